@@ -1,0 +1,6 @@
+//! What is decided: the pipeline without IO. Values in, values out, time as a value.
+//!
+//! Parts in reading order.
+
+pub mod port;
+pub mod record;

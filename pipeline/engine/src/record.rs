@@ -1,0 +1,306 @@
+//! What a log carries: records, where they stand, and their one encoded form.
+//!
+//! A record's key, value and headers live in a single shared buffer, the [`Body`], so that taking a
+//! record costs one allocation whatever the log, and keeping one costs a reference. The embedded
+//! log stores a body byte for byte; the Kafka connector builds one per message.
+//!
+//! This room never reads a clock and never knows which log is behind the port.
+//!
+//! Body, version 1, all lengths unsigned LEB128:
+//!
+//! ```text
+//! key length + 1 (0: no key) · key · value length + 1 (0: no value, a tombstone) · value
+//! · header count · per header: name length · name · value length · value
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A topic's name. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// A topic of this name; names follow Kafka's rules (`[A-Za-z0-9._-]`, at most 249 bytes).
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A partition's number within its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u32);
+
+/// A record's place within its partition, counted from 0. A *position* is the offset of the next
+/// record to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The place behind this record.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Milliseconds since the Unix epoch, UTC. Negative before 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub i64);
+
+/// One partition of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition within it.
+    pub partition: Partition,
+}
+
+impl TopicPartition {
+    /// Partition `partition` of `topic`.
+    pub fn new(topic: &Topic, partition: Partition) -> Self {
+        Self { topic: topic.clone(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition.0)
+    }
+}
+
+/// Key, value and headers of a record in one shared buffer (layout in the module's header).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body(Bytes);
+
+/// A stored body that does not follow the layout: the bytes were damaged or are not a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record's stored bytes are damaged at byte {at}")]
+pub struct BodyError {
+    /// Where reading stopped.
+    pub at: usize,
+}
+
+impl Body {
+    /// Encodes a body.
+    pub fn new(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Self {
+        let size = 16
+            + key.map_or(0, <[u8]>::len)
+            + value.map_or(0, <[u8]>::len)
+            + headers.iter().map(|(n, v)| n.len() + v.len() + 10).sum::<usize>();
+        let mut out = Vec::with_capacity(size);
+        put_optional(&mut out, key);
+        put_optional(&mut out, value);
+        put_varint(&mut out, headers.len() as u64);
+        for (name, value) in headers {
+            put_varint(&mut out, name.len() as u64);
+            out.extend_from_slice(name.as_bytes());
+            put_varint(&mut out, value.len() as u64);
+            out.extend_from_slice(value);
+        }
+        Self(out.into())
+    }
+
+    /// Takes stored bytes for a body after checking every length, so that reading it later can't
+    /// fail.
+    pub fn from_stored(bytes: Bytes) -> Result<Self, BodyError> {
+        let mut at = Walk { bytes: &bytes, at: 0 };
+        at.optional().ok_or(BodyError { at: at.at })?;
+        at.optional().ok_or(BodyError { at: at.at })?;
+        let count = at.varint().ok_or(BodyError { at: at.at })?;
+        for _ in 0..count {
+            at.header().ok_or(BodyError { at: at.at })?;
+        }
+        if at.at == bytes.len() { Ok(Self(bytes)) } else { Err(BodyError { at: at.at }) }
+    }
+
+    /// The stored form.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<&[u8]> {
+        Walk { bytes: &self.0, at: 0 }.optional().flatten()
+    }
+
+    /// The value; `None` is a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        let mut walk = Walk { bytes: &self.0, at: 0 };
+        walk.optional()?;
+        walk.optional().flatten()
+    }
+
+    /// The value as a share of the body's buffer.
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        self.value().map(|value| self.0.slice_ref(value))
+    }
+
+    /// The headers in the order written; a name may occur more than once.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut walk = Walk { bytes: &self.0, at: 0 };
+        walk.optional();
+        walk.optional();
+        let count = walk.varint().unwrap_or(0);
+        (0..count).map_while(move |_| walk.header())
+    }
+
+    /// The newest header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
+    }
+}
+
+/// A record as a reader gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the partition it was taken from.
+    pub offset: Offset,
+    /// When the log appended it (or, on a `CreateTime` topic, what its producer said).
+    pub timestamp: Millis,
+    /// Key, value and headers.
+    pub body: Body,
+}
+
+impl Record {
+    /// Bytes this record holds in memory, for budgets.
+    pub fn size(&self) -> usize {
+        self.body.0.len() + size_of::<Self>()
+    }
+}
+
+/// A record on its way to the log. The partition is always the caller's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Topic,
+    /// Which partition of it.
+    pub partition: Partition,
+    /// Key, value and headers.
+    pub body: Body,
+}
+
+/// Appends an unsigned LEB128 number.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => out.push(0),
+        Some(bytes) => {
+            put_varint(out, bytes.len() as u64 + 1);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+/// A walk over stored bytes; every step is `None` once it would leave them.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn slice(&mut self, len: u64) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(usize::try_from(len).ok()?)?;
+        let slice = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(slice)
+    }
+
+    fn optional(&mut self) -> Option<Option<&'a [u8]>> {
+        match self.varint()? {
+            0 => Some(None),
+            len => self.slice(len - 1).map(Some),
+        }
+    }
+
+    fn header(&mut self) -> Option<(&'a str, &'a [u8])> {
+        let len = self.varint()?;
+        let name = std::str::from_utf8(self.slice(len)?).ok()?;
+        let len = self.varint()?;
+        Some((name, self.slice(len)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_body_reads_back_what_was_put_in(
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
+            value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
+            headers in proptest::collection::vec(("[a-z]{0,9}", "[ -~]{0,200}"), 0..4),
+        ) {
+            let given: Vec<(&str, &[u8])> =
+                headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+            let body = Body::new(key.as_deref(), value.as_deref(), &given);
+            let stored = Body::from_stored(body.as_bytes().clone()).expect("own encoding");
+            prop_assert_eq!(stored.key(), key.as_deref());
+            prop_assert_eq!(stored.value(), value.as_deref());
+            prop_assert_eq!(stored.headers().collect::<Vec<_>>(), given);
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_read_without_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            if let Ok(body) = Body::from_stored(bytes.into()) {
+                let _ = (body.key(), body.value(), body.headers().count());
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_not_a_tombstone() {
+        assert_eq!(Body::new(None, Some(b""), &[]).value(), Some(&b""[..]));
+        assert_eq!(Body::new(None, None, &[]).value(), None);
+    }
+
+    #[test]
+    fn the_newest_header_of_a_name_wins() {
+        let body = Body::new(None, None, &[("a", b"1"), ("b", b"2"), ("a", b"3")]);
+        assert_eq!(body.header("a"), Some(&b"3"[..]));
+        assert_eq!(body.header("c"), None);
+    }
+}
