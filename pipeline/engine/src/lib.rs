@@ -4,3 +4,11 @@
 
 pub mod port;
 pub mod record;
+
+pub mod topology;
+pub mod turn;
+
+pub mod admit;
+pub mod derive;
+
+pub mod telemetry;

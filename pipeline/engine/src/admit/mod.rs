@@ -1,0 +1,13 @@
+//! ADMIT: from what producers sent to priority lanes. Stateless and at-least-once.
+//!
+//! The one idea: it may say an event twice, never lose one; DERIVE's de-duplication ends the second
+//! saying. Offsets are committed after the log answered for everything made of them, and any
+//! failure starts again from the committed offset, so that first occurrences keep their order.
+//!
+//! It holds no state, judges with nothing but the record itself, and drops nothing silently.
+//!
+//! Parts in reading order.
+
+mod turn;
+
+pub use turn::{Admit, AdmitConfig, Source};

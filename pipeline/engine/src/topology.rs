@@ -1,0 +1,276 @@
+//! The topics: their names, what they keep, and which partition a key belongs to.
+//!
+//! The one idea: every topic of a deployment shares one prefix and one partition count, so that a
+//! partition number means the same set of keys everywhere. A new count is a new prefix.
+//!
+//! This room names topics; it never creates or reads them.
+
+use crate::port::{Cleanup, TopicSpec};
+use crate::record::Topic;
+
+/// The prefix of every topic unless settings say otherwise.
+pub const DEFAULT_PREFIX: &str = "tw.";
+
+/// Partitions of every topic unless settings say otherwise: enough for eight threads, few enough
+/// for one transaction to touch all outputs of a task.
+pub const DEFAULT_PARTITIONS: u32 = 8;
+
+/// The group of ADMIT, without the prefix.
+const ADMIT_GROUP: &str = "admit";
+
+/// The group of DERIVE, without the prefix.
+const DERIVE_GROUP: &str = "derive";
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// Milliseconds `in` and `in.urgent` keep a record: a week to notice that ADMIT stands still.
+pub const INPUT_RETENTION_MS: u64 = 7 * DAY_MS;
+
+/// Milliseconds a lane keeps a record: as long as the input, for the same reason.
+pub const LANE_RETENTION_MS: u64 = 7 * DAY_MS;
+
+/// Milliseconds `order` keeps a record. It is the changelog of de-duplication, so it must outlive
+/// that window (24 h) by a day at least.
+pub const ORDER_RETENTION_MS: u64 = 3 * DAY_MS;
+
+/// Milliseconds `out.stream` and `out.urgent` keep a record: how far back a client can resume.
+pub const OUT_RETENTION_MS: u64 = 7 * DAY_MS;
+
+/// Milliseconds `ephemeral` keeps a record: what is typed or pointed at now is void a minute on.
+pub const EPHEMERAL_RETENTION_MS: u64 = 60_000;
+
+/// Milliseconds `dead-letters` keeps a record: a month to look at it and put it back.
+pub const DEAD_LETTER_RETENTION_MS: u64 = 30 * DAY_MS;
+
+/// Milliseconds a tombstone of a compacted topic stays readable; whoever folds such a topic must
+/// not be away for longer.
+pub const TOMBSTONE_RETENTION_MS: u64 = DAY_MS;
+
+/// The queues DERIVE takes from, most urgent first. Numbers are stable: `order` records hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Lane {
+    /// Overtakes everything.
+    Critical = 0,
+    /// Overtakes what is normal and low.
+    High = 1,
+    /// The default.
+    Normal = 2,
+    /// Served last, never starved.
+    Low = 3,
+    /// Facts about other entities, written by DERIVE for itself.
+    Facts = 4,
+}
+
+impl Lane {
+    /// All lanes, by number.
+    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Normal, Self::Low, Self::Facts];
+
+    /// The stable number.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The lane of a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The place in an array of [`Lane::ALL`]'s length.
+    pub fn index(self) -> usize {
+        usize::from(self as u8)
+    }
+
+    /// The name in metrics and tools.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+            Self::Facts => "facts",
+        }
+    }
+}
+
+/// The topics of one deployment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    prefix: String,
+    partitions: u32,
+    input: Topic,
+    input_urgent: Topic,
+    /// By [`Lane::index`].
+    lanes: [Topic; 5],
+    order: Topic,
+    state: Topic,
+    out_urgent: Topic,
+    out_stream: Topic,
+    out_state: Topic,
+    ephemeral: Topic,
+    dead_letters: Topic,
+    control: Topic,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self::new(DEFAULT_PREFIX, DEFAULT_PARTITIONS)
+    }
+}
+
+impl Topology {
+    /// The topics whose names begin with `prefix`, each of `partitions` partitions.
+    pub fn new(prefix: &str, partitions: u32) -> Self {
+        assert!(partitions > 0, "a topic has at least one partition");
+        let topic = |name: &str| Topic::new(format!("{prefix}{name}"));
+        Self {
+            prefix: prefix.to_owned(),
+            partitions,
+            input: topic("in"),
+            input_urgent: topic("in.urgent"),
+            lanes: Lane::ALL.map(|lane| topic(&format!("lane.{}", lane.name()))),
+            order: topic("order"),
+            state: topic("state"),
+            out_urgent: topic("out.urgent"),
+            out_stream: topic("out.stream"),
+            out_state: topic("out.state"),
+            ephemeral: topic("ephemeral"),
+            dead_letters: topic("dead-letters"),
+            control: topic("control"),
+        }
+    }
+
+    /// What every topic's name begins with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The partition count of every topic.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// Where producers write.
+    pub fn input(&self) -> &Topic {
+        &self.input
+    }
+
+    /// The same for what must not wait behind the rest.
+    pub fn input_urgent(&self) -> &Topic {
+        &self.input_urgent
+    }
+
+    /// A lane's topic.
+    pub fn lane(&self, lane: Lane) -> &Topic {
+        &self.lanes[lane.index()]
+    }
+
+    /// All lanes' topics, by [`Lane::index`].
+    pub fn lanes(&self) -> &[Topic; 5] {
+        &self.lanes
+    }
+
+    /// The lane of facts about other entities.
+    pub fn facts(&self) -> &Topic {
+        self.lane(Lane::Facts)
+    }
+
+    /// What each transaction of DERIVE took, in which order.
+    pub fn order(&self) -> &Topic {
+        &self.order
+    }
+
+    /// The changelog of the tasks' stores.
+    pub fn state(&self) -> &Topic {
+        &self.state
+    }
+
+    /// Deliveries of critical events, by channel.
+    pub fn out_urgent(&self) -> &Topic {
+        &self.out_urgent
+    }
+
+    /// Deliveries of all other events, by channel.
+    pub fn out_stream(&self) -> &Topic {
+        &self.out_stream
+    }
+
+    /// The latest value per channel and state key.
+    pub fn out_state(&self) -> &Topic {
+        &self.out_state
+    }
+
+    /// Deliveries that are void within a minute.
+    pub fn ephemeral(&self) -> &Topic {
+        &self.ephemeral
+    }
+
+    /// What could not be taken, with the reason.
+    pub fn dead_letters(&self) -> &Topic {
+        &self.dead_letters
+    }
+
+    /// Runtime rules and switches.
+    pub fn control(&self) -> &Topic {
+        &self.control
+    }
+
+    /// The group name of ADMIT.
+    pub fn admit_group(&self) -> String {
+        format!("{}{ADMIT_GROUP}", self.prefix)
+    }
+
+    /// The group name of DERIVE.
+    pub fn derive_group(&self) -> String {
+        format!("{}{DERIVE_GROUP}", self.prefix)
+    }
+
+    /// Every topic as it must be.
+    pub fn specs(&self) -> Vec<TopicSpec> {
+        let delete = |ms| Cleanup::Delete { retention_ms: Some(ms), retention_bytes: None };
+        let compact = Cleanup::Compact { delete_retention_ms: TOMBSTONE_RETENTION_MS };
+        let mut specs = vec![
+            self.spec(&self.input, delete(INPUT_RETENTION_MS)),
+            self.spec(&self.input_urgent, delete(INPUT_RETENTION_MS)),
+        ];
+        specs.extend(self.lanes.iter().map(|lane| self.spec(lane, delete(LANE_RETENTION_MS))));
+        specs.extend([
+            self.spec(&self.order, delete(ORDER_RETENTION_MS)),
+            self.spec(&self.state, compact),
+            self.spec(&self.out_urgent, delete(OUT_RETENTION_MS)),
+            self.spec(&self.out_stream, delete(OUT_RETENTION_MS)),
+            self.spec(&self.out_state, compact),
+            self.spec(&self.ephemeral, delete(EPHEMERAL_RETENTION_MS)),
+            self.spec(&self.dead_letters, delete(DEAD_LETTER_RETENTION_MS)),
+            self.spec(&self.control, compact),
+        ]);
+        specs
+    }
+
+    fn spec(&self, topic: &Topic, cleanup: Cleanup) -> TopicSpec {
+        TopicSpec { topic: topic.clone(), partitions: self.partitions, cleanup }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_has_a_spec_of_the_same_partition_count() {
+        let topology = Topology::new("t.", 3);
+        let specs = topology.specs();
+        assert!(specs.iter().all(|s| s.partitions == 3 && s.topic.as_str().starts_with("t.")));
+        assert_eq!(specs.len(), 15);
+        assert_eq!(topology.lane(Lane::Critical).as_str(), "t.lane.critical");
+    }
+
+    #[test]
+    fn lanes_read_back_from_their_numbers() {
+        for lane in Lane::ALL {
+            assert_eq!(Lane::from_number(lane.number()), Some(lane));
+        }
+        assert_eq!(Lane::from_number(5), None);
+    }
+}
