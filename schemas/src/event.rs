@@ -1,0 +1,250 @@
+//! An event after normalisation and its one encoded form, which lanes, facts and outputs carry.
+//!
+//! The encoding is Avro's single-object form of `avro/event.v1.avsc`: the bytes `C3 01`, the
+//! schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), then the record. It is written and
+//! read by hand, because every event is encoded once and decoded several times; tests hold it equal
+//! to apache-avro both ways. Reading borrows: an [`EventView`] points into the bytes of a record.
+//!
+//! Damaged bytes are an error, never a panic. Nothing here knows what a type means.
+
+use crate::Priority;
+
+/// The schema, for whoever reads our topics with other tools.
+pub const SCHEMA_V1: &str = include_str!("../avro/event.v1.avsc");
+/// CRC-64-AVRO of the schema's parsing canonical form.
+pub const FINGERPRINT_V1: u64 = 0xdbc3_e045_224c_cd94;
+
+const MARKER: [u8; 2] = [0xc3, 0x01];
+const HEADER_BYTES: usize = 10;
+/// Room for the lengths, the timestamp and the priority when sizing a buffer.
+const NUMBERS_MAX_BYTES: usize = 48;
+
+/// An event after normalisation: what lanes and outputs carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Unique within the account; derived from the log position where the producer gave none.
+    pub event_id: String,
+    /// The canonical type.
+    pub event_type: String,
+    /// The tenant: account, workspace or brand.
+    pub account_id: String,
+    /// Event time, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// What this event belongs to; the event's own id where the producer gave none.
+    pub correlation_id: String,
+    /// Chooses the lane.
+    pub priority: Priority,
+    /// The entity the event concerns; chooses the partition.
+    pub key: String,
+    /// The producer's name.
+    pub source: Option<String>,
+    /// The type's name as it was sent, where that was an alias.
+    pub alias: Option<String>,
+    /// A JSON object as text.
+    pub data: String,
+}
+
+/// The same, borrowed from encoded bytes or from an [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventView<'a> {
+    /// See [`Event::event_id`].
+    pub event_id: &'a str,
+    /// See [`Event::event_type`].
+    pub event_type: &'a str,
+    /// See [`Event::account_id`].
+    pub account_id: &'a str,
+    /// See [`Event::timestamp_ms`].
+    pub timestamp_ms: i64,
+    /// See [`Event::correlation_id`].
+    pub correlation_id: &'a str,
+    /// See [`Event::priority`].
+    pub priority: Priority,
+    /// See [`Event::key`].
+    pub key: &'a str,
+    /// See [`Event::source`].
+    pub source: Option<&'a str>,
+    /// See [`Event::alias`].
+    pub alias: Option<&'a str>,
+    /// See [`Event::data`].
+    pub data: &'a str,
+}
+
+/// Why bytes are no event of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They don't begin with Avro's single-object marker.
+    #[error("not an encoded event: the bytes don't begin with C3 01")]
+    NotSingleObject,
+    /// Another schema, perhaps a newer version.
+    #[error("unknown event schema {fingerprint:016x}, this build reads {FINGERPRINT_V1:016x}")]
+    UnknownSchema {
+        /// The fingerprint they carry.
+        fingerprint: u64,
+    },
+    /// The record does not follow the schema.
+    #[error("the event's bytes are damaged at byte {at}")]
+    Damaged {
+        /// Where reading stopped, counted from the marker.
+        at: usize,
+    },
+}
+
+impl Event {
+    /// Encodes the event.
+    pub fn encode(&self) -> Vec<u8> {
+        self.view().encode()
+    }
+
+    /// Borrows the event.
+    pub fn view(&self) -> EventView<'_> {
+        EventView {
+            event_id: &self.event_id,
+            event_type: &self.event_type,
+            account_id: &self.account_id,
+            timestamp_ms: self.timestamp_ms,
+            correlation_id: &self.correlation_id,
+            priority: self.priority,
+            key: &self.key,
+            source: self.source.as_deref(),
+            alias: self.alias.as_deref(),
+            data: &self.data,
+        }
+    }
+}
+
+impl<'a> EventView<'a> {
+    /// Encodes the event.
+    pub fn encode(&self) -> Vec<u8> {
+        let texts = self.event_id.len()
+            + self.event_type.len()
+            + self.account_id.len()
+            + self.correlation_id.len()
+            + self.key.len()
+            + self.source.map_or(0, str::len)
+            + self.alias.map_or(0, str::len)
+            + self.data.len();
+        let mut out = Vec::with_capacity(HEADER_BYTES + NUMBERS_MAX_BYTES + texts);
+        out.extend_from_slice(&MARKER);
+        out.extend_from_slice(&FINGERPRINT_V1.to_le_bytes());
+        put_text(&mut out, self.event_id);
+        put_text(&mut out, self.event_type);
+        put_text(&mut out, self.account_id);
+        put_long(&mut out, self.timestamp_ms);
+        put_text(&mut out, self.correlation_id);
+        put_long(&mut out, i64::from(self.priority.number()));
+        put_text(&mut out, self.key);
+        put_optional(&mut out, self.source);
+        put_optional(&mut out, self.alias);
+        put_text(&mut out, self.data);
+        out
+    }
+
+    /// Reads encoded bytes, which the view then borrows from.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        if !bytes.starts_with(&MARKER) {
+            return Err(DecodeError::NotSingleObject);
+        }
+        let fingerprint = bytes
+            .get(MARKER.len()..)
+            .and_then(|rest| rest.first_chunk::<8>())
+            .ok_or(DecodeError::Damaged { at: bytes.len() })?;
+        let fingerprint = u64::from_le_bytes(*fingerprint);
+        if fingerprint != FINGERPRINT_V1 {
+            return Err(DecodeError::UnknownSchema { fingerprint });
+        }
+        let mut walk = Walk { bytes, at: HEADER_BYTES };
+        let view = walk.event().ok_or(DecodeError::Damaged { at: walk.at })?;
+        if walk.at == bytes.len() { Ok(view) } else { Err(DecodeError::Damaged { at: walk.at }) }
+    }
+
+    /// Copies it.
+    pub fn to_event(&self) -> Event {
+        Event {
+            event_id: self.event_id.to_owned(),
+            event_type: self.event_type.to_owned(),
+            account_id: self.account_id.to_owned(),
+            timestamp_ms: self.timestamp_ms,
+            correlation_id: self.correlation_id.to_owned(),
+            priority: self.priority,
+            key: self.key.to_owned(),
+            source: self.source.map(str::to_owned),
+            alias: self.alias.map(str::to_owned),
+            data: self.data.to_owned(),
+        }
+    }
+}
+
+/// Avro's `int` and `long`: zigzag, then LEB128.
+fn put_long(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_long(out, text.len() as i64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A union of null (branch 0) and string (branch 1).
+fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    put_long(out, i64::from(text.is_some()));
+    if let Some(text) = text {
+        put_text(out, text);
+    }
+}
+
+/// A walk over encoded bytes; every step is `None` where they don't follow the schema.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn event(&mut self) -> Option<EventView<'a>> {
+        Some(EventView {
+            event_id: self.text()?,
+            event_type: self.text()?,
+            account_id: self.text()?,
+            timestamp_ms: self.long()?,
+            correlation_id: self.text()?,
+            priority: Priority::from_number(self.long()?)?,
+            key: self.text()?,
+            source: self.optional()?,
+            alias: self.optional()?,
+            data: self.text()?,
+        })
+    }
+
+    fn long(&mut self) -> Option<i64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        None
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.long()?).ok()?;
+        let end = self.at.checked_add(len)?;
+        let text = std::str::from_utf8(self.bytes.get(self.at..end)?).ok()?;
+        self.at = end;
+        Some(text)
+    }
+
+    fn optional(&mut self) -> Option<Option<&'a str>> {
+        match self.long()? {
+            0 => Some(None),
+            1 => self.text().map(Some),
+            _ => None,
+        }
+    }
+}

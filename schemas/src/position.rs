@@ -1,0 +1,254 @@
+//! Where a client is in the log: the token clients keep and give back to resume.
+//!
+//! A position is the log's own position, so any gateway can serve it after any restart. It says
+//! where to read, never what may be read, so forging one gains nothing; the checksum only catches
+//! damage. Only the partitions a client has touched are in it.
+//!
+//! Layout, version 1, written in base64url without padding; numbers are unsigned LEB128:
+//!
+//! ```text
+//! version (1 byte, 1) · epoch · cut count · per cut: partition (the first as it is, each further
+//! one as its distance from the one before) · next urgent · next stream · next state
+//! · CRC-32C of all before (4 bytes, little-endian)
+//! ```
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+
+/// The longest token read, in characters: it has to fit an HTTP header beside others. 64 partitions
+/// with offsets below 2⁴² stay under it, which is what a topology may have.
+pub const TOKEN_MAX_CHARS: usize = 2048;
+
+/// The next offsets to read in partition `partition` of the three output topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cut {
+    /// The partition number, the same in all three topics.
+    pub partition: u32,
+    /// The next offset of the urgent, the stream and the state topic, in this order.
+    pub next: [u64; 3],
+}
+
+/// A place in the output topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Changes whenever offsets may mean other records than before.
+    pub epoch: u32,
+    /// One cut per partition touched, by ascending partition.
+    pub cuts: Vec<Cut>,
+}
+
+/// Why a token is no position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PositionError {
+    /// Nothing was given.
+    #[error("the position is empty: send the one the server gave, or `latest` or `earliest`")]
+    Empty,
+    /// Longer than any position.
+    #[error("the position has {chars} characters, a position has at most {TOKEN_MAX_CHARS}")]
+    TooLong {
+        /// How many it has.
+        chars: usize,
+    },
+    /// Characters outside base64url, or padding.
+    #[error("the position is not base64url: send back unchanged what the server gave")]
+    NotBase64,
+    /// Cut off, extended or altered on its way.
+    #[error("the position is damaged: send back unchanged what the server gave")]
+    Damaged,
+    /// From another version of the server.
+    #[error("the position has version {version}, this server reads version {VERSION}")]
+    Version {
+        /// The version it says.
+        version: u8,
+    },
+}
+
+impl Position {
+    /// The token.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Appends the token to `out`. The cuts must be in ascending order of partitions.
+    pub fn encode_to(&self, out: &mut String) {
+        let mut bytes = Vec::with_capacity(16 + self.cuts.len() * 20);
+        bytes.push(VERSION);
+        put_varint(&mut bytes, u64::from(self.epoch));
+        put_varint(&mut bytes, self.cuts.len() as u64);
+        let mut before = 0;
+        for cut in &self.cuts {
+            debug_assert!(cut.partition >= before, "cuts are kept in order");
+            put_varint(&mut bytes, u64::from(cut.partition.wrapping_sub(before)));
+            before = cut.partition;
+            for next in cut.next {
+                put_varint(&mut bytes, next);
+            }
+        }
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        URL_SAFE_NO_PAD.encode_string(&bytes, out);
+    }
+
+    /// Reads a token. What it says may still be a place the log does not have.
+    pub fn decode(token: &str) -> Result<Self, PositionError> {
+        if token.is_empty() {
+            return Err(PositionError::Empty);
+        }
+        if token.len() > TOKEN_MAX_CHARS {
+            return Err(PositionError::TooLong { chars: token.len() });
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| PositionError::NotBase64)?;
+        match bytes[0] {
+            VERSION => {}
+            version => return Err(PositionError::Version { version }),
+        }
+        let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(PositionError::Damaged)?;
+        let (content, checksum) = bytes.split_at(split);
+        if checksum != crc32c::crc32c(content).to_le_bytes() {
+            return Err(PositionError::Damaged);
+        }
+        read(content.get(1..).unwrap_or_default()).ok_or(PositionError::Damaged)
+    }
+
+    /// The cut of a partition, if the position has touched it.
+    pub fn cut(&self, partition: u32) -> Option<&Cut> {
+        let at = self.cuts.binary_search_by_key(&partition, |cut| cut.partition).ok()?;
+        self.cuts.get(at)
+    }
+}
+
+fn read(mut bytes: &[u8]) -> Option<Position> {
+    let epoch = u32::try_from(varint(&mut bytes)?).ok()?;
+    let count = varint(&mut bytes)?;
+    let mut cuts = Vec::new();
+    let mut before = 0u32;
+    for n in 0..count {
+        let distance = u32::try_from(varint(&mut bytes)?).ok()?;
+        if n > 0 && distance == 0 {
+            return None;
+        }
+        let partition = before.checked_add(distance)?;
+        before = partition;
+        let next = [varint(&mut bytes)?, varint(&mut bytes)?, varint(&mut bytes)?];
+        cuts.push(Cut { partition, next });
+    }
+    bytes.is_empty().then_some(Position { epoch, cuts })
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes a number off the front; `None` at the end or beyond 64 bits.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let low = u64::from(byte & 0x7f);
+        value |= low.checked_shl(shift).filter(|shifted| shifted >> shift == low)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn some() -> Position {
+        Position {
+            epoch: 7,
+            cuts: vec![
+                Cut { partition: 0, next: [0, 1, u64::MAX] },
+                Cut { partition: 5, next: [1 << 41, 300, 0] },
+            ],
+        }
+    }
+
+    /// A token of these bytes with a checksum that fits.
+    fn sealed(content: &[u8]) -> String {
+        let mut bytes = content.to_vec();
+        bytes.extend_from_slice(&crc32c::crc32c(content).to_le_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_reads_back_what_was_written(
+            epoch: u32,
+            cuts in proptest::collection::btree_map(any::<u32>(), any::<[u64; 3]>(), 0..20),
+        ) {
+            let cuts = cuts.into_iter().map(|(partition, next)| Cut { partition, next }).collect();
+            let position = Position { epoch, cuts };
+            prop_assert_eq!(Position::decode(&position.encode()), Ok(position));
+        }
+
+        #[test]
+        fn any_text_is_answered_without_panic(token in "[A-Za-z0-9_=-]{0,80}") {
+            let _ = Position::decode(&token);
+        }
+
+        #[test]
+        fn forged_contents_with_a_right_checksum_never_panic(
+            content in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let _ = Position::decode(&sealed(&[&[VERSION], &content[..]].concat()));
+        }
+    }
+
+    #[test]
+    fn a_token_cut_short_or_altered_is_damaged() {
+        let token = some().encode();
+        for len in 2..token.len() {
+            assert!(Position::decode(&token[..len]).is_err(), "first {len} characters");
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(&token).expect("own token");
+        for at in 1..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            let token = URL_SAFE_NO_PAD.encode(altered);
+            assert_eq!(Position::decode(&token), Err(PositionError::Damaged), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_forged_token_is_refused_for_what_is_wrong() {
+        let check = |token: &str, error| assert_eq!(Position::decode(token), Err(error), "{token}");
+        check("", PositionError::Empty);
+        check("not base64!", PositionError::NotBase64);
+        check(&format!("{}==", some().encode()), PositionError::NotBase64);
+        check(&"A".repeat(2049), PositionError::TooLong { chars: 2049 });
+        check(&sealed(&[2, 0, 0]), PositionError::Version { version: 2 });
+        check(&sealed(&[1, 0, 1]), PositionError::Damaged);
+        check(&sealed(&[1, 0, 0, 9]), PositionError::Damaged);
+        check(&sealed(&[1, 0, 2, 3, 0, 0, 0, 0, 0, 0, 0]), PositionError::Damaged);
+        check(&sealed(&[1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), PositionError::Damaged);
+    }
+
+    #[test]
+    fn the_largest_topology_fits_the_limit() {
+        let next = [(1 << 42) - 1; 3];
+        let cuts = (0..64).map(|partition| Cut { partition, next }).collect();
+        let token = Position { epoch: u32::MAX, cuts }.encode();
+        assert!(token.len() <= TOKEN_MAX_CHARS, "{}", token.len());
+    }
+
+    #[test]
+    fn a_cut_is_found_by_its_partition() {
+        assert_eq!(some().cut(5).map(|cut| cut.next[1]), Some(300));
+        assert_eq!(some().cut(4), None);
+    }
+}
