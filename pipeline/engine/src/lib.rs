@@ -11,4 +11,6 @@ pub mod turn;
 pub mod admit;
 pub mod derive;
 
+pub mod fanout;
+
 pub mod telemetry;

@@ -1,0 +1,83 @@
+//! Who a connection is, as values: whoever checked the token made one of these, and from then on
+//! every record and every subscription is judged by it.
+//!
+//! The guard over everything: a record reaches a connection only if its account is among
+//! [`Identity::accounts`].
+
+use tidewire_schemas::catalogue::Who;
+use tidewire_schemas::channel::Channel;
+
+/// The accounts a connection may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accounts {
+    /// Every account (`*` in the claim).
+    All,
+    /// These.
+    Only(Vec<Box<str>>),
+}
+
+impl Accounts {
+    /// Whether records of `account` may be seen.
+    pub fn admits(&self, account: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(accounts) => accounts.iter().any(|a| **a == *account),
+        }
+    }
+}
+
+/// A set of roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// An end user.
+    pub const CLIENT: Self = Self(1);
+    /// One of the account's own people.
+    pub const MEMBER: Self = Self(2);
+    /// Reads every channel of its accounts.
+    pub const ANALYST: Self = Self(4);
+    /// Reads every channel of its accounts and operates.
+    pub const ADMIN: Self = Self(8);
+    /// Sends events.
+    pub const PRODUCER: Self = Self(16);
+    /// All of them, as `--insecure-dev` believes.
+    pub const ALL: Self = Self(31);
+
+    /// Both sets together.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether any of `others` is among these.
+    pub fn any(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+}
+
+/// Who a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user (`sub`).
+    pub user: Box<str>,
+    /// The accounts it may see.
+    pub accounts: Accounts,
+    /// What it may do.
+    pub roles: Roles,
+}
+
+impl Identity {
+    /// Whether this user may subscribe to `channel`. Participation in a thread or conversation is
+    /// not known here yet, so those ask for a member's role.
+    pub fn may_read(&self, channel: &Channel) -> bool {
+        if self.roles.any(Roles::ANALYST.and(Roles::ADMIN)) {
+            return true;
+        }
+        channel.kind.who.iter().any(|who| match who {
+            Who::Anyone => true,
+            Who::Member | Who::Participant => self.roles.any(Roles::MEMBER),
+            Who::User => channel.id.as_deref() == Some(&*self.user),
+            Who::Producer => self.roles.any(Roles::PRODUCER),
+        })
+    }
+}
