@@ -1,1 +1,21 @@
-//! placeholder
+//! What the tests and benchmarks share: the real binary under a harness, and clients written from
+//! the protocol alone.
+//!
+//! In reading order: [`process`] and [`server`] start, measure and stop processes; [`http`],
+//! [`websocket`] and [`event_source`] are clients that remember positions and can be cut in the
+//! middle of a frame; [`frames`], [`crowd`], [`publisher`] and [`latency`] are the load generator.
+//! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
+//! own few lines or by tungstenite.
+
+pub mod crowd;
+pub mod event_source;
+pub mod frames;
+pub mod fuse;
+pub mod http;
+pub mod latency;
+pub mod machine;
+pub mod process;
+pub mod publisher;
+pub mod received;
+pub mod server;
+pub mod websocket;

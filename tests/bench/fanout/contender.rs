@@ -1,0 +1,108 @@
+//! The two servers as the phases see them: a process to measure, a way in, a way to publish.
+//!
+//! Both get the same 200-byte JSON object per event. Tidewire sends it inside its event frame
+//! (channel, type, ids, time, position), the baseline sends it bare, so the baseline moves fewer
+//! bytes for the same payload.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use tidewire_tests::crowd::Entrance;
+use tidewire_tests::publisher::{Feed, Line};
+use tidewire_tests::server::Server;
+
+use crate::baseline;
+
+/// Bytes of an event's payload.
+const PAYLOAD_BYTES: usize = 200;
+
+/// Events posted before anyone connects, so that buffers, caches and the log's tables have their
+/// size by then.
+const WARM_UP_EVENTS: u64 = 20_000;
+
+/// A server under test.
+pub(crate) struct Contender {
+    /// Its name in the table.
+    pub(crate) name: &'static str,
+    /// How subscribers get in.
+    pub(crate) entrance: Entrance,
+    /// How events get in.
+    pub(crate) feed: Feed,
+    process: Process,
+}
+
+enum Process {
+    Axum(Child),
+    Tidewire(Box<Server>),
+}
+
+impl Contender {
+    /// This program again, as the baseline.
+    pub(crate) fn axum() -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.arg(baseline::SUBCOMMAND).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("the output is piped");
+        BufReader::new(stdout).read_line(&mut line)?;
+        let addr: SocketAddr = line.trim().parse().map_err(io::Error::other)?;
+        let entrance = Entrance { addr, path: "/ws".to_owned(), greeting: None };
+        let line: Line = Arc::new(|seq, body| body.extend_from_slice(payload(seq).as_bytes()));
+        let feed = Feed { addr, path: "/publish", line };
+        Ok(Self { name: "axum", entrance, feed, process: Process::Axum(child) })
+    }
+
+    /// The real binary on a fresh data folder, warmed up on another account.
+    pub(crate) fn tidewire() -> io::Result<Self> {
+        let server = Server::start(&[]);
+        let addr = server.addr();
+        let warm_up = Feed { addr, path: "/v1/events", line: event_of("warm-up") };
+        warm_up.post_all(0, WARM_UP_EVENTS)?;
+        let subscribe = r#"{"op":"subscribe","id":1,"channel":"account:bench","from":"latest"}"#;
+        let greeting = Some((subscribe.to_owned(), r#""op":"ok""#));
+        Ok(Self {
+            name: "tidewire",
+            entrance: Entrance { addr, path: "/v1/ws?user=bench".to_owned(), greeting },
+            feed: Feed { addr, path: "/v1/events", line: event_of("bench") },
+            process: Process::Tidewire(Box::new(server)),
+        })
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        match &self.process {
+            Process::Axum(child) => child.id(),
+            Process::Tidewire(server) => server.pid(),
+        }
+    }
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        if let Process::Axum(child) = &mut self.process {
+            // Nothing to do about failures: it is gone already. The other process ends with its
+            // harness.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+/// Exactly [`PAYLOAD_BYTES`] of JSON.
+fn payload(seq: u64) -> String {
+    let frame_bytes = r#"{"seq":"0000000000","pad":""}"#.len();
+    let pad = "x".repeat(PAYLOAD_BYTES - frame_bytes);
+    format!(r#"{{"seq":"{seq:010}","pad":"{pad}"}}"#)
+}
+
+fn event_of(account: &'static str) -> Line {
+    Arc::new(move |seq, body| {
+        let envelope = format!(
+            "\"event_id\":\"{account}-{seq:010}\",\"event_type\":\"custom.bench\",\
+             \"account_id\":\"{account}\""
+        );
+        let event = format!("{{{envelope},\"data\":{}}}", payload(seq));
+        body.extend_from_slice(event.as_bytes());
+    })
+}

@@ -1,0 +1,123 @@
+//! Fan-out: one event to thousands of WebSocket subscribers, Tidewire against an idiomatic axum
+//! server, in one run.
+//!
+//! Each server is a process of its own and so is this generator, so CPU and memory are the server's
+//! alone. Three phases per server and crowd: rest (memory), a schedule of 40,000 deliveries/s
+//! (latency of one event to all, from the moment it was meant to be sent), saturation (as many
+//! events as get through with a fixed number in flight). Every phase compares what was delivered
+//! with what was expected; a difference fails the run.
+//!
+//! `bench-fanout [--connections 2000,9900] [--seconds 10] [--only tidewire|axum]`
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
+
+mod baseline;
+mod contender;
+mod phases;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tidewire_tests::machine;
+
+use crate::contender::Contender;
+use crate::phases::{Figures, Plan};
+
+/// Crowds measured when none are named: one of the size peers publish, one near the limit of open
+/// files.
+const CONNECTIONS: [usize; 2] = [2_000, 9_900];
+
+/// Length of the scheduled and of the saturated phase.
+const PHASE_SECONDS: u64 = 10;
+
+/// Who is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Both,
+    Tidewire,
+    Axum,
+}
+
+struct Arguments {
+    plans: Vec<Plan>,
+    only: Only,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.peek().is_some_and(|word| word == baseline::SUBCOMMAND) {
+        return ended(baseline::serve());
+    }
+    match parse(words) {
+        Ok(arguments) => ended(compare(&arguments)),
+        Err(why) => {
+            eprintln!("bench-fanout: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-fanout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut connections = CONNECTIONS.to_vec();
+    let mut seconds = PHASE_SECONDS;
+    let mut only = Only::Both;
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+        match (word.as_str(), value.as_str()) {
+            ("--connections", list) => {
+                let sizes: Result<_, _> = list.split(',').map(number).collect();
+                connections = sizes?;
+            }
+            ("--seconds", value) => seconds = number(value)? as u64,
+            ("--only", "tidewire") => only = Only::Tidewire,
+            ("--only", "axum") => only = Only::Axum,
+            _ => return Err(format!("{word} {value}: see the head of this program's source")),
+        }
+    }
+    let phase = Duration::from_secs(seconds);
+    let plans = connections.into_iter().map(|connections| Plan { connections, phase });
+    Ok(Arguments { plans: plans.collect(), only })
+}
+
+fn compare(arguments: &Arguments) -> io::Result<()> {
+    println!("{}", machine::describe());
+    for plan in &arguments.plans {
+        let axum = match arguments.only {
+            Only::Tidewire => None,
+            _ => Some(phases::run(&Contender::axum()?, plan)?),
+        };
+        let tidewire = match arguments.only {
+            Only::Axum => None,
+            _ => Some(phases::run(&Contender::tidewire()?, plan)?),
+        };
+        print_table(plan, axum.as_ref(), tidewire.as_ref());
+    }
+    Ok(())
+}
+
+/// One table per crowd; the last column is how many times better Tidewire is.
+fn print_table(plan: &Plan, axum: Option<&Figures>, tidewire: Option<&Figures>) {
+    println!("\n| {} connections, 200 B | axum | tidewire | ratio |", plan.connections);
+    println!("|---|---:|---:|---:|");
+    let rows = axum.or(tidewire).map(Figures::rows).unwrap_or_default();
+    for (index, row) in rows.iter().enumerate() {
+        let value = |figures: Option<&Figures>| figures.map(|f| f.rows()[index].value);
+        let (axum, tidewire) = (value(axum), value(tidewire));
+        let show = |value: Option<f64>| value.map_or("–".to_owned(), |v| row.show(v));
+        let ratio = axum.zip(tidewire).map(|(axum, tidewire)| row.ratio(axum, tidewire));
+        let ratio = ratio.flatten().map_or("–".to_owned(), |ratio| format!("{ratio:.1}×"));
+        println!("| {} | {} | {} | {ratio} |", row.name, show(axum), show(tidewire));
+    }
+}

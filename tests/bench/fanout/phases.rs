@@ -1,0 +1,236 @@
+//! What is done to a server and what is read off it.
+//!
+//! Rest, schedule, saturation: in this order on one crowd, each accounting for every delivery
+//! before the next begins.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidewire_tests::crowd::{Crowd, Delivered};
+use tidewire_tests::latency::Latencies;
+use tidewire_tests::process::{Usage, usage};
+use tidewire_tests::publisher::{Progress, Schedule, pace, saturate};
+
+use crate::contender::Contender;
+
+/// Members that are parsed also while the server is saturated.
+const SAMPLED_MEMBERS: usize = 20;
+
+/// Deliveries per second of the schedule: what the figures published for other servers were
+/// measured at.
+const SCHEDULED_DELIVERIES_PER_SECOND: usize = 40_000;
+
+/// Fastest schedule, which small crowds would otherwise turn into an ingest benchmark.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Events in flight while saturated: 50 to 120 KB per connection, so that sockets, not memory, are
+/// the limit.
+const WINDOW_EVENTS: u64 = 256;
+
+/// Time for a server to come to rest before its memory is read.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Part of the saturated phase that passes before it is measured.
+const RAMP_UP: Duration = Duration::from_secs(1);
+
+/// One crowd.
+pub(crate) struct Plan {
+    /// Members.
+    pub(crate) connections: usize,
+    /// Length of the scheduled and of the saturated phase.
+    pub(crate) phase: Duration,
+}
+
+/// Everything measured on one server with one crowd.
+pub(crate) struct Figures {
+    connections: f64,
+    before: Usage,
+    at_rest: Usage,
+    after: Usage,
+    scheduled_cpu: Duration,
+    scheduled: Latencies,
+    p50: Duration,
+    p99: Duration,
+    saturated: Saturated,
+}
+
+struct Saturated {
+    deliveries: f64,
+    wall: Duration,
+    cpu: Duration,
+    total: Delivered,
+}
+
+/// One line of the table.
+pub(crate) struct Row {
+    /// What it says.
+    pub(crate) name: &'static str,
+    /// The figure.
+    pub(crate) value: f64,
+    better: Better,
+}
+
+enum Better {
+    Higher,
+    Lower,
+    Neither,
+}
+
+impl Row {
+    /// The figure with as many digits as it deserves.
+    pub(crate) fn show(&self, value: f64) -> String {
+        if value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    }
+
+    /// How many times better the second is.
+    pub(crate) fn ratio(&self, axum: f64, tidewire: f64) -> Option<f64> {
+        match self.better {
+            Better::Higher => Some(tidewire / axum),
+            Better::Lower => Some(axum / tidewire),
+            Better::Neither => None,
+        }
+    }
+}
+
+impl Figures {
+    /// The table's lines, always the same ones in the same order.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        use Better::{Higher, Lower, Neither};
+        let row = |name, better, value| Row { name, better, value };
+        let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let micros_each = |cpu: Duration, count: f64| cpu.as_secs_f64() * 1e6 / count;
+        let kilobytes = |usage: &Usage| {
+            let grown = usage.resident_bytes.saturating_sub(self.before.resident_bytes);
+            grown as f64 / 1_024.0 / self.connections
+        };
+        let saturated = &self.saturated;
+        let rate = saturated.deliveries / saturated.wall.as_secs_f64();
+        let scheduled = self.scheduled.count() as f64;
+        vec![
+            row("deliveries/s, saturated", Higher, rate),
+            row(
+                "CPU µs per delivery, saturated",
+                Lower,
+                micros_each(saturated.cpu, saturated.deliveries),
+            ),
+            row(
+                "CPU µs per delivery, 40k/s scheduled",
+                Lower,
+                micros_each(self.scheduled_cpu, scheduled),
+            ),
+            row("one event to all, p50 ms", Lower, millis(self.p50)),
+            row("one event to all, p99 ms", Lower, millis(self.p99)),
+            row("KiB per connection, connected", Lower, kilobytes(&self.at_rest)),
+            row("KiB per connection, after load", Lower, kilobytes(&self.after)),
+            row("bytes per event on the wire", Neither, saturated.total.frame_bytes),
+            row("MB/s, saturated", Neither, rate * saturated.total.frame_bytes / 1e6),
+            row("expected, saturated", Neither, saturated.total.expected as f64),
+            row("delivered, saturated", Neither, saturated.total.delivered as f64),
+        ]
+    }
+}
+
+/// All phases on a fresh server.
+pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
+    thread::sleep(SETTLE);
+    let before = usage(contender.pid())?;
+    let begin = Instant::now();
+    let mut crowd = Crowd::gather(&contender.entrance, plan.connections, SAMPLED_MEMBERS)?;
+    println!("{}: {} connected in {:.1?}", contender.name, crowd.size(), begin.elapsed());
+    thread::sleep(SETTLE);
+    let at_rest = usage(contender.pid())?;
+    let (mut scheduled, scheduled_cpu, next_seq) = follow_schedule(contender, plan, &mut crowd)?;
+    crowd.begin_sweeping()?;
+    let saturated = flood(contender, plan, &mut crowd, next_seq)?;
+    let after = usage(contender.pid())?;
+    Ok(Figures {
+        connections: plan.connections as f64,
+        before,
+        at_rest,
+        after,
+        scheduled_cpu,
+        p50: scheduled.percentile(50.0),
+        p99: scheduled.percentile(99.0),
+        scheduled,
+        saturated,
+    })
+}
+
+fn follow_schedule(
+    contender: &Contender,
+    plan: &Plan,
+    crowd: &mut Crowd,
+) -> io::Result<(Latencies, Duration, u64)> {
+    let per_second = SCHEDULED_DELIVERIES_PER_SECOND as f64 / plan.connections as f64;
+    let interval = Duration::from_secs_f64(1.0 / per_second).max(MIN_INTERVAL);
+    let count = (plan.phase.as_secs_f64() / interval.as_secs_f64()).ceil() as u64;
+    let start = Instant::now() + interval;
+    let schedule = Schedule { first_seq: 0, count, start, interval };
+    let before = usage(contender.pid())?;
+    let feed = contender.feed.clone();
+    let publisher = thread::spawn(move || pace(&feed, schedule));
+    let latencies = crowd.follow(&schedule)?;
+    let cpu = usage(contender.pid())?.cpu - before.cpu;
+    publisher.join().expect("the publisher returns its errors")?;
+    let expected = count * plan.connections as u64;
+    let what = "scheduled";
+    check(
+        contender,
+        what,
+        Account { expected, delivered: latencies.count() as u64, odd: crowd.repeated() },
+    )?;
+    Ok((latencies, cpu, count))
+}
+
+fn flood(
+    contender: &Contender,
+    plan: &Plan,
+    crowd: &mut Crowd,
+    first_seq: u64,
+) -> io::Result<Saturated> {
+    let progress = Arc::new(Progress::default());
+    let feed = contender.feed.clone();
+    let shared = Arc::clone(&progress);
+    let publisher = thread::spawn(move || saturate(&feed, first_seq, WINDOW_EVENTS, &shared));
+    let sweep_for = |crowd: &mut Crowd, limit: Duration| -> io::Result<(f64, Instant, Usage)> {
+        let deadline = Instant::now() + limit;
+        let mut delivered = 0.0;
+        while Instant::now() < deadline && !publisher.is_finished() {
+            delivered = crowd.sweep(&progress)?;
+        }
+        Ok((delivered, Instant::now(), usage(contender.pid())?))
+    };
+    let ramp_up = sweep_for(crowd, RAMP_UP)?;
+    let measured = sweep_for(crowd, plan.phase)?;
+    progress.stop();
+    publisher.join().expect("the publisher returns its errors")?;
+    let total = crowd.drain(&progress)?;
+    let odd = total.uneven_members as u64 + crowd.repeated();
+    let (expected, delivered) = (total.expected, total.delivered);
+    check(contender, "saturated", Account { expected, delivered, odd })?;
+    Ok(Saturated {
+        deliveries: measured.0 - ramp_up.0,
+        wall: measured.1 - ramp_up.1,
+        cpu: measured.2.cpu - ramp_up.2.cpu,
+        total,
+    })
+}
+
+/// What a phase owes and what came; `odd` are repeats and members whose bytes differ from the
+/// others'.
+struct Account {
+    expected: u64,
+    delivered: u64,
+    odd: u64,
+}
+
+fn check(contender: &Contender, phase: &str, account: Account) -> io::Result<()> {
+    let Account { expected, delivered, odd } = account;
+    println!("{}: {phase}: expected {expected} = delivered {delivered}, odd {odd}", contender.name);
+    if expected == delivered && odd == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{}: {phase}: deliveries were lost or repeated", contender.name)))
+}

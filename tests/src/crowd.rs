@@ -1,0 +1,440 @@
+//! Thousands of WebSocket subscribers on one thread, cheaper than the server that feeds them.
+//!
+//! While a schedule is followed every member is watched by epoll and every frame parsed. While the
+//! server is saturated only a sampled minority is; the bulk is swept now and then with
+//! `recv(MSG_TRUNC)`, which lets the kernel count and drop bytes without copying them. Sweeping
+//! stands for `SO_RCVLOWAT`, which no safe wrapper offers: like it, it spares both sides a wake-up
+//! per write. All members get the same bytes, so the sampled ones tell how many the others must
+//! have got, to the byte.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, Socket, Type};
+use std::os::fd::AsRawFd;
+
+use crate::frames::{Frame, Kind, Splitter, client_pong, client_text};
+use crate::latency::Latencies;
+use crate::publisher::{Progress, Schedule};
+
+/// How long a step of the handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Members per loopback source address: below the 28,000 ephemeral ports of one address, with room
+/// for those a former run left in TIME_WAIT.
+const MEMBERS_PER_SOURCE: usize = 5_000;
+
+/// Shortest time between two sweeps of the bulk.
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A sweep costs about 1 µs per member; five times that between sweeps keeps it below a fifth of a
+/// core.
+const SWEEP_PAUSE_PER_MEMBER: Duration = Duration::from_micros(5);
+
+/// Servers drop who shows no sign of life for 60 s; members that are swept can't see a ping.
+const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Bytes read or dropped in one call; larger than any receive buffer here.
+const SCRATCH_BYTES: usize = 1 << 20;
+
+/// How long nothing may arrive before the rest counts as lost.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+
+/// How to get in: where, which path, what to say then, and what the answer that ends the handshake
+/// contains.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// The server.
+    pub addr: SocketAddr,
+    /// Path and query of the upgrade request.
+    pub path: String,
+    /// A text frame to send, and a part of the text frame that answers it.
+    pub greeting: Option<(String, &'static str)>,
+}
+
+/// What a crowd got while the server was saturated, and whether it was all.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Events that members should have got, all members together.
+    pub expected: u64,
+    /// Events that they got.
+    pub delivered: u64,
+    /// Members whose bytes differ from those of the sampled ones.
+    pub uneven_members: usize,
+    /// Mean bytes of an event's frame on the wire.
+    pub frame_bytes: f64,
+}
+
+/// One subscriber.
+#[derive(Debug)]
+struct Member {
+    stream: TcpStream,
+    splitter: Splitter,
+    /// Events seen, by number: a repeated one must not hide a lost one.
+    seen: Seen,
+    /// Bytes of event frames, while parsed.
+    event_bytes: u64,
+    /// Bytes dropped by sweeps.
+    swept_bytes: u64,
+    /// Why it can't go on.
+    broken: Option<String>,
+}
+
+/// Which event numbers came.
+#[derive(Debug, Default)]
+struct Seen {
+    words: Vec<u64>,
+    distinct: u64,
+    repeated: u64,
+}
+
+impl Seen {
+    fn insert(&mut self, seq: u64) {
+        let word = usize::try_from(seq / 64).expect("a benchmark's events fit in memory");
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let bit = 1 << (seq % 64);
+        match self.words[word] & bit {
+            0 => self.distinct += 1,
+            _ => self.repeated += 1,
+        }
+        self.words[word] |= bit;
+    }
+}
+
+/// The members and the one thread's epoll.
+#[derive(Debug)]
+pub struct Crowd {
+    poll: Poll,
+    ready: Events,
+    members: Vec<Member>,
+    sampled: usize,
+    scratch: Vec<u8>,
+    last_sign_of_life: Instant,
+    last_sweep: Instant,
+}
+
+impl Crowd {
+    /// Connects `size` members one after the other, each ready before the next; the first `sampled`
+    /// stay parsed when the bulk is swept.
+    pub fn gather(entrance: &Entrance, size: usize, sampled: usize) -> io::Result<Self> {
+        let mut members = Vec::with_capacity(size);
+        for index in 0..size {
+            members.push(Member::connect(entrance, index).map_err(|error| {
+                io::Error::new(error.kind(), format!("member {index}: {error}"))
+            })?);
+        }
+        let mut crowd = Self {
+            poll: Poll::new()?,
+            ready: Events::with_capacity(1_024),
+            members,
+            sampled: sampled.min(size),
+            scratch: vec![0; SCRATCH_BYTES],
+            last_sign_of_life: Instant::now(),
+            last_sweep: Instant::now(),
+        };
+        crowd.watch(0..size)?;
+        Ok(crowd)
+    }
+
+    /// How many members there are.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Events that came more than once, at members that were parsed.
+    pub fn repeated(&self) -> u64 {
+        self.members.iter().map(|member| member.seen.repeated).sum()
+    }
+
+    /// Parses everything until every member has every event of the schedule, or nothing comes any
+    /// more. The latencies are of all members, from the intended send time; fewer than expected
+    /// means loss.
+    pub fn follow(&mut self, schedule: &Schedule) -> io::Result<Latencies> {
+        let expected = self.members.len() * usize::try_from(schedule.count).unwrap_or(usize::MAX);
+        let mut latencies = Latencies::default();
+        let mut last_arrival = schedule.end().max(Instant::now());
+        while latencies.count() < expected && last_arrival.elapsed() < SILENCE_LIMIT {
+            let before = latencies.count();
+            self.parse_ready(MIN_SWEEP_INTERVAL, |seq, at| {
+                if let Some(due) = schedule.intended(seq) {
+                    latencies.record(at.saturating_duration_since(due));
+                }
+            })?;
+            if latencies.count() > before {
+                last_arrival = last_arrival.max(Instant::now());
+            }
+            self.show_life()?;
+        }
+        self.check_alive()?;
+        Ok(latencies)
+    }
+
+    /// Stops watching the bulk, which from now on is swept. Nothing may be on its way.
+    pub fn begin_sweeping(&mut self) -> io::Result<()> {
+        for member in &mut self.members[self.sampled..] {
+            self.poll.registry().deregister(&mut SourceFd(&member.stream.as_raw_fd()))?;
+        }
+        for member in &mut self.members {
+            (member.event_bytes, member.swept_bytes) = (0, 0);
+            member.seen = Seen::default();
+        }
+        Ok(())
+    }
+
+    /// One round of the closed loop: parses the sampled members, sweeps the bulk when it is time,
+    /// and reports how far the slowest member is. Returns the events delivered so far, all members
+    /// together.
+    pub fn sweep(&mut self, progress: &Progress) -> io::Result<f64> {
+        self.parse_ready(MIN_SWEEP_INTERVAL, |_, _| {})?;
+        let pause = SWEEP_PAUSE_PER_MEMBER * u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        if self.last_sweep.elapsed() >= pause.max(MIN_SWEEP_INTERVAL) {
+            for member in &mut self.members[self.sampled..] {
+                member.sweep(&mut self.scratch);
+            }
+            self.last_sweep = Instant::now();
+            self.show_life()?;
+        }
+        let frame_bytes = self.frame_bytes().max(1.0);
+        let slowest = self.members.iter().map(|m| m.event_bytes + m.swept_bytes).min();
+        progress.arrived((slowest.unwrap_or(0) as f64 / frame_bytes) as u64);
+        Ok(self.total_bytes() as f64 / frame_bytes)
+    }
+
+    /// Sweeps until every member has the bytes of `posted` events, or nothing comes any more.
+    pub fn drain(&mut self, progress: &Progress) -> io::Result<Delivered> {
+        let posted = progress.posted();
+        let (mut last_arrival, mut last_bytes) = (Instant::now(), 0);
+        while !self.is_complete(posted) && last_arrival.elapsed() < SILENCE_LIMIT {
+            self.sweep(progress)?;
+            let bytes = self.total_bytes();
+            if bytes > last_bytes {
+                (last_arrival, last_bytes) = (Instant::now(), bytes);
+            }
+        }
+        self.check_alive()?;
+        Ok(self.account_for(posted))
+    }
+
+    fn is_complete(&self, posted: u64) -> bool {
+        let expected_bytes = self.bytes_of_sampled();
+        let (sampled, bulk) = self.members.split_at(self.sampled);
+        sampled.iter().all(|member| member.seen.distinct >= posted)
+            && bulk.iter().all(|member| member.swept_bytes >= expected_bytes)
+    }
+
+    fn account_for(&self, posted: u64) -> Delivered {
+        let expected_bytes = self.bytes_of_sampled();
+        let frame_bytes = self.frame_bytes();
+        let (sampled, bulk) = self.members.split_at(self.sampled);
+        let parsed: u64 = sampled.iter().map(|member| member.seen.distinct).sum();
+        let counted = |member: &Member| match member.swept_bytes == expected_bytes {
+            true => posted,
+            false => (member.swept_bytes as f64 / frame_bytes) as u64,
+        };
+        let uneven = bulk.iter().filter(|member| member.swept_bytes != expected_bytes);
+        let uneven_sampled = sampled.iter().filter(|member| member.event_bytes != expected_bytes);
+        Delivered {
+            expected: posted * self.members.len() as u64,
+            delivered: parsed + bulk.iter().map(counted).sum::<u64>(),
+            uneven_members: uneven.count() + uneven_sampled.count(),
+            frame_bytes,
+        }
+    }
+
+    fn bytes_of_sampled(&self) -> u64 {
+        let bytes = self.members[..self.sampled].iter().map(|member| member.event_bytes);
+        bytes.max().unwrap_or(0)
+    }
+
+    fn frame_bytes(&self) -> f64 {
+        let sampled = &self.members[..self.sampled];
+        let bytes: u64 = sampled.iter().map(|member| member.event_bytes).sum();
+        let events: u64 = sampled.iter().map(|m| m.seen.distinct + m.seen.repeated).sum();
+        bytes as f64 / events.max(1) as f64
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.members.iter().map(|member| member.event_bytes + member.swept_bytes).sum()
+    }
+
+    fn watch(&mut self, which: std::ops::Range<usize>) -> io::Result<()> {
+        for index in which {
+            let fd = self.members[index].stream.as_raw_fd();
+            let mut source = SourceFd(&fd);
+            self.poll.registry().register(&mut source, Token(index), Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for watched members and parses what they got.
+    fn parse_ready(
+        &mut self,
+        wait: Duration,
+        mut each: impl FnMut(u64, Instant),
+    ) -> io::Result<()> {
+        match self.poll.poll(&mut self.ready, Some(wait)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        for event in &self.ready {
+            let member = &mut self.members[event.token().0];
+            member.parse(&mut self.scratch, &mut each);
+        }
+        Ok(())
+    }
+
+    fn show_life(&mut self) -> io::Result<()> {
+        if self.last_sign_of_life.elapsed() < SIGN_OF_LIFE_INTERVAL {
+            return Ok(());
+        }
+        self.last_sign_of_life = Instant::now();
+        let pong = client_pong();
+        self.members.iter().try_for_each(|member| (&member.stream).write_all(&pong))
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        let mut broken = self.members.iter().filter_map(|member| member.broken.as_ref());
+        match broken.next() {
+            None => Ok(()),
+            Some(why) => {
+                Err(io::Error::other(format!("{} members broke, one: {why}", 1 + broken.count())))
+            }
+        }
+    }
+}
+
+impl Member {
+    /// Connects, upgrades, greets, waits for the answer. Blocking up to there.
+    fn connect(entrance: &Entrance, index: usize) -> io::Result<Self> {
+        let host = 1 + u8::try_from(index / MEMBERS_PER_SOURCE).map_err(io::Error::other)?;
+        let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&source.into())?;
+        socket.connect(&entrance.addr.into())?;
+        let stream: TcpStream = socket.into();
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
+        let mut member = Self {
+            stream,
+            splitter: Splitter::default(),
+            seen: Seen::default(),
+            event_bytes: 0,
+            swept_bytes: 0,
+            broken: None,
+        };
+        member.shake_hands(entrance)?;
+        member.stream.set_nonblocking(true)?;
+        Ok(member)
+    }
+
+    fn shake_hands(&mut self, entrance: &Entrance) -> io::Result<()> {
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            entrance.path, entrance.addr
+        );
+        self.stream.write_all(request.as_bytes())?;
+        let mut bytes = Vec::new();
+        let head_end = loop {
+            if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.read_more(&mut bytes)?;
+        };
+        if !bytes.starts_with(b"HTTP/1.1 101") {
+            let answer = String::from_utf8_lossy(&bytes).into_owned();
+            return Err(io::Error::other(format!("no upgrade: {answer}")));
+        }
+        bytes.drain(..head_end);
+        let Some((greeting, answer)) = &entrance.greeting else { return Ok(()) };
+        self.stream.write_all(&client_text(greeting))?;
+        let mut answered = false;
+        loop {
+            let is_answer = |frame: Frame<'_>| answered |= contains(frame.payload, answer);
+            self.splitter.feed(&bytes, is_answer)?;
+            if answered {
+                return Ok(());
+            }
+            bytes.clear();
+            self.read_more(&mut bytes)?;
+        }
+    }
+
+    fn read_more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let mut buffer = [0; 4_096];
+        let count = self.stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(&buffer[..count]);
+        Ok(())
+    }
+
+    /// Reads until nothing is left (epoll is edge-triggered here) and parses it.
+    fn parse(&mut self, scratch: &mut [u8], each: &mut impl FnMut(u64, Instant)) {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return self.broken = Some("the server hung up".to_owned()),
+                Ok(count) => {
+                    let at = Instant::now();
+                    if let Err(error) = self.take(&scratch[..count], |seq| each(seq, at)) {
+                        return self.broken = Some(error.to_string());
+                    }
+                    // A short read empties the buffer; what comes later makes a new edge.
+                    if count < scratch.len() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return self.broken = Some(error.to_string()),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], mut each: impl FnMut(u64)) -> io::Result<()> {
+        let Self { splitter, seen, event_bytes, stream, .. } = self;
+        let mut pinged = false;
+        splitter.feed(bytes, |frame| match frame.kind {
+            Kind::Ping => pinged = true,
+            _ => {
+                if let Some(seq) = sequence_in(frame.payload) {
+                    seen.insert(seq);
+                    *event_bytes += frame.wire_bytes as u64;
+                    each(seq);
+                }
+            }
+        })?;
+        if pinged {
+            stream.write_all(&client_pong())?;
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel drop what has arrived and counts it.
+    fn sweep(&mut self, scratch: &mut [u8]) {
+        match recv(&self.stream, scratch, RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => self.broken = Some("the server hung up".to_owned()),
+            Ok((count, _)) => self.swept_bytes += count as u64,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => self.broken = Some(error.to_string()),
+        }
+    }
+}
+
+/// The number an event carries in its data as `"seq":"…"`, digits of a fixed width.
+fn sequence_in(payload: &[u8]) -> Option<u64> {
+    let mark = b"\"seq\":\"";
+    let start = payload.windows(mark.len()).position(|window| window == mark)? + mark.len();
+    let digits = payload[start..].split(|byte| *byte == b'"').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn contains(payload: &[u8], part: &str) -> bool {
+    payload.windows(part.len()).any(|window| window == part.as_bytes())
+}

@@ -1,0 +1,65 @@
+//! A TCP stream that dies after a given number of bytes, so that a client is cut wherever the test
+//! wants.
+//!
+//! The cut falls on a byte, not on a frame: what a client has read of a frame it never saw the end
+//! of must not count as received.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long a read waits before it reports that nothing came, so that callers can look at their own
+/// deadline.
+const READ_SLICE: Duration = Duration::from_millis(50);
+
+/// How long a connect may take: loopback, but a machine under load.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A stream with an optional number of bytes left to read.
+#[derive(Debug)]
+pub struct Fuse {
+    stream: TcpStream,
+    bytes_left: Option<usize>,
+}
+
+impl Fuse {
+    /// Connects; `bytes_left` is how much may be read before the cut, `None` for a connection that
+    /// lives on.
+    pub fn connect(addr: SocketAddr, bytes_left: Option<usize>) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, CONNECT_LIMIT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(READ_SLICE))?;
+        Ok(Self { stream, bytes_left })
+    }
+}
+
+impl Read for Fuse {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let limit = self.bytes_left.map_or(buffer.len(), |left| left.min(buffer.len()));
+        if limit == 0 && !buffer.is_empty() {
+            // The peer need not have noticed: an error here just means that it was faster.
+            self.stream.shutdown(Shutdown::Both).ok();
+            return Err(io::Error::new(io::ErrorKind::ConnectionReset, "cut by the test"));
+        }
+        let count = self.stream.read(&mut buffer[..limit])?;
+        if let Some(left) = &mut self.bytes_left {
+            *left -= count;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Fuse {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// Whether an error just means that nothing came within the read slice.
+pub fn is_quiet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,26 @@
+//! The machine a figure was measured on, in one line: a figure without it says nothing.
+
+use std::fs;
+
+/// Processor, cores, memory and kernel, as a table's caption.
+pub fn describe() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = field(&cpus, "model name").unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory_kib: u64 = field(&memory, "MemTotal")
+        .and_then(|total| total.split(' ').next())
+        .and_then(|total| total.parse().ok())
+        .unwrap_or(0);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{model}, {cores} cores, {} GiB, Linux {}, loopback, generator on the same machine",
+        memory_kib / (1 << 20),
+        kernel.trim()
+    )
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim())
+}

@@ -1,0 +1,160 @@
+//! Posts numbered events: on a schedule that never waits for the server (open loop), or as fast as
+//! they arrive at the other end (closed loop, with a window of events in flight).
+//!
+//! A schedule is fixed before the first event: an event's latency counts from the moment it was
+//! meant to be sent, so that a server that stalls the publisher can't hide the stall.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::http::HttpClient;
+
+/// Most events in one request; the server's own limit is 1,000.
+const MAX_EVENTS_PER_POST: u64 = 100;
+
+/// How long the closed loop waits when its window is full: well below the time a window takes.
+const WINDOW_FULL_PAUSE: Duration = Duration::from_micros(500);
+
+/// Connections an open-loop schedule is spread over, so that one slow answer delays only every
+/// fourth event.
+const PACED_CONNECTIONS: u64 = 4;
+
+/// Appends the event with this number, without a newline, to the body.
+pub type Line = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
+
+/// Where events go and how they look.
+#[derive(Clone)]
+pub struct Feed {
+    /// The server.
+    pub addr: SocketAddr,
+    /// The path to post to.
+    pub path: &'static str,
+    /// The text of one event.
+    pub line: Line,
+}
+
+impl Feed {
+    /// Posts `count` events from `first` on in one request and insists on success.
+    fn post(&self, client: &mut HttpClient, first: u64, count: u64) -> io::Result<()> {
+        let mut body = Vec::new();
+        for seq in first..first + count {
+            (self.line)(seq, &mut body);
+            body.push(b'\n');
+        }
+        let response = client.post(self.path, "application/x-ndjson", &body)?;
+        match response.status {
+            200..=299 => Ok(()),
+            status => Err(io::Error::other(format!("{status}: {}", response.text()))),
+        }
+    }
+
+    /// Posts events `first..first + count` in as few requests as allowed.
+    pub fn post_all(&self, first: u64, count: u64) -> io::Result<()> {
+        let mut client = HttpClient::connect(self.addr)?;
+        let mut done = 0;
+        while done < count {
+            let batch = MAX_EVENTS_PER_POST.min(count - done);
+            self.post(&mut client, first + done, batch)?;
+            done += batch;
+        }
+        Ok(())
+    }
+}
+
+/// When each event is meant to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Number of the first event.
+    pub first_seq: u64,
+    /// How many there are.
+    pub count: u64,
+    /// When the first is due.
+    pub start: Instant,
+    /// Time between two.
+    pub interval: Duration,
+}
+
+impl Schedule {
+    /// When the event with this number is due, if it belongs to the schedule.
+    pub fn intended(&self, seq: u64) -> Option<Instant> {
+        let index = seq.checked_sub(self.first_seq).filter(|index| *index < self.count)?;
+        Some(self.start + self.interval * u32::try_from(index).ok()?)
+    }
+
+    /// When the last one is due.
+    pub fn end(&self) -> Instant {
+        self.start + self.interval * u32::try_from(self.count).unwrap_or(u32::MAX)
+    }
+}
+
+/// Posts one event per request when it is due, late ones at once; returns when all are posted.
+pub fn pace(feed: &Feed, schedule: Schedule) -> io::Result<()> {
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..PACED_CONNECTIONS)
+            .map(|lane| scope.spawn(move || pace_lane(feed, schedule, lane)))
+            .collect();
+        let outcomes =
+            lanes.into_iter().map(|lane| lane.join().expect("a lane returns its errors"));
+        outcomes.collect()
+    })
+}
+
+fn pace_lane(feed: &Feed, schedule: Schedule, lane: u64) -> io::Result<()> {
+    let mut client = HttpClient::connect(feed.addr)?;
+    let mut seq = schedule.first_seq + lane;
+    while let Some(due) = schedule.intended(seq) {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        feed.post(&mut client, seq, 1)?;
+        seq += PACED_CONNECTIONS;
+    }
+    Ok(())
+}
+
+/// What the two ends of a closed loop tell each other.
+#[derive(Debug, Default)]
+pub struct Progress {
+    posted: AtomicU64,
+    arrived: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Progress {
+    /// Events accepted by the server so far.
+    pub fn posted(&self) -> u64 {
+        self.posted.load(Ordering::Acquire)
+    }
+
+    /// Says how many events have arrived at the slowest subscriber.
+    pub fn arrived(&self, events: u64) {
+        self.arrived.store(events, Ordering::Release);
+    }
+
+    /// Ends the loop after the request that is under way.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    fn room(&self, window: u64) -> u64 {
+        let in_flight = self.posted().saturating_sub(self.arrived.load(Ordering::Acquire));
+        window.saturating_sub(in_flight)
+    }
+}
+
+/// Posts from `first_seq` on with at most `window` events in flight, until stopped.
+pub fn saturate(feed: &Feed, first_seq: u64, window: u64, progress: &Progress) -> io::Result<()> {
+    let mut client = HttpClient::connect(feed.addr)?;
+    while !progress.stopped.load(Ordering::Acquire) {
+        let count = progress.room(window).min(MAX_EVENTS_PER_POST);
+        if count == 0 {
+            thread::sleep(WINDOW_FULL_PAUSE);
+            continue;
+        }
+        feed.post(&mut client, first_seq + progress.posted(), count)?;
+        progress.posted.fetch_add(count, Ordering::AcqRel);
+    }
+    Ok(())
+}

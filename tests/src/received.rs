@@ -1,0 +1,57 @@
+//! One event as a subscriber got it, whichever transport carried it, and where a subscriber wants
+//! to begin.
+
+use serde_json::Value;
+
+/// An event out of a WebSocket frame or an SSE message.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Channel it came on.
+    pub channel: String,
+    /// Canonical type.
+    pub event_type: String,
+    /// Id, unique within the account.
+    pub event_id: String,
+    /// Where to resume so that this one doesn't come again: `position` or `id:`.
+    pub position: String,
+    /// What the producer sent.
+    pub data: Value,
+}
+
+impl Received {
+    /// Reads an event's JSON. Panics with the text if a field is missing: that is a failed test.
+    pub fn parse(text: &str, position: Option<&str>) -> Self {
+        let event: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let field = |name: &str| match event.get(name).and_then(Value::as_str) {
+            Some(value) => value.to_owned(),
+            None => panic!("no {name:?} in {text}"),
+        };
+        Self {
+            channel: field("channel"),
+            event_type: field("type"),
+            event_id: field("event_id"),
+            position: position.map_or_else(|| field("position"), str::to_owned),
+            data: event.get("data").cloned().unwrap_or_else(|| panic!("no data in {text}")),
+        }
+    }
+
+    /// A string out of `data`; panics if there is none.
+    pub fn data_str(&self, name: &str) -> &str {
+        let value = self.data.get(name).and_then(Value::as_str);
+        value.unwrap_or_else(|| panic!("no {name:?} in {}", self.data))
+    }
+}
+
+/// Percent-encodes what a query can't hold as it is.
+pub fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(byte.into());
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

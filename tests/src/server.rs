@@ -1,0 +1,278 @@
+//! The real binary in a process of its own: started on a free port with a folder of its own,
+//! measured, stopped, killed and started again on the same data.
+//!
+//! Nothing is left behind: dropping a server kills its process, by id, and removes its folder. What
+//! it printed is kept, bounded, and is part of every panic here, so that a failed test says what
+//! the server said.
+
+use std::collections::VecDeque;
+use std::env;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::http::HttpClient;
+
+/// A start on a machine busy with other tests; the product's own target is far below.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a stop may take: what the product promises for Ctrl-C.
+pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a stopping process is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Printed lines kept for messages.
+const KEPT_LINES: usize = 200;
+
+/// A running `tidewire dev` and its data.
+#[derive(Debug)]
+pub struct Server {
+    process: Option<Running>,
+    data_dir: TempDir,
+    args: Vec<String>,
+    starts: Vec<Duration>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    addr: SocketAddr,
+    ready_line: String,
+    printed: Printed,
+}
+
+type Printed = Arc<Mutex<VecDeque<String>>>;
+
+impl Server {
+    /// Starts `tidewire dev` with these further arguments and waits for its ready line.
+    pub fn start(args: &[&str]) -> Self {
+        let data_dir = tempfile::Builder::new().prefix("tidewire-test-").tempdir();
+        let mut server = Self {
+            process: None,
+            data_dir: data_dir.expect("the temporary folder can be written"),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            starts: Vec::new(),
+        };
+        server.restart();
+        server
+    }
+
+    /// Starts it again on the same data, on another free port.
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "still running: stop or kill it first");
+        let begin = Instant::now();
+        let mut command = Command::new(binary());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(self.data_dir());
+        command.args(&self.args).current_dir(self.data_dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let printed = Printed::default();
+        let (found, ready) = mpsc::channel();
+        watch(child.stdout.take(), &printed, found.clone());
+        watch(child.stderr.take(), &printed, found);
+        match ready.recv_timeout(READY_LIMIT) {
+            Ok((ready_line, addr)) => {
+                self.starts.push(begin.elapsed());
+                self.process = Some(Running { child, addr, ready_line, printed });
+            }
+            Err(why) => {
+                // It may have ended by itself, which the message below shows.
+                child.kill().ok();
+                let status = child.wait();
+                panic!("no ready line ({why}), {status:?}, it printed:\n{}", text(&printed));
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.running().addr
+    }
+
+    /// The line it printed when it was ready.
+    pub fn ready_line(&self) -> &str {
+        &self.running().ready_line
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running().child.id()
+    }
+
+    /// How long each start took until the ready line.
+    pub fn starts(&self) -> &[Duration] {
+        &self.starts
+    }
+
+    /// Its data folder, which outlives the process.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.path().join("data")
+    }
+
+    /// What it printed lately.
+    pub fn printed(&self) -> String {
+        text(&self.running().printed)
+    }
+
+    /// A new HTTP connection to it.
+    pub fn http(&self) -> HttpClient {
+        HttpClient::connect(self.addr())
+            .unwrap_or_else(|error| panic!("{error}; it printed:\n{}", self.printed()))
+    }
+
+    /// Ends it with SIGKILL: it gets no chance to write anything.
+    pub fn kill9(&mut self) {
+        let mut running = self.process.take().expect("a running server");
+        running.child.kill().expect("it is our child");
+        running.child.wait().expect("it is our child");
+    }
+
+    /// Ends it with `SIGTERM`.
+    pub fn stop(&mut self) {
+        self.stop_by(Signal::TERM);
+    }
+
+    /// Ends it with a signal and expects exit code 0 within [`STOP_LIMIT`]; says how long it took.
+    pub fn stop_by(&mut self, signal: Signal) -> Duration {
+        let mut running = self.process.take().expect("a running server");
+        let begin = Instant::now();
+        let pid = Pid::from_child(&running.child);
+        kill_process(pid, signal).expect("it is our child");
+        let status = wait(&mut running.child, STOP_LIMIT);
+        let took = begin.elapsed();
+        let Some(status) = status else {
+            running.child.kill().expect("it is our child");
+            running.child.wait().expect("it is our child");
+            panic!("still there {took:?} after {signal:?}:\n{}", text(&running.printed));
+        };
+        assert_eq!(status.code(), Some(0), "{status}:\n{}", text(&running.printed));
+        took
+    }
+
+    /// Runs another verb of the binary with this server's URL, `input` on its standard input.
+    pub fn run_verb(&self, args: &[&str], input: Option<&Path>) -> (ExitStatus, String) {
+        let url = format!("http://{}", self.addr());
+        let stdin = match input {
+            Some(path) => std::fs::File::open(path).expect("the input can be read").into(),
+            None => Stdio::null(),
+        };
+        let mut command = Command::new(binary());
+        command.args(args).args(["--url", &url]).current_dir(self.data_dir.path());
+        let output = command.stdin(stdin).output().expect("the binary starts");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    fn running(&self) -> &Running {
+        self.process.as_ref().expect("a running server")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.process.take() {
+            // Nothing to do about failures here: the process is gone, or was never ours.
+            running.child.kill().ok();
+            running.child.wait().ok();
+        }
+    }
+}
+
+/// Waits for a child to end, at most so long.
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match child.try_wait().expect("it is our child") {
+            None if Instant::now() < deadline => thread::sleep(POLL),
+            ended => return ended,
+        }
+    }
+}
+
+/// Keeps what a process prints and tells when a line names an HTTP address.
+fn watch(
+    output: Option<impl Read + Send + 'static>,
+    printed: &Printed,
+    found: mpsc::Sender<(String, SocketAddr)>,
+) {
+    let lines = BufReader::new(output.expect("the output is piped")).lines();
+    let printed = Arc::clone(printed);
+    thread::spawn(move || {
+        for line in lines.map_while(io::Result::ok) {
+            if let Some(addr) = address_in(&line) {
+                // Only the first line is waited for.
+                found.send((line.clone(), addr)).ok();
+            }
+            let mut kept = printed.lock().expect("no thread panics while it holds this");
+            if kept.len() == KEPT_LINES {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    });
+}
+
+fn text(printed: &Printed) -> String {
+    let kept = printed.lock().expect("no thread panics while it holds this");
+    kept.iter().map(|line| format!("  | {line}\n")).collect()
+}
+
+/// The address of the first `http://HOST:PORT` in a line.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+/// The binary under test: `TIDEWIRE_BIN`, or the one beside this process, brought up to date once.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match env::var_os("TIDEWIRE_BIN") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+/// Cargo builds a package's binaries for that package's own tests only, and these tests are another
+/// package.
+fn build() -> PathBuf {
+    let this = env::current_exe().expect("Linux knows the path of a process");
+    let mut profile_dir = this.parent().expect("a file is in a folder");
+    if profile_dir.ends_with("deps") {
+        profile_dir = profile_dir.parent().expect("a target folder has a parent");
+    }
+    let binary = profile_dir.join("tidewire");
+    if let Some(cargo) = env::var_os("CARGO") {
+        let mut command = Command::new(cargo);
+        command.args(["build", "--quiet", "--workspace", "--bin", "tidewire", "--target-dir"]);
+        command.arg(profile_dir.parent().expect("a profile folder has a parent"));
+        if profile_dir.ends_with("release") {
+            command.arg("--release");
+        }
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let status = command.status().expect("cargo started this process, so it is there");
+        assert!(status.success(), "the binary could not be built");
+    }
+    assert!(binary.exists(), "no {}: run `make` first", binary.display());
+    binary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_in_a_sentence() {
+        let line = "ready: http://127.0.0.1:8080/ and curl -N http://127.0.0.1:8080/v1/sse";
+        assert_eq!(address_in(line), Some("127.0.0.1:8080".parse().unwrap()));
+        assert_eq!(address_in("see http://example.org/"), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! A subscriber of the native protocol that keeps one position per channel, as real clients are
+//! told to.
+//!
+//! It may be built with a fuse and then dies in the middle of a frame;
+//! [`WebSocketClient::positions`] is all that survives and all that a new connection needs to go
+//! on.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
+
+use crate::fuse::{Fuse, is_quiet};
+use crate::received::Received;
+
+/// How long an answer to an operation may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a connection can't go on.
+#[derive(Debug)]
+pub enum Broken {
+    /// The transport ended: cut, killed or closed. Positions are worth keeping.
+    Cut(String),
+    /// The server refused an operation; the frame it said so with.
+    Refused(Value),
+}
+
+/// One connection with its subscriptions.
+#[derive(Debug)]
+pub struct WebSocketClient {
+    socket: WebSocket<Fuse>,
+    positions: BTreeMap<String, String>,
+    waiting: VecDeque<Received>,
+    gaps: Vec<Value>,
+    next_id: u64,
+}
+
+impl WebSocketClient {
+    /// Connects as `user`, reading at most `bytes_left` bytes before the cut if there is to be one.
+    pub fn connect(
+        addr: SocketAddr,
+        user: &str,
+        bytes_left: Option<usize>,
+    ) -> Result<Self, Broken> {
+        let stream = Fuse::connect(addr, bytes_left)?;
+        let mut attempt = tungstenite::client(format!("ws://{addr}/v1/ws?user={user}"), stream);
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        let socket = loop {
+            match attempt {
+                Ok((socket, _)) => break socket,
+                Err(HandshakeError::Interrupted(halfway)) if Instant::now() < deadline => {
+                    attempt = halfway.handshake();
+                }
+                Err(error) => return Err(Broken::Cut(error.to_string())),
+            }
+        };
+        Ok(Self {
+            socket,
+            positions: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            gaps: Vec::new(),
+            next_id: 1,
+        })
+    }
+
+    /// Subscribes from `latest`, `earliest`, a position or a time, and waits for the server's `ok`.
+    pub fn subscribe(&mut self, channel: &str, from: &str) -> Result<(), Broken> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = json!({"op": "subscribe", "id": id, "channel": channel, "from": from});
+        self.send(&request)?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while Instant::now() < deadline {
+            let Some(frame) = self.read_frame()? else { continue };
+            match (frame["op"].as_str(), frame["id"].as_u64()) {
+                (Some("ok"), Some(answered)) if answered == id => {
+                    let position = frame["position"].as_str().unwrap_or(from);
+                    // Events may have overtaken the answer; their position is the later one.
+                    self.positions.entry(channel.to_owned()).or_insert(position.to_owned());
+                    return Ok(());
+                }
+                (Some("error"), _) => return Err(Broken::Refused(frame)),
+                _ => {}
+            }
+        }
+        Err(Broken::Cut(format!("no answer to {request} in {ANSWER_LIMIT:?}")))
+    }
+
+    /// Sends any frame of the protocol.
+    pub fn send(&mut self, frame: &Value) -> Result<(), Broken> {
+        Ok(self.socket.send(Message::text(frame.to_string()))?)
+    }
+
+    /// The next event, or `None` if none came in time.
+    pub fn next_event(&mut self, limit: Duration) -> Result<Option<Received>, Broken> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(Some(event));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            self.read_frame()?;
+        }
+    }
+
+    /// The next frame that isn't an event, such as `welcome` or `error`, or `None` if none came in
+    /// time.
+    pub fn next_control(&mut self, limit: Duration) -> Result<Option<Value>, Broken> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(frame) = self.read_frame()? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where each channel goes on: the position of its last whole event.
+    pub fn positions(&self) -> &BTreeMap<String, String> {
+        &self.positions
+    }
+
+    /// The `gap` frames seen: history that the server says is gone.
+    pub fn gaps(&self) -> &[Value] {
+        &self.gaps
+    }
+
+    /// Reads for one slice of time. Events and gaps are kept, other frames returned.
+    fn read_frame(&mut self) -> Result<Option<Value>, Broken> {
+        let text = match self.socket.read() {
+            Ok(Message::Text(text)) => text,
+            Ok(Message::Close(close)) => return Err(Broken::Cut(format!("closed: {close:?}"))),
+            Ok(_) => return Ok(None),
+            Err(tungstenite::Error::Io(error)) if is_quiet(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let frame: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("a frame that is not JSON ({error}): {text}"));
+        match frame["op"].as_str() {
+            Some("event") => {
+                let event = Received::parse(&text, None);
+                self.positions.insert(event.channel.clone(), event.position.clone());
+                self.waiting.push_back(event);
+                Ok(None)
+            }
+            Some("gap") => {
+                self.gaps.push(frame);
+                Ok(None)
+            }
+            _ => Ok(Some(frame)),
+        }
+    }
+}
+
+impl From<tungstenite::Error> for Broken {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::Cut(error.to_string())
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Cut(error.to_string())
+    }
+}
