@@ -8,7 +8,15 @@ pub mod record;
 pub mod topology;
 pub mod turn;
 
+pub mod dead_letter;
+
 pub mod admit;
+
+mod cache;
+pub mod lanes;
+pub mod overlay;
+pub mod task;
+
 pub mod derive;
 
 pub mod fanout;

@@ -63,7 +63,7 @@ impl Offset {
 }
 
 /// Milliseconds since the Unix epoch, UTC. Negative before 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub i64);
 
 /// One partition of one topic.

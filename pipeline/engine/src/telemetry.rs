@@ -2,4 +2,199 @@
 //!
 //! Call sites call a function of this file and nothing else, so that the catalogue is complete by
 //! construction; dashboards and alerts are checked against it. Counters are added to once per
-//! batch, never once per record.
+//! batch, never once per record; what an operator of the system must read is logged here too.
+
+use metrics::{counter, gauge, histogram};
+use tidewire_schemas::envelope::Reason;
+
+use crate::derive::Counts;
+use crate::port::LogError;
+use crate::record::{Partition, TopicPartition};
+use crate::topology::Lane;
+
+/// Name, kind, labels and meaning of every metric of this crate.
+pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
+    ("admit_records_total", "counter", &["source"], "Records taken from the inputs."),
+    ("admit_events_total", "counter", &["lane"], "Events written to a lane."),
+    ("admit_ephemeral_total", "counter", &[], "Records written to ephemeral."),
+    ("admit_rejected_total", "counter", &["reason"], "Records put into dead-letters by ADMIT."),
+    ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields ignored."),
+    ("derive_events_total", "counter", &["lane"], "Records taken from a lane and committed."),
+    ("derive_outputs_total", "counter", &[], "Output records committed."),
+    ("derive_duplicates_total", "counter", &[], "Events whose id was accepted before."),
+    ("derive_undelivered_total", "counter", &[], "Events that go to no durable channel."),
+    (
+        "derive_dead_letters_total",
+        "counter",
+        &["reason"],
+        "Records put into dead-letters by DERIVE.",
+    ),
+    ("derive_timers_total", "counter", &[], "Timers fired."),
+    ("derive_timers_orphaned_total", "counter", &[], "Timers of an operator this build lacks."),
+    ("derive_transactions_total", "counter", &["outcome"], "Transactions by how they ended."),
+    (
+        "derive_transaction_partitions",
+        "histogram",
+        &[],
+        "Partitions one transaction wrote to; each costs time at the broker.",
+    ),
+    ("derive_tasks", "gauge", &[], "Tasks of a loop, whatever their stage."),
+    (
+        "derive_partial_assignments",
+        "gauge",
+        &[],
+        "Partitions of which only some lanes are assigned; above zero for long, tasks stand still.",
+    ),
+    ("derive_restored_records_total", "counter", &[], "Changelog records replayed by restores."),
+    ("derive_changelog_ignored_total", "counter", &[], "Changes of tables this build lacks."),
+    ("derive_stores_rebuilt_total", "counter", &["reason"], "Stores thrown away and rebuilt."),
+    (
+        "derive_progress_disagreements_total",
+        "counter",
+        &[],
+        "Restored tasks whose committed offsets differ from what their order topic says.",
+    ),
+    (
+        "records_lost_total",
+        "counter",
+        &["where"],
+        "Offsets that left the log before they were read.",
+    ),
+];
+
+/// Records taken from an input.
+pub(crate) fn admit_records(source: &'static str, count: u64) {
+    counter!("admit_records_total", "source" => source).increment(count);
+}
+
+/// Events written to a lane.
+pub(crate) fn admit_events(lane: Lane, count: u64) {
+    counter!("admit_events_total", "lane" => lane.name()).increment(count);
+}
+
+/// Records written to `ephemeral`.
+pub(crate) fn admit_ephemeral(count: u64) {
+    counter!("admit_ephemeral_total").increment(count);
+}
+
+/// A record ADMIT put aside.
+pub(crate) fn admit_rejected(reason: Reason) {
+    counter!("admit_rejected_total", "reason" => reason.as_str()).increment(1);
+}
+
+/// Unknown envelope fields.
+pub(crate) fn admit_ignored_fields(count: u64) {
+    counter!("admit_ignored_fields_total").increment(count);
+}
+
+/// What became of a committed batch.
+pub(crate) fn batch(counts: &Counts) {
+    for lane in Lane::ALL {
+        let taken = counts.taken[lane.index()];
+        if taken > 0 {
+            counter!("derive_events_total", "lane" => lane.name()).increment(taken);
+        }
+    }
+    counter!("derive_outputs_total").increment(counts.outputs);
+    counter!("derive_duplicates_total").increment(counts.duplicates);
+    counter!("derive_undelivered_total").increment(counts.undelivered);
+    counter!("derive_timers_total").increment(counts.timers);
+    for (reason, count) in [
+        (Reason::AvroDecode, counts.undecodable),
+        (Reason::EmptyValue, counts.empty),
+        (Reason::ProcessingFailed, counts.failed),
+    ] {
+        if count > 0 {
+            counter!("derive_dead_letters_total", "reason" => reason.as_str()).increment(count);
+        }
+    }
+}
+
+/// A timer nobody answers to.
+pub(crate) fn timers_orphaned() {
+    counter!("derive_timers_orphaned_total").increment(1);
+}
+
+/// A transaction that ended well, and how many partitions it wrote to.
+pub(crate) fn transaction_committed(partitions: usize) {
+    counter!("derive_transactions_total", "outcome" => "committed").increment(1);
+    histogram!("derive_transaction_partitions").record(partitions as f64);
+}
+
+/// A transaction that is undone and taken again.
+pub(crate) fn transaction_aborted(why: &LogError) {
+    counter!("derive_transactions_total", "outcome" => "aborted").increment(1);
+    tracing::warn!(error = why as &dyn std::error::Error, "a transaction is aborted and repeated");
+}
+
+/// A transaction whose outcome only a restore can tell.
+pub(crate) fn transaction_unknown(why: &LogError) {
+    counter!("derive_transactions_total", "outcome" => "unknown").increment(1);
+    tracing::warn!(
+        error = why as &dyn std::error::Error,
+        "it is unknown whether a transaction was committed; its tasks restore from the log"
+    );
+}
+
+/// Tasks of a loop.
+pub(crate) fn tasks(count: usize) {
+    gauge!("derive_tasks").set(count as f64);
+}
+
+/// Partitions with some lanes missing.
+pub(crate) fn partial_assignments(count: usize) {
+    gauge!("derive_partial_assignments").set(count as f64);
+}
+
+/// A task is restored.
+pub(crate) fn task_restored(partition: Partition, replayed: u64) {
+    counter!("derive_restored_records_total").increment(replayed);
+    tracing::info!(partition = partition.0, replayed, "a task is restored");
+}
+
+/// A change of a table this build does not have.
+pub(crate) fn changelog_ignored() {
+    counter!("derive_changelog_ignored_total").increment(1);
+}
+
+/// A store that no longer fits the log.
+pub(crate) fn store_rebuilt(partition: Partition, reason: &'static str) {
+    counter!("derive_stores_rebuilt_total", "reason" => reason).increment(1);
+    tracing::warn!(partition = partition.0, reason, "a task's store is rebuilt from its changelog");
+}
+
+/// The group's offsets were moved by somebody else, or a changelog has lost its end.
+pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
+    counter!("derive_progress_disagreements_total").increment(1);
+    tracing::warn!(
+        partition = partition.0,
+        lane = lane.name(),
+        "committed offsets differ from what the order topic says; the committed ones are followed"
+    );
+}
+
+/// Records that left the log unread.
+pub(crate) fn records_lost(place: &'static str, at: &TopicPartition, count: u64) {
+    counter!("records_lost_total", "where" => place).increment(count);
+    tracing::error!(partition = %at, count, "records left the log before they were read");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_in_this_file_is_in_the_catalogue_and_the_other_way_round() {
+        let source = include_str!("telemetry.rs");
+        for (name, kind, ..) in CATALOGUE {
+            assert!(source.contains(&format!("{kind}!(\"{name}\"")), "{name} is never recorded");
+        }
+        for call in ["counter!(\"", "gauge!(\"", "histogram!(\""] {
+            for rest in source.split(call).skip(1) {
+                let name = rest.split('"').next().expect("a literal ends");
+                let known = CATALOGUE.iter().any(|(n, ..)| *n == name);
+                assert!(known || name == "{name}", "{name} is not in the catalogue");
+            }
+        }
+    }
+}

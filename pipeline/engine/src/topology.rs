@@ -5,8 +5,11 @@
 //!
 //! This room names topics; it never creates or reads them.
 
+use tidewire_schemas::Priority;
+use tidewire_schemas::partition::partition_for;
+
 use crate::port::{Cleanup, TopicSpec};
-use crate::record::Topic;
+use crate::record::{Partition, Topic};
 
 /// The prefix of every topic unless settings say otherwise.
 pub const DEFAULT_PREFIX: &str = "tw.";
@@ -66,6 +69,16 @@ pub enum Lane {
 impl Lane {
     /// All lanes, by number.
     pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Normal, Self::Low, Self::Facts];
+
+    /// The lane of a priority, one to one.
+    pub fn of(priority: Priority) -> Self {
+        match priority {
+            Priority::Critical => Self::Critical,
+            Priority::High => Self::High,
+            Priority::Normal => Self::Normal,
+            Priority::Low => Self::Low,
+        }
+    }
 
     /// The stable number.
     pub fn number(self) -> u8 {
@@ -149,6 +162,11 @@ impl Topology {
     /// The partition count of every topic.
     pub fn partitions(&self) -> u32 {
         self.partitions
+    }
+
+    /// The partition a key belongs to, in every topic.
+    pub fn partition_of(&self, key: &[u8]) -> Partition {
+        Partition(partition_for(key, self.partitions))
     }
 
     /// Where producers write.

@@ -49,7 +49,7 @@ impl EngineError {
     /// Sorts a log's failure by what the thread has to do.
     pub(crate) fn of_log(doing: &'static str, error: LogError) -> Self {
         match error {
-            LogError::Invalid(_) | LogError::Fatal(..) => {
+            LogError::Invalid(_) | LogError::Fatal(..) | LogError::OutOfRange { .. } => {
                 Self::Fatal { doing, source: Box::new(error) }
             }
             _ => Self::Retry { doing, source: Box::new(error) },

@@ -8,6 +8,8 @@
 //!
 //! Parts in reading order.
 
+mod judge;
 mod turn;
 
+pub use judge::{SOURCE, VERDICT};
 pub use turn::{Admit, AdmitConfig, Source};

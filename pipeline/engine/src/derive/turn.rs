@@ -1,11 +1,41 @@
-//! DERIVE's loop.
+//! DERIVE's loop: assignments, restores, one transaction at a time, and the stores written behind.
+//!
+//! One transaction covers what all running tasks of the loop have taken in a turn. Two
+//! transactional ids take turns, because a broker is still busy with the last transaction of an id
+//! right after it said yes.
+//!
+//! The loop never sleeps and spawns nothing: it waits in the log's `wait` and nowhere else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::port::{Clock, Log, Stores, Wake};
+use tidewire_schemas::catalogue::Catalogue;
+
+use crate::derive::assign::{Phase, Task};
+use crate::derive::dedup::Dedup;
+use crate::derive::delivery::ToChannels;
+use crate::derive::failure::Failure;
+use crate::derive::operator::{Operator, Rules};
+use crate::derive::restore::{Ground, Restoring, transactional_ids};
+use crate::derive::tables::Tables;
+use crate::port::{Clock, Log, Member, MemberSpec, Stores, Transactor, Wake};
+use crate::record::{Millis, Outgoing, Partition};
+use crate::telemetry;
 use crate::topology::Topology;
-use crate::turn::{EngineError, Turned};
+use crate::turn::{EngineError, Turned, repeat};
+
+/// Milliseconds after which what is committed is handed to a store's writer.
+pub const HAND_OVER_MS: i64 = 1_000;
+
+/// Bytes of committed state after which it is handed over sooner.
+pub const HAND_OVER_BYTES: usize = 8 << 20;
+
+/// Milliseconds a turn waits at most while a task is restoring or draining.
+const BUSY_WAIT_MS: u64 = 5;
+
+/// The operators of every deployment, in the order events meet them.
+pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ToChannels];
 
 /// What a DERIVE loop is told.
 #[derive(Clone, Debug)]
@@ -33,30 +63,198 @@ pub struct DerivePorts {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What a loop never changes after its start.
+pub(super) struct Shared {
+    pub(super) config: DeriveConfig,
+    pub(super) ports: DerivePorts,
+    pub(super) operators: &'static [&'static dyn Operator],
+    pub(super) tables: Tables,
+    pub(super) group: String,
+    /// The base of the transactional ids; also what offsets are marked with.
+    pub(super) owner: String,
+}
+
+impl Shared {
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules {
+            topology: &self.config.topology,
+            catalogue: Catalogue::builtin(),
+            operators: self.operators,
+        }
+    }
+
+    /// What a restore is given.
+    pub(super) fn ground(&self) -> Ground<'_> {
+        Ground {
+            rules: self.rules(),
+            tables: &self.tables,
+            log: &*self.ports.log,
+            stores: &*self.ports.stores,
+            group: &self.group,
+            owner: &self.owner,
+            now: self.now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        self.ports.clock.now()
+    }
+}
+
 /// DERIVE's loop: `turn` it until told to stop, then `close` it.
 pub struct Derive {
-    _config: DeriveConfig,
-    waker: Arc<dyn Wake>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) member: Box<dyn Member>,
+    pub(super) transactors: [Box<dyn Transactor>; 2],
+    /// Which of the two is next.
+    pub(super) transactor: usize,
+    /// Whether that one has a transaction open.
+    pub(super) open: bool,
+    pub(super) tasks: BTreeMap<Partition, Task>,
+    /// Which lanes of a partition have been assigned, by [`Lane::index`]; a task needs all.
+    pub(super) assigned: BTreeMap<Partition, [bool; 5]>,
+    /// Outputs on their way; kept for its capacity.
+    pub(super) outgoing: Vec<Outgoing>,
+    /// Which running task steps first, so that none is always last.
+    pub(super) first: usize,
+    /// Transactions aborted in a row.
+    pub(super) aborts: u32,
 }
 
 impl Derive {
     /// Initialises the transactional ids, then joins the group; the first turns restore the tasks.
-    pub fn new(_config: DeriveConfig, _ports: DerivePorts) -> Result<Self, EngineError> {
-        unimplemented!("lands next")
+    pub fn new(config: DeriveConfig, ports: DerivePorts) -> Result<Self, EngineError> {
+        Self::with_operators(config, ports, OPERATORS)
+    }
+
+    /// The same with other operators.
+    pub fn with_operators(
+        config: DeriveConfig,
+        ports: DerivePorts,
+        operators: &'static [&'static dyn Operator],
+    ) -> Result<Self, EngineError> {
+        let topology = &config.topology;
+        let group = topology.derive_group();
+        let owner = format!("{group}-{}-{}", config.instance, config.thread);
+        let starting = |error| EngineError::of_log("starting DERIVE", error);
+        let transactors = transactors(&*ports.log, &owner)?;
+        let spec = MemberSpec {
+            group: group.clone(),
+            topics: topology.lanes().to_vec(),
+            instance: format!("{}-{}", config.instance, config.thread),
+        };
+        let member = repeat(|| ports.log.member(&spec)).map_err(starting)?;
+        let tables = Tables::of(operators);
+        let shared = Shared { config, ports, operators, tables, group, owner };
+        Ok(Self {
+            shared: Arc::new(shared),
+            member,
+            transactors,
+            transactor: 0,
+            open: false,
+            tasks: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            outgoing: Vec::new(),
+            first: 0,
+            aborts: 0,
+        })
     }
 
     /// Takes and commits one batch, or moves restoring tasks on, or waits for at most `wait`.
-    pub fn turn(&mut self, _wait: Duration) -> Result<Turned, EngineError> {
-        unimplemented!("lands next")
+    pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
+        self.follow_assignments()?;
+        let moved = self.move_tasks()?;
+        let mut turned = match self.transact() {
+            Ok(turned) => turned,
+            Err(Failure::Stop(error)) => return Err(error),
+            Err(Failure::Abort(error)) => {
+                self.abort(error)?;
+                Turned::default()
+            }
+            Err(Failure::Unknown(error)) => {
+                telemetry::transaction_unknown(&error);
+                self.reinitialise()?;
+                Turned::default()
+            }
+        };
+        turned.restoring =
+            self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
+        if turned.taken == 0 && turned.written == 0 && !moved {
+            self.rest(wait)?;
+        }
+        Ok(turned)
     }
 
     /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
-    pub fn close(self) -> Result<(), EngineError> {
-        unimplemented!("lands next")
+    pub fn close(mut self) -> Result<(), EngineError> {
+        let closing = |error| EngineError::of_store("closing a task's store", error);
+        for (_, mut task) in std::mem::take(&mut self.tasks) {
+            self.retire(&mut task)?;
+            if let Phase::Draining(state) = task.leave() {
+                state.close().map_err(closing)?;
+                task.enter(Phase::Closed);
+            }
+        }
+        Ok(())
     }
 
     /// Ends a turn's wait from another thread.
     pub fn waker(&self) -> Arc<dyn Wake> {
-        self.waker.clone()
+        self.member.waker()
     }
+
+    /// Nobody knows whether the last transaction was committed. Making the transactional ids anew
+    /// settles it; then every running task restores and reads in the log which way it went.
+    pub(super) fn reinitialise(&mut self) -> Result<(), EngineError> {
+        self.open = false;
+        self.outgoing.clear();
+        self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;
+        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let Some(mut task) = self.tasks.remove(&partition) else { continue };
+            match task.leave() {
+                Phase::Running(running) => {
+                    let (state, _) = running.stop(&mut *self.member);
+                    state
+                        .close()
+                        .map_err(|e| EngineError::of_store("closing a task's store", e))?;
+                    let restoring = Restoring::begin(self.shared.ground(), partition)?;
+                    task.enter(Phase::Restoring(Box::new(restoring)));
+                }
+                phase => task.phase = phase,
+            }
+            self.tasks.insert(partition, task);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to take or to do, `wait` at most.
+    fn rest(&mut self, wait: Duration) -> Result<(), EngineError> {
+        let waiting = |error| EngineError::of_log("waiting for records", error);
+        let now = self.shared.now();
+        let mut at_most = wait;
+        for task in self.tasks.values_mut() {
+            let until = match &mut task.phase {
+                Phase::Restoring(restoring) => {
+                    let busy = Duration::from_millis(BUSY_WAIT_MS).min(wait);
+                    return restoring.wait(busy).map_err(waiting);
+                }
+                Phase::Draining(_) => now.0 + BUSY_WAIT_MS as i64,
+                Phase::Running(running) => running.wanted_at(task.ticked, task.handed),
+                Phase::Closed => continue,
+            };
+            let ms = u64::try_from(until.saturating_sub(now.0)).unwrap_or(0);
+            at_most = at_most.min(Duration::from_millis(ms));
+        }
+        self.member.wait(at_most).map_err(waiting)
+    }
+}
+
+/// Both transactional ids, made anew; what either left open is aborted.
+fn transactors(log: &dyn Log, owner: &str) -> Result<[Box<dyn Transactor>; 2], EngineError> {
+    let [a, b] = transactional_ids(owner);
+    let make = |id: &str| {
+        repeat(|| log.transactor(id))
+            .map_err(|error| EngineError::of_log("initialising transactions", error))
+    };
+    Ok([make(&a)?, make(&b)?])
 }

@@ -1,0 +1,177 @@
+//! One record: judged, and turned into what it becomes.
+//!
+//! ```text
+//! record ─▶ event ─┬─▶ its lane, unless nothing durable comes of its type
+//!                  └─▶ ephemeral, one record per ephemeral channel
+//!        └▶ rejected ─▶ dead-letters, whole
+//! ```
+//!
+//! The one idea: the same record gives the same bytes whenever it is judged, since "now" is its
+//! append time and its id, if it has none, is its position. So a second saying is a duplicate.
+
+use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
+use tidewire_schemas::envelope::{Admitted, Origin, Reason, Rejection, admit};
+use tidewire_schemas::event::Event;
+
+use crate::dead_letter::{Verdict, dead_letter};
+use crate::record::{Body, Outgoing, Record, TopicPartition};
+use crate::telemetry;
+use crate::topology::{Lane, Topology};
+
+/// Header of a lane record: the position in the input it was made of, `topic/partition/offset`.
+pub const SOURCE: &str = "src";
+
+/// Header of a lane record: the verdict, 8 bytes big-endian: what the settings in force hashed to.
+pub const VERDICT: &str = "v";
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) lanes: [u64; 5],
+    pub(super) ephemeral: u64,
+    pub(super) ignored_fields: u64,
+}
+
+impl Counts {
+    pub(super) fn report(&self) {
+        for lane in Lane::ALL.into_iter().filter(|lane| self.lanes[lane.index()] > 0) {
+            telemetry::admit_events(lane, self.lanes[lane.index()]);
+        }
+        telemetry::admit_ephemeral(self.ephemeral);
+        telemetry::admit_ignored_fields(self.ignored_fields);
+    }
+}
+
+/// What records are judged by.
+pub(super) struct Judge {
+    pub(super) topology: Topology,
+    pub(super) catalogue: &'static Catalogue,
+    pub(super) verdict: [u8; 8],
+}
+
+impl Judge {
+    /// Adds what `record`, taken from `from`, becomes.
+    pub(super) fn judge(
+        &self,
+        from: &Source<'_>,
+        record: &Record,
+        out: &mut Vec<Outgoing>,
+        counts: &mut Counts,
+    ) {
+        let origin = Origin {
+            topic: from.at.topic.as_str(),
+            partition: from.at.partition.0,
+            offset: record.offset.0,
+            append_time_ms: record.timestamp.0,
+        };
+        match admit(self.catalogue, record.body.value(), &origin) {
+            Ok(admitted) => self.pass(from, record, &admitted, (out, counts)),
+            Err(rejection) => out.push(self.reject(from, record, &rejection)),
+        }
+    }
+
+    fn pass(
+        &self,
+        from: &Source<'_>,
+        record: &Record,
+        admitted: &Admitted,
+        (out, counts): (&mut Vec<Outgoing>, &mut Counts),
+    ) {
+        let event = &admitted.event;
+        counts.ignored_fields += u64::from(admitted.ignored_fields);
+        let value = event.encode();
+        let fleeting = match self.fleeting(event) {
+            Ok(fleeting) => fleeting,
+            Err(rejection) => {
+                out.push(self.reject(from, record, &rejection));
+                return;
+            }
+        };
+        for delivery in &fleeting.to {
+            let key = delivery.channel.as_bytes();
+            out.push(Outgoing {
+                topic: self.topology.ephemeral().clone(),
+                partition: self.topology.partition_of(key),
+                body: Body::new(Some(key), Some(&value), &[]),
+            });
+            counts.ephemeral += 1;
+        }
+        if fleeting.only {
+            return;
+        }
+        let lane = Lane::of(event.priority);
+        counts.lanes[lane.index()] += 1;
+        let key = event.key.as_bytes();
+        let source = from.position(record);
+        out.push(Outgoing {
+            topic: self.topology.lane(lane).clone(),
+            partition: self.topology.partition_of(key),
+            body: Body::new(
+                Some(key),
+                Some(&value),
+                &[(SOURCE, &source), (VERDICT, &self.verdict)],
+            ),
+        });
+    }
+
+    /// The ephemeral deliveries of an event, and whether there is nothing else to it. A type with
+    /// an operator of its own goes through the lanes too.
+    fn fleeting(&self, event: &Event) -> Result<Fleeting, Rejection> {
+        let deliveries = self.catalogue.deliveries(&event.view()).map_err(|error| Rejection {
+            reason: Reason::ProcessingFailed,
+            field: None,
+            message: error.to_string(),
+        })?;
+        let all = deliveries.len();
+        let to: Vec<Delivery> =
+            deliveries.into_iter().filter(|to| to.class == Class::Ephemeral).collect();
+        let only = !to.is_empty() && to.len() == all && !self.moves(&event.event_type);
+        Ok(Fleeting { to, only })
+    }
+
+    /// Whether an operator is moved by events of this type.
+    fn moves(&self, _event_type: &str) -> bool {
+        false
+    }
+
+    fn reject(&self, from: &Source<'_>, record: &Record, rejection: &Rejection) -> Outgoing {
+        telemetry::admit_rejected(rejection.reason);
+        let verdict = Verdict {
+            reason: rejection.reason.as_str(),
+            field: rejection.field.as_deref(),
+            detail: &rejection.message,
+        };
+        dead_letter(&self.topology, from.at, record, verdict)
+    }
+}
+
+/// Where an event goes that is void within a minute.
+struct Fleeting {
+    to: Vec<Delivery>,
+    only: bool,
+}
+
+/// The partition a batch was taken from, its name ready for headers.
+pub(super) struct Source<'a> {
+    pub(super) at: &'a TopicPartition,
+    /// `topic/partition/`.
+    pub(super) name: &'a str,
+}
+
+impl Source<'_> {
+    /// `topic/partition/offset`, without the formatting machinery: it is written for every event.
+    fn position(&self, record: &Record) -> Vec<u8> {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        let mut left = record.offset.0;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        [self.name.as_bytes(), &digits[at..]].concat()
+    }
+}

@@ -1,0 +1,98 @@
+//! What could not be taken, kept whole: the record that a dead letter is.
+//!
+//! ```text
+//! key      topic/partition/offset the record was taken from
+//! value    its original bytes (none if it had none)
+//! headers  reason · field (if one is to blame) · detail · time (append time, epoch milliseconds)
+//!          · source-key (if it had one) · its own headers, their names prefixed with "h-"
+//! ```
+//!
+//! So the record can be looked at, mended and put back as it came. Nothing is ever left out of a
+//! dead letter, and nothing but a dead letter or an output ends a record's life without a count.
+
+use crate::record::{Body, Outgoing, Record, TopicPartition};
+use crate::topology::Topology;
+
+/// Header: why, as a word of the catalogue.
+pub const REASON: &str = "reason";
+/// Header: the field to blame.
+pub const FIELD: &str = "field";
+/// Header: what is wrong and what would be right.
+pub const DETAIL: &str = "detail";
+/// Header: the record's append time.
+pub const TIME: &str = "time";
+/// Header: the record's own key.
+pub const SOURCE_KEY: &str = "source-key";
+/// What the names of the record's own headers are prefixed with.
+pub const HEADER_PREFIX: &str = "h-";
+
+/// Why a record is put aside.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict<'a> {
+    /// The word of the catalogue.
+    pub reason: &'static str,
+    /// The field to blame.
+    pub field: Option<&'a str>,
+    /// What is wrong and what would be right.
+    pub detail: &'a str,
+}
+
+/// The dead letter of a record taken from `from`.
+pub fn dead_letter(
+    topology: &Topology,
+    from: &TopicPartition,
+    record: &Record,
+    verdict: Verdict<'_>,
+) -> Outgoing {
+    let key = format!("{from}/{}", record.offset.0);
+    let time = record.timestamp.0.to_string();
+    let own: Vec<(String, &[u8])> = record
+        .body
+        .headers()
+        .map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value))
+        .collect();
+    let mut headers: Vec<(&str, &[u8])> = vec![
+        (REASON, verdict.reason.as_bytes()),
+        (DETAIL, verdict.detail.as_bytes()),
+        (TIME, time.as_bytes()),
+    ];
+    headers.extend(verdict.field.map(|field| (FIELD, field.as_bytes())));
+    headers.extend(record.body.key().map(|key| (SOURCE_KEY, key)));
+    headers.extend(own.iter().map(|(name, value)| (name.as_str(), *value)));
+    Outgoing {
+        topic: topology.dead_letters().clone(),
+        partition: topology.partition_of(key.as_bytes()),
+        body: Body::new(Some(key.as_bytes()), record.body.value(), &headers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Millis, Offset, Partition};
+
+    #[test]
+    fn a_dead_letter_keeps_bytes_key_headers_and_position() {
+        let topology = Topology::default();
+        let record = Record {
+            offset: Offset(7),
+            timestamp: Millis(1_000),
+            body: Body::new(Some(b"k"), Some(b"\xff{"), &[("trace", b"t1")]),
+        };
+        let from = TopicPartition::new(topology.input(), Partition(3));
+        let verdict = Verdict { reason: "not_utf8", field: Some("text"), detail: "send UTF-8" };
+        let letter = dead_letter(&topology, &from, &record, verdict);
+        assert_eq!(letter.body.key(), Some(&b"tw.in/3/7"[..]));
+        assert_eq!(letter.body.value(), Some(&b"\xff{"[..]));
+        for (name, value) in [
+            (REASON, "not_utf8"),
+            (FIELD, "text"),
+            (DETAIL, "send UTF-8"),
+            (TIME, "1000"),
+            (SOURCE_KEY, "k"),
+            ("h-trace", "t1"),
+        ] {
+            assert_eq!(letter.body.header(name), Some(value.as_bytes()), "{name}");
+        }
+    }
+}

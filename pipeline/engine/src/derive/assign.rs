@@ -1,0 +1,243 @@
+//! Which tasks a loop has, and how they come, move on and go.
+//!
+//! The one idea: group changes are taken between transactions only, when nothing is uncommitted, so
+//! a revoked task has nothing left to commit and only its store to write; a lost one writes
+//! nothing more, not even locally. A task exists once all five lanes of its partition are here.
+
+use crate::derive::restore::Restoring;
+use crate::derive::step::Running;
+use crate::derive::turn::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
+use crate::overlay::State;
+use crate::port::Change;
+use crate::record::{Millis, Partition, TopicPartition};
+use crate::task::{Life, Stage};
+use crate::telemetry;
+use crate::topology::Lane;
+use crate::turn::{EngineError, repeat};
+
+/// What a task is doing; its place in the life cycle is [`Life`]'s to allow.
+pub(super) enum Phase {
+    Restoring(Box<Restoring>),
+    Running(Box<Running>),
+    Draining(Box<State>),
+    Closed,
+}
+
+impl Phase {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Restoring(_) => Stage::Restoring,
+            Self::Running(_) => Stage::Running,
+            Self::Draining(_) => Stage::Draining,
+            Self::Closed => Stage::Closed,
+        }
+    }
+}
+
+/// One partition's task.
+pub(super) struct Task {
+    life: Life,
+    pub(super) phase: Phase,
+    /// When its state was last handed over.
+    pub(super) handed: Millis,
+    /// When its last tick was injected.
+    pub(super) ticked: Millis,
+}
+
+impl Task {
+    pub(super) fn new(restoring: Restoring) -> Self {
+        Self {
+            life: Life::default(),
+            phase: Phase::Restoring(Box::new(restoring)),
+            handed: Millis(0),
+            ticked: Millis(0),
+        }
+    }
+
+    /// Leaves its phase for another one that [`Task::enter`] will set.
+    pub(super) fn leave(&mut self) -> Phase {
+        std::mem::replace(&mut self.phase, Phase::Closed)
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.life.go(phase.stage());
+        self.phase = phase;
+    }
+
+    pub(super) fn running(&mut self) -> Option<&mut Running> {
+        match &mut self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}
+
+impl Derive {
+    pub(super) fn follow_assignments(&mut self) -> Result<(), EngineError> {
+        let changes = repeat(|| self.member.changes())
+            .map_err(|error| EngineError::of_log("following the group", error))?;
+        for change in changes {
+            match change {
+                Change::Assigned(of) => self.assign(&of)?,
+                Change::Revoked(of) => self.revoke(&of)?,
+                Change::Lost(of) => self.lose(&of),
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+        for at in of {
+            let Some(lane) = self.lane_of(at) else { continue };
+            let lanes = self.assigned.entry(at.partition).or_default();
+            lanes[lane.index()] = true;
+            if *lanes == [true; 5] {
+                self.await_drain(at.partition)?;
+                let restoring = Restoring::begin(self.shared.ground(), at.partition)?;
+                self.tasks.insert(at.partition, Task::new(restoring));
+            }
+        }
+        let partial = self.assigned.values().filter(|lanes| **lanes != [true; 5]).count();
+        telemetry::partial_assignments(partial);
+        Ok(())
+    }
+
+    /// Lets the task that had this partition before finish; it holds the store.
+    fn await_drain(&mut self, partition: Partition) -> Result<(), EngineError> {
+        if let Some(mut task) = self.tasks.remove(&partition)
+            && let Phase::Draining(state) = task.leave()
+        {
+            state
+                .close()
+                .map_err(|error| EngineError::of_store("closing a task's store", error))?;
+            task.enter(Phase::Closed);
+        }
+        Ok(())
+    }
+
+    /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.
+    fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+        for partition in self.unassign(of) {
+            if let Some(mut task) = self.tasks.remove(&partition) {
+                self.retire(&mut task)?;
+                self.tasks.insert(partition, task);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is lost may have another owner already: nothing more is written, not even locally.
+    fn lose(&mut self, of: &[TopicPartition]) {
+        for partition in self.unassign(of) {
+            if let Some(task) = self.tasks.get_mut(&partition) {
+                match task.leave() {
+                    Phase::Running(running) => {
+                        let (state, _) = running.stop(&mut *self.member);
+                        task.enter(Phase::Draining(Box::new(state)));
+                    }
+                    Phase::Restoring(restoring) => {
+                        task.enter(Phase::Draining(Box::new(restoring.stop())));
+                    }
+                    phase => task.phase = phase,
+                }
+            }
+        }
+    }
+
+    fn unassign(&mut self, of: &[TopicPartition]) -> Vec<Partition> {
+        let mut partitions: Vec<Partition> =
+            of.iter().filter(|at| self.lane_of(at).is_some()).map(|at| at.partition).collect();
+        partitions.dedup();
+        for partition in &partitions {
+            self.assigned.remove(partition);
+        }
+        partitions
+    }
+
+    /// Stops a task's work and hands over the last of its state.
+    pub(super) fn retire(&mut self, task: &mut Task) -> Result<(), EngineError> {
+        match task.leave() {
+            Phase::Running(running) => {
+                let (mut state, progress) = running.stop(&mut *self.member);
+                state
+                    .hand_over(progress.encode())
+                    .map_err(|error| EngineError::of_store("writing a task's state", error))?;
+                task.enter(Phase::Draining(Box::new(state)));
+            }
+            Phase::Restoring(restoring) => {
+                task.enter(Phase::Draining(Box::new(restoring.stop())));
+            }
+            phase => task.phase = phase,
+        }
+        Ok(())
+    }
+
+    fn lane_of(&self, at: &TopicPartition) -> Option<Lane> {
+        Lane::ALL.into_iter().find(|lane| *self.shared.config.topology.lane(*lane) == at.topic)
+    }
+
+    /// Moves restores, drains and hand-overs on. Whether anything was done worth coming back for.
+    pub(super) fn move_tasks(&mut self) -> Result<bool, EngineError> {
+        let mut moved = false;
+        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let Some(mut task) = self.tasks.remove(&partition) else { continue };
+            moved |= self.move_task(&mut task)?;
+            if !matches!(task.phase, Phase::Closed) {
+                self.tasks.insert(partition, task);
+            }
+        }
+        telemetry::tasks(self.tasks.len());
+        Ok(moved)
+    }
+
+    fn move_task(&mut self, task: &mut Task) -> Result<bool, EngineError> {
+        let writing = |error| EngineError::of_store("writing a task's state", error);
+        match &mut task.phase {
+            Phase::Restoring(restoring) => {
+                let step = restoring.step(self.shared.ground())?;
+                if step.done {
+                    self.run(task)?;
+                }
+                Ok(step.done || step.replayed > 0)
+            }
+            Phase::Running(running) => {
+                running.state.acknowledge().map_err(writing)?;
+                let now = self.shared.now();
+                let due = running.state.has_pending()
+                    && (now.0.saturating_sub(task.handed.0) >= HAND_OVER_MS
+                        || running.state.pending_bytes() >= HAND_OVER_BYTES);
+                if due {
+                    running.state.hand_over(running.progress.encode()).map_err(writing)?;
+                    for (table, window_ms) in self.shared.tables.expiring() {
+                        let before = running.progress.time.0.saturating_sub(window_ms);
+                        running.state.store().set_horizon(table, Millis(before));
+                    }
+                    task.handed = now;
+                }
+                Ok(false)
+            }
+            Phase::Draining(state) => {
+                state.acknowledge().map_err(writing)?;
+                if state.is_written()
+                    && let Phase::Draining(state) = task.leave()
+                {
+                    state.close().map_err(writing)?;
+                    task.enter(Phase::Closed);
+                }
+                Ok(false)
+            }
+            Phase::Closed => Ok(false),
+        }
+    }
+
+    fn run(&mut self, task: &mut Task) -> Result<(), EngineError> {
+        let Phase::Restoring(restoring) = task.leave() else {
+            return Ok(());
+        };
+        let restored = restoring.finish(self.shared.ground())?;
+        let running = Running::start(restored, self.shared.rules(), &mut *self.member)?;
+        task.handed = self.shared.now();
+        task.enter(Phase::Running(Box::new(running)));
+        Ok(())
+    }
+}

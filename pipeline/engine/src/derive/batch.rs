@@ -1,0 +1,162 @@
+//! What one transaction of one task has taken and made so far.
+//!
+//! Outputs are counted and hashed when they leave for the log, in the order they were made; the
+//! rest becomes the `order` record. Nothing here survives an abort.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::derive::order::{Accepted, OrderRecord, Span, Tick};
+use crate::record::{Millis, Offset, Outgoing};
+use crate::topology::Lane;
+
+/// A place in a batch to roll back to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchMark {
+    outgoing: usize,
+    bytes: usize,
+    accepted: (usize, usize),
+    urgent: bool,
+}
+
+/// What became of the records of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) taken: [u64; 5],
+    pub(crate) duplicates: u64,
+    pub(crate) undelivered: u64,
+    pub(crate) undecodable: u64,
+    pub(crate) empty: u64,
+    pub(crate) failed: u64,
+    pub(crate) outputs: u64,
+    pub(crate) timers: u64,
+}
+
+/// One transaction of one task, under way.
+#[derive(Default)]
+pub(super) struct Batch {
+    outgoing: Vec<Outgoing>,
+    /// Bytes of `outgoing`'s bodies.
+    bytes: usize,
+    outputs: u32,
+    hash: Xxh3,
+    spans: [Option<Span>; 5],
+    sequence: Vec<(Lane, u32)>,
+    taken: u32,
+    ticks: Vec<Tick>,
+    dead_letters: Vec<u32>,
+    accepted: Vec<Accepted>,
+    /// An output somebody is waiting for has been made.
+    pub(super) urgent: bool,
+    pub(super) counts: Counts,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken == 0 && self.ticks.is_empty()
+    }
+
+    /// Records taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken as usize
+    }
+
+    /// Bytes of outputs that have not left yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where each lane stands after what was taken, by [`Lane::index`].
+    pub(super) fn next(&self, lane: Lane) -> Option<Offset> {
+        self.spans[lane.index()].map(|span| span.last.next())
+    }
+
+    /// Notes that a record is being processed.
+    pub(super) fn take(&mut self, lane: Lane, offset: Offset) {
+        let span = &mut self.spans[lane.index()];
+        *span = Some(Span { first: span.map_or(offset, |span| span.first), last: offset });
+        match self.sequence.last_mut() {
+            Some((last, count)) if *last == lane => *count += 1,
+            _ => self.sequence.push((lane, 1)),
+        }
+        self.taken += 1;
+        self.counts.taken[lane.index()] += 1;
+    }
+
+    /// Notes a tick.
+    pub(super) fn tick(&mut self, value: Millis) {
+        self.ticks.push(Tick { after: self.taken, value });
+    }
+
+    /// Notes an id accepted at task time `at`.
+    pub(super) fn accept(&mut self, at: Millis, id: [u8; 16]) {
+        match self.accepted.last_mut() {
+            Some(run) if run.at == at => run.ids.push(id),
+            _ => self.accepted.push(Accepted { at, ids: vec![id] }),
+        }
+    }
+
+    /// Adds an output.
+    pub(super) fn emit(&mut self, record: Outgoing) {
+        self.bytes += record.body.as_bytes().len();
+        self.outgoing.push(record);
+    }
+
+    /// Adds the dead letter of the record taken last.
+    pub(super) fn bury(&mut self, record: Outgoing) {
+        self.dead_letters.push(self.taken.saturating_sub(1));
+        self.emit(record);
+    }
+
+    /// How many outputs have been made since `mark`.
+    pub(super) fn made_since(&self, mark: BatchMark) -> usize {
+        self.outgoing.len() - mark.outgoing
+    }
+
+    pub(super) fn mark(&self) -> BatchMark {
+        let ids = self.accepted.last().map_or(0, |run| run.ids.len());
+        BatchMark {
+            outgoing: self.outgoing.len(),
+            bytes: self.bytes,
+            accepted: (self.accepted.len(), ids),
+            urgent: self.urgent,
+        }
+    }
+
+    /// Takes back what was made since `mark`; what was taken stays taken. No output may have left
+    /// in between.
+    pub(super) fn roll_back(&mut self, mark: BatchMark) {
+        self.outgoing.truncate(mark.outgoing);
+        self.bytes = mark.bytes;
+        self.accepted.truncate(mark.accepted.0);
+        if let Some(run) = self.accepted.last_mut() {
+            run.ids.truncate(mark.accepted.1);
+        }
+        self.urgent = mark.urgent;
+    }
+
+    /// Moves the outputs made so far to `into`.
+    pub(super) fn leave(&mut self, into: &mut Vec<Outgoing>) {
+        for record in &self.outgoing {
+            self.hash.update(record.topic.as_str().as_bytes());
+            self.hash.update(&record.partition.0.to_be_bytes());
+            self.hash.update(record.body.as_bytes());
+        }
+        self.outputs += u32::try_from(self.outgoing.len()).expect("a batch is bounded");
+        self.counts.outputs += self.outgoing.len() as u64;
+        self.bytes = 0;
+        into.append(&mut self.outgoing);
+    }
+
+    /// Fills in what this batch knows of its `order` record, once every output has left.
+    pub(super) fn describe(&self, order: &mut OrderRecord) {
+        assert!(self.outgoing.is_empty(), "every output is hashed before the order record");
+        order.spans = self.spans;
+        order.sequence.clone_from(&self.sequence);
+        order.ticks.clone_from(&self.ticks);
+        order.dead_letters.clone_from(&self.dead_letters);
+        order.accepted.clone_from(&self.accepted);
+        order.outputs = self.outputs;
+        order.outputs_hash = self.hash.digest();
+    }
+}

@@ -1,0 +1,262 @@
+//! One transaction of a loop: take, step, write, drain, offsets, commit, apply.
+//!
+//! ```text
+//! begin ─▶ append outputs ─▶ append changelog + order ─▶ drain ─▶ send offsets ─▶ commit ─▶ apply
+//!    └──────────┴─── a failure: abort, discard, take again ┴───────────┘             │
+//!                                 outcome unknown: initialise again, restore ◀───────┘
+//! ```
+//!
+//! The one idea: nothing a task knows as committed changes before the log has said yes, and
+//! everything changes at once when it has. The drain stands before the offsets: offsets of records
+//! whose outputs are still on their way would be a promise.
+
+use crate::derive::assign::{Phase, Task};
+use crate::derive::changelog;
+use crate::derive::failure::Failure;
+use crate::derive::limits::Limits;
+use crate::derive::order::OrderRecord;
+use crate::derive::step::Running;
+use crate::derive::turn::{Derive, HAND_OVER_MS, Shared};
+use crate::port::{Committed, Isolation, LogError};
+use crate::record::{Body, Millis, Offset, Outgoing, Partition, TopicPartition};
+use crate::telemetry;
+use crate::topology::Lane;
+use crate::turn::{EngineError, Turned, repeat};
+
+/// Milliseconds between two ticks of a task at least.
+pub const TICK_MS: i64 = 100;
+
+/// Bytes of outputs that are appended before a transaction is complete, so that the log works on
+/// them while more is made.
+const APPEND_BYTES: usize = 512 << 10;
+
+/// Transactions aborted in a row after which the loop is made anew, with the wait that goes with
+/// it.
+const MAX_ABORTS: u32 = 10;
+
+impl Derive {
+    /// Takes a batch and commits it, if there is anything to take.
+    pub(super) fn transact(&mut self) -> Result<Turned, Failure> {
+        let mut limits = Limits::default();
+        self.tick(&mut limits)?;
+        self.take(&mut limits)?;
+        self.commit()
+    }
+
+    /// Injects a tick into each task whose first timer is due.
+    fn tick(&mut self, limits: &mut Limits) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        for task in self.tasks.values_mut() {
+            let now = self.shared.now();
+            let ticked = task.ticked;
+            let Some(running) = task.running() else { continue };
+            let due = running.timers.first().is_some_and(|first| first <= now);
+            if !due || now.0.saturating_sub(ticked.0) < TICK_MS {
+                continue;
+            }
+            let critical = running.lane(Lane::Critical);
+            let end = repeat(|| shared.ports.log.bounds(critical, Isolation::Committed))
+                .map_err(|error| EngineError::of_log("looking for critical records", error))?
+                .end;
+            let drained = running
+                .critical_is_drained(&mut *self.member, end)
+                .map_err(|error| EngineError::of_log("looking for critical records", error))?;
+            if drained {
+                running.tick(shared.rules(), now)?;
+                limits.opened(now);
+            }
+            task.ticked = now;
+        }
+        Ok(())
+    }
+
+    /// Steps the running tasks in turn until nothing is left to take or a limit is reached.
+    fn take(&mut self, limits: &mut Limits) -> Result<(), Failure> {
+        let mut running: Vec<Partition> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| matches!(task.phase, Phase::Running(_)))
+            .map(|(partition, _)| *partition)
+            .collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        self.first = (self.first + 1) % running.len();
+        running.rotate_left(self.first);
+        loop {
+            let mut taken = 0;
+            for partition in &running {
+                taken += self.step(*partition, limits)?;
+                if limits.reached(self.shared.now()) {
+                    return Ok(());
+                }
+            }
+            if taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn step(&mut self, partition: Partition, limits: &mut Limits) -> Result<usize, Failure> {
+        let shared = self.shared.clone();
+        let now = self.shared.now();
+        let Some(running) = self.tasks.get_mut(&partition).and_then(Task::running) else {
+            return Ok(0);
+        };
+        let before = running.batch.bytes();
+        let taken = running.step(shared.rules(), &mut *self.member, now)?;
+        if taken > 0 {
+            limits.opened(now);
+        }
+        limits.records += taken;
+        limits.bytes += running.batch.bytes() - before;
+        if running.batch.urgent {
+            limits.urgent(now);
+        }
+        if running.batch.bytes() >= APPEND_BYTES {
+            running.batch.leave(&mut self.outgoing);
+            self.append()?;
+        }
+        Ok(taken)
+    }
+
+    /// Appends what is on its way, opening the transaction if it isn't yet.
+    fn append(&mut self) -> Result<(), Failure> {
+        let transactor = &mut self.transactors[self.transactor];
+        if !self.open {
+            repeat(|| transactor.begin())
+                .map_err(|error| Failure::before_commit("opening a transaction", error))?;
+            self.open = true;
+        }
+        repeat(|| transactor.append(&self.outgoing))
+            .map_err(|error| Failure::before_commit("writing outputs", error))?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Turned, Failure> {
+        let mut turned = Turned::default();
+        let mut offsets = Vec::new();
+        let shared = self.shared.clone();
+        for task in self.tasks.values_mut() {
+            let Some(running) = task.running().filter(|running| !running.batch.is_empty()) else {
+                continue;
+            };
+            turned.taken += running.batch.taken();
+            running.batch.leave(&mut self.outgoing);
+            turned.written += running.batch.counts.outputs as usize;
+            put_offsets(running, &shared.owner, &mut offsets);
+            seal(&shared, running, &mut self.outgoing);
+            turned.written += 1;
+        }
+        if offsets.is_empty() && self.outgoing.is_empty() {
+            return Ok(turned);
+        }
+        self.append()?;
+        let ends = self.finish(&offsets)?;
+        telemetry::transaction_committed(ends.len());
+        self.open = false;
+        self.aborts = 0;
+        self.transactor ^= 1;
+        for task in self.tasks.values_mut() {
+            if let Some(running) = task.running().filter(|running| !running.batch.is_empty()) {
+                running.apply(shared.rules(), &ends);
+            }
+        }
+        Ok(turned)
+    }
+
+    /// Drain, offsets, commit.
+    fn finish(
+        &mut self,
+        offsets: &[(TopicPartition, Committed)],
+    ) -> Result<Vec<(TopicPartition, Offset)>, Failure> {
+        let transactor = &mut self.transactors[self.transactor];
+        repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+        let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;
+        repeat(|| transactor.commit()).map_err(Failure::of_commit)
+    }
+
+    /// Undoes the open transaction and goes back to what is committed.
+    pub(super) fn abort(&mut self, why: LogError) -> Result<(), EngineError> {
+        telemetry::transaction_aborted(&why);
+        self.aborts += 1;
+        if self.aborts > MAX_ABORTS {
+            return Err(EngineError::Retry {
+                doing: "aborting again and again",
+                source: why.into(),
+            });
+        }
+        self.outgoing.clear();
+        if std::mem::take(&mut self.open) {
+            let transactor = &mut self.transactors[self.transactor];
+            match repeat(|| transactor.abort()) {
+                Ok(()) => {}
+                Err(LogError::Unknown(_) | LogError::Abort(_) | LogError::Retry(_)) => {
+                    return self.reinitialise();
+                }
+                Err(error) => return Err(EngineError::of_log("aborting a transaction", error)),
+            }
+        }
+        for task in self.tasks.values_mut() {
+            if let Phase::Running(running) = &mut task.phase {
+                running.discard(&mut *self.member)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The progress of a task's lanes: of all of them in its first transaction, so that from then on a
+/// missing offset is a loss to announce; later of those it took from.
+fn put_offsets(running: &Running, owner: &str, offsets: &mut Vec<(TopicPartition, Committed)>) {
+    for lane in Lane::ALL {
+        let standing = running.progress.lanes[lane.index()].filter(|_| !running.all_committed);
+        if let Some(offset) = running.batch.next(lane).or(standing) {
+            let committed = Committed { offset, metadata: owner.to_owned() };
+            offsets.push((running.lane(lane).clone(), committed));
+        }
+    }
+}
+
+/// Adds the task's changelog, one record per changed key, and its `order` record.
+fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
+    let topology = &shared.config.topology;
+    for (table, key, value) in running.state.writes() {
+        if shared.tables.in_state(table) {
+            outgoing.push(Outgoing {
+                topic: topology.state().clone(),
+                partition: running.partition,
+                body: changelog::encode(table, key, value.as_deref()),
+            });
+        }
+    }
+    let mut order = OrderRecord {
+        build: shared.config.build.clone(),
+        settings_hash: shared.config.settings_hash,
+        catalogue_hash: shared.rules().catalogue.hash(),
+        held: running.held_until.is_some(),
+        time_before: running.progress.time,
+        time_after: running.time,
+        ..OrderRecord::default()
+    };
+    running.batch.describe(&mut order);
+    outgoing.push(Outgoing {
+        topic: topology.order().clone(),
+        partition: running.partition,
+        body: Body::new(None, Some(&order.encode()), &[]),
+    });
+}
+
+impl Running {
+    /// When a running task wants to be looked at again, milliseconds since the epoch.
+    pub(super) fn wanted_at(&self, ticked: Millis, handed: Millis) -> i64 {
+        let tick = self.timers.first().map_or(i64::MAX, |at| at.0.max(ticked.0 + TICK_MS));
+        let hand_over = if self.state.has_pending() { handed.0 + HAND_OVER_MS } else { i64::MAX };
+        tick.min(hand_over)
+    }
+}

@@ -1,0 +1,63 @@
+//! De-duplication: each (account, event id) passes once in [`WINDOW_MS`] of task time.
+//!
+//! The one idea: same event, same key, same partition, whatever the lane, so the check is local and
+//! exact. ADMIT's second saying and a producer's own retry both end here.
+//!
+//! ```text
+//! table 1  16-byte hash of account and event id → task time it was accepted, 8 bytes big-endian
+//! ```
+//!
+//! Expiry is logical: an id older than the window counts as new whether or not the store has
+//! dropped it. The changelog is the `order` record, so nothing is written twice.
+
+use tidewire_schemas::event::EventView;
+use tidewire_schemas::id::hash128;
+
+use crate::derive::operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
+use crate::port::{Table, TableSpec};
+use crate::record::Millis;
+
+/// The ids accepted.
+pub const IDS: Table = Table(1);
+
+/// Milliseconds of task time an id is remembered.
+pub const WINDOW_MS: i64 = 24 * 3_600_000;
+
+/// The operator.
+pub struct Dedup;
+
+impl Operator for Dedup {
+    fn number(&self) -> u8 {
+        1
+    }
+
+    fn name(&self) -> &'static str {
+        "dedup"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        &[TableDecl {
+            spec: TableSpec { table: IDS, name: "ids", expires: true },
+            changelog: Changelog::Order,
+            window_ms: WINDOW_MS,
+        }]
+    }
+
+    fn on_event(
+        &self,
+        event: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let id = hash128(event.account_id, event.event_id);
+        let seen = context.get(IDS, &id)?.and_then(|value| seen_at(&value));
+        if seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS) {
+            return Ok(Flow::Duplicate);
+        }
+        context.accept(IDS, id);
+        Ok(Flow::Continue)
+    }
+}
+
+fn seen_at(value: &[u8]) -> Option<Millis> {
+    Some(Millis(i64::from_be_bytes(*value.first_chunk()?)))
+}

@@ -1,0 +1,278 @@
+//! The `order` record: what one transaction of a task took, in which order, and what came of it.
+//!
+//! With it a task's history can be executed again to the byte on the same build, and it is the
+//! changelog of de-duplication: the ids accepted stand in it, sixteen bytes each. It is written by
+//! the transaction it describes and never holds a wall-clock time that isn't an input.
+//!
+//! Layout, version 1 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists
+//! behind their length or count):
+//!
+//! ```text
+//! 01 · build text · settings hash u64 · catalogue hash u64
+//! · flags byte (bit 0: the critical backlog held task time back)
+//! · task time before z · task time after minus before n
+//! · per lane touched: count n, then lane byte · first offset n · last minus first n
+//! · sequence: count n, then lane byte · records n                  (run-length coded)
+//! · ticks: count n, then after how many records n · value minus task time before z
+//! · dead letters: count n, then index in the sequence n
+//! · accepted: runs n, then time minus task time before z · ids n · 16 bytes each
+//! · outputs n · XXH3-64 of the outputs u64
+//! ```
+
+use crate::derive::wire::{Fields, put_bytes, put_signed};
+use crate::record::{Millis, Offset, put_varint};
+use crate::topology::Lane;
+
+const VERSION: u8 = 1;
+
+/// Flag: task time was held back by a backlog in the critical lane.
+const HELD: u8 = 1;
+
+/// The first and the last record taken from a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub first: Offset,
+    /// The last.
+    pub last: Offset,
+}
+
+/// A tick and its place in the sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// After how many records.
+    pub after: u32,
+    /// The task time it brought.
+    pub value: Millis,
+}
+
+/// Ids accepted as new at one task time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The task time.
+    pub at: Millis,
+    /// Hashes of account and event id, in order.
+    pub ids: Vec<[u8; 16]>,
+}
+
+/// One transaction of one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderRecord {
+    /// The build that wrote it.
+    pub build: String,
+    /// The settings in force.
+    pub settings_hash: u64,
+    /// The catalogue in force.
+    pub catalogue_hash: u64,
+    /// Whether only critical records moved task time.
+    pub held: bool,
+    /// Task time before.
+    pub time_before: Millis,
+    /// Task time after; never less.
+    pub time_after: Millis,
+    /// What was taken, by [`Lane::index`].
+    pub spans: [Option<Span>; 5],
+    /// Lanes in the order taken from, with how many records in a row.
+    pub sequence: Vec<(Lane, u32)>,
+    /// Ticks, in order.
+    pub ticks: Vec<Tick>,
+    /// Which of the sequence became dead letters.
+    pub dead_letters: Vec<u32>,
+    /// Ids accepted, in order.
+    pub accepted: Vec<Accepted>,
+    /// How many outputs, dead letters included.
+    pub outputs: u32,
+    /// XXH3-64 over them: topic, partition, body of each.
+    pub outputs_hash: u64,
+}
+
+/// Bytes that are no order record, or one of a later version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an order record of {len} bytes can't be read: it is damaged or of a later version")]
+pub struct OrderError {
+    /// How long it is.
+    pub len: usize,
+}
+
+impl OrderRecord {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let ids: usize = self.accepted.iter().map(|run| 16 * run.ids.len() + 16).sum();
+        let mut out = Vec::with_capacity(256 + ids + 6 * self.sequence.len());
+        out.push(VERSION);
+        put_bytes(&mut out, self.build.as_bytes());
+        out.extend_from_slice(&self.settings_hash.to_be_bytes());
+        out.extend_from_slice(&self.catalogue_hash.to_be_bytes());
+        out.push(if self.held { HELD } else { 0 });
+        put_signed(&mut out, self.time_before.0);
+        put_varint(&mut out, self.time_after.0.abs_diff(self.time_before.0));
+        self.put_taken(&mut out);
+        put_varint(&mut out, self.accepted.len() as u64);
+        for run in &self.accepted {
+            put_signed(&mut out, run.at.0.wrapping_sub(self.time_before.0));
+            put_varint(&mut out, run.ids.len() as u64);
+            out.extend_from_slice(run.ids.as_flattened());
+        }
+        put_varint(&mut out, u64::from(self.outputs));
+        out.extend_from_slice(&self.outputs_hash.to_be_bytes());
+        out
+    }
+
+    fn put_taken(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.spans.iter().flatten().count() as u64);
+        for lane in Lane::ALL {
+            if let Some(span) = self.spans[lane.index()] {
+                out.push(lane.number());
+                put_varint(out, span.first.0);
+                put_varint(out, span.last.0 - span.first.0);
+            }
+        }
+        put_varint(out, self.sequence.len() as u64);
+        for (lane, records) in &self.sequence {
+            out.push(lane.number());
+            put_varint(out, u64::from(*records));
+        }
+        put_varint(out, self.ticks.len() as u64);
+        for tick in &self.ticks {
+            put_varint(out, u64::from(tick.after));
+            put_signed(out, tick.value.0.wrapping_sub(self.time_before.0));
+        }
+        put_varint(out, self.dead_letters.len() as u64);
+        for index in &self.dead_letters {
+            put_varint(out, u64::from(*index));
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        let mut fields = Fields(bytes);
+        read(&mut fields).ok_or(OrderError { len: bytes.len() })
+    }
+}
+
+fn read(from: &mut Fields<'_>) -> Option<OrderRecord> {
+    if from.byte()? != VERSION {
+        return None;
+    }
+    let build = from.text()?.to_owned();
+    let (settings_hash, catalogue_hash) = (from.u64()?, from.u64()?);
+    let held = from.byte()? & HELD != 0;
+    let time_before = from.signed()?;
+    let time_after = Millis(time_before.checked_add_unsigned(from.varint()?)?);
+    let spans = read_spans(from)?;
+    let sequence = list(from, 2, |from| Some((lane(from)?, from.number()?)))?;
+    let ticks = list(from, 2, |from| {
+        let after = from.number()?;
+        Some(Tick { after, value: Millis(time_before.wrapping_add(from.signed()?)) })
+    })?;
+    let dead_letters = list(from, 1, Fields::number)?;
+    let accepted = list(from, 2, |from| {
+        let at = Millis(time_before.wrapping_add(from.signed()?));
+        let ids = list(from, 16, |from| from.take(16)?.first_chunk().copied())?;
+        Some(Accepted { at, ids })
+    })?;
+    let (outputs, outputs_hash) = (from.number()?, from.u64()?);
+    from.end()?;
+    Some(OrderRecord {
+        build,
+        settings_hash,
+        catalogue_hash,
+        held,
+        time_before: Millis(time_before),
+        time_after,
+        spans,
+        sequence,
+        ticks,
+        dead_letters,
+        accepted,
+        outputs,
+        outputs_hash,
+    })
+}
+
+fn lane(from: &mut Fields<'_>) -> Option<Lane> {
+    Lane::from_number(from.byte()?)
+}
+
+fn read_spans(from: &mut Fields<'_>) -> Option<[Option<Span>; 5]> {
+    let mut spans = [None; 5];
+    for _ in 0..from.count(3)? {
+        let lane = lane(from)?;
+        let first = from.varint()?;
+        let last = first.checked_add(from.varint()?)?;
+        spans[lane.index()] = Some(Span { first: Offset(first), last: Offset(last) });
+    }
+    Some(spans)
+}
+
+fn list<'a, T>(
+    from: &mut Fields<'a>,
+    each_bytes: usize,
+    mut read: impl FnMut(&mut Fields<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let count = from.count(each_bytes)?;
+    (0..count).map(|_| read(from)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> impl Strategy<Value = OrderRecord> {
+        let lanes = proptest::sample::select(&Lane::ALL[..]);
+        let span =
+            proptest::option::of((0..1u64 << 40, 0..1u64 << 20).prop_map(|(first, more)| Span {
+                first: Offset(first),
+                last: Offset(first + more),
+            }));
+        let tick = (any::<u32>(), any::<i32>())
+            .prop_map(|(after, value)| Tick { after, value: Millis(i64::from(value)) });
+        let accepted = (any::<i32>(), proptest::collection::vec(any::<[u8; 16]>(), 0..5))
+            .prop_map(|(at, ids)| Accepted { at: Millis(i64::from(at)), ids });
+        (
+            ("[a-z0-9.+-]{0,40}", any::<u64>(), any::<u64>(), any::<bool>()),
+            (any::<i64>().prop_map(|t| t / 2), 0..i64::from(u32::MAX)),
+            [span.clone(), span.clone(), span.clone(), span.clone(), span],
+            proptest::collection::vec((lanes, any::<u32>()), 0..9),
+            proptest::collection::vec(tick, 0..3),
+            proptest::collection::vec(any::<u32>(), 0..3),
+            proptest::collection::vec(accepted, 0..4),
+            (any::<u32>(), any::<u64>()),
+        )
+            .prop_map(
+                |(head, times, spans, sequence, ticks, dead_letters, accepted, outputs)| {
+                    OrderRecord {
+                        build: head.0,
+                        settings_hash: head.1,
+                        catalogue_hash: head.2,
+                        held: head.3,
+                        time_before: Millis(times.0),
+                        time_after: Millis(times.0 + times.1),
+                        spans,
+                        sequence,
+                        ticks,
+                        dead_letters,
+                        accepted,
+                        outputs: outputs.0,
+                        outputs_hash: outputs.1,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_record_reads_back(record in record()) {
+            prop_assert_eq!(OrderRecord::decode(&record.encode()), Ok(record));
+        }
+
+        #[test]
+        fn damaged_bytes_never_panic(bytes: Vec<u8>, record in record(), cut in 0..200usize) {
+            let _ = OrderRecord::decode(&bytes);
+            let mut stored = record.encode();
+            stored.truncate(cut);
+            let _ = OrderRecord::decode(&stored);
+        }
+    }
+}

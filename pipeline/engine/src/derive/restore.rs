@@ -1,0 +1,289 @@
+//! A restoring task: from what its store holds to what the log says is committed.
+//!
+//! The order is everything. First the group's committed offsets, after every transaction a former
+//! owner left open was aborted; then the ends of the changelogs, uncommitted, so that nothing
+//! committed can stand behind them; then the replay of what is committed, from the store's progress
+//! until the *positions* reach those ends, since control records occupy offsets too.
+//!
+//! A store that can't be brought up from where it stands is destroyed and rebuilt, and counted.
+
+use crate::derive::changelog;
+use crate::derive::dedup::IDS;
+use crate::derive::operator::Rules;
+use crate::derive::order::OrderRecord;
+use crate::derive::progress::Progress;
+use crate::derive::step::Restored;
+use crate::derive::tables::Tables;
+use crate::overlay::State;
+use crate::port::{
+    Bounds, Isolation, Limit, Log, LogError, Reader, Slot, Store, StoreError, Stores,
+};
+use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::telemetry;
+use crate::topology::{Lane, TOMBSTONE_RETENTION_MS};
+use crate::turn::{EngineError, repeat};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// What is replayed at a time, so that a long restore never keeps a thread from its other tasks.
+const REPLAY: Limit = Limit { records: 4_096, bytes: 4 << 20 };
+
+/// Bytes of replayed writes after which they are handed to the writer.
+const HAND_OVER_BYTES: usize = 8 << 20;
+
+/// What a restore is given.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) rules: Rules<'a>,
+    pub(super) tables: &'a Tables,
+    pub(super) log: &'a dyn Log,
+    pub(super) stores: &'a dyn Stores,
+    pub(super) group: &'a str,
+    /// The base of this loop's transactional ids.
+    pub(super) owner: &'a str,
+    pub(super) now: Millis,
+}
+
+/// One changelog being replayed.
+struct Tail {
+    at: TopicPartition,
+    slot: Slot,
+    end: Offset,
+}
+
+/// A task that replays its changelogs.
+pub(super) struct Restoring {
+    partition: Partition,
+    state: State,
+    progress: Progress,
+    reader: Box<dyn Reader>,
+    /// `state`, then `order`.
+    tails: [Tail; 2],
+    positions: [Offset; 5],
+    all_committed: bool,
+    replayed: u64,
+    taken: Vec<Record>,
+}
+
+impl Restoring {
+    /// Asks the log and opens the store.
+    pub(super) fn begin(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
+        let asking = |error| EngineError::of_log("restoring a task", error);
+        let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
+        let topology = ground.rules.topology;
+        let at =
+            [topology.state(), topology.order()].map(|topic| TopicPartition::new(topic, partition));
+        let bounds = |at| repeat(|| ground.log.bounds(at, Isolation::Uncommitted));
+        let bounds = [bounds(&at[0]).map_err(asking)?, bounds(&at[1]).map_err(asking)?];
+        let opening = |error| EngineError::of_store("opening a task's store", error);
+        let (store, progress) = open(ground, partition, bounds).map_err(opening)?;
+        let mut reader = repeat(|| ground.log.reader(Isolation::Committed)).map_err(asking)?;
+        let from = [progress.state, progress.order];
+        let mut slots = [Slot(0); 2];
+        for n in 0..2 {
+            slots[n] = repeat(|| reader.add(&at[n], from[n])).map_err(asking)?;
+        }
+        let [state_at, order_at] = at;
+        let tails = [
+            Tail { at: state_at, slot: slots[0], end: bounds[0].end },
+            Tail { at: order_at, slot: slots[1], end: bounds[1].end },
+        ];
+        Ok(Self {
+            partition,
+            state: State::new(store),
+            progress,
+            reader,
+            tails,
+            positions,
+            all_committed,
+            replayed: 0,
+            taken: Vec::new(),
+        })
+    }
+
+    /// Replays a piece. Whether the task is restored, and how much was replayed now.
+    pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
+        let mut step = Step { done: true, replayed: 0 };
+        for n in 0..self.tails.len() {
+            let slot = self.tails[n].slot;
+            let reading = |error| EngineError::of_log("replaying a changelog", error);
+            let mut taken = std::mem::take(&mut self.taken);
+            repeat(|| self.reader.take(slot, REPLAY, &mut taken)).map_err(reading)?;
+            step.replayed += taken.len();
+            for record in taken.drain(..) {
+                self.replay(ground, n, &record)?;
+            }
+            self.taken = taken;
+            let position = repeat(|| self.reader.position(slot)).map_err(reading)?;
+            match n {
+                0 => self.progress.state = position,
+                _ => self.progress.order = position,
+            }
+            step.done &= position >= self.tails[n].end;
+        }
+        self.replayed += step.replayed as u64;
+        if self.state.pending_bytes() > HAND_OVER_BYTES {
+            let writing = |error| EngineError::of_store("writing restored state", error);
+            self.state.hand_over(self.progress.encode()).map_err(writing)?;
+            self.state.acknowledge().map_err(writing)?;
+        }
+        Ok(step)
+    }
+
+    fn replay(
+        &mut self,
+        ground: Ground<'_>,
+        tail: usize,
+        record: &Record,
+    ) -> Result<(), EngineError> {
+        if tail == 0 {
+            match changelog::decode(&record.body) {
+                Some((table, key, value)) if ground.tables.has(table) => {
+                    self.state.restore(table, key, value);
+                }
+                _ => telemetry::changelog_ignored(),
+            }
+            return Ok(());
+        }
+        let order = OrderRecord::decode(record.body.value().unwrap_or_default());
+        let order = order.map_err(|source| EngineError::Fatal {
+            doing: "replaying the order topic; a later build may have written it",
+            source: format!("{}/{}: {source}", self.tails[1].at, record.offset.0).into(),
+        })?;
+        for run in &order.accepted {
+            let at = Bytes::copy_from_slice(&run.at.0.to_be_bytes());
+            for id in &run.ids {
+                self.state.restore(IDS, Bytes::copy_from_slice(id), Some(at.clone()));
+            }
+        }
+        self.progress.time = self.progress.time.max(order.time_after);
+        for lane in Lane::ALL {
+            if let Some(span) = order.spans[lane.index()] {
+                self.progress.lanes[lane.index()] = Some(span.last.next());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for more to replay.
+    pub(super) fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.reader.wait(at_most)
+    }
+
+    /// What the task begins to run with.
+    pub(super) fn finish(self, ground: Ground<'_>) -> Result<Restored, EngineError> {
+        let agrees = |lane: &Lane| {
+            self.progress.lanes[lane.index()]
+                .is_none_or(|position| position == self.positions[lane.index()])
+        };
+        if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
+            telemetry::progress_disagrees(self.partition, lane);
+        }
+        telemetry::task_restored(self.partition, self.replayed);
+        let critical =
+            TopicPartition::new(ground.rules.topology.lane(Lane::Critical), self.partition);
+        let bounds = repeat(|| ground.log.bounds(&critical, Isolation::Committed))
+            .map_err(|error| EngineError::of_log("restoring a task", error))?;
+        Ok(Restored {
+            partition: self.partition,
+            state: self.state,
+            progress: self.progress,
+            positions: self.positions,
+            all_committed: self.all_committed,
+            critical_end: bounds.end,
+        })
+    }
+
+    /// Gives the task up; what was replayed and not written is replayed again.
+    pub(super) fn stop(self) -> State {
+        self.state
+    }
+}
+
+/// What a piece of a restore came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) done: bool,
+    pub(super) replayed: usize,
+}
+
+/// Where each lane goes on, and whether the group has committed all five.
+fn positions(ground: Ground<'_>, partition: Partition) -> Result<([Offset; 5], bool), LogError> {
+    let lanes =
+        ground.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition));
+    let ask = || repeat(|| ground.log.committed(ground.group, &lanes));
+    let mut committed = ask()?;
+    let other = committed.iter().flatten().map(|c| c.metadata.as_str());
+    if let Some(other) = other.filter(|o| !o.is_empty()).find(|owner| *owner != ground.owner) {
+        // The former owner may have died inside a transaction: this aborts it.
+        for id in transactional_ids(other) {
+            drop(repeat(|| ground.log.transactor(&id))?);
+        }
+        committed = ask()?;
+    }
+    let mut positions = [Offset(0); 5];
+    for (n, committed) in committed.iter().enumerate() {
+        let bounds = || repeat(|| ground.log.bounds(&lanes[n], Isolation::Committed));
+        positions[n] = match committed {
+            None => bounds()?.start,
+            Some(at) => {
+                let start = bounds()?.start;
+                if at.offset < start {
+                    telemetry::records_lost("lane", &lanes[n], start.0 - at.offset.0);
+                }
+                at.offset.max(start)
+            }
+        };
+    }
+    Ok((positions, committed.iter().all(Option::is_some)))
+}
+
+/// The two transactional ids of an owner.
+pub(super) fn transactional_ids(owner: &str) -> [String; 2] {
+    [format!("{owner}-a"), format!("{owner}-b")]
+}
+
+/// Opens the store, anew if its progress no longer fits the changelogs.
+fn open(
+    ground: Ground<'_>,
+    partition: Partition,
+    bounds: [Bounds; 2],
+) -> Result<(Box<dyn Store>, Progress), StoreError> {
+    let mut store = ground.stores.open(partition, ground.tables.specs())?;
+    let fresh = Progress {
+        state: bounds[0].start,
+        order: bounds[1].start,
+        time: Millis(0),
+        lanes: [None; 5],
+    };
+    let Some(stored) = store.progress()? else {
+        return Ok((store, fresh));
+    };
+    let reason = match Progress::decode(&stored) {
+        Some(progress) => match misfit(&progress, bounds, ground.now) {
+            None => return Ok((store, progress)),
+            Some(reason) => reason,
+        },
+        None => "unreadable",
+    };
+    telemetry::store_rebuilt(partition, reason);
+    store.close()?;
+    ground.stores.destroy(partition)?;
+    Ok((ground.stores.open(partition, ground.tables.specs())?, fresh))
+}
+
+/// Why a store can't be brought up from where it stands.
+fn misfit(progress: &Progress, bounds: [Bounds; 2], now: Millis) -> Option<&'static str> {
+    let [state, order] = bounds;
+    if progress.state > state.end || progress.order > order.end {
+        return Some("ahead of the log");
+    }
+    if progress.state < state.start || progress.order < order.start {
+        return Some("older than the log's start");
+    }
+    // Tombstones leave a compacted topic after a while: a store away for longer would keep keys
+    // that were removed. Half of it leaves room for a slow replay.
+    let away = u64::try_from(now.0.saturating_sub(progress.time.0)).unwrap_or(0);
+    (progress.state < state.end && away > TOMBSTONE_RETENTION_MS / 2)
+        .then_some("away for longer than tombstones stay")
+}

@@ -1,0 +1,328 @@
+//! A running task: takes records by lane scheduling and steps them through the operators.
+//!
+//! The one idea: everything a step changes is in the batch or in the overlay until the log has
+//! committed it; `discard` takes it back to what was committed last, `apply` makes it that.
+//!
+//! Task time is the newest append time taken so far. While a backlog stands in the critical lane
+//! (after a start), only its records move time on, so that no timer or window runs out before the
+//! renewals waiting there were read; whether it was so stands in the `order` record.
+
+use tidewire_schemas::envelope::Reason;
+use tidewire_schemas::event::EventView;
+
+use crate::dead_letter::{Verdict, dead_letter};
+use crate::derive::batch::Batch;
+use crate::derive::failure::Failure;
+use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
+use crate::derive::progress::Progress;
+use crate::derive::timers::Timers;
+use crate::lanes::{Lanes, Refill};
+use crate::overlay::State;
+use crate::port::{Limit, LogError, Member, Slot};
+use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
+use crate::telemetry;
+use crate::topology::Lane;
+use crate::turn::{EngineError, repeat};
+
+/// Records a task takes before the next task's turn, and the deadlines are looked at.
+pub(super) const STEP_RECORDS: usize = 64;
+
+/// What is fetched of a lane at a time: enough to make asking cheap, little enough that eight
+/// tasks of five lanes stay within some tens of MiB.
+const FETCH: Limit = Limit { records: 512, bytes: 512 << 10 };
+
+/// A task that takes records.
+pub(super) struct Running {
+    pub(super) partition: Partition,
+    /// By [`Lane::index`].
+    lanes: [TopicPartition; 5],
+    slots: [Slot; 5],
+    queues: Lanes,
+    pub(super) state: State,
+    pub(super) timers: Timers,
+    pub(super) batch: Batch,
+    /// What is committed.
+    pub(super) progress: Progress,
+    /// Task time, this transaction's included.
+    pub(super) time: Millis,
+    /// The critical lane's end when the task began to run, until it has been reached.
+    pub(super) held_until: Option<Offset>,
+    /// Whether the group holds an offset for every lane.
+    pub(super) all_committed: bool,
+}
+
+/// What a task begins to run with.
+pub(super) struct Restored {
+    pub(super) partition: Partition,
+    pub(super) state: State,
+    pub(super) progress: Progress,
+    /// The position of each lane, and whether the group has committed one for all.
+    pub(super) positions: [Offset; 5],
+    pub(super) all_committed: bool,
+    pub(super) critical_end: Offset,
+}
+
+impl Running {
+    /// Takes up the lanes at their positions.
+    pub(super) fn start(
+        restored: Restored,
+        rules: Rules<'_>,
+        member: &mut dyn Member,
+    ) -> Result<Self, EngineError> {
+        let Restored { partition, mut state, mut progress, positions, all_committed, critical_end } =
+            restored;
+        let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
+        let mut slots = [Slot(0); 5];
+        for (lane, slot) in slots.iter_mut().enumerate() {
+            *slot = repeat(|| member.add(&lanes[lane], positions[lane]))
+                .map_err(|error| EngineError::of_log("taking up a lane", error))?;
+        }
+        let mut timers = Timers::default();
+        timers.look(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
+        progress.lanes = positions.map(Some);
+        let at = positions[Lane::Critical.index()];
+        Ok(Self {
+            partition,
+            lanes,
+            slots,
+            queues: Lanes::default(),
+            state,
+            timers,
+            batch: Batch::default(),
+            time: progress.time,
+            progress,
+            held_until: (at < critical_end).then_some(critical_end),
+            all_committed,
+        })
+    }
+
+    /// Takes and steps at most [`STEP_RECORDS`]; returns how many.
+    pub(super) fn step(
+        &mut self,
+        rules: Rules<'_>,
+        member: &mut dyn Member,
+        now: Millis,
+    ) -> Result<usize, Failure> {
+        for taken in 0..STEP_RECORDS {
+            let mut feed = Feed { member, slots: &self.slots, lanes: &self.lanes };
+            let next = self.queues.next(now, &mut feed);
+            let next = next.map_err(|e| EngineError::of_log("reading the lanes", e))?;
+            let Some((lane, record)) = next else {
+                return Ok(taken);
+            };
+            self.process(rules, lane, &record)?;
+        }
+        Ok(STEP_RECORDS)
+    }
+
+    fn process(&mut self, rules: Rules<'_>, lane: Lane, record: &Record) -> Result<(), Failure> {
+        self.batch.take(lane, record.offset);
+        if self.held_until.is_none() || lane == Lane::Critical {
+            self.time = self.time.max(record.timestamp);
+        }
+        let Some(value) = record.body.value() else {
+            self.bury(rules, (lane, record), (Reason::EmptyValue, "a lane record has a value"));
+            return Ok(());
+        };
+        match EventView::decode(value) {
+            Ok(event) => self.operate(rules, (lane, record), &event),
+            Err(error) => {
+                let detail = error.to_string();
+                self.bury(rules, (lane, record), (Reason::AvroDecode, &detail));
+                Ok(())
+            }
+        }
+    }
+
+    fn operate(
+        &mut self,
+        rules: Rules<'_>,
+        (lane, record): (Lane, &Record),
+        event: &EventView<'_>,
+    ) -> Result<(), Failure> {
+        let before = self.batch.mark();
+        for operator in rules.operators {
+            let undo = (self.state.mark(), self.batch.mark());
+            let value = record.body.value().unwrap_or_default();
+            match operator.on_event(event, &mut self.context(rules, *operator, value)) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Duplicate) => {
+                    self.batch.counts.duplicates += 1;
+                    return Ok(());
+                }
+                Err(OperatorError::Store(error)) => return Err(error.into()),
+                Err(OperatorError::Failed(why)) => {
+                    self.state.roll_back(undo.0);
+                    self.batch.roll_back(undo.1);
+                    let detail = format!("{}: {why}", operator.name());
+                    self.bury(rules, (lane, record), (Reason::ProcessingFailed, &detail));
+                    return Ok(());
+                }
+            }
+        }
+        if self.batch.made_since(before) == 0 {
+            self.batch.counts.undelivered += 1;
+        }
+        Ok(())
+    }
+
+    fn context<'a>(
+        &'a mut self,
+        rules: Rules<'a>,
+        operator: &dyn Operator,
+        value: &'a [u8],
+    ) -> Context<'a> {
+        Context {
+            rules,
+            operator: operator.number(),
+            value,
+            time: self.time,
+            state: &mut self.state,
+            batch: &mut self.batch,
+            timers: &mut self.timers,
+        }
+    }
+
+    /// Puts a record aside, inside the transaction.
+    fn bury(
+        &mut self,
+        rules: Rules<'_>,
+        (lane, record): (Lane, &Record),
+        (reason, detail): (Reason, &str),
+    ) {
+        match reason {
+            Reason::ProcessingFailed => self.batch.counts.failed += 1,
+            Reason::EmptyValue => self.batch.counts.empty += 1,
+            _ => self.batch.counts.undecodable += 1,
+        }
+        let verdict = Verdict { reason: reason.as_str(), field: None, detail };
+        let from = &self.lanes[lane.index()];
+        self.batch.bury(dead_letter(rules.topology, from, record, verdict));
+    }
+
+    /// Brings task time to `max(time, now)` and fires the timers due by then.
+    pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), Failure> {
+        self.time = self.time.max(now);
+        self.batch.tick(self.time);
+        for due in self.timers.due(&mut self.state, self.time)? {
+            Timers::take(&mut self.state, &due);
+            self.batch.counts.timers += 1;
+            let operator = rules.operators.iter().find(|o| o.number() == due.operator);
+            let Some(operator) = operator else {
+                telemetry::timers_orphaned();
+                continue;
+            };
+            let undo = (self.state.mark(), self.batch.mark());
+            let mut context = self.context(rules, *operator, &[]);
+            match operator.on_timer(&due.key, &mut context) {
+                Ok(()) => {}
+                Err(OperatorError::Store(error)) => return Err(error.into()),
+                Err(OperatorError::Failed(why)) => {
+                    self.state.roll_back(undo.0);
+                    self.batch.roll_back(undo.1);
+                    self.bury_timer(rules, (operator.name(), &due.key), &why);
+                }
+            }
+        }
+        Ok(self.timers.look(&mut self.state)?)
+    }
+
+    /// A failed timer has no source record; what is left of it is the operator and its key.
+    fn bury_timer(&mut self, rules: Rules<'_>, (operator, key): (&str, &[u8]), why: &str) {
+        self.batch.counts.failed += 1;
+        let from = TopicPartition::new(rules.topology.order(), self.partition);
+        let record = Record {
+            offset: self.progress.order,
+            timestamp: self.time,
+            body: Body::new(Some(operator.as_bytes()), Some(key), &[]),
+        };
+        let detail = format!("timer of {operator}: {why}");
+        let verdict =
+            Verdict { reason: Reason::ProcessingFailed.as_str(), field: None, detail: &detail };
+        self.batch.emit(dead_letter(rules.topology, &from, &record, verdict));
+    }
+
+    /// Whether everything in the critical lane has been taken, by the log's own word.
+    pub(super) fn critical_is_drained(
+        &self,
+        member: &mut dyn Member,
+        end: Offset,
+    ) -> Result<bool, LogError> {
+        let position = member.position(self.slots[Lane::Critical.index()])?;
+        Ok(self.queues.is_empty(Lane::Critical) && position >= end)
+    }
+
+    /// A lane's partition.
+    pub(super) fn lane(&self, lane: Lane) -> &TopicPartition {
+        &self.lanes[lane.index()]
+    }
+
+    /// The log committed the batch: it is what stands now. `ends` as the transactor gave them.
+    pub(super) fn apply(&mut self, rules: Rules<'_>, ends: &[(TopicPartition, Offset)]) {
+        for (at, end) in ends.iter().filter(|(at, _)| at.partition == self.partition) {
+            if at.topic == *rules.topology.state() {
+                self.progress.state = *end;
+            } else if at.topic == *rules.topology.order() {
+                self.progress.order = *end;
+            }
+        }
+        let batch = std::mem::take(&mut self.batch);
+        for lane in Lane::ALL {
+            let position = &mut self.progress.lanes[lane.index()];
+            *position = batch.next(lane).or(*position);
+        }
+        self.progress.time = self.time;
+        let critical = self.progress.lanes[Lane::Critical.index()];
+        self.held_until = self.held_until.filter(|end| critical < Some(*end));
+        self.all_committed = true;
+        self.state.apply();
+        telemetry::batch(&batch.counts);
+    }
+
+    /// The log did not commit the batch: everything goes back to what is committed.
+    pub(super) fn discard(&mut self, member: &mut dyn Member) -> Result<(), EngineError> {
+        self.batch = Batch::default();
+        self.state.discard();
+        self.queues.clear();
+        self.time = self.progress.time;
+        for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
+            let to = position.expect("a running task has a position in every lane");
+            repeat(|| member.seek(*slot, to))
+                .map_err(|error| EngineError::of_log("going back after an abort", error))?;
+        }
+        self.timers
+            .look(&mut self.state)
+            .map_err(|error| EngineError::of_store("reading timers", error))
+    }
+
+    /// Lets go of the lanes; what is left is the state.
+    pub(super) fn stop(self, member: &mut dyn Member) -> (State, Progress) {
+        for slot in self.slots {
+            member.remove(slot);
+        }
+        (self.state, self.progress)
+    }
+}
+
+/// The lanes of one task as the scheduler refills them.
+struct Feed<'a> {
+    member: &'a mut dyn Member,
+    slots: &'a [Slot; 5],
+    lanes: &'a [TopicPartition; 5],
+}
+
+impl Refill for Feed<'_> {
+    type Error = LogError;
+
+    fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), LogError> {
+        let slot = self.slots[lane.index()];
+        match repeat(|| self.member.take(slot, FETCH, into)) {
+            Ok(_) => Ok(()),
+            Err(LogError::OutOfRange { asked, start, .. }) if asked < start => {
+                telemetry::records_lost("lane", &self.lanes[lane.index()], start - asked);
+                self.member.seek(slot, Offset(start))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

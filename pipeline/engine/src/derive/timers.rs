@@ -1,0 +1,105 @@
+//! Timers: what a task has been asked to do later, kept in its state like anything else.
+//!
+//! ```text
+//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → nothing
+//! ```
+//!
+//! The one idea: the engine waits for nothing. It tells its loop when the first timer is due; the
+//! loop injects a tick once that time has come, and only a tick fires timers. Ticks stand in the
+//! `order` record, so a replay fires the same timers between the same records.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::derive::operator::{Changelog, TableDecl};
+use crate::overlay::State;
+use crate::port::{StoreError, Table, TableSpec};
+use crate::record::Millis;
+
+/// The timers.
+pub(super) const TIMERS: TableDecl = TableDecl {
+    spec: TableSpec { table: Table(0), name: "timers", expires: false },
+    changelog: Changelog::State,
+    window_ms: 0,
+};
+
+/// Timers one tick fires at most; the rest waits for the next tick, so that a tick stays short.
+pub const MAX_TIMERS_PER_TICK: usize = 1_000;
+
+/// A timer that is due.
+pub(super) struct Due {
+    pub(super) operator: u8,
+    pub(super) key: Bytes,
+    stored: Bytes,
+}
+
+/// When the first timer of a task is due.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    first: Option<Millis>,
+}
+
+impl Timers {
+    /// Reads the first timer from the state: after a restore, a tick, or an abort.
+    pub(super) fn look(&mut self, state: &mut State) -> Result<(), StoreError> {
+        self.first = None;
+        state.scan(TIMERS.spec.table, (&[], None), &mut |key, _| {
+            self.first = due_of(key);
+            ControlFlow::Break(())
+        })
+    }
+
+    /// When a tick is wanted.
+    pub(super) fn first(&self) -> Option<Millis> {
+        self.first
+    }
+
+    pub(super) fn set(&mut self, state: &mut State, (at, operator): (Millis, u8), key: &[u8]) {
+        state.put(TIMERS.spec.table, stored(at, operator, key), Some(Bytes::new()));
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+    }
+
+    /// The first due time may be too early now, which costs one tick that fires nothing.
+    pub(super) fn remove(&mut self, state: &mut State, (at, operator): (Millis, u8), key: &[u8]) {
+        state.put(TIMERS.spec.table, stored(at, operator, key), None);
+    }
+
+    /// The first timers due at `now`, in the order they are due.
+    pub(super) fn due(&self, state: &mut State, now: Millis) -> Result<Vec<Due>, StoreError> {
+        let end = stored(Millis(now.0.saturating_add(1)), 0, &[]);
+        let mut due = Vec::new();
+        state.scan(TIMERS.spec.table, (&[], Some(&end)), &mut |key, _| {
+            if let Some((operator, own)) = key.get(8..).and_then(<[u8]>::split_first) {
+                due.push(Due {
+                    operator: *operator,
+                    key: Bytes::copy_from_slice(own),
+                    stored: Bytes::copy_from_slice(key),
+                });
+            }
+            if due.len() < MAX_TIMERS_PER_TICK {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        Ok(due)
+    }
+
+    /// Takes a due timer away, before it is fired.
+    pub(super) fn take(state: &mut State, due: &Due) {
+        state.put(TIMERS.spec.table, due.stored.clone(), None);
+    }
+}
+
+fn stored(at: Millis, operator: u8, key: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(9 + key.len());
+    out.extend_from_slice(&(at.0 ^ i64::MIN).to_be_bytes());
+    out.push(operator);
+    out.extend_from_slice(key);
+    out.into()
+}
+
+fn due_of(stored: &[u8]) -> Option<Millis> {
+    Some(Millis(i64::from_be_bytes(*stored.first_chunk()?) ^ i64::MIN))
+}

@@ -1,0 +1,100 @@
+//! Reading back what DERIVE persists: fixed numbers big-endian, lengths and counts unsigned LEB128.
+//!
+//! Every read is `None` once it would leave the bytes, so that damaged records are refused and
+//! never read past; nothing here allocates by a count it has not checked against the bytes left.
+
+use crate::record::put_varint;
+
+/// Appends bytes behind their length.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a signed number, small for small distances from zero.
+pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+/// A walk over persisted bytes.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
+        Some(self.take(1)?[0])
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_be_bytes(*self.take(8)?.first_chunk()?))
+    }
+
+    pub(super) fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            if shift == 63 && byte > 1 {
+                return None;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub(super) fn number(&mut self) -> Option<u32> {
+        u32::try_from(self.varint()?).ok()
+    }
+
+    /// A count of things of at least `each` bytes, no more than the bytes left can hold.
+    pub(super) fn count(&mut self, each: usize) -> Option<usize> {
+        let count = usize::try_from(self.varint()?).ok()?;
+        (count <= self.0.len() / each).then_some(count)
+    }
+
+    pub(super) fn signed(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        self.take(len)
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    pub(super) fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_read_back(signed: i64, unsigned: u64, bytes: Vec<u8>) {
+            let mut out = Vec::new();
+            put_signed(&mut out, signed);
+            put_varint(&mut out, unsigned);
+            put_bytes(&mut out, &bytes);
+            let mut fields = Fields(&out);
+            prop_assert_eq!(fields.signed(), Some(signed));
+            prop_assert_eq!(fields.varint(), Some(unsigned));
+            prop_assert_eq!(fields.bytes(), Some(&bytes[..]));
+            prop_assert_eq!(fields.end(), Some(()));
+        }
+    }
+}
