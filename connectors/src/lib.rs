@@ -1,1 +1,7 @@
-//! placeholder
+//! What touches the world: logs, stores and sockets. Connectors carry, they never decide.
+//!
+//! In reading order.
+
+pub mod socket;
+
+pub mod telemetry;

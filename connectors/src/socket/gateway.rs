@@ -1,0 +1,150 @@
+//! The gateway as one value: started, drained, joined.
+//!
+//! It owns a small tokio runtime for HTTP and one thread per shard for streams; nothing of either is
+//! visible outside. The order of an end is fixed: stop accepting, let answers finish, tell streams
+//! to move on, close them, stop the threads.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidewire_engine::port::{Appender, Clock};
+use tidewire_schemas::catalogue::Catalogue;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::accept::{Acceptor, HandOver, listen};
+use super::events::{IngestTopics, Intake};
+use super::guard::Guard;
+use super::ingest::Ingest;
+use super::limits::{Limits, Seats};
+use super::routes::{Pages, Site};
+use super::serve::Server;
+
+/// Threads of the HTTP runtime. Streams don't live there, so two serve many.
+const HTTP_THREADS: usize = 2;
+
+/// How long answers under way may take once the gateway stops.
+const HTTP_STOP: Duration = Duration::from_secs(1);
+
+/// Settings of a gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may come in.
+    pub limits: Limits,
+    /// Which hosts and origins are answered.
+    pub guard: Guard,
+}
+
+/// What a gateway needs to take events.
+pub struct Ingress {
+    /// A producer of its own.
+    pub appender: Box<dyn Appender>,
+    /// Where events go.
+    pub topics: IngestTopics,
+    /// The wall clock, for timestamps ahead of it.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// Taking events, if this gateway does.
+    pub ingress: Option<Ingress>,
+    /// What only the wiring knows.
+    pub pages: Pages,
+    /// Where streams go.
+    pub hand_over: Arc<HandOver>,
+}
+
+/// Starts gateways.
+pub struct Gateway;
+
+impl Gateway {
+    /// Listens and serves. Fails if the address is taken or threads can't be made.
+    pub fn start(config: GatewayConfig, parts: GatewayParts) -> io::Result<GatewayHandle> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(HTTP_THREADS)
+            .thread_name("http")
+            .enable_all()
+            .build()?;
+        let (drain, draining) = watch::channel(false);
+        let seats = Seats::new(config.limits);
+        let (intake, ingest_thread) = match parts.ingress {
+            Some(ingress) => {
+                let (intake, thread) = intake(ingress)?;
+                (Some(intake), Some(thread))
+            }
+            None => (None, None),
+        };
+        let ingest = intake.as_ref().map(|intake| intake.ingest.clone());
+        let site = Site::new(config.guard, parts.pages, intake, Arc::clone(&seats));
+        let listener = runtime.block_on(async { listen(config.listen) })?;
+        let local_addr = listener.local_addr()?;
+        let server = Server { router: site.router(), draining };
+        let acceptor = Acceptor { server, seats: Arc::clone(&seats), hand_over: parts.hand_over };
+        runtime.spawn(acceptor.run(listener));
+        Ok(GatewayHandle { local_addr, drain, seats, ingest, ingest_thread, runtime })
+    }
+}
+
+fn intake(ingress: Ingress) -> io::Result<(Intake, JoinHandle<()>)> {
+    let (ingest, thread) = Ingest::start(ingress.appender)?;
+    let intake = Intake {
+        ingest,
+        topics: ingress.topics,
+        catalogue: Catalogue::builtin(),
+        clock: ingress.clock,
+        refused: AtomicU64::new(0),
+    };
+    Ok((intake, thread))
+}
+
+/// A running gateway.
+pub struct GatewayHandle {
+    local_addr: SocketAddr,
+    drain: watch::Sender<bool>,
+    seats: Arc<Seats>,
+    ingest: Option<Ingest>,
+    ingest_thread: Option<JoinHandle<()>>,
+    runtime: Runtime,
+}
+
+impl GatewayHandle {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Connections of any kind now.
+    pub fn connections(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// Whether appending failed for good: the process has lost its log and should end with it.
+    pub fn has_lost_log(&self) -> bool {
+        self.ingest.as_ref().is_some_and(Ingest::has_lost_log)
+    }
+
+    /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at once.
+    pub fn drain(&self, window: Duration) {
+        let _ = window;
+        self.drain.send_replace(true);
+    }
+
+    /// Waits until everything has ended; call [`GatewayHandle::drain`] before.
+    pub fn join(mut self) {
+        self.drain.send_replace(true);
+        self.runtime.shutdown_timeout(HTTP_STOP);
+        self.ingest = None;
+        if let Some(thread) = self.ingest_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the ingest thread panicked");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The two requests that become streams: `GET /v1/ws` and `GET /v1/sse`.
+//!
+//! Everything about the request is judged here, by an ordinary handler, so that a refusal is an
+//! ordinary HTTP answer. What passes leaves the HTTP server as a [`Takeover`]: the response head as
+//! bytes, and who asked for what.
+//!
+//! The WebSocket handshake is RFC 6455 §4.2. No extension is ever agreed to: frames are encoded once
+//! for everyone, which per-connection compression would undo.
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use serde::Deserialize;
+
+use tidewire_schemas::channel::Channel;
+use tidewire_schemas::position::Position;
+use tidewire_schemas::time::parse_rfc3339;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::answer::Failure;
+use super::guard::Caller;
+use super::limits::Full;
+use super::routes::{CallerOf, Site};
+use super::serve::{Exit, Place};
+use super::takeover::{Live, SseRequest, Takeover};
+use crate::telemetry;
+
+/// The subprotocol's name, agreed to if it is offered.
+pub const SUBPROTOCOL: &str = "tidewire.v1";
+
+/// The user of whoever doesn't say who they are (development only).
+const SUBSCRIPTIONS_MAX: usize = 128;
+const ANONYMOUS: &str = "anonymous";
+
+/// The longest name of a user.
+const USER_CHARS: usize = 128;
+
+/// What either URL may say; the rest is ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    user: Option<String>,
+    channels: Option<String>,
+    from: Option<String>,
+    last_event_id: Option<String>,
+}
+
+/// `GET /v1/ws`.
+pub async fn websocket(
+    State(_site): State<Site>,
+    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    request: Request<Body>,
+) -> Result<Response, Response> {
+    let key = handshake(&request).map_err(refuse_handshake)?;
+    let asked = query.map_err(bad_query)?.0;
+    let user = user_of(&asked).map_err(IntoResponse::into_response)?;
+    let mut head = String::from(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
+    );
+    push_header(&mut head, "sec-websocket-accept", &derive_accept_key(key.as_bytes()));
+    if offers_subprotocol(request.headers()) {
+        push_header(&mut head, "sec-websocket-protocol", SUBPROTOCOL);
+    }
+    head.push_str("\r\n");
+    leave(&request, Takeover { head: head.into_bytes(), user, live: Live::WebSocket })
+}
+
+/// `GET /v1/sse`.
+pub async fn sse(
+    State(_site): State<Site>,
+    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    request: Request<Body>,
+) -> Result<Response, Response> {
+    if request.method() != Method::GET || has_body(request.headers()) {
+        let failure = Failure::bad("invalid_message", "send GET without a body");
+        return Err(failure.into_response());
+    }
+    let asked = query.map_err(bad_query)?.0;
+    let user = user_of(&asked).map_err(IntoResponse::into_response)?;
+    let live = sse_request(asked, request.headers()).map_err(IntoResponse::into_response)?;
+    let mut head = String::from(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\
+         x-accel-buffering: no\r\nconnection: close\r\n",
+    );
+    if let Some(CallerOf(Caller::Listed(origin))) = request.extensions().get::<CallerOf>() {
+        push_header(&mut head, "access-control-allow-origin", origin.to_str().unwrap_or("null"));
+        push_header(&mut head, "vary", "Origin");
+    }
+    head.push_str("\r\n");
+    leave(&request, Takeover { head: head.into_bytes(), user, live: Live::Sse(live) })
+}
+
+/// Counts the user and asks the connection to leave. The answer is never written.
+fn leave(request: &Request<Body>, takeover: Takeover) -> Result<Response, Response> {
+    let extensions = request.extensions();
+    let (Some(exit), Some(place)) = (extensions.get::<Exit>(), extensions.get::<Place>()) else {
+        let failure = Failure::overloaded("this connection can't carry a stream");
+        return Err(failure.into_response());
+    };
+    if let Some(Err(full)) = place.with_seat(|seat| seat.sit(&takeover.user)) {
+        return Err(refuse_full(full).into_response());
+    }
+    exit.leave(takeover);
+    Ok(StatusCode::OK.into_response())
+}
+
+/// The answer to somebody who gets no seat.
+pub fn refuse_full(full: Full) -> Failure {
+    telemetry::connection_refused(full.reason());
+    match full {
+        Full::Process => Failure::overloaded("this gateway holds as many connections as it may"),
+        Full::Address => Failure::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many connections from this address; close some first",
+        ),
+        Full::User => Failure::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many streams of this user; close some first",
+        ),
+    }
+}
+
+fn bad_query(rejection: axum::extract::rejection::QueryRejection) -> Response {
+    Failure::bad("invalid_message", rejection.body_text()).into_response()
+}
+
+fn user_of(asked: &Asked) -> Result<String, Failure> {
+    let user = asked.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
+    if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
+        let message = format!("user= takes 1 to {USER_CHARS} printable characters");
+        return Err(Failure::bad("invalid_message", message));
+    }
+    Ok(user.to_owned())
+}
+
+/// Checks what the shard would refuse too, while it still can be said as an HTTP status.
+fn sse_request(asked: Asked, headers: &HeaderMap) -> Result<SseRequest, Failure> {
+    let list = asked.channels.unwrap_or_default();
+    let channels: Vec<String> =
+        list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
+        let message = format!("channels= takes 1 to {SUBSCRIPTIONS_MAX} names, comma between");
+        return Err(Failure::bad("invalid_channel", message));
+    }
+    for name in &channels {
+        Channel::parse(name).map_err(|error| Failure::bad("invalid_channel", error.to_string()))?;
+    }
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last_event_id =
+        header.map(str::to_owned).or(asked.last_event_id).filter(|id| !id.is_empty());
+    if let Some(id) = &last_event_id {
+        Position::decode(id)
+            .map_err(|error| Failure::bad("invalid_position", error.to_string()))?;
+    }
+    let from = asked.from.filter(|from| !from.is_empty());
+    if let Some(from) = &from {
+        check_from(from)?;
+    }
+    Ok(SseRequest { channels, from, last_event_id })
+}
+
+fn check_from(from: &str) -> Result<(), Failure> {
+    if matches!(from, "latest" | "earliest") || parse_rfc3339(from).is_some() {
+        return Ok(());
+    }
+    Position::decode(from).map(drop).map_err(|error| {
+        let message = format!("from= takes latest, earliest, a time or a position; {error}");
+        Failure::bad("invalid_position", message)
+    })
+}
+
+/// Why a request is no WebSocket handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoHandshake {
+    /// An ordinary request.
+    NotAsked,
+    /// Another version of the protocol.
+    Version,
+    /// Asked, but not as RFC 6455 says; the text names what.
+    Malformed(&'static str),
+}
+
+fn handshake(request: &Request<Body>) -> Result<String, NoHandshake> {
+    let headers = request.headers();
+    let upgrade = has_token(headers, UPGRADE.as_str(), "websocket");
+    if !upgrade || request.method() != Method::GET {
+        return Err(NoHandshake::NotAsked);
+    }
+    if request.version() != Version::HTTP_11 {
+        return Err(NoHandshake::Malformed("HTTP/1.1"));
+    }
+    if !has_token(headers, CONNECTION.as_str(), "upgrade") {
+        return Err(NoHandshake::Malformed("the header Connection: Upgrade"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(NoHandshake::Version);
+    }
+    if has_body(headers) {
+        return Err(NoHandshake::Malformed("a request without a body"));
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    key.filter(|key| is_handshake_key(key))
+        .map(str::to_owned)
+        .ok_or(NoHandshake::Malformed("a Sec-WebSocket-Key of 16 bytes in base64"))
+}
+
+fn refuse_handshake(no: NoHandshake) -> Response {
+    telemetry::connection_refused("handshake");
+    let NoHandshake::Malformed(what) = no else {
+        let message = "this is a WebSocket (version 13): connect with a WebSocket client";
+        let mut response =
+            Failure::new(StatusCode::UPGRADE_REQUIRED, "invalid_message", message).into_response();
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return response;
+    };
+    Failure::bad("invalid_message", format!("a WebSocket handshake needs {what}")).into_response()
+}
+
+/// 16 bytes in base64: 22 characters and the padding.
+fn is_handshake_key(key: &str) -> bool {
+    key.len() == 24
+        && key.strip_suffix("==").is_some_and(|digits| {
+            digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+        })
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    has_token(headers, SEC_WEBSOCKET_PROTOCOL.as_str(), SUBPROTOCOL)
+}
+
+/// Whether a comma-separated header holds this word.
+fn has_token(headers: &HeaderMap, name: &str, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+fn push_header(head: &mut String, name: &str, value: &str) {
+    head.push_str(name);
+    head.push_str(": ");
+    head.push_str(value);
+    head.push_str("\r\n");
+}

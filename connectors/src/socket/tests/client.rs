@@ -1,0 +1,108 @@
+//! A client that sends the bytes it is told to.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    /// Read from the socket and not yet asked for.
+    pub(super) ahead: Vec<u8>,
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+
+    /// The code of an error answer.
+    pub(super) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+impl Client {
+    pub(super) fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("a listener");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self { stream, ahead: Vec::new() }
+    }
+
+    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("an open connection");
+    }
+
+    /// More bytes; `false` at the end.
+    pub(super) fn read_more(&mut self) -> bool {
+        let mut buffer = [0; 16_384];
+        let read = self.stream.read(&mut buffer).expect("bytes or the end in time");
+        self.ahead.extend_from_slice(&buffer[..read]);
+        read > 0
+    }
+
+    /// Exactly this many bytes.
+    pub(super) fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.ahead.len() < count {
+            assert!(self.read_more(), "the connection ended, having said {:?}", self.ahead);
+        }
+        self.ahead.drain(..count).collect()
+    }
+
+    /// Up to and with `end`, as text.
+    pub(super) fn take_until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.ahead.windows(end.len()).position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let taken = self.ahead.drain(..at + end.len()).collect();
+                return String::from_utf8(taken).expect("text");
+            }
+            assert!(self.read_more(), "the connection ended, having said {:?}", self.ahead);
+        }
+    }
+
+    /// Whether the server has closed the connection and nothing else came.
+    pub(super) fn is_at_end(&mut self) -> bool {
+        self.ahead.is_empty() && !self.read_more()
+    }
+
+    pub(super) fn answer(&mut self) -> Answer {
+        let head = self.take_until("\r\n\r\n");
+        let status = head[9..12].parse().expect("a status");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let body = self.take(length.map_or(0, |text| text.parse().expect("a number")));
+        Answer { status, head, body }
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        self.answer()
+    }
+
+    pub(super) fn post(&mut self, kind: &str, body: &str) -> Answer {
+        self.send(format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        self.answer()
+    }
+}
+
+/// A handshake request for the native protocol.
+pub(super) fn handshake(query: &str) -> String {
+    format!(
+        "GET /v1/ws{query} HTTP/1.1\r\nhost: localhost\r\nconnection: keep-alive, Upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: a, tidewire.v1\r\n\
+         \r\n"
+    )
+}

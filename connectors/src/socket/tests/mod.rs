@@ -1,0 +1,7 @@
+//! The gateway on real sockets, with a log of a few lines in memory.
+//!
+//! Clients here are plain blocking sockets, so that a test can send exactly the bytes it means to.
+
+mod client;
+mod http;
+mod site;

@@ -1,0 +1,136 @@
+//! A gateway on a free port, and the smallest log that keeps what it is given.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tidewire_engine::port::{Appender, Clock, LogError};
+use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
+
+use crate::socket::events::IngestTopics;
+use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress};
+use crate::socket::guard::Guard;
+use crate::socket::limits::Limits;
+use crate::socket::routes::{Asset, Pages};
+use crate::socket::serve::Departure;
+
+pub(super) const LIMITS: Limits =
+    Limits { connections: 5_000, per_address: 5_000, per_user: 5_000, loopback_is_free: true };
+
+/// What was appended, and a gate that can hold appends back.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) batches: Mutex<Vec<Vec<Outgoing>>>,
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Kept {
+    pub(super) fn shut(&self) {
+        *self.shut.lock().unwrap() = true;
+    }
+
+    pub(super) fn open(&self) {
+        *self.shut.lock().unwrap() = false;
+        self.opened.notify_all();
+    }
+
+    pub(super) fn records(&self) -> Vec<Outgoing> {
+        self.batches.lock().unwrap().concat()
+    }
+}
+
+struct Memory {
+    kept: Arc<Kept>,
+    ends: HashMap<(Topic, Partition), u64>,
+}
+
+impl Appender for Memory {
+    fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
+        let shut = self.kept.shut.lock().unwrap();
+        drop(self.kept.opened.wait_while(shut, |shut| *shut).unwrap());
+        self.kept.batches.lock().unwrap().push(records.to_vec());
+        let offsets = records.iter().map(|record| {
+            let end = self.ends.entry((record.topic.clone(), record.partition)).or_default();
+            *end += 1;
+            Offset(*end - 1)
+        });
+        Ok(offsets.collect())
+    }
+}
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Millis {
+        Millis(1_767_607_200_000)
+    }
+}
+
+pub(super) struct TestSite {
+    pub(super) gateway: GatewayHandle,
+    pub(super) kept: Arc<Kept>,
+    pub(super) departures: Arc<Mutex<Vec<Departure>>>,
+}
+
+impl TestSite {
+    pub(super) fn new(limits: Limits) -> Self {
+        let kept = Arc::new(Kept::default());
+        let departures: Arc<Mutex<Vec<Departure>>> = Arc::default();
+        let left = Arc::clone(&departures);
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let parts = GatewayParts {
+            ingress: Some(Ingress {
+                appender: Box::new(Memory { kept: Arc::clone(&kept), ends: HashMap::new() }),
+                topics: IngestTopics {
+                    input: Topic::new("tw.in"),
+                    urgent: Topic::new("tw.in.urgent"),
+                    dead_letters: Topic::new("tw.dead-letters"),
+                    partitions: 8,
+                },
+                clock: Arc::new(Noon),
+            }),
+            pages: pages(),
+            hand_over: Arc::new(move |departure| left.lock().unwrap().push(departure)),
+        };
+        let config = GatewayConfig { listen, limits, guard: Guard::default() };
+        let gateway = Gateway::start(config, parts).expect("a free port");
+        Self { gateway, kept, departures }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.gateway.local_addr()
+    }
+
+    /// The next connection that left the HTTP server.
+    pub(super) fn departure(&self) -> Departure {
+        wait_for(|| self.departures.lock().unwrap().pop())
+    }
+}
+
+fn pages() -> Pages {
+    Pages {
+        ready: Box::new(|| Ok(())),
+        metrics: Box::new(|| "tidewire_up 1\n".to_owned()),
+        stats: Box::new(|| json!({"deliveries": 7})),
+        assets: vec![Asset {
+            path: "/".to_owned(),
+            kind: "text/html; charset=utf-8",
+            content: Bytes::from_static(b"<!doctype html>"),
+        }],
+    }
+}
+
+/// Asks again until there is something; fails after a time no machine needs.
+pub(super) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2_000 {
+        if let Some(found) = ask() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nothing came within 20 s");
+}

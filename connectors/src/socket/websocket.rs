@@ -1,0 +1,379 @@
+//! The incoming half of a WebSocket: tungstenite decides what is valid, this room feeds it.
+//!
+//! The one idea: what tungstenite wants to write (pongs, the echo of a close) goes into the
+//! connection's one outgoing buffer, so two writers never meet; what the server says are frames
+//! encoded elsewhere. And a connection that is in the middle of nothing keeps no decoder: [`Edge`]
+//! follows the frame boundaries of RFC 6455 §5.2, and when the client has said all of a message the
+//! decoder and its buffers are dropped. Idle connections, which are nearly all, cost nothing here.
+//!
+//! It never interprets a message.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// The decoder's read size. Clients send short commands.
+const READ_BYTES: usize = 1_024;
+
+/// What came from a client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A whole text message.
+    Text(Utf8Bytes),
+    /// A ping or a pong; a ping's answer is in the outgoing buffer already.
+    Alive,
+    /// Nothing more for now.
+    Nothing,
+    /// A whole binary message, which this protocol has no use for.
+    Binary,
+    /// The client closed; the answer is in the outgoing buffer.
+    Closed,
+    /// The client broke the protocol: close with this code and reason.
+    Broken(u16, &'static str),
+    /// The connection is gone.
+    Gone,
+}
+
+/// One client's incoming half.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    decoder: Option<Box<WebSocketContext>>,
+    edge: Edge,
+}
+
+impl Inbound {
+    /// Starts with bytes the client sent behind its handshake.
+    pub fn with_read_ahead(bytes: &[u8], message_max_bytes: usize) -> Self {
+        let mut inbound = Self::default();
+        if !bytes.is_empty() {
+            inbound.edge.pass(bytes);
+            let settings = settings(message_max_bytes);
+            let decoder =
+                WebSocketContext::from_partially_read(bytes.to_vec(), Role::Server, Some(settings));
+            inbound.decoder = Some(Box::new(decoder));
+        }
+        inbound
+    }
+
+    /// Whether a decoder holds bytes that haven't been heard yet.
+    pub fn is_midway(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// The next thing the client said. `out` takes what has to be answered.
+    pub fn hear(&mut self, from: impl Read, out: &mut Vec<u8>, message_max_bytes: usize) -> Heard {
+        let decoder = self.decoder.get_or_insert_with(|| {
+            Box::new(WebSocketContext::new(Role::Server, Some(settings(message_max_bytes))))
+        });
+        let mut wire = Wire { from, out, edge: &mut self.edge };
+        let heard = match decoder.read(&mut wire) {
+            Ok(Message::Text(text)) => Heard::Text(text),
+            Ok(Message::Binary(_)) => Heard::Binary,
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Heard::Alive,
+            Ok(Message::Close(_)) => {
+                // Writes the answer; that this ends the connection is said by the return value.
+                let _ = decoder.flush(&mut wire);
+                Heard::Closed
+            }
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                if self.edge.is_at_rest() {
+                    self.decoder = None;
+                }
+                Heard::Nothing
+            }
+            Err(error) => broken(&error),
+        };
+        heard
+    }
+}
+
+fn settings(message_max_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(message_max_bytes))
+        .max_frame_size(Some(message_max_bytes))
+}
+
+/// The close code for what tungstenite refuses (RFC 6455 §7.4.1).
+fn broken(error: &Error) -> Heard {
+    use tokio_tungstenite::tungstenite::error::ProtocolError;
+    match error {
+        Error::Capacity(_) => Heard::Broken(1009, "message too large"),
+        Error::Utf8(_) => Heard::Broken(1007, "text is not UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Gone,
+        Error::Protocol(_) => Heard::Broken(1002, "not a valid WebSocket frame"),
+        _ => Heard::Gone,
+    }
+}
+
+/// What tungstenite reads from and writes to.
+struct Wire<'a, R> {
+    from: R,
+    out: &'a mut Vec<u8>,
+    edge: &'a mut Edge,
+}
+
+impl<R: Read> Read for Wire<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.edge.pass(&into[..read]);
+        Ok(read)
+    }
+}
+
+impl<R> Write for Wire<'_, R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends an unmasked control frame (RFC 6455 §5.5). A payload over 125 bytes is cut.
+fn put_control(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    let payload = &payload[..payload.len().min(125)];
+    out.extend_from_slice(&[0x80 | opcode, payload.len() as u8]);
+    out.extend_from_slice(payload);
+}
+
+/// Appends a ping.
+pub fn put_ping(out: &mut Vec<u8>) {
+    put_control(out, 0x9, &[]);
+}
+
+/// Appends a close frame.
+pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    let mut payload = code.to_be_bytes().to_vec();
+    // A reason must stay UTF-8 when it is cut to fit.
+    let cut = reason.floor_char_boundary(reason.len().min(123));
+    payload.extend_from_slice(&reason.as_bytes()[..cut]);
+    put_control(out, 0x8, &payload);
+}
+
+/// Where in the frame structure the bytes read so far end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Edge {
+    at: At,
+    /// A fragmented message has begun and its last frame hasn't come.
+    unfinished: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    #[default]
+    First,
+    Second,
+    Length {
+        left: u8,
+        value: u64,
+        masked: bool,
+    },
+    Mask {
+        left: u8,
+        payload: u64,
+    },
+    Payload(u64),
+}
+
+impl Edge {
+    /// Whether the bytes so far are whole messages.
+    fn is_at_rest(&self) -> bool {
+        self.at == At::First && !self.unfinished
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if let At::Payload(left) = self.at {
+                let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                bytes = &bytes[taken..];
+                self.at = payload(left - taken as u64);
+                continue;
+            }
+            self.at = self.step(byte);
+            bytes = rest;
+        }
+    }
+
+    fn step(&mut self, byte: u8) -> At {
+        match self.at {
+            At::First => {
+                // Control frames (opcodes from 8) may stand inside a fragmented message.
+                if byte & 0x08 == 0 {
+                    self.unfinished = byte & 0x80 == 0;
+                }
+                At::Second
+            }
+            At::Second => {
+                let masked = byte & 0x80 != 0;
+                match byte & 0x7f {
+                    126 => At::Length { left: 2, value: 0, masked },
+                    127 => At::Length { left: 8, value: 0, masked },
+                    short => after_length(u64::from(short), masked),
+                }
+            }
+            At::Length { left, value, masked } => {
+                let value = value << 8 | u64::from(byte);
+                match left {
+                    1 => after_length(value, masked),
+                    _ => At::Length { left: left - 1, value, masked },
+                }
+            }
+            At::Mask { left: 1, payload: len } => payload(len),
+            At::Mask { left, payload } => At::Mask { left: left - 1, payload },
+            At::Payload(left) => payload(left - 1),
+        }
+    }
+}
+
+fn after_length(len: u64, masked: bool) -> At {
+    if masked { At::Mask { left: 4, payload: len } } else { payload(len) }
+}
+
+fn payload(left: u64) -> At {
+    if left == 0 { At::First } else { At::Payload(left) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A masked client frame.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let mut out = vec![first];
+        match payload.len() {
+            len @ 0..=125 => out.push(0x80 | len as u8),
+            len @ 126..=0xffff => {
+                out.push(0x80 | 126);
+                out.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                out.push(0x80 | 127);
+                out.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(&mask);
+        out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]));
+        out
+    }
+
+    /// Gives its pieces one by one, with "nothing now" between them and at the end.
+    struct Pieces<'a>(Vec<&'a [u8]>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let Some(first) = self.0.first_mut() else { return Err(ErrorKind::WouldBlock.into()) };
+            if first.is_empty() {
+                self.0.remove(0);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let taken = first.len().min(into.len());
+            into[..taken].copy_from_slice(&first[..taken]);
+            *first = &first[taken..];
+            Ok(taken)
+        }
+    }
+
+    fn hear_all(pieces: &[&[u8]]) -> (Vec<Heard>, Vec<u8>, Inbound) {
+        let mut from = Pieces(pieces.to_vec());
+        let (mut heard, mut out, mut inbound) = (Vec::new(), Vec::new(), Inbound::default());
+        loop {
+            let empty = from.0.is_empty();
+            match inbound.hear(&mut from, &mut out, 65_536) {
+                Heard::Nothing if empty => break,
+                Heard::Nothing => {}
+                end @ (Heard::Closed | Heard::Broken(..) | Heard::Gone) => {
+                    heard.push(end);
+                    break;
+                }
+                other => heard.push(other),
+            }
+        }
+        (heard, out, inbound)
+    }
+
+    fn check(bytes: &[u8], expected: &[Heard]) {
+        assert_eq!(hear_all(&[bytes]).0, expected);
+    }
+
+    #[test]
+    fn a_ping_inside_a_fragmented_message_is_answered_and_the_message_is_whole() {
+        let bytes = [frame(0x01, b"he"), frame(0x89, b"?"), frame(0x80, b"llo")].concat();
+        let (heard, out, inbound) = hear_all(&[&bytes]);
+        assert_eq!(heard, [Heard::Alive, Heard::Text("hello".into())]);
+        assert_eq!(out, [0x8a, 1, b'?']);
+        assert!(!inbound.is_midway(), "nothing is kept between messages");
+    }
+
+    #[test]
+    fn what_rfc_6455_forbids_is_broken_with_its_code() {
+        check(&frame(0x81, &[0xff]), &[Heard::Broken(1007, "text is not UTF-8")]);
+        let not_a_frame = [Heard::Broken(1002, "not a valid WebSocket frame")];
+        check(&[0x81, 0x01, b'x'], &not_a_frame);
+        check(&frame(0xc1, b"x"), &not_a_frame);
+        check(&frame(0x83, b"x"), &not_a_frame);
+        check(&frame(0x80, b"x"), &not_a_frame);
+        check(&frame(0x09, b"x"), &not_a_frame);
+        check(&frame(0x89, &[0; 126]), &not_a_frame);
+        let too_large = [Heard::Broken(1009, "message too large")];
+        check(&frame(0x81, &[b'x'; 65_537]), &too_large);
+        let halves = [frame(0x01, &[b'x'; 40_000]), frame(0x80, &[b'x'; 40_000])].concat();
+        check(&halves, &too_large);
+    }
+
+    #[test]
+    fn the_largest_message_binary_and_close_are_heard() {
+        let text = "x".repeat(65_536);
+        check(&frame(0x81, text.as_bytes()), &[Heard::Text(text.as_str().into())]);
+        check(&frame(0x82, b"x"), &[Heard::Binary]);
+        let (heard, out, _) = hear_all(&[&frame(0x88, &[0x03, 0xe8])]);
+        assert_eq!(heard, [Heard::Closed]);
+        assert_eq!(out, [0x88, 2, 0x03, 0xe8], "the close is echoed");
+    }
+
+    #[test]
+    fn bytes_read_before_the_takeover_are_heard_first() {
+        let bytes = [frame(0x81, b"one"), frame(0x81, b"two")].concat();
+        let (ahead, rest) = bytes.split_at(12);
+        let mut inbound = Inbound::with_read_ahead(ahead, 65_536);
+        let (mut from, mut out) = (Pieces(vec![rest]), Vec::new());
+        assert_eq!(inbound.hear(&mut from, &mut out, 65_536), Heard::Text("one".into()));
+        assert_eq!(inbound.hear(&mut from, &mut out, 65_536), Heard::Text("two".into()));
+    }
+
+    #[test]
+    fn a_reason_is_cut_at_a_character() {
+        let mut out = Vec::new();
+        put_close(&mut out, 4008, &"é".repeat(100));
+        assert_eq!(out[1], 124);
+        assert!(std::str::from_utf8(&out[4..]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_decoder_stays_behind_however_the_bytes_are_cut(
+            sizes in proptest::collection::vec(0usize..1_500, 1..6),
+            cuts in proptest::collection::vec(0usize..8_000, 0..12),
+        ) {
+            let bytes: Vec<u8> =
+                sizes.iter().flat_map(|size| frame(0x81, &vec![b'a'; *size])).collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            let mut pieces: Vec<&[u8]> = Vec::new();
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([bytes.len()]) {
+                pieces.push(&bytes[from..cut]);
+                from = cut;
+            }
+            let (heard, _, inbound) = hear_all(&pieces);
+            prop_assert_eq!(heard.len(), sizes.len());
+            prop_assert!(!inbound.is_midway());
+        }
+    }
+}

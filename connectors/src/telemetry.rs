@@ -1,0 +1,73 @@
+//! Every metric of this crate: its name, kind, labels and meaning, and the one function that
+//! touches it.
+//!
+//! Call sites name what happened; how it is counted is decided here. A counter with a `reason`
+//! exists wherever something is refused or dropped, so that nothing is dropped silently.
+
+/// Name, kind, labels, meaning.
+pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
+    ("tidewire_connections", "gauge", "transport", "Live connections held by shards"),
+    ("tidewire_connections_opened_total", "counter", "transport", "Live connections opened"),
+    ("tidewire_connections_closed_total", "counter", "reason", "Connections ended, by reason"),
+    ("tidewire_connections_refused_total", "counter", "reason", "Connections or requests refused"),
+    ("tidewire_socket_writes_total", "counter", "", "Coalesced writes to live connections"),
+    ("tidewire_socket_written_bytes_total", "counter", "", "Bytes written to live connections"),
+    ("tidewire_socket_read_bytes_total", "counter", "", "Bytes read from live connections"),
+    ("tidewire_ingest_events_total", "counter", "result", "Events of POST /v1/events"),
+    ("tidewire_ingest_batch_records", "histogram", "", "Records per append of the ingest thread"),
+    (
+        "tidewire_ingest_append_seconds",
+        "histogram",
+        "",
+        "Time one append of the ingest thread took",
+    ),
+    ("tidewire_ingest_overloaded_total", "counter", "reason", "Requests turned away by ingest"),
+];
+
+/// A live connection moved to a shard.
+pub fn connection_opened(transport: &'static str) {
+    metrics::counter!("tidewire_connections_opened_total", "transport" => transport).increment(1);
+    metrics::gauge!("tidewire_connections", "transport" => transport).increment(1.0);
+}
+
+/// A live connection left its shard.
+pub fn connection_left(transport: &'static str) {
+    metrics::gauge!("tidewire_connections", "transport" => transport).decrement(1.0);
+}
+
+/// A connection ended; `reason` is one of a fixed set.
+pub fn connection_closed(reason: &'static str) {
+    metrics::counter!("tidewire_connections_closed_total", "reason" => reason).increment(1);
+}
+
+/// A connection or request was refused.
+pub fn connection_refused(reason: &'static str) {
+    metrics::counter!("tidewire_connections_refused_total", "reason" => reason).increment(1);
+}
+
+/// A shard's turn wrote this much.
+pub fn written(writes: u64, bytes: u64) {
+    metrics::counter!("tidewire_socket_writes_total").increment(writes);
+    metrics::counter!("tidewire_socket_written_bytes_total").increment(bytes);
+}
+
+/// A shard's turn read this much.
+pub fn read(bytes: u64) {
+    metrics::counter!("tidewire_socket_read_bytes_total").increment(bytes);
+}
+
+/// Events of one request, by result (`accepted` or `refused`).
+pub fn ingested(result: &'static str, events: u64) {
+    metrics::counter!("tidewire_ingest_events_total", "result" => result).increment(events);
+}
+
+/// One append of the ingest thread.
+pub fn ingest_appended(records: usize, seconds: f64) {
+    metrics::histogram!("tidewire_ingest_batch_records").record(records as f64);
+    metrics::histogram!("tidewire_ingest_append_seconds").record(seconds);
+}
+
+/// A request was turned away because ingest has no room.
+pub fn ingest_overloaded(reason: &'static str) {
+    metrics::counter!("tidewire_ingest_overloaded_total", "reason" => reason).increment(1);
+}
