@@ -2,6 +2,8 @@
 //!
 //! In reading order.
 
+pub mod embedded;
+
 pub mod socket;
 
 pub mod telemetry;

@@ -1,0 +1,297 @@
+//! What everything of an open log shares: the database, the topics, the writer, the coordinator.
+//! Producers, readers and members hold it; when the last of them is gone the log is closed, and
+//! only then can the directory be opened again.
+//!
+//! Locks are taken in this order, and never the other way: turn of the writer, coordinator,
+//! topics, one partition, one notifier.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+use tidewire_engine::port::{Bounds, Clock, LogError, TopicSpec};
+use tidewire_engine::record::{Offset, Partition, Topic, TopicPartition};
+
+use super::config::Config;
+use super::database::{Database, Families};
+use super::group::Coordinator;
+use super::incarnation::{self, Note};
+use super::layout::{self, Head, TopicRow};
+use super::topic::{PartitionLog, TopicLog};
+use super::writer::{Turn, Writer};
+
+/// An open log.
+pub(super) struct Core {
+    /// As it was opened.
+    pub(super) config: Config,
+    /// Gives records their time.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Everything persisted.
+    pub(super) database: Database,
+    /// What is served.
+    pub(super) topics: RwLock<BTreeMap<Topic, Arc<TopicLog>>>,
+    /// The one writer.
+    pub(super) writer: Writer,
+    /// Consumer groups.
+    pub(super) coordinator: Mutex<Coordinator>,
+    /// Why the log is lost to this process, once it is.
+    lost: OnceLock<String>,
+    note: Note,
+}
+
+impl Core {
+    /// Opens the database and everything in it.
+    pub(super) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
+        let database = Database::open(&config)?;
+        check_format(&database)?;
+        let note = incarnation::begin(&database, &config)?;
+        let core = Self {
+            config,
+            clock,
+            database,
+            topics: RwLock::default(),
+            writer: Writer::default(),
+            coordinator: Mutex::default(),
+            lost: OnceLock::new(),
+            note,
+        };
+        for (topic, row) in core.topic_rows()? {
+            let mut turn = core.writer.turn(&core)?;
+            core.serve(&topic, &row, &mut turn)?;
+        }
+        Ok(core)
+    }
+
+    /// A topic that is served.
+    pub(super) fn topic(&self, topic: &Topic) -> Result<Arc<TopicLog>, LogError> {
+        let topics = self.topics.read().expect("no holder panics");
+        topics
+            .get(topic)
+            .cloned()
+            .ok_or_else(|| LogError::Invalid(format!("there is no topic {topic}; create it first")))
+    }
+
+    /// A topic and one of its partitions.
+    pub(super) fn partition(
+        &self,
+        at: &TopicPartition,
+    ) -> Result<(Arc<TopicLog>, Arc<PartitionLog>), LogError> {
+        let topic = self.topic(&at.topic)?;
+        let partition = topic.partitions.get(at.partition.0 as usize).cloned();
+        let partition = partition.ok_or_else(|| {
+            let count = topic.partitions.len();
+            LogError::Invalid(format!("{at}: the topic has {count} partitions, numbered from 0"))
+        })?;
+        Ok((topic, partition))
+    }
+
+    /// Fails once the log is lost.
+    pub(super) fn check_lost(&self) -> Result<(), LogError> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(text) => Err(LogError::Fatal(text.clone(), None)),
+        }
+    }
+
+    /// Gives the log up; the first reason stays.
+    pub(super) fn lose(&self, text: &str) -> LogError {
+        LogError::Fatal(self.lost.get_or_init(|| text.to_owned()).clone(), None)
+    }
+
+    /// Gives the log up because of this error; the reason with its cause, as text.
+    pub(super) fn lose_by(&self, error: &LogError) -> String {
+        let text = match error {
+            LogError::Fatal(text, Some(cause)) => format!("{text} ({cause})"),
+            LogError::Fatal(text, None) => text.clone(),
+            other => other.to_string(),
+        };
+        tracing::error!(reason = text, "the embedded log is lost");
+        self.lost.get_or_init(|| text).clone()
+    }
+
+    /// Makes a topic that is not there; the caller holds the turn.
+    pub(super) fn make(&self, spec: &TopicSpec, turn: &mut Turn) -> Result<(), LogError> {
+        let rows = self.topic_rows()?;
+        let number = rows.iter().map(|(_, row)| row.number + 1).max().unwrap_or(0);
+        let TopicSpec { topic, partitions, cleanup } = spec.clone();
+        let row = TopicRow { number, creation: creation_id()?, partitions, cleanup };
+        self.database.make(&Families::of(&topic, &cleanup))?;
+        let mut batch = WriteBatch::default();
+        batch.put_cf(&self.database.meta()?, layout::topic_key(topic.as_str()), row.encode());
+        self.database.write(batch)?;
+        self.serve(&topic, &row, turn)
+    }
+
+    /// Begins to serve a topic that is described in meta.
+    fn serve(&self, topic: &Topic, row: &TopicRow, turn: &mut Turn) -> Result<(), LogError> {
+        let spec =
+            TopicSpec { topic: topic.clone(), partitions: row.partitions, cleanup: row.cleanup };
+        let families = Families::of(topic, &row.cleanup);
+        let mut partitions = Vec::with_capacity(row.partitions as usize);
+        for partition in (0..row.partitions).map(Partition) {
+            let (head, start) = self.stand(row.number, partition)?;
+            let bounds = Bounds { start: Offset(start), end: Offset(head.next) };
+            let at = TopicPartition::new(topic, partition);
+            let log = PartitionLog::new(at, row.number, turn.heads.len(), bounds);
+            turn.heads.push(head);
+            partitions.push(Arc::new(log));
+        }
+        let id = row.creation | u128::from(self.note.incarnation);
+        let log = Arc::new(TopicLog { spec, id, families, partitions });
+        for partition in &log.partitions {
+            self.check_stored(&log, partition)?;
+        }
+        if !log.families.leaves_by_file {
+            let starts = log.partitions.iter().map(|p| p.start.clone()).collect();
+            self.database.set_floors(topic, starts);
+        }
+        self.topics.write().expect("no holder panics").insert(topic.clone(), log);
+        Ok(())
+    }
+
+    fn stand(&self, topic: u32, partition: Partition) -> Result<(Head, u64), LogError> {
+        let row = |kind| self.database.meta_row(&layout::partition_key(kind, topic, partition));
+        let damaged = || self.database.damaged("a partition's row in meta is unreadable");
+        let head = match row(b'h')? {
+            None => Head::default(),
+            Some(row) => Head::decode(&row).ok_or_else(damaged)?,
+        };
+        let start = match row(b's')? {
+            None => 0,
+            Some(row) => layout::number(&row).ok_or_else(damaged)?,
+        };
+        Ok((head, start))
+    }
+
+    /// Compares a partition's rows with its records: none may stand behind the end, and where
+    /// files left while nobody looked, the start moves to the first record that is there.
+    fn check_stored(&self, topic: &TopicLog, log: &PartitionLog) -> Result<(), LogError> {
+        let family = self.database.family(&topic.families.records)?;
+        let (start, end) = (log.start(), log.end());
+        let from = layout::record_key(log.at.partition, end);
+        let behind = self
+            .database
+            .rocks()
+            .iterator_cf(&family, IteratorMode::From(&from, Direction::Forward))
+            .next()
+            .transpose()
+            .map_err(|error| self.database.lost(&error))?;
+        let partition = |key: &[u8]| layout::split_record_key(key).map(|(p, _)| p);
+        if behind.is_some_and(|(key, _)| partition(&key) == Some(log.at.partition)) {
+            return Err(self.database.damaged("a record stands behind its partition's end"));
+        }
+        if topic.families.keys.is_none() && start < end {
+            let first = self.first_stored(topic, log, start..end)?.unwrap_or(end);
+            if first > start {
+                self.move_start(log, first)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first offset in this span that has a record.
+    pub(super) fn first_stored(
+        &self,
+        topic: &TopicLog,
+        log: &PartitionLog,
+        span: std::ops::Range<u64>,
+    ) -> Result<Option<u64>, LogError> {
+        let mut found = None;
+        let mut visit = |offset: u64, _: &[u8]| {
+            found = Some(offset);
+            Ok(false)
+        };
+        self.scan((topic, log), span, &mut visit)?;
+        Ok(found)
+    }
+
+    /// Visits the stored records of a span in order, while the visitor wants more.
+    pub(super) fn scan(
+        &self,
+        (topic, log): (&TopicLog, &PartitionLog),
+        span: std::ops::Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>,
+    ) -> Result<(), LogError> {
+        let family = self.database.family(&topic.families.records)?;
+        let mut options = rocksdb::ReadOptions::default();
+        options.set_iterate_upper_bound(layout::record_key(log.at.partition, span.end));
+        let mut rows = self.database.rocks().raw_iterator_cf_opt(&family, options);
+        rows.seek(layout::record_key(log.at.partition, span.start));
+        while let Some((key, value)) = rows.item() {
+            let (_, offset) = layout::split_record_key(key)
+                .ok_or_else(|| self.database.damaged("a record's key is unreadable"))?;
+            if !visit(offset, value)? {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| self.database.lost(&error))
+    }
+
+    /// Moves a partition's start forward, on disk first.
+    pub(super) fn move_start(&self, log: &PartitionLog, start: u64) -> Result<(), LogError> {
+        let key = layout::partition_key(b's', log.topic, log.at.partition);
+        let mut batch = WriteBatch::default();
+        batch.put_cf(&self.database.meta()?, key, start.to_be_bytes());
+        self.database.write(batch)?;
+        log.start.fetch_max(start, std::sync::atomic::Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn topic_rows(&self) -> Result<Vec<(Topic, TopicRow)>, LogError> {
+        let meta = self.database.meta()?;
+        let prefix = layout::topic_key("");
+        let mut rows = Vec::new();
+        let from = IteratorMode::From(&prefix, Direction::Forward);
+        for row in self.database.rocks().iterator_cf(&meta, from) {
+            let (key, value) = row.map_err(|error| self.database.lost(&error))?;
+            let Some(name) = key.strip_prefix(&prefix[..]) else { break };
+            let name = std::str::from_utf8(name).ok();
+            let (name, row) = name
+                .zip(TopicRow::decode(&value))
+                .ok_or_else(|| self.database.damaged("a topic's row in meta is unreadable"))?;
+            rows.push((Topic::new(name), row));
+        }
+        Ok(rows)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.lost.get().is_some() {
+            return;
+        }
+        if let Err(error) = incarnation::end(&self.database, &self.note) {
+            tracing::warn!(%error, "the embedded log could not note that it was closed");
+        }
+    }
+}
+
+fn check_format(database: &Database) -> Result<(), LogError> {
+    let key = b"format";
+    match database.meta_row(key)? {
+        None => {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(&database.meta()?, key, layout::FORMAT.to_be_bytes());
+            database.write(batch)
+        }
+        Some(row) if row == layout::FORMAT.to_be_bytes() => Ok(()),
+        Some(_) => Err(LogError::Fatal(
+            "the data directory was written by another version of tidewire; start that version, \
+             or choose another --data-dir"
+                .to_owned(),
+            None,
+        )),
+    }
+}
+
+/// Random bits for a new topic; the low 32 are left to the incarnation.
+fn creation_id() -> Result<u128, LogError> {
+    use std::io::Read;
+    let mut bits = [0; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bits));
+    read.map_err(|error| {
+        LogError::Fatal("can't read /dev/urandom".to_owned(), Some(Box::new(error)))
+    })?;
+    Ok(u128::from_be_bytes(bits) & !u128::from(u32::MAX))
+}

@@ -1,0 +1,329 @@
+//! The one RocksDB underneath: how it is opened, which column families a topic has and how each is
+//! set, and what its errors mean to an operator.
+//!
+//! A family's name says how its files leave, because options must be known before anything can be
+//! read:
+//!
+//! ```text
+//! meta               everything that is not a record
+//! aged.SECONDS.TOPIC records that leave by age alone: FIFO, whole files, nothing is rewritten
+//! sized.TOPIC        records that leave by size too: levels, dropped below the log's start
+//! data.TOPIC         records of a compacted topic
+//! keys.TOPIC         its key index
+//! ```
+//!
+//! The last three drop what stands below the log's start while RocksDB compacts anyway; nobody
+//! reads there any more, so dropping never changes an answer.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rocksdb::compaction_filter::Decision;
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompactionStyle,
+    DBCompressionType, DBWithThreadMode, FifoCompactOptions, LogLevel, MultiThreaded, Options,
+    WriteBatch, WriteOptions,
+};
+use tidewire_engine::port::{Cleanup, LogError};
+use tidewire_engine::record::{Partition, Topic};
+
+use super::config::{
+    BLOCK_BYTES, Config, Durability, FAMILY_BUFFER_BYTES, FILE_GRACE_SECONDS, SIZED_FILE_BYTES,
+    WAL_BYTES_MAX,
+};
+use super::layout;
+
+/// RocksDB as used here: families are made while others are written.
+pub(super) type Rocks = DBWithThreadMode<MultiThreaded>;
+
+/// The log's start per partition of one topic, as its compaction filters see it; empty until the
+/// topic is known, and then nothing is dropped.
+pub(super) type Floors = Arc<OnceLock<Vec<Arc<AtomicU64>>>>;
+
+/// The names of a topic's families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Families {
+    /// Its records.
+    pub(super) records: String,
+    /// Its key index, if it is compacted.
+    pub(super) keys: Option<String>,
+    /// Whether files leave on their own, so that no range has to be reclaimed.
+    pub(super) leaves_by_file: bool,
+}
+
+impl Families {
+    /// The families of a topic with this cleanup.
+    pub(super) fn of(topic: &Topic, cleanup: &Cleanup) -> Self {
+        match cleanup {
+            Cleanup::Delete { retention_ms, retention_bytes: None } => {
+                let seconds = retention_ms.map_or(0, |ms| ms.div_ceil(1000) + FILE_GRACE_SECONDS);
+                let records = format!("aged.{seconds}.{topic}");
+                Self { records, keys: None, leaves_by_file: true }
+            }
+            Cleanup::Delete { .. } => {
+                Self { records: format!("sized.{topic}"), keys: None, leaves_by_file: false }
+            }
+            Cleanup::Compact { .. } | Cleanup::CompactDelete { .. } => Self {
+                records: format!("data.{topic}"),
+                keys: Some(format!("keys.{topic}")),
+                leaves_by_file: false,
+            },
+        }
+    }
+}
+
+/// The opened database.
+pub(super) struct Database {
+    rocks: Rocks,
+    dir: PathBuf,
+    durability: Durability,
+    cache: Cache,
+    /// By topic name. Filled while families are opened, completed when topics are known.
+    floors: Mutex<HashMap<String, Floors>>,
+}
+
+const META: &str = "meta";
+
+impl Database {
+    /// Opens or makes the database of this directory.
+    pub(super) fn open(config: &Config) -> Result<Self, LogError> {
+        let dir = config.dir.clone();
+        std::fs::create_dir_all(&dir).map_err(|error| {
+            let text = format!(
+                "can't make the directory {}; choose one that is writable with --data-dir",
+                dir.display()
+            );
+            LogError::Fatal(text, Some(Box::new(error)))
+        })?;
+        let options = database_options(config);
+        let names = if dir.join("CURRENT").exists() {
+            Rocks::list_cf(&options, &dir).map_err(|error| lost(&dir, &error))?
+        } else {
+            vec!["default".to_owned(), META.to_owned()]
+        };
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        let mut floors = HashMap::new();
+        let families: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let family = family_options(name, &cache, &mut floors);
+                ColumnFamilyDescriptor::new(name, family)
+            })
+            .collect();
+        let rocks = Rocks::open_cf_descriptors(&options, &dir, families)
+            .map_err(|error| lost(&dir, &error))?;
+        let floors = Mutex::new(floors);
+        let database = Self { rocks, dir, durability: config.durability, cache, floors };
+        for name in &names {
+            database.merge_small_files(name)?;
+        }
+        Ok(database)
+    }
+
+    /// RocksDB itself, for reading.
+    pub(super) fn rocks(&self) -> &Rocks {
+        &self.rocks
+    }
+
+    /// Makes the families of a new topic; those that are there already stay.
+    pub(super) fn make(&self, families: &Families) -> Result<(), LogError> {
+        let names = std::iter::once(&families.records).chain(&families.keys);
+        for name in names {
+            if self.rocks.cf_handle(name).is_some() {
+                continue;
+            }
+            let options = {
+                let mut floors = self.floors.lock().expect("no holder panics");
+                family_options(name, &self.cache, &mut floors)
+            };
+            self.rocks.create_cf(name, &options).map_err(|error| self.lost(&error))?;
+            self.merge_small_files(name)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the compaction filters of a topic where its partitions start.
+    pub(super) fn set_floors(&self, topic: &Topic, starts: Vec<Arc<AtomicU64>>) {
+        let mut floors = self.floors.lock().expect("no holder panics");
+        let floor = floors.entry(topic.as_str().to_owned()).or_default();
+        assert!(floor.set(starts).is_ok(), "a topic is made known once");
+    }
+
+    /// A family of a known topic.
+    pub(super) fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, LogError> {
+        self.rocks.cf_handle(name).ok_or_else(|| {
+            self.damaged(&format!("the column family {name} is missing although its topic exists"))
+        })
+    }
+
+    /// The family of everything that is not a record.
+    pub(super) fn meta(&self) -> Result<Arc<BoundColumnFamily<'_>>, LogError> {
+        self.family(META)
+    }
+
+    /// A row of meta.
+    pub(super) fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.rocks.get_cf(&self.meta()?, key).map_err(|error| self.lost(&error))
+    }
+
+    /// Writes a batch; it survives what the configured durability says.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        self.write_as(batch, self.durability)
+    }
+
+    /// Writes a batch that survives what `durability` says.
+    pub(super) fn write_as(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Host);
+        options.set_memtable_insert_hint_per_batch(true);
+        self.rocks.write_opt(batch, &options).map_err(|error| self.lost(&error))
+    }
+
+    /// Drops whole files below these keys. Best effort: the filters drop the rest.
+    pub(super) fn reclaim(
+        &self,
+        family: &str,
+        partition: Partition,
+        span: std::ops::Range<u64>,
+    ) -> Result<(), LogError> {
+        let from = layout::record_key(partition, span.start);
+        let to = layout::record_key(partition, span.end.saturating_sub(1));
+        self.rocks
+            .delete_file_in_range_cf(&self.family(family)?, from, to)
+            .map_err(|error| self.lost(&error))
+    }
+
+    /// What an error of RocksDB means.
+    pub(super) fn lost(&self, error: &rocksdb::Error) -> LogError {
+        lost(&self.dir, error)
+    }
+
+    /// Bytes that can't be what was written.
+    pub(super) fn damaged(&self, what: &str) -> LogError {
+        let dir = self.dir.display();
+        let text = format!(
+            "the data in {dir} is damaged ({what}); move the directory away and start anew, or put \
+             a copy of it back"
+        );
+        LogError::Fatal(text, None)
+    }
+
+    /// Lets FIFO families merge the small files that quiet topics leave, so that files and open
+    /// descriptors stay few. RocksDB offers it through its text options only.
+    fn merge_small_files(&self, name: &str) -> Result<(), LogError> {
+        if !name.starts_with("aged.") {
+            return Ok(());
+        }
+        let fifo = format!("{{max_table_files_size={NO_SIZE_LIMIT};allow_compaction=true;}}");
+        self.rocks
+            .set_options_cf(&self.family(name)?, &[("compaction_options_fifo", &fifo)])
+            .map_err(|error| self.lost(&error))
+    }
+}
+
+/// FIFO by age alone: by size it could drop a quiet partition's last records with a busy one's.
+const NO_SIZE_LIMIT: u64 = 1 << 60;
+
+fn database_options(config: &Config) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_db_write_buffer_size(config.write_buffer_bytes);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_max_background_jobs(2);
+    // FIFO by age asks for it; the files stay few, see `merge_small_files`.
+    options.set_max_open_files(-1);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    options
+}
+
+fn family_options(name: &str, cache: &Cache, floors: &mut HashMap<String, Floors>) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(BLOCK_BYTES);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_write_buffer_size(FAMILY_BUFFER_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    match name.split_once('.') {
+        Some(("aged", rest)) => {
+            let seconds = rest.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+            let mut fifo = FifoCompactOptions::default();
+            fifo.set_max_table_files_size(NO_SIZE_LIMIT);
+            options.set_compaction_style(DBCompactionStyle::Fifo);
+            options.set_fifo_compaction_options(&fifo);
+            options.set_ttl(seconds);
+        }
+        Some((kind @ ("sized" | "data" | "keys"), topic)) => {
+            options.set_target_file_size_base(SIZED_FILE_BYTES);
+            let floor = floors.entry(topic.to_owned()).or_default().clone();
+            if kind == "keys" {
+                table.set_bloom_filter(10.0, false);
+                options.set_compaction_filter("below-start", keys_filter(floor));
+            } else {
+                options.set_compaction_filter("below-start", records_filter(floor));
+            }
+        }
+        _ => options.set_write_buffer_size(4 << 20),
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+fn below(floor: &Floors, row: Option<(Partition, u64)>) -> Decision {
+    let start = |partition: Partition| {
+        let starts = floor.get()?;
+        starts.get(partition.0 as usize).map(|start| start.load(Ordering::Acquire))
+    };
+    match row.and_then(|(partition, offset)| Some(offset < start(partition)?)) {
+        Some(true) => Decision::Remove,
+        _ => Decision::Keep,
+    }
+}
+
+fn records_filter(
+    floor: Floors,
+) -> impl FnMut(u32, &[u8], &[u8]) -> Decision + Send + Sync + 'static {
+    move |_, key, _| below(&floor, layout::split_record_key(key))
+}
+
+fn keys_filter(floor: Floors) -> impl FnMut(u32, &[u8], &[u8]) -> Decision + Send + Sync + 'static {
+    move |_, key, value| below(&floor, layout::index_row(key, value))
+}
+
+/// What an error of RocksDB means to an operator.
+fn lost(dir: &Path, error: &rocksdb::Error) -> LogError {
+    let dir = dir.display();
+    let raw = error.to_string();
+    let has = |what: &str| raw.contains(what);
+    let text = if has("lock file") || has("lock hold") {
+        format!(
+            "{dir} is open in another process, and only one can have it; stop that one, or work \
+             through its HTTP address with --url"
+        )
+    } else if has("No space left") {
+        format!(
+            "the disk of {dir} is full; free some space and start again, nothing that was \
+             acknowledged is gone"
+        )
+    } else if has("Corruption") {
+        format!(
+            "the data in {dir} is damaged; move the directory away and start anew, or put a copy \
+             of it back"
+        )
+    } else {
+        format!("reading or writing {dir} failed; check the disk and the rights of its files")
+    };
+    LogError::Fatal(text, Some(raw.into()))
+}

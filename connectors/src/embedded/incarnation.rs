@@ -1,0 +1,118 @@
+//! When offsets may have started to mean other records. With `durability = "process"` a host that
+//! stops without warning may lose acknowledged records, and their offsets are given out again. So
+//! each run leaves a note, and the next one compares it with the host's boot id:
+//!
+//! ```text
+//! note found            same boot          another boot
+//! none (a new log)      incarnation 0      incarnation 0
+//! closed cleanly        as it was          as it was
+//! not closed            as it was          one more, unless every write was synced
+//! ```
+//!
+//! A killed process changes nothing: its write-ahead log is in the host's memory. Note, version 1:
+//! incarnation u32 · closed u8 · synced u8 · boot id as text. Both notes are synced.
+
+use rocksdb::WriteBatch;
+use tidewire_engine::port::LogError;
+
+use super::config::{Config, Durability};
+use super::database::Database;
+
+const KEY: &[u8] = b"boot";
+
+/// What a run leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    /// Counts the times that acknowledged records may have been lost.
+    pub(super) incarnation: u32,
+    closed: bool,
+    synced: bool,
+    boot: String,
+}
+
+impl Note {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = self.incarnation.to_be_bytes().to_vec();
+        out.extend([u8::from(self.closed), u8::from(self.synced)]);
+        out.extend_from_slice(self.boot.as_bytes());
+        out
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (incarnation, rest) = value.split_first_chunk::<4>()?;
+        let ([closed, synced], boot) = rest.split_first_chunk::<2>()?;
+        Some(Self {
+            incarnation: u32::from_be_bytes(*incarnation),
+            closed: *closed == 1,
+            synced: *synced == 1,
+            boot: std::str::from_utf8(boot).ok()?.to_owned(),
+        })
+    }
+
+    /// The note of a run that starts now, by what the run before left.
+    fn following(before: Option<&Self>, boot: &str, durability: Durability) -> Self {
+        let incarnation = match before {
+            None => 0,
+            Some(note) => {
+                // An unreadable boot id could be any boot.
+                let same = note.boot == boot && !boot.is_empty();
+                let lost = !note.closed && !note.synced && !same;
+                note.incarnation.wrapping_add(u32::from(lost))
+            }
+        };
+        let synced = durability == Durability::Host;
+        Self { incarnation, closed: false, synced, boot: boot.to_owned() }
+    }
+}
+
+/// Judges the run before and leaves this run's note.
+pub(super) fn begin(database: &Database, config: &Config) -> Result<Note, LogError> {
+    let boot = std::fs::read_to_string(&config.boot_id_file).unwrap_or_default();
+    let before = match database.meta_row(KEY)? {
+        None => None,
+        Some(row) => Some(
+            Note::decode(&row).ok_or_else(|| database.damaged("the boot note is unreadable"))?,
+        ),
+    };
+    let note = Note::following(before.as_ref(), boot.trim(), config.durability);
+    leave(database, &note)?;
+    Ok(note)
+}
+
+/// Notes that everything was written down before the end.
+pub(super) fn end(database: &Database, note: &Note) -> Result<(), LogError> {
+    leave(database, &Note { closed: true, ..note.clone() })
+}
+
+fn leave(database: &Database, note: &Note) -> Result<(), LogError> {
+    let mut batch = WriteBatch::default();
+    batch.put_cf(&database.meta()?, KEY, note.encode());
+    database.write_as(batch, Durability::Host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(left: Option<(&str, bool, bool)>, boot: &str, expected: u32) {
+        let before = left.map(|(boot, closed, synced)| Note {
+            incarnation: 7,
+            closed,
+            synced,
+            boot: boot.to_owned(),
+        });
+        let note = Note::following(before.as_ref(), boot, Durability::Process);
+        assert_eq!(note.incarnation, expected);
+        assert_eq!(Note::decode(&note.encode()), Some(note));
+    }
+
+    #[test]
+    fn the_incarnation_changes_only_when_records_may_be_lost() {
+        check(None, "b1", 0);
+        check(Some(("b1", false, false)), "b1", 7);
+        check(Some(("b1", true, false)), "b2", 7);
+        check(Some(("b1", false, true)), "b2", 7);
+        check(Some(("b1", false, false)), "b2", 8);
+        check(Some(("", false, false)), "", 8);
+    }
+}

@@ -1,0 +1,185 @@
+//! The log as the engine sees it: each verb of the port, and nothing else.
+
+use std::sync::Arc;
+
+use tidewire_engine::port::{
+    Appender, Bounds, Clock, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader,
+    TopicInfo, TopicSpec, Transactor,
+};
+use tidewire_engine::record::{Millis, Offset, TopicPartition};
+
+use super::append::LogAppender;
+use super::config::{Config, PARTITIONS_MAX, TOPICS_MAX, Upkeep};
+use super::core::Core;
+use super::layout;
+use super::member::LogMember;
+use super::read::LogReader;
+use super::transact::LogTransactor;
+use super::upkeep::{self, UpkeepThread};
+
+/// The embedded log. It closes when it and every producer, reader and member of it are dropped.
+pub struct EmbeddedLog {
+    core: Arc<Core>,
+    _upkeep: Option<UpkeepThread>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log of a directory, or makes it. `Fatal` says what to do: another process has it,
+    /// the disk is full, the data is damaged.
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>, LogError> {
+        let by_thread = config.upkeep == Upkeep::Thread;
+        let core = Arc::new(Core::open(config, clock)?);
+        let upkeep = by_thread.then(|| UpkeepThread::start(&core)).transpose()?;
+        Ok(Arc::new(Self { core, _upkeep: upkeep }))
+    }
+
+    /// Applies retention and compaction as of this time, and returns once it is done.
+    pub fn maintain(&self, now: Millis) -> Result<(), LogError> {
+        upkeep::maintain(&self.core, now, upkeep::Depth::Everything)
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
+        check_spec(spec)?;
+        let mut turn = self.core.writer.turn(&self.core)?;
+        if let Ok(there) = self.core.topic(&spec.topic) {
+            if there.spec == *spec {
+                return Ok(false);
+            }
+            return Err(LogError::Invalid(format!(
+                "topic {} is there with {} partitions and {:?}, and was asked for with {} and \
+                 {:?}; settings are fixed at creation: ask for what is there, or take another \
+                 topic prefix or data directory",
+                spec.topic,
+                there.spec.partitions,
+                there.spec.cleanup,
+                spec.partitions,
+                spec.cleanup
+            )));
+        }
+        if self.core.topics.read().expect("no holder panics").len() >= TOPICS_MAX {
+            return Err(LogError::Invalid(format!("a log has at most {TOPICS_MAX} topics")));
+        }
+        self.core.make(spec, &mut turn)?;
+        Ok(true)
+    }
+
+    fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let topics = self.core.topics.read().expect("no holder panics");
+        Ok(topics.values().map(|topic| topic.info()).collect())
+    }
+
+    fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
+        Ok(self.core.partition(at)?.1.bounds())
+    }
+
+    fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
+        let (topic, log) = self.core.partition(at)?;
+        let found = upkeep::first_where(&self.core, (&topic, &log), |at, _| at >= time)?;
+        Ok(found.map(Offset))
+    }
+
+    fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        let read = |at: &TopicPartition| {
+            self.core.partition(at)?;
+            let Some(row) = self.core.database.meta_row(&layout::group_key(group, at))? else {
+                return Ok(None);
+            };
+            let damaged = || self.core.database.damaged("a group's offset is unreadable");
+            layout::decode_committed(&row).ok_or_else(damaged).map(Some)
+        };
+        of.iter().map(read).collect()
+    }
+
+    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        Ok(Box::new(LogAppender(self.core.clone())))
+    }
+
+    fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
+        Ok(Box::new(LogTransactor::new(&self.core, id)?))
+    }
+
+    fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(LogReader::new(&self.core)))
+    }
+
+    fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+        Ok(Box::new(LogMember::new(&self.core, spec)?))
+    }
+}
+
+fn check_spec(spec: &TopicSpec) -> Result<(), LogError> {
+    let name = spec.topic.as_str();
+    let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let text = if name.is_empty() || name.len() > 249 || !name.chars().all(letter) {
+        format!("{name:?} is no topic name: 1 to 249 of A-Z a-z 0-9 . _ -")
+    } else if !(1..=PARTITIONS_MAX).contains(&spec.partitions) {
+        format!("topic {name}: partitions are 1 to {PARTITIONS_MAX}, not {}", spec.partitions)
+    } else {
+        return Ok(());
+    };
+    Err(LogError::Invalid(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewire_engine::port::{Cleanup, Limit};
+    use tidewire_engine::record::{Body, Outgoing, Partition, Topic};
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Millis {
+            Millis(1_000)
+        }
+    }
+
+    fn open(dir: &std::path::Path) -> Arc<EmbeddedLog> {
+        EmbeddedLog::open(Config::new(dir), Arc::new(Still)).expect("opens")
+    }
+
+    fn spec(topic: &Topic) -> TopicSpec {
+        let cleanup = Cleanup::Delete { retention_ms: None, retention_bytes: None };
+        TopicSpec { topic: topic.clone(), partitions: 2, cleanup }
+    }
+
+    #[test]
+    fn records_are_there_after_a_restart_and_the_next_offset_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let topic = Topic::new("t");
+        let at = TopicPartition::new(&topic, Partition(1));
+        for round in 0..3u64 {
+            let log = open(dir.path());
+            assert_eq!(log.create(&spec(&topic)).unwrap(), round == 0);
+            let body = Body::new(None, Some(format!("{round}").as_bytes()), &[]);
+            let record = Outgoing { topic: topic.clone(), partition: Partition(1), body };
+            let offsets = log.appender().unwrap().append(&[record]).unwrap();
+            assert_eq!(offsets, [Offset(round)]);
+            let mut reader = log.reader(Isolation::Committed).unwrap();
+            let slot = reader.add(&at, Offset(0)).unwrap();
+            let mut records = Vec::new();
+            while reader.position(slot).unwrap().0 <= round {
+                let limit = Limit { records: 10, bytes: 1 << 20 };
+                assert!(reader.take(slot, limit, &mut records).unwrap() > 0);
+            }
+            let read: Vec<_> = records.iter().map(|r| r.body.value().unwrap().to_vec()).collect();
+            let expected: Vec<_> = (0..=round).map(|n| format!("{n}").into_bytes()).collect();
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = open(dir.path());
+        let second = EmbeddedLog::open(Config::new(dir.path()), Arc::new(Still));
+        let text = second.err().expect("refused").to_string();
+        assert!(text.contains("open in another process") && text.contains("--url"), "{text}");
+    }
+}

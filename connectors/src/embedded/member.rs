@@ -1,0 +1,117 @@
+//! A member of a group: a reader, and a place with the coordinator. It decides nothing; the rules
+//! are in `group`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_engine::port::{
+    Change, Committed, GroupToken, Limit, LogError, Member, MemberSpec, Reader, Slot, Wake,
+};
+use tidewire_engine::record::{Offset, Record, TopicPartition};
+
+use super::core::Core;
+use super::group::MemberId;
+use super::read::LogReader;
+use super::writer::Work;
+
+/// A member and its reader.
+pub(super) struct LogMember {
+    core: Arc<Core>,
+    reader: LogReader,
+    group: String,
+    id: MemberId,
+}
+
+impl LogMember {
+    /// Joins.
+    pub(super) fn new(core: &Arc<Core>, spec: &MemberSpec) -> Result<Self, LogError> {
+        let mut counts = Vec::new();
+        for topic in &spec.topics {
+            counts.push(core.topic(topic)?.spec.partitions);
+        }
+        let count = counts.first().copied().ok_or_else(|| invalid("a member needs a topic"))?;
+        if counts.iter().any(|other| *other != count) {
+            return Err(invalid("the topics of a member must have the same partition count"));
+        }
+        if spec.group.is_empty() || spec.group.contains('\0') {
+            return Err(invalid("a group needs a name without zero bytes"));
+        }
+        let reader = LogReader::new(core);
+        let mut coordinator = core.coordinator.lock().expect("no holder panics");
+        let id = coordinator.join(spec, count, reader.bell.clone(), core.clock.now());
+        drop(coordinator);
+        Ok(Self { core: core.clone(), reader, group: spec.group.clone(), id })
+    }
+}
+
+impl Member for LogMember {
+    fn changes(&mut self) -> Result<Vec<Change>, LogError> {
+        let mut coordinator = self.core.coordinator.lock().expect("no holder panics");
+        coordinator.changes(&self.group, self.id, self.core.clock.now())
+    }
+
+    fn token(&mut self) -> Result<GroupToken, LogError> {
+        let coordinator = self.core.coordinator.lock().expect("no holder panics");
+        let proof = coordinator.proof(&self.group, self.id)?;
+        Ok(GroupToken { group: self.group.clone(), proof: Arc::new(proof) })
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) -> Result<(), LogError> {
+        let proof = {
+            let coordinator = self.core.coordinator.lock().expect("no holder panics");
+            coordinator.proof(&self.group, self.id)?
+        };
+        let row = |(at, committed): &(TopicPartition, Committed)| {
+            (self.group.clone(), at.clone(), committed.clone())
+        };
+        let offsets = offsets.iter().map(row).collect();
+        let work = Work { offsets, proofs: vec![proof], ..Work::default() };
+        self.core.writer.submit(&self.core, work).map(drop)
+    }
+}
+
+impl Reader for LogMember {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+        self.reader.add(at, from)
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.reader.remove(slot);
+    }
+
+    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+        self.reader.seek(slot, to)
+    }
+
+    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+        self.reader.take(slot, limit, out)
+    }
+
+    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+        self.reader.position(slot)
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.core.check_lost()?;
+        self.reader.wait_or(at_most, || {
+            let coordinator = self.core.coordinator.lock().expect("no holder panics");
+            coordinator.pending(&self.group, self.id)
+        });
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.reader.waker()
+    }
+}
+
+impl Drop for LogMember {
+    fn drop(&mut self) {
+        let mut coordinator = self.core.coordinator.lock().expect("no holder panics");
+        coordinator.leave(&self.group, self.id, self.core.clock.now());
+    }
+}
+
+fn invalid(text: &str) -> LogError {
+    LogError::Invalid(text.to_owned())
+}

@@ -1,0 +1,242 @@
+//! Readers: each partition at its own pace, from memory at the tail, from RocksDB below it. Which
+//! of the two is decided at every take, so falling behind and catching up are no states.
+//!
+//! Below the tail a reader fetches somewhat ahead, so that small takes don't seek each time.
+//! A record that should be there and is not is never jumped over: the log's start has passed it,
+//! and the reader is told so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewire_engine::port::{Limit, LogError, Reader, Slot, Wake};
+use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
+
+use super::config::READ_AHEAD_BYTES;
+use super::core::Core;
+use super::layout;
+use super::notify::Notifier;
+use super::tail::Chunk;
+use super::topic::{PartitionLog, TopicLog};
+
+/// A reader.
+pub(super) struct LogReader {
+    core: Arc<Core>,
+    /// Its bell.
+    pub(super) bell: Arc<Notifier>,
+    places: BTreeMap<u32, Place>,
+    next_slot: u32,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+struct Place {
+    topic: Arc<TopicLog>,
+    log: Arc<PartitionLog>,
+    /// The next offset to hand out.
+    next: u64,
+    /// Fetched and not handed out: the records from `next` on.
+    ahead: VecDeque<Record>,
+    /// Where the next fetch begins, once `ahead` is handed out.
+    fetched: u64,
+}
+
+/// Counts what a take may still give.
+struct Budget {
+    records: usize,
+    bytes: usize,
+    taken: usize,
+}
+
+impl Budget {
+    /// Whether this record is within the limit; the first always is.
+    fn admits(&mut self, record: &Record) -> bool {
+        let bytes = record.body.as_bytes().len();
+        if self.taken > 0 && (self.taken >= self.records || bytes > self.bytes) {
+            return false;
+        }
+        self.taken += 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        true
+    }
+}
+
+impl LogReader {
+    /// A reader of nothing yet.
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: core.clone(),
+            bell: Arc::default(),
+            places: BTreeMap::new(),
+            next_slot: 0,
+            chunks: Vec::new(),
+        }
+    }
+
+    /// Waits as [`Reader::wait`] does, and also ends when `pending` says so.
+    pub(super) fn wait_or(&self, at_most: Duration, pending: impl FnOnce() -> bool) {
+        let some = || self.places.values().any(|place| place.next < place.log.end());
+        self.bell.wait(at_most, || pending() || some());
+    }
+
+    fn place(&mut self, slot: Slot) -> Result<&mut Place, LogError> {
+        self.places.get_mut(&slot.0).ok_or_else(|| {
+            LogError::Invalid(format!("slot {} was removed from this reader", slot.0))
+        })
+    }
+}
+
+impl Place {
+    fn move_to(&mut self, next: u64) {
+        self.ahead.clear();
+        self.next = next;
+        self.fetched = next;
+    }
+
+    /// Hands out what was fetched ahead.
+    fn take_ahead(&mut self, budget: &mut Budget, out: &mut Vec<Record>) {
+        while let Some(record) = self.ahead.pop_front() {
+            if !budget.admits(&record) {
+                self.ahead.push_front(record);
+                return;
+            }
+            self.next = record.offset.0 + 1;
+            out.push(record);
+        }
+        self.next = self.fetched;
+    }
+
+    /// Hands out from memory; `false` if memory does not hold the next record.
+    fn take_tail(
+        &mut self,
+        chunks: &mut Vec<Arc<Chunk>>,
+        budget: &mut Budget,
+        out: &mut Vec<Record>,
+    ) -> bool {
+        let mut served = false;
+        loop {
+            chunks.clear();
+            self.log.tail(self.next, chunks);
+            if chunks.is_empty() {
+                return served;
+            }
+            served = true;
+            for record in chunks.iter().flat_map(|chunk| chunk.records(self.next)) {
+                if !budget.admits(&record) {
+                    return true;
+                }
+                self.fetched = record.offset.0 + 1;
+                out.push(record);
+            }
+            self.next = self.fetched;
+        }
+    }
+
+    /// Fetches from RocksDB what the budget leaves and some more.
+    fn fetch(&mut self, core: &Core, budget: &Budget) -> Result<(), LogError> {
+        let (start, end) = (self.next, self.log.end());
+        let gaps = self.topic.families.keys.is_some();
+        let bytes_max = budget.bytes.max(READ_AHEAD_BYTES);
+        let mut bytes = 0;
+        let mut reached = end;
+        let ahead = &mut self.ahead;
+        let mut hole = false;
+        core.scan((&self.topic, &self.log), start..end, &mut |offset, value| {
+            if ahead.is_empty() && offset != start && !gaps {
+                hole = true;
+                return Ok(false);
+            }
+            let damaged = || core.database.damaged(&format!("a record at offset {offset}"));
+            let (timestamp, _, body) = layout::split_record(value).ok_or_else(damaged)?;
+            bytes += body.len();
+            let body = Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| damaged())?;
+            ahead.push_back(Record { offset: Offset(offset), timestamp, body });
+            let more = bytes < bytes_max;
+            if !more {
+                reached = offset + 1;
+            }
+            Ok(more)
+        })?;
+        if !gaps && (hole || (self.ahead.is_empty() && start < end)) {
+            return self.report_hole(core);
+        }
+        self.fetched = reached;
+        Ok(())
+    }
+
+    /// The file of the next record left before the log's start was moved.
+    fn report_hole(&mut self, core: &Core) -> Result<(), LogError> {
+        let (next, end) = (self.next, self.log.end());
+        let first = core.first_stored(&self.topic, &self.log, next..end)?.unwrap_or(end);
+        if first > next {
+            core.move_start(&self.log, first)?;
+        }
+        self.log.check(next)
+    }
+}
+
+impl Reader for LogReader {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+        let (topic, log) = self.core.partition(at)?;
+        log.check(from.0)?;
+        log.watch(&self.bell);
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let (next, fetched) = (from.0, from.0);
+        self.places.insert(slot, Place { topic, log, next, ahead: VecDeque::new(), fetched });
+        Ok(Slot(slot))
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        if let Some(place) = self.places.remove(&slot.0) {
+            place.log.unwatch(&self.bell);
+        }
+    }
+
+    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+        let place = self.place(slot)?;
+        place.log.check(to.0)?;
+        place.move_to(to.0);
+        Ok(())
+    }
+
+    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+        let core = self.core.clone();
+        let mut chunks = std::mem::take(&mut self.chunks);
+        let mut budget = Budget { records: limit.records, bytes: limit.bytes, taken: 0 };
+        let place = self.place(slot)?;
+        place.log.check(place.next)?;
+        if place.ahead.is_empty() && !place.take_tail(&mut chunks, &mut budget, out) {
+            if place.next == place.log.end() {
+                return Ok(0);
+            }
+            place.fetch(&core, &budget)?;
+        }
+        place.take_ahead(&mut budget, out);
+        chunks.clear();
+        self.chunks = chunks;
+        Ok(budget.taken)
+    }
+
+    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+        Ok(Offset(self.place(slot)?.next))
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.core.check_lost()?;
+        self.wait_or(at_most, || false);
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.bell.clone()
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        for place in self.places.values() {
+            place.log.unwatch(&self.bell);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The newest records of a partition in memory, as they were appended: one chunk per append, its
+//! bodies shared with whoever reads them. Readers that keep up never touch RocksDB.
+//!
+//! A tail is contiguous and ends at the partition's end. Its chunks are forgotten from the front,
+//! oldest of all partitions first, under one byte budget for the process (see `writer`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidewire_engine::record::{Body, Millis, Offset, Record};
+
+/// Records appended together: one time, offsets from `first` on.
+pub(super) struct Chunk {
+    /// Offset of the first.
+    pub(super) first: u64,
+    /// When the log appended them.
+    pub(super) time: Millis,
+    /// The bodies; the same buffers their producers made.
+    pub(super) bodies: Vec<Body>,
+    /// What it holds in memory.
+    pub(super) bytes: usize,
+}
+
+impl Chunk {
+    /// A chunk of these bodies.
+    pub(super) fn new(first: u64, time: Millis, bodies: Vec<Body>) -> Self {
+        let bytes = size_of::<Self>()
+            + bodies.iter().map(|b| b.as_bytes().len() + size_of::<Body>()).sum::<usize>();
+        Self { first, time, bodies, bytes }
+    }
+
+    /// One past the last offset.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.bodies.len() as u64
+    }
+
+    /// The records from this offset on.
+    pub(super) fn records(&self, from: u64) -> impl Iterator<Item = Record> {
+        let skip = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.bodies.iter().enumerate().skip(skip).map(|(at, body)| Record {
+            offset: Offset(self.first + at as u64),
+            timestamp: self.time,
+            body: body.clone(),
+        })
+    }
+}
+
+/// The chunks of one partition, oldest first.
+#[derive(Default)]
+pub(super) struct Tail(VecDeque<Arc<Chunk>>);
+
+/// Chunks a reader takes under one lock of the tail.
+const CHUNKS_AT_ONCE: usize = 64;
+
+impl Tail {
+    /// Adds the newest chunk.
+    pub(super) fn push(&mut self, chunk: Arc<Chunk>) {
+        if let Some(last) = self.0.back() {
+            assert_eq!(last.end(), chunk.first, "a tail is contiguous");
+        }
+        self.0.push_back(chunk);
+    }
+
+    /// Forgets the oldest chunk and gives its bytes back.
+    pub(super) fn forget(&mut self) -> usize {
+        self.0.pop_front().map_or(0, |chunk| chunk.bytes)
+    }
+
+    /// Some chunks from this offset on; none if the tail starts behind it or ends before it.
+    pub(super) fn from(&self, offset: u64, out: &mut Vec<Arc<Chunk>>) {
+        let at = self.0.partition_point(|chunk| chunk.end() <= offset);
+        if self.0.get(at).is_some_and(|chunk| chunk.first <= offset) {
+            out.extend(self.0.range(at..).take(CHUNKS_AT_ONCE).cloned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(first: u64, count: usize) -> Arc<Chunk> {
+        let body = |n| Body::new(None, Some(format!("{n}").as_bytes()), &[]);
+        Arc::new(Chunk::new(first, Millis(1), (0..count).map(body).collect()))
+    }
+
+    fn check(from: u64, expected: &[u64]) {
+        let mut tail = Tail::default();
+        tail.push(chunk(10, 2));
+        tail.push(chunk(12, 3));
+        let mut chunks = Vec::new();
+        tail.from(from, &mut chunks);
+        let offsets: Vec<u64> =
+            chunks.iter().flat_map(|c| c.records(from)).map(|r| r.offset.0).collect();
+        assert_eq!(offsets, expected);
+    }
+
+    #[test]
+    fn a_tail_serves_exactly_what_follows_an_offset_it_holds() {
+        check(10, &[10, 11, 12, 13, 14]);
+        check(11, &[11, 12, 13, 14]);
+        check(14, &[14]);
+    }
+
+    #[test]
+    fn a_tail_serves_nothing_for_an_offset_it_does_not_hold() {
+        check(9, &[]);
+        check(15, &[]);
+    }
+}

@@ -1,0 +1,126 @@
+//! A topic and its partitions in memory: what readers and writers share. A partition is two
+//! numbers, start and end, its tail, and the bells of those who read it.
+//!
+//! The end is published after the tail has the records, and bells ring after the end moved; so a
+//! reader that sees an end finds what is below it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tidewire_engine::port::{Bounds, LogError, TopicInfo, TopicSpec};
+use tidewire_engine::record::{Offset, TopicPartition};
+
+use super::database::Families;
+use super::notify::Notifier;
+use super::tail::{Chunk, Tail};
+
+/// A topic as it is served.
+pub(super) struct TopicLog {
+    /// What was asked for.
+    pub(super) spec: TopicSpec,
+    /// Its identity, the incarnation included.
+    pub(super) id: u128,
+    /// Its column families.
+    pub(super) families: Families,
+    /// Its partitions by number.
+    pub(super) partitions: Vec<Arc<PartitionLog>>,
+}
+
+impl TopicLog {
+    /// As the port describes it.
+    pub(super) fn info(&self) -> TopicInfo {
+        TopicInfo { spec: self.spec.clone(), id: self.id }
+    }
+}
+
+/// A partition as it is served.
+pub(super) struct PartitionLog {
+    /// Its name.
+    pub(super) at: TopicPartition,
+    /// The topic's number in keys of meta.
+    pub(super) topic: u32,
+    /// Its place in the writer's table of heads; partitions of all topics are counted through.
+    pub(super) place: usize,
+    /// The oldest offset readable. Shared with the compaction filters.
+    pub(super) start: Arc<AtomicU64>,
+    end: AtomicU64,
+    tail: Mutex<Tail>,
+    readers: Mutex<Vec<Arc<Notifier>>>,
+}
+
+impl PartitionLog {
+    /// A partition with nothing in its tail.
+    pub(super) fn new(at: TopicPartition, topic: u32, place: usize, bounds: Bounds) -> Self {
+        Self {
+            at,
+            topic,
+            place,
+            start: Arc::new(AtomicU64::new(bounds.start.0)),
+            end: AtomicU64::new(bounds.end.0),
+            tail: Mutex::default(),
+            readers: Mutex::default(),
+        }
+    }
+
+    /// One past the newest record.
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// The oldest offset readable.
+    pub(super) fn start(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// Start and end.
+    pub(super) fn bounds(&self) -> Bounds {
+        let start = self.start();
+        Bounds { start: Offset(start), end: Offset(self.end().max(start)) }
+    }
+
+    /// Fails unless the log can be read from here.
+    pub(super) fn check(&self, from: u64) -> Result<(), LogError> {
+        let Bounds { start, end } = self.bounds();
+        if (start.0..=end.0).contains(&from) {
+            return Ok(());
+        }
+        Err(LogError::OutOfRange { at: self.at.clone(), asked: from, start: start.0, end: end.0 })
+    }
+
+    /// Makes a written chunk readable. The bells ring later, in [`Self::ring`].
+    pub(super) fn publish(&self, chunk: Arc<Chunk>) {
+        let end = chunk.end();
+        self.tail.lock().expect("no holder panics").push(chunk);
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Wakes those who wait for this partition.
+    pub(super) fn ring(&self) {
+        for reader in self.readers.lock().expect("no holder panics").iter() {
+            reader.signal();
+        }
+    }
+
+    /// Forgets the oldest chunk of the tail.
+    pub(super) fn forget(&self) -> usize {
+        self.tail.lock().expect("no holder panics").forget()
+    }
+
+    /// Some chunks of the tail from this offset on.
+    pub(super) fn tail(&self, from: u64, out: &mut Vec<Arc<Chunk>>) {
+        self.tail.lock().expect("no holder panics").from(from, out);
+    }
+
+    /// Rings this bell from now on.
+    pub(super) fn watch(&self, reader: &Arc<Notifier>) {
+        self.readers.lock().expect("no holder panics").push(reader.clone());
+    }
+
+    /// Rings this bell no more. One reader may read a partition twice: one entry goes.
+    pub(super) fn unwatch(&self, reader: &Arc<Notifier>) {
+        let mut readers = self.readers.lock().expect("no holder panics");
+        if let Some(at) = readers.iter().position(|r| Arc::ptr_eq(r, reader)) {
+            readers.swap_remove(at);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Transactions: everything is held in memory until the commit, which is one job of the writer.
+//! So nothing of an open or aborted transaction ever stands in the log, both isolations read the
+//! same, and there is nothing to undo after a crash.
+//!
+//! The steps are checked as strictly as Kafka would need them, so that what runs here runs there.
+
+use std::sync::Arc;
+
+use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
+use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
+
+use super::append::Gather;
+use super::core::Core;
+use super::group::Proof;
+
+/// The producer of a transactional id.
+pub(super) struct LogTransactor {
+    core: Arc<Core>,
+    epoch: (String, u64),
+    open: Option<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    gather: Gather,
+    /// Whether `drain` came after the last append.
+    drained: bool,
+}
+
+impl LogTransactor {
+    /// Takes the id over.
+    pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
+        let epoch = core.writer.turn(core)?.next_epoch(id)?;
+        Ok(Self { core: core.clone(), epoch: (id.to_owned(), epoch), open: None })
+    }
+
+    fn open(&mut self) -> Result<&mut Open, LogError> {
+        self.open.as_mut().ok_or_else(|| invalid("no transaction is open; begin one first"))
+    }
+}
+
+impl Transactor for LogTransactor {
+    fn begin(&mut self) -> Result<(), LogError> {
+        if self.open.is_some() {
+            return Err(invalid("a transaction is open already; commit or abort it first"));
+        }
+        self.core.writer.turn(&self.core)?.check_epoch(&self.epoch)?;
+        self.open = Some(Open { drained: true, ..Open::default() });
+        Ok(())
+    }
+
+    fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
+        let core = self.core.clone();
+        let open = self.open()?;
+        open.drained = false;
+        open.gather.add(&core, records, |_, _| {})
+    }
+
+    fn drain(&mut self) -> Result<(), LogError> {
+        self.core.check_lost()?;
+        self.open()?.drained = true;
+        Ok(())
+    }
+
+    fn send_offsets(
+        &mut self,
+        group: &GroupToken,
+        offsets: &[(TopicPartition, Committed)],
+    ) -> Result<(), LogError> {
+        let core = self.core.clone();
+        let open = self.open()?;
+        if !open.drained {
+            return Err(invalid("records may be in flight; drain before sending offsets"));
+        }
+        let proof = group.proof.downcast_ref::<Proof>();
+        let proof = proof.ok_or_else(|| invalid("the group token is of another log"))?;
+        let coordinator = core.coordinator.lock().expect("no holder panics");
+        coordinator.check(proof)?;
+        for (at, committed) in offsets {
+            core.partition(at)?;
+            let work = &mut open.gather.work;
+            work.offsets.push((group.group.clone(), at.clone(), committed.clone()));
+        }
+        open.gather.work.proofs.push(proof.clone());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Vec<(TopicPartition, Offset)>, LogError> {
+        if !self.open()?.drained {
+            return Err(invalid("records may be in flight; drain before the commit"));
+        }
+        let Open { gather, .. } = self.open.take().expect("opened above");
+        let mut work = gather.work;
+        work.epoch = Some(self.epoch.clone());
+        let ends: Vec<_> =
+            work.runs.iter().map(|run| (run.log.at.clone(), run.bodies.len() as u64)).collect();
+        let firsts = self.core.writer.submit(&self.core, work)?;
+        let behind = |((at, count), first)| (at, Offset(first + count));
+        Ok(ends.into_iter().zip(firsts).map(behind).collect())
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        self.open = None;
+        self.core.writer.turn(&self.core)?.check_epoch(&self.epoch)
+    }
+}
+
+fn invalid(text: &str) -> LogError {
+    LogError::Invalid(text.to_owned())
+}

@@ -1,0 +1,199 @@
+//! Retention, and who looks after it: a thread of the log that sleeps between looks. It is not the
+//! append path's work, because a pass of compaction would stand in the way of a commit.
+//!
+//! Retention moves a partition's start, on disk first; what stands below is gone for readers at
+//! once and leaves the disk later: by whole files, or when RocksDB compacts. Offsets stay
+//! contiguous from the start, and the next offset never depends on what is left.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidewire_engine::port::{Cleanup, LogError};
+use tidewire_engine::record::Millis;
+
+use super::clean;
+use super::config::UPKEEP_EVERY_MS;
+use super::core::Core;
+use super::layout;
+use super::topic::{PartitionLog, TopicLog};
+
+/// How much is looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What is worth it now.
+    Due,
+    /// All there is.
+    Everything,
+}
+
+/// The thread, until it is dropped.
+pub(super) struct UpkeepThread {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl UpkeepThread {
+    /// Starts it. It does not keep the log open.
+    pub(super) fn start(core: &Arc<Core>) -> Result<Self, LogError> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let core = Arc::downgrade(core);
+        let every = Duration::from_millis(UPKEEP_EVERY_MS);
+        let run = move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                if !look(&core) {
+                    break;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("log-upkeep".to_owned()).spawn(run).map_err(
+            |error| {
+                let text = "can't start the log's upkeep thread".to_owned();
+                LogError::Fatal(text, Some(Box::new(error)))
+            },
+        )?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for UpkeepThread {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's upkeep thread panicked");
+        }
+    }
+}
+
+/// One look; `false` once the log is closed or lost.
+fn look(core: &Weak<Core>) -> bool {
+    let Some(core) = core.upgrade() else { return false };
+    match maintain(&core, core.clock.now(), Depth::Due) {
+        Ok(()) => true,
+        Err(error) => {
+            core.lose_by(&error);
+            false
+        }
+    }
+}
+
+/// Applies retention and compaction as of this time.
+pub(super) fn maintain(core: &Core, now: Millis, depth: Depth) -> Result<(), LogError> {
+    core.check_lost()?;
+    let topics: Vec<_> = core.topics.read().expect("no holder panics").values().cloned().collect();
+    for topic in topics {
+        for log in &topic.partitions {
+            retain(core, (&topic, log), now)?;
+            clean::clean(core, (&topic, log), (now, depth))?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a partition's start past what is too old or too much.
+fn retain(
+    core: &Core,
+    (topic, log): (&TopicLog, &PartitionLog),
+    now: Millis,
+) -> Result<(), LogError> {
+    let (age, size) = match topic.spec.cleanup {
+        Cleanup::Delete { retention_ms, retention_bytes } => (retention_ms, retention_bytes),
+        Cleanup::Compact { .. } => return Ok(()),
+        Cleanup::CompactDelete { retention_ms, .. } => (Some(retention_ms), None),
+    };
+    let (start, end) = (log.start(), log.end());
+    if start >= end {
+        return Ok(());
+    }
+    let oldest = age.map_or(i64::MIN, |age| now.0.saturating_sub_unsigned(age));
+    let least = match size {
+        None => 0,
+        Some(size) => newest_bytes(core, (topic, log))?.saturating_sub(size),
+    };
+    // A record stays while it is young enough and within the newest bytes. "At least" this size is
+    // kept: the record that the limit cuts through stays.
+    let stays = |time: Millis, before: u64, bytes: u64| time.0 >= oldest && before + bytes > least;
+    let mut first = None;
+    core.scan((topic, log), start..end, &mut |_, value| {
+        let (time, before, body) = split(core, value)?;
+        first = Some(stays(time, before, body));
+        Ok(false)
+    })?;
+    if first == Some(true) {
+        return Ok(());
+    }
+    let kept = search(core, (topic, log), &mut |value| {
+        let (time, before, body) = split(core, value)?;
+        Ok(stays(time, before, body))
+    })?;
+    let to = kept.unwrap_or(end);
+    if to > start {
+        core.move_start(log, to)?;
+        if !topic.families.leaves_by_file {
+            core.database.reclaim(&topic.families.records, log.at.partition, start..to)?;
+        }
+    }
+    Ok(())
+}
+
+fn split(core: &Core, value: &[u8]) -> Result<(Millis, u64, u64), LogError> {
+    let (time, before, body) = layout::split_record(value)
+        .ok_or_else(|| core.database.damaged("a record's head is unreadable"))?;
+    Ok((time, before, body.len() as u64))
+}
+
+/// Bytes appended up to the newest record.
+fn newest_bytes(core: &Core, (topic, log): (&TopicLog, &PartitionLog)) -> Result<u64, LogError> {
+    let end = log.end();
+    let mut bytes = 0;
+    core.scan((topic, log), end.saturating_sub(1)..end, &mut |_, value| {
+        let (_, before, body) = split(core, value)?;
+        bytes = before + body;
+        Ok(false)
+    })?;
+    Ok(bytes)
+}
+
+/// The first record for which `holds(time, bytes before it)` is true, where it is false and then
+/// true along the offsets.
+pub(super) fn first_where(
+    core: &Core,
+    at: (&TopicLog, &PartitionLog),
+    holds: impl Fn(Millis, u64) -> bool,
+) -> Result<Option<u64>, LogError> {
+    search(core, at, &mut |value| {
+        let (time, before, _) = split(core, value)?;
+        Ok(holds(time, before))
+    })
+}
+
+/// Binary search over the offsets, some of which may have no record.
+fn search(
+    core: &Core,
+    (topic, log): (&TopicLog, &PartitionLog),
+    holds: &mut dyn FnMut(&[u8]) -> Result<bool, LogError>,
+) -> Result<Option<u64>, LogError> {
+    let (mut low, mut high) = (log.start(), log.end());
+    let end = high;
+    let mut found = None;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut probe = None;
+        core.scan((topic, log), middle..end, &mut |offset, value| {
+            probe = Some((offset, holds(value)?));
+            Ok(false)
+        })?;
+        match probe {
+            Some((offset, false)) => low = offset + 1,
+            Some((offset, true)) => {
+                found = Some(offset);
+                high = middle;
+            }
+            None => high = middle,
+        }
+    }
+    Ok(found)
+}

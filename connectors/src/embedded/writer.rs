@@ -1,0 +1,268 @@
+//! The one writer: offsets are given out in turns. Whoever wants to write puts its job into the
+//! queue and waits for its turn; when it comes, either somebody before did the job along with its
+//! own, or it does everything that is waiting, its own included, in one `WriteBatch`. So a disk
+//! sync is shared by all who wait for it, and nobody needs a thread for writing.
+//!
+//! Order of a turn: check fences, give out offsets, write, publish ends, ring the bells. Nothing
+//! is published that was not written. When a write fails nothing is known of the disk any more:
+//! the log is lost to this process, and every later call says so.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rocksdb::WriteBatch;
+use tidewire_engine::port::{Committed, LogError};
+use tidewire_engine::record::{Body, Millis, TopicPartition};
+
+use super::config::{GROUP_BYTES_MAX, TRANSACTIONAL_IDS_MAX};
+use super::core::Core;
+use super::group::Proof;
+use super::layout::{self, Head};
+use super::tail::Chunk;
+use super::topic::{PartitionLog, TopicLog};
+
+/// Bodies for one partition, in order.
+pub(super) struct Run {
+    /// Its topic.
+    pub(super) topic: Arc<TopicLog>,
+    /// The partition.
+    pub(super) log: Arc<PartitionLog>,
+    /// What to append.
+    pub(super) bodies: Vec<Body>,
+}
+
+/// What is written together or not at all.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Records, at most one run per partition.
+    pub(super) runs: Vec<Run>,
+    /// Bytes of their bodies.
+    pub(super) bytes: usize,
+    /// Progress of groups.
+    pub(super) offsets: Vec<(String, TopicPartition, Committed)>,
+    /// The transactional id and its epoch.
+    pub(super) epoch: Option<(String, u64)>,
+    /// The memberships that must still hold.
+    pub(super) proofs: Vec<Proof>,
+}
+
+/// The first offset of each run.
+type Written = Vec<u64>;
+
+struct Job {
+    work: Mutex<Option<Work>>,
+    bytes: usize,
+    outcome: Mutex<Option<Result<Written, LogError>>>,
+}
+
+/// The queue and the turn.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// As long as there are threads that write: each waits for its job.
+    queue: Mutex<VecDeque<Arc<Job>>>,
+    turn: Mutex<Turn>,
+}
+
+/// What only the one whose turn it is may touch.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// Where each partition stands, by [`PartitionLog::place`].
+    pub(super) heads: Vec<Head>,
+    /// The current epoch of each transactional id. In memory: no producer outlives the process.
+    epochs: HashMap<String, u64>,
+    /// The chunks of all tails in the order they came, with their bytes.
+    tails: VecDeque<(Arc<PartitionLog>, usize)>,
+    tail_bytes: usize,
+    /// For a record as it is stored.
+    scratch: Vec<u8>,
+}
+
+/// A job whose records stand in the batch.
+struct Staged {
+    job: Arc<Job>,
+    written: Written,
+    chunks: Vec<(Arc<PartitionLog>, Chunk)>,
+}
+
+impl Writer {
+    /// Takes the turn without a job: for topics that are made, and epochs.
+    pub(super) fn turn(&self, core: &Core) -> Result<MutexGuard<'_, Turn>, LogError> {
+        core.check_lost()?;
+        self.turn.lock().map_err(|_| core.lose("a writer failed in the middle of its turn"))
+    }
+
+    /// Writes this and returns the first offset of each run.
+    pub(super) fn submit(&self, core: &Core, work: Work) -> Result<Written, LogError> {
+        let job = Arc::new(Job {
+            bytes: work.bytes,
+            work: Mutex::new(Some(work)),
+            outcome: Mutex::new(None),
+        });
+        self.queue.lock().expect("no holder panics").push_back(job.clone());
+        let mut turn = self.turn(core)?;
+        loop {
+            if let Some(outcome) = job.outcome.lock().expect("no holder panics").take() {
+                return outcome;
+            }
+            let jobs = self.waiting();
+            assert!(!jobs.is_empty(), "a job is in the queue until it has an outcome");
+            turn.write(core, jobs);
+        }
+    }
+
+    fn waiting(&self) -> Vec<Arc<Job>> {
+        let mut queue = self.queue.lock().expect("no holder panics");
+        let mut bytes = 0;
+        let mut jobs = Vec::new();
+        while let Some(job) = queue.front() {
+            bytes += job.bytes;
+            if bytes > GROUP_BYTES_MAX && !jobs.is_empty() {
+                break;
+            }
+            jobs.extend(queue.pop_front());
+        }
+        jobs
+    }
+}
+
+impl Job {
+    fn finish(&self, outcome: Result<Written, LogError>) {
+        *self.outcome.lock().expect("no holder panics") = Some(outcome);
+    }
+}
+
+impl Turn {
+    /// Gives out the next epoch of a transactional id, which fences the one before.
+    pub(super) fn next_epoch(&mut self, id: &str) -> Result<u64, LogError> {
+        if self.epochs.len() >= TRANSACTIONAL_IDS_MAX && !self.epochs.contains_key(id) {
+            return Err(LogError::Invalid(format!(
+                "{TRANSACTIONAL_IDS_MAX} transactional ids are in use; use stable ids, one per \
+                 instance and thread"
+            )));
+        }
+        let epoch = self.epochs.entry(id.to_owned()).or_default();
+        *epoch += 1;
+        Ok(*epoch)
+    }
+
+    /// Fails unless this is the newest epoch of the id.
+    pub(super) fn check_epoch(&self, (id, epoch): &(String, u64)) -> Result<(), LogError> {
+        if self.epochs.get(id) == Some(epoch) {
+            return Ok(());
+        }
+        Err(LogError::Fenced(format!("a newer producer has the transactional id {id}")))
+    }
+
+    fn write(&mut self, core: &Core, jobs: Vec<Arc<Job>>) {
+        let now = core.clock.now();
+        let mut batch = WriteBatch::with_capacity_bytes(jobs.iter().map(|job| job.bytes).sum());
+        let mut staged = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let work = job.work.lock().expect("no holder panics").take();
+            let work = work.expect("a job is taken from the queue once");
+            match self.stage(core, work, (now, &mut batch)) {
+                Ok((written, chunks)) => staged.push(Staged { job, written, chunks }),
+                Err(error) => job.finish(Err(error)),
+            }
+        }
+        if staged.is_empty() {
+            return;
+        }
+        match self.put_heads(core, &staged, &mut batch).and_then(|()| core.database.write(batch)) {
+            Ok(()) => self.publish(core, staged),
+            Err(error) => {
+                let text = core.lose_by(&error);
+                for one in staged {
+                    one.job.finish(Err(LogError::Fatal(text.clone(), None)));
+                }
+            }
+        }
+    }
+
+    /// Puts a job's records and offsets into the batch, unless it is fenced. Nothing fails after
+    /// the first offset is given out except for a log that is lost anyway.
+    fn stage(
+        &mut self,
+        core: &Core,
+        work: Work,
+        (now, batch): (Millis, &mut WriteBatch),
+    ) -> Result<(Written, Vec<(Arc<PartitionLog>, Chunk)>), LogError> {
+        core.check_lost()?;
+        work.epoch.as_ref().map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+        if !work.proofs.is_empty() {
+            let coordinator = core.coordinator.lock().expect("no holder panics");
+            work.proofs.iter().try_for_each(|proof| coordinator.check(proof))?;
+        }
+        let mut written = Vec::with_capacity(work.runs.len());
+        let mut chunks = Vec::with_capacity(work.runs.len());
+        for run in work.runs {
+            let (log, chunk) = self.put_run(core, run, (now, batch))?;
+            written.push(chunk.first);
+            chunks.push((log, chunk));
+        }
+        if !work.offsets.is_empty() {
+            let meta = core.database.meta()?;
+            for (group, at, committed) in &work.offsets {
+                let value = layout::encode_committed(committed);
+                batch.put_cf(&meta, layout::group_key(group, at), value);
+            }
+        }
+        Ok((written, chunks))
+    }
+
+    fn put_run(
+        &mut self,
+        core: &Core,
+        run: Run,
+        (now, batch): (Millis, &mut WriteBatch),
+    ) -> Result<(Arc<PartitionLog>, Chunk), LogError> {
+        let family = core.database.family(&run.topic.families.records)?;
+        let head = &mut self.heads[run.log.place];
+        head.time = head.time.max(now.0);
+        let (first, partition) = (head.next, run.log.at.partition);
+        for body in &run.bodies {
+            let bytes = body.as_bytes();
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&layout::record_head(head.time, head.bytes));
+            self.scratch.extend_from_slice(bytes);
+            batch.put_cf(&family, layout::record_key(partition, head.next), &self.scratch);
+            head.next += 1;
+            head.bytes += bytes.len() as u64;
+        }
+        Ok((run.log, Chunk::new(first, Millis(head.time), run.bodies)))
+    }
+
+    fn put_heads(
+        &self,
+        core: &Core,
+        staged: &[Staged],
+        batch: &mut WriteBatch,
+    ) -> Result<(), LogError> {
+        let meta = core.database.meta()?;
+        for (log, _) in staged.iter().flat_map(|one| &one.chunks) {
+            let key = layout::partition_key(b'h', log.topic, log.at.partition);
+            batch.put_cf(&meta, key, self.heads[log.place].encode());
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, core: &Core, staged: Vec<Staged>) {
+        let mut grown = Vec::new();
+        for one in staged {
+            for (log, chunk) in one.chunks {
+                self.tail_bytes += chunk.bytes;
+                self.tails.push_back((log.clone(), chunk.bytes));
+                log.publish(Arc::new(chunk));
+                grown.push(log);
+            }
+            one.job.finish(Ok(one.written));
+        }
+        for log in grown {
+            log.ring();
+        }
+        while self.tail_bytes > core.config.tail_bytes {
+            let Some((log, _)) = self.tails.pop_front() else { break };
+            self.tail_bytes -= log.forget();
+        }
+    }
+}
