@@ -44,8 +44,8 @@ const SCRATCH_BYTES: usize = 1 << 20;
 /// How long nothing may arrive before the rest counts as lost.
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How to get in: where, which path, what to say then, and what the answer that ends the handshake
-/// contains.
+/// How to get in: where, which path, what to say then, what the answer that ends the handshake
+/// contains, and how events are told apart.
 #[derive(Clone, Debug)]
 pub struct Entrance {
     /// The server.
@@ -54,6 +54,9 @@ pub struct Entrance {
     pub path: String,
     /// A text frame to send, and a part of the text frame that answers it.
     pub greeting: Option<(String, &'static str)>,
+    /// What stands before an event's number in its frame, such as `"seq":"`; digits and a quote
+    /// follow. A frame without it is no event.
+    pub mark: &'static str,
 }
 
 /// What a crowd got while the server was saturated, and whether it was all.
@@ -114,6 +117,7 @@ pub struct Crowd {
     ready: Events,
     members: Vec<Member>,
     sampled: usize,
+    mark: &'static [u8],
     scratch: Vec<u8>,
     last_sign_of_life: Instant,
     last_sweep: Instant,
@@ -134,6 +138,7 @@ impl Crowd {
             ready: Events::with_capacity(1_024),
             members,
             sampled: sampled.min(size),
+            mark: entrance.mark.as_bytes(),
             scratch: vec![0; SCRATCH_BYTES],
             last_sign_of_life: Instant::now(),
             last_sweep: Instant::now(),
@@ -173,6 +178,23 @@ impl Crowd {
         }
         self.check_alive()?;
         Ok(latencies)
+    }
+
+    /// Parses everything until every member has `count` different events, or nothing comes any
+    /// more. Says how many they have together, and when the last of them came.
+    pub fn collect(&mut self, count: u64) -> io::Result<(u64, Instant)> {
+        let expected = count * self.members.len() as u64;
+        let mut last_arrival = Instant::now();
+        while self.distinct() < expected && last_arrival.elapsed() < SILENCE_LIMIT {
+            self.parse_ready(MIN_SWEEP_INTERVAL, |_, at| last_arrival = at)?;
+            self.show_life()?;
+        }
+        self.check_alive()?;
+        Ok((self.distinct(), last_arrival))
+    }
+
+    fn distinct(&self) -> u64 {
+        self.members.iter().map(|member| member.seen.distinct).sum()
     }
 
     /// Stops watching the bulk, which from now on is swept. Nothing may be on its way.
@@ -284,7 +306,7 @@ impl Crowd {
         }
         for event in &self.ready {
             let member = &mut self.members[event.token().0];
-            member.parse(&mut self.scratch, &mut each);
+            member.parse(&mut self.scratch, self.mark, &mut each);
         }
         Ok(())
     }
@@ -377,13 +399,13 @@ impl Member {
     }
 
     /// Reads until nothing is left (epoll is edge-triggered here) and parses it.
-    fn parse(&mut self, scratch: &mut [u8], each: &mut impl FnMut(u64, Instant)) {
+    fn parse(&mut self, scratch: &mut [u8], mark: &[u8], each: &mut impl FnMut(u64, Instant)) {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return self.broken = Some("the server hung up".to_owned()),
                 Ok(count) => {
                     let at = Instant::now();
-                    if let Err(error) = self.take(&scratch[..count], |seq| each(seq, at)) {
+                    if let Err(error) = self.take(&scratch[..count], mark, |seq| each(seq, at)) {
                         return self.broken = Some(error.to_string());
                     }
                     // A short read empties the buffer; what comes later makes a new edge.
@@ -397,13 +419,13 @@ impl Member {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], mut each: impl FnMut(u64)) -> io::Result<()> {
+    fn take(&mut self, bytes: &[u8], mark: &[u8], mut each: impl FnMut(u64)) -> io::Result<()> {
         let Self { splitter, seen, event_bytes, stream, .. } = self;
         let mut pinged = false;
         splitter.feed(bytes, |frame| match frame.kind {
             Kind::Ping => pinged = true,
             _ => {
-                if let Some(seq) = sequence_in(frame.payload) {
+                if let Some(seq) = number_in(frame.payload, mark) {
                     seen.insert(seq);
                     *event_bytes += frame.wire_bytes as u64;
                     each(seq);
@@ -427,9 +449,8 @@ impl Member {
     }
 }
 
-/// The number an event carries in its data as `"seq":"…"`, digits of a fixed width.
-fn sequence_in(payload: &[u8]) -> Option<u64> {
-    let mark = b"\"seq\":\"";
+/// The number behind the mark.
+fn number_in(payload: &[u8], mark: &[u8]) -> Option<u64> {
     let start = payload.windows(mark.len()).position(|window| window == mark)? + mark.len();
     let digits = payload[start..].split(|byte| *byte == b'"').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()

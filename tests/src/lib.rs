@@ -8,6 +8,7 @@
 //! own few lines or by tungstenite.
 
 pub mod crowd;
+pub mod dice;
 pub mod event_source;
 pub mod frames;
 pub mod fuse;

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::http::HttpClient;
 
-/// Most events in one request; the server's own limit is 1,000.
-const MAX_EVENTS_PER_POST: u64 = 100;
+/// Most events in one request of [`Feed::post_all`]; the server's own limit is 1,000.
+pub const MAX_EVENTS_PER_POST: u64 = 500;
+
+/// Most events in one request of the closed loop, so that its window moves in small steps.
+const MAX_EVENTS_PER_STEP: u64 = 100;
 
 /// How long the closed loop waits when its window is full: well below the time a window takes.
 const WINDOW_FULL_PAUSE: Duration = Duration::from_micros(500);
@@ -148,7 +151,7 @@ impl Progress {
 pub fn saturate(feed: &Feed, first_seq: u64, window: u64, progress: &Progress) -> io::Result<()> {
     let mut client = HttpClient::connect(feed.addr)?;
     while !progress.stopped.load(Ordering::Acquire) {
-        let count = progress.room(window).min(MAX_EVENTS_PER_POST);
+        let count = progress.room(window).min(MAX_EVENTS_PER_STEP);
         if count == 0 {
             thread::sleep(WINDOW_FULL_PAUSE);
             continue;

@@ -12,6 +12,8 @@ pub struct Received {
     pub event_type: String,
     /// Id, unique within the account.
     pub event_id: String,
+    /// When it happened, RFC 3339.
+    pub timestamp: String,
     /// Where to resume so that this one doesn't come again: `position` or `id:`.
     pub position: String,
     /// What the producer sent.
@@ -30,6 +32,7 @@ impl Received {
             channel: field("channel"),
             event_type: field("type"),
             event_id: field("event_id"),
+            timestamp: field("timestamp"),
             position: position.map_or_else(|| field("position"), str::to_owned),
             data: event.get("data").cloned().unwrap_or_else(|| panic!("no data in {text}")),
         }

@@ -69,7 +69,7 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "still running: stop or kill it first");
         let begin = Instant::now();
-        let mut command = Command::new(binary());
+        let mut command = command();
         command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(self.data_dir());
         command.args(&self.args).current_dir(self.data_dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -164,7 +164,7 @@ impl Server {
             Some(path) => std::fs::File::open(path).expect("the input can be read").into(),
             None => Stdio::null(),
         };
-        let mut command = Command::new(binary());
+        let mut command = command();
         command.args(args).args(["--url", &url]).current_dir(self.data_dir.path());
         let output = command.stdin(stdin).output().expect("the binary starts");
         let printed = [output.stdout, output.stderr].concat();
@@ -232,8 +232,19 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
+/// The binary under test, without settings from the environment of whoever runs the tests.
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEWIRE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The binary under test: `TIDEWIRE_BIN`, or the one beside this process, brought up to date once.
-pub fn binary() -> &'static Path {
+fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("TIDEWIRE_BIN") {
         Some(path) => path.into(),

@@ -109,6 +109,11 @@ impl WebSocketClient {
         }
     }
 
+    /// An event that was read while something else was waited for; never reads.
+    pub fn pop_waiting(&mut self) -> Option<Received> {
+        self.waiting.pop_front()
+    }
+
     /// The next frame that isn't an event, such as `welcome` or `error`, or `None` if none came in
     /// time.
     pub fn next_control(&mut self, limit: Duration) -> Result<Option<Value>, Broken> {

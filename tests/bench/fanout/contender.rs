@@ -22,6 +22,9 @@ const PAYLOAD_BYTES: usize = 200;
 /// size by then.
 const WARM_UP_EVENTS: u64 = 20_000;
 
+/// What stands before an event's number in [`payload`].
+const MARK: &str = "\"seq\":\"";
+
 /// A server under test.
 pub(crate) struct Contender {
     /// Its name in the table.
@@ -47,7 +50,7 @@ impl Contender {
         let stdout = child.stdout.take().expect("the output is piped");
         BufReader::new(stdout).read_line(&mut line)?;
         let addr: SocketAddr = line.trim().parse().map_err(io::Error::other)?;
-        let entrance = Entrance { addr, path: "/ws".to_owned(), greeting: None };
+        let entrance = Entrance { addr, path: "/ws".to_owned(), greeting: None, mark: MARK };
         let line: Line = Arc::new(|seq, body| body.extend_from_slice(payload(seq).as_bytes()));
         let feed = Feed { addr, path: "/publish", line };
         Ok(Self { name: "axum", entrance, feed, process: Process::Axum(child) })
@@ -63,7 +66,7 @@ impl Contender {
         let greeting = Some((subscribe.to_owned(), r#""op":"ok""#));
         Ok(Self {
             name: "tidewire",
-            entrance: Entrance { addr, path: "/v1/ws?user=bench".to_owned(), greeting },
+            entrance: Entrance { addr, path: "/v1/ws?user=bench".to_owned(), greeting, mark: MARK },
             feed: Feed { addr, path: "/v1/events", line: event_of("bench") },
             process: Process::Tidewire(Box::new(server)),
         })

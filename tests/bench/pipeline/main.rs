@@ -1,0 +1,89 @@
+//! From the post to the socket on the embedded log: how long one event takes at a steady 1,000 a
+//! second, and how many a second go through when there is no pause.
+//!
+//! Steady: one request per event on a fixed schedule, every one to 50 subscribers, latency from the
+//! moment an event was meant to be sent. Saturated: the mix of `tidewire generate`, posted as fast
+//! as requests are answered; the clock stops when the last event owed has reached the subscribers,
+//! who must have each once. CPU and memory are the server's process alone.
+//!
+//! `bench-pipeline [--seconds 10] [--rate 1000] [--subscribers 50] [--events 300000]`
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
+
+mod saturated;
+mod steady;
+
+use std::io;
+use std::process::ExitCode;
+
+use tidewire_tests::crowd::Entrance;
+use tidewire_tests::machine;
+use tidewire_tests::server::Server;
+
+/// Account of all events here.
+const ACCOUNT: &str = "bench";
+
+/// Size of the run.
+struct Arguments {
+    seconds: u64,
+    rate: u64,
+    subscribers: usize,
+    events: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("bench-pipeline: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    match measure(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-pipeline: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments { seconds: 10, rate: 1_000, subscribers: 50, events: 300_000 };
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let number: u64 = value.parse().map_err(|_| format!("{word} {value}: no number"))?;
+        match word.as_str() {
+            "--seconds" => arguments.seconds = number,
+            "--rate" => arguments.rate = number,
+            "--subscribers" => arguments.subscribers = number as usize,
+            "--events" => arguments.events = number,
+            _ => return Err(format!("{word}: see the head of this program's source")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn measure(arguments: &Arguments) -> io::Result<()> {
+    println!("{}", machine::describe());
+    println!("\n| embedded log | |\n|---|---:|");
+    steady::run(arguments)?;
+    saturated::run(arguments)
+}
+
+/// A subscriber of one channel, from now on.
+fn entrance(server: &Server, channel: &str, mark: &'static str) -> Entrance {
+    let subscribe = format!(r#"{{"op":"subscribe","id":1,"channel":"{channel}","from":"latest"}}"#);
+    Entrance {
+        addr: server.addr(),
+        path: "/v1/ws?user=bench".to_owned(),
+        greeting: Some((subscribe, r#""op":"ok""#)),
+        mark,
+    }
+}
+
+/// One line of the table.
+fn row(name: &str, value: f64) {
+    let digits = if value >= 100.0 { 0 } else { 2 };
+    println!("| {name} | {value:.digits$} |");
+}

@@ -1,0 +1,70 @@
+//! Latency at a steady rate: posts by 64 authors, so that every lane partition has its share, all
+//! of them owed to every subscriber of one timeline.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidewire_tests::crowd::Crowd;
+use tidewire_tests::process::usage;
+use tidewire_tests::publisher::{Feed, Line, Schedule, pace};
+use tidewire_tests::server::Server;
+
+use crate::{ACCOUNT, Arguments, entrance, row};
+
+/// Authors the posts are spread over.
+const AUTHORS: u64 = 64;
+
+/// Part of the schedule that passes before it counts: the first events find cold caches.
+const WARM_UP_SECONDS: u64 = 2;
+
+pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
+    let server = Server::start(&[]);
+    let entrance = entrance(&server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
+    let mut crowd = Crowd::gather(&entrance, arguments.subscribers, arguments.subscribers)?;
+    let feed = Feed { addr: server.addr(), path: "/v1/events", line: posts() };
+    let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
+    let mut follow = |first_seq: u64, seconds: u64| {
+        let count = arguments.rate * seconds;
+        let start = Instant::now() + interval;
+        let schedule = Schedule { first_seq, count, start, interval };
+        let feed = feed.clone();
+        let publisher = thread::spawn(move || pace(&feed, schedule));
+        let latencies = crowd.follow(&schedule)?;
+        publisher.join().expect("the publisher returns its errors")?;
+        let expected = count * arguments.subscribers as u64;
+        let delivered = latencies.count() as u64;
+        if (delivered, crowd.repeated()) != (expected, 0) {
+            let repeated = crowd.repeated();
+            let text = format!("expected {expected}, delivered {delivered}, repeated {repeated}");
+            return Err(io::Error::other(text));
+        }
+        Ok(latencies)
+    };
+    follow(0, WARM_UP_SECONDS)?;
+    let before = usage(server.pid())?;
+    let mut latencies = follow(arguments.rate * WARM_UP_SECONDS, arguments.seconds)?;
+    let cpu = usage(server.pid())?.cpu - before.cpu;
+    let deliveries = latencies.count() as f64;
+    let events = deliveries / arguments.subscribers as f64;
+    let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
+    println!("| {} events/s to {} subscribers | |", arguments.rate, arguments.subscribers);
+    row("post to socket, p50 ms", millis(latencies.percentile(50.0)));
+    row("post to socket, p99 ms", millis(latencies.percentile(99.0)));
+    row("CPU µs per event, its deliveries included", cpu.as_secs_f64() * 1e6 / events);
+    row("expected = delivered", deliveries);
+    Ok(())
+}
+
+fn posts() -> Line {
+    Arc::new(|seq, body| {
+        let author = seq % AUTHORS;
+        let event = format!(
+            "{{\"event_id\":\"s-{seq}\",\"event_type\":\"post.created\",\
+             \"account_id\":\"{ACCOUNT}\",\"data\":{{\"post_id\":\"p{seq}\",\
+             \"author_id\":\"a{author}\",\"text\":\"the tide comes in\",\"seq\":\"{seq:010}\"}}}}"
+        );
+        body.extend_from_slice(event.as_bytes());
+    })
+}
