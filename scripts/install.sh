@@ -79,6 +79,9 @@ check_rust_tools() {
 
 need g++ "RocksDB and jemalloc are compiled here" command -v g++
 need libclang-dev "the bindings to RocksDB are generated with it" has_libclang
+if [ "$purpose" = test ]; then
+  need npm "it fetches the real posts that the tests send" command -v npm
+fi
 install_packages
 install_rust
 check_rust
