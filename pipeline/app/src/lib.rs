@@ -1,1 +1,24 @@
-//! placeholder
+//! Who starts and stops: the binary `tidewire`, as a library so that tests can use its parts.
+//!
+//! Parts in reading order: what can be said to it, how it is configured, what runs, the verbs, and
+//! what each of them needs.
+
+pub mod cli;
+pub mod config;
+pub mod ending;
+pub mod settings;
+
+pub mod logging;
+pub mod start;
+pub mod supervisor;
+pub mod telemetry;
+
+pub mod generate;
+pub mod produce;
+pub mod tail;
+pub mod traffic;
+
+pub mod chance;
+pub mod clock;
+pub mod remote;
+pub mod terminal;

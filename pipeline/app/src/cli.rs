@@ -1,0 +1,212 @@
+//! The command line: what can be said to `tidewire`, and nothing about how it is done.
+//!
+//! Flags that are settings stay text here, so that a wrong one is reported together with those of
+//! the file and the environment. Mistakes in the grammar itself end with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::Settings;
+
+/// Where a process answers unless told otherwise.
+const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// Real-time events: in by HTTP, through prioritised lanes, out to sockets that resume.
+#[derive(Debug, Parser)]
+#[command(name = "tidewire", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What `tidewire` can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run everything in one process on the embedded log
+    Dev(DevArgs),
+    /// Run the role that validates events and sorts them into lanes
+    Admit(RoleArgs),
+    /// Run the role that removes duplicates and delivers to channels
+    Derive(RoleArgs),
+    /// Run the role that serves sockets
+    Gateway(RoleArgs),
+    /// Send events, one JSON object a line
+    Produce(ProduceArgs),
+    /// Follow channels in the terminal
+    Tail(TailArgs),
+    /// Make synthetic events: the same seed gives the same bytes
+    Generate(GenerateArgs),
+    /// List every setting with its default and its environment variable
+    Settings,
+}
+
+/// Flags that are settings.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SettingArgs {
+    /// Settings file, TOML
+    #[arg(long, value_name = "FILE", env = "TIDEWIRE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address and port to serve on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Folder of the log and the state [default: .tidewire]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Which log to run on [default: embedded]
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
+    /// What is logged: a level, or module=level,… [default: info; RUST_LOG is heard too]
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+/// What `dev` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DevArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// Feed synthetic events, so that there is something to see
+    #[arg(long)]
+    pub demo: bool,
+    /// Believe ?user= without a token; the default of `dev`, on loopback only
+    #[arg(long)]
+    pub insecure_dev: bool,
+}
+
+/// What a single role takes.
+#[derive(Args, Clone, Debug)]
+pub struct RoleArgs {
+    /// Settings file, TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// A running process to talk to.
+#[derive(Args, Clone, Debug)]
+pub struct UrlArgs {
+    /// The running process
+    #[arg(long, value_name = "URL", default_value = URL_DEFAULT)]
+    pub url: String,
+}
+
+/// What `produce` takes.
+#[derive(Args, Debug)]
+pub struct ProduceArgs {
+    /// NDJSON file; - is standard input
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub file: String,
+    /// Where to.
+    #[command(flatten)]
+    pub to: UrlArgs,
+}
+
+/// What `tail` takes.
+#[derive(Args, Debug)]
+pub struct TailArgs {
+    /// Channels, such as timeline:demo
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub channels: Vec<String>,
+    /// latest, earliest, a position, or a time such as 2026-01-05T10:00:00Z
+    #[arg(long, default_value = "latest", value_name = "WHERE")]
+    pub from: String,
+    /// One JSON object a line, as when the output is not a terminal
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this many events
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// The user to be, where no token is asked for
+    #[arg(long, value_name = "NAME", default_value = "tail")]
+    pub user: String,
+    /// Where from.
+    #[command(flatten)]
+    pub at: UrlArgs,
+}
+
+/// What `generate` takes.
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Which history
+    #[arg(long, value_name = "N")]
+    pub seed: u64,
+    /// Events per second; without it as fast as possible
+    #[arg(long, value_name = "R", value_parser = a_rate)]
+    pub rate: Option<f64>,
+    /// Stop after this many events
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// The account of all events
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = an_account)]
+    pub account: String,
+    /// Send to a running process instead of printing
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+impl SettingArgs {
+    /// Lays the flags over the other layers.
+    pub fn lay_over(&self, settings: &mut Settings) {
+        settings.add_flag("listen", "--listen", self.listen.clone());
+        settings.add_flag("data_dir", "--data-dir", self.data_dir.clone());
+        settings.add_flag("log", "--log", self.log.clone());
+        settings.add_flag("log_filter", "--log-filter", self.log_filter.clone());
+    }
+}
+
+impl DevArgs {
+    /// Lays the flags over the other layers.
+    pub fn lay_over(&self, settings: &mut Settings) {
+        self.settings.lay_over(settings);
+        let given = |on: bool| on.then(|| "true".to_owned());
+        settings.add_flag("demo.enabled", "--demo", given(self.demo));
+        settings.add_flag("insecure_dev", "--insecure-dev", given(self.insecure_dev));
+    }
+}
+
+fn a_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("give events per second from 0.001 to 10000000".into()),
+    }
+}
+
+fn an_account(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.len() <= 128 && text.chars().all(plain) {
+        Ok(text.into())
+    } else {
+        Err("give 1 to 128 of the characters a-z A-Z 0-9 - _ .".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rate_that_makes_no_sense_is_refused_with_what_is_right() {
+        for wrong in ["0", "-1", "NaN", "inf", "many"] {
+            assert!(a_rate(wrong).expect_err("wrong").starts_with("give events per second"));
+        }
+    }
+
+    #[test]
+    fn flags_lie_over_the_other_layers() {
+        let cli = Cli::try_parse_from(["tidewire", "dev", "--listen", "127.0.0.1:0", "--demo"]);
+        let Ok(Cli { verb: Verb::Dev(args) }) = cli else { panic!("dev parses") };
+        let mut settings = Settings::defaults();
+        args.lay_over(&mut settings);
+        assert_eq!(settings.given("listen").text, "127.0.0.1:0");
+        assert_eq!(settings.given("demo.enabled").text, "true");
+        assert_eq!(settings.given("insecure_dev").text, "");
+    }
+}

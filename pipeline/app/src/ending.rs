@@ -1,0 +1,116 @@
+//! How the process ends: one value with a sentence and an exit code, and nothing ends it otherwise.
+//!
+//! Scripts and service managers act on the code, people on the sentence. Each sentence says what
+//! went wrong and what to do next; the chain of causes is printed below it.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::terminal;
+
+/// Everything went as asked.
+const CODE_DONE: u8 = 0;
+/// The work was understood but failed.
+const CODE_FAILED: u8 = 1;
+/// The command line or the configuration is wrong; nothing was started.
+const CODE_USAGE: u8 = 2;
+/// The log is lost to this process: its disk, its files or its broker.
+const CODE_LOST_LOG: u8 = 3;
+
+/// Why a verb stopped before its work was done.
+#[derive(Debug, thiserror::Error)]
+pub enum Ending {
+    /// The work failed (exit code 1).
+    #[error("{message}")]
+    Failed {
+        /// What failed and what to do about it.
+        message: String,
+        /// Underneath.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// The command line or the configuration is wrong (exit code 2).
+    #[error("{0}")]
+    Usage(String),
+    /// The log is lost (exit code 3).
+    #[error("{message}")]
+    LostLog {
+        /// What happened to it and what to do about it.
+        message: String,
+        /// Underneath.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// Whoever read our output has gone away, as `head` does; that ends the work well.
+    #[error("the reader of the output went away")]
+    OutputClosed,
+}
+
+impl Ending {
+    /// The work failed for a reason that is a sentence of its own.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), source: None }
+    }
+
+    /// The work failed because of what lies underneath.
+    pub fn because(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed { message: message.into(), source: Some(source.into()) }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Failed { .. } => CODE_FAILED,
+            Self::Usage(_) => CODE_USAGE,
+            Self::LostLog { .. } => CODE_LOST_LOG,
+            Self::OutputClosed => CODE_DONE,
+        }
+    }
+}
+
+/// Prints the sentence of an unhappy ending, with its causes, and gives the exit code.
+pub fn conclude(result: Result<(), Ending>) -> ExitCode {
+    let Err(ending) = result else { return ExitCode::from(CODE_DONE) };
+    if !matches!(ending, Ending::OutputClosed) {
+        terminal::complain(&format!("tidewire: {}", with_causes(&ending)));
+    }
+    ExitCode::from(ending.code())
+}
+
+/// The message and, one per line below it, its causes; a cause that only repeats what stands above
+/// it is left out.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let line = next.to_string();
+        if !text.contains(&line) {
+            text.push_str("\n  because: ");
+            text.push_str(&line);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ending_has_the_exit_code_of_the_manual() {
+        assert_eq!(Ending::failed("x").code(), 1);
+        assert_eq!(Ending::Usage("x".into()).code(), 2);
+        assert_eq!(Ending::LostLog { message: "x".into(), source: None }.code(), 3);
+        assert_eq!(Ending::OutputClosed.code(), 0);
+    }
+
+    #[test]
+    fn causes_are_printed_once_below_the_sentence() {
+        let inner = std::io::Error::other("the disk is full");
+        let ending = Ending::because("could not write", inner);
+        assert_eq!(with_causes(&ending), "could not write\n  because: the disk is full");
+    }
+}

@@ -1,0 +1,192 @@
+//! A running process, spoken to over HTTP: what the verbs that don't open the data themselves use.
+//!
+//! A request that may be repeated is repeated here, with growing waits and a limit, so that no verb
+//! has a loop of its own. Events carry ids before they get here, so a repeated request adds
+//! nothing twice.
+
+use std::io::BufReader;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::clock::{self, Stopwatch};
+use crate::ending::Ending;
+
+/// How long a connection may take to open.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long an answer may take: appends wait for the log.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A stream says something every 15 s; three times that is silence.
+const STREAM_SILENCE_LIMIT: Duration = Duration::from_secs(45);
+/// How long a failing request is repeated before the verb gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The first wait; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// What became of one event.
+#[derive(Debug, Deserialize)]
+pub struct EventAnswer {
+    /// Its id, when it was accepted.
+    pub event_id: Option<String>,
+    /// Why it was not.
+    pub error: Option<Refusal>,
+}
+
+/// Why an event was refused.
+#[derive(Debug, Deserialize)]
+pub struct Refusal {
+    /// Which rule.
+    pub reason: String,
+    /// Where in the event.
+    pub field: Option<String>,
+    /// In words.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+struct Ingested {
+    events: Vec<EventAnswer>,
+}
+
+/// A running process.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    url: String,
+    agent: ureq::Agent,
+}
+
+enum Attempt<T> {
+    Done(T),
+    Again(Ending),
+}
+
+impl Remote {
+    /// The process at this URL; nothing is sent yet.
+    pub fn new(url: &str) -> Result<Self, Ending> {
+        let is_http = url.starts_with("http://") || url.starts_with("https://");
+        if !is_http {
+            return Err(Ending::Usage(format!(
+                "--url {url}: give a URL such as http://127.0.0.1:8080"
+            )));
+        }
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(ANSWER_LIMIT))
+            .timeout_per_read(Some(STREAM_SILENCE_LIMIT))
+            .build()
+            .into();
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), agent })
+    }
+
+    /// Sends a batch of NDJSON events and returns what became of each, in the same order.
+    pub fn send(&self, batch: &[u8]) -> Result<Vec<EventAnswer>, Ending> {
+        let answer = patiently(|| self.send_once(batch))?;
+        let ingested: Ingested = serde_json::from_str(&answer).map_err(|error| {
+            Ending::because(format!("{} answers, but not as Tidewire does", self.url), error)
+        })?;
+        Ok(ingested.events)
+    }
+
+    fn send_once(&self, batch: &[u8]) -> Result<Attempt<String>, Ending> {
+        let request = self
+            .agent
+            .post(format!("{}/v1/events", self.url))
+            .content_type("application/x-ndjson")
+            .send(batch);
+        let mut response = match request {
+            Ok(response) => response,
+            Err(error) => return Ok(Attempt::Again(self.unreachable(error))),
+        };
+        let status = response.status().as_u16();
+        let text = match response.body_mut().read_to_string() {
+            Ok(text) => text,
+            Err(error) => return Ok(Attempt::Again(self.unreachable(error))),
+        };
+        match status {
+            // 422 says that none was accepted, and why, event by event.
+            200..=299 | 422 if text.contains("\"events\"") => Ok(Attempt::Done(text)),
+            429 | 500..=599 => Ok(Attempt::Again(self.refused(status, &text))),
+            _ => Err(self.refused(status, &text)),
+        }
+    }
+
+    /// Asks for a JSON document. `None`: nothing listens there.
+    pub fn ask(&self, path: &str) -> Result<Option<Value>, Ending> {
+        let response = self.agent.get(format!("{}{path}", self.url)).call();
+        let mut response = match response {
+            Ok(response) => response,
+            Err(ureq::Error::ConnectionFailed | ureq::Error::Io(_)) => return Ok(None),
+            Err(error) => return Err(self.unreachable(error)),
+        };
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string().map_err(|e| self.unreachable(e))?;
+        if status != 200 {
+            return Err(self.refused(status, &text));
+        }
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            Ending::because(format!("{} answers, but not as Tidewire does", self.url), error)
+        })
+    }
+
+    /// Opens a stream of server-sent events. The inner error may pass by itself.
+    pub fn stream(
+        &self,
+        path_and_query: &str,
+        resume: Option<&str>,
+    ) -> Result<Result<impl std::io::BufRead + use<>, Ending>, Ending> {
+        let mut request = self.agent.get(format!("{}{path_and_query}", self.url));
+        request = request.header("accept", "text/event-stream");
+        if let Some(position) = resume {
+            request = request.header("last-event-id", position);
+        }
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(self.unreachable(error))),
+        };
+        match response.status().as_u16() {
+            200 => Ok(Ok(BufReader::new(response.into_body().into_reader()))),
+            status => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                let refused = self.refused(status, &text);
+                if status == 429 || status >= 500 { Ok(Err(refused)) } else { Err(refused) }
+            }
+        }
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> Ending {
+        Ending::because(
+            format!(
+                "no answer from {}; is it running? `tidewire dev` starts it, --url names another",
+                self.url
+            ),
+            error,
+        )
+    }
+
+    fn refused(&self, status: u16, text: &str) -> Ending {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let message = value["error"]["message"].as_str().unwrap_or("no reason given");
+        Ending::failed(format!("{} answered {status}: {message}", self.url))
+    }
+}
+
+/// Repeats what may be repeated until it is done or patience ends.
+fn patiently<T>(attempt: impl Fn() -> Result<Attempt<T>, Ending>) -> Result<T, Ending> {
+    let since = Stopwatch::start();
+    let mut wait = FIRST_WAIT;
+    loop {
+        match attempt()? {
+            Attempt::Done(value) => return Ok(value),
+            Attempt::Again(last) if since.elapsed() + wait > PATIENCE => return Err(last),
+            Attempt::Again(last) => {
+                tracing::debug!(%last, ?wait, "the request is repeated");
+                clock::pause(wait);
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Settings as given: a TOML file, then `TIDEWIRE_*` variables, then flags; the later wins.
+//!
+//! One table names every setting, so that an unknown one is refused wherever it stands and the
+//! variable's name follows from the key (`gateway.ring_bytes` is `TIDEWIRE_GATEWAY_RING_BYTES`).
+//! Values stay text here, each with the place it came from; [`crate::config`] parses them once.
+//! Problems are collected, never returned one by one, and a secret's value is never in them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What the name of every environment variable of ours begins with.
+const VARIABLE_PREFIX: &str = "TIDEWIRE_";
+
+/// A setting: its key in the file, its value when nobody gives one, what it is for.
+#[derive(Debug)]
+pub struct Setting {
+    /// Dotted key, as in the file.
+    pub key: &'static str,
+    /// The value when nothing is given; an empty text stands for "unset".
+    pub default: &'static str,
+    /// One clause for the reader of `tidewire settings`.
+    pub meaning: &'static str,
+}
+
+/// Every setting, in the order a reader wants them.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "listen",
+        default: "127.0.0.1:8080",
+        meaning: "address and port of HTTP, WebSocket and SSE",
+    },
+    Setting { key: "data_dir", default: ".tidewire", meaning: "folder of the log and the state" },
+    Setting { key: "log", default: "embedded", meaning: "which log: embedded" },
+    Setting {
+        key: "durability",
+        default: "process",
+        meaning: "what an acknowledged record survives: process (kill -9) or host (power loss)",
+    },
+    Setting {
+        key: "insecure_dev",
+        default: "",
+        meaning: "true: believe ?user= without a token, on loopback only; `dev` sets it",
+    },
+    Setting {
+        key: "log_filter",
+        default: "info",
+        meaning: "what is logged: error, warn, info, debug, trace, or module=level,…",
+    },
+    Setting {
+        key: "topics.prefix",
+        default: "tw.",
+        meaning: "what every topic's name begins with",
+    },
+    Setting {
+        key: "topics.partitions",
+        default: "8",
+        meaning: "partitions of each topic, fixed when the topics are created (1 to 256)",
+    },
+    Setting {
+        key: "gateway.ring_bytes",
+        default: "64 MiB",
+        meaning: "memory for the newest records, from which connections resume (1 MiB to 64 GiB)",
+    },
+    Setting {
+        key: "gateway.shards",
+        default: "0",
+        meaning: "threads that serve sockets (1 to 64); 0: one per processor, at most 8",
+    },
+    Setting { key: "demo.enabled", default: "false", meaning: "true: feed synthetic events" },
+    Setting {
+        key: "demo.rate",
+        default: "25",
+        meaning: "synthetic events per second (1 to 10000)",
+    },
+];
+
+/// Where a value came from, for the reader of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody gave it.
+    Default,
+    /// The file at this path.
+    File(PathBuf),
+    /// This environment variable.
+    Variable(String),
+    /// This flag.
+    Flag(String),
+}
+
+/// A value as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The key it belongs to.
+    pub key: &'static str,
+    /// The text.
+    pub text: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Default => write!(f, "{} (default)", self.key),
+            Source::File(path) => write!(f, "{}: {}", path.display(), self.key),
+            Source::Variable(name) | Source::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// All layers laid over each other, and what was wrong with them.
+#[derive(Debug)]
+pub struct Settings {
+    values: BTreeMap<&'static str, Given>,
+    problems: Vec<String>,
+}
+
+impl Settings {
+    /// The defaults alone.
+    pub fn defaults() -> Self {
+        let values = SETTINGS
+            .iter()
+            .map(|s| (s.key, Given { key: s.key, text: s.default.into(), source: Source::Default }))
+            .collect();
+        Self { values, problems: Vec::new() }
+    }
+
+    /// Lays the text of a TOML file over what is there.
+    pub fn add_file(&mut self, path: &Path, text: &str) {
+        match text.parse::<toml::Table>() {
+            Ok(table) => self.add_table(path, "", &table),
+            Err(error) => {
+                let place = error.span().map_or(String::new(), |span| line_of(text, span.start));
+                self.problem(format!("{}{place}: {}", path.display(), error.message()));
+            }
+        }
+    }
+
+    fn add_table(&mut self, path: &Path, prefix: &str, table: &toml::Table) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            let text = match value {
+                toml::Value::Table(inner) => {
+                    self.add_table(path, &format!("{key}."), inner);
+                    continue;
+                }
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Float(number) => number.to_string(),
+                toml::Value::Boolean(value) => value.to_string(),
+                toml::Value::Array(_) | toml::Value::Datetime(_) => {
+                    self.problem(format!(
+                        "{}: {key}: a list or a date stands here; give a text, a number, true or \
+                         false",
+                        path.display()
+                    ));
+                    continue;
+                }
+            };
+            match find(&key) {
+                Some(setting) => {
+                    self.set(setting, text, Source::File(path.to_owned()));
+                }
+                None => self.problem(format!(
+                    "{}: {key}: there is no such setting{}",
+                    path.display(),
+                    nearest(&key, SETTINGS.iter().map(|s| s.key.to_owned()))
+                )),
+            }
+        }
+    }
+
+    /// Lays every `TIDEWIRE_*` variable over what is there; others are not ours and are skipped.
+    pub fn add_variables(&mut self, variables: impl Iterator<Item = (String, String)>) {
+        for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
+            match SETTINGS.iter().find(|s| variable_of(s.key) == name) {
+                Some(setting) => self.set(setting, text, Source::Variable(name)),
+                None => self.problem(format!(
+                    "{name}: there is no such setting{}",
+                    nearest(&name, SETTINGS.iter().map(|s| variable_of(s.key)))
+                )),
+            }
+        }
+    }
+
+    /// Lays a flag over what is there, if it was given.
+    pub fn add_flag(&mut self, key: &'static str, flag: &str, value: Option<String>) {
+        let setting = find(key).expect("flags name settings of the table");
+        if let Some(text) = value {
+            self.set(setting, text, Source::Flag(flag.into()));
+        }
+    }
+
+    /// What was given for `key`.
+    pub fn given(&self, key: &str) -> &Given {
+        self.values.get(key).expect("the table holds every key that is asked for")
+    }
+
+    /// Notes something wrong, in a sentence that says where and what is right.
+    pub fn problem(&mut self, sentence: String) {
+        self.problems.push(sentence);
+    }
+
+    /// Everything wrong so far.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    fn set(&mut self, setting: &'static Setting, text: String, source: Source) {
+        self.values.insert(setting.key, Given { key: setting.key, text, source });
+    }
+}
+
+/// The variable that sets `key`.
+pub fn variable_of(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.key == key)
+}
+
+fn line_of(text: &str, at: usize) -> String {
+    let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    format!(":{line}")
+}
+
+/// A hint at the name that was probably meant, or nothing.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+    let closest = known.map(|k| (distance(name, &k), k)).min();
+    match closest {
+        Some((distance, known)) if distance <= 3 => format!("; did you mean {known}?"),
+        _ => "; `tidewire settings` lists them all".into(),
+    }
+}
+
+/// Levenshtein's distance: how many characters to change, add or drop.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_file(text: &str, expected: &[&str]) {
+        let mut settings = Settings::defaults();
+        settings.add_file(Path::new("t.toml"), text);
+        assert_eq!(settings.problems(), expected);
+    }
+
+    #[test]
+    fn the_later_layer_wins_and_says_where_it_came_from() {
+        let mut settings = Settings::defaults();
+        assert_eq!(settings.given("listen").source, Source::Default);
+        settings.add_file(Path::new("t.toml"), "listen = '127.0.0.1:1'\n[gateway]\nshards = 3");
+        assert_eq!(settings.given("gateway.shards").text, "3");
+        let variables = [("TIDEWIRE_LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
+        settings.add_variables(variables.into_iter());
+        assert_eq!(settings.given("listen").text, "127.0.0.1:2");
+        settings.add_flag("listen", "--listen", Some("127.0.0.1:3".into()));
+        assert_eq!(settings.given("listen").text, "127.0.0.1:3");
+        assert_eq!(settings.given("listen").to_string(), "--listen");
+        settings.add_flag("listen", "--listen", None);
+        assert_eq!(settings.given("listen").text, "127.0.0.1:3");
+        assert_eq!(settings.problems(), &[] as &[String]);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_known_one() {
+        check_file(
+            "listn = 'x'",
+            &["t.toml: listn: there is no such setting; did you mean listen?"],
+        );
+        check_file(
+            "[gateway]\nring_byte = 1\nfavourite_colour = 'blue'",
+            &[
+                "t.toml: gateway.favourite_colour: there is no such setting; `tidewire settings` \
+                 lists them all",
+                "t.toml: gateway.ring_byte: there is no such setting; did you mean \
+                 gateway.ring_bytes?",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_and_a_foreign_one_is_not_ours() {
+        let mut settings = Settings::defaults();
+        let variables = [("TIDEWIRE_LISTN", "x"), ("HOME", "y")];
+        settings.add_variables(variables.iter().map(|(n, v)| ((*n).into(), (*v).into())));
+        let expected = "TIDEWIRE_LISTN: there is no such setting; did you mean TIDEWIRE_LISTEN?";
+        assert_eq!(settings.problems(), &[expected]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_names_the_line() {
+        let mut settings = Settings::defaults();
+        settings.add_file(Path::new("t.toml"), "listen = '127.0.0.1:1'\nlog = \n");
+        assert_eq!(settings.problems().len(), 1);
+        assert!(settings.problems()[0].starts_with("t.toml:2: "), "{:?}", settings.problems());
+    }
+
+    #[test]
+    fn no_two_settings_share_a_variable() {
+        let names: std::collections::BTreeSet<_> =
+            SETTINGS.iter().map(|s| variable_of(s.key)).collect();
+        assert_eq!(names.len(), SETTINGS.len());
+    }
+}

@@ -1,0 +1,372 @@
+//! The supervisor: the one room of the binary that starts threads, and the one that ends them.
+//!
+//! A loop is made, then turned until told to stop. Its failures are answered here and only by their
+//! kind: `Retry` makes the loop anew after a growing wait and is counted, `Fatal` and a panic end
+//! the process with a sentence. Ends are orderly: the loops are woken, finish their turn and close
+//! what they hold, within one deadline for all.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidewire_engine::port::{LogError, Wake};
+use tidewire_engine::turn::EngineError;
+
+use crate::clock::{self, Stopwatch};
+use crate::ending::Ending;
+use crate::telemetry;
+
+/// How long a turn waits for something to do; `stop` wakes it earlier.
+const TURN_WAIT: Duration = Duration::from_secs(1);
+/// The wait before a loop is made anew for the first time; each further one is twice as long.
+const REBUILD_WAIT_FIRST: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const REBUILD_WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// How finely a waiting thread looks whether it should stop.
+const STOP_GRAIN: Duration = Duration::from_millis(50);
+
+/// Something that is turned until told to stop.
+pub trait Loop {
+    /// Does what there is to do, or waits for it for at most `wait`.
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError>;
+
+    /// Ends a turn's wait from another thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Lets go of what it holds.
+    fn close(self: Box<Self>) -> Result<(), EngineError>;
+}
+
+/// Makes a loop, again whenever it has failed in a way that passes.
+pub type Make = Box<dyn FnMut() -> Result<Box<dyn Loop>, EngineError> + Send>;
+
+/// Whether the process is ending. Cheap to clone and to ask.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Whether to stop.
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits for `time` or until asked to stop.
+    pub fn pause(&self, time: Duration) {
+        let since = Stopwatch::start();
+        while !self.is_asked() {
+            let left = time.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            clock::pause(left.min(STOP_GRAIN));
+        }
+    }
+}
+
+/// What ends a running process.
+enum End {
+    Signal(&'static str),
+    Failure(Ending),
+}
+
+/// The wakers of a thread's loop; replaced whenever the loop is made anew.
+type WakerSlot = Arc<Mutex<Option<Arc<dyn Wake>>>>;
+
+struct Thread {
+    name: &'static str,
+    waker: WakerSlot,
+    done: Receiver<()>,
+}
+
+/// The threads of the process.
+pub struct Supervisor {
+    stop: Stop,
+    tell: Sender<End>,
+    ends: Receiver<End>,
+    threads: Vec<Thread>,
+}
+
+impl Supervisor {
+    /// Listens for Ctrl-C, SIGTERM and SIGHUP; the second one ends the process at once.
+    pub fn start() -> Result<Self, Ending> {
+        let (tell, ends) = mpsc::channel();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| Ending::because("could not listen for signals", error))?;
+        let on_signal = tell.clone();
+        launch("signals", move || {
+            for (count, signal) in signals.forever().enumerate() {
+                if count > 0 {
+                    // The rest is lost on purpose: whoever asks twice doesn't want to wait, and
+                    // the log survives a kill -9.
+                    std::process::exit(128 + signal);
+                }
+                let name = if signal == SIGINT { "Ctrl-C" } else { "a signal" };
+                let _ = on_signal.send(End::Signal(name));
+            }
+        })?;
+        Ok(Self { stop: Stop::default(), tell, ends, threads: Vec::new() })
+    }
+
+    /// Tells whether the process is ending.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Starts a thread that makes a loop and turns it until the end.
+    pub fn keep(&mut self, name: &'static str, make: Make) -> Result<(), Ending> {
+        let waker = WakerSlot::default();
+        let stop = self.stop.clone();
+        let slot = waker.clone();
+        self.spawn(name, waker, move || keep_turning(name, make, &stop, &slot))
+    }
+
+    /// Starts a thread that runs `work` once; it looks at [`Stop`] by itself.
+    pub fn run(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), Ending> + Send + 'static,
+    ) -> Result<(), Ending> {
+        self.spawn(name, WakerSlot::default(), work)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        waker: WakerSlot,
+        work: impl FnOnce() -> Result<(), Ending> + Send + 'static,
+    ) -> Result<(), Ending> {
+        let (finished, done) = mpsc::channel();
+        let tell = self.tell.clone();
+        launch(name, move || {
+            let failure = match panic::catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(())) => None,
+                Ok(Err(ending)) => Some(ending),
+                Err(panic) => Some(of_panic(name, &*panic)),
+            };
+            if let Some(ending) = failure {
+                let _ = tell.send(End::Failure(ending));
+            }
+            drop(finished);
+        })?;
+        self.threads.push(Thread { name, waker, done });
+        Ok(())
+    }
+
+    /// Waits until someone ends the process: `Ok` names the signal.
+    pub fn wait(&self) -> Result<&'static str, Ending> {
+        match self.ends.recv() {
+            Ok(End::Signal(name)) => Ok(name),
+            Ok(End::Failure(ending)) => Err(ending),
+            Err(_) => unreachable!("the supervisor itself holds a sender"),
+        }
+    }
+
+    /// Wakes every thread and waits for all of them, `within` altogether. Says who did not finish,
+    /// and what failed on the way.
+    pub fn drain(self, within: Duration) -> Result<(), Ending> {
+        let since = Stopwatch::start();
+        self.stop.0.store(true, Ordering::Relaxed);
+        for thread in &self.threads {
+            wake(&thread.waker);
+        }
+        let mut late = Vec::new();
+        for thread in &self.threads {
+            let left = within.saturating_sub(since.elapsed());
+            if let Err(RecvTimeoutError::Timeout) = thread.done.recv_timeout(left) {
+                late.push(thread.name);
+            }
+        }
+        if !late.is_empty() {
+            return Err(Ending::failed(format!(
+                "{} did not finish within {within:?}; nothing acknowledged is lost, the next start \
+                 takes up from the log",
+                late.join(", ")
+            )));
+        }
+        match self.ends.try_iter().find_map(|end| match end {
+            End::Failure(ending) => Some(ending),
+            End::Signal(_) => None,
+        }) {
+            Some(ending) => Err(ending),
+            None => Ok(()),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file owns the threads")]
+fn launch(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Ending> {
+    let spawned = thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(drop).map_err(|error| {
+        Ending::because(format!("could not start the thread {name}; is a limit too low?"), error)
+    })
+}
+
+fn wake(slot: &WakerSlot) {
+    // A thread that panicked holding the slot left it whole: it is only ever replaced.
+    if let Some(waker) = &*slot.lock().unwrap_or_else(PoisonError::into_inner) {
+        waker.wake();
+    }
+}
+
+fn keep_turning(
+    name: &'static str,
+    mut make: Make,
+    stop: &Stop,
+    slot: &WakerSlot,
+) -> Result<(), Ending> {
+    let mut wait = REBUILD_WAIT_FIRST;
+    while !stop.is_asked() {
+        let failed = match make() {
+            Ok(looped) => {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(looped.waker());
+                turn_until_stopped(looped, stop, &mut wait)
+            }
+            Err(error) => Err(error),
+        };
+        match failed {
+            Ok(()) => return Ok(()),
+            Err(EngineError::Retry { doing, source }) => {
+                telemetry::loop_rebuilt(name);
+                tracing::warn!(thread = name, doing, because = %source, ?wait, "starting again");
+                stop.pause(wait);
+                wait = (wait * 2).min(REBUILD_WAIT_LONGEST);
+            }
+            Err(EngineError::Fatal { doing, source }) => {
+                return Err(of_fatal(name, doing, source));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn turn_until_stopped(
+    mut looped: Box<dyn Loop>,
+    stop: &Stop,
+    wait: &mut Duration,
+) -> Result<(), EngineError> {
+    while !stop.is_asked() {
+        looped.turn(TURN_WAIT)?;
+        *wait = REBUILD_WAIT_FIRST;
+    }
+    looped.close()
+}
+
+/// The exit code follows from what lies underneath: a lost log is 3, a wrong set-up 2.
+fn of_fatal(name: &str, doing: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Ending {
+    let message = format!("{name} stopped while {doing}");
+    match source.downcast_ref::<LogError>() {
+        Some(LogError::Invalid(text)) => Ending::Usage(format!("{message}: {text}")),
+        Some(LogError::Fatal(..)) => Ending::LostLog { message, source: Some(source) },
+        _ => Ending::because(message, source),
+    }
+}
+
+fn of_panic(name: &str, panic: &(dyn Any + Send)) -> Ending {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Ending::failed(format!(
+        "{name} stopped on a broken invariant, which is a bug: {text}\n  nothing acknowledged is \
+         lost; please report it with the lines above"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[derive(Default)]
+    struct Silent;
+
+    impl Wake for Silent {
+        fn wake(&self) {}
+    }
+
+    struct Scripted(Vec<Result<(), EngineError>>);
+
+    impl Loop for Scripted {
+        fn turn(&mut self, _wait: Duration) -> Result<(), EngineError> {
+            self.0.pop().unwrap_or_else(|| {
+                clock::pause(Duration::from_millis(1));
+                Ok(())
+            })
+        }
+
+        fn waker(&self) -> Arc<dyn Wake> {
+            Arc::new(Silent)
+        }
+
+        fn close(self: Box<Self>) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    fn retry() -> EngineError {
+        EngineError::Retry { doing: "testing", source: "it passes".into() }
+    }
+
+    fn fatal(source: LogError) -> EngineError {
+        EngineError::Fatal { doing: "testing", source: Box::new(source) }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_loop_that_fails_for_a_while_is_made_anew() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let made = Arc::new(AtomicU32::new(0));
+        let count = made.clone();
+        let make: Make = Box::new(move || {
+            let turns = match count.fetch_add(1, Ordering::SeqCst) {
+                0 => return Err(retry()),
+                1 => vec![Err(retry()), Ok(())],
+                _ => Vec::new(),
+            };
+            Ok(Box::new(Scripted(turns)))
+        });
+        supervisor.keep("test", make).expect("starts");
+        while made.load(Ordering::SeqCst) < 3 {
+            clock::pause(Duration::from_millis(5));
+        }
+        supervisor.drain(SOON).expect("an orderly end");
+    }
+
+    #[test]
+    fn a_lost_log_ends_the_process_with_its_own_kind() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let lost = || Err(fatal(LogError::Fatal("the disk is full".into(), None)));
+        supervisor.keep("test", Box::new(lost)).expect("starts");
+        let ending = supervisor.wait().expect_err("fatal");
+        assert!(matches!(ending, Ending::LostLog { .. }), "{ending}");
+        let invalid = fatal(LogError::Invalid("another partition count".into()));
+        let EngineError::Fatal { doing, source } = invalid else { unreachable!() };
+        assert!(matches!(of_fatal("x", doing, source), Ending::Usage(_)));
+    }
+
+    #[test]
+    fn a_panic_is_a_sentence_and_not_a_hanging_process() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor.run("test", || panic!("two and two is five")).expect("starts");
+        let ending = supervisor.wait().expect_err("a bug").to_string();
+        assert!(ending.contains("two and two is five"), "{ending}");
+    }
+
+    #[test]
+    fn a_thread_that_does_not_finish_is_named() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor
+            .run("stubborn", || {
+                clock::pause(Duration::from_secs(3));
+                Ok(())
+            })
+            .expect("starts");
+        let error = supervisor.drain(Duration::from_millis(10)).expect_err("late").to_string();
+        assert!(error.starts_with("stubborn did not finish"), "{error}");
+    }
+}

@@ -1,0 +1,41 @@
+//! The terminal: the one room that writes to standard output and standard error.
+//!
+//! Output is data and goes to standard output, words about the work go to standard error, so that
+//! every verb can stand in a pipe. A reader that goes away (`| head`) ends the verb well.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use crate::ending::Ending;
+
+/// Writes one line of output.
+pub fn say(line: &str) -> Result<(), Ending> {
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(line.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
+    written.map_err(output_failed)
+}
+
+/// Writes bytes of output, many lines at a time.
+pub fn pour(bytes: &[u8]) -> Result<(), Ending> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(output_failed)
+}
+
+/// Writes one line about the work. If even that fails there is no one left to tell.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Whether a person reads our output.
+pub fn is_watched() -> bool {
+    io::stdout().is_terminal()
+}
+
+fn output_failed(error: io::Error) -> Ending {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ending::OutputClosed,
+        _ => Ending::because("could not write to standard output", error),
+    }
+}
