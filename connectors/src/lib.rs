@@ -4,6 +4,8 @@
 
 pub mod embedded;
 
+pub mod rocks;
+
 pub mod socket;
 
 pub mod telemetry;

@@ -1,0 +1,60 @@
+//! The numbers of the task stores. Memory is the block cache and the write buffers, shared by all
+//! tasks of the process, and what waits in each store's queue.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to keep the stores of tasks.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory; each task has one of its own inside.
+    pub dir: PathBuf,
+    /// Bytes of RocksDB's block cache, all tasks together; index and filter blocks included.
+    pub block_cache_bytes: usize,
+    /// Bytes of RocksDB's write buffers, all tasks together.
+    pub write_buffer_bytes: usize,
+    /// How long a batch waits for others to be merged with.
+    pub write_every: Duration,
+    /// Bytes waiting that are written without waiting longer.
+    pub write_bytes: usize,
+}
+
+impl Config {
+    /// The defaults for stores in this directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            block_cache_bytes: BLOCK_CACHE_BYTES,
+            write_buffer_bytes: WRITE_BUFFER_BYTES,
+            write_every: WRITE_EVERY,
+            write_bytes: WRITE_BYTES,
+        }
+    }
+}
+
+/// Most reads end in the tasks' own caches or in a filter.
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
+
+/// Enough that a second's merged writes of every task fit several times.
+const WRITE_BUFFER_BYTES: usize = 64 << 20;
+
+/// A hot key changes many times a second and is written once.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Merging more than this saves little and holds memory.
+const WRITE_BYTES: usize = 16 << 20;
+
+/// A task that hands over more than this waits for its writer.
+pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Bits of bloom filter per key: one miss in a hundred reads a block.
+pub(super) const FILTER_BITS: f64 = 10.0;
+
+/// Point reads want small blocks.
+pub(super) const BLOCK_BYTES: usize = 4 << 10;
+
+/// Files a task's database keeps open.
+pub(super) const OPEN_FILES_MAX: i32 = 128;
+
+/// Expired values leave quiet files at least this often.
+pub(super) const EXPIRE_SECONDS: u64 = 6 * 3600;

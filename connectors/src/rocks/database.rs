@@ -1,0 +1,227 @@
+//! A task's RocksDB: a column family per table, and one for progress.
+//!
+//! ```text
+//! family      key          value
+//! meta        "progress"   the encoded offsets this state corresponds to
+//! table-N     as given     as given
+//! ```
+//!
+//! The write-ahead log stays on: progress and data are one batch in it, so they agree after a
+//! killed process and, RocksDB recovering up to the first gap, after a power cut.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use rocksdb::compaction_filter::Decision;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
+    DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
+};
+use tidewire_engine::port::{StoreBatch, StoreError, Table, TableSpec};
+
+use super::config::{BLOCK_BYTES, Config, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX};
+
+/// RocksDB as used here: all families are there from the beginning.
+type Rocks = DBWithThreadMode<SingleThreaded>;
+
+/// Memory that the databases of all tasks share.
+pub(super) struct Shared {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl Shared {
+    /// As much as is configured.
+    pub(super) fn new(config: &Config) -> Self {
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false);
+        Self { cache, buffers }
+    }
+}
+
+/// An open database.
+pub(super) struct Database {
+    rocks: Rocks,
+    dir: PathBuf,
+    /// Family and horizon of each table, by its number.
+    tables: Vec<Option<(String, Arc<AtomicI64>)>>,
+}
+
+const META: &str = "meta";
+const PROGRESS: &[u8] = b"progress";
+
+impl Database {
+    /// Opens or makes it.
+    pub(super) fn open(
+        dir: &Path,
+        tables: &[TableSpec],
+        shared: &Shared,
+    ) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| StoreError {
+            message: format!("can't make the directory {}; check --data-dir", dir.display()),
+            source: Some(Box::new(error)),
+        })?;
+        let options = database_options(shared);
+        let mut names = vec!["default".to_owned(), META.to_owned()];
+        if dir.join("CURRENT").exists() {
+            // A table of an older build stays closed to us and must be opened all the same.
+            names.extend(Rocks::list_cf(&options, dir).map_err(|error| failed(dir, &error))?);
+        }
+        let mut known = vec![None; 256];
+        let mut expiring = Vec::new();
+        for spec in tables {
+            let name = format!("table-{}", spec.table.0);
+            let horizon = Arc::new(AtomicI64::new(i64::MIN));
+            if spec.expires {
+                expiring.push((name.clone(), horizon.clone()));
+            }
+            names.push(name.clone());
+            known[usize::from(spec.table.0)] = Some((name, horizon));
+        }
+        names.sort();
+        names.dedup();
+        let families: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let horizon = expiring.iter().find(|(table, _)| table == name);
+                let options = table_options(shared, horizon.map(|(_, horizon)| horizon.clone()));
+                ColumnFamilyDescriptor::new(name, options)
+            })
+            .collect();
+        let rocks = Rocks::open_cf_descriptors(&options, dir, families)
+            .map_err(|error| failed(dir, &error))?;
+        Ok(Self { rocks, dir: dir.to_owned(), tables: known })
+    }
+
+    /// A table's family.
+    fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
+        let known = self.tables[usize::from(table.0)].as_ref();
+        known.and_then(|(name, _)| self.rocks.cf_handle(name)).ok_or_else(|| StoreError {
+            message: format!("table {} was not named when the store was opened", table.0),
+            source: None,
+        })
+    }
+
+    fn meta(&self) -> &ColumnFamily {
+        self.rocks.cf_handle(META).expect("made or opened with the database")
+    }
+
+    /// Values of this table that begin with an earlier time may go.
+    pub(super) fn set_horizon(&self, table: Table, before: i64) {
+        if let Some((_, horizon)) = &self.tables[usize::from(table.0)] {
+            horizon.fetch_max(before, Ordering::Relaxed);
+        }
+    }
+
+    /// A value.
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let found = self.rocks.get_pinned_cf(self.family(table)?, key);
+        let found = found.map_err(|error| failed(&self.dir, &error))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// The progress last written.
+    pub(super) fn progress(&self) -> Result<Option<Bytes>, StoreError> {
+        let found = self.rocks.get_cf(self.meta(), PROGRESS);
+        Ok(found.map_err(|error| failed(&self.dir, &error))?.map(Bytes::from))
+    }
+
+    /// Visits a range in order, while the visitor wants more.
+    pub(super) fn scan(
+        &self,
+        table: Table,
+        (from, to): (&[u8], Option<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut options = rocksdb::ReadOptions::default();
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut rows = self.rocks.raw_iterator_cf_opt(self.family(table)?, options);
+        rows.seek(from);
+        while let Some((key, value)) = rows.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| failed(&self.dir, &error))
+    }
+
+    /// Writes a batch and its progress, both or neither.
+    pub(super) fn write(&self, batch: &StoreBatch) -> Result<(), StoreError> {
+        let mut rows = WriteBatch::default();
+        for write in &batch.writes {
+            let family = self.family(write.table)?;
+            match &write.value {
+                Some(value) => rows.put_cf(family, &write.key, value),
+                None => rows.delete_cf(family, &write.key),
+            }
+        }
+        rows.put_cf(self.meta(), PROGRESS, &batch.progress);
+        self.rocks.write(rows).map_err(|error| failed(&self.dir, &error))
+    }
+}
+
+fn database_options(shared: &Shared) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_write_buffer_manager(&shared.buffers);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_max_total_wal_size(64 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options
+}
+
+fn table_options(shared: &Shared, horizon: Option<Arc<AtomicI64>>) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&shared.cache);
+    blocks.set_block_size(BLOCK_BYTES);
+    blocks.set_bloom_filter(FILTER_BITS, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(16 << 20);
+    options.set_target_file_size_base(16 << 20);
+    if let Some(horizon) = horizon {
+        options.set_periodic_compaction_seconds(EXPIRE_SECONDS);
+        options.set_compaction_filter("before-horizon", move |_, _: &[u8], value: &[u8]| {
+            let time = value.first_chunk::<8>().map(|time| i64::from_be_bytes(*time));
+            match time {
+                Some(time) if time < horizon.load(Ordering::Relaxed) => Decision::Remove,
+                _ => Decision::Keep,
+            }
+        });
+    }
+    options
+}
+
+/// What an error of RocksDB means to an operator.
+fn failed(dir: &Path, error: &rocksdb::Error) -> StoreError {
+    let dir = dir.display();
+    let raw = error.to_string();
+    let has = |what: &str| raw.contains(what);
+    let message = if has("lock file") || has("lock hold") {
+        format!("{dir} is open already, and only one task can have it; stop the other process")
+    } else if has("No space left") {
+        format!("the disk of {dir} is full; free some space and start again")
+    } else if has("Corruption") {
+        format!("{dir} is damaged; remove it, and it is rebuilt from the changelog")
+    } else {
+        format!(
+            "reading or writing {dir} failed; check the disk, or remove the directory to have it \
+             rebuilt from the changelog"
+        )
+    };
+    StoreError { message, source: Some(raw.into()) }
+}

@@ -1,0 +1,73 @@
+//! Several batches as one: the newest write of each key, sorted, with the newest progress. Since
+//! batches are consecutive and whole, the result stands on a transaction's boundary too.
+
+use bytes::Bytes;
+use tidewire_engine::port::{StoreBatch, StoreWrite};
+
+/// Bytes a batch holds.
+pub(super) fn size(batch: &StoreBatch) -> usize {
+    let write = |w: &StoreWrite| {
+        size_of::<StoreWrite>() + w.key.len() + w.value.as_ref().map_or(0, Bytes::len)
+    };
+    batch.progress.len() + batch.writes.iter().map(write).sum::<usize>()
+}
+
+/// Merges batches, oldest first. There is at least one.
+pub(super) fn merge(batches: impl IntoIterator<Item = StoreBatch>) -> StoreBatch {
+    let mut writes = Vec::new();
+    let mut progress = Bytes::new();
+    for batch in batches {
+        writes.extend(batch.writes);
+        progress = batch.progress;
+    }
+    // Stable, so that of equal keys the newest stands last; `dedup` keeps the first of a run.
+    writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    writes.reverse();
+    writes.dedup_by(|older, newer| older.table == newer.table && older.key == newer.key);
+    writes.reverse();
+    StoreBatch { writes, progress }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use tidewire_engine::port::Table;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn merged_batches_leave_what_each_in_turn_would_have_left(
+            given in proptest::collection::vec(
+                proptest::collection::btree_map((0u8..2, 0u8..6), any::<Option<u8>>(), 0..6),
+                1..6,
+            ),
+        ) {
+            let batches = given.iter().enumerate().map(|(at, writes)| StoreBatch {
+                writes: writes
+                    .iter()
+                    .map(|((table, key), value)| StoreWrite {
+                        table: Table(*table),
+                        key: vec![*key].into(),
+                        value: value.map(|value| vec![value].into()),
+                    })
+                    .collect(),
+                progress: vec![at as u8].into(),
+            });
+            let merged = merge(batches);
+            let mut expected = BTreeMap::new();
+            for writes in &given {
+                expected.extend(writes.clone());
+            }
+            let found: Vec<_> = merged
+                .writes
+                .iter()
+                .map(|w| ((w.table.0, w.key[0]), w.value.as_ref().map(|value| value[0])))
+                .collect();
+            prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(merged.progress[0] as usize, given.len() - 1);
+        }
+    }
+}
