@@ -45,15 +45,15 @@ pub fn connection_refused(reason: &'static str) {
     metrics::counter!("tidewire_connections_refused_total", "reason" => reason).increment(1);
 }
 
-/// A shard's turn wrote this much.
-pub fn written(writes: u64, bytes: u64) {
-    metrics::counter!("tidewire_socket_writes_total").increment(writes);
-    metrics::counter!("tidewire_socket_written_bytes_total").increment(bytes);
-}
-
-/// A shard's turn read this much.
-pub fn read(bytes: u64) {
-    metrics::counter!("tidewire_socket_read_bytes_total").increment(bytes);
+/// What one turn of a worker wrote (writes, bytes) and read (bytes).
+pub fn moved((writes, written): (u64, u64), read: u64) {
+    if writes > 0 {
+        metrics::counter!("tidewire_socket_writes_total").increment(writes);
+        metrics::counter!("tidewire_socket_written_bytes_total").increment(written);
+    }
+    if read > 0 {
+        metrics::counter!("tidewire_socket_read_bytes_total").increment(read);
+    }
 }
 
 /// Events of one request, by result (`accepted` or `refused`).

@@ -7,22 +7,26 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tidewire_engine::fanout::shard::ShardStats;
 use tidewire_engine::port::{Appender, Clock};
 use tidewire_schemas::catalogue::Catalogue;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use super::accept::{Acceptor, HandOver, listen};
+use super::accept::{Acceptor, listen};
 use super::events::{IngestTopics, Intake};
 use super::guard::Guard;
 use super::ingest::Ingest;
 use super::limits::{Limits, Seats};
 use super::routes::{Pages, Site};
-use super::serve::Server;
+use super::serve::{Departure, Server};
+use super::waking::{Command, WorkerDoor};
+use super::worker::{Sums, WorkerHandle};
+use crate::telemetry;
 
 /// Threads of the HTTP runtime. Streams don't live there, so two serve many.
 const HTTP_THREADS: usize = 2;
@@ -57,8 +61,8 @@ pub struct GatewayParts {
     pub ingress: Option<Ingress>,
     /// What only the wiring knows.
     pub pages: Pages,
-    /// Where streams go.
-    pub hand_over: Arc<HandOver>,
+    /// The threads that hold streams; see [`super::worker::start_all`].
+    pub workers: Vec<WorkerHandle>,
 }
 
 /// Starts gateways.
@@ -82,14 +86,43 @@ impl Gateway {
             None => (None, None),
         };
         let ingest = intake.as_ref().map(|intake| intake.ingest.clone());
-        let site = Site::new(config.guard, parts.pages, intake, Arc::clone(&seats));
+        let sums = Sums::of(&parts.workers);
+        let site = Site::new(config.guard, parts.pages, intake, (Arc::clone(&seats), sums.clone()));
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;
         let server = Server { router: site.router(), draining };
-        let acceptor = Acceptor { server, seats: Arc::clone(&seats), hand_over: parts.hand_over };
+        let doors: Vec<WorkerDoor> =
+            parts.workers.iter().map(|worker| worker.door.clone()).collect();
+        let hand_over = Arc::new(move |departure| hand_over(&doors, departure));
+        let acceptor = Acceptor { server, seats: Arc::clone(&seats), hand_over };
         runtime.spawn(acceptor.run(listener));
-        Ok(GatewayHandle { local_addr, drain, seats, ingest, ingest_thread, runtime })
+        let workers = parts.workers;
+        Ok(GatewayHandle {
+            local_addr,
+            drain,
+            seats,
+            sums,
+            workers,
+            ingest,
+            ingest_thread,
+            runtime,
+        })
     }
+}
+
+/// Gives a stream to a worker: the next in turn by slot in the process, or any other with room.
+fn hand_over(doors: &[WorkerDoor], departure: Departure) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let first = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut command = Command::Adopt(Box::new(departure));
+    for n in 0..doors.len() {
+        match doors[first.wrapping_add(n) % doors.len()].give(command) {
+            Ok(()) => return,
+            Err(back) => command = back,
+        }
+    }
+    // Dropping it closes the connection: the client comes back, perhaps elsewhere.
+    telemetry::connection_refused("workers_full");
 }
 
 fn intake(ingress: Ingress) -> io::Result<(Intake, JoinHandle<()>)> {
@@ -109,6 +142,8 @@ pub struct GatewayHandle {
     local_addr: SocketAddr,
     drain: watch::Sender<bool>,
     seats: Arc<Seats>,
+    sums: Sums,
+    workers: Vec<WorkerHandle>,
     ingest: Option<Ingest>,
     ingest_thread: Option<JoinHandle<()>>,
     runtime: Runtime,
@@ -125,6 +160,11 @@ impl GatewayHandle {
         self.seats.taken()
     }
 
+    /// Sums over all streams, a moment old.
+    pub fn stats(&self) -> ShardStats {
+        self.sums.total()
+    }
+
     /// Whether appending failed for good: the process has lost its log and should end with it.
     pub fn has_lost_log(&self) -> bool {
         self.ingest.as_ref().is_some_and(Ingest::has_lost_log)
@@ -134,12 +174,22 @@ impl GatewayHandle {
     pub fn drain(&self, window: Duration) {
         let _ = window;
         self.drain.send_replace(true);
+        for worker in &self.workers {
+            if worker.door.give(Command::Drain).is_err() {
+                tracing::warn!("a worker took no command to drain");
+            }
+        }
     }
 
     /// Waits until everything has ended; call [`GatewayHandle::drain`] before.
     pub fn join(mut self) {
-        self.drain.send_replace(true);
+        self.drain(Duration::ZERO);
         self.runtime.shutdown_timeout(HTTP_STOP);
+        for worker in self.workers.drain(..) {
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker of streams panicked");
+            }
+        }
         self.ingest = None;
         if let Some(thread) = self.ingest_thread.take()
             && thread.join().is_err()

@@ -23,7 +23,13 @@ pub mod ingest;
 
 pub mod open;
 pub mod takeover;
+
+pub mod linger;
+pub mod peer;
+pub mod streams;
+pub mod waking;
 pub mod websocket;
+pub mod worker;
 
 #[cfg(test)]
 mod tests;

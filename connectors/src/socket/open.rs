@@ -7,6 +7,8 @@
 //! The WebSocket handshake is RFC 6455 §4.2. No extension is ever agreed to: frames are encoded once
 //! for everyone, which per-connection compression would undo.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -17,9 +19,10 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use serde::Deserialize;
 
-use tidewire_schemas::channel::Channel;
-use tidewire_schemas::position::Position;
-use tidewire_schemas::time::parse_rfc3339;
+use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
+use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
+use tidewire_engine::fanout::protocol::{ErrorCode, Refusal, StartAt};
+use tidewire_engine::fanout::shard::{Open, Shard, Wire};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::answer::Failure;
@@ -27,14 +30,13 @@ use super::guard::Caller;
 use super::limits::Full;
 use super::routes::{CallerOf, Site};
 use super::serve::{Exit, Place};
-use super::takeover::{Live, SseRequest, Takeover};
+use super::takeover::Takeover;
 use crate::telemetry;
 
 /// The subprotocol's name, agreed to if it is offered.
 pub const SUBPROTOCOL: &str = "tidewire.v1";
 
 /// The user of whoever doesn't say who they are (development only).
-const SUBSCRIPTIONS_MAX: usize = 128;
 const ANONYMOUS: &str = "anonymous";
 
 /// The longest name of a user.
@@ -67,7 +69,13 @@ pub async fn websocket(
         push_header(&mut head, "sec-websocket-protocol", SUBPROTOCOL);
     }
     head.push_str("\r\n");
-    leave(&request, Takeover { head: head.into_bytes(), user, live: Live::WebSocket })
+    let open = Open {
+        wire: Wire::WebSocket,
+        identity: Arc::new(believed(&user)),
+        channels: Vec::new(),
+        start: StartAt::Latest,
+    };
+    leave(&request, Takeover { head: head.into_bytes(), open })
 }
 
 /// `GET /v1/sse`.
@@ -82,7 +90,8 @@ pub async fn sse(
     }
     let asked = query.map_err(bad_query)?.0;
     let user = user_of(&asked).map_err(IntoResponse::into_response)?;
-    let live = sse_request(asked, request.headers()).map_err(IntoResponse::into_response)?;
+    let open = sse_open(asked, believed(&user), request.headers())
+        .map_err(|refusal| refused(refusal).into_response())?;
     let mut head = String::from(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\
          x-accel-buffering: no\r\nconnection: close\r\n",
@@ -92,7 +101,7 @@ pub async fn sse(
         push_header(&mut head, "vary", "Origin");
     }
     head.push_str("\r\n");
-    leave(&request, Takeover { head: head.into_bytes(), user, live: Live::Sse(live) })
+    leave(&request, Takeover { head: head.into_bytes(), open })
 }
 
 /// Counts the user and asks the connection to leave. The answer is never written.
@@ -102,7 +111,7 @@ fn leave(request: &Request<Body>, takeover: Takeover) -> Result<Response, Respon
         let failure = Failure::overloaded("this connection can't carry a stream");
         return Err(failure.into_response());
     };
-    if let Some(Err(full)) = place.with_seat(|seat| seat.sit(&takeover.user)) {
+    if let Some(Err(full)) = place.with_seat(|seat| seat.sit(&takeover.open.identity.user)) {
         return Err(refuse_full(full).into_response());
     }
     exit.leave(takeover);
@@ -140,40 +149,45 @@ fn user_of(asked: &Asked) -> Result<String, Failure> {
     Ok(user.to_owned())
 }
 
+/// Who somebody is who needs no proof (development only): every account, every role.
+fn believed(user: &str) -> Identity {
+    Identity { user: user.into(), accounts: Accounts::All, roles: Roles::ALL }
+}
+
 /// Checks what the shard would refuse too, while it still can be said as an HTTP status.
-fn sse_request(asked: Asked, headers: &HeaderMap) -> Result<SseRequest, Failure> {
+fn sse_open(asked: Asked, identity: Identity, headers: &HeaderMap) -> Result<Open, Refusal> {
     let list = asked.channels.unwrap_or_default();
     let channels: Vec<String> =
         list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
         let message = format!("channels= takes 1 to {SUBSCRIPTIONS_MAX} names, comma between");
-        return Err(Failure::bad("invalid_channel", message));
-    }
-    for name in &channels {
-        Channel::parse(name).map_err(|error| Failure::bad("invalid_channel", error.to_string()))?;
+        return Err(Refusal::new(ErrorCode::InvalidChannel, message));
     }
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let last_event_id =
-        header.map(str::to_owned).or(asked.last_event_id).filter(|id| !id.is_empty());
-    if let Some(id) = &last_event_id {
-        Position::decode(id)
-            .map_err(|error| Failure::bad("invalid_position", error.to_string()))?;
+    let last_event_id = header.or(asked.last_event_id.as_deref()).filter(|id| !id.is_empty());
+    let from = asked.from.as_deref().filter(|from| !from.is_empty());
+    let start = match (last_event_id, from) {
+        (Some(id), _) => StartAt::Token(id.into()),
+        (None, Some(from)) => StartAt::parse(from)?,
+        (None, None) => StartAt::Latest,
+    };
+    for channel in &channels {
+        Shard::check(&identity, channel, &start)?;
     }
-    let from = asked.from.filter(|from| !from.is_empty());
-    if let Some(from) = &from {
-        check_from(from)?;
-    }
-    Ok(SseRequest { channels, from, last_event_id })
+    Ok(Open { wire: Wire::Sse, identity: Arc::new(identity), channels, start })
 }
 
-fn check_from(from: &str) -> Result<(), Failure> {
-    if matches!(from, "latest" | "earliest") || parse_rfc3339(from).is_some() {
-        return Ok(());
-    }
-    Position::decode(from).map(drop).map_err(|error| {
-        let message = format!("from= takes latest, earliest, a time or a position; {error}");
-        Failure::bad("invalid_position", message)
-    })
+/// A refusal of the fan-out as an HTTP answer.
+fn refused(refusal: Refusal) -> Failure {
+    let status = match refusal.code {
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Failure::new(status, refusal.code.as_str(), refusal.message)
 }
 
 /// Why a request is no WebSocket handshake.

@@ -26,6 +26,7 @@ use super::events::{self, Intake};
 use super::guard::{Caller, Guard};
 use super::limits::Seats;
 use super::open;
+use super::worker::Sums;
 use crate::telemetry;
 
 /// A file of the web page.
@@ -48,7 +49,7 @@ pub struct Pages {
     pub ready: Box<Ready>,
     /// For `/metrics`: the text format of Prometheus.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// For `/v1/stats`: an object; `connections` and `uptime_seconds` are added to it.
+    /// For `/v1/stats`: an object; what the gateway knows of its connections is added to it.
     pub stats: Box<dyn Fn() -> Value + Send + Sync>,
     /// The web page.
     pub assets: Vec<Asset>,
@@ -59,6 +60,7 @@ struct Shared {
     pages: Pages,
     intake: Option<Intake>,
     seats: Arc<Seats>,
+    sums: Sums,
     started: Instant,
 }
 
@@ -68,8 +70,13 @@ pub struct Site(Arc<Shared>);
 
 impl Site {
     /// A site of these parts; without an intake it takes no events.
-    pub fn new(guard: Guard, pages: Pages, intake: Option<Intake>, seats: Arc<Seats>) -> Self {
-        Self(Arc::new(Shared { guard, pages, intake, seats, started: Instant::now() }))
+    pub fn new(
+        guard: Guard,
+        pages: Pages,
+        intake: Option<Intake>,
+        (seats, sums): (Arc<Seats>, Sums),
+    ) -> Self {
+        Self(Arc::new(Shared { guard, pages, intake, seats, sums, started: Instant::now() }))
     }
 
     /// What takes events, if this gateway does.
@@ -161,8 +168,21 @@ async fn metrics_text(State(site): State<Site>) -> Response {
 async fn stats(State(site): State<Site>) -> Response {
     let mut stats = (site.0.pages.stats)();
     if let Value::Object(fields) = &mut stats {
-        fields.insert("connections".to_owned(), json!(site.0.seats.taken()));
-        fields.insert("uptime_seconds".to_owned(), json!(site.0.started.elapsed().as_secs()));
+        let sums = site.0.sums.total();
+        for (name, value) in [
+            ("connections", json!(site.0.seats.taken())),
+            ("websockets", json!(sums.websockets)),
+            ("sse_streams", json!(sums.streams)),
+            ("subscriptions", json!(sums.subscriptions)),
+            ("channels", json!(sums.channels)),
+            ("backlogged", json!(sums.backlogged)),
+            ("behind", json!(sums.behind)),
+            ("deliveries", json!(sums.deliveries)),
+            ("delivered_bytes", json!(sums.bytes)),
+            ("uptime_seconds", json!(site.0.started.elapsed().as_secs())),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
     }
     json_answer(StatusCode::OK, &stats)
 }

@@ -16,6 +16,9 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 /// The decoder's read size. Clients send short commands.
 const READ_BYTES: usize = 1_024;
 
+/// The close code for a message above the limit.
+pub const TOO_LARGE: u16 = 1009;
+
 /// What came from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -100,7 +103,7 @@ fn settings(message_max_bytes: usize) -> WebSocketConfig {
 fn broken(error: &Error) -> Heard {
     use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {
-        Error::Capacity(_) => Heard::Broken(1009, "message too large"),
+        Error::Capacity(_) => Heard::Broken(TOO_LARGE, "message too large"),
         Error::Utf8(_) => Heard::Broken(1007, "text is not UTF-8"),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Gone,
         Error::Protocol(_) => Heard::Broken(1002, "not a valid WebSocket frame"),

@@ -82,6 +82,26 @@ impl Client {
         Answer { status, head, body }
     }
 
+    /// The next frame: its first byte and its payload.
+    pub(super) fn frame(&mut self) -> (u8, Vec<u8>) {
+        let head = self.take(2);
+        assert_eq!(head[1] & 0x80, 0, "a server masks nothing");
+        let length = match head[1] {
+            126 => self.take(2).iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
+            127 => self.take(8).iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
+            short => usize::from(short),
+        };
+        (head[0], self.take(length))
+    }
+
+    /// The code and text of the close frame that has to come next.
+    pub(super) fn close_frame(&mut self) -> (u16, String) {
+        let (first, payload) = self.frame();
+        assert_eq!(first, 0x88, "a close frame, not {payload:?}");
+        let text = String::from_utf8(payload[2..].to_vec()).expect("text");
+        (u16::from_be_bytes([payload[0], payload[1]]), text)
+    }
+
     pub(super) fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         self.answer()
@@ -105,4 +125,29 @@ pub(super) fn handshake(query: &str) -> String {
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: a, tidewire.v1\r\n\
          \r\n"
     )
+}
+
+/// A masked client frame.
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [7, 77, 177, 17];
+    let mut out = vec![first];
+    match payload.len() {
+        len @ 0..=125 => out.push(0x80 | len as u8),
+        len @ 126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]));
+    out
+}
+
+/// A masked text frame.
+pub(super) fn text_frame(text: &str) -> Vec<u8> {
+    frame(0x81, text.as_bytes())
 }

@@ -3,5 +3,9 @@
 //! Clients here are plain blocking sockets, so that a test can send exactly the bytes it means to.
 
 mod client;
-mod http;
+mod script;
 mod site;
+
+mod http;
+mod sse;
+mod websocket;

@@ -15,7 +15,9 @@ use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts
 use crate::socket::guard::Guard;
 use crate::socket::limits::Limits;
 use crate::socket::routes::{Asset, Pages};
-use crate::socket::serve::Departure;
+use crate::socket::worker;
+
+use super::script::Script;
 
 pub(super) const LIMITS: Limits =
     Limits { connections: 5_000, per_address: 5_000, per_user: 5_000, loopback_is_free: true };
@@ -73,14 +75,14 @@ impl Clock for Noon {
 pub(super) struct TestSite {
     pub(super) gateway: GatewayHandle,
     pub(super) kept: Arc<Kept>,
-    pub(super) departures: Arc<Mutex<Vec<Departure>>>,
+    pub(super) script: Script,
 }
 
 impl TestSite {
     pub(super) fn new(limits: Limits) -> Self {
         let kept = Arc::new(Kept::default());
-        let departures: Arc<Mutex<Vec<Departure>>> = Arc::default();
-        let left = Arc::clone(&departures);
+        let script = Script::default();
+        let worker = worker::start(0, Arc::new(Noon), |wake| script.streams(wake));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let parts = GatewayParts {
             ingress: Some(Ingress {
@@ -94,20 +96,15 @@ impl TestSite {
                 clock: Arc::new(Noon),
             }),
             pages: pages(),
-            hand_over: Arc::new(move |departure| left.lock().unwrap().push(departure)),
+            workers: vec![worker.expect("a thread")],
         };
         let config = GatewayConfig { listen, limits, guard: Guard::default() };
         let gateway = Gateway::start(config, parts).expect("a free port");
-        Self { gateway, kept, departures }
+        Self { gateway, kept, script }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.gateway.local_addr()
-    }
-
-    /// The next connection that left the HTTP server.
-    pub(super) fn departure(&self) -> Departure {
-        wait_for(|| self.departures.lock().unwrap().pop())
     }
 }
 
@@ -115,7 +112,7 @@ fn pages() -> Pages {
     Pages {
         ready: Box::new(|| Ok(())),
         metrics: Box::new(|| "tidewire_up 1\n".to_owned()),
-        stats: Box::new(|| json!({"deliveries": 7})),
+        stats: Box::new(|| json!({"heads": 7})),
         assets: vec![Asset {
             path: "/".to_owned(),
             kind: "text/html; charset=utf-8",

@@ -1,0 +1,180 @@
+//! WebSockets through the whole gateway: RFC 6455's corners, slow and dead clients, ends.
+
+use std::time::Duration;
+
+use super::client::{Client, frame, handshake, text_frame};
+use super::site::{LIMITS, TestSite, wait_for};
+
+fn connect(site: &TestSite) -> Client {
+    let mut client = Client::connect(site.address());
+    client.send(handshake("?user=ann"));
+    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.frame(), (0x81, b"welcome".to_vec()));
+    client
+}
+
+fn site() -> (TestSite, Client) {
+    let site = TestSite::new(LIMITS);
+    let client = connect(&site);
+    (site, client)
+}
+
+/// Sends bytes and expects to be closed with this code.
+fn check_closed(bytes: &[u8], code: u16) {
+    let (site, mut client) = site();
+    client.send(bytes);
+    assert_eq!(client.close_frame().0, code);
+    assert!(client.is_at_end());
+    drop(client);
+    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+    assert_eq!(site.script.seen.lock().unwrap().closed, 1);
+}
+
+#[test]
+fn a_fragmented_message_with_a_ping_inside_is_one_message() {
+    let (site, mut client) = site();
+    for part in [frame(0x01, b"echo he"), frame(0x89, b"?"), frame(0x00, b"l"), frame(0x80, b"lo")]
+    {
+        for byte in part {
+            client.send([byte]);
+        }
+    }
+    assert_eq!(client.frame(), (0x8a, b"?".to_vec()));
+    assert_eq!(client.frame(), (0x81, b"hello".to_vec()));
+    assert_eq!(site.script.seen.lock().unwrap().inputs, ["echo hello"]);
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
+    check_closed(&frame(0x82, b"binary"), 4009);
+    check_closed(&[0x81, 1, b'x'], 1002);
+    check_closed(&frame(0x81, &[0xc3, 0x28]), 1007);
+    check_closed(&frame(0xf1, b"reserved bits"), 1002);
+    check_closed(&frame(0x80, b"continues nothing"), 1002);
+    check_closed(&frame(0x81, &[b'x'; 65_537]), 1009);
+    check_closed(&[frame(0x01, &[b'x'; 40_000]), frame(0x80, &[b'x'; 40_000])].concat(), 1009);
+}
+
+#[test]
+fn the_largest_message_passes() {
+    let (site, mut client) = site();
+    client.send(text_frame(&"x".repeat(65_536)));
+    client.send(text_frame("echo after"));
+    assert_eq!(client.frame(), (0x81, b"after".to_vec()));
+    assert_eq!(site.script.seen.lock().unwrap().inputs.len(), 2);
+}
+
+#[test]
+fn a_close_is_answered_and_the_server_closes_first() {
+    let (_site, mut client) = site();
+    client.send(frame(0x88, &[0x0f, 0xa0, b'b', b'y', b'e']));
+    assert_eq!(client.close_frame(), (4000, "bye".to_owned()));
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn what_the_streams_close_gets_its_code_and_its_reason() {
+    let (_site, mut client) = site();
+    client.send([text_frame("echo last words"), text_frame("slow")].concat());
+    assert_eq!(client.frame(), (0x81, b"last words".to_vec()));
+    let (code, text) = client.close_frame();
+    assert_eq!(code, 4008);
+    assert!(text.contains("resume"), "{text}");
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn pongs_count_as_life() {
+    let (site, mut client) = site();
+    client.send(frame(0x8a, b""));
+    wait_for(|| (site.script.seen.lock().unwrap().heard == 1).then_some(()));
+}
+
+#[test]
+fn a_slow_reader_gets_every_byte_in_order_and_holds_nobody_up() {
+    let (site, mut slow) = site();
+    // 20 MB, far more than the kernel takes for a client that doesn't read.
+    slow.send(text_frame("frames 20000"));
+    let mut quick = connect(&site);
+    quick.send(text_frame("echo now"));
+    assert_eq!(quick.frame(), (0x81, b"now".to_vec()));
+    for n in 0..20_000 {
+        assert_eq!(slow.frame(), (0x81, format!("{n:01000}").into_bytes()));
+    }
+    slow.send(text_frame("echo still here"));
+    assert_eq!(slow.frame(), (0x81, b"still here".to_vec()));
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_asked_for_no_more_questions() {
+    let (site, client) = site();
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    sender.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let pings = frame(0x89, &[b'p'; 125]).repeat(1_000);
+    // Its pongs are never read, so at some point its pings are no longer read either.
+    let blocked = (0..2_000).any(|_| std::io::Write::write_all(&mut sender, &pings).is_err());
+    assert!(blocked, "262 MB of pings were taken");
+    drop((client, sender));
+    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+}
+
+#[test]
+fn a_connection_that_breaks_off_is_forgotten() {
+    let (site, client) = site();
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("linger");
+    drop(client);
+    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+    assert_eq!(site.script.seen.lock().unwrap().closed, 1);
+}
+
+#[test]
+fn whoever_the_streams_refuse_is_closed_with_1013() {
+    let site = TestSite::new(LIMITS);
+    site.script.seen.lock().unwrap().is_full = true;
+    let mut client = Client::connect(site.address());
+    client.send(handshake(""));
+    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.close_frame().0, 1013);
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn draining_closes_everyone_with_1001_and_ends_the_threads() {
+    let (site, mut client) = site();
+    site.gateway.drain(Duration::ZERO);
+    assert_eq!(client.close_frame().0, 1001);
+    assert!(client.is_at_end());
+    drop(client);
+    site.gateway.join();
+}
+
+#[test]
+fn a_wake_reaches_everyone_at_once() {
+    let (site, first) = site();
+    let mut all = vec![first, connect(&site), connect(&site)];
+    site.script.say("news");
+    for client in &mut all {
+        assert_eq!(client.frame(), (0x81, b"news".to_vec()));
+    }
+}
+
+#[test]
+fn quiet_connections_cost_little_memory() {
+    const COUNT: usize = 2_000;
+    let site = TestSite::new(LIMITS);
+    // What is needed once, such as tables and stacks, is there before measuring.
+    let _first: Vec<Client> = (0..50).map(|_| connect(&site)).collect();
+    let before = resident_bytes();
+    let streams: Vec<std::net::TcpStream> = (0..COUNT).map(|_| connect(&site).stream).collect();
+    let per_connection = resident_bytes().saturating_sub(before) / COUNT;
+    println!("{per_connection} bytes of resident memory per quiet WebSocket (streams not counted)");
+    assert!(per_connection < 5 * 1_024, "{per_connection} bytes per connection");
+    assert_eq!(site.gateway.connections(), COUNT + 50);
+    drop(streams);
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
+    pages * 4_096
+}

@@ -1,0 +1,71 @@
+//! How other threads reach a worker: a bounded queue of what to do, and one wake.
+//!
+//! The wake is remembered and given once until the worker has seen it, so a burst of batches from
+//! the hub costs one system call, not one each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use tidewire_engine::port::Wake;
+
+use super::serve::Departure;
+
+/// What other threads ask of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this connection from now on.
+    Adopt(Box<Departure>),
+    /// Tell everyone to move on and end.
+    Drain,
+}
+
+/// Ends a worker's wait.
+#[derive(Debug)]
+pub struct Waking {
+    waker: mio::Waker,
+    given: AtomicBool,
+}
+
+impl Waking {
+    /// Around a poll's waker.
+    pub fn new(waker: mio::Waker) -> Self {
+        Self { waker, given: AtomicBool::new(false) }
+    }
+
+    /// The worker is awake: the next wake counts again. Called before it looks at its queues.
+    pub fn seen(&self) {
+        self.given.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Waking {
+    fn wake(&self) {
+        if !self.given.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            // The worker still looks around once a second.
+            tracing::warn!(%error, "a worker could not be woken");
+        }
+    }
+}
+
+/// The door to one worker.
+#[derive(Clone, Debug)]
+pub struct WorkerDoor {
+    /// The queue.
+    pub commands: SyncSender<Command>,
+    /// The wake.
+    pub waking: Arc<Waking>,
+}
+
+impl WorkerDoor {
+    /// Leaves a command; gives it back if the worker is too far behind or gone.
+    pub fn give(&self, command: Command) -> Result<(), Command> {
+        let given = self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+        });
+        self.waking.wake();
+        given
+    }
+}
