@@ -14,6 +14,7 @@ pub mod channel;
 pub mod envelope;
 pub mod event;
 pub mod id;
+mod json;
 pub mod partition;
 pub mod position;
 pub mod priority;

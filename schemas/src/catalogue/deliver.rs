@@ -1,0 +1,192 @@
+//! From an event to its channels, by the rules of its type.
+//!
+//! Only the fields those rules name are looked up, in one pass over the text of `data` that stops
+//! once it has them all. A rule whose optional field is absent is left out; one whose required
+//! field is absent is an error, since admission does not let such an event pass.
+
+use std::borrow::Cow;
+
+use super::lookup::Catalogue;
+use super::model::{Class, Condition, Delivered, EventType, Source, Test};
+use crate::channel;
+use crate::event::EventView;
+use crate::json;
+
+/// What an operator's name begins with in an event's `source`.
+pub(crate) const OPERATOR_SOURCE: &str = "op/";
+
+/// Where one event goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The channel's full name, `kind:id`, the id percent-encoded.
+    pub channel: String,
+    /// As which of the channel's classes.
+    pub class: Class,
+    /// For [`Class::State`]: the key whose latest value this is.
+    pub state_key: Option<String>,
+}
+
+/// An event that does not fit its type's entry; admission lets none pass, so an operator made it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The catalogue does not have the type.
+    #[error("event type `{0}` is not in the catalogue of this build")]
+    UnknownType(String),
+    /// A required field that a channel or a state key is made of is missing or no id.
+    #[error("event type `{event_type}`: channel `{rule}` needs a field that is not there")]
+    MissingField {
+        /// The type.
+        event_type: String,
+        /// The rule of its entry.
+        rule: String,
+    },
+    /// `data` is no JSON object.
+    #[error("event type `{0}`: data is no JSON object")]
+    BadData(String),
+}
+
+/// The fields of data an evaluation may look at: names and values as JSON text, null left out.
+pub(crate) trait Fields {
+    /// A field's value as JSON text.
+    fn value(&self, name: &str) -> Option<&str>;
+}
+
+impl Fields for [(&str, &str)] {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+}
+
+impl Condition {
+    /// Whether it holds.
+    pub(crate) fn holds(&self, fields: &(impl Fields + ?Sized)) -> bool {
+        let value = fields.value(&self.field);
+        let text = value.and_then(json::scalar);
+        let passed = match &self.test {
+            Test::Present => value.is_some(),
+            Test::Is(wanted) => text.is_some_and(|text| text == wanted.as_str()),
+            Test::Begins(beginning) => text.is_some_and(|text| text.starts_with(beginning)),
+        };
+        passed != self.negated
+    }
+}
+
+impl Source {
+    /// The text it stands for in this event; `None` where it is absent or no scalar.
+    pub(crate) fn text<'a>(
+        &self,
+        (account_id, event_type): (&'a str, &'a str),
+        fields: &'a (impl Fields + ?Sized),
+    ) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Account => Some(Cow::Borrowed(account_id)),
+            Self::Type => Some(Cow::Borrowed(event_type)),
+            Self::Field(name) => fields.value(name).and_then(json::scalar),
+            Self::Inner(object, name) => {
+                json::member(fields.value(object)?, name).and_then(json::scalar)
+            }
+        }
+    }
+}
+
+impl Catalogue {
+    /// The channels an event goes to, in the order of its type's entry; of a channel with two
+    /// classes one delivery for each.
+    pub fn deliveries(&self, event: &EventView<'_>) -> Result<Vec<Delivery>, DeliveryError> {
+        let event_type = self
+            .resolve(event.event_type)
+            .ok_or_else(|| DeliveryError::UnknownType(event.event_type.to_owned()))?;
+        let emitted = event.source.is_some_and(|source| source.starts_with(OPERATOR_SOURCE));
+        if event_type.delivered == Delivered::Emitted && !emitted {
+            return Ok(Vec::new());
+        }
+        let found = wanted_fields(event_type, event.data)
+            .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
+        let fields = &found[..];
+        let envelope = (event.account_id, event.event_type);
+        let mut out = Vec::with_capacity(event_type.channels.len() + 1);
+        for rule in &event_type.channels {
+            if rule.when.as_ref().is_some_and(|condition| !condition.holds(fields)) {
+                continue;
+            }
+            let missing = || DeliveryError::MissingField {
+                event_type: event.event_type.to_owned(),
+                rule: rule.text.clone(),
+            };
+            let Some(id) = rule.id.text(envelope, fields) else {
+                if is_required(event_type, &rule.id) {
+                    return Err(missing());
+                }
+                continue;
+            };
+            let mut channel = String::with_capacity(rule.kind.len() + 1 + id.len());
+            channel.push_str(&rule.kind);
+            channel.push(':');
+            channel::encode_id(&id, &mut channel);
+            for &class in &rule.classes {
+                let state_key = match class {
+                    Class::State => match state_key(&rule.state_key, envelope, fields) {
+                        Some(key) => Some(key),
+                        None => return Err(missing()),
+                    },
+                    _ => None,
+                };
+                out.push(Delivery { channel: channel.clone(), class, state_key });
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn is_required(event_type: &EventType, source: &Source) -> bool {
+    match source {
+        Source::Account | Source::Type => true,
+        Source::Field(name) | Source::Inner(name, _) => {
+            event_type.field(name).is_some_and(|field| field.required)
+        }
+    }
+}
+
+/// The fields the type's channels name, as far as `data` has them; `None` if it is no object.
+fn wanted_fields<'a>(event_type: &'a EventType, data: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+    let mut found = Vec::with_capacity(event_type.wanted.len());
+    if event_type.wanted.is_empty() {
+        return Some(found);
+    }
+    if !data.starts_with('{') {
+        return None;
+    }
+    let mut missing = event_type.wanted.len();
+    json::each_member(data, |name, value| {
+        if let Some(wanted) = event_type.wanted.iter().find(|wanted| **wanted == name) {
+            missing -= 1;
+            if value != "null" {
+                found.push((wanted.as_str(), value));
+            }
+        }
+        missing > 0
+    })
+    .ok()?;
+    Some(found)
+}
+
+/// One part stands as it is; several are joined by `/`, which is encoded inside them, and an absent
+/// one is empty. `None` if there is nothing at all to make a key of.
+fn state_key(parts: &[Source], envelope: (&str, &str), fields: &[(&str, &str)]) -> Option<String> {
+    if let [part] = parts {
+        return part.text(envelope, fields).map(Cow::into_owned);
+    }
+    let mut key = String::new();
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            key.push('/');
+        }
+        let text = part.text(envelope, fields).unwrap_or_default();
+        for piece in text.split_inclusive('/') {
+            let (plain, slash) = piece.strip_suffix('/').map_or((piece, ""), |p| (p, "%2F"));
+            channel::encode_id(plain, &mut key);
+            key.push_str(slash);
+        }
+    }
+    Some(key)
+}

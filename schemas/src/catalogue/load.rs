@@ -1,0 +1,547 @@
+//! From the files to the model. Everything that could be wrong is looked at before anything is
+//! said, and all errors are reported together.
+//!
+//! Two passes: the first reads kinds, operators and types on their own; the second checks what they
+//! say about each other (names that two types claim, channels nobody writes, keys that may be
+//! missing). A catalogue that loads can be used without further checks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::lookup::{Catalogue, Names};
+use super::model::{
+    Alias, ChannelKind, ChannelRule, Class, Condition, Delivered, EventType, FieldDefault,
+    FieldKind, Lift, Move, Operator, Rename, Source, Who,
+};
+use super::{notation, source};
+use crate::Priority;
+use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
+
+/// Everything that is wrong with a catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueErrors(pub Vec<String>);
+
+impl fmt::Display for CatalogueErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the catalogue has {} errors", self.0.len())?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for CatalogueErrors {}
+
+/// Collects errors, each with its place.
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    fn add(&mut self, place: &str, error: impl fmt::Display) {
+        self.0.push(format!("{place}: {error}"));
+    }
+
+    fn keep<T>(&mut self, place: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|error| self.add(place, error)).ok()
+    }
+}
+
+/// The rules of `ingress.toml` while types are read.
+#[derive(Default)]
+struct Ingress {
+    renames: Vec<source::RenameEntry>,
+    defaults: Vec<source::DefaultEntry>,
+}
+
+/// Reads files, given as name and text.
+pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
+    let mut errors = Errors::default();
+    let mut read = Vec::new();
+    for (name, text) in files {
+        match toml::from_str::<source::File>(text) {
+            Ok(file) => read.push((*name, file)),
+            Err(error) => errors.add(&format!("{name}.toml"), error.to_string().trim_end()),
+        }
+    }
+    if !errors.0.is_empty() {
+        return Err(CatalogueErrors(errors.0));
+    }
+    let mut catalogue = Catalogue { hash: hash(files), ..Catalogue::default() };
+    let mut ingress = Ingress::default();
+    for (name, file) in &mut read {
+        catalogue.reserved.append(&mut file.reserved);
+        ingress.renames.append(&mut file.rename);
+        ingress.defaults.append(&mut file.default);
+        catalogue.lifts.extend(lifts(std::mem::take(&mut file.lift)));
+        let operators = std::mem::take(&mut file.operators).into_iter();
+        catalogue.operators.extend(operators.map(|(name, entry)| Operator {
+            name,
+            stage: entry.stage,
+            all: entry.all,
+        }));
+        for (kind, entry) in std::mem::take(&mut file.kinds) {
+            let place = format!("{name}.toml, {kind}");
+            if let Some(kind) = errors.keep(&place, channel_kind(kind, entry)) {
+                catalogue.kinds.push(kind);
+            }
+        }
+    }
+    for (name, file) in &mut read {
+        let types = std::mem::take(&mut file.types);
+        if let (false, Some(title)) = (types.is_empty(), &file.title) {
+            catalogue.domains.push(((*name).to_owned(), title.clone()));
+        }
+        for (type_name, entry) in types {
+            let place = format!("{name}.toml, {type_name}");
+            let mut reader = TypeReader { errors: &mut errors, place, file, catalogue: &catalogue };
+            let event_type = reader.read(name, type_name, (entry, &ingress));
+            catalogue.types.push(event_type);
+        }
+    }
+    check_ingress(&catalogue, &ingress, &mut errors);
+    check_kinds(&catalogue, &mut errors);
+    catalogue.names = names(&catalogue, &mut errors);
+    if errors.0.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors(errors.0)) }
+}
+
+/// A hash of every file's name and text.
+fn hash(files: &[(&str, &str)]) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in files.iter().flat_map(|(name, text)| [name, text]) {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.digest()
+}
+
+fn lifts(entries: BTreeMap<String, BTreeMap<String, Vec<String>>>) -> impl Iterator<Item = Lift> {
+    entries.into_iter().flat_map(|(object, fields)| {
+        fields.into_iter().map(move |(field, from)| Lift { object: object.clone(), field, from })
+    })
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    let all = [Class::Stream, Class::State, Class::Ephemeral, Class::Derived];
+    let found = all.into_iter().find(|class| class.as_str() == text);
+    found.ok_or_else(|| format!("`{text}` is no class (stream, state, ephemeral or derived)"))
+}
+
+fn who(texts: &[String]) -> Result<Vec<Who>, String> {
+    let all = [Who::Anyone, Who::Member, Who::Participant, Who::User, Who::Producer];
+    let one = |text: &String| all.into_iter().find(|who| who.as_str() == text);
+    texts.iter().map(|text| one(text).ok_or_else(|| format!("`{text}` may read nothing"))).collect()
+}
+
+fn channel_kind(name: String, entry: source::Kind) -> Result<ChannelKind, String> {
+    if name.len() + 1 + ID_MAX_ENCODED_CHARS > NAME_MAX_CHARS {
+        return Err(format!("the name is too long for names of {NAME_MAX_CHARS} characters"));
+    }
+    let classes = entry.classes.iter().map(|text| class(text)).collect::<Result<Vec<_>, _>>()?;
+    if classes.is_empty() || entry.who.is_empty() {
+        return Err("a channel kind has at least one class and somebody who reads it".to_owned());
+    }
+    let by_prefix = entry.who_by_prefix.into_iter();
+    Ok(ChannelKind {
+        name,
+        id: entry.id,
+        classes,
+        who: who(&entry.who)?,
+        who_by_prefix: by_prefix
+            .map(|(prefix, texts)| who(&texts).map(|who| (prefix, who)))
+            .collect::<Result<_, _>>()?,
+        state_key: entry.state_key.iter().map(|s| notation::source(s)).collect::<Result<_, _>>()?,
+        union: entry.union,
+        written_by: entry.written_by,
+        carries: entry.carries,
+    })
+}
+
+/// Reads one type's entry.
+struct TypeReader<'a> {
+    errors: &'a mut Errors,
+    place: String,
+    file: &'a source::File,
+    catalogue: &'a Catalogue,
+}
+
+impl TypeReader<'_> {
+    fn error(&mut self, error: impl fmt::Display) {
+        self.errors.add(&self.place, error);
+    }
+
+    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        self.errors.keep(&self.place, result)
+    }
+
+    fn read(
+        &mut self,
+        domain: &str,
+        name: String,
+        (entry, ingress): (source::Type, &Ingress),
+    ) -> EventType {
+        let data = self.keep(notation::data(&entry.data, &self.file.groups)).unwrap_or_default();
+        let defaults = &self.file.defaults;
+        let key = entry.key.as_ref().unwrap_or(&defaults.key);
+        let mut event_type = EventType {
+            domain: domain.to_owned(),
+            aliases: self.aliases(&name, &entry.aliases),
+            priority: self.priority(entry.priority.unwrap_or(defaults.priority)),
+            priority_if: Vec::new(),
+            key: key.iter().filter_map(|key| self.keep(notation::source(key))).collect(),
+            fields: data.fields,
+            one_of: data.one_of,
+            channels: Vec::new(),
+            delivered: self.delivered(entry.deliver.as_deref()),
+            moves: Vec::new(),
+            producers: entry.producers.unwrap_or(!entry.internal),
+            emitted_by: entry.emitted_by,
+            unchecked: entry.unchecked,
+            internal: entry.internal,
+            broadcast: entry.broadcast,
+            presets: entry.preset.into_iter().collect(),
+            renames: Vec::new(),
+            defaults: Vec::new(),
+            wanted: Vec::new(),
+            inner_ids: Vec::new(),
+            name,
+        };
+        for (condition, priority) in &entry.priority_if {
+            let priority = self.priority(*priority);
+            if let Some(condition) = self.keep(notation::condition(condition)) {
+                event_type.priority_if.push((condition, priority));
+            }
+        }
+        for line in plus(&defaults.channels, entry.channels.as_deref()) {
+            let rule = self.channel(line);
+            event_type.channels.extend(rule);
+        }
+        for line in plus(&defaults.moves, entry.moves.as_deref()) {
+            if let Some((operator, when)) = self.keep(notation::operator(line)) {
+                event_type.moves.push(Move { operator: operator.to_owned(), when });
+            }
+        }
+        if !event_type.unchecked {
+            ingress.apply(&mut event_type);
+        }
+        self.finish(event_type)
+    }
+
+    fn priority(&mut self, number: i64) -> Priority {
+        let priority = Priority::from_number(number);
+        if priority.is_none() {
+            self.error(format!("{number} is no priority (0 to 3)"));
+        }
+        priority.unwrap_or(Priority::Normal)
+    }
+
+    fn delivered(&mut self, text: Option<&str>) -> Delivered {
+        match text {
+            None => Delivered::Always,
+            Some("emitted") => Delivered::Emitted,
+            Some(other) => {
+                self.error(format!("deliver `{other}` is not understood (`emitted` or nothing)"));
+                Delivered::Always
+            }
+        }
+    }
+
+    fn aliases(&mut self, name: &str, entries: &BTreeMap<String, Vec<String>>) -> Vec<Alias> {
+        let mut out = Vec::new();
+        if let Some(surface) = &self.file.alias_with_colon {
+            let (surface, name) = (surface.clone(), name.replace('.', ":"));
+            out.push(Alias { name, surface, preset: None, when: None });
+        }
+        for (surface, lines) in entries {
+            if !matches!(surface.as_str(), "S0" | "S1" | "S2" | "S3" | "S4") {
+                self.error(format!("`{surface}` is no surface (S0 to S4)"));
+            }
+            for line in lines {
+                if let Some(alias) = self.keep(notation::alias(line)) {
+                    let name = alias.name.to_owned();
+                    let surface = surface.clone();
+                    out.push(Alias { name, surface, preset: alias.preset, when: alias.when });
+                }
+            }
+        }
+        out
+    }
+
+    fn channel(&mut self, line: &str) -> Option<ChannelRule> {
+        let parsed = self.keep(notation::channel(line))?;
+        let Some(kind) = self.catalogue.channel_kind(parsed.kind) else {
+            self.error(format!("unknown channel kind `{}`", parsed.kind));
+            return None;
+        };
+        let id = match (parsed.id, kind.is_per_account()) {
+            (None, true) => Source::Account,
+            (Some(id), false) => id,
+            (None, false) => {
+                self.error(format!(
+                    "`{line}` needs a field for the id, as in `{}:{{field}}`",
+                    kind.name
+                ));
+                return None;
+            }
+            (Some(_), true) => {
+                self.error(format!("`{line}`: the id of `{}` is always the account", kind.name));
+                return None;
+            }
+        };
+        let classes = match &parsed.classes[..] {
+            [] => vec![kind.classes[0]],
+            texts => texts.iter().filter_map(|text| self.keep(class(text))).collect(),
+        };
+        for class in &classes {
+            if *class == Class::Derived || !kind.classes.contains(class) {
+                self.error(format!("`{line}`: nothing is written to it as {}", class.as_str()));
+            }
+        }
+        let mut state_key = Vec::new();
+        if classes.contains(&Class::State) {
+            state_key = parsed.state_key;
+            if state_key.is_empty() {
+                state_key.clone_from(&kind.state_key);
+            }
+            if state_key.is_empty() {
+                self.error(format!("`{line}`: a state entry needs a key (`by field`)"));
+            }
+        } else if !parsed.state_key.is_empty() {
+            self.error(format!("`{line}`: `by` is for state only"));
+        }
+        let (kind, text) = (kind.name.clone(), line.to_owned());
+        Some(ChannelRule { kind, id, classes, state_key, when: parsed.when, text })
+    }
+
+    /// Checks what a type says about itself and notes what evaluation will look at.
+    fn finish(&mut self, mut event_type: EventType) -> EventType {
+        let of_channels: Vec<Source> = (event_type.channels.iter())
+            .flat_map(|rule| rule.state_key.iter().chain([&rule.id]).cloned())
+            .collect();
+        for source in event_type.key.clone().iter().chain(&of_channels) {
+            self.mark_id(&mut event_type, source);
+        }
+        let conditions = (event_type.channels.iter().filter_map(|rule| rule.when.as_ref()))
+            .chain(event_type.moves.iter().filter_map(|m| m.when.as_ref()))
+            .chain(event_type.priority_if.iter().map(|(condition, _)| condition));
+        for Condition { field, .. } in conditions {
+            if event_type.field(field).is_none() {
+                self.errors.add(&self.place, format!("the condition's `{field}` is no field"));
+            }
+        }
+        let presets = event_type
+            .presets
+            .iter()
+            .chain(event_type.aliases.iter().filter_map(|alias| alias.preset.as_ref()));
+        for (field, _) in presets {
+            if event_type.field(field).is_none() {
+                self.errors.add(&self.place, format!("the preset's `{field}` is no field"));
+            }
+        }
+        if !event_type.key.iter().any(|source| always_there(&event_type, source)) {
+            self.error("the key may be missing: end it with a required field or `account_id`");
+        }
+        let operators = event_type.moves.iter().map(|m| &m.operator).chain(&event_type.emitted_by);
+        for operator in operators {
+            if !self.catalogue.operators.iter().any(|known| known.name == *operator) {
+                self.errors.add(&self.place, format!("unknown operator `{operator}`"));
+            }
+        }
+        if event_type.delivered == Delivered::Emitted && event_type.emitted_by.is_none() {
+            self.error("only emitted events are delivered, but no operator emits it");
+        }
+        event_type.wanted = wanted(&event_type.channels);
+        event_type
+    }
+
+    fn mark_id(&mut self, event_type: &mut EventType, source: &Source) {
+        let name = match source {
+            Source::Account | Source::Type => return,
+            Source::Field(name) | Source::Inner(name, _) => name,
+        };
+        let Some(field) = event_type.fields.iter_mut().find(|field| field.name == *name) else {
+            return self
+                .error(format!("`{name}` is no field, but a key or a channel is made of it"));
+        };
+        match (source, field.kind) {
+            (Source::Inner(..), FieldKind::Object) => {
+                if !event_type.inner_ids.contains(source) {
+                    event_type.inner_ids.push(source.clone());
+                }
+            }
+            (Source::Inner(..), _) => self.error(format!("`{name}` is no object")),
+            (_, FieldKind::Id | FieldKind::Text) => field.identifies = true,
+            _ => self.error(format!("no key or channel can be made of `{name}`")),
+        }
+    }
+}
+
+/// The defaults with what an entry adds (`+`), or what it puts in their place.
+fn plus<'a>(defaults: &'a [String], own: Option<&'a [String]>) -> Vec<&'a str> {
+    let own: Vec<&str> = match own {
+        None => return defaults.iter().map(String::as_str).collect(),
+        Some(own) => own.iter().map(String::as_str).collect(),
+    };
+    if own.is_empty() || !own.iter().all(|line| line.starts_with('+')) {
+        return own;
+    }
+    let added = own.iter().map(|line| &line[1..]);
+    defaults.iter().map(String::as_str).chain(added).collect()
+}
+
+fn always_there(event_type: &EventType, source: &Source) -> bool {
+    match source {
+        Source::Account | Source::Type => true,
+        Source::Field(name) | Source::Inner(name, _) => {
+            event_type.field(name).is_some_and(|field| field.required)
+        }
+    }
+}
+
+fn wanted(channels: &[ChannelRule]) -> Vec<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for rule in channels {
+        let sources = rule.state_key.iter().chain([&rule.id]).filter_map(|source| match source {
+            Source::Field(name) | Source::Inner(name, _) => Some(name),
+            Source::Account | Source::Type => None,
+        });
+        for name in sources.chain(rule.when.iter().map(|condition| &condition.field)) {
+            if !wanted.contains(name) {
+                wanted.push(name.clone());
+            }
+        }
+    }
+    wanted
+}
+
+impl Ingress {
+    /// Gives a type the rules that cover it.
+    fn apply(&self, event_type: &mut EventType) {
+        for entry in &self.renames {
+            if entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
+                event_type.renames.extend(entry.fields.iter().map(|(from, to)| Rename {
+                    from: from.clone(),
+                    to: to.clone(),
+                    lower: entry.lower,
+                }));
+            }
+        }
+        for entry in &self.defaults {
+            if !entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
+                continue;
+            }
+            for (field, text) in &entry.fields {
+                if event_type.field(field).is_some() {
+                    event_type.defaults.push(default(field, text));
+                }
+            }
+        }
+    }
+}
+
+fn default(field: &str, text: &str) -> FieldDefault {
+    let braces = text.strip_suffix('}').and_then(|text| text.split_once('{'));
+    let (prefix, value) = match braces {
+        Some((prefix, value)) => (prefix, Some(value.to_owned())),
+        None => (text, None),
+    };
+    FieldDefault { field: field.to_owned(), prefix: prefix.to_owned(), value }
+}
+
+/// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
+/// is a field of one of the types covered.
+fn check_ingress(catalogue: &Catalogue, ingress: &Ingress, errors: &mut Errors) {
+    let renames = (ingress.renames.iter())
+        .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
+    let defaults = (ingress.defaults.iter())
+        .map(|entry| (&entry.types, entry.fields.keys().collect::<Vec<_>>()));
+    for (patterns, fields) in renames.chain(defaults) {
+        let covered = |pattern: &String| {
+            let pattern = pattern.clone();
+            catalogue.types.iter().filter(move |t| notation::covers(&pattern, &t.name))
+        };
+        for pattern in patterns.iter().filter(|pattern| covered(pattern).next().is_none()) {
+            errors.add("ingress.toml", format!("`{pattern}` covers no type"));
+        }
+        for name in fields {
+            if !patterns.iter().flat_map(covered).any(|t| t.field(name).is_some()) {
+                errors.add("ingress.toml", format!("no type covered has a field `{name}`"));
+            }
+        }
+    }
+}
+
+/// Every kind is written by somebody, and unions are of kinds there are.
+fn check_kinds(catalogue: &Catalogue, errors: &mut Errors) {
+    for kind in &catalogue.kinds {
+        let place = format!("channels.toml, {}", kind.name);
+        for member in &kind.union {
+            if catalogue.channel_kind(member).is_none() {
+                errors.add(&place, format!("the union's `{member}` is no channel kind"));
+            }
+        }
+        if let Some(operator) = &kind.written_by
+            && !catalogue.operators.iter().any(|known| known.name == *operator)
+        {
+            errors.add(&place, format!("unknown operator `{operator}`"));
+        }
+        let derived = kind.classes.contains(&Class::Derived);
+        let mut rules = catalogue.types.iter().flat_map(|t| &t.channels);
+        if !derived && kind.written_by.is_none() && !rules.any(|rule| rule.kind == kind.name) {
+            errors.add(&place, "no type is delivered to it");
+        }
+        if derived == kind.union.is_empty() {
+            errors.add(&place, "a derived kind, and no other, has a union");
+        }
+    }
+}
+
+/// Who answers to which name; a name two types claim is an error.
+fn names(catalogue: &Catalogue, errors: &mut Errors) -> Names {
+    let mut names = Names::default();
+    let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {
+        let reserved = catalogue.reserved.iter().any(|reserved| reserved == name);
+        match names.exact.insert(name.to_owned(), at) {
+            _ if reserved => errors.add(place, format!("`{name}` is the name of a frame")),
+            Some(before) if !same_meaning(catalogue, before, at) => {
+                let other = &catalogue.types[before.0].name;
+                errors.add(place, format!("`{name}` is claimed by {other} too"));
+            }
+            _ => {}
+        }
+    };
+    let mut conditional: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+    for (at, event_type) in catalogue.types.iter().enumerate() {
+        let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+        claim(&event_type.name, (at, None), &place);
+        for (alias_at, alias) in event_type.aliases.iter().enumerate() {
+            match alias.when {
+                None => claim(&alias.name, (at, Some(alias_at)), &place),
+                Some(_) => {
+                    conditional.entry(alias.name.clone()).or_default().push((at, alias_at));
+                }
+            }
+        }
+    }
+    for (name, claims) in &conditional {
+        if !names.exact.contains_key(name) {
+            let event_type = &catalogue.types[claims[0].0];
+            let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+            errors.add(&place, format!("no type has the name `{name}` if the condition fails"));
+        }
+    }
+    names.conditional = conditional;
+    let prefixes = catalogue.types.iter().enumerate();
+    names.prefixes = prefixes
+        .filter_map(|(at, t)| t.name.strip_suffix('*').map(|prefix| (prefix.to_owned(), at)))
+        .collect();
+    names
+}
+
+fn same_meaning(
+    catalogue: &Catalogue,
+    before: (usize, Option<usize>),
+    now: (usize, Option<usize>),
+) -> bool {
+    let preset = |(at, alias): (usize, Option<usize>)| {
+        alias.map(|alias| &catalogue.types[at].aliases[alias].preset)
+    };
+    before.0 == now.0 && preset(before) == preset(now)
+}

@@ -1,0 +1,156 @@
+//! The catalogue itself: types by name, alias and prefix, channel kinds by name.
+//!
+//! The built-in one is read at the first call and lives as long as the process. It can't be
+//! broken at run time: a test loads the same files, and [`Catalogue::builtin`] reports every error
+//! together if they ever differ.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::load::{CatalogueErrors, load};
+use super::model::{Alias, ChannelKind, EventType, Lift, Operator};
+use super::source;
+
+/// The names types answer to; types and aliases by their places.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) exact: HashMap<String, (usize, Option<usize>)>,
+    pub(super) conditional: HashMap<String, Vec<(usize, usize)>>,
+    pub(super) prefixes: Vec<(String, usize)>,
+}
+
+/// All event types, channel kinds and operators, and the rules for the way in.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    pub(super) types: Vec<EventType>,
+    pub(super) kinds: Vec<ChannelKind>,
+    pub(super) operators: Vec<Operator>,
+    pub(super) reserved: Vec<String>,
+    pub(super) lifts: Vec<Lift>,
+    /// File name and title of every domain.
+    pub(super) domains: Vec<(String, String)>,
+    pub(super) names: Names,
+    pub(super) hash: u64,
+}
+
+impl Catalogue {
+    /// The catalogue of this build, read and checked at the first call.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
+            Catalogue::load(source::FILES).unwrap_or_else(|errors| panic!("{errors}"))
+        });
+        &BUILTIN
+    }
+
+    /// Reads a catalogue from files given as name and text; every error at once.
+    pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
+        load(files)
+    }
+
+    /// Changes whenever a file of the catalogue does.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Every type, by domain and name.
+    pub fn types(&self) -> &[EventType] {
+        &self.types
+    }
+
+    /// Every channel kind, by name.
+    pub fn channel_kinds(&self) -> &[ChannelKind] {
+        &self.kinds
+    }
+
+    /// Every operator, by name.
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
+    /// Fields that are lifted out of nested objects.
+    pub fn lifts(&self) -> &[Lift] {
+        &self.lifts
+    }
+
+    /// Names of protocol frames, which no event may have.
+    pub fn reserved(&self) -> &[String] {
+        &self.reserved
+    }
+
+    /// File name and title of every domain, in the reference page's order.
+    pub fn domains(&self) -> &[(String, String)] {
+        &self.domains
+    }
+
+    /// A channel kind by name.
+    pub fn channel_kind(&self, name: &str) -> Option<&ChannelKind> {
+        self.kinds.iter().find(|kind| kind.name == name)
+    }
+
+    /// The type of this canonical name or alias. Where an alias means another type under a
+    /// condition, this is the one without.
+    pub fn resolve(&self, type_or_alias: &str) -> Option<&EventType> {
+        self.resolve_sent(type_or_alias, |_| false).map(|(event_type, _)| event_type)
+    }
+
+    /// The type and the alias that was used for it, where `holds` judges an alias's condition.
+    pub(crate) fn resolve_sent(
+        &self,
+        name: &str,
+        holds: impl Fn(&Alias) -> bool,
+    ) -> Option<(&EventType, Option<&Alias>)> {
+        if !self.names.conditional.is_empty()
+            && let Some(claims) = self.names.conditional.get(name)
+        {
+            for &(at, alias) in claims {
+                let event_type = &self.types[at];
+                let alias = &event_type.aliases[alias];
+                if holds(alias) {
+                    return Some((event_type, Some(alias)));
+                }
+            }
+        }
+        if let Some(&(at, alias)) = self.names.exact.get(name) {
+            let event_type = &self.types[at];
+            let is_pattern = alias.is_none() && event_type.name.ends_with('*');
+            return (!is_pattern).then(|| (event_type, alias.map(|at| &event_type.aliases[at])));
+        }
+        let (prefix, at) =
+            self.names.prefixes.iter().find(|(p, _)| name.starts_with(p.as_str()))?;
+        let rest = &name[prefix.len()..];
+        let plain = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+        plain.then(|| (&self.types[*at], None))
+    }
+
+    /// The name or alias most like this one, if any is near.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        /// Longer names are not compared: nothing of ours is near them.
+        const COMPARED_MAX_CHARS: usize = 64;
+        if name.chars().count() > COMPARED_MAX_CHARS {
+            return None;
+        }
+        let wanted: Vec<char> = name.to_lowercase().chars().collect();
+        let most = (wanted.len() / 3).max(2);
+        let names = self.types.iter().flat_map(|t| {
+            std::iter::once(t.name.as_str()).chain(t.aliases.iter().map(|a| a.name.as_str()))
+        });
+        let near = names.filter(|known| known.len().abs_diff(wanted.len()) <= most);
+        let rated = near.map(|known| (distance(&wanted, &known.to_lowercase()), known));
+        rated.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
+    }
+}
+
+/// How many insertions, removals and replacements of characters lie between two names.
+fn distance(a: &[char], b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for (i, b) in b.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, a) in a.iter().enumerate() {
+            let replaced = diagonal + usize::from(*a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[a.len()]
+}

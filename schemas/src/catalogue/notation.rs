@@ -1,0 +1,263 @@
+//! The small languages inside the catalogue's files: fields, channels, aliases, conditions.
+//!
+//! ```text
+//! data       post_id, kind, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
+//! channel    kind[:{field}] [as class[+class]] [by field,field] [if condition | unless condition]
+//! alias      name[(field=value)] [if condition]
+//! condition  field | field=value | field=beginning*
+//! ```
+//!
+//! What stands before the `/` of a data line is required; `@group` is replaced by that group's
+//! line, and alternatives joined by `|` are optional each but not together. Every parser answers a
+//! mistake with a sentence; none knows the rest of the catalogue.
+
+use std::collections::BTreeMap;
+
+use super::model::{Condition, Field, FieldKind, Source, Test};
+
+/// A data line, read.
+#[derive(Debug, Default)]
+pub(super) struct DataLine {
+    pub(super) fields: Vec<Field>,
+    pub(super) one_of: Vec<Vec<String>>,
+}
+
+/// A channel line, read.
+#[derive(Debug)]
+pub(super) struct ChannelLine<'a> {
+    pub(super) kind: &'a str,
+    pub(super) id: Option<Source>,
+    pub(super) classes: Vec<&'a str>,
+    pub(super) state_key: Vec<Source>,
+    pub(super) when: Option<Condition>,
+}
+
+/// An alias line, read.
+#[derive(Debug)]
+pub(super) struct AliasLine<'a> {
+    pub(super) name: &'a str,
+    pub(super) preset: Option<(String, String)>,
+    pub(super) when: Option<Condition>,
+}
+
+/// Reads a data line.
+pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<DataLine, String> {
+    let mut text = line.to_owned();
+    for (name, group) in groups {
+        text = text.replace(&format!("@{name}"), group);
+    }
+    if let Some(at) = text.find('@') {
+        return Err(format!("`{}` is no group of this file", &text[at..]));
+    }
+    let halves: Vec<&str> = split(&text, '/');
+    let [required, rest @ ..] = &halves[..] else { return Ok(DataLine::default()) };
+    let optional = match rest {
+        [] => "",
+        [optional] => optional,
+        _ => return Err("more than one `/` separates required from optional fields".to_owned()),
+    };
+    let mut out = DataLine::default();
+    for item in split(required, ',') {
+        let names = split(item, '|');
+        let alone = names.len() == 1;
+        let mut group = Vec::new();
+        for name in names {
+            let mut field = field(name)?;
+            field.required = alone;
+            group.push(field.name.clone());
+            out.fields.push(field);
+        }
+        if !alone {
+            out.one_of.push(group);
+        }
+    }
+    for item in split(optional, ',') {
+        out.fields.push(field(item)?);
+    }
+    out.fields.sort_by(|a, b| a.name.cmp(&b.name));
+    match out.fields.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        Some(pair) => Err(format!("field `{}` is listed twice", pair[0].name)),
+        None => Ok(out),
+    }
+}
+
+/// Splits where `sign` stands outside brackets; parts are trimmed, empty ones dropped.
+fn split(text: &str, sign: char) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut depth, mut start) = (0usize, 0);
+    for (at, char) in text.char_indices() {
+        match char {
+            '(' | '{' => depth += 1,
+            ')' | '}' => depth = depth.saturating_sub(1),
+            _ if char == sign && depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + char.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    let keep_empty = sign == '/';
+    parts.iter().map(|part| part.trim()).filter(|part| keep_empty || !part.is_empty()).collect()
+}
+
+/// Reads `name[:kind][{shape}][(values)]`.
+fn field(text: &str) -> Result<Field, String> {
+    let (rest, values) = bracketed(text, ['(', ')'])?;
+    let (rest, shape) = bracketed(rest, ['{', '}'])?;
+    let (name, kind) = match rest.split_once(':') {
+        None if rest == "id" || rest.ends_with("_id") => (rest, FieldKind::Id),
+        None => (rest, FieldKind::Text),
+        Some((name, kind)) => (name, field_kind(kind)?),
+    };
+    is_name(name)?;
+    let mut field = Field {
+        name: name.to_owned(),
+        kind,
+        required: false,
+        identifies: false,
+        values: Vec::new(),
+        range: None,
+        shape: shape.map(str::to_owned),
+    };
+    if let Some(values) = values {
+        match values.split_once("..") {
+            Some((least, greatest)) => {
+                let number = |text: &str| {
+                    text.trim().parse().map_err(|_| format!("`{text}` is no number in `{rest}`"))
+                };
+                field.range = Some((number(least)?, number(greatest)?));
+            }
+            None => field.values = values.split('|').map(|value| value.trim().to_owned()).collect(),
+        }
+    }
+    Ok(field)
+}
+
+fn field_kind(text: &str) -> Result<FieldKind, String> {
+    Ok(match text {
+        "i" => FieldKind::Integer,
+        "f" => FieldKind::Number,
+        "b" => FieldKind::Bool,
+        "t" => FieldKind::Time,
+        "o" => FieldKind::Object,
+        "s[]" => FieldKind::Texts,
+        "o[]" => FieldKind::Objects,
+        _ => return Err(format!("`:{text}` is no kind of field (i, f, b, t, o, s[] or o[])")),
+    })
+}
+
+/// Takes what stands in brackets at the end.
+fn bracketed(text: &str, brackets: [char; 2]) -> Result<(&str, Option<&str>), String> {
+    let Some(open) = text.strip_suffix(brackets[1]) else { return Ok((text, None)) };
+    match open.split_once(brackets[0]) {
+        Some((rest, inside)) => Ok((rest.trim(), Some(inside.trim()))),
+        None => Err(format!("`{text}` closes a bracket it did not open")),
+    }
+}
+
+fn is_name(name: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if !name.is_empty() && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!("`{name}` is no field name (a-z, 0-9 and _)"))
+}
+
+/// Reads where a value comes from: `account_id`, `$type`, a field, or `object.field`.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    match text {
+        "account_id" => return Ok(Source::Account),
+        "$type" => return Ok(Source::Type),
+        _ => {}
+    }
+    match text.split_once('.') {
+        None => is_name(text).map(|()| Source::Field(text.to_owned())),
+        Some((object, field)) => {
+            is_name(object)?;
+            is_name(field)?;
+            Ok(Source::Inner(object.to_owned(), field.to_owned()))
+        }
+    }
+}
+
+/// Reads a condition.
+pub(super) fn condition(text: &str) -> Result<Condition, String> {
+    let (field, test) = match text.split_once('=') {
+        None => (text, Test::Present),
+        Some((field, value)) => match value.strip_suffix('*') {
+            Some(beginning) => (field, Test::Begins(beginning.to_owned())),
+            None => (field, Test::Is(value.to_owned())),
+        },
+    };
+    is_name(field)?;
+    Ok(Condition { field: field.to_owned(), test, negated: false })
+}
+
+/// Reads what follows the words of a line: nothing, or one condition.
+fn when(words: &[&str]) -> Result<Option<Condition>, String> {
+    match words {
+        [] => Ok(None),
+        ["if", text] => condition(text).map(Some),
+        ["unless", text] => {
+            condition(text).map(|condition| Some(Condition { negated: true, ..condition }))
+        }
+        _ => Err(format!("`{}` is not understood", words.join(" "))),
+    }
+}
+
+/// Reads a channel line.
+pub(super) fn channel(line: &str) -> Result<ChannelLine<'_>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [name, rest @ ..] = &words[..] else { return Err("a channel line is empty".to_owned()) };
+    let (kind, id) = match name.split_once(':') {
+        None => (*name, None),
+        Some((kind, id)) => {
+            let inside = id.strip_prefix('{').and_then(|id| id.strip_suffix('}'));
+            let field = inside.ok_or_else(|| format!("`{id}` is no field in braces"))?;
+            (kind, Some(source(field)?))
+        }
+    };
+    let (classes, rest) = match rest {
+        ["as", classes, rest @ ..] => (classes.split('+').collect(), rest),
+        rest => (Vec::new(), rest),
+    };
+    let (state_key, rest) = match rest {
+        ["by", fields, rest @ ..] => {
+            (fields.split(',').map(source).collect::<Result<_, _>>()?, rest)
+        }
+        rest => (Vec::new(), rest),
+    };
+    Ok(ChannelLine { kind, id, classes, state_key, when: when(rest)? })
+}
+
+/// Reads an alias line.
+pub(super) fn alias(line: &str) -> Result<AliasLine<'_>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [name, rest @ ..] = &words[..] else { return Err("an alias is empty".to_owned()) };
+    let (name, preset) = bracketed(name, ['(', ')'])?;
+    let preset = preset
+        .map(|preset| match preset.split_once('=') {
+            Some((field, value)) => Ok((field.to_owned(), value.to_owned())),
+            None => Err(format!("`{preset}` is no field=value")),
+        })
+        .transpose()?;
+    Ok(AliasLine { name, preset, when: when(rest)? })
+}
+
+/// Reads the name of an operator an event moves.
+pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match &words[..] {
+        [name, rest @ ..] => Ok((name, when(rest)?)),
+        [] => Err("the name of an operator is empty".to_owned()),
+    }
+}
+
+/// Whether a canonical name is meant by `name`, `prefix.*` or `*`.
+pub(super) fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}

@@ -1,0 +1,283 @@
+//! The reference page `schemas/CATALOGUE.md`, written from the catalogue.
+//!
+//! The page is committed, so that it can be read without a build, and a test fails when it differs
+//! from what the catalogue says. It never says anything the catalogue does not.
+
+use std::fmt::Write;
+
+use super::lookup::Catalogue;
+use super::model::{
+    ChannelKind, Condition, Delivered, EventType, Field, FieldKind, Source, Test, Who,
+};
+use crate::envelope::Reason;
+
+/// How to bring the committed page up to date.
+pub const UPDATE_COMMAND: &str =
+    "TIDEWIRE_UPDATE=1 cargo test --release -p tidewire-schemas the_committed_page";
+
+/// What the page says before its tables.
+const INTRODUCTION: &str = "\
+Generated from `schemas/catalogue/`; don't edit it here, run `{command}`.
+
+**How to read it.** A type's fields are those of `data`; fields before `/` are required, and `a|b`
+asks for one of both. Kinds: string where nothing is said, `id` for `id` and `…_id` (a string of 1 to
+128 characters or an integer), `:i` 64-bit integer, `:f` number, `:b` boolean, `:t` time (RFC 3339 or
+epoch milliseconds), `:o` object, `:s[]` and `:o[]` lists; braces show the shape of an object and
+parentheses the values or the range allowed. Unknown fields are kept and passed on. `Key` is the
+entity whose order is kept; of several the first that is there. A channel stands as
+`kind:{field}`; one without a field belongs to the event's account. `as` names the class where it is
+not the kind's first, `by` the key of a state entry, `if` and `unless` a condition.
+
+**To add a type** add an entry to the file of its domain; no code is needed. The entry takes
+`aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`, `priority_if`,
+`key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's default), `emitted_by` for
+what an operator emits (`producers = false`: nobody else does; `deliver = \"emitted\"`: only that is
+delivered), `preset`, `unchecked`, `internal` and `broadcast`. Starting refuses a catalogue that
+contradicts itself and lists every error.
+";
+
+/// The page.
+pub fn page(catalogue: &Catalogue) -> String {
+    let mut out = String::new();
+    let aliases: usize = catalogue.types().iter().map(|t| t.aliases.len()).sum();
+    out.push_str("# Event catalogue\n\n");
+    out.push_str(&INTRODUCTION.replace("{command}", UPDATE_COMMAND));
+    line(
+        &mut out,
+        format_args!(
+            "\n{} types with {aliases} aliases, {} channel kinds, {} operators.",
+            catalogue.types().len(),
+            catalogue.channel_kinds().len(),
+            catalogue.operators().len()
+        ),
+    );
+    for (domain, title) in catalogue.domains() {
+        let types: Vec<&EventType> =
+            catalogue.types().iter().filter(|t| t.domain == *domain).collect();
+        type_table(&mut out, title, &types);
+    }
+    channel_table(&mut out, catalogue);
+    way_in(&mut out, catalogue);
+    out.push_str("\n## Dead-letter reasons\n\n|reason|meaning|\n|---|---|\n");
+    for reason in Reason::ALL {
+        line(&mut out, format_args!("|{}|{}|", reason.as_str(), reason.meaning()));
+    }
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a string takes everything");
+}
+
+fn type_table(out: &mut String, title: &str, types: &[&EventType]) {
+    line(out, format_args!("\n## {title}\n"));
+    out.push_str(
+        "|type|aliases|priority|key|data|channels|moves|\n|---|---|---|---|---|---|---|\n",
+    );
+    for event_type in types {
+        let channels: Vec<String> =
+            event_type.channels.iter().map(|rule| format!("`{}`", rule.text)).collect();
+        line(
+            out,
+            format_args!(
+                "|{}|{}|{}|{}|{}|{}|{}|",
+                name(event_type),
+                aliases(event_type),
+                priority(event_type),
+                join(event_type.key.iter().map(source)),
+                data(event_type),
+                join(channels.into_iter()),
+                moves(event_type),
+            ),
+        );
+    }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
+}
+
+/// The name with what is special about the type.
+fn name(event_type: &EventType) -> String {
+    let mut notes = Vec::new();
+    match (&event_type.emitted_by, event_type.producers) {
+        (Some(operator), false) => notes.push(format!("only emitted by {operator}")),
+        (Some(operator), true) => notes.push(format!("also emitted by {operator}")),
+        (None, _) => {}
+    }
+    if event_type.delivered == Delivered::Emitted {
+        notes.push("only what is emitted is delivered".to_owned());
+    }
+    for (on, note) in [
+        (event_type.unchecked, "taken as it is"),
+        (event_type.internal, "internal"),
+        (event_type.broadcast, "to every partition"),
+        (event_type.is_ephemeral(), "passes by"),
+    ] {
+        if on {
+            notes.push(note.to_owned());
+        }
+    }
+    if notes.is_empty() {
+        return format!("`{}`", event_type.name);
+    }
+    format!("`{}` ({})", event_type.name, notes.join("; "))
+}
+
+fn aliases(event_type: &EventType) -> String {
+    join(event_type.aliases.iter().map(|alias| {
+        let preset = alias.preset.as_ref().map(|(field, value)| format!("({field}={value})"));
+        let when = alias.when.as_ref().map(|when| format!(" {}", condition(when)));
+        let name = format!("{}{}", alias.name, preset.unwrap_or_default());
+        format!("{} `{name}{}`", alias.surface, when.unwrap_or_default())
+    }))
+}
+
+fn priority(event_type: &EventType) -> String {
+    let mut out = event_type.priority.number().to_string();
+    for (when, priority) in &event_type.priority_if {
+        out.push_str(&format!("; {} {}", priority.number(), condition(when)));
+    }
+    out
+}
+
+fn condition(condition: &Condition) -> String {
+    let word = if condition.negated { "unless" } else { "if" };
+    match &condition.test {
+        Test::Present => format!("{word} {}", condition.field),
+        Test::Is(value) => format!("{word} {}={value}", condition.field),
+        Test::Begins(beginning) => format!("{word} {}={beginning}*", condition.field),
+    }
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Account => "account_id".to_owned(),
+        Source::Type => "type".to_owned(),
+        Source::Field(name) => name.clone(),
+        Source::Inner(object, name) => format!("{object}.{name}"),
+    }
+}
+
+fn data(event_type: &EventType) -> String {
+    if event_type.unchecked {
+        return "anything".to_owned();
+    }
+    let alternative =
+        |field: &&Field| event_type.one_of.iter().any(|group| group.contains(&field.name));
+    let required = event_type.fields.iter().filter(|field| field.required).map(field_text);
+    let groups = event_type.one_of.iter().map(|group| {
+        let fields = group.iter().filter_map(|name| event_type.field(name));
+        fields.map(field_text).collect::<Vec<_>>().join("\\|")
+    });
+    let optional = event_type.fields.iter().filter(|f| !f.required && !alternative(f));
+    let optional: Vec<String> = optional.map(field_text).collect();
+    let mut out = join(required.chain(groups));
+    if !optional.is_empty() {
+        out.push_str(" / ");
+        out.push_str(&optional.join(", "));
+    }
+    for (field, value) in &event_type.presets {
+        out.push_str(&format!("; sets {field}={value}"));
+    }
+    out
+}
+
+fn field_text(field: &Field) -> String {
+    let mut out = field.name.clone();
+    out.push_str(match field.kind {
+        FieldKind::Id | FieldKind::Text => "",
+        FieldKind::Integer => ":i",
+        FieldKind::Number => ":f",
+        FieldKind::Bool => ":b",
+        FieldKind::Time => ":t",
+        FieldKind::Object => ":o",
+        FieldKind::Texts => ":s[]",
+        FieldKind::Objects => ":o[]",
+    });
+    if let Some(shape) = &field.shape {
+        out.push_str(&format!("{{{shape}}}"));
+    }
+    if !field.values.is_empty() {
+        out.push_str(&format!("({})", field.values.join(" ")));
+    }
+    if let Some((least, greatest)) = field.range {
+        out.push_str(&format!("({least}..{greatest})"));
+    }
+    out
+}
+
+fn moves(event_type: &EventType) -> String {
+    join(event_type.moves.iter().map(|m| {
+        let when = m.when.as_ref().map(|when| format!(" {}", condition(when)));
+        format!("{}{}", m.operator, when.unwrap_or_default())
+    }))
+}
+
+fn channel_table(out: &mut String, catalogue: &Catalogue) {
+    out.push_str("\n## Channels\n\n");
+    out.push_str(
+        "A name is `kind:id`; ids are visible ASCII without comma, `*`, `{` and `}`, the rest \
+         percent-encoded. Kinds of the account or workspace may be written bare.\n\n",
+    );
+    out.push_str("|channel|class|who|state key|carries|\n|---|---|---|---|---|\n");
+    for kind in catalogue.channel_kinds() {
+        let classes = join(kind.classes.iter().map(|class| class.as_str().to_owned()));
+        line(
+            out,
+            format_args!(
+                "|`{}:{{{}}}`|{classes}|{}|{}|{}|",
+                kind.name,
+                kind.id,
+                who(kind),
+                join(kind.state_key.iter().map(source)),
+                kind.carries,
+            ),
+        );
+    }
+}
+
+fn who(kind: &ChannelKind) -> String {
+    let names = |who: &[Who]| join(who.iter().map(|who| who.as_str().to_owned()));
+    let mut out = names(&kind.who);
+    for (prefix, who) in &kind.who_by_prefix {
+        out.push_str(&format!("; `{prefix}…`: {}", names(who)));
+    }
+    out
+}
+
+/// What normalisation does to data.
+fn way_in(out: &mut String, catalogue: &Catalogue) {
+    out.push_str("\n## On the way in\n\n");
+    out.push_str(
+        "In this order: alias and preset, snake_case of the top-level names, lifting out of nested \
+         objects, other spellings, defaults, validation. A field that is there and not null is \
+         never replaced, except by a preset.\n\n",
+    );
+    let reserved = join(catalogue.reserved().iter().map(|name| format!("`{name}`")));
+    line(out, format_args!("Names of frames, refused as types: {reserved}.\n"));
+    out.push_str("|lifted field|from|\n|---|---|\n");
+    for lift in catalogue.lifts() {
+        let from = join(lift.from.iter().map(|name| format!("{}.{name}", lift.object)));
+        line(out, format_args!("|{}|{from}|", lift.field));
+    }
+    out.push_str("\n|type|other spellings|defaults|\n|---|---|---|\n");
+    for event_type in catalogue.types() {
+        let renames = event_type.renames.iter().filter(|rename| rename.from != "tweet_id");
+        let renames: Vec<String> = renames
+            .map(|r| format!("{} → {}{}", r.from, r.to, if r.lower { " (lower case)" } else { "" }))
+            .collect();
+        let defaults: Vec<String> = (event_type.defaults.iter())
+            .map(|d| {
+                let value = d.value.as_ref().map(|name| format!("{{{name}}}"));
+                format!("{} = `{}{}`", d.field, d.prefix, value.unwrap_or_default())
+            })
+            .collect();
+        if !renames.is_empty() || !defaults.is_empty() {
+            let (renames, defaults) = (join(renames.into_iter()), join(defaults.into_iter()));
+            line(out, format_args!("|`{}`|{renames}|{defaults}|", event_type.name));
+        }
+    }
+    out.push_str("\nEverywhere but in custom types: tweet_id → post_id.\n");
+}

@@ -1,0 +1,318 @@
+//! The way in as a whole: from a record's bytes to an [`Event`].
+//!
+//! The envelope is read in one pass over the text. Its own fields are decoded, `data` is kept as a
+//! list of slices for normalisation, and everything else is checked for being JSON and counted.
+
+use std::borrow::Cow;
+
+use super::normalise::{DATA_MAX_DEPTH, Data, rejection};
+use super::reason::{Reason, Rejection};
+use super::validate::{ID_MAX_CHARS, id, instant, validate};
+use crate::Priority;
+use crate::catalogue::{Alias, Catalogue, EventType, OPERATOR_SOURCE};
+use crate::event::Event;
+use crate::json::{self, Scanner};
+
+/// The largest record: with every channel it is delivered to it still fits a client's frame.
+pub const EVENT_MAX_BYTES: usize = 256 * 1024;
+/// The longest event type.
+pub const TYPE_MAX_CHARS: usize = 64;
+/// The longest correlation id.
+pub const CORRELATION_ID_MAX_CHARS: usize = 128;
+/// The longest name of a producer.
+pub const SOURCE_MAX_CHARS: usize = 64;
+/// How far an event's time may be ahead of its append time: clocks differ, but windows must not
+/// close on what has not happened.
+pub const TIMESTAMP_AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
+
+/// The envelope is one level around data.
+const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
+
+/// Where a record came from, and when the log took it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The input topic.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: u32,
+    /// The record's offset there.
+    pub offset: u64,
+    /// When the log appended it, milliseconds since the epoch.
+    pub append_time_ms: i64,
+}
+
+/// A record that became an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// The event.
+    pub event: Event,
+    /// How many envelope fields were unknown and ignored.
+    pub ignored_fields: u32,
+}
+
+/// The envelope as it stands in the text: values as JSON, null left out.
+#[derive(Default)]
+struct Envelope<'a> {
+    event_id: Option<&'a str>,
+    event_type: Option<&'a str>,
+    account_id: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    priority: Option<&'a str>,
+    key: Option<&'a str>,
+    source: Option<&'a str>,
+    data: Option<DataField<'a>>,
+    ignored: u32,
+}
+
+enum DataField<'a> {
+    Object(Data<'a>),
+    Other,
+}
+
+/// Reads a producer's record: parses the envelope, normalises and validates its data, and completes
+/// what the producer left out.
+pub fn admit(
+    catalogue: &Catalogue,
+    value: Option<&[u8]>,
+    origin: &Origin<'_>,
+) -> Result<Admitted, Rejection> {
+    let envelope = Envelope::read(text(value)?)?;
+    let sent_type = envelope.sent_type(catalogue)?;
+    let account_id = match envelope.account_id {
+        Some(value) => id("account_id", value)?.into_owned(),
+        None => return Err(missing("account_id", "every event names its account")),
+    };
+    let mut data = match envelope.data {
+        Some(DataField::Object(data)) => data,
+        Some(DataField::Other) => {
+            return Err(Rejection::of(Reason::BadField, "data", "data has to be an object"));
+        }
+        None => return Err(missing("data", "an event has an object `data`, even if it is empty")),
+    };
+    let (event_type, alias) = resolve(catalogue, &sent_type, &data)?;
+    let timestamp_ms = timestamp(envelope.timestamp, origin)?;
+    let event_id = match envelope.event_id {
+        Some(value) => event_id(value)?,
+        None => format!("{}/{}/{}", origin.topic, origin.partition, origin.offset),
+    };
+    let correlation_id = match envelope.correlation_id {
+        Some(value) => short_text("correlation_id", value, CORRELATION_ID_MAX_CHARS)?,
+        None => None,
+    };
+    let source = match envelope.source {
+        Some(value) => short_text("source", value, SOURCE_MAX_CHARS)?,
+        None => None,
+    };
+    if source.as_deref().is_some_and(|source| source.starts_with(OPERATOR_SOURCE)) {
+        let message = format!("sources that begin with `{OPERATOR_SOURCE}` are operators");
+        return Err(Rejection::of(Reason::BadField, "source", message));
+    }
+    if !event_type.unchecked {
+        data.normalise(catalogue, event_type, alias);
+        data.fill(event_type, &[("event_id", &event_id), ("account_id", &account_id)]);
+        validate(event_type, &data)?;
+    }
+    let priority = priority(envelope.priority, event_type, &data)?;
+    let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };
+    let key = match envelope.key {
+        Some(value) => key_text(value)?,
+        None => catalogue_key(event_type, (&account_id, canonical), &data)?,
+    };
+    let event = Event {
+        correlation_id: correlation_id.unwrap_or_else(|| event_id.clone()),
+        event_id,
+        event_type: canonical.to_owned(),
+        account_id,
+        timestamp_ms,
+        priority,
+        key,
+        source,
+        alias: alias.map(|alias| alias.name.clone()),
+        data: data.into_text(),
+    };
+    Ok(Admitted { event, ignored_fields: envelope.ignored })
+}
+
+/// The record as text.
+fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
+    let value = value.unwrap_or_default();
+    if value.is_empty() {
+        return Err(Rejection::new(Reason::EmptyValue, "the record has no value"));
+    }
+    if value.len() > EVENT_MAX_BYTES {
+        let message = format!("an event has at most {EVENT_MAX_BYTES} bytes, not {}", value.len());
+        return Err(Rejection::new(Reason::TooLarge, message));
+    }
+    std::str::from_utf8(value).map_err(|error| {
+        let at = error.valid_up_to();
+        Rejection::new(Reason::NotUtf8, format!("at byte {at}: events are UTF-8"))
+    })
+}
+
+impl<'a> Envelope<'a> {
+    fn read(text: &'a str) -> Result<Self, Rejection> {
+        let mut scanner = Scanner::new(text, ENVELOPE_MAX_DEPTH);
+        if scanner.peek() != Some(b'{') {
+            scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
+            return Err(Rejection::new(Reason::NotObject, "an event is a JSON object"));
+        }
+        scanner.open(b'{').map_err(rejection)?;
+        let mut out = Self::default();
+        let mut seen = 0u16;
+        let mut first = true;
+        while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
+            let bit = out.member(&name, &mut scanner, text)?;
+            if seen & bit != 0 {
+                let message = format!("`{name}` is there twice, so it is not clear which is meant");
+                return Err(Rejection::of(Reason::BadField, name, message));
+            }
+            seen |= bit;
+        }
+        scanner.end().map_err(rejection)?;
+        Ok(out)
+    }
+
+    /// Reads a member's value; returns the bit that stands for the name, none for unknown ones.
+    fn member(
+        &mut self,
+        name: &str,
+        scanner: &mut Scanner<'a>,
+        text: &'a str,
+    ) -> Result<u16, Rejection> {
+        if name == "data" {
+            self.data = match scanner.peek() {
+                Some(b'{') => Some(DataField::Object(Data::read(scanner, text)?)),
+                _ => (scanner.value().map_err(rejection)? != "null").then_some(DataField::Other),
+            };
+            return Ok(1);
+        }
+        let value = Some(scanner.value().map_err(rejection)?).filter(|value| *value != "null");
+        let (slot, bit) = match name {
+            "event_id" => (&mut self.event_id, 1 << 1),
+            "event_type" => (&mut self.event_type, 1 << 2),
+            "account_id" => (&mut self.account_id, 1 << 3),
+            "timestamp" => (&mut self.timestamp, 1 << 4),
+            "correlation_id" => (&mut self.correlation_id, 1 << 5),
+            "priority" => (&mut self.priority, 1 << 6),
+            "key" => (&mut self.key, 1 << 7),
+            "source" => (&mut self.source, 1 << 8),
+            _ => {
+                self.ignored = self.ignored.saturating_add(1);
+                return Ok(0);
+            }
+        };
+        *slot = value;
+        Ok(bit)
+    }
+
+    fn sent_type(&self, catalogue: &Catalogue) -> Result<Cow<'a, str>, Rejection> {
+        let Some(value) = self.event_type else {
+            return Err(missing("event_type", "every event says what it is"));
+        };
+        let name = json::string(value).filter(|name| name.chars().count() <= TYPE_MAX_CHARS);
+        let Some(name) = name else {
+            let message = format!("event_type is a string of at most {TYPE_MAX_CHARS} characters");
+            return Err(Rejection::of(Reason::BadField, "event_type", message));
+        };
+        if catalogue.reserved().iter().any(|reserved| *reserved == name) {
+            let message = format!("`{name}` is the name of a protocol frame, not of an event");
+            return Err(Rejection::of(Reason::ReservedType, "event_type", message));
+        }
+        Ok(name)
+    }
+}
+
+fn missing(field: &str, message: &str) -> Rejection {
+    Rejection::of(Reason::MissingField, field, message)
+}
+
+fn resolve<'c>(
+    catalogue: &'c Catalogue,
+    name: &str,
+    data: &Data<'_>,
+) -> Result<(&'c EventType, Option<&'c Alias>), Rejection> {
+    catalogue.resolve_sent(name, |alias| data.fits(alias)).ok_or_else(|| {
+        let message = match catalogue.nearest(name) {
+            Some(near) => format!("unknown event type `{name}`, did you mean `{near}`?"),
+            None => format!("unknown event type `{name}`; types of your own are `custom.<name>`"),
+        };
+        Rejection::of(Reason::UnknownType, "event_type", message)
+    })
+}
+
+fn timestamp(value: Option<&str>, origin: &Origin<'_>) -> Result<i64, Rejection> {
+    let Some(value) = value else { return Ok(origin.append_time_ms) };
+    let Some(timestamp) = instant(value) else {
+        let message =
+            "timestamp is RFC 3339, as in 2026-01-05T10:00:00.123Z, or epoch milliseconds";
+        return Err(Rejection::of(Reason::TimestampInvalid, "timestamp", message));
+    };
+    let ahead = timestamp.saturating_sub(origin.append_time_ms);
+    if ahead > TIMESTAMP_AHEAD_MAX_MS {
+        let message = format!(
+            "timestamp is {} s ahead of the time the event came in; check the producer's clock",
+            ahead / 1000
+        );
+        return Err(Rejection::of(Reason::TimestampFuture, "timestamp", message));
+    }
+    Ok(timestamp)
+}
+
+fn event_id(value: &str) -> Result<String, Rejection> {
+    let text = id("event_id", value)?;
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("event_id is 1 to {ID_MAX_CHARS} visible ASCII characters");
+        return Err(Rejection::of(Reason::BadId, "event_id", message));
+    }
+    Ok(text.into_owned())
+}
+
+/// A text of limited length; an empty one counts as absent.
+fn short_text(field: &str, value: &str, max_chars: usize) -> Result<Option<String>, Rejection> {
+    match json::string(value) {
+        Some(text) if text.chars().count() <= max_chars => {
+            Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
+        }
+        _ => {
+            let message = format!("{field} is a string of at most {max_chars} characters");
+            Err(Rejection::of(Reason::BadField, field, message))
+        }
+    }
+}
+
+fn priority(
+    value: Option<&str>,
+    event_type: &EventType,
+    data: &Data<'_>,
+) -> Result<Priority, Rejection> {
+    let Some(value) = value else {
+        let raised = event_type.priority_if.iter().find(|(condition, _)| condition.holds(data));
+        return Ok(raised.map_or(event_type.priority, |(_, priority)| *priority));
+    };
+    let number = value.parse().ok();
+    number.and_then(Priority::from_number).ok_or_else(|| {
+        let message = "priority is 0 (low), 1 (normal), 2 (high) or 3 (critical)";
+        Rejection::of(Reason::PriorityInvalid, "priority", message)
+    })
+}
+
+/// The key as sent. It follows the rules of ids, except that it never stands in a channel's name.
+fn key_text(value: &str) -> Result<String, Rejection> {
+    match id("key", value) {
+        Ok(text) => Ok(text.into_owned()),
+        Err(rejection) => Err(Rejection { reason: Reason::BadField, ..rejection }),
+    }
+}
+
+fn catalogue_key(
+    event_type: &EventType,
+    envelope: (&str, &str),
+    data: &Data<'_>,
+) -> Result<String, Rejection> {
+    let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
+    key.map(Cow::into_owned).ok_or_else(|| {
+        let message = format!("{} has nothing to make its key of", event_type.name);
+        Rejection::of(Reason::MissingField, "key", message)
+    })
+}

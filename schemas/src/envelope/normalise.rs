@@ -1,0 +1,262 @@
+//! Steps 1 to 5 of the way in: presets, snake_case, lifting, other spellings, defaults.
+//!
+//! `data` is a list of members whose values stay slices of the producer's text; a step changes
+//! names and adds members, and only if one did is the object written anew. One rule holds for every
+//! step: a field that is there (and not null) is never overwritten. The only exception are presets,
+//! because the alias itself says what they say.
+
+use std::borrow::Cow;
+
+use super::reason::{Reason, Rejection};
+use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Rename};
+use crate::json::{self, Fault, JsonError, Member, Scanner};
+
+/// How deep `data` may be nested, itself counted: clients have stacks too.
+pub const DATA_MAX_DEPTH: usize = 32;
+
+/// How many fields `data` may have at its top. The largest type declares 22; looking for one among
+/// so many stays below a millisecond.
+pub const DATA_MAX_FIELDS: usize = 1024;
+
+/// An event's `data` while it is normalised.
+#[derive(Debug)]
+pub(super) struct Data<'a> {
+    raw: &'a str,
+    members: Vec<Member<'a>>,
+    /// Whether the text has white space that a line of NDJSON must not have.
+    spaced: bool,
+    /// Whether `members` say something else than `raw`.
+    changed: bool,
+}
+
+impl<'a> Data<'a> {
+    /// Reads the object the scanner stands before.
+    pub(super) fn read(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Self, Rejection> {
+        let (start, spaces) = (scanner.position(), scanner.spaces);
+        scanner.open(b'{').map_err(rejection)?;
+        let mut members: Vec<Member<'a>> = Vec::with_capacity(16);
+        let mut first = true;
+        while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
+            if members.len() == DATA_MAX_FIELDS {
+                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                return Err(Rejection::of(Reason::TooLarge, "data", message));
+            }
+            if members.iter().any(|member| member.name == name) {
+                let message = format!("data has `{name}` twice, so it is not clear which is meant");
+                return Err(Rejection::of(Reason::BadField, name, message));
+            }
+            let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
+            members.push(Member { name, value });
+        }
+        let raw = &text[start..scanner.position()];
+        Ok(Self { raw, members, spaced: scanner.spaces != spaces, changed: false })
+    }
+
+    /// A field's value as JSON text; null counts as absent.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let member = self.members.iter().find(|member| member.name == name)?;
+        (member.value != "null").then_some(&*member.value)
+    }
+
+    pub(super) fn members(&self) -> &[Member<'a>] {
+        &self.members
+    }
+
+    /// Whether an alias's condition holds for what was sent, whose names may still be camelCase.
+    pub(super) fn fits(&self, alias: &Alias) -> bool {
+        struct Sent<'d, 'a>(&'d Data<'a>);
+        impl crate::catalogue::Fields for Sent<'_, '_> {
+            fn value(&self, name: &str) -> Option<&str> {
+                let named = |member: &&Member<'_>| {
+                    member.name == name || snake_case(&member.name).as_deref() == Some(name)
+                };
+                let member = self.0.members.iter().find(named)?;
+                (member.value != "null").then_some(&*member.value)
+            }
+        }
+        alias.when.as_ref().is_some_and(|condition| condition.holds(&Sent(self)))
+    }
+
+    /// Steps 1 to 5, in order.
+    pub(super) fn normalise(
+        &mut self,
+        catalogue: &Catalogue,
+        event_type: &EventType,
+        alias: Option<&Alias>,
+    ) {
+        let presets = alias.and_then(|alias| alias.preset.as_ref());
+        for (field, value) in event_type.presets.iter().chain(presets) {
+            self.set(field, quoted(value));
+        }
+        self.names_to_snake_case();
+        for lift in catalogue.lifts() {
+            self.lift(&lift.object, (&lift.field, &lift.from));
+        }
+        for rename in &event_type.renames {
+            self.rename(rename);
+        }
+    }
+
+    /// Step 5, once the envelope's own ids are known.
+    pub(super) fn fill(&mut self, event_type: &EventType, envelope: &[(&str, &str)]) {
+        for default in &event_type.defaults {
+            if self.get(&default.field).is_none()
+                && let Some(text) = self.default_text(default, envelope)
+            {
+                self.set(&default.field, quoted(&text));
+            }
+        }
+    }
+
+    fn default_text(&self, default: &FieldDefault, envelope: &[(&str, &str)]) -> Option<String> {
+        let Some(name) = &default.value else { return Some(default.prefix.clone()) };
+        let own = envelope.iter().find(|(known, _)| known == name).map(|(_, text)| *text);
+        let value = match own {
+            Some(text) => Cow::Borrowed(text),
+            None => json::scalar(self.get(name)?)?,
+        };
+        Some(format!("{}{value}", default.prefix))
+    }
+
+    /// Sets a field, in place if it is there.
+    fn set(&mut self, name: &str, value: String) {
+        self.changed = true;
+        match self.members.iter_mut().find(|member| member.name == name) {
+            Some(member) => member.value = Cow::Owned(value),
+            None => self
+                .members
+                .push(Member { name: Cow::Owned(name.to_owned()), value: Cow::Owned(value) }),
+        }
+    }
+
+    fn names_to_snake_case(&mut self) {
+        for at in 0..self.members.len() {
+            let Some(name) = snake_case(&self.members[at].name) else { continue };
+            if self.members.iter().all(|member| member.name != name) {
+                self.members[at].name = Cow::Owned(name);
+                self.changed = true;
+            }
+        }
+    }
+
+    fn lift(&mut self, object: &str, (field, from): (&str, &[String])) {
+        if self.get(field).is_some() {
+            return;
+        }
+        let Some(value) = self.get(object).filter(|value| value.starts_with('{')) else { return };
+        let value = from.iter().find_map(|name| inner(value, name)).map(str::to_owned);
+        if let Some(value) = value {
+            self.set(field, value);
+        }
+    }
+
+    fn rename(&mut self, rename: &Rename) {
+        if self.get(&rename.to).is_some() || self.get(&rename.from).is_none() {
+            return;
+        }
+        self.members.retain(|member| member.name != rename.to);
+        let member = self.members.iter_mut().find(|member| member.name == rename.from);
+        let member = member.expect("it was there, and only the new name was removed");
+        member.name = Cow::Owned(rename.to.clone());
+        if rename.lower
+            && let Some(text) = json::string(&member.value)
+        {
+            member.value = Cow::Owned(quoted(&text.to_lowercase()));
+        }
+        self.changed = true;
+    }
+
+    /// The object as it goes on: byte for byte as it came if no step changed it and it has no
+    /// insignificant white space.
+    pub(super) fn into_text(self) -> String {
+        if !self.changed && !self.spaced {
+            return self.raw.to_owned();
+        }
+        let mut out = String::with_capacity(self.raw.len() + 64);
+        if !self.changed {
+            json::compact(self.raw, &mut out);
+            return out;
+        }
+        out.push('{');
+        for (n, member) in self.members.iter().enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            json::quote(&member.name, &mut out);
+            out.push(':');
+            if self.spaced {
+                json::compact(&member.value, &mut out);
+            } else {
+                out.push_str(&member.value);
+            }
+        }
+        out.push('}');
+        out
+    }
+}
+
+impl crate::catalogue::Fields for Data<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name)
+    }
+}
+
+/// What a broken text is refused with.
+pub(super) fn rejection(error: JsonError) -> Rejection {
+    match error.kind {
+        Fault::Syntax(what) => {
+            Rejection::new(Reason::NotJson, format!("at byte {}: {what}", error.at))
+        }
+        Fault::TooDeep => Rejection::of(
+            Reason::TooLarge,
+            "data",
+            format!("at byte {}: data is nested at most {DATA_MAX_DEPTH} levels", error.at),
+        ),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    json::quote(text, &mut out);
+    out
+}
+
+/// A field of a nested object, under this name or its camelCase form; null counts as absent.
+fn inner<'a>(object: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut found = None;
+    json::each_member(object, |name, value| {
+        let named = name == wanted || snake_case(&name).as_deref() == Some(wanted);
+        if named && value != "null" {
+            found = Some(value);
+        }
+        found.is_none()
+    })
+    .ok()?;
+    found
+}
+
+/// The snake_case form of a camelCase name; `None` if it is none: it has no capital, or it is no
+/// plain name that begins with a small letter. A run of capitals is one word (`avatarURL`).
+pub(super) fn snake_case(name: &str) -> Option<String> {
+    let bytes = name.as_bytes();
+    if !bytes.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let plain = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    if !plain || !bytes[0].is_ascii_lowercase() {
+        return None;
+    }
+    let mut out = String::with_capacity(name.len() + 4);
+    for (at, byte) in bytes.iter().enumerate() {
+        if byte.is_ascii_uppercase() {
+            let before = bytes[at - 1];
+            let next_is_small = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            let starts_word = !before.is_ascii_uppercase() || next_is_small;
+            if starts_word && before != b'_' {
+                out.push('_');
+            }
+        }
+        out.push(char::from(byte.to_ascii_lowercase()));
+    }
+    Some(out)
+}

@@ -1,0 +1,544 @@
+//! A strict reader of JSON text that builds no tree: it checks the grammar of RFC 8259 once, from
+//! left to right, and hands out slices of the text it was given.
+//!
+//! Values nobody looks into leave as the bytes they came in, so numbers keep their spelling and
+//! strings their escapes. Lone surrogates, control characters in strings, trailing text and nesting
+//! beyond the limit are errors with their place. It never panics, whatever it is given.
+
+use std::borrow::Cow;
+
+/// How deep a text is followed that was judged when it came in: above the envelope's own limit, and
+/// low enough for any stack.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// Why a text is no JSON, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JsonError {
+    pub(crate) at: usize,
+    pub(crate) kind: Fault,
+}
+
+/// What was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The grammar is broken; says how.
+    Syntax(&'static str),
+    /// Nested beyond the limit.
+    TooDeep,
+}
+
+/// Reads one text.
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+    max_depth: usize,
+    /// How often insignificant white space was met.
+    pub(crate) spaces: usize,
+}
+
+/// A member of an object: its name, decoded, and its value as it stands in the text.
+#[derive(Clone, Debug)]
+pub(crate) struct Member<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) value: Cow<'a, str>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(text: &'a str, max_depth: usize) -> Self {
+        Self { text, at: 0, depth: 0, max_depth, spaces: 0 }
+    }
+
+    /// The first byte of the next value or sign, white space passed.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        if let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+            self.spaces += 1;
+            while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+                self.at += 1;
+            }
+        }
+        bytes.get(self.at).copied()
+    }
+
+    /// Passes one value and returns its text.
+    pub(crate) fn value(&mut self) -> Result<&'a str, JsonError> {
+        let first = self.peek();
+        let start = self.at;
+        match first {
+            Some(b'"') => drop(self.string()?),
+            Some(b'{') => {
+                self.open(b'{')?;
+                let mut first = true;
+                while self.next_name(&mut first)?.is_some() {
+                    self.value()?;
+                }
+            }
+            Some(b'[') => {
+                self.open(b'[')?;
+                let mut first = true;
+                while self.next_element(&mut first)? {
+                    self.value()?;
+                }
+            }
+            Some(b't') => self.word("true")?,
+            Some(b'f') => self.word("false")?,
+            Some(b'n') => self.word("null")?,
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(_) => return Err(self.fault("a value was expected")),
+            None => return Err(self.fault("the text ends where a value was expected")),
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Nothing but white space may follow.
+    pub(crate) fn end(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.fault("text follows the value")),
+        }
+    }
+
+    /// Enters an object or an array.
+    pub(crate) fn open(&mut self, bracket: u8) -> Result<(), JsonError> {
+        debug_assert_eq!(self.text.as_bytes().get(self.at), Some(&bracket));
+        if self.depth == self.max_depth {
+            return Err(JsonError { at: self.at, kind: Fault::TooDeep });
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The next member's name, or `None` behind the object's end. The value has to be read before
+    /// the next call.
+    pub(crate) fn next_name(
+        &mut self,
+        first: &mut bool,
+    ) -> Result<Option<Cow<'a, str>>, JsonError> {
+        if !self.continues(b'}', first)? {
+            return Ok(None);
+        }
+        if self.peek() != Some(b'"') {
+            return Err(self.fault("a name in quotes was expected"));
+        }
+        let (inner, escaped) = self.string()?;
+        if self.peek() != Some(b':') {
+            return Err(self.fault("a colon was expected"));
+        }
+        self.at += 1;
+        Ok(Some(if escaped { unescape(inner) } else { Cow::Borrowed(inner) }))
+    }
+
+    /// Whether another element follows.
+    pub(crate) fn next_element(&mut self, first: &mut bool) -> Result<bool, JsonError> {
+        self.continues(b']', first)
+    }
+
+    /// Where in the text the scanner stands.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    fn continues(&mut self, close: u8, first: &mut bool) -> Result<bool, JsonError> {
+        match self.peek() {
+            Some(byte) if byte == close => {
+                self.at += 1;
+                self.depth -= 1;
+                return Ok(false);
+            }
+            Some(b',') if !*first => self.at += 1,
+            Some(_) if *first => {}
+            Some(_) => return Err(self.fault("a comma or the closing bracket was expected")),
+            None => return Err(self.fault("the text ends inside an object or an array")),
+        }
+        *first = false;
+        Ok(true)
+    }
+
+    fn fault(&self, what: &'static str) -> JsonError {
+        JsonError { at: self.at, kind: Fault::Syntax(what) }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), JsonError> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.fault("only true, false and null are words"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let rest = &self.text.as_bytes()[self.at..];
+        match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
+            0 => Err(self.fault("a digit was expected")),
+            count => {
+                self.at += count;
+                Ok(())
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<(), JsonError> {
+        let bytes = self.text.as_bytes();
+        self.at += usize::from(bytes[self.at] == b'-');
+        if bytes.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = bytes.get(self.at) {
+            self.at += 1;
+            self.at += usize::from(matches!(bytes.get(self.at), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    /// What stands between the quotes, and whether it has escapes.
+    fn string(&mut self) -> Result<(&'a str, bool), JsonError> {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            let rest = &bytes[self.at..];
+            let plain = rest.iter().position(|&byte| STOPS[usize::from(byte)]);
+            let Some(plain) = plain else {
+                self.at = bytes.len();
+                return Err(self.fault("the text ends inside a string"));
+            };
+            self.at += plain;
+            match bytes[self.at] {
+                b'"' => {
+                    let inner = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok((inner, escaped));
+                }
+                b'\\' => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                _ => return Err(self.fault("control characters are escaped in strings")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), JsonError> {
+        let rest = &self.text.as_bytes()[self.at..];
+        match rest.get(1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let Some(unit) = hex4(rest) else {
+                    return Err(self.fault("\\u is followed by four hexadecimal digits"));
+                };
+                self.at += 6;
+                match unit {
+                    0xd800..=0xdbff => match hex4(&rest[6..]) {
+                        Some(0xdc00..=0xdfff) => self.at += 6,
+                        _ => return Err(self.fault("a surrogate stands alone")),
+                    },
+                    0xdc00..=0xdfff => return Err(self.fault("a surrogate stands alone")),
+                    _ => {}
+                }
+            }
+            _ => return Err(self.fault("unknown escape")),
+        }
+        Ok(())
+    }
+}
+
+/// The bytes at which a string needs a second look: quote, backslash, control characters.
+const STOPS: [bool; 256] = {
+    let mut stops = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        stops[byte] = true;
+        byte += 1;
+    }
+    stops[b'"' as usize] = true;
+    stops[b'\\' as usize] = true;
+    stops
+};
+
+/// The unit of `\uXXXX` at the front.
+fn hex4(bytes: &[u8]) -> Option<u32> {
+    let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
+    digits
+        .iter()
+        .try_fold(0, |unit, &digit| char::from(digit).to_digit(16).map(|digit| unit << 4 | digit))
+}
+
+/// Decodes what stands between the quotes of a string that was scanned before.
+pub(crate) fn unescape(inner: &str) -> Cow<'_, str> {
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let mut len = 2;
+        match rest.as_bytes().get(1) {
+            Some(b'b') => out.push('\u{8}'),
+            Some(b'f') => out.push('\u{c}'),
+            Some(b'n') => out.push('\n'),
+            Some(b'r') => out.push('\r'),
+            Some(b't') => out.push('\t'),
+            Some(b'u') => {
+                let unit = hex4(rest.as_bytes()).unwrap_or(0xfffd);
+                len = 6;
+                let mut point = unit;
+                if let (0xd800..=0xdbff, Some(low)) =
+                    (unit, rest.as_bytes().get(6..).and_then(hex4))
+                {
+                    point = 0x10000 + ((unit - 0xd800) << 10) + (low.wrapping_sub(0xdc00) & 0x3ff);
+                    len = 12;
+                }
+                out.push(char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            Some(&byte) => out.push(char::from(byte)),
+            None => {}
+        }
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The text a scalar stands for: a string decoded, a number or boolean as it is written; `None` for
+/// null, objects and arrays.
+pub(crate) fn scalar(value: &str) -> Option<Cow<'_, str>> {
+    match value.as_bytes().first()? {
+        b'"' => string(value),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(value)),
+    }
+}
+
+/// A string value, decoded; `None` if it is none.
+pub(crate) fn string(value: &str) -> Option<Cow<'_, str>> {
+    value.strip_prefix('"')?.strip_suffix('"').map(unescape)
+}
+
+/// The value of a member of an object that was scanned before; null counts as absent.
+pub(crate) fn member<'a>(object: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut found = None;
+    each_member(object, |name, value| {
+        if name == wanted && value != "null" {
+            found = Some(value);
+        }
+        found.is_none()
+    })
+    .ok()?;
+    found
+}
+
+/// Visits the members of an object until the visitor says no. A value that is no object has none.
+pub(crate) fn each_member<'a>(
+    object: &'a str,
+    mut visit: impl FnMut(Cow<'a, str>, &'a str) -> bool,
+) -> Result<(), JsonError> {
+    let mut scanner = Scanner::new(object, DEPTH_MAX);
+    if scanner.peek() != Some(b'{') {
+        return Ok(());
+    }
+    scanner.open(b'{')?;
+    let mut first = true;
+    while let Some(name) = scanner.next_name(&mut first)? {
+        if !visit(name, scanner.value()?) {
+            return Ok(());
+        }
+    }
+    scanner.end()
+}
+
+/// Whether a value is an array and all its elements begin with this byte.
+pub(crate) fn is_array_of(value: &str, first_byte: u8) -> bool {
+    let mut scanner = Scanner::new(value, DEPTH_MAX);
+    if scanner.peek() != Some(b'[') || scanner.open(b'[').is_err() {
+        return false;
+    }
+    let mut first = true;
+    while let Ok(true) = scanner.next_element(&mut first) {
+        if scanner.peek() != Some(first_byte) || scanner.value().is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Appends `text` as a JSON string.
+pub(crate) fn quote(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| STOPS[usize::from(byte)]) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            byte => {
+                let digit = |d: u8| char::from_digit(u32::from(d), 16).expect("below 16");
+                out.push_str("\\u00");
+                out.push(digit(byte >> 4));
+                out.push(digit(byte & 15));
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+/// Appends a value that was scanned before, without its insignificant white space.
+pub(crate) fn compact(value: &str, out: &mut String) {
+    let mut rest = value;
+    while let Some(at) =
+        rest.bytes().position(|byte| matches!(byte, b'"' | b' ' | b'\n' | b'\r' | b'\t'))
+    {
+        out.push_str(&rest[..at]);
+        let len = if rest.as_bytes()[at] == b'"' { string_len(&rest[at..]) } else { 0 };
+        out.push_str(&rest[at..at + len]);
+        rest = &rest[at + len.max(1)..];
+    }
+    out.push_str(rest);
+}
+
+/// The length of the string at the front, quotes included.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scan(text: &str) -> Result<&str, JsonError> {
+        let mut scanner = Scanner::new(text, 8);
+        let value = scanner.value()?;
+        scanner.end()?;
+        Ok(value)
+    }
+
+    #[test]
+    fn what_serde_json_refuses_is_refused_and_the_rest_is_taken() {
+        for text in [
+            "{}",
+            "[]",
+            "null",
+            "true",
+            "-0",
+            "0.5e-3",
+            "1E+400",
+            "12345678901234567890123",
+            "\"\"",
+            r#"{"a":[1,{"b":null}],"a":2}"#,
+            " [ 1 , 2 ] ",
+            r#""\ud83d\ude00""#,
+            r#""\u0000""#,
+            "",
+            "{",
+            "[1,]",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "1e",
+            "-",
+            "tru",
+            "nul",
+            "NaN",
+            "Infinity",
+            "'a'",
+            "\"a",
+            "\"\n\"",
+            "\"\0\"",
+            r#""\x""#,
+            r#""\u12""#,
+            "1 2",
+            "[1 2]",
+            "{\"a\":1 \"b\":2}",
+            "]",
+            "[}",
+            "{\"a\":1]",
+            "\u{feff}1",
+        ] {
+            let reference = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
+            assert_eq!(scan(text).is_ok(), reference, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lone_surrogates_are_refused() {
+        for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#] {
+            let fault = Fault::Syntax("a surrogate stands alone");
+            assert_eq!(scan(text).map_err(|error| error.kind), Err(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(scan(&nested(8)).is_ok());
+        assert_eq!(scan(&nested(9)).map_err(|error| error.kind), Err(Fault::TooDeep));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered_without_panic(text in "[\\[\\]{}:,\"\\\\ued0-9a-f .nrt-]{0,40}") {
+            if let Ok(value) = scan(&text) {
+                let mut out = String::new();
+                compact(value, &mut out);
+                scalar(value);
+                is_array_of(value, b'"');
+                member(value, "a");
+            }
+        }
+
+        #[test]
+        fn a_string_reads_back_what_was_quoted(text: String) {
+            let mut quoted = String::new();
+            quote(&text, &mut quoted);
+            prop_assert_eq!(scan(&quoted), Ok(&quoted[..]));
+            prop_assert_eq!(string(&quoted), Some(Cow::Borrowed(&text[..])));
+            prop_assert_eq!(serde_json::from_str::<String>(&quoted).expect("valid"), text);
+        }
+
+        #[test]
+        fn unescaping_agrees_with_serde_json(text in "(\\\\[\"\\\\/bfnrt]|\\\\u00[0-9a-f]{2}|\\\\ud83d\\\\ude0[0-9]|[a-zあ]){0,12}") {
+            let quoted = format!("\"{text}\"");
+            let reference: String = serde_json::from_str(&quoted).expect("valid");
+            prop_assert_eq!(string(&quoted), Some(Cow::Borrowed(&reference[..])));
+        }
+
+        #[test]
+        fn compacting_changes_white_space_only(
+            names in proptest::collection::vec("[a-z \"\\\\]{0,6}", 0..5),
+        ) {
+            let value = serde_json::json!({ "list": names, "one": { "two": names } });
+            let pretty = serde_json::to_string_pretty(&value).expect("valid");
+            let mut out = String::new();
+            compact(&pretty, &mut out);
+            prop_assert_eq!(out, value.to_string());
+        }
+    }
+}
