@@ -89,7 +89,7 @@ impl Acceptor {
             telemetry::connection_refused("unanswered");
             return;
         };
-        let server = Server { router: refusing(full), draining: self.server.draining.clone() };
+        let server = Server { router: refusing(full), ..self.server.clone() };
         tokio::spawn(async move {
             server.serve(stream, None).await;
             drop(turn);

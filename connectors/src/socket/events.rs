@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -28,7 +29,6 @@ use tidewire_schemas::partition::partition_for;
 
 use super::answer::{Failure, json_answer};
 use super::ingest::{Ingest, IngestError};
-use super::limits::BODY_TIMEOUT;
 use super::routes::Site;
 use crate::telemetry;
 
@@ -69,6 +69,8 @@ pub struct Intake {
     pub clock: Arc<dyn Clock>,
     /// Numbers the refused events of this process.
     pub refused: AtomicU64,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
 }
 
 /// The handler.
@@ -79,7 +81,7 @@ pub async fn post(State(site): State<Site>, request: Request<Body>) -> Result<Re
     };
     let form = Form::of(request.headers())?;
     let room = intake.ingest.claim(declared_bytes(request.headers())?)?;
-    let body = read(request.into_body()).await?;
+    let body = read(request.into_body(), intake.body_timeout).await?;
     let batch = intake.judge(form, &body)?;
     drop(body);
     let answer = intake.append(batch).await?;
@@ -141,10 +143,10 @@ fn too_large() -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-async fn read(body: Body) -> Result<BytesMut, Failure> {
-    let whole = tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await;
+async fn read(body: Body, at_most: Duration) -> Result<BytesMut, Failure> {
+    let whole = tokio::time::timeout(at_most, read_all(body)).await;
     whole.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        let message = format!("the body did not arrive within {} s", at_most.as_secs());
         Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
     })
 }

@@ -21,7 +21,7 @@ use super::accept::{Acceptor, listen};
 use super::events::{IngestTopics, Intake};
 use super::guard::Guard;
 use super::ingest::Ingest;
-use super::limits::{Limits, Seats};
+use super::limits::{Limits, Patience, Seats};
 use super::routes::{Pages, Site};
 use super::serve::{Departure, Server};
 use super::waking::{Command, WorkerDoor};
@@ -43,6 +43,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Which hosts and origins are answered.
     pub guard: Guard,
+    /// How long clients may take to say what they want.
+    pub patience: Patience,
 }
 
 /// What a gateway needs to take events.
@@ -80,7 +82,7 @@ impl Gateway {
         let seats = Seats::new(config.limits);
         let (intake, ingest_thread) = match parts.ingress {
             Some(ingress) => {
-                let (intake, thread) = intake(ingress)?;
+                let (intake, thread) = intake(ingress, config.patience)?;
                 (Some(intake), Some(thread))
             }
             None => (None, None),
@@ -90,7 +92,7 @@ impl Gateway {
         let site = Site::new(config.guard, parts.pages, intake, (Arc::clone(&seats), sums.clone()));
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;
-        let server = Server { router: site.router(), draining };
+        let server = Server { router: site.router(), patience: config.patience, draining };
         let doors: Vec<WorkerDoor> =
             parts.workers.iter().map(|worker| worker.door.clone()).collect();
         let hand_over = Arc::new(move |departure| hand_over(&doors, departure));
@@ -125,7 +127,7 @@ fn hand_over(doors: &[WorkerDoor], departure: Departure) {
     telemetry::connection_refused("workers_full");
 }
 
-fn intake(ingress: Ingress) -> io::Result<(Intake, JoinHandle<()>)> {
+fn intake(ingress: Ingress, patience: Patience) -> io::Result<(Intake, JoinHandle<()>)> {
     let (ingest, thread) = Ingest::start(ingress.appender)?;
     let intake = Intake {
         ingest,
@@ -133,6 +135,7 @@ fn intake(ingress: Ingress) -> io::Result<(Intake, JoinHandle<()>)> {
         catalogue: Catalogue::builtin(),
         clock: ingress.clock,
         refused: AtomicU64::new(0),
+        body_timeout: patience.body,
     };
     Ok((intake, thread))
 }
@@ -172,18 +175,20 @@ impl GatewayHandle {
 
     /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at once.
     pub fn drain(&self, window: Duration) {
-        let _ = window;
         self.drain.send_replace(true);
         for worker in &self.workers {
-            if worker.door.give(Command::Drain).is_err() {
+            if worker.door.give(Command::Drain(window)).is_err() {
                 tracing::warn!("a worker took no command to drain");
             }
         }
     }
 
-    /// Waits until everything has ended; call [`GatewayHandle::drain`] before.
+    /// Waits until everything has ended, at most a few seconds longer than the window of the drain;
+    /// without one, everyone is closed at once.
     pub fn join(mut self) {
-        self.drain(Duration::ZERO);
+        if !*self.drain.borrow() {
+            self.drain(Duration::ZERO);
+        }
         self.runtime.shutdown_timeout(HTTP_STOP);
         for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {

@@ -28,18 +28,26 @@ pub const REFUSALS_AT_ONCE: usize = 256;
 /// A client's request head, start line included; tokens in a query fit well.
 pub const REQUEST_HEAD_BYTES: usize = 16 * 1_024;
 
-/// How long a request head may take to arrive, which is also how long a kept-alive connection may
-/// stay silent.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long a request's body may take to arrive.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// A plain HTTP connection that moved no byte for this long is closed.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// What a refused client is told to wait, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// How long clients may take to say what they want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For a request's head, which is also how long a kept-alive connection may stay silent.
+    pub head: Duration,
+    /// For a request's body.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(15), body: Duration::from_secs(30) }
+    }
+}
 
 /// The limits of one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

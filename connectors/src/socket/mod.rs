@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod open;
 pub mod takeover;
 
+pub mod drain;
 pub mod linger;
 pub mod peer;
 pub mod streams;

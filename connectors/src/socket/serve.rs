@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::limits::{HEAD_TIMEOUT, REQUEST_HEAD_BYTES, STALL_TIMEOUT, Seat};
+use super::limits::{Patience, REQUEST_HEAD_BYTES, STALL_TIMEOUT, Seat};
 use super::takeover::Takeover;
 use crate::telemetry;
 
@@ -217,6 +217,8 @@ impl Wire {
 pub struct Server {
     /// What answers.
     pub router: Router,
+    /// How long clients may take.
+    pub patience: Patience,
     /// Turns true when the gateway drains: the answer under way is the last.
     pub draining: watch::Receiver<bool>,
 }
@@ -229,7 +231,7 @@ impl Server {
         let place = Place(Arc::new(Mutex::new(seat)));
         let door = Door { router: self.router, exit: exit.clone(), place: place.clone() };
         let wire = Wire { stream, progress: Progress::new(), writing: false };
-        let parts = speak(wire, door, self.draining).await?;
+        let parts = speak(wire, door, (self.patience.head, self.draining)).await?;
         let Some(takeover) = exit.take() else {
             linger(parts.io.stream).await;
             return None;
@@ -256,10 +258,14 @@ struct Ended {
 }
 
 /// Runs hyper on the socket. `None`: it stalled and is dropped as it is.
-async fn speak(wire: Wire, door: Door, mut draining: watch::Receiver<bool>) -> Option<Ended> {
+async fn speak(
+    wire: Wire,
+    door: Door,
+    (head_timeout, mut draining): (Duration, watch::Receiver<bool>),
+) -> Option<Ended> {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_headers(HEADERS)
         .max_header_size(REQUEST_HEAD_BYTES)
         .max_buf_size(HTTP_BUFFER_BYTES);

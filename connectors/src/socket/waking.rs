@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
 
 use tidewire_engine::port::Wake;
 
@@ -16,8 +17,8 @@ use super::serve::Departure;
 pub enum Command {
     /// Serve this connection from now on.
     Adopt(Box<Departure>),
-    /// Tell everyone to move on and end.
-    Drain,
+    /// Tell everyone to move on within this time, then close them and end.
+    Drain(Duration),
 }
 
 /// Ends a worker's wait.

@@ -144,9 +144,22 @@ fn put_control(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a ping.
-pub fn put_ping(out: &mut Vec<u8>) {
-    put_control(out, 0x9, &[]);
+/// Appends a text frame. What most frames say is encoded elsewhere; this is for the few that only
+/// the socket side knows.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.push(0x81);
+    match text.len() {
+        short @ 0..=125 => out.push(short as u8),
+        long @ 126..=0xffff => {
+            out.push(126);
+            out.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+        huge => {
+            out.push(127);
+            out.extend_from_slice(&(huge as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a close frame.

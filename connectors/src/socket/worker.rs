@@ -27,12 +27,13 @@ use tidewire_engine::fanout::protocol::CloseReason;
 use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, ShardStats, Wire};
 use tidewire_engine::port::{Clock, Wake};
 
+use super::drain::{Draining, Due};
 use super::linger::{FIRST_TOKEN, LINGER, Lingering};
 use super::peer::{Incoming, Peer, Unsent, read_some, write_some};
 use super::serve::Departure;
 use super::streams::Streams;
 use super::waking::{Command, Waking, WorkerDoor};
-use super::websocket::{Heard, Inbound, TOO_LARGE, put_close};
+use super::websocket::{Heard, Inbound, TOO_LARGE, put_close, put_text};
 use crate::telemetry;
 
 /// Connections waiting to be adopted. A burst beyond is answered by closing.
@@ -59,6 +60,13 @@ const SEND_BUFFER_BYTES: usize = 128 * 1_024;
 
 /// The longest wait, so that time passes for the shard even when nothing happens.
 const ROUND: Duration = Duration::from_millis(500);
+
+/// The same while draining, which has a timetable.
+const DRAIN_ROUND: Duration = Duration::from_millis(20);
+
+/// How long written bytes may stay unacknowledged, or a client's window shut, before the kernel
+/// gives the connection up. It ends half-open streams that have nothing to say to us.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// The waker's token; connections' tokens are their slots.
 const WAKE: Token = Token(usize::MAX);
@@ -140,7 +148,7 @@ pub fn start<S: Streams + Send + 'static>(
         lingering: Lingering::default(),
         scratch: Vec::with_capacity(FILL_BYTES),
         tally: Tally::default(),
-        draining_since: None,
+        draining: None,
     };
     let name = format!("streams-{number}");
     let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
@@ -173,16 +181,19 @@ struct Worker<S> {
     /// Where everything that is written is gathered.
     scratch: Vec<u8>,
     tally: Tally,
-    draining_since: Option<Instant>,
+    draining: Option<Draining>,
 }
 
 impl<S: Streams> Worker<S> {
     fn run(&mut self) {
         let mut events = Events::with_capacity(1_024);
         let mut begun = Instant::now();
-        while !self.is_over(begun) {
-            let pending = !self.reading.is_empty() || !self.writing.is_empty();
-            let wait = if pending { Duration::ZERO } else { ROUND };
+        while !self.is_over(Instant::now()) {
+            let wait = match () {
+                () if !self.reading.is_empty() || !self.writing.is_empty() => Duration::ZERO,
+                () if self.draining.is_some() => DRAIN_ROUND,
+                () => ROUND,
+            };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -200,9 +211,9 @@ impl<S: Streams> Worker<S> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let Some(since) = self.draining_since else { return false };
+        let Some(draining) = &self.draining else { return false };
         let is_empty = self.count == 0 && self.lingering.is_empty();
-        is_empty || now.saturating_duration_since(since) > 2 * LINGER
+        is_empty || draining.is_over(now, 2 * LINGER)
     }
 
     fn turn(&mut self, events: &Events) {
@@ -221,6 +232,7 @@ impl<S: Streams> Worker<S> {
         self.obey();
         self.streams.tick(self.clock.now());
         self.streams.pull();
+        self.go_on_draining();
         self.read_all();
         self.write_all();
         self.close_all();
@@ -247,9 +259,8 @@ impl<S: Streams> Worker<S> {
         for _ in 0..ADOPTED_PER_TURN {
             match self.inbox.try_recv() {
                 Ok(Command::Adopt(departure)) => self.adopt(*departure),
-                Ok(Command::Drain) => {
-                    self.draining_since.get_or_insert_with(Instant::now);
-                    self.streams.drain();
+                Ok(Command::Drain(window)) => {
+                    self.draining = Some(Draining::begin(Instant::now(), window));
                 }
                 Err(_) => return,
             }
@@ -258,17 +269,40 @@ impl<S: Streams> Worker<S> {
         self.waking.wake();
     }
 
+    fn go_on_draining(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        match draining.due(Instant::now(), self.peers.len()) {
+            Due::Nothing => {}
+            Due::Close => self.streams.drain(),
+            Due::Move { from, to, within_ms } => {
+                let text = format!(r#"{{"op":"move","within_ms":{within_ms}}}"#);
+                for peer in self.peers[from..to].iter_mut().flatten() {
+                    if matches!(peer.incoming, Incoming::WebSocket(_)) {
+                        let mut frame = Vec::new();
+                        put_text(&mut frame, &text);
+                        peer.unsent.push(&frame);
+                        self.writing.push(peer.conn);
+                    }
+                }
+            }
+        }
+    }
+
     fn adopt(&mut self, departure: Departure) {
         let Departure { stream, read_ahead, takeover, seat } = departure;
+        let socket = SockRef::from(&stream);
         // A slow client's arrears belong in the log, not in the kernel's memory.
-        if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
-            tracing::debug!(%error, "a send buffer keeps its size");
+        let set = socket
+            .set_send_buffer_size(SEND_BUFFER_BYTES)
+            .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a socket keeps the system's own limits");
         }
         let mut stream = TcpStream::from_std(stream);
         let wire = takeover.open.wire;
         let mut unsent = Unsent::default();
         unsent.push(&takeover.head);
-        let opened = match self.draining_since {
+        let opened = match self.draining {
             None => self.streams.open(takeover.open).map_err(|_| CloseReason::Overloaded),
             Some(_) => Err(CloseReason::Drain),
         };

@@ -133,10 +133,34 @@ fn an_address_and_a_user_have_limits_when_loopback_is_not_free() {
 }
 
 #[test]
-fn a_client_that_stops_gets_its_answer_and_the_end() {
+fn a_head_that_trickles_in_ends_the_connection() {
+    let (site, mut client) = site();
+    let begun = std::time::Instant::now();
+    let trickled = (0..2_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        std::io::Write::write_all(&mut client.stream, b"G").is_err()
+    });
+    assert!(trickled, "still open after {:?}", begun.elapsed());
+    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+}
+
+#[test]
+fn a_body_that_trickles_in_is_answered_with_408() {
+    let (_site, mut client) = site();
+    client.send(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: 1000\r\n\r\n{",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "timeout"));
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn idle_connections_are_closed_when_the_gateway_drains() {
     let (site, mut client) = site();
     assert_eq!(client.get("/healthz").status, 200);
     site.gateway.drain(Duration::ZERO);
-    assert!(client.is_at_end(), "idle connections are closed");
+    assert!(client.is_at_end());
     site.gateway.join();
 }

@@ -13,7 +13,7 @@ use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
 use crate::socket::events::IngestTopics;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress};
 use crate::socket::guard::Guard;
-use crate::socket::limits::Limits;
+use crate::socket::limits::{Limits, Patience};
 use crate::socket::routes::{Asset, Pages};
 use crate::socket::worker;
 
@@ -98,7 +98,8 @@ impl TestSite {
             pages: pages(),
             workers: vec![worker.expect("a thread")],
         };
-        let config = GatewayConfig { listen, limits, guard: Guard::default() };
+        let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2) };
+        let config = GatewayConfig { listen, limits, guard: Guard::default(), patience };
         let gateway = Gateway::start(config, parts).expect("a free port");
         Self { gateway, kept, script }
     }

@@ -149,6 +149,18 @@ fn draining_closes_everyone_with_1001_and_ends_the_threads() {
 }
 
 #[test]
+fn with_a_window_clients_are_told_to_move_before_they_are_closed() {
+    let (site, mut client) = site();
+    site.gateway.drain(Duration::from_millis(400));
+    let (_, told) = client.frame();
+    let told = String::from_utf8(told).expect("text");
+    assert!(told.starts_with(r#"{"op":"move","within_ms":"#), "{told}");
+    assert_eq!(client.close_frame().0, 1001);
+    assert!(client.is_at_end());
+    site.gateway.join();
+}
+
+#[test]
 fn a_wake_reaches_everyone_at_once() {
     let (site, first) = site();
     let mut all = vec![first, connect(&site), connect(&site)];
