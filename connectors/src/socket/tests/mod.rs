@@ -6,6 +6,7 @@ mod client;
 mod script;
 mod site;
 
+mod events;
 mod http;
 mod sse;
 mod websocket;

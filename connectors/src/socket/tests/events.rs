@@ -1,0 +1,155 @@
+//! `POST /v1/events`, up to what stands in the log.
+
+use serde_json::json;
+
+use super::client::Client;
+use super::site::{LIMITS, TestSite};
+
+const POST: &str = r#"{"event_id":"e1","event_type":"post.created","account_id":"acc-1",
+    "timestamp":"2026-01-05T10:00:00Z","data":{"post_id":"p1","author_id":"alice","text":"hi"}}"#;
+
+fn with(name: &str, value: &serde_json::Value) -> String {
+    let mut event: serde_json::Value = serde_json::from_str(POST).expect("JSON");
+    event[name] = value.clone();
+    event.to_string()
+}
+
+fn site() -> (TestSite, Client) {
+    let site = TestSite::new(LIMITS);
+    let client = Client::connect(site.address());
+    (site, client)
+}
+
+#[test]
+fn an_accepted_event_stands_in_the_log_as_it_was_sent() {
+    let (site, mut client) = site();
+    let answer = client.post("application/json", POST);
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    let records = site.kept.records();
+    assert_eq!(records[0].topic.as_str(), "tw.in");
+    assert_eq!(records[0].body.value(), Some(POST.as_bytes()));
+    assert_eq!(records[0].body.key(), Some(&b"alice"[..]));
+    assert_eq!(records[0].body.header("source"), Some(&b"http"[..]));
+    let place = format!("tw.in/{}/0", records[0].partition.0);
+    let expected = json!({"accepted": 1, "events": [{"event_id": "e1", "log_position": place}]});
+    assert_eq!(answer.json(), expected);
+}
+
+#[test]
+fn each_event_is_answered_for_itself_in_the_order_sent() {
+    let (site, mut client) = site();
+    let body = format!("{POST}\nnot json\n{}\n", with("event_id", &json!("e3")).replace('\n', ""));
+    let answer = client.post("application/x-ndjson", &body.replace("\n    ", " "));
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    let answer = answer.json();
+    assert_eq!(answer["accepted"], 2);
+    assert_eq!(answer["events"][0]["event_id"], "e1");
+    assert_eq!(answer["events"][1]["error"]["reason"], "not_json");
+    assert_eq!(answer["events"][2]["event_id"], "e3");
+    let records = site.kept.records();
+    assert_eq!(records[1].topic.as_str(), "tw.dead-letters");
+    assert_eq!(records[1].body.value(), Some(&b"not json"[..]));
+    assert_eq!(records[1].body.header("reason"), Some(&b"not_json"[..]));
+}
+
+#[test]
+fn critical_events_take_the_urgent_road() {
+    let (site, mut client) = site();
+    let body = format!("[{},{}]", with("priority", &json!(3)), with("priority", &json!(2)));
+    assert_eq!(client.post("application/json", &body).status, 202);
+    let topics: Vec<String> =
+        site.kept.records().iter().map(|r| r.topic.as_str().to_owned()).collect();
+    assert_eq!(topics, ["tw.in.urgent", "tw.in"]);
+}
+
+#[test]
+fn an_event_without_an_id_is_answered_with_the_one_it_gets() {
+    let (_site, mut client) = site();
+    let body = POST.replace("\"event_id\":\"e1\",", "");
+    let answer = client.post("application/json", &body).json();
+    assert_eq!(answer["events"][0]["event_id"], answer["events"][0]["log_position"]);
+    assert!(answer["events"][0]["event_id"].as_str().expect("text").starts_with("tw.in/"));
+}
+
+#[test]
+fn a_body_with_nothing_acceptable_is_422_and_all_of_it_is_kept() {
+    let (site, mut client) = site();
+    let answer = client.post("application/json", r#"{"event_type":"post.created"}"#);
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["accepted"], 0);
+    assert_eq!(site.kept.records().len(), 1);
+}
+
+#[test]
+fn bodies_that_can_not_be_taken_are_refused_whole() {
+    let (site, mut client) = site();
+    assert_eq!(client.post("application/json", "{").code(), "invalid_json");
+    assert_eq!(client.post("text/plain", POST).status, 415);
+    let many = format!("[{}]", vec!["{}"; 1_001].join(","));
+    assert_eq!(client.post("application/json", &many).status, 413);
+    client.send(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: 4194305\r\n\r\n",
+    );
+    assert_eq!(client.answer().status, 413);
+    assert!(site.kept.records().is_empty());
+}
+
+#[test]
+fn a_chunked_body_over_the_limit_is_answered_although_it_never_ends() {
+    let (_site, mut client) = site();
+    client.send(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n",
+    );
+    let chunk = [b"40000\r\n".to_vec(), vec![b' '; 0x40000], b"\r\n".to_vec()].concat();
+    for _ in 0..17 {
+        client.send(&chunk);
+    }
+    assert_eq!(client.answer().status, 413);
+}
+
+#[test]
+fn requests_that_wait_are_appended_together() {
+    let (site, mut first) = site();
+    site.kept.shut();
+    let begin = |client: &mut Client| {
+        client.send(format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{POST}",
+            POST.len()
+        ));
+    };
+    begin(&mut first);
+    let mut others: Vec<Client> = (0..8).map(|_| Client::connect(site.address())).collect();
+    others.iter_mut().for_each(begin);
+    // Time for all of them to arrive; if it isn't enough, there are only more batches.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    site.kept.open();
+    assert_eq!(first.answer().status, 202);
+    for client in &mut others {
+        assert_eq!(client.answer().status, 202);
+    }
+    let sizes: Vec<usize> = site.kept.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 9);
+    assert!(sizes.len() < 9, "{sizes:?}");
+}
+
+#[test]
+fn a_full_house_of_bodies_is_503_and_frees_itself() {
+    let (site, mut patient) = site();
+    // Sixteen bodies of the largest size are on their way; none has sent any of it.
+    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(site.address())).collect();
+    for client in &mut slow {
+        client.send(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: 4194304\r\nexpect: 100-continue\r\n\r\n",
+        );
+        client.take_until("\r\n\r\n");
+    }
+    let answer = patient.post("application/json", POST);
+    assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
+    assert!(answer.head.contains("retry-after"), "{}", answer.head);
+    drop(slow);
+    super::site::wait_for(|| (patient.post("application/json", POST).status == 202).then_some(()));
+}
