@@ -82,6 +82,10 @@ pub(super) struct Database {
     cache: Cache,
     /// By topic name. Filled while families are opened, completed when topics are known.
     floors: Mutex<HashMap<String, Floors>>,
+    /// The options of families made since the start. They own the compaction filters, and the
+    /// binding keeps only those it was opened with: they must outlive the database, which is why
+    /// this field stands behind it.
+    created: Mutex<Vec<Options>>,
 }
 
 const META: &str = "meta";
@@ -115,7 +119,8 @@ impl Database {
         let rocks = Rocks::open_cf_descriptors(&options, &dir, families)
             .map_err(|error| lost(&dir, &error))?;
         let floors = Mutex::new(floors);
-        let database = Self { rocks, dir, durability: config.durability, cache, floors };
+        let created = Mutex::default();
+        let database = Self { rocks, dir, durability: config.durability, cache, floors, created };
         for name in &names {
             database.merge_small_files(name)?;
         }
@@ -139,6 +144,7 @@ impl Database {
                 family_options(name, &self.cache, &mut floors)
             };
             self.rocks.create_cf(name, &options).map_err(|error| self.lost(&error))?;
+            self.created.lock().expect("no holder panics").push(options);
             self.merge_small_files(name)?;
         }
         Ok(())
