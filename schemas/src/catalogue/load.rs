@@ -1,19 +1,19 @@
 //! From the files to the model. Everything that could be wrong is looked at before anything is
 //! said, and all errors are reported together.
 //!
-//! Two passes: the first reads kinds, operators and types on their own; the second checks what they
-//! say about each other (names that two types claim, channels nobody writes, keys that may be
-//! missing). A catalogue that loads can be used without further checks.
+//! Two passes: the first, here, reads kinds, operators and types on their own; the second, in
+//! `check`, looks at what they say about each other. A catalogue that loads can be used without
+//! further checks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::lookup::{Catalogue, Names};
+use super::lookup::Catalogue;
 use super::model::{
     Alias, ChannelKind, ChannelRule, Class, Condition, Delivered, EventType, FieldDefault,
     FieldKind, Lift, Move, Operator, Rename, Source, Who,
 };
-use super::{notation, source};
+use super::{check, notation, source};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
 
@@ -32,10 +32,10 @@ impl std::error::Error for CatalogueErrors {}
 
 /// Collects errors, each with its place.
 #[derive(Default)]
-struct Errors(Vec<String>);
+pub(super) struct Errors(Vec<String>);
 
 impl Errors {
-    fn add(&mut self, place: &str, error: impl fmt::Display) {
+    pub(super) fn add(&mut self, place: &str, error: impl fmt::Display) {
         self.0.push(format!("{place}: {error}"));
     }
 
@@ -46,9 +46,9 @@ impl Errors {
 
 /// The rules of `ingress.toml` while types are read.
 #[derive(Default)]
-struct Ingress {
-    renames: Vec<source::RenameEntry>,
-    defaults: Vec<source::DefaultEntry>,
+pub(super) struct Ingress {
+    pub(super) renames: Vec<source::RenameEntry>,
+    pub(super) defaults: Vec<source::DefaultEntry>,
 }
 
 /// Reads files, given as name and text.
@@ -96,9 +96,9 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
             catalogue.types.push(event_type);
         }
     }
-    check_ingress(&catalogue, &ingress, &mut errors);
-    check_kinds(&catalogue, &mut errors);
-    catalogue.names = names(&catalogue, &mut errors);
+    check::ingress(&catalogue, &ingress, &mut errors);
+    check::kinds(&catalogue, &mut errors);
+    catalogue.names = check::names(&catalogue, &mut errors);
     if errors.0.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors(errors.0)) }
 }
 
@@ -443,105 +443,4 @@ fn default(field: &str, text: &str) -> FieldDefault {
         None => (text, None),
     };
     FieldDefault { field: field.to_owned(), prefix: prefix.to_owned(), value }
-}
-
-/// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
-/// is a field of one of the types covered.
-fn check_ingress(catalogue: &Catalogue, ingress: &Ingress, errors: &mut Errors) {
-    let renames = (ingress.renames.iter())
-        .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
-    let defaults = (ingress.defaults.iter())
-        .map(|entry| (&entry.types, entry.fields.keys().collect::<Vec<_>>()));
-    for (patterns, fields) in renames.chain(defaults) {
-        let covered = |pattern: &String| {
-            let pattern = pattern.clone();
-            catalogue.types.iter().filter(move |t| notation::covers(&pattern, &t.name))
-        };
-        for pattern in patterns.iter().filter(|pattern| covered(pattern).next().is_none()) {
-            errors.add("ingress.toml", format!("`{pattern}` covers no type"));
-        }
-        for name in fields {
-            if !patterns.iter().flat_map(covered).any(|t| t.field(name).is_some()) {
-                errors.add("ingress.toml", format!("no type covered has a field `{name}`"));
-            }
-        }
-    }
-}
-
-/// Every kind is written by somebody, and unions are of kinds there are.
-fn check_kinds(catalogue: &Catalogue, errors: &mut Errors) {
-    for kind in &catalogue.kinds {
-        let place = format!("channels.toml, {}", kind.name);
-        for member in &kind.union {
-            if catalogue.channel_kind(member).is_none() {
-                errors.add(&place, format!("the union's `{member}` is no channel kind"));
-            }
-        }
-        if let Some(operator) = &kind.written_by
-            && !catalogue.operators.iter().any(|known| known.name == *operator)
-        {
-            errors.add(&place, format!("unknown operator `{operator}`"));
-        }
-        let derived = kind.classes.contains(&Class::Derived);
-        let mut rules = catalogue.types.iter().flat_map(|t| &t.channels);
-        if !derived && kind.written_by.is_none() && !rules.any(|rule| rule.kind == kind.name) {
-            errors.add(&place, "no type is delivered to it");
-        }
-        if derived == kind.union.is_empty() {
-            errors.add(&place, "a derived kind, and no other, has a union");
-        }
-    }
-}
-
-/// Who answers to which name; a name two types claim is an error.
-fn names(catalogue: &Catalogue, errors: &mut Errors) -> Names {
-    let mut names = Names::default();
-    let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {
-        let reserved = catalogue.reserved.iter().any(|reserved| reserved == name);
-        match names.exact.insert(name.to_owned(), at) {
-            _ if reserved => errors.add(place, format!("`{name}` is the name of a frame")),
-            Some(before) if !same_meaning(catalogue, before, at) => {
-                let other = &catalogue.types[before.0].name;
-                errors.add(place, format!("`{name}` is claimed by {other} too"));
-            }
-            _ => {}
-        }
-    };
-    let mut conditional: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
-    for (at, event_type) in catalogue.types.iter().enumerate() {
-        let place = format!("{}.toml, {}", event_type.domain, event_type.name);
-        claim(&event_type.name, (at, None), &place);
-        for (alias_at, alias) in event_type.aliases.iter().enumerate() {
-            match alias.when {
-                None => claim(&alias.name, (at, Some(alias_at)), &place),
-                Some(_) => {
-                    conditional.entry(alias.name.clone()).or_default().push((at, alias_at));
-                }
-            }
-        }
-    }
-    for (name, claims) in &conditional {
-        if !names.exact.contains_key(name) {
-            let event_type = &catalogue.types[claims[0].0];
-            let place = format!("{}.toml, {}", event_type.domain, event_type.name);
-            errors.add(&place, format!("no type has the name `{name}` if the condition fails"));
-        }
-    }
-    names.conditional = conditional;
-    let prefixes = catalogue.types.iter().enumerate();
-    names.prefixes = prefixes
-        .filter_map(|(at, t)| t.name.strip_suffix('*').map(|prefix| (prefix.to_owned(), at)))
-        .collect();
-    names
-}
-
-fn same_meaning(
-    catalogue: &Catalogue,
-    before: (usize, Option<usize>),
-    now: (usize, Option<usize>),
-) -> bool {
-    let preset = |(at, alias): (usize, Option<usize>)| {
-        alias.map(|alias| &catalogue.types[at].aliases[alias].preset)
-    };
-    before.0 == now.0 && preset(before) == preset(now)
 }

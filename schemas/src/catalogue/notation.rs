@@ -1,7 +1,7 @@
 //! The small languages inside the catalogue's files: fields, channels, aliases, conditions.
 //!
 //! ```text
-//! data       post_id, kind, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
+//! data       post_id, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
 //! channel    kind[:{field}] [as class[+class]] [by field,field] [if condition | unless condition]
 //! alias      name[(field=value)] [if condition]
 //! condition  field | field=value | field=beginning*

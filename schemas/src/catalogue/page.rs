@@ -20,13 +20,14 @@ const INTRODUCTION: &str = "\
 Generated from `schemas/catalogue/`; don't edit it here, run `{command}`.
 
 **How to read it.** A type's fields are those of `data`; fields before `/` are required, and `a|b`
-asks for one of both. Kinds: string where nothing is said, `id` for `id` and `…_id` (a string of 1 to
-128 characters or an integer), `:i` 64-bit integer, `:f` number, `:b` boolean, `:t` time (RFC 3339 or
-epoch milliseconds), `:o` object, `:s[]` and `:o[]` lists; braces show the shape of an object and
-parentheses the values or the range allowed. Unknown fields are kept and passed on. `Key` is the
-entity whose order is kept; of several the first that is there. A channel stands as
-`kind:{field}`; one without a field belongs to the event's account. `as` names the class where it is
-not the kind's first, `by` the key of a state entry, `if` and `unless` a condition.
+asks for one of both. Kinds: string where nothing is said, `id` for `id` and `…_id` (a string of 1
+to 128 characters or an integer), `:i` 64-bit integer, `:f` number, `:b` boolean, `:t` time
+(RFC 3339 or epoch milliseconds), `:o` object, `:s[]` and `:o[]` lists; braces show the shape of an
+object and parentheses the values or the range allowed. Unknown fields are kept and passed on. `key`
+is the entity whose order is kept; of several the first that is there. A channel stands as
+`kind:{field}`; one without a field belongs to the event's account. `as` names the class where it
+is not the kind's first, `by` the key of a state entry, `if` and `unless` a condition. A type that
+only passes by is kept nowhere and can't be resumed.
 
 **To add a type** add an entry to the file of its domain; no code is needed. The entry takes
 `aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`, `priority_if`,

@@ -1,4 +1,5 @@
-//! The built-in catalogue as a whole, deliveries by example, and what a wrong file is answered with.
+//! The built-in catalogue as a whole, deliveries by example, and what a wrong file is answered
+//! with. `check` takes a type and its data and compares the deliveries.
 
 use super::*;
 use crate::Priority;

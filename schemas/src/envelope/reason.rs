@@ -108,9 +108,7 @@ impl Reason {
             Self::NotUtf8 => "the bytes are not UTF-8",
             Self::NotJson => "the text is not JSON; says where",
             Self::NotObject => "the JSON is no object",
-            Self::TooLarge => {
-                "the event is over 256 KiB, `data` is nested over 32 levels or has over 1,024 fields"
-            }
+            Self::TooLarge => "the event is over 256 KiB, or `data` over 32 levels or 1,024 fields",
             Self::AvroDecode => "the bytes don't follow their Avro schema",
             Self::SchemaUnknown => "the schema registry does not have the schema's id",
             Self::RegistryUnavailable => "the schema registry did not answer, retries included",

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Priority;
-use crate::catalogue::Catalogue;
-use crate::event::Event;
+use crate::catalogue::{Catalogue, Field, FieldKind};
+use crate::channel::Channel;
+use crate::event::{Event, EventView};
 
 const NOW_MS: i64 = 1_767_607_200_000;
 const ORIGIN: Origin<'static> =
@@ -409,7 +410,10 @@ fn custom_types_and_unknown_commands_pass() {
 
 #[test]
 fn untouched_text_goes_on_byte_for_byte() {
-    let data = r#"{"post_id":9007199254740993,"author_id":"あ","text":"日本 😀 \ud83d\ude00 \u0000 \/ é","x":1.10,"y":1E5,"z":[1,{"a":-0}]}"#;
+    let data = concat!(
+        r#"{"post_id":9007199254740993,"author_id":"あ","text":"日本 😀 \ud83d\ude00 \u0000 \/ é","#,
+        r#""x":1.10,"y":1E5,"z":[1,{"a":-0}]}"#,
+    );
     let text = format!(r#"{{"event_type":"post.created","account_id":"a","data":{data}}}"#);
     assert_eq!(run(&text).expect("fine").event.data, data);
 }
@@ -433,6 +437,46 @@ fn every_reason_has_its_own_name() {
     assert_eq!(names.len(), 20);
 }
 
+/// A value a field takes.
+fn valid(field: &Field, n: usize) -> Value {
+    match field.kind {
+        FieldKind::Id => json!(format!("id,{n}/日")),
+        FieldKind::Text => match field.values.first() {
+            Some(value) => json!(value),
+            None => json!(format!("text {n}")),
+        },
+        FieldKind::Integer => json!(n),
+        FieldKind::Number => json!(0.5),
+        FieldKind::Bool => json!(true),
+        FieldKind::Time => json!("2026-01-05T10:00:00Z"),
+        FieldKind::Object => json!({ "id": n }),
+        FieldKind::Texts => json!(["a"]),
+        FieldKind::Objects => json!([{}]),
+    }
+}
+
+#[test]
+fn every_type_is_admitted_encoded_and_delivered_to_channels_that_can_be_subscribed_to() {
+    let catalogue = Catalogue::builtin();
+    for event_type in catalogue.types() {
+        let fields = event_type.fields.iter().enumerate();
+        let data: Value = fields.map(|(n, f)| (f.name.clone(), valid(f, n))).collect();
+        let mut event = admitted(sent(&event_type.name.replace('*', "x"), data));
+        event.source = Some("op/any".into());
+        let bytes = event.encode();
+        let view = EventView::decode(&bytes).expect("own encoding");
+        assert_eq!(view.to_event(), event);
+        let deliveries = catalogue.deliveries(&view).expect("admitted");
+        let rules = event_type.channels.iter().filter(|rule| rule.when.is_none());
+        assert!(deliveries.len() >= rules.count(), "{}: {deliveries:?}", event_type.name);
+        for delivery in deliveries {
+            let channel = Channel::parse(&delivery.channel).expect("a name");
+            assert_eq!(channel.name(), delivery.channel);
+            assert!(channel.kind.classes.contains(&delivery.class));
+        }
+    }
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -453,11 +497,14 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn custom_data_means_the_same_afterwards(data in any_json(), pretty: bool) {
-        prop_assume!(data.is_object());
+    fn custom_data_means_the_same_afterwards(
+        fields in proptest::collection::btree_map("\\PC{0,8}", any_json(), 0..8),
+        pretty: bool,
+    ) {
+        let data: Value = fields.into_iter().collect();
         let event = json!({ "event_type": "custom.x", "account_id": "a", "data": data });
-        let text = if pretty { serde_json::to_string_pretty(&event) } else { serde_json::to_string(&event) };
-        let admitted = run(&text.expect("JSON")).expect("custom data is unchecked").event;
+        let text = if pretty { format!("{event:#}") } else { event.to_string() };
+        let admitted = run(&text).expect("custom data is unchecked").event;
         prop_assert!(!admitted.data.contains('\n'));
         prop_assert_eq!(admitted.data, data.to_string());
     }
@@ -472,7 +519,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn any_bytes_are_answered_without_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
         let _ = admit(Catalogue::builtin(), Some(&bytes), &ORIGIN);
     }
 
@@ -491,7 +540,7 @@ proptest! {
             let view = admitted.event.view();
             let deliveries = Catalogue::builtin().deliveries(&view).expect("admitted");
             for delivery in deliveries {
-                let parsed = crate::channel::Channel::parse(&delivery.channel);
+                let parsed = Channel::parse(&delivery.channel);
                 prop_assert_eq!(parsed.map(|channel| channel.name()), Ok(delivery.channel));
             }
         }

@@ -1,0 +1,112 @@
+//! What the entries of a catalogue say about each other: names two types claim, channels nobody
+//! writes, rules for the way in that concern nobody.
+//!
+//! Every check goes on after an error, so that all are reported together.
+
+use std::collections::HashMap;
+
+use super::load::{Errors, Ingress};
+use super::lookup::{Catalogue, Names};
+use super::model::Class;
+use super::notation;
+
+/// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
+/// is a field of one of the types covered.
+pub(super) fn ingress(catalogue: &Catalogue, rules: &Ingress, errors: &mut Errors) {
+    let renames = (rules.renames.iter())
+        .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
+    let defaults = (rules.defaults.iter())
+        .map(|entry| (&entry.types, entry.fields.keys().collect::<Vec<_>>()));
+    for (patterns, fields) in renames.chain(defaults) {
+        let covered = |pattern: &String| {
+            let pattern = pattern.clone();
+            catalogue.types.iter().filter(move |t| notation::covers(&pattern, &t.name))
+        };
+        for pattern in patterns.iter().filter(|pattern| covered(pattern).next().is_none()) {
+            errors.add("ingress.toml", format!("`{pattern}` covers no type"));
+        }
+        for name in fields {
+            if !patterns.iter().flat_map(covered).any(|t| t.field(name).is_some()) {
+                errors.add("ingress.toml", format!("no type covered has a field `{name}`"));
+            }
+        }
+    }
+}
+
+/// Every kind is written by somebody, and unions are of kinds there are.
+pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
+    for kind in &catalogue.kinds {
+        let place = format!("channels.toml, {}", kind.name);
+        for member in &kind.union {
+            if catalogue.channel_kind(member).is_none() {
+                errors.add(&place, format!("the union's `{member}` is no channel kind"));
+            }
+        }
+        if let Some(operator) = &kind.written_by
+            && !catalogue.operators.iter().any(|known| known.name == *operator)
+        {
+            errors.add(&place, format!("unknown operator `{operator}`"));
+        }
+        let derived = kind.classes.contains(&Class::Derived);
+        let mut rules = catalogue.types.iter().flat_map(|t| &t.channels);
+        if !derived && kind.written_by.is_none() && !rules.any(|rule| rule.kind == kind.name) {
+            errors.add(&place, "no type is delivered to it");
+        }
+        if derived == kind.union.is_empty() {
+            errors.add(&place, "a derived kind, and no other, has a union");
+        }
+    }
+}
+
+/// Who answers to which name; a name two types claim is an error.
+pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> Names {
+    let mut names = Names::default();
+    let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {
+        let reserved = catalogue.reserved.iter().any(|reserved| reserved == name);
+        match names.exact.insert(name.to_owned(), at) {
+            _ if reserved => errors.add(place, format!("`{name}` is the name of a frame")),
+            Some(before) if !same_meaning(catalogue, before, at) => {
+                let other = &catalogue.types[before.0].name;
+                errors.add(place, format!("`{name}` is claimed by {other} too"));
+            }
+            _ => {}
+        }
+    };
+    let mut conditional: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+    for (at, event_type) in catalogue.types.iter().enumerate() {
+        let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+        claim(&event_type.name, (at, None), &place);
+        for (alias_at, alias) in event_type.aliases.iter().enumerate() {
+            match alias.when {
+                None => claim(&alias.name, (at, Some(alias_at)), &place),
+                Some(_) => {
+                    conditional.entry(alias.name.clone()).or_default().push((at, alias_at));
+                }
+            }
+        }
+    }
+    for (name, claims) in &conditional {
+        if !names.exact.contains_key(name) {
+            let event_type = &catalogue.types[claims[0].0];
+            let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+            errors.add(&place, format!("no type has the name `{name}` if the condition fails"));
+        }
+    }
+    names.conditional = conditional;
+    let prefixes = catalogue.types.iter().enumerate();
+    names.prefixes = prefixes
+        .filter_map(|(at, t)| t.name.strip_suffix('*').map(|prefix| (prefix.to_owned(), at)))
+        .collect();
+    names
+}
+
+fn same_meaning(
+    catalogue: &Catalogue,
+    before: (usize, Option<usize>),
+    now: (usize, Option<usize>),
+) -> bool {
+    let preset = |(at, alias): (usize, Option<usize>)| {
+        alias.map(|alias| &catalogue.types[at].aliases[alias].preset)
+    };
+    before.0 == now.0 && preset(before) == preset(now)
+}
