@@ -2,6 +2,8 @@
 //!
 //! In reading order.
 
+mod clock;
+
 pub mod embedded;
 
 pub mod rocks;

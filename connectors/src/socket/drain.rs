@@ -70,10 +70,11 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn everyone_is_told_once_in_the_first_half_and_closed_at_the_end() {
-        let start = Instant::now();
+        let start = clock::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut draining = Draining::begin(start, Duration::from_secs(2));
         assert_eq!(draining.due(at(250), 100), Due::Move { from: 0, to: 25, within_ms: 1_750 });
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn without_a_window_everyone_is_closed_at_once() {
-        let start = Instant::now();
+        let start = clock::now();
         assert_eq!(Draining::begin(start, Duration::ZERO).due(start, 10), Due::Close);
     }
 }

@@ -25,7 +25,7 @@ use super::limits::{Limits, Patience, Seats};
 use super::routes::{Pages, Site};
 use super::serve::{Departure, Server};
 use super::waking::{Command, WorkerDoor};
-use super::worker::{Sums, WorkerHandle};
+use super::workers::{Sums, WorkerHandle};
 use crate::telemetry;
 
 /// Threads of the HTTP runtime. Streams don't live there, so two serve many.
@@ -63,7 +63,7 @@ pub struct GatewayParts {
     pub ingress: Option<Ingress>,
     /// What only the wiring knows.
     pub pages: Pages,
-    /// The threads that hold streams; see [`super::worker::start_all`].
+    /// The threads that hold streams; see [`super::workers::start_all`].
     pub workers: Vec<WorkerHandle>,
 }
 
@@ -171,6 +171,12 @@ impl GatewayHandle {
     /// Whether appending failed for good: the process has lost its log and should end with it.
     pub fn has_lost_log(&self) -> bool {
         self.ingest.as_ref().is_some_and(Ingest::has_lost_log)
+    }
+
+    /// Whether a thread has ended that should be running: a bug, and a reason to end the process.
+    pub fn has_lost_a_thread(&self) -> bool {
+        let stopped = self.ingest_thread.iter().chain(self.workers.iter().map(|w| &w.thread));
+        !*self.drain.borrow() && stopped.into_iter().any(JoinHandle::is_finished)
     }
 
     /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at once.

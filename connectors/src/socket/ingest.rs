@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewire_engine::port::{Appender, LogError};
 use tidewire_engine::record::{Offset, Outgoing};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::telemetry;
+use crate::{clock, telemetry};
 
 /// Bytes of all bodies between their first byte and their answer: sixteen of the largest.
 pub const INGEST_BYTES: usize = 64 * 1_024 * 1_024;
@@ -69,7 +69,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Starts the thread.
+    /// Starts the thread, which the gateway joins.
+    #[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
     pub fn start(appender: Box<dyn Appender>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let lost = Arc::new(AtomicBool::new(false));
@@ -165,7 +166,7 @@ impl Writer {
     }
 
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, IngestError> {
-        let begun = Instant::now();
+        let begun = clock::now();
         for attempt in 1..=ATTEMPTS {
             match self.appender.append(records) {
                 Ok(offsets) => {
@@ -175,7 +176,7 @@ impl Writer {
                 }
                 Err(LogError::Retry(cause)) if attempt < ATTEMPTS => {
                     tracing::warn!(%cause, attempt, "an append is repeated");
-                    std::thread::sleep(ATTEMPT_PAUSE);
+                    clock::pause(ATTEMPT_PAUSE);
                 }
                 Err(error) => {
                     tracing::error!(%error, records = records.len(), "events were not appended");

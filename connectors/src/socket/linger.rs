@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token};
 
 use super::limits::Seat;
 use super::peer::{Unsent, read_some, write_some};
+use crate::clock;
 
 /// How long a client may take to read the end.
 pub const LINGER: Duration = Duration::from_secs(2);
@@ -60,7 +61,7 @@ impl Lingering {
         if registry.reregister(&mut stream, Token(FIRST_TOKEN + free), interest).is_err() {
             return;
         }
-        let deadline = Instant::now() + LINGER;
+        let deadline = clock::now() + LINGER;
         let leaving = Leaving { stream, unsent, deadline, is_shut: false, _seat: seat };
         if free == self.places.len() {
             self.places.push(None);

@@ -31,6 +31,7 @@ pub mod streams;
 pub mod waking;
 pub mod websocket;
 pub mod worker;
+pub mod workers;
 
 #[cfg(test)]
 mod tests;

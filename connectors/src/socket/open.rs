@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -55,12 +56,12 @@ pub struct Asked {
 /// `GET /v1/ws`.
 pub async fn websocket(
     State(_site): State<Site>,
-    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<Asked>, QueryRejection>,
     request: Request<Body>,
-) -> Result<Response, Response> {
-    let key = handshake(&request).map_err(refuse_handshake)?;
+) -> Result<Response, Refused> {
+    let key = handshake(&request)?;
     let asked = query.map_err(bad_query)?.0;
-    let user = user_of(&asked).map_err(IntoResponse::into_response)?;
+    let user = user_of(&asked)?;
     let mut head = String::from(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
     );
@@ -81,17 +82,15 @@ pub async fn websocket(
 /// `GET /v1/sse`.
 pub async fn sse(
     State(_site): State<Site>,
-    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<Asked>, QueryRejection>,
     request: Request<Body>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     if request.method() != Method::GET || has_body(request.headers()) {
-        let failure = Failure::bad("invalid_message", "send GET without a body");
-        return Err(failure.into_response());
+        return Err(Failure::bad("invalid_message", "send GET without a body").into());
     }
     let asked = query.map_err(bad_query)?.0;
-    let user = user_of(&asked).map_err(IntoResponse::into_response)?;
-    let open = sse_open(asked, believed(&user), request.headers())
-        .map_err(|refusal| refused(refusal).into_response())?;
+    let user = user_of(&asked)?;
+    let open = sse_open(asked, believed(&user), request.headers()).map_err(refused)?;
     let mut head = String::from(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\
          x-accel-buffering: no\r\nconnection: close\r\n",
@@ -105,14 +104,13 @@ pub async fn sse(
 }
 
 /// Counts the user and asks the connection to leave. The answer is never written.
-fn leave(request: &Request<Body>, takeover: Takeover) -> Result<Response, Response> {
+fn leave(request: &Request<Body>, takeover: Takeover) -> Result<Response, Refused> {
     let extensions = request.extensions();
     let (Some(exit), Some(place)) = (extensions.get::<Exit>(), extensions.get::<Place>()) else {
-        let failure = Failure::overloaded("this connection can't carry a stream");
-        return Err(failure.into_response());
+        return Err(Failure::overloaded("this connection can't carry a stream").into());
     };
     if let Some(Err(full)) = place.with_seat(|seat| seat.sit(&takeover.open.identity.user)) {
-        return Err(refuse_full(full).into_response());
+        return Err(refuse_full(full).into());
     }
     exit.leave(takeover);
     Ok(StatusCode::OK.into_response())
@@ -136,8 +134,8 @@ pub fn refuse_full(full: Full) -> Failure {
     }
 }
 
-fn bad_query(rejection: axum::extract::rejection::QueryRejection) -> Response {
-    Failure::bad("invalid_message", rejection.body_text()).into_response()
+fn bad_query(rejection: QueryRejection) -> Failure {
+    Failure::bad("invalid_message", rejection.body_text())
 }
 
 fn user_of(asked: &Asked) -> Result<String, Failure> {
@@ -225,19 +223,48 @@ fn handshake(request: &Request<Body>) -> Result<String, NoHandshake> {
         .ok_or(NoHandshake::Malformed("a Sec-WebSocket-Key of 16 bytes in base64"))
 }
 
-fn refuse_handshake(no: NoHandshake) -> Response {
-    telemetry::connection_refused("handshake");
-    let NoHandshake::Malformed(what) = no else {
-        let message = "this is a WebSocket (version 13): connect with a WebSocket client";
-        let mut response =
-            Failure::new(StatusCode::UPGRADE_REQUIRED, "invalid_message", message).into_response();
-        let headers = response.headers_mut();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return response;
-    };
-    Failure::bad("invalid_message", format!("a WebSocket handshake needs {what}")).into_response()
+/// Why a request doesn't become a stream.
+#[derive(Debug)]
+pub enum Refused {
+    /// An ordinary refusal.
+    Failure(Failure),
+    /// The request is no WebSocket of the version served; the answer says which is.
+    Upgrade,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<NoHandshake> for Refused {
+    fn from(no: NoHandshake) -> Self {
+        telemetry::connection_refused("handshake");
+        match no {
+            NoHandshake::NotAsked | NoHandshake::Version => Self::Upgrade,
+            NoHandshake::Malformed(what) => {
+                let message = format!("a WebSocket handshake needs {what}");
+                Self::Failure(Failure::bad("invalid_message", message))
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self::Failure(failure) = self else {
+            let message = "this is a WebSocket (version 13): connect with a WebSocket client";
+            let failure = Failure::new(StatusCode::UPGRADE_REQUIRED, "invalid_message", message);
+            let mut response = failure.into_response();
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return response;
+        };
+        failure.into_response()
+    }
 }
 
 /// 16 bytes in base64: 22 characters and the padding.

@@ -38,6 +38,30 @@ pub struct Peer {
     pub deaf: bool,
 }
 
+impl Peer {
+    /// A connection that has just arrived: it may hold input, may take output and is owed its
+    /// first frames, and is therefore in both of the worker's lists.
+    pub fn new(
+        conn: ConnId,
+        stream: TcpStream,
+        (unsent, incoming): (Unsent, Incoming),
+        seat: Seat,
+    ) -> Self {
+        Self {
+            conn,
+            stream,
+            unsent,
+            incoming,
+            seat,
+            readable: true,
+            writable: true,
+            owed: true,
+            queued: true,
+            deaf: false,
+        }
+    }
+}
+
 /// The incoming half of a connection.
 #[derive(Debug)]
 pub enum Incoming {

@@ -26,8 +26,8 @@ use super::events::{self, Intake};
 use super::guard::{Caller, Guard};
 use super::limits::Seats;
 use super::open;
-use super::worker::Sums;
-use crate::telemetry;
+use super::workers::Sums;
+use crate::{clock, telemetry};
 
 /// A file of the web page.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Site {
         intake: Option<Intake>,
         (seats, sums): (Arc<Seats>, Sums),
     ) -> Self {
-        Self(Arc::new(Shared { guard, pages, intake, seats, sums, started: Instant::now() }))
+        Self(Arc::new(Shared { guard, pages, intake, seats, sums, started: clock::now() }))
     }
 
     /// What takes events, if this gateway does.

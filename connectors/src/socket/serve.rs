@@ -32,7 +32,7 @@ use tower_service::Service;
 
 use super::limits::{Patience, REQUEST_HEAD_BYTES, STALL_TIMEOUT, Seat};
 use super::takeover::Takeover;
-use crate::telemetry;
+use crate::{clock, telemetry};
 
 /// Hyper's read buffer. A body larger than this arrives in pieces.
 const HTTP_BUFFER_BYTES: usize = 64 * 1_024;
@@ -130,7 +130,7 @@ struct Progress {
 
 impl Progress {
     fn new() -> Self {
-        Self { start: Instant::now(), moved_ms: Arc::default() }
+        Self { start: clock::now(), moved_ms: Arc::default() }
     }
 
     fn note(&self) {

@@ -70,7 +70,7 @@ impl Inbound {
             Box::new(WebSocketContext::new(Role::Server, Some(settings(message_max_bytes))))
         });
         let mut wire = Wire { from, out, edge: &mut self.edge };
-        let heard = match decoder.read(&mut wire) {
+        match decoder.read(&mut wire) {
             Ok(Message::Text(text)) => Heard::Text(text),
             Ok(Message::Binary(_)) => Heard::Binary,
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Heard::Alive,
@@ -86,8 +86,7 @@ impl Inbound {
                 Heard::Nothing
             }
             Err(error) => broken(&error),
-        };
-        heard
+        }
     }
 }
 
@@ -166,7 +165,8 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
 pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut payload = code.to_be_bytes().to_vec();
     // A reason must stay UTF-8 when it is cut to fit.
-    let cut = reason.floor_char_boundary(reason.len().min(123));
+    let cut = (0..=reason.len().min(123)).rev().find(|at| reason.is_char_boundary(*at));
+    let cut = cut.unwrap_or(0);
     payload.extend_from_slice(&reason.as_bytes()[..cut]);
     put_control(out, 0x8, &payload);
 }

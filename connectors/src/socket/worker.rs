@@ -13,31 +13,26 @@
 //! takes them back. It never blocks outside `poll` and never decides what a client gets.
 
 use std::io;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tidewire_engine::fanout::config::CLIENT_FRAME_MAX_BYTES;
-use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::protocol::CloseReason;
 use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, ShardStats, Wire};
-use tidewire_engine::port::{Clock, Wake};
+use tidewire_engine::port::{Clock, Wake as _};
 
 use super::drain::{Draining, Due};
 use super::linger::{FIRST_TOKEN, LINGER, Lingering};
 use super::peer::{Incoming, Peer, Unsent, read_some, write_some};
 use super::serve::Departure;
 use super::streams::Streams;
-use super::waking::{Command, Waking, WorkerDoor};
+use super::waking::{Command, Waking};
 use super::websocket::{Heard, Inbound, TOO_LARGE, put_close, put_text};
-use crate::telemetry;
-
-/// Connections waiting to be adopted. A burst beyond is answered by closing.
-const COMMANDS: usize = 4_096;
+use crate::{clock, telemetry};
 
 /// Connections adopted per turn; a reconnect storm must not delay those already here.
 const ADOPTED_PER_TURN: usize = 256;
@@ -45,9 +40,9 @@ const ADOPTED_PER_TURN: usize = 256;
 /// Messages heard from one connection per turn: the burst a client is allowed.
 const MESSAGES_PER_TURN: usize = 100;
 
-/// Bytes filled for one connection per turn. The cost of a send hardly grows up to 12 KB, and far
-/// larger ones only fill the kernel's buffer of a slow client.
-const FILL_BYTES: usize = 128 * 1_024;
+/// Bytes filled for one connection per turn, and so the most that is kept when its socket takes
+/// nothing. A send costs about the same up to 12 KB; far larger ones only bring memory into play.
+const FILL_BYTES: usize = 32 * 1_024;
 
 /// With this much unsent a connection isn't read: who doesn't take answers gets no more questions.
 const UNSENT_BYTES: usize = 64 * 1_024;
@@ -69,91 +64,7 @@ const DRAIN_ROUND: Duration = Duration::from_millis(20);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// The waker's token; connections' tokens are their slots.
-const WAKE: Token = Token(usize::MAX);
-
-/// A running worker.
-#[derive(Debug)]
-pub struct WorkerHandle {
-    /// How to reach it.
-    pub door: WorkerDoor,
-    /// Its newest sums.
-    pub stats: Arc<Mutex<ShardStats>>,
-    /// Its thread, which ends after [`Command::Drain`].
-    pub thread: JoinHandle<()>,
-}
-
-/// The sums of all workers. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Sums(Arc<[Arc<Mutex<ShardStats>>]>);
-
-impl Sums {
-    /// Of these workers.
-    pub fn of(workers: &[WorkerHandle]) -> Self {
-        Self(workers.iter().map(|worker| Arc::clone(&worker.stats)).collect())
-    }
-
-    /// Added up, as of a moment ago. A channel followed in two workers counts twice.
-    pub fn total(&self) -> ShardStats {
-        self.0.iter().fold(ShardStats::default(), |sum, one| {
-            let one = *one.lock().unwrap_or_else(PoisonError::into_inner);
-            ShardStats {
-                websockets: sum.websockets + one.websockets,
-                streams: sum.streams + one.streams,
-                subscriptions: sum.subscriptions + one.subscriptions,
-                channels: sum.channels + one.channels,
-                backlogged: sum.backlogged + one.backlogged,
-                behind: sum.behind + one.behind,
-                deliveries: sum.deliveries + one.deliveries,
-                bytes: sum.bytes + one.bytes,
-            }
-        })
-    }
-}
-
-/// Starts so many workers over the hub; 0 takes one per processor.
-pub fn start_all(
-    count: usize,
-    clock: &Arc<dyn Clock>,
-    hub: &Arc<Hub>,
-) -> io::Result<Vec<WorkerHandle>> {
-    let count = match count {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count,
-    };
-    (0..count).map(|number| start(number, Arc::clone(clock), |wake| hub.shard(wake))).collect()
-}
-
-/// Starts a worker around the streams that `streams` makes, given what wakes it.
-pub fn start<S: Streams + Send + 'static>(
-    number: usize,
-    clock: Arc<dyn Clock>,
-    streams: impl FnOnce(Arc<dyn Wake>) -> S,
-) -> io::Result<WorkerHandle> {
-    let poll = Poll::new()?;
-    let waking = Arc::new(Waking::new(mio::Waker::new(poll.registry(), WAKE)?));
-    let (commands, inbox) = sync_channel(COMMANDS);
-    let door = WorkerDoor { commands, waking: Arc::clone(&waking) };
-    let stats = Arc::<Mutex<ShardStats>>::default();
-    let mut worker = Worker {
-        streams: streams(Arc::clone(&waking) as Arc<dyn Wake>),
-        poll,
-        inbox,
-        waking,
-        clock,
-        stats: Arc::clone(&stats),
-        peers: Vec::new(),
-        count: 0,
-        reading: Vec::new(),
-        writing: Vec::new(),
-        lingering: Lingering::default(),
-        scratch: Vec::with_capacity(FILL_BYTES),
-        tally: Tally::default(),
-        draining: None,
-    };
-    let name = format!("streams-{number}");
-    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-    Ok(WorkerHandle { door, stats, thread })
-}
+pub const WAKE: Token = Token(usize::MAX);
 
 /// What a turn moved, told to the metrics once.
 #[derive(Debug, Default)]
@@ -163,13 +74,13 @@ struct Tally {
     read: u64,
 }
 
-struct Worker<S> {
+/// The loop's state.
+pub struct Worker<S> {
     streams: S,
     poll: Poll,
     inbox: Receiver<Command>,
     waking: Arc<Waking>,
     clock: Arc<dyn Clock>,
-    stats: Arc<Mutex<ShardStats>>,
     /// By the shard's slot.
     peers: Vec<Option<Box<Peer>>>,
     count: usize,
@@ -185,10 +96,35 @@ struct Worker<S> {
 }
 
 impl<S: Streams> Worker<S> {
-    fn run(&mut self) {
+    /// A worker of no connections, around a poll in which `waking` is registered as [`WAKE`].
+    pub fn new(
+        streams: S,
+        poll: Poll,
+        (inbox, waking): (Receiver<Command>, Arc<Waking>),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            streams,
+            poll,
+            inbox,
+            waking,
+            clock,
+            peers: Vec::new(),
+            count: 0,
+            reading: Vec::new(),
+            writing: Vec::new(),
+            lingering: Lingering::default(),
+            scratch: Vec::with_capacity(FILL_BYTES),
+            tally: Tally::default(),
+            draining: None,
+        }
+    }
+
+    /// Turns until a drain is over, leaving its sums in `stats` now and then.
+    pub fn run(&mut self, stats: &Mutex<ShardStats>) {
         let mut events = Events::with_capacity(1_024);
-        let mut begun = Instant::now();
-        while !self.is_over(Instant::now()) {
+        let mut begun = clock::now();
+        while !self.is_over(clock::now()) {
             let wait = match () {
                 () if !self.reading.is_empty() || !self.writing.is_empty() => Duration::ZERO,
                 () if self.draining.is_some() => DRAIN_ROUND,
@@ -202,12 +138,12 @@ impl<S: Streams> Worker<S> {
             }
             self.turn(&events);
             if begun.elapsed() >= ROUND {
-                begun = Instant::now();
+                begun = clock::now();
                 self.lingering.expire(begun);
-                self.tell();
+                self.tell(stats);
             }
         }
-        self.tell();
+        self.tell(stats);
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -260,7 +196,7 @@ impl<S: Streams> Worker<S> {
             match self.inbox.try_recv() {
                 Ok(Command::Adopt(departure)) => self.adopt(*departure),
                 Ok(Command::Drain(window)) => {
-                    self.draining = Some(Draining::begin(Instant::now(), window));
+                    self.draining = Some(Draining::begin(clock::now(), window));
                 }
                 Err(_) => return,
             }
@@ -271,7 +207,7 @@ impl<S: Streams> Worker<S> {
 
     fn go_on_draining(&mut self) {
         let Some(draining) = &mut self.draining else { return };
-        match draining.due(Instant::now(), self.peers.len()) {
+        match draining.due(clock::now(), self.peers.len()) {
             Due::Nothing => {}
             Due::Close => self.streams.drain(),
             Due::Move { from, to, within_ms } => {
@@ -333,18 +269,12 @@ impl<S: Streams> Worker<S> {
             Wire::Sse => Incoming::Sse(read_ahead.len()),
         };
         telemetry::connection_opened(incoming.label());
-        let peer = Peer {
-            conn,
-            stream,
-            unsent,
-            incoming,
-            seat,
-            readable: true,
-            writable: true,
-            owed: true,
-            queued: true,
-            deaf: false,
-        };
+        self.settle(Peer::new(conn, stream, (unsent, incoming), seat));
+    }
+
+    /// Gives a new peer its place, to be read and written in this very turn.
+    fn settle(&mut self, peer: Peer) {
+        let conn = peer.conn;
         let slot = conn.slot as usize;
         if slot >= self.peers.len() {
             self.peers.resize_with(slot + 1, || None);
@@ -369,14 +299,14 @@ impl<S: Streams> Worker<S> {
                     self.put(peer);
                 }
                 Alive::No(reason) => self.forget(*peer, reason),
-                Alive::Ending(code, text) => self.end(peer, (code, text, "protocol_error")),
+                Alive::Ending(code, text) => self.end(*peer, (code, text, "protocol_error")),
             }
         }
     }
 
     /// One connection's share of reading.
     fn read(&mut self, peer: &mut Peer) -> Alive {
-        if peer.deaf {
+        if peer.deaf || peer.unsent.len() > UNSENT_BYTES {
             return Alive::Yes;
         }
         match &mut peer.incoming {
@@ -500,7 +430,7 @@ impl<S: Streams> Worker<S> {
                     let mut last = Vec::new();
                     self.streams.fill(conn, &mut last, FILL_BYTES);
                     peer.unsent.push(&last);
-                    self.end(peer, (reason.code(), reason.text(), reason.label()));
+                    self.end(*peer, (reason.code(), reason.text(), reason.label()));
                 }
                 None => self.streams.close(conn),
             }
@@ -508,9 +438,9 @@ impl<S: Streams> Worker<S> {
     }
 
     /// Ends a connection by the rules of its protocol. Code 0: the close is answered already.
-    fn end(&mut self, peer: Box<Peer>, (code, text, label): (u16, &str, &'static str)) {
+    fn end(&mut self, peer: Peer, (code, text, label): (u16, &str, &'static str)) {
         let label = if code == 0 { "client_closed" } else { label };
-        let Peer { conn, stream, mut unsent, incoming, seat, .. } = *peer;
+        let Peer { conn, stream, mut unsent, incoming, seat, .. } = peer;
         self.streams.close(conn);
         self.count -= 1;
         telemetry::connection_left(incoming.label());
@@ -541,8 +471,8 @@ impl<S: Streams> Worker<S> {
         self.peers[slot] = Some(peer);
     }
 
-    fn tell(&self) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.streams.stats();
+    fn tell(&self, stats: &Mutex<ShardStats>) {
+        *stats.lock().unwrap_or_else(PoisonError::into_inner) = self.streams.stats();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use crate::clock;
+
 use super::client::Client;
 use super::site::{LIMITS, TestSite};
 
@@ -124,7 +126,7 @@ fn requests_that_wait_are_appended_together() {
     let mut others: Vec<Client> = (0..8).map(|_| Client::connect(site.address())).collect();
     others.iter_mut().for_each(begin);
     // Time for all of them to arrive; if it isn't enough, there are only more batches.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    clock::pause(std::time::Duration::from_millis(300));
     site.kept.open();
     assert_eq!(first.answer().status, 202);
     for client in &mut others {

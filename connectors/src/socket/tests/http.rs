@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock;
 use crate::socket::limits::Limits;
 
 use super::client::{Client, handshake, text_frame};
@@ -135,9 +136,9 @@ fn an_address_and_a_user_have_limits_when_loopback_is_not_free() {
 #[test]
 fn a_head_that_trickles_in_ends_the_connection() {
     let (site, mut client) = site();
-    let begun = std::time::Instant::now();
+    let begun = clock::now();
     let trickled = (0..2_000).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
+        clock::pause(Duration::from_millis(10));
         std::io::Write::write_all(&mut client.stream, b"G").is_err()
     });
     assert!(trickled, "still open after {:?}", begun.elapsed());

@@ -10,12 +10,13 @@ use serde_json::json;
 use tidewire_engine::port::{Appender, Clock, LogError};
 use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
 
+use crate::clock;
 use crate::socket::events::IngestTopics;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress};
 use crate::socket::guard::Guard;
 use crate::socket::limits::{Limits, Patience};
 use crate::socket::routes::{Asset, Pages};
-use crate::socket::worker;
+use crate::socket::workers;
 
 use super::script::Script;
 
@@ -82,7 +83,7 @@ impl TestSite {
     pub(super) fn new(limits: Limits) -> Self {
         let kept = Arc::new(Kept::default());
         let script = Script::default();
-        let worker = worker::start(0, Arc::new(Noon), |wake| script.streams(wake));
+        let worker = workers::start(0, Arc::new(Noon), |wake| script.streams(wake));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let parts = GatewayParts {
             ingress: Some(Ingress {
@@ -128,7 +129,7 @@ pub(super) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = ask() {
             return found;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        clock::pause(Duration::from_millis(10));
     }
     panic!("nothing came within 20 s");
 }

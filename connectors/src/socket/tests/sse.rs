@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock;
+
 use super::client::Client;
 use super::site::{LIMITS, TestSite, wait_for};
 
@@ -45,7 +47,7 @@ fn a_client_that_talks_without_end_is_closed() {
     let (mut client, _) = open(&site, "");
     let talk = [b'x'; 32_768];
     let refused = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
+        clock::pause(Duration::from_millis(10));
         std::io::Write::write_all(&mut client.stream, &talk).is_err()
     });
     assert!(refused);

@@ -171,6 +171,7 @@ fn a_wake_reaches_everyone_at_once() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figure is worth reading")]
 fn quiet_connections_cost_little_memory() {
     const COUNT: usize = 2_000;
     let site = TestSite::new(LIMITS);

@@ -1,0 +1,90 @@
+//! The workers of a gateway: how they are started, reached and added up.
+
+use std::io;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use mio::Poll;
+use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::fanout::shard::ShardStats;
+use tidewire_engine::port::{Clock, Wake};
+
+use super::streams::Streams;
+use super::waking::{Waking, WorkerDoor};
+use super::worker::{WAKE, Worker};
+
+/// Connections and commands waiting for a worker; beyond it the next worker is asked.
+const COMMANDS: usize = 4_096;
+
+/// A running worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// How to reach it.
+    pub door: WorkerDoor,
+    /// Its newest sums.
+    pub stats: Arc<Mutex<ShardStats>>,
+    /// Its thread, which ends after [`Command::Drain`].
+    pub thread: JoinHandle<()>,
+}
+
+/// The sums of all workers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sums(Arc<[Arc<Mutex<ShardStats>>]>);
+
+impl Sums {
+    /// Of these workers.
+    pub fn of(workers: &[WorkerHandle]) -> Self {
+        Self(workers.iter().map(|worker| Arc::clone(&worker.stats)).collect())
+    }
+
+    /// Added up, as of a moment ago. A channel followed in two workers counts twice.
+    pub fn total(&self) -> ShardStats {
+        self.0.iter().fold(ShardStats::default(), |sum, one| {
+            let one = *one.lock().unwrap_or_else(PoisonError::into_inner);
+            ShardStats {
+                websockets: sum.websockets + one.websockets,
+                streams: sum.streams + one.streams,
+                subscriptions: sum.subscriptions + one.subscriptions,
+                channels: sum.channels + one.channels,
+                backlogged: sum.backlogged + one.backlogged,
+                behind: sum.behind + one.behind,
+                deliveries: sum.deliveries + one.deliveries,
+                bytes: sum.bytes + one.bytes,
+            }
+        })
+    }
+}
+
+/// Starts so many workers over the hub; 0 takes one per processor.
+pub fn start_all(
+    count: usize,
+    clock: &Arc<dyn Clock>,
+    hub: &Arc<Hub>,
+) -> io::Result<Vec<WorkerHandle>> {
+    let count = match count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    (0..count).map(|number| start(number, Arc::clone(clock), |wake| hub.shard(wake))).collect()
+}
+
+/// Starts a worker around the streams that `streams` makes, given what wakes it.
+#[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
+pub fn start<S: Streams + Send + 'static>(
+    number: usize,
+    clock: Arc<dyn Clock>,
+    streams: impl FnOnce(Arc<dyn Wake>) -> S,
+) -> io::Result<WorkerHandle> {
+    let poll = Poll::new()?;
+    let waking = Arc::new(Waking::new(mio::Waker::new(poll.registry(), WAKE)?));
+    let (commands, inbox) = sync_channel(COMMANDS);
+    let stats = Arc::<Mutex<ShardStats>>::default();
+    let streams = streams(Arc::clone(&waking) as Arc<dyn Wake>);
+    let mut worker = Worker::new(streams, poll, (inbox, Arc::clone(&waking)), clock);
+    let told = Arc::clone(&stats);
+    let thread = std::thread::Builder::new()
+        .name(format!("streams-{number}"))
+        .spawn(move || worker.run(&told))?;
+    Ok(WorkerHandle { door: WorkerDoor { commands, waking }, stats, thread })
+}
