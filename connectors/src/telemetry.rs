@@ -5,69 +5,64 @@
 //! exists wherever something is refused or dropped, so that nothing is dropped silently.
 
 /// Name, kind, labels, meaning.
-pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
-    ("tidewire_connections", "gauge", "transport", "Live connections held by shards"),
-    ("tidewire_connections_opened_total", "counter", "transport", "Live connections opened"),
-    ("tidewire_connections_closed_total", "counter", "reason", "Connections ended, by reason"),
-    ("tidewire_connections_refused_total", "counter", "reason", "Connections or requests refused"),
-    ("tidewire_socket_writes_total", "counter", "", "Coalesced writes to live connections"),
-    ("tidewire_socket_written_bytes_total", "counter", "", "Bytes written to live connections"),
-    ("tidewire_socket_read_bytes_total", "counter", "", "Bytes read from live connections"),
-    ("tidewire_ingest_events_total", "counter", "result", "Events of POST /v1/events"),
-    ("tidewire_ingest_batch_records", "histogram", "", "Records per append of the ingest thread"),
-    (
-        "tidewire_ingest_append_seconds",
-        "histogram",
-        "",
-        "Time one append of the ingest thread took",
-    ),
-    ("tidewire_ingest_overloaded_total", "counter", "reason", "Requests turned away by ingest"),
+pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
+    ("socket_connections", "gauge", &["transport"], "Live connections held by shards"),
+    ("socket_connections_opened_total", "counter", &["transport"], "Live connections opened"),
+    ("socket_connections_closed_total", "counter", &["reason"], "Connections ended, by reason"),
+    ("socket_connections_refused_total", "counter", &["reason"], "Connections or requests refused"),
+    ("socket_writes_total", "counter", &[], "Coalesced writes to live connections"),
+    ("socket_written_bytes_total", "counter", &[], "Bytes written to live connections"),
+    ("socket_read_bytes_total", "counter", &[], "Bytes read from live connections"),
+    ("ingest_events_total", "counter", &["result"], "Events of POST /v1/events"),
+    ("ingest_batch_records", "histogram", &[], "Records per append of the ingest thread"),
+    ("ingest_append_seconds", "histogram", &[], "Time one append of the ingest thread took"),
+    ("ingest_overloaded_total", "counter", &["reason"], "Requests turned away by ingest"),
 ];
 
 /// A live connection moved to a shard.
 pub fn connection_opened(transport: &'static str) {
-    metrics::counter!("tidewire_connections_opened_total", "transport" => transport).increment(1);
-    metrics::gauge!("tidewire_connections", "transport" => transport).increment(1.0);
+    metrics::counter!("socket_connections_opened_total", "transport" => transport).increment(1);
+    metrics::gauge!("socket_connections", "transport" => transport).increment(1.0);
 }
 
 /// A live connection left its shard.
 pub fn connection_left(transport: &'static str) {
-    metrics::gauge!("tidewire_connections", "transport" => transport).decrement(1.0);
+    metrics::gauge!("socket_connections", "transport" => transport).decrement(1.0);
 }
 
 /// A connection ended; `reason` is one of a fixed set.
 pub fn connection_closed(reason: &'static str) {
-    metrics::counter!("tidewire_connections_closed_total", "reason" => reason).increment(1);
+    metrics::counter!("socket_connections_closed_total", "reason" => reason).increment(1);
 }
 
 /// A connection or request was refused.
 pub fn connection_refused(reason: &'static str) {
-    metrics::counter!("tidewire_connections_refused_total", "reason" => reason).increment(1);
+    metrics::counter!("socket_connections_refused_total", "reason" => reason).increment(1);
 }
 
 /// What one turn of a worker wrote (writes, bytes) and read (bytes).
 pub fn moved((writes, written): (u64, u64), read: u64) {
     if writes > 0 {
-        metrics::counter!("tidewire_socket_writes_total").increment(writes);
-        metrics::counter!("tidewire_socket_written_bytes_total").increment(written);
+        metrics::counter!("socket_writes_total").increment(writes);
+        metrics::counter!("socket_written_bytes_total").increment(written);
     }
     if read > 0 {
-        metrics::counter!("tidewire_socket_read_bytes_total").increment(read);
+        metrics::counter!("socket_read_bytes_total").increment(read);
     }
 }
 
 /// Events of one request, by result (`accepted` or `refused`).
 pub fn ingested(result: &'static str, events: u64) {
-    metrics::counter!("tidewire_ingest_events_total", "result" => result).increment(events);
+    metrics::counter!("ingest_events_total", "result" => result).increment(events);
 }
 
 /// One append of the ingest thread.
 pub fn ingest_appended(records: usize, seconds: f64) {
-    metrics::histogram!("tidewire_ingest_batch_records").record(records as f64);
-    metrics::histogram!("tidewire_ingest_append_seconds").record(seconds);
+    metrics::histogram!("ingest_batch_records").record(records as f64);
+    metrics::histogram!("ingest_append_seconds").record(seconds);
 }
 
 /// A request was turned away because ingest has no room.
 pub fn ingest_overloaded(reason: &'static str) {
-    metrics::counter!("tidewire_ingest_overloaded_total", "reason" => reason).increment(1);
+    metrics::counter!("ingest_overloaded_total", "reason" => reason).increment(1);
 }

@@ -25,7 +25,7 @@ use super::limits::{Limits, Patience, Seats};
 use super::routes::{Pages, Site};
 use super::serve::{Departure, Server};
 use super::waking::{Command, WorkerDoor};
-use super::workers::{Sums, WorkerHandle};
+use super::worker::{Sums, WorkerHandle};
 use crate::telemetry;
 
 /// Threads of the HTTP runtime. Streams don't live there, so two serve many.
@@ -63,7 +63,7 @@ pub struct GatewayParts {
     pub ingress: Option<Ingress>,
     /// What only the wiring knows.
     pub pages: Pages,
-    /// The threads that hold streams; see [`super::workers::start_all`].
+    /// The threads that hold streams; see [`super::worker::start_all`].
     pub workers: Vec<WorkerHandle>,
 }
 

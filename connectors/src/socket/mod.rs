@@ -25,13 +25,13 @@ pub mod open;
 pub mod takeover;
 
 pub mod drain;
+pub mod event_loop;
 pub mod linger;
 pub mod peer;
 pub mod streams;
 pub mod waking;
 pub mod websocket;
 pub mod worker;
-pub mod workers;
 
 #[cfg(test)]
 mod tests;

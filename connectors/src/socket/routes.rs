@@ -26,7 +26,7 @@ use super::events::{self, Intake};
 use super::guard::{Caller, Guard};
 use super::limits::Seats;
 use super::open;
-use super::workers::Sums;
+use super::worker::Sums;
 use crate::{clock, telemetry};
 
 /// A file of the web page.

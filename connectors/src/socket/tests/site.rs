@@ -16,7 +16,7 @@ use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts
 use crate::socket::guard::Guard;
 use crate::socket::limits::{Limits, Patience};
 use crate::socket::routes::{Asset, Pages};
-use crate::socket::workers;
+use crate::socket::worker;
 
 use super::script::Script;
 
@@ -83,7 +83,7 @@ impl TestSite {
     pub(super) fn new(limits: Limits) -> Self {
         let kept = Arc::new(Kept::default());
         let script = Script::default();
-        let worker = workers::start(0, Arc::new(Noon), |wake| script.streams(wake));
+        let worker = worker::start(0, Arc::new(Noon), |wake| script.streams(wake));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let parts = GatewayParts {
             ingress: Some(Ingress {
