@@ -60,6 +60,39 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["where"],
         "Offsets that left the log before they were read.",
     ),
+    ("fanout_records_total", "counter", &[], "Output records the hub reader took."),
+    (
+        "fanout_undecodable_total",
+        "counter",
+        &[],
+        "Output records passed over because they are no event.",
+    ),
+    (
+        "fanout_hub_overtaken_total",
+        "counter",
+        &[],
+        "Times retention removed output records before the hub reader came to them.",
+    ),
+    ("fanout_ring_bytes", "gauge", &[], "Bytes of records and frames held in the rings."),
+    ("fanout_frames_encoded_total", "counter", &[], "Frames encoded, once per event and format."),
+    ("fanout_deliveries_total", "counter", &[], "Event frames written to connections."),
+    (
+        "fanout_behind_total",
+        "counter",
+        &["bound"],
+        "Times followers fell behind, by the bound they met.",
+    ),
+    ("fanout_gaps_total", "counter", &["reason"], "Gaps announced to clients."),
+    (
+        "fanout_requests_refused_total",
+        "counter",
+        &["code"],
+        "Client requests answered by an error.",
+    ),
+    ("fanout_closed_total", "counter", &["reason"], "Connections the server ended."),
+    ("fanout_sweeps_total", "counter", &[], "Sweeps through the log begun."),
+    ("fanout_sweep_records_total", "counter", &[], "Records read by sweeps."),
+    ("fanout_sweep_left_total", "counter", &[], "Times a sweep went on without a slow reader."),
 ];
 
 /// Records taken from an input.
@@ -177,6 +210,73 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
 pub(crate) fn records_lost(place: &'static str, at: &TopicPartition, count: u64) {
     counter!("records_lost_total", "where" => place).increment(count);
     tracing::error!(partition = %at, count, "records left the log before they were read");
+}
+
+/// Records the hub reader took.
+pub(crate) fn hub_records(count: u64) {
+    counter!("fanout_records_total").increment(count);
+}
+
+/// Output records that are no event.
+pub(crate) fn hub_undecodable(count: u64) {
+    counter!("fanout_undecodable_total").increment(count);
+    tracing::warn!(count, "output records are no event and were passed over");
+}
+
+/// The hub reader was slower than retention.
+pub(crate) fn hub_overtaken() {
+    counter!("fanout_hub_overtaken_total").increment(1);
+    tracing::error!("output records left the log before the hub reader came to them");
+}
+
+/// What the rings hold.
+pub(crate) fn ring_bytes(bytes: usize) {
+    gauge!("fanout_ring_bytes").set(bytes as f64);
+}
+
+/// Frames encoded.
+pub(crate) fn frames_encoded(count: u64) {
+    counter!("fanout_frames_encoded_total").increment(count);
+}
+
+/// Event frames written.
+pub(crate) fn deliveries(count: u64) {
+    counter!("fanout_deliveries_total").increment(count);
+}
+
+/// Followers fell behind: `references`, `ring`.
+pub(crate) fn behind(bound: &'static str) {
+    counter!("fanout_behind_total", "bound" => bound).increment(1);
+}
+
+/// A gap was announced.
+pub(crate) fn gaps(reason: &'static str) {
+    counter!("fanout_gaps_total", "reason" => reason).increment(1);
+}
+
+/// A client was told what is right.
+pub(crate) fn requests_refused(code: &'static str) {
+    counter!("fanout_requests_refused_total", "code" => code).increment(1);
+}
+
+/// The server ended a connection.
+pub(crate) fn connections_closed(reason: &'static str) {
+    counter!("fanout_closed_total", "reason" => reason).increment(1);
+}
+
+/// A sweep begins.
+pub(crate) fn sweeps_started() {
+    counter!("fanout_sweeps_total").increment(1);
+}
+
+/// Records a sweep read.
+pub(crate) fn sweep_records(count: u64) {
+    counter!("fanout_sweep_records_total").increment(count);
+}
+
+/// A sweep did not wait any longer.
+pub(crate) fn sweep_left() {
+    counter!("fanout_sweep_left_total").increment(1);
 }
 
 #[cfg(test)]

@@ -8,9 +8,31 @@
 //! Parts in reading order.
 
 pub mod config;
-pub mod hub;
 pub mod identity;
 pub mod protocol;
+
+mod place;
+
+mod frame;
+mod segment;
+
+pub mod hub;
 pub mod reader;
+
+mod channels;
+mod conn;
+mod ready;
+
 pub mod shard;
+
+mod follow;
+
+mod catchup;
+
+mod ops;
+
+mod pass;
 pub mod sweep;
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,12 @@
 //!
 //! Nothing here knows a connection; texts in, values out.
 
+use tidewire_schemas::catalogue::Class;
+use tidewire_schemas::channel::Channel;
+use tidewire_schemas::position::Position;
+use tidewire_schemas::time::parse_rfc3339;
+
+use super::identity::{Accounts, Identity};
 use crate::record::Millis;
 
 /// What went wrong with one request; the connection stays.
@@ -145,9 +151,46 @@ impl StartAt {
     /// Reads `latest`, `earliest`, an RFC 3339 time or a position.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         match text {
-            "latest" => Ok(Self::Latest),
-            "earliest" => Ok(Self::Earliest),
-            token => Ok(Self::Token(token.into())),
+            "latest" => return Ok(Self::Latest),
+            "earliest" => return Ok(Self::Earliest),
+            _ => {}
+        }
+        if let Some(time) = parse_rfc3339(text) {
+            return Ok(Self::Time(Millis(time)));
+        }
+        match Position::decode(text) {
+            Ok(_) => Ok(Self::Token(text.into())),
+            Err(error) => Err(Refusal::new(ErrorCode::InvalidPosition, error.to_string())),
         }
     }
+}
+
+/// Judges a subscription by its channel's name alone, and returns the name as outputs are keyed by
+/// it.
+pub fn admit_channel(identity: &Identity, name: &str) -> Result<String, Refusal> {
+    let mut channel = Channel::parse(name)
+        .map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))?;
+    if channel.id.is_none() {
+        match &identity.accounts {
+            Accounts::Only(only) if only.len() == 1 => channel.id = Some(only[0].to_string()),
+            _ => {
+                let text = format!("name the account: `{name}:ACCOUNT`");
+                return Err(Refusal::new(ErrorCode::InvalidChannel, text));
+            }
+        }
+    }
+    if !identity.may_read(&channel) {
+        let text = format!("user `{}` may not read `{name}`", identity.user);
+        return Err(Refusal::new(ErrorCode::Forbidden, text));
+    }
+    if !channel.kind.classes.contains(&Class::Stream) {
+        let class = match channel.kind.classes.first() {
+            Some(Class::State) => "state",
+            Some(Class::Derived) => "derived",
+            _ => "ephemeral",
+        };
+        let text = format!("{class} channels are not served yet: `{name}` is one");
+        return Err(Refusal::new(ErrorCode::NotFound, text));
+    }
+    Ok(channel.name())
 }

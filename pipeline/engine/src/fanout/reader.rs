@@ -1,28 +1,196 @@
 //! The hub reader: one thread takes the output topics' tail, all partitions, and publishes it.
+//!
+//! Within a partition number, what is urgent is taken first; the order of taking is the hub's
+//! order, the same for every connection that follows. A value that is no event is counted and
+//! passed over, never a reason to stop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::hub::Hub;
-use crate::port::Log;
+use super::place::{Place, SERVED};
+use super::segment::{Entry, SegmentSpec};
+use crate::port::{Isolation, Limit, Log, LogError, Reader, Slot};
+use crate::record::{Offset, Record};
+use crate::telemetry;
 use crate::turn::EngineError;
 
 /// Follows the output topics. One per process; the app's thread repeats [`HubReader::turn`].
 pub struct HubReader {
     hub: Arc<Hub>,
+    reader: Box<dyn Reader>,
+    partitions: Vec<Followed>,
+    /// The partitions of the segments in the rings, oldest first.
+    order: VecDeque<u32>,
+    taken: Vec<Record>,
+    encodes_reported: u64,
+}
+
+/// One partition number, read from the served topics.
+struct Followed {
+    slots: [Slot; SERVED],
+    at: Place,
+    /// Where the topics ended at start: warm once read up to here.
+    warm_at: Place,
 }
 
 impl HubReader {
     /// Starts a little before the log's end, so that the rings are warm.
     pub fn open(log: &dyn Log, hub: &Arc<Hub>) -> Result<Self, EngineError> {
-        let _ = log;
-        Ok(Self { hub: Arc::clone(hub) })
+        let open = || -> Result<Self, LogError> {
+            let mut reader = log.reader(Isolation::Committed)?;
+            let mut partitions = Vec::new();
+            for partition in 0..hub.partitions() {
+                let followed = follow(log, hub, &mut *reader, partition)?;
+                hub.restart(partition, followed.at);
+                partitions.push(followed);
+            }
+            Ok(Self {
+                hub: Arc::clone(hub),
+                reader,
+                partitions,
+                order: VecDeque::new(),
+                taken: Vec::new(),
+                encodes_reported: 0,
+            })
+        };
+        open().map_err(|e| EngineError::of_log("starting the hub reader", e))
     }
 
     /// Waits for records at most `at_most`, publishes all that is ready and wakes the shards.
     /// Returns how many records it took.
     pub fn turn(&mut self, at_most: Duration) -> Result<usize, EngineError> {
-        let _ = (&self.hub, at_most);
-        Ok(0)
+        self.try_turn(at_most).map_err(|e| EngineError::of_log("reading the output topics", e))
     }
+
+    fn try_turn(&mut self, at_most: Duration) -> Result<usize, LogError> {
+        let mut taken = self.take_all()?;
+        if taken == 0 {
+            self.reader.wait(at_most)?;
+            taken = self.take_all()?;
+        }
+        if taken > 0 {
+            self.evict();
+            self.hub.wake_shards();
+            telemetry::hub_records(taken as u64);
+        }
+        self.report();
+        Ok(taken)
+    }
+
+    /// One segment of every partition that has something. Counts records passed over too, and 1
+    /// for a place that moved on by itself.
+    fn take_all(&mut self) -> Result<usize, LogError> {
+        let mut taken = 0;
+        for partition in 0..self.partitions.len() {
+            taken += self.take_partition(partition)?;
+        }
+        if !self.hub.warm() && self.partitions.iter().all(|p| p.at.reaches(&p.warm_at)) {
+            self.hub.set_warm();
+        }
+        Ok(taken)
+    }
+
+    fn take_partition(&mut self, partition: usize) -> Result<usize, LogError> {
+        let before = self.partitions[partition].at;
+        let mut at = before;
+        let mut entries = Vec::new();
+        let mut passed = 0;
+        for topic in 0..SERVED {
+            match self.take_topic(partition, topic) {
+                Ok(()) => {}
+                Err(LogError::OutOfRange { start, .. }) => {
+                    return self.skip_lost(partition, topic, start);
+                }
+                Err(error) => return Err(error),
+            }
+            for record in self.taken.drain(..) {
+                at.0[topic] = record.offset.next().0;
+                match Entry::new(topic, record, at) {
+                    Ok(entry) => entries.push(entry),
+                    Err(_) => passed += 1,
+                }
+            }
+            let position = self.reader.position(self.partitions[partition].slots[topic])?;
+            at.0[topic] = at.0[topic].max(position.0);
+        }
+        if at == before {
+            return Ok(0);
+        }
+        if passed > 0 {
+            telemetry::hub_undecodable(passed);
+        }
+        let taken = entries.len().max(1);
+        self.partitions[partition].at = at;
+        self.order.push_back(partition as u32);
+        let (partition, epoch) = (partition as u32, self.hub.epoch());
+        self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
+        Ok(taken)
+    }
+
+    fn take_topic(&mut self, partition: usize, topic: usize) -> Result<(), LogError> {
+        let config = self.hub.config();
+        let limit = Limit { records: config.take_max_records, bytes: config.take_max_bytes };
+        let slot = self.partitions[partition].slots[topic];
+        self.reader.take(slot, limit, &mut self.taken)?;
+        Ok(())
+    }
+
+    /// Retention overtook the reader. Its ring begins anew behind the loss; connections that
+    /// followed find out from the log that something is gone, and say so.
+    fn skip_lost(&mut self, partition: usize, topic: usize, start: u64) -> Result<usize, LogError> {
+        self.taken.clear();
+        let followed = &mut self.partitions[partition];
+        // What this turn took of another topic is read again: its place has not moved.
+        for (t, slot) in followed.slots.into_iter().enumerate() {
+            let to = if t == topic { start } else { followed.at.0[t] };
+            self.reader.seek(slot, Offset(to))?;
+            followed.at.0[t] = to;
+        }
+        telemetry::hub_overtaken();
+        self.hub.restart(partition as u32, followed.at);
+        Ok(1)
+    }
+
+    fn evict(&mut self) {
+        while self.hub.ring_bytes() > self.hub.config().ring_max_bytes {
+            let Some(partition) = self.order.pop_front() else { return };
+            self.hub.evict(partition);
+        }
+    }
+
+    fn report(&mut self) {
+        let encodes = self.hub.encodes();
+        telemetry::frames_encoded(encodes - self.encodes_reported);
+        self.encodes_reported = encodes;
+        telemetry::ring_bytes(self.hub.ring_bytes());
+    }
+}
+
+fn follow(
+    log: &dyn Log,
+    hub: &Hub,
+    reader: &mut dyn Reader,
+    partition: u32,
+) -> Result<Followed, LogError> {
+    let mut at = Place::default();
+    let mut warm_at = Place::default();
+    let mut slots = [Slot(0); SERVED];
+    for topic in 0..SERVED {
+        let tp = hub.at(topic, partition);
+        let bounds = log.bounds(&tp, Isolation::Committed)?;
+        let warm_from = bounds.end.0.saturating_sub(hub.config().warmup_records);
+        at.0[topic] = warm_from.max(bounds.start.0);
+        warm_at.0[topic] = bounds.end.0;
+        slots[topic] = match reader.add(&tp, Offset(at.0[topic])) {
+            // Retention moved between the two calls; begin at its new start.
+            Err(LogError::OutOfRange { start, .. }) => {
+                at.0[topic] = start;
+                reader.add(&tp, Offset(start))?
+            }
+            other => other?,
+        };
+    }
+    Ok(Followed { slots, at, warm_at })
 }

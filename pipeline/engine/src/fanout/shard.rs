@@ -7,10 +7,20 @@
 
 use std::sync::Arc;
 
-use super::hub::Hub;
+use super::catchup::Budget;
+use super::channels::Channels;
+use super::config::{SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SUBSCRIPTIONS_MAX, WEBSOCKET_KEEPALIVE_MS};
+use super::conn::{Conn, FOLLOWS};
+use super::follow::{Head, Mirror};
+use super::frame;
+use super::hub::{Hub, ShardBox, lock};
 use super::identity::Identity;
-use super::protocol::{CloseReason, ErrorCode, Refusal, StartAt};
+use super::ops;
+use super::place::{Place, token_of};
+use super::protocol::{CloseReason, ErrorCode, Refusal, StartAt, admit_channel};
+use super::ready::Ready;
 use crate::record::Millis;
+use crate::telemetry;
 
 /// How a connection's frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,81 +103,391 @@ pub struct ShardStats {
     pub bytes: u64,
 }
 
+/// A place in the table of connections.
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Box<Conn>>,
+}
+
 /// A worker thread's share of the connections.
 pub struct Shard {
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) number: u32,
+    inbox: Arc<ShardBox>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    pub(super) channels: Channels,
+    /// By partition.
+    pub(super) mirrors: Vec<Mirror>,
+    pub(super) ready: Ready,
+    /// Connections whose question the sweeper had no room for.
+    pub(super) retry: Vec<u32>,
+    closes: Vec<Close>,
+    pub(super) now: Millis,
+    /// The last second keepalives were done for.
+    second: i64,
+    draining: bool,
+    pub(super) next_feed: u32,
+    websockets: usize,
+    pub(super) subscriptions: usize,
+    pub(super) deliveries: u64,
+    deliveries_reported: u64,
+    bytes: u64,
+    /// Scratch, empty between calls.
+    pub(super) heads: Vec<Head>,
+    pub(super) wanted: Vec<u64>,
 }
 
 impl Shard {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub(super) fn new(hub: Arc<Hub>, number: u32, inbox: Arc<ShardBox>) -> Self {
+        let mirrors = (0..hub.partitions()).map(|_| Mirror::default()).collect();
+        Self {
+            hub,
+            number,
+            inbox,
+            slots: Vec::new(),
+            free: Vec::new(),
+            channels: Channels::default(),
+            mirrors,
+            ready: Ready::default(),
+            retry: Vec::new(),
+            closes: Vec::new(),
+            now: Millis(0),
+            second: 0,
+            draining: false,
+            next_feed: FOLLOWS + 1,
+            websockets: 0,
+            subscriptions: 0,
+            deliveries: 0,
+            deliveries_reported: 0,
+            bytes: 0,
+            heads: Vec::new(),
+            wanted: Vec::new(),
+        }
     }
 
     /// Judges a subscription before a connection is made of it, so that SSE can answer with an HTTP
     /// status.
     pub fn check(identity: &Identity, channel: &str, start: &StartAt) -> Result<(), Refusal> {
-        let _ = (identity, channel, start);
-        Ok(())
+        if let StartAt::Token(token) = start {
+            StartAt::parse(token)?;
+        }
+        admit_channel(identity, channel).map(drop)
     }
 
     /// Opens a connection; `welcome` (WebSocket) or `retry:` (SSE) waits for the first `fill`.
     pub fn open(&mut self, open: Open) -> Result<ConnId, Refusal> {
-        let _ = (&self.hub, open);
-        Err(Refusal::new(ErrorCode::Overloaded, "fan-out is not served yet"))
+        if self.draining || !self.hub.warm() {
+            let text = "the gateway is starting or stopping: try again in a moment";
+            return Err(Refusal::new(ErrorCode::Overloaded, text));
+        }
+        if open.channels.len() > SUBSCRIPTIONS_MAX {
+            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(Refusal::new(ErrorCode::TooManySubscriptions, text));
+        }
+        let names = open.channels.iter().map(|name| admit_channel(&open.identity, name));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        self.pull();
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let id = ConnId { slot, generation: self.slots[slot as usize].generation };
+        let mut conn = Box::new(Conn::new(id, open.wire, open.identity, self.now.0));
+        ops::put_welcome(&mut conn, self.number);
+        self.subscribe_all(&mut conn, &names, &open.start);
+        conn.position_due = open.wire == Wire::Sse;
+        self.websockets += usize::from(open.wire == Wire::WebSocket);
+        self.slots[slot as usize].conn = Some(conn);
+        self.ready.mark(slot);
+        Ok(id)
     }
 
     /// The socket is gone: forgets the connection. A stale id is ignored, here and everywhere.
     pub fn close(&mut self, conn: ConnId) {
-        let _ = conn;
+        let Some(mut conn) = self.take(conn) else { return };
+        for at in (0..conn.feeds.len()).rev() {
+            self.drop_feed(&mut conn, at);
+        }
+        for at in (0..conn.subs.len()).rev() {
+            self.remove_sub(&mut conn, at);
+        }
+        let slot = conn.id.slot;
+        self.websockets -= usize::from(conn.wire == Wire::WebSocket);
+        self.ready.forget(slot);
+        self.slots[slot as usize].generation = conn.id.generation.wrapping_add(1);
+        self.free.push(slot);
     }
 
     /// A text frame arrived.
     pub fn input(&mut self, conn: ConnId, text: &str) {
-        let _ = (conn, text);
+        let Some(mut conn) = self.take(conn) else { return };
+        conn.heard_ms = self.now.0;
+        if conn.wire == Wire::WebSocket && !conn.closing {
+            self.hear(&mut conn, text);
+            self.ready.mark(conn.id.slot);
+        }
+        self.put_conn(conn);
     }
 
     /// Something else arrived, a pong or a ping: the peer lives.
     pub fn heard(&mut self, conn: ConnId) {
-        let _ = conn;
+        let now = self.now.0;
+        if let Some(conn) = self.conn_mut(conn.slot).filter(|c| c.id == conn) {
+            conn.heard_ms = now;
+        }
     }
 
     /// A frame arrived that is no text message.
     pub fn bad_frame(&mut self, conn: ConnId, bad: BadFrame) {
-        let _ = (conn, bad);
+        let Some(mut conn) = self.take(conn) else { return };
+        self.end(
+            &mut conn,
+            match bad {
+                BadFrame::NotText => CloseReason::ProtocolError,
+                BadFrame::TooLarge => CloseReason::TooLarge,
+            },
+        );
+        self.put_conn(conn);
     }
 
     /// Takes what the hub and the sweeps have for this shard. Call it after the shard's wake.
-    pub fn pull(&mut self) {}
+    pub fn pull(&mut self) {
+        let hub = Arc::clone(&self.hub);
+        for partition in 0..hub.partitions() {
+            if let Some(news) = hub.news(partition, self.mirrors[partition as usize].next_seq) {
+                self.take_in(partition, news);
+            }
+        }
+        self.mark_touched();
+        let answers = std::mem::take(&mut *lock(&self.inbox.answers));
+        for answer in answers {
+            self.take_answer(answer);
+        }
+    }
 
     /// Sets the time and does what is due: keepalives, slow and silent connections. Call it in
     /// every round of the loop and at least once a second.
     pub fn tick(&mut self, now: Millis) {
-        let _ = now;
+        self.now = now;
+        let second = now.0.div_euclid(1_000);
+        let cycle = i64::from(WEBSOCKET_KEEPALIVE_MS / 1_000);
+        if second <= self.second {
+            return;
+        }
+        for due in self.second.max(second - cycle) + 1..=second {
+            self.keep_alive(due);
+        }
+        self.second = second;
+        self.end_slow();
+        for slot in std::mem::take(&mut self.retry) {
+            self.ready.mark(slot);
+        }
+        telemetry::deliveries(self.deliveries - self.deliveries_reported);
+        self.deliveries_reported = self.deliveries;
+    }
+
+    /// Keepalives are spread over the cycle by slot, so there is no timer per connection and no
+    /// second in which all are due.
+    fn keep_alive(&mut self, second: i64) {
+        let websocket = i64::from(WEBSOCKET_KEEPALIVE_MS / 1_000);
+        let sse = i64::from(SSE_KEEPALIVE_MS / 1_000);
+        let first = second.rem_euclid(sse) as usize;
+        for slot in (first..self.slots.len()).step_by(sse as usize) {
+            let Some(mut conn) = self.take_conn(slot as u32) else { continue };
+            let due = match conn.wire {
+                Wire::WebSocket => slot as i64 % websocket == second.rem_euclid(websocket),
+                Wire::Sse => true,
+            };
+            if due && !conn.closing {
+                if conn.wire == Wire::WebSocket {
+                    frame::put_ping(&mut conn.control);
+                    if self.now.0 - conn.heard_ms > i64::from(SILENT_CLOSE_MS) {
+                        self.end(&mut conn, CloseReason::Silent);
+                    }
+                }
+                conn.position_due = true;
+                self.ready.mark(slot as u32);
+            }
+            self.put_conn(conn);
+        }
+    }
+
+    /// Ends connections that had more to read for a whole window and took too little of it.
+    fn end_slow(&mut self) {
+        let window = i64::from(self.hub.config().slow_window_ms);
+        let enough = self.hub.config().slow_min_bytes;
+        for slot in self.ready.marked() {
+            let Some(mut conn) = self.take_conn(slot) else { continue };
+            if !conn.closing && self.now.0 - conn.window_ms >= window {
+                if conn.window_bytes < enough {
+                    self.end(&mut conn, CloseReason::Slow);
+                }
+                conn.window_ms = self.now.0;
+                conn.window_bytes = 0;
+            }
+            self.put_conn(conn);
+        }
     }
 
     /// Moves the connections with something to write into `into`; each is named once until its
     /// `fill` says [`Filled::Drained`].
     pub fn take_ready(&mut self, into: &mut Vec<ConnId>) {
-        let _ = into;
+        for slot in self.ready.drain() {
+            if let Some(conn) = &self.slots[slot as usize].conn {
+                into.push(conn.id);
+            }
+        }
     }
 
     /// Appends what the connection is due to `out`, up to about `budget` bytes (one frame at
     /// least), ready for one write.
     pub fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
-        let _ = (conn, out, budget);
+        let Some(mut conn) = self.take(conn) else { return Filled::Drained };
+        let from = out.len();
+        let filled = self.fill_conn(&mut conn, out, budget);
+        let written = out.len() - from;
+        self.bytes += written as u64;
+        conn.window_bytes = conn.window_bytes.saturating_add(written as u32);
+        if filled == Filled::Drained {
+            conn.window_ms = self.now.0;
+            conn.window_bytes = 0;
+            self.ready.clear(conn.id.slot);
+        }
+        self.put_conn(conn);
+        filled
+    }
+
+    fn fill_conn(&mut self, conn: &mut Conn, out: &mut Vec<u8>, budget: usize) -> Filled {
+        let from = out.len();
+        if !conn.closing {
+            self.route_feeds(conn);
+        }
+        out.append(&mut conn.control);
+        conn.control = Vec::new();
+        // An SSE stream's token speaks for all its partitions, so none is written before all have
+        // a place.
+        let unplaced = conn.wire == Wire::Sse && conn.feeds.iter().any(|feed| !feed.started);
+        if conn.closing || unplaced {
+            return Filled::Drained;
+        }
+        let epoch = self.hub.epoch();
+        if conn.wire == Wire::Sse && std::mem::take(&mut conn.position_due) {
+            self.refresh_cuts(conn);
+            frame::put_position(conn.wire, &token_of(epoch, &conn.cuts), out);
+        }
+        let mut all = Budget { out, end: from + budget, epoch };
+        let mut more = false;
+        if !conn.feeds.is_empty() {
+            // What is live goes on beside what is old: each gets half.
+            let mut half = Budget { out: all.out, end: from + budget / 2, epoch };
+            self.fill_following(conn, &mut half);
+            more = self.fill_feeds(conn, &mut all);
+        }
+        more |= self.fill_following(conn, &mut all);
+        if more {
+            return Filled::More;
+        }
+        self.put_place(conn, out);
         Filled::Drained
+    }
+
+    /// A connection that has been given everything stands at the hub's heads. It is told so if it
+    /// is due; on a WebSocket only while nothing is behind, because one position would not be
+    /// right for all its channels.
+    fn put_place(&mut self, conn: &mut Conn, out: &mut Vec<u8>) {
+        if conn.wire == Wire::Sse {
+            self.refresh_cuts(conn);
+            return;
+        }
+        if !std::mem::take(&mut conn.position_due) || !conn.feeds.is_empty() {
+            return;
+        }
+        let mut cuts: Vec<(u32, Place)> = Vec::with_capacity(conn.subs.len());
+        for sub in &conn.subs {
+            let partition = self.channels.log(sub.log).partition;
+            cuts.push((partition, self.mirrors[partition as usize].head));
+        }
+        cuts.sort_unstable_by_key(|(partition, _)| *partition);
+        cuts.dedup_by_key(|(partition, _)| *partition);
+        if !cuts.is_empty() {
+            frame::put_position(conn.wire, &token_of(self.hub.epoch(), &cuts), out);
+        }
     }
 
     /// Moves the connections to end into `into`.
     pub fn take_closes(&mut self, into: &mut Vec<Close>) {
-        let _ = into;
+        into.append(&mut self.closes);
     }
 
-    /// Begins the end: every connection is closed with 1001 once it has been given what is pending.
-    pub fn drain(&mut self) {}
+    /// Begins the end: every connection is closed with 1001, to resume elsewhere from its
+    /// last position, and no new one is opened.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for slot in 0..self.slots.len() {
+            let Some(mut conn) = self.take_conn(slot as u32) else { continue };
+            self.end(&mut conn, CloseReason::Drain);
+            self.put_conn(conn);
+        }
+    }
 
     /// Sums.
     pub fn stats(&self) -> ShardStats {
-        ShardStats::default()
+        let open = self.slots.len() - self.free.len();
+        let conns = || self.slots.iter().filter_map(|slot| slot.conn.as_ref());
+        ShardStats {
+            websockets: self.websockets,
+            streams: open - self.websockets,
+            subscriptions: self.subscriptions,
+            channels: self.channels.len(),
+            backlogged: self.ready.count(),
+            behind: conns().flat_map(|c| &c.subs).filter(|sub| sub.feed != FOLLOWS).count(),
+            deliveries: self.deliveries,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Marks a connection to be ended, once.
+    pub(super) fn end(&mut self, conn: &mut Conn, reason: CloseReason) {
+        if !conn.closing {
+            conn.closing = true;
+            self.closes.push(Close { conn: conn.id, reason });
+            self.ready.mark(conn.id.slot);
+            telemetry::connections_closed(reason.label());
+        }
+    }
+
+    pub(super) fn new_feed_number(&mut self) -> u32 {
+        let number = self.next_feed;
+        self.next_feed = number.checked_add(1).unwrap_or(FOLLOWS + 1);
+        number
+    }
+
+    pub(super) fn conn(&self, slot: u32) -> Option<&Conn> {
+        self.slots.get(slot as usize)?.conn.as_deref()
+    }
+
+    pub(super) fn conn_mut(&mut self, slot: u32) -> Option<&mut Conn> {
+        self.slots.get_mut(slot as usize)?.conn.as_deref_mut()
+    }
+
+    /// Takes a connection out of the table, to work on it beside the table; `put_conn` puts it
+    /// back.
+    pub(super) fn take_conn(&mut self, slot: u32) -> Option<Box<Conn>> {
+        self.slots.get_mut(slot as usize)?.conn.take()
+    }
+
+    pub(super) fn put_conn(&mut self, conn: Box<Conn>) {
+        let slot = conn.id.slot as usize;
+        self.slots[slot].conn = Some(conn);
+    }
+
+    fn take(&mut self, conn: ConnId) -> Option<Box<Conn>> {
+        let slot = self.slots.get_mut(conn.slot as usize)?;
+        if slot.generation != conn.generation {
+            return None;
+        }
+        slot.conn.take()
     }
 }

@@ -1,0 +1,55 @@
+//! Which connections have something to write: a bit each, and a list of those not yet named to the
+//! socket side. Marking a connection that is marked already costs one look at a small bit map,
+//! which is what makes a hot channel with ten thousand subscribers cheap.
+
+/// The marked connections.
+#[derive(Default)]
+pub(super) struct Ready {
+    bits: Vec<u64>,
+    list: Vec<u32>,
+}
+
+impl Ready {
+    /// Marks a slot; names it once until it is cleared.
+    pub(super) fn mark(&mut self, slot: u32) {
+        let (word, bit) = (slot as usize / 64, 1u64 << (slot % 64));
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        if self.bits[word] & bit == 0 {
+            self.bits[word] |= bit;
+            self.list.push(slot);
+        }
+    }
+
+    /// The slot has been given everything.
+    pub(super) fn clear(&mut self, slot: u32) {
+        if let Some(word) = self.bits.get_mut(slot as usize / 64) {
+            *word &= !(1 << (slot % 64));
+        }
+    }
+
+    /// The slot's owner is gone; its next one is not to be named for it.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.clear(slot);
+        self.list.retain(|listed| *listed != slot);
+    }
+
+    /// The slots marked since the last call.
+    pub(super) fn drain(&mut self) -> std::vec::Drain<'_, u32> {
+        self.list.drain(..)
+    }
+
+    /// Every marked slot, named or not.
+    pub(super) fn marked(&self) -> Vec<u32> {
+        let words = self.bits.iter().enumerate().filter(|(_, word)| **word != 0);
+        let bits = words.flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        });
+        bits.collect()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.bits.iter().map(|word| word.count_ones() as usize).sum()
+    }
+}

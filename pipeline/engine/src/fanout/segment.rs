@@ -1,0 +1,187 @@
+//! A segment: what the hub or a sweep took from one partition at once. Immutable and shared; the
+//! only thing that changes in it is that a frame, once somebody needs it, is encoded and kept.
+//!
+//! An entry keeps the record's body as it came, so an event nobody is subscribed to costs no
+//! encoding; hashes of its channel, and of account and channel together, stand apart in arrays that
+//! can be scanned fast.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tidewire_schemas::event::{DecodeError, EventView};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::frame::Frame;
+use super::place::{Place, token};
+use super::shard::Wire;
+use crate::record::{Body, Record};
+
+/// Added to a segment's frame bytes when it leaves the ring, so that what is encoded later is not
+/// counted any more.
+const EVICTED_MARK: usize = usize::MAX / 2;
+
+/// One event for one channel.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Which output topic.
+    pub(super) topic: u8,
+    /// Its offset there.
+    pub(super) offset: u64,
+    /// Where its reader stood right behind it.
+    pub(super) after: Place,
+    /// Where the account stands in the body's bytes.
+    account_at: u32,
+    account_len: u32,
+    body: Body,
+    frames: [OnceLock<Frame>; 2],
+}
+
+impl Entry {
+    /// An entry of a record, unless its value is no event or its key no text.
+    pub(super) fn new(topic: usize, record: Record, after: Place) -> Result<Self, DecodeError> {
+        let body = record.body;
+        let damaged = DecodeError::Damaged { at: 0 };
+        std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
+        let event = EventView::decode(body.value().ok_or(damaged)?)?;
+        let base = body.as_bytes().as_ptr().addr();
+        let account_len = event.account_id.len();
+        let account_at = event.account_id.as_ptr().addr().checked_sub(base).ok_or(damaged)?;
+        if account_len == 0 || account_at + account_len > body.as_bytes().len() {
+            return Err(damaged);
+        }
+        Ok(Self {
+            topic: topic as u8,
+            offset: record.offset.0,
+            after,
+            account_at: account_at as u32,
+            account_len: account_len as u32,
+            body,
+            frames: [OnceLock::new(), OnceLock::new()],
+        })
+    }
+
+    /// The channel's name.
+    pub(super) fn channel(&self) -> &str {
+        self.body.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default()
+    }
+
+    /// The account the record belongs to.
+    pub(super) fn account(&self) -> &str {
+        let from = self.account_at as usize;
+        let bytes = &self.body.as_bytes()[from..from + self.account_len as usize];
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Where its reader stood right before it.
+    pub(super) fn before(&self) -> Place {
+        self.after.with(usize::from(self.topic), self.offset)
+    }
+
+    fn size(&self) -> usize {
+        self.body.as_bytes().len() + size_of::<Self>() + 2 * size_of::<u64>()
+    }
+}
+
+/// The hash a channel is found by.
+pub(super) fn channel_hash(channel: &str) -> u64 {
+    xxh3_64(channel.as_bytes())
+}
+
+/// The hash an account's share of a channel is found by.
+pub(super) fn scoped_hash(channel: u64, account: &str) -> u64 {
+    xxh3_64_with_seed(account.as_bytes(), channel)
+}
+
+/// What all segments count into.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Bytes of records and frames in the rings.
+    pub(super) ring_bytes: AtomicUsize,
+    /// Frames encoded since the start.
+    pub(super) encodes: AtomicU64,
+}
+
+/// Entries of one partition, in the order they were read.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Its number in the partition's ring.
+    pub(super) seq: u64,
+    pub(super) partition: u32,
+    /// Where the reader stood before the first entry.
+    pub(super) before: Place,
+    /// Where it stood at the end, records it skipped included.
+    pub(super) after: Place,
+    pub(super) entries: Box<[Entry]>,
+    /// Per entry [`channel_hash`].
+    pub(super) channels: Box<[u64]>,
+    /// Per entry [`scoped_hash`].
+    pub(super) scoped: Box<[u64]>,
+    epoch: u32,
+    record_bytes: usize,
+    frame_bytes: AtomicUsize,
+    tally: Arc<Tally>,
+}
+
+/// What a segment is made of.
+pub(super) struct SegmentSpec {
+    pub(super) seq: u64,
+    pub(super) partition: u32,
+    pub(super) before: Place,
+    pub(super) after: Place,
+    pub(super) epoch: u32,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Segment {
+    pub(super) fn new(spec: SegmentSpec, tally: &Arc<Tally>) -> Self {
+        let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
+        let channels: Box<[u64]> = entries.iter().map(|e| channel_hash(e.channel())).collect();
+        let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
+        let record_bytes = entries.iter().map(Entry::size).sum::<usize>() + size_of::<Self>();
+        Self {
+            seq,
+            partition,
+            before,
+            after,
+            scoped: scoped.collect(),
+            channels,
+            entries: entries.into(),
+            epoch,
+            record_bytes,
+            frame_bytes: AtomicUsize::new(EVICTED_MARK),
+            tally: Arc::clone(tally),
+        }
+    }
+
+    /// The frame of an entry, encoded by whoever needs it first.
+    pub(super) fn frame(&self, at: usize, wire: Wire) -> &Frame {
+        let entry = &self.entries[at];
+        entry.frames[wire as usize].get_or_init(|| self.encode(entry, wire))
+    }
+
+    #[cold]
+    fn encode(&self, entry: &Entry, wire: Wire) -> Frame {
+        let value = entry.body.value().unwrap_or_default();
+        let event = EventView::decode(value).expect("an entry is only made of an event");
+        let token = token(self.epoch, self.partition, &entry.after);
+        let frame = Frame::encode(wire, &event, entry.channel(), &token);
+        self.tally.encodes.fetch_add(1, Ordering::Relaxed);
+        let bytes = frame.bytes().len();
+        if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {
+            self.tally.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    /// Begins to count this segment among the rings' bytes.
+    pub(super) fn enter_ring(&self) {
+        self.frame_bytes.store(0, Ordering::Relaxed);
+        self.tally.ring_bytes.fetch_add(self.record_bytes, Ordering::Relaxed);
+    }
+
+    /// Ends it.
+    pub(super) fn leave_ring(&self) {
+        let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
+        self.tally.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);
+    }
+}

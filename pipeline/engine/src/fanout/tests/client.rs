@@ -1,0 +1,79 @@
+//! A client as seen from its end of the wire: reads frames, keeps positions, and checks that what
+//! it is shown is in order, once, and its own.
+
+use serde_json::Value;
+use tidewire_schemas::position::Position;
+
+use super::super::shard::Wire;
+
+/// What a server frame says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Heard {
+    /// A JSON object, by `op` or by SSE event name; the SSE `id:` beside it if there was one.
+    Object {
+        op: String,
+        id: Option<String>,
+        json: Value,
+    },
+    Ping,
+    /// An SSE block without data.
+    Id(String),
+}
+
+/// Takes whole frames off the front of `bytes`, leaving what is incomplete.
+pub(super) fn read_frames(wire: Wire, bytes: &mut Vec<u8>) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    while let Some((frame, len)) = match wire {
+        Wire::WebSocket => read_websocket(bytes),
+        Wire::Sse => read_block(bytes),
+    } {
+        heard.extend(frame);
+        bytes.drain(..len);
+    }
+    heard
+}
+
+fn read_websocket(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    let (len, header) = match second {
+        126 => (u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?) as usize, 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    let payload = bytes.get(header..header + len)?;
+    if first == 0x89 {
+        return Some((Some(Heard::Ping), header + len));
+    }
+    assert_eq!(first, 0x81, "a text frame");
+    let json: Value = serde_json::from_slice(payload).expect("frames are JSON");
+    assert!(!payload.contains(&b'\n'));
+    let op = json["op"].as_str().expect("an op").to_owned();
+    Some((Some(Heard::Object { op, id: None, json }), header + len))
+}
+
+fn read_block(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
+    let len = bytes.windows(2).position(|two| two == b"\n\n")? + 2;
+    let text = std::str::from_utf8(&bytes[..len]).expect("UTF-8");
+    let (mut id, mut op, mut json) = (None, String::new(), None);
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (field, value) = line.split_once(": ").expect("a field");
+        match field {
+            "id" => id = Some(value.to_owned()),
+            "event" => op = value.to_owned(),
+            "data" => json = Some(serde_json::from_str(value).expect("data is JSON")),
+            "retry" => {}
+            other => panic!("unknown field {other}"),
+        }
+    }
+    let heard = match (json, id) {
+        (Some(json), id) => Some(Heard::Object { op, id, json }),
+        (None, Some(id)) => Some(Heard::Id(id)),
+        (None, None) => None,
+    };
+    Some((heard, len))
+}
+
+/// The next offsets of a token in one partition.
+pub(super) fn cut_of(token: &str, partition: u32) -> Option<[u64; 3]> {
+    Position::decode(token).expect("tokens of the server decode").cut(partition).map(|c| c.next)
+}

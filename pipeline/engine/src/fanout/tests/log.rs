@@ -1,0 +1,162 @@
+//! A log in memory: offsets may have holes, as Kafka's control records leave, and retention moves
+//! when a test says so.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::super::hub::lock;
+use crate::port::{
+    Appender, Bounds, Committed, Isolation, Limit, Log, LogError, Member, MemberSpec, Reader, Slot,
+    TopicInfo, TopicSpec, Transactor, Wake,
+};
+use crate::record::{Body, Millis, Offset, Record, TopicPartition};
+use crate::topology::Topology;
+
+/// Records and bounds of one partition.
+#[derive(Default)]
+struct Kept {
+    start: u64,
+    end: u64,
+    records: BTreeMap<u64, Record>,
+}
+
+/// The log.
+pub(super) struct FakeLog {
+    topology: Topology,
+    id: u128,
+    kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+}
+
+impl FakeLog {
+    pub(super) fn new(topology: &Topology, id: u128) -> Self {
+        Self { topology: topology.clone(), id, kept: Arc::default() }
+    }
+
+    /// Appends and returns the offset.
+    pub(super) fn append(&self, at: &TopicPartition, time: Millis, body: Body) -> u64 {
+        let mut kept = lock(&self.kept);
+        let kept = kept.entry(at.clone()).or_default();
+        let offset = Offset(kept.end);
+        kept.records.insert(kept.end, Record { offset, timestamp: time, body });
+        kept.end += 1;
+        offset.0
+    }
+
+    /// Passes an offset without a record.
+    pub(super) fn skip(&self, at: &TopicPartition) {
+        lock(&self.kept).entry(at.clone()).or_default().end += 1;
+    }
+
+    /// Removes what stands before `start`.
+    pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
+        let mut kept = lock(&self.kept);
+        let kept = kept.entry(at.clone()).or_default();
+        kept.start = kept.start.max(start.min(kept.end));
+        kept.records = kept.records.split_off(&kept.start);
+    }
+
+    pub(super) fn start(&self, at: &TopicPartition) -> u64 {
+        lock(&self.kept).get(at).map_or(0, |kept| kept.start)
+    }
+}
+
+fn unused<T>() -> Result<T, LogError> {
+    Err(LogError::Invalid("the fan-out only reads".to_owned()))
+}
+
+impl Log for FakeLog {
+    fn create(&self, _: &TopicSpec) -> Result<bool, LogError> {
+        unused()
+    }
+
+    fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let specs = self.topology.specs().into_iter();
+        Ok(specs.map(|spec| TopicInfo { spec, id: self.id }).collect())
+    }
+
+    fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
+        let kept = lock(&self.kept);
+        let (start, end) = kept.get(at).map_or((0, 0), |kept| (kept.start, kept.end));
+        Ok(Bounds { start: Offset(start), end: Offset(end) })
+    }
+
+    fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
+        let kept = lock(&self.kept);
+        let mut records = kept.get(at).into_iter().flat_map(|kept| kept.records.values());
+        Ok(records.find(|record| record.timestamp >= time).map(|record| record.offset))
+    }
+
+    fn committed(&self, _: &str, _: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
+        unused()
+    }
+
+    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        unused()
+    }
+
+    fn transactor(&self, _: &str) -> Result<Box<dyn Transactor>, LogError> {
+        unused()
+    }
+
+    fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(FakeReader { kept: Arc::clone(&self.kept), slots: Vec::new() }))
+    }
+
+    fn member(&self, _: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+        unused()
+    }
+}
+
+struct FakeReader {
+    kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+    slots: Vec<(TopicPartition, u64)>,
+}
+
+impl Reader for FakeReader {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+        self.slots.push((at.clone(), from.0));
+        Ok(Slot((self.slots.len() - 1) as u32))
+    }
+
+    fn remove(&mut self, _: Slot) {}
+
+    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+        self.slots[slot.0 as usize].1 = to.0;
+        Ok(())
+    }
+
+    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+        let mut kept = lock(&self.kept);
+        let (at, next) = &mut self.slots[slot.0 as usize];
+        let kept = kept.entry(at.clone()).or_default();
+        if *next < kept.start || *next > kept.end {
+            let (at, asked, start, end) = (at.clone(), *next, kept.start, kept.end);
+            return Err(LogError::OutOfRange { at, asked, start, end });
+        }
+        let before = out.len();
+        out.extend(kept.records.range(*next..).take(limit.records).map(|(_, r)| r.clone()));
+        let taken = out.len() - before;
+        *next = if taken == limit.records { out[out.len() - 1].offset.0 + 1 } else { kept.end };
+        Ok(taken)
+    }
+
+    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+        Ok(Offset(self.slots[slot.0 as usize].1))
+    }
+
+    fn wait(&mut self, _: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(NoWake)
+    }
+}
+
+/// Wakes nobody: tests take every step themselves.
+pub(super) struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}

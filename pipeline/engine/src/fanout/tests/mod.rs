@@ -1,0 +1,7 @@
+//! The fan-out as a whole, driven step by step over a log in memory: gateways, clients that are cut
+//! and come back, and what each must have seen in the end.
+
+mod client;
+mod history;
+mod log;
+mod world;
