@@ -32,12 +32,16 @@ pub enum Verb {
     Derive(RoleArgs),
     /// Run the role that serves sockets
     Gateway(RoleArgs),
+    /// Create, list or describe topics
+    Topics(TopicsArgs),
     /// Send events, one JSON object a line
     Produce(ProduceArgs),
     /// Follow channels in the terminal
     Tail(TailArgs),
     /// Make synthetic events: the same seed gives the same bytes
     Generate(GenerateArgs),
+    /// Check what `dev` needs, and say how to mend what is wrong
+    Doctor(SettingArgs),
     /// List every setting with its default and its environment variable
     Settings,
 }
@@ -90,6 +94,42 @@ pub struct UrlArgs {
     /// The running process
     #[arg(long, value_name = "URL", default_value = URL_DEFAULT)]
     pub url: String,
+}
+
+/// What `topics` takes.
+#[derive(Args, Debug)]
+pub struct TopicsArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub verb: TopicsVerb,
+}
+
+/// What can be done with topics.
+#[derive(Debug, Subcommand)]
+pub enum TopicsVerb {
+    /// Create every topic that is missing
+    Create(TopicsWhere),
+    /// List every topic with what it keeps
+    List(TopicsWhere),
+    /// Show the offsets of a topic's partitions
+    Describe {
+        /// The topic
+        topic: String,
+        /// Where the log is.
+        #[command(flatten)]
+        at: TopicsWhere,
+    },
+}
+
+/// The log of a running process, or the data folder of a stopped one.
+#[derive(Args, Debug)]
+pub struct TopicsWhere {
+    /// A running process to ask [default: the one at `listen`; if none answers, the data folder]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
 }
 
 /// What `produce` takes.

@@ -18,6 +18,8 @@ const RING_BYTES_MIN: u64 = 1 << 20;
 const RING_BYTES_MAX: u64 = 64 << 30;
 /// More threads than this only wait for each other.
 const SHARDS_MAX: u64 = 64;
+/// A thread without a partition has nothing to do.
+const DERIVE_THREADS_MAX: u64 = 64;
 /// The demo shares the machine with what it shows.
 const DEMO_RATE_PER_S_MAX: u64 = 10_000;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The topics' names and partitions.
     pub topics: TopicsConfig,
+    /// Threads of DERIVE; each owns a share of the partitions.
+    pub derive_threads: u32,
     /// The gateway's memory and threads.
     pub gateway: GatewayConfig,
     /// Synthetic events per second; `None`: no demo.
@@ -92,6 +96,7 @@ impl Config {
                 prefix: read.value("topics.prefix", prefix),
                 partitions: read.value("topics.partitions", |t| within(t, 1, PARTITIONS_MAX)),
             },
+            derive_threads: read.value("derive.threads", |t| within(t, 1, DERIVE_THREADS_MAX)),
             gateway: GatewayConfig {
                 ring_bytes: read
                     .value("gateway.ring_bytes", |t| bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)),

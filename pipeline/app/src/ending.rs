@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use tidewire_engine::port::LogError;
+
 use crate::terminal;
 
 /// Everything went as asked.
@@ -58,6 +60,16 @@ impl Ending {
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
         Self::Failed { message: message.into(), source: Some(source.into()) }
+    }
+
+    /// What a failure of the log means for the process: a lost log is a kind of its own, and a
+    /// wrong set-up is the operator's to mend.
+    pub fn of_log(message: String, error: LogError) -> Self {
+        match error {
+            LogError::Invalid(text) => Self::Usage(format!("{message}: {text}")),
+            LogError::Fatal(..) => Self::LostLog { message, source: Some(Box::new(error)) },
+            other => Self::because(message, other),
+        }
     }
 
     fn code(&self) -> u8 {

@@ -13,9 +13,18 @@ pub mod start;
 pub mod supervisor;
 pub mod telemetry;
 
+pub mod data;
+pub mod demo;
+pub mod dev;
+pub mod fanout;
+pub mod page;
+pub mod pipeline;
+
+pub mod doctor;
 pub mod generate;
 pub mod produce;
 pub mod tail;
+pub mod topics;
 pub mod traffic;
 
 pub mod chance;

@@ -84,8 +84,19 @@ impl Remote {
 
     /// Sends a batch of NDJSON events and returns what became of each, in the same order.
     pub fn send(&self, batch: &[u8]) -> Result<Vec<EventAnswer>, Ending> {
-        let answer = patiently(|| self.send_once(batch))?;
-        let ingested: Ingested = serde_json::from_str(&answer).map_err(|error| {
+        self.understand(&patiently(|| self.send_once(batch))?)
+    }
+
+    /// The same in one attempt, for callers with a patience of their own.
+    pub fn try_send(&self, batch: &[u8]) -> Result<Vec<EventAnswer>, Ending> {
+        match self.send_once(batch)? {
+            Attempt::Done(answer) => self.understand(&answer),
+            Attempt::Again(failure) => Err(failure),
+        }
+    }
+
+    fn understand(&self, answer: &str) -> Result<Vec<EventAnswer>, Ending> {
+        let ingested: Ingested = serde_json::from_str(answer).map_err(|error| {
             Ending::because(format!("{} answers, but not as Tidewire does", self.url), error)
         })?;
         Ok(ingested.events)

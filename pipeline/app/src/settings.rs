@@ -58,6 +58,11 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "partitions of each topic, fixed when the topics are created (1 to 256)",
     },
     Setting {
+        key: "derive.threads",
+        default: "1",
+        meaning: "threads that deduplicate and deliver; each owns a share of the partitions (1 to 64)",
+    },
+    Setting {
         key: "gateway.ring_bytes",
         default: "64 MiB",
         meaning: "memory for the newest records, from which connections resume (1 MiB to 64 GiB)",

@@ -11,7 +11,7 @@ use crate::cli::{Cli, DevArgs, RoleArgs, SettingArgs, Verb};
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::settings::{SETTINGS, Settings, variable_of};
-use crate::{logging, produce, tail, terminal, traffic};
+use crate::{dev, doctor, logging, produce, tail, terminal, topics, traffic};
 
 /// What clap reads by itself; not a setting.
 const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
@@ -19,21 +19,23 @@ const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
 /// Does what was asked for.
 pub fn run(cli: Cli) -> Result<(), Ending> {
     match cli.verb {
-        Verb::Dev(args) => dev(&args),
+        Verb::Dev(args) => serve(&args),
         Verb::Admit(args) => refuse_role("admit", &args),
         Verb::Derive(args) => refuse_role("derive", &args),
         Verb::Gateway(args) => refuse_role("gateway", &args),
         Verb::Produce(args) => quietly(|| produce::run(&args)),
         Verb::Tail(args) => quietly(|| tail::run(&args)),
         Verb::Generate(args) => quietly(|| traffic::run(&args)),
+        Verb::Topics(args) => quietly(|| topics::run(&args)),
+        Verb::Doctor(args) => quietly(|| doctor::run(&args)),
         Verb::Settings => list_settings(),
     }
 }
 
-fn dev(args: &DevArgs) -> Result<(), Ending> {
+fn serve(args: &DevArgs) -> Result<(), Ending> {
     let config = configure_dev(args)?;
     logging::start(&config.log_filter);
-    Err(Ending::failed("the pipeline is not wired yet"))
+    dev::run(&config)
 }
 
 /// Verbs whose output is data log only what is wrong, unless told otherwise.

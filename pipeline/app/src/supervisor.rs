@@ -28,6 +28,8 @@ const TURN_WAIT: Duration = Duration::from_secs(1);
 const REBUILD_WAIT_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const REBUILD_WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// How often it is looked whether everything is ready.
+const READY_GRAIN: Duration = Duration::from_millis(5);
 /// How finely a waiting thread looks whether it should stop.
 const STOP_GRAIN: Duration = Duration::from_millis(50);
 
@@ -36,8 +38,8 @@ pub trait Loop {
     /// Does what there is to do, or waits for it for at most `wait`.
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError>;
 
-    /// Ends a turn's wait from another thread.
-    fn waker(&self) -> Arc<dyn Wake>;
+    /// Ends a turn's wait from another thread, where it can be ended.
+    fn waker(&self) -> Option<Arc<dyn Wake>>;
 
     /// Lets go of what it holds.
     fn close(self: Box<Self>) -> Result<(), EngineError>;
@@ -167,14 +169,31 @@ impl Supervisor {
         }
     }
 
-    /// Wakes every thread and waits for all of them, `within` altogether. Says who did not finish,
-    /// and what failed on the way.
-    pub fn drain(self, within: Duration) -> Result<(), Ending> {
-        let since = Stopwatch::start();
+    /// Waits until `ready` says so: `Ok(true)`. `Ok(false)`: someone ended the process before.
+    pub fn wait_until(&self, ready: impl Fn() -> bool) -> Result<bool, Ending> {
+        while !ready() {
+            match self.ends.recv_timeout(READY_GRAIN) {
+                Ok(End::Signal(_)) => return Ok(false),
+                Ok(End::Failure(ending)) => return Err(ending),
+                Err(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells every thread to stop; returns at once.
+    pub fn ask_to_stop(&self) {
         self.stop.0.store(true, Ordering::Relaxed);
         for thread in &self.threads {
             wake(&thread.waker);
         }
+    }
+
+    /// Wakes every thread and waits for all of them, `within` altogether. Says who did not finish,
+    /// and what failed on the way.
+    pub fn drain(self, within: Duration) -> Result<(), Ending> {
+        let since = Stopwatch::start();
+        self.ask_to_stop();
         let mut late = Vec::new();
         for thread in &self.threads {
             let left = within.saturating_sub(since.elapsed());
@@ -224,7 +243,7 @@ fn keep_turning(
     while !stop.is_asked() {
         let failed = match make() {
             Ok(looped) => {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(looped.waker());
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = looped.waker();
                 turn_until_stopped(looped, stop, &mut wait)
             }
             Err(error) => Err(error),
@@ -237,9 +256,7 @@ fn keep_turning(
                 stop.pause(wait);
                 wait = (wait * 2).min(REBUILD_WAIT_LONGEST);
             }
-            Err(EngineError::Fatal { doing, source }) => {
-                return Err(of_fatal(name, doing, source));
-            }
+            Err(fatal @ EngineError::Fatal { .. }) => return Err(of_engine(name, fatal)),
         }
     }
     Ok(())
@@ -257,13 +274,21 @@ fn turn_until_stopped(
     looped.close()
 }
 
-/// The exit code follows from what lies underneath: a lost log is 3, a wrong set-up 2.
+/// What the failure of something that is not turned yet means for the process.
+pub fn of_engine(name: &str, error: EngineError) -> Ending {
+    match error {
+        EngineError::Retry { doing, source } | EngineError::Fatal { doing, source } => {
+            of_fatal(name, doing, source)
+        }
+    }
+}
+
+/// The exit code follows from what lies underneath.
 fn of_fatal(name: &str, doing: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Ending {
     let message = format!("{name} stopped while {doing}");
-    match source.downcast_ref::<LogError>() {
-        Some(LogError::Invalid(text)) => Ending::Usage(format!("{message}: {text}")),
-        Some(LogError::Fatal(..)) => Ending::LostLog { message, source: Some(source) },
-        _ => Ending::because(message, source),
+    match source.downcast::<LogError>() {
+        Ok(error) => Ending::of_log(message, *error),
+        Err(source) => Ending::because(message, source),
     }
 }
 
@@ -281,13 +306,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
-    #[derive(Default)]
-    struct Silent;
-
-    impl Wake for Silent {
-        fn wake(&self) {}
-    }
-
     struct Scripted(Vec<Result<(), EngineError>>);
 
     impl Loop for Scripted {
@@ -298,8 +316,8 @@ mod tests {
             })
         }
 
-        fn waker(&self) -> Arc<dyn Wake> {
-            Arc::new(Silent)
+        fn waker(&self) -> Option<Arc<dyn Wake>> {
+            None
         }
 
         fn close(self: Box<Self>) -> Result<(), EngineError> {
@@ -345,8 +363,7 @@ mod tests {
         let ending = supervisor.wait().expect_err("fatal");
         assert!(matches!(ending, Ending::LostLog { .. }), "{ending}");
         let invalid = fatal(LogError::Invalid("another partition count".into()));
-        let EngineError::Fatal { doing, source } = invalid else { unreachable!() };
-        assert!(matches!(of_fatal("x", doing, source), Ending::Usage(_)));
+        assert!(matches!(of_engine("x", invalid), Ending::Usage(_)));
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! `tidewire doctor`: what `dev` needs, checked one by one, each a sentence with the mend.
+//!
+//! It changes nothing that stays: the folder it may have to make is removed again, a port it opens
+//! is closed. Exit code 1 when something would keep `dev` from running.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use tidewire_connectors::socket::limits;
+
+use crate::cli::SettingArgs;
+use crate::config::Config;
+use crate::ending::{Ending, with_causes};
+use crate::remote::Remote;
+use crate::{data, start, terminal};
+
+/// Free space below which an evening of events may fill the disk.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Open files below which a gateway serves too few sockets beside the log's files.
+const OPEN_FILES_MIN: usize = 4_096;
+
+/// What a check found.
+enum Finding {
+    Fine(String),
+    Mend(String),
+}
+
+/// Checks everything and says what it found.
+pub fn run(args: &SettingArgs) -> Result<(), Ending> {
+    let config = start::configure(args)?;
+    let running = is_running(&config);
+    let findings = [
+        check_port(&config, running),
+        check_folder(&config.data.dir),
+        check_space(&config.data.dir),
+        check_log(&config, running),
+        check_files(),
+    ];
+    let mut wrong = 0;
+    for finding in &findings {
+        match finding {
+            Finding::Fine(text) => terminal::say(&format!("fine  {text}"))?,
+            Finding::Mend(text) => {
+                wrong += 1;
+                terminal::say(&format!("mend  {text}"))?;
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        1 => Err(Ending::failed("one thing is to mend before `tidewire dev` runs well")),
+        n => Err(Ending::failed(format!("{n} things are to mend before `tidewire dev` runs well"))),
+    }
+}
+
+fn is_running(config: &Config) -> bool {
+    let asked = Remote::new(&format!("http://{}", config.listen)).and_then(|r| r.ask("/v1/stats"));
+    matches!(asked, Ok(Some(stats)) if stats["topics"].is_array())
+}
+
+fn check_port(config: &Config, running: bool) -> Finding {
+    let at = config.listen;
+    match TcpListener::bind(at) {
+        Ok(_) => Finding::Fine(format!("{at} is free to listen on")),
+        Err(_) if running => Finding::Fine(format!("{at} is served by a running tidewire")),
+        Err(error) => Finding::Mend(format!(
+            "{at} can't be listened on ({error}); stop what uses it, or give another --listen"
+        )),
+    }
+}
+
+fn check_folder(dir: &Path) -> Finding {
+    let shown = dir.display();
+    let there = nearest_existing(dir);
+    let probe = there.join(format!(".tidewire-doctor-{}", std::process::id()));
+    let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
+    match written {
+        Ok(()) if there == dir => Finding::Fine(format!("{shown} is there and can be written")),
+        Ok(()) => Finding::Fine(format!("{shown} is not there yet and can be made")),
+        Err(error) => Finding::Mend(format!(
+            "{} can't be written ({error}); change its owner, or give another --data-dir",
+            there.display()
+        )),
+    }
+}
+
+fn check_space(dir: &Path) -> Finding {
+    let there = nearest_existing(dir);
+    match rustix::fs::statvfs(&there) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let gib = free as f64 / f64::from(1 << 30);
+            let text = format!("{gib:.1} GiB are free for {}", dir.display());
+            if free >= FREE_BYTES_MIN {
+                Finding::Fine(text)
+            } else {
+                Finding::Mend(format!("only {text}; free some, or give another --data-dir"))
+            }
+        }
+        Err(error) => Finding::Mend(format!(
+            "the free space of {} is not known ({error}); give another --data-dir",
+            there.display()
+        )),
+    }
+}
+
+fn check_log(config: &Config, running: bool) -> Finding {
+    let dir = config.data.dir.display();
+    if fs::metadata(config.data.dir.join("log")).is_err() {
+        return Finding::Fine(format!("there is no log in {dir} yet; the first start makes it"));
+    }
+    let opened = data::open_log(&config.data).and_then(|log| {
+        data::report(&*log).map_err(|error| Ending::of_log("it can't be listed".into(), error))
+    });
+    match opened {
+        Ok(topics) => Finding::Fine(format!("the log in {dir} opens, {} topics", topics.len())),
+        Err(_) if running => Finding::Fine(format!("the log in {dir} is held by the running one")),
+        Err(error) => Finding::Mend(with_causes(&error)),
+    }
+}
+
+fn check_files() -> Finding {
+    let files = limits::raise_open_files();
+    let text = format!("{files} files may be open, sockets included");
+    if files >= OPEN_FILES_MIN {
+        Finding::Fine(text)
+    } else {
+        Finding::Mend(format!(
+            "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE of the service"
+        ))
+    }
+}
+
+/// The folder itself, or the nearest one above it that is there.
+fn nearest_existing(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let there = absolute.ancestors().find(|path| path.is_dir());
+    match there {
+        Some(path) if path == absolute => dir.to_owned(),
+        Some(path) => path.to_owned(),
+        None => PathBuf::from("/"),
+    }
+}

@@ -1,0 +1,36 @@
+//! The page at `/`: three files, compiled in, so that a started binary has all it shows.
+//!
+//! It asks no other server for anything and needs no build step; it speaks the native protocol, as
+//! any client would.
+
+use bytes::Bytes;
+use tidewire_connectors::socket::routes::Asset;
+
+/// The files and where they are served.
+pub fn assets() -> Vec<Asset> {
+    let asset = |path: &str, kind, content: &'static str| Asset {
+        path: path.to_owned(),
+        kind,
+        content: Bytes::from_static(content.as_bytes()),
+    };
+    vec![
+        asset("/", "text/html; charset=utf-8", include_str!("page/page.html")),
+        asset("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
+        asset("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_asks_no_other_server() {
+        for asset in assets() {
+            let text = String::from_utf8(asset.content.to_vec()).expect("text");
+            for scheme in ["http://", "https://", "src=\"//", "url("] {
+                assert!(!text.contains(scheme), "{} holds {scheme}", asset.path);
+            }
+        }
+    }
+}

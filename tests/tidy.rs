@@ -1,0 +1,23 @@
+//! The house rules that a machine can check, over every tracked file of the repository.
+//!
+//! One test per rule, named as the rule is said. A complaint names the place and what would be
+//! right. Rules only ever get stricter; where one has an exception, the exception is a line of data
+//! with its reason, here and not in the code it excuses.
+
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
+#[path = "tidy/files.rs"]
+mod files;
+#[path = "tidy/functions.rs"]
+mod functions;
+#[path = "tidy/metrics.rs"]
+mod metrics;
+#[path = "tidy/source.rs"]
+mod source;
+#[path = "tidy/words.rs"]
+mod words;
+
+/// Fails with every complaint, one per line.
+fn check(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n  {}\n", complaints.join("\n  "));
+}

@@ -1,0 +1,91 @@
+//! Rules about files: how they begin, what they are called, how wide they are.
+
+use crate::check;
+use crate::source::{read, root, sources, tracked};
+
+/// Lines of the header that says what a file is for.
+const HEADER_LINES: std::ops::RangeInclusive<usize> = 1..=40;
+/// Columns of a line.
+const COLUMNS_MAX: usize = 100;
+/// Names that say nothing.
+const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "misc"];
+
+#[test]
+fn every_file_begins_by_saying_what_it_is_for() {
+    let mut all = Vec::new();
+    for source in sources() {
+        let header = source.text.lines().take_while(|line| line.starts_with("//!")).count();
+        if !HEADER_LINES.contains(&header) {
+            all.push(format!("{}: a header of {header} lines; say what it is for", source.path));
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn no_file_has_a_name_that_says_nothing() {
+    let empty = |path: &&String| {
+        let parts = path.split(['/', '.']);
+        parts.into_iter().any(|part| EMPTY_NAMES.contains(&part))
+    };
+    let all = tracked();
+    check(all.iter().filter(empty).map(|path| format!("{path}: name what is in it")).collect());
+}
+
+#[test]
+fn no_line_of_code_is_wider_than_100_columns() {
+    let mut all = Vec::new();
+    let code = |path: &String| path.ends_with(".rs") || path.ends_with(".sh");
+    for path in tracked().into_iter().filter(code) {
+        let text = read(&path).expect("code is text");
+        for (number, line) in text.lines().enumerate() {
+            if line.chars().count() > COLUMNS_MAX {
+                all.push(format!("{path}:{}: {} columns", number + 1, line.chars().count()));
+            }
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn lib_and_mod_files_only_list_their_parts() {
+    let mut all = Vec::new();
+    for source in sources() {
+        let lists = source.path.ends_with("/lib.rs") || source.path.ends_with("/mod.rs");
+        if lists && let Some(at) = source.words("fn").find(|at| !source.is_test(*at)) {
+            all.push(format!("{}: logic in a list of parts", source.place(at)));
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    let mut all = Vec::new();
+    for path in tracked().into_iter().filter(|path| path.ends_with("Cargo.toml")) {
+        let text = read(&path).expect("TOML is text");
+        if path == "Cargo.toml" {
+            assert!(text.contains("unsafe_code = \"forbid\""), "unsafe code is forbidden everywhere");
+        } else if !text.contains("[lints]\nworkspace = true") {
+            all.push(format!("{path}: add [lints] workspace = true"));
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn the_commands_of_the_readme_are_verbs_of_the_makefile() {
+    let readme = read("README.md").expect("the README is text");
+    let makefile = read("Makefile").expect("the Makefile is text");
+    let verbs: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("make "))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect();
+    for wanted in ["run", "test"] {
+        assert!(verbs.contains(&wanted), "the README shows `make {wanted}`");
+    }
+    let missing = |verb: &&&str| !makefile.contains(&format!("\n{verb}:"));
+    check(verbs.iter().filter(missing).map(|verb| format!("README: no verb {verb}")).collect());
+    assert!(root().join(".ci/run").is_file(), "CI has its one entry");
+}
