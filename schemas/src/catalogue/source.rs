@@ -1,5 +1,5 @@
 //! The files of the catalogue as they are written. Unknown keys are refused, so that a misspelt one
-//! is found at once.
+//! is found at once. Nothing is judged here: what the words mean is `notation`'s and `load`'s part.
 
 use std::collections::BTreeMap;
 

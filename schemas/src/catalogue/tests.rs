@@ -1,5 +1,6 @@
 //! The built-in catalogue as a whole, deliveries by example, and what a wrong file is answered
 //! with. `check` takes a type and its data and compares the deliveries.
+//! The last test also writes the reference page, if it is told to.
 
 use super::*;
 use crate::Priority;
