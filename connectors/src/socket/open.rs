@@ -23,7 +23,8 @@ use serde::Deserialize;
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
 use tidewire_engine::fanout::protocol::{ErrorCode, Refusal, StartAt};
-use tidewire_engine::fanout::shard::{Open, Shard, Wire};
+use tidewire_engine::fanout::shard::{Open, Wire};
+use tidewire_schemas::channel::Channel;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::answer::Failure;
@@ -165,12 +166,13 @@ fn sse_open(asked: Asked, identity: Identity, headers: &HeaderMap) -> Result<Ope
     let last_event_id = header.or(asked.last_event_id.as_deref()).filter(|id| !id.is_empty());
     let from = asked.from.as_deref().filter(|from| !from.is_empty());
     let start = match (last_event_id, from) {
-        (Some(id), _) => StartAt::Token(id.into()),
+        (Some(id), _) => StartAt::parse(id)?,
         (None, Some(from)) => StartAt::parse(from)?,
         (None, None) => StartAt::Latest,
     };
     for channel in &channels {
-        Shard::check(&identity, channel, &start)?;
+        Channel::parse(channel)
+            .map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))?;
     }
     Ok(Open { wire: Wire::Sse, identity: Arc::new(identity), channels, start })
 }
