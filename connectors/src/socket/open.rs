@@ -23,8 +23,7 @@ use serde::Deserialize;
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
 use tidewire_engine::fanout::protocol::{ErrorCode, Refusal, StartAt};
-use tidewire_engine::fanout::shard::{Open, Wire};
-use tidewire_schemas::channel::Channel;
+use tidewire_engine::fanout::shard::{Open, Shard, Wire};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::answer::Failure;
@@ -171,8 +170,7 @@ fn sse_open(asked: Asked, identity: Identity, headers: &HeaderMap) -> Result<Ope
         (None, None) => StartAt::Latest,
     };
     for channel in &channels {
-        Channel::parse(channel)
-            .map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))?;
+        Shard::check(&identity, channel)?;
     }
     Ok(Open { wire: Wire::Sse, identity: Arc::new(identity), channels, start })
 }
