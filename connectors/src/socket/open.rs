@@ -170,7 +170,7 @@ fn sse_open(asked: Asked, identity: Identity, headers: &HeaderMap) -> Result<Ope
         (None, None) => StartAt::Latest,
     };
     for channel in &channels {
-        Shard::check(&identity, channel)?;
+        Shard::check(&identity, channel, &start)?;
     }
     Ok(Open { wire: Wire::Sse, identity: Arc::new(identity), channels, start })
 }
