@@ -1,18 +1,225 @@
 //! Compaction of a topic: of each key only the newest record stays, and a tombstone leaves after
-//! its time. Placeholder until the key index is in.
+//! its time. A pass takes the records that no pass has looked at, finds the newest of each key
+//! among them, and removes what stood for those keys before, which the key index knows.
+//!
+//! A pass writes in small batches, so that no commit waits long behind one. A pass that was cut off
+//! is simply made again: its last batch is what moves the mark, and each step may be repeated.
+//! Nothing at or above the mark is ever removed but for a newer record of its key.
 
-use tidewire_engine::port::LogError;
-use tidewire_engine::record::Millis;
+use std::collections::HashMap;
 
+use bytes::Bytes;
+use rocksdb::{ReadOptions, WriteBatch};
+use tidewire_engine::port::{Cleanup, LogError};
+use tidewire_engine::record::{Body, Millis};
+
+use super::config::{
+    CLEAN_AFTER_RECORDS, CLEAN_BATCH_ROWS, CLEAN_EVERY_MS, CLEAN_PASS_KEY_BYTES, CLEAN_PASS_RECORDS,
+};
 use super::core::Core;
+use super::layout;
 use super::topic::{PartitionLog, TopicLog};
 use super::upkeep::Depth;
 
-/// Compacts a partition.
+/// Compacts a partition: one pass, or as many as there are.
 pub(super) fn clean(
-    _: &Core,
-    _: (&TopicLog, &PartitionLog),
-    _: (Millis, Depth),
+    core: &Core,
+    (topic, log): (&TopicLog, &PartitionLog),
+    (now, depth): (Millis, Depth),
 ) -> Result<(), LogError> {
+    let (Some(keys), Some(delay)) = (&topic.families.keys, tombstone_delay(&topic.spec.cleanup))
+    else {
+        return Ok(());
+    };
+    let mut mark = log.mark();
+    let waiting = log.end().saturating_sub(mark.cleaned);
+    let recent = now.0.saturating_sub(mark.at.0) < CLEAN_EVERY_MS;
+    if depth == Depth::Due && recent && waiting < CLEAN_AFTER_RECORDS {
+        return Ok(());
+    }
+    let cleaning = Cleaning { core, topic, log, keys, now };
+    while mark.cleaned < log.end() {
+        mark.cleaned = cleaning.pass(mark.cleaned)?;
+        mark.at = now;
+        log.set_mark(mark);
+        if depth == Depth::Due {
+            break;
+        }
+    }
+    while cleaning.drop_tombstones(delay)? && depth == Depth::Everything {}
     Ok(())
+}
+
+fn tombstone_delay(cleanup: &Cleanup) -> Option<u64> {
+    match cleanup {
+        Cleanup::Delete { .. } => None,
+        Cleanup::Compact { delete_retention_ms }
+        | Cleanup::CompactDelete { delete_retention_ms, .. } => Some(*delete_retention_ms),
+    }
+}
+
+/// The newest record of a key in a pass.
+struct Newest {
+    offset: u64,
+    tombstone: bool,
+}
+
+struct Cleaning<'a> {
+    core: &'a Core,
+    topic: &'a TopicLog,
+    log: &'a PartitionLog,
+    keys: &'a str,
+    now: Millis,
+}
+
+impl Cleaning<'_> {
+    /// Takes the records from the mark on; returns how far it came.
+    fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
+        let mut newest: HashMap<Bytes, Newest> = HashMap::new();
+        let mut older = Vec::new();
+        let mut reached = self.log.end();
+        let (mut records, mut key_bytes) = (0, 0);
+        let from = cleaned.max(self.log.start());
+        let span = from..self.log.end();
+        self.core.scan((self.topic, self.log), span, &mut |offset, value| {
+            let body = self.body(offset, value)?;
+            let key = Bytes::copy_from_slice(body.key().unwrap_or_default());
+            records += 1;
+            key_bytes += key.len();
+            let tombstone = body.value().is_none();
+            if let Some(before) = newest.insert(key, Newest { offset, tombstone }) {
+                older.push(before.offset);
+            }
+            let more = records < CLEAN_PASS_RECORDS && key_bytes < CLEAN_PASS_KEY_BYTES;
+            if !more {
+                reached = offset + 1;
+            }
+            Ok(more)
+        })?;
+        let mut rows = Rows::new(self);
+        for offset in older {
+            rows.remove_record(offset)?;
+        }
+        for (key, newest) in newest {
+            self.index(&mut rows, &key, &newest)?;
+        }
+        rows.finish(reached)?;
+        Ok(reached)
+    }
+
+    /// Points the index at a key's newest record and removes the one before.
+    fn index(&self, rows: &mut Rows<'_>, key: &[u8], newest: &Newest) -> Result<(), LogError> {
+        let row = layout::index_key(self.log.at.partition, key);
+        let before = self.indexed(&row)?;
+        // The same offset: a pass that was cut off had come to here.
+        if let Some(before) = before.filter(|before| *before != newest.offset) {
+            rows.remove_record(before)?;
+        }
+        rows.put_key(&row, &newest.offset.to_be_bytes())?;
+        if newest.tombstone {
+            let row = layout::tombstone_key(self.log.at.partition, newest.offset);
+            rows.put_key(&row, &layout::encode_tombstone(self.now, key))?;
+        }
+        Ok(())
+    }
+
+    fn indexed(&self, row: &[u8]) -> Result<Option<u64>, LogError> {
+        let database = &self.core.database;
+        let found = database.rocks().get_pinned_cf(&database.family(self.keys)?, row);
+        match found.map_err(|error| database.lost(&error))? {
+            None => Ok(None),
+            Some(value) => layout::number(&value)
+                .map(Some)
+                .ok_or_else(|| database.damaged("a row of a key index is unreadable")),
+        }
+    }
+
+    /// Removes tombstones whose time is over, some at a time; `false` once there is none.
+    fn drop_tombstones(&self, delay: u64) -> Result<bool, LogError> {
+        let database = &self.core.database;
+        let partition = self.log.at.partition;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(layout::tombstone_key(partition, u64::MAX));
+        let family = database.family(self.keys)?;
+        let mut found = database.rocks().raw_iterator_cf_opt(&family, options);
+        found.seek(layout::tombstone_key(partition, 0));
+        let mut rows = Rows::new(self);
+        let mut dropped = 0;
+        while let Some((row, value)) = found.item() {
+            let (offset, (since, key)) = layout::tombstone_offset(row)
+                .zip(layout::split_tombstone(value))
+                .ok_or_else(|| database.damaged("a tombstone's row is unreadable"))?;
+            if since.0.saturating_add_unsigned(delay) > self.now.0 {
+                break;
+            }
+            let index = layout::index_key(partition, key);
+            if self.indexed(&index)? == Some(offset) {
+                rows.remove_record(offset)?;
+                rows.remove_key(&index)?;
+            }
+            rows.remove_key(row)?;
+            dropped += 1;
+            if dropped == CLEAN_PASS_RECORDS {
+                break;
+            }
+            found.next();
+        }
+        found.status().map_err(|error| database.lost(&error))?;
+        rows.write()?;
+        Ok(dropped == CLEAN_PASS_RECORDS)
+    }
+
+    fn body(&self, offset: u64, value: &[u8]) -> Result<Body, LogError> {
+        let damaged = || self.core.database.damaged(&format!("a record at offset {offset}"));
+        let (_, _, body) = layout::split_record(value).ok_or_else(damaged)?;
+        Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| damaged())
+    }
+}
+
+/// Rows on their way to the database, in batches that nobody has to wait for.
+struct Rows<'a> {
+    cleaning: &'a Cleaning<'a>,
+    batch: WriteBatch,
+}
+
+impl<'a> Rows<'a> {
+    fn new(cleaning: &'a Cleaning<'a>) -> Self {
+        Self { cleaning, batch: WriteBatch::default() }
+    }
+
+    fn remove_record(&mut self, offset: u64) -> Result<(), LogError> {
+        let Cleaning { core, topic, log, .. } = self.cleaning;
+        let family = core.database.family(&topic.families.records)?;
+        self.batch.delete_cf(&family, layout::record_key(log.at.partition, offset));
+        self.write_if_full()
+    }
+
+    fn put_key(&mut self, row: &[u8], value: &[u8]) -> Result<(), LogError> {
+        let family = self.cleaning.core.database.family(self.cleaning.keys)?;
+        self.batch.put_cf(&family, row, value);
+        self.write_if_full()
+    }
+
+    fn remove_key(&mut self, row: &[u8]) -> Result<(), LogError> {
+        let family = self.cleaning.core.database.family(self.cleaning.keys)?;
+        self.batch.delete_cf(&family, row);
+        self.write_if_full()
+    }
+
+    fn write_if_full(&mut self) -> Result<(), LogError> {
+        if self.batch.len() < CLEAN_BATCH_ROWS { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> Result<(), LogError> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() { Ok(()) } else { self.cleaning.core.database.write(batch) }
+    }
+
+    /// Writes the rest and the mark.
+    fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
+        let Cleaning { core, log, .. } = self.cleaning;
+        let key = layout::partition_key(b'c', log.topic, log.at.partition);
+        self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
+        self.write()
+    }
 }

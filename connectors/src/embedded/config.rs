@@ -119,5 +119,11 @@ pub(super) const CLEAN_AFTER_RECORDS: u64 = 50_000;
 /// A partition with fewer new records is compacted this often.
 pub(super) const CLEAN_EVERY_MS: i64 = 10_000;
 
-/// Records one pass of compaction holds the keys of; bounds its memory.
+/// Records of one pass of compaction; bounds how long a pass takes.
 pub(super) const CLEAN_PASS_RECORDS: u64 = 50_000;
+
+/// Bytes of keys one pass of compaction holds.
+pub(super) const CLEAN_PASS_KEY_BYTES: usize = 32 << 20;
+
+/// Rows of one batch of compaction; a commit waits at most for one.
+pub(super) const CLEAN_BATCH_ROWS: usize = 1_000;

@@ -17,7 +17,7 @@ use super::database::{Database, Families};
 use super::group::Coordinator;
 use super::incarnation::{self, Note};
 use super::layout::{self, Head, TopicRow};
-use super::topic::{PartitionLog, TopicLog};
+use super::topic::{PartitionLog, Stand, TopicLog};
 use super::writer::{Turn, Writer};
 
 /// An open log.
@@ -129,10 +129,9 @@ impl Core {
         let families = Families::of(topic, &row.cleanup);
         let mut partitions = Vec::with_capacity(row.partitions as usize);
         for partition in (0..row.partitions).map(Partition) {
-            let (head, start) = self.stand(row.number, partition)?;
-            let bounds = Bounds { start: Offset(start), end: Offset(head.next) };
+            let (head, stand) = self.stand(row.number, partition)?;
             let at = TopicPartition::new(topic, partition);
-            let log = PartitionLog::new(at, row.number, turn.heads.len(), bounds);
+            let log = PartitionLog::new(at, (row.number, turn.heads.len()), &stand);
             turn.heads.push(head);
             partitions.push(Arc::new(log));
         }
@@ -149,18 +148,19 @@ impl Core {
         Ok(())
     }
 
-    fn stand(&self, topic: u32, partition: Partition) -> Result<(Head, u64), LogError> {
+    fn stand(&self, topic: u32, partition: Partition) -> Result<(Head, Stand), LogError> {
         let row = |kind| self.database.meta_row(&layout::partition_key(kind, topic, partition));
         let damaged = || self.database.damaged("a partition's row in meta is unreadable");
+        let number = |kind| match row(kind)? {
+            None => Ok(0),
+            Some(row) => layout::number(&row).ok_or_else(damaged),
+        };
         let head = match row(b'h')? {
             None => Head::default(),
             Some(row) => Head::decode(&row).ok_or_else(damaged)?,
         };
-        let start = match row(b's')? {
-            None => 0,
-            Some(row) => layout::number(&row).ok_or_else(damaged)?,
-        };
-        Ok((head, start))
+        let bounds = Bounds { start: Offset(number(b's')?), end: Offset(head.next) };
+        Ok((head, Stand { bounds, cleaned: number(b'c')? }))
     }
 
     /// Compares a partition's rows with its records: none may stand behind the end, and where

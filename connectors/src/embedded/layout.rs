@@ -5,7 +5,7 @@
 //! column family   key                              value
 //! records         partition u32 · offset u64       time i64 · bytes before it u64 · body
 //! keys (compact)  partition u32 · 0 · key          newest offset u64
-//!                 partition u32 · 1 · offset u64   key of a tombstone
+//!                 partition u32 · 1 · offset u64   of a tombstone: compacted at i64 · key
 //! meta            "format"                         version u32
 //!                 "boot"                           see `incarnation`
 //!                 "t/" topic                       see `TopicRow`
@@ -125,6 +125,17 @@ pub(super) fn tombstone_key(partition: Partition, offset: u64) -> [u8; 13] {
     row[..4].copy_from_slice(&partition.0.to_be_bytes());
     row[5..].copy_from_slice(&offset.to_be_bytes());
     row
+}
+
+/// What a tombstone's row says: when compaction met it, and its key.
+pub(super) fn encode_tombstone(met: Millis, key: &[u8]) -> Vec<u8> {
+    [&met.0.to_be_bytes()[..], key].concat()
+}
+
+/// When compaction met a tombstone, and its key.
+pub(super) fn split_tombstone(value: &[u8]) -> Option<(Millis, &[u8])> {
+    let (met, key) = value.split_first_chunk::<8>()?;
+    Some((Millis(i64::from_be_bytes(*met)), key))
 }
 
 /// The offset of a tombstone's row.
@@ -281,6 +292,8 @@ mod tests {
             prop_assert_eq!(split_record_key(&record_key(at, next)), Some((at, next)));
             prop_assert_eq!(tombstone_offset(&tombstone_key(at, next)), Some(next));
             prop_assert_eq!(index_row(&tombstone_key(at, next), b""), Some((at, next)));
+            let tombstone = encode_tombstone(Millis(time), b"k");
+            prop_assert_eq!(split_tombstone(&tombstone), Some((Millis(time), &b"k"[..])));
             let row = index_key(at, b"k");
             prop_assert_eq!(index_row(&row, &next.to_be_bytes()), Some((at, next)));
         }

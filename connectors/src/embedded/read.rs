@@ -106,6 +106,11 @@ impl Place {
         self.next = self.fetched;
     }
 
+    /// Whether compaction has looked at the next record. Memory still has what it removed.
+    fn is_compacted(&self) -> bool {
+        self.topic.families.keys.is_some() && self.next < self.log.mark().cleaned
+    }
+
     /// Hands out from memory; `false` if memory does not hold the next record.
     fn take_tail(
         &mut self,
@@ -114,7 +119,7 @@ impl Place {
         out: &mut Vec<Record>,
     ) -> bool {
         let mut served = false;
-        loop {
+        while !self.is_compacted() {
             chunks.clear();
             self.log.tail(self.next, chunks);
             if chunks.is_empty() {
@@ -130,6 +135,7 @@ impl Place {
             }
             self.next = self.fetched;
         }
+        served
     }
 
     /// Fetches from RocksDB what the budget leaves and some more.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tidewire_engine::port::{Bounds, LogError, TopicInfo, TopicSpec};
-use tidewire_engine::record::{Offset, TopicPartition};
+use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
 use super::database::Families;
 use super::notify::Notifier;
@@ -33,6 +33,23 @@ impl TopicLog {
     }
 }
 
+/// How far compaction has come.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    /// Records below were looked at.
+    pub(super) cleaned: u64,
+    /// When the last pass was.
+    pub(super) at: Millis,
+}
+
+/// What a partition is served with from the beginning.
+pub(super) struct Stand {
+    /// Start and end.
+    pub(super) bounds: Bounds,
+    /// How far compaction has come.
+    pub(super) cleaned: u64,
+}
+
 /// A partition as it is served.
 pub(super) struct PartitionLog {
     /// Its name.
@@ -44,19 +61,22 @@ pub(super) struct PartitionLog {
     /// The oldest offset readable. Shared with the compaction filters.
     pub(super) start: Arc<AtomicU64>,
     end: AtomicU64,
+    mark: Mutex<Mark>,
     tail: Mutex<Tail>,
     readers: Mutex<Vec<Arc<Notifier>>>,
 }
 
 impl PartitionLog {
     /// A partition with nothing in its tail.
-    pub(super) fn new(at: TopicPartition, topic: u32, place: usize, bounds: Bounds) -> Self {
+    pub(super) fn new(at: TopicPartition, (topic, place): (u32, usize), stand: &Stand) -> Self {
+        let mark = Mark { cleaned: stand.cleaned, at: Millis(i64::MIN) };
         Self {
             at,
             topic,
             place,
-            start: Arc::new(AtomicU64::new(bounds.start.0)),
-            end: AtomicU64::new(bounds.end.0),
+            start: Arc::new(AtomicU64::new(stand.bounds.start.0)),
+            end: AtomicU64::new(stand.bounds.end.0),
+            mark: Mutex::new(mark),
             tail: Mutex::default(),
             readers: Mutex::default(),
         }
@@ -85,6 +105,16 @@ impl PartitionLog {
             return Ok(());
         }
         Err(LogError::OutOfRange { at: self.at.clone(), asked: from, start: start.0, end: end.0 })
+    }
+
+    /// How far compaction has come.
+    pub(super) fn mark(&self) -> Mark {
+        *self.mark.lock().expect("no holder panics")
+    }
+
+    /// Compaction came further.
+    pub(super) fn set_mark(&self, mark: Mark) {
+        *self.mark.lock().expect("no holder panics") = mark;
     }
 
     /// Makes a written chunk readable. The bells ring later, in [`Self::ring`].

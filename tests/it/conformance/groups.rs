@@ -1,0 +1,137 @@
+//! Clauses about consumer groups.
+
+use std::time::Duration;
+
+use tidewire_engine::port::{Change, Committed};
+use tidewire_engine::record::Offset;
+
+use super::subject::{
+    FOR_EVER, Subject, append, assert_fenced, at, changes, committed, member, names, progress,
+    settle, topic, until,
+};
+
+pub(crate) fn a_lone_member_gets_every_partition_of_every_topic<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let (a, b) = (topic(&subject, "ga", (3, FOR_EVER)), topic(&subject, "gb", (3, FOR_EVER)));
+    let mut only = member(&*log, ("lone", "one"), &[a.clone(), b.clone()]);
+    let mut holds = Vec::new();
+    settle(&mut [(&mut *only, &mut holds)], &[&names(&[&a, &b], &[0, 1, 2])]);
+    append(&*log, &at(&a, 1), &["x"]);
+    let slot = only.add(&at(&a, 1), Offset(0)).unwrap();
+    let mut out = Vec::new();
+    until("a member reads", || {
+        only.wait(Duration::from_millis(20)).unwrap();
+        only.changes().unwrap();
+        (only.take(slot, super::subject::ALL, &mut out).unwrap() > 0).then_some(())
+    });
+}
+
+pub(crate) fn partitions_are_given_up_before_another_member_gets_them<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "handed", (2, FOR_EVER));
+    let topics = [topic.clone()];
+    let mut first = member(&*log, ("handed", "one"), &topics);
+    settle(&mut [(&mut *first, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
+    std::thread::scope(|scope| {
+        // Where joining waits for the others, it must not wait on this thread.
+        let joining = scope.spawn(|| member(&*log, ("handed", "two"), &topics));
+        let told = until("the first hears of it", || {
+            first.wait(Duration::from_millis(20)).unwrap();
+            let told = first.changes().unwrap();
+            (!told.is_empty()).then_some(told)
+        });
+        let all = vec![at(&topic, 0), at(&topic, 1)];
+        assert_eq!(told, [Change::Revoked(all)]);
+        let mut second = joining.join().unwrap();
+        for _ in 0..5 {
+            assert_eq!(changes(&mut *second), [""; 0], "not before they are given up");
+        }
+        // Not acknowledged yet, so what was done is still committed.
+        first.commit(&progress(&at(&topic, 0), 0)).unwrap();
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        settle(
+            &mut [(&mut *first, &mut one), (&mut *second, &mut two)],
+            &[&names(&[&topic], &[0]), &names(&[&topic], &[1])],
+        );
+    });
+}
+
+pub(crate) fn each_member_gets_the_same_partition_numbers_of_each_topic<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let (a, b) = (topic(&subject, "ra", (5, FOR_EVER)), topic(&subject, "rb", (5, FOR_EVER)));
+    let topics = [a.clone(), b.clone()];
+    let mut one = member(&*log, ("range", "one"), &topics);
+    let mut two = member(&*log, ("range", "two"), &topics);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    settle(
+        &mut [(&mut *one, &mut first), (&mut *two, &mut second)],
+        &[&names(&[&a, &b], &[0, 1, 2]), &names(&[&a, &b], &[3, 4])],
+    );
+}
+
+pub(crate) fn committed_offsets_are_read_back_with_their_metadata<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "commits", (2, FOR_EVER));
+    let all = [at(&topic, 0), at(&topic, 1)];
+    append(&*log, &all[1], &["a", "b"]);
+    let mut only = member(&*log, ("commits", "one"), std::slice::from_ref(&topic));
+    settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
+    assert_eq!(log.committed("commits", &all).unwrap(), [None, None]);
+    for offset in [1, 2] {
+        only.commit(&progress(&all[1], offset)).unwrap();
+        let expected = Committed { offset: Offset(offset), metadata: format!("m{offset}") };
+        assert_eq!(log.committed("commits", &all).unwrap(), [None, Some(expected)]);
+    }
+}
+
+pub(crate) fn a_commit_of_a_passed_generation_is_fenced<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "fenced", (1, FOR_EVER));
+    let topics = [topic.clone()];
+    let mut old = member(&*log, ("fenced", "one"), &topics);
+    settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
+    // The same name again: a restart whose predecessor still runs.
+    let mut new = member(&*log, ("fenced", "one"), &topics);
+    settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
+    new.commit(&progress(&at(&topic, 0), 0)).unwrap();
+    assert_fenced(old.commit(&progress(&at(&topic, 0), 7)));
+    assert_eq!(committed(&*log, "fenced", &at(&topic, 0)), Some(0));
+}
+
+pub(crate) fn the_restart_of_a_named_member_is_no_rebalance<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "named", (2, FOR_EVER));
+    let topics = [topic.clone()];
+    let mut one = member(&*log, ("named", "one"), &topics);
+    let mut two = member(&*log, ("named", "two"), &topics);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let (zero, one_) = (names(&[&topic], &[0]), names(&[&topic], &[1]));
+    settle(&mut [(&mut *one, &mut first), (&mut *two, &mut second)], &[&zero, &one_]);
+    drop(one);
+    let mut one = member(&*log, ("named", "one"), &topics);
+    let mut first = Vec::new();
+    settle(&mut [(&mut *one, &mut first)], &[&zero]);
+    assert_eq!(changes(&mut *two), [""; 0]);
+    two.commit(&progress(&at(&topic, 1), 0)).unwrap();
+}
+
+pub(crate) fn groups_do_not_see_each_other<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "apart", (1, FOR_EVER));
+    let topics = [topic.clone()];
+    let (mut one, mut two) =
+        (member(&*log, ("apart-1", "x"), &topics), member(&*log, ("apart-2", "x"), &topics));
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let all = names(&[&topic], &[0]);
+    settle(&mut [(&mut *one, &mut first), (&mut *two, &mut second)], &[&all, &all]);
+    one.commit(&progress(&at(&topic, 0), 0)).unwrap();
+    assert_eq!(committed(&*log, "apart-1", &at(&topic, 0)), Some(0));
+    assert_eq!(committed(&*log, "apart-2", &at(&topic, 0)), None);
+}

@@ -1,0 +1,202 @@
+//! The clause about a killed process: a child writes, says what was acknowledged, and is killed at
+//! a random moment; then the log is looked at. Fifty times, on the same log.
+//!
+//! The child appends numbers outside transactions, and writes transactions of records in two
+//! partitions with a group's offset, every third of which it aborts. It says a line *after* each
+//! answer, so what it said is a lower bound of what must be there; at most one more of each kind
+//! may be there too, whole.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tidewire_engine::port::{Isolation, Log, TopicSpec};
+use tidewire_engine::record::{Topic, TopicPartition};
+use tidewire_tests::dice::Dice;
+
+use super::subject::{
+    Can, FOR_EVER, PATIENCE, Subject, at, can, committed, member, names, progress, read, record,
+    settle, topic, values,
+};
+
+const ROUNDS: u64 = 50;
+const GROUP: &str = "killed";
+const PLACE: &str = "TIDEWIRE_TEST_PLACE";
+const FIRST: &str = "TIDEWIRE_TEST_FIRST";
+const TOPIC: &str = "TIDEWIRE_TEST_TOPIC";
+
+/// What a child said before it was killed: the newest number of each kind.
+#[derive(Debug, Default)]
+struct Said {
+    appended: Option<u64>,
+    committed: Option<u64>,
+}
+
+/// The partitions: numbers outside transactions, and two halves of each transaction.
+fn partitions(topic: &Topic) -> [TopicPartition; 3] {
+    [at(topic, 0), at(topic, 1), at(topic, 2)]
+}
+
+/// The child: writes numbers from the first on, until it is killed.
+pub(crate) fn write_until_killed<S: Subject>() {
+    let Ok(place) = std::env::var(PLACE) else { return };
+    let first: u64 = std::env::var(FIRST).expect("given with the place").parse().expect("a number");
+    let topic = Topic::new(std::env::var(TOPIC).expect("given with the place"));
+    let log = S::borrowed(&place);
+    let [plain, left, right] = partitions(&topic);
+    let mut only = member(&*log, (GROUP, "child"), std::slice::from_ref(&topic));
+    settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1, 2])]);
+    let mut appender = log.appender().expect("an appender");
+    let mut transactor = log.transactor("killed").expect("a transactor");
+    let say = |kind: char, n: u64| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "said {kind} {n}").expect("the parent listens");
+        out.flush().expect("the parent listens");
+    };
+    for n in first.. {
+        appender.append(&[record(&plain, &n.to_string())]).expect("appended");
+        say('a', n);
+        let value = n.to_string();
+        transactor.begin().expect("begun");
+        let halves = [record(&left, &value), record(&right, &value), record(&left, &value)];
+        transactor.append(&halves).expect("appended");
+        transactor.drain().expect("drained");
+        transactor
+            .send_offsets(&only.token().expect("a token"), &progress(&plain, n))
+            .expect("sent");
+        if n % 3 == 0 {
+            transactor.abort().expect("aborted");
+        } else {
+            transactor.commit().expect("committed");
+            say('c', n);
+        }
+        only.changes().expect("still a member");
+    }
+}
+
+/// The parent.
+pub(crate) fn rounds<S: Subject>(child: &str) {
+    if !can::<S>(Can::BeKilled) {
+        return;
+    }
+    let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    println!("repeat with TIDEWIRE_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut subject = S::new();
+    let topic = topic(&subject, "killed", (3, FOR_EVER));
+    let id = topic_id(&*subject.log(), &topic);
+    let (mut first, mut transactions) = (1, 0);
+    for round in 0..ROUNDS {
+        let place = subject.lend();
+        let said = one_child(child, [&place, &first.to_string(), topic.as_str()], &mut dice);
+        subject.take_back();
+        let log = subject.log();
+        assert_eq!(topic_id(&*log, &topic), id, "round {round}: nothing was lost");
+        first = check(&*log, &topic, (first, &said)).unwrap_or_else(|why| {
+            panic!("round {round}: {why}; the child said {said:?}, seed {seed}")
+        });
+        transactions += u64::from(said.committed.is_some());
+    }
+    assert!(transactions > ROUNDS / 4, "children were killed before they wrote: {transactions}");
+}
+
+fn topic_id(log: &dyn Log, topic: &Topic) -> u128 {
+    let topics = log.topics().expect("topics");
+    let found = topics.iter().find(|info| info.spec.topic == *topic).expect("the topic is there");
+    let expected = TopicSpec { topic: topic.clone(), partitions: 3, cleanup: FOR_EVER };
+    assert_eq!(found.spec, expected);
+    found.id
+}
+
+/// Starts a child, kills it some milliseconds after its first word, and returns what it said.
+fn one_child(test: &str, [place, first, topic]: [&str; 3], dice: &mut Dice) -> Said {
+    // The path of a test has no crate name in it.
+    let test = test.split_once("::").map_or(test, |(_, path)| path);
+    let mut child = Command::new(std::env::current_exe().expect("this binary"))
+        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .envs([(PLACE, place), (FIRST, first), (TOPIC, topic)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the child starts");
+    let stdout = child.stdout.take().expect("piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let mut said = Said::default();
+    let begun = Instant::now();
+    while said.appended.is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the child does not begin");
+        match lines.next() {
+            Some(Ok(line)) => hear(&mut said, &line),
+            _ => panic!("the child ended before it wrote: {:?}", child.wait()),
+        }
+    }
+    std::thread::scope(|scope| {
+        let rest = scope.spawn(|| {
+            for line in lines.map_while(Result::ok) {
+                hear(&mut said, &line);
+            }
+        });
+        kill_after(&mut child, Duration::from_micros(dice.below(40_000) as u64));
+        rest.join().expect("the listener ends with the child");
+    });
+    said
+}
+
+fn kill_after(child: &mut Child, time: Duration) {
+    std::thread::sleep(time);
+    child.kill().expect("SIGKILL");
+    child.wait().expect("reaped");
+}
+
+/// Takes a line; a cut one says nothing.
+fn hear(said: &mut Said, line: &str) {
+    // The test runner may have begun the line with words of its own.
+    let Some((_, word)) = line.rsplit_once("said ") else { return };
+    let Some((kind, n)) = word.split_once(' ') else { return };
+    let Ok(n) = n.parse() else { return };
+    match kind {
+        "a" => said.appended = Some(n),
+        "c" => said.committed = Some(n),
+        _ => {}
+    }
+}
+
+/// Compares the log with what was said; returns the number the next child begins with.
+fn check(log: &dyn Log, topic: &Topic, (first, said): (u64, &Said)) -> Result<u64, String> {
+    let [plain, left, right] = partitions(topic);
+    let numbers = |at: &TopicPartition| -> Vec<u64> {
+        let end = log.bounds(at, Isolation::Committed).expect("bounds");
+        let found = values(&read(log, at, end.start.0));
+        found.iter().map(|value| value.parse().expect("a number")).collect()
+    };
+    let appended = numbers(&plain);
+    let last = appended.last().copied().unwrap_or(0);
+    if !appended.iter().copied().eq(1..=last) {
+        return Err(format!("numbers are missing or doubled below {last}"));
+    }
+    let acknowledged = said.appended.unwrap_or(0);
+    if last < acknowledged || last > acknowledged + 1 {
+        return Err(format!("appended up to {last}, acknowledged {acknowledged}"));
+    }
+    let (lefts, rights) = (numbers(&left), numbers(&right));
+    if !rights.iter().flat_map(|n| [n, n]).eq(&lefts) {
+        return Err("a transaction is there in part".to_owned());
+    }
+    // Of this child's transactions the aborted ones are missing, the acknowledged ones are there,
+    // and one more may be.
+    let own: Vec<u64> = rights.iter().copied().filter(|n| *n >= first).collect();
+    let asked = (first..=last).filter(|n| n % 3 != 0);
+    if !own.iter().copied().eq(asked.clone().take(own.len())) {
+        return Err(format!("an aborted transaction is there, or one is missing: {own:?}"));
+    }
+    let promised = said.committed.unwrap_or(0);
+    let acknowledged = asked.filter(|n| *n <= promised).count();
+    if own.len() < acknowledged || own.len() > acknowledged + 1 {
+        return Err(format!("committed {own:?}, acknowledged up to {promised}"));
+    }
+    let newest = rights.last().copied().unwrap_or(0);
+    let stored = committed(log, GROUP, &plain).unwrap_or(0);
+    if stored != newest {
+        return Err(format!("the group is at {stored}, its transaction at {newest}"));
+    }
+    Ok(last + 1)
+}

@@ -1,0 +1,171 @@
+//! Clauses about transactions.
+
+use std::time::Duration;
+
+use tidewire_engine::port::{Isolation, LogError, Transactor};
+use tidewire_engine::record::{Offset, TopicPartition};
+
+use super::subject::{
+    ALL, FOR_EVER, Subject, append, assert_fenced, at, committed, member, names, progress, read,
+    record, settle, topic, until, values,
+};
+
+/// Begins, writes and drains.
+fn write(transactor: &mut dyn Transactor, at: &TopicPartition, values: &[&str]) {
+    transactor.begin().expect("begun");
+    let records: Vec<_> = values.iter().map(|value| record(at, value)).collect();
+    transactor.append(&records).expect("appended");
+    transactor.drain().expect("drained");
+}
+
+pub(crate) fn committed_records_appear_and_commit_tells_their_ends<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-commit", (3, FOR_EVER));
+    let (p, q) = (at(&topic, 0), at(&topic, 2));
+    append(&*log, &q, &["before"]);
+    let mut transactor = log.transactor("t-commit").unwrap();
+    transactor.begin().unwrap();
+    transactor.append(&[record(&p, "a"), record(&q, "x")]).unwrap();
+    transactor.append(&[record(&p, "b")]).unwrap();
+    transactor.drain().unwrap();
+    let mut ends = transactor.commit().unwrap();
+    ends.sort();
+    assert_eq!(ends, [(p.clone(), Offset(2)), (q.clone(), Offset(2))]);
+    assert_eq!(values(&read(&*log, &p, 0)), ["a", "b"]);
+    assert_eq!(values(&read(&*log, &q, 0)), ["before", "x"]);
+    let mut reader = log.reader(Isolation::Committed).unwrap();
+    assert!(reader.add(&p, Offset(2)).is_ok(), "what follows the commit is read from its end");
+}
+
+pub(crate) fn nothing_is_visible_to_committed_readers_before_the_commit<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "t-open", (1, FOR_EVER)), 0);
+    let mut reader = log.reader(Isolation::Committed).unwrap();
+    let slot = reader.add(&place, Offset(0)).unwrap();
+    let mut transactor = log.transactor("t-open").unwrap();
+    write(&mut *transactor, &place, &["a"]);
+    let mut out = Vec::new();
+    for _ in 0..5 {
+        reader.wait(Duration::from_millis(5)).unwrap();
+        assert_eq!(reader.take(slot, ALL, &mut out).unwrap(), 0);
+    }
+    let stable = log.bounds(&place, Isolation::Committed).unwrap();
+    assert_eq!(stable.end, Offset(0));
+    assert!(log.bounds(&place, Isolation::Uncommitted).unwrap().end >= stable.end);
+    transactor.commit().unwrap();
+    until("the record is there", || {
+        reader.wait(Duration::from_millis(20)).unwrap();
+        (reader.take(slot, ALL, &mut out).unwrap() > 0).then_some(())
+    });
+    assert_eq!(values(&out), ["a"]);
+}
+
+pub(crate) fn aborted_records_never_appear_to_committed_readers<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "t-abort", (1, FOR_EVER)), 0);
+    let mut transactor = log.transactor("t-abort").unwrap();
+    write(&mut *transactor, &place, &["lost"]);
+    transactor.abort().unwrap();
+    write(&mut *transactor, &place, &["kept"]);
+    transactor.commit().unwrap();
+    append(&*log, &place, &["after"]);
+    assert_eq!(values(&read(&*log, &place, 0)), ["kept", "after"]);
+}
+
+pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
+    let place = at(&topic, 0);
+    let mut only = member(&*log, ("t-offsets", "one"), std::slice::from_ref(&topic));
+    settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
+    let mut transactor = log.transactor("t-offsets").unwrap();
+    write(&mut *transactor, &place, &["a"]);
+    transactor.send_offsets(&only.token().unwrap(), &progress(&place, 1)).unwrap();
+    transactor.abort().unwrap();
+    assert_eq!(committed(&*log, "t-offsets", &place), None);
+    write(&mut *transactor, &place, &["b"]);
+    transactor.send_offsets(&only.token().unwrap(), &progress(&place, 2)).unwrap();
+    assert_eq!(committed(&*log, "t-offsets", &place), None);
+    transactor.commit().unwrap();
+    assert_eq!(committed(&*log, "t-offsets", &place), Some(2));
+}
+
+pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "t-fence", (1, FOR_EVER)), 0);
+    let mut old = log.transactor("t-fence").unwrap();
+    write(&mut *old, &place, &["old"]);
+    let mut new = log.transactor("t-fence").unwrap();
+    assert_fenced(old.commit());
+    write(&mut *new, &place, &["new"]);
+    new.commit().unwrap();
+    assert_eq!(values(&read(&*log, &place, 0)), ["new"]);
+}
+
+pub(crate) fn a_fenced_member_s_offsets_are_refused<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-member", (1, FOR_EVER));
+    let place = at(&topic, 0);
+    let topics = [topic.clone()];
+    let mut old = member(&*log, ("t-member", "one"), &topics);
+    settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
+    let token = old.token().unwrap();
+    let mut new = member(&*log, ("t-member", "one"), &topics);
+    settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
+    let mut transactor = log.transactor("t-member").unwrap();
+    write(&mut *transactor, &place, &["a"]);
+    match transactor.send_offsets(&token, &progress(&place, 1)) {
+        Err(LogError::Fenced(_) | LogError::Abort(_)) => transactor.abort().unwrap(),
+        outcome => panic!("not refused: {outcome:?}"),
+    }
+    assert_eq!(committed(&*log, "t-member", &place), None);
+    assert_eq!(values(&read(&*log, &place, 0)), [""; 0]);
+}
+
+pub(crate) fn one_producer_runs_many_transactions_in_turn<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "t-many", (1, FOR_EVER)), 0);
+    let mut transactor = log.transactor("t-many").unwrap();
+    let mut expected = Vec::new();
+    for n in 0..30 {
+        let value = n.to_string();
+        write(&mut *transactor, &place, &[&value, &value]);
+        if n % 4 == 3 {
+            transactor.abort().unwrap();
+        } else {
+            transactor.commit().unwrap();
+            expected.extend([value.clone(), value]);
+        }
+    }
+    assert_eq!(values(&read(&*log, &place, 0)), expected);
+}
+
+pub(crate) fn an_empty_transaction_commits<S: Subject>() {
+    let subject = S::new();
+    let mut transactor = subject.log().transactor("t-empty").unwrap();
+    transactor.begin().unwrap();
+    transactor.drain().unwrap();
+    assert_eq!(transactor.commit().unwrap(), []);
+    transactor.begin().unwrap();
+    transactor.abort().unwrap();
+}
+
+pub(crate) fn the_position_passes_what_no_reader_sees<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "t-position", (1, FOR_EVER)), 0);
+    let mut transactor = log.transactor("t-position").unwrap();
+    write(&mut *transactor, &place, &["a"]);
+    transactor.commit().unwrap();
+    write(&mut *transactor, &place, &["lost"]);
+    transactor.abort().unwrap();
+    // Reads until the position is at the end, whatever stands last; `read` would not return else.
+    assert_eq!(values(&read(&*log, &place, 0)), ["a"]);
+}

@@ -1,0 +1,3 @@
+//! Integration tests in one binary: what must stay true of the whole, tried from outside.
+
+mod conformance;
