@@ -11,12 +11,25 @@ use crate::check;
 use crate::source::root;
 
 /// The rooms in order; each uses only what stands before it.
-const ROOMS: [&str; 5] =
-    ["tidewire-schemas", "tidewire-engine", "tidewire-connectors", "tidewire-app", "tidewire-tests"];
+const ROOMS: [&str; 5] = [
+    "tidewire-schemas",
+    "tidewire-engine",
+    "tidewire-connectors",
+    "tidewire-app",
+    "tidewire-tests",
+];
 
 /// What the engine may use beside the rooms: no library that does IO.
-const ENGINE_USES: &[&str] =
-    &["bytes", "metrics", "serde_json", "thiserror", "tracing", "xxhash-rust", "memchr", "smallvec"];
+const ENGINE_USES: &[&str] = &[
+    "bytes",
+    "metrics",
+    "serde_json",
+    "thiserror",
+    "tracing",
+    "xxhash-rust",
+    "memchr",
+    "smallvec",
+];
 
 /// Licences under which we take what others wrote: permissive, and compatible with Apache-2.0.
 const LICENCES: &[&str] = &[

@@ -65,7 +65,10 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     for path in tracked().into_iter().filter(|path| path.ends_with("Cargo.toml")) {
         let text = read(&path).expect("TOML is text");
         if path == "Cargo.toml" {
-            assert!(text.contains("unsafe_code = \"forbid\""), "unsafe code is forbidden everywhere");
+            assert!(
+                text.contains("unsafe_code = \"forbid\""),
+                "unsafe code is forbidden everywhere"
+            );
         } else if !text.contains("[lints]\nworkspace = true") {
             all.push(format!("{path}: add [lints] workspace = true"));
         }

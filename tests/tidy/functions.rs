@@ -162,7 +162,8 @@ fn clocks_sleeps_threads_chance_and_the_environment_are_used_by_their_owners_onl
 
 #[test]
 fn the_scanner_finds_what_functions_are_made_of() {
-    let text = "impl A { fn f<T: Fn(u8) -> u8>(&mut self, a: (u8, u8), b: Vec<[u8; 2]>) -> u8 {\n1\n} }";
+    let text =
+        "impl A { fn f<T: Fn(u8) -> u8>(&mut self, a: (u8, u8), b: Vec<[u8; 2]>) -> u8 {\n1\n} }";
     let source = Source::new("a.rs".into(), text.into());
     let found = functions(&source);
     assert_eq!(found.len(), 1);

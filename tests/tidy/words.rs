@@ -81,7 +81,9 @@ fn the_engine_names_no_library_that_touches_the_world() {
     let pure = |path: &str| path.starts_with("schemas/") || path.starts_with("pipeline/engine/");
     for source in sources().into_iter().filter(|source| pure(&source.path)) {
         for world in worlds {
-            for at in source.words(world).filter(|at| source.code[*at..].starts_with(&format!("{world}::")))
+            for at in source
+                .words(world)
+                .filter(|at| source.code[*at..].starts_with(&format!("{world}::")))
             {
                 all.push(format!("{}: {world} is behind the ports", source.place(at)));
             }

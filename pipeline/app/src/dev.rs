@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tidewire_connectors::socket::events::IngestTopics;
 use tidewire_connectors::socket::gateway::{
@@ -32,18 +33,29 @@ const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// Runs until a signal, or until something is lost.
 pub fn run(config: &Config) -> Result<(), Ending> {
     let mut supervisor = Supervisor::start()?;
+    let ended = serve(&mut supervisor, config);
+    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
+    ended.and(closed)
+}
+
+fn serve(supervisor: &mut Supervisor, config: &Config) -> Result<(), Ending> {
     limits::raise_open_files();
+    let metrics = telemetry::start()?;
+    let (upkeep, stop) = (metrics.clone(), supervisor.stop());
+    supervisor.run("metrics", move || {
+        telemetry::keep_small(&upkeep, &stop);
+        Ok(())
+    })?;
     let data = Data::open(config)?;
-    let caught_up = pipeline::start(&mut supervisor, config, &data)?;
-    let hub = fanout::start(&mut supervisor, config, &data)?;
-    let gateway = open_door(config, &data, (&hub, &caught_up))?;
+    let caught_up = pipeline::start(supervisor, config, &data)?;
+    let hub = fanout::start(supervisor, config, &data)?;
+    let gateway = open_door(config, &data, (&hub, &caught_up, metrics))?;
     let ready = || caught_up.all() && hub.warm();
-    let ended = work(&mut supervisor, config, (&gateway, &ready));
+    let ended = work(supervisor, config, (&gateway, &ready));
     supervisor.ask_to_stop();
     gateway.drain(DRAIN_WINDOW);
     gateway.join();
-    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
-    ended.and(closed)
+    ended
 }
 
 /// From the open door to whatever ends the process.
@@ -76,7 +88,7 @@ fn ready_line(url: &str) -> String {
 fn open_door(
     config: &Config,
     data: &Data,
-    (hub, caught_up): (&Arc<Hub>, &CaughtUp),
+    (hub, caught_up, metrics): (&Arc<Hub>, &CaughtUp, PrometheusHandle),
 ) -> Result<GatewayHandle, Ending> {
     let appender = data
         .log
@@ -92,8 +104,11 @@ fn open_door(
     let workers = worker::start_all(config.gateway.shards, &data.clock, hub).map_err(|error| {
         Ending::because("could not start the threads that serve sockets", error)
     })?;
-    let parts =
-        GatewayParts { ingress: Some(ingress), pages: pages(data, (hub, caught_up))?, workers };
+    let parts = GatewayParts {
+        ingress: Some(ingress),
+        pages: pages(data, (hub, caught_up, metrics)),
+        workers,
+    };
     Gateway::start(gateway, parts).map_err(|error| {
         Ending::because(
             format!(
@@ -116,11 +131,13 @@ fn ingest_topics(data: &Data) -> IngestTopics {
     }
 }
 
-fn pages(data: &Data, (hub, caught_up): (&Arc<Hub>, &CaughtUp)) -> Result<Pages, Ending> {
-    let metrics = telemetry::start()?;
+fn pages(
+    data: &Data,
+    (hub, caught_up, metrics): (&Arc<Hub>, &CaughtUp, PrometheusHandle),
+) -> Pages {
     let (hub, caught_up) = (hub.clone(), caught_up.clone());
     let log = data.log.clone();
-    Ok(Pages {
+    Pages {
         ready: Box::new(move || match (caught_up.all(), hub.warm()) {
             (true, true) => Ok(()),
             (false, _) => Err("the state is being restored; ask again in a moment".into()),
@@ -134,5 +151,5 @@ fn pages(data: &Data, (hub, caught_up): (&Arc<Hub>, &CaughtUp)) -> Result<Pages,
             }
         }),
         assets: page::assets(),
-    })
+    }
 }

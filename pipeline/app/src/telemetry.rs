@@ -3,38 +3,124 @@
 //! Call sites call a function of this file and nothing else, so that the catalogue is complete by
 //! construction. Rendering for `/metrics` is here too; there is no listener besides the gateway's.
 
-use metrics::{counter, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, gauge,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::ending::Ending;
+use crate::supervisor::Stop;
+
+/// What every metric's name begins with when it is rendered.
+const PREFIX: &str = "tidewire_";
+
+/// Bounds of histograms of time: from a tenth of a millisecond to what is a failure anywhere.
+const SECONDS_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// Bounds of histograms of counts and sizes.
+const COUNT_BOUNDS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1e3, 2.5e3, 1e4, 1e5, 1e6, 1e7];
+/// How often recorded samples are moved into their histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Name, kind, labels and meaning of every metric of this crate.
-pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
-    (
-        "tidewire_loop_rebuilds_total",
-        "counter",
-        "thread",
-        "times a loop was made anew after a failure that passes",
-    ),
-    ("tidewire_demo_events_total", "counter", "", "synthetic events fed by the demo"),
-    ("tidewire_build_info", "gauge", "version", "1; the label names the build"),
+pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
+    ("loop_rebuilds_total", "counter", &["thread"], "Loops made anew after a failure that passes"),
+    ("demo_events_total", "counter", &[], "Synthetic events fed by the demo"),
+    ("build_info", "gauge", &["version"], "1; the label names the build"),
 ];
 
 /// A loop was made anew.
 pub fn loop_rebuilt(thread: &'static str) {
-    counter!("tidewire_loop_rebuilds_total", "thread" => thread).increment(1);
+    counter!("loop_rebuilds_total", "thread" => thread).increment(1);
 }
 
 /// The demo fed this many events.
 pub fn demo_fed(events: u64) {
-    counter!("tidewire_demo_events_total").increment(events);
+    counter!("demo_events_total").increment(events);
 }
 
 /// Collects every metric of the process from now on, and renders them in Prometheus' text form.
 pub fn start() -> Result<PrometheusHandle, Ending> {
-    let handle = PrometheusBuilder::new()
-        .install_recorder()
-        .map_err(|error| Ending::because("could not start collecting metrics", error))?;
-    gauge!("tidewire_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let collected = recorder()?;
+    let handle = collected.handle();
+    metrics::set_global_recorder(Prefixed(collected)).map_err(|_| {
+        Ending::failed("metrics are collected already; start one process at a time")
+    })?;
+    gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// Histograms with fixed bounds, which can be added up over processes; others would be summaries.
+fn recorder() -> Result<PrometheusRecorder, Ending> {
+    let wrong = |error| Ending::because("the bounds of the histograms are wrong", error);
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BOUNDS)
+        .and_then(|builder| builder.set_buckets(COUNT_BOUNDS));
+    Ok(builder.map_err(wrong)?.build_recorder())
+}
+
+/// Moves what was recorded into the histograms, now and then, until told to stop: otherwise it
+/// would be kept sample by sample until somebody asks for `/metrics`.
+pub fn keep_small(handle: &PrometheusHandle, stop: &Stop) {
+    while !stop.is_asked() {
+        handle.run_upkeep();
+        stop.pause(UPKEEP_EVERY);
+    }
+}
+
+/// Puts `tidewire_` before every name, so that an operator finds ours among others and call sites
+/// need not repeat it.
+struct Prefixed(PrometheusRecorder);
+
+fn named(name: &str) -> KeyName {
+    KeyName::from(format!("{PREFIX}{name}"))
+}
+
+fn keyed(key: &Key) -> Key {
+    Key::from_parts(named(key.name()), key.labels())
+}
+
+impl Recorder for Prefixed {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_counter(named(name.as_str()), unit, text);
+    }
+
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_gauge(named(name.as_str()), unit, text);
+    }
+
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_histogram(named(name.as_str()), unit, text);
+    }
+
+    fn register_counter(&self, key: &Key, about: &Metadata<'_>) -> Counter {
+        self.0.register_counter(&keyed(key), about)
+    }
+
+    fn register_gauge(&self, key: &Key, about: &Metadata<'_>) -> Gauge {
+        self.0.register_gauge(&keyed(key), about)
+    }
+
+    fn register_histogram(&self, key: &Key, about: &Metadata<'_>) -> Histogram {
+        self.0.register_histogram(&keyed(key), about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_under_our_name_with_their_labels() {
+        let collected = PrometheusBuilder::new().build_recorder();
+        let handle = collected.handle();
+        metrics::with_local_recorder(&Prefixed(collected), || loop_rebuilt("derive"));
+        let text = handle.render();
+        assert!(text.contains("tidewire_loop_rebuilds_total{thread=\"derive\"} 1"), "{text}");
+    }
 }
