@@ -10,3 +10,4 @@ mod events;
 mod http;
 mod sse;
 mod websocket;
+mod whole;

@@ -16,7 +16,7 @@ use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts
 use crate::socket::guard::Guard;
 use crate::socket::limits::{Limits, Patience};
 use crate::socket::routes::{Asset, Pages};
-use crate::socket::worker;
+use crate::socket::worker::{self, WorkerHandle};
 
 use super::script::Script;
 
@@ -65,7 +65,7 @@ impl Appender for Memory {
     }
 }
 
-struct Noon;
+pub(super) struct Noon;
 
 impl Clock for Noon {
     fn now(&self) -> Millis {
@@ -84,30 +84,35 @@ impl TestSite {
         let kept = Arc::new(Kept::default());
         let script = Script::default();
         let worker = worker::start(0, Arc::new(Noon), |wake| script.streams(wake));
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let parts = GatewayParts {
-            ingress: Some(Ingress {
-                appender: Box::new(Memory { kept: Arc::clone(&kept), ends: HashMap::new() }),
-                topics: IngestTopics {
-                    input: Topic::new("tw.in"),
-                    urgent: Topic::new("tw.in.urgent"),
-                    dead_letters: Topic::new("tw.dead-letters"),
-                    partitions: 8,
-                },
-                clock: Arc::new(Noon),
-            }),
-            pages: pages(),
-            workers: vec![worker.expect("a thread")],
-        };
-        let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2) };
-        let config = GatewayConfig { listen, limits, guard: Guard::default(), patience };
-        let gateway = Gateway::start(config, parts).expect("a free port");
+        let gateway = start(limits, &kept, vec![worker.expect("a thread")]);
         Self { gateway, kept, script }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.gateway.local_addr()
     }
+}
+
+/// A gateway around these workers that appends to `kept`.
+pub(super) fn start(limits: Limits, kept: &Arc<Kept>, workers: Vec<WorkerHandle>) -> GatewayHandle {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let parts = GatewayParts {
+        ingress: Some(Ingress {
+            appender: Box::new(Memory { kept: Arc::clone(kept), ends: HashMap::new() }),
+            topics: IngestTopics {
+                input: Topic::new("tw.in"),
+                urgent: Topic::new("tw.in.urgent"),
+                dead_letters: Topic::new("tw.dead-letters"),
+                partitions: 8,
+            },
+            clock: Arc::new(Noon),
+        }),
+        pages: pages(),
+        workers,
+    };
+    let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2) };
+    let config = GatewayConfig { listen, limits, guard: Guard::default(), patience };
+    Gateway::start(config, parts).expect("a free port")
 }
 
 fn pages() -> Pages {

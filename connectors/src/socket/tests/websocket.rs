@@ -186,7 +186,7 @@ fn quiet_connections_cost_little_memory() {
     drop(streams);
 }
 
-fn resident_bytes() -> usize {
+pub(super) fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: usize = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
     pages * 4_096
