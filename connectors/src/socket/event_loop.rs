@@ -6,7 +6,7 @@
 //! and everything a connection is due since its last turn goes out in one write.
 //!
 //! ```text
-//! poll → commands (adopt, drain) → pull, tick → read → fill and write → closes → linger
+//! poll → tick → commands (adopt, drain) → pull → read → fill and write → closes → linger
 //! ```
 //!
 //! Readiness is edge-triggered: a peer's flags say what the socket may do, and only "it would block"
@@ -165,8 +165,9 @@ impl<S: Streams> EventLoop<S> {
             }
         }
         self.waking.seen();
-        self.obey();
+        // Before anyone is adopted: a connection's age counts from the time the shard knows.
         self.streams.tick(self.clock.now());
+        self.obey();
         self.streams.pull();
         self.go_on_draining();
         self.read_all();
