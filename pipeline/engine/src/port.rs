@@ -331,7 +331,7 @@ pub struct StoreBatch {
 }
 
 /// Counts the batches handed to a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
 /// The store failed: a full or broken disk, damaged data. The task stops; the changelog has it all.

@@ -114,24 +114,26 @@ impl Judge {
         });
     }
 
-    /// The ephemeral deliveries of an event, and whether there is nothing else to it. A type with
-    /// an operator of its own goes through the lanes too.
+    /// The ephemeral deliveries of an event, and whether there is nothing else to it: a type that
+    /// has a durable channel or moves an operator goes through its lane too, and so does an event
+    /// that goes nowhere, to be counted there.
     fn fleeting(&self, event: &Event) -> Result<Fleeting, Rejection> {
+        let none = Fleeting { to: Vec::new(), only: false };
+        let Some(event_type) = self.catalogue.resolve(&event.event_type) else {
+            return Ok(none);
+        };
+        if !event_type.channels.iter().any(|rule| rule.classes.contains(&Class::Ephemeral)) {
+            return Ok(none);
+        }
         let deliveries = self.catalogue.deliveries(&event.view()).map_err(|error| Rejection {
             reason: Reason::ProcessingFailed,
             field: None,
             message: error.to_string(),
         })?;
-        let all = deliveries.len();
         let to: Vec<Delivery> =
             deliveries.into_iter().filter(|to| to.class == Class::Ephemeral).collect();
-        let only = !to.is_empty() && to.len() == all && !self.moves(&event.event_type);
+        let only = event_type.is_ephemeral() && !to.is_empty();
         Ok(Fleeting { to, only })
-    }
-
-    /// Whether an operator is moved by events of this type.
-    fn moves(&self, _event_type: &str) -> bool {
-        false
     }
 
     fn reject(&self, from: &Source<'_>, record: &Record, rejection: &Rejection) -> Outgoing {

@@ -147,6 +147,7 @@ impl Derive {
     fn unassign(&mut self, of: &[TopicPartition]) -> Vec<Partition> {
         let mut partitions: Vec<Partition> =
             of.iter().filter(|at| self.lane_of(at).is_some()).map(|at| at.partition).collect();
+        partitions.sort_unstable();
         partitions.dedup();
         for partition in &partitions {
             self.assigned.remove(partition);

@@ -117,7 +117,9 @@ impl Running {
 
     fn process(&mut self, rules: Rules<'_>, lane: Lane, record: &Record) -> Result<(), Failure> {
         self.batch.take(lane, record.offset);
-        if self.held_until.is_none() || lane == Lane::Critical {
+        // A task's very first record starts its time whatever its lane: at time zero, what is
+        // remembered now would be out of its window with the first critical record.
+        if self.held_until.is_none() || lane == Lane::Critical || self.time == Millis::default() {
             self.time = self.time.max(record.timestamp);
         }
         let Some(value) = record.body.value() else {
