@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Failure, json_answer, text_answer};
 use super::events::{self, Intake};
-use super::guard::{Caller, Guard};
+use super::guard::{Caller, Guard, Refused};
 use super::limits::Seats;
 use super::open;
 use super::worker::Sums;
@@ -114,8 +114,11 @@ async fn check(State(site): State<Site>, mut request: Request<Body>, next: Next)
         Ok(caller) => caller,
         Err(refused) => {
             telemetry::connection_refused("guard");
-            return Failure::new(StatusCode::FORBIDDEN, "forbidden", refused.to_string())
-                .into_response();
+            let (status, code) = match refused {
+                Refused::NoHost => (StatusCode::BAD_REQUEST, "invalid_message"),
+                Refused::Host(_) | Refused::Origin(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            };
+            return Failure::new(status, code, refused.to_string()).into_response();
         }
     };
     let asks_first = request.method() == Method::OPTIONS
