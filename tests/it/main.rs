@@ -1,3 +1,4 @@
 //! Integration tests in one binary: what must stay true of the whole, tried from outside.
 
 mod conformance;
+mod pipeline;
