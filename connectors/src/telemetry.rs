@@ -17,6 +17,28 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("ingest_batch_records", "histogram", &[], "Records per append of the ingest thread"),
     ("ingest_append_seconds", "histogram", &[], "Time one append of the ingest thread took"),
     ("ingest_overloaded_total", "counter", &["reason"], "Requests turned away by ingest"),
+    ("log_appended_records_total", "counter", &[], "Records the embedded log has written"),
+    ("log_appended_bytes_total", "counter", &[], "Bytes of bodies the embedded log has written"),
+    (
+        "log_turns_total",
+        "counter",
+        &[],
+        "Batches the embedded log has written, each for its writers",
+    ),
+    ("log_fetched_records_total", "counter", &[], "Records read below the tail, from RocksDB"),
+    (
+        "log_removed_records_total",
+        "counter",
+        &["reason"],
+        "Records that left the embedded log: retention, missing, compaction",
+    ),
+    (
+        "store_written_batches_total",
+        "counter",
+        &[],
+        "Transactions' batches task stores have written",
+    ),
+    ("store_written_rows_total", "counter", &[], "Rows task stores have written, merged"),
 ];
 
 /// A live connection moved to a shard.
@@ -65,4 +87,27 @@ pub fn ingest_appended(records: usize, seconds: f64) {
 /// A request was turned away because ingest has no room.
 pub fn ingest_overloaded(reason: &'static str) {
     metrics::counter!("ingest_overloaded_total", "reason" => reason).increment(1);
+}
+
+/// One turn of the embedded log's writer.
+pub fn log_appended(records: usize, bytes: usize) {
+    metrics::counter!("log_turns_total").increment(1);
+    metrics::counter!("log_appended_records_total").increment(records as u64);
+    metrics::counter!("log_appended_bytes_total").increment(bytes as u64);
+}
+
+/// A reader below the tail fetched records from RocksDB.
+pub fn log_fetched(records: usize) {
+    metrics::counter!("log_fetched_records_total").increment(records as u64);
+}
+
+/// Records left a topic; `reason` is `retention`, `missing` or `compaction`.
+pub fn log_removed(reason: &'static str, records: u64) {
+    metrics::counter!("log_removed_records_total", "reason" => reason).increment(records);
+}
+
+/// A task's store wrote so many transactions' batches, merged into so many rows.
+pub fn store_written(batches: u64, rows: usize) {
+    metrics::counter!("store_written_batches_total").increment(batches);
+    metrics::counter!("store_written_rows_total").increment(rows as u64);
 }

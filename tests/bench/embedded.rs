@@ -4,6 +4,8 @@
 //! `bench-embedded [RECORDS]`: 300-byte records, in batches of 1,000. Ratios matter, not figures of
 //! one machine; latency is taken from before the append to after the take.
 
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

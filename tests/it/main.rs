@@ -2,3 +2,4 @@
 
 mod conformance;
 mod pipeline;
+mod store_killed;

@@ -20,6 +20,7 @@ use super::core::Core;
 use super::layout;
 use super::topic::{PartitionLog, TopicLog};
 use super::upkeep::Depth;
+use crate::telemetry;
 
 /// Compacts a partition: one pass, or as many as there are.
 pub(super) fn clean(
@@ -191,6 +192,7 @@ impl<'a> Rows<'a> {
         let Cleaning { core, topic, log, .. } = self.cleaning;
         let family = core.database.family(&topic.families.records)?;
         self.batch.delete_cf(&family, layout::record_key(log.at.partition, offset));
+        telemetry::log_removed("compaction", 1);
         self.write_if_full()
     }
 

@@ -19,6 +19,10 @@ use super::incarnation::{self, Note};
 use super::layout::{self, Head, TopicRow};
 use super::topic::{PartitionLog, Stand, TopicLog};
 use super::writer::{Turn, Writer};
+use crate::telemetry;
+
+/// Gets each record's offset and stored bytes; answers whether it wants more.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>;
 
 /// An open log.
 pub(super) struct Core {
@@ -184,6 +188,7 @@ impl Core {
             let first = self.first_stored(topic, log, start..end)?.unwrap_or(end);
             if first > start {
                 self.move_start(log, first)?;
+                telemetry::log_removed("missing", first - start);
             }
         }
         Ok(())
@@ -210,7 +215,7 @@ impl Core {
         &self,
         (topic, log): (&TopicLog, &PartitionLog),
         span: std::ops::Range<u64>,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>,
+        visit: Visit<'_>,
     ) -> Result<(), LogError> {
         let family = self.database.family(&topic.families.records)?;
         let mut options = rocksdb::ReadOptions::default();

@@ -82,8 +82,7 @@ impl Coordinator {
     /// Adds a member; `partitions` is the count every topic of it has.
     pub(super) fn join(
         &mut self,
-        spec: &MemberSpec,
-        partitions: u32,
+        (spec, partitions): (&MemberSpec, u32),
         bell: Arc<Notifier>,
         now: Millis,
     ) -> MemberId {
@@ -328,7 +327,7 @@ mod tests {
         fn join(&mut self, instance: &str) -> MemberId {
             let topics = vec![Topic::new("a"), Topic::new("b")];
             let spec = MemberSpec { group: "g".to_owned(), topics, instance: instance.to_owned() };
-            self.coordinator.join(&spec, 3, Arc::default(), self.now)
+            self.coordinator.join((&spec, 3), Arc::default(), self.now)
         }
 
         /// Changes as text: `+` assigned, `-` revoked, `x` lost, with partition numbers.
@@ -353,6 +352,13 @@ mod tests {
                 .map(text)
                 .collect();
             parts.join(" ")
+        }
+
+        /// Lets everybody hear, acknowledge and hear again.
+        fn settle(&mut self, members: [MemberId; 2]) {
+            for id in members.into_iter().cycle().take(4) {
+                self.changes(id);
+            }
         }
 
         fn may_commit(&self, proof: &Proof) -> bool {
@@ -413,8 +419,7 @@ mod tests {
     fn a_named_member_that_comes_back_in_time_is_no_rebalance() {
         let mut case = Case::new();
         let (a, b) = (case.join("a"), case.join("b"));
-        (case.changes(a), case.changes(b));
-        (case.changes(a), case.changes(b));
+        case.settle([a, b]);
         let proof = case.proof(a);
         case.coordinator.leave("g", a, case.now);
         case.now.0 += ABSENCE_MS_MAX;
@@ -429,8 +434,7 @@ mod tests {
     fn the_place_of_a_member_that_stays_away_is_given_to_the_others() {
         let mut case = Case::new();
         let (a, b) = (case.join("a"), case.join("b"));
-        (case.changes(a), case.changes(b));
-        (case.changes(a), case.changes(b));
+        case.settle([a, b]);
         case.coordinator.leave("g", a, case.now);
         case.now.0 += ABSENCE_MS_MAX + 1;
         assert_eq!(case.changes(b), "-2");

@@ -38,7 +38,7 @@ impl LogMember {
         }
         let reader = LogReader::new(core);
         let mut coordinator = core.coordinator.lock().expect("no holder panics");
-        let id = coordinator.join(spec, count, reader.bell.clone(), core.clock.now());
+        let id = coordinator.join((spec, count), reader.bell.clone(), core.clock.now());
         drop(coordinator);
         Ok(Self { core: core.clone(), reader, group: spec.group.clone(), id })
     }

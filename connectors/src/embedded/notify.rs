@@ -7,9 +7,11 @@
 //! consumes it; signals of data are not, because looking finds the data.
 
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewire_engine::port::Wake;
+
+use crate::clock;
 
 /// One reader's bell.
 #[derive(Default)]
@@ -54,11 +56,11 @@ impl Notifier {
         if ready() {
             return;
         }
-        let until = Instant::now().checked_add(at_most);
+        let until = clock::now().checked_add(at_most);
         let mut state = self.state.lock().expect("no holder panics");
         while !state.signalled && !std::mem::take(&mut state.woken) {
             let left = match until {
-                Some(until) => until.saturating_duration_since(Instant::now()),
+                Some(until) => until.saturating_duration_since(clock::now()),
                 None => at_most,
             };
             if left.is_zero() {
@@ -88,7 +90,7 @@ mod tests {
         let notifier = Notifier::default();
         notifier.wake();
         notifier.wait(LONG, || false);
-        let before = Instant::now();
+        let before = clock::now();
         notifier.wait(Duration::from_millis(5), || false);
         assert!(before.elapsed() >= Duration::from_millis(5));
     }

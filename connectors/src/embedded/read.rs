@@ -19,6 +19,7 @@ use super::layout;
 use super::notify::Notifier;
 use super::tail::Chunk;
 use super::topic::{PartitionLog, TopicLog};
+use crate::telemetry;
 
 /// A reader.
 pub(super) struct LogReader {
@@ -167,6 +168,7 @@ impl Place {
             return self.report_hole(core);
         }
         self.fetched = reached;
+        telemetry::log_fetched(self.ahead.len());
         Ok(())
     }
 
@@ -176,6 +178,7 @@ impl Place {
         let first = core.first_stored(&self.topic, &self.log, next..end)?.unwrap_or(end);
         if first > next {
             core.move_start(&self.log, first)?;
+            telemetry::log_removed("missing", first - next);
         }
         self.log.check(next)
     }

@@ -18,6 +18,7 @@ use super::config::UPKEEP_EVERY_MS;
 use super::core::Core;
 use super::layout;
 use super::topic::{PartitionLog, TopicLog};
+use crate::telemetry;
 
 /// How much is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub(super) struct UpkeepThread {
 
 impl UpkeepThread {
     /// Starts it. It does not keep the log open.
+    #[expect(clippy::disallowed_methods, reason = "the drop of what is returned joins it")]
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, LogError> {
         let (stop, stopped) = mpsc::channel::<()>();
         let core = Arc::downgrade(core);
@@ -132,6 +134,7 @@ fn retain(
     let to = kept.unwrap_or(end);
     if to > start {
         core.move_start(log, to)?;
+        telemetry::log_removed("retention", to - start);
         if !topic.families.leaves_by_file {
             core.database.reclaim(&topic.families.records, log.at.partition, start..to)?;
         }

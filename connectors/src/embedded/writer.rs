@@ -20,6 +20,7 @@ use super::group::Proof;
 use super::layout::{self, Head};
 use super::tail::Chunk;
 use super::topic::{PartitionLog, TopicLog};
+use crate::telemetry;
 
 /// Bodies for one partition, in order.
 pub(super) struct Run {
@@ -48,6 +49,9 @@ pub(super) struct Work {
 
 /// The first offset of each run.
 type Written = Vec<u64>;
+
+/// What each run becomes once it is written.
+type Chunks = Vec<(Arc<PartitionLog>, Chunk)>;
 
 struct Job {
     work: Mutex<Option<Work>>,
@@ -81,7 +85,7 @@ pub(super) struct Turn {
 struct Staged {
     job: Arc<Job>,
     written: Written,
-    chunks: Vec<(Arc<PartitionLog>, Chunk)>,
+    chunks: Chunks,
 }
 
 impl Writer {
@@ -186,7 +190,7 @@ impl Turn {
         core: &Core,
         work: Work,
         (now, batch): (Millis, &mut WriteBatch),
-    ) -> Result<(Written, Vec<(Arc<PartitionLog>, Chunk)>), LogError> {
+    ) -> Result<(Written, Chunks), LogError> {
         core.check_lost()?;
         work.epoch.as_ref().map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
         if !work.proofs.is_empty() {
@@ -248,8 +252,11 @@ impl Turn {
 
     fn publish(&mut self, core: &Core, staged: Vec<Staged>) {
         let mut grown = Vec::new();
+        let (mut records, mut bytes) = (0, 0);
         for one in staged {
             for (log, chunk) in one.chunks {
+                records += chunk.bodies.len();
+                bytes += chunk.bytes;
                 self.tail_bytes += chunk.bytes;
                 self.tails.push_back((log.clone(), chunk.bytes));
                 log.publish(Arc::new(chunk));
@@ -260,6 +267,7 @@ impl Turn {
         for log in grown {
             log.ring();
         }
+        telemetry::log_appended(records, bytes);
         while self.tail_bytes > core.config.tail_bytes {
             let Some((log, _)) = self.tails.pop_front() else { break };
             self.tail_bytes -= log.forget();

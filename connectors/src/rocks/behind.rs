@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewire_engine::port::{StoreBatch, StoreError, Ticket};
 use tidewire_engine::record::Partition;
@@ -15,6 +15,7 @@ use tidewire_engine::record::Partition;
 use super::config::{Config, QUEUE_BYTES_MAX};
 use super::database::Database;
 use super::merge;
+use crate::{clock, telemetry};
 
 /// A writer and its queue.
 pub(super) struct Behind {
@@ -67,6 +68,7 @@ impl State {
 
 impl Behind {
     /// Starts the writer of a database.
+    #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
         database: Arc<Database>,
         config: &Config,
@@ -143,11 +145,15 @@ struct Pace {
 fn run(queue: &Queue, database: &Database, pace: Pace) {
     while let Some((batches, bytes)) = next(queue, pace) {
         let count = batches.len() as u64;
-        let outcome = database.write(&merge::merge(batches));
+        let merged = merge::merge(batches);
+        let outcome = database.write(&merged);
         let mut state = queue.state();
         state.bytes -= bytes;
         match outcome {
-            Ok(()) => state.written += count,
+            Ok(()) => {
+                state.written += count;
+                telemetry::store_written(count, merged.writes.len());
+            }
             Err(error) => {
                 let cause = error.source.map(|cause| format!(" ({cause})")).unwrap_or_default();
                 let message = format!("{}{cause}", error.message);
@@ -173,7 +179,7 @@ fn next(queue: &Queue, pace: Pace) -> Option<(Vec<StoreBatch>, usize)> {
         }
         state = queue.filled.wait(state).expect("no holder panics");
     }
-    let since = Instant::now();
+    let since = clock::now();
     while state.end.is_none() && state.bytes < pace.bytes {
         let left = pace.every.saturating_sub(since.elapsed());
         if left.is_zero() {

@@ -9,6 +9,7 @@
 //! The write-ahead log stays on: progress and data are one batch in it, so they agree after a
 //! killed process and, RocksDB recovering up to the first gap, after a power cut.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -41,6 +42,9 @@ impl Shared {
         Self { cache, buffers }
     }
 }
+
+/// Gets each key and value; breaks when it wants no more.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An open database.
 pub(super) struct Database {
@@ -134,7 +138,7 @@ impl Database {
         &self,
         table: Table,
         (from, to): (&[u8], Option<&[u8]>),
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), StoreError> {
         let mut options = rocksdb::ReadOptions::default();
         if let Some(to) = to {

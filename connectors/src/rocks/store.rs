@@ -153,7 +153,7 @@ mod tests {
         let mut store = stores(dir.path()).open(Partition(0), TABLES).unwrap();
         let ticket = store.hand_over(batch("p", &[("a", Some("1"))])).unwrap();
         while store.written().unwrap() < ticket {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            crate::clock::pause(std::time::Duration::from_millis(1));
         }
         assert_eq!(store.get(T, b"a").unwrap(), Some(Bytes::from("1")));
     }

@@ -6,6 +6,9 @@
 //! say so. No clause may assume that transactions take no offsets of their own, that a wait does
 //! not return early, or that a take returns all there is.
 
+#![expect(clippy::unwrap_used, reason = "clauses are tests, called from the `#[test]`s below")]
+#![expect(clippy::print_stdout, reason = "what is skipped, and how to repeat, is said")]
+
 pub(crate) mod cleanup;
 mod embedded;
 pub(crate) mod groups;

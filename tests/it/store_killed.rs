@@ -1,0 +1,114 @@
+//! A task's store under a process that is killed in the middle of writing: whatever the moment,
+//! data and progress agree.
+//!
+//! The child hands over numbered batches whose effect is known from their number alone, so the
+//! parent can say what the store must hold at the progress it finds.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidewire_connectors::rocks::{Config, RocksStores};
+use tidewire_engine::port::{Store, StoreBatch, StoreWrite, Stores, Table, TableSpec};
+use tidewire_engine::record::Partition;
+use tidewire_tests::dice::Dice;
+
+const ROUNDS: usize = 20;
+const KEYS: u64 = 500;
+const DIR: &str = "TIDEWIRE_TEST_STORE";
+const TABLES: &[TableSpec] = &[
+    TableSpec { table: Table(1), name: "one", expires: false },
+    TableSpec { table: Table(2), name: "two", expires: false },
+];
+
+/// Batch `n` writes two keys in both tables and removes one that an older batch wrote.
+fn batch(n: u64) -> StoreBatch {
+    let key = |n: u64| Bytes::from((n % KEYS).to_be_bytes().to_vec());
+    let value = Bytes::from(n.to_be_bytes().repeat(20));
+    let mut writes = BTreeMap::new();
+    for table in [Table(1), Table(2)] {
+        writes.insert((table, key(n * 7 + 250)), None);
+        writes.insert((table, key(n * 7)), Some(value.clone()));
+        writes.insert((table, key(n * 13 + 1)), Some(value.clone()));
+    }
+    let write = |((table, key), value)| StoreWrite { table, key, value };
+    StoreBatch {
+        writes: writes.into_iter().map(write).collect(),
+        progress: Bytes::from(n.to_be_bytes().to_vec()),
+    }
+}
+
+fn open(dir: &Path) -> Box<dyn Store> {
+    let write_every = Duration::from_millis(3);
+    let stores = RocksStores::new(Config { write_every, ..Config::new(dir) });
+    stores.open(Partition(0), TABLES).expect("the store opens")
+}
+
+fn progress(store: &mut dyn Store) -> u64 {
+    let stored = store.progress().expect("read");
+    stored.map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().expect("eight bytes")))
+}
+
+#[test]
+#[ignore = "the child of the test below, which starts it by name"]
+fn a_store_s_writer_to_be_killed() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let mut store = open(dir.as_ref());
+    for n in progress(&mut *store) + 1.. {
+        store.hand_over(batch(n)).expect("handed over");
+        if n % 50 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn a_store_s_data_and_progress_agree_after_its_process_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dice = Dice::new(7);
+    let mut expected: BTreeMap<(Table, Bytes), Bytes> = BTreeMap::new();
+    let mut applied = 0;
+    for round in 0..ROUNDS {
+        write_for_a_while(dir.path(), Duration::from_millis(40 + dice.below(80) as u64));
+        let mut store = open(dir.path());
+        let reached = progress(&mut *store);
+        assert!(reached >= applied, "round {round}: progress went back");
+        for write in (applied + 1..=reached).flat_map(|n| batch(n).writes) {
+            match write.value {
+                Some(value) => expected.insert((write.table, write.key), value),
+                None => expected.remove(&(write.table, write.key)),
+            };
+        }
+        applied = reached;
+        let mut found = BTreeMap::new();
+        for spec in TABLES {
+            let visit = &mut |key: &[u8], value: &[u8]| {
+                let key = (spec.table, Bytes::copy_from_slice(key));
+                found.insert(key, Bytes::copy_from_slice(value));
+                ControlFlow::Continue(())
+            };
+            store.scan(spec.table, (b"", None), visit).unwrap();
+        }
+        assert!(found == expected, "round {round}: the data is not that of progress {reached}");
+        store.close().unwrap();
+    }
+    assert!(applied > 100, "children were killed before they wrote: {applied}");
+}
+
+fn write_for_a_while(dir: &Path, time: Duration) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["store_killed::a_store_s_writer_to_be_killed", "--exact", "--ignored"])
+        .env(DIR, dir)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < time && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
