@@ -111,7 +111,7 @@ pub fn admit(
     if !event_type.unchecked {
         data.normalise(catalogue, event_type, alias);
         data.fill(event_type, &[("event_id", &event_id), ("account_id", &account_id)]);
-        validate(event_type, &data)?;
+        validate(event_type, &data).map_err(Rejection::in_data)?;
     }
     let priority = priority(envelope.priority, event_type, &data)?;
     let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };

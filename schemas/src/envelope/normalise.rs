@@ -43,7 +43,7 @@ impl<'a> Data<'a> {
             }
             if members.iter().any(|member| member.name == name) {
                 let message = format!("data has `{name}` twice, so it is not clear which is meant");
-                return Err(Rejection::of(Reason::BadField, name, message));
+                return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
             members.push(Member { name, value });

@@ -154,4 +154,10 @@ impl Rejection {
     ) -> Self {
         Self { reason, field: Some(field.into().into_owned()), message: message.into() }
     }
+
+    /// The same, its field being one of `data`.
+    #[must_use]
+    pub fn in_data(self) -> Self {
+        Self { field: self.field.map(|field| format!("data.{field}")), ..self }
+    }
 }

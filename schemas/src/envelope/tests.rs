@@ -154,7 +154,7 @@ fn a_name_that_is_there_twice_is_refused() {
     let twice = r#"{"event_type":"custom.x","account_id":"a","account_id":"b","data":{}}"#;
     assert_eq!(refused(twice), (Reason::BadField, Some("account_id".into())));
     let twice = r#"{"event_type":"custom.x","account_id":"a","data":{"x":1,"\u0078":2}}"#;
-    assert_eq!(refused(twice), (Reason::BadField, Some("x".into())));
+    assert_eq!(refused(twice), (Reason::BadField, Some("data.x".into())));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn ids_are_short_strings_or_integers() {
         check_refused(like_with("account_id", bad.clone()), Reason::BadId, "account_id");
         check_refused(like_with("event_id", bad.clone()), Reason::BadId, "event_id");
         let event = sent("post.liked", json!({ "post_id": bad, "user_id": "u" }));
-        check_refused(event, Reason::BadId, "post_id");
+        check_refused(event, Reason::BadId, "data.post_id");
     }
     for bad in [json!("a b"), json!("日本"), json!("e\n")] {
         check_refused(like_with("event_id", bad), Reason::BadId, "event_id");
@@ -358,7 +358,7 @@ fn step_5_defaults_fill_what_is_absent() {
 #[test]
 fn step_6_required_fields_and_types_are_checked() {
     let check = |event_type: &str, data: Value, (reason, field): (Reason, &str)| {
-        check_refused(sent(event_type, data), reason, field);
+        check_refused(sent(event_type, data), reason, &format!("data.{field}"));
     };
     let with = |field: &str, value: Value| {
         let mut data = json!({ "post_id": "p", "author_id": "a", "text": "t" });
@@ -378,7 +378,7 @@ fn step_6_required_fields_and_types_are_checked() {
     }
     let huge =
         r#"{"event_type":"metric.updated","account_id":"a","data":{"metric":"m","value":1e999}}"#;
-    assert_eq!(refused(huge), (Reason::BadField, Some("value".into())));
+    assert_eq!(refused(huge), (Reason::BadField, Some("data.value".into())));
     let reset = json!({ "endpoint": "e", "reset_at": "soon" });
     check("account.rate_limited", reset, (Reason::BadField, "reset_at"));
     let alert = json!({ "alert_type": "a", "severity": "odd" });
