@@ -191,7 +191,7 @@ impl Shard {
         loop {
             match conn.feeds[at].phase {
                 Phase::Ring(scan) => {
-                    let fed = self.fill_from_ring(conn, at, scan, budget);
+                    let fed = self.fill_from_ring((conn, at), scan, budget);
                     if conn.feeds[at].phase != Phase::Unrouted {
                         return fed;
                     }
@@ -222,7 +222,7 @@ impl Shard {
                 let mut picked = conn.feeds[at].picked;
                 while picked < picks.len() && !budget.is_spent() {
                     let entry = picks[picked] as usize;
-                    self.write_behind(conn, at, (&segment, entry), budget);
+                    self.write_behind((conn, at), (&segment, entry), budget);
                     picked += 1;
                 }
                 if picked == picks.len() {
@@ -233,7 +233,7 @@ impl Shard {
                     conn.feeds[at].queue.push_front(Item::Share { segment, picks });
                 }
             }
-            Item::Gap { from, to } => self.write_gap(conn, at, (from, to), budget),
+            Item::Gap { from, to } => self.write_gap((conn, at), (from, to), budget),
             Item::Reached(place) => {
                 let feed = &mut conn.feeds[at];
                 feed.place.join(&place);
@@ -250,8 +250,7 @@ impl Shard {
     /// Reads the ring from `scan` on. If that has left the ring, the feed is to be routed again.
     fn fill_from_ring(
         &mut self,
-        conn: &mut Conn,
-        at: usize,
+        (conn, at): (&mut Conn, usize),
         scan: Ref,
         budget: &mut Budget<'_>,
     ) -> Fed {
@@ -280,7 +279,7 @@ impl Shard {
                 break;
             }
             index += found;
-            self.write_behind(conn, at, (&segment, index), budget);
+            self.write_behind((conn, at), (&segment, index), budget);
             index += 1;
         }
         self.wanted = wanted;
@@ -302,8 +301,7 @@ impl Shard {
     /// place on either way.
     fn write_behind(
         &mut self,
-        conn: &mut Conn,
-        at: usize,
+        (conn, at): (&mut Conn, usize),
         (segment, index): (&Segment, usize),
         budget: &mut Budget<'_>,
     ) {
@@ -346,8 +344,7 @@ impl Shard {
     /// Tells that the log has lost what stood between two places.
     fn write_gap(
         &mut self,
-        conn: &mut Conn,
-        at: usize,
+        (conn, at): (&mut Conn, usize),
         (from, to): (Place, Place),
         budget: &mut Budget<'_>,
     ) {

@@ -174,9 +174,8 @@ impl Channels {
     /// subscriber's place in it.
     pub(super) fn subscribe(
         &mut self,
-        name: &str,
+        (name, partition): (&str, u32),
         accounts: &Accounts,
-        partition: u32,
         subscriber: Subscriber,
     ) -> (u32, u32) {
         let hash = channel_hash(name);

@@ -112,7 +112,7 @@ pub(super) struct Conn {
     pub(super) pace: Pace,
     /// When anything last arrived.
     pub(super) heard_ms: i64,
-    /// When it last had nothing more to be given, or a window of slowness began.
+    /// When its present window of slowness began; void while it has been given everything.
     pub(super) window_ms: i64,
     /// What it has taken since.
     pub(super) window_bytes: u32,

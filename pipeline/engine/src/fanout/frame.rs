@@ -95,7 +95,7 @@ fn put_event_object(
     put_field(out, "account_id", event.account_id);
     put_field(out, "timestamp", &time);
     out.extend_from_slice(b"\"priority\":");
-    out.push(b'0' + event.priority.number() as u8);
+    out.push(b'0' + event.priority.number());
     out.push(b',');
     let mut token_at = 0;
     if let Some(token) = token {

@@ -59,12 +59,12 @@ fn read(text: &str) -> Request {
             return invalid(ErrorCode::InvalidJson, &format!("send one JSON object: {error}"));
         }
     };
-    let id = match object.get("id") {
+    let id: Option<Box<str>> = match object.get("id") {
         None | Some(Value::Null) => None,
         Some(id @ (Value::Number(_) | Value::String(_))) => Some(id.to_string().into()),
         Some(_) => return invalid(ErrorCode::InvalidMessage, "`id` is a number or a text"),
     };
-    if id.as_ref().is_some_and(|id: &Box<str>| id.len() > ID_MAX_CHARS) {
+    if id.as_ref().is_some_and(|id| id.len() > ID_MAX_CHARS) {
         return invalid(ErrorCode::InvalidMessage, "`id` has at most 62 characters");
     }
     Request { id, op: read_op(&object) }
@@ -139,7 +139,7 @@ impl Shard {
             }
             Ok(Op::Unsubscribe { channel }) => self.unsubscribe(conn, id.as_deref(), &channel),
             Ok(Op::Subscribe { channel, start }) => {
-                self.subscribe(conn, id.clone(), &channel, &start)
+                self.subscribe(conn, id.clone(), (&channel, &start))
             }
             Err(refusal) => Err(refusal),
         };
@@ -163,8 +163,7 @@ impl Shard {
         &mut self,
         conn: &mut Conn,
         id: Option<Box<str>>,
-        channel: &str,
-        start: &StartAt,
+        (channel, start): (&str, &StartAt),
     ) -> Result<(), Refusal> {
         let name = admit_channel(&conn.identity, channel)?;
         if conn.subs.len() >= SUBSCRIPTIONS_MAX {
@@ -227,12 +226,13 @@ impl Shard {
                     let json = gap(name, "epoch", (&from, &token(epoch, partition, &head)));
                     put_object(conn.wire, "gap", &json, &mut conn.control);
                 }
-                Begin::Behind(start) => self.join_feed(conn, sub, partition, start),
+                Begin::Behind(start) => self.join_feed(conn, sub, start),
             }
         }
     }
 
-    fn join_feed(&mut self, conn: &mut Conn, sub: usize, partition: u32, start: Start) {
+    fn join_feed(&mut self, conn: &mut Conn, sub: usize, start: Start) {
+        let partition = self.channels.log(conn.subs[sub].log).partition;
         if let Some(feed) = conn.feeds.iter().find(|feed| feed.partition == partition) {
             conn.subs[sub].feed = feed.number;
             return;
@@ -255,10 +255,9 @@ impl Shard {
         };
         let feed = conn.subs[at].feed;
         self.remove_sub(conn, at);
-        if feed != FOLLOWS && !conn.subs.iter().any(|sub| sub.feed == feed) {
-            if let Some(at) = conn.feeds.iter().position(|f| f.number == feed) {
-                self.drop_feed(conn, at);
-            }
+        let last = feed != FOLLOWS && !conn.subs.iter().any(|sub| sub.feed == feed);
+        if let Some(at) = conn.feeds.iter().position(|f| last && f.number == feed) {
+            self.drop_feed(conn, at);
         }
         put_ok(&mut conn.control, id, &name, None);
         Ok(())
@@ -273,7 +272,7 @@ impl Shard {
         let at = conn.subs.len();
         let subscriber = Subscriber { slot: conn.id.slot, sub: at as u32 };
         let accounts = &conn.identity.accounts;
-        let (log, place) = self.channels.subscribe(name, accounts, partition, subscriber);
+        let (log, place) = self.channels.subscribe((name, partition), accounts, subscriber);
         let cursor = self.channels.log(log).end();
         conn.subs.reserve_exact(1);
         conn.subs.push(Sub { log, place, feed: FOLLOWS, cursor });
@@ -285,10 +284,12 @@ impl Shard {
     pub(super) fn remove_sub(&mut self, conn: &mut Conn, at: usize) {
         let sub = conn.subs.swap_remove(at);
         self.subscriptions -= 1;
-        if let Some(moved) = self.channels.unsubscribe(sub.log, sub.place) {
-            if let Some(other) = self.conn_mut(moved.slot) {
-                other.subs[moved.sub as usize].place = sub.place;
-            }
+        let moved = self.channels.unsubscribe(sub.log, sub.place);
+        // A connection is on a list once, so the one that moved is never this one.
+        if let Some(moved) = moved
+            && let Some(other) = self.conn_mut(moved.slot)
+        {
+            other.subs[moved.sub as usize].place = sub.place;
         }
         if let Some(moved) = conn.subs.get(at) {
             let log = self.channels.log_mut(moved.log);

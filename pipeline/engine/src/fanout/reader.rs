@@ -177,13 +177,13 @@ fn follow(
     let mut at = Place::default();
     let mut warm_at = Place::default();
     let mut slots = [Slot(0); SERVED];
-    for topic in 0..SERVED {
+    for (topic, slot) in slots.iter_mut().enumerate() {
         let tp = hub.at(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;
         let warm_from = bounds.end.0.saturating_sub(hub.config().warmup_records);
         at.0[topic] = warm_from.max(bounds.start.0);
         warm_at.0[topic] = bounds.end.0;
-        slots[topic] = match reader.add(&tp, Offset(at.0[topic])) {
+        *slot = match reader.add(&tp, Offset(at.0[topic])) {
             // Retention moved between the two calls; begin at its new start.
             Err(LogError::OutOfRange { start, .. }) => {
                 at.0[topic] = start;

@@ -2,10 +2,19 @@
 //! socket side. Marking a connection that is marked already costs one look at a small bit map,
 //! which is what makes a hot channel with ten thousand subscribers cheap.
 
+/// Whether a connection was seen waiting before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    Before,
+    Now,
+}
+
 /// The marked connections.
 #[derive(Default)]
 pub(super) struct Ready {
     bits: Vec<u64>,
+    /// Those of `bits` that were marked already at the last call of `waiting`.
+    seen: Vec<u64>,
     list: Vec<u32>,
 }
 
@@ -27,12 +36,18 @@ impl Ready {
         if let Some(word) = self.bits.get_mut(slot as usize / 64) {
             *word &= !(1 << (slot % 64));
         }
+        if let Some(word) = self.seen.get_mut(slot as usize / 64) {
+            *word &= !(1 << (slot % 64));
+        }
     }
 
     /// The slot's owner is gone; its next one is not to be named for it.
     pub(super) fn forget(&mut self, slot: u32) {
-        self.clear(slot);
-        self.list.retain(|listed| *listed != slot);
+        let marked = self.bits.get(slot as usize / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1);
+        if marked {
+            self.clear(slot);
+            self.list.retain(|listed| *listed != slot);
+        }
     }
 
     /// The slots marked since the last call.
@@ -40,13 +55,21 @@ impl Ready {
         self.list.drain(..)
     }
 
-    /// Every marked slot, named or not.
-    pub(super) fn marked(&self) -> Vec<u32> {
-        let words = self.bits.iter().enumerate().filter(|(_, word)| **word != 0);
-        let bits = words.flat_map(|(at, word)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
-        });
-        bits.collect()
+    /// Every marked slot, named or not, and whether it has stayed so since the last call.
+    pub(super) fn waiting(&mut self) -> Vec<(u32, Since)> {
+        self.seen.resize(self.bits.len(), 0);
+        let mut waiting = Vec::new();
+        for (at, (bits, seen)) in self.bits.iter().zip(&mut self.seen).enumerate() {
+            let mut left = *bits;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                let since = if *seen >> bit & 1 == 1 { Since::Before } else { Since::Now };
+                waiting.push((at as u32 * 64 + bit, since));
+            }
+            *seen = *bits;
+        }
+        waiting
     }
 
     pub(super) fn count(&self) -> usize {

@@ -18,7 +18,7 @@ use super::identity::Identity;
 use super::ops;
 use super::place::{Place, token_of};
 use super::protocol::{CloseReason, ErrorCode, Refusal, StartAt, admit_channel};
-use super::ready::Ready;
+use super::ready::{Ready, Since};
 use crate::record::Millis;
 use crate::telemetry;
 
@@ -318,12 +318,13 @@ impl Shard {
     fn end_slow(&mut self) {
         let window = i64::from(self.hub.config().slow_window_ms);
         let enough = self.hub.config().slow_min_bytes;
-        for slot in self.ready.marked() {
+        for (slot, since) in self.ready.waiting() {
             let Some(mut conn) = self.take_conn(slot) else { continue };
-            if !conn.closing && self.now.0 - conn.window_ms >= window {
-                if conn.window_bytes < enough {
-                    self.end(&mut conn, CloseReason::Slow);
-                }
+            let over = self.now.0 - conn.window_ms >= window;
+            if !conn.closing && since == Since::Before && over && conn.window_bytes < enough {
+                self.end(&mut conn, CloseReason::Slow);
+            }
+            if since == Since::Now || over {
                 conn.window_ms = self.now.0;
                 conn.window_bytes = 0;
             }
@@ -351,8 +352,6 @@ impl Shard {
         self.bytes += written as u64;
         conn.window_bytes = conn.window_bytes.saturating_add(written as u32);
         if filled == Filled::Drained {
-            conn.window_ms = self.now.0;
-            conn.window_bytes = 0;
             self.ready.clear(conn.id.slot);
         }
         self.put_conn(conn);

@@ -358,7 +358,8 @@ fn class_of(depth: u64) -> usize {
 }
 
 fn beyond_end() -> Refusal {
-    let text = "the position is beyond the end of the log: send one this service gave, or                 `latest` or `earliest`";
+    let text = "the position is beyond the end of the log: send one this service gave, or \
+                `latest` or `earliest`";
     Refusal::new(ErrorCode::InvalidPosition, text)
 }
 

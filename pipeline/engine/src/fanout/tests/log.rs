@@ -2,6 +2,7 @@
 //! when a test says so.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,11 +27,12 @@ pub(super) struct FakeLog {
     topology: Topology,
     id: u128,
     kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+    taken: Arc<AtomicU64>,
 }
 
 impl FakeLog {
     pub(super) fn new(topology: &Topology, id: u128) -> Self {
-        Self { topology: topology.clone(), id, kept: Arc::default() }
+        Self { topology: topology.clone(), id, kept: Arc::default(), taken: Arc::default() }
     }
 
     /// Appends and returns the offset.
@@ -54,6 +56,11 @@ impl FakeLog {
         let kept = kept.entry(at.clone()).or_default();
         kept.start = kept.start.max(start.min(kept.end));
         kept.records = kept.records.split_off(&kept.start);
+    }
+
+    /// Records all readers together have taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub(super) fn start(&self, at: &TopicPartition) -> u64 {
@@ -100,7 +107,8 @@ impl Log for FakeLog {
     }
 
     fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
-        Ok(Box::new(FakeReader { kept: Arc::clone(&self.kept), slots: Vec::new() }))
+        let (kept, taken) = (Arc::clone(&self.kept), Arc::clone(&self.taken));
+        Ok(Box::new(FakeReader { kept, taken, slots: Vec::new() }))
     }
 
     fn member(&self, _: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
@@ -110,6 +118,7 @@ impl Log for FakeLog {
 
 struct FakeReader {
     kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+    taken: Arc<AtomicU64>,
     slots: Vec<(TopicPartition, u64)>,
 }
 
@@ -137,6 +146,7 @@ impl Reader for FakeReader {
         let before = out.len();
         out.extend(kept.records.range(*next..).take(limit.records).map(|(_, r)| r.clone()));
         let taken = out.len() - before;
+        self.taken.fetch_add(taken as u64, Ordering::Relaxed);
         *next = if taken == limit.records { out[out.len() - 1].offset.0 + 1 } else { kept.end };
         Ok(taken)
     }

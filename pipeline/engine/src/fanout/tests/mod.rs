@@ -3,5 +3,8 @@
 
 mod client;
 mod history;
+mod limits;
 mod log;
+mod protocol;
+mod speed;
 mod world;

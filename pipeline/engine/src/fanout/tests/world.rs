@@ -32,7 +32,6 @@ pub(super) struct Gateway {
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     pub(super) channel: String,
-    pub(super) account: &'static str,
     pub(super) topic: usize,
     pub(super) partition: u32,
     pub(super) offset: u64,
@@ -109,7 +108,7 @@ impl World {
         let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
         let offset = self.log.append(&self.at(topic, partition), self.now, body);
         let channel = channel.to_owned();
-        self.written.push(Written { channel, account, topic, partition, offset });
+        self.written.push(Written { channel, topic, partition, offset });
         number
     }
 

@@ -1,0 +1,60 @@
+//! What a delivery costs in this room, printed; runs small so that it can't rot. The figure of
+//! record is the benchmark's, over real sockets.
+
+use std::time::Instant;
+
+use super::super::config::FanoutConfig;
+use super::super::identity::Accounts;
+use super::world::{Line, World, identity};
+
+/// Connections; the ceiling of the fan-out benchmark.
+const CONNECTIONS: usize = 9_900;
+/// Events per batch: what comes in while a loop serves everybody once.
+const BATCH: usize = 10;
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn one_hot_channel_costs_far_below_a_microsecond_per_delivery() {
+    let mut world = World::new(1, &FanoutConfig::default());
+    let identity = identity(Accounts::All);
+    let mut lines = Vec::with_capacity(CONNECTIONS);
+    let mut out = Vec::with_capacity(1 << 20);
+    for _ in 0..CONNECTIONS {
+        let mut line = Line::open(&mut world, 0, &identity);
+        line.subscribe(&mut world, "posts:a", "latest");
+        line.fill(&mut world, 1 << 20);
+        lines.push(line.conn);
+    }
+    let mut ready = Vec::new();
+    world.gateways[0].shard.take_ready(&mut ready);
+    let before = world.gateways[0].shard.stats();
+    let (mut pull, mut fill) = (0, 0);
+    for _ in 0..5 {
+        for _ in 0..BATCH {
+            world.append("posts:a", 1);
+        }
+        world.read(0);
+        let shard = &mut world.gateways[0].shard;
+        let begun = Instant::now();
+        shard.pull();
+        ready.clear();
+        shard.take_ready(&mut ready);
+        pull += begun.elapsed().as_nanos();
+        let begun = Instant::now();
+        for conn in &ready {
+            out.clear();
+            shard.fill(*conn, &mut out, 1 << 16);
+        }
+        fill += begun.elapsed().as_nanos();
+    }
+    let stats = world.gateways[0].shard.stats();
+    let deliveries = u128::from(stats.deliveries - before.deliveries);
+    assert_eq!(deliveries, (5 * BATCH * CONNECTIONS) as u128);
+    eprintln!(
+        "fan-out: {} ns per delivery (pull {}, fill {}), {} bytes each, batches of {BATCH}",
+        (pull + fill) / deliveries,
+        pull / deliveries,
+        fill / deliveries,
+        u128::from(stats.bytes - before.bytes) / deliveries,
+    );
+}
