@@ -133,10 +133,16 @@ impl Place {
 
     fn event(&self, n: usize) -> Outgoing {
         let key = format!("k{}", n % KEYS);
-        let priority = n / KEYS % 4;
-        let value = format!(
-            r#"{{"event_id":"e-{n}","event_type":"post.created","account_id":"acc","priority":{priority},"timestamp":"2026-01-05T09:00:00Z","key":"{key}","data":{{"post_id":"p{n}","author_id":"{key}","text":"{n}"}}}}"#
-        );
+        let value = serde_json::json!({
+            "event_id": format!("e-{n}"),
+            "event_type": "post.created",
+            "account_id": "acc",
+            "priority": n / KEYS % 4,
+            "timestamp": "2026-01-05T09:00:00Z",
+            "key": key,
+            "data": {"post_id": format!("p{n}"), "author_id": key, "text": n.to_string()},
+        })
+        .to_string();
         Outgoing {
             topic: self.topology.input().clone(),
             partition: self.topology.partition_of(key.as_bytes()),

@@ -5,8 +5,7 @@
 //! prints the command that repeats it.
 
 mod check;
-mod fake_log;
-mod fake_stores;
+mod fake;
 mod operators;
 mod random;
 mod world;

@@ -13,8 +13,7 @@ use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::turn::{EngineError, Turned};
 
 use crate::check;
-use crate::fake_log::FakeLog;
-use crate::fake_stores::FakeStores;
+use crate::fake::{FakeLog, FakeStores};
 use crate::operators::{FAILING, OPERATORS};
 use crate::random::Random;
 
@@ -164,7 +163,7 @@ impl World {
                 _ => {
                     let event = self.event();
                     // Without an id of its own a second sending is another event.
-                    if event.2.starts_with(br#"{"event_id""#) {
+                    if has_id(&event.2) {
                         self.sent.push(event.clone());
                     }
                     event
@@ -194,15 +193,25 @@ impl World {
         // A key has one input, so that its order is one.
         let source = if author == 6 { Source::Urgent } else { Source::Input };
         let priority = self.random.below(4);
-        let id = match self.random.below(12) {
-            0 => String::new(),
-            1 => format!(r#""event_id":"{FAILING}-{}","#, self.sequence),
-            _ => format!(r#""event_id":"e-{}","#, self.sequence),
-        };
-        let value = format!(
-            r#"{{{id}"event_type":"post.created","account_id":"acc","timestamp":"2026-01-05T09:00:00Z","priority":{priority},"key":"k{author}","data":{{"post_id":"p{seq}","author_id":"k{author}","text":"{seq}"}}}}"#,
-            seq = self.sequence,
-        );
+        let sequence = self.sequence;
+        let mut value = serde_json::json!({
+            "event_type": "post.created",
+            "account_id": "acc",
+            "timestamp": "2026-01-05T09:00:00Z",
+            "priority": priority,
+            "key": format!("k{author}"),
+            "data": {
+                "post_id": format!("p{sequence}"),
+                "author_id": format!("k{author}"),
+                "text": sequence.to_string(),
+            },
+        });
+        match self.random.below(12) {
+            0 => {}
+            1 => value["event_id"] = format!("{FAILING}-{sequence}").into(),
+            _ => value["event_id"] = format!("e-{sequence}").into(),
+        }
+        let value = value.to_string();
         (source, format!("k{author}").into_bytes(), value.into_bytes())
     }
 
@@ -351,4 +360,8 @@ impl World {
         self.log.inner().faults = faults;
         committed.expect("no faults")[0].as_ref().map(|committed| committed.offset.0)
     }
+}
+
+fn has_id(value: &[u8]) -> bool {
+    String::from_utf8_lossy(value).contains("\"event_id\"")
 }

@@ -69,8 +69,8 @@ impl Running {
         rules: Rules<'_>,
         member: &mut dyn Member,
     ) -> Result<Self, EngineError> {
-        let Restored { partition, mut state, mut progress, positions, all_committed, critical_end } =
-            restored;
+        let Restored { partition, mut state, mut progress, .. } = restored;
+        let Restored { positions, all_committed, critical_end, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut slots = [Slot(0); 5];
         for (lane, slot) in slots.iter_mut().enumerate() {
