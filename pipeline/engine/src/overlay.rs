@@ -110,13 +110,17 @@ pub struct State {
 impl State {
     /// Layers over an opened store.
     pub fn new(store: Box<dyn Store>) -> Self {
+        Self::with_cache(store, CACHE_BYTES)
+    }
+
+    fn with_cache(store: Box<dyn Store>, bytes: usize) -> Self {
         Self {
             store,
             overlay: Layer::default(),
             undo: Vec::new(),
             pending: Layer::default(),
             handed: VecDeque::new(),
-            cache: Cache::new(CACHE_BYTES),
+            cache: Cache::new(bytes),
         }
     }
 
@@ -330,6 +334,183 @@ impl<'a> Merged<'a> {
         match self.take(key) {
             Some(Some(value)) => visit(key, value),
             _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Millis;
+    use proptest::prelude::*;
+    use std::sync::{Arc, Mutex};
+
+    const T: Table = Table(2);
+
+    /// A store whose writer works only when told to.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<Disk>>);
+
+    #[derive(Default)]
+    struct Disk {
+        data: BTreeMap<Bytes, Bytes>,
+        waiting: VecDeque<StoreBatch>,
+        written: u64,
+    }
+
+    impl Slow {
+        fn write_one(&self) {
+            let mut disk = self.0.lock().expect("one thread");
+            if let Some(batch) = disk.waiting.pop_front() {
+                for write in batch.writes {
+                    match write.value {
+                        Some(value) => drop(disk.data.insert(write.key, value)),
+                        None => drop(disk.data.remove(&write.key)),
+                    }
+                }
+                disk.written += 1;
+            }
+        }
+    }
+
+    impl Store for Slow {
+        fn get(&mut self, _: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            Ok(self.0.lock().expect("one thread").data.get(key).cloned())
+        }
+
+        fn scan(
+            &mut self,
+            _: Table,
+            (from, to): (&[u8], Option<&[u8]>),
+            visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        ) -> Result<(), StoreError> {
+            for (key, value) in &self.0.lock().expect("one thread").data {
+                let within = &key[..] >= from && to.is_none_or(|to| &key[..] < to);
+                if within && visit(key, value).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError> {
+            let mut disk = self.0.lock().expect("one thread");
+            disk.waiting.push_back(batch);
+            Ok(Ticket(disk.written + disk.waiting.len() as u64))
+        }
+
+        fn written(&mut self) -> Result<Ticket, StoreError> {
+            Ok(Ticket(self.0.lock().expect("one thread").written))
+        }
+
+        fn progress(&mut self) -> Result<Option<Bytes>, StoreError> {
+            Ok(None)
+        }
+
+        fn set_horizon(&mut self, _: Table, _: Millis) {}
+
+        fn close(self: Box<Self>) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, Option<u8>),
+        Apply,
+        Discard,
+        HandOver,
+        Write,
+        Acknowledge,
+        /// Two writes that are undone again.
+        Undone(u8, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = 0..12u8;
+        prop_oneof![
+            8 => (key.clone(), any::<Option<u8>>()).prop_map(|(k, v)| Step::Put(k, v)),
+            4 => Just(Step::Apply),
+            1 => Just(Step::Discard),
+            3 => Just(Step::HandOver),
+            3 => Just(Step::Write),
+            3 => Just(Step::Acknowledge),
+            2 => (key.clone(), key).prop_map(|(a, b)| Step::Undone(a, b)),
+        ]
+    }
+
+    fn key(k: u8) -> Bytes {
+        vec![b'k', k].into()
+    }
+
+    fn value(v: u8) -> Bytes {
+        vec![v; 9].into()
+    }
+
+    type Model = BTreeMap<Bytes, Bytes>;
+
+    fn set(model: &mut Model, k: u8, v: Option<u8>) {
+        match v {
+            Some(v) => drop(model.insert(key(k), value(v))),
+            None => drop(model.remove(&key(k))),
+        }
+    }
+
+    fn agree(state: &mut State, model: &Model) {
+        for k in 0..12 {
+            let got = state.get(T, &key(k)).expect("no faults");
+            assert_eq!(got.as_ref(), model.get(&key(k)), "key {k}");
+        }
+        for (from, to) in [(0, None), (3, Some(9)), (5, Some(5)), (7, None)] {
+            let mut got = Vec::new();
+            let end = to.map(key);
+            state
+                .scan(T, (&key(from), end.as_deref()), &mut |key, value| {
+                    got.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                    ControlFlow::Continue(())
+                })
+                .expect("no faults");
+            let within = |k: &Bytes| *k >= key(from) && end.as_ref().is_none_or(|end| k < end);
+            let wanted: Vec<_> = model.clone().into_iter().filter(|(key, _)| within(key)).collect();
+            assert_eq!(got, wanted, "{from}..{to:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the writer does and the cache evicts, a task reads what it wrote.
+        #[test]
+        fn the_layers_read_as_one_map(steps in proptest::collection::vec(step(), 0..120)) {
+            let disk = Slow::default();
+            // Room for three entries, so that the cache evicts all the time.
+            let mut state = State::with_cache(Box::new(disk.clone()), 600);
+            let (mut committed, mut now) = (Model::new(), Model::new());
+            for step in steps {
+                match step {
+                    Step::Put(k, v) => {
+                        state.put(T, key(k), v.map(value));
+                        set(&mut now, k, v);
+                    }
+                    Step::Apply => {
+                        state.apply();
+                        committed.clone_from(&now);
+                    }
+                    Step::Discard => {
+                        state.discard();
+                        now.clone_from(&committed);
+                    }
+                    Step::HandOver => drop(state.hand_over(Bytes::new()).expect("no faults")),
+                    Step::Write => disk.write_one(),
+                    Step::Acknowledge => drop(state.acknowledge().expect("no faults")),
+                    Step::Undone(a, b) => {
+                        let mark = state.mark();
+                        state.put(T, key(a), Some(value(1)));
+                        state.put(T, key(b), None);
+                        state.put(T, key(a), None);
+                        state.roll_back(mark);
+                    }
+                }
+                agree(&mut state, &now);
+            }
         }
     }
 }
