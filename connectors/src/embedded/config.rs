@@ -70,7 +70,7 @@ const WRITE_BUFFER_BYTES: usize = 128 << 20;
 pub(super) const FAMILY_BUFFER_BYTES: usize = 32 << 20;
 
 /// The write-ahead log is trimmed above this, so that a restart replays at most so much.
-pub(super) const WAL_BYTES_MAX: u64 = 256 << 20;
+pub(super) const WAL_BYTES_MAX: u64 = 128 << 20;
 
 /// Files of topics with explicit retention: small, because whole files are what is reclaimed.
 pub(super) const SIZED_FILE_BYTES: u64 = 16 << 20;
@@ -111,6 +111,9 @@ pub(super) const ABSENCE_MS_MAX: i64 = 10_000;
 
 /// How often the log's own thread looks after retention and compaction.
 pub(super) const UPKEEP_EVERY_MS: u64 = 1_000;
+
+/// How often each partition's start is looked at: retention is counted in minutes and more.
+pub(super) const RETAIN_EVERY_MS: i64 = 10_000;
 
 /// Compaction starts once a partition has this many records that were not looked at, or with every
 /// [`CLEAN_EVERY_MS`].

@@ -182,4 +182,88 @@ mod tests {
         let text = second.err().expect("refused").to_string();
         assert!(text.contains("open in another process") && text.contains("--url"), "{text}");
     }
+
+    fn put(log: &EmbeddedLog, topic: &Topic, count: usize) {
+        let body = Body::new(None, Some(b"x"), &[]);
+        let record = Outgoing { topic: topic.clone(), partition: Partition(0), body };
+        log.appender().unwrap().append(&vec![record; count]).unwrap();
+    }
+
+    /// A copy of the directory of an open log: what a crash at this moment would leave.
+    fn crash_image(dir: &std::path::Path) -> tempfile::TempDir {
+        let image = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, image.path().join(path.file_name().unwrap())).unwrap();
+        }
+        image
+    }
+
+    #[test]
+    fn ids_change_after_an_unclean_boot_of_the_host_and_not_after_a_killed_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = tempfile::NamedTempFile::new().unwrap();
+        let open = |dir: &std::path::Path, id: &str| {
+            std::fs::write(boot.path(), id).unwrap();
+            let config = Config { boot_id_file: boot.path().to_owned(), ..Config::new(dir) };
+            EmbeddedLog::open(config, Arc::new(Still)).unwrap()
+        };
+        let log = open(dir.path(), "boot-1");
+        log.create(&spec(&Topic::new("t"))).unwrap();
+        let id = log.topics().unwrap()[0].id;
+        let (killed, cut) = (crash_image(dir.path()), crash_image(dir.path()));
+        drop(log);
+        assert_eq!(open(killed.path(), "boot-1").topics().unwrap()[0].id, id);
+        assert_ne!(open(cut.path(), "boot-2").topics().unwrap()[0].id, id);
+        assert_eq!(open(dir.path(), "boot-2").topics().unwrap()[0].id, id, "it was closed");
+    }
+
+    #[test]
+    fn records_whose_file_left_are_a_moved_start_and_never_jumped_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let topic = Topic::new("t");
+        let at = TopicPartition::new(&topic, Partition(0));
+        let config = Config { tail_bytes: 0, upkeep: Upkeep::Caller, ..Config::new(dir.path()) };
+        let log = EmbeddedLog::open(config, Arc::new(Still)).unwrap();
+        log.create(&spec(&topic)).unwrap();
+        put(&log, &topic, 10);
+        let mut reader = log.reader(Isolation::Committed).unwrap();
+        let slot = reader.add(&at, Offset(0)).unwrap();
+        let lose = |offsets: std::ops::Range<u64>| {
+            let name = &log.core.topic(&topic).unwrap().families.records;
+            let family = log.core.database.family(name).unwrap();
+            for offset in offsets {
+                let key = layout::record_key(Partition(0), offset);
+                log.core.database.rocks().delete_cf(&family, key).unwrap();
+            }
+        };
+        lose(0..4);
+        let all = Limit { records: 100, bytes: 1 << 20 };
+        match reader.take(slot, all, &mut Vec::new()) {
+            Err(LogError::OutOfRange { asked: 0, start: 4, end: 10, .. }) => {}
+            other => panic!("jumped over: {other:?}"),
+        }
+        lose(4..10);
+        drop((reader, log));
+        let log = open(dir.path());
+        let bounds = log.bounds(&at, Isolation::Committed).unwrap();
+        assert_eq!((bounds.start, bounds.end), (Offset(10), Offset(10)));
+    }
+
+    #[test]
+    fn a_damaged_directory_is_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST") {
+                std::fs::write(path, b"not a manifest, and long enough to look at").unwrap();
+            }
+        }
+        let outcome = EmbeddedLog::open(Config::new(dir.path()), Arc::new(Still));
+        match outcome.err() {
+            Some(LogError::Fatal(text, _)) => assert!(text.contains("damaged"), "{text}"),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
 }

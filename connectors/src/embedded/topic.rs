@@ -33,13 +33,15 @@ impl TopicLog {
     }
 }
 
-/// How far compaction has come.
+/// How far upkeep has come.
 #[derive(Clone, Copy)]
 pub(super) struct Mark {
     /// Records below were looked at.
     pub(super) cleaned: u64,
     /// When the last pass was.
     pub(super) at: Millis,
+    /// When retention was last looked at.
+    pub(super) retained: Millis,
 }
 
 /// What a partition is served with from the beginning.
@@ -69,7 +71,8 @@ pub(super) struct PartitionLog {
 impl PartitionLog {
     /// A partition with nothing in its tail.
     pub(super) fn new(at: TopicPartition, (topic, place): (u32, usize), stand: &Stand) -> Self {
-        let mark = Mark { cleaned: stand.cleaned, at: Millis(i64::MIN) };
+        let never = Millis(i64::MIN);
+        let mark = Mark { cleaned: stand.cleaned, at: never, retained: never };
         Self {
             at,
             topic,
@@ -107,12 +110,12 @@ impl PartitionLog {
         Err(LogError::OutOfRange { at: self.at.clone(), asked: from, start: start.0, end: end.0 })
     }
 
-    /// How far compaction has come.
+    /// How far upkeep has come.
     pub(super) fn mark(&self) -> Mark {
         *self.mark.lock().expect("no holder panics")
     }
 
-    /// Compaction came further.
+    /// Upkeep came further.
     pub(super) fn set_mark(&self, mark: Mark) {
         *self.mark.lock().expect("no holder panics") = mark;
     }

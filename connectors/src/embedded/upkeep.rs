@@ -14,7 +14,7 @@ use tidewire_engine::port::{Cleanup, LogError};
 use tidewire_engine::record::Millis;
 
 use super::clean;
-use super::config::UPKEEP_EVERY_MS;
+use super::config::{RETAIN_EVERY_MS, UPKEEP_EVERY_MS};
 use super::core::Core;
 use super::layout;
 use super::topic::{PartitionLog, TopicLog};
@@ -88,7 +88,13 @@ pub(super) fn maintain(core: &Core, now: Millis, depth: Depth) -> Result<(), Log
     let topics: Vec<_> = core.topics.read().expect("no holder panics").values().cloned().collect();
     for topic in topics {
         for log in &topic.partitions {
-            retain(core, (&topic, log), now)?;
+            let mut mark = log.mark();
+            let recent = now.0.saturating_sub(mark.retained.0) < RETAIN_EVERY_MS;
+            if depth == Depth::Everything || !recent {
+                retain(core, (&topic, log), now)?;
+                mark.retained = now;
+                log.set_mark(mark);
+            }
             clean::clean(core, (&topic, log), (now, depth))?;
         }
     }

@@ -10,7 +10,6 @@
 #![expect(clippy::print_stdout, reason = "what is skipped, and how to repeat, is said")]
 
 pub(crate) mod cleanup;
-mod embedded;
 pub(crate) mod groups;
 pub(crate) mod killed;
 pub(crate) mod records;

@@ -8,8 +8,8 @@ use tidewire_connectors::embedded::{Config, EmbeddedLog, Upkeep};
 use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
 
-use super::conformance;
-use super::subject::{Can, Subject};
+use crate::conformance::conformance;
+use crate::conformance::subject::{Can, Subject};
 
 /// A clock that moves when told to.
 struct Hands(AtomicI64);
