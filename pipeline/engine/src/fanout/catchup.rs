@@ -67,6 +67,8 @@ impl Shard {
             self.start_feed(conn, at, place);
             return;
         }
+        conn.feeds[at].attempt = conn.feeds[at].attempt.wrapping_add(1);
+        let feed = &conn.feeds[at];
         let ask = Ask::Start {
             key: self.key(conn, feed),
             partition: feed.partition,
@@ -80,7 +82,8 @@ impl Shard {
     }
 
     fn key(&self, conn: &Conn, feed: &Feed) -> FeedKey {
-        FeedKey { shard: self.number, conn: conn.id, feed: feed.number }
+        let (feed, attempt) = (feed.number, feed.attempt);
+        FeedKey { shard: self.number, conn: conn.id, feed, attempt }
     }
 
     fn wanted(&self, conn: &Conn, feed: &Feed) -> Wanted {
@@ -114,18 +117,24 @@ impl Shard {
 
     /// Forgets a feed here and at the sweeper.
     pub(super) fn drop_feed(&mut self, conn: &mut Conn, at: usize) {
-        let feed = conn.feeds.swap_remove(at);
-        if feed.phase == Phase::Asked {
-            self.hub.ask(Ask::Forget(self.key(conn, &feed)));
+        if conn.feeds[at].phase == Phase::Asked {
+            self.forget_asked(conn, at);
         }
+        conn.feeds.swap_remove(at);
+    }
+
+    /// Takes a feed's question back.
+    pub(super) fn forget_asked(&self, conn: &Conn, at: usize) {
+        self.hub.ask(Ask::Forget(self.key(conn, &conn.feeds[at])));
     }
 
     /// Takes in what the sweeper has for one feed.
     pub(super) fn take_answer(&mut self, answer: Answer) {
-        let slot = answer.conn.slot;
+        let key = answer.key;
+        let slot = key.conn.slot;
         let Some(mut conn) = self.take_conn(slot) else { return };
-        let at = conn.feeds.iter().position(|feed| feed.number == answer.feed);
-        if let (true, Some(at)) = (conn.id == answer.conn, at) {
+        let asked = |feed: &Feed| feed.phase == Phase::Asked && self.key(&conn, feed) == key;
+        if let Some(at) = conn.feeds.iter().position(|feed| asked(feed)) {
             self.answer_feed(&mut conn, at, answer.item);
             self.ready.mark(slot);
         }
@@ -149,9 +158,7 @@ impl Shard {
             }
             Item::Left => {
                 let feed = &mut conn.feeds[at];
-                feed.queue.clear();
-                feed.picked = 0;
-                feed.phase = Phase::Unrouted;
+                feed.forget_answers();
                 feed.leaves = feed.leaves.saturating_add(1);
                 if feed.leaves > self.hub.config().sweep_leaves_max {
                     self.end(conn, CloseReason::Slow);

@@ -54,6 +54,8 @@ pub(super) struct Feed {
     pub(super) number: u32,
     pub(super) partition: u32,
     pub(super) phase: Phase,
+    /// Times it has asked the sweeper.
+    pub(super) attempt: u32,
     /// Where it was asked to start; the place while it has one.
     pub(super) start: Start,
     /// Everything before is written or not wanted. Valid once started.
@@ -82,6 +84,7 @@ impl Feed {
             number,
             partition,
             phase: Phase::Unrouted,
+            attempt: 0,
             start,
             place,
             since: Vec::new(),
@@ -91,6 +94,14 @@ impl Feed {
             picked: 0,
             leaves: 0,
         }
+    }
+
+    /// Drops what the sweeper has said and was not written yet: the feed is to ask again from its
+    /// place, which is exact.
+    pub(super) fn forget_answers(&mut self) {
+        self.queue.clear();
+        self.picked = 0;
+        self.phase = Phase::Unrouted;
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -36,7 +36,9 @@ pub struct Hub {
     tally: Arc<Tally>,
     boxes: Mutex<Vec<Arc<ShardBox>>>,
     asks: Mutex<Vec<Ask>>,
-    sweeper: OnceLock<Arc<dyn Wake>>,
+    sweeper: Mutex<Option<Arc<dyn Wake>>>,
+    /// Counts the sweepers there have been: a new one knows nothing of what the last was asked.
+    sweepers: AtomicU64,
     warm: AtomicBool,
 }
 
@@ -100,7 +102,8 @@ impl Hub {
             tally: Arc::default(),
             boxes: Mutex::default(),
             asks: Mutex::default(),
-            sweeper: OnceLock::new(),
+            sweeper: Mutex::default(),
+            sweepers: AtomicU64::new(0),
             warm: AtomicBool::new(false),
         }))
     }
@@ -227,7 +230,7 @@ impl Hub {
         }
         asks.push(ask);
         drop(asks);
-        if let Some(wake) = self.sweeper.get() {
+        if let Some(wake) = &*lock(&self.sweeper) {
             wake.wake();
         }
         true
@@ -237,9 +240,16 @@ impl Hub {
         std::mem::take(&mut *lock(&self.asks))
     }
 
+    /// A sweeper begins, in place of the one before: every shard asks it again.
     pub(super) fn set_sweeper(&self, wake: Arc<dyn Wake>) {
-        // A second sweeper would be woken by nobody and find nothing; there is one per process.
-        let _ = self.sweeper.set(wake);
+        *lock(&self.sweeper) = Some(wake);
+        self.take_asks();
+        self.sweepers.fetch_add(1, Ordering::Release);
+        self.wake_shards();
+    }
+
+    pub(super) fn sweepers(&self) -> u64 {
+        self.sweepers.load(Ordering::Acquire)
     }
 
     /// Hands answers to a shard and wakes it.

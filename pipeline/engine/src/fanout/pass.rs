@@ -197,9 +197,10 @@ impl Pass {
 
     fn share(&mut self, topic: usize, with: &mut Sweeping<'_>) -> Result<Step, LogError> {
         let before = self.at;
-        let entries = self.pick(topic, with.cursors);
         let slot = self.slots[topic].expect("take has added the slot");
+        // Asked first: once records are picked nothing may fail before they are shared.
         let position = with.reader.position(slot)?;
+        let entries = self.pick(topic, with.cursors);
         self.at.0[topic] = self.at.0[topic].max(position.0);
         if self.at == before {
             return Ok(Step::Idle);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catchup::Budget;
 use super::channels::Channels;
 use super::config::{SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SUBSCRIPTIONS_MAX, WEBSOCKET_KEEPALIVE_MS};
-use super::conn::{Conn, FOLLOWS};
+use super::conn::{Conn, FOLLOWS, Phase};
 use super::follow::{Head, Mirror};
 use super::frame;
 use super::hub::{Hub, ShardBox, lock};
@@ -125,6 +125,8 @@ pub struct Shard {
     pub(super) retry: Vec<u32>,
     closes: Vec<Close>,
     pub(super) now: Millis,
+    /// Which sweeper knows what this shard has asked.
+    sweeper: u64,
     /// The last second keepalives were done for.
     second: i64,
     draining: bool,
@@ -154,6 +156,7 @@ impl Shard {
             retry: Vec::new(),
             closes: Vec::new(),
             now: Millis(0),
+            sweeper: 0,
             second: 0,
             draining: false,
             next_feed: FOLLOWS + 1,
@@ -264,6 +267,10 @@ impl Shard {
         let answers = std::mem::take(&mut *lock(&self.inbox.answers));
         for answer in answers {
             self.take_answer(answer);
+        }
+        if self.sweeper != hub.sweepers() {
+            self.sweeper = hub.sweepers();
+            self.ask_again();
         }
     }
 
@@ -461,6 +468,21 @@ impl Shard {
         let number = self.next_feed;
         self.next_feed = number.checked_add(1).unwrap_or(FOLLOWS + 1);
         number
+    }
+
+    /// What the last sweeper was asked is lost with it.
+    fn ask_again(&mut self) {
+        for slot in 0..self.slots.len() as u32 {
+            let Some(mut conn) = self.take_conn(slot) else { continue };
+            for at in 0..conn.feeds.len() {
+                if conn.feeds[at].phase == Phase::Asked {
+                    self.forget_asked(&conn, at);
+                    conn.feeds[at].forget_answers();
+                    self.ready.mark(slot);
+                }
+            }
+            self.put_conn(conn);
+        }
     }
 
     pub(super) fn conn(&self, slot: u32) -> Option<&Conn> {

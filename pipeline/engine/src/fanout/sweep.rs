@@ -29,12 +29,14 @@ use crate::turn::EngineError;
 /// over everything.
 const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// A feed, across all shards.
+/// One question of a feed, across all shards. A feed that asks again is another key, so that what
+/// was said to the first question can't be taken for an answer to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FeedKey {
     pub(super) shard: u32,
     pub(super) conn: ConnId,
     pub(super) feed: u32,
+    pub(super) attempt: u32,
 }
 
 /// Where a feed wants to start.
@@ -71,8 +73,7 @@ pub(super) enum Ask {
 
 /// What the sweeper says to a shard.
 pub(super) struct Answer {
-    pub(super) conn: ConnId,
-    pub(super) feed: u32,
+    pub(super) key: FeedKey,
     pub(super) item: Item,
 }
 
@@ -126,8 +127,7 @@ pub(super) struct Answers(HashMap<u32, Vec<Answer>>);
 
 impl Answers {
     pub(super) fn put(&mut self, key: FeedKey, item: Item) {
-        let answer = Answer { conn: key.conn, feed: key.feed, item };
-        self.0.entry(key.shard).or_default().push(answer);
+        self.0.entry(key.shard).or_default().push(Answer { key, item });
     }
 
     fn send(&mut self, hub: &Hub) {

@@ -4,12 +4,17 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
+use std::sync::Arc;
+
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
 use super::super::protocol::StartAt;
+use super::super::reader::HubReader;
 use super::super::shard::Wire;
+use super::super::sweep::Sweeper;
 use super::client::{Heard, cut_of};
-use super::world::{Line, Watch, World, identity};
+use super::log::FakeLog;
+use super::world::{Gateway, Line, Watch, World, identity};
 
 const CHANNELS: [&str; 4] = ["posts:a", "posts:b", "posts:c", "posts:d"];
 const CLIENTS: usize = 3;
@@ -63,6 +68,11 @@ enum Step {
         partition: u32,
         keep: u64,
     },
+    /// A failed loop is made anew; its shard lives on.
+    Remake {
+        gateway: usize,
+        sweeper: usize,
+    },
 }
 
 fn steps(retention: bool) -> impl Strategy<Value = Vec<Step>> {
@@ -83,6 +93,8 @@ fn steps(retention: bool) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(client, channel)| Step::Unsubscribe { client, channel }),
         2 => (client, 0..3000usize, 0..2usize)
             .prop_map(|(client, kept, gateway)| Step::Cut { client, kept, gateway }),
+        1 => (0..2usize, 0..2usize)
+            .prop_map(|(gateway, sweeper)| Step::Remake { gateway, sweeper }),
         1 => (1..20_000i64).prop_map(|ms| Step::Time { ms }),
         2 => (0..2usize, 0..2u32, 0..20u64)
             .prop_map(move |(topic, partition, keep)| match retention {
@@ -274,6 +286,16 @@ fn take(world: &mut World, clients: &mut [Client], step: &Step) {
                 world.gateways[line.gateway].shard.heard(line.conn);
             }
             world.pass_time(ms);
+        }
+        Step::Remake { gateway, sweeper } => {
+            let Gateway { hub, reader, sweeper: sweeps, .. } = &mut world.gateways[gateway];
+            match sweeper {
+                0 => *reader = HubReader::open(&*world.log, hub).unwrap(),
+                _ => {
+                    let log: Arc<FakeLog> = Arc::clone(&world.log);
+                    *sweeps = Sweeper::open(log, hub).unwrap();
+                }
+            }
         }
         Step::Retain { topic, partition, keep } => {
             let at = world.at(topic, partition);
