@@ -26,8 +26,9 @@ let nextId = 1;
 const asked = new Map(); // request id -> channel
 let total = 0;
 let lastHeard = 0;
+let liveSince = Infinity; // what is older than this connection is history, not delay
 let lostAt = 0;
-let resumed = null; // {since, count} while catching up after a loss
+let resumed = null; // {since, count, told} while catching up after a loss
 let paused = false;
 let pending = [];
 
@@ -52,14 +53,15 @@ function connect() {
 function opened() {
   wait = WAIT_FIRST_MS;
   lastHeard = Date.now();
+  liveSince = lastHeard;
   asked.clear();
   if (lostAt) resumed = { since: lostAt, count: 0, told: false };
   for (const name of channels.keys()) subscribe(name);
-  setState("live", lostAt ? "live again, resuming" : "live");
+  setState("live", lostAt ? "live again, catching up" : "live");
 }
 
 function lost(event) {
-  if (!lostAt || !resumed) lostAt = lostAt || Date.now();
+  lostAt = lostAt || Date.now();
   resumed = null;
   const why = event.reason ? ` (${event.reason})` : "";
   setState("lost", `connection lost${why}; resuming in ${Math.ceil(wait / 1000)} s`);
@@ -135,13 +137,13 @@ function arrived(frame) {
   const known = channels.get(frame.channel);
   if (known) known.position = frame.position;
   total += 1;
-  arrivals.push([now, frame.priority]);
-  const delay = now - Date.parse(frame.timestamp);
-  if (resumed && Date.parse(frame.timestamp) < resumed.since + CUT_MS + wait) resumed.count += 1;
-  else if (Number.isFinite(delay)) {
+  const time = Date.parse(frame.timestamp);
+  const delay = time < liveSince ? null : now - time;
+  if (delay !== null) {
+    arrivals.push([now, frame.priority]);
     delays.push(delay);
     if (delays.length > DELAYS_MAX) delays.shift();
-  }
+  } else if (resumed && time >= resumed.since) resumed.count += 1;
   if (!hidden.has(frame.priority)) {
     pending.push({ frame, delay });
     if (pending.length > ROWS_MAX) pending.shift();
@@ -170,7 +172,7 @@ function gist(data) {
 }
 
 function delayText(ms) {
-  if (!Number.isFinite(ms)) return "–";
+  if (ms === null) return "earlier";
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
   if (ms < 100000) return `${(ms / 1000).toFixed(1)} s`;
   return `${Math.round(ms / 60000)} min`;
