@@ -4,6 +4,8 @@
 //! The one idea: a seed is a history, so that whatever is found can be had again. A failing history
 //! prints the command that repeats it.
 
+#![expect(clippy::print_stdout, reason = "a test says what it went through")]
+
 mod check;
 mod fake;
 mod operators;

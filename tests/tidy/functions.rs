@@ -115,9 +115,10 @@ fn no_function_is_longer_than_70_lines() {
 
 #[test]
 fn no_function_takes_more_than_4_arguments() {
-    check(complaints(|_, function| {
+    check(complaints(|source, function| {
         let count = function.arguments.len();
-        (count > ARGUMENTS_MAX).then(|| format!("{count} arguments; group what belongs together"))
+        let many = count > ARGUMENTS_MAX && !source.is_test(function.at);
+        many.then(|| format!("{count} arguments; group what belongs together"))
     }));
 }
 

@@ -52,7 +52,8 @@ fn every_metric_is_in_its_crates_catalogue_and_every_entry_is_used() {
 /// The texts that stand first behind `call` and a parenthesis.
 fn first_names(source: &Source, call: &str, within: Range<usize>) -> BTreeSet<String> {
     let text = &source.text[within.clone()];
-    let opened = text.match_indices(&format!("{call}(")).filter_map(|(at, whole)| {
+    let opening = format!("{call}(");
+    let opened = text.match_indices(&opening).filter_map(|(at, whole)| {
         let inside = text[at + whole.len()..].trim_start().strip_prefix('"')?;
         (!source.is_test(within.start + at)).then(|| inside.split('"').next())?
     });

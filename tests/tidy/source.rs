@@ -10,25 +10,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A Rust file.
-pub struct Source {
+pub(crate) struct Source {
     /// Its path from the root of the repository.
-    pub path: String,
+    pub(crate) path: String,
     /// Its text.
-    pub text: String,
+    pub(crate) text: String,
     /// The text without comments, strings and characters.
-    pub code: String,
+    pub(crate) code: String,
     /// The bytes that only tests see.
     test_spans: Vec<Range<usize>>,
 }
 
 /// The root of the repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("the tests are a folder of the repository").to_owned()
 }
 
 /// The paths of all files that are tracked, or about to be.
-pub fn tracked() -> Vec<String> {
+pub(crate) fn tracked() -> Vec<String> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
     let listed = git.output().expect("the rules are checked in a clone, by git's list of files");
@@ -39,19 +39,19 @@ pub fn tracked() -> Vec<String> {
 }
 
 /// The text of a tracked file; `None` if it isn't text.
-pub fn read(path: &str) -> Option<String> {
+pub(crate) fn read(path: &str) -> Option<String> {
     String::from_utf8(fs::read(root().join(path)).expect("listed files can be read")).ok()
 }
 
 /// Every Rust file.
-pub fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     let rust = tracked().into_iter().filter(|path| path.ends_with(".rs"));
     rust.map(|path| Source::new(path.clone(), read(&path).expect("Rust is UTF-8"))).collect()
 }
 
 impl Source {
     /// Scans a file.
-    pub fn new(path: String, text: String) -> Self {
+    pub(crate) fn new(path: String, text: String) -> Self {
         let code = blank(&text);
         let mut source = Self { path, text, code, test_spans: Vec::new() };
         let marks: Vec<usize> =
@@ -65,13 +65,15 @@ impl Source {
     }
 
     /// Whether the code at this byte exists for tests only.
-    pub fn is_test(&self, at: usize) -> bool {
-        let in_folder = self.path.starts_with("tests/") || self.path.contains("/tests/");
+    pub(crate) fn is_test(&self, at: usize) -> bool {
+        let in_folder = self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || self.path.ends_with("/tests.rs");
         in_folder || self.test_spans.iter().any(|span| span.contains(&at))
     }
 
     /// The braces that open first behind `at`, both included; `None` where a `;` comes before.
-    pub fn body_after(&self, at: usize) -> Option<Range<usize>> {
+    pub(crate) fn body_after(&self, at: usize) -> Option<Range<usize>> {
         let open = at + self.code[at..].find(['{', ';'])?;
         if self.code.as_bytes()[open] == b';' {
             return None;
@@ -80,7 +82,7 @@ impl Source {
     }
 
     /// The brace, bracket or parenthesis that closes the one at `open`.
-    pub fn closing(&self, open: usize) -> Option<usize> {
+    pub(crate) fn closing(&self, open: usize) -> Option<usize> {
         let mut depth = 0usize;
         for (at, byte) in self.code.bytes().enumerate().skip(open) {
             match byte {
@@ -98,7 +100,7 @@ impl Source {
     }
 
     /// Where `word` stands as a word of its own in the code.
-    pub fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    pub(crate) fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         let is_name = |c: char| c.is_alphanumeric() || c == '_';
         self.code.match_indices(word).map(|(at, _)| at).filter(move |at| {
             let before = self.code[..*at].chars().next_back();
@@ -108,14 +110,14 @@ impl Source {
     }
 
     /// `path:line` of a byte.
-    pub fn place(&self, at: usize) -> String {
+    pub(crate) fn place(&self, at: usize) -> String {
         let line = self.text[..at].matches('\n').count() + 1;
         format!("{}:{line}", self.path)
     }
 }
 
 /// The text with comments, strings and characters replaced by spaces, line ends kept.
-pub fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let mut out = text.as_bytes().to_vec();
     let bytes = text.as_bytes();
     let mut at = 0;

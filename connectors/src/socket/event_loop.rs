@@ -1,16 +1,16 @@
 //! One OS thread with an epoll loop that owns a shard of the streams.
 //!
 //! The one idea: a turn takes what has happened (events, commands, the hub's wake), gives each
-//! connection a bounded share of reading and writing, and puts what is left at the end of a list for
-//! the next turn. So no connection, however busy, keeps the others waiting for more than its share;
-//! and everything a connection is due since its last turn goes out in one write.
+//! connection a bounded share of reading and writing, and puts what is left at the end of a list
+//! for the next turn. So no connection, however busy, keeps the others waiting for more than its
+//! share; and everything a connection is due since its last turn goes out in one write.
 //!
 //! ```text
 //! poll → tick → commands (adopt, drain) → pull → read → fill and write → closes → linger
 //! ```
 //!
-//! Readiness is edge-triggered: a peer's flags say what the socket may do, and only "it would block"
-//! takes them back. It never blocks outside `poll` and never decides what a client gets.
+//! Readiness is edge-triggered: a peer's flags say what the socket may do, and only "it would
+//! block" takes them back. It never blocks outside `poll` and never decides what a client gets.
 
 use std::io;
 use std::sync::mpsc::Receiver;

@@ -194,7 +194,7 @@ fn split(form: Form, body: &[u8]) -> Result<Vec<&[u8]>, Failure> {
 
 fn not_json(error: serde_json::Error) -> Failure {
     let message = format!(
-        "the body is not JSON ({error}); send an object, an array, or NDJSON as application/x-ndjson"
+        "the body is not JSON ({error}); send an object, an array, or application/x-ndjson"
     );
     Failure::bad("invalid_json", message)
 }

@@ -1,8 +1,8 @@
 //! The gateway as one value: started, drained, joined.
 //!
-//! It owns a small tokio runtime for HTTP and one thread per shard for streams; nothing of either is
-//! visible outside. The order of an end is fixed: stop accepting, let answers finish, tell streams
-//! to move on, close them, stop the threads.
+//! It owns a small tokio runtime for HTTP and one thread per shard for streams; nothing of either
+//! is visible outside. The order of an end is fixed: stop accepting, let answers finish, tell
+//! streams to move on, close them, stop the threads.
 
 use std::io;
 use std::net::SocketAddr;
@@ -179,7 +179,8 @@ impl GatewayHandle {
         !*self.drain.borrow() && stopped.into_iter().any(JoinHandle::is_finished)
     }
 
-    /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at once.
+    /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at
+    /// once.
     pub fn drain(&self, window: Duration) {
         self.drain.send_replace(true);
         for worker in &self.workers {

@@ -1,9 +1,9 @@
 //! Sockets: HTTP in, streams out.
 //!
 //! The one idea: HTTP is a short conversation and belongs to an async runtime; a stream is a long
-//! one and belongs to a thread with an epoll loop, where ten thousand of them cost no task, no timer
-//! and no buffer while they are quiet. A request that becomes a stream is judged in the first world
-//! and then moved, socket and all, to the second.
+//! one and belongs to a thread with an epoll loop, where ten thousand of them cost no task, no
+//! timer and no buffer while they are quiet. A request that becomes a stream is judged in the first
+//! world and then moved, socket and all, to the second.
 //!
 //! Nothing here decides what a client gets to see: that is the fan-out in the engine.
 //!

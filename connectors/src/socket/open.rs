@@ -4,8 +4,8 @@
 //! ordinary HTTP answer. What passes leaves the HTTP server as a [`Takeover`]: the response head as
 //! bytes, and who asked for what.
 //!
-//! The WebSocket handshake is RFC 6455 §4.2. No extension is ever agreed to: frames are encoded once
-//! for everyone, which per-connection compression would undo.
+//! The WebSocket handshake is RFC 6455 §4.2. No extension is ever agreed to: frames are encoded
+//! once for everyone, which per-connection compression would undo.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //! incoming half of its protocol.
 //!
 //! The one idea: a connection that is quiet owns no buffer. What is due is gathered in the worker's
-//! scratch buffer and written at once; only what the socket refuses is kept, and released when it is
-//! gone.
+//! scratch buffer and written at once; only what the socket refuses is kept, and released when it
+//! is gone.
 
 use std::io::{self, ErrorKind, Read, Write};
 

@@ -1,5 +1,6 @@
 //! What a worker asks of its shard, as a trait, so that the epoll loop can be tested with streams
-//! that say exactly what a test wants. In production it is the engine's [`Shard`], method by method.
+//! that say exactly what a test wants. In production it is the engine's [`Shard`], method by
+//! method.
 
 use tidewire_engine::fanout::protocol::Refusal;
 use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Open, Shard, ShardStats};

@@ -1,8 +1,8 @@
 //! What a handler says of a connection that is going to live long: the response head to write and
 //! the stream to open behind it.
 //!
-//! Values only. The handler that makes one has checked everything about the request; the worker that
-//! gets one writes the head and goes on.
+//! Values only. The handler that makes one has checked everything about the request; the worker
+//! that gets one writes the head and goes on.
 
 use tidewire_engine::fanout::shard::Open;
 

@@ -16,6 +16,9 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 /// The decoder's read size. Clients send short commands.
 const READ_BYTES: usize = 1_024;
 
+/// The masking key in front of a client's payload (RFC 6455 §5.2).
+const MASK_BYTES: u8 = 4;
+
 /// The close code for a message above the limit.
 pub const TOO_LARGE: u16 = 1009;
 
@@ -187,7 +190,7 @@ enum At {
     Length {
         left: u8,
         value: u64,
-        masked: bool,
+        mask_bytes: u8,
     },
     Mask {
         left: u8,
@@ -225,18 +228,18 @@ impl Edge {
                 At::Second
             }
             At::Second => {
-                let masked = byte & 0x80 != 0;
+                let mask_bytes = if byte & 0x80 != 0 { MASK_BYTES } else { 0 };
                 match byte & 0x7f {
-                    126 => At::Length { left: 2, value: 0, masked },
-                    127 => At::Length { left: 8, value: 0, masked },
-                    short => after_length(u64::from(short), masked),
+                    126 => At::Length { left: 2, value: 0, mask_bytes },
+                    127 => At::Length { left: 8, value: 0, mask_bytes },
+                    short => after_length(u64::from(short), mask_bytes),
                 }
             }
-            At::Length { left, value, masked } => {
+            At::Length { left, value, mask_bytes } => {
                 let value = value << 8 | u64::from(byte);
                 match left {
-                    1 => after_length(value, masked),
-                    _ => At::Length { left: left - 1, value, masked },
+                    1 => after_length(value, mask_bytes),
+                    _ => At::Length { left: left - 1, value, mask_bytes },
                 }
             }
             At::Mask { left: 1, payload: len } => payload(len),
@@ -246,8 +249,11 @@ impl Edge {
     }
 }
 
-fn after_length(len: u64, masked: bool) -> At {
-    if masked { At::Mask { left: 4, payload: len } } else { payload(len) }
+fn after_length(len: u64, mask_bytes: u8) -> At {
+    match mask_bytes {
+        0 => payload(len),
+        left => At::Mask { left, payload: len },
+    }
 }
 
 fn payload(left: u64) -> At {

@@ -1,8 +1,8 @@
 //! The configuration: settings parsed once, at the door, into the types each part wants.
 //!
-//! Every value is looked at before anything is refused, so that one start reports all that is wrong:
-//! where each value stands and what would be right. Behind this room there are no strings left to
-//! interpret.
+//! Every value is looked at before anything is refused, so that one start reports all that is
+//! wrong: where each value stands and what would be right. Behind this room there are no strings
+//! left to interpret.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

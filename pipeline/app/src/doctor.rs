@@ -29,12 +29,12 @@ enum Finding {
 /// Checks everything and says what it found.
 pub fn run(args: &SettingArgs) -> Result<(), Ending> {
     let config = start::configure(args)?;
-    let running = is_running(&config);
+    let served = who_serves(&config);
     let findings = [
-        check_port(&config, running),
+        check_port(&config, served),
         check_folder(&config.data.dir),
         check_space(&config.data.dir),
-        check_log(&config, running),
+        check_log(&config, served),
         check_files(),
     ];
     let mut wrong = 0;
@@ -54,16 +54,28 @@ pub fn run(args: &SettingArgs) -> Result<(), Ending> {
     }
 }
 
-fn is_running(config: &Config) -> bool {
-    let asked = Remote::new(&format!("http://{}", config.listen)).and_then(|r| r.ask("/v1/stats"));
-    matches!(asked, Ok(Some(stats)) if stats["topics"].is_array())
+/// Who answers where `dev` would listen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    ByTidewire,
+    ByNobodyWeKnow,
 }
 
-fn check_port(config: &Config, running: bool) -> Finding {
+fn who_serves(config: &Config) -> Served {
+    let asked = Remote::new(&format!("http://{}", config.listen)).and_then(|r| r.ask("/v1/stats"));
+    match asked {
+        Ok(Some(stats)) if stats["topics"].is_array() => Served::ByTidewire,
+        _ => Served::ByNobodyWeKnow,
+    }
+}
+
+fn check_port(config: &Config, served: Served) -> Finding {
     let at = config.listen;
     match TcpListener::bind(at) {
         Ok(_) => Finding::Fine(format!("{at} is free to listen on")),
-        Err(_) if running => Finding::Fine(format!("{at} is served by a running tidewire")),
+        Err(_) if served == Served::ByTidewire => {
+            Finding::Fine(format!("{at} is served by a running tidewire"))
+        }
         Err(error) => Finding::Mend(format!(
             "{at} can't be listened on ({error}); stop what uses it, or give another --listen"
         )),
@@ -105,7 +117,7 @@ fn check_space(dir: &Path) -> Finding {
     }
 }
 
-fn check_log(config: &Config, running: bool) -> Finding {
+fn check_log(config: &Config, served: Served) -> Finding {
     let dir = config.data.dir.display();
     if fs::metadata(config.data.dir.join("log")).is_err() {
         return Finding::Fine(format!("there is no log in {dir} yet; the first start makes it"));
@@ -115,7 +127,9 @@ fn check_log(config: &Config, running: bool) -> Finding {
     });
     match opened {
         Ok(topics) => Finding::Fine(format!("the log in {dir} opens, {} topics", topics.len())),
-        Err(_) if running => Finding::Fine(format!("the log in {dir} is held by the running one")),
+        Err(_) if served == Served::ByTidewire => {
+            Finding::Fine(format!("the log in {dir} is held by the running one"))
+        }
         Err(error) => Finding::Mend(with_causes(&error)),
     }
 }

@@ -1,7 +1,7 @@
 //! The fan-out's loops: the reader of the outputs, and the sweeps for whoever is behind.
 //!
-//! The hub they share outlives them: when a loop is made anew, open sockets stay, and continue where
-//! the new loop takes up.
+//! The hub they share outlives them: when a loop is made anew, open sockets stay, and continue
+//! where the new loop takes up.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -60,7 +60,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "derive.threads",
         default: "1",
-        meaning: "threads that deduplicate and deliver; each owns a share of the partitions (1 to 64)",
+        meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",
     },
     Setting {
         key: "gateway.ring_bytes",

@@ -2,9 +2,9 @@
 //! and checked as a whole.
 //!
 //! In reading order: `model` (what a type and a channel kind are), `source` (the files as they
-//! are written), `notation` (the small languages inside them), `load` and `check` (from files to model,
-//! all errors together), `lookup` (by name and alias), `deliver` (from an event to its channels), and
-//! `page` (the reference page). Adding a type is one entry in one file, no code.
+//! are written), `notation` (the small languages inside them), `load` and `check` (from files to
+//! model, all errors together), `lookup` (by name and alias), `deliver` (from an event to its
+//! channels), and `page` (the reference page). Adding a type is one entry in one file, no code.
 
 mod check;
 mod deliver;

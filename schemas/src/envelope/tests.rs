@@ -420,7 +420,10 @@ fn untouched_text_goes_on_byte_for_byte() {
 
 #[test]
 fn white_space_between_tokens_goes_and_stays_in_strings() {
-    let text = "{ \"event_type\" : \"custom.x\",\n\"account_id\":\"a\", \"data\" : { \"a b\" : [ 1 ,\n 2 ] , \"c\":\" \\\" d \" } }";
+    let text = concat!(
+        "{ \"event_type\" : \"custom.x\",\n\"account_id\":\"a\", ",
+        "\"data\" : { \"a b\" : [ 1 ,\n 2 ] , \"c\":\" \\\" d \" } }",
+    );
     assert_eq!(run(text).expect("fine").event.data, r#"{"a b":[1,2],"c":" \" d "}"#);
     let text = text
         .replace("custom.x", "message.read")

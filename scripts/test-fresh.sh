@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Proves the install steps on a bare Debian 12: a debootstrap chroot with git, make and a Rust
+# toolchain, a fresh clone of HEAD in it, `make run` until the ready line, one event seen, Ctrl-C.
+#
+# The toolchain and the registry of this machine are lent to the chroot read-only where cargo lets
+# them be, so that only Tidewire's own steps are under test. Needs root (or sudo for it) and the
+# network; takes a full build. Not part of CI.
+#
+# FRESH_DIR: where the chroot is made (default: a temporary folder, removed at the end).
+# FRESH_TARGET: a target folder of this machine to build in instead of an empty one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'test-fresh: %s\n' "$*" >&2; }
+stop() { say "$*"; exit 1; }
+
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || stop "run it as root: a chroot needs it"
+  exec sudo -E env "PATH=$PATH" "HOME=$HOME" "$0" "$@"
+fi
+command -v debootstrap >/dev/null || {
+  say "missing: debootstrap (it makes the bare Debian); installing it"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap >&2
+}
+
+fresh=${FRESH_DIR:-$(mktemp -d)}
+log=$fresh/run.log
+mounts=()
+
+clean() {
+  if [ -n "${server:-}" ] && kill -0 "$server" 2>/dev/null; then kill -TERM "$server" || true; fi
+  for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do umount -l "${mounts[i]}" || true; done
+  [ -n "${FRESH_DIR:-}" ] || rm -rf --one-file-system "$fresh"
+}
+trap clean EXIT
+
+lend() {
+  mkdir -p "$fresh$2"
+  mount --bind "$1" "$fresh$2"
+  mounts+=("$fresh$2")
+  [ "${3:-}" = rw ] || mount -o remount,bind,ro "$fresh$2"
+}
+
+inside() {
+  chroot "$fresh" /usr/bin/env -i HOME=/fresh CARGO_HOME=/lent/cargo RUSTUP_HOME=/lent/rustup \
+    PATH=/lent/cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@"
+}
+
+if [ ! -e "$fresh/usr/bin/git" ]; then
+  say "making a bare Debian 12 in $fresh"
+  debootstrap --variant=minbase --include=git,make,ca-certificates,curl bookworm \
+    "$fresh" \
+    >"$fresh.debootstrap.log" 2>&1 || stop "debootstrap failed; see $fresh.debootstrap.log"
+  rm -f "$fresh.debootstrap.log"
+fi
+
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+mkdir -p "$fresh/lent/cargo" "$fresh/fresh"
+mount -t proc proc "$fresh/proc"
+mounts+=("$fresh/proc")
+lend "${RUSTUP_HOME:-$HOME/.rustup}" /lent/rustup
+lend "$cargo_home/bin" /lent/cargo/bin
+# Cargo locks and updates its registry, so it gets a copy to write in.
+[ -e "$fresh/lent/cargo/registry" ] || cp -a "$cargo_home/registry" "$fresh/lent/cargo/registry"
+if [ -e "$cargo_home/config.toml" ]; then cp "$cargo_home/config.toml" "$fresh/lent/cargo/"; fi
+cp /etc/resolv.conf "$fresh/etc/resolv.conf"
+if [ -n "${FRESH_TARGET:-}" ]; then
+  lend "$FRESH_TARGET" /fresh/.cache/tidewire/target rw
+fi
+
+for package in g++ libclang-dev; do
+  inside dpkg-query -W -f '' "$package" 2>/dev/null && [ -z "${FRESH_DIR:-}" ] &&
+    stop "$package is there already; the chroot is not bare"
+done
+
+say "cloning HEAD into it"
+rm -rf "$fresh/fresh/tidewire"
+git clone -q --no-hardlinks . "$fresh/fresh/tidewire"
+
+say "make run, until it serves"
+inside sh -c 'cd /fresh/tidewire && exec make run' </dev/null >"$log" 2>&1 &
+server=$!
+until grep -q 'tidewire is ready' "$log"; do
+  kill -0 "$server" 2>/dev/null || {
+    tail -n 30 "$log" >&2
+    stop "make run ended before it served"
+  }
+  sleep 1
+done
+grep -E '^tidewire: (missing|installing)' "$log" >&2 || true
+
+url=$(grep -o 'http://[0-9.:]*' "$log" | head -n 1)
+say "it serves on $url; waiting for an event of the demo"
+stream=$(inside timeout 20 curl -sN "$url/v1/sse?channels=timeline:demo" || true)
+grep -q '^data: ' <<<"$stream" || stop "no event came within 20 s"
+
+say "Ctrl-C"
+binary=$(pgrep -P "$server" -x tidewire || pgrep -g "$(ps -o pgid= "$server" | tr -d ' ')" tidewire)
+kill -INT "$binary"
+wait "$server" || stop "make run ended with an error after Ctrl-C"
+server=
+say "done: the install steps hold on a bare Debian 12"
