@@ -45,7 +45,6 @@ impl Notifier {
     }
 
     /// Waits until `ready` says so, a signal comes, or the time is over.
-    #[expect(clippy::disallowed_methods, reason = "this file owns the log's waits")]
     pub(super) fn wait(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
         {
             let mut state = self.state.lock().expect("no holder panics");
@@ -87,7 +86,6 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the wait itself is what is measured")]
     fn a_wake_before_the_wait_is_remembered_once() {
         let notifier = Notifier::default();
         notifier.wake();

@@ -31,10 +31,10 @@ only passes by is kept nowhere and can't be resumed.
 
 **To add a type** add an entry to the file of its domain; no code is needed. The entry takes
 `aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`,
-`priority_if`, `key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's default),
-`emitted_by` for what an operator emits (`producers = false`: nobody else does;
-`deliver = \"emitted\"`: only that is delivered), `preset`, `unchecked`, `internal` and `broadcast`. Starting refuses a catalogue that
-contradicts itself and lists every error.
+`priority_if`, `key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's
+default), `emitted_by` for what an operator emits (`producers = false`: nobody else does;
+`deliver = \"emitted\"`: only that is delivered), `preset`, `unchecked`, `internal` and
+`broadcast`. Starting refuses a catalogue that contradicts itself and lists every error.
 ";
 
 /// The page.
