@@ -1,8 +1,9 @@
 //! Integration tests in one binary: what must stay true of the whole, tried from outside.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails and speaks freely")]
-
+mod benchmarks;
 mod conformance;
+mod dev_command;
 mod embedded_log;
 mod pipeline;
+mod real_posts;
 mod store_killed;

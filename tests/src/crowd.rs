@@ -222,7 +222,10 @@ impl Crowd {
             self.last_sweep = Instant::now();
             self.show_life()?;
         }
-        let frame_bytes = self.frame_bytes().max(1.0);
+        let frame_bytes = self.frame_bytes();
+        if frame_bytes == 0.0 {
+            return Ok(0.0);
+        }
         let slowest = self.members.iter().map(|m| m.event_bytes + m.swept_bytes).min();
         progress.arrived((slowest.unwrap_or(0) as f64 / frame_bytes) as u64);
         Ok(self.total_bytes() as f64 / frame_bytes)

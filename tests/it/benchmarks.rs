@@ -1,0 +1,23 @@
+//! Every benchmark runs small here, so that none rots: what was expected must be delivered. How
+//! fast is not looked at.
+
+use std::process::Command;
+
+fn run(binary: &str, arguments: &[&str]) {
+    let output = Command::new(binary).args(arguments).output().expect("cargo built it");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{printed}\n{complaint}", output.status);
+}
+
+#[test]
+fn fan_out_delivers_everything_it_should_from_both_servers() {
+    let arguments = ["--connections", "60", "--seconds", "1"];
+    run(env!("CARGO_BIN_EXE_bench-fanout"), &arguments);
+}
+
+#[test]
+fn the_pipeline_delivers_everything_posted_steadily_and_at_once() {
+    let arguments = ["--seconds", "1", "--rate", "200", "--subscribers", "10", "--events", "5000"];
+    run(env!("CARGO_BIN_EXE_bench-pipeline"), &arguments);
+}

@@ -1,0 +1,135 @@
+//! Both ways in, both ways out: what subscribers got is what the file says, and in the author's
+//! order.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tidewire_schemas::time::parse_rfc3339;
+use tidewire_tests::event_source::EventSource;
+use tidewire_tests::received::{Received, query_escape};
+use tidewire_tests::server::Server;
+use tidewire_tests::websocket::WebSocketClient;
+
+use super::mapper::{ACCOUNT, Expected, real_posts};
+
+/// How long everything may take to arrive on a busy machine.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a subscriber listens after its last expected event for one that should not come.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Channels in one SSE address: long ones are refused by servers and proxies.
+const SSE_CHANNELS: usize = 20;
+
+#[test]
+fn every_subscriber_gets_the_posts_of_its_channels_as_the_file_says_them() {
+    let expected = real_posts();
+    let server = Server::start(&[]);
+    let authors = author_channels(&expected);
+    let whole = [format!("timeline:{ACCOUNT}"), format!("account:{ACCOUNT}")];
+    let mut by_author = open_websocket(&server, &authors);
+    let mut all = open_websocket(&server, &whole);
+    let mut sse_by_author = open_sse(&server, &authors[..SSE_CHANNELS]);
+    let mut sse_all = open_sse(&server, &whole);
+
+    let (first, second) = expected.split_at(expected.len() / 2);
+    post(&server, first);
+    produce(&server, second);
+
+    check(&expected, &authors, |limit| by_author.next_event(limit).unwrap());
+    check(&expected, &whole, |limit| all.next_event(limit).unwrap());
+    check(&expected, &authors[..SSE_CHANNELS], |limit| sse_by_author.next_event(limit).unwrap());
+    check(&expected, &whole, |limit| sse_all.next_event(limit).unwrap());
+}
+
+fn author_channels(expected: &[Expected]) -> Vec<String> {
+    let channels = expected.iter().flat_map(|event| &event.channels);
+    let authors: BTreeSet<_> = channels.filter(|channel| channel.starts_with("posts:")).collect();
+    authors.into_iter().cloned().collect()
+}
+
+fn open_websocket(server: &Server, channels: &[String]) -> WebSocketClient {
+    let mut client = WebSocketClient::connect(server.addr(), "reader", None).unwrap();
+    for channel in channels {
+        client.subscribe(channel, "latest").unwrap();
+    }
+    client
+}
+
+fn open_sse(server: &Server, channels: &[String]) -> EventSource {
+    let path = format!("/v1/sse?from=latest&channels={}", query_escape(&channels.join(",")));
+    EventSource::open(server.addr(), &path, None, None).unwrap()
+}
+
+fn post(server: &Server, events: &[Expected]) {
+    let envelopes: Vec<&Value> = events.iter().map(|event| &event.envelope).collect();
+    let body = serde_json::to_vec(&envelopes).unwrap();
+    let response = server.http().post("/v1/events", "application/json", &body).unwrap();
+    assert_eq!(response.status, 202, "{}", response.text());
+    let answer = response.json();
+    assert_eq!(answer["accepted"], events.len(), "{answer}");
+    for (event, entry) in events.iter().zip(answer["events"].as_array().unwrap()) {
+        assert_eq!(entry["event_id"], event.event_id, "answers come in the order of the events");
+    }
+}
+
+fn produce(server: &Server, events: &[Expected]) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("posts.ndjson");
+    let lines: Vec<String> = events.iter().map(|event| format!("{}\n", event.envelope)).collect();
+    fs::write(&file, lines.concat()).unwrap();
+    let (status, printed) = server.run_verb(&["produce", file.to_str().unwrap()], None);
+    assert!(status.success(), "{status}: {printed}");
+}
+
+/// Takes events until all that these channels must carry are there, compares each with the file,
+/// and listens a little longer for what should not come.
+fn check(
+    expected: &[Expected],
+    channels: &[String],
+    mut next: impl FnMut(Duration) -> Option<Received>,
+) {
+    let mut owed: BTreeMap<(String, String), &Expected> = BTreeMap::new();
+    for event in expected {
+        let carried = event.channels.iter().filter(|channel| channels.contains(channel));
+        owed.extend(carried.map(|channel| ((channel.clone(), event.event_id.clone()), event)));
+    }
+    let total = owed.len();
+    assert!(total > 0, "these channels must carry something: {channels:?}");
+    let deadline = Instant::now() + ARRIVAL_LIMIT;
+    let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    while !owed.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(got) = next(left) else { panic!("{} of {total} lost: {owed:#?}", owed.len()) };
+        let key = (got.channel.clone(), got.event_id.clone());
+        let Some(event) = owed.remove(&key) else { panic!("twice, or not asked for: {got:?}") };
+        compare(&got, event);
+        if got.channel.starts_with("posts:") {
+            order.entry(got.channel).or_default().push(got.event_id);
+        }
+    }
+    let surplus = next(QUIET);
+    assert!(surplus.is_none(), "more than the file says: {surplus:?}");
+    for (channel, got) in order {
+        let carried = expected.iter().filter(|event| event.channels.contains(&channel));
+        let sent: Vec<&String> = carried.map(|event| &event.event_id).collect();
+        assert!(got.iter().eq(sent.iter().copied()), "{channel}: {got:?} instead of {sent:?}");
+    }
+}
+
+fn compare(got: &Received, event: &Expected) {
+    assert_eq!(got.event_type, event.canonical);
+    assert_eq!(got.data_str("text").as_bytes(), event.text.as_bytes(), "{}", event.event_id);
+    let at = parse_rfc3339(&got.timestamp);
+    assert_eq!(at, Some(event.timestamp_ms), "{}: {}", event.event_id, got.timestamp);
+    let sent = &event.envelope["data"];
+    for field in ["author_id", "author", "hashtags", "mentions", "repost_id", "mentioned_user_id"] {
+        assert_eq!(got.data.get(field), sent.get(field), "{field} of {}", event.event_id);
+    }
+    let post_id = sent.get("tweet_id").or(sent.get("post_id"));
+    assert_eq!(got.data.get("post_id"), post_id, "{}", event.event_id);
+}

@@ -1,0 +1,291 @@
+//! Cut anywhere, killed at any moment: every subscriber ends with every event once.
+//!
+//! A writer posts the real posts a few at a time and repeats what wasn't answered, as producers do.
+//! Between its posts the server is killed with SIGKILL and started again on its data. Subscribers
+//! read through fuses that blow after a random number of bytes, mid-frame more often than not, and
+//! come back with the last position they hold.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidewire_tests::dice::Dice;
+use tidewire_tests::event_source::EventSource;
+use tidewire_tests::http::HttpClient;
+use tidewire_tests::received::{Received, query_escape};
+use tidewire_tests::server::Server;
+use tidewire_tests::websocket::{Broken, WebSocketClient};
+
+use super::mapper::{ACCOUNT, Expected, real_posts};
+
+/// Kills in one history.
+const KILLS: usize = 4;
+
+/// Most events in one of the writer's posts.
+const MAX_BATCH: usize = 12;
+
+/// Longest life of a connection in bytes: a handful of these posts.
+const MAX_FUSE_BYTES: usize = 24_000;
+
+/// Blown fuses per subscriber; then one connection lives on, so that the test ends.
+const CUTS: usize = 25;
+
+/// How long a subscriber may take to have everything, on a busy machine.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Pause before the next try while the server is down.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// How long a subscriber waits for one event before it looks at its deadline.
+const TURN: Duration = Duration::from_millis(200);
+
+/// Where the server is now; it moves with every start.
+type Address = Arc<RwLock<SocketAddr>>;
+
+#[test]
+fn cut_and_killed_at_random_moments_nothing_is_lost_and_nothing_comes_twice() {
+    for seed in [1, 2] {
+        history(seed);
+    }
+}
+
+fn history(seed: u64) {
+    let expected = Arc::new(real_posts());
+    let mut server = Server::start(&[]);
+    let address: Address = Arc::new(RwLock::new(server.addr()));
+    let channels = watched(&expected);
+    let mut subscribers = Vec::new();
+    for index in 0..4 {
+        let subscriber = Subscriber {
+            address: Arc::clone(&address),
+            dice: Dice::new(seed * 1_000 + index),
+            channels: channels.clone(),
+            got: Got::default(),
+        };
+        let expected = Arc::clone(&expected);
+        subscribers.push(thread::spawn(move || match index % 2 {
+            0 => subscriber.by_websocket(&expected),
+            _ => subscriber.by_sse(&expected),
+        }));
+    }
+    write_all(&mut server, &address, &expected, &mut Dice::new(seed));
+    for (index, subscriber) in subscribers.into_iter().enumerate() {
+        if subscriber.join().is_err() {
+            let printed = server.printed();
+            panic!("subscriber {index} of seed {seed} failed, see above; the server:\n{printed}");
+        }
+    }
+    server.stop();
+}
+
+/// The account, the timeline and the busiest authors.
+fn watched(expected: &[Expected]) -> Vec<String> {
+    let mut posts: BTreeMap<&String, usize> = BTreeMap::new();
+    for channel in expected.iter().flat_map(|event| &event.channels) {
+        *posts.entry(channel).or_default() += 1;
+    }
+    let mut channels: Vec<_> = posts.into_iter().collect();
+    channels.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let watched: Vec<String> = channels.into_iter().take(8).map(|(name, _)| name.clone()).collect();
+    assert!(watched.contains(&format!("timeline:{ACCOUNT}")));
+    watched
+}
+
+/// Posts everything in order, a few at a time, with kills between and during posts.
+fn write_all(server: &mut Server, address: &Address, expected: &[Expected], dice: &mut Dice) {
+    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| dice.below(expected.len())).collect();
+    let mut sent = 0;
+    while sent < expected.len() {
+        let count = (1 + dice.below(MAX_BATCH)).min(expected.len() - sent);
+        let batch = &expected[sent..sent + count];
+        if kill_at.pop_first_below(sent + count) {
+            post_and_kill(server, batch, dice);
+            server.restart();
+            *address.write().unwrap() = server.addr();
+        }
+        post_until_answered(server, batch);
+        sent += count;
+        thread::sleep(Duration::from_millis(dice.below(30) as u64));
+    }
+}
+
+trait PopBelow {
+    /// Removes the first number if it is below `limit`; says whether it was.
+    fn pop_first_below(&mut self, limit: usize) -> bool;
+}
+
+impl PopBelow for BTreeSet<usize> {
+    fn pop_first_below(&mut self, limit: usize) -> bool {
+        self.first().is_some_and(|first| *first < limit) && self.pop_first().is_some()
+    }
+}
+
+/// Kills the server while a post is under way, or has just been answered.
+fn post_and_kill(server: &mut Server, batch: &[Expected], dice: &mut Dice) {
+    let (addr, body) = (server.addr(), body_of(batch));
+    let post = thread::spawn(move || {
+        // Whether it was answered doesn't matter: it will be posted again.
+        HttpClient::connect(addr)
+            .and_then(|mut client| client.post("/v1/events", "application/x-ndjson", &body))
+            .ok()
+    });
+    thread::sleep(Duration::from_micros(dice.below(8_000) as u64));
+    server.kill9();
+    post.join().unwrap();
+}
+
+fn post_until_answered(server: &Server, batch: &[Expected]) {
+    let answer = server.http().post("/v1/events", "application/x-ndjson", &body_of(batch)).unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+fn body_of(batch: &[Expected]) -> Vec<u8> {
+    let lines: Vec<String> = batch.iter().map(|event| format!("{}\n", event.envelope)).collect();
+    lines.concat().into_bytes()
+}
+
+/// What a subscriber has, in the order it came.
+#[derive(Default)]
+struct Got {
+    events: BTreeMap<(String, String), String>,
+    order: BTreeMap<String, Vec<String>>,
+}
+
+impl Got {
+    fn take(&mut self, event: Received) {
+        let text = event.data_str("text").to_owned();
+        let key = (event.channel.clone(), event.event_id.clone());
+        let earlier = self.events.insert(key, text);
+        assert!(earlier.is_none(), "came twice: {event:?}");
+        self.order.entry(event.channel).or_default().push(event.event_id);
+    }
+}
+
+struct Subscriber {
+    address: Address,
+    dice: Dice,
+    channels: Vec<String>,
+    got: Got,
+}
+
+impl Subscriber {
+    fn by_websocket(mut self, expected: &[Expected]) {
+        let mut positions: BTreeMap<String, String> = BTreeMap::new();
+        let owed = self.owed(expected);
+        let deadline = Instant::now() + ARRIVAL_LIMIT;
+        let mut life = 0;
+        while self.got.events.len() < owed && Instant::now() < deadline {
+            let fuse = self.fuse(life);
+            let Ok(mut client) = WebSocketClient::connect(self.addr(), "reader", fuse) else {
+                thread::sleep(RETRY);
+                continue;
+            };
+            life += 1;
+            let end = self.read_websocket(&mut client, &positions, (owed, deadline));
+            positions.extend(client.positions().clone());
+            assert!(
+                client.gaps().is_empty(),
+                "nothing was old enough to be gone: {:?}",
+                client.gaps()
+            );
+            if let Err(Broken::Refused(frame)) = end {
+                panic!("refused: {frame}, positions {positions:?}");
+            }
+        }
+        self.compare(expected);
+    }
+
+    fn read_websocket(
+        &mut self,
+        client: &mut WebSocketClient,
+        positions: &BTreeMap<String, String>,
+        (owed, deadline): (usize, Instant),
+    ) -> Result<(), Broken> {
+        for channel in &self.channels.clone() {
+            // Nothing is known before the first answer, and the history began with this test.
+            let from = positions.get(channel).map_or("earliest", String::as_str);
+            let subscribed = client.subscribe(channel, from);
+            self.take_waiting(client);
+            subscribed?;
+        }
+        while self.got.events.len() < owed && Instant::now() < deadline {
+            match client.next_event(TURN) {
+                Ok(Some(event)) => self.got.take(event),
+                Ok(None) => {}
+                Err(broken) => {
+                    self.take_waiting(client);
+                    return Err(broken);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions move when an event is read off the socket, so all that was read must be taken.
+    fn take_waiting(&mut self, client: &mut WebSocketClient) {
+        while let Some(event) = client.pop_waiting() {
+            self.got.take(event);
+        }
+    }
+
+    fn by_sse(mut self, expected: &[Expected]) {
+        let mut last_event_id = String::new();
+        let owed = self.owed(expected);
+        let deadline = Instant::now() + ARRIVAL_LIMIT;
+        let channels = query_escape(&self.channels.join(","));
+        let path = format!("/v1/sse?from=earliest&channels={channels}");
+        let mut life = 0;
+        while self.got.events.len() < owed && Instant::now() < deadline {
+            let fuse = self.fuse(life);
+            let resume = Some(last_event_id.as_str()).filter(|id| !id.is_empty());
+            let Ok(mut source) = EventSource::open(self.addr(), &path, resume, fuse) else {
+                thread::sleep(RETRY);
+                continue;
+            };
+            life += 1;
+            while self.got.events.len() < owed && Instant::now() < deadline {
+                match source.next_event(TURN) {
+                    Ok(Some(event)) => self.got.take(event),
+                    Ok(None) => {}
+                    Err(_) => break,
+                }
+            }
+            source.last_event_id().clone_into(&mut last_event_id);
+        }
+        self.compare(expected);
+    }
+
+    fn addr(&self) -> SocketAddr {
+        *self.address.read().unwrap()
+    }
+
+    fn fuse(&mut self, life: usize) -> Option<usize> {
+        (life < CUTS).then(|| 100 + self.dice.below(MAX_FUSE_BYTES))
+    }
+
+    fn owed(&self, expected: &[Expected]) -> usize {
+        let channels = expected.iter().flat_map(|event| &event.channels);
+        channels.filter(|channel| self.channels.contains(channel)).count()
+    }
+
+    fn compare(self, expected: &[Expected]) {
+        for channel in &self.channels {
+            let carried = expected.iter().filter(|event| event.channels.contains(channel));
+            for event in carried.clone() {
+                let key = (channel.clone(), event.event_id.clone());
+                let text = self.got.events.get(&key);
+                assert_eq!(text, Some(&event.text), "{channel} {}", event.event_id);
+            }
+            if channel.starts_with("posts:") {
+                let sent: Vec<&String> = carried.map(|event| &event.event_id).collect();
+                let got = &self.got.order[channel];
+                assert!(got.iter().eq(sent.iter().copied()), "{channel}: {got:?}, sent {sent:?}");
+            }
+        }
+        assert_eq!(self.got.events.len(), self.owed(expected), "more than was sent");
+    }
+}
