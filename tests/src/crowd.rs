@@ -66,7 +66,7 @@ pub struct Delivered {
     pub expected: u64,
     /// Events that they got.
     pub delivered: u64,
-    /// Members whose bytes differ from those of the sampled ones.
+    /// Members whose bytes differ from those of the sampled ones by an event or more.
     pub uneven_members: usize,
     /// Mean bytes of an event's frame on the wire.
     pub frame_bytes: f64,
@@ -258,12 +258,17 @@ impl Crowd {
         let frame_bytes = self.frame_bytes();
         let (sampled, bulk) = self.members.split_at(self.sampled);
         let parsed: u64 = sampled.iter().map(|member| member.seen.distinct).sum();
-        let counted = |member: &Member| match member.swept_bytes == expected_bytes {
+        // Bytes beyond the events' are a ping or a keepalive, as long as they make no whole event.
+        let is_even = |member: &&Member| {
+            let surplus = member.swept_bytes.checked_sub(expected_bytes);
+            surplus.is_some_and(|surplus| (surplus as f64) < frame_bytes)
+        };
+        let counted = |member: &Member| match is_even(&member) {
             true => posted,
             false => (member.swept_bytes as f64 / frame_bytes) as u64,
         };
-        let uneven = bulk.iter().filter(|member| member.swept_bytes != expected_bytes);
         let uneven_sampled = sampled.iter().filter(|member| member.event_bytes != expected_bytes);
+        let uneven = bulk.iter().filter(|member| !is_even(member));
         Delivered {
             expected: posted * self.members.len() as u64,
             delivered: parsed + bulk.iter().map(counted).sum::<u64>(),

@@ -29,8 +29,9 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// the limit.
 const WINDOW_EVENTS: u64 = 256;
 
-/// Time for a server to come to rest before its memory is read.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Time for a server to come to rest before its memory is read, in phases: with phases of 10 s
+/// longer than allocators take to give back what the warm-up used.
+const SETTLE_PHASES: f64 = 1.5;
 
 /// Part of the saturated phase that passes before it is measured.
 const RAMP_UP: Duration = Duration::from_secs(1);
@@ -134,12 +135,13 @@ impl Figures {
 
 /// All phases on a fresh server.
 pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
-    thread::sleep(SETTLE);
+    let settle = plan.phase.mul_f64(SETTLE_PHASES);
+    thread::sleep(settle);
     let before = usage(contender.pid())?;
     let begin = Instant::now();
     let mut crowd = Crowd::gather(&contender.entrance, plan.connections, SAMPLED_MEMBERS)?;
     println!("{}: {} connected in {:.1?}", contender.name, crowd.size(), begin.elapsed());
-    thread::sleep(SETTLE);
+    thread::sleep(settle);
     let at_rest = usage(contender.pid())?;
     let (mut scheduled, scheduled_cpu, next_seq) = follow_schedule(contender, plan, &mut crowd)?;
     crowd.begin_sweeping()?;
