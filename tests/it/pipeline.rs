@@ -252,7 +252,7 @@ fn the_child_runs_the_pipeline_until_it_is_killed() {
 #[test]
 fn what_a_killed_process_has_taken_is_delivered_once_and_in_order() {
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    println!("repeat with TIDEWIRE_SEED={seed}");
+    eprintln!("repeat with TIDEWIRE_SEED={seed}");
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..ROUNDS {

@@ -99,16 +99,16 @@ fn a_store_s_data_and_progress_agree_after_its_process_was_killed() {
 }
 
 fn write_for_a_while(dir: &Path, time: Duration) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args(["store_killed::a_store_s_writer_to_be_killed", "--exact", "--ignored"])
         .env(DIR, dir)
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
+        .expect("a child");
     let begun = Instant::now();
-    while begun.elapsed() < time && child.try_wait().unwrap().is_none() {
+    while begun.elapsed() < time && child.try_wait().expect("a child").is_none() {
         std::thread::sleep(Duration::from_millis(2));
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill().expect("a child");
+    child.wait().expect("a child");
 }
