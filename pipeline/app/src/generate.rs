@@ -145,6 +145,8 @@ fn weighted<T>(dice: &mut Dice, of: &'static [T], weight: impl Fn(&T) -> u32) ->
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use tidewire_schemas::catalogue::Catalogue;
+    use tidewire_schemas::envelope::{Origin, admit};
 
     fn lines(seed: u64, count: usize) -> Vec<String> {
         let mut generator = Generator::new(seed, "demo");
@@ -186,6 +188,17 @@ mod tests {
             let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             assert!(ids.insert(event["event_id"].as_str().expect("an id").to_owned()));
             assert_eq!(event["account_id"], "demo");
+        }
+    }
+
+    #[test]
+    fn the_pipeline_takes_every_event_of_the_mix() {
+        let catalogue = Catalogue::builtin();
+        let origin = Origin { topic: "in", partition: 0, offset: 0, append_time_ms: 0 };
+        for line in lines(5, 5_000) {
+            let admitted = admit(catalogue, Some(line.as_bytes()), &origin);
+            let admitted = admitted.unwrap_or_else(|rejection| panic!("{rejection}: {line}"));
+            assert_eq!(admitted.ignored_fields, 0, "{line}");
         }
     }
 
