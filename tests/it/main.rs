@@ -1,6 +1,7 @@
 //! Integration tests in one binary: what must stay true of the whole, tried from outside.
 
 mod benchmarks;
+mod command_line;
 mod conformance;
 mod dev_command;
 mod embedded_log;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::clock::{self, Stopwatch};
 use crate::ending::Ending;
+use crate::terminal;
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -194,7 +195,9 @@ fn patiently<T>(attempt: impl Fn() -> Result<Attempt<T>, Ending>) -> Result<T, E
             Attempt::Done(value) => return Ok(value),
             Attempt::Again(last) if since.elapsed() + wait > PATIENCE => return Err(last),
             Attempt::Again(last) => {
-                tracing::debug!(%last, ?wait, "the request is repeated");
+                if wait == FIRST_WAIT {
+                    terminal::complain(&format!("tidewire: {last}; trying for {PATIENCE:?}"));
+                }
                 clock::pause(wait);
                 wait = (wait * 2).min(LONGEST_WAIT);
             }

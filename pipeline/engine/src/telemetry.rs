@@ -182,7 +182,7 @@ pub(crate) fn partial_assignments(count: usize) {
 /// A task is restored.
 pub(crate) fn task_restored(partition: Partition, replayed: u64) {
     counter!("derive_restored_records_total").increment(replayed);
-    tracing::info!(partition = partition.0, replayed, "a task is restored");
+    tracing::debug!(partition = partition.0, replayed, "a task is restored");
 }
 
 /// A change of a table this build does not have.

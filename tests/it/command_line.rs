@@ -1,0 +1,151 @@
+//! The command line as a script sees it: what it prints, where, and with which exit code.
+//!
+//! Each mistake must be answered by what is right, without starting anything.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tidewire_tests::server::{self, Server};
+
+/// What a verb left behind.
+struct Done {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(args: &[&str], variables: &[(&str, &str)], dir: &TempDir) -> Done {
+    let mut command: Command = server::command();
+    command.args(args).envs(variables.iter().copied()).current_dir(dir.path());
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+    Done { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("the temporary folder can be written")
+}
+
+fn check_refused(args: &[&str], says: &[&str]) {
+    let done = run(args, &[], &folder());
+    assert_eq!(done.code, Some(2), "{args:?}: {}", done.err);
+    for part in says {
+        assert!(done.err.contains(part), "{args:?} says {part:?}: {}", done.err);
+    }
+    assert_eq!(done.out, "", "data is for standard output, words are not");
+}
+
+#[test]
+fn everything_wrong_with_the_settings_is_said_at_once_and_nothing_is_started() {
+    let dir = folder();
+    fs::write(dir.path().join("t.toml"), "listn = 1\n[topics]\npartitions = 'many'\n").unwrap();
+    let args = ["dev", "--config", "t.toml", "--data-dir", "data", "--listen", "here"];
+    let done = run(&args, &[("TIDEWIRE_DURABILITY", "perhaps")], &dir);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    for part in [
+        "4 settings are wrong",
+        "t.toml: listn: there is no such setting; did you mean listen?",
+        "t.toml: topics.partitions: \"many\": give a whole number from 1 to 256",
+        "TIDEWIRE_DURABILITY: \"perhaps\": give process",
+        "--listen: \"here\": give an IP address and a port",
+    ] {
+        assert!(done.err.contains(part), "{part:?} is said: {}", done.err);
+    }
+    assert!(!dir.path().join("data").exists(), "nothing was opened");
+}
+
+#[test]
+fn mistakes_end_with_code_2_and_say_what_is_right() {
+    check_refused(&["dev", "--listen", "0.0.0.0:0"], &["listen on 127.0.0.1:0"]);
+    check_refused(&["dev", "--log", "kafka://localhost:9092"], &["embedded log only"]);
+    check_refused(&["dev", "--config", "absent.toml"], &["could not read", "absent.toml"]);
+    check_refused(&["dev", "--nonsense"], &["--nonsense"]);
+    check_refused(&["tail"], &["<CHANNEL>"]);
+    check_refused(&["tail", "a:b", "--url", "localhost"], &["give a URL such as"]);
+    check_refused(&["generate", "--seed", "1", "--rate", "0"], &["give events per second"]);
+}
+
+#[test]
+fn a_role_apart_is_refused_with_the_reason() {
+    let dir = folder();
+    fs::write(dir.path().join("t.toml"), "").unwrap();
+    for role in ["admit", "derive", "gateway"] {
+        let done = run(&[role, "--config", "t.toml"], &[], &dir);
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        assert!(done.err.contains("run `tidewire dev`"), "{}", done.err);
+    }
+}
+
+#[test]
+fn synthetic_traffic_is_the_same_bytes_for_the_same_seed() {
+    let dir = folder();
+    let once = run(&["generate", "--seed", "7", "--count", "300"], &[], &dir);
+    let paced = ["generate", "--seed", "7", "--count", "300", "--rate", "100000"];
+    assert_eq!(once.code, Some(0), "{}", once.err);
+    assert_eq!(once.out.lines().count(), 300);
+    assert_eq!(run(&paced, &[], &dir).out, once.out);
+}
+
+#[test]
+fn topics_are_told_by_the_running_process_and_by_the_folder_of_a_stopped_one() {
+    let mut server = Server::start(&[]);
+    let (status, listed) = server.run_verb(&["topics", "list"], None);
+    assert!(status.success(), "{listed}");
+    assert!(listed.contains("tw.lane.critical"), "{listed}");
+    let (status, said) = server.run_verb(&["topics", "describe", "tw.absent"], None);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no topic tw.absent; there are: tw.control"), "{said}");
+    server.stop();
+    let data = server.data_dir();
+    let data = data.to_str().expect("a path of text");
+    let args = ["topics", "list", "--data-dir", data, "--listen", "127.0.0.1:1"];
+    let stopped = run(&args, &[], &folder());
+    assert_eq!(stopped.code, Some(0), "{}", stopped.err);
+    assert_eq!(stopped.out, listed);
+}
+
+#[test]
+fn a_folder_that_is_in_use_is_named_with_the_way_out() {
+    let server = Server::start(&[]);
+    let data = server.data_dir();
+    let data = data.to_str().expect("a path of text");
+    let second = run(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data], &[], &folder());
+    assert_eq!(second.code, Some(3), "the log is not ours: {}", second.err);
+    assert!(second.err.contains("open in another process"), "{}", second.err);
+}
+
+#[test]
+fn the_history_a_tail_shows_is_the_same_after_a_kill() {
+    let mut server = Server::start(&[]);
+    let (status, said) = server.run_verb(&["generate", "--seed", "1", "--count", "100"], None);
+    assert!(status.success(), "{said}");
+    let args = ["tail", "timeline:demo", "--from", "earliest", "--json", "--count", "10"];
+    let (status, first) = server.run_verb(&args, None);
+    assert!(status.success(), "{first}");
+    server.kill9();
+    server.restart();
+    let (_, again) = server.run_verb(&args, None);
+    assert_eq!(ids(&first), ids(&again), "the history is still there, in the same order");
+}
+
+fn ids(lines: &str) -> Vec<String> {
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    events.map(|event| event["event_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn the_doctor_finds_a_fresh_place_fine_and_a_folder_that_is_a_file_wrong() {
+    let dir = folder();
+    let args = ["doctor", "--data-dir", "data", "--listen", "127.0.0.1:0"];
+    let fine = run(&args, &[], &dir);
+    assert!(fine.out.contains("fine  127.0.0.1:0 is free"), "{}", fine.out);
+    assert!(fine.out.contains("fine  data is not there yet and can be made"), "{}", fine.out);
+    assert!(!dir.path().join("data").exists(), "it changes nothing");
+    fs::write(dir.path().join("data"), "").unwrap();
+    let wrong = run(&args, &[], &dir);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.err);
+    assert!(wrong.err.contains("a file stands there"), "{}", wrong.err);
+}
