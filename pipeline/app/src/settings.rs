@@ -70,7 +70,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "gateway.shards",
         default: "0",
-        meaning: "threads that serve sockets (1 to 64); 0: one per processor, at most 8",
+        meaning: "threads that serve sockets (1 to 64); 0: one per processor",
     },
     Setting { key: "demo.enabled", default: "false", meaning: "true: feed synthetic events" },
     Setting {
