@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::check;
-use crate::source::{Source, sources};
+use crate::source::{Source, root, sources};
 
 const CALLS: [&str; 3] = ["counter!", "gauge!", "histogram!"];
 
@@ -58,4 +58,48 @@ fn first_names(source: &Source, call: &str, within: Range<usize>) -> BTreeSet<St
         (!source.is_test(within.start + at)).then(|| inside.split('"').next())?
     });
     opened.map(str::to_owned).collect()
+}
+
+/// Every metric as the operator meets it: name, kind, labels, meaning.
+fn page() -> String {
+    let rooms = [
+        ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),
+        ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
+        ("Process", tidewire_app::telemetry::CATALOGUE),
+    ];
+    let mut out = "# Metrics\n\nGenerated from the tables in the code: \
+                   `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it anew.\n"
+        .to_owned();
+    for (room, catalogue) in rooms {
+        out += &format!("\n## {room}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+        for (name, kind, labels, meaning) in catalogue {
+            let labels = labels.join(", ");
+            out += &format!("| `tidewire_{name}` | {kind} | {labels} | {meaning} |\n");
+        }
+    }
+    out
+}
+
+#[test]
+fn the_operators_page_of_metrics_is_what_the_code_has() {
+    let path = root().join("deploy/prometheus/METRICS.md");
+    if std::env::var_os("TIDEWIRE_UPDATE").is_some() {
+        std::fs::write(&path, page()).expect("the page can be written");
+    }
+    let committed = std::fs::read_to_string(&path).expect("the page is there");
+    assert_eq!(committed, page(), "run it once with TIDEWIRE_UPDATE=1 and read what changed");
+}
+
+#[test]
+fn alerts_name_metrics_that_exist() {
+    let alerts = std::fs::read_to_string(root().join("deploy/prometheus/alerts.yml"))
+        .expect("the alerts are there");
+    let page = page();
+    let names: BTreeSet<&str> = alerts
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("tidewire_"))
+        .collect();
+    assert!(names.len() > 5, "the alerts name metrics: {names:?}");
+    let unknown = names.iter().filter(|name| !page.contains(&format!("`{name}`")));
+    check(unknown.map(|name| format!("deploy/prometheus/alerts.yml: no metric {name}")).collect());
 }
