@@ -49,6 +49,7 @@ pub(crate) struct Figures {
     connections: f64,
     before: Usage,
     at_rest: Usage,
+    after_schedule: Usage,
     after: Usage,
     scheduled_cpu: Duration,
     scheduled: Latencies,
@@ -61,7 +62,17 @@ struct Saturated {
     deliveries: f64,
     wall: Duration,
     cpu: Duration,
+    /// What this process used meanwhile, publishing included.
+    generator_cpu: Duration,
     total: Delivered,
+}
+
+/// How far things were at one moment of the saturated phase.
+struct Mark {
+    delivered: f64,
+    at: Instant,
+    cpu: Duration,
+    generator_cpu: Duration,
 }
 
 /// One line of the table.
@@ -117,6 +128,11 @@ impl Figures {
                 micros_each(saturated.cpu, saturated.deliveries),
             ),
             row(
+                "the generator's, saturated",
+                Neither,
+                micros_each(saturated.generator_cpu, saturated.deliveries),
+            ),
+            row(
                 "CPU µs per delivery, 40k/s scheduled",
                 Lower,
                 micros_each(self.scheduled_cpu, scheduled),
@@ -124,9 +140,14 @@ impl Figures {
             row("one event to all, p50 ms", Lower, millis(self.p50)),
             row("one event to all, p99 ms", Lower, millis(self.p99)),
             row("KiB per connection, connected", Lower, kilobytes(&self.at_rest)),
-            row("KiB per connection, after load", Lower, kilobytes(&self.after)),
+            row("KiB per connection, after schedule", Lower, kilobytes(&self.after_schedule)),
+            row(
+                "MiB grown, all phases",
+                Neither,
+                kilobytes(&self.after) * self.connections / 1_024.0,
+            ),
             row("bytes per event on the wire", Neither, saturated.total.frame_bytes),
-            row("MB/s, saturated", Neither, rate * saturated.total.frame_bytes / 1e6),
+            row("MB/s, saturated", Higher, rate * saturated.total.frame_bytes / 1e6),
             row("expected, saturated", Neither, saturated.total.expected as f64),
             row("delivered, saturated", Neither, saturated.total.delivered as f64),
         ]
@@ -144,6 +165,7 @@ pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
     thread::sleep(settle);
     let at_rest = usage(contender.pid())?;
     let (mut scheduled, scheduled_cpu, next_seq) = follow_schedule(contender, plan, &mut crowd)?;
+    let after_schedule = usage(contender.pid())?;
     crowd.begin_sweeping()?;
     let saturated = flood(contender, plan, &mut crowd, next_seq)?;
     let after = usage(contender.pid())?;
@@ -151,6 +173,7 @@ pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
         connections: plan.connections as f64,
         before,
         at_rest,
+        after_schedule,
         after,
         scheduled_cpu,
         p50: scheduled.percentile(50.0),
@@ -196,13 +219,14 @@ fn flood(
     let feed = contender.feed.clone();
     let shared = Arc::clone(&progress);
     let publisher = thread::spawn(move || saturate(&feed, first_seq, WINDOW_EVENTS, &shared));
-    let sweep_for = |crowd: &mut Crowd, limit: Duration| -> io::Result<(f64, Instant, Usage)> {
+    let sweep_for = |crowd: &mut Crowd, limit: Duration| -> io::Result<Mark> {
         let deadline = Instant::now() + limit;
         let mut delivered = 0.0;
         while Instant::now() < deadline && !publisher.is_finished() {
             delivered = crowd.sweep(&progress)?;
         }
-        Ok((delivered, Instant::now(), usage(contender.pid())?))
+        let generator_cpu = usage(std::process::id())?.cpu;
+        Ok(Mark { delivered, at: Instant::now(), cpu: usage(contender.pid())?.cpu, generator_cpu })
     };
     let ramp_up = sweep_for(crowd, RAMP_UP)?;
     let measured = sweep_for(crowd, plan.phase)?;
@@ -213,9 +237,10 @@ fn flood(
     let (expected, delivered) = (total.expected, total.delivered);
     check(contender, "saturated", Account { expected, delivered, odd })?;
     Ok(Saturated {
-        deliveries: measured.0 - ramp_up.0,
-        wall: measured.1 - ramp_up.1,
-        cpu: measured.2.cpu - ramp_up.2.cpu,
+        deliveries: measured.delivered - ramp_up.delivered,
+        wall: measured.at - ramp_up.at,
+        cpu: measured.cpu - ramp_up.cpu,
+        generator_cpu: measured.generator_cpu - ramp_up.generator_cpu,
         total,
     })
 }
