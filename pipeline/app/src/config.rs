@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::ending::Ending;
 use crate::settings::{Given, Settings};
 
-/// The largest number of partitions; each costs open files and memory in every process.
-const PARTITIONS_MAX: u64 = 256;
+/// The largest number of partitions: a position over all of them still fits an HTTP header.
+const PARTITIONS_MAX: u64 = 64;
 /// Below this a ring holds too little to resume from.
 const RING_BYTES_MIN: u64 = 1 << 20;
 /// More than any machine we know gives a gateway.
@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn each_wrong_value_says_where_it_stands_and_what_is_right() {
         check_refused("listen", "localhost", "give an IP address and a port");
-        check_refused("topics.partitions", "0", "give a whole number from 1 to 256");
-        check_refused("topics.partitions", "-1", "give a whole number from 1 to 256");
+        check_refused("topics.partitions", "0", "give a whole number from 1 to 64");
+        check_refused("topics.partitions", "-1", "give a whole number from 1 to 64");
         check_refused("gateway.ring_bytes", "64 MB", "give a size from 1 MiB to 64 GiB");
         check_refused("gateway.ring_bytes", "99999999999999999 GiB", "give a size from");
         check_refused("durability", "maybe", "give process (survives kill -9) or host");

@@ -55,7 +55,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "topics.partitions",
         default: "8",
-        meaning: "partitions of each topic, fixed when the topics are created (1 to 256)",
+        meaning: "partitions of each topic, fixed when the topics are created (1 to 64)",
     },
     Setting {
         key: "derive.threads",
