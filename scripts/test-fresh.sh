@@ -28,7 +28,7 @@ log=$fresh/run.log
 mounts=()
 
 clean() {
-  if [ -n "${server:-}" ] && kill -0 "$server" 2>/dev/null; then kill -TERM "$server" || true; fi
+  if [ -n "${server:-}" ]; then kill -TERM -- "-$server" 2>/dev/null || true; fi
   for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do umount -l "${mounts[i]}" || true; done
   [ -n "${FRESH_DIR:-}" ] || rm -rf --one-file-system "$fresh"
 }
@@ -78,6 +78,7 @@ rm -rf "$fresh/fresh/tidewire"
 git clone -q --no-hardlinks . "$fresh/fresh/tidewire"
 
 say "make run, until it serves"
+set -m # a process group of its own, so that nothing of it outlives this script
 inside sh -c 'cd /fresh/tidewire && exec make run' </dev/null >"$log" 2>&1 &
 server=$!
 until grep -q 'tidewire is ready' "$log"; do
@@ -89,14 +90,13 @@ until grep -q 'tidewire is ready' "$log"; do
 done
 grep -E '^tidewire: (missing|installing)' "$log" >&2 || true
 
-url=$(grep -o 'http://[0-9.:]*' "$log" | head -n 1)
+url=$(sed -n 's/.*is ready: page \(http:[^ ]*[0-9]\).*/\1/p' "$log" | head -n 1)
 say "it serves on $url; waiting for an event of the demo"
 stream=$(inside timeout 20 curl -sN "$url/v1/sse?channels=timeline:demo" || true)
 grep -q '^data: ' <<<"$stream" || stop "no event came within 20 s"
 
 say "Ctrl-C"
-binary=$(pgrep -P "$server" -x tidewire || pgrep -g "$(ps -o pgid= "$server" | tr -d ' ')" tidewire)
-kill -INT "$binary"
+kill -INT "$(pgrep -g "$server" -x tidewire)"
 wait "$server" || stop "make run ended with an error after Ctrl-C"
 server=
 say "done: the install steps hold on a bare Debian 12"
