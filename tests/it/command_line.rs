@@ -48,7 +48,7 @@ fn everything_wrong_with_the_settings_is_said_at_once_and_nothing_is_started() {
     for part in [
         "4 settings are wrong",
         "t.toml: listn: there is no such setting; did you mean listen?",
-        "t.toml: topics.partitions: \"many\": give a whole number from 1 to 256",
+        "t.toml: topics.partitions: \"many\": give a whole number from 1 to 64",
         "TIDEWIRE_DURABILITY: \"perhaps\": give process",
         "--listen: \"here\": give an IP address and a port",
     ] {
