@@ -15,12 +15,16 @@ export CARGO_TARGET_DIR ?= $(cache)/tidewire/target
 # One profile and always the whole workspace, so that `run` and `test` build nothing twice.
 workspace := --release --workspace --locked
 
-.PHONY: run test check bench fmt clean help test-fresh
+.PHONY: run kafka test check bench fmt clean help test-fresh
 
 run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
 	@scripts/install.sh run
 	@cargo build $(workspace) --bins
 	@scripts/serve.sh dev --demo
+
+kafka: ## A real Apache Kafka at 127.0.0.1:9092 until Ctrl-C, without Docker
+	@scripts/install.sh kafka
+	@scripts/kafka.sh run
 
 test: ## Everything that must hold: format, lints, and every test
 	@scripts/install.sh test

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running Tidewire needs and this machine lacks, and nothing else.
-# Each missing thing is named with its reason first. Usage: scripts/install.sh run|test
+# Each missing thing is named with its reason first. Usage: scripts/install.sh run|test|kafka
 set -euo pipefail
 
 purpose=${1:-run}
@@ -25,6 +25,16 @@ has_libclang() {
     { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' &&
       compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h'; } ||
     ldconfig -p | grep -q 'libclang\.so'
+}
+
+# A Java that runs Kafka and compiles for it, whoever packaged it.
+has_jdk() {
+  command -v java && [ "$(javac -version 2>&1 | sed 's/^javac \([0-9]*\).*/\1/')" -ge 17 ]
+}
+
+need_kafka() {
+  need default-jdk-headless "Kafka runs on Java 17 or newer, and some of it is compiled" has_jdk
+  need maven "it fetches Apache Kafka" command -v mvn
 }
 
 as_root() {
@@ -77,10 +87,25 @@ check_rust_tools() {
   rustup component add rustfmt clippy >&2
 }
 
-need g++ "RocksDB and jemalloc are compiled here" command -v g++
+if [ "$purpose" = kafka ]; then
+  need_kafka
+  install_packages
+  exit
+fi
+need g++ "RocksDB, librdkafka and jemalloc are compiled here" command -v g++
+need pkg-config "librdkafka's build finds the libraries below through it" command -v pkg-config
+need libssl-dev "librdkafka speaks TLS and SASL through it" pkg-config --exists openssl
+need zlib1g-dev "librdkafka compresses with it" pkg-config --exists zlib
 need libclang-dev "the bindings to RocksDB are generated with it" has_libclang
 if [ "$purpose" = test ]; then
   need npm "it fetches the real posts that the tests send" command -v npm
+  need_kafka
+  need openssl "the tests make certificates with it" command -v openssl
+  # The tests write and read with clients of Kafka as users have them: tests/clients/install.sh.
+  need python3-venv "Kafka clients of PyPI are installed apart" python3 -c 'import ensurepip'
+  need kcat "it is one of the Kafka clients that the tests run" command -v kcat
+  need chromium "the tests listen with a real browser" command -v chromium
+  need chromium-driver "the tests steer Chromium through it" command -v chromedriver
 fi
 install_packages
 install_rust

@@ -3,8 +3,11 @@
 //! In reading order.
 
 mod clock;
+mod notify;
 
 pub mod embedded;
+
+pub mod kafka;
 
 pub mod rocks;
 

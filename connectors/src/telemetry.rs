@@ -32,6 +32,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["reason"],
         "Records that left the embedded log: retention, missing, compaction",
     ),
+    ("kafka_errors_total", "counter", &["code"], "Errors of brokers or connections to them"),
     (
         "store_written_batches_total",
         "counter",
@@ -104,6 +105,11 @@ pub fn log_fetched(records: usize) {
 /// Records left a topic; `reason` is `retention`, `missing` or `compaction`.
 pub fn log_removed(reason: &'static str, records: u64) {
     metrics::counter!("log_removed_records_total", "reason" => reason).increment(records);
+}
+
+/// A broker or the connection to it gave an error; `code` is librdkafka's name for it.
+pub fn kafka_error(code: impl std::fmt::Debug) {
+    metrics::counter!("kafka_errors_total", "code" => format!("{code:?}")).increment(1);
 }
 
 /// A task's store wrote so many transactions' batches, merged into so many rows.

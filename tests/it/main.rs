@@ -1,10 +1,13 @@
 //! Integration tests in one binary: what must stay true of the whole, tried from outside.
 
 mod benchmarks;
+mod browser;
 mod command_line;
 mod conformance;
+mod deploy;
 mod dev_command;
 mod embedded_log;
+mod kafka;
 mod pipeline;
 mod real_posts;
 mod store_killed;

@@ -1,12 +1,15 @@
 //! What the tests and benchmarks share: the real binary under a harness, and clients written from
 //! the protocol alone.
 //!
-//! In reading order: [`process`] and [`server`] start, measure and stop processes; [`http`],
-//! [`websocket`] and [`event_source`] are clients that remember positions and can be cut in the
-//! middle of a frame; [`frames`], [`crowd`], [`publisher`] and [`latency`] are the load generator.
+//! In reading order: [`process`] and [`server`] start, measure and stop processes; [`broker`] does
+//! the same with a real Kafka; [`http`], [`websocket`] and [`event_source`] are clients that
+//! remember positions and can be cut in the middle of a frame; [`browser`] is the client most
+//! people have; [`frames`], [`crowd`], [`publisher`] and [`latency`] are the load generator.
 //! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
 //! own few lines or by tungstenite.
 
+pub mod broker;
+pub mod browser;
 pub mod crowd;
 pub mod dice;
 pub mod event_source;

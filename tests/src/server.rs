@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::env;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -29,16 +29,24 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// How often a stopping process is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
+/// A free port of this machine, chosen by the kernel.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Printed lines kept for messages.
 const KEPT_LINES: usize = 200;
 
-/// A running `tidewire dev` and its data.
+/// A running `tidewire dev`, or a role of it, and its data.
 #[derive(Debug)]
 pub struct Server {
     process: Option<Running>,
     data_dir: TempDir,
+    verb: String,
     args: Vec<String>,
+    /// Environment variables, by name.
+    variables: Vec<(String, String)>,
     starts: Vec<Duration>,
+    /// Where it listens, or listened last.
+    last_addr: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -54,12 +62,20 @@ type Printed = Arc<Mutex<VecDeque<String>>>;
 impl Server {
     /// Starts `tidewire dev` with these further arguments and waits for its ready line.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_as("dev", args, &[])
+    }
+
+    /// Starts another serving verb, with these settings as environment variables.
+    pub fn start_as(verb: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let data_dir = tempfile::Builder::new().prefix("tidewire-test-").tempdir();
         let mut server = Self {
             process: None,
             data_dir: data_dir.expect("the temporary folder can be written"),
+            verb: verb.to_owned(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            variables: variables.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             starts: Vec::new(),
+            last_addr: ANY_PORT,
         };
         server.restart();
         server
@@ -67,10 +83,21 @@ impl Server {
 
     /// Starts it again on the same data, on another free port.
     pub fn restart(&mut self) {
+        self.launch(ANY_PORT);
+    }
+
+    /// Starts it again on the same data, where it listened before, so that clients which keep
+    /// trying the same address find it.
+    pub fn restart_in_place(&mut self) {
+        self.launch(self.last_addr);
+    }
+
+    fn launch(&mut self, listen: SocketAddr) {
         assert!(self.process.is_none(), "still running: stop or kill it first");
         let begin = Instant::now();
         let mut command = command();
-        command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(self.data_dir());
+        command.args([&self.verb, "--listen", &listen.to_string(), "--data-dir"]);
+        command.arg(self.data_dir()).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(&self.args).current_dir(self.data_dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
@@ -81,6 +108,7 @@ impl Server {
         match ready.recv_timeout(READY_LIMIT) {
             Ok((ready_line, addr)) => {
                 self.starts.push(begin.elapsed());
+                self.last_addr = addr;
                 self.process = Some(Running { child, addr, ready_line, printed });
             }
             Err(why) => {

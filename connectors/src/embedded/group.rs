@@ -22,7 +22,7 @@ use tidewire_engine::port::{Change, LogError, MemberSpec};
 use tidewire_engine::record::{Millis, Partition, TopicPartition};
 
 use super::config::{ABSENCE_MS_MAX, REVOKE_MS_MAX};
-use super::notify::Notifier;
+use crate::notify::Notifier;
 
 /// Names a membership; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,7 +19,6 @@ mod incarnation;
 mod layout;
 mod log;
 mod member;
-mod notify;
 mod read;
 mod tail;
 mod topic;

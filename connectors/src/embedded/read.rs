@@ -16,7 +16,7 @@ use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
 use super::config::READ_AHEAD_BYTES;
 use super::core::Core;
 use super::layout;
-use super::notify::Notifier;
+use crate::notify::Notifier;
 use super::tail::Chunk;
 use super::topic::{PartitionLog, TopicLog};
 use crate::telemetry;

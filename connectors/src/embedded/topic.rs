@@ -11,7 +11,7 @@ use tidewire_engine::port::{Bounds, LogError, TopicInfo, TopicSpec};
 use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
 use super::database::Families;
-use super::notify::Notifier;
+use crate::notify::Notifier;
 use super::tail::{Chunk, Tail};
 
 /// A topic as it is served.

@@ -5,6 +5,10 @@
 //! loopback name or a listed one, and an `Origin`, which browsers always send on WebSockets and on
 //! requests that change something, has to be this very host or a listed one.
 //!
+//! Pages for operators are the same for everybody and may be reached from other machines. There it
+//! is enough that no page of the public web can name us: such a page stands under a name with a dot
+//! in it, and whoever gave it that name could point it here.
+//!
 //! It decides on two strings and never looks a name up.
 
 use std::net::IpAddr;
@@ -15,10 +19,23 @@ use http::{HeaderMap, HeaderValue};
 /// What is accepted beside this machine's own names.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Host names (without port) this gateway is reached by, for example `tidewire.lan`.
+    /// Host names (without port) this gateway is reached by, for example `tidewire.lan`; one that
+    /// begins with a dot is every name that ends so.
     pub hosts: Vec<String>,
     /// Origins of web pages that may use it, for example `http://localhost:3000`.
     pub origins: Vec<String>,
+    /// Which names need no listing.
+    pub names: Names,
+}
+
+/// Which host names need no listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// This machine's own, on loopback.
+    #[default]
+    Loopback,
+    /// Those, addresses, and names without a dot, as machines and services have inside a network.
+    Inside,
 }
 
 /// Why a request was refused.
@@ -51,7 +68,7 @@ impl Guard {
     pub fn check(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
         let host = single(headers, HOST.as_str()).ok_or(Refused::NoHost)?;
         let name = host_name(host);
-        if !is_loopback_name(name) && !self.hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+        if !self.answers_to(name) {
             return Err(Refused::Host(shorten(host)));
         }
         if !headers.contains_key(ORIGIN) {
@@ -69,6 +86,27 @@ impl Guard {
             _ => Err(Refused::Origin(shorten(origin))),
         }
     }
+
+    fn answers_to(&self, name: &str) -> bool {
+        let unlisted = match self.names {
+            Names::Loopback => is_loopback_name(name),
+            Names::Inside => is_loopback_name(name) || is_inside_name(name),
+        };
+        unlisted || self.hosts.iter().any(|listed| is_listed(name, listed))
+    }
+}
+
+fn is_listed(name: &str, listed: &str) -> bool {
+    if !listed.starts_with('.') {
+        return name.eq_ignore_ascii_case(listed);
+    }
+    let begins = name.len().saturating_sub(listed.len());
+    begins > 0 && name.get(begins..).is_some_and(|end| end.eq_ignore_ascii_case(listed))
+}
+
+/// An address names no one but itself, and a name without a dot is nobody's in the public web.
+fn is_inside_name(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -106,6 +144,7 @@ mod tests {
         let guard = Guard {
             hosts: vec!["tidewire.lan".into()],
             origins: vec!["http://localhost:3000".into()],
+            names: Names::Loopback,
         };
         let mut headers = HeaderMap::new();
         headers.insert(HOST, host.parse().expect("a header"));
@@ -145,6 +184,20 @@ mod tests {
         check("127.0.0.1:8080", Some("http://127.0.0.1:9"), Err("allowed_origins"));
         check("127.0.0.1:8080", Some("https://evil.example"), Err("evil.example"));
         check("127.0.0.1:8080", Some("null"), Err("null"));
+    }
+
+    #[test]
+    fn inside_a_network_addresses_and_bare_names_are_answered_and_public_names_are_not() {
+        let hosts = vec![".tidewire.svc".into()];
+        let guard = Guard { hosts, names: Names::Inside, ..Guard::default() };
+        for host in ["10.1.2.3:9100", "[fd00::1]:9100", "derive:9100", "DERIVE-0.tidewire.SVC:9100"]
+        {
+            assert!(guard.answers_to(host_name(host)), "{host}");
+        }
+        for host in ["evil.example:9100", "10.1.2.3.evil.example", "evil-tidewire.svc", "a.", ""] {
+            assert!(!guard.answers_to(host_name(host)), "{host}");
+        }
+        assert!(!guard.answers_to(".tidewire.svc"), "a name ends so, it is not only the end");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! The one idea: everything a handler needs is in the [`Site`], made of values and closures the
 //! wiring passes in. So this room knows no log, no hub and no settings, and the whole of it runs in
-//! a test. Every request passes the guard first, and every refusal has the same JSON shape.
+//! a test. Every request passes the guard first, and every refusal has the same JSON shape. What a
+//! process has no part in, it has no path for: without workers no streams, without an intake no
+//! events.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +21,9 @@ use http::header::{
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, VARY,
 };
 use http::{HeaderValue, Method, Request, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tidewire_engine::fanout::shard::ShardStats;
+use tokio::sync::Semaphore;
 
 use super::answer::{Failure, json_answer, text_answer};
 use super::events::{self, Intake};
@@ -28,6 +32,9 @@ use super::limits::Seats;
 use super::open;
 use super::worker::Sums;
 use crate::{clock, telemetry};
+
+/// Requests for `/v1/stats` answered at once: each asks the log, which may take its time.
+const STATS_AT_ONCE: usize = 4;
 
 /// A file of the web page.
 #[derive(Clone, Debug)]
@@ -49,7 +56,8 @@ pub struct Pages {
     pub ready: Box<Ready>,
     /// For `/metrics`: the text format of Prometheus.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// For `/v1/stats`: an object; what the gateway knows of its connections is added to it.
+    /// For `/v1/stats`: an object; what the gateway knows of its connections is added to it. It may
+    /// block.
     pub stats: Box<dyn Fn() -> Value + Send + Sync>,
     /// The web page.
     pub assets: Vec<Asset>,
@@ -62,6 +70,7 @@ struct Shared {
     seats: Arc<Seats>,
     sums: Sums,
     started: Instant,
+    asking: Arc<Semaphore>,
 }
 
 /// All that handlers share. Cheap to clone.
@@ -76,7 +85,8 @@ impl Site {
         intake: Option<Intake>,
         (seats, sums): (Arc<Seats>, Sums),
     ) -> Self {
-        Self(Arc::new(Shared { guard, pages, intake, seats, sums, started: clock::now() }))
+        let (started, asking) = (clock::now(), Arc::new(Semaphore::new(STATS_AT_ONCE)));
+        Self(Arc::new(Shared { guard, pages, intake, seats, sums, started, asking }))
     }
 
     /// What takes events, if this gateway does.
@@ -87,13 +97,16 @@ impl Site {
     /// The router.
     pub fn router(&self) -> Router {
         let mut router = Router::new()
-            .route("/v1/events", post(events::post))
-            .route("/v1/ws", get(open::websocket))
-            .route("/v1/sse", get(open::sse))
             .route("/v1/stats", get(stats))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics_text));
+        if self.0.intake.is_some() {
+            router = router.route("/v1/events", post(events::post));
+        }
+        if self.0.sums.has_workers() {
+            router = router.route("/v1/ws", get(open::websocket)).route("/v1/sse", get(open::sse));
+        }
         for asset in &self.0.pages.assets {
             let Asset { kind, content, .. } = asset.clone();
             router = router
@@ -168,31 +181,52 @@ async fn metrics_text(State(site): State<Site>) -> Response {
     response
 }
 
-async fn stats(State(site): State<Site>) -> Response {
-    let mut stats = (site.0.pages.stats)();
+async fn stats(State(site): State<Site>) -> Result<Response, Failure> {
+    let shared = Arc::clone(&site.0);
+    let Ok(turn) = Arc::clone(&shared.asking).try_acquire_owned() else {
+        return Err(Failure::overloaded("the log is being asked already; ask again in a moment"));
+    };
+    // While it asks the log, the threads of this runtime are free for others. It goes on asking
+    // even if the client has left, and keeps its turn.
+    let ask = move || {
+        let stats = (shared.pages.stats)();
+        drop(turn);
+        stats
+    };
+    let asked = tokio::task::spawn_blocking(ask).await;
+    let mut stats = asked.map_err(|_| Failure::overloaded("the process is ending"))?;
     if let Value::Object(fields) = &mut stats {
-        let sums = site.0.sums.total();
-        for (name, value) in [
-            ("connections", json!(site.0.seats.taken())),
-            ("websockets", json!(sums.websockets)),
-            ("sse_streams", json!(sums.streams)),
-            ("subscriptions", json!(sums.subscriptions)),
-            ("channels", json!(sums.channels)),
-            ("backlogged", json!(sums.backlogged)),
-            ("behind", json!(sums.behind)),
-            ("deliveries", json!(sums.deliveries)),
-            ("delivered_bytes", json!(sums.bytes)),
-            ("uptime_seconds", json!(site.0.started.elapsed().as_secs())),
-        ] {
-            fields.insert(name.to_owned(), value);
+        fields.insert("uptime_seconds".to_owned(), json!(site.0.started.elapsed().as_secs()));
+        fields.insert("connections".to_owned(), json!(site.0.seats.taken()));
+        if site.0.sums.has_workers() {
+            add_streams(fields, site.0.sums.total());
         }
     }
-    json_answer(StatusCode::OK, &stats)
+    Ok(json_answer(StatusCode::OK, &stats))
 }
 
-async fn unknown_path(request: Request<Body>) -> Failure {
+fn add_streams(fields: &mut Map<String, Value>, sums: ShardStats) {
+    for (name, value) in [
+        ("websockets", json!(sums.websockets)),
+        ("sse_streams", json!(sums.streams)),
+        ("subscriptions", json!(sums.subscriptions)),
+        ("channels", json!(sums.channels)),
+        ("backlogged", json!(sums.backlogged)),
+        ("behind", json!(sums.behind)),
+        ("deliveries", json!(sums.deliveries)),
+        ("delivered_bytes", json!(sums.bytes)),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+async fn unknown_path(State(site): State<Site>, request: Request<Body>) -> Failure {
     let path: String = request.uri().path().chars().take(80).collect();
-    let message = format!("there is nothing at {path}; see /v1/events, /v1/ws, /v1/sse, /v1/stats");
+    let served = match (&site.0.intake, site.0.sums.has_workers()) {
+        (Some(_), true) => "/v1/events, /v1/ws, /v1/sse, /v1/stats",
+        _ => "/v1/stats, /metrics, /readyz, /healthz; sockets and events are the gateway's",
+    };
+    let message = format!("there is nothing at {path}; see {served}");
     Failure::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 

@@ -39,6 +39,11 @@ impl Sums {
         Self(workers.iter().map(|worker| Arc::clone(&worker.stats)).collect())
     }
 
+    /// Whether there are any: a process without has no streams.
+    pub fn has_workers(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Added up, as of a moment ago. A channel followed in two workers counts twice.
     pub fn total(&self) -> ShardStats {
         self.0.iter().fold(ShardStats::default(), |sum, one| {

@@ -24,14 +24,14 @@ pub struct Cli {
 /// What `tidewire` can do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run everything in one process on the embedded log
-    Dev(DevArgs),
+    /// Run everything in one process
+    Dev(ServeArgs),
     /// Run the role that validates events and sorts them into lanes
-    Admit(RoleArgs),
+    Admit(SettingArgs),
     /// Run the role that removes duplicates and delivers to channels
-    Derive(RoleArgs),
-    /// Run the role that serves sockets
-    Gateway(RoleArgs),
+    Derive(SettingArgs),
+    /// Run the role that serves sockets and takes events
+    Gateway(ServeArgs),
     /// Create, list or describe topics
     Topics(TopicsArgs),
     /// Send events, one JSON object a line
@@ -42,6 +42,8 @@ pub enum Verb {
     Generate(GenerateArgs),
     /// Check what `dev` needs, and say how to mend what is wrong
     Doctor(SettingArgs),
+    /// Ask a running process whether it is ready, for health checks
+    Ready(RunningArgs),
     /// List every setting with its default and its environment variable
     Settings,
 }
@@ -55,37 +57,38 @@ pub struct SettingArgs {
     /// Address and port to serve on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
-    /// Folder of the log and the state [default: .tidewire]
+    /// Folder of the state, and of the embedded log [default: .tidewire]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
-    /// Which log to run on [default: embedded]
+    /// Which log to run on: embedded, or kafka://HOST:PORT,… [default: embedded]
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
+    /// A name unlike any other process's [default on Kafka: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
     /// What is logged: a level, or module=level,… [default: info; RUST_LOG is heard too]
     #[arg(long, value_name = "FILTER")]
     pub log_filter: Option<String>,
 }
 
-/// What `dev` takes.
+/// What a process takes that clients come to.
 #[derive(Args, Clone, Debug, Default)]
-pub struct DevArgs {
+pub struct ServeArgs {
     /// Settings.
     #[command(flatten)]
     pub settings: SettingArgs,
     /// Feed synthetic events, so that there is something to see
     #[arg(long)]
     pub demo: bool,
-    /// Believe ?user= without a token; the default of `dev`, on loopback only
+    /// Believe ?user= without a token, on loopback only; `dev` does unless told otherwise
     #[arg(long)]
     pub insecure_dev: bool,
 }
 
-/// What a single role takes.
-#[derive(Args, Clone, Debug)]
-pub struct RoleArgs {
-    /// Settings file, TOML
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+impl From<SettingArgs> for ServeArgs {
+    fn from(settings: SettingArgs) -> Self {
+        Self { settings, demo: false, insecure_dev: false }
+    }
 }
 
 /// A running process to talk to.
@@ -121,10 +124,22 @@ pub enum TopicsVerb {
     },
 }
 
-/// The log of a running process, or the data folder of a stopped one.
+/// The log of a running process, the data folder of a stopped one, or Kafka.
 #[derive(Args, Debug)]
 pub struct TopicsWhere {
-    /// A running process to ask [default: the one at `listen`; if none answers, the data folder]
+    /// A running process to ask [default: Kafka if `log` says so; otherwise the one at `listen`,
+    /// or the data folder if none answers]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+/// The process that is meant by these settings, or another.
+#[derive(Args, Debug)]
+pub struct RunningArgs {
+    /// A running process [default: the one at `listen`]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Settings.
@@ -192,11 +207,12 @@ impl SettingArgs {
         settings.add_flag("listen", "--listen", self.listen.clone());
         settings.add_flag("data_dir", "--data-dir", self.data_dir.clone());
         settings.add_flag("log", "--log", self.log.clone());
+        settings.add_flag("instance", "--instance", self.instance.clone());
         settings.add_flag("log_filter", "--log-filter", self.log_filter.clone());
     }
 }
 
-impl DevArgs {
+impl ServeArgs {
     /// Lays the flags over the other layers.
     pub fn lay_over(&self, settings: &mut Settings) {
         self.settings.lay_over(settings);
@@ -248,5 +264,16 @@ mod tests {
         assert_eq!(settings.given("listen").text, "127.0.0.1:0");
         assert_eq!(settings.given("demo.enabled").text, "true");
         assert_eq!(settings.given("insecure_dev").text, "");
+    }
+
+    #[test]
+    fn roles_take_the_flags_of_settings_and_only_the_gateway_those_for_clients() {
+        let parse = |verb: &str, flag: &str| {
+            Cli::try_parse_from(["tidewire", verb, "--log", "kafka://h:1", "--instance", "a", flag])
+        };
+        for verb in ["admit", "derive", "gateway"] {
+            assert!(parse(verb, "--listen=127.0.0.1:0").is_ok());
+            assert_eq!(parse(verb, "--insecure-dev").is_ok(), verb == "gateway");
+        }
     }
 }

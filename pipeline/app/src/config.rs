@@ -4,11 +4,23 @@
 //! wrong: where each value stands and what would be right. Behind this room there are no strings
 //! left to interpret.
 
+mod kafka;
+mod value;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use tidewire_engine::topology::Topology;
 
 use crate::ending::Ending;
-use crate::settings::{Given, Settings};
+use crate::role::Role;
+use crate::settings::{Given, Settings, Source};
+
+pub use kafka::{KafkaConfig, Properties};
+pub use value::size_text;
+
+use kafka::{Which, hidden};
+use value::StandIn;
 
 /// The largest number of partitions: a position over all of them still fits an HTTP header.
 const PARTITIONS_MAX: u64 = 64;
@@ -39,9 +51,17 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Believe `?user=` without a token.
     pub insecure_dev: bool,
+    /// Host names to answer to beside this machine's own.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use it.
+    pub allowed_origins: Vec<String>,
     /// What is logged, in the words of `tracing`'s filter.
     pub log_filter: String,
-    /// Where the log and the state live.
+    /// Which log.
+    pub log: LogConfig,
+    /// A name for this process, stable over restarts and unlike any other's.
+    pub instance: String,
+    /// Where the embedded log and the state live.
     pub data: DataConfig,
     /// The topics' names and partitions.
     pub topics: TopicsConfig,
@@ -53,12 +73,21 @@ pub struct Config {
     pub demo_rate_per_s: Option<u32>,
 }
 
-/// Where the log and the state live.
+/// Which log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogConfig {
+    /// The one in the data folder.
+    Embedded,
+    /// Apache Kafka.
+    Kafka(KafkaConfig),
+}
+
+/// Where the embedded log and the state live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataConfig {
     /// The folder.
     pub dir: PathBuf,
-    /// What an acknowledged record survives.
+    /// What an acknowledged record survives on the embedded log.
     pub durability: Durability,
 }
 
@@ -81,33 +110,17 @@ pub struct GatewayConfig {
 }
 
 impl Config {
-    /// Parses every setting, or refuses with all that is wrong.
-    pub fn parse(mut settings: Settings) -> Result<Self, Ending> {
-        let mut read = Reading { settings: &mut settings };
-        let config = Self {
-            listen: read.value("listen", address),
-            insecure_dev: read.value("insecure_dev", unset_or_switch),
-            log_filter: read.value("log_filter", filter),
-            data: DataConfig {
-                dir: read.value("data_dir", folder),
-                durability: read.value("durability", durability),
-            },
-            topics: TopicsConfig {
-                prefix: read.value("topics.prefix", prefix),
-                partitions: read.value("topics.partitions", |t| within(t, 1, PARTITIONS_MAX)),
-            },
-            derive_threads: read.value("derive.threads", |t| within(t, 1, DERIVE_THREADS_MAX)),
-            gateway: GatewayConfig {
-                ring_bytes: read
-                    .value("gateway.ring_bytes", |t| bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)),
-                shards: read.value("gateway.shards", |t| within(t, 0, SHARDS_MAX)),
-            },
-            demo_rate_per_s: read
-                .value("demo.enabled", switch)
-                .then(|| read.value("demo.rate", |t| within(t, 1, DEMO_RATE_PER_S_MAX))),
-        };
-        read.value("log", which_log);
-        config.check_exposure(&mut settings);
+    /// Parses every setting, or refuses with all that is wrong. `role` is what is to be run; verbs
+    /// that only ask run none.
+    pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, Ending> {
+        let config = Self::read(&mut settings);
+        config.check_log(&mut settings);
+        if let Some(role) = role {
+            config.check_role(role, &mut settings);
+        }
+        if role.is_none_or(Role::serves_clients) {
+            config.check_exposure(&mut settings);
+        }
         match settings.problems() {
             [] => Ok(config),
             [one] => Err(Ending::Usage(format!("a setting is wrong\n  {one}"))),
@@ -118,7 +131,99 @@ impl Config {
         }
     }
 
-    /// Without tokens every client is believed, so no other machine may be able to reach us.
+    fn read(settings: &mut Settings) -> Self {
+        let mut read = Reading { settings };
+        let kafka = KafkaConfig {
+            bootstrap: String::new(),
+            replication: read.value("kafka.replication", kafka::copies),
+            min_insync: read.value("kafka.min_insync", kafka::copies),
+            protocol: read.value("kafka.group_protocol", kafka::protocol),
+            properties: Properties::of(read.settings),
+        };
+        Self {
+            listen: read.value("listen", value::address),
+            insecure_dev: read.value("insecure_dev", value::unset_or_switch),
+            allowed_hosts: read.value("allowed_hosts", value::host_names),
+            allowed_origins: read.value("allowed_origins", value::origins),
+            log_filter: read.value("log_filter", value::filter),
+            log: match read.value("log", kafka::which) {
+                Which::Embedded => LogConfig::Embedded,
+                Which::Kafka(bootstrap) => LogConfig::Kafka(KafkaConfig { bootstrap, ..kafka }),
+            },
+            instance: read.value("instance", value::instance),
+            data: DataConfig {
+                dir: read.value("data_dir", value::folder),
+                durability: read.value("durability", value::durability),
+            },
+            topics: TopicsConfig {
+                prefix: read.value("topics.prefix", value::prefix),
+                partitions: read
+                    .value("topics.partitions", |t| value::within(t, 1, PARTITIONS_MAX)),
+            },
+            derive_threads: read
+                .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
+            gateway: GatewayConfig {
+                ring_bytes: read.value("gateway.ring_bytes", |t| {
+                    value::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
+                }),
+                shards: read.value("gateway.shards", |t| value::within(t, 0, SHARDS_MAX)),
+            },
+            demo_rate_per_s: read
+                .value("demo.enabled", value::switch)
+                .then(|| read.value("demo.rate", |t| value::within(t, 1, DEMO_RATE_PER_S_MAX))),
+        }
+    }
+
+    /// The names of its topics.
+    pub fn topology(&self) -> Topology {
+        Topology::new(&self.topics.prefix, self.topics.partitions)
+    }
+
+    /// A setting of the other log is no mistake if the log was chosen on purpose, so that one file
+    /// serves both; but nobody may believe in a promise that does not hold.
+    fn check_log(&self, settings: &mut Settings) {
+        if let LogConfig::Kafka(kafka) = &self.log {
+            kafka.check(self, settings);
+            let durability = settings.given("durability").clone();
+            if self.data.durability == Durability::Host {
+                settings.problem(format!(
+                    "{durability}: {:?} is the embedded log's; on Kafka an acknowledged record is \
+                     on every in-sync replica, and kafka.min_insync says how many that are at least",
+                    durability.text
+                ));
+            }
+        } else if settings.given("log").source == Source::Default
+            && let Some(given) = settings.any_of_kafka()
+        {
+            let place = given.to_string();
+            settings.problem(format!(
+                "{place}: nothing says which Kafka; give log = \"kafka://HOST:PORT\", or log = \
+                 \"embedded\" if that is meant"
+            ));
+        }
+    }
+
+    fn check_role(&self, role: Role, settings: &mut Settings) {
+        let log = settings.given("log").clone();
+        if role.is_apart() && log.text == "embedded" {
+            settings.problem(format!(
+                "{log}: `tidewire {}` runs one role apart, which needs a log that several \
+                 processes can open, such as --log kafka://127.0.0.1:9092; the embedded log belongs \
+                 to one process, so run `tidewire dev`, which is all roles at once",
+                role.verb()
+            ));
+        }
+        let insecure = settings.given("insecure_dev").clone();
+        if role.serves_clients() && matches!(insecure.text.as_str(), "" | "false") {
+            settings.problem(format!(
+                "{insecure}: this version can't check tokens yet, so nobody could connect; give \
+                 --insecure-dev and listen on loopback"
+            ));
+        }
+    }
+
+    /// Without tokens every client is believed, so no other machine may be able to reach us. Roles
+    /// that serve operators only believe nobody.
     fn check_exposure(&self, settings: &mut Settings) {
         let listen = settings.given("listen").clone();
         if self.insecure_dev && !self.listen.ip().is_loopback() {
@@ -142,129 +247,10 @@ impl Reading<'_> {
     fn value<T: StandIn>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         let given: Given = self.settings.given(key).clone();
         parse(&given.text).unwrap_or_else(|right| {
-            self.settings.problem(format!("{given}: {:?}: {right}", given.text));
+            self.settings.problem(format!("{given}: {:?}: {right}", hidden(&given.text)));
             T::stand_in()
         })
     }
-}
-
-/// A value to go on with after a problem was noted.
-trait StandIn {
-    fn stand_in() -> Self;
-}
-
-macro_rules! stand_in {
-    ($($type:ty => $value:expr),* $(,)?) => {
-        $(impl StandIn for $type { fn stand_in() -> Self { $value } })*
-    };
-}
-
-stand_in! {
-    SocketAddr => SocketAddr::from(([127, 0, 0, 1], 0)),
-    PathBuf => PathBuf::new(),
-    String => String::new(),
-    bool => false,
-    u32 => 1,
-    usize => 1,
-    () => (),
-    Durability => Durability::Process,
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "give an IP address and a port, such as 127.0.0.1:8080".into())
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("give true or false".into()),
-    }
-}
-
-fn unset_or_switch(text: &str) -> Result<bool, String> {
-    if text.is_empty() { Ok(false) } else { switch(text) }
-}
-
-fn filter(text: &str) -> Result<String, String> {
-    match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("give a level (error, warn, info, debug, trace) or module=level,…".into()),
-    }
-}
-
-fn folder(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
-        return Err("give the path of a folder; it is created if it is not there".into());
-    }
-    if Path::new(text).exists() && !Path::new(text).is_dir() {
-        return Err("a file stands there; give the path of a folder".into());
-    }
-    Ok(text.into())
-}
-
-fn durability(text: &str) -> Result<Durability, String> {
-    match text {
-        "process" => Ok(Durability::Process),
-        "host" => Ok(Durability::Host),
-        _ => Err("give process (survives kill -9) or host (survives power loss)".into()),
-    }
-}
-
-fn which_log(text: &str) -> Result<(), String> {
-    match text {
-        "embedded" => Ok(()),
-        other if other.starts_with("kafka://") => {
-            Err("this version runs on the embedded log only; give embedded".into())
-        }
-        _ => Err("give embedded".into()),
-    }
-}
-
-fn prefix(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if text.chars().all(allowed) && text.len() <= 100 {
-        Ok(text.to_owned())
-    } else {
-        Err("give at most 100 of the characters a-z A-Z 0-9 . _ -".into())
-    }
-}
-
-fn within<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
-    let right = || format!("give a whole number from {min} to {max}");
-    let number: u64 = text.trim().parse().map_err(|_| right())?;
-    if !(min..=max).contains(&number) {
-        return Err(right());
-    }
-    T::try_from(number).map_err(|_| right())
-}
-
-fn bytes(text: &str, min: u64, max: u64) -> Result<usize, String> {
-    let right =
-        || format!("give a size from {} to {}, such as 64 MiB", size_text(min), size_text(max));
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(right()),
-    };
-    let number: u64 = number.parse().map_err(|_| right())?;
-    let size = number.checked_mul(factor).filter(|size| (min..=max).contains(size));
-    size.and_then(|size| usize::try_from(size).ok()).ok_or_else(right)
-}
-
-/// A size in the largest unit that divides it.
-pub fn size_text(size: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    for (unit, bits) in units {
-        if size != 0 && size.is_multiple_of(1 << bits) {
-            return format!("{} {unit}", size >> bits);
-        }
-    }
-    format!("{size} B")
 }
 
 #[cfg(test)]
@@ -276,7 +262,15 @@ mod tests {
         for (key, text) in flags {
             settings.add_flag(key, &format!("--{key}"), Some((*text).into()));
         }
-        Config::parse(settings)
+        Config::parse(settings, None)
+    }
+
+    fn run_as(role: Role, flags: &[(&'static str, &str)]) -> Result<Config, String> {
+        let mut settings = Settings::defaults();
+        for (key, text) in flags {
+            settings.add_flag(key, &format!("--{key}"), Some((*text).into()));
+        }
+        Config::parse(settings, Some(role)).map_err(|error| error.to_string())
     }
 
     fn check_refused(key: &'static str, text: &str, expected: &str) {
@@ -303,7 +297,8 @@ mod tests {
         check_refused("durability", "maybe", "give process (survives kill -9) or host");
         check_refused("demo.enabled", "yes", "give true or false");
         check_refused("topics.prefix", "a b", "give at most 100 of the characters");
-        check_refused("log", "kafka://h:9092", "runs on the embedded log only");
+        check_refused("log", "rabbit", "give embedded, or kafka://HOST:PORT");
+        check_refused("instance", "a b", "give at most 100 of the characters");
     }
 
     #[test]
@@ -324,10 +319,37 @@ mod tests {
     }
 
     #[test]
-    fn sizes_read_back_in_the_units_they_were_given() {
-        for text in ["1 MiB", "1536 KiB", "64 GiB"] {
-            let size = bytes(text, RING_BYTES_MIN, RING_BYTES_MAX).expect("in range");
-            assert_eq!(size_text(size as u64), text);
-        }
+    fn a_role_apart_needs_a_log_that_can_be_shared() {
+        let error = run_as(Role::Derive, &[]).expect_err("the embedded log");
+        assert!(error.contains("log (default): `tidewire derive` runs one role apart"), "{error}");
+        assert!(error.contains("run `tidewire dev`"), "{error}");
+        assert!(run_as(Role::Derive, &[KAFKA]).is_ok());
     }
+
+    #[test]
+    fn who_serves_clients_believes_them_on_loopback_only_and_the_others_listen_anywhere() {
+        let (open, insecure) = (("listen", "0.0.0.0:80"), ("insecure_dev", "true"));
+        let error = run_as(Role::Gateway, &[KAFKA]).expect_err("no tokens");
+        assert!(
+            error.contains("insecure_dev (default): this version can't check tokens"),
+            "{error}"
+        );
+        assert!(run_as(Role::Gateway, &[KAFKA, insecure]).is_ok());
+        let error = run_as(Role::Gateway, &[KAFKA, insecure, open]).expect_err("reachable");
+        assert!(error.contains("can be reached from other machines"), "{error}");
+        assert!(run_as(Role::Admit, &[KAFKA, insecure, open]).is_ok());
+    }
+
+    #[test]
+    fn a_promise_of_the_other_log_is_refused_and_its_other_settings_are_not() {
+        let error = parse(&[KAFKA, ("durability", "host")]).expect_err("fsync").to_string();
+        assert!(error.contains("--durability: \"host\" is the embedded log's"), "{error}");
+        assert!(parse(&[KAFKA, ("durability", "process")]).is_ok());
+        let copies = ("kafka.replication", "3");
+        assert!(parse(&[("log", "embedded"), copies]).is_ok());
+        let error = parse(&[copies]).expect_err("no log was chosen").to_string();
+        assert!(error.contains("--kafka.replication: nothing says which Kafka"), "{error}");
+    }
+
+    const KAFKA: (&str, &str) = ("log", "kafka://127.0.0.1:9092");
 }

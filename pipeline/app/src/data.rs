@@ -1,29 +1,30 @@
-//! The data of a process: the embedded log, the stores of its tasks, and the topics in it.
+//! The data of a process: the log, the stores of its tasks, and the topics in it.
 //!
-//! Two folders inside the data folder, `log` and `state`. What is asked of the log's topics is
-//! answered here for every verb, whether it runs inside the serving process or opens the folder
-//! itself.
+//! The embedded log and the state are two folders inside the data folder, `log` and `state`; on
+//! Kafka there is only `state`. What is asked of the log's topics is answered here for every verb,
+//! whether it runs inside the serving process or opens the log itself.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidewire_connectors::embedded::{self, EmbeddedLog};
-use tidewire_connectors::rocks::{self, RocksStores};
+use tidewire_connectors::kafka::KafkaLog;
 use tidewire_engine::port::{Cleanup, Clock, Isolation, Log, LogError, Stores};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
 
 use crate::clock::WallClock;
-use crate::config::{Config, DataConfig, Durability};
+use crate::config::{Config, DataConfig, Durability, KafkaConfig, LogConfig};
 use crate::ending::Ending;
+use crate::patience::Failure;
 
-/// The log and the stores of a process.
+/// The log of a process and what belongs to it.
 #[derive(Clone)]
 pub struct Data {
     /// The log.
     pub log: Arc<dyn Log>,
-    /// The stores of tasks.
-    pub stores: Arc<dyn Stores>,
+    /// The stores of tasks, in a process that has tasks.
+    pub stores: Option<Arc<dyn Stores>>,
     /// The topics' names.
     pub topology: Topology,
     /// The wall clock.
@@ -41,43 +42,78 @@ pub struct TopicReport {
     pub offsets: Vec<(u64, u64)>,
 }
 
-impl Data {
-    /// Opens the log, makes the folder if it is not there, and creates the topics that are missing.
-    pub fn open(config: &Config) -> Result<Self, Ending> {
-        let log = open_log(&config.data)?;
-        let topology = topology(config);
-        create_topics(&*log, &topology)?;
-        let stores = RocksStores::new(rocks::Config::new(config.data.dir.join("state")));
-        Ok(Self { log, stores, topology, clock: Arc::new(WallClock) })
+/// Opens the log that is configured. A broker is not spoken to before the log's first use.
+pub fn open_log(config: &Config) -> Result<Arc<dyn Log>, Ending> {
+    match &config.log {
+        LogConfig::Embedded => open_embedded(&config.data),
+        LogConfig::Kafka(kafka) => open_kafka(config, kafka),
     }
 }
 
-/// The topics of a configuration.
-pub fn topology(config: &Config) -> Topology {
-    Topology::new(&config.topics.prefix, config.topics.partitions)
-}
-
-/// Opens the log of a data folder.
-pub fn open_log(config: &DataConfig) -> Result<Arc<EmbeddedLog>, Ending> {
+fn open_embedded(config: &DataConfig) -> Result<Arc<dyn Log>, Ending> {
     let mut settings = embedded::Config::new(config.dir.join("log"));
     settings.durability = match config.durability {
         Durability::Process => embedded::Durability::Process,
         Durability::Host => embedded::Durability::Host,
     };
     let doing = format!("could not open the data in {}", config.dir.display());
-    EmbeddedLog::open(settings, Arc::new(WallClock)).map_err(|error| Ending::of_log(doing, error))
+    match EmbeddedLog::open(settings, Arc::new(WallClock)) {
+        Ok(log) => Ok(log),
+        Err(error) => Err(Ending::of_log(doing, error)),
+    }
 }
 
-/// Creates what is missing; says how many.
-pub fn create_topics(log: &dyn Log, topology: &Topology) -> Result<usize, Ending> {
+fn open_kafka(config: &Config, kafka: &KafkaConfig) -> Result<Arc<dyn Log>, Ending> {
+    match KafkaLog::open(kafka.connector(config)) {
+        Ok(log) => Ok(log),
+        Err(error) => Err(Ending::of_log("could not make a client of Kafka".into(), error)),
+    }
+}
+
+/// What is wrong when the log does not answer, and what to do about it.
+pub fn unanswered(config: &Config) -> String {
+    match &config.log {
+        LogConfig::Embedded => format!("the log in {} did not answer", config.data.dir.display()),
+        LogConfig::Kafka(kafka) => format!(
+            "Kafka at {} does not answer; is it running, and can it be reached from here? `tidewire \
+             doctor` looks closer",
+            kafka.bootstrap
+        ),
+    }
+}
+
+/// Creates what is missing and checks what is there; says how many are new.
+pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, Failure> {
     let mut created = 0;
-    for spec in topology.specs() {
-        let new = log
-            .create(&spec)
-            .map_err(|error| Ending::of_log(format!("could not create {}", spec.topic), error))?;
+    for spec in config.topology().specs() {
+        let doing = format!("{} is not as it must be", spec.topic);
+        let new = log.create(&spec);
+        let new = new.map_err(|error| Failure::of_log(doing, &unanswered(config), error))?;
         created += usize::from(new);
     }
     Ok(created)
+}
+
+/// Checks that every topic is there as it must be, and creates none: a name mistyped in one of
+/// several processes must not become a second set of topics. They may still be on their way.
+pub fn expect_topics(config: &Config, log: &dyn Log) -> Result<(), Failure> {
+    let topology = config.topology();
+    let asking =
+        |error| Failure::of_log("could not list the topics".into(), &unanswered(config), error);
+    let there = log.topics().map_err(asking)?;
+    let specs = topology.specs();
+    let mut missing =
+        specs.iter().filter(|spec| !there.iter().any(|info| info.spec.topic == spec.topic));
+    if let Some(first) = missing.next() {
+        return Err(Failure::Passing(Ending::Usage(format!(
+            "{} of {} topics are not there, such as {}; is topics.prefix another? `tidewire topics \
+             create` with these settings makes them",
+            1 + missing.count(),
+            specs.len(),
+            first.topic
+        ))));
+    }
+    create_topics(config, log).map(drop)
 }
 
 /// Every topic with its offsets, by name.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tidewire_connectors::socket::limits;
 
 use crate::cli::SettingArgs;
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::ending::{Ending, with_causes};
 use crate::remote::Remote;
 use crate::{data, start, terminal};
@@ -30,13 +30,15 @@ enum Finding {
 pub fn run(args: &SettingArgs) -> Result<(), Ending> {
     let config = start::configure(args)?;
     let served = who_serves(&config);
-    let findings = [
+    let mut findings = vec![
         check_port(&config, served),
         check_folder(&config.data.dir),
         check_space(&config.data.dir),
-        check_log(&config, served),
         check_files(),
     ];
+    if config.log == LogConfig::Embedded {
+        findings.push(check_log(&config, served));
+    }
     let mut wrong = 0;
     for finding in &findings {
         match finding {
@@ -122,7 +124,7 @@ fn check_log(config: &Config, served: Served) -> Finding {
     if fs::metadata(config.data.dir.join("log")).is_err() {
         return Finding::Fine(format!("there is no log in {dir} yet; the first start makes it"));
     }
-    let opened = data::open_log(&config.data).and_then(|log| {
+    let opened = data::open_log(config).and_then(|log| {
         data::report(&*log).map_err(|error| Ending::of_log("it can't be listed".into(), error))
     });
     match opened {

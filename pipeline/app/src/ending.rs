@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tidewire_engine::port::LogError;
 
@@ -72,6 +73,18 @@ impl Ending {
         }
     }
 
+    /// The same ending, with how often it was tried to avoid it.
+    pub fn after(self, attempts: u32, time: Duration) -> Self {
+        let times = if attempts == 1 { "once" } else { &format!("{attempts} times") };
+        let tried = |message: String| format!("{message} (tried {times} in {time:.1?})");
+        match self {
+            Self::Failed { message, source } => Self::Failed { message: tried(message), source },
+            Self::Usage(message) => Self::Usage(tried(message)),
+            Self::LostLog { message, source } => Self::LostLog { message: tried(message), source },
+            Self::OutputClosed => Self::OutputClosed,
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Failed { .. } => CODE_FAILED,
@@ -91,15 +104,24 @@ pub fn conclude(result: Result<(), Ending>) -> ExitCode {
     ExitCode::from(ending.code())
 }
 
-/// The message and, one per line below it, its causes; a cause that only repeats what stands above
-/// it is left out.
+/// The message and, one per line below it, its causes.
 pub fn with_causes(error: &dyn Error) -> String {
+    chain(error, "\n  because: ")
+}
+
+/// The same for a log line.
+pub fn in_one_line(error: &dyn Error) -> String {
+    chain(error, ": ")
+}
+
+/// A cause that only repeats what stands before it is left out.
+fn chain(error: &dyn Error, joint: &str) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         let line = next.to_string();
         if !text.contains(&line) {
-            text.push_str("\n  because: ");
+            text.push_str(joint);
             text.push_str(&line);
         }
         cause = next.source();

@@ -16,18 +16,17 @@ use tidewire_engine::turn::EngineError;
 use crate::config::Config;
 use crate::data::Data;
 use crate::ending::Ending;
-use crate::supervisor::{self, Loop, Supervisor};
+use crate::supervisor::{Loop, Supervisor};
 
-/// Opens the hub and starts its loops.
-pub fn start(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    data: &Data,
-) -> Result<Arc<Hub>, Ending> {
+/// Opens the hub over the output topics.
+pub fn open_hub(config: &Config, data: &Data) -> Result<Arc<Hub>, EngineError> {
     let limits =
         FanoutConfig { ring_max_bytes: config.gateway.ring_bytes, ..FanoutConfig::default() };
-    let hub = Hub::open(&*data.log, &data.topology, limits)
-        .map_err(|error| supervisor::of_engine("the hub", error))?;
+    Hub::open(&*data.log, &data.topology, limits)
+}
+
+/// Starts the loops over a hub.
+pub fn start(supervisor: &mut Supervisor, data: &Data, hub: &Arc<Hub>) -> Result<(), Ending> {
     let (log, over) = (data.log.clone(), hub.clone());
     let make = move || Ok(Box::new(Reading(HubReader::open(&*log, &over)?)) as Box<dyn Loop>);
     supervisor.keep("hub-reader", Box::new(make))?;
@@ -36,8 +35,7 @@ pub fn start(
         let sweeper = Sweeper::open(data.log.clone(), &over)?;
         Ok(Box::new(Sweeping { sweeper, clock: data.clock.clone() }) as Box<dyn Loop>)
     };
-    supervisor.keep("sweeper", Box::new(make))?;
-    Ok(hub)
+    supervisor.keep("sweeper", Box::new(make))
 }
 
 struct Reading(HubReader);

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod ending;
+pub mod role;
 pub mod settings;
 
 pub mod logging;
@@ -13,12 +14,19 @@ pub mod start;
 pub mod supervisor;
 pub mod telemetry;
 
+pub mod run;
+
 pub mod data;
+pub mod opening;
+pub mod patience;
+pub mod state;
+
 pub mod demo;
-pub mod dev;
+pub mod door;
 pub mod fanout;
 pub mod page;
 pub mod pipeline;
+pub mod ready;
 
 pub mod doctor;
 pub mod generate;

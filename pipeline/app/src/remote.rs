@@ -144,6 +144,19 @@ impl Remote {
         })
     }
 
+    /// Asks whether it is ready; an error says what it waits for.
+    pub fn ask_ready(&self) -> Result<(), Ending> {
+        let asked = self.agent.get(format!("{}/readyz", self.url)).call();
+        let mut response = asked.map_err(|error| self.unreachable(error))?;
+        match response.status().as_u16() {
+            200 => Ok(()),
+            status => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                Err(self.refused(status, &text))
+            }
+        }
+    }
+
     /// Opens a stream of server-sent events. The inner error may pass by itself.
     pub fn stream(
         &self,

@@ -2,6 +2,8 @@
 //!
 //! One table names every setting, so that an unknown one is refused wherever it stands and the
 //! variable's name follows from the key (`gateway.ring_bytes` is `TIDEWIRE_GATEWAY_RING_BYTES`).
+//! Kafka's own properties are the exception: any name passes, and librdkafka judges it.
+//!
 //! Values stay text here, each with the place it came from; [`crate::config`] parses them once.
 //! Problems are collected, never returned one by one, and a secret's value is never in them.
 
@@ -11,6 +13,12 @@ use std::path::{Path, PathBuf};
 
 /// What the name of every environment variable of ours begins with.
 const VARIABLE_PREFIX: &str = "TIDEWIRE_";
+
+/// What the key of every property of librdkafka begins with.
+const PROPERTY_PREFIX: &str = "kafka.properties.";
+
+/// The same in the environment; behind it `_` stands for a dot, which no property's name needs.
+const PROPERTY_VARIABLE_PREFIX: &str = "TIDEWIRE_KAFKA_PROPERTIES_";
 
 /// A setting: its key in the file, its value when nobody gives one, what it is for.
 #[derive(Debug)]
@@ -31,16 +39,39 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "address and port of HTTP, WebSocket and SSE",
     },
     Setting { key: "data_dir", default: ".tidewire", meaning: "folder of the log and the state" },
-    Setting { key: "log", default: "embedded", meaning: "which log: embedded" },
+    Setting {
+        key: "log",
+        default: "embedded",
+        meaning: "which log: embedded, or kafka://HOST:PORT (several: kafka://HOST:PORT,HOST:PORT)",
+    },
+    Setting {
+        key: "instance",
+        default: "",
+        meaning: "a name for this process, stable over restarts and unlike any other's; unset: dev \
+                  on the embedded log, the host's name on Kafka",
+    },
     Setting {
         key: "durability",
         default: "process",
-        meaning: "what an acknowledged record survives: process (kill -9) or host (power loss)",
+        meaning: "what an acknowledged record survives on the embedded log: process (kill -9) or \
+                  host (power loss)",
     },
     Setting {
         key: "insecure_dev",
         default: "",
         meaning: "true: believe ?user= without a token, on loopback only; `dev` sets it",
+    },
+    Setting {
+        key: "allowed_hosts",
+        default: "",
+        meaning: "host names to answer to beside this machine's own, separated by commas; \
+                  .example.org is every name that ends so",
+    },
+    Setting {
+        key: "allowed_origins",
+        default: "",
+        meaning: "origins of web pages that may use it, separated by commas, such as \
+                  http://localhost:3000",
     },
     Setting {
         key: "log_filter",
@@ -56,6 +87,22 @@ pub const SETTINGS: &[Setting] = &[
         key: "topics.partitions",
         default: "8",
         meaning: "partitions of each topic, fixed when the topics are created (1 to 64)",
+    },
+    Setting {
+        key: "kafka.replication",
+        default: "",
+        meaning: "copies of each partition of the topics; unset: the broker's default",
+    },
+    Setting {
+        key: "kafka.min_insync",
+        default: "",
+        meaning: "copies that must have a record before it is acknowledged; unset: the broker's \
+                  default",
+    },
+    Setting {
+        key: "kafka.group_protocol",
+        default: "classic",
+        meaning: "how processes share out partitions: classic, or consumer (KIP-848, Kafka 4)",
     },
     Setting {
         key: "derive.threads",
@@ -80,6 +127,14 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Kafka's own properties, which no table lists. Their values are never shown.
+pub const PROPERTIES: Setting = Setting {
+    key: "kafka.properties",
+    default: "",
+    meaning: "a table of librdkafka's properties for TLS, SASL and the rest, such as \
+              \"sasl.username\"",
+};
+
 /// Where a value came from, for the reader of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -93,11 +148,11 @@ pub enum Source {
     Flag(String),
 }
 
-/// A value as given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A value as given. It is printed as the place where it stands: some are secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Given {
     /// The key it belongs to.
-    pub key: &'static str,
+    pub key: String,
     /// The text.
     pub text: String,
     /// Where it came from.
@@ -114,21 +169,31 @@ impl fmt::Display for Given {
     }
 }
 
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// All layers laid over each other, and what was wrong with them.
 #[derive(Debug)]
 pub struct Settings {
     values: BTreeMap<&'static str, Given>,
+    /// By librdkafka's name.
+    properties: BTreeMap<String, Given>,
     problems: Vec<String>,
 }
 
 impl Settings {
     /// The defaults alone.
     pub fn defaults() -> Self {
-        let values = SETTINGS
-            .iter()
-            .map(|s| (s.key, Given { key: s.key, text: s.default.into(), source: Source::Default }))
-            .collect();
-        Self { values, problems: Vec::new() }
+        let default = |s: &Setting| Given {
+            key: s.key.into(),
+            text: s.default.into(),
+            source: Source::Default,
+        };
+        let values = SETTINGS.iter().map(|s| (s.key, default(s))).collect();
+        Self { values, properties: BTreeMap::new(), problems: Vec::new() }
     }
 
     /// Lays the text of a TOML file over what is there.
@@ -145,33 +210,25 @@ impl Settings {
     fn add_table(&mut self, path: &Path, prefix: &str, table: &toml::Table) {
         for (name, value) in table {
             let key = format!("{prefix}{name}");
-            let text = match value {
-                toml::Value::Table(inner) => {
-                    self.add_table(path, &format!("{key}."), inner);
-                    continue;
-                }
-                toml::Value::String(text) => text.clone(),
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Float(number) => number.to_string(),
-                toml::Value::Boolean(value) => value.to_string(),
-                toml::Value::Array(_) | toml::Value::Datetime(_) => {
-                    self.problem(format!(
-                        "{}: {key}: a list or a date stands here; give a text, a number, true or \
-                         false",
-                        path.display()
-                    ));
-                    continue;
-                }
+            if let toml::Value::Table(inner) = value {
+                self.add_table(path, &format!("{key}."), inner);
+                continue;
+            }
+            let source = Source::File(path.to_owned());
+            let Some(text) = text_of(value) else {
+                self.problem(format!(
+                    "{}: {key}: a list or a date stands here; give a text, a number, true or false",
+                    path.display()
+                ));
+                continue;
             };
-            match find(&key) {
-                Some(setting) => {
-                    self.set(setting, text, Source::File(path.to_owned()));
+            match (key.strip_prefix(PROPERTY_PREFIX), find(&key)) {
+                (Some(property), _) => self.set_property(property, text, source),
+                (None, Some(setting)) => self.set(setting, text, source),
+                (None, None) => {
+                    let hint = hint(&key, SETTINGS.iter().map(|s| s.key.to_owned()));
+                    self.problem(format!("{}: {key}: {hint}", path.display()));
                 }
-                None => self.problem(format!(
-                    "{}: {key}: there is no such setting{}",
-                    path.display(),
-                    nearest(&key, SETTINGS.iter().map(|s| s.key.to_owned()))
-                )),
             }
         }
     }
@@ -179,12 +236,17 @@ impl Settings {
     /// Lays every `TIDEWIRE_*` variable over what is there; others are not ours and are skipped.
     pub fn add_variables(&mut self, variables: impl Iterator<Item = (String, String)>) {
         for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
+            if let Some(property) = name.strip_prefix(PROPERTY_VARIABLE_PREFIX) {
+                let property = property.replace('_', ".").to_lowercase();
+                self.set_property(&property, text, Source::Variable(name));
+                continue;
+            }
             match SETTINGS.iter().find(|s| variable_of(s.key) == name) {
                 Some(setting) => self.set(setting, text, Source::Variable(name)),
-                None => self.problem(format!(
-                    "{name}: there is no such setting{}",
-                    nearest(&name, SETTINGS.iter().map(|s| variable_of(s.key)))
-                )),
+                None => {
+                    let hint = hint(&name, SETTINGS.iter().map(|s| variable_of(s.key)));
+                    self.problem(format!("{name}: {hint}"));
+                }
             }
         }
     }
@@ -202,6 +264,19 @@ impl Settings {
         self.values.get(key).expect("the table holds every key that is asked for")
     }
 
+    /// What was given of Kafka's own properties, by librdkafka's names.
+    pub fn properties(&self) -> &BTreeMap<String, Given> {
+        &self.properties
+    }
+
+    /// The first setting of Kafka that somebody gave.
+    pub fn any_of_kafka(&self) -> Option<&Given> {
+        let given = |given: &&Given| {
+            given.key.starts_with("kafka.") && !matches!(given.source, Source::Default)
+        };
+        self.values.values().find(given).or_else(|| self.properties.values().next())
+    }
+
     /// Notes something wrong, in a sentence that says where and what is right.
     pub fn problem(&mut self, sentence: String) {
         self.problems.push(sentence);
@@ -213,7 +288,16 @@ impl Settings {
     }
 
     fn set(&mut self, setting: &'static Setting, text: String, source: Source) {
-        self.values.insert(setting.key, Given { key: setting.key, text, source });
+        self.values.insert(setting.key, Given { key: setting.key.into(), text, source });
+    }
+
+    fn set_property(&mut self, name: &str, text: String, source: Source) {
+        let given = Given { key: format!("{PROPERTY_PREFIX}{name}"), text, source };
+        let before = self.properties.get(name).filter(|before| before.source == given.source);
+        if before.is_some() {
+            self.problem(format!("{given}: it stands there twice; keep one"));
+        }
+        self.properties.insert(name.to_owned(), given);
     }
 }
 
@@ -226,17 +310,33 @@ fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.key == key)
 }
 
+/// A value of a file as text; `None` for what no setting is.
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(value) => Some(value.to_string()),
+        toml::Value::Table(_) | toml::Value::Array(_) | toml::Value::Datetime(_) => None,
+    }
+}
+
 fn line_of(text: &str, at: usize) -> String {
     let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
     format!(":{line}")
 }
 
-/// A hint at the name that was probably meant, or nothing.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+/// What to say of a name that is no setting: the one that was probably meant, if there is one.
+fn hint(name: &str, known: impl Iterator<Item = String>) -> String {
+    if [PROPERTIES.key, &variable_of(PROPERTIES.key)].contains(&name) {
+        return format!("give a table of properties, such as {PROPERTY_PREFIX}sasl.username");
+    }
     let closest = known.map(|k| (distance(name, &k), k)).min();
     match closest {
-        Some((distance, known)) if distance <= 3 => format!("; did you mean {known}?"),
-        _ => "; `tidewire settings` lists them all".into(),
+        Some((distance, known)) if distance <= 3 => {
+            format!("there is no such setting; did you mean {known}?")
+        }
+        _ => "there is no such setting; `tidewire settings` lists them all".into(),
     }
 }
 
@@ -315,6 +415,66 @@ mod tests {
         settings.add_file(Path::new("t.toml"), "listen = '127.0.0.1:1'\nlog = \n");
         assert_eq!(settings.problems().len(), 1);
         assert!(settings.problems()[0].starts_with("t.toml:2: "), "{:?}", settings.problems());
+    }
+
+    fn properties(settings: &Settings) -> Vec<(&str, &str)> {
+        let all = settings.properties().iter();
+        all.map(|(name, given)| (name.as_str(), given.text.as_str())).collect()
+    }
+
+    #[test]
+    fn properties_of_kafka_pass_however_they_are_nested_and_become_text() {
+        let mut settings = Settings::defaults();
+        settings.add_file(
+            Path::new("t.toml"),
+            "[kafka.properties]\n'sasl.username' = 'ann'\nsocket.timeout.ms = 5000\n\
+             enable.ssl.certificate.verification = false\n[kafka.properties.ssl]\nca.location = 'x'",
+        );
+        let variables = [
+            ("TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD", "s3cret"),
+            ("TIDEWIRE_KAFKA_PROPERTIES_SASL_USERNAME", "bob"),
+        ];
+        settings.add_variables(variables.iter().map(|(n, v)| ((*n).into(), (*v).into())));
+        let expected = [
+            ("enable.ssl.certificate.verification", "false"),
+            ("sasl.password", "s3cret"),
+            ("sasl.username", "bob"),
+            ("socket.timeout.ms", "5000"),
+            ("ssl.ca.location", "x"),
+        ];
+        assert_eq!(properties(&settings), expected);
+        assert_eq!(settings.problems(), &[] as &[String]);
+        assert!(!format!("{settings:?}").contains("s3cret"), "{settings:?}");
+    }
+
+    #[test]
+    fn a_property_that_stands_twice_in_a_file_or_is_no_table_is_named() {
+        check_file(
+            "[kafka.properties]\n'sasl.password' = 'one'\nsasl.password = 'two'",
+            &["t.toml: kafka.properties.sasl.password: it stands there twice; keep one"],
+        );
+        check_file(
+            "[kafka]\nproperties = 'security.protocol=SSL'",
+            &["t.toml: kafka.properties: give a table of properties, such as \
+               kafka.properties.sasl.username"],
+        );
+    }
+
+    #[test]
+    fn a_broken_file_is_named_without_what_stands_in_it() {
+        for text in [
+            "[kafka.properties]\n'sasl.password' = s3cret",
+            "[kafka.properties]\n'sasl.password' = 's3cret",
+            "[kafka.properties]\n'sasl.password' = ['s3cret']",
+            "[kafka.properties]\nsasl.password = 's3cret'\nsasl.password = 's3cret'",
+            "kafka.properties.'sasl.password' = \"s3cret\\x\"",
+        ] {
+            let mut settings = Settings::defaults();
+            settings.add_file(Path::new("t.toml"), text);
+            let problems = settings.problems();
+            assert_eq!(problems.len(), 1, "{text}");
+            assert!(!problems[0].contains("s3cret"), "{problems:?}");
+        }
     }
 
     #[test]

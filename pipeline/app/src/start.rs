@@ -7,11 +7,13 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use crate::cli::{Cli, DevArgs, RoleArgs, SettingArgs, Verb};
+use crate::cli::{Cli, RunningArgs, ServeArgs, SettingArgs, Verb};
 use crate::config::Config;
 use crate::ending::Ending;
-use crate::settings::{SETTINGS, Settings, variable_of};
-use crate::{dev, doctor, logging, produce, tail, terminal, topics, traffic};
+use crate::remote::Remote;
+use crate::role::Role;
+use crate::settings::{PROPERTIES, SETTINGS, Setting, Settings, variable_of};
+use crate::{doctor, logging, produce, run, tail, terminal, topics, traffic};
 
 /// What clap reads by itself; not a setting.
 const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
@@ -19,23 +21,24 @@ const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
 /// Does what was asked for.
 pub fn run(cli: Cli) -> Result<(), Ending> {
     match cli.verb {
-        Verb::Dev(args) => serve(&args),
-        Verb::Admit(args) => refuse_role("admit", &args),
-        Verb::Derive(args) => refuse_role("derive", &args),
-        Verb::Gateway(args) => refuse_role("gateway", &args),
+        Verb::Dev(args) => serve(Role::All, &args),
+        Verb::Admit(args) => serve(Role::Admit, &args.into()),
+        Verb::Derive(args) => serve(Role::Derive, &args.into()),
+        Verb::Gateway(args) => serve(Role::Gateway, &args),
         Verb::Produce(args) => quietly(|| produce::run(&args)),
         Verb::Tail(args) => quietly(|| tail::run(&args)),
         Verb::Generate(args) => quietly(|| traffic::run(&args)),
         Verb::Topics(args) => quietly(|| topics::run(&args)),
         Verb::Doctor(args) => quietly(|| doctor::run(&args)),
+        Verb::Ready(args) => quietly(|| ask_ready(&args)),
         Verb::Settings => list_settings(),
     }
 }
 
-fn serve(args: &DevArgs) -> Result<(), Ending> {
-    let config = configure_dev(args)?;
+fn serve(role: Role, args: &ServeArgs) -> Result<(), Ending> {
+    let config = configure_role(role, args)?;
     logging::start(&config.log_filter);
-    dev::run(&config)
+    run::run(role, &config)
 }
 
 /// Verbs whose output is data log only what is wrong, unless told otherwise.
@@ -44,29 +47,33 @@ fn quietly(verb: impl FnOnce() -> Result<(), Ending>) -> Result<(), Ending> {
     verb()
 }
 
-/// The configuration of `dev`: the layers, and `insecure_dev` unless someone said otherwise.
-pub fn configure_dev(args: &DevArgs) -> Result<Config, Ending> {
+/// The configuration of a role: the layers, and in `dev` `insecure_dev` unless someone said
+/// otherwise.
+pub fn configure_role(role: Role, args: &ServeArgs) -> Result<Config, Ending> {
     let mut settings = layers(&args.settings)?;
     args.lay_over(&mut settings);
-    if settings.given("insecure_dev").text.is_empty() {
+    if role == Role::All && settings.given("insecure_dev").text.is_empty() {
         settings.add_flag("insecure_dev", "dev", Some("true".into()));
     }
-    let config = Config::parse(settings)?;
-    if !config.insecure_dev {
-        return Err(Ending::Usage(
-            "insecure_dev = false: this version can't check tokens yet, so nobody could connect; \
-             leave it out and listen on loopback"
-                .into(),
-        ));
-    }
-    Ok(config)
+    name_instance(&mut settings);
+    Config::parse(settings, Some(role))
 }
 
 /// The configuration of a verb that reads settings but serves nobody.
 pub fn configure(args: &SettingArgs) -> Result<Config, Ending> {
     let mut settings = layers(args)?;
     args.lay_over(&mut settings);
-    Config::parse(settings)
+    name_instance(&mut settings);
+    Config::parse(settings, None)
+}
+
+/// On Kafka a process that nobody named is known by its host.
+fn name_instance(settings: &mut Settings) {
+    let on_kafka = settings.given("log").text.starts_with("kafka://");
+    if on_kafka && settings.given("instance").text.is_empty() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        settings.add_flag("instance", "instance (the host's name)", Some(host));
+    }
 }
 
 /// Defaults, then the file, then the environment.
@@ -88,27 +95,26 @@ fn add_file(settings: &mut Settings, path: &Path) -> Result<(), Ending> {
     Ok(())
 }
 
-fn refuse_role(role: &str, args: &RoleArgs) -> Result<(), Ending> {
-    configure(&SettingArgs { config: Some(args.config.clone()), ..SettingArgs::default() })?;
-    Err(Ending::Usage(format!(
-        "`tidewire {role}` runs one role apart, which needs a log that several processes can open; \
-         the embedded log belongs to one process, so run `tidewire dev`, which is all roles at once"
-    )))
+fn ask_ready(args: &RunningArgs) -> Result<(), Ending> {
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => format!("http://{}", configure(&args.settings)?.listen),
+    };
+    Remote::new(&url)?.ask_ready()?;
+    terminal::say(&format!("{url} is ready"))
 }
 
 fn list_settings() -> Result<(), Ending> {
     for setting in SETTINGS {
-        let default = if setting.default.is_empty() { "unset" } else { setting.default };
-        terminal::say(&format!(
-            "{:20} {:18} {}\n{:20} {}",
-            setting.key,
-            default,
-            setting.meaning,
-            "",
-            variable_of(setting.key)
-        ))?;
+        describe(setting, &variable_of(setting.key))?;
     }
-    Ok(())
+    describe(&PROPERTIES, &format!("{}_SASL_USERNAME and so on", variable_of(PROPERTIES.key)))
+}
+
+fn describe(setting: &Setting, variable: &str) -> Result<(), Ending> {
+    let Setting { key, default, meaning } = setting;
+    let default = if default.is_empty() { "unset" } else { default };
+    terminal::say(&format!("{key:20} {default:18} {meaning}\n{:20} {variable}", ""))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file owns the environment")]

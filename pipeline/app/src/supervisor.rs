@@ -6,6 +6,7 @@
 //! what they hold, within one deadline for all.
 
 use std::any::Any;
+use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -19,7 +20,7 @@ use tidewire_engine::port::{LogError, Wake};
 use tidewire_engine::turn::EngineError;
 
 use crate::clock::{self, Stopwatch};
-use crate::ending::Ending;
+use crate::ending::{Ending, in_one_line};
 use crate::telemetry;
 
 /// How long a turn waits for something to do; `stop` wakes it earlier.
@@ -28,8 +29,13 @@ const TURN_WAIT: Duration = Duration::from_secs(1);
 const REBUILD_WAIT_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const REBUILD_WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// A loop that failed sooner than this after it was made has not recovered: two processes that take
+/// the same place from each other do well for a moment each time.
+const WELL_AFTER: Duration = Duration::from_secs(15);
 /// How often it is looked whether everything is ready.
 const READY_GRAIN: Duration = Duration::from_millis(5);
+/// How often it is looked whether something outside the supervised threads has failed.
+const WATCH_GRAIN: Duration = Duration::from_millis(500);
 /// How finely a waiting thread looks whether it should stop.
 const STOP_GRAIN: Duration = Duration::from_millis(50);
 
@@ -160,12 +166,46 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until someone ends the process: `Ok` names the signal.
-    pub fn wait(&self) -> Result<&'static str, Ending> {
-        match self.ends.recv() {
-            Ok(End::Signal(name)) => Ok(name),
-            Ok(End::Failure(ending)) => Err(ending),
-            Err(_) => unreachable!("the supervisor itself holds a sender"),
+    /// Does `work` on a thread of its own and waits for what comes of it. `Ok(None)`: someone ended
+    /// the process before. The thread is left to itself then, however long a call in it may take:
+    /// it must hold nothing that an end has to wait for.
+    pub fn attempt<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Ending> {
+        let (give, given) = mpsc::channel();
+        let work = move || panic::catch_unwind(AssertUnwindSafe(work));
+        launch(name, move || {
+            // Nobody takes it any more if the process is ending.
+            let _ = give.send(work());
+        })?;
+        loop {
+            match given.recv_timeout(READY_GRAIN) {
+                Ok(Ok(done)) => return Ok(Some(done)),
+                Ok(Err(panic)) => return Err(of_panic(name, &*panic)),
+                Err(_) => match self.ends.try_recv() {
+                    Ok(End::Signal(_)) => return Ok(None),
+                    Ok(End::Failure(ending)) => return Err(ending),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Waits until someone ends the process: `Ok` names the signal. `failed` is asked now and then
+    /// for what fails outside the supervised threads.
+    pub fn wait(&self, failed: impl Fn() -> Option<Ending>) -> Result<&'static str, Ending> {
+        loop {
+            match self.ends.recv_timeout(WATCH_GRAIN) {
+                Ok(End::Signal(name)) => return Ok(name),
+                Ok(End::Failure(ending)) => return Err(ending),
+                Err(_) => {
+                    if let Some(ending) = failed() {
+                        return Err(ending);
+                    }
+                }
+            }
         }
     }
 
@@ -241,18 +281,24 @@ fn keep_turning(
 ) -> Result<(), Ending> {
     let mut wait = REBUILD_WAIT_FIRST;
     while !stop.is_asked() {
+        let since = Stopwatch::start();
         let failed = match make() {
             Ok(looped) => {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = looped.waker();
-                turn_until_stopped(looped, stop, &mut wait)
+                turn_until_stopped(looped, stop)
             }
             Err(error) => Err(error),
         };
+        if since.elapsed() > WELL_AFTER {
+            wait = REBUILD_WAIT_FIRST;
+        }
         match failed {
             Ok(()) => return Ok(()),
             Err(EngineError::Retry { doing, source }) => {
                 telemetry::loop_rebuilt(name);
-                tracing::warn!(thread = name, doing, because = %source, ?wait, "starting again");
+                let because = in_one_line(&*source);
+                let hint = if is_fenced(&*source) { FENCED_HINT } else { "" };
+                tracing::warn!(thread = name, doing, because, ?wait, "starting again{hint}");
                 stop.pause(wait);
                 wait = (wait * 2).min(REBUILD_WAIT_LONGEST);
             }
@@ -262,14 +308,17 @@ fn keep_turning(
     Ok(())
 }
 
-fn turn_until_stopped(
-    mut looped: Box<dyn Loop>,
-    stop: &Stop,
-    wait: &mut Duration,
-) -> Result<(), EngineError> {
+/// Another took what was this loop's. Once that is how a hand-over looks.
+const FENCED_HINT: &str = "; if this repeats, two processes have one name: give each an `instance` \
+                           of its own";
+
+fn is_fenced(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(LogError::Fenced(_)))
+}
+
+fn turn_until_stopped(mut looped: Box<dyn Loop>, stop: &Stop) -> Result<(), EngineError> {
     while !stop.is_asked() {
         looped.turn(TURN_WAIT)?;
-        *wait = REBUILD_WAIT_FIRST;
     }
     looped.close()
 }
@@ -284,7 +333,7 @@ pub fn of_engine(name: &str, error: EngineError) -> Ending {
 }
 
 /// The exit code follows from what lies underneath.
-fn of_fatal(name: &str, doing: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Ending {
+fn of_fatal(name: &str, doing: &str, source: Box<dyn Error + Send + Sync>) -> Ending {
     let message = format!("{name} stopped while {doing}");
     match source.downcast::<LogError>() {
         Ok(error) => Ending::of_log(message, *error),
@@ -360,7 +409,7 @@ mod tests {
         let mut supervisor = Supervisor::start().expect("starts");
         let lost = || Err(fatal(LogError::Fatal("the disk is full".into(), None)));
         supervisor.keep("test", Box::new(lost)).expect("starts");
-        let ending = supervisor.wait().expect_err("fatal");
+        let ending = supervisor.wait(|| None).expect_err("fatal");
         assert!(matches!(ending, Ending::LostLog { .. }), "{ending}");
         let invalid = fatal(LogError::Invalid("another partition count".into()));
         assert!(matches!(of_engine("x", invalid), Ending::Usage(_)));
@@ -370,8 +419,41 @@ mod tests {
     fn a_panic_is_a_sentence_and_not_a_hanging_process() {
         let mut supervisor = Supervisor::start().expect("starts");
         supervisor.run("test", || panic!("two and two is five")).expect("starts");
-        let ending = supervisor.wait().expect_err("a bug").to_string();
+        let ending = supervisor.wait(|| None).expect_err("a bug").to_string();
         assert!(ending.contains("two and two is five"), "{ending}");
+    }
+
+    #[test]
+    fn what_is_attempted_comes_back_and_its_panic_is_a_sentence_too() {
+        let supervisor = Supervisor::start().expect("starts");
+        assert_eq!(supervisor.attempt("test", || 7).expect("no bug"), Some(7));
+        let ending = supervisor.attempt("test", || -> u8 { panic!("no such number") });
+        let text = ending.expect_err("a bug").to_string();
+        assert!(text.contains("no such number"), "{text}");
+    }
+
+    #[test]
+    fn an_attempt_that_takes_its_time_keeps_nobody_from_ending() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor.run("test", || Err(Ending::failed("the end"))).expect("starts");
+        let since = Stopwatch::start();
+        let ended = supervisor.attempt("slow", || clock::pause(SOON));
+        assert_eq!(ended.expect_err("the end").to_string(), "the end");
+        supervisor.drain(SOON).expect("nobody waits for the attempt");
+        assert!(since.elapsed() < SOON / 4, "{:?}", since.elapsed());
+    }
+
+    #[test]
+    fn what_fails_elsewhere_ends_the_process_too() {
+        let supervisor = Supervisor::start().expect("starts");
+        let ending = supervisor.wait(|| Some(Ending::failed("elsewhere"))).expect_err("failed");
+        assert_eq!(ending.to_string(), "elsewhere");
+    }
+
+    #[test]
+    fn whoever_is_fenced_is_told_what_to_look_for() {
+        assert!(is_fenced(&LogError::Fenced("taken".into())));
+        assert!(!is_fenced(&LogError::Fatal("gone".into(), None)));
     }
 
     #[test]

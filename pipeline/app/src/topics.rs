@@ -1,17 +1,21 @@
 //! `tidewire topics`: created, listed, described.
 //!
-//! The data belongs to one process. So the verbs ask the running one, and only if none answers do
-//! they open the folder themselves.
+//! The embedded log belongs to one process. So the verbs ask the running one, and only if none
+//! answers do they open the folder themselves. Kafka belongs to everybody and is asked directly.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cli::{TopicsArgs, TopicsVerb, TopicsWhere};
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::data::{self, TopicReport};
 use crate::ending::Ending;
+use crate::opening::START_LIMIT;
+use crate::patience::{Failure, patiently};
 use crate::remote::Remote;
+use crate::supervisor::Stop;
 use crate::{start, terminal};
 
 /// Does what was asked for.
@@ -31,13 +35,19 @@ fn create(at: &TopicsWhere) -> Result<(), Ending> {
             reports.len()
         ));
     }
-    let topology = data::topology(&config);
-    let created = data::create_topics(&*data::open_log(&config.data)?, &topology)?;
-    let there = topology.specs().len() - created;
+    let log = data::open_log(&config)?;
+    // This is often the first thing that is run beside a broker, and so it waits for it.
+    let created = patiently(START_LIMIT, &Stop::default(), || data::create_topics(&config, &*log))?;
+    let there = config.topology().specs().len() - created;
     terminal::say(&format!("{created} topics created, {there} were there"))
 }
 
 fn list(reports: &[TopicReport]) -> Result<(), Ending> {
+    if reports.is_empty() {
+        return Err(Ending::failed(
+            "there are no topics yet; is topics.prefix another? `tidewire topics create` makes them",
+        ));
+    }
     terminal::say(&format!("{:24} {:>10} {:>14}  keeps", "topic", "partitions", "records"))?;
     for report in reports {
         let records: u64 = report.offsets.iter().map(|(start, end)| end - start).sum();
@@ -72,15 +82,21 @@ fn reports(at: &TopicsWhere) -> Result<Vec<TopicReport>, Ending> {
         return Ok(reports);
     }
     let dir = &config.data.dir;
-    if fs::metadata(dir.join("log")).is_err() {
+    if config.log == LogConfig::Embedded && fs::metadata(dir.join("log")).is_err() {
         return Err(Ending::failed(format!(
             "there is no data in {}; `tidewire topics create` or `tidewire dev` makes it, \
-             --data-dir names another folder, --url a running process",
+             --data-dir names another folder, --url a running process, --log kafka://HOST:PORT \
+             another log",
             dir.display()
         )));
     }
-    let log = data::open_log(&config.data)?;
-    data::report(&*log).map_err(|error| Ending::of_log("could not list the topics".into(), error))
+    let log = data::open_log(&config)?;
+    let unanswered = data::unanswered(&config);
+    patiently(Duration::ZERO, &Stop::default(), || {
+        data::report(&*log).map_err(|error| {
+            Failure::of_log("could not list the topics".into(), &unanswered, error)
+        })
+    })
 }
 
 /// What a running process says, if there is one; where one was named there must be.
@@ -88,6 +104,9 @@ fn running(
     at: &TopicsWhere,
     config: &Config,
 ) -> Result<Option<(String, Vec<TopicReport>)>, Ending> {
+    if at.url.is_none() && config.log != LogConfig::Embedded {
+        return Ok(None);
+    }
     let url = at.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
     let answer = Remote::new(&url)?.ask("/v1/stats");
     let stats: Value = match (answer, &at.url) {

@@ -160,6 +160,14 @@ pub(crate) fn transaction_aborted(why: &LogError) {
     tracing::warn!(error = why as &dyn std::error::Error, "a transaction is aborted and repeated");
 }
 
+/// Partitions were given up and the next owner could not be told that nothing is open.
+pub(crate) fn left_unsaid(why: &LogError) {
+    tracing::info!(
+        error = why as &dyn std::error::Error,
+        "partitions were given up without a word; their next owner fences this process once"
+    );
+}
+
 /// A transaction whose outcome only a restore can tell.
 pub(crate) fn transaction_unknown(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "unknown").increment(1);

@@ -21,6 +21,8 @@ pub struct Turned {
     pub written: usize,
     /// Whether the loop has partitions it is still restoring.
     pub restoring: bool,
+    /// Whether the group has said which partitions are this loop's, be it none.
+    pub joined: bool,
 }
 
 /// How a loop fails.

@@ -21,6 +21,7 @@ use super::subject::{
 
 const ROUNDS: u64 = 50;
 const GROUP: &str = "killed";
+const TRANSACTOR: &str = "killed";
 const PLACE: &str = "TIDEWIRE_TEST_PLACE";
 const FIRST: &str = "TIDEWIRE_TEST_FIRST";
 const TOPIC: &str = "TIDEWIRE_TEST_TOPIC";
@@ -47,7 +48,7 @@ pub(crate) fn write_until_killed<S: Subject>() {
     let mut only = member(&*log, (GROUP, "child"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1, 2])]);
     let mut appender = log.appender().expect("an appender");
-    let mut transactor = log.transactor("killed").expect("a transactor");
+    let mut transactor = log.transactor(TRANSACTOR).expect("a transactor");
     let say = |kind: char, n: u64| {
         let mut out = std::io::stdout().lock();
         writeln!(out, "said {kind} {n}").expect("the parent listens");
@@ -91,6 +92,8 @@ pub(crate) fn rounds<S: Subject>(child: &str) {
         let said = one_child(child, [&place, &first.to_string(), topic.as_str()], &mut dice);
         subject.take_back();
         let log = subject.log();
+        // As whoever takes over does: it ends what the dead one left open.
+        drop(log.transactor(TRANSACTOR).expect("initialised"));
         assert_eq!(topic_id(&*log, &topic), id, "round {round}: nothing was lost");
         first = check(&*log, &topic, (first, &said)).unwrap_or_else(|why| {
             panic!("round {round}: {why}; the child said {said:?}, seed {seed}")

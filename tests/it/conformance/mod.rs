@@ -34,6 +34,7 @@ macro_rules! conformance {
             records: reading_outside_the_log_is_out_of_range,
             records: a_take_respects_its_limit_and_gives_at_least_one_record,
             records: seeking_and_removing_move_only_their_own_partition,
+            records: one_reader_reads_a_partition_at_two_places,
             records: append_times_never_run_backwards,
             records: the_offset_of_a_time_is_the_first_record_at_or_after_it,
             records: writers_side_by_side_get_offsets_of_their_own,

@@ -140,6 +140,27 @@ pub(crate) fn seeking_and_removing_move_only_their_own_partition<S: Subject>() {
     assert_eq!(reader.position(second).unwrap(), Offset(1));
 }
 
+pub(crate) fn one_reader_reads_a_partition_at_two_places<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let place = at(&topic(&subject, "two-places", (1, FOR_EVER)), 0);
+    append(&*log, &place, &["a", "b", "c"]);
+    let mut reader = log.reader(Isolation::Committed).unwrap();
+    let (first, second) =
+        (reader.add(&place, Offset(0)).unwrap(), reader.add(&place, Offset(2)).unwrap());
+    let (mut from_start, mut from_two) = (Vec::new(), Vec::new());
+    until("both are read", || {
+        reader.wait(Duration::from_millis(20)).unwrap();
+        reader.take(first, ALL, &mut from_start).unwrap();
+        reader.take(second, ALL, &mut from_two).unwrap();
+        (from_start.len() + from_two.len() >= 4).then_some(())
+    });
+    assert_eq!((values(&from_start), values(&from_two)), (
+        vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+        vec!["c".to_owned()],
+    ));
+}
+
 pub(crate) fn append_times_never_run_backwards<S: Subject>() {
     let subject = S::new();
     let log = subject.log();

@@ -115,10 +115,11 @@ pub(crate) fn append_all(log: &dyn Log, records: &[Outgoing]) -> Vec<u64> {
     offsets.into_iter().map(|offset| offset.0).collect()
 }
 
-/// Everything from this offset to the end as it is now.
+/// Everything from this offset to the end as it is now. Up to the very end: what a transaction has
+/// committed may be stable a moment later only.
 pub(crate) fn read(log: &dyn Log, at: &TopicPartition, from: u64) -> Vec<Record> {
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
-    let end = log.bounds(at, Isolation::Committed).expect("bounds").end;
+    let end = log.bounds(at, Isolation::Uncommitted).expect("bounds").end;
     read_to(&mut *reader, at, from..end.0)
 }
 

@@ -46,7 +46,8 @@ fn every_subscriber_gets_the_posts_of_its_channels_as_the_file_says_them() {
     check(&expected, &whole, |limit| sse_all.next_event(limit).unwrap());
 }
 
-fn author_channels(expected: &[Expected]) -> Vec<String> {
+/// The channels of all authors in it.
+pub(crate) fn author_channels(expected: &[Expected]) -> Vec<String> {
     let channels = expected.iter().flat_map(|event| &event.channels);
     let authors: BTreeSet<_> = channels.filter(|channel| channel.starts_with("posts:")).collect();
     authors.into_iter().cloned().collect()
@@ -65,7 +66,8 @@ fn open_sse(server: &Server, channels: &[String]) -> EventSource {
     EventSource::open(server.addr(), &path, None, None).unwrap()
 }
 
-fn post(server: &Server, events: &[Expected]) {
+/// Posts the events in one request, which must take them all.
+pub(crate) fn post(server: &Server, events: &[Expected]) {
     let envelopes: Vec<&Value> = events.iter().map(|event| &event.envelope).collect();
     let body = serde_json::to_vec(&envelopes).unwrap();
     let response = server.http().post("/v1/events", "application/json", &body).unwrap();
@@ -88,7 +90,7 @@ fn produce(server: &Server, events: &[Expected]) {
 
 /// Takes events until all that these channels must carry are there, compares each with the file,
 /// and listens a little longer for what should not come.
-fn check(
+pub(crate) fn check(
     expected: &[Expected],
     channels: &[String],
     mut next: impl FnMut(Duration) -> Option<Received>,

@@ -14,27 +14,27 @@ use serde_json::{Value, json};
 use tidewire_schemas::time::parse_rfc3339;
 
 /// Account of all events.
-pub(super) const ACCOUNT: &str = "real";
+pub(crate) const ACCOUNT: &str = "real";
 
 /// One event to send, and what must come of it.
 #[derive(Clone, Debug)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// The envelope as it is posted.
-    pub(super) envelope: Value,
+    pub(crate) envelope: Value,
     /// Its id.
-    pub(super) event_id: String,
+    pub(crate) event_id: String,
     /// The type that subscribers see.
-    pub(super) canonical: &'static str,
+    pub(crate) canonical: &'static str,
     /// The text, to the byte.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// When it happened, shifted, in ms since the epoch.
-    pub(super) timestamp_ms: i64,
+    pub(crate) timestamp_ms: i64,
     /// Channels that carry it.
-    pub(super) channels: Vec<String>,
+    pub(crate) channels: Vec<String>,
 }
 
 /// Everything in the file, in the order of the file.
-pub(super) fn real_posts() -> Vec<Expected> {
+pub(crate) fn real_posts() -> Vec<Expected> {
     let file: Value = serde_json::from_str(&read_file()).expect("the package's file is JSON");
     let statuses = file["statuses"].as_array().expect("the file lists statuses");
     let newest = statuses.iter().map(created_ms).max().expect("the file has statuses");

@@ -4,6 +4,6 @@
 //! that with what came, text byte for byte; `resume` does it again while connections are cut at
 //! random bytes and the server is killed.
 
-mod delivery;
-mod mapper;
+pub(crate) mod delivery;
+pub(crate) mod mapper;
 mod resume;

@@ -1,12 +1,19 @@
 //! Requests and answers: limits, refusals, events, and the way out of HTTP.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::clock;
+use crate::socket::gateway::GatewayParts;
 use crate::socket::limits::Limits;
+use crate::socket::routes::Pages;
 
 use super::client::{Client, handshake, text_frame};
-use super::site::{LIMITS, TestSite, wait_for};
+use super::site::{LIMITS, TestSite, pages, start_parts, wait_for};
 
 fn site() -> (TestSite, Client) {
     let site = TestSite::new(LIMITS);
@@ -34,6 +41,60 @@ fn unknown_paths_and_methods_are_refused_in_the_one_shape() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"));
     assert!(answer.head.contains("allow: POST"), "{}", answer.head);
+}
+
+#[test]
+fn a_process_that_clients_do_not_come_to_has_an_operators_pages_and_nothing_else() {
+    let operators = Pages { assets: Vec::new(), ..pages() };
+    let parts = GatewayParts { ingress: None, pages: operators, workers: Vec::new() };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = Client::connect(gateway.local_addr());
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/stats"] {
+        assert_eq!(client.get(path).status, 200, "{path}");
+    }
+    let stats = client.get("/v1/stats").json();
+    assert_eq!((&stats["heads"], &stats["websockets"]), (&7.into(), &serde_json::Value::Null));
+    for path in ["/", "/v1/ws", "/v1/sse?channels=a:b", "/v1/events"] {
+        let answer = client.get(path);
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{path}");
+        assert!(answer.json().to_string().contains("are the gateway's"), "{path}");
+    }
+    gateway.join();
+}
+
+#[test]
+fn a_log_that_takes_its_time_holds_up_nothing_but_the_questions_about_it() {
+    let (slow, released) = sync_channel::<()>(0);
+    let (released, asked) = (Mutex::new(released), Arc::new(AtomicUsize::new(0)));
+    let asking = Arc::clone(&asked);
+    let stats = move || {
+        asking.fetch_add(1, Ordering::SeqCst);
+        // Ends with the test, when the sender is dropped.
+        released.lock().unwrap().recv().ok();
+        json!({})
+    };
+    let parts = GatewayParts {
+        ingress: None,
+        pages: Pages { stats: Box::new(stats), ..pages() },
+        workers: Vec::new(),
+    };
+    let gateway = start_parts(LIMITS, parts);
+    let ask = || {
+        let mut client = Client::connect(gateway.local_addr());
+        client.send("GET /v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        client
+    };
+    let mut waiting: Vec<Client> = (0..4).map(|_| ask()).collect();
+    wait_for(|| (asked.load(Ordering::SeqCst) == waiting.len()).then_some(()));
+    let mut other = Client::connect(gateway.local_addr());
+    let refused = other.get("/v1/stats");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    assert_eq!(other.get("/healthz").status, 200);
+    drop(slow);
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
+    gateway.join();
 }
 
 #[test]

@@ -95,27 +95,28 @@ impl TestSite {
 
 /// A gateway around these workers that appends to `kept`.
 pub(super) fn start(limits: Limits, kept: &Arc<Kept>, workers: Vec<WorkerHandle>) -> GatewayHandle {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let parts = GatewayParts {
-        ingress: Some(Ingress {
-            appender: Box::new(Memory { kept: Arc::clone(kept), ends: HashMap::new() }),
-            topics: IngestTopics {
-                input: Topic::new("tw.in"),
-                urgent: Topic::new("tw.in.urgent"),
-                dead_letters: Topic::new("tw.dead-letters"),
-                partitions: 8,
-            },
-            clock: Arc::new(Noon),
-        }),
-        pages: pages(),
-        workers,
+    let ingress = Ingress {
+        appender: Box::new(Memory { kept: Arc::clone(kept), ends: HashMap::new() }),
+        topics: IngestTopics {
+            input: Topic::new("tw.in"),
+            urgent: Topic::new("tw.in.urgent"),
+            dead_letters: Topic::new("tw.dead-letters"),
+            partitions: 8,
+        },
+        clock: Arc::new(Noon),
     };
+    start_parts(limits, GatewayParts { ingress: Some(ingress), pages: pages(), workers })
+}
+
+/// A gateway of these parts on a free port.
+pub(super) fn start_parts(limits: Limits, parts: GatewayParts) -> GatewayHandle {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2) };
     let config = GatewayConfig { listen, limits, guard: Guard::default(), patience };
     Gateway::start(config, parts).expect("a free port")
 }
 
-fn pages() -> Pages {
+pub(super) fn pages() -> Pages {
     Pages {
         ready: Box::new(|| Ok(())),
         metrics: Box::new(|| "tidewire_up 1\n".to_owned()),

@@ -75,6 +75,8 @@ pub struct Admit {
     member: Box<dyn Member>,
     appender: Box<dyn Appender>,
     readings: BTreeMap<TopicPartition, Reading>,
+    /// Whether the group has said which partitions are ours.
+    joined: bool,
     /// Which partition is taken from first, so that none is always last.
     first: usize,
     /// Kept for their capacity.
@@ -109,6 +111,7 @@ impl Admit {
                 verdict: config.settings_hash.to_be_bytes(),
             },
             readings: BTreeMap::new(),
+            joined: false,
             first: 0,
             taken: Vec::new(),
             outgoing: Vec::new(),
@@ -125,7 +128,7 @@ impl Admit {
             self.member
                 .wait(wait)
                 .map_err(|error| EngineError::of_log("waiting for records", error))?;
-            return Ok(Turned::default());
+            return Ok(Turned { joined: self.joined, ..Turned::default() });
         }
         let written = self.outgoing.len();
         repeat(|| self.appender.append(&self.outgoing))
@@ -134,7 +137,7 @@ impl Admit {
             .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;
         telemetry::admit_records(self.source.name(), taken as u64);
         counts.report();
-        Ok(Turned { taken, written, restoring: false })
+        Ok(Turned { taken, written, restoring: false, joined: self.joined })
     }
 
     /// Ends a turn's wait from another thread.
@@ -174,7 +177,10 @@ impl Admit {
         let following = |error| EngineError::of_log("following the group", error);
         for change in repeat(|| self.member.changes()).map_err(following)? {
             match change {
-                Change::Assigned(of) => self.assign(&of).map_err(following)?,
+                Change::Assigned(of) => {
+                    self.joined = true;
+                    self.assign(&of).map_err(following)?;
+                }
                 // Between turns nothing is uncommitted, so both are answered by letting go.
                 Change::Revoked(of) | Change::Lost(of) => {
                     for reading in of.iter().filter_map(|at| self.readings.remove(at)) {

@@ -8,7 +8,7 @@ use crate::derive::restore::Restoring;
 use crate::derive::step::Running;
 use crate::derive::turn::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::overlay::State;
-use crate::port::Change;
+use crate::port::{Change, Committed};
 use crate::record::{Millis, Partition, TopicPartition};
 use crate::task::{Life, Stage};
 use crate::telemetry;
@@ -78,7 +78,10 @@ impl Derive {
             .map_err(|error| EngineError::of_log("following the group", error))?;
         for change in changes {
             match change {
-                Change::Assigned(of) => self.assign(&of)?,
+                Change::Assigned(of) => {
+                    self.joined = true;
+                    self.assign(&of)?;
+                }
                 Change::Revoked(of) => self.revoke(&of)?,
                 Change::Lost(of) => self.lose(&of),
             }
@@ -117,13 +120,28 @@ impl Derive {
 
     /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+        let mut left = Vec::new();
         for partition in self.unassign(of) {
             if let Some(mut task) = self.tasks.remove(&partition) {
+                if let Phase::Running(running) = &task.phase
+                    && running.all_committed
+                {
+                    put_left(running, &mut left);
+                }
                 self.retire(&mut task)?;
                 self.tasks.insert(partition, task);
             }
         }
+        self.leave_in_order(&left);
         Ok(())
+    }
+
+    /// Says in the log that nothing was left open, so that the next owner does not have to fence
+    /// this loop, and with it its other tasks. Only a courtesy: whoever does not find it fences.
+    fn leave_in_order(&mut self, left: &[(TopicPartition, Committed)]) {
+        if let Err(error) = self.member.commit(left) {
+            telemetry::left_unsaid(&error);
+        }
     }
 
     /// What is lost may have another owner already: nothing more is written, not even locally.
@@ -240,5 +258,15 @@ impl Derive {
         task.handed = self.shared.now();
         task.enter(Phase::Running(Box::new(running)));
         Ok(())
+    }
+}
+
+/// Where a task leaves its lanes, without the name of an owner.
+fn put_left(running: &Running, left: &mut Vec<(TopicPartition, Committed)>) {
+    for lane in Lane::ALL {
+        if let Some(offset) = running.progress.lanes[lane.index()] {
+            let committed = Committed { offset, metadata: String::new() };
+            left.push((running.lane(lane).clone(), committed));
+        }
     }
 }

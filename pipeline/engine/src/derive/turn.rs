@@ -113,6 +113,8 @@ pub struct Derive {
     pub(super) tasks: BTreeMap<Partition, Task>,
     /// Which lanes of a partition have been assigned, by [`Lane::index`]; a task needs all.
     pub(super) assigned: BTreeMap<Partition, [bool; 5]>,
+    /// Whether the group has said which partitions are ours.
+    pub(super) joined: bool,
     /// Outputs on their way; kept for its capacity.
     pub(super) outgoing: Vec<Outgoing>,
     /// Which running task steps first, so that none is always last.
@@ -154,6 +156,7 @@ impl Derive {
             open: false,
             tasks: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            joined: false,
             outgoing: Vec::new(),
             first: 0,
             aborts: 0,
@@ -177,6 +180,7 @@ impl Derive {
                 Turned::default()
             }
         };
+        turned.joined = self.joined;
         turned.restoring =
             self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
         if turned.taken == 0 && turned.written == 0 && !moved {

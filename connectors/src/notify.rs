@@ -15,7 +15,7 @@ use crate::clock;
 
 /// One reader's bell.
 #[derive(Default)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     state: Mutex<State>,
     bell: Condvar,
 }
@@ -32,7 +32,7 @@ struct State {
 
 impl Notifier {
     /// Says that there may be something to read.
-    pub(super) fn signal(&self) {
+    pub(crate) fn signal(&self) {
         self.ring(|state| state.signalled = true);
     }
 
@@ -45,7 +45,7 @@ impl Notifier {
     }
 
     /// Waits until `ready` says so, a signal comes, or the time is over.
-    pub(super) fn wait(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
+    pub(crate) fn wait(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
         {
             let mut state = self.state.lock().expect("no holder panics");
             state.signalled = false;

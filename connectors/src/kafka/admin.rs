@@ -1,0 +1,197 @@
+//! Topics on Kafka: created with the settings the design rests on, and refused when they differ.
+//!
+//! The one idea: what a topic must be is known here in full, so that a topic that someone made by
+//! hand with other settings is named with the command that mends it, before anything relies on it.
+//! Log-append time is one of them: with a producer's own times, an old event would meet retention.
+
+use std::time::Duration;
+
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier};
+use rdkafka::admin::{ConfigResource, TopicReplication};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_engine::port::{Cleanup, LogError, TopicSpec};
+
+use super::config::Config;
+use super::context::Context;
+use super::fault;
+
+/// Bytes of a record that wraps one of another topic: twice what a broker takes by default.
+pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
+
+/// How long an operation on topics may take; creating fifteen of them is the longest.
+const ADMIN_LIMIT: Duration = Duration::from_secs(30);
+
+const CLEANUP: &str = "cleanup.policy";
+const RETENTION_MS: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
+const DELETE_RETENTION_MS: &str = "delete.retention.ms";
+const TIMESTAMP: &str = "message.timestamp.type";
+const LARGEST: &str = "max.message.bytes";
+const INSYNC: &str = "min.insync.replicas";
+
+/// Creates and describes topics.
+pub(super) struct Admin {
+    client: AdminClient<Context>,
+    config: Config,
+}
+
+/// A topic's settings as the broker has them.
+pub(super) struct Described {
+    pub(super) cleanup: Cleanup,
+    settings: Vec<(String, String)>,
+}
+
+impl Admin {
+    pub(super) fn new(client: AdminClient<Context>, config: Config) -> Self {
+        Self { client, config }
+    }
+
+    fn context(&self) -> &Context {
+        self.client.inner().context()
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(ADMIN_LIMIT)).operation_timeout(Some(ADMIN_LIMIT))
+    }
+
+    /// Creates a topic; `false` if one of this name is there.
+    pub(super) fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
+        let doing = format!("creating the topic {}", spec.topic);
+        let settings = self.settings(spec);
+        let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
+        let copies = self.config.replication.map_or(-1, i32::from);
+        let mut topic =
+            NewTopic::new(spec.topic.as_str(), partitions, TopicReplication::Fixed(copies));
+        for (name, value) in &settings {
+            topic = topic.set(name, value);
+        }
+        let asked = block_on(self.client.create_topics([&topic], &Self::options()));
+        let answers = asked.map_err(|e| fault::of_error(&doing, &e, self.context()))?;
+        match answers.into_iter().next() {
+            Some(Ok(_)) => Ok(true),
+            Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(fault::of_code(&doing, code, self.context())),
+            None => Err(fault::of_code(&doing, Code::Unknown, self.context())),
+        }
+    }
+
+    /// Every setting a topic must have.
+    fn settings(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {
+        let bound = |limit: Option<u64>| limit.map_or("-1".to_owned(), |n| n.to_string());
+        let mut settings = match spec.cleanup {
+            Cleanup::Delete { retention_ms, retention_bytes } => vec![
+                (CLEANUP, "delete".to_owned()),
+                (RETENTION_MS, bound(retention_ms)),
+                (RETENTION_BYTES, bound(retention_bytes)),
+            ],
+            Cleanup::Compact { delete_retention_ms } => vec![
+                (CLEANUP, "compact".to_owned()),
+                (DELETE_RETENTION_MS, delete_retention_ms.to_string()),
+            ],
+            Cleanup::CompactDelete { delete_retention_ms, retention_ms } => vec![
+                (CLEANUP, "compact,delete".to_owned()),
+                (DELETE_RETENTION_MS, delete_retention_ms.to_string()),
+                (RETENTION_MS, retention_ms.to_string()),
+            ],
+        };
+        settings.push((TIMESTAMP, "LogAppendTime".to_owned()));
+        if self.config.wrapping.iter().any(|name| name == spec.topic.as_str()) {
+            settings.push((LARGEST, WRAPPING_BYTES.to_string()));
+        }
+        if let Some(copies) = self.config.min_insync {
+            settings.push((INSYNC, copies.to_string()));
+        }
+        settings
+    }
+
+    /// The settings of topics, in the same order.
+    pub(super) fn describe(&self, topics: &[&str]) -> Result<Vec<Described>, LogError> {
+        let doing = "asking for the settings of the topics";
+        let ask: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let asked = block_on(self.client.describe_configs(&ask, &Self::options()));
+        let answers = asked.map_err(|e| fault::of_error(doing, &e, self.context()))?;
+        let mut described = Vec::new();
+        for answer in answers {
+            let resource = answer.map_err(|code| fault::of_code(doing, code, self.context()))?;
+            described.push(Described::read(&resource)?);
+        }
+        Ok(described)
+    }
+
+    /// Refuses a topic that is not as it must be, naming each difference and its mend.
+    pub(super) fn compare(&self, spec: &TopicSpec, found: &Described) -> Result<(), LogError> {
+        let differs = |(name, wanted): &(&'static str, String)| {
+            let has = found.setting(name);
+            (has.is_none_or(|has| !same(has, wanted))).then(|| {
+                format!("{name} is {} and must be {wanted}", has.unwrap_or("not known"))
+            })
+        };
+        let wrong: Vec<String> = self.settings(spec).iter().filter_map(differs).collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.settings(spec);
+        let change: Vec<String> =
+            wanted.iter().map(|(name, value)| format!("{name}=[{value}]")).collect();
+        Err(LogError::Invalid(format!(
+            "the topic {} is there with other settings: {}; mend them with `kafka-configs.sh \
+             --bootstrap-server {} --alter --topic {0} --add-config {}`, or give another \
+             topics.prefix",
+            spec.topic,
+            wrong.join(", "),
+            self.config.bootstrap,
+            change.join(","),
+        )))
+    }
+}
+
+/// Lists are sets: `compact,delete` is `delete,compact`.
+fn same(has: &str, wanted: &str) -> bool {
+    let parts = |text: &str| {
+        let mut parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
+        parts.sort();
+        parts
+    };
+    parts(has) == parts(wanted)
+}
+
+impl Described {
+    fn read(resource: &ConfigResource) -> Result<Self, LogError> {
+        let setting = |entry: &ConfigEntry| Some((entry.name.clone(), entry.value.clone()?));
+        let settings: Vec<_> = resource.entries.iter().filter_map(setting).collect();
+        let mut described = Self { cleanup: Cleanup::Compact { delete_retention_ms: 0 }, settings };
+        described.cleanup = described.read_cleanup()?;
+        Ok(described)
+    }
+
+    fn read_cleanup(&self) -> Result<Cleanup, LogError> {
+        let policy = self.setting(CLEANUP).unwrap_or("delete");
+        let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
+        let delete_retention_ms = self.number(DELETE_RETENTION_MS)?.unwrap_or(0);
+        let retention_ms = self.number(RETENTION_MS)?;
+        Ok(match (compacts, deletes) {
+            (true, true) => Cleanup::CompactDelete {
+                delete_retention_ms,
+                retention_ms: retention_ms.unwrap_or(u64::MAX),
+            },
+            (true, false) => Cleanup::Compact { delete_retention_ms },
+            _ => {
+                Cleanup::Delete { retention_ms, retention_bytes: self.number(RETENTION_BYTES)? }
+            }
+        })
+    }
+
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A bound; `None` where it is -1, no bound.
+    fn number(&self, name: &str) -> Result<Option<u64>, LogError> {
+        let Some(text) = self.setting(name) else { return Ok(None) };
+        match text.parse::<i64>() {
+            Ok(number) => Ok(u64::try_from(number).ok()),
+            Err(_) => Err(LogError::Invalid(format!("the broker has {name} as {text:?}"))),
+        }
+    }
+}

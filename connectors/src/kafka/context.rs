@@ -1,0 +1,211 @@
+//! What librdkafka calls back with, turned into values that someone takes later.
+//!
+//! Nothing is decided in a callback. A rebalance is a
+//! note in a list, a delivery report a number in a table, an error the newest of its kind, kept so
+//! that a call that got no answer can say why.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use tidewire_engine::record::{Partition, Topic, TopicPartition};
+
+use crate::telemetry;
+
+/// What a group decided about a member.
+#[derive(Debug)]
+pub(super) enum Rebalanced {
+    Assigned(Vec<TopicPartition>),
+    /// To be given up; the group waits until that is said.
+    Revoked(Vec<TopicPartition>),
+    /// Gone already.
+    Lost(Vec<TopicPartition>),
+}
+
+/// The answers a producer waits for, by slots that its user has numbered.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    /// Which round the slots belong to; answers of an earlier one are not counted.
+    generation: u32,
+    /// Records without an answer.
+    pub(super) pending: usize,
+    /// By slot: one past the largest offset that was acknowledged.
+    pub(super) ends: Vec<u64>,
+    /// The first delivery that failed.
+    pub(super) failed: Option<RDKafkaErrorCode>,
+}
+
+impl Deliveries {
+    /// Begins a round of so many slots.
+    pub(super) fn begin(&mut self, slots: usize) {
+        self.generation = self.generation.wrapping_add(1);
+        self.pending = 0;
+        self.ends.clear();
+        self.ends.resize(slots, 0);
+        self.failed = None;
+    }
+
+    /// What a record carries so that its answer finds its slot.
+    pub(super) fn expect(&mut self, slot: usize) -> usize {
+        self.pending += 1;
+        (self.generation as usize) << 32 | slot
+    }
+
+    /// A record that was expected was not taken.
+    pub(super) fn unexpect(&mut self) {
+        self.pending -= 1;
+    }
+
+    fn answer(&mut self, mark: usize, outcome: Result<i64, RDKafkaErrorCode>) {
+        let slot = mark & 0xffff_ffff;
+        if mark >> 32 != self.generation as usize || slot >= self.ends.len() {
+            return;
+        }
+        self.pending -= 1;
+        match outcome {
+            Ok(offset) => {
+                let end = u64::try_from(offset).map_or(0, |offset| offset + 1);
+                self.ends[slot] = self.ends[slot].max(end);
+            }
+            Err(code) => {
+                self.failed.get_or_insert(code);
+            }
+        }
+    }
+}
+
+/// The context of every client.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// The client is closing: nobody takes what the group decides any more.
+    closing: AtomicBool,
+    last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    rebalances: Mutex<Vec<Rebalanced>>,
+    deliveries: Mutex<Deliveries>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is whole at any moment: a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// The newest error a broker or the connection to it gave.
+    pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        lock(&self.last_error).clone()
+    }
+
+    /// From now on the group is answered at once, as a closing client must.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// What the group decided since the last call, oldest first.
+    pub(super) fn rebalances(&self) -> Vec<Rebalanced> {
+        std::mem::take(&mut *lock(&self.rebalances))
+    }
+
+    /// The answers so far.
+    pub(super) fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        lock(&self.deliveries)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        // The end of a partition is news, not an error.
+        if code == RDKafkaErrorCode::PartitionEOF {
+            return;
+        }
+        telemetry::kafka_error(code);
+        *lock(&self.last_error) = Some((code, reason.to_owned()));
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let of = partitions_of(partitions);
+        let rebalanced = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalanced::Assigned(of),
+            _ if consumer.assignment_lost() => Rebalanced::Lost(of),
+            _ => Rebalanced::Revoked(of),
+        };
+        if self.closing.load(Ordering::Acquire) {
+            // A failure changes nothing: the group sees that this member is gone.
+            let _ = consumer.unassign();
+        }
+        lock(&self.rebalances).push(rebalanced);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, mark: usize) {
+        let outcome = match delivered {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        lock(&self.deliveries).answer(mark, outcome);
+    }
+}
+
+/// A list as the engine names partitions.
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let one = |(topic, partition): (String, i32)| {
+        let partition = u32::try_from(partition).ok()?;
+        Some(TopicPartition::new(&Topic::new(topic), Partition(partition)))
+    };
+    let elements = list.elements();
+    elements.iter().filter_map(|e| one((e.topic().to_owned(), e.partition()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_find_their_slots_and_those_of_an_earlier_round_are_not_counted() {
+        let mut deliveries = Deliveries::default();
+        deliveries.begin(2);
+        let early = deliveries.expect(0);
+        deliveries.begin(2);
+        let marks = [deliveries.expect(0), deliveries.expect(1), deliveries.expect(1)];
+        deliveries.answer(early, Ok(99));
+        assert_eq!(deliveries.pending, 3);
+        deliveries.answer(marks[0], Ok(7));
+        deliveries.answer(marks[2], Ok(4));
+        deliveries.answer(marks[1], Err(RDKafkaErrorCode::MessageSizeTooLarge));
+        assert_eq!((deliveries.pending, &deliveries.ends[..]), (0, &[8, 5][..]));
+        assert_eq!(deliveries.failed, Some(RDKafkaErrorCode::MessageSizeTooLarge));
+    }
+}

@@ -1,0 +1,392 @@
+//! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
+//!
+//! Three things need it. The **topic ids** that become the epoch of every position. The **offset of
+//! an end of partition**, and the position behind control records, without which a restore can't
+//! know that it has arrived. And a **bell on a producer's events**, without which waiting for an
+//! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
+//! commit cycle of 8 to 14 ms instead of 100).
+//!
+//! Rules held here: every object of a client keeps that client alive through an `Arc`; every
+//! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;
+//! every message is copied out and destroyed before a function returns; no pointer leaves this
+//! file. Reads go through librdkafka's partition-level consumer, which belongs to no group.
+
+#![expect(unsafe_code, reason = "the foreign functions below have no safe binding")]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka_sys as sys;
+use tidewire_engine::record::{Body, Millis, Offset, Record};
+
+use super::context::Context;
+use crate::notify::Notifier;
+
+/// A consumer as everything here holds it.
+pub(super) type Client = Arc<BaseConsumer<Context>>;
+
+/// What a partition gave.
+pub(super) enum Given {
+    Record(Record),
+    /// The reader has arrived at the end; the offset is the next to read.
+    End(Offset),
+    /// Reading stopped; another feed takes up from elsewhere.
+    Failed(RDKafkaErrorCode),
+}
+
+/// One partition being read, from its own queue. A client must not have two of one partition: the
+/// second would take over the first's queue.
+pub(super) struct Feed {
+    topic: *mut sys::rd_kafka_topic_t,
+    name: CString,
+    partition: i32,
+    queue: *mut sys::rd_kafka_queue_t,
+    batch: Vec<*mut sys::rd_kafka_message_t>,
+    /// What the queue's callback points to; kept until the callback is taken back.
+    _bell: Arc<Notifier>,
+    client: Client,
+}
+
+// SAFETY: librdkafka's objects may be used from any thread; `batch` is empty between calls.
+unsafe impl Send for Feed {}
+
+impl Feed {
+    /// Starts to read a partition at an offset; `bell` rings when its queue stops being empty.
+    pub(super) fn start(
+        client: &Client,
+        (topic, partition): (&str, i32),
+        from: Offset,
+        bell: &Arc<Notifier>,
+    ) -> Result<Self, RDKafkaErrorCode> {
+        let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        let handle = client.client().native_ptr();
+        // SAFETY: the client lives as long as `Self`; both results are checked and owned by it.
+        let (topic, queue) = unsafe {
+            let topic = sys::rd_kafka_topic_new(handle, name.as_ptr(), ptr::null_mut());
+            if topic.is_null() {
+                return Err(last_error());
+            }
+            let queue = sys::rd_kafka_queue_get_partition(handle, name.as_ptr(), partition);
+            if queue.is_null() {
+                sys::rd_kafka_topic_destroy(topic);
+                return Err(RDKafkaErrorCode::UnknownPartition);
+            }
+            let opaque = Arc::as_ptr(bell) as *mut c_void;
+            sys::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
+            (topic, queue)
+        };
+        let (batch, client) = (Vec::new(), Arc::clone(client));
+        let feed = Self { topic, name, partition, queue, batch, _bell: Arc::clone(bell), client };
+        feed.begin(from)?;
+        Ok(feed)
+    }
+
+    fn begin(&self, from: Offset) -> Result<(), RDKafkaErrorCode> {
+        let offset = i64::try_from(from.0).map_err(|_| RDKafkaErrorCode::InvalidArgument)?;
+        // SAFETY: the topic handle is ours and alive.
+        match unsafe { sys::rd_kafka_consume_start(self.topic, self.partition, offset) } {
+            0 => Ok(()),
+            _ => Err(last_error()),
+        }
+    }
+
+    fn stop(&self) {
+        // SAFETY: the topic handle is ours and alive. Stopping what is stopped is refused, and that
+        // is all that can fail; afterwards messages of before are outdated.
+        unsafe { sys::rd_kafka_consume_stop(self.topic, self.partition) };
+    }
+
+    /// Hands over what is ready, at most `max`, without waiting. Whether that was all there is.
+    pub(super) fn take(&mut self, max: usize, mut give: impl FnMut(Given)) -> bool {
+        self.batch.clear();
+        self.batch.reserve(max);
+        // SAFETY: the batch has room for `max` pointers, of which librdkafka fills as many as it
+        // returns. Each is read while it is alive and destroyed once.
+        unsafe {
+            let taken = sys::rd_kafka_consume_batch(
+                self.topic,
+                self.partition,
+                0,
+                self.batch.as_mut_ptr(),
+                max,
+            );
+            let Ok(taken) = usize::try_from(taken) else {
+                give(Given::Failed(last_error()));
+                return true;
+            };
+            self.batch.set_len(taken);
+            for message in self.batch.drain(..) {
+                give(given(message));
+                sys::rd_kafka_message_destroy(message);
+            }
+            taken < max
+        }
+    }
+
+    /// Whether something waits in the queue.
+    pub(super) fn is_ready(&self) -> bool {
+        // SAFETY: the queue is ours and alive.
+        unsafe { sys::rd_kafka_queue_length(self.queue) > 0 }
+    }
+
+    /// The offset behind the last record *or control record* that was taken; `None` before the
+    /// first. It may still be that of an earlier start until something of this one was taken.
+    pub(super) fn position(&self) -> Option<Offset> {
+        let name = self.name.to_str().ok()?;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(name, self.partition);
+        let handle = self.client.client().native_ptr();
+        // SAFETY: client and list are alive.
+        let outcome = unsafe { sys::rd_kafka_position(handle, list.ptr()) };
+        if outcome != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let raw = list.elements().first().and_then(|element| element.offset().to_raw());
+        raw.and_then(|raw| u64::try_from(raw).ok()).map(Offset)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop();
+        // SAFETY: taking the callback back waits for one under way; both objects are ours, and the
+        // client is still alive.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue);
+            sys::rd_kafka_topic_destroy(self.topic);
+        }
+    }
+}
+
+/// A producer, and a bell that rings when it has something to say.
+pub(super) struct Voiced {
+    queue: *mut sys::rd_kafka_queue_t,
+    bell: Arc<Notifier>,
+    producer: Arc<BaseProducer<Context>>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for Voiced {}
+
+impl Voiced {
+    /// Hangs a bell on a producer.
+    pub(super) fn new(producer: BaseProducer<Context>) -> Self {
+        let (producer, bell) = (Arc::new(producer), Arc::new(Notifier::default()));
+        // SAFETY: the producer and the bell live as long as `Self`, whose end takes the callback
+        // back. A client always has a main queue.
+        let queue = unsafe {
+            let queue = sys::rd_kafka_queue_get_main(producer.client().native_ptr());
+            let opaque = Arc::as_ptr(&bell) as *mut c_void;
+            sys::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
+            queue
+        };
+        Self { queue, bell, producer }
+    }
+
+    /// The producer.
+    pub(super) fn producer(&self) -> &BaseProducer<Context> {
+        &self.producer
+    }
+
+    /// Serves what it has to say; delivery reports reach the context.
+    pub(super) fn serve(&self) {
+        while self.has_events() {
+            self.producer.poll(Duration::ZERO);
+        }
+    }
+
+    /// Waits until it has something to say, at most so long.
+    pub(super) fn wait(&self, at_most: Duration) {
+        self.bell.wait(at_most, || self.has_events());
+    }
+
+    fn has_events(&self) -> bool {
+        // SAFETY: the queue is ours and alive.
+        unsafe { sys::rd_kafka_queue_length(self.queue) > 0 }
+    }
+}
+
+impl Drop for Voiced {
+    fn drop(&mut self) {
+        // SAFETY: as for `Feed`.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+/// Whether a consumer has events to serve. Its own `poll` does not tell an event from none.
+pub(super) fn has_events(client: &BaseConsumer<Context>) -> bool {
+    // SAFETY: the client is alive, and always has a main queue; the handle is given back.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(client.client().native_ptr());
+        let events = sys::rd_kafka_queue_length(queue);
+        sys::rd_kafka_queue_destroy(queue);
+        events > 0
+    }
+}
+
+/// What a broker says of a topic's id: 128 bits, or why not.
+pub(super) type TopicId = Result<u128, RDKafkaErrorCode>;
+
+/// Asks for the ids of topics, in any order (`DescribeTopics`, KIP-516).
+pub(super) fn topic_ids(
+    client: &BaseConsumer<Context>,
+    names: &[&str],
+    limit: Duration,
+) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
+    let names: Vec<CString> = names.iter().filter_map(|name| CString::new(*name).ok()).collect();
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let handle = client.client().native_ptr();
+    let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the names and their pointers live until the end of the block; each object is made,
+    // used and destroyed in it, the results before the event that owns them.
+    unsafe {
+        let topics =
+            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let options = sys::rd_kafka_AdminOptions_new(handle, operation);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+        let queue = sys::rd_kafka_queue_new(handle);
+        sys::rd_kafka_DescribeTopics(handle, topics, options, queue);
+        let event = sys::rd_kafka_queue_poll(queue, millis);
+        let answer = if event.is_null() {
+            Err(RDKafkaErrorCode::OperationTimedOut)
+        } else {
+            let answer = described(event);
+            sys::rd_kafka_event_destroy(event);
+            answer
+        };
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        answer
+    }
+}
+
+/// Reads the event that answers `DescribeTopics`.
+///
+/// # Safety
+/// The event must be alive and be that answer.
+unsafe fn described(
+    event: *mut sys::rd_kafka_event_t,
+) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
+    // SAFETY: the event owns everything that is read here, and the caller keeps it alive.
+    unsafe {
+        let error = sys::rd_kafka_event_error(event);
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        let one = |n: usize| {
+            let topic = *topics.add(n);
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
+            let code = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
+            let id = match code {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+                    let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+                    let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+                    Ok(u128::from(most) << 64 | u128::from(least))
+                }
+                code => Err(code.into()),
+            };
+            (name.to_string_lossy().into_owned(), id)
+        };
+        Ok((0..count).map(one).collect())
+    }
+}
+
+/// The callback of a queue that stopped being empty.
+unsafe extern "C" fn ring(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+    // SAFETY: it points to the notifier that the object holds which enabled the callback.
+    let bell = unsafe { &*(opaque as *const Notifier) };
+    bell.signal();
+}
+
+/// What librdkafka noted last for this thread.
+fn last_error() -> RDKafkaErrorCode {
+    // SAFETY: reads a thread-local of librdkafka.
+    unsafe { sys::rd_kafka_last_error() }.into()
+}
+
+/// Copies a message out.
+///
+/// # Safety
+/// The message must be alive.
+unsafe fn given(message: *mut sys::rd_kafka_message_t) -> Given {
+    // SAFETY: the caller keeps the message alive, and with it everything it points to.
+    unsafe {
+        let fields = &*message;
+        let offset = Offset(u64::try_from(fields.offset).unwrap_or(0));
+        match fields.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => return Given::End(offset),
+            error => return Given::Failed(error.into()),
+        }
+        let time = sys::rd_kafka_message_timestamp(message, ptr::null_mut());
+        let key = bytes(fields.key, fields.key_len);
+        let value = bytes(fields.payload, fields.len);
+        let mut headers = ptr::null_mut();
+        let has = sys::rd_kafka_message_headers(message, &raw mut headers);
+        let body = match has {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers((key, value), headers),
+            _ => Body::new(key, value, &[]),
+        };
+        Given::Record(Record { offset, timestamp: Millis(time.max(0)), body })
+    }
+}
+
+/// A body with its headers.
+///
+/// # Safety
+/// The headers must be alive.
+unsafe fn with_headers(
+    (key, value): (Option<&[u8]>, Option<&[u8]>),
+    headers: *mut sys::rd_kafka_headers_t,
+) -> Body {
+    let mut all = Vec::new();
+    loop {
+        let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the caller keeps the headers alive; name and value belong to them.
+        let next = unsafe {
+            sys::rd_kafka_header_get_all(
+                headers,
+                all.len(),
+                &raw mut name,
+                &raw mut value,
+                &raw mut len,
+            )
+        };
+        if next != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            break;
+        }
+        // SAFETY: as above; a name ends with a zero byte.
+        let header = unsafe {
+            (CStr::from_ptr(name).to_string_lossy(), bytes(value, len).unwrap_or_default())
+        };
+        all.push(header);
+    }
+    let all: Vec<(&str, &[u8])> = all.iter().map(|(name, value)| (&**name, *value)).collect();
+    Body::new(key, value, &all)
+}
+
+/// The bytes at a pointer, `None` at none.
+///
+/// # Safety
+/// There must be `len` bytes that live as long as the caller uses them.
+unsafe fn bytes<'a>(at: *const c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!at.is_null()).then(|| unsafe { slice::from_raw_parts(at.cast::<u8>(), len) })
+}

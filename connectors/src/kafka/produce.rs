@@ -1,0 +1,150 @@
+//! Sending records and waiting for their answers; appenders and transactors are made of it.
+//!
+//! Waiting is waiting on a bell, never polling on a timer: the answer to a small write is here in
+//! less time than the shortest sleep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_engine::port::LogError;
+use tidewire_engine::record::{Outgoing, TopicPartition};
+
+use super::config::unusable;
+use super::context::Context;
+use super::log::{Core, number};
+use super::native::Voiced;
+use crate::clock;
+
+/// How long one wait for an answer lasts before its deadline is looked at.
+const WAIT_GRAIN: Duration = Duration::from_secs(1);
+
+/// A producer and the answers it waits for.
+pub(super) struct Sender {
+    core: Arc<Core>,
+    voiced: Voiced,
+    /// Partitions that are known to be there.
+    checked: Vec<TopicPartition>,
+}
+
+impl Sender {
+    pub(super) fn new(core: &Arc<Core>, config: &ClientConfig) -> Result<Self, LogError> {
+        let producer: Result<BaseProducer<Context>, _> =
+            config.create_with_context(Context::default());
+        let voiced = Voiced::new(producer.map_err(|error| unusable(&error))?);
+        Ok(Self { core: Arc::clone(core), voiced, checked: Vec::new() })
+    }
+
+    pub(super) fn producer(&self) -> &BaseProducer<Context> {
+        self.voiced.producer()
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        self.producer().client().context()
+    }
+
+    /// Begins to count answers anew; those of before are not waited for.
+    pub(super) fn begin(&self, slots: usize) {
+        self.voiced.serve();
+        self.context().deliveries().begin(slots);
+    }
+
+    /// The number of a partition among those this producer has written to; it is there.
+    pub(super) fn place(&mut self, record: &Outgoing) -> Result<usize, LogError> {
+        let is = |at: &TopicPartition| {
+            at.partition == record.partition && at.topic == record.topic
+        };
+        if let Some(place) = self.checked.iter().position(is) {
+            return Ok(place);
+        }
+        let at = TopicPartition::new(&record.topic, record.partition);
+        self.core.check(&at)?;
+        self.checked.push(at);
+        Ok(self.checked.len() - 1)
+    }
+
+    /// The partitions by their numbers.
+    pub(super) fn places(&self) -> &[TopicPartition] {
+        &self.checked
+    }
+
+    /// Hands a record to librdkafka; its answer goes into `slot`. Waits while its queue is full.
+    pub(super) fn send(
+        &self,
+        (place, record): (usize, &Outgoing),
+        slot: usize,
+        within: Duration,
+    ) -> Result<(), Code> {
+        let begun = clock::now();
+        let at = &self.checked[place];
+        loop {
+            let mark = self.context().deliveries().expect(slot);
+            match self.producer().send(kafka_record((at, record), mark)) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+                    self.context().deliveries().unexpect();
+                    if begun.elapsed() > within {
+                        return Err(Code::QueueFull);
+                    }
+                    self.voiced.wait(WAIT_GRAIN);
+                    self.voiced.serve();
+                }
+                Err((error, _)) => {
+                    self.context().deliveries().unexpect();
+                    return Err(error.rdkafka_error_code().unwrap_or(Code::Unknown));
+                }
+            }
+        }
+    }
+
+    /// Waits until every record has its answer. The first failure, or that time is over.
+    pub(super) fn answers(&self, within: Duration) -> Result<(), Code> {
+        let begun = clock::now();
+        loop {
+            self.voiced.serve();
+            {
+                let deliveries = self.context().deliveries();
+                if let Some(code) = deliveries.failed {
+                    return Err(code);
+                }
+                if deliveries.pending == 0 {
+                    return Ok(());
+                }
+            }
+            if let Some((code, _)) = self.producer().client().fatal_error() {
+                return Err(code);
+            }
+            let left = within.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(Code::OperationTimedOut);
+            }
+            self.voiced.wait(left.min(WAIT_GRAIN));
+        }
+    }
+
+    /// What the answers came to, by slot: one past the largest acknowledged offset.
+    pub(super) fn ends(&self) -> Vec<u64> {
+        self.context().deliveries().ends.clone()
+    }
+}
+
+fn kafka_record<'a>(
+    (at, record): (&'a TopicPartition, &'a Outgoing),
+    mark: usize,
+) -> BaseRecord<'a, [u8], [u8], usize> {
+    let mut kafka = BaseRecord::with_opaque_to(at.topic.as_str(), mark).partition(number(at));
+    kafka.key = record.body.key();
+    kafka.payload = record.body.value();
+    let mut headers = record.body.headers().peekable();
+    if headers.peek().is_some() {
+        let all = headers.fold(OwnedHeaders::new(), |all, (key, value)| {
+            all.insert(Header { key, value: Some(value) })
+        });
+        kafka.headers = Some(all);
+    }
+    kafka
+}

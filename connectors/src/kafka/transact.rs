@@ -1,0 +1,118 @@
+//! A transactional producer.
+//!
+//! `drain` waits for every acknowledgement before offsets are sent: librdkafka's own commit would
+//! wait too, but in sleeps of 100 ms. What the broker or librdkafka says of a transaction decides
+//! what the engine does: `fault` sorts it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::producer::Producer;
+use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
+use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
+
+use super::fault;
+use super::log::{Core, list_of};
+use super::produce::Sender;
+
+/// How long one call to the transaction's coordinator may take. The engine repeats what may be
+/// repeated.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the records of a transaction may take to arrive: a little longer than the transaction
+/// itself may stay open.
+const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long making a producer may take: the coordinator may have to end a transaction that a former
+/// owner left open.
+const INIT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Partitions one transaction may write to; more would not fit what a broker does in its time.
+const PLACES_MAX: usize = 4_096;
+
+/// The producer of a transactional id.
+pub(super) struct KafkaTransactor {
+    sender: Sender,
+}
+
+impl KafkaTransactor {
+    /// Fences the former producer of this id and ends what it left open.
+    pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
+        let sender = Sender::new(core, &core.config.transactor(id))?;
+        let doing = format!("initialising the transactional id {id}");
+        sender.producer().init_transactions(INIT_LIMIT).map_err(|error| {
+            sender.begin(0);
+            match fault::of_transaction(&doing, &error, sender.context()) {
+                // Nothing is open yet, so there is nothing to abort or to be unsure of.
+                LogError::Abort(cause) | LogError::Unknown(cause) => LogError::Retry(cause),
+                other => other,
+            }
+        })?;
+        Ok(Self { sender })
+    }
+
+    fn sort(&self, doing: &str, outcome: Result<(), rdkafka::error::KafkaError>) -> Result<(), LogError> {
+        outcome.map_err(|error| fault::of_transaction(doing, &error, self.sender.context()))
+    }
+}
+
+impl Transactor for KafkaTransactor {
+    fn begin(&mut self) -> Result<(), LogError> {
+        self.sender.begin(PLACES_MAX);
+        self.sort("opening a transaction", self.sender.producer().begin_transaction())
+    }
+
+    fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
+        for record in records {
+            let place = self.sender.place(record)?;
+            if place >= PLACES_MAX {
+                return Err(LogError::Invalid(format!(
+                    "a transactional producer writes to at most {PLACES_MAX} partitions"
+                )));
+            }
+            self.sender.send((place, record), place, DRAIN_LIMIT).map_err(|code| {
+                fault::in_transaction("writing in a transaction", code, self.sender.context())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), LogError> {
+        self.sender.answers(DRAIN_LIMIT).map_err(|code| {
+            fault::in_transaction("waiting for a transaction's records", code, self.sender.context())
+        })
+    }
+
+    fn send_offsets(
+        &mut self,
+        group: &GroupToken,
+        offsets: &[(TopicPartition, Committed)],
+    ) -> Result<(), LogError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let proof = group.proof.downcast_ref::<ConsumerGroupMetadata>();
+        let proof = proof.ok_or_else(|| {
+            LogError::Invalid("this proof of membership is not one of Kafka's".to_owned())
+        })?;
+        let list = list_of(offsets)?;
+        let sent = self.sender.producer().send_offsets_to_transaction(&list, proof, CALL_LIMIT);
+        self.sort("sending offsets", sent)
+    }
+
+    fn commit(&mut self) -> Result<Vec<(TopicPartition, Offset)>, LogError> {
+        let committed = self.sender.producer().commit_transaction(CALL_LIMIT);
+        self.sort("committing", committed)?;
+        let ends = self.sender.ends();
+        let written = self.sender.places().iter().zip(ends).filter(|(_, end)| *end > 0);
+        Ok(written.map(|(at, end)| (at.clone(), Offset(end))).collect())
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        let aborted = self.sender.producer().abort_transaction(CALL_LIMIT);
+        // Answers to what was purged are not those of the next transaction.
+        self.sender.begin(0);
+        self.sort("aborting", aborted)
+    }
+}

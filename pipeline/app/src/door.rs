@@ -1,0 +1,144 @@
+//! The door: what answers on `listen`, by role.
+//!
+//! Every role has the pages of an operator. Where clients come there are sockets, events are taken
+//! and the web page is shown; there every client is believed, so the door answers to this machine's
+//! own names only. The other roles may listen where a cluster's monitoring reaches them, under names
+//! that no page of the public web can have.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tidewire_connectors::socket::events::IngestTopics;
+use tidewire_connectors::socket::gateway::{
+    Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress,
+};
+use tidewire_connectors::socket::guard::{Guard, Names};
+use tidewire_connectors::socket::limits::{Limits, Patience};
+use tidewire_connectors::socket::routes::Pages;
+use tidewire_connectors::socket::worker::{self, WorkerHandle};
+use tidewire_engine::fanout::hub::Hub;
+
+use crate::config::Config;
+use crate::data::{self, Data};
+use crate::ending::{Ending, in_one_line};
+use crate::opening::Front;
+use crate::page;
+use crate::ready::Ready;
+use crate::role::Role;
+
+/// What the door shows.
+pub struct Behind<'a> {
+    /// Which role.
+    pub role: Role,
+    /// Whose topics `/v1/stats` tells of.
+    pub data: &'a Data,
+    /// What `/readyz` asks.
+    pub ready: Ready,
+    /// What `/metrics` renders.
+    pub metrics: PrometheusHandle,
+}
+
+/// Listens and serves.
+pub fn open(
+    config: &Config,
+    behind: Behind<'_>,
+    front: Option<Front>,
+) -> Result<GatewayHandle, Ending> {
+    let data = behind.data;
+    let (ingress, workers) = match front {
+        Some(Front { hub, appender }) => {
+            let topics = ingest_topics(data);
+            let ingress = Ingress { appender, topics, clock: data.clock.clone() };
+            (Some(ingress), start_workers(config, data, &hub)?)
+        }
+        None => (None, Vec::new()),
+    };
+    let gateway = GatewayConfig {
+        listen: config.listen,
+        limits: Limits { loopback_is_free: config.insecure_dev, ..Limits::of_process() },
+        guard: guard(config, behind.role),
+        patience: Patience::default(),
+    };
+    let parts = GatewayParts { ingress, pages: pages(config, behind), workers };
+    Gateway::start(gateway, parts).map_err(|error| {
+        Ending::because(
+            format!(
+                "could not listen on {}; stop what uses it, or give another --listen (`tidewire \
+                 doctor` looks closer)",
+                config.listen
+            ),
+            error,
+        )
+    })
+}
+
+fn guard(config: &Config, role: Role) -> Guard {
+    let shared = !role.serves_clients() && !config.listen.ip().is_loopback();
+    Guard {
+        hosts: config.allowed_hosts.clone(),
+        origins: config.allowed_origins.clone(),
+        names: if shared { Names::Inside } else { Names::Loopback },
+    }
+}
+
+fn start_workers(
+    config: &Config,
+    data: &Data,
+    hub: &Arc<Hub>,
+) -> Result<Vec<WorkerHandle>, Ending> {
+    worker::start_all(config.gateway.shards, &data.clock, hub)
+        .map_err(|error| Ending::because("could not start the threads that serve sockets", error))
+}
+
+fn ingest_topics(data: &Data) -> IngestTopics {
+    let topology = &data.topology;
+    IngestTopics {
+        input: topology.input().clone(),
+        urgent: topology.input_urgent().clone(),
+        dead_letters: topology.dead_letters().clone(),
+        partitions: topology.partitions(),
+    }
+}
+
+fn pages(config: &Config, behind: Behind<'_>) -> Pages {
+    let Behind { role, data, ready, metrics } = behind;
+    let (log, instance) = (data.log.clone(), config.instance.clone());
+    Pages {
+        ready: Box::new(move || ready.check()),
+        metrics: Box::new(move || metrics.render()),
+        stats: Box::new(move || {
+            let mut stats = json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "role": role.verb(),
+                "instance": instance,
+            });
+            match data::report(&*log) {
+                Ok(topics) => stats["topics"] = json!(topics),
+                Err(error) => stats["error"] = json!(in_one_line(&error)),
+            }
+            stats
+        }),
+        assets: if role.serves_clients() { page::assets() } else { Vec::new() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn names(role: Role, listen: &str) -> Names {
+        let mut settings = Settings::defaults();
+        settings.add_flag("listen", "--listen", Some(listen.into()));
+        let config = Config::parse(settings, None).expect("right");
+        guard(&config, role).names
+    }
+
+    #[test]
+    fn only_what_serves_operators_answers_to_names_of_other_machines() {
+        assert_eq!(names(Role::Derive, "0.0.0.0:9100"), Names::Inside);
+        assert_eq!(names(Role::Derive, "127.0.0.1:9100"), Names::Loopback);
+        assert_eq!(names(Role::Gateway, "0.0.0.0:8080"), Names::Loopback);
+    }
+}

@@ -1,0 +1,97 @@
+//! Readiness: what each loop of the process has come to, and whether that is enough for work to be
+//! sent here.
+//!
+//! A loop that was made anew is joining again, so a process that lost its log is not ready until it
+//! has found it again. A loop to whom the group gave no partitions is ready: it stands by.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tidewire_engine::fanout::hub::Hub;
+
+/// What a loop has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// It waits for the group to share out partitions.
+    Joining = 0,
+    /// It restores the state of its partitions.
+    Restoring = 1,
+    /// It takes records.
+    Working = 2,
+}
+
+/// Where a loop notes its standing. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    loop_name: &'static str,
+    standing: Arc<AtomicU8>,
+}
+
+impl Mark {
+    /// A loop that is joining.
+    pub fn new(loop_name: &'static str) -> Self {
+        Self { loop_name, standing: Arc::new(AtomicU8::new(Standing::Joining as u8)) }
+    }
+
+    /// Notes what it has come to.
+    pub fn set(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    fn is(&self, standing: Standing) -> bool {
+        self.standing.load(Ordering::Relaxed) == standing as u8
+    }
+}
+
+/// What has to be well for the process to be ready. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Ready {
+    /// The loops that take records.
+    pub loops: Vec<Mark>,
+    /// The newest records, where they are served.
+    pub hub: Option<Arc<Hub>>,
+}
+
+impl Ready {
+    /// Whether work may be sent here; if not, what it waits for.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(joining) = self.loops.iter().find(|mark| mark.is(Standing::Joining)) {
+            let name = joining.loop_name;
+            return Err(format!("{name} waits for its partitions; ask again in a moment"));
+        }
+        if self.loops.iter().any(|mark| mark.is(Standing::Restoring)) {
+            return Err("the state is being restored; ask again in a moment".into());
+        }
+        match &self.hub {
+            Some(hub) if !hub.warm() => {
+                Err("the newest records are being read; ask again in a moment".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_ready_once_every_loop_works_and_says_before_what_it_waits_for() {
+        let (admit, derive) = (Mark::new("admit"), Mark::new("derive"));
+        let ready = Ready { loops: vec![admit.clone(), derive.clone()], hub: None };
+        let says = |part: &str| {
+            let text = ready.check().expect_err("not ready");
+            assert!(text.contains(part), "{text}");
+        };
+        says("admit waits for its partitions");
+        admit.set(Standing::Working);
+        says("derive waits for its partitions");
+        derive.set(Standing::Restoring);
+        says("the state is being restored");
+        derive.set(Standing::Working);
+        assert_eq!(ready.check(), Ok(()));
+        admit.set(Standing::Joining);
+        says("admit waits for its partitions");
+    }
+}

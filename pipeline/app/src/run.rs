@@ -1,0 +1,130 @@
+//! A running process: from opening its log to the last drained socket, whatever its role.
+//!
+//! The order is the content: the log first, then the loops, then the door; the ready line when all
+//! of it has caught up; and the way down in reverse. Nothing is decided here.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tidewire_connectors::socket::gateway::GatewayHandle;
+use tidewire_connectors::socket::limits;
+
+use crate::config::Config;
+use crate::door::Behind;
+use crate::ending::Ending;
+use crate::opening::Opened;
+use crate::ready::Ready;
+use crate::role::Role;
+use crate::supervisor::Supervisor;
+use crate::{demo, door, fanout, opening, pipeline, telemetry, terminal};
+
+/// How long open sockets are given to take what is pending, once the process is asked to end.
+const DRAIN_WINDOW: Duration = Duration::from_secs(1);
+/// How long the loops are given to finish their turn and write their state.
+const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs until a signal, or until something is lost.
+pub fn run(role: Role, config: &Config) -> Result<(), Ending> {
+    limits::raise_open_files();
+    let metrics = telemetry::start()?;
+    let mut supervisor = Supervisor::start()?;
+    let Some(opened) = opening::open(&supervisor, role, config)? else { return Ok(()) };
+    // The folder is ours until the loops have closed their stores.
+    let folder = opened.folder.clone();
+    let ended = serve(&mut supervisor, (role, config), (opened, metrics));
+    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
+    drop(folder);
+    ended.and(closed)
+}
+
+fn serve(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    (opened, metrics): (Opened, PrometheusHandle),
+) -> Result<(), Ending> {
+    keep_metrics_small(supervisor, &metrics)?;
+    let ready = start_loops(supervisor, (role, config), &opened)?;
+    let behind = Behind { role, data: &opened.data, ready: ready.clone(), metrics };
+    let gateway = door::open(config, behind, opened.front)?;
+    let ended = work(supervisor, (role, config), (&gateway, &ready));
+    supervisor.ask_to_stop();
+    gateway.drain(DRAIN_WINDOW);
+    gateway.join();
+    ended
+}
+
+fn keep_metrics_small(
+    supervisor: &mut Supervisor,
+    metrics: &PrometheusHandle,
+) -> Result<(), Ending> {
+    let (metrics, stop) = (metrics.clone(), supervisor.stop());
+    supervisor.run("metrics", move || {
+        telemetry::keep_small(&metrics, &stop);
+        Ok(())
+    })
+}
+
+fn start_loops(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    opened: &Opened,
+) -> Result<Ready, Ending> {
+    let data = &opened.data;
+    let mut ready = Ready::default();
+    if role.admits() {
+        ready.loops.extend(pipeline::start_admit(supervisor, config, data)?);
+    }
+    if role.derives() {
+        ready.loops.extend(pipeline::start_derive(supervisor, config, data)?);
+    }
+    if let Some(front) = &opened.front {
+        fanout::start(supervisor, data, &front.hub)?;
+        ready.hub = Some(front.hub.clone());
+    }
+    Ok(ready)
+}
+
+/// From the open door to whatever ends the process.
+fn work(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    (gateway, ready): (&GatewayHandle, &Ready),
+) -> Result<(), Ending> {
+    if !supervisor.wait_until(|| ready.check().is_ok())? {
+        return Ok(());
+    }
+    let url = format!("http://{}", gateway.local_addr());
+    terminal::say(&ready_line(role, &url))?;
+    if let Some(rate) = config.demo_rate_per_s
+        && role.serves_clients()
+    {
+        let stop = supervisor.stop();
+        supervisor.run("demo", move || demo::run(&url, rate, &stop))?;
+    }
+    let signal = supervisor.wait(|| lost(gateway))?;
+    tracing::info!("{signal}: draining");
+    Ok(())
+}
+
+/// What the supervisor does not see: the threads behind the door are the door's own.
+fn lost(gateway: &GatewayHandle) -> Option<Ending> {
+    if gateway.has_lost_log() {
+        let message = "events can't be appended any more; the lines above say why".into();
+        return Some(Ending::LostLog { message, source: None });
+    }
+    gateway.has_lost_a_thread().then(|| {
+        Ending::failed("a thread behind the door has ended, which is a bug; please report it")
+    })
+}
+
+fn ready_line(role: Role, url: &str) -> String {
+    let verb = role.verb();
+    match role {
+        Role::All => format!(
+            "tidewire is ready: page {url}/  events: curl -N '{url}/v1/sse?channels=timeline:{}'",
+            demo::ACCOUNT
+        ),
+        Role::Gateway => format!("tidewire {verb} is ready: page {url}/  metrics {url}/metrics"),
+        Role::Admit | Role::Derive => format!("tidewire {verb} is ready: {url}/metrics"),
+    }
+}

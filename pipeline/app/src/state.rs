@@ -1,0 +1,172 @@
+//! The state folder: one process's, and of one log only.
+//!
+//! Stores say how far they have come by offsets. The same offsets in topics that were made anew, or
+//! in another cluster, mean other records, and a store brought up from there would be wrong without
+//! a sign of it. So the folder remembers which log it follows; what belongs to another is removed,
+//! and rebuilt from the changelogs. Each task's store has RocksDB's own lock; the one here is for the
+//! folder, so that two processes meet at the start and not at their first rebalance.
+//!
+//! ```text
+//! state/lock     held while the process lives; the text is its process id
+//! state/log      the ids of the topics that the stores follow
+//! state/task-N   the store of partition N
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidewire_engine::port::{Log, LogError};
+use tidewire_engine::record::Topic;
+use tidewire_engine::topology::Topology;
+
+use crate::ending::Ending;
+
+/// The folder's name in the data folder.
+const STATE: &str = "state";
+const LOCK: &str = "lock";
+const FOLLOWS: &str = "log";
+
+/// A claimed state folder; others are kept out for as long as a clone of it lives.
+#[derive(Clone, Debug)]
+pub struct StateFolder {
+    dir: PathBuf,
+    _lock: Arc<File>,
+}
+
+impl StateFolder {
+    /// Makes it if it is not there, and keeps other processes out.
+    pub fn claim(data_dir: &Path) -> Result<Self, Ending> {
+        let dir = data_dir.join(STATE);
+        let failed = |error| {
+            let shown = dir.display();
+            let text = format!("could not write in {shown}; is it yours? --data-dir names another");
+            Ending::because(text, error)
+        };
+        fs::create_dir_all(&dir).map_err(failed)?;
+        let path = dir.join(LOCK);
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let mut lock = open.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(taken(&dir, &mut lock)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        sign(&mut lock).map_err(failed)?;
+        Ok(Self { dir, _lock: Arc::new(lock) })
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Removes the stores if they follow another log than this one, and remembers this one.
+    pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
+        let topics = log.topics()?;
+        let id_of =
+            |name: &Topic| topics.iter().find(|info| info.spec.topic == *name).map(|info| info.id);
+        let id = |name| id_of(name).map_or("none".to_owned(), |id| format!("{id:032x}"));
+        let now = format!("{} {}\n", id(topology.state()), id(topology.order()));
+        let path = self.dir.join(FOLLOWS);
+        match fs::read_to_string(&path) {
+            Ok(before) if before == now => return Ok(()),
+            Ok(_) => self.forget()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.forget()?,
+            Err(error) => return Err(error.into()),
+        }
+        // A name that is only there once its content is: a crash in between forgets once more.
+        let fresh = self.dir.join(format!("{FOLLOWS}.new"));
+        fs::write(&fresh, now)?;
+        fs::rename(fresh, path)?;
+        Ok(())
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        let mut stores = 0;
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+                stores += 1;
+            }
+        }
+        if stores > 0 {
+            let dir = self.dir.display();
+            tracing::warn!(stores, "the state in {dir} follows another log; it is rebuilt");
+        }
+        Ok(())
+    }
+}
+
+/// Why a folder could not be made to follow a log.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The log did not say which topics it has.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The folder failed.
+    #[error("could not write in the state folder; check the disk, or remove the folder")]
+    Folder(#[from] io::Error),
+}
+
+fn sign(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(std::process::id().to_string().as_bytes())
+}
+
+fn taken(dir: &Path, lock: &mut File) -> Ending {
+    let mut holder = String::new();
+    // Who it is helps; that it is taken is certain without it.
+    let known = lock.read_to_string(&mut holder).is_ok() && !holder.is_empty();
+    let by = if known { format!("process {holder}") } else { "another process".to_owned() };
+    Ending::failed(format!(
+        "the state in {} is in use by {by}; stop that one, or give this one a --data-dir and an \
+         --instance of its own",
+        dir.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewire_connectors::embedded::{Config, EmbeddedLog};
+
+    use super::*;
+    use crate::clock::WallClock;
+
+    fn log(dir: &Path, topology: &Topology) -> Arc<EmbeddedLog> {
+        let log = EmbeddedLog::open(Config::new(dir), Arc::new(WallClock)).expect("a new log");
+        for spec in topology.specs() {
+            log.create(&spec).expect("a new topic");
+        }
+        log
+    }
+
+    #[test]
+    fn the_state_of_another_log_is_removed_and_that_of_the_same_one_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let topology = Topology::new("t.", 1);
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        let (one, other) = (log(&one, &topology), log(&other, &topology));
+        let folder = StateFolder::claim(dir.path()).expect("free");
+        let store = folder.dir().join("task-0");
+        for (log, stays) in [(&one, false), (&one, true), (&other, false), (&other, true)] {
+            fs::create_dir_all(&store).expect("a folder");
+            folder.follow(&**log, &topology).expect("both work");
+            assert_eq!(store.exists(), stays);
+        }
+    }
+
+    #[test]
+    fn a_folder_in_use_is_named_with_its_holder_and_is_free_afterwards() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = StateFolder::claim(dir.path()).expect("free");
+        let text = StateFolder::claim(dir.path()).expect_err("taken").to_string();
+        assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+        assert!(text.contains("--data-dir"), "{text}");
+        drop(first);
+        StateFolder::claim(dir.path()).expect("free again");
+    }
+}

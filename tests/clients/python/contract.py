@@ -1,0 +1,86 @@
+"""What the Python clients share: the command line, the form of a record on standard input and
+output, and when a reader has read enough. README.md beside this folder has it in words.
+
+Nothing here knows a client library.
+"""
+
+import base64
+import json
+import sys
+import time
+
+COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+# How long a reader waits for the records it was asked for.
+PATIENCE_S = 60
+# How long it goes on after them, to see one too many.
+QUIET_S = 1
+# How long the broker may take to acknowledge a record.
+DELIVERY_S = 30
+
+CANNOT = 3
+
+
+def fail(why, code=1):
+    print(why, file=sys.stderr)
+    sys.exit(code)
+
+
+class Enough:
+    """Says when to stop reading: a second after the last record asked for, or out of patience."""
+
+    def __init__(self, count):
+        self.left = count
+        self.deadline = time.monotonic() + (PATIENCE_S if count > 0 else QUIET_S)
+
+    def took(self, records=1):
+        self.left -= records
+        if self.left <= 0:
+            self.deadline = time.monotonic() + QUIET_S
+
+    def reached(self):
+        return time.monotonic() >= self.deadline
+
+
+def records():
+    """The records on standard input, each with its key, value and headers in bytes."""
+    for line in sys.stdin:
+        record = json.loads(line)
+        key = record["key"]
+        headers = [(name, text.encode()) for name, text in record["headers"].items()]
+        yield (None if key is None else key.encode()), record["value"].encode(), headers
+
+
+def text_of(part):
+    return part.decode() if isinstance(part, bytes) else part
+
+
+def show(partition, offset, key, value, headers):
+    record = {
+        "partition": partition,
+        "offset": offset,
+        "key": text_of(key),
+        "value_base64": base64.b64encode(value).decode(),
+        "headers": {text_of(name): text_of(text) for name, text in headers or []},
+    }
+    print(json.dumps(record))
+
+
+def run(produce, consume):
+    """Reads the command line and calls `produce(bootstrap, topic, compression, id, abort)` or
+    `consume(bootstrap, topic, count, isolation)`."""
+    match sys.argv[1:]:
+        case ["compressions"]:
+            print("\n".join(COMPRESSIONS))
+        case ["produce", bootstrap, topic, compression] if compression in COMPRESSIONS:
+            produce(bootstrap, topic, compression, None, False)
+        case ["produce", bootstrap, topic, compression, name, *end] if (
+            compression in COMPRESSIONS and end in ([], ["commit"], ["abort"])
+        ):
+            produce(bootstrap, topic, compression, name, end == ["abort"])
+        case ["consume", bootstrap, topic, count, *isolation] if (
+            isolation in ([], ["read_committed"], ["read_uncommitted"])
+        ):
+            consume(bootstrap, topic, int(count), (isolation or ["read_committed"])[0])
+        case _:
+            fail("usage: see tests/clients/README.md", 2)

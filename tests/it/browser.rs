@@ -1,0 +1,287 @@
+//! A real browser listens: Chromium's own `EventSource`, its own `WebSocket`, and the demo page.
+//!
+//! Our own clients read the standards as we do; a browser reads them as everybody's users do, and
+//! comes back by rules of its own. So the real posts are read by a page that holds nothing but what
+//! the platform gives it, while the server is killed under one line and the page cuts the other.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidewire_tests::browser::Browser;
+use tidewire_tests::event_source::EventSource;
+use tidewire_tests::received::{Received, query_escape};
+use tidewire_tests::server::Server;
+
+use super::real_posts::delivery::{author_channels, check, post};
+use super::real_posts::mapper::{ACCOUNT, Expected, real_posts};
+
+/// How long one step may take on a busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often the page is asked what it has heard.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Channels beside the whole account and timeline: an address of more would be refused by proxies.
+const AUTHORS: usize = 18;
+
+/// Events in one request.
+const BATCH: usize = 12;
+
+/// Batches on whose way the server is killed, and for how long it stays away: once for longer than
+/// the browser waits before it tries again, so that it meets a closed door too.
+const KILLS: [(usize, Duration); 3] =
+    [(3, Duration::ZERO), (8, Duration::from_millis(1_500)), (13, Duration::ZERO)];
+
+/// Events after which the page closes its socket.
+const CUT_EVERY: usize = 40;
+
+/// What the feed of the demo goes to, and the page listens to.
+const DEMO_CHANNELS: [&str; 2] = ["account:demo", "timeline:demo"];
+
+/// Listens with an `EventSource` and leaves everything else to it.
+const EVENT_SOURCE: &str = r"
+    const [path, types] = arguments;
+    const source = new EventSource(path);
+    const lives = [];
+    const heard = [];
+    source.onopen = () => lives.push(0);
+    for (const type of types) {
+        source.addEventListener(type, (message) => {
+            heard.push([message.data, message.lastEventId]);
+            lives[lives.length - 1] += 1;
+        });
+    }
+    const trouble = () => (source.readyState === EventSource.CLOSED ? 'it gave up for good' : null);
+    window.listener = { heard, lives, trouble };
+";
+
+/// Listens with a `WebSocket` that it closes every so often, keeps one position per channel, and
+/// subscribes again from there.
+const WEB_SOCKET: &str = r"
+    const [path, channels, cutEvery] = arguments;
+    const heard = [];
+    const lives = [];
+    const positions = new Map();
+    let refused = null;
+    function connect() {
+        const socket = new WebSocket(`ws://${location.host}${path}`, 'tidewire.v1');
+        const say = (message) => socket.send(JSON.stringify(message));
+        let events = 0;
+        socket.onopen = () => {
+            lives.push(socket.protocol);
+            channels.forEach((channel, id) => {
+                say({ op: 'subscribe', id, channel, from: positions.get(channel) || 'earliest' });
+            });
+        };
+        socket.onmessage = ({ data }) => {
+            const frame = JSON.parse(data);
+            if (frame.op === 'error' || frame.op === 'gap') refused = data;
+            if (frame.op !== 'event') return;
+            heard.push([data, frame.position]);
+            positions.set(frame.channel, frame.position);
+            events += 1;
+            if (events === cutEvery) socket.close();
+        };
+        socket.onclose = () => setTimeout(connect, 20);
+    }
+    connect();
+    window.listener = { heard, lives, trouble: () => refused };
+";
+
+/// Keeps what the demo page takes in, without changing what it does with it.
+const DEMO_RECORDER: &str = r"
+    const heard = [];
+    const taken = window.arrived;
+    window.arrived = (frame) => {
+        heard.push([JSON.stringify(frame), frame.position]);
+        taken(frame);
+    };
+    window.listener = { heard, trouble: () => null };
+";
+
+#[test]
+fn the_event_source_of_a_browser_comes_back_by_itself_and_gets_every_event_once() {
+    real_posts_through_event_source(&mut Server::start(&[]));
+}
+
+#[test]
+fn a_page_that_closes_its_web_socket_resumes_by_position_and_gets_every_event_once() {
+    real_posts_through_web_socket(&Server::start(&[]));
+}
+
+/// The real posts, out through a browser's `EventSource` while the server is killed and started
+/// again. The server must be new: its log holds nothing else of these channels.
+pub(crate) fn real_posts_through_event_source(server: &mut Server) {
+    let expected = real_posts();
+    let channels = watched(&expected);
+    let path = sse_path(&channels);
+    let browser = Browser::start();
+    let mut page = Page::open(&browser, server);
+    browser.run(EVENT_SOURCE, json!([path, types(&expected)]));
+
+    let mut kills = KILLS.iter().enumerate().peekable();
+    for (index, batch) in expected.chunks(BATCH).enumerate() {
+        if let Some((life, (_, away))) = kills.next_if(|(_, kill)| kill.0 == index) {
+            browser.wait_for(&format!("return listener.lives[{life}] > 0;"), STEP_LIMIT);
+            post(server, batch);
+            server.kill9();
+            thread::sleep(*away);
+            server.restart_in_place();
+        }
+        post(server, batch);
+    }
+
+    check(&expected, &channels, |limit| page.next(limit));
+    let lives = browser.run("return listener.lives.length;", json!([]));
+    assert_eq!(lives, 1 + KILLS.len(), "it opened once and came back after each kill");
+    page.compare_order(server, &channels);
+}
+
+/// The real posts, out through a browser's `WebSocket` that the page closes again and again. The
+/// server must be new, as above.
+pub(crate) fn real_posts_through_web_socket(server: &Server) {
+    let expected = real_posts();
+    let channels = watched(&expected);
+    let browser = Browser::start();
+    let mut page = Page::open(&browser, server);
+    browser.run(WEB_SOCKET, json!(["/v1/ws?user=reader", channels, CUT_EVERY]));
+
+    for batch in expected.chunks(BATCH) {
+        post(server, batch);
+    }
+
+    check(&expected, &channels, |limit| page.next(limit));
+    let lives = browser.run("return listener.lives;", json!([]));
+    let lives = lives.as_array().unwrap();
+    assert_eq!(lives.len(), 1 + page.seen.len() / CUT_EVERY, "as many lives as cuts, and one");
+    assert!(lives.iter().all(|protocol| protocol == "tidewire.v1"), "agreed on: {lives:?}");
+    page.compare_order(server, &channels);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_demo_page_shows_what_comes_and_goes_on_where_its_line_was_cut() {
+    let server = Server::start(&["--demo"]);
+    let browser = Browser::start();
+    let mut page = Page::open(&browser, &server);
+    browser.run(DEMO_RECORDER, json!([]));
+    let state = |wanted: &str| {
+        format!("return document.getElementById('state').dataset.state === '{wanted}';")
+    };
+    browser.wait_for(&state("live"), STEP_LIMIT);
+    browser.wait_for("return document.querySelectorAll('#rows tr').length > 20;", STEP_LIMIT);
+
+    browser.run("document.getElementById('cut').click();", json!([]));
+    browser.wait_for(&state("lost"), STEP_LIMIT);
+    browser.wait_for(&state("live"), STEP_LIMIT);
+    let note = "return document.querySelector('#rows tr.note')?.innerText;";
+    let note = browser.wait_for(note, STEP_LIMIT);
+    let note = note.as_str().unwrap();
+    let told = note.split_once(" s: ").and_then(|(_, rest)| rest.split_once(" events came"));
+    let missed: usize = told.unwrap_or_else(|| panic!("{note}")).0.parse().unwrap();
+    assert!(note.starts_with("resumed by position after") && missed > 0, "{note}");
+    let total = "return document.getElementById('total').textContent.replaceAll(',', '') > 100;";
+    browser.wait_for(total, STEP_LIMIT);
+
+    browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-page.png"));
+    while page.next(Duration::ZERO).is_some() {}
+    page.compare_order(&server, &DEMO_CHANNELS.map(str::to_owned));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+/// The account, the timeline and some authors.
+fn watched(expected: &[Expected]) -> Vec<String> {
+    let whole = [format!("timeline:{ACCOUNT}"), format!("account:{ACCOUNT}")];
+    whole.into_iter().chain(author_channels(expected).into_iter().take(AUTHORS)).collect()
+}
+
+fn sse_path(channels: &[String]) -> String {
+    format!("/v1/sse?from=earliest&channels={}", query_escape(&channels.join(",")))
+}
+
+/// All that may come as a message: an `EventSource` hears only what it is told to listen for.
+fn types(expected: &[Expected]) -> Vec<&str> {
+    let mut types: Vec<&str> = expected.iter().map(|event| event.canonical).collect();
+    types.sort_unstable();
+    types.dedup();
+    types.extend(["gap", "message"]);
+    types
+}
+
+/// What a page's `listener` hears, and what it heard so far.
+struct Page<'a> {
+    browser: &'a Browser,
+    waiting: VecDeque<Received>,
+    /// Channel and id, in the order they came.
+    seen: Vec<(String, String)>,
+}
+
+impl<'a> Page<'a> {
+    /// Goes to the server's own page, so that what is opened there is of its origin.
+    fn open(browser: &'a Browser, server: &Server) -> Self {
+        browser.open(&format!("http://{}/", server.addr()));
+        Self { browser, waiting: VecDeque::new(), seen: Vec::new() }
+    }
+
+    fn next(&mut self, limit: Duration) -> Option<Received> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.ask();
+            if let Some(event) = self.waiting.pop_front() {
+                self.seen.push((event.channel.clone(), event.event_id.clone()));
+                return Some(event);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn ask(&mut self) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        let script = "return [listener.trouble(), listener.heard.splice(0)];";
+        let told = self.browser.run(script, json!([]));
+        assert_eq!(told[0], Value::Null, "{:#?}", self.browser.complaints());
+        for heard in told[1].as_array().unwrap() {
+            let (text, position) = (heard[0].as_str().unwrap(), heard[1].as_str());
+            self.waiting.push_back(Received::parse(text, position));
+        }
+    }
+
+    /// Reads the channels again with a client of ours: from the first to the last event that the
+    /// page saw of a channel, the log must have the same in the same order.
+    fn compare_order(&self, server: &Server, channels: &[String]) {
+        let mut seen: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (channel, id) in &self.seen {
+            seen.entry(channel).or_default().push(id);
+        }
+        assert_eq!(seen.len(), channels.len(), "something on each of {channels:?}");
+        let mut log: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut again = EventSource::open(server.addr(), &sse_path(channels), None, None).unwrap();
+        let mut missing = seen.clone();
+        while !missing.is_empty() {
+            let event = again.next_event(STEP_LIMIT).unwrap();
+            let event = event.unwrap_or_else(|| panic!("not in the log: {missing:#?}"));
+            let Some((channel, ids)) = missing.remove_entry(event.channel.as_str()) else {
+                continue;
+            };
+            if ids.last() != Some(&event.event_id.as_str()) {
+                missing.insert(channel, ids);
+            }
+            log.entry(channel).or_default().push(event.event_id);
+        }
+        for (channel, ids) in seen {
+            let log = &log[channel];
+            let same = &log[log.len().saturating_sub(ids.len())..];
+            assert!(same == ids, "{channel}: the page saw {ids:#?}, the log has {log:#?}");
+        }
+    }
+}

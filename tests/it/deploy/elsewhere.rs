@@ -1,0 +1,90 @@
+//! The same services in another place: what a file says of ports, hosts and folders, as it is when
+//! its containers are processes of this machine.
+//!
+//! Every port becomes one that is free, always the same for the same one. What a container has for
+//! itself, its other addresses and its name, is this machine's loopback; its folders are below a
+//! temporary one. Nothing else of a text is touched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tidewire_tests::broker::ports::Port;
+
+/// The shortest number behind a colon that is a port and not, say, a version.
+const PORT_DIGITS_MIN: usize = 4;
+
+/// Where the containers' ports and folders are instead.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    ports: BTreeMap<u16, Port>,
+    hosts: Vec<String>,
+    folder: TempDir,
+}
+
+impl Elsewhere {
+    /// A new place, for services of these names.
+    pub(crate) fn new(hosts: impl Iterator<Item = String>) -> Self {
+        let folder = tempfile::Builder::new().prefix("tidewire-deploy-").tempdir();
+        let folder = folder.expect("the temporary folder can be written");
+        Self { ports: BTreeMap::new(), hosts: hosts.collect(), folder }
+    }
+
+    /// The folder that this path of a service's container is.
+    pub(crate) fn folder(&self, service: &str, path: &str) -> PathBuf {
+        let folder = self.folder.path().join(service).join(path.trim_start_matches('/'));
+        fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        folder
+    }
+
+    /// The folder that holds all others.
+    pub(crate) fn top(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What a text with addresses in it says here.
+    pub(crate) fn text(&mut self, text: &str) -> String {
+        let mut said = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(colon) = rest.find(':') {
+            let (before, behind) = rest.split_at(colon + 1);
+            said.push_str(before);
+            let digits =
+                behind.len() - behind.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            match behind[..digits].parse() {
+                Ok(port) if digits >= PORT_DIGITS_MIN => {
+                    said.push_str(&self.port(port).to_string());
+                    rest = &behind[digits..];
+                }
+                _ => rest = behind,
+            }
+        }
+        said.push_str(rest);
+        let said = said.replace("://:", "://127.0.0.1:");
+        let named =
+            |said: String, host: &String| said.replace(&format!("//{host}:"), "//127.0.0.1:");
+        self.hosts.iter().fold(said, named)
+    }
+
+    /// The address that this one is.
+    pub(crate) fn address(&mut self, text: &str) -> SocketAddr {
+        let said = self.text(text);
+        said.parse().unwrap_or_else(|_| panic!("{text} is {said}, which is no address"))
+    }
+
+    fn port(&mut self, number: u16) -> u16 {
+        self.ports.entry(number).or_insert_with(Port::reserve).number()
+    }
+}
+
+#[test]
+fn ports_and_hosts_are_others_and_the_rest_stays() {
+    let mut elsewhere = Elsewhere::new(["kafka".to_owned()].into_iter());
+    let (a, b) = (elsewhere.port(9092), elsewhere.port(19092));
+    let said = elsewhere.text("INTERNAL://kafka:19092,HOST://:9092,C:PLAINTEXT,x:1.2,y:12");
+    let expected = format!("INTERNAL://127.0.0.1:{b},HOST://127.0.0.1:{a},C:PLAINTEXT,x:1.2,y:12");
+    assert_eq!(said, expected);
+    assert_eq!(elsewhere.address("127.0.0.1:9092").port(), a);
+}

@@ -1,0 +1,303 @@
+//! Clients of Kafka as their users have them, unmodified: six libraries and tools in five languages
+//! write into the pipeline and read what it delivers.
+//!
+//! First against the broker alone, so that a failure further on is the pipeline's: what each writes
+//! each reads back byte for byte. Then through a running Tidewire: what each writes to `in` a
+//! subscriber gets once, and what Tidewire writes to `out.stream` each reads once.
+
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tidewire_schemas::event::EventView;
+use tidewire_tests::broker::{self, Broker};
+use tidewire_tests::event_source::EventSource;
+use tidewire_tests::received::query_escape;
+use tidewire_tests::server::Server;
+
+use self::program::{Client, Ending, Got, Isolation, Place, Sent, Way, all};
+use super::ground::serve;
+
+/// Records written in one go.
+const BATCH: usize = 200;
+
+/// Keys of one batch, so that several records share one and some have none.
+const KEYS: usize = 7;
+
+/// Authors of one client's events.
+const AUTHORS: usize = 5;
+
+/// What not every client can write or read; it has a topic of its own.
+const RARE: &str = "zstd";
+
+/// How long everything may take to arrive on a busy machine.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a subscriber listens after its last expected event for one that should not come.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// kafkajs lets aborted records through where aborted transactions overlap in a partition: it takes
+/// the broker's list of them to be ordered by their beginnings, but it is by their ends.
+static ONE_ABORT: Mutex<()> = Mutex::new(());
+
+/// Prefix of the topics of the Tidewire under test.
+const PREFIX: &str = "clients.";
+
+#[test]
+fn what_each_client_writes_each_other_reads_back_byte_for_byte() {
+    let bootstrap = broker::shared().bootstrap();
+    for topic in ["plain.usual", "plain.rare"] {
+        create(broker::shared(), topic, &[]);
+    }
+    let usual = Place { bootstrap: &bootstrap, topic: "plain.usual" };
+    let rare = Place { bootstrap: &bootstrap, topic: "plain.rare" };
+    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    for written in at_once(|writer| write_plain(writer, usual, rare)) {
+        owed.extend(written.0);
+        owed_rare.extend(written.1);
+    }
+    at_once(|reader| {
+        same(reader, &reader.consume(usual, owed.len(), Isolation::Committed), &owed);
+        if reader.can(RARE) {
+            same(reader, &reader.consume(rare, owed_rare.len(), Isolation::Committed), &owed_rare);
+        }
+    });
+    let everything = all()[0].consume(usual, owed.len() + 1, Isolation::Uncommitted);
+    for writer in all() {
+        let mark = format!("{}/aborted", writer.name);
+        let there =
+            everything.iter().filter(|got| String::from_utf8_lossy(&got.value).contains(&mark));
+        assert!(there.count() > 0, "{}: what was aborted had never been written", writer.name);
+    }
+}
+
+#[test]
+fn a_client_whose_record_is_refused_does_not_call_it_acknowledged() {
+    let bootstrap = broker::shared().bootstrap();
+    create(broker::shared(), "plain.narrow", &["--config", "max.message.bytes=10000"]);
+    let narrow = Place { bootstrap: &bootstrap, topic: "plain.narrow" };
+    let value = "wide ".repeat(4_000);
+    let wide = Sent { key: None, value, headers: BTreeMap::new() };
+    at_once(|client| {
+        let way = Way { compression: "none", ending: Ending::Plain };
+        let said = client.fail_to_produce(narrow, way, std::slice::from_ref(&wide));
+        assert!(!said.is_empty(), "{} does not say why", client.name);
+    });
+}
+
+#[test]
+fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
+    let bootstrap = broker::shared().bootstrap();
+    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let into = Place { bootstrap: &bootstrap, topic: &format!("{PREFIX}in") };
+    let written = at_once(|client| {
+        let mut subscriber = subscribe(&server, client);
+        let events = write(client, into);
+        check_subscriber(client, &mut subscriber, &events);
+        events
+    });
+    let owed: BTreeMap<_, _> = written.into_iter().flatten().collect();
+    let from = Place { bootstrap: &bootstrap, topic: &format!("{PREFIX}out.stream") };
+    at_once(|client| {
+        let got = client.consume(from, owed.len(), Isolation::Committed);
+        check_deliveries(client, &got, &owed);
+    });
+}
+
+/// A delivery: the channel, and the event's id.
+type Delivery = (String, String);
+
+fn create(broker: &Broker, topic: &str, further: &[&str]) {
+    let arguments = [&["--create", "--topic", topic, "--partitions", "4"], further].concat();
+    broker.tool("org.apache.kafka.tools.TopicCommand", &arguments);
+}
+
+/// Does the same with every client at once: most of their time they wait.
+fn at_once<T: Send>(each: impl Fn(&Client) -> T + Sync) -> Vec<T> {
+    let each = &each;
+    thread::scope(|scope| {
+        let runs: Vec<_> = all().iter().map(|client| scope.spawn(move || each(client))).collect();
+        let ended = runs.into_iter().map(|run| run.join());
+        ended.map(|run| run.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// Writes batches in every way the client has, those in the rare compression apart; returns what
+/// must be read of each topic.
+fn write_plain(writer: &Client, usual: Place<'_>, rare: Place<'_>) -> (Vec<Sent>, Vec<Sent>) {
+    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    for compression in &writer.compressions {
+        let records = numbered(&writer.name, compression);
+        let is_rare = compression == RARE;
+        let place = if is_rare { rare } else { usual };
+        writer.produce(place, Way { compression, ending: Ending::Plain }, &records);
+        if is_rare { &mut owed_rare } else { &mut owed }.extend(records);
+    }
+    let aborted = numbered(&writer.name, "aborted");
+    {
+        let _alone = ONE_ABORT.lock();
+        writer.produce(usual, Way { compression: "none", ending: Ending::Abort }, &aborted);
+    }
+    let committed = numbered(&writer.name, "committed");
+    writer.produce(usual, Way { compression: "gzip", ending: Ending::Commit }, &committed);
+    owed.extend(committed);
+    (owed, owed_rare)
+}
+
+/// A batch of records that can be told from any other: with keys and without, in several scripts,
+/// with what JSON escapes.
+fn numbered(client: &str, batch: &str) -> Vec<Sent> {
+    let record = |n: usize| {
+        let text = "Flut 🌊 \"höher\"\n\t\\ 潮の満ち引き\u{1} ".repeat(n % 20);
+        let value = json!({"n": n, "batch": format!("{client}/{batch}"), "text": text});
+        Sent { key: key(n), value: value.to_string(), headers: headers(client, batch) }
+    };
+    (0..BATCH).map(record).collect()
+}
+
+fn key(n: usize) -> Option<String> {
+    (!n.is_multiple_of(KEYS)).then(|| format!("schlüssel {}", n % KEYS))
+}
+
+/// The same for a whole batch, since kcat can't do otherwise.
+fn headers(client: &str, batch: &str) -> BTreeMap<String, String> {
+    let headers = [("origin", client), ("batch", batch), ("größe", "klein 小")];
+    headers.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+}
+
+/// A reader got exactly these records, in the order of each batch and key.
+fn same(reader: &Client, got: &[Got], owed: &[Sent]) {
+    let name = &reader.name;
+    let text = |got: &Got| String::from_utf8(got.value.clone()).expect("we write text");
+    let sent =
+        |got: &Got| Sent { key: got.key.clone(), value: text(got), headers: got.headers.clone() };
+    let came: BTreeSet<_> = got.iter().map(sent).collect();
+    let wanted: BTreeSet<_> = owed.iter().cloned().collect();
+    let missing: Vec<_> = wanted.difference(&came).take(3).collect();
+    let surplus: Vec<_> = came.difference(&wanted).take(3).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "{name}: no {missing:?} but {surplus:?}");
+    assert_eq!(got.len(), owed.len(), "{name} read some twice");
+    let mut last_offset = BTreeMap::new();
+    let mut last_number = BTreeMap::new();
+    for record in got {
+        let before = last_offset.insert(record.partition, record.offset);
+        assert!(before < Some(record.offset), "{name}: {before:?} before {}", record.offset);
+        let value: serde_json::Value = serde_json::from_str(&text(record)).expect("we write JSON");
+        let number = value["n"].as_u64();
+        if let Some(key) = &record.key {
+            let batch = value["batch"].to_string();
+            let before = last_number.insert((batch, key), number).flatten();
+            assert!(before < number, "{name}: {before:?} of {key} before {number:?}");
+        }
+    }
+}
+
+/// Listens to all that one client's events concern.
+fn subscribe(server: &Server, client: &Client) -> EventSource {
+    let path =
+        format!("/v1/sse?from=latest&channels={}", query_escape(&channels(client).join(",")));
+    EventSource::open(server.addr(), &path, None, None).expect("the server serves")
+}
+
+fn channels(client: &Client) -> Vec<String> {
+    let name = &client.name;
+    let mut channels = vec![format!("account:{name}"), format!("timeline:{name}")];
+    channels.extend((0..AUTHORS).map(|author| posts_of(client, author)));
+    channels
+}
+
+fn posts_of(client: &Client, author: usize) -> String {
+    format!("posts:{}-{author}", client.name)
+}
+
+/// Writes events in every way the client has, one batch twice and one that is given up; returns
+/// what must be delivered, and each event's text.
+fn write(client: &Client, into: Place<'_>) -> BTreeMap<Delivery, String> {
+    let mut owed = BTreeMap::new();
+    let plain = |compression| Way { compression, ending: Ending::Plain };
+    for compression in &client.compressions {
+        let batch = events(client, compression, &mut owed);
+        client.produce(into, plain(compression), &batch);
+        if compression == "gzip" {
+            // As a producer does that does not know whether its first try got through.
+            client.produce(into, plain("none"), &batch);
+        }
+    }
+    let aborted = events(client, "aborted", &mut BTreeMap::new());
+    client.produce(into, Way { compression: "none", ending: Ending::Abort }, &aborted);
+    let committed = events(client, "committed", &mut owed);
+    client.produce(into, Way { compression: "gzip", ending: Ending::Commit }, &committed);
+    owed
+}
+
+fn events(client: &Client, batch: &str, owed: &mut BTreeMap<Delivery, String>) -> Vec<Sent> {
+    let name = &client.name;
+    let event = |n: usize| {
+        let (event_id, author) = (format!("{name}-{batch}-{n}"), n % AUTHORS);
+        let text = format!("{n} 潮 \"über\" {batch}\n🌊");
+        let channels = ["account", "timeline"].map(|kind| format!("{kind}:{name}"));
+        for channel in channels.into_iter().chain([posts_of(client, author)]) {
+            owed.insert((channel, event_id.clone()), text.clone());
+        }
+        let data = json!({
+            "post_id": format!("{batch}-{n}"),
+            "author_id": format!("{name}-{author}"),
+            "text": text,
+        });
+        let value = json!({
+            "event_id": event_id,
+            "event_type": "post.created",
+            "account_id": name,
+            "data": data,
+        });
+        Sent { key: key(n), value: value.to_string(), headers: headers(name, batch) }
+    };
+    (0..BATCH).map(event).collect()
+}
+
+/// The subscriber gets all that is owed, once, and nothing after it.
+fn check_subscriber(
+    client: &Client,
+    subscriber: &mut EventSource,
+    owed: &BTreeMap<Delivery, String>,
+) {
+    let mut missing = owed.clone();
+    let deadline = Instant::now() + ARRIVAL_LIMIT;
+    let mut next = |limit| subscriber.next_event(limit).expect("the stream goes on");
+    while !missing.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let first = missing.first_key_value();
+        let Some(event) = next(left) else {
+            panic!("{}: {} lost, the first: {first:?}", client.name, missing.len());
+        };
+        let delivery = (event.channel.clone(), event.event_id.clone());
+        let text = missing.remove(&delivery);
+        let text = text.unwrap_or_else(|| panic!("{}: twice, or aborted: {event:?}", client.name));
+        assert_eq!(event.data_str("text"), text, "{}", client.name);
+    }
+    let surplus = next(QUIET);
+    assert!(surplus.is_none(), "{}: more than it wrote: {surplus:?}", client.name);
+}
+
+/// A client read every delivery of every client once, keyed by its channel.
+fn check_deliveries(client: &Client, got: &[Got], owed: &BTreeMap<Delivery, String>) {
+    let name = &client.name;
+    let mut missing = owed.clone();
+    for record in got {
+        let event = EventView::decode(&record.value)
+            .unwrap_or_else(|error| panic!("{name} read {record:?}: {error}"));
+        let channel = record.key.clone().expect("the key is the channel");
+        let text = missing.remove(&(channel, event.event_id.to_owned()));
+        let text =
+            text.unwrap_or_else(|| panic!("{name} read twice, or what was aborted: {event:?}"));
+        let data: serde_json::Value = serde_json::from_str(event.data).expect("data is JSON");
+        assert_eq!(data["text"], text, "{name}");
+    }
+    let first = missing.first_key_value();
+    assert!(missing.is_empty(), "{name}: {} not read, the first: {first:?}", missing.len());
+}

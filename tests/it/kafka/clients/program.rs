@@ -1,0 +1,230 @@
+//! Runs the programs of `tests/clients`: one per client of Kafka, all with the same command line.
+//!
+//! A program that fails, hangs or prints something else is a failed test, whose message names the
+//! client and repeats what it said. Records go in and come out as the programs' README says.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Deserializer, Serialize};
+use tidewire_tests::broker::keeper;
+
+/// A program gives up by itself after a minute; one that is still there after this hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(150);
+
+/// How often a running program is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// What is kept of what a program said, from its end.
+const SAID_BYTES: usize = 8 << 10;
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// As its users call it.
+    pub(super) name: String,
+    command: Vec<String>,
+    /// The compressions it can write and read.
+    pub(super) compressions: Vec<String>,
+}
+
+/// A topic of a broker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) bootstrap: &'a str,
+    pub(super) topic: &'a str,
+}
+
+/// How a client writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<'a> {
+    pub(super) compression: &'a str,
+    pub(super) ending: Ending,
+}
+
+/// What becomes of the records.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    /// They are written outside transactions.
+    Plain,
+    /// They are one transaction, which is committed.
+    Commit,
+    /// They are one transaction, which is given up when the broker has them.
+    Abort,
+}
+
+/// Which records a client reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Isolation {
+    /// Those of no transaction and of committed ones.
+    Committed,
+    /// All.
+    Uncommitted,
+}
+
+/// A record to write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Sent {
+    pub(super) key: Option<String>,
+    pub(super) value: String,
+    pub(super) headers: BTreeMap<String, String>,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Got {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) key: Option<String>,
+    #[serde(rename = "value_base64", deserialize_with = "bytes")]
+    pub(super) value: Vec<u8>,
+    pub(super) headers: BTreeMap<String, String>,
+}
+
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(from)?;
+    BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
+}
+
+/// Every client, installed if need be.
+pub(super) fn all() -> &'static [Client] {
+    static ALL: OnceLock<Vec<Client>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/install.sh");
+        let output = Command::new(script).stderr(Stdio::inherit()).output();
+        let output = output.expect("the script of this repository runs");
+        assert!(output.status.success(), "{script} failed; it said why above");
+        let listed = String::from_utf8(output.stdout).expect("paths in UTF-8");
+        let clients: Vec<_> = listed.lines().map(Client::listed).collect();
+        assert_eq!(clients.len(), 6, "{listed}");
+        clients
+    })
+}
+
+impl Client {
+    /// Reads one line of the install script.
+    fn listed(line: &str) -> Self {
+        let mut words = line.split('\t').map(str::to_owned);
+        let name = words.next().expect("split gives at least one part");
+        let mut client = Self { name, command: words.collect(), compressions: Vec::new() };
+        let printed = client.succeed(&["compressions"], None);
+        client.compressions = printed.lines().map(str::to_owned).collect();
+        client
+    }
+
+    /// Whether it can write and read records compressed so.
+    pub(super) fn can(&self, compression: &str) -> bool {
+        self.compressions.iter().any(|known| known == compression)
+    }
+
+    /// Writes the records; each is acknowledged when this returns.
+    pub(super) fn produce(&self, to: Place<'_>, way: Way<'_>, records: &[Sent]) {
+        let id = self.transactional_id(to);
+        self.succeed(&produce_arguments(to, way, &id), Some(records));
+    }
+
+    /// Tries to write records the broker refuses, and returns what the client said about it.
+    pub(super) fn fail_to_produce(&self, to: Place<'_>, way: Way<'_>, records: &[Sent]) -> String {
+        let id = self.transactional_id(to);
+        let run = self.run(&produce_arguments(to, way, &id), Some(records));
+        assert_eq!(run.status.code(), Some(1), "{} {}: {}", self.name, run.status, run.said());
+        run.said()
+    }
+
+    /// Stable, as a user has it, but not shared with another test on the same broker.
+    fn transactional_id(&self, to: Place<'_>) -> String {
+        format!("{}-{}", self.name, to.topic)
+    }
+
+    /// Reads from the beginning until `count` records came, and any that come right after them.
+    pub(super) fn consume(&self, from: Place<'_>, count: usize, isolation: Isolation) -> Vec<Got> {
+        let count = count.to_string();
+        let isolation = match isolation {
+            Isolation::Committed => "read_committed",
+            Isolation::Uncommitted => "read_uncommitted",
+        };
+        let arguments = ["consume", from.bootstrap, from.topic, &count, isolation];
+        let printed = self.succeed(&arguments, None);
+        let read = |line: &str| serde_json::from_str(line);
+        let records: Result<Vec<_>, _> = printed.lines().map(read).collect();
+        records.unwrap_or_else(|error| panic!("{} printed no record: {error}", self.name))
+    }
+
+    fn succeed(&self, arguments: &[&str], input: Option<&[Sent]>) -> String {
+        let run = self.run(arguments, input);
+        let (name, status, said) = (&self.name, run.status, run.said());
+        assert!(status.success(), "{name} {arguments:?} ended with {status}:\n{said}");
+        String::from_utf8(run.stdout).unwrap_or_else(|e| panic!("{name} printed {e}:\n{said}"))
+    }
+
+    fn run(&self, arguments: &[&str], input: Option<&[Sent]>) -> Run {
+        let folder = tempfile::tempdir().expect("the temporary folder can be written");
+        let files = ["in", "out", "err"].map(|name| folder.path().join(name));
+        let lines = input.unwrap_or_default().iter();
+        let lines = lines.map(|record| serde_json::to_string(record).expect("text") + "\n");
+        fs::write(&files[0], lines.collect::<String>()).expect("the input can be written");
+        let mut command = keeper::command(&self.command[0]);
+        command.args(&self.command[1..]).args(arguments).process_group(0);
+        command.stdin(File::open(&files[0]).expect("it was just written"));
+        command.stdout(create(&files[1])).stderr(create(&files[2]));
+        let mut child = keeper::spawn(command).expect("setpriv starts a program that is installed");
+        let deadline = Instant::now() + HANGS_AFTER;
+        let status = loop {
+            match child.try_wait().expect("it is our child") {
+                Some(status) => break status,
+                None if Instant::now() < deadline => thread::sleep(POLL),
+                None => {
+                    let group = Pid::from_child(&child);
+                    kill_process_group(group, Signal::KILL).expect("it is our child");
+                    child.wait().expect("it is our child");
+                    let said = tail(&files[2]);
+                    panic!("{} {arguments:?} hangs; it said:\n{said}", self.name);
+                }
+            }
+        };
+        let stdout = fs::read(&files[1]).expect("it was just written");
+        Run { status, stdout, stderr: tail(&files[2]) }
+    }
+}
+
+fn produce_arguments<'a>(to: Place<'a>, way: Way<'a>, id: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["produce", to.bootstrap, to.topic, way.compression];
+    match way.ending {
+        Ending::Plain => {}
+        Ending::Commit => arguments.extend([id, "commit"]),
+        Ending::Abort => arguments.extend([id, "abort"]),
+    }
+    arguments
+}
+
+/// What a program did.
+struct Run {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Run {
+    fn said(&self) -> String {
+        self.stderr.clone()
+    }
+}
+
+fn create(path: &Path) -> File {
+    File::create(path).expect("the temporary folder can be written")
+}
+
+fn tail(path: &PathBuf) -> String {
+    let text = fs::read(path).expect("it was just written");
+    let start = text.len().saturating_sub(SAID_BYTES);
+    String::from_utf8_lossy(&text[start..]).into_owned()
+}

@@ -1,0 +1,188 @@
+//! What the tests on Kafka share: a writer of numbered events straight into `in`, and a look at
+//! everything that came out. Both are plain clients of Kafka and use nothing of ours but the
+//! event's encoding.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedMessage;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_schemas::event::EventView;
+use tidewire_tests::server::Server;
+
+/// Entity keys, so that some share a partition.
+const KEYS: usize = 40;
+
+/// How long everything may take to come out on a machine under load.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long it is listened for what should not come any more.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Channels that carry one of our events.
+const CHANNELS_PER_EVENT: usize = 3;
+
+/// Starts a serving verb on this broker, with topics of this prefix.
+pub(super) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &str) -> Server {
+    let log = format!("kafka://{bootstrap}");
+    let variables = [("TIDEWIRE_TOPICS_PREFIX", prefix), ("TIDEWIRE_INSTANCE", instance)];
+    Server::start_as(verb, &["--log", &log], &variables)
+}
+
+/// Writes numbered events at a steady rate until told to stop; keys, priorities and authors go
+/// round. It never gives up on a record, as a producer that must not lose one.
+pub(super) struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+    thread: JoinHandle<usize>,
+}
+
+impl Writer {
+    pub(super) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "1")
+            .create()
+            .expect("a producer");
+        let topic = format!("{prefix}in");
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let interval = Duration::from_secs(1) / per_second;
+        let thread = thread::spawn(move || {
+            let begun = Instant::now();
+            let mut n = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                write_one(&producer, &topic, n);
+                n += 1;
+                count.store(n, Ordering::Relaxed);
+                let due = begun + interval * u32::try_from(n).expect("few events");
+                producer.poll(due.saturating_duration_since(Instant::now()));
+            }
+            producer.flush(PATIENCE).expect("every event is acknowledged in the end");
+            n
+        });
+        Self { stop, written, thread }
+    }
+
+    /// Events given to the producer so far.
+    pub(super) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Stops and says how many events were acknowledged: all numbers below.
+    pub(super) fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the writer ends well")
+    }
+}
+
+fn write_one(producer: &BaseProducer, topic: &str, n: usize) {
+    let key = format!("k{}", n % KEYS);
+    let value = serde_json::json!({
+        "event_id": format!("e-{n}"),
+        "event_type": "post.created",
+        "account_id": "acc",
+        "priority": n / KEYS % 4,
+        "key": key,
+        "data": {"post_id": format!("p{n}"), "author_id": key, "text": n.to_string()},
+    })
+    .to_string();
+    loop {
+        match producer.send(BaseRecord::to(topic).key(&key).payload(&value)) {
+            Ok(()) => return,
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+                producer.poll(Duration::from_millis(10));
+            }
+            Err((error, _)) => panic!("event {n} is not taken: {error}"),
+        }
+    }
+}
+
+/// Reads topics from their beginning, read_committed.
+pub(super) struct Outputs {
+    consumer: BaseConsumer,
+    pub(super) all: Vec<OwnedMessage>,
+}
+
+impl Outputs {
+    pub(super) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "onlooker")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let mut assignment = TopicPartitionList::new();
+        for topic in topics {
+            let topic = format!("{prefix}{topic}");
+            let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).expect("metadata");
+            for partition in metadata.topics()[0].partitions() {
+                assignment
+                    .add_partition_offset(&topic, partition.id(), Offset::Beginning)
+                    .expect("a partition");
+            }
+        }
+        consumer.assign(&assignment).expect("assigned");
+        Self { consumer, all: Vec::new() }
+    }
+
+    /// Reads for at most so long or until there are so many records in all.
+    pub(super) fn read(&mut self, until: usize, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while self.all.len() < until {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // Errors are of the moment: a broker that is away.
+            if let Some(Ok(message)) = self.consumer.poll(left.min(Duration::from_millis(100))) {
+                self.all.push(message.detach());
+            }
+        }
+        true
+    }
+}
+
+/// Every number was delivered once to each of its channels, in order per channel, key and priority,
+/// and nothing was put aside.
+pub(super) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
+    let at = (bootstrap, prefix);
+    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let owed = numbers * CHANNELS_PER_EVENT;
+    let complete = outputs.read(owed, PATIENCE);
+    outputs.read(usize::MAX, QUIET);
+    let mut times = BTreeMap::<(String, usize), u32>::new();
+    let mut last = BTreeMap::new();
+    for message in &outputs.all {
+        let channel = String::from_utf8(message.key().expect("a channel").to_vec()).expect("text");
+        let event = EventView::decode(message.payload().expect("an event")).expect("an event");
+        let n: usize = event.event_id[2..].parse().expect("a number");
+        let kind = channel.split(':').next().expect("a kind").to_owned();
+        *times.entry((kind, n)).or_default() += 1;
+        let order = (channel, event.key.to_owned(), event.priority.number());
+        let before = last.insert(order, n);
+        assert!(before.is_none_or(|before| before < n), "{n} comes after {before:?}");
+    }
+    let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
+    assert!(doubled.is_empty(), "came more than once: {doubled:?}");
+    let missing = (0..numbers)
+        .filter(|n| ["account", "posts", "timeline"].iter().any(|k| !times.contains_key(&((*k).to_owned(), *n))))
+        .collect::<Vec<_>>();
+    assert!(complete && missing.is_empty(), "{} of {numbers} missing, the first: {:?}", missing.len(), missing.first());
+    assert_eq!(outputs.all.len(), owed);
+    let mut letters = Outputs::open(at, &["dead-letters"]);
+    letters.read(1, QUIET);
+    assert!(letters.all.is_empty(), "events were put aside");
+}

@@ -1,0 +1,6 @@
+//! The pipeline and its log on real Apache Kafka.
+
+mod clients;
+mod ground;
+mod log;
+mod trouble;

@@ -1,0 +1,128 @@
+//! What goes wrong around the pipeline on Kafka: brokers that restart, stand still and die, and
+//! processes of ours that are killed. Afterwards every event written is out once and in order.
+//!
+//! Each test has a broker of its own, since it is the broker that suffers.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidewire_tests::broker::{Broker, Cluster};
+use tidewire_tests::dice::Dice;
+
+use super::ground::{Outputs, Writer, check, serve};
+
+/// The prefix of the topics.
+const PREFIX: &str = "tw.";
+
+/// Longer than the session of a member and the time a transaction may stay open: 10 s each.
+const LONGER_THAN_A_SESSION: Duration = Duration::from_secs(13);
+
+/// Kills of the all-in-one process in one run.
+const KILLS: usize = 30;
+
+#[test]
+fn a_broker_that_restarts_stands_still_or_dies_costs_nothing_but_time() {
+    let mut broker = Broker::start();
+    let bootstrap = broker.bootstrap();
+    let at = (bootstrap.as_str(), PREFIX);
+    let server = serve("dev", at, "only");
+    let writer = Writer::start(at, 300);
+    thread::sleep(Duration::from_secs(2));
+    broker.stop();
+    broker.restart();
+    thread::sleep(Duration::from_secs(2));
+    broker.pause();
+    thread::sleep(LONGER_THAN_A_SESSION);
+    broker.resume();
+    thread::sleep(Duration::from_secs(2));
+    broker.kill9();
+    broker.restart();
+    thread::sleep(Duration::from_secs(2));
+    let numbers = writer.finish();
+    assert!(numbers > 1_000, "{numbers} events in all this time");
+    check(at, numbers);
+    drop(server);
+}
+
+#[test]
+fn thirty_kills_of_the_whole_process_lose_double_and_reorder_nothing() {
+    let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    println!("repeat with TIDEWIRE_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let broker = Broker::start();
+    let bootstrap = broker.bootstrap();
+    let at = (bootstrap.as_str(), PREFIX);
+    let mut server = serve("dev", at, "only");
+    let writer = Writer::start(at, 500);
+    for _ in 0..KILLS {
+        thread::sleep(Duration::from_millis(dice.below(1_200) as u64));
+        server.kill9();
+        server.restart();
+    }
+    let numbers = writer.finish();
+    check(at, numbers);
+}
+
+#[test]
+fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
+    let broker = Broker::start();
+    let bootstrap = broker.bootstrap();
+    let at = (bootstrap.as_str(), PREFIX);
+    let admits = [serve("admit", at, "a1"), serve("admit", at, "a2")];
+    let mut first = serve("derive", at, "d1");
+    let second = serve("derive", at, "d2");
+    let gateways = [serve("gateway", at, "g1"), serve("gateway", at, "g2")];
+    let writer = Writer::start(at, 300);
+    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    assert!(outputs.read(3_000, Duration::from_secs(60)), "two of each work");
+    first.kill9();
+    let stall = longest_stall(&mut outputs, &writer, Duration::from_secs(16));
+    println!("killed and taken over: outputs stood still for {stall:?} at most");
+    assert!(stall < Duration::from_secs(13), "{stall:?}: a session of 10 s and a moment");
+    let begun = Instant::now();
+    first.restart();
+    println!("the restarted process was ready after {:?}", begun.elapsed());
+    thread::sleep(Duration::from_secs(2));
+    first.kill9();
+    thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    first.restart();
+    println!("restarted within its session, ready after {:?}", begun.elapsed());
+    let stall = longest_stall(&mut outputs, &writer, Duration::from_secs(5));
+    println!("killed and restarted at once: outputs stood still for {stall:?} at most");
+    assert!(stall < Duration::from_secs(10), "{stall:?}: less than a session");
+    let numbers = writer.finish();
+    check(at, numbers);
+    drop((admits, first, second, gateways));
+}
+
+/// The longest time without any output, over so long a look.
+fn longest_stall(outputs: &mut Outputs, writer: &Writer, over: Duration) -> Duration {
+    let (end, before) = (Instant::now() + over, writer.written());
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while Instant::now() < end {
+        if outputs.read(outputs.all.len() + 1, Duration::from_millis(50)) {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    }
+    assert!(writer.written() > before, "the writer went on");
+    longest.max(last.elapsed())
+}
+
+#[test]
+fn one_of_three_brokers_killed_under_load_loses_nothing() {
+    let mut cluster = Cluster::start(3);
+    let bootstrap = cluster.bootstrap();
+    let at = (bootstrap.as_str(), PREFIX);
+    let log = format!("kafka://{bootstrap}");
+    let variables = [("TIDEWIRE_KAFKA_REPLICATION", "3"), ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")];
+    let server = tidewire_tests::server::Server::start_as("dev", &["--log", &log], &variables);
+    let writer = Writer::start(at, 300);
+    thread::sleep(Duration::from_secs(3));
+    cluster.broker(1).kill9();
+    thread::sleep(Duration::from_secs(8));
+    let numbers = writer.finish();
+    check(at, numbers);
+    drop(server);
+}

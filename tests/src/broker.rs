@@ -1,0 +1,73 @@
+//! A real Apache Kafka broker in a process of its own: started on free loopback ports with a folder
+//! of its own, stopped, killed, paused and started again on the same data.
+//!
+//! ```text
+//! Broker::start()          one node, everything quick      Cluster::start(3)   three of them
+//! Broker::with_clock()     and `pass(ms)` lets hours pass  Broker::skewed(s)   its clock is wrong
+//! Broker::secure()         and a TLS + SCRAM listener with access control
+//! shared()                 one per test process, for tests that only need topics of their own
+//! ```
+//!
+//! Nothing is left behind: dropping a broker kills its process, by id, and removes its folder; a
+//! test process that is killed takes its brokers with it ([`keeper`]). What a broker logged is part
+//! of every panic here.
+
+pub mod cluster;
+pub mod folder;
+pub mod java;
+pub mod keeper;
+pub mod ports;
+pub mod secure;
+pub mod setup;
+
+mod clock;
+mod node;
+mod site;
+
+use std::sync::OnceLock;
+
+pub use cluster::Cluster;
+pub use node::Broker;
+pub use setup::Setup;
+
+/// One broker for all tests of this process that only need names of their own.
+pub fn shared() -> &'static Broker {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(Broker::start)
+}
+
+impl Broker {
+    /// Starts a node.
+    pub fn start() -> Self {
+        Setup::quick().start()
+    }
+
+    /// Starts a node with these further properties of the server.
+    pub fn start_with(properties: &[(&str, &str)]) -> Self {
+        Setup::quick().with(properties).start()
+    }
+
+    /// Starts a node as an operator has it, for figures: Java's whole compiler, a larger heap, and
+    /// the server's own intervals.
+    pub fn for_figures() -> Self {
+        Setup::for_figures().start()
+    }
+
+    /// Starts a node that also listens with TLS and SCRAM: see [`secure`].
+    pub fn secure() -> Self {
+        Setup::quick().secure().start()
+    }
+
+    /// Starts a node whose clock [`Broker::pass`] sets forward.
+    pub fn with_clock() -> Self {
+        Setup::quick().with_clock(0).start()
+    }
+
+    /// Starts a node whose clock is so many seconds ahead, or behind if negative.
+    pub fn skewed(seconds: i64) -> Self {
+        Setup::quick().with_clock(seconds * 1_000).start()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Several brokers that are one cluster: each is a broker and a controller, every topic lives on
+//! all of them, and a write is good once two have it.
+
+use super::node::{Broker, NotReady};
+use super::setup::Setup;
+use super::site::Site;
+
+/// Starts at other ports before a clash is no accident any more.
+const ATTEMPTS: u32 = 3;
+
+/// A write is good once two of three have it, internal topics too.
+const REPLICATED: &[(&str, &str)] = &[
+    ("default.replication.factor", "3"),
+    ("min.insync.replicas", "2"),
+    ("offsets.topic.replication.factor", "3"),
+    ("transaction.state.log.replication.factor", "3"),
+    ("transaction.state.log.min.isr", "2"),
+];
+
+/// Running brokers.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts so many brokers, at least three, and waits until all of them answer.
+    pub fn start(count: u32) -> Self {
+        assert!(count >= 3, "topics have three replicas");
+        Self::of(Setup::quick().with(REPLICATED), count)
+    }
+
+    /// Starts brokers of this setup.
+    pub(super) fn of(setup: Setup, count: u32) -> Self {
+        for attempt in 1.. {
+            let site = |site| Broker::new(setup.clone(), site);
+            let mut nodes: Vec<Broker> = Site::make(count, &setup).into_iter().map(site).collect();
+            for node in &mut nodes {
+                node.launch();
+            }
+            match nodes.iter_mut().try_for_each(Broker::wait_ready) {
+                Ok(()) => return Self { nodes },
+                Err(NotReady::PortTaken) if attempt < ATTEMPTS => {}
+                Err(why) => panic!("{why}"),
+            }
+        }
+        unreachable!("an attempt succeeds or panics")
+    }
+
+    /// The broker with this number, from 1.
+    pub fn broker(&mut self, number: u32) -> &mut Broker {
+        let found = self.nodes.iter_mut().find(|node| node.number() == number);
+        found.expect("brokers are numbered from 1")
+    }
+
+    /// All brokers.
+    pub fn brokers(&self) -> &[Broker] {
+        &self.nodes
+    }
+
+    /// The addresses of all brokers, as clients want them.
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// The broker of a cluster of one.
+    pub(super) fn into_only(mut self) -> Broker {
+        let only = self.nodes.pop().expect("one was started");
+        assert!(self.nodes.is_empty(), "a cluster has no only broker");
+        only
+    }
+}

@@ -1,0 +1,58 @@
+//! Folders of brokers, named after the test process they belong to.
+//!
+//! A folder goes with its broker. Of a process that was killed, or of the shared broker, it stays
+//! behind; the next test process that makes one removes it.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process;
+
+use tempfile::TempDir;
+
+const PREFIX: &str = "tidewire-kafka-";
+
+/// Makes a new folder, and removes those of processes that are gone.
+pub fn make() -> TempDir {
+    sweep(&env::temp_dir());
+    let prefix = format!("{PREFIX}{}-", process::id());
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
+    folder.expect("the temporary folder can be written")
+}
+
+/// Removes what processes that are gone left in this place.
+pub(super) fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if owner(&name.to_string_lossy()).is_some_and(is_gone) {
+            // Another test process may be removing it too.
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
+fn is_gone(pid: u32) -> bool {
+    !Path::new("/proc").join(pid.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_processes_that_are_gone_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let gone = place.path().join(format!("{PREFIX}{}-x", u32::MAX));
+        let ours = place.path().join(format!("{PREFIX}{}-x", process::id()));
+        let other = place.path().join("tidewire-kafka");
+        for folder in [&gone, &ours, &other] {
+            fs::create_dir(folder).unwrap();
+        }
+        sweep(place.path());
+        assert!(!gone.exists() && ours.exists() && other.exists());
+    }
+}

@@ -1,0 +1,78 @@
+//! Loopback ports that stay ours while a broker is down.
+//!
+//! A broker keeps its ports over restarts, so nobody else may take them in between. They lie below
+//! the range out of which the kernel serves outgoing connections and `bind(0)`; and test processes
+//! that run side by side keep off each other's by a socket bound to the same port of another
+//! loopback address, which the kernel gives back however this process ends.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process;
+
+use socket2::{Domain, Socket, Type};
+
+/// The lowest port taken.
+const FIRST: u16 = 12_000;
+
+/// The end of the range, where the kernel's own usually begins.
+const END: u16 = 32_768;
+
+/// Nothing listens here: a port of this address says that the same port of 127.0.0.1 is taken.
+const MARKS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// A port of 127.0.0.1 that no other harness uses.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _mark: Socket,
+}
+
+impl Port {
+    /// Takes one that is free.
+    pub fn reserve() -> Self {
+        let end = kernel_range_begin().unwrap_or(END).clamp(FIRST + 1_000, END);
+        let count = end - FIRST;
+        // Processes begin at different places, so that they seldom meet.
+        let begin = u16::try_from(process::id() % u32::from(count)).expect("less than the count");
+        (0..count)
+            .map(|n| FIRST + (begin + n) % count)
+            .find_map(Self::mark)
+            .expect("one of thousands of ports is free")
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    fn mark(number: u16) -> Option<Self> {
+        let mark = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+        mark.bind(&SocketAddr::from((MARKS, number)).into()).ok()?;
+        // A connection that lingers on the port doesn't hinder a broker, so it mustn't hinder this.
+        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        Some(Self { number, _mark: mark })
+    }
+}
+
+fn kernel_range_begin() -> Option<u16> {
+    let range: io::Result<String> = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    range.ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_taken_once_and_given_back() {
+        let (a, b) = (Port::reserve(), Port::reserve());
+        assert_ne!(a.number(), b.number());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, a.number()));
+        listener.expect("a reserved port is free for the broker");
+        let number = a.number();
+        assert!(Port::mark(number).is_none(), "it is marked");
+        drop(a);
+        assert!(Port::mark(number).is_some(), "the mark went with it");
+    }
+}

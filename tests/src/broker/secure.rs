@@ -1,0 +1,85 @@
+//! A listener for clients with TLS and SCRAM-SHA-256 beside the plain one, with access control.
+//!
+//! Whoever comes by the plain listener may do anything, so that a test can set things up. By the
+//! secure one there are two users: [`OWNER`] may do anything, [`GUEST`] nothing until it is
+//! granted, by [`Broker::grant`] say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::node::Broker;
+
+/// A user who may do anything.
+pub const OWNER: &str = "owner";
+
+/// A user who may do nothing until it is granted.
+pub const GUEST: &str = "guest";
+
+/// The password of both.
+pub const PASSWORD: &str = "a-secret-for-tests";
+
+const ACLS: &str = "org.apache.kafka.tools.AclCommand";
+
+impl Broker {
+    /// The address of its listener with TLS and SCRAM.
+    pub fn secure_bootstrap(&self) -> String {
+        self.site().secure_address().to_string()
+    }
+
+    /// The certificate of the authority that vouches for it.
+    pub fn ca_pem(&self) -> PathBuf {
+        ca_pem(self.site().folder())
+    }
+
+    /// Grants a right to [`GUEST`], in the words of `kafka-acls`, such as
+    /// `["--operation", "Read", "--topic", "tw.in"]`.
+    pub fn grant(&self, right: &[&str]) {
+        let user = format!("User:{GUEST}");
+        self.tool(ACLS, &[&["--add", "--allow-principal", &user], right].concat());
+    }
+}
+
+fn ca_pem(folder: &Path) -> PathBuf {
+    folder.join("ca.pem")
+}
+
+/// Makes the certificates in this folder and returns the properties that go with them.
+pub(super) fn prepare(folder: &Path) -> String {
+    let may_sign = "basicConstraints=critical,CA:true";
+    let ca = ["-subj", "/CN=tidewire test authority", "-addext", may_sign, "-out", "ca.pem"];
+    openssl(folder, "ca.key", &ca);
+    let signed_by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=localhost"];
+    let names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+    let leaf = ["-addext", "basicConstraints=critical,CA:false", "-out", "broker.crt"];
+    openssl(folder, "broker.key", &[&signed_by[..], &names, &leaf].concat());
+    let read = |name| fs::read_to_string(folder.join(name)).expect("openssl wrote it");
+    let keystore = folder.join("broker.pem");
+    fs::write(&keystore, read("broker.key") + &read("broker.crt")).expect("its folder");
+    format!(
+        "sasl.enabled.mechanisms=SCRAM-SHA-256\n\
+         listener.name.secure.scram-sha-256.sasl.jaas.config=\
+         org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+         listener.name.secure.ssl.keystore.type=PEM\n\
+         listener.name.secure.ssl.keystore.location={}\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS;User:{OWNER}\n",
+        keystore.display()
+    )
+}
+
+/// The users as the formatting tool wants them.
+pub(super) fn users() -> Vec<String> {
+    let user = |name| format!("SCRAM-SHA-256=[name={name},password={PASSWORD}]");
+    [OWNER, GUEST].map(user).into()
+}
+
+fn openssl(folder: &Path, key: &str, arguments: &[&str]) {
+    let mut command = Command::new("openssl");
+    command.current_dir(folder).args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]);
+    command.args(["ec_paramgen_curve:P-256", "-noenc", "-days", "3650", "-keyout", key]);
+    let output = command.args(arguments).output();
+    let output = output.expect("openssl is there: scripts/install.sh test installs it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {arguments:?}: {said}");
+}

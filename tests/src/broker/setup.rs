@@ -1,0 +1,87 @@
+//! What a broker is like before it is started: its properties, its Java, its clock.
+
+use super::cluster::Cluster;
+use super::java;
+use super::node::Broker;
+
+/// Properties of every broker of this repository.
+const NODE: &str = include_str!("../../data/kafka/node.properties");
+
+/// What is quicker and smaller in tests.
+const QUICK: &str = include_str!("../../data/kafka/quick.properties");
+
+/// A node holds a few megabytes in tests; the rest is room for the garbage.
+const QUICK_HEAP_MB: u32 = 256;
+
+/// What an operator with little traffic would give it.
+const FIGURES_HEAP: &str = "-Xmx1g";
+
+/// How to start a broker.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    properties: String,
+    java: Vec<String>,
+    secure: bool,
+    clock_ahead_ms: Option<i64>,
+}
+
+impl Setup {
+    /// What tests use: small, and waiting for nothing.
+    pub fn quick() -> Self {
+        let properties = format!("{NODE}{QUICK}");
+        let java = java::small_arguments(QUICK_HEAP_MB);
+        Self { properties, java, secure: false, clock_ahead_ms: None }
+    }
+
+    /// What benchmarks use: the whole compiler, a larger heap, the server's own intervals.
+    pub fn for_figures() -> Self {
+        let mut java = java::arguments();
+        java.push(FIGURES_HEAP.to_owned());
+        Self { properties: NODE.to_owned(), java, secure: false, clock_ahead_ms: None }
+    }
+
+    /// Adds properties of the server; of two with one name the later counts.
+    pub fn with(mut self, properties: &[(&str, &str)]) -> Self {
+        for (name, value) in properties {
+            self.properties += &format!("{name}={value}\n");
+        }
+        self
+    }
+
+    /// Adds the listener with TLS and SCRAM, and access control.
+    pub fn secure(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
+    /// Gives it a clock that [`Broker::pass`] sets forward, and that is ahead from the beginning.
+    pub fn with_clock(mut self, ahead_ms: i64) -> Self {
+        self.clock_ahead_ms = Some(ahead_ms);
+        self
+    }
+
+    /// Starts a node and waits until it answers.
+    pub fn start(self) -> Broker {
+        Cluster::of(self, 1).into_only()
+    }
+
+    /// The properties that are no node's own.
+    pub(super) fn properties(&self) -> &str {
+        &self.properties
+    }
+
+    /// Java's arguments before the class.
+    pub(super) fn java(&self) -> &[String] {
+        &self.java
+    }
+
+    /// Whether it has the listener with TLS and SCRAM.
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// How far its clock is ahead, if it has one of its own.
+    pub(super) fn clock_ahead_ms(&self) -> Option<i64> {
+        self.clock_ahead_ms
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a broker lives: its folder, its ports, its data formatted.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::ports::Port;
+use super::setup::Setup;
+use super::{folder, java, secure};
+
+/// The one cluster there is.
+const CLUSTER_ID: &str = "tidewire-kafka-cluster";
+
+/// The place of a node.
+#[derive(Debug)]
+pub(super) struct Site {
+    number: u32,
+    /// All controllers, as `NUMBER@ADDRESS,…`.
+    voters: String,
+    plain: Port,
+    controller: Port,
+    secure: Option<Port>,
+    folder: TempDir,
+}
+
+impl Site {
+    /// Places for so many nodes of a cluster that know each other.
+    pub(super) fn make(count: u32, setup: &Setup) -> Vec<Self> {
+        let reserve = |number| Self {
+            number,
+            voters: String::new(),
+            plain: Port::reserve(),
+            controller: Port::reserve(),
+            secure: setup.is_secure().then(Port::reserve),
+            folder: folder::make(),
+        };
+        let mut sites: Vec<Self> = (1..=count).map(reserve).collect();
+        let voter = |site: &Self| format!("{}@127.0.0.1:{}", site.number, site.controller.number());
+        let voters = sites.iter().map(voter).collect::<Vec<_>>().join(",");
+        for site in &mut sites {
+            site.voters.clone_from(&voters);
+        }
+        sites
+    }
+
+    /// Its number in the cluster, from 1.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Where clients and the other brokers connect without ado.
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.plain.number()).into()
+    }
+
+    /// Where clients connect with TLS and SCRAM.
+    pub(super) fn secure_address(&self) -> SocketAddr {
+        let port = self.secure.as_ref().expect("start it by Broker::secure");
+        (Ipv4Addr::LOCALHOST, port.number()).into()
+    }
+
+    /// Its folder.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its `server.properties`.
+    pub(super) fn properties(&self) -> PathBuf {
+        self.folder().join("server.properties")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    /// Writes its properties and formats its data.
+    pub(super) fn format(&self, setup: &Setup) {
+        let mut properties = setup.properties().to_owned() + &self.own_properties();
+        if setup.is_secure() {
+            properties += &secure::prepare(self.folder());
+        }
+        fs::write(self.properties(), properties).expect("its folder can be written");
+        if setup.is_secure() {
+            self.format_by_tool(&secure::users());
+        } else {
+            self.format_by_hand();
+        }
+    }
+
+    fn own_properties(&self) -> String {
+        let secure = self.secure.as_ref();
+        let secure = secure.map(|port| format!(",SECURE://127.0.0.1:{}", port.number()));
+        format!(
+            "node.id={}\nlog.dirs={}\ncontroller.quorum.voters={}\n\
+             listeners=PLAINTEXT://{},CONTROLLER://127.0.0.1:{}{}\n",
+            self.number,
+            self.data().display(),
+            self.voters,
+            self.address(),
+            self.controller.number(),
+            secure.unwrap_or_default(),
+        )
+    }
+
+    fn format_by_tool(&self, users: &[String]) {
+        let properties = self.properties();
+        let properties = properties.to_str().expect("temporary folders have names of text");
+        let mut arguments = vec!["format", "--cluster-id", CLUSTER_ID, "--config", properties];
+        for user in users {
+            arguments.extend(["--add-scram", user]);
+        }
+        java::run("kafka.tools.StorageTool", &arguments);
+    }
+
+    /// What the tool does, without a Java process for it: an identity, and the first records of the
+    /// metadata, which are the same for every node and were kept when Kafka was downloaded.
+    fn format_by_hand(&self) {
+        let checkpoint = "bootstrap.checkpoint";
+        let data = self.data();
+        let identity = format!(
+            "version=1\ncluster.id={CLUSTER_ID}\nnode.id={0}\ndirectory.id=TidewireNode{0:09}A\n",
+            self.number
+        );
+        fs::create_dir(&data)
+            .and_then(|()| fs::write(data.join("meta.properties"), identity))
+            .and_then(|()| fs::copy(java::jars().join(checkpoint), data.join(checkpoint)))
+            .expect("its folder can be written");
+    }
+}

@@ -1,0 +1,224 @@
+//! A real browser: headless Chromium, steered by a handful of calls of W3C WebDriver.
+//!
+//! The calls are JSON over HTTP, so they are made with the HTTP client that is here anyway: a
+//! WebDriver crate would bring two dozen others and an async runtime for the same seven calls.
+//!
+//! Nothing is left behind, however a test ends. The profile and all that Chromium keeps is in a
+//! temporary folder; chromedriver dies with this process; and Chromium, which it steers through a
+//! pipe, ends when that pipe does. It looks no name up, so it reaches nothing but this machine.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use ureq::Agent;
+
+/// How long a call may take: the start of a browser is one, on a machine busy with other tests.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a page is asked whether it has come so far.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What stands before the port in chromedriver's greeting.
+const GREETING: &str = "started successfully on port ";
+
+/// How Chromium is started, beside its profile.
+const CHROMIUM_ARGS: &[&str] = &[
+    "--headless=new",
+    // Tests in containers run as root, where Chromium's own sandbox can't be set up.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    // No port for debuggers, and an end when chromedriver is gone.
+    "--remote-debugging-pipe",
+    "--window-size=1280,900",
+];
+
+/// A browser with one window.
+#[derive(Debug)]
+pub struct Browser {
+    driver: Child,
+    http: Agent,
+    session_url: String,
+    /// Removed last.
+    folder: TempDir,
+}
+
+impl Browser {
+    /// Starts chromedriver on a free port and a Chromium that was never used before.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("tidewire-browser-").tempdir();
+        let folder = folder.expect("the temporary folder can be written");
+        let (driver, port) = start_driver(folder.path());
+        let config = Agent::config_builder()
+            .timeout_global(Some(CALL_LIMIT))
+            .http_status_as_error(false)
+            .proxy(None);
+        let mut browser = Self {
+            driver,
+            http: config.build().new_agent(),
+            session_url: format!("http://127.0.0.1:{port}/session"),
+            folder,
+        };
+        browser.open_session();
+        browser
+    }
+
+    fn open_session(&mut self) {
+        let profile = format!("--user-data-dir={}", self.folder.path().join("profile").display());
+        let args: Vec<&str> = CHROMIUM_ARGS.iter().copied().chain([profile.as_str()]).collect();
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": args},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }}});
+        let session = self.call("", Some(wanted));
+        let id = session["sessionId"].as_str().expect("a session has an id");
+        self.session_url = format!("{}/{id}", self.session_url);
+    }
+
+    /// Goes to an address and waits until the page has loaded.
+    pub fn open(&self, url: &str) {
+        self.call("/url", Some(json!({"url": url})));
+    }
+
+    /// Runs the body of a function in the page, with the elements of the list `args` as its
+    /// `arguments`, and gives back what it returns; a promise is awaited. Panics with the page's
+    /// exception.
+    pub fn run(&self, script: &str, args: Value) -> Value {
+        self.call("/execute/sync", Some(json!({"script": script, "args": args})))
+    }
+
+    /// Runs a script until it returns something that counts as true in the page, and gives that
+    /// back. Panics with what the page shows if that takes longer than `limit`.
+    pub fn wait_for(&self, script: &str, limit: Duration) -> Value {
+        let deadline = Instant::now() + limit;
+        let in_boolean = format!("return (() => {{ {script} }})() || null;");
+        loop {
+            match self.run(&in_boolean, json!([])) {
+                Value::Null if Instant::now() < deadline => thread::sleep(POLL),
+                Value::Null => panic!(
+                    "not within {limit:?}: {script}\nThe page shows:\n{}\nIts console: {:#?}",
+                    self.run("return document.body.innerText;", json!([])),
+                    self.complaints()
+                ),
+                found => return found,
+            }
+        }
+    }
+
+    /// What the browser has complained about in its console since it was last asked: exceptions,
+    /// failed requests, warnings.
+    pub fn complaints(&self) -> Vec<String> {
+        let entries = self.call("/se/log", Some(json!({"type": "browser"})));
+        let entries = entries.as_array().expect("a log is a list");
+        let bad = entries
+            .iter()
+            .filter(|entry| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING")));
+        bad.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Writes what the window shows as a PNG.
+    pub fn screenshot(&self, path: &Path) {
+        let picture = self.call("/screenshot", None);
+        let picture = picture.as_str().expect("a picture is base64");
+        let picture = BASE64.decode(picture).expect("a picture is base64");
+        fs::write(path, picture).expect("the picture can be written");
+    }
+
+    /// Makes one call: `POST` with parameters, `GET` without.
+    fn call(&self, what: &str, parameters: Option<Value>) -> Value {
+        let url = format!("{}{what}", self.session_url);
+        let answered = match parameters {
+            Some(parameters) => self.http.post(&url).send_json(parameters),
+            None => self.http.get(&url).call(),
+        };
+        let answer = answered.and_then(|mut answer| answer.body_mut().read_json::<Value>());
+        let answer = answer.unwrap_or_else(|error| panic!("chromedriver, {what}: {error}"));
+        let value = &answer["value"];
+        if let Some(error) = value["error"].as_str() {
+            panic!("{what}: {error}: {}", value["message"].as_str().unwrap_or_default());
+        }
+        value.clone()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The session's end lets Chromium close its files, so that the folder can go. Failures
+        // change nothing here: the driver is killed next, and Chromium ends with its pipe.
+        self.http.delete(&self.session_url).call().ok();
+        self.driver.kill().ok();
+        self.driver.wait().ok();
+    }
+}
+
+/// Starts chromedriver, which takes a free port of the loopback, and says which.
+fn start_driver(folder: &Path) -> (Child, u16) {
+    let complaints = folder.join("chromedriver.log");
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "chromedriver", "--port=0"]).current_dir(folder);
+    for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+        command.env(name, folder);
+    }
+    let log = File::create(&complaints).expect("the temporary folder can be written");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    let (found, started) = mpsc::channel();
+    // The kernel's signal comes when the thread that started a process ends, not the process of
+    // that thread; so the one thread that starts it also reads it to its end.
+    thread::spawn(move || keep(command, &found));
+    started.recv_timeout(CALL_LIMIT).unwrap_or_else(|_| {
+        let complaints = fs::read_to_string(&complaints).unwrap_or_default();
+        panic!("chromedriver did not start; run: scripts/install.sh test\n{complaints}")
+    })
+}
+
+/// Starts the driver, tells its port, and stays until it ends.
+fn keep(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
+    let Ok(mut driver) = command.spawn() else { return };
+    let output = driver.stdout.take().expect("the output is piped");
+    let mut driver = Some(driver);
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        if let Some(port) = port_in(&line)
+            && let Some(driver) = driver.take()
+        {
+            // Nobody listens any more if the start took too long; then it ends with this process.
+            found.send((driver, port)).ok();
+        }
+    }
+    if let Some(mut driver) = driver {
+        driver.wait().ok();
+    }
+}
+
+fn port_in(line: &str) -> Option<u16> {
+    let (_, port) = line.split_once(GREETING)?;
+    port.trim_end_matches('.').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_out_of_the_greeting() {
+        let line = "ChromeDriver was started successfully on port 42857.";
+        assert_eq!(port_in(line), Some(42857));
+        assert_eq!(port_in("Starting ChromeDriver 156.0 on port 0"), None);
+    }
+}
