@@ -25,9 +25,11 @@ stop() { say "$*"; exit 1; }
 download() {
   command -v mvn >/dev/null || stop 'Maven is missing; run: scripts/install.sh kafka'
   say "downloading Apache Kafka $version from Maven Central (43 MB, once)"
-  mvn --quiet --batch-mode --strict-checksums -Dstyle.color=never -f "$here/pom.xml" \
-    "$plugin:copy-dependencies" "-DoutputDirectory=$1" >&2 ||
+  mvn --quiet --batch-mode --strict-checksums -f "$here/pom.xml" \
+    "$plugin:copy-dependencies" "-DoutputDirectory=$1" >"$work/maven.log" 2>&1 || {
+    cat "$work/maven.log" >&2
     stop "Maven could not fetch Apache Kafka $version; is repo.maven.apache.org within reach?"
+  }
 }
 
 # compile FOLDER: our own broker, whose clock tests can set, becomes a jar among the others.
@@ -102,7 +104,7 @@ archive_classes() {
   java_args '# no archive' -Xshare:auto >"$args"
   node "$work" "$(shuf -i 12000-29999 -n 1)" >"$work/server.properties"
   format "$work"
-  java "@$args" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+  setpriv --pdeathsig KILL java "@$args" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
     "-XX:ArchiveClassesAtExit=$work/classes.jsa" kafka.Kafka "$work/server.properties" \
     >"$work/log" 2>&1 9>&- &
   broker=$!

@@ -100,7 +100,10 @@ flock 9
 work=
 trap 'if [ -n "$work" ]; then rm -rf "$work"; fi' EXIT
 
-version=$(python3 -V) placed python "$here/python/requirements.txt"
+# An environment stands on the Python that made it.
+version=$(python3 -c 'import sys; print(sys.version, sys.base_prefix)')
+version=$version placed python "$here/python/requirements.txt"
+version=
 told confluent-kafka "$folder/bin/python" -B "$here/python/with_confluent.py"
 told kafka-python "$folder/bin/python" -B "$here/python/with_kafka_python.py"
 told kcat "$folder/bin/python" -B "$here/python/with_kcat.py"

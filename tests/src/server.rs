@@ -207,6 +207,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut running) = self.process.take() {
+            if thread::panicking() {
+                eprintln!("what tidewire {} printed:\n{}", self.verb, text(&running.printed));
+            }
             // Nothing to do about failures here: the process is gone, or was never ours.
             running.child.kill().ok();
             running.child.wait().ok();

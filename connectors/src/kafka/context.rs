@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,7 +18,13 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tidewire_engine::record::{Partition, Topic, TopicPartition};
 
-use crate::telemetry;
+use crate::{clock, telemetry};
+
+/// librdkafka's word for a connection that failed or ended.
+const DISCONNECTED: &str = "FAIL";
+
+/// How often a process says that connections are lost, whatever their number.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a group decided about a member.
 #[derive(Debug)]
@@ -91,6 +98,17 @@ pub(super) struct Context {
     deliveries: Mutex<Deliveries>,
 }
 
+/// Whether a lost connection is said again.
+fn is_time_to_say() -> bool {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = lock(&SAID);
+    let due = said.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
+    if due {
+        *said = Some(clock::now());
+    }
+    due
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here is whole at any moment: a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,6 +138,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A broker that is away is said by every connection to it, several times a second.
+        if facility == DISCONNECTED && !is_time_to_say() {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+            return;
+        }
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert

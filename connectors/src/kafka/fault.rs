@@ -133,13 +133,11 @@ fn is_fenced(code: Code) -> bool {
     )
 }
 
-/// What no repetition mends.
+/// What no repetition mends. An unknown topic is not among it: a broker that has just started says
+/// so of any topic, and whoever really asks for one that is not there is refused by `Core::check`.
 fn refusal(doing: &str, code: Code) -> Option<LogError> {
     let invalid = |mend: &str| Some(LogError::Invalid(format!("{doing}: {code}; {mend}")));
     match code {
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-            invalid("`tidewire topics create` makes the topics")
-        }
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             invalid("raise max.message.bytes of the topic, or send less")
         }

@@ -134,7 +134,6 @@ fn is_final(code: Code) -> bool {
             | Code::UnreleasedInstanceId
             | Code::GroupAuthorizationFailed
             | Code::TopicAuthorizationFailed
-            | Code::UnknownTopicOrPartition
             | Code::PollExceeded
     )
 }

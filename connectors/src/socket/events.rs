@@ -28,7 +28,7 @@ use tidewire_schemas::envelope::{Origin, Reason, Rejection, admit};
 use tidewire_schemas::partition::partition_for;
 
 use super::answer::{Failure, json_answer};
-use super::ingest::{Ingest, IngestError};
+use super::ingest::{Ingest, IngestError, Room};
 use super::routes::Site;
 use crate::telemetry;
 
@@ -81,9 +81,7 @@ pub async fn post(State(site): State<Site>, request: Request<Body>) -> Result<Re
     let body = read(request.into_body(), intake.body_timeout).await?;
     let batch = intake.judge(form, &body)?;
     drop(body);
-    let answer = intake.append(batch).await?;
-    drop(room);
-    Ok(answer)
+    intake.append(batch, room).await
 }
 
 impl From<IngestError> for Failure {
@@ -271,11 +269,11 @@ impl Intake {
         self.record(&self.topics.dead_letters, key.as_bytes(), (event, &headers))
     }
 
-    async fn append(&self, batch: Batch) -> Result<Response, Failure> {
+    async fn append(&self, batch: Batch, room: Room) -> Result<Response, Failure> {
         let Batch { records, verdicts } = batch;
         let places: Vec<(Topic, Partition)> =
             records.iter().map(|record| (record.topic.clone(), record.partition)).collect();
-        let offsets = self.ingest.append(records).await?;
+        let offsets = self.ingest.append(records, room).await?;
         let mut accepted = 0u64;
         let entries: Vec<Value> = verdicts
             .into_iter()

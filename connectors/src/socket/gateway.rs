@@ -26,13 +26,20 @@ use super::routes::{Pages, Site};
 use super::serve::{Departure, Server};
 use super::waking::{Command, WorkerDoor};
 use super::worker::{Sums, WorkerHandle};
-use crate::telemetry;
+use crate::{clock, telemetry};
 
 /// Threads of the HTTP runtime. Streams don't live there, so two serve many.
 const HTTP_THREADS: usize = 2;
 
 /// How long answers under way may take once the gateway stops.
 const HTTP_STOP: Duration = Duration::from_secs(1);
+
+/// How long an append under way may take then. Who is waiting for it has been answered or cut off
+/// by now, and was never told that its events were taken.
+const INGEST_STOP: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether that thread has ended.
+const INGEST_STOP_GRAIN: Duration = Duration::from_millis(10);
 
 /// Settings of a gateway.
 #[derive(Clone, Debug)]
@@ -128,7 +135,7 @@ fn hand_over(doors: &[WorkerDoor], departure: Departure) {
 }
 
 fn intake(ingress: Ingress, patience: Patience) -> io::Result<(Intake, JoinHandle<()>)> {
-    let (ingest, thread) = Ingest::start(ingress.appender)?;
+    let (ingest, thread) = Ingest::start(ingress.appender, patience.append)?;
     let intake = Intake {
         ingest,
         topics: ingress.topics,
@@ -203,10 +210,23 @@ impl GatewayHandle {
             }
         }
         self.ingest = None;
-        if let Some(thread) = self.ingest_thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the ingest thread panicked");
+        if let Some(thread) = self.ingest_thread.take() {
+            end_ingest(thread);
         }
+    }
+}
+
+/// Waits for the thread, unless the log keeps it waiting.
+fn end_ingest(thread: JoinHandle<()>) {
+    let since = clock::now();
+    while !thread.is_finished() {
+        if since.elapsed() > INGEST_STOP {
+            tracing::warn!("the log does not answer; what it has not confirmed was promised to nobody");
+            return;
+        }
+        clock::pause(INGEST_STOP_GRAIN);
+    }
+    if thread.join().is_err() {
+        tracing::error!("the ingest thread panicked");
     }
 }

@@ -5,7 +5,8 @@
 //! async and many; the log is blocking and has one writer here.
 //!
 //! Room is claimed in bytes before a body is read, so neither bodies nor the queue can outgrow
-//! [`INGEST_BYTES`]. A full house is an answer (503), never a wait.
+//! [`INGEST_BYTES`]. A full house is an answer (503), never a wait; and so is a log that does not
+//! answer in time, whatever the thread is waiting for meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +54,14 @@ pub enum IngestError {
 
 struct Job {
     records: Vec<Outgoing>,
+    waiting: Waiting,
+}
+
+/// Whoever waits for an answer, and the room its body takes until there is one.
+struct Waiting {
+    count: usize,
     answer: oneshot::Sender<Result<Vec<Offset>, IngestError>>,
+    _room: Room,
 }
 
 /// Room for a body, given back when it is dropped.
@@ -66,19 +74,23 @@ pub struct Ingest {
     jobs: SyncSender<Job>,
     room: Arc<Semaphore>,
     lost: Arc<AtomicBool>,
+    answer_limit: Duration,
 }
 
 impl Ingest {
-    /// Starts the thread, which the gateway joins.
+    /// Starts the thread, which the gateway joins. Requests wait for the log up to `answer_limit`.
     #[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
-    pub fn start(appender: Box<dyn Appender>) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(
+        appender: Box<dyn Appender>,
+        answer_limit: Duration,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let lost = Arc::new(AtomicBool::new(false));
         let mut writer = Writer { appender, queue, lost: Arc::clone(&lost), held: None };
         let thread =
             std::thread::Builder::new().name("ingest".to_owned()).spawn(move || writer.run())?;
         let room = Arc::new(Semaphore::new(INGEST_BYTES / PERMIT_BYTES));
-        Ok((Self { jobs, room, lost }, thread))
+        Ok((Self { jobs, room, lost, answer_limit }, thread))
     }
 
     /// Claims room for a body of at most this many bytes.
@@ -90,10 +102,16 @@ impl Ingest {
         })
     }
 
-    /// Appends records and returns their offsets in the same order.
-    pub async fn append(&self, records: Vec<Outgoing>) -> Result<Vec<Offset>, IngestError> {
+    /// Appends records and returns their offsets in the same order. The room is given back once
+    /// they are out of the queue, even if the answer came too late for this.
+    pub async fn append(
+        &self,
+        records: Vec<Outgoing>,
+        room: Room,
+    ) -> Result<Vec<Offset>, IngestError> {
         let (answer, answered) = oneshot::channel();
-        match self.jobs.try_send(Job { records, answer }) {
+        let waiting = Waiting { count: records.len(), answer, _room: room };
+        match self.jobs.try_send(Job { records, waiting }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 telemetry::ingest_overloaded("queue");
@@ -101,7 +119,10 @@ impl Ingest {
             }
             Err(TrySendError::Disconnected(_)) => return Err(IngestError::Closed),
         }
-        answered.await.unwrap_or(Err(IngestError::Closed))
+        match tokio::time::timeout(self.answer_limit, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(IngestError::Closed)),
+            Err(_) => Err(IngestError::NotConfirmed),
+        }
     }
 
     /// Whether the log is lost to this process.
@@ -122,17 +143,20 @@ impl Writer {
     fn run(&mut self) {
         let mut records = Vec::new();
         while let Some(first) = self.held.take().or_else(|| self.queue.recv().ok()) {
-            let answers = self.gather(first, &mut records);
+            let waiting = self.gather(first, &mut records);
+            if waiting.is_empty() {
+                continue;
+            }
             match self.append(&records) {
                 Ok(offsets) => {
                     let mut rest = offsets.into_iter();
-                    for (count, answer) in answers {
+                    for Waiting { count, answer, .. } in waiting {
                         // A client that left meanwhile doesn't want its answer.
                         let _ = answer.send(Ok(rest.by_ref().take(count).collect()));
                     }
                 }
                 Err(error) => {
-                    for (_, answer) in answers {
+                    for Waiting { answer, .. } in waiting {
                         let _ = answer.send(Err(error.clone()));
                     }
                 }
@@ -144,25 +168,28 @@ impl Writer {
         }
     }
 
-    /// Moves the records of `first` and of all that is waiting into one batch.
-    fn gather(&mut self, first: Job, records: &mut Vec<Outgoing>) -> Vec<(usize, Answer)> {
+    /// Moves the records of `first` and of all that is waiting into one batch. Requests that gave up
+    /// meanwhile are left out: they were told to send their events again.
+    fn gather(&mut self, first: Job, records: &mut Vec<Outgoing>) -> Vec<Waiting> {
         let mut bytes = 0;
-        let mut answers = Vec::new();
+        let mut waiting = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
             let size: usize = job.records.iter().map(|r| r.body.as_bytes().len()).sum();
             let full =
                 records.len() + job.records.len() > BATCH_RECORDS || bytes + size > BATCH_BYTES;
-            if full && !answers.is_empty() {
+            if full && !waiting.is_empty() {
                 self.held = Some(job);
                 break;
             }
-            bytes += size;
-            answers.push((job.records.len(), job.answer));
-            records.extend(job.records);
+            if !job.waiting.answer.is_closed() {
+                bytes += size;
+                waiting.push(job.waiting);
+                records.extend(job.records);
+            }
             next = self.queue.try_recv().ok();
         }
-        answers
+        waiting
     }
 
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, IngestError> {
@@ -190,5 +217,3 @@ impl Writer {
         Err(IngestError::NotConfirmed)
     }
 }
-
-type Answer = oneshot::Sender<Result<Vec<Offset>, IngestError>>;

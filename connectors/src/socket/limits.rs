@@ -34,18 +34,25 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 /// What a refused client is told to wait, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// How long clients may take to say what they want.
+/// How long clients may take to say what they want, and how long they are kept waiting for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// For a request's head, which is also how long a kept-alive connection may stay silent.
     pub head: Duration,
     /// For a request's body.
     pub body: Duration,
+    /// For the log to take events: less than clients wait for an answer, so that it is ours they
+    /// get.
+    pub append: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(15), body: Duration::from_secs(30) }
+        Self {
+            head: Duration::from_secs(15),
+            body: Duration::from_secs(30),
+            append: Duration::from_secs(20),
+        }
     }
 }
 

@@ -171,8 +171,8 @@ impl Ignore {
         Self { rules }
     }
 
-    /// Whether a path is kept out of the build's context. The last rule that fits it, or a folder it
-    /// is in, decides.
+    /// Whether a path is kept out of the build's context. The last rule that fits it, or a folder
+    /// it is in, decides.
     pub(crate) fn keeps_out(&self, path: &str) -> bool {
         let mut out = false;
         for rule in &self.rules {

@@ -113,8 +113,8 @@ fn addresses(compose: &Compose) -> BTreeMap<SocketAddr, String> {
         add(config(name, service).listen, name);
     }
     let flags = compose.service("prometheus").command.iter();
-    let listen = flags.filter_map(|flag| flag.strip_prefix("--web.listen-address="));
-    add(listen.last().expect("given").parse().expect("an address"), "prometheus");
+    let mut listen = flags.filter_map(|flag| flag.strip_prefix("--web.listen-address="));
+    add(listen.next().expect("given").parse().expect("an address"), "prometheus");
     all
 }
 

@@ -138,6 +138,28 @@ fn requests_that_wait_are_appended_together() {
 }
 
 #[test]
+fn a_log_that_does_not_answer_is_503_and_keeps_nobody_from_ending() {
+    let (site, mut first) = site();
+    site.kept.shut();
+    let answer = first.post("application/json", POST);
+    assert_eq!((answer.status, answer.code().as_str()), (503, "internal"));
+    assert!(answer.json().to_string().contains("same event_id"), "{}", answer.head);
+    // The thread still waits with that one; this one gives up in the queue and is never written.
+    let mut second = Client::connect(site.address());
+    assert_eq!(second.post("application/json", POST).status, 503);
+    site.kept.open();
+    let mut third = Client::connect(site.address());
+    assert_eq!(third.post("application/json", POST).status, 202);
+    assert_eq!(site.kept.records().len(), 2);
+
+    site.kept.shut();
+    assert_eq!(third.post("application/json", POST).status, 503);
+    let begun = clock::now();
+    site.gateway.join();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_full_house_of_bodies_is_503_and_frees_itself() {
     let (site, mut patient) = site();
     // Sixteen bodies of the largest size are on their way; none has sent any of it.

@@ -111,7 +111,8 @@ pub(super) fn start(limits: Limits, kept: &Arc<Kept>, workers: Vec<WorkerHandle>
 /// A gateway of these parts on a free port.
 pub(super) fn start_parts(limits: Limits, parts: GatewayParts) -> GatewayHandle {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2) };
+    let limit = Duration::from_secs(2);
+    let patience = Patience { head: limit, body: limit, append: limit };
     let config = GatewayConfig { listen, limits, guard: Guard::default(), patience };
     Gateway::start(config, parts).expect("a free port")
 }

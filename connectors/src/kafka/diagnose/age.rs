@@ -1,0 +1,94 @@
+//! Whether a broker is new enough: what Tidewire uses, and since when Kafka has it.
+//!
+//! Brokers don't tell their version, only which versions of which operations they know. So a broker
+//! is judged by what it can do, whoever made it.
+
+use super::wire::{Apis, api};
+use crate::kafka::config::{Config, GroupProtocol};
+
+/// Something that is used, the least version of an operation that stands for it, and the release of
+/// Apache Kafka that brought it, as (major, minor).
+struct Used {
+    what: &'static str,
+    operation: i16,
+    version: i16,
+    since: (u32, u32),
+}
+
+/// What is always used, oldest first.
+const ALWAYS: [Used; 3] = [
+    Used {
+        what: "static members of groups",
+        operation: api::JOIN_GROUP,
+        version: 5,
+        since: (2, 3),
+    },
+    Used {
+        what: "transactions fenced by a group",
+        operation: api::TXN_OFFSET_COMMIT,
+        version: 3,
+        since: (2, 5),
+    },
+    Used { what: "topic ids", operation: api::METADATA, version: 10, since: (2, 8) },
+];
+
+/// What `kafka.group_protocol = "consumer"` uses.
+const CONSUMER_PROTOCOL: Used = Used {
+    what: "groups of KIP-848",
+    operation: api::CONSUMER_GROUP_HEARTBEAT,
+    version: 0,
+    since: (4, 0),
+};
+
+/// What is wrong with a broker that knows these operations, in a sentence.
+pub(super) fn too_old(broker: &str, apis: &Apis, config: &Config) -> Option<String> {
+    let lacks = |used: &&Used| apis.get(&used.operation).is_none_or(|most| *most < used.version);
+    let optional = [CONSUMER_PROTOCOL];
+    let optional = if config.protocol == GroupProtocol::Consumer { &optional[..] } else { &[] };
+    let missing: Vec<&Used> = ALWAYS.iter().chain(optional).filter(lacks).collect();
+    let newest = missing.last()?;
+    let name = |used: &&Used| format!("{} (Kafka {}.{})", used.what, used.since.0, used.since.1);
+    let names: Vec<String> = missing.iter().map(name).collect();
+    let classic = if missing.len() == 1 && newest.since == CONSUMER_PROTOCOL.since {
+        ", or give kafka.group_protocol = \"classic\""
+    } else {
+        ""
+    };
+    Some(format!(
+        "the broker at {broker} is too old: it lacks {}; run Apache Kafka {}.{} or newer \
+         there{classic}",
+        names.join(", "),
+        newest.since.0,
+        newest.since.1
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KAFKA_3: [(i16, i16); 3] =
+        [(api::METADATA, 12), (api::JOIN_GROUP, 9), (api::TXN_OFFSET_COMMIT, 3)];
+
+    fn check(apis: &[(i16, i16)], protocol: GroupProtocol, says: &[&str]) {
+        let config = Config { protocol, ..Config::new("a:1", "t.") };
+        let apis = apis.iter().copied().collect();
+        let text = too_old("a:1", &apis, &config).unwrap_or_default();
+        assert_eq!(text.is_empty(), says.is_empty(), "{text}");
+        for part in says {
+            assert!(text.contains(part), "{part:?} is said: {text}");
+        }
+    }
+
+    #[test]
+    fn a_broker_is_judged_by_what_is_used() {
+        check(&KAFKA_3, GroupProtocol::Classic, &[]);
+        check(&KAFKA_3, GroupProtocol::Consumer, &["KIP-848", "Kafka 4.0 or newer", "classic"]);
+        let with_heartbeat = [&KAFKA_3[..], &[(api::CONSUMER_GROUP_HEARTBEAT, 1)]].concat();
+        check(&with_heartbeat, GroupProtocol::Consumer, &[]);
+        let of_2_4 = [(api::METADATA, 9), (api::JOIN_GROUP, 6), (api::TXN_OFFSET_COMMIT, 2)];
+        let says = ["lacks transactions fenced by a group (Kafka 2.5), topic ids", "2.8 or newer"];
+        check(&of_2_4, GroupProtocol::Classic, &says);
+        check(&[], GroupProtocol::Classic, &["static members of groups (Kafka 2.3)"]);
+    }
+}

@@ -1,0 +1,155 @@
+//! What each broker must have: groups' offsets kept for long enough, and the right time.
+//!
+//! Whether events lie in the future is judged by the time a broker gives them, and timers run on
+//! this machine's: so the two must agree. A broker tells its time only with an acknowledgement;
+//! hence the one record this writes, without a value, into the topic that keeps a minute and that
+//! nobody reads from its start.
+
+use std::time::Duration;
+
+use rdkafka::message::Timestamp;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_engine::topology::INPUT_RETENTION_MS;
+
+use super::rights::{Operation, TopicRights};
+use super::topics::find;
+use super::witness::{Met, Witness};
+use super::{Case, Finding, LIMIT};
+use crate::clock;
+use crate::kafka::admin::Admin;
+
+const OFFSETS_RETENTION: &str = "offsets.retention.minutes";
+
+/// Minutes a group's offsets must outlive its last member: as long as its input is kept.
+const OFFSETS_RETENTION_MIN: u64 = INPUT_RETENTION_MS / 60_000;
+
+/// The key of the record that asks for the time.
+const KEY: &[u8] = b"doctor";
+
+/// Milliseconds two clocks may differ: more than machines with NTP ever do, less than any timer of
+/// ours that another machine sees.
+const SKEW_MAX_MS: i64 = 3_000;
+
+/// The rest between two looks for an answer.
+const ANSWER_GRAIN: Duration = Duration::from_millis(10);
+
+/// Looks at how long offsets of groups without members are kept.
+pub(super) fn check_retention(admin: &Admin, met: &Met, tell: &mut dyn FnMut(Finding)) {
+    let mut least = u64::MAX;
+    for (id, _) in met.brokers() {
+        match admin.of_broker(id, OFFSETS_RETENTION) {
+            Ok(Some(minutes)) => least = least.min(minutes.parse().unwrap_or(u64::MAX)),
+            // A broker of another make that keeps them by another rule.
+            Ok(None) => {}
+            Err(error) => return tell(unseen_retention(error.rdkafka_error_code())),
+        }
+    }
+    tell(if least < OFFSETS_RETENTION_MIN {
+        Finding::Mend(format!(
+            "the brokers forget where a group was {least} minutes after its last member left, and \
+             the topics keep {} days to read; set {OFFSETS_RETENTION}={OFFSETS_RETENTION_MIN} or \
+             more in every broker's server.properties",
+            INPUT_RETENTION_MS / 86_400_000
+        ))
+    } else {
+        Finding::Fine("the brokers remember groups for as long as the topics keep".into())
+    });
+}
+
+fn unseen_retention(code: Option<Code>) -> Finding {
+    match code {
+        Some(Code::ClusterAuthorizationFailed) => Finding::Fine(format!(
+            "{OFFSETS_RETENTION} is not for this user to see (DescribeConfigs on the cluster); \
+             whoever runs the brokers knows whether it is {OFFSETS_RETENTION_MIN} or more"
+        )),
+        code => {
+            let code = code.unwrap_or(Code::Unknown);
+            Finding::Mend(format!(
+                "asking a broker for {OFFSETS_RETENTION} failed ({code}); look at its log"
+            ))
+        }
+    }
+}
+
+/// Compares the brokers' clocks with this machine's.
+pub(super) fn check_clocks(
+    (case, met): (&Case<'_>, &Met),
+    rights: &TopicRights,
+    tell: &mut dyn FnMut(Finding),
+) {
+    let topic = case.topology.ephemeral().as_str();
+    if !rights.allow(topic, Operation::Write) {
+        return tell(Finding::Fine(format!(
+            "the clocks were not compared: it takes a record in {topic}, which can't be written"
+        )));
+    }
+    let mut settings = case.config.appender();
+    settings.set("message.timeout.ms", LIMIT.as_millis().to_string());
+    let producer: BaseProducer<Witness> = match settings.create_with_context(Witness::default()) {
+        Ok(producer) => producer,
+        Err(error) => return tell(Finding::Mend(format!("no producer can be made: {error}"))),
+    };
+    let mut wrong = false;
+    for (broker, partition) in led(met, topic) {
+        match ahead_ms(case, &producer, (topic, partition)) {
+            Ok(ahead) if ahead.abs() <= SKEW_MAX_MS => {}
+            Ok(ahead) => {
+                wrong = true;
+                tell(Finding::Mend(skewed(&broker, ahead)));
+            }
+            Err(why) => {
+                wrong = true;
+                tell(Finding::Mend(format!(
+                    "appending to {topic} on the broker {broker} failed ({why}); look at its log"
+                )));
+            }
+        }
+    }
+    if !wrong {
+        tell(Finding::Fine("the brokers' clocks agree with this machine's".into()));
+    }
+}
+
+fn skewed(broker: &str, ahead_ms: i64) -> String {
+    let seconds = ahead_ms.unsigned_abs().div_ceil(1_000);
+    let how = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!(
+        "the clock of the broker {broker} is {seconds} s {how} this machine's; let NTP set both \
+         (events get their time there, timers run here)"
+    )
+}
+
+/// One partition of the topic for each broker that leads one, with where that broker is.
+fn led(met: &Met, topic: &str) -> Vec<(String, i32)> {
+    let Some(found) = find(met, topic) else { return Vec::new() };
+    let led_by = |id| found.partitions().iter().find(|p| p.leader() == id).map(|p| p.id());
+    let brokers = met.brokers().into_iter();
+    brokers.filter_map(|(id, at)| led_by(id).map(|partition| (at, partition))).collect()
+}
+
+/// How far a broker's clock is ahead of this machine's, by the time it gives a record that lies
+/// between the two times noted here.
+fn ahead_ms(
+    case: &Case<'_>,
+    producer: &BaseProducer<Witness>,
+    (topic, partition): (&str, i32),
+) -> Result<i64, String> {
+    let begun = clock::now();
+    let before = case.clock.now().0;
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(KEY);
+    producer.send(record).map_err(|(error, _)| error.to_string())?;
+    loop {
+        producer.poll(ANSWER_GRAIN);
+        let after = case.clock.now().0;
+        match producer.client().context().appended() {
+            Some(Ok(Timestamp::LogAppendTime(at))) if at > after => return Ok(at - after),
+            Some(Ok(Timestamp::LogAppendTime(at))) => return Ok((at - before).min(0)),
+            // The topic's wrong setting was named before.
+            Some(Ok(_)) => return Ok(0),
+            Some(Err(code)) => return Err(code.to_string()),
+            None if begun.elapsed() > LIMIT * 2 => return Err("no answer".into()),
+            None => {}
+        }
+    }
+}

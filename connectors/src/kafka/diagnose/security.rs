@@ -1,0 +1,160 @@
+//! How this process would enter, beside how a door is made: where the two don't fit, in words.
+//!
+//! The one idea: what is wrong with a door is a clause about an address ("refuses connections"), so
+//! that it can be said of an address the operator gave and of one that a broker sent us on to.
+
+use super::door::{Door, Login};
+use super::wire::api;
+use super::{LIMIT, or_list};
+use crate::kafka::config::Config;
+
+/// What librdkafka takes where nobody names a mechanism.
+const DEFAULT_MECHANISM: &str = "GSSAPI";
+
+/// What the properties ask for.
+#[derive(Debug)]
+pub(super) struct Security {
+    pub(super) tls: bool,
+    /// The SASL mechanism, if there is to be a login.
+    pub(super) mechanism: Option<String>,
+}
+
+/// What is wrong with an address, and the mend.
+pub(super) struct Trouble {
+    /// A clause whose subject is the address.
+    pub(super) is: String,
+    pub(super) mend: String,
+}
+
+impl Security {
+    pub(super) fn of(config: &Config) -> Self {
+        let given = |name: &str| config.properties.get(name).cloned();
+        let protocol = given("security.protocol").unwrap_or_default().to_ascii_uppercase();
+        let mechanism = given("sasl.mechanism").or_else(|| given("sasl.mechanisms"));
+        let mechanism = mechanism.unwrap_or_else(|| DEFAULT_MECHANISM.to_owned());
+        Self {
+            tls: protocol.ends_with("SSL"),
+            mechanism: protocol.starts_with("SASL").then_some(mechanism),
+        }
+    }
+
+    /// The name of this with or without TLS, as `security.protocol` wants it.
+    fn protocol(tls: bool, login: bool) -> &'static str {
+        match (tls, login) {
+            (false, false) => "PLAINTEXT",
+            (true, false) => "SSL",
+            (false, true) => "SASL_PLAINTEXT",
+            (true, true) => "SASL_SSL",
+        }
+    }
+
+    fn wants_login(&self) -> bool {
+        self.mechanism.is_some()
+    }
+
+    /// What keeps us out; `None` if nothing that can be seen from outside.
+    pub(super) fn trouble(&self, door: &Door) -> Option<Trouble> {
+        let trouble = |is: String, mend: String| Some(Trouble { is, mend });
+        let wait = LIMIT.as_secs();
+        match door {
+            Door::Nameless(why) => trouble(
+                format!("can't be resolved ({why})"),
+                "correct the name in `log`, or make it known to this machine's resolver".into(),
+            ),
+            Door::Refused => trouble(
+                "refuses connections: nothing listens there".into(),
+                "start the broker, or give the host and port it listens on in `log`".into(),
+            ),
+            Door::Unreachable(why) => trouble(
+                format!("can't be reached ({why})"),
+                "mend the network or the firewall between, or give another address in `log`".into(),
+            ),
+            Door::Silent => trouble(
+                format!("takes connections and says nothing for {wait} s"),
+                "restart that broker if it is one and hangs, or give another address in `log`"
+                    .into(),
+            ),
+            Door::Closed => trouble(
+                "ends every connection without a word".into(),
+                "give the address of a Kafka broker in `log`; one that is starting does so too"
+                    .into(),
+            ),
+            Door::Foreign(beginning) => trouble(
+                format!("is not Kafka: it answers \"{beginning}\""),
+                "give the address of a Kafka broker in `log`".into(),
+            ),
+            Door::Tls if !self.tls => trouble(
+                "speaks TLS, and security.protocol asks for none".into(),
+                format!(
+                    "give security.protocol = \"{}\" in kafka.properties, or the port of a \
+                     listener without TLS",
+                    Self::protocol(true, self.wants_login())
+                ),
+            ),
+            Door::Tls => None,
+            Door::Kafka { apis, .. } if !apis.contains_key(&api::METADATA) => trouble(
+                "is the listener of a controller, which serves no clients".into(),
+                "give the port of the brokers in `log`".into(),
+            ),
+            Door::Kafka { .. } if self.tls => trouble(
+                "speaks Kafka without TLS, and security.protocol asks for TLS".into(),
+                format!(
+                    "give the port of its listener with TLS, or security.protocol = \"{}\"",
+                    Self::protocol(false, self.wants_login())
+                ),
+            ),
+            Door::Kafka { login, .. } => self.trouble_with_login(login),
+        }
+    }
+
+    fn trouble_with_login(&self, login: &Login) -> Option<Trouble> {
+        let (is, mend) = match (login, &self.mechanism) {
+            (Login::By(offered), None) => (
+                format!("wants a login ({}), and none is configured", or_list(offered)),
+                format!(
+                    "give security.protocol = \"{}\", sasl.mechanism, sasl.username and \
+                     sasl.password in kafka.properties",
+                    Self::protocol(self.tls, true)
+                ),
+            ),
+            (Login::None, Some(_)) => (
+                "knows no login, and security.protocol asks for one".into(),
+                format!(
+                    "give security.protocol = \"{}\" in kafka.properties, or the port of a \
+                     listener with SASL",
+                    Self::protocol(self.tls, false)
+                ),
+            ),
+            (Login::By(offered), Some(ours)) if !offered.contains(ours) => (
+                format!("offers a login by {}, and {ours} is configured", or_list(offered)),
+                "give sasl.mechanism = one that is offered in kafka.properties".into(),
+            ),
+            _ => return None,
+        };
+        Some(Trouble { is, mend })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(properties: &[(&str, &str)], tls: bool, mechanism: Option<&str>) {
+        let mut config = Config::new("127.0.0.1:1", "t.");
+        for (name, value) in properties {
+            config.properties.insert((*name).to_owned(), (*value).to_owned());
+        }
+        let found = Security::of(&config);
+        assert_eq!((found.tls, found.mechanism.as_deref()), (tls, mechanism), "{properties:?}");
+    }
+
+    #[test]
+    fn the_properties_say_how_we_enter() {
+        check(&[], false, None);
+        check(&[("security.protocol", "ssl")], true, None);
+        check(&[("security.protocol", "SASL_SSL")], true, Some("GSSAPI"));
+        let plain = ("sasl.mechanism", "PLAIN");
+        check(&[("security.protocol", "sasl_plaintext"), plain], false, Some("PLAIN"));
+        check(&[("security.protocol", "PLAINTEXT"), plain], false, None);
+    }
+}

@@ -1,0 +1,143 @@
+//! Whether the topics are there as they must be, without creating or changing any.
+//!
+//! What many topics have in common is said once, with one of them named: a wrong
+//! `topics.partitions` is one mistake, not fifteen.
+
+use std::collections::BTreeMap;
+
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_engine::port::TopicSpec;
+
+use super::rights::{self, Operation, TopicRights};
+use super::witness::Met;
+use super::{Case, Finding, count, such_as};
+use crate::kafka::admin::Admin;
+
+/// Looks at every topic.
+pub(super) fn check(
+    (case, met): (&Case<'_>, &Met),
+    (admin, rights): (&Admin, &TopicRights),
+    tell: &mut dyn FnMut(Finding),
+) {
+    let specs = case.topology.specs();
+    let is_missing = |spec: &&TopicSpec| rights.missing.iter().any(|t| t == spec.topic.as_str());
+    let (missing, present): (Vec<_>, Vec<_>) = specs.iter().partition(is_missing);
+    let mut wrong = Vec::new();
+    if let Some(first) = missing.first() {
+        wrong.push(format!(
+            "{} of {} topics are not there, such as {}; `tidewire topics create` makes them (or \
+             is topics.prefix = \"{}\" another?)",
+            missing.len(),
+            specs.len(),
+            first.topic,
+            case.topology.prefix()
+        ));
+        wrong.extend(rehearse(case, admin, &missing));
+    }
+    wrong.extend(shapes(case, met, &present));
+    wrong.extend(settings(admin, rights, &present));
+    if wrong.is_empty() {
+        tell(seen(rights, &present));
+    }
+    wrong.into_iter().for_each(|text| tell(Finding::Mend(text)));
+}
+
+fn seen(rights: &TopicRights, present: &[&TopicSpec]) -> Finding {
+    let shows = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
+    let shown = present.iter().filter(shows).count();
+    let all = count(present.len(), "topic");
+    Finding::Fine(match shown == present.len() {
+        true => format!("{all} are there as they must be"),
+        false => format!("of {all} only {shown} can be looked at by this user"),
+    })
+}
+
+/// What creating the missing ones would come to.
+fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<String> {
+    let mut denied = Vec::new();
+    let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for spec in missing {
+        let Err(error) = admin.rehearse(spec) else { continue };
+        let name = spec.topic.as_str();
+        match error.rdkafka_error_code() {
+            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+                denied.push(name);
+            }
+            Some(code) => failed.entry(code.to_string()).or_default().push(name),
+            None => failed.entry(error.to_string()).or_default().push(name),
+        }
+    }
+    let mut wrong = Vec::new();
+    if !denied.is_empty() {
+        let names = such_as("topic", &denied);
+        wrong.push(rights::lacks(case, &[Operation::Create], ("topic", &names)));
+    }
+    for (why, names) in failed {
+        wrong.push(format!(
+            "creating the {} would fail ({why}); look at kafka.replication and kafka.min_insync, \
+             and at how many brokers there are",
+            such_as("topic", &names)
+        ));
+    }
+    wrong
+}
+
+/// Partitions and copies.
+fn shapes(case: &Case<'_>, met: &Met, present: &[&TopicSpec]) -> Vec<String> {
+    let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    let mut fewest: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    let wanted = case.config.replication.map_or(0, usize::from);
+    for spec in present {
+        let Some(found) = find(met, spec.topic.as_str()) else { continue };
+        let partitions = found.partitions().len();
+        if partitions != spec.partitions as usize {
+            counts.entry(partitions).or_default().push(spec.topic.as_str());
+        }
+        let copies = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+        if copies < wanted {
+            fewest.entry(copies).or_default().push(spec.topic.as_str());
+        }
+    }
+    let mut wrong = Vec::new();
+    for (partitions, names) in counts {
+        wrong.push(format!(
+            "{} instead of {} in the {}; give topics.partitions = {partitions}, or another \
+             topics.prefix for a new generation of topics",
+            count(partitions, "partition"),
+            case.topology.partitions(),
+            such_as("topic", &names)
+        ));
+    }
+    for (copies, names) in fewest {
+        let copies = if copies == 1 { "one copy".into() } else { format!("{copies} copies") };
+        wrong.push(format!(
+            "{copies} of each partition instead of {wanted} in the {}; add copies with \
+             `kafka-reassign-partitions.sh`, or lower kafka.replication",
+            such_as("topic", &names)
+        ));
+    }
+    wrong
+}
+
+/// Cleanup, timestamps and the rest, where they may be looked at.
+fn settings(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<String> {
+    let allowed = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
+    let present: Vec<&TopicSpec> = present.iter().filter(allowed).copied().collect();
+    if present.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<&str> = present.iter().map(|spec| spec.topic.as_str()).collect();
+    let described = match admin.describe(&names) {
+        Ok(described) => described,
+        Err(error) => return vec![super::sentence(&error)],
+    };
+    let compare = |(spec, found)| admin.compare(spec, found).err();
+    let wrong = present.into_iter().zip(&described).filter_map(compare);
+    wrong.map(|error| super::sentence(&error)).collect()
+}
+
+/// A topic as the brokers told it.
+pub(super) fn find<'a>(met: &'a Met, topic: &str) -> Option<&'a MetadataTopic> {
+    met.metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())
+}

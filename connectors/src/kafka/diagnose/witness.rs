@@ -1,0 +1,244 @@
+//! Getting to know the brokers as one of our clients would, with someone listening to all that the
+//! client library says meanwhile.
+//!
+//! A refused certificate or a wrong password shows in no result: the call just gets no answer. The
+//! reason is among the errors that come beside it. What a broker can do is nowhere but in the
+//! library's debug log, where the listener reads it: behind TLS there is no other way.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message, Timestamp};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::ProducerContext;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidewire_engine::port::Isolation;
+
+use super::LIMIT;
+use super::wire::Apis;
+use crate::clock;
+use crate::kafka::config::Config;
+use crate::kafka::native;
+
+/// How long one attempt lasts before what was said meanwhile is looked at.
+const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// What the client says at most between two looks.
+const EVENTS_MAX: usize = 10_000;
+
+/// Hears and keeps what a client says. Nothing of it is logged: it becomes a sentence.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    errors: Mutex<Vec<(Code, String)>>,
+    /// By `HOST:PORT`.
+    apis: Mutex<BTreeMap<String, Apis>>,
+    /// The answer to the one record that is sent at a time.
+    appended: Mutex<Option<Result<Timestamp, Code>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Witness {
+    /// Takes the answer to the record that was sent.
+    pub(super) fn appended(&self) -> Option<Result<Timestamp, Code>> {
+        lock(&self.appended).take()
+    }
+
+    /// What the brokers that were connected to can do.
+    pub(super) fn apis(&self) -> BTreeMap<String, Apis> {
+        lock(&self.apis).clone()
+    }
+
+    /// The newest error there was.
+    pub(super) fn last_error(&self) -> Option<String> {
+        lock(&self.errors).last().map(|(_, text)| text.clone())
+    }
+
+    fn error_that(&self, is: impl Fn(Code) -> bool) -> Option<String> {
+        lock(&self.errors).iter().find(|(code, _)| is(*code)).map(|(_, text)| text.clone())
+    }
+
+    /// The first refusal by certificate or login, which no waiting mends.
+    fn refusal(&self) -> Option<String> {
+        self.error_that(is_refusal)
+    }
+}
+
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::SSL | Code::Authentication | Code::SaslAuthenticationFailed)
+}
+
+impl ClientContext for Witness {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
+        if let Some((broker, (operation, most))) = read_api_line(message) {
+            lock(&self.apis).entry(broker).or_default().insert(operation, most);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        // That all are down follows from what was said before it.
+        if !matches!(code, Code::AllBrokersDown | Code::PartitionEOF) {
+            lock(&self.errors).push((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Witness {}
+
+impl ProducerContext for Witness {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
+        *lock(&self.appended) = Some(match delivered {
+            Ok(message) => Ok(message.timestamp()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
+        });
+    }
+}
+
+/// Reads a line such as `…: ssl://h:9093/1:   ApiKey Metadata (3) Versions 0..13`: the broker, the
+/// operation and the largest version of it.
+fn read_api_line(line: &str) -> Option<(String, (i16, i16))> {
+    let (before, operation) = line.split_once("ApiKey ")?;
+    let broker = before.trim_end_matches([' ', ':']).rsplit([' ', '/']).nth(1)?;
+    let (_, numbers) = operation.split_once('(')?;
+    let (operation, versions) = numbers.split_once(')')?;
+    let (_, most) = versions.split_once("..")?;
+    Some((broker.to_owned(), (operation.parse().ok()?, most.trim().parse().ok()?)))
+}
+
+/// The cluster as one of our clients sees it.
+pub(super) struct Met {
+    pub(super) client: BaseConsumer<Witness>,
+    pub(super) metadata: Metadata,
+}
+
+impl Met {
+    /// Every broker there is: its number, and where it says clients find it.
+    pub(super) fn brokers(&self) -> Vec<(i32, String)> {
+        let at = |host: &str, port: i32| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        self.metadata.brokers().iter().map(|b| (b.id(), at(b.host(), b.port()))).collect()
+    }
+
+    /// Hears what the client has to say.
+    pub(super) fn serve(&self) {
+        serve(&self.client);
+    }
+}
+
+fn serve(client: &BaseConsumer<Witness>) {
+    for _ in 0..EVENTS_MAX {
+        if !native::has_events(client) {
+            break;
+        }
+        // What it returns is an error that the witness has noted.
+        let _ = client.poll(Duration::ZERO);
+    }
+}
+
+/// Asks for the cluster; if nobody tells, why not, in a sentence with the mend.
+pub(super) fn meet(config: &Config) -> Result<Met, String> {
+    let client: BaseConsumer<Witness> = settings(config)
+        .create_with_context(Witness::default())
+        .map_err(|error| format!("no client of Kafka can be made: {error}"))?;
+    let begun = clock::now();
+    let last = loop {
+        let asked = client.fetch_metadata(None, ATTEMPT);
+        serve(&client);
+        match asked {
+            Ok(metadata) => return Ok(Met { client, metadata }),
+            Err(error) if client.context().refusal().is_some() || begun.elapsed() > LIMIT => {
+                break error;
+            }
+            Err(_) => {}
+        }
+    };
+    Err(explain(client.context(), (config, &last)))
+}
+
+fn settings(config: &Config) -> ClientConfig {
+    let mut settings = config.reader(Isolation::Uncommitted, None);
+    settings.set("debug", "feature").set_log_level(RDKafkaLogLevel::Debug);
+    settings.set("socket.connection.setup.timeout.ms", LIMIT.as_millis().to_string());
+    settings
+}
+
+fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String {
+    let at = &config.bootstrap;
+    let heard = |code: Code| witness.error_that(|c| c == code);
+    if let Some(said) = heard(Code::SSL) {
+        let said = short(&said);
+        if said.contains("client SSL authentication") || said.contains("certificate required") {
+            return format!(
+                "{at} wants a certificate of ours ({said}); give ssl.certificate.location and \
+                 ssl.key.location in kafka.properties"
+            );
+        }
+        return format!(
+            "the certificate of {at} is not trusted ({said}); give the file of its authority as \
+             ssl.ca.location in kafka.properties, and an address that the certificate names"
+        );
+    }
+    if let Some(said) = witness.refusal() {
+        return format!(
+            "{at} refuses our credentials ({}); correct sasl.username, sasl.password and \
+             sasl.mechanism in kafka.properties",
+            short(&said)
+        );
+    }
+    match witness.last_error() {
+        Some(said) if said.contains("might require SASL") => format!(
+            "{at} wants a login and none is configured; give security.protocol = \"SASL_SSL\", \
+             sasl.mechanism, sasl.username and sasl.password in kafka.properties"
+        ),
+        Some(said) => format!(
+            "{at} does not tell which brokers there are ({}); look at that broker's log",
+            short(&said)
+        ),
+        None => format!(
+            "{at} does not tell which brokers there are ({last}); look at that broker's log"
+        ),
+    }
+}
+
+/// An error of the client without the name of its connection and how long it took.
+fn short(said: &str) -> &str {
+    let said = said.split_once(": ").map_or(said, |(name, rest)| match name.contains("://") {
+        true => rest,
+        false => said,
+    });
+    said.rsplit_once(" (after ").map_or(said, |(text, _)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_debug_log_tells_what_a_broker_can_do() {
+        let line = "[thrd:sasl_ssl://127.0.0.1:9093/bootstrap]: \
+                    sasl_ssl://127.0.0.1:9093/bootstrap:   ApiKey Metadata (3) Versions 0..13";
+        assert_eq!(read_api_line(line), Some(("127.0.0.1:9093".into(), (3, 13))));
+        let line = "[thrd:h:1/2]: h:1/2:   ApiKey Unknown-70? (70) Versions 0..0";
+        assert_eq!(read_api_line(line), Some(("h:1".into(), (70, 0))));
+        assert_eq!(read_api_line("[thrd:main]: Broker API support:"), None);
+    }
+
+    #[test]
+    fn an_error_is_shown_without_what_only_a_developer_reads() {
+        let said = "sasl_ssl://h:1/bootstrap: SASL authentication error: no (after 3ms in state X)";
+        assert_eq!(short(said), "SASL authentication error: no");
+        assert_eq!(short("plain: text"), "plain: text");
+    }
+}
