@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier};
 use rdkafka::admin::{ConfigResource, TopicReplication};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Cleanup, LogError, TopicSpec};
 
@@ -34,6 +35,8 @@ const INSYNC: &str = "min.insync.replicas";
 pub(super) struct Admin {
     client: AdminClient<Context>,
     config: Config,
+    /// How long an operation may take.
+    limit: Duration,
 }
 
 /// A topic's settings as the broker has them.
@@ -44,20 +47,40 @@ pub(super) struct Described {
 
 impl Admin {
     pub(super) fn new(client: AdminClient<Context>, config: Config) -> Self {
-        Self { client, config }
+        Self { client, config, limit: ADMIN_LIMIT }
+    }
+
+    /// The same with less patience.
+    pub(super) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     fn context(&self) -> &Context {
         self.client.inner().context()
     }
 
-    fn options() -> AdminOptions {
-        AdminOptions::new().request_timeout(Some(ADMIN_LIMIT)).operation_timeout(Some(ADMIN_LIMIT))
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.limit)).operation_timeout(Some(self.limit))
     }
 
     /// Creates a topic; `false` if one of this name is there.
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        let doing = format!("creating the topic {}", spec.topic);
+        match self.ask_for(spec, &self.options()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.rdkafka_error_code() == Some(Code::TopicAlreadyExists) => Ok(false),
+            Err(error) => {
+                let doing = format!("creating the topic {}", spec.topic);
+                Err(fault::of_error(doing, &error, self.context()))
+            }
+        }
+    }
+
+    /// What creating a topic would come to; none is created.
+    pub(super) fn rehearse(&self, spec: &TopicSpec) -> Result<(), KafkaError> {
+        self.ask_for(spec, &self.options().validate_only(true))
+    }
+
+    fn ask_for(&self, spec: &TopicSpec, options: &AdminOptions) -> Result<(), KafkaError> {
         let settings = self.settings(spec);
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
         let copies = self.config.replication.map_or(-1, i32::from);
@@ -66,13 +89,11 @@ impl Admin {
         for (name, value) in &settings {
             topic = topic.set(name, value);
         }
-        let asked = block_on(self.client.create_topics([&topic], &Self::options()));
-        let answers = asked.map_err(|e| fault::of_error(&doing, &e, self.context()))?;
+        let answers = block_on(self.client.create_topics([&topic], options))?;
         match answers.into_iter().next() {
-            Some(Ok(_)) => Ok(true),
-            Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
-            Some(Err((_, code))) => Err(fault::of_code(&doing, code, self.context())),
-            None => Err(fault::of_code(&doing, Code::Unknown, self.context())),
+            Some(Ok(_)) => Ok(()),
+            Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
+            None => Err(KafkaError::AdminOp(Code::Unknown)),
         }
     }
 
@@ -109,7 +130,7 @@ impl Admin {
     pub(super) fn describe(&self, topics: &[&str]) -> Result<Vec<Described>, LogError> {
         let doing = "asking for the settings of the topics";
         let ask: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let asked = block_on(self.client.describe_configs(&ask, &Self::options()));
+        let asked = block_on(self.client.describe_configs(&ask, &self.options()));
         let answers = asked.map_err(|e| fault::of_error(doing, &e, self.context()))?;
         let mut described = Vec::new();
         for answer in answers {
@@ -117,6 +138,15 @@ impl Admin {
             described.push(Described::read(&resource)?);
         }
         Ok(described)
+    }
+
+    /// A setting of a broker; `None` where it knows none of this name.
+    pub(super) fn of_broker(&self, id: i32, name: &str) -> Result<Option<String>, KafkaError> {
+        let ask = [ResourceSpecifier::Broker(id)];
+        let answers = block_on(self.client.describe_configs(&ask, &self.options()))?;
+        let resource = answers.into_iter().next().unwrap_or(Err(Code::Unknown));
+        let resource = resource.map_err(KafkaError::AdminOp)?;
+        Ok(resource.get(name).and_then(|entry| entry.value.clone()))
     }
 
     /// Refuses a topic that is not as it must be, naming each difference and its mend.

@@ -15,6 +15,10 @@ use tidewire_engine::port::{Isolation, LogError};
 /// aborted by the broker.
 const SESSION_MS: &str = "10000";
 
+/// Milliseconds after which an idle connection of a transactional producer ends; well below the
+/// time a transaction may stay open.
+const STALL_MS: &str = "4000";
+
 /// Bytes read ahead of the engine by one client, over all its partitions.
 const PREFETCH_KIB: u32 = 48 << 10;
 
@@ -157,7 +161,14 @@ impl Config {
 
     /// The producer of a transactional id.
     pub(super) fn transactor(&self, id: &str) -> ClientConfig {
-        self.producer(&[("transactional.id", id), ("transaction.timeout.ms", SESSION_MS)])
+        self.producer(&[
+            ("transactional.id", id),
+            ("transaction.timeout.ms", SESSION_MS),
+            // When the broker that coordinates the group dies, librdkafka may wait for ever inside
+            // `send_offsets`: it looks for the new coordinator only when a connection changes its
+            // state (librdkafka issues 5456 and 5511). Connections that end when they are idle do.
+            ("connections.max.idle.ms", STALL_MS),
+        ])
     }
 
     fn producer(&self, kind: &[(&str, &str)]) -> ClientConfig {

@@ -134,10 +134,9 @@ fn follow(
 
 /// Whether what could not be seen from outside is new enough too.
 fn new_enough(case: &Case<'_>, (met, doors): (&Met, Doors), tell: &mut dyn FnMut(Finding)) -> bool {
-    met.serve();
     let seen = |address: &str| doors.iter().any(|(a, apis)| a == address && !apis.is_empty());
     let mut all = true;
-    for (address, apis) in met.client_apis() {
+    for (address, apis) in met.apis() {
         if !seen(&address)
             && let Some(text) = age::too_old(&address, &apis, case.config)
         {

@@ -27,5 +27,8 @@ mod append;
 mod member;
 mod transact;
 
+mod diagnose;
+
 pub use config::{Config, GroupProtocol};
+pub use diagnose::{Case, Finding, diagnose};
 pub use log::KafkaLog;

@@ -1,10 +1,11 @@
 //! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
 //!
-//! Three things need it. The **topic ids** that become the epoch of every position. The **offset of
-//! an end of partition**, and the position behind control records, without which a restore can't
-//! know that it has arrived. And a **bell on a producer's events**, without which waiting for an
-//! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
-//! commit cycle of 8 to 14 ms instead of 100).
+//! Four things need it. The **topic ids** that become the epoch of every position. The **rights** of
+//! this user, which `tidewire doctor` names before anything is refused. The **offset of an end of
+//! partition**, and the position behind control records, without which a restore can't know that it
+//! has arrived. And a **bell on a producer's events**, without which waiting for an acknowledgement
+//! is either a busy loop or a sleep of up to 100 ms per transaction (measured: a commit cycle of 8
+//! to 14 ms instead of 100).
 //!
 //! Rules held here: every object of a client keeps that client alive through an `Arc`; every
 //! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;
@@ -13,13 +14,13 @@
 
 #![expect(unsafe_code, reason = "the foreign functions below have no safe binding")]
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
@@ -225,7 +226,7 @@ impl Drop for Voiced {
 }
 
 /// Whether a consumer has events to serve. Its own `poll` does not tell an event from none.
-pub(super) fn has_events(client: &BaseConsumer<Context>) -> bool {
+pub(super) fn has_events<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
     // SAFETY: the client is alive, and always has a main queue; the handle is given back.
     unsafe {
         let queue = sys::rd_kafka_queue_get_main(client.client().native_ptr());
@@ -238,74 +239,207 @@ pub(super) fn has_events(client: &BaseConsumer<Context>) -> bool {
 /// What a broker says of a topic's id: 128 bits, or why not.
 pub(super) type TopicId = Result<u128, RDKafkaErrorCode>;
 
+/// What may be done with something: a bit for each operation of access control, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rights(pub(super) u32);
+
+/// What is said of each thing that was asked about, by its name.
+type Each<T> = Vec<(String, Result<T, RDKafkaErrorCode>)>;
+
 /// Asks for the ids of topics, in any order (`DescribeTopics`, KIP-516).
 pub(super) fn topic_ids(
     client: &BaseConsumer<Context>,
     names: &[&str],
     limit: Duration,
 ) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
-    let names: Vec<CString> = names.iter().filter_map(|name| CString::new(*name).ok()).collect();
-    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let read = |topic| {
+        // SAFETY: `describe_topics` gives a topic that is alive, and its id belongs to it.
+        unsafe {
+            let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+            let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+            let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+            u128::from(most) << 64 | u128::from(least)
+        }
+    };
+    describe_topics(client, (names, limit), 0, read)
+}
+
+/// Asks what this user may do with topics, in any order (KIP-430).
+pub(super) fn topic_rights<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    names: &[&str],
+    limit: Duration,
+) -> Result<Each<Rights>, RDKafkaErrorCode> {
+    describe_topics(client, (names, limit), 1, |topic| {
+        let mut count = 0;
+        // SAFETY: `describe_topics` gives a topic that is alive, and the list belongs to it.
+        unsafe {
+            let all = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+            rights(all, count)
+        }
+    })
+}
+
+/// Asks about topics; `with_rights` is 1 or 0, and `read` is given each that is there, alive.
+fn describe_topics<C: ConsumerContext, T>(
+    client: &BaseConsumer<C>,
+    (names, limit): (&[&str], Duration),
+    with_rights: c_int,
+    read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
+) -> Result<Each<T>, RDKafkaErrorCode> {
+    let names = Names::of(names);
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     let handle = client.client().native_ptr();
+    let ask = |options, queue| {
+        // SAFETY: names, options and queue are alive; the collection is copied by the call.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, with_rights);
+            let mut pointers = names.pointers();
+            let topics =
+                sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            sys::rd_kafka_DescribeTopics(handle, topics, options, queue);
+            sys::rd_kafka_TopicCollection_destroy(topics);
+        }
+    };
+    let each = |event| {
+        // SAFETY: the event is the answer to this question, is alive and owns all that is read.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(event);
+            let mut count = 0;
+            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+            let one = |n: usize| {
+                let topic = *topics.add(n);
+                let error = sys::rd_kafka_TopicDescription_error(topic);
+                let name = sys::rd_kafka_TopicDescription_name(topic);
+                (text(name), outcome(error).map(|()| read(topic)))
+            };
+            (0..count).map(one).collect()
+        }
+    };
+    // SAFETY: the handle is that of a living client.
+    unsafe { operate(handle, (operation, limit), ask, each) }
+}
+
+/// Asks what this user may do with groups, in any order. A group that is not there yet has rights
+/// too.
+pub(super) fn group_rights<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    names: &[&str],
+    limit: Duration,
+) -> Result<Each<Rights>, RDKafkaErrorCode> {
+    let names = Names::of(names);
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    let handle = client.client().native_ptr();
+    let ask = |options, queue| {
+        let mut pointers = names.pointers();
+        let (groups, count) = (pointers.as_mut_ptr(), pointers.len());
+        // SAFETY: options and queue are alive; the names are copied by the call.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+            sys::rd_kafka_DescribeConsumerGroups(handle, groups, count, options, queue);
+        }
+    };
+    let each = |event| {
+        // SAFETY: the event is the answer to this question, is alive and owns all that is read.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
+            let (mut count, mut allowed) = (0, 0);
+            let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+            let one = |n: usize| {
+                let group = *groups.add(n);
+                let all = sys::rd_kafka_ConsumerGroupDescription_authorized_operations(
+                    group,
+                    &raw mut allowed,
+                );
+                let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
+                let name = sys::rd_kafka_ConsumerGroupDescription_group_id(group);
+                (text(name), outcome(error).map(|()| rights(all, allowed)))
+            };
+            (0..count).map(one).collect()
+        }
+    };
+    // SAFETY: the handle is that of a living client.
+    unsafe { operate(handle, (operation, limit), ask, each) }
+}
+
+/// Names as librdkafka takes them; one with a zero byte in it is none.
+struct Names(Vec<CString>);
+
+impl Names {
+    fn of(names: &[&str]) -> Self {
+        Self(names.iter().filter_map(|name| CString::new(*name).ok()).collect())
+    }
+
+    fn pointers(&self) -> Vec<*const c_char> {
+        self.0.iter().map(|name| name.as_ptr()).collect()
+    }
+}
+
+/// Runs an operation of an administrator: `ask` starts it, `read` is given the event that answers.
+///
+/// # Safety
+/// The handle must be that of a living client, and `ask` must start this very operation.
+unsafe fn operate<T>(
+    handle: *mut sys::rd_kafka_t,
+    (operation, limit): (sys::rd_kafka_admin_op_t, Duration),
+    ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+    read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T,
+) -> Result<T, RDKafkaErrorCode> {
     let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the names and their pointers live until the end of the block; each object is made,
-    // used and destroyed in it, the results before the event that owns them.
+    // SAFETY: each object is made, used and destroyed here, the event after it was read.
     unsafe {
-        let topics =
-            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = sys::rd_kafka_AdminOptions_new(handle, operation);
         sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = sys::rd_kafka_queue_new(handle);
-        sys::rd_kafka_DescribeTopics(handle, topics, options, queue);
+        ask(options, queue);
         let event = sys::rd_kafka_queue_poll(queue, millis);
         let answer = if event.is_null() {
             Err(RDKafkaErrorCode::OperationTimedOut)
         } else {
-            let answer = described(event);
+            let answer = match sys::rd_kafka_event_error(event) {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
+                code => Err(code.into()),
+            };
             sys::rd_kafka_event_destroy(event);
             answer
         };
         sys::rd_kafka_queue_destroy(queue);
         sys::rd_kafka_AdminOptions_destroy(options);
-        sys::rd_kafka_TopicCollection_destroy(topics);
         answer
     }
 }
 
-/// Reads the event that answers `DescribeTopics`.
+/// An error that may be none.
 ///
 /// # Safety
-/// The event must be alive and be that answer.
-unsafe fn described(
-    event: *mut sys::rd_kafka_event_t,
-) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
-    // SAFETY: the event owns everything that is read here, and the caller keeps it alive.
-    unsafe {
-        let error = sys::rd_kafka_event_error(event);
-        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(error.into());
-        }
-        let result = sys::rd_kafka_event_DescribeTopics_result(event);
-        let mut count = 0;
-        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-        let one = |n: usize| {
-            let topic = *topics.add(n);
-            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
-            let code = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
-            let id = match code {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    let id = sys::rd_kafka_TopicDescription_topic_id(topic);
-                    let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
-                    let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
-                    Ok(u128::from(most) << 64 | u128::from(least))
-                }
-                code => Err(code.into()),
-            };
-            (name.to_string_lossy().into_owned(), id)
-        };
-        Ok((0..count).map(one).collect())
+/// The error, if there is one, must be alive.
+unsafe fn outcome(error: *const sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
+    // SAFETY: the caller's promise; no error at all has a code too.
+    match unsafe { sys::rd_kafka_error_code(error) } {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        code => Err(code.into()),
     }
+}
+
+/// A text of librdkafka's, copied.
+///
+/// # Safety
+/// It must be alive and end with a zero byte.
+unsafe fn text(at: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
+}
+
+/// A list of operations as a set. Their numbers are read as such: a newer library may know more of
+/// them than the type does.
+///
+/// # Safety
+/// There must be `count` of them that are alive.
+unsafe fn rights(all: *const sys::rd_kafka_AclOperation_t, count: usize) -> Rights {
+    // SAFETY: the caller's promise; an operation is a number of 32 bits.
+    let number = |n: usize| unsafe { all.cast::<u32>().add(n).read() };
+    let bits = (0..count).map(number).filter(|bit| *bit < u32::BITS);
+    Rights(bits.fold(0, |set, bit| set | 1 << bit))
 }
 
 /// The callback of a queue that stopped being empty.

@@ -221,7 +221,9 @@ fn end_ingest(thread: JoinHandle<()>) {
     let since = clock::now();
     while !thread.is_finished() {
         if since.elapsed() > INGEST_STOP {
-            tracing::warn!("the log does not answer; what it has not confirmed was promised to nobody");
+            tracing::warn!(
+                "the log does not answer; what it has not confirmed was promised to nobody"
+            );
             return;
         }
         clock::pause(INGEST_STOP_GRAIN);

@@ -1,16 +1,20 @@
 //! `tidewire doctor`: what `dev` needs, checked one by one, each a sentence with the mend.
 //!
 //! It changes nothing that stays: the folder it may have to make is removed again, a port it opens
-//! is closed. Exit code 1 when something would keep `dev` from running.
+//! is closed, and what it writes to Kafka is gone after a minute. Each line is printed once it is
+//! known, so that whoever waits sees for what. Exit code 1 when something would keep `dev` from
+//! running.
 
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use tidewire_connectors::kafka::{Case, Finding, diagnose};
 use tidewire_connectors::socket::limits;
 
 use crate::cli::SettingArgs;
-use crate::config::{Config, LogConfig};
+use crate::clock::WallClock;
+use crate::config::{Config, KafkaConfig, LogConfig};
 use crate::ending::{Ending, with_causes};
 use crate::remote::Remote;
 use crate::{data, start, terminal};
@@ -19,40 +23,70 @@ use crate::{data, start, terminal};
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// Open files below which a gateway serves too few sockets beside the log's files.
 const OPEN_FILES_MIN: usize = 4_096;
-
-/// What a check found.
-enum Finding {
-    Fine(String),
-    Mend(String),
-}
+/// Sockets a gateway should have room for beside what Kafka and the state need: as many as above.
+const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
+/// Files of one partition's state: the tables its database keeps open, and its own few.
+const FILES_PER_PARTITION: usize = 136;
+/// Clients of Kafka in a process with all roles, and those that each thread of DERIVE adds.
+const CLIENTS: usize = 14;
+const CLIENTS_PER_THREAD: usize = 5;
+/// A client's connection to a broker: the socket, and the pipe that wakes its thread.
+const FILES_PER_CONNECTION: usize = 3;
+/// Connections of a client beside one to each broker: to a coordinator, and to the address it began
+/// with.
+const FURTHER_CONNECTIONS: usize = 2;
 
 /// Checks everything and says what it found.
 pub fn run(args: &SettingArgs) -> Result<(), Ending> {
     let config = start::configure(args)?;
     let served = who_serves(&config);
-    let mut findings = vec![
-        check_port(&config, served),
-        check_folder(&config.data.dir),
-        check_space(&config.data.dir),
-        check_files(),
-    ];
-    if config.log == LogConfig::Embedded {
-        findings.push(check_log(&config, served));
-    }
-    let mut wrong = 0;
-    for finding in &findings {
-        match finding {
-            Finding::Fine(text) => terminal::say(&format!("fine  {text}"))?,
-            Finding::Mend(text) => {
-                wrong += 1;
-                terminal::say(&format!("mend  {text}"))?;
-            }
+    let mut findings = Findings::default();
+    findings.add(check_port(&config, served));
+    findings.add(check_folder(&config.data.dir));
+    findings.add(check_space(&config.data.dir));
+    match &config.log {
+        LogConfig::Embedded => {
+            findings.add(check_files());
+            findings.add(check_log(&config, served));
+        }
+        LogConfig::Kafka(kafka) => {
+            let brokers = check_kafka(&config, kafka, &mut findings);
+            findings.add(check_files_beside(&config, brokers));
         }
     }
-    match wrong {
-        0 => Ok(()),
-        1 => Err(Ending::failed("one thing is to mend before `tidewire dev` runs well")),
-        n => Err(Ending::failed(format!("{n} things are to mend before `tidewire dev` runs well"))),
+    findings.conclude()
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Findings {
+    wrong: usize,
+    /// Why no more could be said.
+    unsaid: Option<Ending>,
+}
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        let line = match finding {
+            Finding::Fine(text) => format!("fine  {text}"),
+            Finding::Mend(text) => {
+                self.wrong += 1;
+                format!("mend  {text}")
+            }
+        };
+        if self.unsaid.is_none() {
+            self.unsaid = terminal::say(&line).err();
+        }
+    }
+
+    fn conclude(self) -> Result<(), Ending> {
+        let before = "before `tidewire dev` runs well";
+        match (self.unsaid, self.wrong) {
+            (Some(ending), _) => Err(ending),
+            (None, 0) => Ok(()),
+            (None, 1) => Err(Ending::failed(format!("one thing is to mend {before}"))),
+            (None, n) => Err(Ending::failed(format!("{n} things are to mend {before}"))),
+        }
     }
 }
 
@@ -146,6 +180,38 @@ fn check_files() -> Finding {
             "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE of the service"
         ))
     }
+}
+
+/// Looks at Kafka; how many brokers there are.
+fn check_kafka(config: &Config, kafka: &KafkaConfig, findings: &mut Findings) -> usize {
+    let case = Case {
+        config: &kafka.connector(config),
+        topology: &config.topology(),
+        instance: &config.instance,
+        clock: &WallClock,
+    };
+    diagnose(&case, &mut |finding| findings.add(finding))
+}
+
+/// The limit of open files for a process that has every partition and speaks to so many brokers.
+fn check_files_beside(config: &Config, brokers: usize) -> Finding {
+    let partitions = config.topics.partitions as usize;
+    let clients = CLIENTS + CLIENTS_PER_THREAD * config.derive_threads as usize;
+    let connections = clients * (brokers + FURTHER_CONNECTIONS);
+    let own = partitions * FILES_PER_PARTITION + connections * FILES_PER_CONNECTION;
+    let files = limits::raise_open_files();
+    let text = format!(
+        "{files} files may be open, and {own} of them are for the state of {partitions} partitions \
+         and for {brokers} of Kafka's brokers, the rest for sockets"
+    );
+    let least = own + SOCKETS_MIN;
+    if files >= least {
+        return Finding::Fine(text);
+    }
+    Finding::Mend(format!(
+        "only {text}; raise the hard limit to {least} or more: `ulimit -Hn {least}`, or \
+         LimitNOFILE of the service"
+    ))
 }
 
 /// The folder itself, or the nearest one above it that is there.

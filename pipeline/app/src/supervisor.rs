@@ -405,6 +405,24 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_does_well_only_for_a_moment_is_made_anew_less_and_less_often() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let made = Arc::new(AtomicU32::new(0));
+        let count = made.clone();
+        let make: Make = Box::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Scripted(vec![Err(retry()), Ok(())])))
+        });
+        let since = Stopwatch::start();
+        supervisor.keep("test", make).expect("starts");
+        while made.load(Ordering::SeqCst) < 4 {
+            clock::pause(Duration::from_millis(5));
+        }
+        assert!(since.elapsed() >= REBUILD_WAIT_FIRST * (1 + 2 + 4), "{:?}", since.elapsed());
+        supervisor.drain(SOON).expect("an orderly end");
+    }
+
+    #[test]
     fn a_lost_log_ends_the_process_with_its_own_kind() {
         let mut supervisor = Supervisor::start().expect("starts");
         let lost = || Err(fatal(LogError::Fatal("the disk is full".into(), None)));

@@ -38,8 +38,11 @@ class Enough:
         if self.left <= 0:
             self.deadline = time.monotonic() + QUIET_S
 
+    def seconds_left(self):
+        return max(self.deadline - time.monotonic(), 0)
+
     def reached(self):
-        return time.monotonic() >= self.deadline
+        return self.seconds_left() == 0
 
 
 def records():

@@ -8,6 +8,7 @@
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::thread;
@@ -170,6 +171,17 @@ fn headers(client: &str, batch: &str) -> BTreeMap<String, String> {
     headers.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
 }
 
+/// How many records there are too few or too many, and whose they are.
+struct Difference<'a>(Vec<&'a Sent>);
+
+impl fmt::Display for Difference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let batches: BTreeSet<_> = self.0.iter().map(|record| &record.headers).collect();
+        let first = self.0.first().map(|record| (&record.key, &record.value));
+        write!(f, "{} records of {batches:?}, the first {first:?}", self.0.len())
+    }
+}
+
 /// A reader got exactly these records, in the order of each batch and key.
 fn same(reader: &Client, got: &[Got], owed: &[Sent]) {
     let name = &reader.name;
@@ -178,9 +190,10 @@ fn same(reader: &Client, got: &[Got], owed: &[Sent]) {
         |got: &Got| Sent { key: got.key.clone(), value: text(got), headers: got.headers.clone() };
     let came: BTreeSet<_> = got.iter().map(sent).collect();
     let wanted: BTreeSet<_> = owed.iter().cloned().collect();
-    let missing: Vec<_> = wanted.difference(&came).take(3).collect();
-    let surplus: Vec<_> = came.difference(&wanted).take(3).collect();
-    assert!(missing.is_empty() && surplus.is_empty(), "{name}: no {missing:?} but {surplus:?}");
+    let missing = Difference(wanted.difference(&came).collect());
+    let surplus = Difference(came.difference(&wanted).collect());
+    let complete = missing.0.is_empty() && surplus.0.is_empty();
+    assert!(complete, "{name} did not read {missing}; but read {surplus}");
     assert_eq!(got.len(), owed.len(), "{name} read some twice");
     let mut last_offset = BTreeMap::new();
     let mut last_number = BTreeMap::new();

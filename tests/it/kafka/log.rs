@@ -66,3 +66,68 @@ impl Subject for Kafka {
 }
 
 conformance!(Kafka);
+
+/// The same, on a broker whose clock is moved: what retention and compaction take away. One clause
+/// at a time, since the clock is everybody's.
+mod in_time {
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+    use tidewire_tests::broker::Broker;
+
+    use super::*;
+
+    static TURN: Mutex<()> = Mutex::new(());
+
+    /// The broker of all clauses here. It ends with the process, as every broker of the harness.
+    fn broker() -> &'static Broker {
+        static BROKER: OnceLock<Broker> = OnceLock::new();
+        BROKER.get_or_init(Broker::with_clock)
+    }
+
+    struct KafkaInTime {
+        inner: Kafka,
+        _turn: MutexGuard<'static, ()>,
+    }
+
+    impl Subject for KafkaInTime {
+        const CAN: &'static [Can] = &[Can::PassTime, Can::Restart];
+
+        fn new() -> Self {
+            // A clause that failed leaves nothing behind that matters to the next.
+            let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            let prefix = format!("t{}.", SUBJECTS.fetch_add(1, Ordering::Relaxed));
+            let log = Some(Kafka::open(&broker().bootstrap(), &prefix));
+            Self { inner: Kafka { prefix, log }, _turn: turn }
+        }
+
+        fn log(&self) -> Arc<dyn Log> {
+            self.inner.log()
+        }
+
+        fn name(&self, name: &str) -> Topic {
+            self.inner.name(name)
+        }
+
+        fn restart(&mut self) {
+            self.inner.log = None;
+            self.inner.log = Some(Kafka::open(&broker().bootstrap(), &self.inner.prefix));
+        }
+
+        fn pass(&self, ms: u64) {
+            broker().pass(ms);
+        }
+    }
+
+    conformance!(@clauses KafkaInTime;
+        records: the_offset_of_a_time_is_the_first_record_at_or_after_it,
+        cleanup: compaction_keeps_the_newest_record_of_each_key,
+        cleanup: a_tombstone_stays_for_its_time_and_then_leaves,
+        cleanup: retention_by_age_moves_the_start_and_keeps_offsets_contiguous,
+        cleanup: retention_by_size_keeps_at_least_that_much,
+        cleanup: a_partition_whose_records_all_left_goes_on_with_its_next_offset,
+        cleanup: a_reader_that_retention_passed_is_told,
+        cleanup: compaction_with_retention_lets_old_keys_leave,
+        restart: starts_moved_by_retention_survive_a_restart,
+        restart: compaction_goes_on_after_a_restart,
+    );
+}

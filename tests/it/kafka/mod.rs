@@ -1,6 +1,9 @@
 //! The pipeline and its log on real Apache Kafka.
 
 mod clients;
+mod doctor;
 mod ground;
 mod log;
+mod real_posts;
+mod security;
 mod trouble;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidewire_tests::broker::{Broker, Cluster};
 use tidewire_tests::dice::Dice;
+use tidewire_tests::server::{Server, command};
 
 use super::ground::{Outputs, Writer, check, serve};
 
@@ -68,6 +69,7 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
+    create_topics(at);
     let admits = [serve("admit", at, "a1"), serve("admit", at, "a2")];
     let mut first = serve("derive", at, "d1");
     let second = serve("derive", at, "d2");
@@ -96,6 +98,17 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
     drop((admits, first, second, gateways));
 }
 
+/// Roles apart expect the topics to be there.
+fn create_topics((bootstrap, prefix): (&str, &str)) {
+    let log = format!("kafka://{bootstrap}");
+    let output = command()
+        .args(["topics", "create", "--log", &log])
+        .env("TIDEWIRE_TOPICS_PREFIX", prefix)
+        .output()
+        .expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The longest time without any output, over so long a look.
 fn longest_stall(outputs: &mut Outputs, writer: &Writer, over: Duration) -> Duration {
     let (end, before) = (Instant::now() + over, writer.written());
@@ -117,7 +130,7 @@ fn one_of_three_brokers_killed_under_load_loses_nothing() {
     let at = (bootstrap.as_str(), PREFIX);
     let log = format!("kafka://{bootstrap}");
     let variables = [("TIDEWIRE_KAFKA_REPLICATION", "3"), ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")];
-    let server = tidewire_tests::server::Server::start_as("dev", &["--log", &log], &variables);
+    let server = Server::start_as("dev", &["--log", &log], &variables);
     let writer = Writer::start(at, 300);
     thread::sleep(Duration::from_secs(3));
     cluster.broker(1).kill9();

@@ -27,18 +27,23 @@ const SSE_CHANNELS: usize = 20;
 
 #[test]
 fn every_subscriber_gets_the_posts_of_its_channels_as_the_file_says_them() {
+    check_subscribers(&Server::start(&[]), |server, expected| {
+        let (first, second) = expected.split_at(expected.len() / 2);
+        post(server, first);
+        produce(server, second);
+    });
+}
+
+/// Every kind of subscriber gets what `send` sends: all real posts.
+pub(crate) fn check_subscribers(server: &Server, send: impl FnOnce(&Server, &[Expected])) {
     let expected = real_posts();
-    let server = Server::start(&[]);
     let authors = author_channels(&expected);
     let whole = [format!("timeline:{ACCOUNT}"), format!("account:{ACCOUNT}")];
-    let mut by_author = open_websocket(&server, &authors);
-    let mut all = open_websocket(&server, &whole);
-    let mut sse_by_author = open_sse(&server, &authors[..SSE_CHANNELS]);
-    let mut sse_all = open_sse(&server, &whole);
-
-    let (first, second) = expected.split_at(expected.len() / 2);
-    post(&server, first);
-    produce(&server, second);
+    let mut by_author = open_websocket(server, &authors);
+    let mut all = open_websocket(server, &whole);
+    let mut sse_by_author = open_sse(server, &authors[..SSE_CHANNELS]);
+    let mut sse_all = open_sse(server, &whole);
+    send(server, &expected);
 
     check(&expected, &authors, |limit| by_author.next_event(limit).unwrap());
     check(&expected, &whole, |limit| all.next_event(limit).unwrap());

@@ -6,4 +6,4 @@
 
 pub(crate) mod delivery;
 pub(crate) mod mapper;
-mod resume;
+pub(crate) mod resume;

@@ -49,13 +49,13 @@ type Address = Arc<RwLock<SocketAddr>>;
 #[test]
 fn cut_and_killed_at_random_moments_nothing_is_lost_and_nothing_comes_twice() {
     for seed in [1, 2] {
-        history(seed);
+        history(Server::start(&[]), seed);
     }
 }
 
-fn history(seed: u64) {
+/// One history on this server, which has no real posts yet.
+pub(crate) fn history(mut server: Server, seed: u64) {
     let expected = Arc::new(real_posts());
-    let mut server = Server::start(&[]);
     let address: Address = Arc::new(RwLock::new(server.addr()));
     let channels = watched(&expected);
     let mut subscribers = Vec::new();

@@ -11,10 +11,14 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::witness::{Met, Witness};
 use super::{Case, Finding, or_list, such_as};
+use crate::clock;
 use crate::kafka::native::{self, Rights};
 
 /// How long what goes through a coordinator may take: its first use makes a topic of the broker's.
 const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// The rest between two questions while a coordinator settles.
+const SETTLING_GRAIN: Duration = Duration::from_millis(100);
 
 /// Operations by Kafka's number, which is their bit in [`Rights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,15 +115,9 @@ pub(super) fn check(
 }
 
 fn of_groups(case: &Case<'_>, met: &Met) -> Option<String> {
-    let groups = [case.topology.admit_group(), case.topology.derive_group()];
-    let names = [groups[0].as_str(), groups[1].as_str()];
-    let found = match native::group_rights(&met.client, &names, COORDINATOR_LIMIT) {
-        Ok(found) => found,
-        Err(code) => return Some(unanswered("what may be done with the groups", code)),
-    };
     let mut denied = Vec::new();
-    for (group, found) in found {
-        match found {
+    for group in [case.topology.admit_group(), case.topology.derive_group()] {
+        match of_group(met, &group) {
             Ok(rights) if lacking(&OF_GROUPS, rights).is_empty() => {}
             Ok(_) | Err(Code::GroupAuthorizationFailed) => denied.push(group),
             Err(code) => return Some(unanswered(&format!("the group {group}"), code)),
@@ -127,6 +125,29 @@ fn of_groups(case: &Case<'_>, met: &Met) -> Option<String> {
     }
     let denied: Vec<&str> = denied.iter().map(String::as_str).collect();
     (!denied.is_empty()).then(|| lacks(case, &OF_GROUPS, ("group", &such_as("group", &denied))))
+}
+
+/// Asks until the group has a coordinator, which the first question gives it.
+fn of_group(met: &Met, group: &str) -> Result<Rights, Code> {
+    let begun = clock::now();
+    loop {
+        let found = native::group_rights(&met.client, &[group], COORDINATOR_LIMIT)?;
+        let found = found.into_iter().next().map_or(Err(Code::Unknown), |(_, rights)| rights);
+        match found {
+            Err(code) if is_settling(code) && begun.elapsed() < COORDINATOR_LIMIT => {
+                clock::pause(SETTLING_GRAIN);
+            }
+            found => return found,
+        }
+    }
+}
+
+/// The broker is about to find or to load what it knows of groups.
+fn is_settling(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress
+    )
 }
 
 /// Initialises an id that begins as ours do and that no process uses, so that nobody is fenced.

@@ -35,6 +35,8 @@ const EVENTS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     errors: Mutex<Vec<(Code, String)>>,
+    /// How a connection ended last, as it was logged.
+    failure: Mutex<Option<String>>,
     /// By `HOST:PORT`.
     apis: Mutex<BTreeMap<String, Apis>>,
     /// The answer to the one record that is sent at a time.
@@ -49,16 +51,6 @@ impl Witness {
     /// Takes the answer to the record that was sent.
     pub(super) fn appended(&self) -> Option<Result<Timestamp, Code>> {
         lock(&self.appended).take()
-    }
-
-    /// What the brokers that were connected to can do.
-    pub(super) fn apis(&self) -> BTreeMap<String, Apis> {
-        lock(&self.apis).clone()
-    }
-
-    /// The newest error there was.
-    pub(super) fn last_error(&self) -> Option<String> {
-        lock(&self.errors).last().map(|(_, text)| text.clone())
     }
 
     fn error_that(&self, is: impl Fn(Code) -> bool) -> Option<String> {
@@ -76,9 +68,12 @@ fn is_refusal(code: Code) -> bool {
 }
 
 impl ClientContext for Witness {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         if let Some((broker, (operation, most))) = read_api_line(message) {
             lock(&self.apis).entry(broker).or_default().insert(operation, most);
+        } else if facility == "FAIL" {
+            // An end of a connection that is no error to the library may be one to us.
+            *lock(&self.failure) = Some(message.to_owned());
         }
     }
 
@@ -131,9 +126,10 @@ impl Met {
         self.metadata.brokers().iter().map(|b| (b.id(), at(b.host(), b.port()))).collect()
     }
 
-    /// Hears what the client has to say.
-    pub(super) fn serve(&self) {
+    /// What the brokers that were connected to can do, by `HOST:PORT`.
+    pub(super) fn apis(&self) -> BTreeMap<String, Apis> {
         serve(&self.client);
+        lock(&self.client.context().apis).clone()
     }
 }
 
@@ -176,19 +172,8 @@ fn settings(config: &Config) -> ClientConfig {
 
 fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String {
     let at = &config.bootstrap;
-    let heard = |code: Code| witness.error_that(|c| c == code);
-    if let Some(said) = heard(Code::SSL) {
-        let said = short(&said);
-        if said.contains("client SSL authentication") || said.contains("certificate required") {
-            return format!(
-                "{at} wants a certificate of ours ({said}); give ssl.certificate.location and \
-                 ssl.key.location in kafka.properties"
-            );
-        }
-        return format!(
-            "the certificate of {at} is not trusted ({said}); give the file of its authority as \
-             ssl.ca.location in kafka.properties, and an address that the certificate names"
-        );
+    if let Some(said) = witness.error_that(|code| code == Code::SSL) {
+        return explain_tls(at, &said);
     }
     if let Some(said) = witness.refusal() {
         return format!(
@@ -197,27 +182,46 @@ fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String 
             short(&said)
         );
     }
-    match witness.last_error() {
-        Some(said) if said.contains("might require SASL") => format!(
+    let failure = lock(&witness.failure).clone().unwrap_or_else(|| last.to_string());
+    if failure.contains("might require SASL") {
+        return format!(
             "{at} wants a login and none is configured; give security.protocol = \"SASL_SSL\", \
              sasl.mechanism, sasl.username and sasl.password in kafka.properties"
-        ),
-        Some(said) => format!(
-            "{at} does not tell which brokers there are ({}); look at that broker's log",
-            short(&said)
-        ),
-        None => format!(
-            "{at} does not tell which brokers there are ({last}); look at that broker's log"
-        ),
+        );
+    }
+    format!(
+        "{at} does not tell which brokers there are ({}); look at that broker's log",
+        short(&failure)
+    )
+}
+
+fn explain_tls(at: &str, said: &str) -> String {
+    let why = short(said);
+    if said.contains("certificate verify failed") {
+        format!(
+            "the certificate of {at} is not trusted ({why}); give the file of its authority as \
+             ssl.ca.location in kafka.properties, and an address that the certificate names"
+        )
+    } else if said.contains("client SSL authentication") || said.contains("certificate required") {
+        format!(
+            "{at} wants a certificate of ours ({why}); give ssl.certificate.location and \
+             ssl.key.location in kafka.properties"
+        )
+    } else {
+        format!("{at} and this machine do not agree on TLS ({why}); look at kafka.properties.ssl.*")
     }
 }
 
-/// An error of the client without the name of its connection and how long it took.
+/// An error of the client without what only its developers read: the thread, the name of the
+/// connection, the place in OpenSSL, how long it took.
 fn short(said: &str) -> &str {
-    let said = said.split_once(": ").map_or(said, |(name, rest)| match name.contains("://") {
-        true => rest,
-        false => said,
-    });
+    let said = said.strip_prefix("[thrd:").and_then(|s| s.split_once("]: ")).map_or(said, |s| s.1);
+    let (named, rest) = said.split_once(": ").unwrap_or(("", said));
+    let said = if named.contains('/') { rest } else { said };
+    let said = match said.split_once("SSL routines:") {
+        Some((_, reason)) => reason.trim_start_matches(':').split(": ").next().unwrap_or(said),
+        None => said,
+    };
     said.rsplit_once(" (after ").map_or(said, |(text, _)| text)
 }
 
@@ -239,6 +243,11 @@ mod tests {
     fn an_error_is_shown_without_what_only_a_developer_reads() {
         let said = "sasl_ssl://h:1/bootstrap: SASL authentication error: no (after 3ms in state X)";
         assert_eq!(short(said), "SASL authentication error: no");
+        let said = "[thrd:ssl://h:1/1]: ssl://h:1/1: Disconnected: why (after 3ms in state UP)";
+        assert_eq!(short(said), "Disconnected: why");
+        let said = "ssl://h:1/1: SSL handshake failed: x.c:1:f error:0A000086:SSL routines::\
+                    certificate verify failed: broker certificate: see (after 1ms in state Y)";
+        assert_eq!(short(said), "certificate verify failed");
         assert_eq!(short("plain: text"), "plain: text");
     }
 }

@@ -1,0 +1,365 @@
+//! `tidewire doctor` beside Kafka: everything that can be wrong is made wrong, and the sentence
+//! that names it is compared. Real brokers wherever one can be brought into that state; what no
+//! broker of today is like (too old, no broker at all) is imitated on a socket.
+
+mod imitation;
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use tempfile::TempDir;
+use tidewire_tests::broker::ports::Port;
+use tidewire_tests::broker::secure::{GUEST, OWNER, PASSWORD};
+use tidewire_tests::broker::{self, Broker, Setup};
+use tidewire_tests::server;
+
+use imitation::{Manner, imitate};
+
+/// Whatever is wrong, it is said by then: no check waits for longer than a few seconds.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a test's own questions to a broker may take.
+const ASKING: Duration = Duration::from_secs(20);
+
+type Variables<'a> = [(&'a str, &'a str)];
+
+/// What the doctor said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// It said all of this, found something to mend in so many places, and ended accordingly.
+    fn check(&self, mends: usize, parts: &[&str]) {
+        let Self { code, out, err } = self;
+        for line in out.lines() {
+            assert!(line.starts_with("fine  ") || line.starts_with("mend  "), "{out}{err}");
+        }
+        let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("mend")).collect();
+        for part in parts {
+            assert!(out.contains(part), "{part:?} is said:\n{out}{err}");
+        }
+        assert_eq!(lines.len(), mends, "{out}{err}");
+        assert_eq!(*code, Some(i32::from(mends > 0)), "{out}{err}");
+    }
+}
+
+fn run(mut command: Command, variables: &Variables<'_>) -> Said {
+    let dir = TempDir::new().expect("the temporary folder can be written");
+    command.envs(variables.iter().copied()).current_dir(dir.path()).stdin(Stdio::null());
+    let Output { status, stdout, stderr } = command.output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+    Said { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+/// Asks the doctor about these brokers.
+fn doctor(brokers: &str, variables: &Variables<'_>) -> Said {
+    let mut command = server::command();
+    command.args(["doctor", "--listen", "127.0.0.1:0", "--log", &format!("kafka://{brokers}")]);
+    let begun = Instant::now();
+    let said = run(command, variables);
+    println!("in {:?}:\n{}{}", begun.elapsed(), said.out, said.err);
+    assert!(begun.elapsed() < PATIENCE, "it hung for {:?}", begun.elapsed());
+    said
+}
+
+fn create_topics(brokers: &str, variables: &Variables<'_>) {
+    let mut command = server::command();
+    command.args(["topics", "create", "--log", &format!("kafka://{brokers}")]);
+    let said = run(command, variables);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+}
+
+/// The topics there are whose names begin so.
+fn topics(brokers: &str, prefix: &str) -> usize {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+    let metadata = client.fetch_metadata(None, ASKING).expect("the broker answers");
+    metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix)).count()
+}
+
+#[test]
+fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
+    let brokers = broker::shared().bootstrap();
+    let variables = [("TIDEWIRE_TOPICS_PREFIX", "doc-sound.")];
+    doctor(&brokers, &variables).check(
+        1,
+        &[
+            &format!("fine  Kafka at {brokers} answers: one broker, new enough"),
+            "mend  15 of 15 topics are not there, such as doc-sound.in; `tidewire topics create`",
+            "fine  the clocks were not compared",
+        ],
+    );
+    assert_eq!(topics(&brokers, "doc-sound."), 0, "it makes none");
+    create_topics(&brokers, &variables);
+    doctor(&brokers, &variables).check(
+        0,
+        &[
+            "fine  15 topics are there as they must be",
+            "fine  this user may do all that is needed",
+            "fine  the brokers remember groups for as long as the topics keep",
+            "fine  the brokers' clocks agree with this machine's",
+            "of them are for the state of 8 partitions and for 1 of Kafka's brokers",
+        ],
+    );
+    let port = Port::reserve();
+    let down = format!("127.0.0.1:{}", port.number());
+    let both = format!("{brokers},{down}");
+    let refuses = format!("mend  {down} refuses connections");
+    doctor(&both, &variables).check(1, &[&refuses, "fine  15 topics are there"]);
+}
+
+#[test]
+fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
+    let brokers = broker::shared().bootstrap();
+    let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
+    let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
+    create_topics(&brokers, &[prefix, four]);
+    let partitions = "mend  4 partitions instead of 8 in the 15 topics, such as doc-wrong.in; give \
+                      topics.partitions = 4, or another topics.prefix";
+    doctor(&brokers, &[prefix]).check(1, &[partitions]);
+    let copies = "mend  one copy of each partition instead of 2 in the 15 topics, such as";
+    doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_REPLICATION", "2")]).check(1, &[copies]);
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
+    for (topic, name, value) in [
+        ("doc-wrong.in", "message.timestamp.type", "CreateTime"),
+        ("doc-wrong.state", "cleanup.policy", "delete"),
+    ] {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let changed = block_on(admin.alter_configs([&change], &AdminOptions::new()));
+        changed.expect("the broker answers")[0].as_ref().expect("changed");
+    }
+    doctor(&brokers, &[prefix, four]).check(
+        2,
+        &[
+            "the topic doc-wrong.in is there with other settings: message.timestamp.type is \
+             CreateTime and must be LogAppendTime",
+            "the topic doc-wrong.state is there with other settings: cleanup.policy is delete and \
+             must be compact",
+            "mend them with `kafka-configs.sh --bootstrap-server",
+        ],
+    );
+    let said = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
+    said.check(15, &["min.insync.replicas is 1 and must be 2"]);
+    let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
+    let fails = "mend  creating the 15 topics, such as doc-more.in would fail";
+    doctor(&brokers, &more).check(2, &["15 of 15 topics are not there", fails]);
+}
+
+#[test]
+fn an_address_that_leads_nowhere_says_why() {
+    let port = Port::reserve();
+    let down = format!("127.0.0.1:{}", port.number());
+    doctor(&down, &[]).check(1, &[&format!(
+        "mend  {down} refuses connections: nothing listens there; start the broker"
+    )]);
+    let nameless = doctor("broker.invalid:9092", &[]);
+    nameless.check(1, &["mend  broker.invalid:9092 can't be resolved (", "correct the name"]);
+    let http = imitate(Manner::Http);
+    doctor(&http, &[]).check(1, &[&format!(
+        "mend  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; give the address"
+    )]);
+    let silent = imitate(Manner::Silent);
+    doctor(&silent, &[]).check(1, &[&format!(
+        "mend  {silent} takes connections and says nothing for 5 s; restart that broker"
+    )]);
+    let closing = imitate(Manner::Closing);
+    doctor(&closing, &[]).check(1, &[&format!("mend  {closing} ends every connection")]);
+}
+
+#[test]
+fn a_broker_that_is_too_old_is_told_what_it_lacks() {
+    // What Apache Kafka 2.4 knows of what is used: Metadata 9, JoinGroup 6, TxnOffsetCommit 2.
+    let old = imitate(Manner::Kafka(vec![(3, 9), (11, 6), (18, 3), (28, 2)]));
+    doctor(&old, &[]).check(1, &[&format!(
+        "mend  the broker at {old} is too old: it lacks transactions fenced by a group (Kafka \
+         2.5), topic ids (Kafka 2.8); run Apache Kafka 2.8 or newer there"
+    )]);
+    let of_3_9 = imitate(Manner::Kafka(vec![(3, 12), (11, 9), (18, 4), (28, 3)]));
+    doctor(&of_3_9, &[("TIDEWIRE_KAFKA_GROUP_PROTOCOL", "consumer")]).check(1, &[
+        "it lacks groups of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, or give \
+         kafka.group_protocol = \"classic\"",
+    ]);
+    let controller = imitate(Manner::Kafka(vec![(1, 17), (18, 4), (52, 2)]));
+    doctor(&controller, &[]).check(1, &["is the listener of a controller, which serves no clients"]);
+}
+
+#[test]
+fn an_advertised_address_that_leads_nowhere_is_named() {
+    let port = Port::reserve();
+    let astray = format!("127.0.0.1:{}", port.number());
+    let listeners = format!("PLAINTEXT://{astray}");
+    let broker = Broker::start_with(&[("advertised.listeners", &listeners)]);
+    doctor(&broker.bootstrap(), &[]).check(1, &[
+        &format!(
+            "mend  {} sends its clients on to {astray} (broker 1), which refuses connections",
+            broker.bootstrap()
+        ),
+        "correct advertised.listeners of that broker",
+    ]);
+}
+
+#[test]
+fn a_wrong_clock_and_offsets_that_are_forgotten_early_are_told_in_numbers() {
+    let forgetful = [("offsets.retention.minutes", "60")];
+    let broker = Setup::quick().with(&forgetful).with_clock(90_000).start();
+    let brokers = broker.bootstrap();
+    create_topics(&brokers, &[]);
+    let said = doctor(&brokers, &[]);
+    said.check(2, &[
+        "mend  the brokers forget where a group was 60 minutes after its last member left",
+        "set offsets.retention.minutes=10080 or more",
+        "let NTP set both",
+    ]);
+    let clock = format!("mend  the clock of the broker {brokers} is ");
+    let (_, rest) = said.out.split_once(&clock).expect("it names the broker");
+    let (seconds, _) = rest.split_once(" s ahead of this machine's").expect("it says how much");
+    let seconds: u32 = seconds.parse().expect("a number");
+    assert!((60..=91).contains(&seconds), "{seconds} s");
+}
+
+/// How someone enters by the listener with TLS and SCRAM.
+fn as_user<'a>(user: &'a str, password: &'a str, ca: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("TIDEWIRE_KAFKA_PROPERTIES_SECURITY_PROTOCOL", "SASL_SSL"),
+        ("TIDEWIRE_KAFKA_PROPERTIES_SASL_MECHANISM", "SCRAM-SHA-256"),
+        ("TIDEWIRE_KAFKA_PROPERTIES_SASL_USERNAME", user),
+        ("TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD", password),
+        ("TIDEWIRE_KAFKA_PROPERTIES_SSL_CA_LOCATION", ca),
+    ]
+}
+
+#[test]
+fn a_way_in_that_does_not_fit_the_listener_is_told_and_so_is_each_right_that_is_missing() {
+    let broker = Broker::secure();
+    let ca = broker.ca_pem();
+    let ca = ca.to_str().expect("a path of text");
+    ways_in(&broker, ca);
+    rights(&broker, ca);
+}
+
+fn ways_in(broker: &Broker, ca: &str) {
+    let (plain, secure) = (broker.bootstrap(), broker.secure_bootstrap());
+    doctor(&secure, &[]).check(1, &[&format!(
+        "mend  {secure} speaks TLS, and security.protocol asks for none; give security.protocol = \
+         \"SSL\""
+    )]);
+    let protocol = |name| ("TIDEWIRE_KAFKA_PROPERTIES_SECURITY_PROTOCOL", name);
+    let owner = as_user(OWNER, PASSWORD, ca);
+    doctor(&plain, &owner).check(1, &[&format!(
+        "mend  {plain} speaks Kafka without TLS, and security.protocol asks for TLS; give the port \
+         of its listener with TLS, or security.protocol = \"SASL_PLAINTEXT\""
+    )]);
+    let login = [&owner[1..4], &[protocol("SASL_PLAINTEXT")]].concat();
+    doctor(&plain, &login).check(1, &[&format!(
+        "mend  {plain} knows no login, and security.protocol asks for one; give \
+         security.protocol = \"PLAINTEXT\""
+    )]);
+    doctor(&secure, &owner[..4]).check(1, &[
+        &format!("mend  the certificate of {secure} is not trusted ("),
+        "give the file of its authority as ssl.ca.location",
+    ]);
+    doctor(&secure, &[protocol("SSL"), owner[4]]).check(1, &[&format!(
+        "mend  {secure} wants a login and none is configured; give security.protocol = \
+         \"SASL_SSL\""
+    )]);
+    let said = doctor(&secure, &as_user(OWNER, "not-the-secret", ca));
+    said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "correct sasl.username"]);
+    assert!(!said.out.contains("not-the-secret") && !said.err.contains("not-the-secret"));
+    let unusual = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_MECHANISM", "PLAIN");
+    let said = doctor(&secure, &[&owner[..], &[unusual]].concat());
+    said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "sasl.mechanism"]);
+    // A listener with a login and without TLS, which this broker has none of.
+    let wants = imitate(Manner::Login(vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)], "PLAIN"));
+    doctor(&wants, &[]).check(1, &[&format!(
+        "mend  {wants} wants a login (PLAIN), and none is configured; give security.protocol = \
+         \"SASL_PLAINTEXT\""
+    )]);
+    doctor(&wants, &login).check(1, &[&format!(
+        "mend  {wants} offers a login by PLAIN, and SCRAM-SHA-256 is configured"
+    )]);
+}
+
+fn rights(broker: &Broker, ca: &str) {
+    let secure = broker.secure_bootstrap();
+    let guest = as_user(GUEST, PASSWORD, ca);
+    let prefixed = ["--resource-pattern-type", "prefixed"];
+    doctor(&secure, &guest).check(3, &[
+        "mend  this user may not Describe, DescribeConfigs, Read or Write the 15 topics, such as",
+        "--add --allow-principal User:NAME --operation Describe --operation DescribeConfigs \
+         --operation Read --operation Write --topic tw. --resource-pattern-type prefixed`",
+        "mend  this user may not Read the 2 groups, such as tw.admit; grant it: `kafka-acls.sh \
+         --bootstrap-server",
+        "mend  this user may not Write the transactional ids, which begin with tw.derive; grant it",
+    ]);
+    let some = ["--operation", "Read", "--topic", "tw.", "--group", "tw."];
+    broker.grant(&[&some[..], &prefixed].concat());
+    doctor(&secure, &guest).check(3, &[
+        "mend  15 of 15 topics are not there, such as tw.in",
+        "mend  this user may not Create the 15 topics, such as tw.in; grant it",
+        "mend  this user may not Write the transactional ids",
+    ]);
+    create_topics(&secure, &as_user(OWNER, PASSWORD, ca));
+    doctor(&secure, &guest).check(2, &[
+        "mend  this user may not DescribeConfigs or Write the 15 topics, such as",
+        "mend  this user may not Write the transactional ids",
+        "fine  of 15 topics only 0 can be looked at by this user",
+        "fine  the clocks were not compared",
+    ]);
+    let all = ["--operation", "All", "--topic", "tw.", "--transactional-id", "tw.", "--group", "tw."];
+    broker.grant(&[&all[..], &prefixed].concat());
+    doctor(&secure, &guest).check(0, &[
+        "fine  Kafka at ",
+        "one broker, new enough",
+        "fine  15 topics are there as they must be",
+        "fine  this user may do all that is needed with topics, groups and transactional ids",
+        "fine  offsets.retention.minutes is not for this user to see",
+        "fine  the brokers' clocks agree",
+    ]);
+    nobody_was_fenced(&secure, &guest);
+}
+
+/// A process that runs keeps its transactional ids whatever the doctor tries.
+fn nobody_was_fenced(brokers: &str, guest: &Variables<'_>) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("transactional.id", "tw.derive-here-0-a");
+    for (name, value) in guest {
+        let name = name.trim_start_matches("TIDEWIRE_KAFKA_PROPERTIES_");
+        config.set(name.to_lowercase().replace('_', "."), *value);
+    }
+    let producer: BaseProducer = config.create().expect("a producer");
+    producer.init_transactions(ASKING).expect("its id is free");
+    doctor(brokers, &[guest, &[("TIDEWIRE_INSTANCE", "here")]].concat()).check(0, &[]);
+    producer.begin_transaction().expect("its own");
+    let record = rdkafka::producer::BaseRecord::to("tw.in").key("k").payload("v");
+    producer.send::<str, str>(record).expect("taken");
+    producer.commit_transaction(ASKING).expect("nobody fenced it");
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_told_with_what_is_needed() {
+    let port = Port::reserve();
+    let down = format!("127.0.0.1:{}", port.number());
+    let doctor = server::command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 2000 && exec \"$0\" \"$@\""]).arg(doctor.get_program());
+    command.args(["doctor", "--listen", "127.0.0.1:0", "--log", &format!("kafka://{down}")]);
+    for (name, value) in doctor.get_envs().filter(|(_, value)| value.is_none()) {
+        assert!(value.is_none());
+        command.env_remove(name);
+    }
+    // 16 × 136 files of stores, and 19 clients with 3 connections of 3 files each.
+    let said = run(command, &[("TIDEWIRE_TOPICS_PARTITIONS", "16")]);
+    said.check(2, &[
+        "mend  only 2000 files may be open, and 2347 of them are for the state of 16 partitions",
+        "raise the hard limit to 5419 or more: `ulimit -Hn 5419`",
+    ]);
+}
