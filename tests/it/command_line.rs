@@ -60,7 +60,7 @@ fn everything_wrong_with_the_settings_is_said_at_once_and_nothing_is_started() {
 #[test]
 fn mistakes_end_with_code_2_and_say_what_is_right() {
     check_refused(&["dev", "--listen", "0.0.0.0:0"], &["listen on 127.0.0.1:0"]);
-    check_refused(&["dev", "--log", "kafka://localhost:9092"], &["embedded log only"]);
+    check_refused(&["dev", "--log", "kafka://localhost"], &["kafka://HOST:PORT"]);
     check_refused(&["dev", "--config", "absent.toml"], &["could not read", "absent.toml"]);
     check_refused(&["dev", "--nonsense"], &["--nonsense"]);
     check_refused(&["tail"], &["<CHANNEL>"]);

@@ -67,20 +67,20 @@ impl Admin {
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         match self.ask_for(spec, &self.options()) {
             Ok(()) => Ok(true),
-            Err(error) if error.rdkafka_error_code() == Some(Code::TopicAlreadyExists) => Ok(false),
-            Err(error) => {
+            Err(Code::TopicAlreadyExists) => Ok(false),
+            Err(code) => {
                 let doing = format!("creating the topic {}", spec.topic);
-                Err(fault::of_error(doing, &error, self.context()))
+                Err(fault::of_code(doing, code, self.context()))
             }
         }
     }
 
     /// What creating a topic would come to; none is created.
-    pub(super) fn rehearse(&self, spec: &TopicSpec) -> Result<(), KafkaError> {
+    pub(super) fn rehearse(&self, spec: &TopicSpec) -> Result<(), Code> {
         self.ask_for(spec, &self.options().validate_only(true))
     }
 
-    fn ask_for(&self, spec: &TopicSpec, options: &AdminOptions) -> Result<(), KafkaError> {
+    fn ask_for(&self, spec: &TopicSpec, options: &AdminOptions) -> Result<(), Code> {
         let settings = self.settings(spec);
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
         let copies = self.config.replication.map_or(-1, i32::from);
@@ -89,11 +89,11 @@ impl Admin {
         for (name, value) in &settings {
             topic = topic.set(name, value);
         }
-        let answers = block_on(self.client.create_topics([&topic], options))?;
-        match answers.into_iter().next() {
+        let answers = block_on(self.client.create_topics([&topic], options));
+        match answers.map_err(|error| code_of(&error))?.into_iter().next() {
             Some(Ok(_)) => Ok(()),
-            Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
-            None => Err(KafkaError::AdminOp(Code::Unknown)),
+            Some(Err((_, code))) => Err(code),
+            None => Err(Code::Unknown),
         }
     }
 
@@ -134,45 +134,85 @@ impl Admin {
         let answers = asked.map_err(|e| fault::of_error(doing, &e, self.context()))?;
         let mut described = Vec::new();
         for answer in answers {
-            let resource = answer.map_err(|code| fault::of_code(doing, code, self.context()))?;
+            let resource = answer.and_then(shown);
+            let resource = resource.map_err(|code| fault::of_code(doing, code, self.context()))?;
             described.push(Described::read(&resource)?);
         }
         Ok(described)
     }
 
     /// A setting of a broker; `None` where it knows none of this name.
-    pub(super) fn of_broker(&self, id: i32, name: &str) -> Result<Option<String>, KafkaError> {
+    pub(super) fn of_broker(&self, id: i32, name: &str) -> Result<Option<String>, Code> {
         let ask = [ResourceSpecifier::Broker(id)];
-        let answers = block_on(self.client.describe_configs(&ask, &self.options()))?;
-        let resource = answers.into_iter().next().unwrap_or(Err(Code::Unknown));
-        let resource = resource.map_err(KafkaError::AdminOp)?;
+        let answers = block_on(self.client.describe_configs(&ask, &self.options()));
+        let answers = answers.map_err(|error| code_of(&error))?;
+        let resource = answers.into_iter().next().unwrap_or(Err(Code::Unknown))?;
+        let resource = shown(resource).map_err(|_| Code::ClusterAuthorizationFailed)?;
         Ok(resource.get(name).and_then(|entry| entry.value.clone()))
+    }
+
+    /// What is not as it must be.
+    pub(super) fn differences(&self, spec: &TopicSpec, found: &Described) -> Vec<Difference> {
+        let differs = |(name, wanted): (&'static str, String)| {
+            let has = found.setting(name).unwrap_or("not known");
+            (!same(has, &wanted)).then(|| Difference { name, has: has.to_owned(), wanted })
+        };
+        self.settings(spec).into_iter().filter_map(differs).collect()
     }
 
     /// Refuses a topic that is not as it must be, naming each difference and its mend.
     pub(super) fn compare(&self, spec: &TopicSpec, found: &Described) -> Result<(), LogError> {
-        let differs = |(name, wanted): &(&'static str, String)| {
-            let has = found.setting(name);
-            (has.is_none_or(|has| !same(has, wanted))).then(|| {
-                format!("{name} is {} and must be {wanted}", has.unwrap_or("not known"))
-            })
-        };
-        let wrong: Vec<String> = self.settings(spec).iter().filter_map(differs).collect();
+        let wrong = self.differences(spec, found);
         if wrong.is_empty() {
             return Ok(());
         }
-        let wanted = self.settings(spec);
-        let change: Vec<String> =
-            wanted.iter().map(|(name, value)| format!("{name}=[{value}]")).collect();
         Err(LogError::Invalid(format!(
-            "the topic {} is there with other settings: {}; mend them with `kafka-configs.sh \
-             --bootstrap-server {} --alter --topic {0} --add-config {}`, or give another \
+            "the topic {} is there with other settings: {}; mend them with `{}`, or give another \
              topics.prefix",
             spec.topic,
-            wrong.join(", "),
-            self.config.bootstrap,
-            change.join(","),
+            Difference::list(&wrong),
+            self.change(spec.topic.as_str(), &wrong),
         )))
+    }
+
+    /// The command that mends a topic.
+    pub(super) fn change(&self, topic: &str, wrong: &[Difference]) -> String {
+        let set = |d: &Difference| format!("{}=[{}]", d.name, d.wanted);
+        format!(
+            "kafka-configs.sh --bootstrap-server {} --alter --topic {topic} --add-config {}",
+            self.config.bootstrap,
+            wrong.iter().map(set).collect::<Vec<_>>().join(","),
+        )
+    }
+}
+
+/// A setting of a topic that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Difference {
+    name: &'static str,
+    has: String,
+    wanted: String,
+}
+
+impl Difference {
+    /// All of them, each a clause.
+    pub(super) fn list(all: &[Self]) -> String {
+        let clause = |d: &Self| format!("{} is {} and must be {}", d.name, d.has, d.wanted);
+        all.iter().map(clause).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Everything has settings. The binding drops the error that comes instead of them, and whoever may
+/// know that something is there but not what it is set to lacks a permission.
+fn shown(resource: ConfigResource) -> Result<ConfigResource, Code> {
+    if resource.entries.is_empty() { Err(Code::TopicAuthorizationFailed) } else { Ok(resource) }
+}
+
+/// The code of an operation's failure; the binding tells it of all errors but these.
+fn code_of(error: &KafkaError) -> Code {
+    match error {
+        KafkaError::AdminOp(code) => *code,
+        other => other.rdkafka_error_code().unwrap_or(Code::Unknown),
     }
 }
 
@@ -206,9 +246,7 @@ impl Described {
                 retention_ms: retention_ms.unwrap_or(u64::MAX),
             },
             (true, false) => Cleanup::Compact { delete_retention_ms },
-            _ => {
-                Cleanup::Delete { retention_ms, retention_bytes: self.number(RETENTION_BYTES)? }
-            }
+            _ => Cleanup::Delete { retention_ms, retention_bytes: self.number(RETENTION_BYTES)? },
         })
     }
 

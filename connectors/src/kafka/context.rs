@@ -165,7 +165,11 @@ impl ClientContext for Context {
             return;
         }
         telemetry::kafka_error(code);
-        *lock(&self.last_error) = Some((code, reason.to_owned()));
+        let mut last = lock(&self.last_error);
+        // That all brokers are down only sums up what was said of each of them before.
+        if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
+            *last = Some((code, reason.to_owned()));
+        }
     }
 }
 

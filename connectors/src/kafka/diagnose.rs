@@ -71,19 +71,23 @@ pub fn diagnose(case: &Case<'_>, tell: &mut dyn FnMut(Finding)) -> usize {
         }
     };
     let brokers = met.brokers().len();
-    if follow(case, (&met, &named), tell) && new_enough(case, (&met, doors), tell) {
-        tell(Finding::Fine(format!(
-            "Kafka at {} answers: {}, new enough",
-            case.config.bootstrap,
-            count(brokers, "broker")
-        )));
-        look_inside(case, &met, tell);
-    }
+    let Some(others) = follow(case, (&met, &named), tell) else { return brokers };
+    let Some(age) = judge(case, (&met, [doors, others].concat()), tell) else { return brokers };
+    let (at, all) = (&case.config.bootstrap, count(brokers, "broker"));
+    tell(Finding::Fine(format!("Kafka at {at} answers: {all}, {age}")));
+    look_inside(case, &met, tell);
     brokers
 }
 
 /// What each address that led somewhere can do, as far as it shows without a login.
 type Doors = Vec<(String, Apis)>;
+
+fn apis_of(door: Door) -> Apis {
+    match door {
+        Door::Kafka { apis, .. } => apis,
+        _ => Apis::new(),
+    }
+}
 
 /// Tries the addresses that were given; `None` if none of them leads on.
 fn knock(case: &Case<'_>, named: &[String], tell: &mut dyn FnMut(Finding)) -> Option<Doors> {
@@ -95,10 +99,7 @@ fn knock(case: &Case<'_>, named: &[String], tell: &mut dyn FnMut(Finding)) -> Op
             tell(Finding::Mend(format!("{address} {}; {}", trouble.is, trouble.mend)));
             continue;
         }
-        let apis = match door {
-            Door::Kafka { apis, .. } => apis,
-            _ => Apis::new(),
-        };
+        let apis = apis_of(door);
         // A client would not get far with one that is too old.
         match age::too_old(address, &apis, case.config).filter(|_| !apis.is_empty()) {
             Some(text) => tell(Finding::Mend(text)),
@@ -108,43 +109,44 @@ fn knock(case: &Case<'_>, named: &[String], tell: &mut dyn FnMut(Finding)) -> Op
     (!open.is_empty()).then_some(open)
 }
 
-/// Tries the addresses that the brokers give for themselves; false if one leads nowhere.
+/// Tries the addresses that the brokers give for themselves; `None` if one leads nowhere.
 fn follow(
     case: &Case<'_>,
     (met, named): (&Met, &[String]),
     tell: &mut dyn FnMut(Finding),
-) -> bool {
+) -> Option<Doors> {
     let mut others = met.brokers();
     others.retain(|(_, address)| !named.contains(address));
     let addresses: Vec<String> = others.iter().map(|(_, address)| address.clone()).collect();
     let ours = Security::of(case.config);
-    let mut all = true;
+    let mut doors = Doors::new();
     for ((id, address), door) in others.iter().zip(door::look_at_all(&addresses, &ours)) {
-        if let Some(trouble) = ours.trouble(&door) {
-            all = false;
-            tell(Finding::Mend(format!(
+        match ours.trouble(&door) {
+            None => doors.push((address.clone(), apis_of(door))),
+            Some(trouble) => tell(Finding::Mend(format!(
                 "{} sends its clients on to {address} (broker {id}), which {}; correct \
                  advertised.listeners of that broker, or make this address lead to it from here",
                 case.config.bootstrap, trouble.is
-            )));
+            ))),
         }
     }
-    all
+    (doors.len() == others.len()).then_some(doors)
 }
 
-/// Whether what could not be seen from outside is new enough too.
-fn new_enough(case: &Case<'_>, (met, doors): (&Met, Doors), tell: &mut dyn FnMut(Finding)) -> bool {
-    let seen = |address: &str| doors.iter().any(|(a, apis)| a == address && !apis.is_empty());
-    let mut all = true;
-    for (address, apis) in met.apis() {
-        if !seen(&address)
-            && let Some(text) = age::too_old(&address, &apis, case.config)
-        {
-            all = false;
-            tell(Finding::Mend(text));
-        }
-    }
-    all
+/// How old the brokers are, in a word; `None` if one is too old.
+fn judge(
+    case: &Case<'_>,
+    (met, doors): (&Met, Doors),
+    tell: &mut dyn FnMut(Finding),
+) -> Option<&'static str> {
+    let mut known = met.apis();
+    known.extend(doors.into_iter().filter(|(_, apis)| !apis.is_empty()));
+    let old = known.iter().filter_map(|(at, apis)| age::too_old(at, apis, case.config));
+    let old: Vec<String> = old.collect();
+    let age = if known.is_empty() { "of an age that can't be seen" } else { "new enough" };
+    let all_are_fine = old.is_empty();
+    old.into_iter().for_each(|text| tell(Finding::Mend(text)));
+    all_are_fine.then_some(age)
 }
 
 /// Topics, rights and what the brokers are set to.
@@ -209,6 +211,9 @@ mod tests {
         assert_eq!(or_list(&["a", "b", "c"]), "a, b or c");
         assert_eq!(such_as("topic", &["x"]), "topic x");
         assert_eq!(such_as("topic", &["x", "y"]), "2 topics, such as x");
-        assert_eq!((count(1, "broker"), count(3, "broker")), ("one broker".into(), "3 brokers".into()));
+        assert_eq!(
+            (count(1, "broker"), count(3, "broker")),
+            ("one broker".into(), "3 brokers".into())
+        );
     }
 }

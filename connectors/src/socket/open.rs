@@ -55,13 +55,14 @@ pub struct Asked {
 
 /// `GET /v1/ws`.
 pub async fn websocket(
-    State(_site): State<Site>,
+    State(site): State<Site>,
     query: Result<Query<Asked>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, Refused> {
     let key = handshake(&request)?;
     let asked = query.map_err(bad_query)?.0;
     let user = user_of(&asked)?;
+    site.until_ready().await;
     let mut head = String::from(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
     );
@@ -81,7 +82,7 @@ pub async fn websocket(
 
 /// `GET /v1/sse`.
 pub async fn sse(
-    State(_site): State<Site>,
+    State(site): State<Site>,
     query: Result<Query<Asked>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, Refused> {
@@ -91,6 +92,7 @@ pub async fn sse(
     let asked = query.map_err(bad_query)?.0;
     let user = user_of(&asked)?;
     let open = sse_open(asked, believed(&user), request.headers()).map_err(refused)?;
+    site.until_ready().await;
     let mut head = String::from(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\
          x-accel-buffering: no\r\nconnection: close\r\n",

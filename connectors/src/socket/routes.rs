@@ -7,7 +7,7 @@
 //! events.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -35,6 +35,12 @@ use crate::{clock, telemetry};
 
 /// Requests for `/v1/stats` answered at once: each asks the log, which may take its time.
 const STATS_AT_ONCE: usize = 4;
+
+/// How long a subscriber is held at most while the process is starting.
+const HOLD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the process has started.
+const HOLD_GRAIN: Duration = Duration::from_millis(20);
 
 /// A file of the web page.
 #[derive(Clone, Debug)]
@@ -92,6 +98,15 @@ impl Site {
     /// What takes events, if this gateway does.
     pub fn intake(&self) -> Option<&Intake> {
         self.0.intake.as_ref()
+    }
+
+    /// Holds a subscriber that comes while the process is starting: a browser's `EventSource` gives
+    /// up for good on a refusal. Goes on after a while all the same.
+    pub(super) async fn until_ready(&self) {
+        let begun = clock::now();
+        while (self.0.pages.ready)().is_err() && begun.elapsed() < HOLD_LIMIT {
+            tokio::time::sleep(HOLD_GRAIN).await;
+        }
     }
 
     /// The router.

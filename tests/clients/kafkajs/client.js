@@ -98,7 +98,10 @@ async function consume(bootstrap, topic, count, isolation = "read_committed") {
   let left = Number(count);
   let stop;
   const crashed = new Promise((_, reject) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error));
+    // Most of what it calls a crash it recovers from by itself.
+    consumer.on(consumer.events.CRASH, ({ payload }) => {
+      if (!payload.restart) reject(payload.error);
+    });
   });
   const enough = new Promise((resolve) => (stop = resolve));
   let timer = setTimeout(stop, left > 0 ? PATIENCE_MS : QUIET_MS);
@@ -137,5 +140,6 @@ async function main([verb, ...args]) {
 
 main(process.argv.slice(2)).catch((error) => {
   console.error(error);
-  process.exitCode = error instanceof Failure ? error.code : 1;
+  // A consumer would go on for ever.
+  process.exit(error instanceof Failure ? error.code : 1);
 });

@@ -53,6 +53,8 @@ def consume(bootstrap, topic, count, isolation):
     enough = contract.Enough(count)
     while not enough.reached():
         for message in consumer.consume(500, timeout=0.2):
+            if message.error() and message.error().retriable():
+                continue
             if message.error():
                 raise KafkaException(message.error())
             contract.show(

@@ -1,5 +1,7 @@
 //! Clauses about what topics keep.
 
+use std::time::Duration;
+
 use tidewire_engine::port::{Cleanup, Isolation, LogError};
 use tidewire_engine::record::Offset;
 
@@ -9,6 +11,9 @@ use super::subject::{
 };
 
 const HOUR_MS: u64 = 3_600_000;
+
+/// Real time goes on beside the time that is let pass; a clause never takes so long.
+const MARGIN_MS: u64 = 300_000;
 
 pub(crate) const COMPACTED: Cleanup = Cleanup::Compact { delete_retention_ms: HOUR_MS };
 
@@ -48,7 +53,7 @@ pub(crate) fn a_tombstone_stays_for_its_time_and_then_leaves<S: Subject>() {
     assert_eq!(pairs(&read(&*log, &place, 0)), ["b=1", "a=-"]);
     append_all(&*log, &[keyed(&place, "b", None), keyed(&place, "c", None)]);
     append_all(&*log, &[keyed(&place, "c", Some("again"))]);
-    subject.pass(HOUR_MS - 1_000);
+    subject.pass(HOUR_MS - MARGIN_MS);
     // The time runs from when compaction met the tombstone, so that no reader on its way misses it.
     assert_eq!(pairs(&read(&*log, &place, 0)), ["a=-", "b=-", "c=again"]);
     subject.pass(HOUR_MS);
@@ -148,9 +153,18 @@ pub(crate) fn a_reader_that_retention_passed_is_told<S: Subject>() {
     subject.pass(3 * HOUR_MS);
     append(&*log, &place, &["b"]);
     let mut out = Vec::new();
-    match until("the reader is told", || reader.take(slot, ALL, &mut out).err()) {
-        LogError::OutOfRange { asked: 0, start: 1, end: 2, .. } => {}
-        other => panic!("not out of range: {other:?}"),
+    // A reader may have read ahead and still hold what is gone; what it never does is to jump.
+    let told = until("the reader is told, or has both", || {
+        reader.wait(Duration::from_millis(20)).unwrap();
+        match reader.take(slot, ALL, &mut out) {
+            Ok(_) => (out.len() == 2).then_some(None),
+            Err(error) => Some(Some(error)),
+        }
+    });
+    match told {
+        None => return assert_eq!(values(&out), ["a", "b"]),
+        Some(LogError::OutOfRange { asked: 0, start: 1, end: 2, .. }) => {}
+        Some(other) => panic!("not out of range: {other:?}"),
     }
     reader.seek(slot, Offset(1)).unwrap();
     until("the rest is read", || (reader.take(slot, ALL, &mut out).unwrap() > 0).then_some(()));

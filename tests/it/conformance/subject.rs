@@ -25,6 +25,11 @@ pub(crate) trait Subject: Sized {
         Topic::new(name)
     }
 
+    /// A group's name that no other test uses.
+    fn group(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
     /// Stops and starts the log.
     fn restart(&mut self) {}
 

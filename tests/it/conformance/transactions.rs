@@ -80,23 +80,23 @@ pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: Subje
     let log = subject.log();
     let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
     let place = at(&topic, 0);
-    let mut only = member(&*log, ("t-offsets", "one"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-offsets").unwrap();
     write(&mut *transactor, &place, &["a"]);
     transactor.send_offsets(&only.token().unwrap(), &progress(&place, 1)).unwrap();
     transactor.abort().unwrap();
-    assert_eq!(committed(&*log, "t-offsets", &place), None);
+    assert_eq!(committed(&*log, &subject.group("t-offsets"), &place), None);
     write(&mut *transactor, &place, &["b"]);
     transactor.send_offsets(&only.token().unwrap(), &progress(&place, 2)).unwrap();
-    match log.committed("t-offsets", std::slice::from_ref(&place)) {
+    match log.committed(&subject.group("t-offsets"), std::slice::from_ref(&place)) {
         Ok(found) => assert_eq!(found, [None], "not before the commit"),
         // Or no answer until it is known how the transaction ends.
         Err(LogError::Retry(_)) => {}
         Err(other) => panic!("not an answer: {other:?}"),
     }
     transactor.commit().unwrap();
-    assert_eq!(committed(&*log, "t-offsets", &place), Some(2));
+    assert_eq!(committed(&*log, &subject.group("t-offsets"), &place), Some(2));
 }
 
 pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: Subject>() {

@@ -140,17 +140,18 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
     doctor(&brokers, &[prefix, four]).check(
         2,
         &[
-            "the topic doc-wrong.in is there with other settings: message.timestamp.type is \
-             CreateTime and must be LogAppendTime",
-            "the topic doc-wrong.state is there with other settings: cleanup.policy is delete and \
-             must be compact",
-            "mend them with `kafka-configs.sh --bootstrap-server",
+            "mend  message.timestamp.type is CreateTime and must be LogAppendTime in the topic \
+             doc-wrong.in; mend it by `kafka-configs.sh --bootstrap-server",
+            "mend  cleanup.policy is delete and must be compact, message.timestamp.type is",
+            "--alter --topic doc-wrong.in --add-config message.timestamp.type=[LogAppendTime]`, or",
         ],
     );
     let said = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
-    said.check(15, &["min.insync.replicas is 1 and must be 2"]);
+    let alike = "mend  min.insync.replicas is 1 and must be 2 in the 13 topics, such as";
+    said.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
-    let fails = "mend  creating the 15 topics, such as doc-more.in would fail";
+    let fails = "mend  creating fails for the 15 topics, such as doc-more.in: \
+                 InvalidReplicationFactor";
     doctor(&brokers, &more).check(2, &["15 of 15 topics are not there", fails]);
 }
 
@@ -158,19 +159,26 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
 fn an_address_that_leads_nowhere_says_why() {
     let port = Port::reserve();
     let down = format!("127.0.0.1:{}", port.number());
-    doctor(&down, &[]).check(1, &[&format!(
-        "mend  {down} refuses connections: nothing listens there; start the broker"
-    )]);
+    doctor(&down, &[]).check(
+        1,
+        &[&format!("mend  {down} refuses connections: nothing listens there; start the broker")],
+    );
     let nameless = doctor("broker.invalid:9092", &[]);
     nameless.check(1, &["mend  broker.invalid:9092 can't be resolved (", "correct the name"]);
     let http = imitate(Manner::Http);
-    doctor(&http, &[]).check(1, &[&format!(
-        "mend  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; give the address"
-    )]);
+    doctor(&http, &[]).check(
+        1,
+        &[&format!(
+            "mend  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; give the address"
+        )],
+    );
     let silent = imitate(Manner::Silent);
-    doctor(&silent, &[]).check(1, &[&format!(
-        "mend  {silent} takes connections and says nothing for 5 s; restart that broker"
-    )]);
+    doctor(&silent, &[]).check(
+        1,
+        &[&format!(
+            "mend  {silent} takes connections and says nothing for 5 s; restart that broker"
+        )],
+    );
     let closing = imitate(Manner::Closing);
     doctor(&closing, &[]).check(1, &[&format!("mend  {closing} ends every connection")]);
 }
@@ -179,17 +187,22 @@ fn an_address_that_leads_nowhere_says_why() {
 fn a_broker_that_is_too_old_is_told_what_it_lacks() {
     // What Apache Kafka 2.4 knows of what is used: Metadata 9, JoinGroup 6, TxnOffsetCommit 2.
     let old = imitate(Manner::Kafka(vec![(3, 9), (11, 6), (18, 3), (28, 2)]));
-    doctor(&old, &[]).check(1, &[&format!(
-        "mend  the broker at {old} is too old: it lacks transactions fenced by a group (Kafka \
+    doctor(&old, &[]).check(
+        1,
+        &[&format!(
+            "mend  the broker at {old} is too old: it lacks transactions fenced by a group (Kafka \
          2.5), topic ids (Kafka 2.8); run Apache Kafka 2.8 or newer there"
-    )]);
+        )],
+    );
     let of_3_9 = imitate(Manner::Kafka(vec![(3, 12), (11, 9), (18, 4), (28, 3)]));
-    doctor(&of_3_9, &[("TIDEWIRE_KAFKA_GROUP_PROTOCOL", "consumer")]).check(1, &[
-        "it lacks groups of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, or give \
-         kafka.group_protocol = \"classic\"",
-    ]);
+    doctor(&of_3_9, &[("TIDEWIRE_KAFKA_GROUP_PROTOCOL", "consumer")]).check(
+        1,
+        &["it lacks groups of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, or give \
+         kafka.group_protocol = \"classic\""],
+    );
     let controller = imitate(Manner::Kafka(vec![(1, 17), (18, 4), (52, 2)]));
-    doctor(&controller, &[]).check(1, &["is the listener of a controller, which serves no clients"]);
+    doctor(&controller, &[])
+        .check(1, &["is the listener of a controller, which serves no clients"]);
 }
 
 #[test]
@@ -198,13 +211,16 @@ fn an_advertised_address_that_leads_nowhere_is_named() {
     let astray = format!("127.0.0.1:{}", port.number());
     let listeners = format!("PLAINTEXT://{astray}");
     let broker = Broker::start_with(&[("advertised.listeners", &listeners)]);
-    doctor(&broker.bootstrap(), &[]).check(1, &[
-        &format!(
-            "mend  {} sends its clients on to {astray} (broker 1), which refuses connections",
-            broker.bootstrap()
-        ),
-        "correct advertised.listeners of that broker",
-    ]);
+    doctor(&broker.bootstrap(), &[]).check(
+        1,
+        &[
+            &format!(
+                "mend  {} sends its clients on to {astray} (broker 1), which refuses connections",
+                broker.bootstrap()
+            ),
+            "correct advertised.listeners of that broker",
+        ],
+    );
 }
 
 #[test]
@@ -214,11 +230,14 @@ fn a_wrong_clock_and_offsets_that_are_forgotten_early_are_told_in_numbers() {
     let brokers = broker.bootstrap();
     create_topics(&brokers, &[]);
     let said = doctor(&brokers, &[]);
-    said.check(2, &[
-        "mend  the brokers forget where a group was 60 minutes after its last member left",
-        "set offsets.retention.minutes=10080 or more",
-        "let NTP set both",
-    ]);
+    said.check(
+        2,
+        &[
+            "mend  the brokers forget where a group was 60 minutes after its last member left",
+            "set offsets.retention.minutes=10080 or more",
+            "let NTP set both",
+        ],
+    );
     let clock = format!("mend  the clock of the broker {brokers} is ");
     let (_, rest) = said.out.split_once(&clock).expect("it names the broker");
     let (seconds, _) = rest.split_once(" s ahead of this machine's").expect("it says how much");
@@ -259,18 +278,27 @@ fn ways_in(broker: &Broker, ca: &str) {
          of its listener with TLS, or security.protocol = \"SASL_PLAINTEXT\""
     )]);
     let login = [&owner[1..4], &[protocol("SASL_PLAINTEXT")]].concat();
-    doctor(&plain, &login).check(1, &[&format!(
-        "mend  {plain} knows no login, and security.protocol asks for one; give \
+    doctor(&plain, &login).check(
+        1,
+        &[&format!(
+            "mend  {plain} knows no login, and security.protocol asks for one; give \
          security.protocol = \"PLAINTEXT\""
-    )]);
-    doctor(&secure, &owner[..4]).check(1, &[
-        &format!("mend  the certificate of {secure} is not trusted ("),
-        "give the file of its authority as ssl.ca.location",
-    ]);
-    doctor(&secure, &[protocol("SSL"), owner[4]]).check(1, &[&format!(
-        "mend  {secure} wants a login and none is configured; give security.protocol = \
+        )],
+    );
+    doctor(&secure, &owner[..4]).check(
+        1,
+        &[
+            &format!("mend  the certificate of {secure} is not trusted ("),
+            "give the file of its authority as ssl.ca.location",
+        ],
+    );
+    doctor(&secure, &[protocol("SSL"), owner[4]]).check(
+        1,
+        &[&format!(
+            "mend  {secure} wants a login and none is configured; give security.protocol = \
          \"SASL_SSL\""
-    )]);
+        )],
+    );
     let said = doctor(&secure, &as_user(OWNER, "not-the-secret", ca));
     said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "correct sasl.username"]);
     assert!(!said.out.contains("not-the-secret") && !said.err.contains("not-the-secret"));
@@ -279,13 +307,17 @@ fn ways_in(broker: &Broker, ca: &str) {
     said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "sasl.mechanism"]);
     // A listener with a login and without TLS, which this broker has none of.
     let wants = imitate(Manner::Login(vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)], "PLAIN"));
-    doctor(&wants, &[]).check(1, &[&format!(
-        "mend  {wants} wants a login (PLAIN), and none is configured; give security.protocol = \
+    doctor(&wants, &[]).check(
+        1,
+        &[&format!(
+            "mend  {wants} wants a login (PLAIN), and none is configured; give security.protocol = \
          \"SASL_PLAINTEXT\""
-    )]);
-    doctor(&wants, &login).check(1, &[&format!(
-        "mend  {wants} offers a login by PLAIN, and SCRAM-SHA-256 is configured"
-    )]);
+        )],
+    );
+    doctor(&wants, &login).check(
+        1,
+        &[&format!("mend  {wants} offers a login by PLAIN, and SCRAM-SHA-256 is configured")],
+    );
 }
 
 fn rights(broker: &Broker, ca: &str) {
@@ -302,28 +334,38 @@ fn rights(broker: &Broker, ca: &str) {
     ]);
     let some = ["--operation", "Read", "--topic", "tw.", "--group", "tw."];
     broker.grant(&[&some[..], &prefixed].concat());
-    doctor(&secure, &guest).check(3, &[
-        "mend  15 of 15 topics are not there, such as tw.in",
-        "mend  this user may not Create the 15 topics, such as tw.in; grant it",
-        "mend  this user may not Write the transactional ids",
-    ]);
+    doctor(&secure, &guest).check(
+        3,
+        &[
+            "mend  15 of 15 topics are not there, such as tw.in",
+            "mend  this user may not Create the 15 topics, such as tw.in; grant it",
+            "mend  this user may not Write the transactional ids",
+        ],
+    );
     create_topics(&secure, &as_user(OWNER, PASSWORD, ca));
-    doctor(&secure, &guest).check(2, &[
-        "mend  this user may not DescribeConfigs or Write the 15 topics, such as",
-        "mend  this user may not Write the transactional ids",
-        "fine  of 15 topics only 0 can be looked at by this user",
-        "fine  the clocks were not compared",
-    ]);
-    let all = ["--operation", "All", "--topic", "tw.", "--transactional-id", "tw.", "--group", "tw."];
+    doctor(&secure, &guest).check(
+        2,
+        &[
+            "mend  this user may not DescribeConfigs or Write the 15 topics, such as",
+            "mend  this user may not Write the transactional ids",
+            "fine  of 15 topics only 0 can be looked at by this user",
+            "fine  the clocks were not compared",
+        ],
+    );
+    let all =
+        ["--operation", "All", "--topic", "tw.", "--transactional-id", "tw.", "--group", "tw."];
     broker.grant(&[&all[..], &prefixed].concat());
-    doctor(&secure, &guest).check(0, &[
-        "fine  Kafka at ",
-        "one broker, new enough",
-        "fine  15 topics are there as they must be",
-        "fine  this user may do all that is needed with topics, groups and transactional ids",
-        "fine  offsets.retention.minutes is not for this user to see",
-        "fine  the brokers' clocks agree",
-    ]);
+    doctor(&secure, &guest).check(
+        0,
+        &[
+            "fine  Kafka at ",
+            "one broker, new enough",
+            "fine  15 topics are there as they must be",
+            "fine  this user may do all that is needed with topics, groups and transactional ids",
+            "fine  offsets.retention.minutes is not for this user to see",
+            "fine  the brokers' clocks agree",
+        ],
+    );
     nobody_was_fenced(&secure, &guest);
 }
 

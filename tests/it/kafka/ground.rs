@@ -34,7 +34,12 @@ const CHANNELS_PER_EVENT: usize = 3;
 /// Starts a serving verb on this broker, with topics of this prefix.
 pub(super) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &str) -> Server {
     let log = format!("kafka://{bootstrap}");
-    let variables = [("TIDEWIRE_TOPICS_PREFIX", prefix), ("TIDEWIRE_INSTANCE", instance)];
+    let variables = [
+        ("TIDEWIRE_TOPICS_PREFIX", prefix),
+        ("TIDEWIRE_INSTANCE", instance),
+        // Of use to the gateway; it is a setting like any other.
+        ("TIDEWIRE_INSECURE_DEV", "true"),
+    ];
     Server::start_as(verb, &["--log", &log], &variables)
 }
 

@@ -131,3 +131,44 @@ mod in_time {
         restart: compaction_goes_on_after_a_restart,
     );
 }
+
+/// The clauses about groups, with the broker deciding who reads what (KIP-848).
+mod decided_by_the_broker {
+    use tidewire_connectors::kafka::GroupProtocol;
+
+    use super::*;
+
+    struct Kip848(Kafka);
+
+    impl Subject for Kip848 {
+        const CAN: &'static [Can] = &[];
+
+        fn new() -> Self {
+            let prefix = format!("k{}.", SUBJECTS.fetch_add(1, Ordering::Relaxed));
+            let mut config = Config::new(&broker::shared().bootstrap(), &prefix);
+            config.protocol = GroupProtocol::Consumer;
+            let log = Some(KafkaLog::open(config).expect("the configuration is right"));
+            Self(Kafka { prefix, log })
+        }
+
+        fn log(&self) -> Arc<dyn Log> {
+            self.0.log()
+        }
+
+        fn name(&self, name: &str) -> Topic {
+            self.0.name(name)
+        }
+
+        fn group(&self, name: &str) -> String {
+            format!("{}{name}", self.0.prefix)
+        }
+    }
+
+    conformance!(@clauses Kip848;
+        groups: a_lone_member_gets_every_partition_of_every_topic,
+        groups: partitions_are_given_up_before_another_member_gets_them,
+        groups: each_member_gets_the_same_partition_numbers_of_each_topic,
+        groups: committed_offsets_are_read_back_with_their_metadata,
+        transactions: offsets_in_a_transaction_are_committed_or_aborted_with_it,
+    );
+}

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidewire_tests::broker::{Broker, Cluster};
+use tidewire_tests::broker::{self, Broker, Cluster};
 use tidewire_tests::dice::Dice;
 use tidewire_tests::server::{Server, command};
 
@@ -48,7 +48,7 @@ fn a_broker_that_restarts_stands_still_or_dies_costs_nothing_but_time() {
 #[test]
 fn thirty_kills_of_the_whole_process_lose_double_and_reorder_nothing() {
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    println!("repeat with TIDEWIRE_SEED={seed}");
+    eprintln!("repeat with TIDEWIRE_SEED={seed}");
     let mut dice = Dice::new(seed);
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
@@ -79,19 +79,19 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
     assert!(outputs.read(3_000, Duration::from_secs(60)), "two of each work");
     first.kill9();
     let stall = longest_stall(&mut outputs, &writer, Duration::from_secs(16));
-    println!("killed and taken over: outputs stood still for {stall:?} at most");
+    eprintln!("killed and taken over: outputs stood still for {stall:?} at most");
     assert!(stall < Duration::from_secs(13), "{stall:?}: a session of 10 s and a moment");
     let begun = Instant::now();
     first.restart();
-    println!("the restarted process was ready after {:?}", begun.elapsed());
+    eprintln!("the restarted process was ready after {:?}", begun.elapsed());
     thread::sleep(Duration::from_secs(2));
     first.kill9();
     thread::sleep(Duration::from_millis(500));
     let begun = Instant::now();
     first.restart();
-    println!("restarted within its session, ready after {:?}", begun.elapsed());
+    eprintln!("restarted within its session, ready after {:?}", begun.elapsed());
     let stall = longest_stall(&mut outputs, &writer, Duration::from_secs(5));
-    println!("killed and restarted at once: outputs stood still for {stall:?} at most");
+    eprintln!("killed and restarted at once: outputs stood still for {stall:?} at most");
     assert!(stall < Duration::from_secs(10), "{stall:?}: less than a session");
     let numbers = writer.finish();
     check(at, numbers);
@@ -121,6 +121,35 @@ fn longest_stall(outputs: &mut Outputs, writer: &Writer, over: Duration) -> Dura
     }
     assert!(writer.written() > before, "the writer went on");
     longest.max(last.elapsed())
+}
+
+#[test]
+fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
+    let bootstrap = broker::shared().bootstrap();
+    let at = (bootstrap.as_str(), "threads.");
+    let log = format!("kafka://{bootstrap}");
+    let threads = |instance| {
+        let variables = [
+            ("TIDEWIRE_TOPICS_PREFIX", at.1),
+            ("TIDEWIRE_INSTANCE", instance),
+            ("TIDEWIRE_DERIVE_THREADS", "5"),
+        ];
+        Server::start_as("dev", &["--log", &log], &variables)
+    };
+    let first = threads("t1");
+    let writer = Writer::start(at, 200);
+    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    assert!(outputs.read(600, Duration::from_secs(60)), "five threads work");
+    let second = threads("t2");
+    thread::sleep(Duration::from_secs(3));
+    let mut first = first;
+    first.stop();
+    thread::sleep(Duration::from_secs(1));
+    first.restart();
+    thread::sleep(Duration::from_secs(2));
+    let numbers = writer.finish();
+    check(at, numbers);
+    drop((first, second));
 }
 
 #[test]

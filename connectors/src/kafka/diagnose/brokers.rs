@@ -42,7 +42,7 @@ pub(super) fn check_retention(admin: &Admin, met: &Met, tell: &mut dyn FnMut(Fin
             Ok(Some(minutes)) => least = least.min(minutes.parse().unwrap_or(u64::MAX)),
             // A broker of another make that keeps them by another rule.
             Ok(None) => {}
-            Err(error) => return tell(unseen_retention(error.rdkafka_error_code())),
+            Err(code) => return tell(unseen_retention(code)),
         }
     }
     tell(if least < OFFSETS_RETENTION_MIN {
@@ -57,18 +57,15 @@ pub(super) fn check_retention(admin: &Admin, met: &Met, tell: &mut dyn FnMut(Fin
     });
 }
 
-fn unseen_retention(code: Option<Code>) -> Finding {
+fn unseen_retention(code: Code) -> Finding {
     match code {
-        Some(Code::ClusterAuthorizationFailed) => Finding::Fine(format!(
+        Code::ClusterAuthorizationFailed => Finding::Fine(format!(
             "{OFFSETS_RETENTION} is not for this user to see (DescribeConfigs on the cluster); \
              whoever runs the brokers knows whether it is {OFFSETS_RETENTION_MIN} or more"
         )),
-        code => {
-            let code = code.unwrap_or(Code::Unknown);
-            Finding::Mend(format!(
-                "asking a broker for {OFFSETS_RETENTION} failed ({code}); look at its log"
-            ))
-        }
+        code => Finding::Mend(format!(
+            "asking a broker for {OFFSETS_RETENTION} failed ({code}); look at its log"
+        )),
     }
 }
 
@@ -103,6 +100,8 @@ pub(super) fn check_clocks(
                 tell(Finding::Mend(format!(
                     "appending to {topic} on the broker {broker} failed ({why}); look at its log"
                 )));
+                // Each that does not answer costs its time.
+                break;
             }
         }
     }

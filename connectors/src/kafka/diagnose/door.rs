@@ -127,7 +127,7 @@ fn enter(mut line: Line, answer: &[u8], ours: &Security) -> Door {
 fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     let (tell, told) = mpsc::channel();
     let name = address.to_owned();
-    #[expect(clippy::disallowed_methods, reason = "the resolver can't be told to hurry; left alone")]
+    #[expect(clippy::disallowed_methods, reason = "nobody can wait for a resolver that hangs")]
     thread::spawn(move || {
         // Nobody may wait for it any more.
         let _ = tell.send(name.to_socket_addrs().map(Vec::from_iter));

@@ -108,8 +108,8 @@ pub(super) fn check(
     wrong.extend(of_groups(case, met));
     wrong.extend(of_transactional_ids(case));
     if wrong.is_empty() {
-        tell(Finding::Fine("this user may do all that is needed with topics, groups and \
-                            transactional ids".into()));
+        let all = "this user may do all that is needed with topics, groups and transactional ids";
+        tell(Finding::Fine(all.into()));
     }
     wrong.into_iter().for_each(|text| tell(Finding::Mend(text)));
 }

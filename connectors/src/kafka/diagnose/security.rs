@@ -127,7 +127,7 @@ impl Security {
             ),
             (Login::By(offered), Some(ours)) if !offered.contains(ours) => (
                 format!("offers a login by {}, and {ours} is configured", or_list(offered)),
-                "give sasl.mechanism = one that is offered in kafka.properties".into(),
+                "give one that is offered as sasl.mechanism in kafka.properties".into(),
             ),
             _ => return None,
         };

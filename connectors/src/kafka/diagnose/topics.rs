@@ -12,7 +12,7 @@ use tidewire_engine::port::TopicSpec;
 use super::rights::{self, Operation, TopicRights};
 use super::witness::Met;
 use super::{Case, Finding, count, such_as};
-use crate::kafka::admin::Admin;
+use crate::kafka::admin::{Admin, Difference};
 
 /// Looks at every topic.
 pub(super) fn check(
@@ -58,14 +58,17 @@ fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<Strin
     let mut denied = Vec::new();
     let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for spec in missing {
-        let Err(error) = admin.rehearse(spec) else { continue };
-        let name = spec.topic.as_str();
-        match error.rdkafka_error_code() {
-            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-                denied.push(name);
+        match admin.rehearse(spec) {
+            Ok(()) => {}
+            Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+                denied.push(spec.topic.as_str());
             }
-            Some(code) => failed.entry(code.to_string()).or_default().push(name),
-            None => failed.entry(error.to_string()).or_default().push(name),
+            Err(code) => {
+                failed.entry(code.to_string()).or_default().push(spec.topic.as_str());
+                if code == Code::OperationTimedOut {
+                    break;
+                }
+            }
         }
     }
     let mut wrong = Vec::new();
@@ -75,8 +78,8 @@ fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<Strin
     }
     for (why, names) in failed {
         wrong.push(format!(
-            "creating the {} would fail ({why}); look at kafka.replication and kafka.min_insync, \
-             and at how many brokers there are",
+            "creating fails for the {}: {why}; look at kafka.replication and kafka.min_insync, and \
+             at how many brokers there are",
             such_as("topic", &names)
         ));
     }
@@ -132,9 +135,21 @@ fn settings(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<
         Ok(described) => described,
         Err(error) => return vec![super::sentence(&error)],
     };
-    let compare = |(spec, found)| admin.compare(spec, found).err();
-    let wrong = present.into_iter().zip(&described).filter_map(compare);
-    wrong.map(|error| super::sentence(&error)).collect()
+    let mut alike: BTreeMap<Vec<Difference>, Vec<&str>> = BTreeMap::new();
+    for (spec, found) in present.into_iter().zip(&described) {
+        alike.entry(admin.differences(spec, found)).or_default().push(spec.topic.as_str());
+    }
+    let name = |(wrong, names): (Vec<Difference>, Vec<&str>)| {
+        let (first, rest) = names.split_first().filter(|_| !wrong.is_empty())?;
+        Some(format!(
+            "{} in the {}; mend it by `{}`{}, or give another topics.prefix",
+            Difference::list(&wrong),
+            such_as("topic", &names),
+            admin.change(first, &wrong),
+            if rest.is_empty() { "" } else { " and so for each of them" }
+        ))
+    };
+    alike.into_iter().filter_map(name).collect()
 }
 
 /// A topic as the brokers told it.

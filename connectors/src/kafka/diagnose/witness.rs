@@ -20,6 +20,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::Isolation;
 
 use super::LIMIT;
+use super::security::Security;
 use super::wire::Apis;
 use crate::clock;
 use crate::kafka::config::Config;
@@ -183,7 +184,9 @@ fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String 
         );
     }
     let failure = lock(&witness.failure).clone().unwrap_or_else(|| last.to_string());
-    if failure.contains("might require SASL") {
+    // A listener with a login says who it is to anybody, and ends the connection upon anything else.
+    let is_cut_off = failure.contains("Disconnected") && failure.contains("in state UP");
+    if is_cut_off && Security::of(config).mechanism.is_none() {
         return format!(
             "{at} wants a login and none is configured; give security.protocol = \"SASL_SSL\", \
              sasl.mechanism, sasl.username and sasl.password in kafka.properties"

@@ -182,14 +182,20 @@ impl Admit {
                     self.assign(&of).map_err(following)?;
                 }
                 // Between turns nothing is uncommitted, so both are answered by letting go.
-                Change::Revoked(of) | Change::Lost(of) => {
-                    for reading in of.iter().filter_map(|at| self.readings.remove(at)) {
-                        self.member.remove(reading.slot);
-                    }
+                Change::Revoked(of) => self.let_go(&of),
+                Change::Lost(of) => {
+                    self.joined = false;
+                    self.let_go(&of);
                 }
             }
         }
         Ok(())
+    }
+
+    fn let_go(&mut self, of: &[TopicPartition]) {
+        for reading in of.iter().filter_map(|at| self.readings.remove(at)) {
+            self.member.remove(reading.slot);
+        }
     }
 
     fn assign(&mut self, of: &[TopicPartition]) -> Result<(), LogError> {

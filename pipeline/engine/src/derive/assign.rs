@@ -83,7 +83,10 @@ impl Derive {
                     self.assign(&of)?;
                 }
                 Change::Revoked(of) => self.revoke(&of)?,
-                Change::Lost(of) => self.lose(&of),
+                Change::Lost(of) => {
+                    self.joined = false;
+                    self.lose(&of)?;
+                }
             }
         }
         Ok(())
@@ -95,7 +98,6 @@ impl Derive {
             let lanes = self.assigned.entry(at.partition).or_default();
             lanes[lane.index()] = true;
             if *lanes == [true; 5] {
-                self.await_drain(at.partition)?;
                 let restoring = Restoring::begin(self.shared.ground(), at.partition)?;
                 self.tasks.insert(at.partition, Task::new(restoring));
             }
@@ -105,20 +107,9 @@ impl Derive {
         Ok(())
     }
 
-    /// Lets the task that had this partition before finish; it holds the store.
-    fn await_drain(&mut self, partition: Partition) -> Result<(), EngineError> {
-        if let Some(mut task) = self.tasks.remove(&partition)
-            && let Phase::Draining(state) = task.leave()
-        {
-            state
-                .close()
-                .map_err(|error| EngineError::of_store("closing a task's store", error))?;
-            task.enter(Phase::Closed);
-        }
-        Ok(())
-    }
-
     /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.
+    /// That is done before the group is answered: the next owner may be a thread beside this one,
+    /// which opens the same store.
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         let mut left = Vec::new();
         for partition in self.unassign(of) {
@@ -129,7 +120,7 @@ impl Derive {
                     put_left(running, &mut left);
                 }
                 self.retire(&mut task)?;
-                self.tasks.insert(partition, task);
+                close(&mut task)?;
             }
         }
         self.leave_in_order(&left);
@@ -145,9 +136,9 @@ impl Derive {
     }
 
     /// What is lost may have another owner already: nothing more is written, not even locally.
-    fn lose(&mut self, of: &[TopicPartition]) {
+    fn lose(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         for partition in self.unassign(of) {
-            if let Some(task) = self.tasks.get_mut(&partition) {
+            if let Some(mut task) = self.tasks.remove(&partition) {
                 match task.leave() {
                     Phase::Running(running) => {
                         let (state, _) = running.stop(&mut *self.member);
@@ -158,8 +149,10 @@ impl Derive {
                     }
                     phase => task.phase = phase,
                 }
+                close(&mut task)?;
             }
         }
+        Ok(())
     }
 
     fn unassign(&mut self, of: &[TopicPartition]) -> Vec<Partition> {
@@ -235,17 +228,7 @@ impl Derive {
                 }
                 Ok(false)
             }
-            Phase::Draining(state) => {
-                state.acknowledge().map_err(writing)?;
-                if state.is_written()
-                    && let Phase::Draining(state) = task.leave()
-                {
-                    state.close().map_err(writing)?;
-                    task.enter(Phase::Closed);
-                }
-                Ok(false)
-            }
-            Phase::Closed => Ok(false),
+            Phase::Draining(_) | Phase::Closed => Ok(false),
         }
     }
 
@@ -259,6 +242,16 @@ impl Derive {
         task.enter(Phase::Running(Box::new(running)));
         Ok(())
     }
+}
+
+/// Waits until what a retired task handed over is written, and lets go of its store.
+pub(super) fn close(task: &mut Task) -> Result<(), EngineError> {
+    if let Phase::Draining(state) = task.leave() {
+        let closing = |error| EngineError::of_store("closing a task's store", error);
+        state.close().map_err(closing)?;
+        task.enter(Phase::Closed);
+    }
+    Ok(())
 }
 
 /// Where a task leaves its lanes, without the name of an owner.

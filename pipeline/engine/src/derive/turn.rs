@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{Phase, Task};
+use crate::derive::assign::{self, Phase, Task};
 use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ToChannels;
 use crate::derive::failure::Failure;
@@ -31,7 +31,7 @@ pub const HAND_OVER_MS: i64 = 1_000;
 /// Bytes of committed state after which it is handed over sooner.
 pub const HAND_OVER_BYTES: usize = 8 << 20;
 
-/// Milliseconds a turn waits at most while a task is restoring or draining.
+/// Milliseconds a turn waits at most while a task is restoring.
 const BUSY_WAIT_MS: u64 = 5;
 
 /// The operators of every deployment, in the order events meet them.
@@ -191,13 +191,9 @@ impl Derive {
 
     /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
-        let closing = |error| EngineError::of_store("closing a task's store", error);
         for (_, mut task) in std::mem::take(&mut self.tasks) {
             self.retire(&mut task)?;
-            if let Phase::Draining(state) = task.leave() {
-                state.close().map_err(closing)?;
-                task.enter(Phase::Closed);
-            }
+            assign::close(&mut task)?;
         }
         Ok(())
     }
@@ -242,9 +238,8 @@ impl Derive {
                     let busy = Duration::from_millis(BUSY_WAIT_MS).min(wait);
                     return restoring.wait(busy).map_err(waiting);
                 }
-                Phase::Draining(_) => now.0 + BUSY_WAIT_MS as i64,
                 Phase::Running(running) => running.wanted_at(task.ticked, task.handed),
-                Phase::Closed => continue,
+                Phase::Draining(_) | Phase::Closed => continue,
             };
             let ms = u64::try_from(until.saturating_sub(now.0)).unwrap_or(0);
             at_most = at_most.min(Duration::from_millis(ms));

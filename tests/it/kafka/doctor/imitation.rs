@@ -58,11 +58,7 @@ fn answer(mut stream: TcpStream, manner: &Manner) -> io::Result<()> {
     }
 }
 
-fn serve(
-    stream: &mut TcpStream,
-    apis: &[(i16, i16)],
-    mechanism: Option<&str>,
-) -> io::Result<()> {
+fn serve(stream: &mut TcpStream, apis: &[(i16, i16)], mechanism: Option<&str>) -> io::Result<()> {
     loop {
         let mut size = [0; 4];
         stream.read_exact(&mut size)?;
