@@ -14,4 +14,5 @@ fi
 for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
   "$CARGO_TARGET_DIR/release/$name"
+  if [ "$name" = bench-pipeline ]; then "$CARGO_TARGET_DIR/release/$name" --log kafka; fi
 done

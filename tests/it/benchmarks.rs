@@ -17,6 +17,12 @@ fn fan_out_delivers_everything_it_should_from_both_servers() {
 }
 
 #[test]
+fn the_pipeline_on_kafka_delivers_everything_and_tells_its_hops() {
+    let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
+    run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());
+}
+
+#[test]
 fn the_pipeline_delivers_everything_posted_steadily_and_at_once() {
     let arguments = ["--seconds", "1", "--rate", "200", "--subscribers", "10", "--events", "5000"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &arguments);

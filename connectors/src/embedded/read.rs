@@ -16,9 +16,9 @@ use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
 use super::config::READ_AHEAD_BYTES;
 use super::core::Core;
 use super::layout;
-use crate::notify::Notifier;
 use super::tail::Chunk;
 use super::topic::{PartitionLog, TopicLog};
+use crate::notify::Notifier;
 use crate::telemetry;
 
 /// A reader.

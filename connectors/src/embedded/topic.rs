@@ -11,8 +11,8 @@ use tidewire_engine::port::{Bounds, LogError, TopicInfo, TopicSpec};
 use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
 use super::database::Families;
-use crate::notify::Notifier;
 use super::tail::{Chunk, Tail};
+use crate::notify::Notifier;
 
 /// A topic as it is served.
 pub(super) struct TopicLog {

@@ -242,8 +242,11 @@ impl Config {
 
     /// Asks for a group's offsets without being a member. Stable ones only.
     pub(super) fn observer(&self, group: &str) -> ClientConfig {
-        let fixed =
-            [("group.id", group), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
+        let fixed = [
+            ("group.id", group),
+            ("isolation.level", "read_committed"),
+            ("enable.auto.commit", "false"),
+        ];
         self.client(&[], &fixed)
     }
 

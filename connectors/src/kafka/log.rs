@@ -89,7 +89,10 @@ fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<Context>, LogErro
 
 impl Core {
     /// A consumer of this configuration.
-    pub(super) fn consumer(&self, config: &ClientConfig) -> Result<BaseConsumer<Context>, LogError> {
+    pub(super) fn consumer(
+        &self,
+        config: &ClientConfig,
+    ) -> Result<BaseConsumer<Context>, LogError> {
         make_consumer(config)
     }
 
@@ -134,9 +137,10 @@ impl Core {
             Isolation::Uncommitted => &self.latest,
         };
         let partition = number(at);
-        let (start, end) = self.ask(client, format_args!("asking for the bounds of {at}"), |c| {
-            c.fetch_watermarks(at.topic.as_str(), partition, CALL_LIMIT)
-        })?;
+        let (start, end) =
+            self.ask(client, format_args!("asking for the bounds of {at}"), |c| {
+                c.fetch_watermarks(at.topic.as_str(), partition, CALL_LIMIT)
+            })?;
         let offset = |raw: i64| Offset(u64::try_from(raw).unwrap_or(0));
         Ok(Bounds { start: offset(start), end: offset(end) })
     }
@@ -192,7 +196,8 @@ impl Core {
         let begun = clock::now();
         loop {
             let led = |found: &MetadataTopic| {
-                let led = found.partitions().iter().filter(|p| p.leader() >= 0 && p.error().is_none());
+                let led =
+                    found.partitions().iter().filter(|p| p.leader() >= 0 && p.error().is_none());
                 led.count()
             };
             if self.found(&spec.topic, led)? == Some(spec.partitions as usize) {
@@ -307,8 +312,10 @@ impl Log for KafkaLog {
         for ((name, partitions), described) in topics.into_iter().zip(described) {
             let id = ids.iter().find(|(of, _)| of == name).map(|(_, id)| *id);
             let id = id.unwrap_or(Err(Code::UnknownTopicOrPartition));
-            let id = id.map_err(|code| core.failed(format!("asking for the id of {name}"), code))?;
-            let spec = TopicSpec { topic: Topic::new(name), partitions, cleanup: described.cleanup };
+            let id =
+                id.map_err(|code| core.failed(format!("asking for the id of {name}"), code))?;
+            let spec =
+                TopicSpec { topic: Topic::new(name), partitions, cleanup: described.cleanup };
             infos.push(TopicInfo { spec, id });
         }
         Ok(infos)
@@ -355,9 +362,7 @@ impl Log for KafkaLog {
                 committed.push(None);
                 continue;
             };
-            element
-                .error()
-                .map_err(|error| fault::of_error(&doing, &error, observer.context()))?;
+            element.error().map_err(|error| fault::of_error(&doing, &error, observer.context()))?;
             committed.push(match element.offset() {
                 KafkaOffset::Offset(offset) => Some(Committed {
                     offset: Offset(u64::try_from(offset).unwrap_or(0)),

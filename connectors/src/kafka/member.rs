@@ -178,7 +178,8 @@ impl Member for KafkaMember {
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
         let proof = self.place.group_metadata();
-        let proof = proof.ok_or_else(|| LogError::Invalid("a member without a group".to_owned()))?;
+        let proof =
+            proof.ok_or_else(|| LogError::Invalid("a member without a group".to_owned()))?;
         Ok(GroupToken { group: self.group.clone(), proof: Arc::new(proof) })
     }
 

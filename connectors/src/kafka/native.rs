@@ -1,11 +1,11 @@
 //! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
 //!
-//! Four things need it. The **topic ids** that become the epoch of every position. The **rights** of
-//! this user, which `tidewire doctor` names before anything is refused. The **offset of an end of
-//! partition**, and the position behind control records, without which a restore can't know that it
-//! has arrived. And a **bell on a producer's events**, without which waiting for an acknowledgement
-//! is either a busy loop or a sleep of up to 100 ms per transaction (measured: a commit cycle of 8
-//! to 14 ms instead of 100).
+//! Four things need it. The **topic ids** that become the epoch of every position. The **rights**
+//! of this user, which `tidewire doctor` names before anything is refused. The **offset of an end
+//! of partition**, and the position behind control records, without which a restore can't know that
+//! it has arrived. And a **bell on a producer's events**, without which waiting for an
+//! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
+//! commit cycle of 8 to 14 ms instead of 100).
 //!
 //! Rules held here: every object of a client keeps that client alive through an `Arc`; every
 //! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;

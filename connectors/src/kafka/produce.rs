@@ -55,9 +55,7 @@ impl Sender {
 
     /// The number of a partition among those this producer has written to; it is there.
     pub(super) fn place(&mut self, record: &Outgoing) -> Result<usize, LogError> {
-        let is = |at: &TopicPartition| {
-            at.partition == record.partition && at.topic == record.topic
-        };
+        let is = |at: &TopicPartition| at.partition == record.partition && at.topic == record.topic;
         if let Some(place) = self.checked.iter().position(is) {
             return Ok(place);
         }

@@ -91,7 +91,11 @@ impl KafkaReader {
     }
 
     /// Starts a reading of this partition.
-    fn start(&self, at: &TopicPartition, (client, from): (usize, Offset)) -> Result<Reading, LogError> {
+    fn start(
+        &self,
+        at: &TopicPartition,
+        (client, from): (usize, Offset),
+    ) -> Result<Reading, LogError> {
         let partition = i32::try_from(at.partition.0).unwrap_or(i32::MAX);
         let handle = &self.clients[client];
         let feed = Feed::start(handle, (at.topic.as_str(), partition), from, &self.bell);

@@ -52,7 +52,11 @@ impl KafkaTransactor {
         Ok(Self { sender })
     }
 
-    fn sort(&self, doing: &str, outcome: Result<(), rdkafka::error::KafkaError>) -> Result<(), LogError> {
+    fn sort(
+        &self,
+        doing: &str,
+        outcome: Result<(), rdkafka::error::KafkaError>,
+    ) -> Result<(), LogError> {
         outcome.map_err(|error| fault::of_transaction(doing, &error, self.sender.context()))
     }
 }
@@ -80,7 +84,11 @@ impl Transactor for KafkaTransactor {
 
     fn drain(&mut self) -> Result<(), LogError> {
         self.sender.answers(DRAIN_LIMIT).map_err(|code| {
-            fault::in_transaction("waiting for a transaction's records", code, self.sender.context())
+            fault::in_transaction(
+                "waiting for a transaction's records",
+                code,
+                self.sender.context(),
+            )
         })
     }
 

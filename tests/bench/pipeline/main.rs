@@ -1,21 +1,28 @@
-//! From the post to the socket on the embedded log: how long one event takes at a steady 1,000 a
-//! second, and how many a second go through when there is no pause.
+//! From the post to the socket, on the embedded log or on a real broker: how long one event takes
+//! at a steady 1,000 a second, and how many a second go through when there is no pause.
 //!
 //! Steady: one request per event on a fixed schedule, every one to 50 subscribers, latency from the
 //! moment an event was meant to be sent. Saturated: the mix of `tidewire generate`, posted as fast
 //! as requests are answered; the clock stops when the last event owed has reached the subscribers,
 //! who must have each once. CPU and memory are the server's process alone.
 //!
-//! `bench-pipeline [--seconds 10] [--rate 1000] [--subscribers 50] [--events 300000]`
+//! On Kafka (`--log kafka`) the broker runs beside it on the same machine; the share of each hop is
+//! told by the broker's append times, and what the idle process costs is measured last.
+//!
+//! `bench-pipeline [--log embedded|kafka] [--seconds 10] [--rate 1000] [--subscribers 50]
+//! [--events 300000]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
+mod hops;
+mod idle;
 mod saturated;
 mod steady;
 
 use std::io;
 use std::process::ExitCode;
 
+use tidewire_tests::broker::Broker;
 use tidewire_tests::crowd::Entrance;
 use tidewire_tests::machine;
 use tidewire_tests::server::Server;
@@ -25,6 +32,7 @@ const ACCOUNT: &str = "bench";
 
 /// Size of the run.
 struct Arguments {
+    kafka: bool,
     seconds: u64,
     rate: u64,
     subscribers: usize,
@@ -49,9 +57,18 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { seconds: 10, rate: 1_000, subscribers: 50, events: 300_000 };
+    let mut arguments =
+        Arguments { kafka: false, seconds: 10, rate: 1_000, subscribers: 50, events: 300_000 };
     while let Some(word) = words.next() {
         let value = words.next().ok_or(format!("{word} needs a value"))?;
+        if word == "--log" {
+            arguments.kafka = match value.as_str() {
+                "kafka" => true,
+                "embedded" => false,
+                _ => return Err(format!("--log {value}: give embedded or kafka")),
+            };
+            continue;
+        }
         let number: u64 = value.parse().map_err(|_| format!("{word} {value}: no number"))?;
         match word.as_str() {
             "--seconds" => arguments.seconds = number,
@@ -66,9 +83,25 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
     println!("{}", machine::describe());
-    println!("\n| embedded log | |\n|---|---:|");
-    steady::run(arguments)?;
-    saturated::run(arguments)
+    if !arguments.kafka {
+        println!("\n| embedded log | |\n|---|---:|");
+        steady::run(arguments, &Server::start(&[]))?;
+        return saturated::run(arguments, &Server::start(&[]));
+    }
+    let broker = Broker::for_figures();
+    println!("\n| Apache Kafka, one broker on the same machine | |\n|---|---:|");
+    let server = on(&broker, "steady.");
+    steady::run(arguments, &server)?;
+    hops::report(&broker.bootstrap(), "steady.")?;
+    idle::run(arguments.seconds, &server, &broker)?;
+    drop(server);
+    saturated::run(arguments, &on(&broker, "saturated."))
+}
+
+/// Everything in one process, on topics of this prefix.
+fn on(broker: &Broker, prefix: &str) -> Server {
+    let log = format!("kafka://{}", broker.bootstrap());
+    Server::start_as("dev", &["--log", &log], &[("TIDEWIRE_TOPICS_PREFIX", prefix)])
 }
 
 /// A subscriber of one channel, from now on.

@@ -30,12 +30,11 @@ const SEED: &str = "1";
 /// What stands before an event's number in its id.
 const MARK: &str = "\"event_id\":\"g1-";
 
-pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
+pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     let lines = Arc::new(generate(arguments.events)?);
     let channel = format!("account:{ACCOUNT}");
     let owed = owed(&lines, &channel);
-    let server = Server::start(&[]);
-    let mut crowd = Crowd::gather(&entrance(&server, &channel, MARK), SUBSCRIBERS, SUBSCRIBERS)?;
+    let mut crowd = Crowd::gather(&entrance(server, &channel, MARK), SUBSCRIBERS, SUBSCRIBERS)?;
     let before = usage(server.pid())?;
     let begin = Instant::now();
     let addr = server.addr();

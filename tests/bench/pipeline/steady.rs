@@ -19,9 +19,8 @@ const AUTHORS: u64 = 64;
 /// Part of the schedule that passes before it counts: the first events find cold caches.
 const WARM_UP_SECONDS: u64 = 2;
 
-pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
-    let server = Server::start(&[]);
-    let entrance = entrance(&server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
+pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
+    let entrance = entrance(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
     let mut crowd = Crowd::gather(&entrance, arguments.subscribers, arguments.subscribers)?;
     let feed = Feed { addr: server.addr(), path: "/v1/events", line: posts() };
     let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);

@@ -155,10 +155,10 @@ pub(crate) fn one_reader_reads_a_partition_at_two_places<S: Subject>() {
         reader.take(second, ALL, &mut from_two).unwrap();
         (from_start.len() + from_two.len() >= 4).then_some(())
     });
-    assert_eq!((values(&from_start), values(&from_two)), (
-        vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
-        vec!["c".to_owned()],
-    ));
+    assert_eq!(
+        (values(&from_start), values(&from_two)),
+        (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec!["c".to_owned()],)
+    );
 }
 
 pub(crate) fn append_times_never_run_backwards<S: Subject>() {

@@ -80,7 +80,8 @@ pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: Subje
     let log = subject.log();
     let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
     let place = at(&topic, 0);
-    let mut only = member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
+    let mut only =
+        member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-offsets").unwrap();
     write(&mut *transactor, &place, &["a"]);

@@ -65,7 +65,7 @@ fn doctor(brokers: &str, variables: &Variables<'_>) -> Said {
     command.args(["doctor", "--listen", "127.0.0.1:0", "--log", &format!("kafka://{brokers}")]);
     let begun = Instant::now();
     let said = run(command, variables);
-    println!("in {:?}:\n{}{}", begun.elapsed(), said.out, said.err);
+    eprintln!("in {:?}:\n{}{}", begun.elapsed(), said.out, said.err);
     assert!(begun.elapsed() < PATIENCE, "it hung for {:?}", begun.elapsed());
     said
 }

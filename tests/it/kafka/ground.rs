@@ -183,9 +183,18 @@ pub(super) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
     assert!(doubled.is_empty(), "came more than once: {doubled:?}");
     let missing = (0..numbers)
-        .filter(|n| ["account", "posts", "timeline"].iter().any(|k| !times.contains_key(&((*k).to_owned(), *n))))
+        .filter(|n| {
+            ["account", "posts", "timeline"]
+                .iter()
+                .any(|k| !times.contains_key(&((*k).to_owned(), *n)))
+        })
         .collect::<Vec<_>>();
-    assert!(complete && missing.is_empty(), "{} of {numbers} missing, the first: {:?}", missing.len(), missing.first());
+    assert!(
+        complete && missing.is_empty(),
+        "{} of {numbers} missing, the first: {:?}",
+        missing.len(),
+        missing.first()
+    );
     assert_eq!(outputs.all.len(), owed);
     let mut letters = Outputs::open(at, &["dead-letters"]);
     letters.read(1, QUIET);

@@ -134,7 +134,12 @@ mod in_time {
 
 /// The clauses about groups, with the broker deciding who reads what (KIP-848).
 mod decided_by_the_broker {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use tidewire_connectors::kafka::GroupProtocol;
+
+    use crate::conformance::subject::{FOR_EVER, changes, member, topic, until};
 
     use super::*;
 
@@ -167,8 +172,40 @@ mod decided_by_the_broker {
     conformance!(@clauses Kip848;
         groups: a_lone_member_gets_every_partition_of_every_topic,
         groups: partitions_are_given_up_before_another_member_gets_them,
-        groups: each_member_gets_the_same_partition_numbers_of_each_topic,
         groups: committed_offsets_are_read_back_with_their_metadata,
         transactions: offsets_in_a_transaction_are_committed_or_aborted_with_it,
     );
+
+    /// Which member gets which is the broker's to say; that it is the same of each topic is ours.
+    #[test]
+    fn each_of_two_members_gets_the_same_partition_numbers_of_each_topic() {
+        let subject = Kip848::new();
+        let topics = ["a", "b"].map(|name| topic(&subject, name, (5, FOR_EVER)));
+        let group = subject.group("both");
+        let log = subject.log();
+        let mut members = ["one", "two"].map(|name| member(&*log, (&group, name), &topics));
+        let mut holds = [BTreeSet::new(), BTreeSet::new()];
+        until("both have a share", || {
+            for (member, holds) in members.iter_mut().zip(&mut holds) {
+                for change in changes(&mut **member) {
+                    let (sign, name) = change.split_at(1);
+                    match sign {
+                        "+" => holds.insert(name.to_owned()),
+                        _ => holds.remove(name),
+                    };
+                }
+                member.wait(Duration::from_millis(10)).expect("waited");
+            }
+            (holds.iter().map(BTreeSet::len).eq([4, 6])
+                || holds.iter().map(BTreeSet::len).eq([6, 4]))
+            .then_some(())
+        });
+        for holds in &holds {
+            let numbers = |topic: &Topic| -> BTreeSet<&str> {
+                let prefix = format!("{topic}/");
+                holds.iter().filter_map(|name| name.strip_prefix(&prefix)).collect()
+            };
+            assert_eq!(numbers(&topics[0]), numbers(&topics[1]));
+        }
+    }
 }

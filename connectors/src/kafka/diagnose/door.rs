@@ -2,8 +2,8 @@
 //!
 //! librdkafka would try an address that is wrong for ever, and what it says meanwhile is nearly the
 //! same for a broker that is down, a port of another kind and a listener with TLS. So each address
-//! is asked first, by whoever has nothing to lose: is the name known, is the port open, is it Kafka,
-//! with TLS or without, with a login or without?
+//! is asked first with bare words: is the name known, is the port open, is it Kafka, with TLS or
+//! without, with a login or without?
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -69,7 +69,7 @@ pub(super) fn look_at_all(addresses: &[String], ours: &Security) -> Vec<Door> {
     })
 }
 
-/// Looks behind one address. It takes twice the limit at most: once for the name, once for the rest.
+/// Looks behind one address. It takes twice the limit at most: for the name, and for the rest.
 fn look(address: &str, ours: &Security) -> Door {
     let at = match resolve(address) {
         Ok(at) => at,

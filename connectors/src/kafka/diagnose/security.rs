@@ -12,7 +12,7 @@ use crate::kafka::config::Config;
 const DEFAULT_MECHANISM: &str = "GSSAPI";
 
 /// What the properties ask for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Security {
     pub(super) tls: bool,
     /// The SASL mechanism, if there is to be a login.
@@ -38,18 +38,14 @@ impl Security {
         }
     }
 
-    /// The name of this with or without TLS, as `security.protocol` wants it.
-    fn protocol(tls: bool, login: bool) -> &'static str {
-        match (tls, login) {
-            (false, false) => "PLAINTEXT",
-            (true, false) => "SSL",
-            (false, true) => "SASL_PLAINTEXT",
-            (true, true) => "SASL_SSL",
+    /// The name of this for `security.protocol`.
+    fn protocol(&self) -> &'static str {
+        match (self.tls, &self.mechanism) {
+            (false, None) => "PLAINTEXT",
+            (true, None) => "SSL",
+            (false, Some(_)) => "SASL_PLAINTEXT",
+            (true, Some(_)) => "SASL_SSL",
         }
-    }
-
-    fn wants_login(&self) -> bool {
-        self.mechanism.is_some()
     }
 
     /// What keeps us out; `None` if nothing that can be seen from outside.
@@ -88,7 +84,7 @@ impl Security {
                 format!(
                     "give security.protocol = \"{}\" in kafka.properties, or the port of a \
                      listener without TLS",
-                    Self::protocol(true, self.wants_login())
+                    Self { tls: true, ..self.clone() }.protocol()
                 ),
             ),
             Door::Tls => None,
@@ -100,7 +96,7 @@ impl Security {
                 "speaks Kafka without TLS, and security.protocol asks for TLS".into(),
                 format!(
                     "give the port of its listener with TLS, or security.protocol = \"{}\"",
-                    Self::protocol(false, self.wants_login())
+                    Self { tls: false, ..self.clone() }.protocol()
                 ),
             ),
             Door::Kafka { login, .. } => self.trouble_with_login(login),
@@ -114,7 +110,7 @@ impl Security {
                 format!(
                     "give security.protocol = \"{}\", sasl.mechanism, sasl.username and \
                      sasl.password in kafka.properties",
-                    Self::protocol(self.tls, true)
+                    Self { mechanism: Some(String::new()), ..self.clone() }.protocol()
                 ),
             ),
             (Login::None, Some(_)) => (
@@ -122,7 +118,7 @@ impl Security {
                 format!(
                     "give security.protocol = \"{}\" in kafka.properties, or the port of a \
                      listener with SASL",
-                    Self::protocol(self.tls, false)
+                    Self { mechanism: None, ..self.clone() }.protocol()
                 ),
             ),
             (Login::By(offered), Some(ours)) if !offered.contains(ours) => (

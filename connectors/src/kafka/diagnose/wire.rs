@@ -108,8 +108,8 @@ impl Rest<'_> {
     }
 }
 
-/// The first message of a TLS client (RFC 5246), with a few cipher suites and no extension. A server
-/// goes on or refuses; either way its answer is a record of TLS.
+/// The first message of a TLS client (RFC 5246), with a few cipher suites and no extension. A
+/// server goes on or refuses; either way its answer is a record of TLS.
 pub(super) fn client_hello() -> Vec<u8> {
     const SUITES: [u16; 6] = [0xc02b, 0xc02f, 0xc02c, 0xc030, 0x009c, 0x002f];
     let mut body = vec![3, 3];

@@ -184,7 +184,7 @@ fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String 
         );
     }
     let failure = lock(&witness.failure).clone().unwrap_or_else(|| last.to_string());
-    // A listener with a login says who it is to anybody, and ends the connection upon anything else.
+    // A listener with a login tells its versions to anybody, and ends the connection upon the next.
     let is_cut_off = failure.contains("Disconnected") && failure.contains("in state UP");
     if is_cut_off && Security::of(config).mechanism.is_none() {
         return format!(
