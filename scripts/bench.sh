@@ -14,5 +14,7 @@ fi
 for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
   "$CARGO_TARGET_DIR/release/$name"
-  if [ "$name" = bench-pipeline ]; then "$CARGO_TARGET_DIR/release/$name" --log kafka; fi
+  if [ "$name" = bench-pipeline ]; then
+    "$CARGO_TARGET_DIR/release/$name" --log kafka --warm-up 60
+  fi
 done

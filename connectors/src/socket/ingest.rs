@@ -168,8 +168,8 @@ impl Writer {
         }
     }
 
-    /// Moves the records of `first` and of all that is waiting into one batch. Requests that gave up
-    /// meanwhile are left out: they were told to send their events again.
+    /// Moves the records of `first` and of all that is waiting into one batch. Requests that gave
+    /// up meanwhile are left out: they were told to send their events again.
     fn gather(&mut self, first: Job, records: &mut Vec<Outgoing>) -> Vec<Waiting> {
         let mut bytes = 0;
         let mut waiting = Vec::new();

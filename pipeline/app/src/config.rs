@@ -188,7 +188,7 @@ impl Config {
             if self.data.durability == Durability::Host {
                 settings.problem(format!(
                     "{durability}: {:?} is the embedded log's; on Kafka an acknowledged record is \
-                     on every in-sync replica, and kafka.min_insync says how many that are at least",
+                     on every in-sync replica, and kafka.min_insync says how many they are",
                     durability.text
                 ));
             }
@@ -208,8 +208,8 @@ impl Config {
         if role.is_apart() && log.text == "embedded" {
             settings.problem(format!(
                 "{log}: `tidewire {}` runs one role apart, which needs a log that several \
-                 processes can open, such as --log kafka://127.0.0.1:9092; the embedded log belongs \
-                 to one process, so run `tidewire dev`, which is all roles at once",
+                 processes can open, such as --log kafka://127.0.0.1:9092; the embedded log is one \
+                 process's, so run `tidewire dev`, which is all roles at once",
                 role.verb()
             ));
         }

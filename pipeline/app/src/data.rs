@@ -75,8 +75,8 @@ pub fn unanswered(config: &Config) -> String {
     match &config.log {
         LogConfig::Embedded => format!("the log in {} did not answer", config.data.dir.display()),
         LogConfig::Kafka(kafka) => format!(
-            "Kafka at {} does not answer; is it running, and can it be reached from here? `tidewire \
-             doctor` looks closer",
+            "Kafka at {} does not answer; is it running, and can it be reached from here? \
+             `tidewire doctor` looks closer",
             kafka.bootstrap
         ),
     }

@@ -2,8 +2,8 @@
 //!
 //! Every role has the pages of an operator. Where clients come there are sockets, events are taken
 //! and the web page is shown; there every client is believed, so the door answers to this machine's
-//! own names only. The other roles may listen where a cluster's monitoring reaches them, under names
-//! that no page of the public web can have.
+//! own names only. The other roles may listen where a cluster's monitoring reaches them, under
+//! names that no page of the public web can have.
 
 use std::sync::Arc;
 

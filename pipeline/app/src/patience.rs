@@ -1,8 +1,8 @@
 //! Patience: what may pass by itself is tried again at the start, with growing waits and a limit.
 //!
 //! A broker that starts together with us is no reason to fail, and one that never answers is one.
-//! Each attempt leaves a line, so that whoever watches knows what is waited for. Once the loops run,
-//! the supervisor has a patience of its own, without end.
+//! Each attempt leaves a line, so that whoever watches knows what is waited for. Once the loops
+//! run, the supervisor has a patience of its own, without end.
 
 use std::time::Duration;
 

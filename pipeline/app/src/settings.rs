@@ -428,7 +428,8 @@ mod tests {
         settings.add_file(
             Path::new("t.toml"),
             "[kafka.properties]\n'sasl.username' = 'ann'\nsocket.timeout.ms = 5000\n\
-             enable.ssl.certificate.verification = false\n[kafka.properties.ssl]\nca.location = 'x'",
+             enable.ssl.certificate.verification = false\n[kafka.properties.ssl]\nca.location \
+             = 'x'",
         );
         let variables = [
             ("TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD", "s3cret"),

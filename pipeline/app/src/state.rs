@@ -3,8 +3,8 @@
 //! Stores say how far they have come by offsets. The same offsets in topics that were made anew, or
 //! in another cluster, mean other records, and a store brought up from there would be wrong without
 //! a sign of it. So the folder remembers which log it follows; what belongs to another is removed,
-//! and rebuilt from the changelogs. Each task's store has RocksDB's own lock; the one here is for the
-//! folder, so that two processes meet at the start and not at their first rebalance.
+//! and rebuilt from the changelogs. Each task's store has RocksDB's own lock; the one here is for
+//! the folder, so that two processes meet at the start and not at their first rebalance.
 //!
 //! ```text
 //! state/lock     held while the process lives; the text is its process id

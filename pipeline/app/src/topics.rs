@@ -45,7 +45,8 @@ fn create(at: &TopicsWhere) -> Result<(), Ending> {
 fn list(reports: &[TopicReport]) -> Result<(), Ending> {
     if reports.is_empty() {
         return Err(Ending::failed(
-            "there are no topics yet; is topics.prefix another? `tidewire topics create` makes them",
+            "there are no topics yet; is topics.prefix another? `tidewire topics create` makes \
+             them",
         ));
     }
     terminal::say(&format!("{:24} {:>10} {:>14}  keeps", "topic", "partitions", "records"))?;

@@ -1,16 +1,17 @@
 //! From the post to the socket, on the embedded log or on a real broker: how long one event takes
 //! at a steady 1,000 a second, and how many a second go through when there is no pause.
 //!
-//! Steady: one request per event on a fixed schedule, every one to 50 subscribers, latency from the
-//! moment an event was meant to be sent. Saturated: the mix of `tidewire generate`, posted as fast
-//! as requests are answered; the clock stops when the last event owed has reached the subscribers,
-//! who must have each once. CPU and memory are the server's process alone.
+//! Steady: one request (on Kafka: one record of a plain producer) per event on a fixed schedule,
+//! every one to 50 subscribers, latency from the moment an event was meant to be sent. Saturated:
+//! the mix of `tidewire generate`, posted as fast as requests are answered; the clock stops when the
+//! last event owed has reached the subscribers, who must have each once. CPU and memory are the
+//! server's process alone.
 //!
 //! On Kafka (`--log kafka`) the broker runs beside it on the same machine; the share of each hop is
 //! told by the broker's append times, and what the idle process costs is measured last.
 //!
-//! `bench-pipeline [--log embedded|kafka] [--seconds 10] [--rate 1000] [--subscribers 50]
-//! [--events 300000]`
+//! `bench-pipeline [--log embedded|kafka] [--warm-up 2] [--seconds 10] [--rate 1000]
+//! [--subscribers 50] [--events 300000]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
@@ -33,6 +34,9 @@ const ACCOUNT: &str = "bench";
 /// Size of the run.
 struct Arguments {
     kafka: bool,
+    /// Seconds of the steady schedule that pass before it counts: the first events find cold
+    /// caches, and a broker's code is compiled while it runs.
+    warm_up: u64,
     seconds: u64,
     rate: u64,
     subscribers: usize,
@@ -57,8 +61,14 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments =
-        Arguments { kafka: false, seconds: 10, rate: 1_000, subscribers: 50, events: 300_000 };
+    let mut arguments = Arguments {
+        kafka: false,
+        warm_up: 2,
+        seconds: 10,
+        rate: 1_000,
+        subscribers: 50,
+        events: 300_000,
+    };
     while let Some(word) = words.next() {
         let value = words.next().ok_or(format!("{word} needs a value"))?;
         if word == "--log" {
@@ -71,6 +81,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         }
         let number: u64 = value.parse().map_err(|_| format!("{word} {value}: no number"))?;
         match word.as_str() {
+            "--warm-up" => arguments.warm_up = number,
             "--seconds" => arguments.seconds = number,
             "--rate" => arguments.rate = number,
             "--subscribers" => arguments.subscribers = number as usize,
@@ -85,13 +96,16 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     println!("{}", machine::describe());
     if !arguments.kafka {
         println!("\n| embedded log | |\n|---|---:|");
-        steady::run(arguments, &Server::start(&[]))?;
+        let server = Server::start(&[]);
+        steady::run(arguments, &server, ("post", steady::by_post(&server)))?;
+        drop(server);
         return saturated::run(arguments, &Server::start(&[]));
     }
     let broker = Broker::for_figures();
     println!("\n| Apache Kafka, one broker on the same machine | |\n|---|---:|");
     let server = on(&broker, "steady.");
-    steady::run(arguments, &server)?;
+    let pace = steady::by_producer(&broker.bootstrap(), "steady.")?;
+    steady::run(arguments, &server, ("produced", pace))?;
     hops::report(&broker.bootstrap(), "steady.")?;
     idle::run(arguments.seconds, &server, &broker)?;
     drop(server);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidewire_tests::crowd::Crowd;
 use tidewire_tests::process::usage;
 use tidewire_tests::publisher::{Feed, Line, Schedule, pace};
@@ -16,20 +18,57 @@ use crate::{ACCOUNT, Arguments, entrance, row};
 /// Authors the posts are spread over.
 const AUTHORS: u64 = 64;
 
-/// Part of the schedule that passes before it counts: the first events find cold caches.
-const WARM_UP_SECONDS: u64 = 2;
+/// How long the last records of a schedule may take to be acknowledged.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
+/// Sends the events of a schedule, each when it is due.
+pub(crate) type Pace = Arc<dyn Fn(Schedule) -> io::Result<()> + Send + Sync>;
+
+/// One request per event.
+pub(crate) fn by_post(server: &Server) -> Pace {
+    let feed = Feed { addr: server.addr(), path: "/v1/events", line: posts() };
+    Arc::new(move |schedule| pace(&feed, schedule))
+}
+
+/// One record per event, by a plain producer of Kafka.
+pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<Pace> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .create()
+        .map_err(io::Error::other)?;
+    let (topic, line) = (format!("{prefix}in"), posts());
+    Ok(Arc::new(move |schedule| {
+        let mut body = Vec::new();
+        for seq in schedule.first_seq..schedule.first_seq + schedule.count {
+            let due = schedule.intended(seq).expect("a number of the schedule");
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            body.clear();
+            line(seq, &mut body);
+            let key = format!("a{}", seq % AUTHORS);
+            let sent = producer.send(BaseRecord::to(&topic).key(&key).payload(&body));
+            sent.map_err(|(error, _)| io::Error::other(error))?;
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(FLUSH_LIMIT).map_err(io::Error::other)
+    }))
+}
+
+pub(crate) fn run(
+    arguments: &Arguments,
+    server: &Server,
+    (from, pace): (&str, Pace),
+) -> io::Result<()> {
     let entrance = entrance(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
     let mut crowd = Crowd::gather(&entrance, arguments.subscribers, arguments.subscribers)?;
-    let feed = Feed { addr: server.addr(), path: "/v1/events", line: posts() };
     let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
     let mut follow = |first_seq: u64, seconds: u64| {
         let count = arguments.rate * seconds;
         let start = Instant::now() + interval;
         let schedule = Schedule { first_seq, count, start, interval };
-        let feed = feed.clone();
-        let publisher = thread::spawn(move || pace(&feed, schedule));
+        let pace = Arc::clone(&pace);
+        let publisher = thread::spawn(move || pace(schedule));
         let latencies = crowd.follow(&schedule)?;
         publisher.join().expect("the publisher returns its errors")?;
         let expected = count * arguments.subscribers as u64;
@@ -41,16 +80,16 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
         }
         Ok(latencies)
     };
-    follow(0, WARM_UP_SECONDS)?;
+    follow(0, arguments.warm_up)?;
     let before = usage(server.pid())?;
-    let mut latencies = follow(arguments.rate * WARM_UP_SECONDS, arguments.seconds)?;
+    let mut latencies = follow(arguments.rate * arguments.warm_up, arguments.seconds)?;
     let cpu = usage(server.pid())?.cpu - before.cpu;
     let deliveries = latencies.count() as f64;
     let events = deliveries / arguments.subscribers as f64;
     let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
     println!("| {} events/s to {} subscribers | |", arguments.rate, arguments.subscribers);
-    row("post to socket, p50 ms", millis(latencies.percentile(50.0)));
-    row("post to socket, p99 ms", millis(latencies.percentile(99.0)));
+    row(&format!("{from} to socket, p50 ms"), millis(latencies.percentile(50.0)));
+    row(&format!("{from} to socket, p99 ms"), millis(latencies.percentile(99.0)));
     row("CPU µs per event, its deliveries included", cpu.as_secs_f64() * 1e6 / events);
     row("expected = delivered", deliveries);
     Ok(())

@@ -75,8 +75,8 @@ impl KafkaConfig {
         {
             let given = settings.given("kafka.min_insync").clone();
             settings.problem(format!(
-                "{given}: {insync} of {copies} copies (kafka.replication) can't be in sync; give {} \
-                 or less",
+                "{given}: {insync} of {copies} copies (kafka.replication) can't be in sync; give \
+                 {} or less",
                 copies
             ));
         }

@@ -1,7 +1,7 @@
 //! Values: each kind of text that stands in a setting, as what it means.
 //!
-//! A parser returns the value or the clause that says what would be right; where the value stands is
-//! added by whoever asked.
+//! A parser returns the value or the clause that says what would be right; where the value stands
+//! is added by whoever asked.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
