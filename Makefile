@@ -30,7 +30,7 @@ test: ## Everything that must hold: format, lints, and every test
 	@scripts/install.sh test
 	cargo fmt --all --check
 	cargo clippy $(workspace) --all-targets -- --deny warnings
-	cargo test $(workspace)
+	cargo test $(workspace) --no-fail-fast
 
 check: ## Format and lints only
 	@scripts/install.sh test

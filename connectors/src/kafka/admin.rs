@@ -134,8 +134,14 @@ impl Admin {
         let answers = asked.map_err(|e| fault::of_error(doing, &e, self.context()))?;
         let mut described = Vec::new();
         for answer in answers {
-            let resource = answer.and_then(shown);
-            let resource = resource.map_err(|code| fault::of_code(doing, code, self.context()))?;
+            let resource = answer.map_err(|code| fault::of_code(doing, code, self.context()))?;
+            // The binding drops the error that comes instead of settings; a broker that has not
+            // heard of a new topic yet gives it too.
+            let resource = shown(resource).map_err(|_| {
+                let what = "a broker shows none: it does not know the topic yet, or the user may \
+                            not DescribeConfigs (`tidewire doctor` tells)";
+                LogError::Retry(format!("{doing}: {what}").into())
+            })?;
             described.push(Described::read(&resource)?);
         }
         Ok(described)

@@ -136,6 +136,8 @@ impl Config {
         config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "1000");
         // Small requests must not wait for each other's acknowledgements.
         config.set("socket.nagle.disable", "true").set("socket.keepalive.enable", "true");
+        // A leader that moved unseen is found again soon; the default is five minutes.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         for (name, value) in tuning {
             config.set(*name, *value);
         }

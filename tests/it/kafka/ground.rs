@@ -57,6 +57,7 @@ impl Writer {
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", "0")
+            .set("topic.metadata.refresh.interval.ms", "5000")
             .set("linger.ms", "1")
             .create()
             .expect("a producer");

@@ -16,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -45,8 +46,18 @@ fn create_with(broker: &Broker, topic: &str, settings: &[(&str, &str)]) {
     for (name, value) in settings {
         new = new.set(name, value);
     }
-    let made = block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
-    made[0].as_ref().unwrap_or_else(|error| panic!("{error:?}"));
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        // A cluster that is just electing its leaders answers late, and may have done what it was
+        // asked for all the same.
+        match block_on(admin.create_topics([&new], &AdminOptions::new())) {
+            Ok(made) => match &made[0] {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return,
+                Err(error) => panic!("{error:?}"),
+            },
+            Err(error) => assert!(Instant::now() < give_up, "{error}"),
+        }
+    }
 }
 
 fn create(broker: &Broker, topic: &str) {

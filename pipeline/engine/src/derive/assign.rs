@@ -98,6 +98,10 @@ impl Derive {
             let lanes = self.assigned.entry(at.partition).or_default();
             lanes[lane.index()] = true;
             if *lanes == [true; 5] {
+                // A task that was never taken away holds the store; it begins anew.
+                if let Some(mut task) = self.tasks.remove(&at.partition) {
+                    close(&mut task)?;
+                }
                 let restoring = Restoring::begin(self.shared.ground(), at.partition)?;
                 self.tasks.insert(at.partition, Task::new(restoring));
             }
