@@ -3,8 +3,8 @@
 //!
 //! Steady: one request (on Kafka: one record of a plain producer) per event on a fixed schedule,
 //! every one to 50 subscribers, latency from the moment an event was meant to be sent. Saturated:
-//! the mix of `tidewire generate`, posted as fast as requests are answered; the clock stops when the
-//! last event owed has reached the subscribers, who must have each once. CPU and memory are the
+//! the mix of `tidewire generate`, posted as fast as requests are answered; the clock stops when
+//! the last event owed has reached the subscribers, who must have each once. CPU and memory are the
 //! server's process alone.
 //!
 //! On Kafka (`--log kafka`) the broker runs beside it on the same machine; the share of each hop is
