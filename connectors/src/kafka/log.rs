@@ -83,19 +83,12 @@ impl KafkaLog {
     }
 }
 
-fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<Context>, LogError> {
+/// A consumer of this configuration.
+pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<Context>, LogError> {
     config.create_with_context(Context::default()).map_err(|error| unusable(&error))
 }
 
 impl Core {
-    /// A consumer of this configuration.
-    pub(super) fn consumer(
-        &self,
-        config: &ClientConfig,
-    ) -> Result<BaseConsumer<Context>, LogError> {
-        make_consumer(config)
-    }
-
     /// Serves what a client has to say: its log lines and errors reach its context.
     pub(super) fn serve(&self, client: &BaseConsumer<Context>) {
         let mut left = EVENTS_MAX;

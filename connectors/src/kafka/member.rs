@@ -25,7 +25,7 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 use super::config::Config;
 use super::context::{Context, Rebalanced};
 use super::fault;
-use super::log::{Core, list_of};
+use super::log::{Core, list_of, make_consumer};
 use super::native;
 use super::read::KafkaReader;
 
@@ -50,7 +50,7 @@ impl KafkaMember {
         let budget = Config::partitions_of(spec.topics.len(), partitions);
         let reader = KafkaReader::new(core, Isolation::Committed, Some(budget));
         let config = core.config.member(&spec.group, &spec.instance);
-        let mut place = core.consumer(&config)?;
+        let mut place = make_consumer(&config)?;
         let news = Arc::new(AtomicBool::new(false));
         let (bell, noted) = (Arc::clone(&reader.bell), Arc::clone(&news));
         place.set_nonempty_callback(move || {

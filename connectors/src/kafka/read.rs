@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
-use super::log::Core;
+use super::log::{Core, make_consumer};
 use super::native::{Client, Feed, Given};
 use crate::notify::Notifier;
 
@@ -82,7 +82,7 @@ impl KafkaReader {
             return Ok(free);
         }
         let config = self.core.config.reader(self.isolation, self.expected);
-        self.clients.push(Arc::new(self.core.consumer(&config)?));
+        self.clients.push(Arc::new(make_consumer(&config)?));
         Ok(self.clients.len() - 1)
     }
 

@@ -251,11 +251,6 @@ impl State {
         !self.pending.is_empty()
     }
 
-    /// Whether everything handed over is written.
-    pub fn is_written(&self) -> bool {
-        self.handed.is_empty()
-    }
-
     /// The store underneath.
     pub fn store(&mut self) -> &mut dyn Store {
         &mut *self.store
