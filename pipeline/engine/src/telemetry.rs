@@ -46,6 +46,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "Partitions of which only some lanes are assigned; above zero for long, tasks stand still.",
     ),
     ("derive_restored_records_total", "counter", &[], "Changelog records replayed by restores."),
+    (
+        "derive_restore_seconds",
+        "histogram",
+        &[],
+        "From the assignment of a task until it takes records.",
+    ),
     ("derive_changelog_ignored_total", "counter", &[], "Changes of tables this build lacks."),
     ("derive_stores_rebuilt_total", "counter", &["reason"], "Stores thrown away and rebuilt."),
     (
@@ -187,10 +193,11 @@ pub(crate) fn partial_assignments(count: usize) {
     gauge!("derive_partial_assignments").set(count as f64);
 }
 
-/// A task is restored.
-pub(crate) fn task_restored(partition: Partition, replayed: u64) {
+/// A task is restored, so many milliseconds after it was assigned.
+pub(crate) fn task_restored(partition: Partition, replayed: u64, took_ms: i64) {
     counter!("derive_restored_records_total").increment(replayed);
-    tracing::debug!(partition = partition.0, replayed, "a task is restored");
+    histogram!("derive_restore_seconds").record(took_ms as f64 / 1000.0);
+    tracing::debug!(partition = partition.0, replayed, took_ms, "a task is restored");
 }
 
 /// A change of a table this build does not have.

@@ -93,6 +93,8 @@ impl Derive {
     }
 
     fn assign(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+        // One time for all of them: when they were assigned.
+        let ground = self.shared.ground();
         for at in of {
             let Some(lane) = self.lane_of(at) else { continue };
             let lanes = self.assigned.entry(at.partition).or_default();
@@ -102,7 +104,7 @@ impl Derive {
                 if let Some(mut task) = self.tasks.remove(&at.partition) {
                     close(&mut task)?;
                 }
-                let restoring = Restoring::begin(self.shared.ground(), at.partition)?;
+                let restoring = Restoring::begin(ground, at.partition)?;
                 self.tasks.insert(at.partition, Task::new(restoring));
             }
         }

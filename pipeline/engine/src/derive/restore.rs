@@ -61,6 +61,8 @@ pub(super) struct Restoring {
     tails: [Tail; 2],
     positions: [Offset; 5],
     all_committed: bool,
+    /// When the partition was assigned.
+    assigned: Millis,
     replayed: u64,
     taken: Vec<Record>,
 }
@@ -96,6 +98,7 @@ impl Restoring {
             tails,
             positions,
             all_committed,
+            assigned: ground.now,
             replayed: 0,
             taken: Vec::new(),
         })
@@ -179,7 +182,8 @@ impl Restoring {
         if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
             telemetry::progress_disagrees(self.partition, lane);
         }
-        telemetry::task_restored(self.partition, self.replayed);
+        let took_ms = ground.now.0.saturating_sub(self.assigned.0);
+        telemetry::task_restored(self.partition, self.replayed, took_ms);
         let critical =
             TopicPartition::new(ground.rules.topology.lane(Lane::Critical), self.partition);
         let bounds = repeat(|| ground.log.bounds(&critical, Isolation::Committed))
