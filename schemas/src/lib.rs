@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 pub mod channel;
+pub mod codec;
 pub mod envelope;
 pub mod event;
 pub mod id;
