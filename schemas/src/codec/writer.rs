@@ -1,8 +1,39 @@
 //! A producer's own schema, made ready for reading its records.
+//!
+//! apache-avro parses and checks the schema; what it means for reading is then laid out as a flat
+//! list of nodes that point to each other by number, names resolved and field names quoted. So
+//! reading a record looks nothing up and builds no tree, and a schema that refers to itself is a
+//! node that points back.
+//!
+//! A schema is bounded in text and in nodes, whoever wrote it.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
+
+use crate::json;
+
+/// The longest schema text, those it refers to included.
+pub const SCHEMA_MAX_BYTES: usize = 1024 * 1024;
+
+/// The most nodes of a schema, fields and branches included: sixteen times what `data` may hold.
+pub const SCHEMA_MAX_NODES: usize = 16 * 1024;
 
 /// The schema a record was written with.
 #[derive(Debug)]
-pub struct WriterSchema {}
+pub struct WriterSchema {
+    pub(super) form: Form,
+}
+
+/// How its records are read.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// As JSON text.
+    Json,
+    /// As an Avro record.
+    Avro(Plan),
+}
 
 /// Why a text is no schema to read records with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,12 +42,211 @@ pub struct SchemaFault(pub String);
 
 impl WriterSchema {
     /// An Avro schema, with those it refers to, each before whoever refers to it.
-    pub fn avro(_text: &str, _references: &[String]) -> Result<Self, SchemaFault> {
-        Ok(Self {})
+    pub fn avro(text: &str, references: &[String]) -> Result<Self, SchemaFault> {
+        let bytes = references.iter().map(String::len).sum::<usize>() + text.len();
+        if bytes > SCHEMA_MAX_BYTES {
+            let message =
+                format!("the schema has {bytes} bytes, at most {SCHEMA_MAX_BYTES} are read");
+            return Err(SchemaFault(message));
+        }
+        let broken = |error: apache_avro::Error| SchemaFault(format!("no Avro schema: {error}"));
+        let (schema, others) = Schema::parse_str_with_list(text, references).map_err(broken)?;
+        Ok(Self { form: Form::Avro(Plan::of(&schema, &others)?) })
     }
 
     /// JSON: the record is JSON text, whatever its schema says of it.
     pub fn json() -> Self {
-        Self {}
+        Self { form: Form::Json }
+    }
+}
+
+/// A node's place in its plan.
+pub(super) type NodeId = u32;
+
+/// What one value is read as, and written as.
+#[derive(Debug)]
+pub(super) enum Node {
+    /// Named and not laid out yet; never met when reading.
+    Pending,
+    Null,
+    Bool,
+    Int,
+    Long,
+    /// A time in units of which so many make a millisecond.
+    Time(i64),
+    Float,
+    Double,
+    /// A list of numbers.
+    Bytes,
+    Fixed(usize),
+    /// A number with so many digits behind the point, as text; in bytes, or in so many.
+    Decimal {
+        scale: usize,
+        fixed: Option<usize>,
+    },
+    /// Sixteen bytes, in bytes of that length or fixed, as text.
+    Uuid {
+        counted: bool,
+    },
+    Text,
+    /// The symbols, quoted.
+    Enum(Vec<String>),
+    List(NodeId),
+    Map(NodeId),
+    Union(Vec<NodeId>),
+    Record(Vec<Field>),
+}
+
+/// One field of a record.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// `"name":`
+    pub(super) quoted: String,
+    pub(super) node: NodeId,
+}
+
+/// A schema laid out for reading.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The full name of its record.
+    pub(super) name: String,
+    root: NodeId,
+    nodes: Vec<Node>,
+}
+
+impl Plan {
+    fn of(schema: &Schema, others: &[Schema]) -> Result<Self, SchemaFault> {
+        let Schema::Record(record) = schema else {
+            let message = "an event's schema is a record, whose fields are the event's data";
+            return Err(SchemaFault(message.to_owned()));
+        };
+        let mut layout = Layout { nodes: Vec::new(), named: HashMap::new() };
+        for other in others {
+            layout.node(other)?;
+        }
+        let root = layout.node(schema)?;
+        Ok(Self { name: record.name.fullname(None), root, nodes: layout.nodes })
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    /// The fields of its record.
+    pub(super) fn fields(&self) -> &[Field] {
+        match self.node(self.root) {
+            Node::Record(fields) => fields,
+            _ => &[],
+        }
+    }
+}
+
+impl Field {
+    fn of(name: &str, node: NodeId) -> Self {
+        let mut quoted = String::with_capacity(name.len() + 3);
+        json::quote(name, &mut quoted);
+        quoted.push(':');
+        Self { name: name.to_owned(), quoted, node }
+    }
+}
+
+/// A plan being laid out.
+struct Layout {
+    nodes: Vec<Node>,
+    named: HashMap<Name, NodeId>,
+}
+
+impl Layout {
+    fn at(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id as usize]
+    }
+
+    fn add(&mut self, node: Node) -> Result<NodeId, SchemaFault> {
+        if self.nodes.len() == SCHEMA_MAX_NODES {
+            let message = format!(
+                "the schema has more than {SCHEMA_MAX_NODES} fields, branches and items in all"
+            );
+            return Err(SchemaFault(message));
+        }
+        self.nodes.push(node);
+        Ok(self.nodes.len() as NodeId - 1)
+    }
+
+    fn node(&mut self, schema: &Schema) -> Result<NodeId, SchemaFault> {
+        let node = match schema {
+            Schema::Null => Node::Null,
+            Schema::Boolean => Node::Bool,
+            Schema::Int | Schema::Date | Schema::TimeMillis => Node::Int,
+            Schema::Long | Schema::TimeMicros => Node::Long,
+            Schema::TimestampMillis | Schema::LocalTimestampMillis => Node::Time(1),
+            Schema::TimestampMicros | Schema::LocalTimestampMicros => Node::Time(1_000),
+            Schema::TimestampNanos | Schema::LocalTimestampNanos => Node::Time(1_000_000),
+            Schema::Float => Node::Float,
+            Schema::Double => Node::Double,
+            Schema::Bytes => Node::Bytes,
+            Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
+            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { counted: true },
+            Schema::Decimal(decimal) => return self.decimal(decimal),
+            Schema::BigDecimal => {
+                let message = "the logical type big-decimal is not read; use decimal or string";
+                return Err(SchemaFault(message.to_owned()));
+            }
+            Schema::Uuid(UuidSchema::Fixed(fixed)) => {
+                return self.named(&fixed.name, Node::Uuid { counted: false });
+            }
+            Schema::Fixed(fixed) | Schema::Duration(fixed) => {
+                return self.named(&fixed.name, Node::Fixed(fixed.size));
+            }
+            Schema::Enum(symbols) => {
+                let quoted = symbols.symbols.iter().map(|symbol| {
+                    let mut out = String::new();
+                    json::quote(symbol, &mut out);
+                    out
+                });
+                return self.named(&symbols.name, Node::Enum(quoted.collect()));
+            }
+            Schema::Array(array) => Node::List(self.node(&array.items)?),
+            Schema::Map(map) => Node::Map(self.node(&map.types)?),
+            Schema::Union(union) => {
+                let branches = union.variants().iter().map(|branch| self.node(branch));
+                Node::Union(branches.collect::<Result<_, _>>()?)
+            }
+            Schema::Record(record) => return self.record(record),
+            Schema::Ref { name } => {
+                let known = self.named.get(name).copied();
+                return known.ok_or_else(|| SchemaFault(format!("{name} is not defined")));
+            }
+        };
+        self.add(node)
+    }
+
+    fn named(&mut self, name: &Name, node: Node) -> Result<NodeId, SchemaFault> {
+        let id = self.add(node)?;
+        self.named.insert(name.clone(), id);
+        Ok(id)
+    }
+
+    fn record(&mut self, record: &RecordSchema) -> Result<NodeId, SchemaFault> {
+        let id = self.named(&record.name, Node::Pending)?;
+        let mut fields = Vec::with_capacity(record.fields.len());
+        for field in &record.fields {
+            fields.push(Field::of(&field.name, self.node(&field.schema)?));
+        }
+        *self.at(id) = Node::Record(fields);
+        Ok(id)
+    }
+
+    fn decimal(
+        &mut self,
+        decimal: &apache_avro::schema::DecimalSchema,
+    ) -> Result<NodeId, SchemaFault> {
+        let scale = decimal.scale;
+        match &decimal.inner {
+            InnerDecimalSchema::Bytes => self.add(Node::Decimal { scale, fixed: None }),
+            InnerDecimalSchema::Fixed(fixed) => {
+                self.named(&fixed.name, Node::Decimal { scale, fixed: Some(fixed.size) })
+            }
+        }
     }
 }

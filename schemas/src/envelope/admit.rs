@@ -50,34 +50,59 @@ pub struct Admitted {
     pub ignored_fields: u32,
 }
 
-/// The envelope as it stands in the text: values as JSON, null left out.
-#[derive(Default)]
-struct Envelope<'a> {
-    event_id: Option<&'a str>,
-    event_type: Option<&'a str>,
-    account_id: Option<&'a str>,
-    timestamp: Option<&'a str>,
-    correlation_id: Option<&'a str>,
-    priority: Option<&'a str>,
-    key: Option<&'a str>,
-    source: Option<&'a str>,
-    data: Option<DataField<'a>>,
-    ignored: u32,
+/// The envelope as it was sent, whatever its form: values as JSON text, null left out.
+#[derive(Debug, Default)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) event_id: Option<&'a str>,
+    pub(crate) event_type: Option<&'a str>,
+    pub(crate) account_id: Option<&'a str>,
+    pub(crate) timestamp: Option<&'a str>,
+    pub(crate) correlation_id: Option<&'a str>,
+    pub(crate) priority: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) data: Option<DataField<'a>>,
+    pub(crate) ignored: u32,
+    /// Whether an unknown field showed that this is an event of another envelope.
+    pub(crate) is_cloudevent: bool,
 }
 
-enum DataField<'a> {
+/// What stands where `data` has to be.
+#[derive(Debug)]
+pub(crate) enum DataField<'a> {
     Object(Data<'a>),
     Other,
 }
 
-/// Reads a producer's record: parses the envelope, normalises and validates its data, and completes
-/// what the producer left out.
+impl<'a> DataField<'a> {
+    /// Reads the value the scanner stands before; null is none.
+    pub(crate) fn read(
+        scanner: &mut Scanner<'a>,
+        text: &'a str,
+    ) -> Result<Option<Self>, Rejection> {
+        Ok(match scanner.peek() {
+            Some(b'{') => Some(Self::Object(Data::read(scanner, text)?)),
+            _ => (scanner.value().map_err(rejection)? != "null").then_some(Self::Other),
+        })
+    }
+}
+
+/// Reads a producer's record that is a JSON envelope. Records of every form:
+/// [`codec::admit`](crate::codec::admit).
 pub fn admit(
     catalogue: &Catalogue,
     value: Option<&[u8]>,
     origin: &Origin<'_>,
 ) -> Result<Admitted, Rejection> {
-    let envelope = Envelope::read(text(value)?)?;
+    complete(catalogue, Envelope::read(text(value)?)?, origin)
+}
+
+/// Normalises and validates what was sent, and completes what the producer left out.
+pub(crate) fn complete(
+    catalogue: &Catalogue,
+    envelope: Envelope<'_>,
+    origin: &Origin<'_>,
+) -> Result<Admitted, Rejection> {
     let sent_type = envelope.sent_type(catalogue)?;
     let account_id = match envelope.account_id {
         Some(value) => id("account_id", value)?.into_owned(),
@@ -135,7 +160,16 @@ pub fn admit(
 }
 
 /// The record as text.
-fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
+pub(crate) fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
+    let value = within_limits(value)?;
+    std::str::from_utf8(value).map_err(|error| {
+        let at = error.valid_up_to();
+        Rejection::new(Reason::NotUtf8, format!("at byte {at}: events are UTF-8"))
+    })
+}
+
+/// The record, if it has bytes and not too many.
+pub(crate) fn within_limits(value: Option<&[u8]>) -> Result<&[u8], Rejection> {
     let value = value.unwrap_or_default();
     if value.is_empty() {
         return Err(Rejection::new(Reason::EmptyValue, "the record has no value"));
@@ -144,14 +178,11 @@ fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
         let message = format!("an event has at most {EVENT_MAX_BYTES} bytes, not {}", value.len());
         return Err(Rejection::new(Reason::TooLarge, message));
     }
-    std::str::from_utf8(value).map_err(|error| {
-        let at = error.valid_up_to();
-        Rejection::new(Reason::NotUtf8, format!("at byte {at}: events are UTF-8"))
-    })
+    Ok(value)
 }
 
 impl<'a> Envelope<'a> {
-    fn read(text: &'a str) -> Result<Self, Rejection> {
+    pub(crate) fn read(text: &'a str) -> Result<Self, Rejection> {
         let mut scanner = Scanner::new(text, ENVELOPE_MAX_DEPTH);
         if scanner.peek() != Some(b'{') {
             scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
@@ -181,10 +212,7 @@ impl<'a> Envelope<'a> {
         text: &'a str,
     ) -> Result<u16, Rejection> {
         if name == "data" {
-            self.data = match scanner.peek() {
-                Some(b'{') => Some(DataField::Object(Data::read(scanner, text)?)),
-                _ => (scanner.value().map_err(rejection)? != "null").then_some(DataField::Other),
-            };
+            self.data = DataField::read(scanner, text)?;
             return Ok(1);
         }
         let value = Some(scanner.value().map_err(rejection)?).filter(|value| *value != "null");
@@ -199,6 +227,7 @@ impl<'a> Envelope<'a> {
             "source" => (&mut self.source, 1 << 8),
             _ => {
                 self.ignored = self.ignored.saturating_add(1);
+                self.is_cloudevent |= name == "specversion";
                 return Ok(0);
             }
         };
@@ -208,7 +237,16 @@ impl<'a> Envelope<'a> {
 
     fn sent_type(&self, catalogue: &Catalogue) -> Result<Cow<'a, str>, Rejection> {
         let Some(value) = self.event_type else {
-            return Err(missing("event_type", "every event says what it is"));
+            return Err(missing(
+                "event_type",
+                match self.is_cloudevent {
+                    true => {
+                        "every event says what it is; this looks like a CloudEvent, which is sent with \
+                     content-type: application/cloudevents+json"
+                    }
+                    false => "every event says what it is",
+                },
+            ));
         };
         let name = json::string(value).filter(|name| name.chars().count() <= TYPE_MAX_CHARS);
         let Some(name) = name else {

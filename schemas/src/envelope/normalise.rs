@@ -20,7 +20,7 @@ pub const DATA_MAX_FIELDS: usize = 1024;
 
 /// An event's `data` while it is normalised.
 #[derive(Debug)]
-pub(super) struct Data<'a> {
+pub(crate) struct Data<'a> {
     raw: &'a str,
     members: Vec<Member<'a>>,
     /// Whether the text has white space that a line of NDJSON must not have.
@@ -31,7 +31,7 @@ pub(super) struct Data<'a> {
 
 impl<'a> Data<'a> {
     /// Reads the object the scanner stands before.
-    pub(super) fn read(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Self, Rejection> {
+    pub(crate) fn read(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Self, Rejection> {
         let (start, spaces) = (scanner.position(), scanner.spaces);
         scanner.open(b'{').map_err(rejection)?;
         let mut members: Vec<Member<'a>> = Vec::with_capacity(16);
@@ -50,6 +50,11 @@ impl<'a> Data<'a> {
         }
         let raw = &text[start..scanner.position()];
         Ok(Self { raw, members, spaced: scanner.spaces != spaces, changed: false })
+    }
+
+    /// Takes fields that were decoded one by one, their values compact JSON.
+    pub(crate) fn of_members(members: Vec<Member<'a>>) -> Self {
+        Self { raw: "", members, spaced: false, changed: true }
     }
 
     /// A field's value as JSON text; null counts as absent.
@@ -202,7 +207,7 @@ impl crate::catalogue::Fields for Data<'_> {
 }
 
 /// What a broken text is refused with.
-pub(super) fn rejection(error: JsonError) -> Rejection {
+pub(crate) fn rejection(error: JsonError) -> Rejection {
     match error.kind {
         Fault::Syntax(what) => {
             Rejection::new(Reason::NotJson, format!("at byte {}: {what}", error.at))

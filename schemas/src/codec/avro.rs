@@ -1,0 +1,310 @@
+//! Records in Avro: which schema wrote them, and what their fields mean.
+//!
+//! ```text
+//! C3 01 · fingerprint (8 bytes)  · record     single-object: a schema of this build
+//! 00    · schema id (4 bytes)    · record     Confluent's framing: a schema of the registry
+//! ```
+//!
+//! A record is a whole envelope if it has a field `data` that its type does not declare. Else it is
+//! typed: the header `event_type`, a field of that name or the record's full name says its type,
+//! fields with the envelope's names are the envelope's unless the type declares them as its own,
+//! and every other field is a field of `data`. A header fills in an envelope field the record does
+//! not have.
+//!
+//! Both end in the validation that JSON goes through.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::known;
+use super::read::{Fields, read};
+use super::registry::RegistryFault;
+use super::writer::{Form, Plan, WriterSchema};
+use super::{Context, Headers};
+use crate::catalogue::{EventType, FieldKind};
+use crate::envelope::{
+    Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, Data, DataField, Envelope, Reason, Rejection,
+    complete, rejection, text,
+};
+use crate::json::{self, Member, Scanner};
+
+/// What single-object encoding begins with.
+pub(super) const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
+
+/// What Confluent's framing begins with.
+pub(super) const FRAMED: u8 = 0;
+
+/// Envelope fields a record or its headers may have.
+const ENVELOPE: [&str; 8] = [
+    "event_type",
+    "event_id",
+    "account_id",
+    "timestamp",
+    "correlation_id",
+    "priority",
+    "key",
+    "source",
+];
+
+/// A schema and what it wrote.
+type Found<'a> = (Schema, &'a [u8]);
+
+/// A schema of this build or of the registry.
+enum Schema {
+    Known(&'static WriterSchema),
+    Registered(Arc<WriterSchema>),
+}
+
+impl Schema {
+    fn form(&self) -> &Form {
+        match self {
+            Self::Known(schema) => &schema.form,
+            Self::Registered(schema) => &schema.form,
+        }
+    }
+}
+
+/// Finds the schema of a record that begins as Avro does.
+fn find<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejection> {
+    match bytes.strip_prefix(&SINGLE_OBJECT) {
+        Some(bytes) => single_object(bytes),
+        None => framed(context, bytes),
+    }
+}
+
+/// A record in single-object encoding.
+fn single_object(bytes: &[u8]) -> Result<Found<'_>, Rejection> {
+    let (fingerprint, record) = bytes.split_first_chunk().ok_or_else(|| {
+        let message = "Avro's single-object form has a fingerprint of 8 bytes behind C3 01";
+        Rejection::new(Reason::AvroDecode, message)
+    })?;
+    let fingerprint = u64::from_le_bytes(*fingerprint);
+    let schema = known::schema(fingerprint).ok_or_else(|| {
+        let message = format!(
+            "no schema of this build has the fingerprint {fingerprint:016x}; use one of `tidewire \
+             schemas export`, or register yours and write with its id (Confluent's framing)"
+        );
+        Rejection::new(Reason::SchemaUnknown, message)
+    })?;
+    Ok((Schema::Known(schema), record))
+}
+
+/// A record in Confluent's framing.
+fn framed<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejection> {
+    let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
+        let message = "a record that begins with 0 has a schema id of 4 bytes behind it";
+        Rejection::new(Reason::AvroDecode, message)
+    })?;
+    let id = u32::from_be_bytes(*id);
+    let registry = context.registry.ok_or_else(|| {
+        let message = format!(
+            "the record names schema {id} of a registry, and none is configured: set registry.url"
+        );
+        Rejection::new(Reason::RegistryUnavailable, message)
+    })?;
+    let schema = registry.schema(id).map_err(|fault| {
+        let reason = match fault {
+            RegistryFault::Unknown(_) => Reason::SchemaUnknown,
+            RegistryFault::Unavailable(_) => Reason::RegistryUnavailable,
+            RegistryFault::Unusable(_) => Reason::AvroDecode,
+        };
+        Rejection::new(reason, format!("schema {id}: {fault}"))
+    })?;
+    Ok((Schema::Registered(schema), record))
+}
+
+/// A record that begins as Avro does, as an event.
+pub(super) fn admit(
+    context: &Context<'_>,
+    bytes: &[u8],
+    headers: &dyn Headers,
+) -> Result<Admitted, Rejection> {
+    let (schema, record) = find(context, bytes)?;
+    match schema.form() {
+        Form::Json => {
+            complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
+        }
+        Form::Avro(plan) => {
+            let fields = read(plan, record)?;
+            let given = Given::of(headers)?;
+            let record = Record { plan, fields: &fields, given: &given };
+            record.admit(context)
+        }
+    }
+}
+
+/// A record that begins as Avro does, as the JSON object that is an event's data.
+pub(super) fn as_data(context: &Context<'_>, bytes: &[u8]) -> Result<String, Rejection> {
+    let (schema, record) = find(context, bytes)?;
+    match schema.form() {
+        Form::Json => text(Some(record)).map(str::to_owned),
+        Form::Avro(plan) => Ok(read(plan, record)?.to_object(plan)),
+    }
+}
+
+/// Envelope fields from headers, as JSON, by their place in [`ENVELOPE`].
+struct Given([Option<String>; ENVELOPE.len()]);
+
+impl Given {
+    fn of(headers: &dyn Headers) -> Result<Self, Rejection> {
+        let mut given = [const { None }; ENVELOPE.len()];
+        for (name, slot) in ENVELOPE.iter().zip(&mut given) {
+            if let Some(value) = headers.header(name) {
+                *slot = Some(quoted_header(name, value)?);
+            }
+        }
+        Ok(Self(given))
+    }
+}
+
+/// A header's value as JSON: numbers where the envelope has numbers, else text.
+fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
+    let text = std::str::from_utf8(value).map_err(|_| {
+        let message = format!("the header {name} is not UTF-8");
+        Rejection::of(Reason::NotUtf8, name, message)
+    })?;
+    let is_number = matches!(name, "timestamp" | "priority")
+        && text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit())
+        && text.bytes().any(|byte| byte.is_ascii_digit());
+    if is_number {
+        return Ok(text.to_owned());
+    }
+    let mut out = String::with_capacity(text.len() + 2);
+    json::quote(text, &mut out);
+    Ok(out)
+}
+
+/// A decoded record with what its headers say.
+struct Record<'a> {
+    plan: &'a Plan,
+    fields: &'a Fields,
+    given: &'a Given,
+}
+
+impl<'a> Record<'a> {
+    fn admit(&self, context: &Context<'_>) -> Result<Admitted, Rejection> {
+        let event_type = self.event_type();
+        let name = json::string(&event_type).unwrap_or_default();
+        let declared = context.catalogue.resolve(&name);
+        let mut envelope = Envelope { event_type: Some(&event_type), ..Envelope::default() };
+        let data = self.data_field(declared);
+        // Both live as long as the envelope, which borrows from them.
+        let (inner, members);
+        if let Some(at) = data {
+            self.fill(&mut envelope, None);
+            let known = |name: &str| name == "data" || ENVELOPE.contains(&name);
+            let others = self.plan.fields().iter().filter(|field| !known(&field.name));
+            envelope.ignored = others.count().try_into().unwrap_or(u32::MAX);
+            inner = inner_text(self.fields.value(at));
+            envelope.data = data_of(&inner)?;
+        } else {
+            self.fill(&mut envelope, declared);
+            members = self.members(declared)?;
+            envelope.data = Some(DataField::Object(Data::of_members(members)));
+        }
+        complete(context.catalogue, envelope, context.origin)
+    }
+
+    /// The type's name as JSON: as a header or a field says it, else as the record is called.
+    fn event_type(&self) -> Cow<'a, str> {
+        if let Some(given) = &self.given.0[0] {
+            return Cow::Borrowed(given);
+        }
+        if let Some(value) = self.own(ENVELOPE[0]) {
+            return Cow::Borrowed(value);
+        }
+        let name = known::event_type(&self.plan.name).unwrap_or(&self.plan.name);
+        let mut quoted = String::with_capacity(name.len() + 2);
+        json::quote(name, &mut quoted);
+        Cow::Owned(quoted)
+    }
+
+    /// A field of the record that is not null.
+    fn own(&self, name: &str) -> Option<&'a str> {
+        let at = self.plan.fields().iter().position(|field| field.name == name)?;
+        Some(self.fields.value(at)).filter(|value| *value != "null")
+    }
+
+    /// Where a whole envelope has its data.
+    fn data_field(&self, declared: Option<&EventType>) -> Option<usize> {
+        let is_own = declared.is_some_and(|of| of.field("data").is_some());
+        let at = self.plan.fields().iter().position(|field| field.name == "data")?;
+        (!is_own).then_some(at)
+    }
+
+    /// The envelope's fields, except those the type declares as its own.
+    fn fill(&self, envelope: &mut Envelope<'a>, declared: Option<&EventType>) {
+        let slots = [
+            &mut envelope.event_id,
+            &mut envelope.account_id,
+            &mut envelope.timestamp,
+            &mut envelope.correlation_id,
+            &mut envelope.priority,
+            &mut envelope.key,
+            &mut envelope.source,
+        ];
+        for ((name, given), slot) in ENVELOPE.iter().zip(&self.given.0).skip(1).zip(slots) {
+            let own = if is_own(declared, name) { None } else { self.own(name) };
+            *slot = own.or(given.as_deref());
+        }
+    }
+
+    /// The fields of data.
+    fn members(&self, declared: Option<&EventType>) -> Result<Vec<Member<'a>>, Rejection> {
+        let mut members = Vec::with_capacity(self.plan.fields().len());
+        for (at, field) in self.plan.fields().iter().enumerate() {
+            if ENVELOPE.contains(&&*field.name) && !is_own(declared, &field.name) {
+                continue;
+            }
+            if members.len() == DATA_MAX_FIELDS {
+                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                return Err(Rejection::of(Reason::TooLarge, "data", message));
+            }
+            let kind = declared.and_then(|of| of.field(&field.name)).map(|field| field.kind);
+            let value = match (self.fields.value(at), kind) {
+                (value, Some(FieldKind::Object | FieldKind::Objects)) if value.starts_with('"') => {
+                    Cow::Owned(json_in_text(value, &field.name)?)
+                }
+                (value, _) => Cow::Borrowed(value),
+            };
+            members.push(Member { name: Cow::Borrowed(&field.name), value });
+        }
+        Ok(members)
+    }
+}
+
+fn is_own(declared: Option<&EventType>, name: &str) -> bool {
+    declared.is_some_and(|of| of.field(name).is_some())
+}
+
+/// `data` of a whole envelope: JSON in a string, or a record or map.
+fn inner_text(value: &str) -> Cow<'_, str> {
+    json::string(value).unwrap_or(Cow::Borrowed(value))
+}
+
+fn data_of(inner: &str) -> Result<Option<DataField<'_>>, Rejection> {
+    let in_data = |error| Rejection { field: Some("data".to_owned()), ..rejection(error) };
+    let mut scanner = Scanner::new(inner, DATA_MAX_DEPTH);
+    let data = DataField::read(&mut scanner, inner).map_err(|refused| Rejection {
+        field: refused.field.or(Some("data".to_owned())),
+        ..refused
+    })?;
+    scanner.end().map_err(in_data)?;
+    Ok(data)
+}
+
+/// JSON of unknown shape, which Avro carries as a string.
+fn json_in_text(value: &str, field: &str) -> Result<String, Rejection> {
+    let text = inner_text(value);
+    // Two levels are around it: data and this field.
+    let mut scanner = Scanner::new(&text, DATA_MAX_DEPTH - 1);
+    let checked = scanner.value().and_then(|inner| scanner.end().map(|()| inner));
+    let inner = checked.map_err(|error| {
+        let refused = rejection(error);
+        let message = format!("data.{field} is JSON in a string; {}", refused.message);
+        Rejection { field: Some(format!("data.{field}")), message, ..refused }
+    })?;
+    let mut out = String::with_capacity(inner.len());
+    json::compact(inner, &mut out);
+    Ok(out)
+}

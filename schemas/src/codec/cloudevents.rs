@@ -1,0 +1,262 @@
+//! CloudEvents 1.0: the same event in the attributes of a standard.
+//!
+//! ```text
+//! type          event_type           time           timestamp
+//! source, id    event_id             subject        key
+//! accountid     account_id           correlationid  correlation_id
+//! priority      priority             source         source, if it is short enough
+//! ```
+//!
+//! Structured: one JSON object (CloudEvents JSON format, section 3). Binary: attributes in headers
+//! `ce_…`, data in the value (Kafka protocol binding, section 3.2). The id is `source/id`, or a
+//! hash of both where that is no id of ours. Data is JSON: as it stands, in base64, or Avro whose
+//! schema is known. Other attributes are ignored and counted.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Context, Headers};
+use crate::envelope::{
+    Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
+    SOURCE_MAX_CHARS, complete, rejection, text,
+};
+use crate::id::hash128;
+use crate::json::{self, Scanner};
+
+/// The only version there is of this major one.
+const SPECVERSION: &str = "1.0";
+
+/// Attributes that are understood.
+const NAMES: [&str; 10] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "datacontenttype",
+    "accountid",
+    "correlationid",
+    "priority",
+];
+
+/// The header that shows that a record is a CloudEvent in binary mode.
+pub(super) const SPECVERSION_HEADER: &str = "ce_specversion";
+
+/// The attributes of an event as text, by their place in [`NAMES`].
+#[derive(Default)]
+struct Attributes<'a> {
+    values: [Option<Cow<'a, str>>; NAMES.len()],
+    ignored: u32,
+}
+
+/// An event in structured mode.
+pub(super) fn structured(
+    context: &Context<'_>,
+    value: Option<&[u8]>,
+) -> Result<Admitted, Rejection> {
+    let text = text(value)?;
+    let mut scanner = Scanner::new(text, DATA_MAX_DEPTH + 1);
+    if scanner.peek() != Some(b'{') {
+        scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
+        return Err(Rejection::new(Reason::NotObject, "a CloudEvent is a JSON object"));
+    }
+    scanner.open(b'{').map_err(rejection)?;
+    let mut attributes = Attributes::default();
+    let (mut data, mut base64) = (None, None);
+    let mut seen = Vec::with_capacity(NAMES.len() + 2);
+    let mut first = true;
+    while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
+        if seen.contains(&name) {
+            let message = format!("`{name}` is there twice, so it is not clear which is meant");
+            return Err(Rejection::of(Reason::BadField, name, message));
+        }
+        match &*name {
+            "data" => data = DataField::read(&mut scanner, text)?,
+            "data_base64" => base64 = Some(scanner.value().map_err(rejection)?),
+            known if NAMES.contains(&known) => {
+                attributes.set(known, scanner.value().map_err(rejection)?)?;
+            }
+            _ => {
+                scanner.value().map_err(rejection)?;
+                attributes.ignored = attributes.ignored.saturating_add(1);
+                continue;
+            }
+        }
+        seen.push(name);
+    }
+    scanner.end().map_err(rejection)?;
+    attributes.check_kind()?;
+    let decoded = base64.map(decoded).transpose()?;
+    let data = match &decoded {
+        Some(inner) => data_in(inner)?,
+        None => data.unwrap_or(empty()),
+    };
+    attributes.complete(context, data)
+}
+
+/// An event in binary mode, its attributes in headers.
+pub(super) fn binary(
+    context: &Context<'_>,
+    value: Option<&[u8]>,
+    headers: &dyn Headers,
+) -> Result<Admitted, Rejection> {
+    let mut attributes = Attributes::default();
+    for (name, slot) in NAMES.iter().zip(&mut attributes.values) {
+        let header = match *name {
+            "datacontenttype" => Cow::Borrowed("content-type"),
+            name => Cow::Owned(format!("ce_{name}")),
+        };
+        if let Some(value) = headers.header(&header) {
+            let text = std::str::from_utf8(value).map_err(|_| {
+                let message = format!("the header {header} is not UTF-8");
+                Rejection::of(Reason::NotUtf8, *name, message)
+            })?;
+            *slot = Some(Cow::Borrowed(text));
+        }
+    }
+    if let Some(avro) = value.filter(|value| super::is_avro(value)) {
+        let inner = super::avro::as_data(context, avro)?;
+        let data = data_in(&inner)?;
+        return attributes.complete(context, data);
+    }
+    attributes.check_kind()?;
+    let data = match value {
+        None | Some([]) => empty(),
+        value => data_in(text(value)?)?,
+    };
+    attributes.complete(context, data)
+}
+
+/// Data of an event that has none: an object without fields.
+fn empty<'a>() -> DataField<'a> {
+    DataField::Object(crate::envelope::Data::of_members(Vec::new()))
+}
+
+fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
+    let mut scanner = Scanner::new(text, DATA_MAX_DEPTH);
+    let data = DataField::read(&mut scanner, text)?;
+    scanner.end().map_err(rejection)?;
+    Ok(data.unwrap_or(empty()))
+}
+
+fn decoded(value: &str) -> Result<String, Rejection> {
+    let refuse = |message: &str| Rejection::of(Reason::BadField, "data_base64", message);
+    let text = json::string(value).ok_or_else(|| refuse("data_base64 is a string"))?;
+    let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| refuse("data_base64 is no base64"))?;
+    String::from_utf8(bytes).map_err(|_| refuse("data_base64 has to hold JSON in UTF-8"))
+}
+
+impl<'a> Attributes<'a> {
+    fn set(&mut self, name: &str, value: &'a str) -> Result<(), Rejection> {
+        let place = NAMES.iter().position(|known| *known == name).expect("the caller knows it");
+        if value != "null" {
+            let text = json::scalar(value).ok_or_else(|| {
+                let message = format!("the attribute `{name}` is a string");
+                Rejection::of(Reason::BadField, name, message)
+            })?;
+            self.values[place] = Some(text);
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let place = NAMES.iter().position(|known| *known == name)?;
+        self.values[place].as_deref().filter(|text| !text.is_empty())
+    }
+
+    fn need(&self, name: &str) -> Result<&str, Rejection> {
+        self.get(name).ok_or_else(|| {
+            let message = format!("a CloudEvent has the attribute `{name}`");
+            Rejection::of(Reason::MissingField, name, message)
+        })
+    }
+
+    /// Only JSON becomes an event.
+    fn check_kind(&self) -> Result<(), Rejection> {
+        let kind = self.get("datacontenttype").unwrap_or("application/json");
+        let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media.ends_with("/json") || media.ends_with("+json") {
+            return Ok(());
+        }
+        let message = format!("data of an event is JSON, not {media}");
+        Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
+    }
+
+    fn complete(&self, context: &Context<'_>, data: DataField<'_>) -> Result<Admitted, Rejection> {
+        let version = self.need("specversion")?;
+        if version != SPECVERSION {
+            let message = format!("CloudEvents {SPECVERSION} is read, not `{version}`");
+            return Err(Rejection::of(Reason::BadField, "specversion", message));
+        }
+        let id = quoted(&self.event_id()?);
+        let event_type = quoted(self.need("type")?);
+        let source = self.get("source").filter(|source| source.chars().count() <= SOURCE_MAX_CHARS);
+        let [account, time, subject, correlation, priority] =
+            ["accountid", "time", "subject", "correlationid", "priority"]
+                .map(|name| self.get(name).map(|text| field(name, text)));
+        let source = source.map(quoted);
+        let envelope = Envelope {
+            event_id: Some(&id),
+            event_type: Some(&event_type),
+            account_id: account.as_deref(),
+            timestamp: time.as_deref(),
+            key: subject.as_deref(),
+            correlation_id: correlation.as_deref(),
+            priority: priority.as_deref(),
+            source: source.as_deref(),
+            data: Some(data),
+            ignored: self.ignored,
+            is_cloudevent: true,
+        };
+        complete(context.catalogue, envelope, context.origin).map_err(in_their_names)
+    }
+
+    /// Unique by `source` and `id` together, as the standard has it.
+    fn event_id(&self) -> Result<String, Rejection> {
+        let (source, id) = (self.need("source")?, self.need("id")?);
+        let plain = format!("{source}/{id}");
+        if plain.len() <= ID_MAX_CHARS && plain.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(plain);
+        }
+        let hash = u128::from_be_bytes(hash128(source, id));
+        Ok(format!("ce_{hash:032x}"))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    json::quote(text, &mut out);
+    out
+}
+
+/// An attribute as the envelope's field: `time` is text, and a priority a number.
+fn field(name: &str, text: &str) -> String {
+    match name {
+        "priority" if text.parse::<u8>().is_ok() => text.to_owned(),
+        _ => quoted(text),
+    }
+}
+
+/// A rejection that names the attribute instead of the field it became.
+fn in_their_names(refused: Rejection) -> Rejection {
+    let field = refused.field.map(|field| {
+        let theirs = match &*field {
+            "event_id" => "id",
+            "event_type" => "type",
+            "account_id" => "accountid",
+            "timestamp" => "time",
+            "key" => "subject",
+            "correlation_id" => "correlationid",
+            other => return other.to_owned(),
+        };
+        theirs.to_owned()
+    });
+    let message = match field.as_deref() {
+        Some("accountid") => format!("{}; a CloudEvent does so by `accountid`", refused.message),
+        _ => refused.message,
+    };
+    Rejection { field, message, ..refused }
+}

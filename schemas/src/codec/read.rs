@@ -1,0 +1,326 @@
+//! From an Avro record's bytes to JSON text, field by field, in one pass.
+//!
+//! The bytes are whatever somebody sent. Reading follows the plan, never allocates by a length it
+//! was told, and is bounded in depth and in what it writes, so that a record that refers to itself
+//! or lists a billion nothings ends early. What it writes is what apache-avro's `Value` becomes as
+//! JSON, except for times finer than a millisecond, which become milliseconds, and for decimals and
+//! binary UUIDs, which become text.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use super::writer::{Node, NodeId, Plan};
+use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
+use crate::json;
+
+/// The fields of a record as JSON.
+#[derive(Debug)]
+pub(super) struct Fields {
+    text: String,
+    /// Where each field's value stands, in the plan's order.
+    values: Vec<Range<u32>>,
+}
+
+impl Fields {
+    /// A field's value, null included, by its place in the plan.
+    pub(super) fn value(&self, at: usize) -> &str {
+        let Range { start, end } = self.values[at];
+        &self.text[start as usize..end as usize]
+    }
+
+    /// All of them as one object.
+    pub(super) fn to_object(&self, plan: &Plan) -> String {
+        let mut out = String::with_capacity(self.text.len() + 32 * self.values.len());
+        out.push('{');
+        for (at, field) in plan.fields().iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(&field.quoted);
+            out.push_str(self.value(at));
+        }
+        out.push('}');
+        out
+    }
+}
+
+/// Reads the record; nothing may follow it.
+pub(super) fn read(plan: &Plan, bytes: &[u8]) -> Result<Fields, Rejection> {
+    let text = String::with_capacity(bytes.len() * 2);
+    let mut walk = Walk { plan, bytes, at: 0, text, depth: 1 };
+    let mut values = Vec::with_capacity(plan.fields().len());
+    for field in plan.fields() {
+        let start = walk.text.len() as u32;
+        walk.value(field.node).map_err(|stop| walk.rejection(stop, Some(&field.name)))?;
+        values.push(start..walk.text.len() as u32);
+    }
+    if walk.at < bytes.len() {
+        let rest = bytes.len() - walk.at;
+        let message = format!(
+            "{rest} bytes follow the record; was it written with another version of {}?",
+            plan.name
+        );
+        return Err(Rejection::new(Reason::AvroDecode, message));
+    }
+    Ok(Fields { text: walk.text, values })
+}
+
+/// Why reading ends.
+enum Stop {
+    /// The bytes don't follow the schema.
+    Bytes(&'static str),
+    TooDeep,
+    TooLong,
+}
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    bytes: &'a [u8],
+    at: usize,
+    text: String,
+    /// Objects and lists around the value, `data` included.
+    depth: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn rejection(&self, stop: Stop, field: Option<&str>) -> Rejection {
+        let name = &self.plan.name;
+        let (reason, message) = match stop {
+            Stop::Bytes(what) => {
+                (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
+            }
+            Stop::TooDeep => (
+                Reason::TooLarge,
+                format!("the record {name} is nested at most {DATA_MAX_DEPTH} levels deep"),
+            ),
+            Stop::TooLong => (
+                Reason::TooLarge,
+                format!("the record {name} has more than {EVENT_MAX_BYTES} bytes as JSON"),
+            ),
+        };
+        Rejection { reason, field: field.map(str::to_owned), message }
+    }
+
+    fn value(&mut self, id: NodeId) -> Result<(), Stop> {
+        if self.text.len() > EVENT_MAX_BYTES {
+            return Err(Stop::TooLong);
+        }
+        let plan = self.plan;
+        match plan.node(id) {
+            Node::Pending => return Err(Stop::Bytes("its schema is incomplete")),
+            Node::Null => self.text.push_str("null"),
+            Node::Bool => match self.take(1)? {
+                [0] => self.text.push_str("false"),
+                [1] => self.text.push_str("true"),
+                _ => return Err(Stop::Bytes("a boolean is 0 or 1")),
+            },
+            Node::Int => {
+                let value = i32::try_from(self.long()?);
+                self.integer(value.map_err(|_| Stop::Bytes("an int has 32 bits"))?.into());
+            }
+            Node::Long => {
+                let value = self.long()?;
+                self.integer(value);
+            }
+            Node::Time(per_ms) => {
+                let value = self.long()?.div_euclid(*per_ms);
+                self.integer(value);
+            }
+            Node::Float => {
+                let bytes = self.array::<4>()?;
+                self.number(f32::from_le_bytes(bytes).into())?;
+            }
+            Node::Double => {
+                let bytes = self.array::<8>()?;
+                self.number(f64::from_le_bytes(bytes))?;
+            }
+            Node::Bytes => {
+                let bytes = self.counted()?;
+                self.numbers(bytes)?;
+            }
+            Node::Fixed(size) => {
+                let bytes = self.take(*size)?;
+                self.numbers(bytes)?;
+            }
+            Node::Decimal { scale, fixed } => self.decimal(*scale, *fixed)?,
+            Node::Uuid { counted } => self.uuid(*counted)?,
+            Node::Text => {
+                let text = self.utf8()?;
+                json::quote(text, &mut self.text);
+            }
+            Node::Enum(symbols) => {
+                let symbol = usize::try_from(self.long()?).ok().and_then(|at| symbols.get(at));
+                self.text.push_str(symbol.ok_or(Stop::Bytes("the enum has no such symbol"))?);
+            }
+            Node::List(item) => self.blocks('[', ']', |walk| walk.value(*item))?,
+            Node::Map(value) => self.blocks('{', '}', |walk| {
+                let name = walk.utf8()?;
+                json::quote(name, &mut walk.text);
+                walk.text.push(':');
+                walk.value(*value)
+            })?,
+            Node::Union(branches) => {
+                let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
+                self.value(*branch.ok_or(Stop::Bytes("the union has no such branch"))?)?;
+            }
+            Node::Record(fields) => {
+                self.enter('{')?;
+                for (n, field) in fields.iter().enumerate() {
+                    if n > 0 {
+                        self.text.push(',');
+                    }
+                    self.text.push_str(&field.quoted);
+                    self.value(field.node)?;
+                }
+                self.leave('}');
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, bracket: char) -> Result<(), Stop> {
+        if self.depth == DATA_MAX_DEPTH {
+            return Err(Stop::TooDeep);
+        }
+        self.depth += 1;
+        self.text.push(bracket);
+        Ok(())
+    }
+
+    fn leave(&mut self, bracket: char) {
+        self.depth -= 1;
+        self.text.push(bracket);
+    }
+
+    /// Items in blocks, each with its count in front; a negative one is followed by a size.
+    fn blocks(
+        &mut self,
+        open: char,
+        close: char,
+        mut item: impl FnMut(&mut Self) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        self.enter(open)?;
+        let mut first = true;
+        loop {
+            let mut count = self.long()?;
+            if count < 0 {
+                self.long()?;
+                count = count.checked_neg().ok_or(Stop::Bytes("a block's count is too large"))?;
+            }
+            if count == 0 {
+                break;
+            }
+            for _ in 0..count {
+                if !std::mem::take(&mut first) {
+                    self.text.push(',');
+                }
+                item(self)?;
+            }
+        }
+        self.leave(close);
+        Ok(())
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
+        let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(Stop::Bytes("the record ends too early"))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+        Ok(*self.take(N)?.first_chunk().expect("so many were taken"))
+    }
+
+    /// Avro's `int` and `long`: LEB128, then zigzag.
+    fn long(&mut self) -> Result<i64, Stop> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let Some(&byte) = self.bytes.get(self.at) else {
+                return Err(Stop::Bytes("the record ends too early"));
+            };
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        Err(Stop::Bytes("a number has more than 64 bits"))
+    }
+
+    fn counted(&mut self) -> Result<&'a [u8], Stop> {
+        let count = usize::try_from(self.long()?);
+        self.take(count.map_err(|_| Stop::Bytes("a length is negative"))?)
+    }
+
+    fn utf8(&mut self) -> Result<&'a str, Stop> {
+        std::str::from_utf8(self.counted()?).map_err(|_| Stop::Bytes("a string is not UTF-8"))
+    }
+
+    fn integer(&mut self, value: i64) {
+        self.text.push_str(itoa::Buffer::new().format(value));
+    }
+
+    fn number(&mut self, value: f64) -> Result<(), Stop> {
+        if !value.is_finite() {
+            return Err(Stop::Bytes("JSON has no number for infinity or NaN; send null"));
+        }
+        write!(self.text, "{value:?}").expect("a string takes everything");
+        Ok(())
+    }
+
+    fn numbers(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.enter('[')?;
+        for (n, byte) in bytes.iter().enumerate() {
+            if n > 0 {
+                self.text.push(',');
+            }
+            self.integer(i64::from(*byte));
+        }
+        self.leave(']');
+        Ok(())
+    }
+
+    fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), Stop> {
+        let bytes = match fixed {
+            Some(size) => self.take(size)?,
+            None => self.counted()?,
+        };
+        // Bytes that only repeat the sign say nothing.
+        let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
+        let mut wide = [sign; 16];
+        let extra = bytes.len().saturating_sub(wide.len());
+        if bytes[..extra].iter().any(|byte| *byte != sign) {
+            return Err(Stop::Bytes("a decimal has more than 38 digits; send it as a string"));
+        }
+        let kept = &bytes[extra..];
+        wide[16 - kept.len()..].copy_from_slice(kept);
+        if kept.len() == 16 && (wide[0] ^ sign) & 0x80 != 0 {
+            return Err(Stop::Bytes("a decimal has more than 38 digits; send it as a string"));
+        }
+        let value = i128::from_be_bytes(wide);
+        let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale.min(64) + 1);
+        let (whole, part) = digits.split_at(digits.len() - scale.min(64));
+        let (sign, point) =
+            (if value < 0 { "-" } else { "" }, if part.is_empty() { "" } else { "." });
+        write!(self.text, "\"{sign}{whole}{point}{part}\"").expect("a string takes everything");
+        Ok(())
+    }
+
+    fn uuid(&mut self, counted: bool) -> Result<(), Stop> {
+        let bytes = if counted { self.counted()? } else { self.take(16)? };
+        if bytes.len() != 16 {
+            return Err(Stop::Bytes("a UUID has 16 bytes"));
+        }
+        self.text.push('"');
+        for (n, byte) in bytes.iter().enumerate() {
+            if matches!(n, 4 | 6 | 8 | 10) {
+                self.text.push('-');
+            }
+            write!(self.text, "{byte:02x}").expect("a string takes everything");
+        }
+        self.text.push('"');
+        Ok(())
+    }
+}
