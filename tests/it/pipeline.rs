@@ -70,6 +70,7 @@ impl Place {
             source: Source::Input,
             instance: "one".to_owned(),
             settings_hash: 1,
+            registry: None,
         };
         Admit::new(config, &self.log).expect("joined")
     }

@@ -262,6 +262,7 @@ impl World {
                 source,
                 instance: "a0".to_owned(),
                 settings_hash: 7,
+                registry: None,
             };
             match Admit::new(config, &log) {
                 Ok(admit) => self.admits[n].1.running = Some(admit),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tidewire_engine::fanout::shard::ShardStats;
 use tidewire_engine::port::{Appender, Clock};
 use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::codec::Registry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -62,6 +63,8 @@ pub struct Ingress {
     pub topics: IngestTopics,
     /// The wall clock, for timestamps ahead of it.
     pub clock: Arc<dyn Clock>,
+    /// Whom to ask for schemas, if there is somebody.
+    pub registry: Option<Arc<dyn Registry>>,
 }
 
 /// What a gateway is made of.
@@ -140,6 +143,7 @@ fn intake(ingress: Ingress, patience: Patience) -> io::Result<(Intake, JoinHandl
         ingest,
         topics: ingress.topics,
         catalogue: Catalogue::builtin(),
+        registry: ingress.registry,
         clock: ingress.clock,
         refused: AtomicU64::new(0),
         body_timeout: patience.body,

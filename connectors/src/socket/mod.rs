@@ -18,6 +18,7 @@ pub mod guard;
 pub mod routes;
 pub mod serve;
 
+pub mod body;
 pub mod events;
 pub mod ingest;
 

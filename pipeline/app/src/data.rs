@@ -12,6 +12,7 @@ use tidewire_connectors::kafka::KafkaLog;
 use tidewire_engine::port::{Cleanup, Clock, Isolation, Log, LogError, Stores};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
+use tidewire_schemas::codec::Registry;
 
 use crate::clock::WallClock;
 use crate::config::{Config, DataConfig, Durability, KafkaConfig, LogConfig};
@@ -29,6 +30,8 @@ pub struct Data {
     pub topology: Topology,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Whom to ask for schemas, if there is somebody.
+    pub registry: Option<Arc<dyn Registry>>,
 }
 
 /// A topic as it is listed.

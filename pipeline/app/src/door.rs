@@ -49,7 +49,8 @@ pub fn open(
     let (ingress, workers) = match front {
         Some(Front { hub, appender }) => {
             let topics = ingest_topics(data);
-            let ingress = Ingress { appender, topics, clock: data.clock.clone() };
+            let (clock, registry) = (data.clock.clone(), data.registry.clone());
+            let ingress = Ingress { appender, topics, clock, registry };
             (Some(ingress), start_workers(config, data, &hub)?)
         }
         None => (None, Vec::new()),

@@ -61,7 +61,8 @@ fn open_patiently(role: Role, config: &Config, stop: &Stop) -> Result<Opened, En
     let stores = folder
         .as_ref()
         .map(|folder| -> Arc<dyn Stores> { RocksStores::new(rocks::Config::new(folder.dir())) });
-    let data = Data { log, stores, topology: config.topology(), clock: Arc::new(WallClock) };
+    let (topology, clock) = (config.topology(), Arc::new(WallClock));
+    let data = Data { log, stores, topology, clock, registry: None };
     let front = patiently(START_LIMIT, stop, || {
         prepare(role, config, (&*data.log, folder.as_ref()))?;
         if role.serves_clients() { open_front(config, &data).map(Some) } else { Ok(None) }

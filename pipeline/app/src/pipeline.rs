@@ -64,6 +64,7 @@ fn admit(
         source,
         instance: config.instance.clone(),
         settings_hash: SETTINGS_HASH,
+        registry: data.registry.clone(),
     };
     let make = move || {
         mark.set(Standing::Joining);

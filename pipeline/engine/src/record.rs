@@ -170,6 +170,12 @@ impl Body {
     }
 }
 
+impl tidewire_schemas::codec::Headers for Body {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        Self::header(self, name)
+    }
+}
+
 /// A record as a reader gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -32,6 +32,9 @@ use crate::envelope::{self, Admitted, Origin, Reason, Rejection, within_limits};
 /// The header that says what a value is.
 pub const CONTENT_TYPE: &str = "content-type";
 
+/// The content type of a CloudEvent in structured mode.
+pub const STRUCTURED: &str = "application/cloudevents+json";
+
 /// A record's headers.
 pub trait Headers {
     /// The value of a header; the last one if there are several.
@@ -70,7 +73,7 @@ pub fn admit(
         && kind[..CLOUDEVENTS.len()].eq_ignore_ascii_case(CLOUDEVENTS)
     {
         return match media_type(kind).as_str() {
-            "application/cloudevents+json" => cloudevents::structured(context, value),
+            STRUCTURED => cloudevents::structured(context, value),
             "application/cloudevents-batch+json" => Err(unread(
                 "a record holds one CloudEvent; write each event of a batch as a record of its own",
             )),

@@ -385,7 +385,7 @@ fn a_bad_cloudevent_is_refused_in_its_own_terms() {
         (("subject", json!("x".repeat(129))), Reason::BadField, "subject"),
         (("datacontenttype", json!("text/xml")), Reason::ConnectorMapping, "datacontenttype"),
         (("data", json!("text")), Reason::BadField, "data"),
-        (("data", json!(null)), Reason::MissingField, "data.post_id"),
+        (("data", json!(null)), Reason::MissingField, "data.author_id"),
         (("data_base64", json!("%%")), Reason::BadField, "data_base64"),
     ] {
         let (name, value) = change;

@@ -97,6 +97,94 @@ fn bodies_that_can_not_be_taken_are_refused_whole() {
     assert!(site.kept.records().is_empty());
 }
 
+/// Sends a body with these headers.
+fn send(client: &mut Client, headers: &[(&str, &str)], body: &[u8]) {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    client.send(format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n"
+    ));
+    client.send(body);
+}
+
+#[test]
+fn cloudevents_of_every_mode_stand_in_the_log_as_kafka_s_bindings_have_them() {
+    let (site, mut client) = site();
+    let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"custom.x","accountid":"a",
+        "data":{"n":1}}"#;
+    send(&mut client, &[("content-type", "application/cloudevents+json")], event.as_bytes());
+    assert_eq!(client.answer().json()["events"][0]["event_id"], "s/1");
+    let batch = format!("[{event},{{\"specversion\":\"1.0\"}}]");
+    let kind = ("content-type", "application/cloudevents-batch+json");
+    send(&mut client, &[kind], batch.as_bytes());
+    let answer = client.answer().json();
+    assert_eq!(answer["events"][1]["error"]["field"], "source", "{answer}");
+    let attributes = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "2"),
+        ("ce-source", "s"),
+        ("ce-type", "custom.x"),
+        ("ce-accountid", "a%20b"),
+        ("content-type", "application/json"),
+    ];
+    send(&mut client, &attributes, b"{\"n\":1}");
+    assert_eq!(client.answer().json()["events"][0]["event_id"], "s/2");
+    let records = site.kept.records();
+    let kind = Some(&b"application/cloudevents+json"[..]);
+    assert_eq!(records[0].body.value(), Some(event.as_bytes()));
+    assert_eq!(records[0].body.header("content-type"), kind);
+    assert_eq!(records[1].body.header("content-type"), kind);
+    assert_eq!(records[2].topic.as_str(), "tw.dead-letters");
+    assert_eq!(records[2].body.header("h-content-type"), kind, "so that it can be put back");
+    assert_eq!(records[3].body.value(), Some(&b"{\"n\":1}"[..]));
+    assert_eq!(records[3].body.header("ce_accountid"), Some(&b"a b"[..]));
+}
+
+#[test]
+fn an_avro_record_is_taken_by_its_content_type_and_a_schema_nobody_has_is_named() {
+    let (site, mut client) = site();
+    let of_ours = tidewire_schemas::event::Event {
+        event_id: "e1".to_owned(),
+        event_type: "custom.x".to_owned(),
+        account_id: "a".to_owned(),
+        timestamp_ms: 1_000,
+        correlation_id: "c".to_owned(),
+        priority: tidewire_schemas::Priority::Normal,
+        key: "k".to_owned(),
+        source: None,
+        alias: None,
+        data: "{}".to_owned(),
+    };
+    send(&mut client, &[("content-type", "application/avro")], &of_ours.encode());
+    assert_eq!(client.answer().json()["events"][0]["event_id"], "e1");
+    send(&mut client, &[("content-type", "application/avro")], b"\0\0\0\0\x07rest");
+    let answer = client.answer();
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["events"][0]["error"]["reason"], "registry_unavailable");
+    assert_eq!(site.kept.records()[1].body.value(), Some(&b"\0\0\0\0\x07rest"[..]));
+}
+
+#[test]
+fn a_compressed_body_is_unpacked_and_a_bomb_is_not() {
+    let (site, mut client) = site();
+    let gzip = |body: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut packer, body).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    send(&mut client, &headers, &gzip(POST.as_bytes()));
+    assert_eq!(client.answer().status, 202);
+    assert_eq!(site.kept.records()[0].body.value(), Some(POST.as_bytes()));
+    send(&mut client, &headers, &gzip(&vec![b' '; 64 << 20]));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"));
+    send(&mut client, &headers, b"no gzip");
+    assert_eq!(client.answer().code(), "invalid_message");
+    assert_eq!(client.get("/healthz").status, 200, "the connection goes on");
+}
+
 #[test]
 fn a_chunked_body_over_the_limit_is_answered_although_it_never_ends() {
     let (_site, mut client) = site();

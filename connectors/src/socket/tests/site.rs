@@ -104,6 +104,7 @@ pub(super) fn start(limits: Limits, kept: &Arc<Kept>, workers: Vec<WorkerHandle>
             partitions: 8,
         },
         clock: Arc::new(Noon),
+        registry: None,
     };
     start_parts(limits, GatewayParts { ingress: Some(ingress), pages: pages(), workers })
 }

@@ -9,8 +9,11 @@
 //! The one idea: the same record gives the same bytes whenever it is judged, since "now" is its
 //! append time and its id, if it has none, is its position. So a second saying is a duplicate.
 
+use std::sync::Arc;
+
 use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
-use tidewire_schemas::envelope::{Admitted, Origin, Reason, Rejection, admit};
+use tidewire_schemas::codec::{Context, Registry, admit};
+use tidewire_schemas::envelope::{Admitted, Origin, Reason, Rejection};
 use tidewire_schemas::event::Event;
 
 use crate::dead_letter::{Verdict, dead_letter};
@@ -47,6 +50,7 @@ pub(super) struct Judge {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
     pub(super) verdict: [u8; 8],
+    pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
 impl Judge {
@@ -64,7 +68,12 @@ impl Judge {
             offset: record.offset.0,
             append_time_ms: record.timestamp.0,
         };
-        match admit(self.catalogue, record.body.value(), &origin) {
+        let context = Context {
+            catalogue: self.catalogue,
+            registry: self.registry.as_deref(),
+            origin: &origin,
+        };
+        match admit(&context, record.body.value(), &record.body) {
             Ok(admitted) => self.pass(from, record, &admitted, (out, counts)),
             Err(rejection) => out.push(self.reject(from, record, &rejection)),
         }

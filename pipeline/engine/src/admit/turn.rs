@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::codec::Registry;
 
 use crate::admit::judge::{Counts, Judge, Source as From};
 use crate::port::{
@@ -56,6 +57,8 @@ pub struct AdmitConfig {
     pub instance: String,
     /// What the settings in force hash to; travels with every event as its verdict.
     pub settings_hash: u64,
+    /// Whom to ask for schemas, if there is somebody.
+    pub registry: Option<Arc<dyn Registry>>,
 }
 
 /// A partition being read.
@@ -109,6 +112,7 @@ impl Admit {
                 topology,
                 catalogue: Catalogue::builtin(),
                 verdict: config.settings_hash.to_be_bytes(),
+                registry: config.registry,
             },
             readings: BTreeMap::new(),
             joined: false,
