@@ -17,6 +17,11 @@ fn fan_out_delivers_everything_it_should_from_both_servers() {
 }
 
 #[test]
+fn every_form_of_an_event_is_read() {
+    run(env!("CARGO_BIN_EXE_bench-formats"), &["2000"]);
+}
+
+#[test]
 fn the_pipeline_on_kafka_delivers_everything_and_tells_its_hops() {
     let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());

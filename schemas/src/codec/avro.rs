@@ -14,6 +14,7 @@
 //! Both end in the validation that JSON goes through.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::known;
@@ -46,23 +47,25 @@ const ENVELOPE: [&str; 8] = [
     "source",
 ];
 
-/// A schema and what it wrote.
-type Found<'a> = (Schema, &'a [u8]);
-
 /// A schema of this build or of the registry.
 enum Schema {
     Known(&'static WriterSchema),
     Registered(Arc<WriterSchema>),
 }
 
-impl Schema {
-    fn form(&self) -> &Form {
+impl Deref for Schema {
+    type Target = WriterSchema;
+
+    fn deref(&self) -> &WriterSchema {
         match self {
-            Self::Known(schema) => &schema.form,
-            Self::Registered(schema) => &schema.form,
+            Self::Known(schema) => schema,
+            Self::Registered(schema) => schema,
         }
     }
 }
+
+/// A schema and what it wrote.
+type Found<'a> = (Schema, &'a [u8]);
 
 /// Finds the schema of a record that begins as Avro does.
 fn find<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejection> {
@@ -120,7 +123,7 @@ pub(super) fn admit(
     headers: &dyn Headers,
 ) -> Result<Admitted, Rejection> {
     let (schema, record) = find(context, bytes)?;
-    match schema.form() {
+    match &schema.form {
         Form::Json => {
             complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
         }
@@ -136,10 +139,7 @@ pub(super) fn admit(
 /// A record that begins as Avro does, as the JSON object that is an event's data.
 pub(super) fn as_data(context: &Context<'_>, bytes: &[u8]) -> Result<String, Rejection> {
     let (schema, record) = find(context, bytes)?;
-    match schema.form() {
-        Form::Json => text(Some(record)).map(str::to_owned),
-        Form::Avro(plan) => Ok(read(plan, record)?.to_object(plan)),
-    }
+    schema.to_json(record).map(Cow::into_owned)
 }
 
 /// Envelope fields from headers, as JSON, by their place in [`ENVELOPE`].

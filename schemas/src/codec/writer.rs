@@ -7,11 +7,14 @@
 //!
 //! A schema is bounded in text and in nodes, whoever wrote it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
 
+use super::read::read;
+use crate::envelope::{Rejection, text};
 use crate::json;
 
 /// The longest schema text, those it refers to included.
@@ -57,6 +60,14 @@ impl WriterSchema {
     /// JSON: the record is JSON text, whatever its schema says of it.
     pub fn json() -> Self {
         Self { form: Form::Json }
+    }
+
+    /// A record this schema wrote as JSON text: of Avro one object of all its fields.
+    pub fn to_json<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
+        match &self.form {
+            Form::Json => text(Some(record)).map(Cow::Borrowed),
+            Form::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object(plan))),
+        }
     }
 }
 
