@@ -330,8 +330,8 @@ pub struct EventType {
 impl EventType {
     /// A field of data by name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let at = self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok()?;
-        self.fields.get(at)
+        // At most two dozen, and their lengths differ: faster than a search by halves.
+        self.fields.iter().find(|field| field.name == name)
     }
 
     /// Whether its events only pass by: every channel is ephemeral and no operator keeps anything

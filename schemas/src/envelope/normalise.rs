@@ -145,10 +145,11 @@ impl<'a> Data<'a> {
     }
 
     fn lift(&mut self, object: &str, (field, from): (&str, &[String])) {
+        // Few events have the object, so that is asked first.
+        let Some(value) = self.get(object).filter(|value| value.starts_with('{')) else { return };
         if self.get(field).is_some() {
             return;
         }
-        let Some(value) = self.get(object).filter(|value| value.starts_with('{')) else { return };
         let value = from.iter().find_map(|name| inner(value, name)).map(str::to_owned);
         if let Some(value) = value {
             self.set(field, value);
