@@ -15,6 +15,7 @@ pub mod dice;
 pub mod event_source;
 pub mod frames;
 pub mod fuse;
+pub mod fuzz;
 pub mod http;
 pub mod latency;
 pub mod machine;

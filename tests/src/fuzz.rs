@@ -1,0 +1,402 @@
+//! Every parser of ours as a function of bytes, with samples to begin from.
+//!
+//! One list serves two runners: seeded loops inside the test command, on any compiler, and the
+//! targets in `tests/fuzz` for whoever has cargo-fuzz. A target panics where an invariant breaks;
+//! that the parser itself never panics is the first of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tidewire_engine::derive::order::{Accepted, OrderRecord, Span, Tick};
+use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::fanout::protocol::StartAt;
+use tidewire_engine::record::{Body, Millis, Offset};
+use tidewire_engine::topology::Lane;
+use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::channel::Channel;
+use tidewire_schemas::codec::{Context, Headers, Registry, RegistryFault, WriterSchema, admit};
+use tidewire_schemas::envelope::{Admitted, EVENT_MAX_BYTES, Origin};
+use tidewire_schemas::event::{Event, EventView};
+use tidewire_schemas::position::{Cut, Position};
+use tidewire_schemas::time::parse_rfc3339;
+
+use crate::dice::Dice;
+
+/// A parser with its samples.
+pub struct Target {
+    /// Its name, also of its file in `tests/fuzz`.
+    pub name: &'static str,
+    /// Inputs that are right, or nearly.
+    pub samples: fn() -> Vec<Vec<u8>>,
+    /// Reads the input and panics where an invariant breaks.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "json_envelope", samples: envelopes, run: json_envelope },
+    Target { name: "cloudevents", samples: cloudevents, run: cloudevent },
+    Target { name: "avro_record", samples: avro_records, run: avro_record },
+    Target { name: "avro_schema", samples: avro_schemas, run: avro_schema },
+    Target { name: "event", samples: events, run: event },
+    Target { name: "position", samples: positions, run: position },
+    Target { name: "names", samples: names, run: name },
+    Target { name: "stored", samples: stored, run: stored_forms },
+    Target { name: "catalogue", samples: catalogues, run: catalogue },
+];
+
+/// The target of this name.
+pub fn target(name: &str) -> &'static Target {
+    TARGETS.iter().find(|target| target.name == name).expect("a target of this name")
+}
+
+impl Target {
+    /// Runs on the samples and on so many mutations of them; a failure says the input.
+    pub fn mutate_and_run(&self, seed: u64, rounds: usize) {
+        let (samples, mut dice) = ((self.samples)(), Dice::new(seed));
+        for sample in &samples {
+            self.run_named(sample);
+        }
+        for _ in 0..rounds {
+            let mut input = samples[dice.below(samples.len())].clone();
+            for _ in 0..=dice.below(4) {
+                mutate(&mut input, &samples[dice.below(samples.len())], &mut dice);
+            }
+            self.run_named(&input);
+        }
+    }
+
+    fn run_named(&self, input: &[u8]) {
+        if catch_unwind(AssertUnwindSafe(|| (self.run)(input))).is_err() {
+            let escaped = input.escape_ascii();
+            panic!("{}: this input broke it: b\"{escaped}\"", self.name);
+        }
+    }
+}
+
+/// Changes an input a little, or takes a part of another one over.
+fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
+    const BYTES: &[u8] = b"\0\x01\x7f\x80\xff{}[]\",:\\-0e9.n";
+    const LENGTH_MAX: usize = 4_096;
+    let at = dice.below(input.len() + 1);
+    let len = dice.below(16).min(input.len() - at);
+    match dice.below(7) {
+        0 if at < input.len() => input[at] ^= 1 << dice.below(8),
+        1 if at < input.len() => input[at] = BYTES[dice.below(BYTES.len())],
+        2 => drop(input.drain(at..at + len)),
+        3 => input.insert(at, BYTES[dice.below(BYTES.len())]),
+        4 => input.truncate(at),
+        5 => {
+            let part = input[at..at + len].repeat(1 + dice.below(64));
+            input.splice(at..at, part);
+        }
+        _ => {
+            let from = dice.below(other.len() + 1);
+            let part = other[from..(from + dice.below(64)).min(other.len())].to_vec();
+            input.splice(at..at + len, part);
+        }
+    }
+    input.truncate(LENGTH_MAX);
+}
+
+const ORIGIN: Origin<'_> =
+    Origin { topic: "tw.in", partition: 1, offset: 2, append_time_ms: 1_767_607_201_000 };
+
+struct NoHeaders;
+
+/// Schemas by the id that a sample names.
+#[derive(Debug)]
+struct Schemas;
+
+impl Registry for Schemas {
+    fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
+        let text = SCHEMAS[id as usize % SCHEMAS.len()];
+        WriterSchema::avro(text, &[])
+            .map(Arc::new)
+            .map_err(|fault| RegistryFault::Unusable(fault.to_string()))
+    }
+}
+
+impl Headers for NoHeaders {
+    fn header(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+}
+
+/// Headers in front of the value: how many, then `name\0value\0` each.
+struct Leading<'a>(Vec<(&'a [u8], &'a [u8])>);
+
+impl Headers for Leading<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
+    }
+}
+
+fn read_event(value: &[u8], headers: &dyn Headers) {
+    let context =
+        Context { catalogue: Catalogue::builtin(), registry: Some(&Schemas), origin: &ORIGIN };
+    if let Ok(admitted) = admit(&context, Some(value), headers) {
+        holds_together(&admitted);
+    }
+}
+
+/// What is true of every event that gets in.
+fn holds_together(admitted: &Admitted) {
+    let event = &admitted.event;
+    let encoded = event.encode();
+    assert_eq!(EventView::decode(&encoded).expect("our own encoding").to_event(), *event);
+    let data: Value = serde_json::from_str(&event.data).expect("data is JSON");
+    assert!(data.is_object() && !event.data.contains('\n'), "{}", event.data);
+    assert!(!event.event_id.is_empty() && event.event_id.len() <= 160);
+    let again = [(); 2].map(|()| EventView::decode(&encoded).expect("the same"));
+    let deliveries = again.map(|view| Catalogue::builtin().deliveries(&view));
+    assert_eq!(format!("{:?}", deliveries[0]), format!("{:?}", deliveries[1]));
+}
+
+fn json_envelope(input: &[u8]) {
+    read_event(input, &NoHeaders);
+    let admitted = tidewire_schemas::envelope::admit(Catalogue::builtin(), Some(input), &ORIGIN);
+    if admitted.is_ok() {
+        serde_json::from_slice::<Value>(input).expect("what gets in is JSON");
+    }
+}
+
+fn envelopes() -> Vec<Vec<u8>> {
+    [
+        r#"{"event_id":"e1","event_type":"post.created","account_id":7,"priority":2,"key":"k",
+            "timestamp":"2026-01-05T10:00:00.1Z","correlation_id":null,"source":"s","extra":[1],
+            "data":{"postId":"p","author":{"id":"u"},"content":"\ud83c\udf0a","n":-1.5e3}}"#,
+        r#"{"event_type":"LIKE","account_id":"a","data":{"tweet_id":1,"actor_id":"u"}}"#,
+        r#"{"event_type":"custom.x","account_id":"a","data":{}}"#,
+        r#"{"event_type":"trend_update","account_id":"a","data":{"trend":{"name":"x"}}}"#,
+        r#"[{"event_type":"custom.x"}]"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+fn cloudevent(input: &[u8]) {
+    let structured = Leading(vec![(b"content-type", b"application/cloudevents+json")]);
+    read_event(input, &structured);
+    let mut parts = input.splitn(9, |byte| *byte == 0);
+    let mut headers = Vec::new();
+    for name in ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_priority"] {
+        headers.extend(parts.next().map(|value| (name.as_bytes(), value)));
+    }
+    headers.push((b"ce_accountid", b"a"));
+    read_event(parts.next().unwrap_or_default(), &Leading(headers));
+}
+
+fn cloudevents() -> Vec<Vec<u8>> {
+    [
+        r#"{"specversion":"1.0","id":"1","source":"/s","type":"post.created","accountid":"a",
+            "time":"2026-01-05T10:00:00Z","subject":"k","priority":"1","datacontenttype":"a/json",
+            "data":{"post_id":"p","author_id":"u","text":"t"}}"#,
+        r#"{"specversion":"1.0","id":"1","source":"s","type":"custom.x","accountid":"a",
+            "data_base64":"e30="}"#,
+        "1.0\01\0/s\0custom.x\02026-01-05T10:00:00Z\02\0{\"n\":1}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+const SCHEMAS: &[&str] = &[
+    r#"{"type":"record","name":"tidewire.Custom","fields":[
+        {"name":"event_type","type":"string"},{"name":"account_id","type":["null","string"]},
+        {"name":"n","type":"long"},{"name":"f","type":"double"},{"name":"b","type":"boolean"},
+        {"name":"tags","type":{"type":"map","values":{"type":"array","items":"int"}}},
+        {"name":"e","type":{"type":"enum","name":"E","symbols":["A","B"]}}]}"#,
+    r#"{"type":"record","name":"Tree","fields":[{"name":"v","type":"bytes"},
+        {"name":"more","type":["null",{"type":"array","items":"Tree"}]}]}"#,
+    r#"{"type":"record","name":"D","fields":[
+        {"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":9,"scale":3}},
+        {"name":"u","type":{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}},
+        {"name":"t","type":{"type":"long","logicalType":"timestamp-micros"}}]}"#,
+    r#"{"type":"record","name":"N","fields":[{"name":"a","type":{"type":"array","items":"null"}},
+        {"name":"data","type":"string"}]}"#,
+];
+
+fn avro_record(input: &[u8]) {
+    read_event(input, &NoHeaders);
+    let headers = Leading(vec![(b"event_type", b"custom.x"), (b"account_id", b"a")]);
+    read_event(input, &headers);
+}
+
+fn avro_records() -> Vec<Vec<u8>> {
+    let mut samples = events();
+    let custom =
+        b"\x10custom.x\x02\x02a\x0e\0\0\0\0\0\0\xe0\x3f\x01\x02\x02k\x04\x02\x04\0\0\x02".to_vec();
+    let tree = b"\x04ab\x02\x02\x02c\0\0".to_vec();
+    let decimal = [&b"\x04\x01\x02"[..], &[7; 16], b"\x80\x80\x01"].concat();
+    let nulls = b"\x06\0\x04{}".to_vec();
+    for (id, record) in [custom, tree, decimal, nulls].into_iter().enumerate() {
+        samples.push([&[0, 0, 0, 0, id as u8][..], &record].concat());
+    }
+    samples
+}
+
+fn avro_schema(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(schema) = WriterSchema::avro(text, &[]) else { return };
+    for record in
+        [&[][..], &[0; 64], &[2; 64], &[0xff; 64], b"\x02\x04\x06\x08ab\0\x01\x80\x80\x01"]
+    {
+        if let Ok(json) = schema.to_json(record) {
+            assert!(json.len() < 2 * EVENT_MAX_BYTES);
+            serde_json::from_str::<Value>(&json).expect("JSON");
+        }
+    }
+}
+
+fn avro_schemas() -> Vec<Vec<u8>> {
+    SCHEMAS.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+fn event(input: &[u8]) {
+    if let Ok(view) = EventView::decode(input) {
+        let event = view.to_event();
+        assert_eq!(EventView::decode(&event.encode()).expect("our own").to_event(), event);
+    }
+}
+
+fn events() -> Vec<Vec<u8>> {
+    let event = Event {
+        event_id: "e".to_owned(),
+        event_type: "custom.x".to_owned(),
+        account_id: "a".to_owned(),
+        timestamp_ms: 1_767_607_201_000,
+        correlation_id: "c".to_owned(),
+        priority: tidewire_schemas::Priority::High,
+        key: "k".to_owned(),
+        source: Some("s".to_owned()),
+        alias: None,
+        data: r#"{"n":1,"text":"ü"}"#.to_owned(),
+    };
+    vec![event.encode()]
+}
+
+fn position(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(position) = Position::decode(text) {
+        assert_eq!(Position::decode(&position.encode()).expect("our own"), position);
+    }
+    let _ = StartAt::parse(text);
+}
+
+fn positions() -> Vec<Vec<u8>> {
+    let cuts = vec![
+        Cut { partition: 0, next: [1, 2, 3] },
+        Cut { partition: 7, next: [u64::MAX, 0, 1 << 40] },
+    ];
+    let token = Position { epoch: 3, cuts }.encode();
+    vec![token.into_bytes(), b"2026-01-05T10:00:00Z".to_vec(), b"latest".to_vec()]
+}
+
+fn name(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(channel) = Channel::parse(text) {
+        assert_eq!(Channel::parse(&channel.name()).expect("our own"), channel);
+    }
+    if let Some(time) = parse_rfc3339(text) {
+        assert!((-62_200_000_000_000..=253_500_000_000_000).contains(&time), "{time}");
+    }
+}
+
+fn names() -> Vec<Vec<u8>> {
+    ["posts:alice", "typing:user/%C3%BC", "campaigns", "2026-01-05T10:00:00.123456+02:00"]
+        .map(|text| text.as_bytes().to_vec())
+        .into()
+}
+
+fn stored_forms(input: &[u8]) {
+    if let Ok(order) = OrderRecord::decode(input) {
+        assert_eq!(OrderRecord::decode(&order.encode()).expect("our own"), order);
+    }
+    if let Some(progress) = Progress::decode(input) {
+        assert_eq!(Progress::decode(&progress.encode()), Some(progress));
+    }
+    if let Ok(body) = Body::from_stored(Bytes::copy_from_slice(input)) {
+        let headers: Vec<(&str, &[u8])> = body.headers().collect();
+        let again = Body::new(body.key(), body.value(), &headers);
+        assert_eq!((again.key(), again.value()), (body.key(), body.value()));
+        assert_eq!(again.headers().collect::<Vec<_>>(), headers);
+    }
+}
+
+fn stored() -> Vec<Vec<u8>> {
+    let progress = Progress {
+        state: Offset(7),
+        order: Offset(1 << 40),
+        time: Millis(-5),
+        lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None],
+    };
+    let body = Body::new(Some(b"k"), Some(b"value"), &[("src", b"tw.in/0/1"), ("v", &[0; 8])]);
+    let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
+    samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
+    samples.push(order_sample());
+    samples
+}
+
+/// An `order` record with some of everything.
+fn order_sample() -> Vec<u8> {
+    let span = Span { first: Offset(5), last: Offset(9) };
+    let order = OrderRecord {
+        build: "0.1.0".to_owned(),
+        settings_hash: 1,
+        catalogue_hash: 2,
+        held: true,
+        time_before: Millis(1_000),
+        time_after: Millis(2_000),
+        spans: [Some(span), None, Some(span), None, None],
+        sequence: vec![(Lane::ALL[0], 5), (Lane::ALL[2], 5)],
+        ticks: vec![Tick { after: 3, value: Millis(1_500) }],
+        dead_letters: vec![4],
+        accepted: vec![Accepted { at: Millis(1_200), ids: vec![[7; 16]; 3] }],
+        outputs: 12,
+        outputs_hash: 3,
+    };
+    order.encode()
+}
+
+fn catalogue(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let _ = Catalogue::load(&[("channels.toml", "[channels]"), ("posts.toml", text)]);
+}
+
+fn catalogues() -> Vec<Vec<u8>> {
+    vec![include_bytes!("../../schemas/catalogue/posts.toml")[..2_000].to_vec()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutations of each target in one run.
+    const ROUNDS: usize = 20_000;
+
+    #[test]
+    fn no_parser_breaks_on_anything() {
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        let seed = number("TIDEWIRE_SEED").unwrap_or(1);
+        let rounds = number("TIDEWIRE_ROUNDS").map_or(ROUNDS, |rounds| rounds as usize);
+        eprintln!("repeat with TIDEWIRE_SEED={seed}; TIDEWIRE_ROUNDS={rounds} of each");
+        for target in TARGETS {
+            target.mutate_and_run(seed, rounds);
+        }
+    }
+
+    #[test]
+    fn every_target_has_a_file_for_cargo_fuzz_and_the_other_way_round() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/fuzz_targets");
+        let mut files: Vec<String> = std::fs::read_dir(dir)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("it can be read").file_name().into_string().expect("UTF-8"))
+            .collect();
+        let mut names: Vec<String> = TARGETS.iter().map(|t| format!("{}.rs", t.name)).collect();
+        files.sort();
+        names.sort();
+        assert_eq!(files, names);
+    }
+}
