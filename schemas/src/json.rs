@@ -11,6 +11,9 @@ use std::borrow::Cow;
 /// low enough for any stack.
 pub(crate) const DEPTH_MAX: usize = 64;
 
+/// A number without an exponent and of so many characters is in a double's range.
+const PLAIN_NUMBER_MAX_CHARS: usize = 300;
+
 /// Why a text is no JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JsonError {
@@ -180,6 +183,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn number(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
         let bytes = self.text.as_bytes();
         self.at += usize::from(bytes[self.at] == b'-');
         if bytes.get(self.at) == Some(&b'0') {
@@ -195,8 +199,17 @@ impl<'a> Scanner<'a> {
             self.at += 1;
             self.at += usize::from(matches!(bytes.get(self.at), Some(b'+' | b'-')));
             self.digits()?;
+            return self.within_doubles(start);
         }
-        Ok(())
+        if self.at - start > PLAIN_NUMBER_MAX_CHARS { self.within_doubles(start) } else { Ok(()) }
+    }
+
+    /// Many readers fail on a number no double can hold, and with it on the whole text.
+    fn within_doubles(&self, start: usize) -> Result<(), JsonError> {
+        match self.text[start..self.at].parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(()),
+            _ => Err(self.fault("a number is beyond what a double can hold")),
+        }
     }
 
     /// What stands between the quotes, and whether it has escapes.
