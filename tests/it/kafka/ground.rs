@@ -23,7 +23,7 @@ use tidewire_tests::server::Server;
 const KEYS: usize = 40;
 
 /// How long everything may take to come out on a machine under load.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long it is listened for what should not come any more.
 const QUIET: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const CHANNELS_PER_EVENT: usize = 3;
 
 /// Starts a serving verb on this broker, with topics of this prefix.
-pub(super) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &str) -> Server {
+pub(crate) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &str) -> Server {
     let log = format!("kafka://{bootstrap}");
     let variables = [
         ("TIDEWIRE_TOPICS_PREFIX", prefix),
@@ -45,14 +45,14 @@ pub(super) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &st
 
 /// Writes numbered events at a steady rate until told to stop; keys, priorities and authors go
 /// round. It never gives up on a record, as a producer that must not lose one.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
     thread: JoinHandle<usize>,
 }
 
 impl Writer {
-    pub(super) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
+    pub(crate) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
@@ -82,12 +82,12 @@ impl Writer {
     }
 
     /// Events given to the producer so far.
-    pub(super) fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.written.load(Ordering::Relaxed)
     }
 
     /// Stops and says how many events were acknowledged: all numbers below.
-    pub(super) fn finish(self) -> usize {
+    pub(crate) fn finish(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the writer ends well")
     }
@@ -116,13 +116,13 @@ fn write_one(producer: &BaseProducer, topic: &str, n: usize) {
 }
 
 /// Reads topics from their beginning, read_committed.
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     consumer: BaseConsumer,
-    pub(super) all: Vec<OwnedMessage>,
+    pub(crate) all: Vec<OwnedMessage>,
 }
 
 impl Outputs {
-    pub(super) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
+    pub(crate) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "onlooker")
@@ -145,7 +145,7 @@ impl Outputs {
     }
 
     /// Reads for at most so long or until there are so many records in all.
-    pub(super) fn read(&mut self, until: usize, within: Duration) -> bool {
+    pub(crate) fn read(&mut self, until: usize, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while self.all.len() < until {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -163,7 +163,7 @@ impl Outputs {
 
 /// Every number was delivered once to each of its channels, in order per channel, key and priority,
 /// and nothing was put aside.
-pub(super) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
+pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
     let at = (bootstrap, prefix);
     let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
     let owed = numbers * CHANNELS_PER_EVENT;

@@ -2,7 +2,7 @@
 
 mod clients;
 mod doctor;
-mod ground;
+pub(crate) mod ground;
 mod log;
 mod real_posts;
 mod security;

@@ -1,0 +1,150 @@
+//! Subscribers that ask for what is not there, too much of it, or stand half open.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidewire_schemas::position::{Cut, Position};
+use tidewire_tests::server::Server;
+use tidewire_tests::websocket::{Broken, WebSocketClient};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn connect(server: &Server) -> WebSocketClient {
+    WebSocketClient::connect(server.addr(), "u", None).expect("it listens")
+}
+
+/// What a subscription from a position is refused with.
+fn refused(server: &Server, channel: &str, from: &str) -> Value {
+    match connect(server).subscribe(channel, from) {
+        Err(Broken::Refused(frame)) => frame,
+        other => panic!("{channel} from {from}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_position_that_is_not_this_log_s_is_refused_or_announced() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server);
+    client.subscribe("posts:ann", "latest").expect("subscribed");
+    let token = client.positions()["posts:ann"].clone();
+    let mine = Position::decode(&token).expect("a position");
+
+    for forged in ["AAAA", "not a position", "", &token[1..], &format!("{token}A")] {
+        let frame = refused(&server, "posts:ann", forged);
+        assert_eq!(frame["code"], "invalid_position", "{forged}: {frame}");
+    }
+    let cut = Cut { partition: mine.cuts[0].partition, next: [1 << 40; 3] };
+    let beyond = Position { cuts: vec![cut], ..mine.clone() };
+    // Waited for, in case this gateway is behind; then the client is sent away to come back.
+    match connect(&server).subscribe("posts:ann", &beyond.encode()) {
+        Err(Broken::Refused(frame)) => assert_eq!(frame["code"], "invalid_position", "{frame}"),
+        Err(Broken::Cut(why)) => assert!(why.contains("1013"), "{why}"),
+        Ok(()) => panic!("a place that is not there"),
+    }
+    let elsewhere = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
+    let mut client = connect(&server);
+    client.subscribe("posts:ann", &elsewhere.encode()).expect("it goes on from what there is");
+    let begun = Instant::now();
+    while client.gaps().is_empty() && begun.elapsed() < LIMIT {
+        client.next_event(Duration::from_millis(50)).expect("the connection stays");
+    }
+    assert_eq!(client.gaps()[0]["reason"], "epoch", "{:?}", client.gaps());
+}
+
+#[test]
+fn unknown_channels_and_ten_thousand_subscriptions_cost_an_error_frame_each() {
+    let server = Server::start(&[]);
+    let frame = refused(&server, "psots:ann", "latest");
+    assert_eq!(frame["code"], "invalid_channel", "{frame}");
+    assert!(frame["message"].as_str().expect("text").contains("posts"), "{frame}");
+
+    let mut client = connect(&server);
+    let subscribe = |client: &mut WebSocketClient, n: usize| -> Result<Value, Broken> {
+        let channel = format!("posts:user-{n}");
+        client.send(&json!({"op": "subscribe", "id": n, "channel": channel, "from": "latest"}))?;
+        loop {
+            match client.next_control(LIMIT)? {
+                Some(frame) if frame["op"] == "welcome" => {}
+                Some(frame) => return Ok(frame),
+                None => panic!("no answer to request {n}"),
+            }
+        }
+    };
+    // As fast as a connection may talk: all that it may have, and not one more.
+    for n in 0..130 {
+        let frame = subscribe(&mut client, n).expect("the connection stays");
+        match n {
+            0..128 => assert_eq!(frame["op"], "ok", "{n}: {frame}"),
+            _ => assert_eq!(frame["code"], "too_many_subscriptions", "{n}: {frame}"),
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    // And as fast as it can: an error each, or the end.
+    for n in 130..10_000 {
+        match subscribe(&mut client, n) {
+            Ok(frame) => assert_eq!(frame["op"], "error", "{frame}"),
+            Err(Broken::Cut(why)) => {
+                assert!(why.contains("4029"), "{why}");
+                break;
+            }
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+    assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);
+}
+
+#[test]
+fn a_frame_of_ten_megabytes_is_refused_before_it_has_come() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server);
+    let big = json!({"op": "ping", "id": "x".repeat(10 << 20)});
+    // It may be cut while the frame is still being sent.
+    let why = match client.send(&big) {
+        Err(Broken::Cut(why)) => why,
+        _ => loop {
+            match client.next_control(LIMIT) {
+                Err(Broken::Cut(why)) => break why,
+                Ok(Some(frame)) if frame["op"] == "welcome" => {}
+                other => panic!("{other:?}"),
+            }
+        },
+    };
+    assert!(why.contains("1009") || why.contains("reset") || why.contains("pipe"), "{why}");
+    assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);
+}
+
+#[test]
+fn clients_that_are_half_open_are_let_go_and_take_nothing_from_others() {
+    let server = Server::start(&[]);
+    // Some say nothing, some begin a request, some shut one side of a stream.
+    let mut idle = Vec::new();
+    for n in 0..60 {
+        let mut stream = TcpStream::connect(server.addr()).expect("it listens");
+        match n % 3 {
+            0 => {}
+            1 => stream
+                .write_all(b"GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: lo")
+                .expect("sent"),
+            _ => {
+                let request = b"GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n\r\n";
+                stream.write_all(request).expect("sent");
+                stream.shutdown(Shutdown::Write).expect("half of it");
+            }
+        }
+        idle.push(stream);
+    }
+    let mut client = connect(&server);
+    client.subscribe("posts:ann", "latest").expect("others are served");
+    let post = br#"{"event_id":"e","event_type":"post.created","account_id":"a",
+        "data":{"post_id":"p","author_id":"ann","text":"t"}}"#;
+    let answer = server.http().post("/v1/events", "application/json", post).expect("an answer");
+    assert_eq!(answer.status, 202);
+    assert!(client.next_event(LIMIT).expect("connected").is_some());
+    for (n, stream) in idle.iter_mut().enumerate().filter(|(n, _)| n % 3 == 1).take(2) {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).unwrap_or_else(|error| panic!("{n} is kept: {error}"));
+    }
+}
