@@ -10,4 +10,6 @@ mod embedded_log;
 mod kafka;
 mod pipeline;
 mod real_posts;
+mod registry;
+mod schemas_command;
 mod store_killed;

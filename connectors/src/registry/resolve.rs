@@ -19,6 +19,9 @@ const REFERENCES_MAX: usize = 64;
 /// How long a chain of references may be.
 const REFERENCE_DEPTH_MAX: usize = 16;
 
+/// The API's number for an id it does not have. A mere 404 says that the address is wrong.
+const NO_SCHEMA: u64 = 40403;
+
 /// A schema as the registry has it.
 struct Found {
     text: String,
@@ -41,7 +44,7 @@ pub(super) fn schema(
 ) -> Result<(WriterSchema, usize), RegistryFault> {
     let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
     let answer = asked.map_err(|failure| match failure {
-        Failure::Refused(Refusal { code: 404 | 40403, .. }) => RegistryFault::Unknown(format!(
+        Failure::Refused(Refusal { code: NO_SCHEMA, .. }) => RegistryFault::Unknown(format!(
             "the schema registry at {} has no schema {id}; does the producer use another registry?",
             exchange.places()
         )),
