@@ -81,6 +81,10 @@ fn an_unknown_id_is_asked_again_only_after_a_pause() {
         assert!(why.contains("has no schema 1; does the producer use another"), "{why}");
     }
     assert_eq!(registry.count(), 1);
+    // Bytes that are an id by chance: the registry has nothing to say of them.
+    let Err(RegistryFault::Unknown(why)) = client.schema(u32::MAX) else { panic!("no such id") };
+    assert!(why.contains("no schema registry gives the id 4294967295"), "{why}");
+    assert_eq!(registry.count(), 1);
     let id = registry.put("s", SCHEMA);
     std::thread::sleep(BRIEF.unknown_pause);
     client.schema(id).expect("it is there by now");

@@ -103,11 +103,10 @@ fn another_version_is_compatible_or_not_and_only_the_latter_fails() {
     check(&one("check"), 0, &["compatible with another", "0 same, 1 compatible"]);
     check(&one("register"), 0, &["version 2", "1 registered"]);
     check(&one("check"), 0, &["same, id 2 version 2"]);
-    registry.put(subject, &record(r#"{"name": "post_id", "type": "long"}"#));
-    let registry = FakeRegistry::start();
-    let url = registry.url();
+    let other = FakeRegistry::start();
+    let url = other.url();
     let one = |verb| ["schemas", verb, "--registry", &url, "post.deleted"];
-    registry.put(subject, &record(r#"{"name": "post_id", "type": "long"}"#));
+    other.put(subject, &record(r#"{"name": "post_id", "type": "long"}"#));
     check(&one("check"), 1, &["incompatible: ", "post_id", "1 incompatible", "who registered"]);
     check(&one("register"), 1, &["refused: ", "incompatible with an earlier", "1 refused"]);
 }

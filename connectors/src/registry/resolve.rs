@@ -22,6 +22,9 @@ const REFERENCE_DEPTH_MAX: usize = 16;
 /// The API's number for an id it does not have. A mere 404 says that the address is wrong.
 const NO_SCHEMA: u64 = 40403;
 
+/// Registries count in 32 bits with a sign, and answer beyond them as if the address were wrong.
+const ID_MAX: u32 = i32::MAX as u32;
+
 /// A schema as the registry has it.
 struct Found {
     text: String,
@@ -42,6 +45,12 @@ pub(super) fn schema(
     id: u32,
     deadline: Instant,
 ) -> Result<(WriterSchema, usize), RegistryFault> {
+    if id > ID_MAX {
+        return Err(RegistryFault::Unknown(format!(
+            "no schema registry gives the id {id}; the record is not in Confluent's form, though \
+             it begins like it"
+        )));
+    }
     let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
     let answer = asked.map_err(|failure| match failure {
         Failure::Refused(Refusal { code: NO_SCHEMA, .. }) => RegistryFault::Unknown(format!(
