@@ -1,7 +1,9 @@
 //! The client of the schema registry against one over real HTTP: what it remembers, how long it
 //! waits, and what it makes of answers that are wrong.
 
+use std::fs;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::registry::{Config, Login, Patience, SchemaRegistry};
@@ -20,7 +22,7 @@ const BRIEF: Patience = Patience {
 };
 
 fn client_of(urls: &[String], login: Login, patience: Patience) -> SchemaRegistry {
-    SchemaRegistry::new(&Config { urls: urls.to_vec(), login, patience })
+    SchemaRegistry::new(&Config { urls: urls.to_vec(), login, authorities: None, patience })
 }
 
 fn client(registry: &FakeRegistry) -> SchemaRegistry {
@@ -313,4 +315,37 @@ fn lies_are_answered_with_a_sentence_and_never_with_a_panic() {
         registry.behave(Mood::Lying(200, body));
         let _ = client(&registry).schema(1);
     }
+}
+
+#[test]
+fn an_https_registry_is_believed_where_a_known_authority_vouches_for_it() {
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    tidewire_tests::broker::secure::make_certificates(folder.path());
+    // openssl serves files of its folder, which is all of a registry that is wanted here.
+    fs::create_dir_all(folder.path().join("schemas/ids")).expect("our folder");
+    let answer = serde_json::json!({"schema": SCHEMA}).to_string();
+    fs::write(folder.path().join("schemas/ids/1"), answer).expect("our folder");
+    let address = nowhere().replace("http://", "");
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-WWW", "-cert", "broker.pem", "-key", "broker.pem", "-accept"]);
+    command.arg(&address).current_dir(folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("openssl is there: scripts/install.sh test");
+    let asked = |authorities: Option<String>| {
+        let urls = vec![format!("https://{address}")];
+        let config = Config { urls, login: Login::None, authorities, patience: BRIEF };
+        SchemaRegistry::new(&config).schema(1)
+    };
+    let authority = fs::read_to_string(folder.path().join("ca.pem")).expect("it was made");
+    let begin = Instant::now();
+    let mut believed = asked(Some(authority.clone()));
+    while believed.is_err() && begin.elapsed() < Duration::from_secs(10) {
+        believed = asked(Some(authority.clone()));
+    }
+    let stranger = asked(None);
+    server.kill().expect("it is our child");
+    server.wait().expect("it is our child");
+    believed.expect("its authority is known");
+    let Err(RegistryFault::Unavailable(why)) = stranger else { panic!("{stranger:?}") };
+    assert!(why.contains("if the authority is your own, give registry.ca"), "{why}");
 }

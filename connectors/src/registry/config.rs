@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use ureq::tls::{Certificate, PemItem};
+
 /// Where the registry is, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -13,6 +15,8 @@ pub struct Config {
     pub urls: Vec<String>,
     /// Who we are.
     pub login: Login,
+    /// Certificates, as PEM, of the authorities that may vouch for it; `None`: the public ones.
+    pub authorities: Option<String>,
     /// How long it is waited for.
     pub patience: Patience,
 }
@@ -47,6 +51,25 @@ pub struct Patience {
     /// For how long nothing is asked after it did not answer, so that a thousand records don't
     /// wait one by one.
     pub unavailable_pause: Duration,
+}
+
+impl Config {
+    /// The certificates of [`Self::authorities`]; an error says what is wrong with them.
+    pub fn certificates(&self) -> Result<Option<Vec<Certificate<'static>>>, String> {
+        let Some(pem) = &self.authorities else { return Ok(None) };
+        let mut certificates = Vec::new();
+        for item in ureq::tls::parse_pem(pem.as_bytes()) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+                Ok(_) => {}
+                Err(error) => return Err(format!("it is no PEM: {error}")),
+            }
+        }
+        if certificates.is_empty() {
+            return Err("no certificate stands in it; give those of the authorities as PEM".into());
+        }
+        Ok(Some(certificates))
+    }
 }
 
 impl Default for Patience {

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use ureq::http::Response;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use super::config::{Config, Login, Patience};
 use crate::clock;
@@ -72,7 +73,10 @@ enum Attempt {
 impl Exchange {
     pub(super) fn new(config: &Config) -> Self {
         // A status that is an error still has a body that says why.
+        let certificates = config.certificates().expect("whoever made the settings looked at them");
+        let roots = certificates.map_or(RootCerts::WebPki, RootCerts::from);
         let agent = ureq::Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -160,7 +164,7 @@ impl Exchange {
         };
         match sent {
             Ok(response) => self.understand(&place, response),
-            Err(error) => Attempt::Again(format!("{url}: {error}")),
+            Err(error) => Attempt::Again(format!("{url}: {}", in_words(&error))),
         }
     }
 
@@ -245,6 +249,14 @@ impl Exchange {
     }
 }
 
+fn in_words(error: &ureq::Error) -> String {
+    let text = error.to_string();
+    if text.contains("certificate") {
+        return format!("{text}; if the authority is your own, give registry.ca");
+    }
+    text
+}
+
 /// A text as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -272,7 +284,8 @@ mod tests {
     #[test]
     fn the_registrys_words_are_short_and_hold_no_secret() {
         let login = Login::Basic { username: "ann".into(), password: "s3cret".into() };
-        let config = Config { urls: Vec::new(), login, patience: Patience::default() };
+        let config =
+            Config { urls: Vec::new(), login, authorities: None, patience: Patience::default() };
         let exchange = Exchange::new(&config);
         let authorization = exchange.authorization.clone().expect("a login");
         let said = exchange.own_words(&format!("no\n{authorization} s3cret {}", "x".repeat(999)));

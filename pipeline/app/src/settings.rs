@@ -122,6 +122,12 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "bearer token for the registry, in place of a user; never shown",
     },
     Setting {
+        key: "registry.ca",
+        default: "",
+        meaning: "PEM file of the authorities that vouch for an https registry; unset: the public \
+                  ones",
+    },
+    Setting {
         key: "derive.threads",
         default: "1",
         meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",

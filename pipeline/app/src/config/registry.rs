@@ -2,6 +2,8 @@
 //!
 //! What proves who we are is looked at but never repeated, not even where it is wrong.
 
+use std::fs;
+
 use tidewire_connectors::registry::{Config, Login, Patience};
 
 use super::kafka::hidden;
@@ -14,14 +16,41 @@ const URLS_MAX: usize = 16;
 /// The registry, if there is one. What is wrong is noted.
 pub(super) fn read(settings: &mut Settings) -> Option<Config> {
     let login = login(settings);
+    let authorities = authorities(settings);
     let given = settings.given("registry.url").clone();
     if given.text.is_empty() {
         return None;
     }
-    match urls(&given.text) {
-        Ok(urls) => Some(Config { urls, login, patience: Patience::default() }),
+    let config = |urls| Config { urls, login, authorities, patience: Patience::default() };
+    match urls(&given.text).map(config) {
+        Ok(config) => {
+            if let Err(wrong) = config.certificates() {
+                let given = settings.given("registry.ca").clone();
+                settings.problem(format!("{given}: {:?}: {wrong}", given.text));
+            }
+            Some(config)
+        }
         Err(right) => {
             settings.problem(format!("{given}: {:?}: {right}", hidden(&given.text)));
+            None
+        }
+    }
+}
+
+/// What stands in the file of authorities, if one is named.
+fn authorities(settings: &mut Settings) -> Option<String> {
+    let given = settings.given("registry.ca").clone();
+    if given.text.is_empty() {
+        return None;
+    }
+    match fs::read_to_string(&given.text) {
+        Ok(pem) => Some(pem),
+        Err(error) => {
+            settings.problem(format!(
+                "{given}: {:?}: it can't be read ({error}); give a PEM file of the authorities' \
+                 certificates",
+                given.text
+            ));
             None
         }
     }
@@ -143,5 +172,7 @@ mod tests {
         let user = ("registry.username", "ann");
         refused(&[URL, user, ("registry.password", "s3cret\r\n")], "is a line's end in it?");
         refused(&[URL, ("registry.username", "a:b")], "no colon");
+        refused(&[URL, ("registry.ca", "absent.pem")], "it can't be read");
+        refused(&[URL, ("registry.ca", "Cargo.toml")], "no certificate stands in it");
     }
 }
