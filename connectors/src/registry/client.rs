@@ -1,7 +1,7 @@
 //! The registry as decoding wants it: a schema by its id, from memory wherever that is possible.
 //!
-//! Nobody holds the memory's lock while the registry is asked. Two threads may so ask the same once;
-//! what each of them waits for is bounded.
+//! Nobody holds the memory's lock while the registry is asked. So two threads may ask the same at
+//! once; what each of them waits for is bounded.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use super::exchange::Exchange;
 use super::resolve;
 use crate::{clock, telemetry};
 
-/// A schema registry behind Confluent's API. It blocks, so async code asks from a thread of its own.
+/// A schema registry behind Confluent's API. It blocks, so async code asks from another thread.
 pub struct SchemaRegistry {
     pub(super) exchange: Exchange,
     cache: Mutex<Cache>,
@@ -22,7 +22,8 @@ pub struct SchemaRegistry {
 }
 
 impl SchemaRegistry {
-    /// The registry at the addresses; nothing is asked yet. There has to be one address at least.
+    /// The registry at the addresses; nothing is asked yet. There has to be one address at least, and
+    /// the authorities' certificates have to be such: [`Config::certificates`] says so before.
     pub fn new(config: &Config) -> Self {
         assert!(!config.urls.is_empty(), "a registry has an address");
         Self { exchange: Exchange::new(config), cache: Mutex::default(), patience: config.patience }

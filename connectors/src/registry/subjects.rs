@@ -61,8 +61,9 @@ impl SchemaRegistry {
         let path = format!("/subjects/{}/versions", segment(subject));
         self.exchange.ask(&path, Some(&json!({"schema": schema})), self.exchange.deadline())?;
         // The first answer may say no version, so what is there now is asked for.
-        self.look_up(subject, schema)?
-            .map_err(|refusal| SubjectFault::Refused(format!("{}: it is gone", refusal.message)))
+        self.look_up(subject, schema)?.map_err(|Refusal { message, .. }| {
+            SubjectFault::Refused(format!("it was taken, but is not there now: {message}"))
+        })
     }
 
     /// How an Avro schema stands to the subject's.
