@@ -22,8 +22,8 @@ pub struct SchemaRegistry {
 }
 
 impl SchemaRegistry {
-    /// The registry at the addresses; nothing is asked yet. There has to be one address at least, and
-    /// the authorities' certificates have to be such: [`Config::certificates`] says so before.
+    /// The registry at the addresses; nothing is asked yet. There has to be one address at least,
+    /// and [`Config::certificates`] must have nothing against the authorities.
     pub fn new(config: &Config) -> Self {
         assert!(!config.urls.is_empty(), "a registry has an address");
         Self { exchange: Exchange::new(config), cache: Mutex::default(), patience: config.patience }
