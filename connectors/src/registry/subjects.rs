@@ -4,11 +4,16 @@
 //! A subject is a name under which versions of one schema are registered. Registering what is
 //! there already gives its old id, so everything here may be repeated.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::SchemaRegistry;
 use super::exchange::{Failure, Refusal, segment};
+use crate::clock;
 
+/// How long a node that is behind is given before it is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The registry has no such subject.
 const NO_SUBJECT: u64 = 40401;
 /// The subject has no such version, or none is left.
@@ -60,10 +65,20 @@ impl SchemaRegistry {
     pub fn register(&self, subject: &str, schema: &str) -> Result<Registered, SubjectFault> {
         let path = format!("/subjects/{}/versions", segment(subject));
         self.exchange.ask(&path, Some(&json!({"schema": schema})), self.exchange.deadline())?;
-        // The first answer may say no version, so what is there now is asked for.
-        self.look_up(subject, schema)?.map_err(|Refusal { message, .. }| {
-            SubjectFault::Refused(format!("it was taken, but is not there now: {message}"))
-        })
+        // The first answer may say no version, so what is there now is asked for. Another node of
+        // the registry may answer that, and be a little behind.
+        let deadline = self.exchange.deadline();
+        loop {
+            match self.look_up(subject, schema)? {
+                Ok(registered) => return Ok(registered),
+                Err(_) if clock::now() < deadline => clock::pause(LOOK_AGAIN),
+                Err(Refusal { message, .. }) => {
+                    return Err(SubjectFault::Refused(format!(
+                        "it was taken, but is not there now: {message}"
+                    )));
+                }
+            }
+        }
     }
 
     /// How an Avro schema stands to the subject's.
