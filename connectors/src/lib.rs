@@ -9,6 +9,8 @@ pub mod embedded;
 
 pub mod kafka;
 
+pub mod registry;
+
 pub mod rocks;
 
 pub mod socket;

@@ -32,6 +32,19 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["reason"],
         "Records that left the embedded log: retention, missing, compaction",
     ),
+    (
+        "registry_asked_total",
+        "counter",
+        &[],
+        "Schemas asked of the registry, not taken from memory",
+    ),
+    (
+        "registry_failed_total",
+        "counter",
+        &["reason"],
+        "Schemas the registry did not give: unknown, unavailable, unusable",
+    ),
+    ("registry_schemas", "gauge", &[], "Schemas of the registry held in memory"),
     ("kafka_errors_total", "counter", &["code"], "Errors of brokers or connections to them"),
     (
         "store_written_batches_total",
@@ -110,6 +123,21 @@ pub fn log_removed(reason: &'static str, records: u64) {
 /// A broker or the connection to it gave an error; `code` is librdkafka's name for it.
 pub fn kafka_error(code: impl std::fmt::Debug) {
     metrics::counter!("kafka_errors_total", "code" => format!("{code:?}")).increment(1);
+}
+
+/// A schema is asked of the registry.
+pub fn registry_asked() {
+    metrics::counter!("registry_asked_total").increment(1);
+}
+
+/// The registry gave no schema; `reason` is `unknown`, `unavailable` or `unusable`.
+pub fn registry_failed(reason: &'static str) {
+    metrics::counter!("registry_failed_total", "reason" => reason).increment(1);
+}
+
+/// So many schemas are held in memory.
+pub fn registry_schemas(count: usize) {
+    metrics::gauge!("registry_schemas").set(count as f64);
 }
 
 /// A task's store wrote so many transactions' batches, merged into so many rows.

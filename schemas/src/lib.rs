@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`catalogue`] (types and channels as data), [`envelope`] (from a producer's
 //! JSON to an [`event::Event`]), [`channel`] (names clients subscribe to), [`event`] (the encoded
-//! form), [`position`] (where a client is in the log), and the functions everyone must agree on:
-//! [`partition`], [`id`], [`time`].
+//! form), [`typed`] (a schema per type, for producers), [`position`] (where a client is in the
+//! log), and the functions everyone must agree on: [`partition`], [`id`], [`time`].
 //!
 //! This crate does no IO, reads no clock and keeps no state besides the catalogue, which is built
 //! once from the files in `catalogue/`.
@@ -20,5 +20,6 @@ pub mod partition;
 pub mod position;
 pub mod priority;
 pub mod time;
+pub mod typed;
 
 pub use priority::Priority;

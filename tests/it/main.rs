@@ -11,4 +11,6 @@ mod embedded_log;
 mod kafka;
 mod pipeline;
 mod real_posts;
+mod registry;
+mod schemas_command;
 mod store_killed;

@@ -2,9 +2,10 @@
 //! the protocol alone.
 //!
 //! In reading order: [`process`] and [`server`] start, measure and stop processes; [`broker`] does
-//! the same with a real Kafka; [`http`], [`websocket`] and [`event_source`] are clients that
-//! remember positions and can be cut in the middle of a frame; [`browser`] is the client most
-//! people have; [`frames`], [`crowd`], [`publisher`] and [`latency`] are the load generator.
+//! the same with a real Kafka, and [`registry`] stands in for a schema registry; [`http`],
+//! [`websocket`] and [`event_source`] are clients that remember positions and can be cut in the
+//! middle of a frame; [`browser`] is the client most people have; [`frames`], [`crowd`],
+//! [`publisher`] and [`latency`] are the load generator.
 //! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
 //! own few lines or by tungstenite.
 
@@ -22,5 +23,6 @@ pub mod machine;
 pub mod process;
 pub mod publisher;
 pub mod received;
+pub mod registry;
 pub mod server;
 pub mod websocket;

@@ -34,6 +34,8 @@ pub enum Verb {
     Gateway(ServeArgs),
     /// Create, list or describe topics
     Topics(TopicsArgs),
+    /// Write, register or check the Avro schemas of typed records
+    Schemas(SchemasArgs),
     /// Send events, one JSON object a line
     Produce(ProduceArgs),
     /// Follow channels in the terminal
@@ -142,6 +144,47 @@ pub struct RunningArgs {
     /// A running process [default: the one at `listen`]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+/// What `schemas` takes.
+#[derive(Args, Debug)]
+pub struct SchemasArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub verb: SchemasVerb,
+}
+
+/// What can be done with the schemas of typed records.
+#[derive(Debug, Subcommand)]
+pub enum SchemasVerb {
+    /// Write them into a folder, a file each
+    Export {
+        /// The folder; it is made if it is not there
+        #[arg(long, value_name = "DIR", default_value = "tidewire-schemas")]
+        dir: PathBuf,
+        /// Event types [default: all that producers send]
+        #[arg(value_name = "TYPE")]
+        types: Vec<String>,
+    },
+    /// Register them with a schema registry, each under its record's full name
+    Register(SchemasWhere),
+    /// Compare what a schema registry has with them
+    Check(SchemasWhere),
+}
+
+/// Some schemas, and a registry.
+#[derive(Args, Debug)]
+pub struct SchemasWhere {
+    /// The registry; its login is registry.username and registry.password, or registry.token
+    /// [default: registry.url]
+    #[arg(long, value_name = "URL")]
+    pub registry: Option<String>,
+    /// Event types [default: all that producers send]
+    #[arg(value_name = "TYPE")]
+    pub types: Vec<String>,
     /// Settings.
     #[command(flatten)]
     pub settings: SettingArgs,

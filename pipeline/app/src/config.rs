@@ -5,11 +5,13 @@
 //! left to interpret.
 
 mod kafka;
+mod registry;
 mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::topology::Topology;
 
 use crate::ending::Ending;
@@ -65,6 +67,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The topics' names and partitions.
     pub topics: TopicsConfig,
+    /// The schema registry; `None`: there is none.
+    pub registry: Option<schema_registry::Config>,
     /// Threads of DERIVE; each owns a share of the partitions.
     pub derive_threads: u32,
     /// The gateway's memory and threads.
@@ -160,6 +164,7 @@ impl Config {
                 partitions: read
                     .value("topics.partitions", |t| value::within(t, 1, PARTITIONS_MAX)),
             },
+            registry: registry::read(read.settings),
             derive_threads: read
                 .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
             gateway: GatewayConfig {

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use tidewire_connectors::kafka::{Case, Finding, diagnose};
+use tidewire_connectors::registry::SchemaRegistry;
 use tidewire_connectors::socket::limits;
 
 use crate::cli::SettingArgs;
@@ -54,6 +55,9 @@ pub fn run(args: &SettingArgs) -> Result<(), Ending> {
             findings.add(check_files_beside(&config, brokers));
         }
     }
+    if let Some(registry) = &config.registry {
+        findings.add(check_registry(&SchemaRegistry::new(registry)));
+    }
     findings.conclude()
 }
 
@@ -87,6 +91,18 @@ impl Findings {
             (None, 1) => Err(Ending::failed(format!("one thing is to mend {before}"))),
             (None, n) => Err(Ending::failed(format!("{n} things are to mend {before}"))),
         }
+    }
+}
+
+/// Whether the schema registry answers, and us.
+fn check_registry(registry: &SchemaRegistry) -> Finding {
+    match registry.count_subjects() {
+        Ok(count) => Finding::Fine(format!(
+            "the schema registry at {} answers, {count} subjects",
+            registry.places()
+        )),
+        // The sentence names the address and the mend.
+        Err(error) => Finding::Mend(format!("the schema registry: {error}")),
     }
 }
 

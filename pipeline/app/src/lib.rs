@@ -27,10 +27,12 @@ pub mod fanout;
 pub mod page;
 pub mod pipeline;
 pub mod ready;
+pub mod registry;
 
 pub mod doctor;
 pub mod generate;
 pub mod produce;
+pub mod schemas;
 pub mod tail;
 pub mod topics;
 pub mod traffic;

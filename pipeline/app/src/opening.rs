@@ -16,6 +16,7 @@ use crate::data::{self, Data};
 use crate::ending::Ending;
 use crate::fanout;
 use crate::patience::{Failure, patiently};
+use crate::registry;
 use crate::role::Role;
 use crate::state::{FollowError, StateFolder};
 use crate::supervisor::{Stop, Supervisor};
@@ -62,7 +63,7 @@ fn open_patiently(role: Role, config: &Config, stop: &Stop) -> Result<Opened, En
         .as_ref()
         .map(|folder| -> Arc<dyn Stores> { RocksStores::new(rocks::Config::new(folder.dir())) });
     let (topology, clock) = (config.topology(), Arc::new(WallClock));
-    let data = Data { log, stores, topology, clock, registry: None };
+    let data = Data { log, stores, topology, clock, registry: registry::open(config) };
     let front = patiently(START_LIMIT, stop, || {
         prepare(role, config, (&*data.log, folder.as_ref()))?;
         if role.serves_clients() { open_front(config, &data).map(Some) } else { Ok(None) }

@@ -105,6 +105,29 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "how processes share out partitions: classic, or consumer (KIP-848, Kafka 4)",
     },
     Setting {
+        key: "registry.url",
+        default: "",
+        meaning: "address of a schema registry with Confluent's API, such as \
+                  http://127.0.0.1:8081; several of one registry as a list, or separated by commas",
+    },
+    Setting { key: "registry.username", default: "", meaning: "user, or key, for the registry" },
+    Setting {
+        key: "registry.password",
+        default: "",
+        meaning: "that user's password, or secret; never shown",
+    },
+    Setting {
+        key: "registry.token",
+        default: "",
+        meaning: "bearer token for the registry, in place of a user; never shown",
+    },
+    Setting {
+        key: "registry.ca",
+        default: "",
+        meaning: "PEM file of the authorities that vouch for an https registry; unset: the public \
+                  ones",
+    },
+    Setting {
         key: "derive.threads",
         default: "1",
         meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",
@@ -126,6 +149,9 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "synthetic events per second (1 to 10000)",
     },
 ];
+
+/// Settings that may stand in a file as a list of texts.
+const LISTS: &[&str] = &["allowed_hosts", "allowed_origins", "registry.url"];
 
 /// Kafka's own properties, which no table lists. Their values are never shown.
 pub const PROPERTIES: Setting = Setting {
@@ -215,7 +241,8 @@ impl Settings {
                 continue;
             }
             let source = Source::File(path.to_owned());
-            let Some(text) = text_of(value) else {
+            let list = LISTS.contains(&key.as_str()).then(|| list_of(value)).flatten();
+            let Some(text) = list.or_else(|| text_of(value)) else {
                 self.problem(format!(
                     "{}: {key}: a list or a date stands here; give a text, a number, true or false",
                     path.display()
@@ -319,6 +346,12 @@ fn text_of(value: &toml::Value) -> Option<String> {
         toml::Value::Boolean(value) => Some(value.to_string()),
         toml::Value::Table(_) | toml::Value::Array(_) | toml::Value::Datetime(_) => None,
     }
+}
+
+/// A list of texts as one, with commas between them; `None` for what is no such list.
+fn list_of(value: &toml::Value) -> Option<String> {
+    let texts: Option<Vec<&str>> = value.as_array()?.iter().map(toml::Value::as_str).collect();
+    Some(texts?.join(","))
 }
 
 fn line_of(text: &str, at: usize) -> String {
@@ -475,6 +508,21 @@ mod tests {
             let problems = settings.problems();
             assert_eq!(problems.len(), 1, "{text}");
             assert!(!problems[0].contains("s3cret"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_stands_for_its_texts_with_commas_and_only_where_there_may_be_several() {
+        let mut settings = Settings::defaults();
+        settings.add_file(Path::new("t.toml"), "[registry]\nurl = ['http://a:1', 'http://b:1']");
+        assert_eq!(settings.given("registry.url").text, "http://a:1,http://b:1");
+        assert_eq!(settings.problems(), &[] as &[String]);
+        let wrong = "a list or a date stands here; give a text, a number, true or false";
+        for text in ["listen = ['a']", "registry.url = [1]"] {
+            let mut settings = Settings::defaults();
+            settings.add_file(Path::new("t.toml"), text);
+            let [problem] = settings.problems() else { panic!("{settings:?}") };
+            assert!(problem.contains(wrong), "{problem}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::ending::Ending;
 use crate::remote::Remote;
 use crate::role::Role;
 use crate::settings::{PROPERTIES, SETTINGS, Setting, Settings, variable_of};
-use crate::{doctor, logging, produce, run, tail, terminal, topics, traffic};
+use crate::{doctor, logging, produce, run, schemas, tail, terminal, topics, traffic};
 
 /// What clap reads by itself; not a setting.
 const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
@@ -29,6 +29,7 @@ pub fn run(cli: Cli) -> Result<(), Ending> {
         Verb::Tail(args) => quietly(|| tail::run(&args)),
         Verb::Generate(args) => quietly(|| traffic::run(&args)),
         Verb::Topics(args) => quietly(|| topics::run(&args)),
+        Verb::Schemas(args) => quietly(|| schemas::run(&args)),
         Verb::Doctor(args) => quietly(|| doctor::run(&args)),
         Verb::Ready(args) => quietly(|| ask_ready(&args)),
         Verb::Settings => list_settings(),
@@ -63,6 +64,15 @@ pub fn configure_role(role: Role, args: &ServeArgs) -> Result<Config, Ending> {
 pub fn configure(args: &SettingArgs) -> Result<Config, Ending> {
     let mut settings = layers(args)?;
     args.lay_over(&mut settings);
+    name_instance(&mut settings);
+    Config::parse(settings, None)
+}
+
+/// The same, where a flag may name another schema registry.
+pub fn configure_registry(args: &SettingArgs, url: Option<String>) -> Result<Config, Ending> {
+    let mut settings = layers(args)?;
+    args.lay_over(&mut settings);
+    settings.add_flag("registry.url", "--registry", url);
     name_instance(&mut settings);
     Config::parse(settings, None)
 }

@@ -178,6 +178,35 @@ fn an_event_of_ours_is_read_back_from_its_own_encoding() {
 }
 
 #[test]
+fn a_record_of_a_generated_schema_needs_no_header_and_no_registry() {
+    let event_type = Catalogue::builtin().resolve("post.created").expect("a type");
+    let avsc = crate::typed::avsc(event_type);
+    for form in [avsc.clone(), avsc.replace(r#", "logicalType": "timestamp-millis""#, "")] {
+        let schema = Schema::parse_str(&form).expect("a schema");
+        let Schema::Record(of) = &schema else { panic!("a record") };
+        let fields = of.fields.iter().map(|field| {
+            let given = match field.name.as_str() {
+                "event_id" => some(text("e1")),
+                "account_id" => text("acc"),
+                "post_id" => text("p1"),
+                "author_id" => text("ann"),
+                "text" => text("hi"),
+                "author" => some(text(r#"{"id": "ann"}"#)),
+                _ => none(),
+            };
+            (field.name.clone(), given)
+        });
+        let record = encode(&form, Value::Record(fields.collect()));
+        let fingerprint = schema.fingerprint::<apache_avro::rabin::Rabin>().bytes;
+        let value = [&[0xc3, 0x01][..], &fingerprint, &record].concat();
+        let event = event(&value, &[]);
+        assert_eq!((event.event_id.as_str(), event.event_type.as_str()), ("e1", "post.created"));
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        assert_eq!((&data["post_id"], &data["author"]["id"]), (&json!("p1"), &json!("ann")));
+    }
+}
+
+#[test]
 fn an_object_of_a_type_comes_as_json_in_a_string() {
     let schema = r#"{"type":"record","name":"X","fields":[
         {"name":"account_id","type":"string"},{"name":"post_id","type":"string"},

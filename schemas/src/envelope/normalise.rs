@@ -213,6 +213,10 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
         Fault::Syntax(what) => {
             Rejection::new(Reason::NotJson, format!("at byte {}: {what}", error.at))
         }
+        Fault::OutOfRange => Rejection::new(
+            Reason::BadField,
+            format!("at byte {}: a number is beyond what a double can hold", error.at),
+        ),
         Fault::TooDeep => Rejection::of(
             Reason::TooLarge,
             "data",

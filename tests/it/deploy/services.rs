@@ -89,6 +89,19 @@ fn they_go_to_the_broker_where_it_is_published_and_where_it_sends_them_on() {
     assert!(kafka.mounts().iter().any(|mount| mount.target == *data), "{data} is kept");
 }
 
+#[test]
+fn whoever_decodes_records_asks_the_registry_where_it_is_published() {
+    let compose = Compose::read();
+    let published = compose.service("registry").published();
+    let [port] = &published[..] else { panic!("one port is published: {published:?}") };
+    let url = format!("http://{}:{}", port.address, port.host);
+    for (name, config) in configs(&compose) {
+        let urls = config.registry.map(|registry| registry.urls);
+        let asks = matches!(name, "admit" | "gateway");
+        assert_eq!(urls, asks.then(|| vec![url.clone()]), "{name}");
+    }
+}
+
 /// The addresses of a list of listeners, by name.
 fn listeners(kafka: &Service, variable: &str) -> BTreeMap<String, String> {
     let list = kafka.environment[variable].split(',');

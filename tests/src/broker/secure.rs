@@ -44,8 +44,9 @@ fn ca_pem(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 
-/// Makes the certificates in this folder and returns the properties that go with them.
-pub(super) fn prepare(folder: &Path) -> String {
+/// Makes certificates of 127.0.0.1 in this folder: that of the authority, `ca.pem`, and what it
+/// signed, with its key, `broker.pem`.
+pub fn make_certificates(folder: &Path) {
     let may_sign = "basicConstraints=critical,CA:true";
     let ca = ["-subj", "/CN=tidewire test authority", "-addext", may_sign, "-out", "ca.pem"];
     openssl(folder, "ca.key", &ca);
@@ -54,8 +55,13 @@ pub(super) fn prepare(folder: &Path) -> String {
     let leaf = ["-addext", "basicConstraints=critical,CA:false", "-out", "broker.crt"];
     openssl(folder, "broker.key", &[&signed_by[..], &names, &leaf].concat());
     let read = |name| fs::read_to_string(folder.join(name)).expect("openssl wrote it");
+    fs::write(folder.join("broker.pem"), read("broker.key") + &read("broker.crt")).expect("ours");
+}
+
+/// Makes the certificates in this folder and returns the properties that go with them.
+pub(super) fn prepare(folder: &Path) -> String {
+    make_certificates(folder);
     let keystore = folder.join("broker.pem");
-    fs::write(&keystore, read("broker.key") + &read("broker.crt")).expect("its folder");
     format!(
         "sasl.enabled.mechanisms=SCRAM-SHA-256\n\
          listener.name.secure.scram-sha-256.sasl.jaas.config=\

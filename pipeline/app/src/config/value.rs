@@ -98,7 +98,7 @@ pub(super) fn instance(text: &str) -> Result<String, String> {
 }
 
 /// What stands between commas.
-fn list(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
 

@@ -1,0 +1,295 @@
+//! One question to the registry over HTTP: its tries, its time limits, and what an answer is.
+//!
+//! A failed try goes to the next address, and once all were tried there is a growing wait. A
+//! refusal in the registry's own words ends the tries, and so does a login that is not taken.
+//! Redirects are not followed: a login would travel with them.
+//!
+//! The client is ureq, which blocks and is bounded in time and bytes. Those made for this registry
+//! read a body of any size, and the blocking ones panic inside an async runtime.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use ureq::http::Response;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use super::config::{Config, Login, Patience};
+use crate::clock;
+
+/// Bytes of an answer: a schema of 1 MiB, whose quotation marks are escaped, and some more.
+const ANSWER_BYTES_MAX: u64 = 2 << 20;
+/// Characters of a registry's own words that an error repeats.
+const WORDS_CHARS_MAX: usize = 300;
+/// The first wait between two tries; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// What the API calls its JSON.
+const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";
+
+/// A way to the registry.
+pub(super) struct Exchange {
+    agent: ureq::Agent,
+    urls: Vec<String>,
+    /// The address that answered last, by its place.
+    first: AtomicUsize,
+    authorization: Option<String>,
+    /// What must not be repeated from an answer.
+    secrets: Vec<String>,
+    patience: Patience,
+}
+
+/// A refusal in the registry's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The API's own number: 40401 no such subject, 40402 no such version, 40403 no such schema,
+    /// 409 incompatible, 42201 no valid schema.
+    pub(super) code: u64,
+    pub(super) message: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The registry says no.
+    Refused(Refusal),
+    /// It did not answer, or not as a registry does.
+    Unavailable(String),
+    /// It answers with more than is read.
+    TooLarge(String),
+}
+
+/// What became of one try.
+enum Attempt {
+    Done(Value),
+    /// Another try may help.
+    Again(String),
+    /// None will.
+    Over(Failure),
+}
+
+impl Exchange {
+    pub(super) fn new(config: &Config) -> Self {
+        // A status that is an error still has a body that says why.
+        let certificates = config.certificates().expect("whoever made the settings looked at them");
+        let roots = certificates.map_or(RootCerts::WebPki, RootCerts::from);
+        let agent = ureq::Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent("tidewire")
+            .build()
+            .into();
+        let (authorization, secrets) = match &config.login {
+            Login::None => (None, Vec::new()),
+            Login::Basic { username, password } => {
+                let pair = STANDARD.encode(format!("{username}:{password}"));
+                (Some(format!("Basic {pair}")), vec![pair, password.clone()])
+            }
+            Login::Bearer(token) => (Some(format!("Bearer {token}")), vec![token.clone()]),
+        };
+        Self {
+            agent,
+            urls: config.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            first: AtomicUsize::new(0),
+            authorization,
+            secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
+            patience: config.patience,
+        }
+    }
+
+    /// The addresses, for messages.
+    pub(super) fn places(&self) -> String {
+        self.urls.join(", ")
+    }
+
+    /// Until when a question that begins now may take.
+    pub(super) fn deadline(&self) -> Instant {
+        clock::now() + self.patience.limit
+    }
+
+    /// Asks for what is at the path; with a body, posts it. The path begins with `/`.
+    pub(super) fn ask(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+        deadline: Instant,
+    ) -> Result<Value, Failure> {
+        let first = self.first.load(Ordering::Relaxed);
+        let (since, mut wait) = (clock::now(), FIRST_WAIT);
+        let mut last = "there was no time left to ask".to_owned();
+        let mut tried = 0;
+        while tried < self.patience.tries.max(self.urls.len()) {
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            let at = (first + tried) % self.urls.len();
+            tried += 1;
+            match self.attempt(&self.urls[at], (path, body), left.min(self.patience.try_limit)) {
+                Attempt::Done(answer) => {
+                    self.first.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Attempt::Over(failure) => return Err(failure),
+                Attempt::Again(why) => last = why,
+            }
+            if tried.is_multiple_of(self.urls.len()) && tried < self.patience.tries {
+                clock::pause(wait.min(deadline.saturating_duration_since(clock::now())));
+                wait *= 2;
+            }
+        }
+        let took = clock::now().saturating_duration_since(since);
+        Err(Failure::Unavailable(format!(
+            "{last} (tried {tried} times in {took:.1?}); check that the schema registry runs, and \
+             registry.url"
+        )))
+    }
+
+    fn attempt(&self, url: &str, (path, body): (&str, Option<&Value>), limit: Duration) -> Attempt {
+        let place = format!("{url}{path}");
+        let sent = match body {
+            None => {
+                let request = self.agent.get(&place).config().timeout_global(Some(limit)).build();
+                self.with_headers(request).call()
+            }
+            Some(body) => {
+                let request = self.agent.post(&place).config().timeout_global(Some(limit)).build();
+                let request = self.with_headers(request).content_type(CONTENT_TYPE);
+                request.send(body.to_string().as_bytes())
+            }
+        };
+        match sent {
+            Ok(response) => self.understand(&place, response),
+            Err(error) => Attempt::Again(format!("{url}: {}", in_words(&error))),
+        }
+    }
+
+    fn with_headers<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        let request = request.header("accept", ACCEPT);
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
+    }
+
+    fn understand(&self, place: &str, mut response: Response<ureq::Body>) -> Attempt {
+        let status = response.status().as_u16();
+        let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = match read {
+            Ok(body) => body,
+            Err(ureq::Error::BodyExceedsLimit(_)) => {
+                return Attempt::Over(Failure::TooLarge(format!(
+                    "{place} answers with more than {} MiB, which is not read",
+                    ANSWER_BYTES_MAX >> 20
+                )));
+            }
+            Err(error) => return Attempt::Again(format!("{place}: {error}")),
+        };
+        let answer = serde_json::from_slice::<Value>(&body).ok();
+        match (status, answer) {
+            (200..=299, Some(answer)) => Attempt::Done(answer),
+            (200..=299, None) => Attempt::Again(format!(
+                "{place} answers, but not with JSON as a schema registry does"
+            )),
+            (401 | 403, _) => {
+                Attempt::Over(Failure::Unavailable(self.login_problem(place, status)))
+            }
+            (300..=399, _) => Attempt::Over(Failure::Unavailable(format!(
+                "{place} answers {status}, a redirect; give registry.url the address it leads to"
+            ))),
+            (429 | 500..=599, answer) => {
+                let words = answer.and_then(|answer| self.refusal(&answer));
+                let words = words.map_or(String::new(), |refusal| format!(": {}", refusal.message));
+                Attempt::Again(format!("{place} answers {status}{words}"))
+            }
+            (_, answer) => match answer.and_then(|answer| self.refusal(&answer)) {
+                Some(refusal) => Attempt::Over(Failure::Refused(refusal)),
+                None => Attempt::Again(format!(
+                    "{place} answers {status}, but not as a schema registry does"
+                )),
+            },
+        }
+    }
+
+    fn login_problem(&self, place: &str, status: u16) -> String {
+        let mend = match &self.authorization {
+            None => "give registry.username and registry.password, or registry.token",
+            Some(_) if status == 401 => {
+                "our login is not taken; check registry.username and registry.password, or \
+                 registry.token"
+            }
+            Some(_) => "our login may not do this; give it the right to read, or another login",
+        };
+        format!("{place} answers {status}: {mend}")
+    }
+
+    /// What the API answers beside its data: `{"error_code": 40403, "message": "…"}`.
+    fn refusal(&self, answer: &Value) -> Option<Refusal> {
+        let code = answer.get("error_code")?.as_u64()?;
+        let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+        Some(Refusal { code, message: self.own_words(message) })
+    }
+
+    /// A text of the registry as an error may repeat it: short, on one line, without our secrets.
+    pub(super) fn own_words(&self, text: &str) -> String {
+        let mut words = text.to_owned();
+        for secret in &self.secrets {
+            words = words.replace(secret.as_str(), "…");
+        }
+        let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let mut short: String = plain.take(WORDS_CHARS_MAX).collect();
+        if short.len() < words.len() {
+            short.push('…');
+        }
+        short
+    }
+}
+
+fn in_words(error: &ureq::Error) -> String {
+    let text = error.to_string();
+    if text.contains("certificate") {
+        return format!("{text}; if the authority is your own, give registry.ca");
+    }
+    text
+}
+
+/// A text as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_stays_one_segment_of_the_path() {
+        assert_eq!(segment("tidewire.post.Created"), "tidewire.post.Created");
+        assert_eq!(segment("../a b/é?"), "..%2Fa%20b%2F%C3%A9%3F");
+    }
+
+    #[test]
+    fn the_registrys_words_are_short_and_hold_no_secret() {
+        let login = Login::Basic { username: "ann".into(), password: "s3cret".into() };
+        let config =
+            Config { urls: Vec::new(), login, authorities: None, patience: Patience::default() };
+        let exchange = Exchange::new(&config);
+        let authorization = exchange.authorization.clone().expect("a login");
+        let said = exchange.own_words(&format!("no\n{authorization} s3cret {}", "x".repeat(999)));
+        assert!(said.starts_with("no Basic … … x") && said.ends_with("x…"), "{said}");
+        assert!(said.chars().count() <= WORDS_CHARS_MAX + 1, "{said}");
+    }
+}

@@ -1,0 +1,206 @@
+//! From an id to a schema that reads records: its text, and the texts it refers to, in the order
+//! that Avro wants.
+//!
+//! Whoever may register schemas can write anything into them, so all of it is bounded: the bytes of
+//! the texts, how many are referred to, how deep, and the time for all questions together. A
+//! reference that leads back to itself is refused.
+
+use std::time::Instant;
+
+use serde_json::Value;
+use tidewire_schemas::codec::{RegistryFault, WriterSchema};
+
+use super::exchange::{Exchange, Failure, Refusal, segment};
+
+/// Bytes of a schema's text together with those it refers to.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Schemas that one may refer to, directly and through others.
+const REFERENCES_MAX: usize = 64;
+/// How long a chain of references may be.
+const REFERENCE_DEPTH_MAX: usize = 16;
+
+/// The API's number for an id it does not have. A mere 404 says that the address is wrong.
+const NO_SCHEMA: u64 = 40403;
+
+/// Registries count in 32 bits with a sign, and answer beyond them as if the address were wrong.
+const ID_MAX: u32 = i32::MAX as u32;
+
+/// A schema as the registry has it.
+struct Found {
+    text: String,
+    kind: String,
+    references: Vec<Reference>,
+}
+
+/// Another schema that one refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reference {
+    subject: String,
+    version: u64,
+}
+
+/// The schema of an id, and the bytes of the texts it was made of.
+pub(super) fn schema(
+    exchange: &Exchange,
+    id: u32,
+    deadline: Instant,
+) -> Result<(WriterSchema, usize), RegistryFault> {
+    if id > ID_MAX {
+        return Err(RegistryFault::Unknown(format!(
+            "no schema registry gives the id {id}; the record is not in Confluent's form, though \
+             it begins like it"
+        )));
+    }
+    let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
+    let answer = asked.map_err(|failure| match failure {
+        Failure::Refused(Refusal { code: NO_SCHEMA, .. }) => RegistryFault::Unknown(format!(
+            "the schema registry at {} has no schema {id}; does the producer use another registry?",
+            exchange.places()
+        )),
+        other => fault(id, other),
+    })?;
+    let found = found(&answer).ok_or_else(|| not_a_schema(exchange, id))?;
+    match found.kind.as_str() {
+        "AVRO" => {}
+        "JSON" => return Ok((WriterSchema::json(), found.text.len())),
+        kind => {
+            let kind = exchange.own_words(kind);
+            return Err(unusable(id, format!("is {kind}, which is not read; send Avro or JSON")));
+        }
+    }
+    let mut walk = Walk::new(exchange, id, deadline);
+    walk.count(&found.text)?;
+    walk.follow(&found.references)?;
+    let schema = WriterSchema::avro(&found.text, &walk.texts)
+        .map_err(|why| unusable(id, format!("can't be used: {}", exchange.own_words(&why.0))))?;
+    Ok((schema, walk.bytes))
+}
+
+/// What is said of a schema by an answer; `None` if that is no such answer.
+fn found(answer: &Value) -> Option<Found> {
+    let text = answer.get("schema")?.as_str()?.to_owned();
+    // What is not said is Avro, which was there before the others.
+    let kind = match answer.get("schemaType") {
+        None | Some(Value::Null) => "AVRO".to_owned(),
+        Some(kind) => kind.as_str()?.to_owned(),
+    };
+    let references = match answer.get("references") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(list) => list.as_array()?.iter().map(reference).collect::<Option<_>>()?,
+    };
+    Some(Found { text, kind, references })
+}
+
+fn reference(value: &Value) -> Option<Reference> {
+    Some(Reference {
+        subject: value.get("subject")?.as_str()?.to_owned(),
+        version: value.get("version")?.as_u64()?,
+    })
+}
+
+/// A walk over all that a schema refers to, deepest first.
+struct Walk<'a> {
+    exchange: &'a Exchange,
+    id: u32,
+    deadline: Instant,
+    /// Texts in the order they are to be read.
+    texts: Vec<String>,
+    /// Bytes so far, the schema's own included.
+    bytes: usize,
+    /// What was fetched.
+    seen: Vec<Reference>,
+    /// What leads to where the walk is.
+    path: Vec<Reference>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(exchange: &'a Exchange, id: u32, deadline: Instant) -> Self {
+        Self {
+            exchange,
+            id,
+            deadline,
+            texts: Vec::new(),
+            bytes: 0,
+            seen: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, text: &str) -> Result<(), RegistryFault> {
+        self.bytes += text.len();
+        if self.bytes <= TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        let mib = TEXT_BYTES_MAX >> 20;
+        Err(unusable(self.id, format!("has more than {mib} MiB with all it refers to")))
+    }
+
+    fn follow(&mut self, references: &[Reference]) -> Result<(), RegistryFault> {
+        for reference in references {
+            if self.path.contains(reference) {
+                let subject = self.exchange.own_words(&reference.subject);
+                return Err(unusable(self.id, format!("refers to {subject}, which leads back")));
+            }
+            if self.seen.contains(reference) {
+                continue;
+            }
+            if self.seen.len() == REFERENCES_MAX || self.path.len() == REFERENCE_DEPTH_MAX {
+                return Err(unusable(
+                    self.id,
+                    format!(
+                        "refers to more than {REFERENCES_MAX} schemas, or through more than \
+                         {REFERENCE_DEPTH_MAX} in a row"
+                    ),
+                ));
+            }
+            self.seen.push(reference.clone());
+            let found = self.fetch(reference)?;
+            self.count(&found.text)?;
+            self.path.push(reference.clone());
+            self.follow(&found.references)?;
+            self.path.pop();
+            self.texts.push(found.text);
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, reference: &Reference) -> Result<Found, RegistryFault> {
+        let Reference { subject, version } = reference;
+        let path = format!("/subjects/{}/versions/{version}", segment(subject));
+        let answer = self.exchange.ask(&path, None, self.deadline).map_err(|failure| {
+            let Failure::Refused(refusal) = failure else { return fault(self.id, failure) };
+            let subject = self.exchange.own_words(subject);
+            let said = refusal.message;
+            unusable(self.id, format!("refers to {subject} version {version}: {said}"))
+        })?;
+        let found = found(&answer).ok_or_else(|| not_a_schema(self.exchange, self.id))?;
+        if found.kind == "AVRO" {
+            return Ok(found);
+        }
+        let subject = self.exchange.own_words(subject);
+        Err(unusable(self.id, format!("refers to {subject}, which is no Avro")))
+    }
+}
+
+fn fault(id: u32, failure: Failure) -> RegistryFault {
+    match failure {
+        Failure::Refused(Refusal { code, message }) => RegistryFault::Unavailable(format!(
+            "the schema registry refuses to say what schema {id} is ({code}: {message}); check \
+             registry.url and its login"
+        )),
+        Failure::Unavailable(why) => RegistryFault::Unavailable(why),
+        Failure::TooLarge(why) => unusable(id, format!("is too large: {why}")),
+    }
+}
+
+fn unusable(id: u32, why: String) -> RegistryFault {
+    RegistryFault::Unusable(format!("schema {id} {why}"))
+}
+
+fn not_a_schema(exchange: &Exchange, id: u32) -> RegistryFault {
+    RegistryFault::Unavailable(format!(
+        "{} answers, but not with a schema when asked for {id}; check that registry.url is a \
+         schema registry",
+        exchange.places()
+    ))
+}

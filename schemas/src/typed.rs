@@ -1,0 +1,164 @@
+//! Typed records: of each event type that producers send, an Avro schema with its fields in their
+//! own types, generated from the catalogue.
+//!
+//! A record is flat: the envelope's fields, then those of data. Its full name says the type. The
+//! generated files are committed as `schemas/avro/<type>.avsc`, so that they can be taken without a
+//! build; a test holds them equal to what is generated here, and every former version to what can
+//! still be read with the present one.
+//!
+//! An object has no shape that anybody checks, so it travels as JSON text in a string that says so.
+
+#[cfg(test)]
+mod tests;
+
+use crate::catalogue::{Catalogue, EventType, Field, FieldKind};
+use crate::json;
+
+/// What the namespace of every record begins with.
+const NAMESPACE: &str = "tidewire";
+/// The attribute of a string that holds JSON text.
+pub const JSON_ATTRIBUTE: &str = "tidewire.json";
+/// A moment, as Avro has it.
+const TIME: &str = r#"{"type": "long", "logicalType": "timestamp-millis"}"#;
+/// Text that is an object or a list of objects.
+const JSON_TEXT: &str = r#"{"type": "string", "tidewire.json": true}"#;
+
+/// A field of a record.
+struct Entry<'a> {
+    name: &'a str,
+    kind: &'a str,
+    required: bool,
+    doc: String,
+}
+
+/// The envelope's fields: name, type, whether every record has it, meaning.
+const ENVELOPE: &[(&str, &str, bool, &str)] = &[
+    (
+        "event_id",
+        r#""string""#,
+        false,
+        "Unique within the account; a repeated one is dropped. Without it no resend is recognised.",
+    ),
+    ("account_id", r#""string""#, true, "The tenant."),
+    ("timestamp", TIME, false, "Event time; the time of the append where it is null."),
+    ("correlation_id", r#""string""#, false, "What the event belongs to."),
+    ("priority", r#""int""#, false, "0 low, 1 normal, 2 high, 3 critical; the type's if null."),
+    ("key", r#""string""#, false, "The entity whose order is kept; made of data if null."),
+    ("source", r#""string""#, false, "The producer's name."),
+];
+
+/// The types that have a schema: those producers send, patterns left out.
+pub fn types(catalogue: &Catalogue) -> impl Iterator<Item = &EventType> {
+    let sent = |t: &&EventType| t.producers && !t.internal && !t.name.ends_with('*');
+    catalogue.types().iter().filter(sent)
+}
+
+/// The full name of a canonical type's record: `post.created` is `tidewire.post.Created`.
+pub fn full_name(event_type: &str) -> String {
+    let (namespace, name) = names(event_type);
+    format!("{namespace}.{name}")
+}
+
+fn names(event_type: &str) -> (String, String) {
+    let (leading, last) = match event_type.rsplit_once('.') {
+        Some((leading, last)) => (Some(leading), last),
+        None => (None, event_type),
+    };
+    let namespace = match leading {
+        Some(leading) => format!("{NAMESPACE}.{leading}"),
+        None => NAMESPACE.to_owned(),
+    };
+    (namespace, last.split('_').map(capitalised).collect())
+}
+
+fn capitalised(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+/// The Avro schema of a type's record, as it stands in its file.
+pub fn avsc(event_type: &EventType) -> String {
+    let (namespace, name) = names(&event_type.name);
+    let doc = format!("The event {}, as producers send it.", event_type.name);
+    let of_envelope = ENVELOPE
+        .iter()
+        .filter(|(name, ..)| event_type.field(name).is_none())
+        .map(|&(name, kind, required, doc)| Entry { name, kind, required, doc: doc.to_owned() });
+    let of_data = event_type.fields.iter().map(|field| Entry {
+        name: &field.name,
+        kind: avro_kind(field.kind),
+        required: field.required && !is_filled(event_type, &field.name),
+        doc: doc_of(event_type, field),
+    });
+    let fields: Vec<String> = of_envelope.chain(of_data).map(|entry| line(&entry)).collect();
+    format!(
+        "{{\n  \"type\": \"record\",\n  \"name\": {},\n  \"namespace\": {},\n  \"doc\": {},\n  \
+         \"fields\": [\n{}\n  ]\n}}\n",
+        quoted(&name),
+        quoted(&namespace),
+        quoted(&doc),
+        fields.join(",\n")
+    )
+}
+
+fn line(entry: &Entry<'_>) -> String {
+    let Entry { name, kind, required, doc } = entry;
+    let kind = match required {
+        true => (*kind).to_owned(),
+        false => format!("[\"null\", {kind}], \"default\": null"),
+    };
+    let doc = if doc.is_empty() { String::new() } else { format!(", \"doc\": {}", quoted(doc)) };
+    format!("    {{\"name\": {}, \"type\": {kind}{doc}}}", quoted(name))
+}
+
+fn avro_kind(kind: FieldKind) -> &'static str {
+    match kind {
+        FieldKind::Id | FieldKind::Text => r#""string""#,
+        FieldKind::Integer => r#""long""#,
+        FieldKind::Number => r#""double""#,
+        FieldKind::Bool => r#""boolean""#,
+        FieldKind::Time => TIME,
+        FieldKind::Texts => r#"{"type": "array", "items": "string"}"#,
+        FieldKind::Object | FieldKind::Objects => JSON_TEXT,
+    }
+}
+
+/// Whether the way in gives the field a value where a producer gave none.
+fn is_filled(event_type: &EventType, name: &str) -> bool {
+    event_type.presets.iter().any(|(field, _)| field == name)
+        || event_type.defaults.iter().any(|default| default.field == name)
+}
+
+/// What the catalogue says of a field beside its kind.
+fn doc_of(event_type: &EventType, field: &Field) -> String {
+    let mut notes = Vec::new();
+    match (field.kind, &field.shape) {
+        (FieldKind::Object, None) => notes.push("A JSON object.".to_owned()),
+        (FieldKind::Object, Some(shape)) => notes.push(format!("A JSON object: {shape}.")),
+        (FieldKind::Objects, None) => notes.push("A JSON array of objects.".to_owned()),
+        (FieldKind::Objects, Some(shape)) => {
+            notes.push(format!("A JSON array of objects: {shape}."));
+        }
+        _ => {}
+    }
+    if !field.values.is_empty() {
+        notes.push(format!("One of {}.", field.values.join(", ")));
+    }
+    if let Some((least, greatest)) = field.range {
+        notes.push(format!("From {least} to {greatest}."));
+    }
+    for group in event_type.one_of.iter().filter(|group| group.contains(&field.name)) {
+        notes.push(format!("At least one of {} is there.", group.join(", ")));
+    }
+    if ENVELOPE.iter().any(|(name, ..)| *name == field.name) {
+        notes.push("Data's own; the envelope's of this name comes from a record header.".into());
+    }
+    notes.join(" ")
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    json::quote(text, &mut out);
+    out
+}

@@ -1,0 +1,351 @@
+//! The client of the schema registry against one over real HTTP: what it remembers, how long it
+//! waits, and what it makes of answers that are wrong.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tidewire_connectors::registry::{Config, Login, Patience, SchemaRegistry};
+use tidewire_schemas::codec::{Registry, RegistryFault};
+use tidewire_tests::registry::{FakeRegistry, Mood};
+
+const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": []}"#;
+
+/// Short enough for a test that has to wait.
+const BRIEF: Patience = Patience {
+    try_limit: Duration::from_millis(400),
+    limit: Duration::from_millis(1_000),
+    tries: 3,
+    unknown_pause: Duration::from_millis(600),
+    unavailable_pause: Duration::from_millis(600),
+};
+
+fn client_of(urls: &[String], login: Login, patience: Patience) -> SchemaRegistry {
+    SchemaRegistry::new(&Config { urls: urls.to_vec(), login, authorities: None, patience })
+}
+
+fn client(registry: &FakeRegistry) -> SchemaRegistry {
+    client_of(&[registry.url()], Login::None, BRIEF)
+}
+
+/// An address where nothing listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    format!("http://{}", listener.local_addr().expect("it is bound"))
+}
+
+fn unavailable(client: &SchemaRegistry, id: u32) -> String {
+    match client.schema(id) {
+        Err(RegistryFault::Unavailable(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unusable(client: &SchemaRegistry, id: u32) -> String {
+    match client.schema(id) {
+        Err(RegistryFault::Unusable(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_thousand_records_of_one_schema_ask_once() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    let client = client(&registry);
+    for _ in 0..1_000 {
+        client.schema(id).expect("it is there");
+    }
+    assert_eq!(registry.requests(), ["GET /schemas/ids/1"]);
+    registry.behave(Mood::Down);
+    client.schema(id).expect("what is known needs nobody");
+}
+
+#[test]
+fn it_may_be_asked_inside_an_async_runtime() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    let client = std::sync::Arc::new(client(&registry));
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
+    let shared = client.clone();
+    let asked = async move { tokio::task::spawn_blocking(move || shared.schema(id)).await };
+    runtime.block_on(asked).expect("no panic").expect("it is there");
+    runtime.block_on(async { client.schema(7) }).expect_err("it is not there, and nothing panics");
+}
+
+#[test]
+fn an_unknown_id_is_asked_again_only_after_a_pause() {
+    let registry = FakeRegistry::start();
+    let client = client(&registry);
+    for _ in 0..100 {
+        let Err(RegistryFault::Unknown(why)) = client.schema(1) else { panic!("it is not there") };
+        assert!(why.contains("has no schema 1; does the producer use another"), "{why}");
+    }
+    assert_eq!(registry.count(), 1);
+    // Bytes that are an id by chance: the registry has nothing to say of them.
+    let Err(RegistryFault::Unknown(why)) = client.schema(u32::MAX) else { panic!("no such id") };
+    assert!(why.contains("no schema registry gives the id 4294967295"), "{why}");
+    assert_eq!(registry.count(), 1);
+    let id = registry.put("s", SCHEMA);
+    std::thread::sleep(BRIEF.unknown_pause);
+    client.schema(id).expect("it is there by now");
+}
+
+#[test]
+fn a_registry_that_is_down_is_tried_thrice_and_then_left_alone_for_a_while() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    registry.behave(Mood::Lying(503, r#"{"error_code": 50003, "message": "no leader"}"#.into()));
+    let client = client(&registry);
+    let said = unavailable(&client, id);
+    assert!(said.contains("503: no leader (tried 3 times in"), "{said}");
+    assert!(said.contains("check that the schema registry runs, and registry.url"), "{said}");
+    let begin = Instant::now();
+    for id in 0..1_000 {
+        unavailable(&client, id);
+    }
+    assert!(begin.elapsed() < BRIEF.unavailable_pause, "{:?}", begin.elapsed());
+    assert_eq!(registry.count(), 3);
+    registry.behave(Mood::Honest);
+    std::thread::sleep(BRIEF.unavailable_pause);
+    client.schema(id).expect("it is asked again");
+}
+
+#[test]
+fn a_registry_that_is_silent_is_waited_for_5_seconds_in_all() {
+    let registry = FakeRegistry::start();
+    registry.behave(Mood::Slow(Duration::from_secs(20)));
+    let client = client_of(&[registry.url()], Login::None, Patience::default());
+    let begin = Instant::now();
+    unavailable(&client, 1);
+    let took = begin.elapsed();
+    assert!((4_000..6_000).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(registry.count(), 3);
+}
+
+#[test]
+fn one_that_fails_now_and_then_is_no_failure() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    registry.behave(Mood::Slow(Duration::from_millis(100)));
+    client(&registry).schema(id).expect("slow is not down");
+    registry.behave(Mood::Down);
+    let client = client(&registry);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            registry.behave(Mood::Honest);
+        });
+        client.schema(id).expect("a later try finds it up");
+    });
+}
+
+#[test]
+fn the_next_address_takes_over_and_stays() {
+    let registry = FakeRegistry::start();
+    let ids = [registry.put("a", SCHEMA), registry.put("b", r#""string""#)];
+    let dead = FakeRegistry::start();
+    dead.behave(Mood::Lying(500, String::new()));
+    let urls = [nowhere(), dead.url(), registry.url()];
+    let client = client_of(&urls, Login::None, BRIEF);
+    for id in ids {
+        client.schema(id).expect("the third has it");
+    }
+    assert_eq!(dead.count(), 1, "the second question goes to the one that answered");
+    let none = client_of(&[nowhere(), nowhere()], Login::None, BRIEF);
+    let said = unavailable(&none, 1);
+    assert!(said.contains("tried 3 times"), "{said}");
+}
+
+#[test]
+fn a_login_is_sent_and_never_shown() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    let user = |password: &str| Login::Basic { username: "ann".into(), password: password.into() };
+    registry.demand_user("ann", "s3cret-1");
+    let asked = |login| client_of(&[registry.url()], login, BRIEF);
+    asked(user("s3cret-1")).schema(id).expect("the right one");
+    for login in [user("s3cret-2"), Login::Bearer("s3cret-3".into())] {
+        let client = asked(login);
+        let said = format!("{} {client:?}", unavailable(&client, id));
+        assert!(said.contains("401: our login is not taken; check registry.username"), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    let said = unavailable(&asked(Login::None), id);
+    assert!(said.contains("give registry.username and registry.password, or"), "{said}");
+    assert_eq!(registry.count(), 4, "a wrong login is not tried again");
+    registry.demand_token("t0ken");
+    asked(Login::Bearer("t0ken".into())).schema(id).expect("the right one");
+    // What a registry repeats of our login is not repeated by us.
+    let echo = r#"{"error_code": 42200, "message": "Bearer t0ken is odd"}"#;
+    registry.behave(Mood::Lying(422, echo.into()));
+    let said = unavailable(&asked(Login::Bearer("t0ken".into())), 9);
+    assert!(said.contains("Bearer … is odd") && !said.contains("t0ken"), "{said}");
+}
+
+#[test]
+fn what_a_schema_refers_to_is_fetched_once_and_deepest_first() {
+    let registry = FakeRegistry::start();
+    let one = |name: &str, of: &[&str]| {
+        let fields: Vec<String> =
+            of.iter().map(|of| format!(r#"{{"name": "{of}", "type": "{of}"}}"#)).collect();
+        format!(r#"{{"type": "record", "name": "{name}", "fields": [{}]}}"#, fields.join(","))
+    };
+    registry.put("d", &one("D", &[]));
+    registry.put_as("b/ü", ("AVRO", &one("B", &["D"])), &[("d", 1)]);
+    registry.put_as("c", ("AVRO", &one("C", &["D"])), &[("d", 1)]);
+    let id = registry.put_as("a", ("AVRO", &one("A", &["B", "C"])), &[("b/ü", 1), ("c", 1)]);
+    client(&registry).schema(id).expect("all is there");
+    let expected = [
+        "GET /schemas/ids/4",
+        "GET /subjects/b%2F%C3%BC/versions/1",
+        "GET /subjects/d/versions/1",
+        "GET /subjects/c/versions/1",
+    ];
+    assert_eq!(registry.requests(), expected);
+}
+
+#[test]
+fn references_that_lead_nowhere_in_a_circle_or_on_and_on_are_refused() {
+    let registry = FakeRegistry::start();
+    let client = client(&registry);
+    let gone = registry.put_as("gone", ("AVRO", SCHEMA), &[("nobody", 3)]);
+    let said = unusable(&client, gone);
+    assert!(said.contains("refers to nobody version 3: Subject 'nobody' not found."), "{said}");
+    registry.put_as("x", ("AVRO", r#""int""#), &[("y", 1)]);
+    let circle = registry.put_as("y", ("AVRO", r#""long""#), &[("x", 1)]);
+    let said = unusable(&client, circle);
+    assert!(said.contains("leads back"), "{said}");
+    let text = |n: usize| format!(r#"{{"type": "fixed", "name": "F{n}", "size": {n}}}"#);
+    registry.put("chain0", &text(1));
+    let mut last = 0;
+    for n in 1..30 {
+        let before = format!("chain{}", n - 1);
+        let subject = format!("chain{n}");
+        last = registry.put_as(&subject, ("AVRO", &text(n + 1)), &[(&before, 1)]);
+    }
+    let said = unusable(&client, last);
+    assert!(said.contains("through more than 16 in a row"), "{said}");
+    let names: Vec<String> = (0..100).map(|n| format!("wide{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        registry.put(name, &text(n + 1_000));
+    }
+    let all: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let wide = registry.put_as("wide", ("AVRO", r#""double""#), &all);
+    let said = unusable(&client, wide);
+    assert!(said.contains("more than 64 schemas"), "{said}");
+    let asked = registry.count();
+    unusable(&client, wide);
+    assert_eq!(registry.count(), asked, "what can't be used is remembered");
+}
+
+#[test]
+fn json_is_read_and_protobuf_is_refused_with_a_sentence() {
+    let registry = FakeRegistry::start();
+    let client = client(&registry);
+    client.schema(registry.put_as("j", ("JSON", "{}"), &[])).expect("JSON is read");
+    let id = registry.put_as("p", ("PROTOBUF", "syntax = \"proto3\";"), &[]);
+    let said = unusable(&client, id);
+    assert!(said.contains("is PROTOBUF, which is not read; send Avro or JSON"), "{said}");
+}
+
+#[test]
+fn schemas_are_bounded() {
+    let registry = FakeRegistry::start();
+    let client = client(&registry);
+    let record = |fields: usize| {
+        let all: Vec<String> =
+            (0..fields).map(|n| format!(r#"{{"name":"f{n}","type":"int"}}"#)).collect();
+        format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, all.join(","))
+    };
+    for text in [record(100_000), format!("\"{}\"", "x".repeat(1_100_000))] {
+        let said = unusable(&client, registry.put("large", &text));
+        assert!(said.contains("too large") || said.contains("more than 1 MiB"), "{said}");
+    }
+    let id = registry.put_as("sum", ("AVRO", &record(20_000)), &[("large2", 1)]);
+    registry.put("large2", &record(30_000));
+    let said = unusable(&client, id);
+    assert!(said.contains("more than 1 MiB with all it refers to"), "{said}");
+    let recursive = r#"{"type": "record", "name": "List",
+        "fields": [{"name": "next", "type": ["null", "List"]}]}"#;
+    client.schema(registry.put("list", recursive)).expect("a list of any length is one schema");
+    // Whatever becomes of the largest that passes, it is soon.
+    let begin = Instant::now();
+    let _ = client.schema(registry.put("fields", &record(30_000)));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn lies_are_answered_with_a_sentence_and_never_with_a_panic() {
+    let registry = FakeRegistry::start();
+    let deep = "[".repeat(100_000);
+    for (status, body) in [
+        (200, "<html>welcome</html>"),
+        (200, ""),
+        (200, "{\"schema\": "),
+        (200, "null"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, "{\"schema\": 7}"),
+        (200, "{\"schema\": \"\\\"int\\\"\", \"schemaType\": 7}"),
+        (200, "{\"schema\": \"\\\"int\\\"\", \"references\": {}}"),
+        (200, "{\"schema\": \"\\\"int\\\"\", \"references\": [{\"subject\": \"s\"}]}"),
+        (200, &deep),
+        (204, ""),
+        (302, ""),
+        (403, ""),
+        (404, "no such page"),
+        (404, "{\"error_code\": 404, \"message\": \"HTTP 404 Not Found\"}"),
+        (404, "{\"error_code\": \"40403\"}"),
+        (418, "[]"),
+        (500, "oops"),
+    ] {
+        registry.behave(Mood::Lying(status, body.to_owned()));
+        let said = unavailable(&client(&registry), 1);
+        assert!(said.contains("http://127.0.0.1") || said.contains("registry.url"), "{said}");
+        assert!(said.len() < 1_000, "{said}");
+    }
+    registry.behave(Mood::Huge(64 << 20));
+    let said = unusable(&client(&registry), 1);
+    assert!(said.contains("answers with more than 2 MiB"), "{said}");
+    // A schema nobody can read is no schema, and one of somebody else reads as what it is.
+    for text in ["", "nonsense", "{}", &deep] {
+        let body = serde_json::json!({"schema": text}).to_string();
+        registry.behave(Mood::Lying(200, body));
+        let _ = client(&registry).schema(1);
+    }
+}
+
+#[test]
+fn an_https_registry_is_believed_where_a_known_authority_vouches_for_it() {
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    tidewire_tests::broker::secure::make_certificates(folder.path());
+    // openssl serves files of its folder, which is all of a registry that is wanted here.
+    fs::create_dir_all(folder.path().join("schemas/ids")).expect("our folder");
+    let answer = serde_json::json!({"schema": SCHEMA}).to_string();
+    fs::write(folder.path().join("schemas/ids/1"), answer).expect("our folder");
+    let address = nowhere().replace("http://", "");
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-WWW", "-cert", "broker.pem", "-key", "broker.pem", "-accept"]);
+    command.arg(&address).current_dir(folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("openssl is there: scripts/install.sh test");
+    let asked = |authorities: Option<String>| {
+        let urls = vec![format!("https://{address}")];
+        let config = Config { urls, login: Login::None, authorities, patience: BRIEF };
+        SchemaRegistry::new(&config).schema(1)
+    };
+    let authority = fs::read_to_string(folder.path().join("ca.pem")).expect("it was made");
+    let begin = Instant::now();
+    let mut believed = asked(Some(authority.clone()));
+    while believed.is_err() && begin.elapsed() < Duration::from_secs(10) {
+        believed = asked(Some(authority.clone()));
+    }
+    let stranger = asked(None);
+    server.kill().expect("it is our child");
+    server.wait().expect("it is our child");
+    believed.expect("its authority is known");
+    let Err(RegistryFault::Unavailable(why)) = stranger else { panic!("{stranger:?}") };
+    assert!(why.contains("if the authority is your own, give registry.ca"), "{why}");
+}

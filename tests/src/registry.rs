@@ -1,0 +1,398 @@
+//! A schema registry over real HTTP, as far as Confluent's API is used: it keeps schemas, gives
+//! ids, judges compatibility, and misbehaves when told to.
+//!
+//! A thread per connection and a request per connection: what is tested here is the client. Every
+//! request is noted, so that a test can say how often something was asked.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use apache_avro::Schema;
+use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// A body larger than any test sends.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// How it answers.
+#[derive(Clone, Debug, Default)]
+pub enum Mood {
+    /// As a registry does.
+    #[default]
+    Honest,
+    /// Not at all: connections are closed at once.
+    Down,
+    /// Right, but so much later.
+    Slow(Duration),
+    /// With this status and body, whatever is asked.
+    Lying(u16, String),
+    /// With 200 and so many bytes of one JSON text.
+    Huge(usize),
+}
+
+/// A registered schema.
+#[derive(Clone, Debug)]
+struct Stored {
+    text: String,
+    /// `AVRO`, `JSON` or `PROTOBUF`.
+    kind: String,
+    references: Value,
+}
+
+#[derive(Default)]
+struct State {
+    /// By id, which begins with 1.
+    schemas: Vec<Stored>,
+    /// Ids of the versions, which begin with 1.
+    subjects: BTreeMap<String, Vec<usize>>,
+    mood: Mood,
+    /// What `Authorization` has to be.
+    authorization: Option<String>,
+    /// `GET /subjects` and so on.
+    requests: Vec<String>,
+}
+
+/// A running registry; dropping it ends it.
+pub struct FakeRegistry {
+    addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stopped: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// A status and a JSON body.
+type Answer = (u16, Value);
+
+impl FakeRegistry {
+    /// Starts an empty one on a free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let (state, stopped) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
+        let (shared, ends) = (Arc::clone(&state), Arc::clone(&stopped));
+        let accepting = thread::spawn(move || {
+            for stream in listener.incoming().map_while(io::Result::ok) {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&shared);
+                // A client that goes away in the middle is one of the things that are tested.
+                thread::spawn(move || serve(stream, &shared).ok());
+            }
+        });
+        Self { addr, state, stopped, accepting: Some(accepting) }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Registers an Avro schema as it is, without judging it; its id.
+    pub fn put(&self, subject: &str, schema: &str) -> u32 {
+        self.put_as(subject, ("AVRO", schema), &[])
+    }
+
+    /// The same for any kind of schema, which may refer to versions of other subjects.
+    pub fn put_as(&self, subject: &str, schema: (&str, &str), refers: &[(&str, u64)]) -> u32 {
+        let references = refers.iter().map(
+            |(subject, version)| json!({"name": subject, "subject": subject, "version": version}),
+        );
+        let (kind, text) = (schema.0.to_owned(), schema.1.to_owned());
+        let stored = Stored { text, kind, references: references.collect() };
+        let id = self.state().add(subject, stored);
+        u32::try_from(id).expect("few schemas are registered")
+    }
+
+    /// Answers so from now on.
+    pub fn behave(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    /// Asks for this user from now on.
+    pub fn demand_user(&self, username: &str, password: &str) {
+        let pair = STANDARD.encode(format!("{username}:{password}"));
+        self.state().authorization = Some(format!("Basic {pair}"));
+    }
+
+    /// Asks for this bearer token from now on.
+    pub fn demand_token(&self, token: &str) {
+        self.state().authorization = Some(format!("Bearer {token}"));
+    }
+
+    /// What it was asked so far, such as `GET /subjects`.
+    pub fn requests(&self) -> Vec<String> {
+        self.state().requests.clone()
+    }
+
+    /// How often it was asked so far.
+    pub fn count(&self) -> usize {
+        self.state().requests.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+impl Drop for FakeRegistry {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts, which then ends.
+        TcpStream::connect(self.addr).ok();
+        if let Some(accepting) = self.accepting.take() {
+            accepting.join().ok();
+        }
+    }
+}
+
+/// A request as far as it is looked at.
+struct Request {
+    method: String,
+    target: String,
+    authorization: Option<String>,
+    body: Vec<u8>,
+}
+
+fn read(stream: &TcpStream) -> io::Result<Request> {
+    let odd = || io::Error::from(io::ErrorKind::InvalidData);
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, target) = (words.next().ok_or_else(odd)?, words.next().ok_or_else(odd)?);
+    let (mut length, mut authorization) = (0, None);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().map_err(|_| odd())?,
+            "authorization" => authorization = Some(value.trim().to_owned()),
+            _ => {}
+        }
+    }
+    if length > BODY_BYTES_MAX {
+        return Err(odd());
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(Request { method, target, authorization, body })
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    let state = || state.lock().expect("no holder panics");
+    if matches!(state().mood, Mood::Down) {
+        return Ok(());
+    }
+    let request = read(&stream)?;
+    state().requests.push(format!("{} {}", request.method, request.target));
+    let mood = state().mood.clone();
+    let (status, body) = match mood {
+        Mood::Down => return Ok(()),
+        Mood::Lying(status, body) => (status, body),
+        Mood::Huge(bytes) => (200, format!("{{\"schema\": \"{}\"}}", "x".repeat(bytes))),
+        Mood::Slow(time) => {
+            thread::sleep(time);
+            state().answer(&request)
+        }
+        Mood::Honest => state().answer(&request),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status} Said\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn refused(status: u16, code: u64, message: impl Into<String>) -> Answer {
+    (status, json!({"error_code": code, "message": message.into()}))
+}
+
+impl State {
+    fn answer(&mut self, request: &Request) -> (u16, String) {
+        let wanted = self.authorization.as_ref();
+        let (status, body) = if wanted.is_some_and(|w| request.authorization.as_ref() != Some(w)) {
+            refused(401, 401, "Unauthorized")
+        } else {
+            self.route(request)
+        };
+        (status, body.to_string())
+    }
+
+    fn route(&mut self, request: &Request) -> Answer {
+        let path = request.target.split('?').next().unwrap_or_default();
+        let segments: Vec<String> = path.split('/').skip(1).map(decoded).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let sent: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        match (request.method.as_str(), &segments[..]) {
+            ("GET", ["subjects"]) => (200, self.subjects.keys().cloned().collect()),
+            ("GET", ["schemas", "ids", id]) => self.by_id(id),
+            ("GET", ["subjects", subject, "versions", version]) => {
+                match self.version(subject, version) {
+                    Ok(version) => (200, self.described(subject, version)),
+                    Err(refusal) => refusal,
+                }
+            }
+            ("POST", ["subjects", subject, "versions"]) => self.register(subject, &sent),
+            ("POST", ["subjects", subject]) => self.look_up(subject, &sent),
+            ("POST", ["compatibility", "subjects", subject, "versions", version]) => {
+                self.judge(subject, version, &sent)
+            }
+            _ => refused(404, 404, "HTTP 404 Not Found"),
+        }
+    }
+
+    fn by_id(&self, id: &str) -> Answer {
+        let id = id.parse::<usize>().ok().and_then(|id| id.checked_sub(1));
+        match id.and_then(|at| self.schemas.get(at)) {
+            Some(stored) => (200, stored.json()),
+            None => refused(404, 40403, "Schema not found"),
+        }
+    }
+
+    /// A version by number or `latest`, counted from 1.
+    fn version(&self, subject: &str, version: &str) -> Result<usize, Answer> {
+        let Some(ids) = self.subjects.get(subject) else {
+            return Err(refused(404, 40401, format!("Subject '{subject}' not found.")));
+        };
+        let number = if version == "latest" { Some(ids.len()) } else { version.parse().ok() };
+        number
+            .filter(|number| (1..=ids.len()).contains(number))
+            .ok_or_else(|| refused(404, 40402, format!("Version {version} not found.")))
+    }
+
+    fn stored(&self, subject: &str, version: usize) -> &Stored {
+        &self.schemas[self.subjects[subject][version - 1] - 1]
+    }
+
+    fn described(&self, subject: &str, version: usize) -> Value {
+        let mut all = self.stored(subject, version).json();
+        all["subject"] = subject.into();
+        all["version"] = version.into();
+        all["id"] = self.subjects[subject][version - 1].into();
+        all
+    }
+
+    /// Adds a version, unless it is there; the schema's id.
+    fn add(&mut self, subject: &str, stored: Stored) -> usize {
+        let known = self.schemas.iter().position(|known| known.is(&stored));
+        let id = known.unwrap_or(self.schemas.len()) + 1;
+        if known.is_none() {
+            self.schemas.push(stored);
+        }
+        let ids = self.subjects.entry(subject.to_owned()).or_default();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        id
+    }
+
+    fn register(&mut self, subject: &str, sent: &Value) -> Answer {
+        let stored = match Stored::sent(sent) {
+            Ok(stored) => stored,
+            Err(refusal) => return refusal,
+        };
+        let there = self.schemas.iter().any(|known| known.is(&stored));
+        if let Ok(latest) = self.version(subject, "latest")
+            && !there
+            && let Some(why) = obstacle(&stored.text, &self.stored(subject, latest).text)
+        {
+            let message =
+                format!("Schema being registered is incompatible with an earlier schema: {why}");
+            return refused(409, 409, message);
+        }
+        (200, json!({"id": self.add(subject, stored)}))
+    }
+
+    fn look_up(&self, subject: &str, sent: &Value) -> Answer {
+        if let Err(refusal) = self.version(subject, "latest") {
+            return refusal;
+        }
+        let wanted = match Stored::sent(sent) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refusal,
+        };
+        let ids = &self.subjects[subject];
+        match ids.iter().position(|id| self.schemas[id - 1].is(&wanted)) {
+            Some(at) => (200, self.described(subject, at + 1)),
+            None => refused(404, 40403, "Schema not found"),
+        }
+    }
+
+    fn judge(&self, subject: &str, version: &str, sent: &Value) -> Answer {
+        let judged = self.version(subject, version).and_then(|version| {
+            let stored = Stored::sent(sent)?;
+            Ok(obstacle(&stored.text, &self.stored(subject, version).text))
+        });
+        match judged {
+            Ok(None) => (200, json!({"is_compatible": true, "messages": []})),
+            Ok(Some(why)) => (200, json!({"is_compatible": false, "messages": [why]})),
+            Err(refusal) => refusal,
+        }
+    }
+}
+
+impl Stored {
+    fn sent(sent: &Value) -> Result<Self, Answer> {
+        let text = sent["schema"].as_str().unwrap_or_default().to_owned();
+        let kind = sent["schemaType"].as_str().unwrap_or("AVRO").to_owned();
+        if kind == "AVRO" && Schema::parse_str(&text).is_err() {
+            return Err(refused(422, 42201, "Invalid schema"));
+        }
+        Ok(Self { text, kind, references: sent["references"].clone() })
+    }
+
+    /// Whether it is the same schema, however it is spaced.
+    fn is(&self, other: &Self) -> bool {
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+        let same = self.text == other.text
+            || parsed(&self.text).is_some_and(|this| parsed(&other.text) == Some(this));
+        same && self.kind == other.kind
+    }
+
+    /// As answers have it: Avro is not named, and references only where there are some.
+    fn json(&self) -> Value {
+        let mut all = json!({"schema": self.text});
+        if self.kind != "AVRO" {
+            all["schemaType"] = self.kind.as_str().into();
+        }
+        if self.references.as_array().is_some_and(|list| !list.is_empty()) {
+            all["references"] = self.references.clone();
+        }
+        all
+    }
+}
+
+/// Why `new` does not read what `old` wrote, as a registry judges by default.
+fn obstacle(new: &str, old: &str) -> Option<String> {
+    let (Ok(new), Ok(old)) = (Schema::parse_str(new), Schema::parse_str(old)) else {
+        return Some("one of both can't be parsed".to_owned());
+    };
+    match SchemaCompatibility::can_read(&old, &new) {
+        Ok(Compatibility::Full) => None,
+        Ok(Compatibility::Partial) => Some("a type is narrower".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// A segment of a path, as it was before it was percent-encoded.
+fn decoded(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, more @ ..] = rest {
+        let code = more.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = code.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'%');
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &more[2..] } else { more };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
