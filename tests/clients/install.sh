@@ -47,6 +47,13 @@ make_python() {
   "$work/bin/python" -m pip --disable-pip-version-check check
 }
 
+make_formats() {
+  python3 -m venv "$work" ||
+    stop 'Python can make no environment of its own; run: scripts/install.sh test'
+  pip_install "$here/python/formats.txt"
+  "$work/bin/python" -m pip --disable-pip-version-check check
+}
+
 make_kafkajs() {
   cp "$here/kafkajs/package.json" "$here/kafkajs/package-lock.json" "$work"
   # --no-audit and --no-fund: nothing is asked of the registry but the packages.
@@ -117,3 +124,8 @@ told franz-go "$folder/franz-go"
 version=$jars placed kafka_clients "$here/kafka-clients/Client.java"
 told kafka-clients java "@$jars/java.args" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
   -cp "$jars/*:$folder" Client
+
+version=$(python3 -c 'import sys; print(sys.version, sys.base_prefix)')
+version=$version placed formats "$here/python/formats.txt"
+version=
+told formats "$folder/bin/python" -B "$here/python/formats.py"

@@ -5,7 +5,7 @@
 //! each reads back byte for byte. Then through a running Tidewire: what each writes to `in` a
 //! subscriber gets once, and what Tidewire writes to `out.stream` each reads once.
 
-mod program;
+pub(super) mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod doctor;
+mod formats;
 pub(crate) mod ground;
 mod log;
 mod real_posts;

@@ -95,27 +95,48 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
     BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
 }
 
-/// Every client, installed if need be.
-pub(super) fn all() -> &'static [Client] {
-    static ALL: OnceLock<Vec<Client>> = OnceLock::new();
-    ALL.get_or_init(|| {
+/// The program that writes every form of an event; it is no client like the others.
+const FORMATS: &str = "formats";
+
+/// What the install script prints, run once.
+fn listed() -> &'static str {
+    static LISTED: OnceLock<String> = OnceLock::new();
+    LISTED.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/install.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output();
         let output = output.expect("the script of this repository runs");
         assert!(output.status.success(), "{script} failed; it said why above");
-        let listed = String::from_utf8(output.stdout).expect("paths in UTF-8");
-        let clients: Vec<_> = listed.lines().map(Client::listed).collect();
-        assert_eq!(clients.len(), 6, "{listed}");
+        String::from_utf8(output.stdout).expect("paths in UTF-8")
+    })
+}
+
+/// Every client, installed if need be.
+pub(super) fn all() -> &'static [Client] {
+    static ALL: OnceLock<Vec<Client>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let lines = listed().lines().filter(|line| !line.starts_with(FORMATS));
+        let clients: Vec<_> = lines.map(Client::listed).collect();
+        assert_eq!(clients.len(), 6, "{}", listed());
         clients
     })
 }
 
+/// Writes one event of every form, by the libraries people use for them.
+pub(in crate::kafka) fn write_formats(arguments: &[&str]) {
+    let line = listed().lines().find(|line| line.starts_with(FORMATS)).expect("it is listed");
+    Client::named(line).succeed(arguments, None);
+}
+
 impl Client {
-    /// Reads one line of the install script.
-    fn listed(line: &str) -> Self {
+    fn named(line: &str) -> Self {
         let mut words = line.split('\t').map(str::to_owned);
         let name = words.next().expect("split gives at least one part");
-        let mut client = Self { name, command: words.collect(), compressions: Vec::new() };
+        Self { name, command: words.collect(), compressions: Vec::new() }
+    }
+
+    /// Reads one line of the install script.
+    fn listed(line: &str) -> Self {
+        let mut client = Self::named(line);
         let printed = client.succeed(&["compressions"], None);
         client.compressions = printed.lines().map(str::to_owned).collect();
         client

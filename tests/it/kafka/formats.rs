@@ -1,0 +1,155 @@
+//! Events in every form there is, written by the libraries people use, through the whole pipeline;
+//! and what becomes of records when the schema registry fails.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::Message as _;
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tidewire_schemas::event::EventView;
+use tidewire_tests::broker;
+use tidewire_tests::registry::{FakeRegistry, Mood};
+use tidewire_tests::server::Server;
+
+use super::clients::program::write_formats;
+use super::ground::{Outputs, PATIENCE};
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/avro/post.created.avsc");
+
+/// A team's own schema.
+const FOREIGN: &str = r#"{"type":"record","name":"com.acme.Post","fields":[
+    {"name":"event_id","type":"string"},{"name":"post_id","type":"string"},
+    {"name":"author_id","type":"string"},{"name":"text","type":"string"}]}"#;
+
+fn serve(bootstrap: &str, prefix: &str, registry: &FakeRegistry) -> Server {
+    let (log, url) = (format!("kafka://{bootstrap}"), registry.url());
+    let variables = [("TIDEWIRE_TOPICS_PREFIX", prefix), ("TIDEWIRE_REGISTRY_URL", &url)];
+    Server::start_as("dev", &["--log", &log], &variables)
+}
+
+#[test]
+fn every_form_arrives_as_the_event_it_says() {
+    let bootstrap = broker::shared().bootstrap();
+    let at = (bootstrap.as_str(), "formats.");
+    let registry = FakeRegistry::start();
+    let server = serve(at.0, at.1, &registry);
+    let url = format!("http://{}/v1/events", server.addr());
+    write_formats(&[at.0, "formats.in", &registry.url(), SCHEMA, &url]);
+    let names = [
+        "confluent",
+        "foreign",
+        "single-object",
+        "/py/binary",
+        "/py/structured",
+        "/py/http-binary",
+        "/py/http-structured",
+        "/py/batch-0",
+        "/py/batch-1",
+        "http-avro-one",
+    ];
+    let mut outputs = Outputs::open(at, &["out.stream"]);
+    let complete = outputs.read(3 * names.len(), PATIENCE);
+    let mut events = BTreeMap::new();
+    for message in outputs.all.iter().filter(|m| m.key() == Some(&b"posts:ann"[..])) {
+        let event = EventView::decode(message.payload().expect("an event")).expect("an event");
+        assert!(events.insert(event.event_id.to_owned(), event.to_event()).is_none());
+    }
+    for name in names {
+        let event = events.get(name).unwrap_or_else(|| panic!("{name} is missing of {events:?}"));
+        assert_eq!((event.event_type.as_str(), event.account_id.as_str()), ("post.created", "acc"));
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        assert_eq!(data["text"], "Grüße 🌊", "{name}");
+        assert_eq!(data["post_id"], "p1", "{name}");
+    }
+    assert_eq!(events["confluent"].data, events["single-object"].data);
+    assert!(events["confluent"].data.contains(r#""author":{"id":"ann","name":"Ann"}"#));
+    assert!(complete && events.len() == names.len());
+    let asked = registry.requests();
+    let lookups = asked.iter().filter(|request| request.starts_with("GET /schemas/ids/")).count();
+    assert!(lookups <= 2, "each schema is asked for once: {asked:?}");
+}
+
+/// Writes framed records of these schema ids to partition 0, numbered on from `first`.
+fn write(producer: &BaseProducer, topic: &str, (first, ids): (usize, &[u32])) {
+    for (n, id) in ids.iter().enumerate() {
+        let text = format!("e-{}", first + n);
+        let mut value = [&[0][..], &id.to_be_bytes()].concat();
+        for field in [&text, "p", "ann", "t"] {
+            value.push((field.len() * 2) as u8);
+            value.extend_from_slice(field.as_bytes());
+        }
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in [("event_type", "post.created"), ("account_id", "acc")] {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0);
+        let record = record.payload(&value).headers(headers);
+        producer.send(record).map_err(|(error, _)| error).expect("there is room");
+    }
+    producer.flush(Duration::from_secs(30)).expect("all are acknowledged");
+}
+
+/// The reasons of the dead letters, in their order.
+fn reasons(letters: &Outputs) -> Vec<String> {
+    let reason = |message: &rdkafka::message::OwnedMessage| {
+        let headers = message.headers().expect("headers");
+        let header = headers.iter().find(|header| header.key == "reason").expect("a reason");
+        String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned()
+    };
+    letters.all.iter().map(reason).collect()
+}
+
+#[test]
+fn a_registry_that_fails_costs_its_records_and_never_the_line() {
+    let bootstrap = broker::shared().bootstrap();
+    let at = (bootstrap.as_str(), "failing.");
+    let registry = FakeRegistry::start();
+    let id = registry.put("com.acme.Post", FOREIGN);
+    let server = serve(at.0, at.1, &registry);
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", at.0).create().expect("a producer");
+    let mut letters = Outputs::open(at, &["dead-letters"]);
+    let mut outputs = Outputs::open(at, &["out.stream"]);
+    let (mut good, mut bad) = (0, 0);
+    let mut expect = |more_good: usize, more_bad: usize, reason: &str| {
+        good += more_good;
+        bad += more_bad;
+        assert!(letters.read(bad, PATIENCE), "{reason}: {:?}", reasons(&letters));
+        assert!(outputs.read(3 * good, PATIENCE), "{reason}: {} events", outputs.all.len() / 3);
+        for given in &reasons(&letters)[bad - more_bad..] {
+            assert_eq!(given, reason);
+        }
+    };
+    write(&producer, "failing.in", (0, &[id, 7_000, id]));
+    expect(2, 1, "schema_unknown");
+
+    // What is known goes on whatever the registry does.
+    let other = registry.put("other", &FOREIGN.replace("Post", "Note"));
+    registry.behave(Mood::Down);
+    write(&producer, "failing.in", (10, &[id, other, id]));
+    expect(2, 1, "registry_unavailable");
+    registry.behave(Mood::Honest);
+    std::thread::sleep(Duration::from_secs(6));
+    write(&producer, "failing.in", (20, &[other]));
+    expect(1, 0, "");
+
+    for (n, (mood, reason)) in [
+        (Mood::Slow(Duration::from_secs(30)), "registry_unavailable"),
+        (Mood::Lying(200, r#"{"schema":"\"int\""}"#.to_owned()), "avro_decode"),
+        (Mood::Huge(8 << 20), "avro_decode"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        registry.behave(mood.clone());
+        let unknown = 100 + n as u32;
+        write(&producer, "failing.in", (30 + 10 * n, &[id, unknown, id]));
+        eprintln!("{mood:?}");
+        expect(2, 1, reason);
+        // What failed for now is left alone for a while.
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);
+}
