@@ -144,7 +144,7 @@ fn one_that_fails_now_and_then_is_no_failure() {
 #[test]
 fn the_next_address_takes_over_and_stays() {
     let registry = FakeRegistry::start();
-    let ids = [registry.put("a", SCHEMA), registry.put("b", r#""string""#)];
+    let ids = [registry.put("a", SCHEMA), registry.put("b", &SCHEMA.replace('R', "S"))];
     let dead = FakeRegistry::start();
     dead.behave(Mood::Lying(500, String::new()));
     let urls = [nowhere(), dead.url(), registry.url()];
