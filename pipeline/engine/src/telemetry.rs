@@ -8,6 +8,7 @@ use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
 use crate::derive::Counts;
+use crate::letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -60,6 +61,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "Restored tasks whose committed offsets differ from what their order topic says.",
     ),
+    ("letters_requeued_total", "counter", &["reason"], "Dead letters put back into their input."),
+    ("letters_dropped_total", "counter", &["reason"], "Dead letters given up by an operator."),
     (
         "records_lost_total",
         "counter",
@@ -219,6 +222,21 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
         lane = lane.name(),
         "committed offsets differ from what the order topic says; the committed ones are followed"
     );
+}
+
+/// Letters an operator resolved. A foreign record in the topic may claim any reason; as a label it
+/// is one of ours or `other`.
+pub(crate) fn letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
+    let reason = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
+    let reason = reason.unwrap_or("other");
+    match resolution {
+        Resolution::Requeued => {
+            counter!("letters_requeued_total", "reason" => reason).increment(count);
+        }
+        Resolution::Dropped => {
+            counter!("letters_dropped_total", "reason" => reason).increment(count);
+        }
+    }
 }
 
 /// Records that left the log unread.
