@@ -20,6 +20,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tidewire_engine::dead_letter;
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
@@ -230,7 +231,7 @@ impl Intake {
                         Priority::Critical => &self.topics.urgent,
                         _ => &self.topics.input,
                     };
-                    let record = self.record(topic, of.key.as_bytes(), (event, &[]));
+                    let record = self.record(topic, of.key.as_bytes(), event);
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, Verdict::Accepted(id))
                 }
@@ -244,29 +245,31 @@ impl Intake {
         Ok(batch)
     }
 
-    fn record(&self, topic: &Topic, key: &[u8], content: (&[u8], &[(&str, &[u8])])) -> Outgoing {
-        let (value, headers) = content;
-        let mut all = vec![("source", SOURCE.as_bytes())];
-        all.extend_from_slice(headers);
+    fn record(&self, topic: &Topic, key: &[u8], value: &[u8]) -> Outgoing {
+        let headers = [("source", SOURCE.as_bytes())];
         Outgoing {
             topic: topic.clone(),
             partition: Partition(partition_for(key, self.topics.partitions)),
-            body: RecordBody::new(Some(key), Some(value), &all),
+            body: RecordBody::new(Some(key), Some(value), &headers),
         }
     }
 
     /// A refused event never had a place in the log; its key says so and is unique nevertheless.
     fn dead_letter(&self, event: &[u8], rejection: &Rejection) -> Outgoing {
         let number = self.refused.fetch_add(1, Ordering::Relaxed);
-        let key = format!("{SOURCE}/{}/{number}", self.clock.now().0);
-        let mut headers = vec![
-            ("reason", rejection.reason.as_str().as_bytes()),
-            ("detail", rejection.message.as_bytes()),
-        ];
-        if let Some(field) = &rejection.field {
-            headers.push(("field", field.as_bytes()));
+        let now = self.clock.now();
+        let key = format!("{SOURCE}/{}/{number}", now.0);
+        let own = RecordBody::new(None, Some(event), &[("source", SOURCE.as_bytes())]);
+        let verdict = dead_letter::Verdict {
+            reason: rejection.reason.as_str(),
+            field: rejection.field.as_deref(),
+            detail: &rejection.message,
+        };
+        Outgoing {
+            topic: self.topics.dead_letters.clone(),
+            partition: Partition(partition_for(key.as_bytes(), self.topics.partitions)),
+            body: dead_letter::letter(&key, (now, &own), verdict),
         }
-        self.record(&self.topics.dead_letters, key.as_bytes(), (event, &headers))
     }
 
     async fn append(&self, batch: Batch, room: Room) -> Result<Response, Failure> {

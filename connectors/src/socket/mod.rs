@@ -21,6 +21,8 @@ pub mod serve;
 pub mod events;
 pub mod ingest;
 
+pub mod verbs;
+
 pub mod open;
 pub mod takeover;
 

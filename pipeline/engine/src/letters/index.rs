@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::letters::back::destination;
 use crate::letters::filter::Filter;
 use crate::letters::letter::Letter;
 use crate::letters::mark::{Mark, Resolution};
@@ -35,6 +36,8 @@ pub struct Entry {
     pub at: (Partition, Offset),
     /// Bytes of the letter.
     pub bytes: u32,
+    /// Whether its record has somewhere to go back to.
+    pub able: bool,
 }
 
 /// Letters in the order in which their records came, and what became of them.
@@ -69,7 +72,7 @@ pub fn index(log: &dyn Log, topology: &Topology, filter: &Filter) -> Result<Inde
             }
             let letter = Letter::of(partition, record);
             if filter.takes(&letter, topology) && part.letters.len() <= INDEX_MAX {
-                let entry = entry_of(&letter, &mut topics);
+                let entry = entry_of(topology, &letter, &mut topics);
                 part.letters.entry(letter.identity()).or_insert(entry);
             }
             Ok(())
@@ -93,14 +96,15 @@ struct Part {
     marks: BTreeMap<[u8; 16], Resolution>,
 }
 
-fn entry_of(letter: &Letter, topics: &mut BTreeMap<String, u32>) -> Entry {
+fn entry_of(topology: &Topology, letter: &Letter, topics: &mut BTreeMap<String, u32>) -> Entry {
     let origin = letter.origin().map_or((u32::MAX, 0, 0), |origin| {
         let next = topics.len() as u32;
         let topic = *topics.entry(origin.topic).or_insert(next);
         (topic, origin.partition, origin.offset)
     });
     let bytes = u32::try_from(letter.size()).unwrap_or(u32::MAX);
-    Entry { time: letter.time(), origin, at: letter.at, bytes }
+    let able = destination(topology, letter).is_some();
+    Entry { time: letter.time(), origin, at: letter.at, bytes, able }
 }
 
 /// Reads letters, in the order of `entries`; those that left the log meanwhile are missing.

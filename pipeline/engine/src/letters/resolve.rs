@@ -84,8 +84,10 @@ pub struct Order {
 pub struct Resolved {
     /// Letters, by reason.
     pub done: BTreeMap<String, u64>,
-    /// Letters that have nowhere to go back to; they stay.
-    pub unable: Vec<String>,
+    /// Letters that match and are beyond the limit.
+    pub left: u64,
+    /// Letters that match and have nowhere to go back to; they stay.
+    pub unable: u64,
     /// Letters asked for by name of which none is open.
     pub absent: Vec<String>,
 }
@@ -161,17 +163,24 @@ impl Work<'_> {
     /// The open letters that are meant, those that came first.
     fn entries(&mut self) -> Result<Vec<Entry>, LettersError> {
         let mut entries = index(self.log, self.topology, &self.order.filter)?.open().entries;
-        let left = self.order.limit.map(|limit| limit.saturating_sub(self.done as usize));
-        entries.truncate(left.unwrap_or(usize::MAX));
         if self.done == 0 {
             self.resolved.absent = self.absent(&entries)?;
         }
+        let all = entries.len();
+        if self.order.resolution == Resolution::Requeued {
+            entries.retain(|entry| entry.able);
+        }
+        let able = entries.len();
+        let left = self.order.limit.map(|limit| limit.saturating_sub(self.done as usize));
+        entries.truncate(left.unwrap_or(usize::MAX));
+        self.resolved.unable = (all - able) as u64;
+        self.resolved.left = (able - entries.len()) as u64;
         Ok(entries)
     }
 
     fn absent(&self, entries: &[Entry]) -> Result<Vec<String>, LettersError> {
         let ids = &self.order.filter.ids;
-        if ids.is_empty() || self.order.limit.is_some() {
+        if ids.is_empty() {
             return Ok(Vec::new());
         }
         let mut absent = ids.clone();
@@ -188,7 +197,6 @@ impl Work<'_> {
         let id = self.topology.letters_id();
         let mut transactor = repeat(|| self.log.transactor(&id))?;
         let entries = self.entries()?;
-        self.resolved.unable.clear();
         let mut scan = Scan::new(self.log, self.topology)?;
         for batch in batches(&entries) {
             let letters = fetch_by(&mut scan, batch)?;
@@ -223,21 +231,16 @@ impl Work<'_> {
         Ok(!marks_of(self.log, self.topology, letter)?.is_empty())
     }
 
-    /// What a letter becomes; none, and noted, if it has nowhere to go.
-    fn made_of(&mut self, letter: &Letter) -> Option<Vec<Outgoing>> {
+    /// What a letter becomes; nothing, if it has nowhere to go.
+    fn made_of(&self, letter: &Letter) -> Option<Vec<Outgoing>> {
         let topic = self.topology.dead_letters();
         let because = self.order.because.as_deref();
         match self.order.resolution {
             Resolution::Dropped => Some(vec![mark(topic, letter, None, because)]),
-            Resolution::Requeued => match destination(self.topology, letter) {
-                Some(to) => {
-                    Some(vec![record_of(letter, &to), mark(topic, letter, Some(&to), because)])
-                }
-                None => {
-                    self.resolved.unable.push(letter.id().into_owned());
-                    None
-                }
-            },
+            Resolution::Requeued => {
+                let to = destination(self.topology, letter)?;
+                Some(vec![record_of(letter, &to), mark(topic, letter, Some(&to), because)])
+            }
         }
     }
 
