@@ -10,6 +10,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidewire_engine::admit::PoisonLimit;
 use tidewire_engine::topology::Topology;
 
 use crate::ending::Ending;
@@ -32,6 +33,8 @@ const RING_BYTES_MAX: u64 = 64 << 30;
 const SHARDS_MAX: u64 = 64;
 /// A thread without a partition has nothing to do.
 const DERIVE_THREADS_MAX: u64 = 64;
+/// A limit that takes more than this to be looked at is none.
+const POISON_MIN_RECORDS_MAX: u64 = 1_000_000;
 /// The demo shares the machine with what it shows.
 const DEMO_RATE_PER_S_MAX: u64 = 10_000;
 
@@ -45,7 +48,7 @@ pub enum Durability {
 }
 
 /// The configuration of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where HTTP, WebSocket and SSE are served.
     pub listen: SocketAddr,
@@ -65,6 +68,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The topics' names and partitions.
     pub topics: TopicsConfig,
+    /// When ADMIT stands still.
+    pub poison: PoisonLimit,
     /// Threads of DERIVE; each owns a share of the partitions.
     pub derive_threads: u32,
     /// The gateway's memory and threads.
@@ -159,6 +164,12 @@ impl Config {
                 prefix: read.value("topics.prefix", value::prefix),
                 partitions: read
                     .value("topics.partitions", |t| value::within(t, 1, PARTITIONS_MAX)),
+            },
+            poison: PoisonLimit {
+                share: read.value("admit.poison_share", value::share),
+                min_records: read.value("admit.poison_min_records", |t| {
+                    value::within(t, 1, POISON_MIN_RECORDS_MAX)
+                }),
             },
             derive_threads: read
                 .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
@@ -298,6 +309,9 @@ mod tests {
         check_refused("demo.enabled", "yes", "give true or false");
         check_refused("topics.prefix", "a b", "give at most 100 of the characters");
         check_refused("log", "rabbit", "give embedded, or kafka://HOST:PORT");
+        for wrong in ["1.1", "-0.1", "NaN", "half"] {
+            check_refused("admit.poison_share", wrong, "give a share from 0 to 1");
+        }
         check_refused("instance", "a b", "give at most 100 of the characters");
     }
 

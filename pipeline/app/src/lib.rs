@@ -30,7 +30,9 @@ pub mod ready;
 
 pub mod doctor;
 pub mod generate;
+pub mod letters;
 pub mod produce;
+pub mod resume;
 pub mod tail;
 pub mod topics;
 pub mod traffic;

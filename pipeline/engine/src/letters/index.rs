@@ -36,6 +36,8 @@ pub struct Entry {
     pub at: (Partition, Offset),
     /// Bytes of the letter.
     pub bytes: u32,
+    /// Its reason's number in [`Index::reasons`].
+    pub reason: u32,
     /// Whether its record has somewhere to go back to.
     pub able: bool,
 }
@@ -47,6 +49,8 @@ pub struct Index {
     pub entries: Vec<Entry>,
     /// What became of those that are not open, by where they stand.
     pub resolved: BTreeMap<(Partition, Offset), Resolution>,
+    /// Their reasons, each once.
+    pub reasons: Vec<String>,
 }
 
 impl Index {
@@ -55,13 +59,22 @@ impl Index {
         self.entries.retain(|entry| !self.resolved.contains_key(&entry.at));
         self
     }
+
+    /// How many there are of each reason.
+    pub fn by_reason(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for entry in &self.entries {
+            *counts.entry(self.reasons[entry.reason as usize].clone()).or_default() += 1;
+        }
+        counts
+    }
 }
 
 /// Reads the topic to its end.
 pub fn index(log: &dyn Log, topology: &Topology, filter: &Filter) -> Result<Index, LettersError> {
     let mut scan = Scan::new(log, topology)?;
     let mut index = Index::default();
-    let mut topics = BTreeMap::<String, u32>::new();
+    let (mut topics, mut reasons) = (Names::default(), Names::default());
     for partition in filter.partitions(topology) {
         let mut part = Part::default();
         let stretch = scan.bounds(partition)?;
@@ -72,7 +85,7 @@ pub fn index(log: &dyn Log, topology: &Topology, filter: &Filter) -> Result<Inde
             }
             let letter = Letter::of(partition, record);
             if filter.takes(&letter, topology) && part.letters.len() <= INDEX_MAX {
-                let entry = entry_of(topology, &letter, &mut topics);
+                let entry = entry_of(topology, &letter, (&mut topics, &mut reasons));
                 part.letters.entry(letter.identity()).or_insert(entry);
             }
             Ok(())
@@ -86,6 +99,7 @@ pub fn index(log: &dyn Log, topology: &Topology, filter: &Filter) -> Result<Inde
         }
     }
     index.entries.sort_unstable();
+    index.reasons = reasons.into_list();
     Ok(index)
 }
 
@@ -96,15 +110,40 @@ struct Part {
     marks: BTreeMap<[u8; 16], Resolution>,
 }
 
-fn entry_of(topology: &Topology, letter: &Letter, topics: &mut BTreeMap<String, u32>) -> Entry {
+fn entry_of(
+    topology: &Topology,
+    letter: &Letter,
+    (topics, reasons): (&mut Names, &mut Names),
+) -> Entry {
     let origin = letter.origin().map_or((u32::MAX, 0, 0), |origin| {
-        let next = topics.len() as u32;
-        let topic = *topics.entry(origin.topic).or_insert(next);
-        (topic, origin.partition, origin.offset)
+        (topics.number(&origin.topic), origin.partition, origin.offset)
     });
     let bytes = u32::try_from(letter.size()).unwrap_or(u32::MAX);
+    let reason = reasons.number(&letter.reason());
     let able = destination(topology, letter).is_some();
-    Entry { time: letter.time(), origin, at: letter.at, bytes, able }
+    Entry { time: letter.time(), origin, at: letter.at, bytes, reason, able }
+}
+
+/// Texts that come again and again, each kept once under a number.
+#[derive(Default)]
+struct Names(BTreeMap<String, u32>);
+
+impl Names {
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.0.get(name) {
+            return *number;
+        }
+        let next = self.0.len() as u32;
+        self.0.insert(name.to_owned(), next);
+        next
+    }
+
+    fn into_list(self) -> Vec<String> {
+        let mut list: Vec<(u32, String)> =
+            self.0.into_iter().map(|(n, number)| (number, n)).collect();
+        list.sort_unstable();
+        list.into_iter().map(|(_, name)| name).collect()
+    }
 }
 
 /// Reads letters, in the order of `entries`; those that left the log meanwhile are missing.

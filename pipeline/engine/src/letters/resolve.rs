@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::letters::back::{destination, record_of};
 use crate::letters::filter::Filter;
-use crate::letters::index::{Entry, INDEX_MAX, fetch_by, index, marks_of};
+use crate::letters::index::{Entry, INDEX_MAX, Index, fetch_by, index, marks_of};
 use crate::letters::letter::Letter;
 use crate::letters::mark::{Resolution, mark};
 use crate::letters::scan::Scan;
@@ -102,15 +102,7 @@ impl Resolved {
 /// What [`resolve`] would do now; nothing is written.
 pub fn plan(log: &dyn Log, topology: &Topology, order: &Order) -> Result<Resolved, LettersError> {
     let mut work = Work { log, topology, order, resolved: Resolved::default(), done: 0 };
-    let entries = work.entries()?;
-    let mut scan = Scan::new(log, topology)?;
-    for batch in batches(&entries) {
-        for letter in fetch_by(&mut scan, batch)? {
-            if work.made_of(&letter).is_some() {
-                *work.resolved.done.entry(letter.reason().into_owned()).or_default() += 1;
-            }
-        }
-    }
+    work.resolved.done = work.meant()?.by_reason();
     Ok(work.resolved)
 }
 
@@ -161,10 +153,11 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// The open letters that are meant, those that came first.
-    fn entries(&mut self) -> Result<Vec<Entry>, LettersError> {
-        let mut entries = index(self.log, self.topology, &self.order.filter)?.open().entries;
+    fn meant(&mut self) -> Result<Index, LettersError> {
+        let mut index = index(self.log, self.topology, &self.order.filter)?.open();
+        let entries = &mut index.entries;
         if self.done == 0 {
-            self.resolved.absent = self.absent(&entries)?;
+            self.resolved.absent = self.absent(entries)?;
         }
         let all = entries.len();
         if self.order.resolution == Resolution::Requeued {
@@ -175,7 +168,7 @@ impl Work<'_> {
         entries.truncate(left.unwrap_or(usize::MAX));
         self.resolved.unable = (all - able) as u64;
         self.resolved.left = (able - entries.len()) as u64;
-        Ok(entries)
+        Ok(index)
     }
 
     fn absent(&self, entries: &[Entry]) -> Result<Vec<String>, LettersError> {
@@ -196,7 +189,7 @@ impl Work<'_> {
     fn attempt(&mut self) -> Result<(), Stopped> {
         let id = self.topology.letters_id();
         let mut transactor = repeat(|| self.log.transactor(&id))?;
-        let entries = self.entries()?;
+        let entries = self.meant()?.entries;
         let mut scan = Scan::new(self.log, self.topology)?;
         for batch in batches(&entries) {
             let letters = fetch_by(&mut scan, batch)?;
