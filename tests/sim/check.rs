@@ -198,7 +198,7 @@ pub(crate) fn end(world: &World) -> Result<(), String> {
     delivered_once(world, &expected)?;
     order_is_kept(world)?;
     ids_are_accepted_once(world, &expected)?;
-    dead_letters_are_complete(world, &expected)?;
+    dead_letters_are_complete(world)?;
     counts_are_exact(world, &expected)
 }
 
@@ -283,7 +283,7 @@ fn ids_are_accepted_once(world: &World, expected: &Expected) -> Result<(), Strin
     ensure(accepted == wanted, || format!("{} ids accepted of {}", accepted.len(), wanted.len()))
 }
 
-fn dead_letters_are_complete(world: &World, expected: &Expected) -> Result<(), String> {
+fn dead_letters_are_complete(world: &World) -> Result<(), String> {
     let (mut letters, mut failed) = (BTreeMap::<String, Vec<Vec<u8>>>::new(), 0);
     for at in partitions(world, world.topology.dead_letters()) {
         for record in world.records(&at) {

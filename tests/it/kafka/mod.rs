@@ -3,6 +3,7 @@
 mod clients;
 mod doctor;
 mod ground;
+mod letters;
 mod log;
 mod real_posts;
 mod security;
