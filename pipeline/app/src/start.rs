@@ -121,7 +121,7 @@ fn list_settings() -> Result<(), Ending> {
 fn describe(setting: &Setting, variable: &str) -> Result<(), Ending> {
     let Setting { key, default, meaning } = setting;
     let default = if default.is_empty() { "unset" } else { default };
-    terminal::say(&format!("{key:20} {default:18} {meaning}\n{:20} {variable}", ""))
+    terminal::say(&format!("{key:24} {default:18} {meaning}\n{:24} {variable}", ""))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file owns the environment")]

@@ -3,11 +3,12 @@
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::letters::{Filter, index};
-use tidewire_engine::port::Log;
+use tidewire_engine::port::{Isolation, Log};
+use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
 use tidewire_tests::broker;
 use tidewire_tests::dice::Dice;
@@ -18,7 +19,7 @@ use crate::letters::ground::{append, check_delivered, delivered, letter, wait_un
 
 const PREFIX: &str = "letters.";
 const LETTERS: usize = 15_000;
-const KILLS: usize = 6;
+const KILLS: usize = 5;
 
 fn requeue(bootstrap: &str) -> Child {
     let mut command = command();
@@ -40,18 +41,35 @@ fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
     append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
     let open = || index(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
+    let back = || {
+        let end = |p| {
+            let at = TopicPartition::new(topology.input(), Partition(p));
+            log.bounds(&at, Isolation::Committed).expect("bounds").end.0
+        };
+        (0..topology.partitions()).map(end).sum::<u64>()
+    };
     for _ in 0..KILLS {
+        let before = back();
         let mut both = [requeue(&bootstrap), requeue(&bootstrap)];
-        std::thread::sleep(Duration::from_millis(300 + dice.below(1_500) as u64));
+        wait_until("some went back, or both ended", || {
+            let ended = |child: &mut Child| child.try_wait().expect("it is our child").is_some();
+            back() > before || both.iter_mut().all(ended)
+        });
+        std::thread::sleep(Duration::from_millis(dice.below(200) as u64));
         for child in &mut both {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         }
-        eprintln!("{} of {LETTERS} are open", open());
+        eprintln!("{} of {LETTERS} went back", back());
     }
+    let left = open();
+    eprintln!("{left} are open");
+    assert!(left < LETTERS, "what was killed was in the middle of it");
     wait_until("one came to its end", || {
+        let begun = Instant::now();
         let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
-        eprintln!("{}", String::from_utf8_lossy(&[done.stdout, done.stderr].concat()));
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        eprintln!("{said}in {:?}", begun.elapsed());
         done.status.success()
     });
     assert_eq!(open(), 0);

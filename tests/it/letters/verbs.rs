@@ -104,13 +104,19 @@ fn letters_are_listed_shown_requeued_and_dropped_by_what_they_are() {
         let metrics = server.http().get("/metrics").expect("an answer").text();
         metrics.contains("tidewire_derive_outputs_total 6")
     });
+
+    // Without a URL the folder is what is meant, and the process that has it is asked.
+    let data = server.data_dir();
+    let data = data.to_str().expect("a path of text");
+    let listen = server.addr().to_string();
+    let at = ["--data-dir", data, "--listen", &listen];
+    let found = run(&[&["dead-letters", "list", "--json"], &at[..]].concat());
+    assert_eq!((found.code, found.out.lines().count()), (Some(0), 1), "{}", found.err);
     server.stop();
     let topology = Topology::default();
     check_delivered(&*open(&server.data_dir()), &topology, 2);
 
     // The folder of a stopped one answers the same, raw bytes too.
-    let data = server.data_dir();
-    let data = data.to_str().expect("a path of text");
     let at = ["--data-dir", data, "--listen", "127.0.0.1:1"];
     let left = run(&[&["dead-letters", "list", "--json"], &at[..]].concat());
     assert_eq!((left.code, left.out.lines().count()), (Some(0), 1), "{}", left.err);

@@ -21,7 +21,7 @@ use crate::ending::in_one_line;
 
 /// Letters resolved by one call: it has to be answered while the client still listens. Whoever asks
 /// asks again while some are left.
-const RESOLVE_MAX: usize = 20_000;
+const RESOLVE_MAX: usize = 5_000;
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The minute is of the records' append times, never of a clock. A batch is counted at its newest
-//! record; what comes late from another partition counts as of now, so that nothing slips by.
+//! record; what comes late from another partition counts as of now, so that nothing slips by. One
+//! that is taken again after a failure counts again, good and bad alike.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -25,11 +25,14 @@ use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::repeat;
 
-/// Letters of one transaction.
-const BATCH_LETTERS: usize = 1_000;
+/// Letters of one transaction, which is open for as long as they take to arrive.
+const TRANSACTION_LETTERS: usize = 1_000;
 
-/// Bytes of letters of one transaction.
-const BATCH_BYTES: usize = 4 << 20;
+/// Letters read at a time: on Kafka each time costs a round trip for every partition.
+const FETCH_LETTERS: usize = 8_000;
+
+/// Bytes of letters read at a time, and so of a transaction.
+const FETCH_BYTES: usize = 8 << 20;
 
 /// Times it is started again after a transaction that was aborted or whose outcome is unknown.
 const RESTARTS_MAX: u32 = 20;
@@ -193,29 +196,36 @@ impl Work<'_> {
         let mut scan = Scan::new(self.log, self.topology)?;
         for batch in batches(&entries) {
             let letters = fetch_by(&mut scan, batch)?;
-            let made: Vec<(&Letter, Vec<Outgoing>)> =
-                letters.iter().filter_map(|letter| Some((letter, self.made_of(letter)?))).collect();
-            if made.is_empty() {
-                continue;
+            for some in letters.chunks(TRANSACTION_LETTERS) {
+                self.transact(&mut *transactor, some)?;
             }
-            let all = made.iter().flat_map(|(_, made)| made).cloned().collect::<Vec<_>>();
-            match transact(&mut *transactor, &all) {
-                Ok(()) => self.note(made.iter().map(|(letter, _)| *letter)),
-                Err(LogError::Unknown(_)) => {
-                    // Taking the id over ends the transaction one way or the other.
-                    drop(repeat(|| self.log.transactor(&id))?);
-                    if self.is_resolved(made[0].0)? {
-                        self.note(made.iter().map(|(letter, _)| *letter));
-                    }
-                    return Err(Stopped::Again);
+        }
+        Ok(())
+    }
+
+    fn transact(
+        &mut self,
+        transactor: &mut dyn Transactor,
+        letters: &[Letter],
+    ) -> Result<(), Stopped> {
+        let records: Vec<Outgoing> =
+            letters.iter().filter_map(|letter| self.made_of(letter)).flatten().collect();
+        match write(transactor, &records) {
+            Ok(()) => self.note(letters),
+            Err(LogError::Unknown(_)) => {
+                // Taking the id over ends the transaction one way or the other.
+                drop(repeat(|| self.log.transactor(&self.topology.letters_id()))?);
+                if self.is_resolved(&letters[0])? {
+                    self.note(letters);
                 }
-                Err(LogError::Abort(_)) => {
-                    // Whatever comes of it: the next attempt takes the id over, which ends it too.
-                    let _ = transactor.abort();
-                    return Err(Stopped::Again);
-                }
-                Err(error) => return Err(error.into()),
+                return Err(Stopped::Again);
             }
+            Err(LogError::Abort(_)) => {
+                // Whatever comes of it: the next attempt takes the id over, which ends it too.
+                let _ = transactor.abort();
+                return Err(Stopped::Again);
+            }
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -224,7 +234,7 @@ impl Work<'_> {
         Ok(!marks_of(self.log, self.topology, letter)?.is_empty())
     }
 
-    /// What a letter becomes; nothing, if it has nowhere to go.
+    /// What a letter becomes; nothing if it has nowhere to go, and then it is not meant.
     fn made_of(&self, letter: &Letter) -> Option<Vec<Outgoing>> {
         let topic = self.topology.dead_letters();
         let because = self.order.because.as_deref();
@@ -237,7 +247,7 @@ impl Work<'_> {
         }
     }
 
-    fn note<'l>(&mut self, letters: impl Iterator<Item = &'l Letter>) {
+    fn note(&mut self, letters: &[Letter]) {
         let mut by_reason = BTreeMap::<String, u64>::new();
         for letter in letters {
             *by_reason.entry(letter.reason().into_owned()).or_default() += 1;
@@ -250,7 +260,7 @@ impl Work<'_> {
     }
 }
 
-fn transact(transactor: &mut dyn Transactor, records: &[Outgoing]) -> Result<(), LogError> {
+fn write(transactor: &mut dyn Transactor, records: &[Outgoing]) -> Result<(), LogError> {
     repeat(|| transactor.begin())?;
     repeat(|| transactor.append(records))?;
     repeat(|| transactor.drain())?;
@@ -258,7 +268,7 @@ fn transact(transactor: &mut dyn Transactor, records: &[Outgoing]) -> Result<(),
     Ok(())
 }
 
-/// Entries cut into what one transaction takes.
+/// Entries cut into what is read at a time.
 fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
     let mut rest = entries;
     std::iter::from_fn(move || {
@@ -266,9 +276,9 @@ fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
         let fits = |entry: &&Entry| {
             let before = bytes;
             bytes += entry.bytes as usize;
-            before < BATCH_BYTES
+            before < FETCH_BYTES
         };
-        let count = rest.iter().take(BATCH_LETTERS).take_while(fits).count();
+        let count = rest.iter().take(FETCH_LETTERS).take_while(fits).count();
         let (batch, after) = rest.split_at(count);
         rest = after;
         (!batch.is_empty()).then_some(batch)
