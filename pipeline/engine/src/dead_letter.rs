@@ -4,9 +4,9 @@
 //! key      topic/partition/offset the record was taken from (http/time/number: it came by HTTP
 //!          and never had a place)
 //! value    its original bytes (none if it had none)
-//! headers  reason · field (if one is to blame) · detail · time (append time, or when it was refused;
-//!          epoch milliseconds) · source-key (if it had one) · its own headers, their names prefixed
-//!          with "h-"
+//! headers  reason · field (if one is to blame) · detail · time (append time, or when HTTP refused
+//!          it; epoch milliseconds) · source-key (if it had one) · its own headers, their names
+//!          prefixed with "h-"
 //! ```
 //!
 //! So the record can be looked at, mended and put back as it came. Nothing is ever left out of a

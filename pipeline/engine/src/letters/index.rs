@@ -1,7 +1,7 @@
 //! What there is: every letter that is meant, in the order in which their records came.
 //!
 //! ```text
-//! topic ─▶ index: some 60 bytes a letter, copies counted once, marks laid over ─▶ fetch: the letters
+//! topic ─▶ index: some 60 bytes a letter, copies counted once, marks laid over ─▶ fetch: letters
 //! ```
 //!
 //! The one idea: only the index is held of all of them; the letters themselves are read again, a
