@@ -242,7 +242,7 @@ fn conclude(question: Question, args: &ResolveArgs, sum: &Sum) -> Result<(), End
 /// Where the letters are.
 enum Place {
     Process(Remote, String),
-    Here(Desk, Config),
+    Here(Desk, Box<Config>),
 }
 
 impl Place {
@@ -278,7 +278,7 @@ impl Place {
 
     fn open(config: Config) -> Result<Self, Ending> {
         let log = data::open_log(&config)?;
-        Ok(Self::Here(Desk::new(log, config.topology()), config))
+        Ok(Self::Here(Desk::new(log, config.topology()), Box::new(config)))
     }
 
     fn ask(&self, question: Question, pairs: &[(String, String)]) -> Result<Value, Ending> {
