@@ -183,7 +183,7 @@ mod tests {
             let letter = letter_of(key.as_deref(), value.as_deref(), &own);
             prop_assert_eq!(letter.id(), "t.in/3/7");
             prop_assert_eq!(letter.reason(), "not_json");
-            prop_assert_eq!(letter.field().as_deref(), Some("f"));
+            prop_assert_eq!(letter.field(), Some("f".into()));
             prop_assert_eq!(letter.time(), Millis(5));
             prop_assert_eq!(letter.source_key(), key.as_deref());
             prop_assert_eq!(letter.value(), value.as_deref());
