@@ -242,7 +242,13 @@ fn conclude(question: Question, args: &ResolveArgs, sum: &Sum) -> Result<(), End
 /// Where the letters are.
 enum Place {
     Process(Remote, String),
-    Here(Desk, Box<Config>),
+    Here(Box<Opened>),
+}
+
+/// A log that was opened for the verb.
+struct Opened {
+    desk: Desk,
+    config: Config,
 }
 
 impl Place {
@@ -278,13 +284,15 @@ impl Place {
 
     fn open(config: Config) -> Result<Self, Ending> {
         let log = data::open_log(&config)?;
-        Ok(Self::Here(Desk::new(log, config.topology()), Box::new(config)))
+        let desk = Desk::new(log, config.topology());
+        Ok(Self::Here(Box::new(Opened { desk, config })))
     }
 
     fn ask(&self, question: Question, pairs: &[(String, String)]) -> Result<Value, Ending> {
         match self {
-            Self::Here(desk, config) => {
-                desk.answer(question, pairs).map_err(|trouble| ending_of(trouble, config))
+            Self::Here(opened) => {
+                let answer = opened.desk.answer(question, pairs);
+                answer.map_err(|trouble| ending_of(trouble, &opened.config))
             }
             Self::Process(remote, url) => {
                 let path = format!("{}{}", path_of(question), query(pairs));
