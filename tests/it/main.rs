@@ -9,6 +9,7 @@ mod deploy;
 mod dev_command;
 mod embedded_log;
 mod kafka;
+mod letters;
 mod pipeline;
 mod real_posts;
 mod registry;

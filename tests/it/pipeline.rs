@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
 use tidewire_connectors::rocks::{self, RocksStores};
-use tidewire_engine::admit::{Admit, AdmitConfig, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Isolation, Limit, Log};
@@ -71,6 +71,7 @@ impl Place {
             instance: "one".to_owned(),
             settings_hash: 1,
             registry: None,
+            brake: Brake::new(PoisonLimit::OFF),
         };
         Admit::new(config, &self.log).expect("joined")
     }

@@ -8,6 +8,7 @@
 
 mod check;
 mod fake;
+mod letters;
 mod operators;
 mod random;
 mod world;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, LogError};
 use tidewire_engine::record::{Body, Millis, Outgoing, Record, TopicPartition};
@@ -263,6 +263,7 @@ impl World {
                 instance: "a0".to_owned(),
                 settings_hash: 7,
                 registry: None,
+                brake: Brake::new(PoisonLimit::OFF),
             };
             match Admit::new(config, &log) {
                 Ok(admit) => self.admits[n].1.running = Some(admit),

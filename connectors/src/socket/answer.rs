@@ -33,6 +33,16 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// 409 for a request that met another of its kind.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// 503 for a request that the log failed.
+    pub fn unanswered(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "internal", message)
+    }
+
     /// 503 for a request that may be sent again in a moment.
     pub fn overloaded(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)

@@ -17,7 +17,7 @@ use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tidewire_engine::dead_letter::HEADER_PREFIX;
+use tidewire_engine::dead_letter;
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
@@ -126,6 +126,9 @@ enum Verdict {
     Refused(Rejection),
 }
 
+/// What a record says of itself.
+type Headers<'a> = &'a [(&'a str, &'a [u8])];
+
 /// A judged body: one record and one verdict per event, in the order sent.
 struct Batch {
     records: Vec<Outgoing>,
@@ -152,8 +155,9 @@ impl Intake {
             registry: self.registry.as_deref(),
             origin: &origin,
         };
+        let sent = form.headers.0.iter().map(|(name, value)| (name.as_str(), &value[..]));
         let own: Vec<(&str, &[u8])> =
-            form.headers.0.iter().map(|(name, value)| (name.as_str(), &value[..])).collect();
+            [("source", SOURCE.as_bytes())].into_iter().chain(sent).collect();
         let derived = format!("{}/0/{NOWHERE}", origin.topic);
         for event in events {
             let (record, verdict) = match admit(&context, Some(event), &form.headers) {
@@ -177,36 +181,30 @@ impl Intake {
         Ok(batch)
     }
 
-    fn record(&self, topic: &Topic, key: &[u8], content: (&[u8], &[(&str, &[u8])])) -> Outgoing {
-        let (value, headers) = content;
-        let mut all = vec![("source", SOURCE.as_bytes())];
-        all.extend_from_slice(headers);
+    fn record(&self, topic: &Topic, key: &[u8], (event, own): (&[u8], Headers<'_>)) -> Outgoing {
         Outgoing {
             topic: topic.clone(),
             partition: Partition(partition_for(key, self.topics.partitions)),
-            body: RecordBody::new(Some(key), Some(value), &all),
+            body: RecordBody::new(Some(key), Some(event), own),
         }
     }
 
     /// A refused event never had a place in the log; its key says so and is unique nevertheless.
-    fn dead_letter(
-        &self,
-        (event, own): (&[u8], &[(&str, &[u8])]),
-        rejection: &Rejection,
-    ) -> Outgoing {
+    fn dead_letter(&self, (event, own): (&[u8], Headers<'_>), rejection: &Rejection) -> Outgoing {
         let number = self.refused.fetch_add(1, Ordering::Relaxed);
-        let key = format!("{SOURCE}/{}/{number}", self.clock.now().0);
-        let mut headers = vec![
-            ("reason", rejection.reason.as_str().as_bytes()),
-            ("detail", rejection.message.as_bytes()),
-        ];
-        if let Some(field) = &rejection.field {
-            headers.push(("field", field.as_bytes()));
+        let now = self.clock.now();
+        let key = format!("{SOURCE}/{}/{number}", now.0);
+        let own = RecordBody::new(None, Some(event), own);
+        let verdict = dead_letter::Verdict {
+            reason: rejection.reason.as_str(),
+            field: rejection.field.as_deref(),
+            detail: &rejection.message,
+        };
+        Outgoing {
+            topic: self.topics.dead_letters.clone(),
+            partition: Partition(partition_for(key.as_bytes(), self.topics.partitions)),
+            body: dead_letter::letter(&key, (now, &own), verdict),
         }
-        let own: Vec<(String, &[u8])> =
-            own.iter().map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), *value)).collect();
-        headers.extend(own.iter().map(|(name, value)| (name.as_str(), *value)));
-        self.record(&self.topics.dead_letters, key.as_bytes(), (event, &headers))
     }
 
     async fn append(&self, batch: Batch, room: Room) -> Result<Response, Failure> {

@@ -22,6 +22,8 @@ pub mod body;
 pub mod events;
 pub mod ingest;
 
+pub mod verbs;
+
 pub mod open;
 pub mod takeover;
 

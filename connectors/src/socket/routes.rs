@@ -30,6 +30,7 @@ use super::events::{self, Intake};
 use super::guard::{Caller, Guard, Refused};
 use super::limits::Seats;
 use super::open;
+use super::verbs::{self, VERBS_AT_ONCE, Verb};
 use super::worker::Sums;
 use crate::{clock, telemetry};
 
@@ -65,6 +66,11 @@ pub struct Pages {
     /// For `/v1/stats`: an object; what the gateway knows of its connections is added to it. It may
     /// block.
     pub stats: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Whether subscribers need not be held any longer: like `ready`, but an input that stands
+    /// still is no reason to keep them waiting.
+    pub serves: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What an operator's command line may ask for.
+    pub verbs: Vec<Verb>,
     /// The web page.
     pub assets: Vec<Asset>,
 }
@@ -104,7 +110,7 @@ impl Site {
     /// up for good on a refusal. Goes on after a while all the same.
     pub(super) async fn until_ready(&self) {
         let begun = clock::now();
-        while (self.0.pages.ready)().is_err() && begun.elapsed() < HOLD_LIMIT {
+        while !(self.0.pages.serves)() && begun.elapsed() < HOLD_LIMIT {
             tokio::time::sleep(HOLD_GRAIN).await;
         }
     }
@@ -121,6 +127,10 @@ impl Site {
         }
         if self.0.sums.has_workers() {
             router = router.route("/v1/ws", get(open::websocket)).route("/v1/sse", get(open::sse));
+        }
+        let turns = Arc::new(Semaphore::new(VERBS_AT_ONCE));
+        for verb in &self.0.pages.verbs {
+            router = router.route(verb.path, verbs::route(verb, &turns));
         }
         for asset in &self.0.pages.assets {
             let Asset { kind, content, .. } = asset.clone();

@@ -32,6 +32,7 @@ use tower_service::Service;
 
 use super::limits::{Patience, REQUEST_HEAD_BYTES, STALL_TIMEOUT, Seat};
 use super::takeover::Takeover;
+use super::verbs::Peer;
 use crate::{clock, telemetry};
 
 /// Hyper's read buffer. A body larger than this arrives in pieces.
@@ -102,6 +103,7 @@ struct Door {
     router: Router,
     exit: Exit,
     place: Place,
+    from: Peer,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Door {
@@ -110,10 +112,11 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Leave>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { mut router, exit, place } = self.clone();
+        let Self { mut router, exit, place, from } = self.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(exit.clone());
         request.extensions_mut().insert(place);
+        request.extensions_mut().insert(from);
         Box::pin(async move {
             let Ok(response) = router.call(request).await;
             if exit.is_asked() { Err(Leave) } else { Ok(response) }
@@ -229,7 +232,9 @@ impl Server {
     pub async fn serve(self, stream: TcpStream, seat: Option<Seat>) -> Option<Departure> {
         let exit = Exit::default();
         let place = Place(Arc::new(Mutex::new(seat)));
-        let door = Door { router: self.router, exit: exit.clone(), place: place.clone() };
+        let from = Peer(stream.peer_addr().ok().map(|address| address.ip()));
+        let (exit_too, place_too) = (exit.clone(), place.clone());
+        let door = Door { router: self.router, exit: exit_too, place: place_too, from };
         let wire = Wire { stream, progress: Progress::new(), writing: false };
         let parts = speak(wire, door, (self.patience.head, self.draining)).await?;
         let Some(takeover) = exit.take() else {

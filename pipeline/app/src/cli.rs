@@ -36,6 +36,10 @@ pub enum Verb {
     Topics(TopicsArgs),
     /// Write, register or check the Avro schemas of typed records
     Schemas(SchemasArgs),
+    /// List, show, requeue or drop what could not be taken
+    DeadLetters(LettersArgs),
+    /// Take on a line that stands still before too much poison
+    Resume(RunningArgs),
     /// Send events, one JSON object a line
     Produce(ProduceArgs),
     /// Follow channels in the terminal
@@ -136,6 +140,93 @@ pub struct TopicsWhere {
     /// Settings.
     #[command(flatten)]
     pub settings: SettingArgs,
+}
+
+/// What `dead-letters` takes.
+#[derive(Args, Debug)]
+pub struct LettersArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub verb: LettersVerb,
+}
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum LettersVerb {
+    /// List them, the newest last
+    List {
+        /// Which.
+        #[command(flatten)]
+        which: WhichLetters,
+        /// Those that were requeued or dropped too
+        #[arg(long)]
+        all: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// Where the log is.
+        #[command(flatten)]
+        at: TopicsWhere,
+    },
+    /// Show all there is to one: its bytes, its headers, where it has been
+    Show {
+        /// What it is called in the list, such as tw.in/3/7
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Its bytes and nothing else
+        #[arg(long)]
+        raw: bool,
+        /// Where the log is.
+        #[command(flatten)]
+        at: TopicsWhere,
+    },
+    /// Put records back into their input, once and in the order in which they came
+    Requeue(ResolveArgs),
+    /// Give them up; they are listed with --all until retention takes them
+    Drop(ResolveArgs),
+}
+
+/// Which dead letters: all that is given has to fit.
+#[derive(Args, Debug)]
+pub struct WhichLetters {
+    /// With this reason (may be given several times)
+    #[arg(long, value_name = "WORD")]
+    pub reason: Vec<String>,
+    /// From this topic, or http (may be given several times)
+    #[arg(long, value_name = "TOPIC")]
+    pub source: Vec<String>,
+    /// Not before: 2026-01-05T10:00:00Z, or milliseconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// At most so many [default: 100 to list, all to requeue or drop]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
+/// What `requeue` and `drop` take.
+#[derive(Args, Debug)]
+pub struct ResolveArgs {
+    /// What they are called in the list, such as tw.in/3/7
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichLetters,
+    /// All that are open
+    #[arg(long)]
+    pub all_open: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    pub because: Option<String>,
+    /// Where the log is.
+    #[command(flatten)]
+    pub at: TopicsWhere,
 }
 
 /// The process that is meant by these settings, or another.

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tidewire_connectors::registry as schema_registry;
+use tidewire_engine::admit::PoisonLimit;
 use tidewire_engine::topology::Topology;
 
 use crate::ending::Ending;
@@ -34,6 +35,8 @@ const RING_BYTES_MAX: u64 = 64 << 30;
 const SHARDS_MAX: u64 = 64;
 /// A thread without a partition has nothing to do.
 const DERIVE_THREADS_MAX: u64 = 64;
+/// A limit that takes more than this to be looked at is none.
+const POISON_MIN_RECORDS_MAX: u64 = 1_000_000;
 /// The demo shares the machine with what it shows.
 const DEMO_RATE_PER_S_MAX: u64 = 10_000;
 
@@ -47,7 +50,7 @@ pub enum Durability {
 }
 
 /// The configuration of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where HTTP, WebSocket and SSE are served.
     pub listen: SocketAddr,
@@ -69,6 +72,8 @@ pub struct Config {
     pub topics: TopicsConfig,
     /// The schema registry; `None`: there is none.
     pub registry: Option<schema_registry::Config>,
+    /// When ADMIT stands still.
+    pub poison: PoisonLimit,
     /// Threads of DERIVE; each owns a share of the partitions.
     pub derive_threads: u32,
     /// The gateway's memory and threads.
@@ -165,6 +170,12 @@ impl Config {
                     .value("topics.partitions", |t| value::within(t, 1, PARTITIONS_MAX)),
             },
             registry: registry::read(read.settings),
+            poison: PoisonLimit {
+                share: read.value("admit.poison_share", value::share),
+                min_records: read.value("admit.poison_min_records", |t| {
+                    value::within(t, 1, POISON_MIN_RECORDS_MAX)
+                }),
+            },
             derive_threads: read
                 .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
             gateway: GatewayConfig {
@@ -303,6 +314,9 @@ mod tests {
         check_refused("demo.enabled", "yes", "give true or false");
         check_refused("topics.prefix", "a b", "give at most 100 of the characters");
         check_refused("log", "rabbit", "give embedded, or kafka://HOST:PORT");
+        for wrong in ["1.1", "-0.1", "NaN", "half"] {
+            check_refused("admit.poison_share", wrong, "give a share from 0 to 1");
+        }
         check_refused("instance", "a b", "give at most 100 of the characters");
     }
 

@@ -16,12 +16,15 @@ use tidewire_connectors::socket::gateway::{
 use tidewire_connectors::socket::guard::{Guard, Names};
 use tidewire_connectors::socket::limits::{Limits, Patience};
 use tidewire_connectors::socket::routes::Pages;
+use tidewire_connectors::socket::verbs::{Effect, Verb};
 use tidewire_connectors::socket::worker::{self, WorkerHandle};
+use tidewire_engine::admit::Brake;
 use tidewire_engine::fanout::hub::Hub;
 
 use crate::config::Config;
 use crate::data::{self, Data};
 use crate::ending::{Ending, in_one_line};
+use crate::letters::{self, Desk};
 use crate::opening::Front;
 use crate::page;
 use crate::ready::Ready;
@@ -105,7 +108,10 @@ fn ingest_topics(data: &Data) -> IngestTopics {
 fn pages(config: &Config, behind: Behind<'_>) -> Pages {
     let Behind { role, data, ready, metrics } = behind;
     let (log, instance) = (data.log.clone(), config.instance.clone());
+    let (started, verbs) = (ready.clone(), verbs(data, &ready));
     Pages {
+        serves: Box::new(move || started.check_started().is_ok()),
+        verbs,
         ready: Box::new(move || ready.check()),
         metrics: Box::new(move || metrics.render()),
         stats: Box::new(move || {
@@ -122,6 +128,22 @@ fn pages(config: &Config, behind: Behind<'_>) -> Pages {
         }),
         assets: if role.serves_clients() { page::assets() } else { Vec::new() },
     }
+}
+
+/// What an operator may ask of this process: dead letters wherever there is a log, and to go on
+/// where the input is read.
+fn verbs(data: &Data, ready: &Ready) -> Vec<Verb> {
+    let mut verbs = letters::verbs(Desk::new(data.log.clone(), data.topology.clone()));
+    if !ready.brakes.is_empty() {
+        let brakes = ready.brakes.clone();
+        let run = move |_: &[(String, String)]| {
+            let resumed = brakes.iter().filter_map(Brake::resume).map(|why| why.to_string());
+            Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
+        };
+        let path = "/v1/resume";
+        verbs.push(Verb { path, effect: Effect::Changes, run: Arc::new(run) });
+    }
+    verbs
 }
 
 #[cfg(test)]

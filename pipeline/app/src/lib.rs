@@ -31,7 +31,9 @@ pub mod registry;
 
 pub mod doctor;
 pub mod generate;
+pub mod letters;
 pub mod produce;
+pub mod resume;
 pub mod schemas;
 pub mod tail;
 pub mod topics;

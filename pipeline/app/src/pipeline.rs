@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, Brake, Source};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Stores, Wake};
 use tidewire_engine::turn::{EngineError, Turned};
@@ -21,18 +21,20 @@ use crate::supervisor::{Loop, Supervisor};
 /// this number, which travels with every event.
 const SETTINGS_HASH: u64 = 0;
 
-/// Starts the loops that read the input; what it returns tells what they have come to.
+/// Starts the loops that read the input; what it returns tells what they have come to, and takes
+/// them on when they stand still.
 pub fn start_admit(
     supervisor: &mut Supervisor,
     config: &Config,
     data: &Data,
-) -> Result<Vec<Mark>, Ending> {
+) -> Result<Vec<(Mark, Brake)>, Ending> {
     [("admit", Source::Input), ("admit-urgent", Source::Urgent)]
         .into_iter()
         .map(|(name, source)| {
-            let mark = Mark::new(name);
-            admit(supervisor, (config, data), (name, source, mark.clone()))?;
-            Ok(mark)
+            let (mark, brake) = (Mark::new(name), Brake::new(config.poison));
+            let told = (mark.clone(), brake.clone());
+            admit(supervisor, (config, data), (name, source, told))?;
+            Ok((mark, brake))
         })
         .collect()
 }
@@ -56,7 +58,7 @@ pub fn start_derive(
 fn admit(
     supervisor: &mut Supervisor,
     (config, data): (&Config, &Data),
-    (name, source, mark): (&'static str, Source, Mark),
+    (name, source, (mark, brake)): (&'static str, Source, (Mark, Brake)),
 ) -> Result<(), Ending> {
     let log = data.log.clone();
     let config = AdmitConfig {
@@ -65,6 +67,7 @@ fn admit(
         instance: config.instance.clone(),
         settings_hash: SETTINGS_HASH,
         registry: data.registry.clone(),
+        brake,
     };
     let make = move || {
         mark.set(Standing::Joining);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tidewire_engine::admit::Brake;
 use tidewire_engine::fanout::hub::Hub;
 
 /// What a loop has come to.
@@ -49,6 +50,8 @@ impl Mark {
 pub struct Ready {
     /// The loops that take records.
     pub loops: Vec<Mark>,
+    /// What stops the loops that read the input.
+    pub brakes: Vec<Brake>,
     /// The newest records, where they are served.
     pub hub: Option<Arc<Hub>>,
 }
@@ -56,6 +59,19 @@ pub struct Ready {
 impl Ready {
     /// Whether work may be sent here; if not, what it waits for.
     pub fn check(&self) -> Result<(), String> {
+        self.check_started()?;
+        match self.brakes.iter().find_map(Brake::stopped) {
+            Some(stopped) => Err(format!(
+                "{stopped}; nothing of that was taken. Mend the producer, or what reads it here; \
+                 then `tidewire resume --url URL` with the URL of this process takes the line on, \
+                 and what stands in the input by then becomes dead letters where it is no event"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The same but for an input that stands still, which keeps nobody from being served.
+    pub fn check_started(&self) -> Result<(), String> {
         if let Some(joining) = self.loops.iter().find(|mark| mark.is(Standing::Joining)) {
             let name = joining.loop_name;
             return Err(format!("{name} waits for its partitions; ask again in a moment"));
@@ -79,7 +95,7 @@ mod tests {
     #[test]
     fn it_is_ready_once_every_loop_works_and_says_before_what_it_waits_for() {
         let (admit, derive) = (Mark::new("admit"), Mark::new("derive"));
-        let ready = Ready { loops: vec![admit.clone(), derive.clone()], hub: None };
+        let ready = Ready { loops: vec![admit.clone(), derive.clone()], ..Ready::default() };
         let says = |part: &str| {
             let text = ready.check().expect_err("not ready");
             assert!(text.contains(part), "{text}");

@@ -128,8 +128,14 @@ impl Remote {
 
     /// Asks for a JSON document. `None`: nothing listens there.
     pub fn ask(&self, path: &str) -> Result<Option<Value>, Ending> {
-        let response = self.agent.get(format!("{}{path}", self.url)).call();
-        let mut response = match response {
+        self.understand_document(self.agent.get(format!("{}{path}", self.url)).call())
+    }
+
+    fn understand_document(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Option<Value>, Ending> {
+        let mut response = match answer {
             Ok(response) => response,
             Err(ureq::Error::ConnectionFailed | ureq::Error::Io(_)) => return Ok(None),
             Err(error) => return Err(self.unreachable(error)),
@@ -142,6 +148,11 @@ impl Remote {
         serde_json::from_str(&text).map(Some).map_err(|error| {
             Ending::because(format!("{} answers, but not as Tidewire does", self.url), error)
         })
+    }
+
+    /// Asks for a change and for what came of it, once. `None`: nothing listens there.
+    pub fn change(&self, path: &str) -> Result<Option<Value>, Ending> {
+        self.understand_document(self.agent.post(format!("{}{path}", self.url)).send_empty())
     }
 
     /// Asks whether it is ready; an error says what it waits for.

@@ -72,7 +72,10 @@ fn start_loops(
     let data = &opened.data;
     let mut ready = Ready::default();
     if role.admits() {
-        ready.loops.extend(pipeline::start_admit(supervisor, config, data)?);
+        for (mark, brake) in pipeline::start_admit(supervisor, config, data)? {
+            ready.loops.push(mark);
+            ready.brakes.push(brake);
+        }
     }
     if role.derives() {
         ready.loops.extend(pipeline::start_derive(supervisor, config, data)?);
@@ -90,7 +93,7 @@ fn work(
     (role, config): (Role, &Config),
     (gateway, ready): (&GatewayHandle, &Ready),
 ) -> Result<(), Ending> {
-    if !supervisor.wait_until(|| ready.check().is_ok())? {
+    if !supervisor.wait_until(|| ready.check_started().is_ok())? {
         return Ok(());
     }
     let url = format!("http://{}", gateway.local_addr());

@@ -128,6 +128,17 @@ pub const SETTINGS: &[Setting] = &[
                   ones",
     },
     Setting {
+        key: "admit.poison_share",
+        default: "0.5",
+        meaning: "share of a minute's input that may be no events before ADMIT stands still (0 to \
+                  1; 1: it never does)",
+    },
+    Setting {
+        key: "admit.poison_min_records",
+        default: "100",
+        meaning: "records in a minute below which it does not (1 to 1000000)",
+    },
+    Setting {
         key: "derive.threads",
         default: "1",
         meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",

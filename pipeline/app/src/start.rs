@@ -13,7 +13,9 @@ use crate::ending::Ending;
 use crate::remote::Remote;
 use crate::role::Role;
 use crate::settings::{PROPERTIES, SETTINGS, Setting, Settings, variable_of};
-use crate::{doctor, logging, produce, run, schemas, tail, terminal, topics, traffic};
+use crate::{
+    doctor, letters, logging, produce, resume, run, schemas, tail, terminal, topics, traffic,
+};
 
 /// What clap reads by itself; not a setting.
 const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
@@ -30,6 +32,8 @@ pub fn run(cli: Cli) -> Result<(), Ending> {
         Verb::Generate(args) => quietly(|| traffic::run(&args)),
         Verb::Topics(args) => quietly(|| topics::run(&args)),
         Verb::Schemas(args) => quietly(|| schemas::run(&args)),
+        Verb::DeadLetters(args) => quietly(|| letters::run(&args)),
+        Verb::Resume(args) => quietly(|| resume::run(&args)),
         Verb::Doctor(args) => quietly(|| doctor::run(&args)),
         Verb::Ready(args) => quietly(|| ask_ready(&args)),
         Verb::Settings => list_settings(),
@@ -105,11 +109,16 @@ fn add_file(settings: &mut Settings, path: &Path) -> Result<(), Ending> {
     Ok(())
 }
 
+/// The URL of the process that is meant.
+pub fn url_of(args: &RunningArgs) -> Result<String, Ending> {
+    match &args.url {
+        Some(url) => Ok(url.clone()),
+        None => Ok(format!("http://{}", configure(&args.settings)?.listen)),
+    }
+}
+
 fn ask_ready(args: &RunningArgs) -> Result<(), Ending> {
-    let url = match &args.url {
-        Some(url) => url.clone(),
-        None => format!("http://{}", configure(&args.settings)?.listen),
-    };
+    let url = url_of(args)?;
     Remote::new(&url)?.ask_ready()?;
     terminal::say(&format!("{url} is ready"))
 }
@@ -124,7 +133,7 @@ fn list_settings() -> Result<(), Ending> {
 fn describe(setting: &Setting, variable: &str) -> Result<(), Ending> {
     let Setting { key, default, meaning } = setting;
     let default = if default.is_empty() { "unset" } else { default };
-    terminal::say(&format!("{key:20} {default:18} {meaning}\n{:20} {variable}", ""))
+    terminal::say(&format!("{key:24} {default:18} {meaning}\n{:24} {variable}", ""))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file owns the environment")]

@@ -1,16 +1,18 @@
 //! What could not be taken, kept whole: the record that a dead letter is.
 //!
 //! ```text
-//! key      topic/partition/offset the record was taken from
+//! key      topic/partition/offset the record was taken from (http/time/number: it came by HTTP
+//!          and never had a place)
 //! value    its original bytes (none if it had none)
-//! headers  reason · field (if one is to blame) · detail · time (append time, epoch milliseconds)
-//!          · source-key (if it had one) · its own headers, their names prefixed with "h-"
+//! headers  reason · field (if one is to blame) · detail · time (append time, or when HTTP refused
+//!          it; epoch milliseconds) · source-key (if it had one) · its own headers, their names
+//!          prefixed with "h-"
 //! ```
 //!
 //! So the record can be looked at, mended and put back as it came. Nothing is ever left out of a
 //! dead letter, and nothing but a dead letter or an output ends a record's life without a count.
 
-use crate::record::{Body, Outgoing, Record, TopicPartition};
+use crate::record::{Body, Millis, Outgoing, Record, TopicPartition};
 use crate::topology::Topology;
 
 /// Header: why, as a word of the catalogue.
@@ -45,25 +47,28 @@ pub fn dead_letter(
     verdict: Verdict<'_>,
 ) -> Outgoing {
     let key = format!("{from}/{}", record.offset.0);
-    let time = record.timestamp.0.to_string();
-    let own: Vec<(String, &[u8])> = record
-        .body
-        .headers()
-        .map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value))
-        .collect();
+    Outgoing {
+        topic: topology.dead_letters().clone(),
+        partition: topology.partition_of(key.as_bytes()),
+        body: letter(&key, (record.timestamp, &record.body), verdict),
+    }
+}
+
+/// The same of what never was a record: `key` says where it came from and is unlike any other,
+/// `time` when it was refused, `own` what would have become its record.
+pub fn letter(key: &str, (time, own): (Millis, &Body), verdict: Verdict<'_>) -> Body {
+    let time = time.0.to_string();
+    let prefixed: Vec<(String, &[u8])> =
+        own.headers().map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value)).collect();
     let mut headers: Vec<(&str, &[u8])> = vec![
         (REASON, verdict.reason.as_bytes()),
         (DETAIL, verdict.detail.as_bytes()),
         (TIME, time.as_bytes()),
     ];
     headers.extend(verdict.field.map(|field| (FIELD, field.as_bytes())));
-    headers.extend(record.body.key().map(|key| (SOURCE_KEY, key)));
-    headers.extend(own.iter().map(|(name, value)| (name.as_str(), *value)));
-    Outgoing {
-        topic: topology.dead_letters().clone(),
-        partition: topology.partition_of(key.as_bytes()),
-        body: Body::new(Some(key.as_bytes()), record.body.value(), &headers),
-    }
+    headers.extend(own.key().map(|key| (SOURCE_KEY, key)));
+    headers.extend(prefixed.iter().map(|(name, value)| (name.as_str(), *value)));
+    Body::new(Some(key.as_bytes()), own.value(), &headers)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod topology;
 pub mod turn;
 
 pub mod dead_letter;
+pub mod letters;
 
 pub mod admit;
 

@@ -7,7 +7,9 @@
 use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
+use crate::admit::Stopped;
 use crate::derive::Counts;
+use crate::letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -18,6 +20,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("admit_events_total", "counter", &["lane"], "Events written to a lane."),
     ("admit_ephemeral_total", "counter", &[], "Records written to ephemeral."),
     ("admit_rejected_total", "counter", &["reason"], "Records put into dead-letters by ADMIT."),
+    (
+        "admit_stopped",
+        "gauge",
+        &["source"],
+        "1 while ADMIT stands still before too much poison, until it is resumed.",
+    ),
     ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields ignored."),
     ("derive_events_total", "counter", &["lane"], "Records taken from a lane and committed."),
     ("derive_outputs_total", "counter", &[], "Output records committed."),
@@ -60,6 +68,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "Restored tasks whose committed offsets differ from what their order topic says.",
     ),
+    ("letters_requeued_total", "counter", &["reason"], "Dead letters put back into their input."),
+    ("letters_dropped_total", "counter", &["reason"], "Dead letters given up by an operator."),
     (
         "records_lost_total",
         "counter",
@@ -116,9 +126,26 @@ pub(crate) fn admit_ephemeral(count: u64) {
     counter!("admit_ephemeral_total").increment(count);
 }
 
-/// A record ADMIT put aside.
-pub(crate) fn admit_rejected(reason: Reason) {
-    counter!("admit_rejected_total", "reason" => reason.as_str()).increment(1);
+/// Records ADMIT put aside.
+pub(crate) fn admit_rejected(reason: Reason, count: u64) {
+    counter!("admit_rejected_total", "reason" => reason.as_str()).increment(count);
+}
+
+/// ADMIT stands still before too much poison.
+pub(crate) fn admit_stopped(source: &'static str, stopped: &Stopped) {
+    gauge!("admit_stopped", "source" => source).set(1.0);
+    tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
+}
+
+/// ADMIT reads, as it does from the start.
+pub(crate) fn admit_reads(source: &'static str) {
+    gauge!("admit_stopped", "source" => source).set(0.0);
+}
+
+/// An operator took ADMIT on.
+pub(crate) fn admit_resumed(source: &'static str) {
+    admit_reads(source);
+    tracing::warn!(source, "resumed: what stands in the input now is taken whatever it is");
 }
 
 /// Unknown envelope fields.
@@ -219,6 +246,21 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
         lane = lane.name(),
         "committed offsets differ from what the order topic says; the committed ones are followed"
     );
+}
+
+/// Letters an operator resolved. A foreign record in the topic may claim any reason; as a label it
+/// is one of ours or `other`.
+pub(crate) fn letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
+    let reason = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
+    let reason = reason.unwrap_or("other");
+    match resolution {
+        Resolution::Requeued => {
+            counter!("letters_requeued_total", "reason" => reason).increment(count);
+        }
+        Resolution::Dropped => {
+            counter!("letters_dropped_total", "reason" => reason).increment(count);
+        }
+    }
 }
 
 /// Records that left the log unread.

@@ -24,6 +24,9 @@ const ADMIT_GROUP: &str = "admit";
 /// The group of DERIVE, without the prefix.
 const DERIVE_GROUP: &str = "derive";
 
+/// The transactional id of whoever requeues or drops dead letters, without the prefix.
+const LETTERS_ID: &str = "dead-letters";
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -242,6 +245,12 @@ impl Topology {
     /// The group name of DERIVE.
     pub fn derive_group(&self) -> String {
         format!("{}{DERIVE_GROUP}", self.prefix)
+    }
+
+    /// The transactional id under which dead letters are requeued and dropped: one for all, so that
+    /// the latest to begin is the only one.
+    pub fn letters_id(&self) -> String {
+        format!("{}{LETTERS_ID}", self.prefix)
     }
 
     /// Every topic as it must be.

@@ -4,6 +4,7 @@ mod clients;
 mod doctor;
 mod formats;
 pub(crate) mod ground;
+mod letters;
 mod log;
 mod real_posts;
 mod security;

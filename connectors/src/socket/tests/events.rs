@@ -52,6 +52,8 @@ fn each_event_is_answered_for_itself_in_the_order_sent() {
     assert_eq!(records[1].topic.as_str(), "tw.dead-letters");
     assert_eq!(records[1].body.value(), Some(&b"not json"[..]));
     assert_eq!(records[1].body.header("reason"), Some(&b"not_json"[..]));
+    assert!(records[1].body.header("time").is_some(), "as every dead letter");
+    assert_eq!(records[1].body.header("h-source"), Some(&b"http"[..]), "it goes back with it");
 }
 
 #[test]

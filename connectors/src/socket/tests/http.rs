@@ -8,9 +8,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::clock;
+use crate::socket::answer::Failure;
 use crate::socket::gateway::GatewayParts;
 use crate::socket::limits::Limits;
 use crate::socket::routes::Pages;
+use crate::socket::verbs::{Effect, Verb};
 
 use super::client::{Client, handshake, text_frame};
 use super::site::{LIMITS, TestSite, pages, start_parts, wait_for};
@@ -94,6 +96,32 @@ fn a_log_that_takes_its_time_holds_up_nothing_but_the_questions_about_it() {
     for client in &mut waiting {
         assert_eq!(client.answer().status, 200);
     }
+    gateway.join();
+}
+
+#[test]
+fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
+    let verb = |path, effect| Verb {
+        path,
+        effect,
+        run: Arc::new(|pairs: &[(String, String)]| match pairs.first() {
+            Some(_) => Ok(json!({ "asked": pairs })),
+            None => Err(Failure::bad("invalid_query", "say which")),
+        }),
+    };
+    let verbs = vec![verb("/v1/look", Effect::Looks), verb("/v1/change", Effect::Changes)];
+    let parts =
+        GatewayParts { ingress: None, pages: Pages { verbs, ..pages() }, workers: Vec::new() };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = Client::connect(gateway.local_addr());
+    let answer = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
+    assert_eq!(answer.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
+    assert_eq!((client.get("/v1/look").status, client.get("/v1/change").status), (400, 405));
+    client.send("POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    let page = "POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\norigin: http://a.b\r\n\r\n";
+    client.send(page);
+    assert_eq!(client.answer().status, 403, "no page of the web changes anything");
     gateway.join();
 }
 

@@ -123,6 +123,8 @@ pub(super) fn pages() -> Pages {
         ready: Box::new(|| Ok(())),
         metrics: Box::new(|| "tidewire_up 1\n".to_owned()),
         stats: Box::new(|| json!({"heads": 7})),
+        serves: Box::new(|| true),
+        verbs: Vec::new(),
         assets: vec![Asset {
             path: "/".to_owned(),
             kind: "text/html; charset=utf-8",

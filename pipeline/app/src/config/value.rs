@@ -35,6 +35,8 @@ stand_in! {
     bool => false,
     u32 => 1,
     usize => 1,
+    u64 => 1,
+    f64 => 1.0,
     Durability => Durability::Process,
     Which => Which::Embedded,
     GroupProtocol => GroupProtocol::Classic,
@@ -128,6 +130,13 @@ pub(super) fn within<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<
         return Err(right());
     }
     T::try_from(number).map_err(|_| right())
+}
+
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("give a share from 0 to 1, such as 0.5".into()),
+    }
 }
 
 pub(super) fn bytes(text: &str, min: u64, max: u64) -> Result<usize, String> {

@@ -16,7 +16,9 @@ use tidewire_schemas::codec::{Context, Registry, admit};
 use tidewire_schemas::envelope::{Admitted, Origin, Reason, Rejection};
 use tidewire_schemas::event::Event;
 
+use crate::admit::brake::Rejected;
 use crate::dead_letter::{Verdict, dead_letter};
+use crate::letters::{REQUEUED_FROM, REQUEUED_REASON};
 use crate::record::{Body, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
@@ -27,12 +29,16 @@ pub const SOURCE: &str = "src";
 /// Header of a lane record: the verdict, 8 bytes big-endian: what the settings in force hashed to.
 pub const VERDICT: &str = "v";
 
+/// Headers of a requeued record that its lane record keeps.
+const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
+
 /// What became of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) lanes: [u64; 5],
     pub(super) ephemeral: u64,
     pub(super) ignored_fields: u64,
+    pub(super) rejected: Rejected,
 }
 
 impl Counts {
@@ -42,6 +48,9 @@ impl Counts {
         }
         telemetry::admit_ephemeral(self.ephemeral);
         telemetry::admit_ignored_fields(self.ignored_fields);
+        for (reason, count) in self.rejected.counts() {
+            telemetry::admit_rejected(reason, count);
+        }
     }
 }
 
@@ -75,7 +84,7 @@ impl Judge {
         };
         match admit(&context, record.body.value(), &record.body) {
             Ok(admitted) => self.pass(from, record, &admitted, (out, counts)),
-            Err(rejection) => out.push(self.reject(from, record, &rejection)),
+            Err(rejection) => out.push(self.reject(from, record, (&rejection, counts))),
         }
     }
 
@@ -92,7 +101,7 @@ impl Judge {
         let fleeting = match self.fleeting(event) {
             Ok(fleeting) => fleeting,
             Err(rejection) => {
-                out.push(self.reject(from, record, &rejection));
+                out.push(self.reject(from, record, (&rejection, counts)));
                 return;
             }
         };
@@ -112,14 +121,13 @@ impl Judge {
         counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
         let source = from.position(record);
+        let mut headers: Vec<(&str, &[u8])> = vec![(SOURCE, &source), (VERDICT, &self.verdict)];
+        // The trail goes on if DERIVE puts it aside too.
+        headers.extend(record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         out.push(Outgoing {
             topic: self.topology.lane(lane).clone(),
             partition: self.topology.partition_of(key),
-            body: Body::new(
-                Some(key),
-                Some(&value),
-                &[(SOURCE, &source), (VERDICT, &self.verdict)],
-            ),
+            body: Body::new(Some(key), Some(&value), &headers),
         });
     }
 
@@ -145,8 +153,13 @@ impl Judge {
         Ok(Fleeting { to, only })
     }
 
-    fn reject(&self, from: &Source<'_>, record: &Record, rejection: &Rejection) -> Outgoing {
-        telemetry::admit_rejected(rejection.reason);
+    fn reject(
+        &self,
+        from: &Source<'_>,
+        record: &Record,
+        (rejection, counts): (&Rejection, &mut Counts),
+    ) -> Outgoing {
+        counts.rejected.add(rejection.reason, (from.at, record.offset));
         let verdict = Verdict {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),

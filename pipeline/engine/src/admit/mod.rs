@@ -4,12 +4,15 @@
 //! saying. Offsets are committed after the log answered for everything made of them, and any
 //! failure starts again from the committed offset, so that first occurrences keep their order.
 //!
-//! It holds no state, judges with nothing but the record itself, and drops nothing silently.
+//! It holds no state, judges with nothing but the record itself, and drops nothing silently. When
+//! too much of the input is no event it stands still rather than put all of it aside.
 //!
 //! Parts in reading order.
 
+mod brake;
 mod judge;
 mod turn;
 
+pub use brake::{Brake, PoisonLimit, Stopped};
 pub use judge::{SOURCE, VERDICT};
 pub use turn::{Admit, AdmitConfig, Source};

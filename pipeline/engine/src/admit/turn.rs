@@ -2,20 +2,22 @@
 //!
 //! The order is the promise: offsets are committed after the log has answered for everything made
 //! of the records before them. A failure in between leaves them uncommitted; the loop that takes
-//! its place says those events again, in the same order.
+//! its place says those events again, in the same order. Before anything is appended the brake is
+//! asked: a batch that is too much poison is left in the input, and so is all behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
+use crate::admit::brake::{Brake, Tally};
 use crate::admit::judge::{Counts, Judge, Source as From};
 use crate::port::{
     Appender, Change, Committed, Isolation, Limit, Log, LogError, Member, MemberSpec, Slot, Wake,
 };
-use crate::record::{Offset, Outgoing, Record, TopicPartition};
+use crate::record::{Millis, Offset, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, Turned, repeat};
@@ -59,6 +61,8 @@ pub struct AdmitConfig {
     pub settings_hash: u64,
     /// Whom to ask for schemas, if there is somebody.
     pub registry: Option<Arc<dyn Registry>>,
+    /// What stops it before too much poison; one per loop, kept while the loop is made anew.
+    pub brake: Brake,
 }
 
 /// A partition being read.
@@ -67,6 +71,36 @@ struct Reading {
     /// `topic/partition/`, the beginning of every position in it.
     name: String,
     slot: Slot,
+}
+
+/// What one turn took.
+#[derive(Default)]
+struct Batch {
+    taken: usize,
+    /// Where each partition goes on.
+    offsets: Vec<(TopicPartition, Committed)>,
+    /// What the brake counts.
+    counts: Counts,
+    counted: u64,
+    newest: Millis,
+    /// What it doesn't.
+    exempt: Counts,
+}
+
+impl Batch {
+    /// Where to note what becomes of a record.
+    fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut Counts {
+        if record.offset < counted_from {
+            return &mut self.exempt;
+        }
+        self.counted += 1;
+        self.newest = self.newest.max(record.timestamp);
+        &mut self.counts
+    }
+
+    fn tally(&self) -> Tally<'_> {
+        Tally { newest: self.newest, taken: self.counted, rejected: &self.counts.rejected }
+    }
 }
 
 /// ADMIT's loop: `turn` it until told to stop, then drop it.
@@ -78,6 +112,9 @@ pub struct Admit {
     member: Box<dyn Member>,
     appender: Box<dyn Appender>,
     readings: BTreeMap<TopicPartition, Reading>,
+    brake: Brake,
+    /// Ours, and not read while the brake is on.
+    parked: BTreeSet<TopicPartition>,
     /// Whether the group has said which partitions are ours.
     joined: bool,
     /// Which partition is taken from first, so that none is always last.
@@ -102,6 +139,9 @@ impl Admit {
             topics: vec![input.clone()],
             instance: format!("{}-{}", config.instance, config.source.name()),
         };
+        if config.brake.stopped().is_none() {
+            telemetry::admit_reads(config.source.name());
+        }
         Ok(Self {
             source: config.source,
             group,
@@ -115,6 +155,8 @@ impl Admit {
                 registry: config.registry,
             },
             readings: BTreeMap::new(),
+            brake: config.brake,
+            parked: BTreeSet::new(),
             joined: false,
             first: 0,
             taken: Vec::new(),
@@ -122,26 +164,69 @@ impl Admit {
         })
     }
 
-    /// Takes what is there, or waits for it for at most `wait`, and admits it.
+    /// Takes what is there, or waits for it for at most `wait`, and admits it. While the brake is
+    /// on it keeps its place in the group and waits.
     pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
         self.follow_assignments()?;
+        if self.brake.stopped().is_some() {
+            self.park();
+            return self.idle(wait);
+        }
+        self.go_on().map_err(|error| EngineError::of_log("going on after a stop", error))?;
         self.outgoing.clear();
-        let mut counts = Counts::default();
-        let (taken, offsets) = self.take(&mut counts)?;
-        if taken == 0 {
-            self.member
-                .wait(wait)
-                .map_err(|error| EngineError::of_log("waiting for records", error))?;
+        let batch = self.take()?;
+        if batch.taken == 0 {
+            return self.idle(wait);
+        }
+        if let Err(stopped) = self.brake.count(batch.tally()) {
+            telemetry::admit_stopped(self.source.name(), &stopped);
+            self.park();
             return Ok(Turned { joined: self.joined, ..Turned::default() });
         }
         let written = self.outgoing.len();
         repeat(|| self.appender.append(&self.outgoing))
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
-        repeat(|| self.member.commit(&offsets))
+        repeat(|| self.member.commit(&batch.offsets))
             .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;
-        telemetry::admit_records(self.source.name(), taken as u64);
-        counts.report();
-        Ok(Turned { taken, written, restoring: false, joined: self.joined })
+        telemetry::admit_records(self.source.name(), batch.taken as u64);
+        batch.counts.report();
+        batch.exempt.report();
+        Ok(Turned { taken: batch.taken, written, restoring: false, joined: self.joined })
+    }
+
+    fn idle(&mut self, wait: Duration) -> Result<Turned, EngineError> {
+        self.member
+            .wait(wait)
+            .map_err(|error| EngineError::of_log("waiting for records", error))?;
+        Ok(Turned { joined: self.joined, ..Turned::default() })
+    }
+
+    /// Reads nothing more: what was taken and not committed is read again from there.
+    fn park(&mut self) {
+        for (at, reading) in std::mem::take(&mut self.readings) {
+            self.member.remove(reading.slot);
+            self.parked.insert(at);
+        }
+    }
+
+    /// Takes up what was parked. Once resumed, what stands in the input by now is exempt; who has
+    /// no partitions yet keeps that for when it has.
+    fn go_on(&mut self) -> Result<(), LogError> {
+        if self.brake.is_resumed() && !(self.parked.is_empty() && self.readings.is_empty()) {
+            let ours = self.parked.iter().chain(self.readings.keys());
+            let end = |at: &TopicPartition| {
+                let bounds = repeat(|| self.log.bounds(at, Isolation::Uncommitted))?;
+                Ok((at.clone(), bounds.end))
+            };
+            self.brake.exempt(ours.map(end).collect::<Result<_, LogError>>()?);
+            telemetry::admit_resumed(self.source.name());
+        }
+        if !self.parked.is_empty() {
+            let parked: Vec<TopicPartition> = self.parked.iter().cloned().collect();
+            self.assign(&parked)?;
+            self.parked.clear();
+        }
+        Ok(())
     }
 
     /// Ends a turn's wait from another thread.
@@ -149,13 +234,10 @@ impl Admit {
         self.member.waker()
     }
 
-    /// Takes from each partition and judges; returns how many and where each partition goes on.
-    fn take(
-        &mut self,
-        counts: &mut Counts,
-    ) -> Result<(usize, Vec<(TopicPartition, Committed)>), EngineError> {
-        let (mut total, mut bytes) = (0, 0);
-        let mut offsets = Vec::new();
+    /// Takes from each partition and judges.
+    fn take(&mut self) -> Result<Batch, EngineError> {
+        let mut batch = Batch::default();
+        let mut bytes = 0;
         self.first = (self.first + 1) % self.readings.len().max(1);
         for reading in self.readings.values().cycle().skip(self.first).take(self.readings.len()) {
             if bytes >= TURN_BYTES {
@@ -166,15 +248,17 @@ impl Admit {
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
             let Some(last) = self.taken.last() else { continue };
             let committed = Committed { offset: last.offset.next(), metadata: String::new() };
-            offsets.push((reading.at.clone(), committed));
+            batch.offsets.push((reading.at.clone(), committed));
             let from = From { at: &reading.at, name: &reading.name };
+            let counted_from = self.brake.counted_from(&reading.at);
             for record in &self.taken {
                 bytes += record.size();
+                let counts = batch.counts_of(record, counted_from);
                 self.judge.judge(&from, record, &mut self.outgoing, counts);
             }
-            total += self.taken.len();
+            batch.taken += self.taken.len();
         }
-        Ok((total, offsets))
+        Ok(batch)
     }
 
     fn follow_assignments(&mut self) -> Result<(), EngineError> {
@@ -197,6 +281,7 @@ impl Admit {
     }
 
     fn let_go(&mut self, of: &[TopicPartition]) {
+        self.parked.retain(|at| !of.contains(at));
         for reading in of.iter().filter_map(|at| self.readings.remove(at)) {
             self.member.remove(reading.slot);
         }

@@ -142,9 +142,10 @@ impl Running {
         (lane, record): (Lane, &Record),
         event: &EventView<'_>,
     ) -> Result<(), Failure> {
-        let before = self.batch.mark();
+        // What fails leaves nothing behind, be it in an operator before: its id is not accepted, so
+        // that it passes once it is requeued.
+        let undo = (self.state.mark(), self.batch.mark());
         for operator in rules.operators {
-            let undo = (self.state.mark(), self.batch.mark());
             let value = record.body.value().unwrap_or_default();
             match operator.on_event(event, &mut self.context(rules, *operator, value)) {
                 Ok(Flow::Continue) => {}
@@ -162,7 +163,7 @@ impl Running {
                 }
             }
         }
-        if self.batch.made_since(before) == 0 {
+        if self.batch.made_since(undo.1) == 0 {
             self.batch.counts.undelivered += 1;
         }
         Ok(())

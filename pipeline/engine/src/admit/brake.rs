@@ -1,0 +1,296 @@
+//! The brake: ADMIT stands still when too much of a minute's input is poison.
+//!
+//! A producer that went wrong, or a build of ours that did, would reroute everything into dead
+//! letters within a second. Better to stop and be looked at: nothing of the batch that is too much
+//! was taken, so after the mend the line goes on as if nothing had been.
+//!
+//! ```text
+//! reading ─▶ a batch brings the minute over the limit ─▶ stopped ─▶ resumed ─▶ reading
+//!                                                                   what stands in the input then
+//!                                                                   passes without being counted
+//! ```
+//!
+//! The minute is of the records' append times, never of a clock. A batch is counted at its newest
+//! record; what comes late from another partition counts as of now, so that nothing slips by. One
+//! that is taken again after a failure counts again, good and bad alike.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidewire_schemas::envelope::Reason;
+
+use crate::record::{Millis, Offset, TopicPartition};
+
+/// What the share is taken of.
+const WINDOW_MS: i64 = 60_000;
+
+/// Batches of one such time are counted together.
+const GRAIN_MS: i64 = 1_000;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PoisonLimit {
+    /// The share of poison above which it stops; 1 is never.
+    pub share: f64,
+    /// Records in a minute below which it does not.
+    pub min_records: u64,
+}
+
+impl PoisonLimit {
+    /// No limit.
+    pub const OFF: Self = Self { share: 1.0, min_records: 0 };
+
+    fn is_exceeded(&self, taken: u64, rejected: u64) -> bool {
+        taken >= self.min_records && rejected as f64 > self.share * taken as f64
+    }
+}
+
+/// Rejected records by reason, with the newest of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rejected(Vec<(Reason, u64, TopicPartition, Offset)>);
+
+impl Rejected {
+    pub(super) fn add(&mut self, reason: Reason, (at, offset): (&TopicPartition, Offset)) {
+        self.merge(reason, (1, at, offset));
+    }
+
+    fn merge(&mut self, reason: Reason, (count, at, offset): (u64, &TopicPartition, Offset)) {
+        match self.0.iter_mut().find(|(known, ..)| *known == reason) {
+            Some(known) => {
+                known.1 += count;
+                if known.2 != *at {
+                    known.2 = at.clone();
+                }
+                known.3 = offset;
+            }
+            None => self.0.push((reason, count, at.clone(), offset)),
+        }
+    }
+
+    fn merge_all(&mut self, other: &Self) {
+        for (reason, count, at, offset) in &other.0 {
+            self.merge(*reason, (*count, at, *offset));
+        }
+    }
+
+    pub(super) fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        self.0.iter().map(|(reason, count, ..)| (*reason, *count))
+    }
+
+    fn total(&self) -> u64 {
+        self.counts().map(|(_, count)| count).sum()
+    }
+}
+
+/// Why it stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Records of the minute, the batch that was too much included.
+    pub taken: u64,
+    /// How many of them are no events.
+    pub rejected: u64,
+    /// The most frequent reason.
+    pub reason: &'static str,
+    /// The newest record with it.
+    pub example: String,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { taken, rejected, reason, example } = self;
+        let share = *rejected as f64 * 100.0 / (*taken).max(1) as f64;
+        let topic = example.split('/').next().unwrap_or_default();
+        write!(
+            f,
+            "ADMIT stands still before {topic}: {rejected} of {taken} records ({share:.0} %) of a \
+             minute are no events, most often {reason} (the newest is {example})"
+        )
+    }
+}
+
+/// A batch as the brake sees it: what is exempt is not in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally<'a> {
+    /// Its newest record's append time.
+    pub(super) newest: Millis,
+    pub(super) taken: u64,
+    pub(super) rejected: &'a Rejected,
+}
+
+#[derive(Debug, Default)]
+struct Second {
+    number: i64,
+    taken: u64,
+    rejected: Rejected,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first, each once.
+    window: VecDeque<Second>,
+    stopped: Option<Stopped>,
+    /// Resumed, and the loop has not yet looked how far that reaches.
+    resumed: bool,
+    /// Below these offsets nothing is counted.
+    exempt: BTreeMap<TopicPartition, Offset>,
+}
+
+/// What a loop shares with those who watch and resume it. It outlives the loop's being made anew.
+#[derive(Clone, Debug)]
+pub struct Brake {
+    limit: PoisonLimit,
+    state: Arc<Mutex<State>>,
+}
+
+impl Brake {
+    /// A brake that has seen nothing yet.
+    pub fn new(limit: PoisonLimit) -> Self {
+        Self { limit, state: Arc::default() }
+    }
+
+    /// Why its loop stands still, if it does.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.lock().stopped.clone()
+    }
+
+    /// Takes the loop on: all that stands in its input when it hears of it passes uncounted. Says
+    /// what it stood still for; `None` if it did not.
+    pub fn resume(&self) -> Option<Stopped> {
+        let mut state = self.lock();
+        let stopped = state.stopped.take()?;
+        state.resumed = true;
+        state.window.clear();
+        Some(stopped)
+    }
+
+    /// Whether it was resumed and [`Brake::exempt`] is to say how far that reaches.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.lock().resumed
+    }
+
+    /// What stands below these offsets passes uncounted.
+    pub(super) fn exempt(&self, ends: Vec<(TopicPartition, Offset)>) {
+        let mut state = self.lock();
+        state.exempt.extend(ends);
+        state.resumed = false;
+    }
+
+    /// From which offset on a partition is counted.
+    pub(super) fn counted_from(&self, at: &TopicPartition) -> Offset {
+        self.lock().exempt.get(at).copied().unwrap_or(Offset(0))
+    }
+
+    /// Counts a batch unless that is too much; then nothing of it may be taken.
+    pub(super) fn count(&self, batch: Tally<'_>) -> Result<(), Stopped> {
+        if batch.taken == 0 || self.limit.share >= 1.0 {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let newest = state.window.back().map_or(i64::MIN, |second| second.number);
+        let number = batch.newest.0.div_euclid(GRAIN_MS).max(newest);
+        let begin = number.saturating_sub(WINDOW_MS / GRAIN_MS);
+        while state.window.front().is_some_and(|second| second.number <= begin) {
+            state.window.pop_front();
+        }
+        let mut rejected = Rejected::default();
+        state.window.iter().for_each(|second| rejected.merge_all(&second.rejected));
+        rejected.merge_all(batch.rejected);
+        let before: u64 = state.window.iter().map(|second| second.taken).sum();
+        let taken = before + batch.taken;
+        if !batch.rejected.0.is_empty() && self.limit.is_exceeded(taken, rejected.total()) {
+            let stopped = explain(taken, &rejected);
+            state.stopped = Some(stopped.clone());
+            return Err(stopped);
+        }
+        if number > newest {
+            state.window.push_back(Second { number, ..Second::default() });
+        }
+        let second = state.window.back_mut().expect("one was pushed now or before");
+        second.taken += batch.taken;
+        second.rejected.merge_all(batch.rejected);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A holder that panicked left it whole: every change is one assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn explain(taken: u64, rejected: &Rejected) -> Stopped {
+    let most = rejected.0.iter().max_by_key(|(_, count, ..)| *count);
+    let (reason, _, at, offset) = most.expect("a limit above zero is exceeded by something");
+    Stopped {
+        taken,
+        rejected: rejected.total(),
+        reason: reason.as_str(),
+        example: format!("{at}/{}", offset.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Partition, Topic};
+
+    const LIMIT: PoisonLimit = PoisonLimit { share: 0.5, min_records: 100 };
+
+    /// Counts batches of (second, taken, rejected) and says which was too much.
+    fn first_stop(limit: PoisonLimit, batches: &[(i64, u64, u64)]) -> Option<usize> {
+        let brake = Brake::new(limit);
+        batches.iter().position(|batch| count(&brake, *batch).is_err())
+    }
+
+    fn count(brake: &Brake, (second, taken, bad): (i64, u64, u64)) -> Result<(), Stopped> {
+        let at = TopicPartition::new(&Topic::new("t.in"), Partition(0));
+        let mut rejected = Rejected::default();
+        (0..bad).for_each(|n| rejected.add(Reason::NotJson, (&at, Offset(n))));
+        brake.count(Tally { newest: Millis(second * 1_000 + 7), taken, rejected: &rejected })
+    }
+
+    #[test]
+    fn it_stops_above_the_share_of_a_minute_and_not_before() {
+        assert_eq!(first_stop(LIMIT, &[(0, 100, 50)]), None, "half is not more than half");
+        assert_eq!(first_stop(LIMIT, &[(0, 100, 51)]), Some(0));
+        assert_eq!(first_stop(LIMIT, &[(0, 99, 99)]), None, "too few to say");
+        assert_eq!(first_stop(LIMIT, &[(0, 99, 99), (59, 1, 1)]), Some(1), "within a minute");
+        assert_eq!(first_stop(LIMIT, &[(0, 99, 99), (60, 1, 1)]), None, "the minute is over");
+        assert_eq!(first_stop(LIMIT, &[(0, 1_000, 0), (1, 400, 400)]), None);
+        assert_eq!(first_stop(LIMIT, &[(0, 1_000, 0), (70, 400, 400)]), Some(1));
+    }
+
+    #[test]
+    fn what_comes_late_counts_as_of_now_and_good_records_never_stop_it() {
+        assert_eq!(first_stop(LIMIT, &[(500, 60, 0), (3, 90, 90)]), Some(1));
+        assert_eq!(first_stop(LIMIT, &[(0, 99, 99), (1, 10, 0)]), None);
+    }
+
+    #[test]
+    fn a_share_of_one_switches_it_off_and_of_zero_stops_at_the_first() {
+        let with = |share| PoisonLimit { share, min_records: 1 };
+        assert_eq!(first_stop(with(1.0), &[(0, 500, 500)]), None);
+        assert_eq!(first_stop(with(0.0), &[(0, 500, 0), (0, 500, 1)]), Some(1));
+    }
+
+    #[test]
+    fn it_says_why_and_begins_anew_once_it_is_resumed() {
+        let brake = Brake::new(LIMIT);
+        assert_eq!(brake.resume(), None);
+        assert!(!brake.is_resumed());
+        let stopped = count(&brake, (0, 200, 150)).expect_err("too much");
+        assert_eq!(brake.stopped(), Some(stopped.clone()));
+        let text = stopped.to_string();
+        for part in ["t.in:", "150 of 200 records (75 %)", "not_json", "t.in/0/149"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(brake.resume(), Some(stopped));
+        assert_eq!(brake.stopped(), None);
+        assert!(brake.is_resumed());
+        let at = TopicPartition::new(&Topic::new("t.in"), Partition(0));
+        brake.exempt(vec![(at.clone(), Offset(9))]);
+        assert!(!brake.is_resumed());
+        assert_eq!(brake.counted_from(&at), Offset(9));
+        assert_eq!(count(&brake, (1, 99, 99)), Ok(()), "the window is empty");
+    }
+}

@@ -1,0 +1,97 @@
+//! Which letters are meant. Everything that is given has to fit; nothing given means all.
+//!
+//! It decides on one letter at a time and knows no topic but by name.
+
+use std::collections::BTreeSet;
+
+use crate::letters::letter::Letter;
+use crate::record::{Millis, Partition};
+use crate::topology::Topology;
+
+/// Which letters are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// By what they are called.
+    pub ids: BTreeSet<String>,
+    /// By reason: one of these.
+    pub reasons: Vec<String>,
+    /// By where they came from: one of these topics, with or without the prefix, or `http`.
+    pub sources: Vec<String>,
+    /// Not before.
+    pub since: Option<Millis>,
+    /// Before.
+    pub until: Option<Millis>,
+}
+
+impl Filter {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether this letter is meant.
+    pub fn takes(&self, letter: &Letter, topology: &Topology) -> bool {
+        let time = letter.time();
+        (self.ids.is_empty() || self.ids.contains(&*letter.id()))
+            && (self.reasons.is_empty() || self.reasons.iter().any(|r| *r == letter.reason()))
+            && (self.sources.is_empty() || self.comes_from(letter, topology))
+            && self.since.is_none_or(|since| time >= since)
+            && self.until.is_none_or(|until| time < until)
+    }
+
+    fn comes_from(&self, letter: &Letter, topology: &Topology) -> bool {
+        let Some(origin) = letter.origin() else { return false };
+        let short = origin.topic.strip_prefix(topology.prefix());
+        self.sources.iter().any(|s| *s == origin.topic || short == Some(s.as_str()))
+    }
+
+    /// The partitions it can be in: what a letter is called says which one it is in.
+    pub(super) fn partitions(&self, topology: &Topology) -> BTreeSet<Partition> {
+        if self.ids.is_empty() {
+            return (0..topology.partitions()).map(Partition).collect();
+        }
+        self.ids.iter().map(|id| topology.partition_of(id.as_bytes())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::{REASON, TIME};
+    use crate::record::{Body, Offset, Record};
+
+    fn check(filter: Filter, expected: &[&str]) {
+        let topology = Topology::new("tw.", 4);
+        let letters = [
+            ("tw.in/1/7", "not_json", "100"),
+            ("tw.in.urgent/1/8", "not_json", "200"),
+            ("http/300/0", "bad_id", "300"),
+        ];
+        let taken: Vec<&str> = letters
+            .iter()
+            .filter(|(id, reason, time)| {
+                let headers = [(REASON, reason.as_bytes()), (TIME, time.as_bytes())];
+                let body = Body::new(Some(id.as_bytes()), Some(b"x"), &headers);
+                let record = Record { offset: Offset(0), timestamp: Millis(999), body };
+                filter.takes(&Letter::of(Partition(0), record), &topology)
+            })
+            .map(|(id, _, _)| *id)
+            .collect();
+        assert_eq!(taken, expected, "{filter:?}");
+    }
+
+    #[test]
+    fn everything_given_has_to_fit() {
+        let all = ["tw.in/1/7", "tw.in.urgent/1/8", "http/300/0"];
+        let none = Filter::default;
+        check(none(), &all);
+        check(Filter { reasons: vec!["not_json".into()], ..none() }, &all[..2]);
+        check(Filter { sources: vec!["in".into()], ..none() }, &all[..1]);
+        check(Filter { sources: vec!["tw.in.urgent".into(), "http".into()], ..none() }, &all[1..]);
+        check(Filter { since: Some(Millis(200)), ..none() }, &all[1..]);
+        check(Filter { until: Some(Millis(200)), ..none() }, &all[..1]);
+        check(Filter { ids: ["http/300/0".to_owned()].into(), ..none() }, &all[2..]);
+        let both = Filter { ids: [all[0].to_owned()].into(), since: Some(Millis(101)), ..none() };
+        check(both, &[]);
+    }
+}

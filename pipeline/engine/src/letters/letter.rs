@@ -1,0 +1,210 @@
+//! One dead letter, read back: what [`crate::dead_letter`] wrote, and the trail of those before it.
+//!
+//! A record that goes back carries where it has been (`requeued-from`, positions from the oldest to
+//! the newest, separated by spaces) and why it was there last (`requeued-reason`). If it is refused
+//! again, both are in the new letter like any header of its own.
+//!
+//! Reading never fails: a foreign record in the topic is a letter without a reason.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::dead_letter::{DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
+use crate::record::{Body, Millis, Offset, Partition, Record};
+
+/// Header of a requeued record: the positions it was taken from as a dead letter, oldest first.
+pub const REQUEUED_FROM: &str = "requeued-from";
+
+/// Header of a requeued record: the reason it was a dead letter for last.
+pub const REQUEUED_REASON: &str = "requeued-reason";
+
+/// Positions a trail keeps, the newest: what fails more often than this fails for ever.
+pub const TRAIL_MAX: usize = 16;
+
+/// Where a letter's record was taken from. By HTTP there is no topic: `http`, milliseconds, number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u64,
+    /// The offset.
+    pub offset: u64,
+}
+
+impl Origin {
+    /// Reads `topic/partition/offset`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.rsplitn(3, '/');
+        let offset = parts.next()?.parse().ok()?;
+        let partition = parts.next()?.parse().ok()?;
+        Some(Self { topic: parts.next()?.to_owned(), partition, offset })
+    }
+}
+
+/// A dead letter and its place in the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Its place.
+    pub at: (Partition, Offset),
+    appended: Millis,
+    body: Body,
+}
+
+impl Letter {
+    /// The letter that stands in this record.
+    pub fn of(partition: Partition, record: Record) -> Self {
+        Self { at: (partition, record.offset), appended: record.timestamp, body: record.body }
+    }
+
+    /// What it is called: the position it was taken from.
+    pub fn id(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.body.key().unwrap_or_default())
+    }
+
+    /// The key as it stands in the topic.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.body.key()
+    }
+
+    /// Where it was taken from; `None` if the key does not say.
+    pub fn origin(&self) -> Option<Origin> {
+        Origin::parse(&self.id())
+    }
+
+    /// Why it is here, as a word of the catalogue.
+    pub fn reason(&self) -> Cow<'_, str> {
+        self.text(REASON)
+    }
+
+    /// The field to blame.
+    pub fn field(&self) -> Option<Cow<'_, str>> {
+        self.body.header(FIELD).map(String::from_utf8_lossy)
+    }
+
+    /// What is wrong and what would be right.
+    pub fn detail(&self) -> Cow<'_, str> {
+        self.text(DETAIL)
+    }
+
+    /// When the record came, which an old letter by HTTP does not say; then when the letter did.
+    pub fn time(&self) -> Millis {
+        let said = self.body.header(TIME).and_then(|time| std::str::from_utf8(time).ok());
+        said.and_then(|time| time.parse().ok()).map_or(self.appended, Millis)
+    }
+
+    /// When the letter was written.
+    pub fn written(&self) -> Millis {
+        self.appended
+    }
+
+    /// The record's own key.
+    pub fn source_key(&self) -> Option<&[u8]> {
+        self.body.header(SOURCE_KEY)
+    }
+
+    /// The record's own headers.
+    pub fn own_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.body
+            .headers()
+            .filter_map(|(name, value)| name.strip_prefix(HEADER_PREFIX).map(|name| (name, value)))
+    }
+
+    /// The record's bytes.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.body.value()
+    }
+
+    /// The letters it was before, oldest first.
+    pub fn trail(&self) -> Vec<String> {
+        let own = self.own_headers().filter(|(name, _)| *name == REQUEUED_FROM).last();
+        own.map_or(Vec::new(), |(_, value)| trail(value))
+    }
+
+    /// Bytes it holds.
+    pub fn size(&self) -> usize {
+        self.body.as_bytes().len()
+    }
+
+    /// The same for every copy of one letter, and unlike any other's: ADMIT may write one twice,
+    /// and a topic that was made anew has the same positions once more.
+    pub fn identity(&self) -> [u8; 16] {
+        let mut hash = Xxh3::new();
+        let time = self.body.header(TIME);
+        for part in [self.body.key(), time, self.body.value()] {
+            hash.update(&(part.map_or(0, |part| part.len() as u64 + 1)).to_le_bytes());
+            hash.update(part.unwrap_or_default());
+        }
+        hash.digest128().to_be_bytes()
+    }
+
+    fn text(&self, name: &str) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.body.header(name).unwrap_or_default())
+    }
+}
+
+/// The positions in a `requeued-from` header.
+pub fn trail(value: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(value).split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::{Verdict, dead_letter};
+    use crate::record::TopicPartition;
+    use crate::topology::Topology;
+    use proptest::prelude::*;
+
+    fn letter_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Letter {
+        let topology = Topology::new("t.", 4);
+        let record = Record {
+            offset: Offset(7),
+            timestamp: Millis(5),
+            body: Body::new(key, value, headers),
+        };
+        let from = TopicPartition::new(topology.input(), Partition(3));
+        let verdict = Verdict { reason: "not_json", field: Some("f"), detail: "send JSON" };
+        let out = dead_letter(&topology, &from, &record, verdict);
+        let stored = Record { offset: Offset(1), timestamp: Millis(9), body: out.body };
+        Letter::of(out.partition, stored)
+    }
+
+    proptest! {
+        #[test]
+        fn a_letter_gives_back_the_record_it_was_made_of(
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+            value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
+            headers in proptest::collection::vec(("[a-z-]{0,9}", "[ -~]{0,50}"), 0..4),
+        ) {
+            let own: Vec<(&str, &[u8])> =
+                headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+            let letter = letter_of(key.as_deref(), value.as_deref(), &own);
+            prop_assert_eq!(letter.id(), "t.in/3/7");
+            prop_assert_eq!(letter.reason(), "not_json");
+            prop_assert_eq!(letter.field(), Some("f".into()));
+            prop_assert_eq!(letter.time(), Millis(5));
+            prop_assert_eq!(letter.source_key(), key.as_deref());
+            prop_assert_eq!(letter.value(), value.as_deref());
+            prop_assert_eq!(letter.own_headers().collect::<Vec<_>>(), own);
+        }
+    }
+
+    #[test]
+    fn copies_are_one_letter_and_other_bytes_or_another_time_are_another() {
+        let one = letter_of(Some(b"k"), Some(b"v"), &[]);
+        assert_eq!(one.identity(), letter_of(Some(b"k"), Some(b"v"), &[]).identity());
+        assert_ne!(one.identity(), letter_of(Some(b"k"), Some(b"w"), &[]).identity());
+        assert_ne!(one.identity(), letter_of(Some(b"k"), None, &[]).identity());
+    }
+
+    #[test]
+    fn where_it_came_from_is_read_from_the_right() {
+        let of = |text: &str| Origin::parse(text).map(|o| (o.topic, o.partition, o.offset));
+        assert_eq!(of("tw.in/3/7"), Some(("tw.in".into(), 3, 7)));
+        assert_eq!(of("http/1767607200000/9"), Some(("http".into(), 1_767_607_200_000, 9)));
+        assert_eq!(of("tw.in/3"), None);
+        assert_eq!(of("tw.in/x/7"), None);
+    }
+}

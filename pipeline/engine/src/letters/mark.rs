@@ -1,0 +1,165 @@
+//! What became of a dead letter: a record beside it in the same partition of the topic.
+//!
+//! ```text
+//! key      the letter's
+//! value    none
+//! headers  resolution (requeued or dropped) · letter (which one: its identity, 32 hex digits)
+//!          · reason (the letter's) · to (topic/partition it went back to; requeued only)
+//!          · because (what the operator said; if they did)
+//! ```
+//!
+//! When it happened is the mark's append time. A mark is never taken back.
+
+use std::borrow::Cow;
+
+use crate::dead_letter::REASON;
+use crate::letters::letter::Letter;
+use crate::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
+
+const RESOLUTION: &str = "resolution";
+const LETTER: &str = "letter";
+const TO: &str = "to";
+const BECAUSE: &str = "because";
+
+/// How a letter was resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Its record was appended again.
+    Requeued,
+    /// It was given up.
+    Dropped,
+}
+
+impl Resolution {
+    /// The word in the header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requeued => "requeued",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// A mark as it stands in the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which letter: [`Letter::identity`].
+    pub letter: [u8; 16],
+    /// What became of it.
+    pub resolution: Resolution,
+    /// When.
+    pub at: Millis,
+    /// The letter's reason.
+    pub reason: String,
+    /// The partition its record went to.
+    pub to: Option<String>,
+    /// What the operator said.
+    pub because: Option<String>,
+}
+
+impl Mark {
+    /// Whether a record of the topic is a mark and no letter.
+    pub fn is_one(record: &Record) -> bool {
+        record.body.header(RESOLUTION).is_some()
+    }
+
+    /// Reads a mark; `None` if it is none this build understands.
+    pub fn decode(record: &Record) -> Option<Self> {
+        let text = |name| record.body.header(name).map(|v| String::from_utf8_lossy(v).into_owned());
+        let resolution = match record.body.header(RESOLUTION)? {
+            b"requeued" => Resolution::Requeued,
+            b"dropped" => Resolution::Dropped,
+            _ => return None,
+        };
+        Some(Self {
+            letter: unhex(record.body.header(LETTER)?)?,
+            resolution,
+            at: record.timestamp,
+            reason: text(REASON).unwrap_or_default(),
+            to: text(TO),
+            because: text(BECAUSE),
+        })
+    }
+}
+
+/// The mark beside `letter` that says where its record went: nowhere, if it was dropped.
+pub(super) fn mark(
+    topic: &Topic,
+    letter: &Letter,
+    to: Option<&TopicPartition>,
+    because: Option<&str>,
+) -> Outgoing {
+    let resolution = if to.is_some() { Resolution::Requeued } else { Resolution::Dropped };
+    let identity = hex(letter.identity());
+    let to = to.map(ToString::to_string);
+    let reason: Cow<'_, str> = letter.reason();
+    let mut headers: Vec<(&str, &[u8])> = vec![
+        (RESOLUTION, resolution.as_str().as_bytes()),
+        (LETTER, identity.as_bytes()),
+        (REASON, reason.as_bytes()),
+    ];
+    headers.extend(to.as_ref().map(|to| (TO, to.as_bytes())));
+    headers.extend(because.map(|because| (BECAUSE, because.as_bytes())));
+    let partition: Partition = letter.at.0;
+    Outgoing { topic: topic.clone(), partition, body: Body::new(letter.key(), None, &headers) }
+}
+
+fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; 16]> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 32)?;
+    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Offset;
+    use crate::topology::Topology;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_mark_reads_back_what_was_put_in(
+            key in "[a-z.]{1,9}/[0-9]{1,3}/[0-9]{1,9}",
+            value in proptest::collection::vec(any::<u8>(), 0..60),
+            to in proptest::option::of(0u32..9),
+            because in proptest::option::of("[ -~]{0,40}"),
+        ) {
+            let topology = Topology::new("t.", 9);
+            let body = Body::new(Some(key.as_bytes()), Some(&value), &[(REASON, b"not_json")]);
+            let record = Record { offset: Offset(3), timestamp: Millis(1), body };
+            let letter = Letter::of(Partition(2), record);
+            let to = to.map(|p| TopicPartition::new(topology.input(), Partition(p)));
+            let out = mark(topology.dead_letters(), &letter, to.as_ref(), because.as_deref());
+            prop_assert_eq!(out.partition, Partition(2));
+            prop_assert_eq!(out.body.key(), Some(key.as_bytes()));
+            let stored = Record { offset: Offset(9), timestamp: Millis(8), body: out.body };
+            prop_assert!(Mark::is_one(&stored));
+            let requeued = Resolution::Requeued;
+            let expected = Mark {
+                letter: letter.identity(),
+                resolution: if to.is_some() { requeued } else { Resolution::Dropped },
+                at: Millis(8),
+                reason: "not_json".into(),
+                to: to.map(|to| to.to_string()),
+                because,
+            };
+            prop_assert_eq!(Mark::decode(&stored), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_mark_of_ours_is_none() {
+        let of = |headers: &[(&str, &[u8])]| {
+            let body = Body::new(Some(b"k"), None, headers);
+            Mark::decode(&Record { offset: Offset(0), timestamp: Millis(0), body })
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(RESOLUTION, b"lost"), (LETTER, &[b'0'; 32])]), None);
+        assert_eq!(of(&[(RESOLUTION, b"dropped"), (LETTER, b"12")]), None);
+        assert_eq!(of(&[(RESOLUTION, b"dropped"), (LETTER, "é".repeat(16).as_bytes())]), None);
+    }
+}

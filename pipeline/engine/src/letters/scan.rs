@@ -1,0 +1,93 @@
+//! Reading a stretch of the topic to its end, and no further.
+//!
+//! The end is fixed before the reading: everything acknowledged by then is below it, transactions
+//! that are still open included. So a mark can't hide behind the transaction of somebody else; that
+//! one is waited for.
+
+use std::time::Duration;
+
+use crate::port::{Bounds, Isolation, Limit, Log, LogError, Reader};
+use crate::record::{Offset, Partition, Record, TopicPartition};
+use crate::topology::Topology;
+use crate::turn::repeat;
+
+/// What is taken at a time.
+const TAKE: Limit = Limit { records: 2_048, bytes: 4 << 20 };
+
+/// One wait for records that must come.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Waits in a row that brought nothing, after which the log is said not to answer: longer than the
+/// transaction of somebody else may stay open.
+const WAITS_MAX: u32 = 600;
+
+/// A reader of dead letters.
+pub(super) struct Scan<'a> {
+    log: &'a dyn Log,
+    topology: &'a Topology,
+    reader: Box<dyn Reader>,
+    taken: Vec<Record>,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(log: &'a dyn Log, topology: &'a Topology) -> Result<Self, LogError> {
+        let reader = repeat(|| log.reader(Isolation::Committed))?;
+        Ok(Self { log, topology, reader, taken: Vec::new() })
+    }
+
+    /// What stands in a partition by now.
+    pub(super) fn bounds(&self, partition: Partition) -> Result<Bounds, LogError> {
+        let at = self.at(partition);
+        let start = repeat(|| self.log.bounds(&at, Isolation::Committed))?.start;
+        let end = repeat(|| self.log.bounds(&at, Isolation::Uncommitted))?.end;
+        Ok(Bounds { start, end })
+    }
+
+    /// Visits the records of a stretch in order. What retention took away meanwhile is passed over.
+    pub(super) fn read(
+        &mut self,
+        partition: Partition,
+        stretch: Bounds,
+        visit: &mut dyn FnMut(Record) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        if stretch.start >= stretch.end {
+            return Ok(());
+        }
+        let at = self.at(partition);
+        let slot = match repeat(|| self.reader.add(&at, stretch.start)) {
+            Err(LogError::OutOfRange { start, .. }) if start > stretch.start.0 => {
+                let rest = Bounds { start: Offset(start), end: stretch.end };
+                return self.read(partition, rest, visit);
+            }
+            added => added?,
+        };
+        let mut waits = 0;
+        while repeat(|| self.reader.position(slot))? < stretch.end {
+            self.taken.clear();
+            let (reader, taken) = (&mut self.reader, &mut self.taken);
+            match repeat(|| reader.take(slot, TAKE, taken)) {
+                Ok(0) if waits == WAITS_MAX => {
+                    return Err(LogError::Retry(format!("{at} gave nothing for a minute").into()));
+                }
+                Ok(0) => {
+                    waits += 1;
+                    repeat(|| reader.wait(WAIT))?;
+                }
+                Ok(_) => waits = 0,
+                Err(LogError::OutOfRange { asked, start, .. }) if asked < start => {
+                    reader.seek(slot, Offset(start))?;
+                }
+                Err(error) => return Err(error),
+            }
+            for record in self.taken.drain(..).filter(|record| record.offset < stretch.end) {
+                visit(record)?;
+            }
+        }
+        self.reader.remove(slot);
+        Ok(())
+    }
+
+    fn at(&self, partition: Partition) -> TopicPartition {
+        TopicPartition::new(self.topology.dead_letters(), partition)
+    }
+}

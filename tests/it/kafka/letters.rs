@@ -1,0 +1,80 @@
+//! Dead letters on Kafka: requeued by processes of their own, two at once, killed again and again,
+//! and delivered once.
+
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidewire_connectors::kafka::{Config, KafkaLog};
+use tidewire_engine::letters::{Filter, index};
+use tidewire_engine::port::{Isolation, Log};
+use tidewire_engine::record::{Partition, TopicPartition};
+use tidewire_engine::topology::Topology;
+use tidewire_tests::broker;
+use tidewire_tests::dice::Dice;
+use tidewire_tests::server::command;
+
+use super::ground::serve;
+use crate::letters::ground::{append, check_delivered, delivered, letter, wait_until};
+
+const PREFIX: &str = "letters.";
+const LETTERS: usize = 15_000;
+const KILLS: usize = 5;
+
+fn requeue(bootstrap: &str) -> Child {
+    let mut command = command();
+    command.args(["dead-letters", "requeue", "--all-open", "--log"]);
+    command.arg(format!("kafka://{bootstrap}")).env("TIDEWIRE_TOPICS_PREFIX", PREFIX);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary starts")
+}
+
+#[test]
+fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
+    let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    eprintln!("repeat with TIDEWIRE_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let bootstrap = broker::shared().bootstrap();
+    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let topology = Topology::new(PREFIX, Topology::default().partitions());
+    let log: Arc<dyn Log> =
+        KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
+    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    let open = || index(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
+    let back = || {
+        let end = |p| {
+            let at = TopicPartition::new(topology.input(), Partition(p));
+            log.bounds(&at, Isolation::Committed).expect("bounds").end.0
+        };
+        (0..topology.partitions()).map(end).sum::<u64>()
+    };
+    for _ in 0..KILLS {
+        let before = back();
+        let mut both = [requeue(&bootstrap), requeue(&bootstrap)];
+        wait_until("some went back, or both ended", || {
+            let ended = |child: &mut Child| child.try_wait().expect("it is our child").is_some();
+            back() > before || both.iter_mut().all(ended)
+        });
+        std::thread::sleep(Duration::from_millis(dice.below(200) as u64));
+        for child in &mut both {
+            child.kill().expect("it is our child");
+            child.wait().expect("it is our child");
+        }
+        eprintln!("{} of {LETTERS} went back", back());
+    }
+    let left = open();
+    eprintln!("{left} are open");
+    assert!(left < LETTERS, "what was killed was in the middle of it");
+    wait_until("one came to its end", || {
+        let begun = Instant::now();
+        let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        eprintln!("{said}in {:?}", begun.elapsed());
+        done.status.success()
+    });
+    assert_eq!(open(), 0);
+    wait_until("everything came out", || delivered(&*log, &topology) >= LETTERS * 3);
+    std::thread::sleep(Duration::from_secs(1));
+    check_delivered(&*log, &topology, LETTERS);
+    drop(server);
+}

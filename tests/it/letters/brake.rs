@@ -1,0 +1,80 @@
+//! The brake on the embedded log: what stands before the poison was taken, what stands behind it
+//! waits, and nothing is lost, doubled or reordered by a stop.
+
+use std::time::Duration;
+
+use tidewire_engine::admit::{Brake, PoisonLimit};
+use tidewire_engine::record::{Outgoing, Record};
+use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::event::EventView;
+
+use super::ground::{admit, append, event, fresh, input, read, settle};
+
+const LIMIT: PoisonLimit = PoisonLimit { share: 0.5, min_records: 100 };
+
+/// All with one key, so that they stand in one partition.
+fn good(topology: &Topology, numbers: std::ops::Range<usize>) -> Vec<Outgoing> {
+    numbers.map(|n| input(topology, "k", &event(n))).collect()
+}
+
+fn poison(topology: &Topology, count: usize) -> Vec<Outgoing> {
+    (0..count).map(|_| input(topology, "k", b"poison")).collect()
+}
+
+fn text_of(record: &Record) -> String {
+    let event = EventView::decode(record.body.value().expect("a value")).expect("an event");
+    let data: serde_json::Value = serde_json::from_str(event.data).expect("JSON");
+    data["text"].as_str().expect("a text").to_owned()
+}
+
+#[test]
+fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
+    let topology = Topology::new("t.", 4);
+    let (_dir, log) = fresh(&topology);
+    let brake = Brake::new(LIMIT);
+    let mut line = admit(&log, &topology, &brake);
+    // By their places in time: events without a key of their own are partitioned by it.
+    let admitted = || -> Vec<usize> {
+        let lane = topology.lane(Lane::Normal);
+        let mut all: Vec<usize> = read(&*log, &topology, lane)
+            .iter()
+            .map(|(_, record)| text_of(record).parse().expect("a number"))
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    let letters = || read(&*log, &topology, topology.dead_letters()).len();
+
+    append(&*log, &good(&topology, 0..60));
+    append(&*log, &poison(&topology, 30));
+    settle(&mut line);
+    assert_eq!((admitted().len(), letters()), (60, 30), "that much is borne");
+
+    append(&*log, &poison(&topology, 200));
+    append(&*log, &good(&topology, 60..80));
+    settle(&mut line);
+    let stopped = brake.stopped().expect("it stands still");
+    assert_eq!((stopped.taken, stopped.rejected), (310, 230));
+    assert!(stopped.example.starts_with("t.in/"), "{stopped}");
+    assert_eq!((admitted().len(), letters()), (60, 30), "nothing of the batch was taken");
+
+    // Made anew, as after a lost connection, it stands still all the same.
+    drop(line);
+    line = admit(&log, &topology, &brake);
+    append(&*log, &good(&topology, 80..90));
+    settle(&mut line);
+    assert_eq!((admitted().len(), letters()), (60, 30));
+    let turned = line.turn(Duration::from_millis(1)).expect("no faults");
+    assert!(turned.joined, "it keeps its place in the group");
+
+    assert_eq!(brake.resume(), Some(stopped));
+    settle(&mut line);
+    assert_eq!(admitted(), (0..90).collect::<Vec<_>>(), "once each");
+    assert_eq!(letters(), 230);
+    assert_eq!(brake.stopped(), None);
+
+    append(&*log, &poison(&topology, 100));
+    settle(&mut line);
+    assert!(brake.stopped().is_some(), "what came after it was resumed is looked at again");
+    assert_eq!(letters(), 230);
+}

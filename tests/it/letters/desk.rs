@@ -1,0 +1,215 @@
+//! Letters resolved on the embedded log: copies, crowds, second rounds, and what DERIVE failed on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidewire_connectors::rocks::{self, RocksStores};
+use tidewire_engine::admit::{Brake, PoisonLimit};
+use tidewire_engine::derive::{
+    Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError, TableDecl,
+    ToChannels, dedup::Dedup,
+};
+use tidewire_engine::letters::{
+    Filter, LettersError, Order, REQUEUED_FROM, REQUEUED_REASON, Resolution, fetch, index,
+    marks_of, plan, resolve, trail,
+};
+use tidewire_engine::port::Log;
+use tidewire_engine::record::Millis;
+use tidewire_engine::topology::Topology;
+use tidewire_schemas::event::EventView;
+
+use super::ground::{
+    FIRST_TIME, Wall, admit, append, delivered, event, fresh, input, letter, numbers_in_input,
+    read, settle,
+};
+
+fn requeue(filter: Filter) -> Order {
+    Order { filter, resolution: Resolution::Requeued, because: None, limit: None }
+}
+
+fn open_letters(log: &dyn Log, topology: &Topology) -> usize {
+    index(log, topology, &Filter::default()).expect("read").open().entries.len()
+}
+
+#[test]
+fn a_letter_goes_back_once_however_often_it_was_written_and_however_often_it_is_asked_for() {
+    let topology = Topology::new("t.", 4);
+    let (_dir, log) = fresh(&topology);
+    let mut letters: Vec<_> = (0..50).map(|n| letter(&topology, n)).collect();
+    letters.extend((0..50).step_by(3).map(|n| letter(&topology, n)));
+    append(&*log, &letters);
+    let order = requeue(Filter::default());
+    assert_eq!(plan(&*log, &topology, &order).expect("read").count(), 50);
+    assert!(numbers_in_input(&*log, &topology).is_empty(), "a plan writes nothing");
+    let done = resolve(&*log, &topology, &order).expect("resolved");
+    assert_eq!(done.done, BTreeMap::from([("unknown_type".to_owned(), 50)]));
+    // ADMIT says one once more: it fell before it had committed.
+    append(&*log, &[letter(&topology, 7)]);
+    assert_eq!(open_letters(&*log, &topology), 0);
+    assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 0);
+    let mut back = BTreeMap::new();
+    for (at, record) in read(&*log, &topology, topology.input()) {
+        let from = trail(record.body.header(REQUEUED_FROM).expect("a trail"));
+        assert_eq!(record.body.header(REQUEUED_REASON), Some(&b"unknown_type"[..]));
+        assert_eq!(record.body.header("trace"), Some(&b"t1"[..]));
+        let n: u64 = from[0].rsplit('/').next().expect("an offset").parse().expect("a number");
+        assert_eq!(record.body.value(), Some(&event(n as usize)[..]));
+        assert!(from[0].starts_with(&at.to_string()), "{from:?} is in {at} again");
+        let numbers: &mut Vec<u64> = back.entry(at).or_default();
+        assert!(numbers.last().is_none_or(|last| *last < n), "in the order in which they came");
+        numbers.push(n);
+    }
+    assert_eq!(back.values().map(Vec::len).sum::<usize>(), 50);
+}
+
+#[test]
+fn filters_and_a_limit_choose_and_the_rest_stays_open() {
+    let topology = Topology::new("t.", 4);
+    let (_dir, log) = fresh(&topology);
+    append(&*log, &(0..50).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    let (since, until) = (Some(Millis(FIRST_TIME + 10)), Some(Millis(FIRST_TIME + 30)));
+    let mut order = requeue(Filter { since, until, ..Filter::default() });
+    order.limit = Some(5);
+    let done = resolve(&*log, &topology, &order).expect("resolved");
+    assert_eq!((done.count(), done.left), (5, 15));
+    let mut numbers = numbers_in_input(&*log, &topology);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [10, 11, 12, 13, 14], "those that came first");
+    order = Order { resolution: Resolution::Dropped, because: Some("old".into()), ..order };
+    assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 5);
+    assert_eq!(numbers_in_input(&*log, &topology).len(), 5, "what is dropped goes nowhere");
+    assert_eq!(open_letters(&*log, &topology), 40);
+    let filter = Filter { until: Some(Millis(FIRST_TIME + 16)), since, ..Filter::default() };
+    let entries = index(&*log, &topology, &filter).expect("read").entries;
+    let letters = fetch(&*log, &topology, &entries).expect("read");
+    let marks = marks_of(&*log, &topology, &letters[5]).expect("read");
+    assert_eq!(marks[0].because.as_deref(), Some("old"));
+    let ids = ["t.in/0/15".to_owned(), "t.in/1/15".into(), "t.in/2/15".into(), "t.in/3/15".into()];
+    let order = requeue(Filter { ids: ids.into(), ..Filter::default() });
+    let done = resolve(&*log, &topology, &order).expect("resolved");
+    assert_eq!((done.count(), done.absent.len()), (0, 4), "dropped ones are not open");
+}
+
+#[test]
+fn of_two_at_once_one_may_be_told_to_run_again_and_nothing_goes_back_twice() {
+    const LETTERS: usize = 12_000;
+    let topology = Topology::new("t.", 4);
+    let (_dir, log) = fresh(&topology);
+    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    let order = requeue(Filter::default());
+    let taken_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for head_start in [0, 15, 30] {
+            let (log, topology, order, taken_over) = (&log, &topology, &order, &taken_over);
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(head_start));
+                match resolve(&**log, topology, order) {
+                    Ok(_) => {}
+                    Err(LettersError::TakenOver { .. }) => taken_over.store(true, Ordering::SeqCst),
+                    Err(error) => panic!("{error}"),
+                }
+            });
+        }
+    });
+    eprintln!("somebody was told to run again: {}", taken_over.load(Ordering::SeqCst));
+    resolve(&*log, &topology, &order).expect("the last one");
+    assert_eq!(open_letters(&*log, &topology), 0);
+    let mut numbers = numbers_in_input(&*log, &topology);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..LETTERS).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_refused_again_tells_where_it_has_been() {
+    let topology = Topology::new("t.", 4);
+    let (_dir, log) = fresh(&topology);
+    append(&*log, &[input(&topology, "k1", b"never an event")]);
+    let mut admit = admit(&log, &topology, &Brake::new(PoisonLimit::OFF));
+    let order = requeue(Filter::default());
+    for round in 1..=3 {
+        settle(&mut admit);
+        let open = index(&*log, &topology, &Filter::default()).expect("read").open();
+        let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
+        assert_eq!(letter.reason(), "not_json");
+        assert_eq!(letter.value(), Some(&b"never an event"[..]));
+        assert_eq!(letter.source_key(), Some(&b"k1"[..]));
+        assert_eq!(letter.trail().len(), round - 1, "{:?}", letter.trail());
+        assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 1);
+    }
+}
+
+/// Whether the operator below fails.
+static BROKEN: AtomicBool = AtomicBool::new(true);
+
+/// Fails while it is broken.
+struct Fragile;
+
+impl Operator for Fragile {
+    fn number(&self) -> u8 {
+        41
+    }
+
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        &[]
+    }
+
+    fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        match BROKEN.load(Ordering::SeqCst) {
+            true => Err(OperatorError::Failed("not mended yet".to_owned())),
+            false => Ok(Flow::Continue),
+        }
+    }
+}
+
+const OPERATORS: &[&dyn Operator] = &[&Dedup, &ToChannels, &Fragile];
+
+#[test]
+fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_again() {
+    let topology = Topology::new("t.", 4);
+    let (dir, log) = fresh(&topology);
+    let mut value: serde_json::Value = serde_json::from_slice(&event(1)).expect("JSON");
+    value["event_id"] = "e-1".into();
+    let value = value.to_string().into_bytes();
+    let record = input(&topology, "k1", &value);
+    let ports = DerivePorts {
+        log: log.clone(),
+        stores: RocksStores::new(rocks::Config::new(dir.path().join("state"))),
+        clock: Arc::new(Wall),
+    };
+    let config = DeriveConfig {
+        topology: topology.clone(),
+        instance: "one".to_owned(),
+        thread: 0,
+        build: "test".to_owned(),
+        settings_hash: 1,
+    };
+    let mut derive = Derive::with_operators(config, ports, OPERATORS).expect("joined");
+    let mut admit = admit(&log, &topology, &Brake::new(PoisonLimit::OFF));
+    let mut settle = || {
+        settle(&mut admit);
+        for _ in 0..20 {
+            derive.turn(Duration::from_millis(5)).expect("no faults");
+        }
+    };
+    append(&*log, std::slice::from_ref(&record));
+    settle();
+    assert_eq!(delivered(&*log, &topology), 0, "the operator before made outputs: taken back");
+    let open = index(&*log, &topology, &Filter::default()).expect("read").open();
+    let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
+    assert_eq!(letter.reason(), "processing_failed");
+    assert!(letter.id().starts_with("t.lane."), "{}", letter.id());
+    let done = resolve(&*log, &topology, &requeue(Filter::default())).expect("resolved");
+    assert_eq!(done.count(), 1);
+    let back = read(&*log, &topology, topology.input());
+    assert_eq!(back[1].1.body.value(), letter.value(), "its lane's bytes");
+    BROKEN.store(false, Ordering::SeqCst);
+    append(&*log, &[record.clone(), record]);
+    settle();
+    assert_eq!(delivered(&*log, &topology), 3, "to each of its channels, once");
+}

@@ -1,0 +1,52 @@
+//! The line of the real process: it stops, says so wherever an operator looks, and is taken on.
+
+use tidewire_engine::topology::Topology;
+use tidewire_tests::server::Server;
+
+use super::ground::{append, check_delivered, event, input, key, open, read, wait_until};
+
+#[test]
+fn a_poisoned_input_stops_the_line_and_resume_takes_it_on() {
+    let topology = Topology::default();
+    let mut server = Server::start(&[]);
+    server.stop();
+    let log = open(&server.data_dir());
+    // Less than a minute's fill: the poison is nearly all there is.
+    let poison: Vec<_> = (0..400).map(|n| input(&topology, &key(n), b"\xff poison")).collect();
+    append(&*log, &poison);
+    let good: Vec<_> = (0..100).map(|n| input(&topology, &key(n), &event(n))).collect();
+    append(&*log, &good);
+    drop(log);
+
+    server.restart();
+    let mut http = server.http();
+    wait_until("it stands still", || http.get("/readyz").expect("an answer").status == 503);
+    let why = http.get("/readyz").expect("an answer").text();
+    for part in ["stands still before tw.in", "not_utf8", "tw.in/", "tidewire resume --url"] {
+        assert!(why.contains(part), "{part:?}: {why}");
+    }
+    let metrics = http.get("/metrics").expect("an answer").text();
+    assert!(metrics.contains("tidewire_admit_stopped{source=\"in\"} 1"), "{metrics}");
+    assert!(metrics.contains("tidewire_admit_stopped{source=\"urgent\"} 0"), "{metrics}");
+    assert!(!metrics.contains("tidewire_admit_rejected_total{"), "nothing was put aside");
+    assert!(server.printed().contains("tidewire resume"), "{}", server.printed());
+    let (status, listed) = server.run_verb(&["dead-letters", "list"], None);
+    assert!(status.success() && listed.contains("no dead letter matches"), "{listed}");
+    let posted = http.post("/v1/events", "application/json", &event(100)).expect("an answer");
+    assert_eq!(posted.status, 202, "what is sent meanwhile waits in the log: {}", posted.text());
+
+    let (status, said) = server.run_verb(&["resume"], None);
+    assert!(status.success() && said.contains("resumed; ADMIT stands still"), "{said}");
+    wait_until("it is ready again", || http.get("/readyz").expect("an answer").status == 200);
+    wait_until("all was put aside", || {
+        let metrics = http.get("/metrics").expect("an answer").text();
+        metrics.contains("tidewire_admit_rejected_total{reason=\"not_utf8\"} 400")
+            && metrics.contains("tidewire_derive_outputs_total 303")
+    });
+    let (status, said) = server.run_verb(&["resume"], None);
+    assert!(status.success() && said.contains("nothing to resume"), "{said}");
+    server.stop();
+    let log = open(&server.data_dir());
+    check_delivered(&*log, &topology, 101);
+    assert_eq!(read(&*log, &topology, topology.dead_letters()).len(), 400);
+}

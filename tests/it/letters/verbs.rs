@@ -1,0 +1,201 @@
+//! `tidewire dead-letters` on the real process and on the folder of a stopped one.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tidewire_engine::topology::Topology;
+use tidewire_tests::dice::Dice;
+use tidewire_tests::server::Server;
+
+use super::ground::{append, check_delivered, event, input, letter, open, read, run, wait_until};
+
+/// Milliseconds a timestamp may be ahead, and how far beyond that ours are.
+const AHEAD_MS: u128 = 600_000;
+const BEYOND_MS: u128 = 3_000;
+
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()
+}
+
+fn listed(server: &Server, args: &[&str]) -> Vec<Value> {
+    let args = [&["dead-letters", "list", "--json"], args].concat();
+    let (status, out) = server.run_verb(&args, None);
+    assert!(status.success(), "{out}");
+    let lines = out.lines().filter(|line| line.starts_with('{'));
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn id(letter: &Value) -> &str {
+    letter["id"].as_str().expect("an id")
+}
+
+/// A server with letters of three kinds: two by HTTP that were too early, one by HTTP and one by
+/// the log that will never be events.
+fn prepared() -> Server {
+    let topology = Topology::default();
+    let mut server = Server::start(&[]);
+    server.stop();
+    let log = open(&server.data_dir());
+    append(&*log, &[input(&topology, "k1", b"\xff\x1b[2J not text")]);
+    drop(log);
+    server.restart();
+    let mut http = server.http();
+    for n in 0..2 {
+        let mut early: Value = serde_json::from_slice(&event(n)).expect("JSON");
+        early["timestamp"] = json!(u64::try_from(now_ms() + AHEAD_MS + BEYOND_MS).expect("soon"));
+        let body = early.to_string();
+        let refused = http.post("/v1/events", "application/json", body.as_bytes());
+        assert_eq!(refused.expect("an answer").status, 422);
+    }
+    let refused = http.post("/v1/events", "application/x-ndjson", b"no event\n");
+    assert_eq!(refused.expect("an answer").status, 422);
+    wait_until("four letters", || listed(&server, &[]).len() == 4);
+    server
+}
+
+#[test]
+fn letters_are_listed_shown_requeued_and_dropped_by_what_they_are() {
+    let mut server = prepared();
+    let (_, table) = server.run_verb(&["dead-letters", "list"], None);
+    for part in ["time", "detail", "timestamp_future", "not_json", "not_utf8", "open", "http/"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    assert_eq!(listed(&server, &["--reason", "not_json", "--reason", "not_utf8"]).len(), 2);
+    let by_log = listed(&server, &["--source", "in"]);
+    assert_eq!((by_log.len(), &by_log[0]["reason"]), (1, &json!("not_utf8")));
+    assert_eq!(listed(&server, &["--source", "http", "--limit", "2"]).len(), 2);
+    assert_eq!(listed(&server, &["--until", "2020-01-01T00:00:00Z"]).len(), 0);
+    assert_eq!(listed(&server, &["--since", "1577836800000"]).len(), 4);
+
+    let (status, shown) = server.run_verb(&["dead-letters", "show", id(&by_log[0])], None);
+    assert!(status.success(), "{shown}");
+    for part in ["not_utf8", "key        k1", "header     trace: t1", "in hex:\nff1b5b324a"] {
+        assert!(shown.contains(part), "{part:?}: {shown}");
+    }
+    let (status, said) = server.run_verb(&["dead-letters", "show", "tw.in/9/9"], None);
+    assert!(!status.success() && said.contains("list --all"), "{said}");
+
+    let (_, said) = server
+        .run_verb(&["dead-letters", "requeue", "--reason", "timestamp_future", "--dry-run"], None);
+    assert!(said.contains("would requeue 2 letters: timestamp_future 2"), "{said}");
+    std::thread::sleep(Duration::from_millis(BEYOND_MS as u64 + 500));
+    let again = ["dead-letters", "requeue", "--reason", "timestamp_future"];
+    let (_, said) = server.run_verb(&again, None);
+    assert!(said.contains("requeued 2 letters: timestamp_future 2"), "{said}");
+    let (_, said) = server.run_verb(&again, None);
+    assert!(said.contains("requeued 0 letters"), "{said}");
+    let drop = ["dead-letters", "drop", id(&by_log[0]), "--because", "a scan of ports"];
+    let (status, said) = server.run_verb(&drop, None);
+    assert!(status.success() && said.contains("dropped 1 letter: not_utf8 1"), "{said}");
+    let (status, said) = server.run_verb(&drop, None);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("not open, or not there: tw.in/"), "{said}");
+    let (_, shown) = server.run_verb(&["dead-letters", "show", id(&by_log[0])], None);
+    assert!(shown.contains("dropped    2") && shown.contains(": a scan of ports"), "{shown}");
+    assert_eq!((listed(&server, &[]).len(), listed(&server, &["--all"]).len()), (1, 4));
+    let metrics = server.http().get("/metrics").expect("an answer").text();
+    for line in [
+        "tidewire_letters_requeued_total{reason=\"timestamp_future\"} 2",
+        "tidewire_letters_dropped_total{reason=\"not_utf8\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    wait_until("both came out", || {
+        let metrics = server.http().get("/metrics").expect("an answer").text();
+        metrics.contains("tidewire_derive_outputs_total 6")
+    });
+
+    // Without a URL the folder is what is meant, and the process that has it is asked.
+    let data = server.data_dir();
+    let data = data.to_str().expect("a path of text");
+    let listen = server.addr().to_string();
+    let at = ["--data-dir", data, "--listen", &listen];
+    let found = run(&[&["dead-letters", "list", "--json"], &at[..]].concat());
+    assert_eq!((found.code, found.out.lines().count()), (Some(0), 1), "{}", found.err);
+    server.stop();
+    let topology = Topology::default();
+    check_delivered(&*open(&server.data_dir()), &topology, 2);
+
+    // The folder of a stopped one answers the same, raw bytes too.
+    let at = ["--data-dir", data, "--listen", "127.0.0.1:1"];
+    let left = run(&[&["dead-letters", "list", "--json"], &at[..]].concat());
+    assert_eq!((left.code, left.out.lines().count()), (Some(0), 1), "{}", left.err);
+    let left: Value = serde_json::from_str(&left.out).expect("JSON");
+    let raw = run(&[&["dead-letters", "show", id(&left), "--raw"], &at[..]].concat());
+    assert_eq!(raw.out, "no event");
+}
+
+#[test]
+fn nothing_is_changed_by_a_verb_that_does_not_say_what() {
+    for verb in ["requeue", "drop"] {
+        let done = run(&["dead-letters", verb]);
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        assert!(done.err.contains("--all-open means every one"), "{}", done.err);
+        let done = run(&["dead-letters", verb, "--all-open", "--source", "http"]);
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        let done = run(&["dead-letters", verb, "--reason", "no_jason"]);
+        assert!(done.err.contains("there are empty_value, not_utf8"), "{}", done.err);
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("absent");
+    let data = data.to_str().expect("a path of text");
+    let done = run(&["dead-letters", "list", "--data-dir", data, "--listen", "127.0.0.1:1"]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("--data-dir names another"), "{}", done.err);
+}
+
+#[test]
+fn a_large_requeue_killed_again_and_again_and_run_twice_at_once_delivers_once() {
+    const LETTERS: usize = 50_000;
+    const KILLS: usize = 8;
+    let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    eprintln!("repeat with TIDEWIRE_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let topology = Topology::default();
+    let mut server = Server::start(&[]);
+    server.stop();
+    let log = open(&server.data_dir());
+    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    drop(log);
+    server.restart();
+    let requeue = ["dead-letters", "requeue", "--all-open"];
+    let mut went_back = 0;
+    for _ in 0..KILLS {
+        let wait = Duration::from_millis(dice.below(400) as u64);
+        std::thread::scope(|scope| {
+            let asked = [0, 1].map(|_| scope.spawn(|| server.run_verb(&requeue, None)));
+            std::thread::sleep(Duration::from_millis(100) + wait);
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(server.pid() as i32).expect("a process"),
+                rustix::process::Signal::KILL,
+            )
+            .expect("it is our child");
+            for verb in asked {
+                verb.join().expect("the verb ends");
+            }
+        });
+        server.kill9();
+        let log = open(&server.data_dir());
+        let back = read(&*log, &topology, topology.input()).len();
+        eprintln!("{back} of {LETTERS} went back so far");
+        assert!(back >= went_back);
+        went_back = back;
+        drop(log);
+        server.restart();
+    }
+    let (status, said) = server.run_verb(&requeue, None);
+    assert!(status.success(), "{said}");
+    let (_, said) = server.run_verb(&requeue, None);
+    assert!(said.contains("requeued 0 letters"), "{said}");
+    let mut http = server.http();
+    wait_until("everything is taken", || {
+        let metrics = http.get("/metrics").expect("an answer").text();
+        let outputs = metrics.lines().find(|l| l.starts_with("tidewire_derive_outputs_total "));
+        // At rest: nothing more comes within a moment.
+        std::thread::sleep(Duration::from_millis(500));
+        let later = http.get("/metrics").expect("an answer").text();
+        outputs.is_some_and(|line| later.contains(&format!("{line}\n")))
+    });
+    server.stop();
+    check_delivered(&*open(&server.data_dir()), &topology, LETTERS);
+}

@@ -1,0 +1,72 @@
+//! Dead letters requeued on a log that fails on purpose, by processes that crash: whatever the
+//! history, each goes back once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidewire_engine::dead_letter::{Verdict, dead_letter};
+use tidewire_engine::letters::{Filter, Order, Resolution, resolve};
+use tidewire_engine::port::{Appender, Isolation, Log};
+use tidewire_engine::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
+use tidewire_engine::topology::Topology;
+
+use crate::fake::FakeLog;
+
+/// Histories in one run.
+const HISTORIES: u64 = 400;
+
+/// Letters in each.
+const LETTERS: u64 = 40;
+
+/// Attempts, each a process of its own, after which the log stops failing.
+const ATTEMPTS: u64 = 12;
+
+fn history(seed: u64) -> BTreeMap<String, u32> {
+    let mut log = FakeLog::new(seed);
+    let topology = Topology::new("t.", 3);
+    for spec in topology.specs() {
+        log.create(&spec).expect("a new log");
+    }
+    let from = TopicPartition::new(topology.input(), Partition(1));
+    for n in 0..LETTERS {
+        let text = n.to_string();
+        let body = Body::new(None, Some(text.as_bytes()), &[]);
+        let record = Record { offset: Offset(n), timestamp: Millis(5), body };
+        let verdict = Verdict { reason: "not_json", field: None, detail: "send JSON" };
+        let letter = dead_letter(&topology, &from, &record, verdict);
+        log.append(&[letter]).expect("no faults yet");
+    }
+    let order = Order {
+        filter: Filter::default(),
+        resolution: Resolution::Requeued,
+        because: None,
+        limit: Some(LETTERS as usize / 3),
+    };
+    log.inner().faults = true;
+    for attempt in 1..=ATTEMPTS {
+        let process: Arc<dyn Log> = Arc::new(log.as_process(attempt));
+        // However it ends, the next one makes good.
+        resolve(&*process, &topology, &order).ok();
+    }
+    log.inner().faults = false;
+    let process = log.as_process(ATTEMPTS + 1);
+    let order = Order { limit: None, ..order };
+    resolve(&process, &topology, &order).expect("no faults any more");
+    let mut back = BTreeMap::new();
+    for p in 0..topology.partitions() {
+        let at = TopicPartition::new(topology.input(), Partition(p));
+        for record in log.records(&at, Isolation::Committed) {
+            let value = String::from_utf8_lossy(record.body.value().expect("a value")).into_owned();
+            *back.entry(value).or_default() += 1;
+        }
+    }
+    back
+}
+
+#[test]
+fn each_letter_goes_back_once_whatever_fails() {
+    let wanted: BTreeMap<String, u32> = (0..LETTERS).map(|n| (n.to_string(), 1)).collect();
+    for seed in 0..HISTORIES {
+        assert_eq!(history(seed), wanted, "history {seed}");
+    }
+}
