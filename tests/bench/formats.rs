@@ -1,8 +1,8 @@
 //! What it costs to read an event, by the form it came in; on one thread, nothing but reading.
 //!
-//! `bench-formats [EVENTS]`. An Avro record becomes JSON once by apache-avro's `Value`, as one would
-//! do it, and once by the schema laid out for reading. Then each form goes the whole way from a
-//! record's bytes to an event. The best of several rounds counts, since the machine is shared.
+//! `bench-formats [EVENTS]`. An Avro record becomes JSON once by apache-avro's `Value`, as one
+//! would do it, and once by the schema laid out for reading. Then each form goes the whole way from
+//! a record's bytes to an event. The best of several rounds counts, since the machine is shared.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 

@@ -196,7 +196,7 @@ fn cloudevents() -> Vec<Vec<u8>> {
             "data":{"post_id":"p","author_id":"u","text":"t"}}"#,
         r#"{"specversion":"1.0","id":"1","source":"s","type":"custom.x","accountid":"a",
             "data_base64":"e30="}"#,
-        "1.0\01\0/s\0custom.x\02026-01-05T10:00:00Z\02\0{\"n\":1}",
+        "1.0\x001\x00/s\x00custom.x\x002026-01-05T10:00:00Z\x002\x00{\"n\":1}",
     ]
     .map(|text| text.as_bytes().to_vec())
     .into()

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::admit::is_avro;
 use super::{Context, Headers};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
@@ -117,7 +118,7 @@ pub(super) fn binary(
             *slot = Some(Cow::Borrowed(text));
         }
     }
-    if let Some(avro) = value.filter(|value| super::is_avro(value)) {
+    if let Some(avro) = value.filter(|value| is_avro(value)) {
         let inner = super::avro::as_data(context, avro)?;
         let data = data_in(&inner)?;
         return attributes.complete(context, data);

@@ -107,7 +107,36 @@ impl<'a> Walk<'a> {
         }
         let plan = self.plan;
         match plan.node(id) {
-            Node::Pending => return Err(Stop::Bytes("its schema is incomplete")),
+            Node::List(item) => self.blocks('[', ']', |walk| walk.value(*item)),
+            Node::Map(value) => self.blocks('{', '}', |walk| {
+                let name = walk.utf8()?;
+                json::quote(name, &mut walk.text);
+                walk.text.push(':');
+                walk.value(*value)
+            }),
+            Node::Union(branches) => {
+                let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
+                self.value(*branch.ok_or(Stop::Bytes("the union has no such branch"))?)
+            }
+            Node::Record(fields) => {
+                self.enter('{')?;
+                for (n, field) in fields.iter().enumerate() {
+                    if n > 0 {
+                        self.text.push(',');
+                    }
+                    self.text.push_str(&field.quoted);
+                    self.value(field.node)?;
+                }
+                self.leave('}');
+                Ok(())
+            }
+            single => self.single(single),
+        }
+    }
+
+    /// A value that holds no others.
+    fn single(&mut self, node: &Node) -> Result<(), Stop> {
+        match node {
             Node::Null => self.text.push_str("null"),
             Node::Bool => match self.take(1)? {
                 [0] => self.text.push_str("false"),
@@ -143,7 +172,7 @@ impl<'a> Walk<'a> {
                 self.numbers(bytes)?;
             }
             Node::Decimal { scale, fixed } => self.decimal(*scale, *fixed)?,
-            Node::Uuid { counted } => self.uuid(*counted)?,
+            Node::Uuid { fixed } => self.uuid(*fixed)?,
             Node::Text => {
                 let text = self.utf8()?;
                 json::quote(text, &mut self.text);
@@ -152,27 +181,8 @@ impl<'a> Walk<'a> {
                 let symbol = usize::try_from(self.long()?).ok().and_then(|at| symbols.get(at));
                 self.text.push_str(symbol.ok_or(Stop::Bytes("the enum has no such symbol"))?);
             }
-            Node::List(item) => self.blocks('[', ']', |walk| walk.value(*item))?,
-            Node::Map(value) => self.blocks('{', '}', |walk| {
-                let name = walk.utf8()?;
-                json::quote(name, &mut walk.text);
-                walk.text.push(':');
-                walk.value(*value)
-            })?,
-            Node::Union(branches) => {
-                let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
-                self.value(*branch.ok_or(Stop::Bytes("the union has no such branch"))?)?;
-            }
-            Node::Record(fields) => {
-                self.enter('{')?;
-                for (n, field) in fields.iter().enumerate() {
-                    if n > 0 {
-                        self.text.push(',');
-                    }
-                    self.text.push_str(&field.quoted);
-                    self.value(field.node)?;
-                }
-                self.leave('}');
+            Node::Pending | Node::List(_) | Node::Map(_) | Node::Union(_) | Node::Record(_) => {
+                return Err(Stop::Bytes("its schema is incomplete"));
             }
         }
         Ok(())
@@ -254,6 +264,13 @@ impl<'a> Walk<'a> {
         self.take(count.map_err(|_| Stop::Bytes("a length is negative"))?)
     }
 
+    fn sized(&mut self, fixed: Option<usize>) -> Result<&'a [u8], Stop> {
+        match fixed {
+            Some(size) => self.take(size),
+            None => self.counted(),
+        }
+    }
+
     fn utf8(&mut self) -> Result<&'a str, Stop> {
         std::str::from_utf8(self.counted()?).map_err(|_| Stop::Bytes("a string is not UTF-8"))
     }
@@ -283,10 +300,7 @@ impl<'a> Walk<'a> {
     }
 
     fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), Stop> {
-        let bytes = match fixed {
-            Some(size) => self.take(size)?,
-            None => self.counted()?,
-        };
+        let bytes = self.sized(fixed)?;
         // Bytes that only repeat the sign say nothing.
         let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut wide = [sign; 16];
@@ -308,8 +322,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn uuid(&mut self, counted: bool) -> Result<(), Stop> {
-        let bytes = if counted { self.counted()? } else { self.take(16)? };
+    fn uuid(&mut self, fixed: Option<usize>) -> Result<(), Stop> {
+        let bytes = self.sized(fixed)?;
         if bytes.len() != 16 {
             return Err(Stop::Bytes("a UUID has 16 bytes"));
         }

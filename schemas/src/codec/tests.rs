@@ -1,3 +1,5 @@
+//! Every form and what becomes of it; Avro against apache-avro on whatever proptest makes up.
+
 use std::sync::Arc;
 
 use apache_avro::Schema;
@@ -11,6 +13,8 @@ use serde_json::json;
 use super::read::read;
 use super::writer::Form;
 use super::*;
+use crate::catalogue::Catalogue;
+use crate::envelope::{Admitted, Origin, Reason, Rejection};
 use crate::event::Event;
 
 const ORIGIN: Origin<'_> =

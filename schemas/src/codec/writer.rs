@@ -95,9 +95,9 @@ pub(super) enum Node {
         scale: usize,
         fixed: Option<usize>,
     },
-    /// Sixteen bytes, in bytes of that length or fixed, as text.
+    /// Sixteen bytes, in bytes of that length or in so many, as text.
     Uuid {
-        counted: bool,
+        fixed: Option<usize>,
     },
     Text,
     /// The symbols, quoted.
@@ -197,14 +197,14 @@ impl Layout {
             Schema::Double => Node::Double,
             Schema::Bytes => Node::Bytes,
             Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
-            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { counted: true },
+            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { fixed: None },
             Schema::Decimal(decimal) => return self.decimal(decimal),
             Schema::BigDecimal => {
                 let message = "the logical type big-decimal is not read; use decimal or string";
                 return Err(SchemaFault(message.to_owned()));
             }
             Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                return self.named(&fixed.name, Node::Uuid { counted: false });
+                return self.named(&fixed.name, Node::Uuid { fixed: Some(fixed.size) });
             }
             Schema::Fixed(fixed) | Schema::Duration(fixed) => {
                 return self.named(&fixed.name, Node::Fixed(fixed.size));

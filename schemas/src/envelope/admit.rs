@@ -237,16 +237,14 @@ impl<'a> Envelope<'a> {
 
     fn sent_type(&self, catalogue: &Catalogue) -> Result<Cow<'a, str>, Rejection> {
         let Some(value) = self.event_type else {
-            return Err(missing(
-                "event_type",
-                match self.is_cloudevent {
-                    true => {
-                        "every event says what it is; this looks like a CloudEvent, which is sent with \
+            let hint = match self.is_cloudevent {
+                true => {
+                    "every event says what it is; this looks like a CloudEvent, which is sent with \
                      content-type: application/cloudevents+json"
-                    }
-                    false => "every event says what it is",
-                },
-            ));
+                }
+                false => "every event says what it is",
+            };
+            return Err(missing("event_type", hint));
         };
         let name = json::string(value).filter(|name| name.chars().count() <= TYPE_MAX_CHARS);
         let Some(name) = name else {
