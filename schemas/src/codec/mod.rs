@@ -8,9 +8,9 @@
 //! anything else                                 the JSON envelope
 //! ```
 //!
-//! In reading order: [`admit`] (which form it is), `avro` (which schema, what its fields mean), `writer` (a schema laid out for
-//! reading), `read` (from bytes to JSON), `known` (schemas of this build), [`Registry`] (those of
-//! others), `cloudevents`.
+//! In reading order: [`admit`] (which form it is), `avro` (which schema, what its fields mean),
+//! `writer` (a schema laid out for reading), `read` (from bytes to JSON), `known` (schemas of this
+//! build), [`Registry`] (those of others), `cloudevents`.
 //!
 //! Every form ends in the same normalisation and validation, so nothing gets in by its form.
 
