@@ -12,8 +12,9 @@ use serde_json::Value;
 use tidewire_engine::derive::order::{Accepted, OrderRecord, Span, Tick};
 use tidewire_engine::derive::progress::Progress;
 use tidewire_engine::fanout::protocol::StartAt;
-use tidewire_engine::record::{Body, Millis, Offset};
-use tidewire_engine::topology::Lane;
+use tidewire_engine::letters::{Letter, Mark, destination};
+use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
+use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
 use tidewire_schemas::codec::{Context, Headers, Registry, RegistryFault, WriterSchema, admit};
@@ -322,7 +323,22 @@ fn stored_forms(input: &[u8]) {
         let again = Body::new(body.key(), body.value(), &headers);
         assert_eq!((again.key(), again.value()), (body.key(), body.value()));
         assert_eq!(again.headers().collect::<Vec<_>>(), headers);
+        letter(body);
     }
+}
+
+/// Any record may stand among the dead letters.
+fn letter(body: Body) {
+    let record = Record { offset: Offset(7), timestamp: Millis(1_000), body };
+    if Mark::is_one(&record) {
+        let _ = Mark::decode(&record);
+    }
+    let letter = Letter::of(Partition(1), record);
+    assert_eq!(letter.identity(), letter.identity());
+    let _ = (letter.id(), letter.origin(), letter.reason(), letter.field(), letter.detail());
+    let _ = (letter.time(), letter.written(), letter.source_key(), letter.size());
+    assert!(letter.own_headers().count() < 1 << 16 && letter.trail().len() <= 16);
+    let _ = destination(&Topology::default(), &letter);
 }
 
 fn stored() -> Vec<Vec<u8>> {
@@ -336,6 +352,16 @@ fn stored() -> Vec<Vec<u8>> {
     let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
     samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
     samples.push(order_sample());
+    let headers: &[(&str, &[u8])] = &[
+        ("reason", b"not_json"),
+        ("detail", b"at byte 1"),
+        ("time", b"1767607201000"),
+        ("source-key", b"k"),
+        ("h-requeued-from", b"tw.in/0/1,tw.in/0/9"),
+        ("resolution", b"requeued"),
+    ];
+    let letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
+    samples.push(letter.as_bytes().to_vec());
     samples
 }
 

@@ -3,10 +3,8 @@
 //!
 //! Every check goes on after an error, so that all are reported together.
 
-use std::collections::HashMap;
-
 use super::load::{Errors, Ingress};
-use super::lookup::{Catalogue, Names};
+use super::lookup::{ByName, Catalogue, Names};
 use super::model::Class;
 use super::notation;
 
@@ -72,7 +70,7 @@ pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> Names {
             _ => {}
         }
     };
-    let mut conditional: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+    let mut conditional: ByName<Vec<(usize, usize)>> = ByName::default();
     for (at, event_type) in catalogue.types.iter().enumerate() {
         let place = format!("{}.toml, {}", event_type.domain, event_type.name);
         claim(&event_type.name, (at, None), &place);

@@ -7,15 +7,20 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
 use super::load::{CatalogueErrors, load};
 use super::model::{Alias, ChannelKind, EventType, Lift, Operator};
 use super::source;
 
+/// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash will do.
+pub(super) type ByName<T> = HashMap<String, T, Xxh3DefaultBuilder>;
+
 /// The names types answer to; types and aliases by their places.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    pub(super) exact: HashMap<String, (usize, Option<usize>)>,
-    pub(super) conditional: HashMap<String, Vec<(usize, usize)>>,
+    pub(super) exact: ByName<(usize, Option<usize>)>,
+    pub(super) conditional: ByName<Vec<(usize, usize)>>,
     pub(super) prefixes: Vec<(String, usize)>,
 }
 
