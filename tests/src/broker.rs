@@ -9,13 +9,12 @@
 //! ```
 //!
 //! Nothing is left behind: dropping a broker kills its process, by id, and removes its folder; a
-//! test process that is killed takes its brokers with it ([`keeper`]). What a broker logged is part
+//! test process that is killed takes its brokers with it ([`crate::keeper`]). What a broker logged is part
 //! of every panic here.
 
 pub mod cluster;
 pub mod folder;
 pub mod java;
-pub mod keeper;
 pub mod ports;
 pub mod secure;
 pub mod setup;

@@ -1,7 +1,7 @@
 //! What the tests and benchmarks share: the real binary under a harness, and clients written from
 //! the protocol alone.
 //!
-//! In reading order: [`process`] and [`server`] start, measure and stop processes; [`broker`] does
+//! In reading order: [`keeper`], [`process`] and [`server`] start, measure and stop processes; [`broker`] does
 //! the same with a real Kafka, and [`registry`] stands in for a schema registry; [`http`],
 //! [`websocket`] and [`event_source`] are clients that remember positions and can be cut in the
 //! middle of a frame; [`browser`] is the client most people have; [`frames`], [`crowd`],
@@ -18,6 +18,7 @@ pub mod frames;
 pub mod fuse;
 pub mod fuzz;
 pub mod http;
+pub mod keeper;
 pub mod latency;
 pub mod machine;
 pub mod process;

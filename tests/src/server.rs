@@ -1,7 +1,8 @@
 //! The real binary in a process of its own: started on a free port with a folder of its own,
 //! measured, stopped, killed and started again on the same data.
 //!
-//! Nothing is left behind: dropping a server kills its process, by id, and removes its folder. What
+//! Nothing is left behind: dropping a server kills its process, by id, and removes its folder; and
+//! the process does not outlive this one, even if this one is killed. What
 //! it printed is kept, bounded, and is part of every panic here, so that a failed test says what
 //! the server said.
 
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::HttpClient;
+use crate::keeper;
 
 /// A start on a machine busy with other tests; the product's own target is far below.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -95,12 +97,12 @@ impl Server {
     fn launch(&mut self, listen: SocketAddr) {
         assert!(self.process.is_none(), "still running: stop or kill it first");
         let begin = Instant::now();
-        let mut command = command();
+        let mut command = settled(keeper::command(&binary().to_string_lossy()));
         command.args([&self.verb, "--listen", &listen.to_string(), "--data-dir"]);
         command.arg(self.data_dir()).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(&self.args).current_dir(self.data_dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
+        let mut child = keeper::spawn(command).expect("the binary starts");
         let printed = Printed::default();
         let (found, ready) = mpsc::channel();
         watch(child.stdout.take(), &printed, found.clone());
@@ -265,7 +267,10 @@ fn address_in(line: &str) -> Option<SocketAddr> {
 
 /// The binary under test, without settings from the environment of whoever runs the tests.
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    settled(Command::new(binary()))
+}
+
+fn settled(mut command: Command) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEWIRE_") {
             command.env_remove(name);

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::clock::Clock;
+use super::java;
 use super::setup::Setup;
 use super::site::Site;
-use super::{java, keeper};
+use crate::keeper;
 
 /// A start on a machine busy with other tests and builds; it usually takes two seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);

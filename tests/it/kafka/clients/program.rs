@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Deserializer, Serialize};
-use tidewire_tests::broker::keeper;
+use tidewire_tests::keeper;
 
 /// A program gives up by itself after a minute; one that is still there after this hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(150);
