@@ -222,8 +222,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = &bytes[self.at..];
-            let plain = rest.iter().position(|&byte| STOPS[usize::from(byte)]);
-            let Some(plain) = plain else {
+            let Some(plain) = next_stop(rest) else {
                 self.at = bytes.len();
                 return Err(self.fault("the text ends inside a string"));
             };
@@ -265,6 +264,26 @@ impl<'a> Scanner<'a> {
         }
         Ok(())
     }
+}
+
+/// Where the first byte of [`STOPS`] stands, looked for in eight at once.
+fn next_stop(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 0x80;
+    // A byte's high bit is set where it is below `limit`; right for the first such byte.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let mut at = 0;
+    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
+        let escapes = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = below(word, 0x20) | quotes | escapes;
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    bytes[at..].iter().position(|byte| STOPS[usize::from(*byte)]).map(|rest| at + rest)
 }
 
 /// The bytes at which a string needs a second look: quote, backslash, control characters.
@@ -392,7 +411,7 @@ pub(crate) fn is_array_of(value: &str, first_byte: u8) -> bool {
 pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| STOPS[usize::from(byte)]) {
+    while let Some(at) = next_stop(rest.as_bytes()) {
         out.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
             b'"' => out.push_str("\\\""),
@@ -498,6 +517,27 @@ mod tests {
         ] {
             let reference = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
             assert_eq!(scan(text).is_ok(), reference, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_stop_is_found_wherever_it_stands() {
+        for len in 0..20 {
+            for at in 0..len {
+                for stop in [b'"', b'\\', 0, 0x1f] {
+                    let mut bytes = vec![0x20, 0x21, 0x7f, 0x80, 0xff, 0xa2, 0xdc, 0x5d]
+                        .into_iter()
+                        .cycle()
+                        .take(len)
+                        .collect::<Vec<u8>>();
+                    assert_eq!(next_stop(&bytes), None);
+                    bytes[at] = stop;
+                    assert_eq!(next_stop(&bytes), Some(at), "{bytes:?}");
+                    // Others behind it change nothing.
+                    bytes[at..].fill(stop);
+                    assert_eq!(next_stop(&bytes), Some(at), "{bytes:?}");
+                }
+            }
         }
     }
 
