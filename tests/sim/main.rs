@@ -7,6 +7,9 @@
 #![expect(clippy::print_stdout, reason = "a test says what it went through")]
 
 mod check;
+#[path = "../conformance/mod.rs"]
+mod conformance;
+mod contract;
 mod fake;
 mod letters;
 mod operators;
