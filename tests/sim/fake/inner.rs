@@ -108,7 +108,8 @@ impl Inner {
         part.ok_or_else(|| LogError::Invalid(format!("no partition {at}")))
     }
 
-    pub(super) fn count(&mut self, what: &'static str) {
+    /// Counts what has happened.
+    pub(crate) fn count(&mut self, what: &'static str) {
         *self.tally.entry(what).or_default() += 1;
     }
 

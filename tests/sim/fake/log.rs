@@ -39,6 +39,11 @@ impl FakeLog {
         self.inner.lock().expect("no holder panics")
     }
 
+    /// The process whose view this is.
+    pub(crate) fn process(&self) -> u64 {
+        self.process
+    }
+
     /// Whether this process has crashed.
     pub(crate) fn is_dead(&self) -> bool {
         self.inner().dead.contains(&self.process)
