@@ -4,6 +4,7 @@ mod bad_input;
 mod benchmarks;
 mod browser;
 mod command_line;
+#[path = "../conformance/mod.rs"]
 mod conformance;
 mod deploy;
 mod dev_command;

@@ -23,6 +23,12 @@ const PARTITIONS: u32 = 3;
 /// Steps with faults in one history.
 const STEPS: u64 = 400;
 
+/// Crashes of which one leaves its machine down.
+const DOWN_ONCE_IN: u64 = 4;
+
+/// Turns a machine stays down at most.
+const DOWN_TURNS_MAX: u64 = 40;
+
 /// Turns after which a quiet world must have come to its end.
 const MAX_QUIET_ROUNDS: u32 = 2_000;
 
@@ -32,6 +38,8 @@ pub(crate) type Poison = BTreeMap<String, Vec<u8>>;
 /// A loop and what it takes to make it anew.
 struct Loop<T> {
     instance: usize,
+    /// Turns that pass before it is made anew.
+    down: u64,
     log: FakeLog,
     running: Option<T>,
 }
@@ -75,8 +83,8 @@ impl World {
         }
         let mut random = Random::new(seed);
         let owners = 1 + random.below(2) as usize;
-        let admit = || Loop { instance: 0, log: log.clone(), running: None };
-        let derive = |instance| Loop { instance, log: log.clone(), running: None };
+        let admit = || Loop { instance: 0, down: 0, log: log.clone(), running: None };
+        let derive = |instance| Loop { instance, down: 0, log: log.clone(), running: None };
         Self {
             machines: (0..owners).map(|_| FakeStores::default()).collect(),
             admits: vec![(Source::Input, admit()), (Source::Urgent, admit())],
@@ -148,7 +156,12 @@ impl World {
             1..4 => 150,
             _ => 3,
         };
-        self.log.inner().now.0 += ms;
+        let mut inner = self.log.inner();
+        inner.now.0 += ms;
+        if ms == 5_000 {
+            // Restores meet gaps. The other compacted topics are compared record by record.
+            inner.clean(|topic| topic == self.topology.state());
+        }
     }
 
     fn produce(&mut self) {
@@ -280,6 +293,10 @@ impl World {
     }
 
     fn turn_derive(&mut self, n: usize) -> Result<Turned, String> {
+        if self.derives[n].down > 0 {
+            self.derives[n].down -= 1;
+            return Ok(Turned::default());
+        }
         if self.derives[n].running.is_none() {
             self.derives[n].log = self.next_process();
             let log = self.derives[n].log.clone();
@@ -314,9 +331,21 @@ impl World {
             self.derives[n].running = None;
             if log.is_dead() {
                 self.machines[n].crash();
+                self.stay_down(n);
             }
         }
         Ok(())
+    }
+
+    /// Some machines stay down for so long that others take over what they had.
+    fn stay_down(&mut self, n: usize) {
+        if self.derives.len() > 1 && self.random.once_in(DOWN_ONCE_IN) {
+            let of = &mut self.derives[n];
+            of.down = 1 + self.random.below(DOWN_TURNS_MAX);
+            let mut inner = of.log.inner();
+            inner.expire(of.log.process());
+            inner.count("machines down");
+        }
     }
 
     /// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.

@@ -2,7 +2,7 @@
 //! transacted with; a store is read, scanned and handed batches; a clock says the time.
 //!
 //! Everything here is plain blocking code, called from the loops' own threads. The embedded log,
-//! Kafka and the simulator implement it, and one conformance suite (`tests/it/conformance`) states
+//! Kafka and the simulator implement it, and one conformance suite (`tests/conformance`) states
 //! the contract for all of them. Callbacks of a client library never cross this line: they become
 //! the values that [`Member::changes`] and [`Transactor::drain`] return.
 //!

@@ -1,10 +1,12 @@
-//! What the log holds: records and control records, transactions, groups and their members.
+//! What the log holds: topics, transactions, what groups have committed, and the groups.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidewire_engine::port::{Change, Committed, Isolation, LogError, TopicSpec};
-use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
+use tidewire_engine::port::{Cleanup, Committed, GroupToken, Isolation, LogError, TopicSpec};
+use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 
+use super::group::{Group, Proof};
+use super::part::{Entry, Ground, Part};
 use crate::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,16 +16,25 @@ pub(super) enum Outcome {
     Aborted,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Entry {
-    Record { time: Millis, body: Body, transaction: Option<usize> },
-    Control,
+#[derive(Debug)]
+pub(super) struct FakeTopic {
+    pub(super) spec: TopicSpec,
+    pub(super) id: u128,
+    pub(super) parts: Vec<Part>,
+}
+
+/// What a transaction wrote in a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) first: Offset,
+    /// Behind its last record.
+    pub(super) end: Offset,
 }
 
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) outcome: Outcome,
-    pub(super) ends: BTreeMap<TopicPartition, Offset>,
+    pub(super) spans: BTreeMap<TopicPartition, Span>,
     pub(super) offsets: Vec<(String, TopicPartition, Committed)>,
 }
 
@@ -33,27 +44,12 @@ pub(super) struct Id {
     pub(super) open: Option<usize>,
 }
 
-#[derive(Debug)]
-pub(super) struct GroupMember {
-    pub(super) process: u64,
-    pub(super) instance: String,
-    pub(super) in_group: bool,
-    pub(super) changes: VecDeque<Change>,
-    pub(super) owns: BTreeSet<u32>,
-    /// Told to let go; free once it asks for changes again.
-    pub(super) releasing: BTreeSet<u32>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    pub(super) topics: Vec<Topic>,
-    pub(super) members: BTreeMap<u64, GroupMember>,
-}
-
 /// Everything the log holds.
 pub(crate) struct Inner {
-    pub(super) topics: BTreeMap<Topic, (TopicSpec, Vec<Vec<Entry>>)>,
+    pub(super) topics: BTreeMap<Topic, FakeTopic>,
     pub(super) transactions: Vec<Transaction>,
+    /// Those that are open.
+    pub(super) open: BTreeSet<usize>,
     pub(super) ids: BTreeMap<String, Id>,
     pub(super) offsets: BTreeMap<(String, TopicPartition), Committed>,
     pub(super) groups: BTreeMap<String, Group>,
@@ -70,39 +66,67 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn part(&self, at: &TopicPartition) -> Result<&Vec<Entry>, LogError> {
-        self.topics
-            .get(&at.topic)
-            .and_then(|(_, parts)| parts.get(at.partition.0 as usize))
-            .ok_or_else(|| LogError::Invalid(format!("no {at}")))
+    /// A log without topics.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            transactions: Vec::new(),
+            open: BTreeSet::new(),
+            ids: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            next_member: 0,
+            now: Millis(1_767_607_200_000),
+            random: Random::new(seed),
+            faults: false,
+            tally: BTreeMap::new(),
+        }
     }
 
-    pub(super) fn part_mut(&mut self, at: &TopicPartition) -> Result<&mut Vec<Entry>, LogError> {
-        self.topics
-            .get_mut(&at.topic)
-            .and_then(|(_, parts)| parts.get_mut(at.partition.0 as usize))
-            .ok_or_else(|| LogError::Invalid(format!("no {at}")))
+    /// Makes a topic, unless it is there.
+    pub(super) fn create(&mut self, spec: &TopicSpec) -> Result<bool, LogError> {
+        if let Some(there) = self.topics.get(&spec.topic) {
+            if there.spec == *spec {
+                return Ok(false);
+            }
+            let (name, there) = (&spec.topic, &there.spec);
+            return Err(LogError::Invalid(format!("{name} is there as {there:?}, not {spec:?}")));
+        }
+        let parts = vec![Part::default(); spec.partitions as usize];
+        let id = self.topics.len() as u128 + 1;
+        self.topics.insert(spec.topic.clone(), FakeTopic { spec: spec.clone(), id, parts });
+        Ok(true)
     }
 
-    pub(super) fn count(&mut self, what: &'static str) {
+    pub(super) fn topic(&self, name: &Topic) -> Result<&FakeTopic, LogError> {
+        self.topics.get(name).ok_or_else(|| LogError::Invalid(format!("no topic {name}")))
+    }
+
+    pub(super) fn part(&self, at: &TopicPartition) -> Result<&Part, LogError> {
+        let part = self.topic(&at.topic)?.parts.get(at.partition.0 as usize);
+        part.ok_or_else(|| LogError::Invalid(format!("no partition {at}")))
+    }
+
+    /// Counts what has happened.
+    pub(crate) fn count(&mut self, what: &'static str) {
         *self.tally.entry(what).or_default() += 1;
     }
 
-    /// The offset behind the last entry that no open transaction precedes.
-    pub(super) fn stable_end(&self, at: &TopicPartition) -> Result<u64, LogError> {
-        let part = self.part(at)?;
-        let open = part.iter().position(|entry| match entry {
-            Entry::Record { transaction: Some(n), .. } => {
-                self.transactions[*n].outcome == Outcome::Open
-            }
-            _ => false,
-        });
-        Ok(open.unwrap_or(part.len()) as u64)
+    /// One past the newest record this isolation shows: for committed ones, where the first open
+    /// transaction begins.
+    pub(super) fn end(&self, at: &TopicPartition, isolation: Isolation) -> Result<u64, LogError> {
+        let end = self.part(at)?.end();
+        if isolation == Isolation::Uncommitted {
+            return Ok(end);
+        }
+        let spans = self.open.iter().filter_map(|n| self.transactions[*n].spans.get(at));
+        Ok(spans.map(|span| span.first.0).min().unwrap_or(end))
     }
 
     pub(super) fn visible(&self, entry: &Entry, isolation: Isolation) -> bool {
         match entry {
-            Entry::Control => false,
+            Entry::Control | Entry::Gone => false,
             Entry::Record { transaction: None, .. } => true,
             Entry::Record { transaction: Some(n), .. } => {
                 isolation == Isolation::Uncommitted
@@ -117,24 +141,44 @@ impl Inner {
         transaction: Option<usize>,
     ) -> Result<Offset, LogError> {
         let at = TopicPartition::new(&record.topic, record.partition);
-        let time = self.now;
-        let part = self.part_mut(&at)?;
-        let offset = Offset(part.len() as u64);
-        part.push(Entry::Record { time, body: record.body.clone(), transaction });
+        self.part(&at)?;
+        let topic = self.topics.get_mut(&record.topic).expect("it has this partition");
+        if !matches!(topic.spec.cleanup, Cleanup::Delete { .. }) && record.body.key().is_none() {
+            return Err(LogError::Invalid(format!("{at} is compacted: its records have a key")));
+        }
+        let part = &mut topic.parts[at.partition.0 as usize];
+        let offset = Offset(part.end());
+        let body = record.body.clone();
+        part.entries.push(Entry::Record { time: self.now, body, transaction });
         if let Some(n) = transaction {
-            self.transactions[n].ends.insert(at, offset.next());
+            let spans = &mut self.transactions[n].spans;
+            let span = spans.entry(at).or_insert(Span { first: offset, end: offset });
+            span.end = offset.next();
         }
         Ok(offset)
     }
 
+    /// Opens a transaction.
+    pub(super) fn begin(&mut self) -> usize {
+        let n = self.transactions.len();
+        let (spans, offsets) = (BTreeMap::new(), Vec::new());
+        self.transactions.push(Transaction { outcome: Outcome::Open, spans, offsets });
+        self.open.insert(n);
+        n
+    }
+
+    /// Ends a transaction, and says where it ended in each partition.
     pub(super) fn settle(&mut self, n: usize, outcome: Outcome) -> Vec<(TopicPartition, Offset)> {
         let transaction = &mut self.transactions[n];
         assert_eq!(transaction.outcome, Outcome::Open, "a transaction ends once");
         transaction.outcome = outcome;
-        let ends: Vec<_> = transaction.ends.clone().into_iter().collect();
+        self.open.remove(&n);
+        let ends: Vec<_> =
+            transaction.spans.iter().map(|(at, span)| (at.clone(), span.end)).collect();
         let offsets = std::mem::take(&mut transaction.offsets);
         for (at, _) in &ends {
-            self.part_mut(at).expect("it was written to").push(Entry::Control);
+            let topic = self.topics.get_mut(&at.topic).expect("it was written to");
+            topic.parts[at.partition.0 as usize].entries.push(Entry::Control);
         }
         if outcome == Outcome::Committed {
             for (group, at, committed) in offsets {
@@ -144,70 +188,44 @@ impl Inner {
         ends
     }
 
-    /// Gives every free partition to the member whose turn it is, and asks others to let go.
-    pub(super) fn rebalance(&mut self, group: &str) {
-        let Some(group) = self.groups.get_mut(group) else { return };
-        let partitions = self.topics[&group.topics[0]].0.partitions;
-        let ids: Vec<u64> =
-            group.members.iter().filter(|(_, m)| m.in_group).map(|(id, _)| *id).collect();
-        if ids.is_empty() {
-            return;
-        }
-        for p in 0..partitions {
-            let target = ids[p as usize % ids.len()];
-            let topics = group.topics.clone();
-            let of =
-                || topics.iter().map(|topic| TopicPartition::new(topic, Partition(p))).collect();
-            let owner = group
-                .members
-                .iter()
-                .find(|(_, m)| m.owns.contains(&p) || m.releasing.contains(&p))
-                .map(|(id, _)| *id);
-            match owner {
-                Some(owner) if owner != target => {
-                    let member = group.members.get_mut(&owner).expect("just found");
-                    if member.owns.remove(&p) {
-                        member.releasing.insert(p);
-                        member.changes.push_back(Change::Revoked(of()));
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    let member = group.members.get_mut(&target).expect("one of the group");
-                    member.owns.insert(p);
-                    member.changes.push_back(Change::Assigned(of()));
-                }
-            }
-        }
+    /// Whether an open transaction will decide what the group has committed of these.
+    pub(super) fn is_undecided(&self, group: &str, of: &[TopicPartition]) -> bool {
+        let mut pending = self.open.iter().flat_map(|n| &self.transactions[*n].offsets);
+        pending.any(|(name, at, _)| name == group && of.contains(at))
+    }
+
+    /// Fails unless this proof is of the group's generation.
+    pub(super) fn check(&self, token: &GroupToken) -> Result<(), LogError> {
+        let proof = token.proof.downcast_ref::<Proof>().expect("our own proof");
+        let gone = || LogError::Fenced(format!("there is no group {}", token.group));
+        self.groups.get(&token.group).ok_or_else(gone)?.check(proof)
     }
 
     /// Ends the session of a process's members: they lose what they have, and learn it later.
     pub(crate) fn expire(&mut self, process: u64) {
-        self.count("sessions expired");
-        for name in self.groups.keys().cloned().collect::<Vec<_>>() {
-            let group = self.groups.get_mut(&name).expect("listed");
-            let topics = group.topics.clone();
-            for member in group.members.values_mut().filter(|m| m.process == process) {
-                let lost: BTreeSet<u32> =
-                    member.owns.iter().chain(&member.releasing).copied().collect();
-                let lost = topics
-                    .iter()
-                    .flat_map(|t| lost.iter().map(|p| TopicPartition::new(t, Partition(*p))))
-                    .collect();
-                member.owns.clear();
-                member.releasing.clear();
-                member.changes = VecDeque::from([Change::Lost(lost)]);
-                member.in_group = false;
-            }
-            self.rebalance(&name);
+        let mut any = false;
+        for group in self.groups.values_mut() {
+            any |= group.expire(process, self.now);
+        }
+        if any {
+            self.count("sessions expired");
         }
     }
 
-    /// Whether a member owns a partition of its group.
-    pub(super) fn owns(&self, group: &str, member: u64, partition: Partition) -> bool {
-        self.groups
-            .get(group)
-            .and_then(|group| group.members.get(&member))
-            .is_some_and(|m| m.in_group && m.owns.contains(&partition.0))
+    /// Takes away what these topics do not keep.
+    pub(crate) fn clean(&mut self, which: impl Fn(&Topic) -> bool) {
+        let names: Vec<_> = self.topics.keys().filter(|name| which(name)).cloned().collect();
+        for name in names {
+            let stable: Vec<u64> = (0..self.topics[&name].spec.partitions)
+                .map(|p| TopicPartition::new(&name, Partition(p)))
+                .map(|at| self.end(&at, Isolation::Committed).expect("it is there"))
+                .collect();
+            let (now, transactions) = (self.now, &self.transactions);
+            let aborted = |n: usize| transactions[n].outcome == Outcome::Aborted;
+            let topic = self.topics.get_mut(&name).expect("it is there");
+            for (part, stable) in topic.parts.iter_mut().zip(stable) {
+                part.clean(topic.spec.cleanup, &Ground { now, stable, aborted: &aborted });
+            }
+        }
     }
 }

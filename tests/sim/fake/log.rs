@@ -1,6 +1,5 @@
 //! The log as one process sees it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidewire_engine::port::{
@@ -10,11 +9,12 @@ use tidewire_engine::port::{
 use tidewire_engine::record::{Millis, Offset, Outgoing, Record, TopicPartition};
 
 use super::faults::Call;
-use super::inner::{Entry, GroupMember, Inner, Outcome};
+use super::group::Joining;
+use super::inner::{Inner, Outcome};
 use super::member::FakeMember;
+use super::part::Entry;
 use super::reader::FakeReader;
 use super::transactor::FakeTransactor;
-use crate::random::Random;
 
 /// The log as one process sees it.
 #[derive(Clone)]
@@ -26,20 +26,7 @@ pub(crate) struct FakeLog {
 impl FakeLog {
     /// An empty log.
     pub(crate) fn new(seed: u64) -> Self {
-        let inner = Inner {
-            topics: BTreeMap::new(),
-            transactions: Vec::new(),
-            ids: BTreeMap::new(),
-            offsets: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            dead: BTreeSet::new(),
-            next_member: 0,
-            now: Millis(1_767_607_200_000),
-            random: Random::new(seed),
-            faults: false,
-            tally: BTreeMap::new(),
-        };
-        Self { inner: Arc::new(Mutex::new(inner)), process: 0 }
+        Self { inner: Arc::new(Mutex::new(Inner::new(seed))), process: 0 }
     }
 
     /// The same log as another process sees it.
@@ -49,7 +36,12 @@ impl FakeLog {
 
     /// The inside, for the world.
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("one thread")
+        self.inner.lock().expect("no holder panics")
+    }
+
+    /// The process whose view this is.
+    pub(crate) fn process(&self) -> u64 {
+        self.process
     }
 
     /// Whether this process has crashed.
@@ -67,36 +59,29 @@ impl FakeLog {
     pub(crate) fn records(&self, at: &TopicPartition, isolation: Isolation) -> Vec<Record> {
         let inner = self.inner();
         let part = inner.part(at).expect("the topic is there");
-        let end = match isolation {
-            Isolation::Committed => inner.stable_end(at).expect("the topic is there") as usize,
-            Isolation::Uncommitted => part.len(),
+        let end = inner.end(at, isolation).expect("the topic is there");
+        let record = |offset: u64| match &part.entries[offset as usize] {
+            entry @ Entry::Record { time, body, .. } if inner.visible(entry, isolation) => {
+                Some(Record { offset: Offset(offset), timestamp: *time, body: body.clone() })
+            }
+            _ => None,
         };
-        part[..end]
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| inner.visible(entry, isolation))
-            .filter_map(|(n, entry)| match entry {
-                Entry::Record { time, body, .. } => {
-                    Some(Record { offset: Offset(n as u64), timestamp: *time, body: body.clone() })
-                }
-                Entry::Control => None,
-            })
-            .collect()
+        (part.start..end).filter_map(record).collect()
     }
 
     /// A fingerprint of everything in the log.
     pub(crate) fn fingerprint(&self) -> String {
         let inner = self.inner();
         let mut text = String::new();
-        for (topic, (_, parts)) in &inner.topics {
-            for (p, part) in parts.iter().enumerate() {
-                let hash = part.iter().fold(0u64, |hash, entry| {
+        for (name, topic) in &inner.topics {
+            for (p, part) in topic.parts.iter().enumerate() {
+                let hash = part.entries.iter().fold(0u64, |hash, entry| {
                     let bytes = format!("{entry:?}");
                     bytes
                         .bytes()
                         .fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
                 });
-                text.push_str(&format!("{topic}/{p}: {} {hash:016x}\n", part.len()));
+                text.push_str(&format!("{name}/{p}: {} {hash:016x}\n", part.end()));
             }
         }
         text.push_str(&format!("{:?}\n{:?}", inner.offsets, inner.tally));
@@ -106,31 +91,32 @@ impl FakeLog {
 
 impl Log for FakeLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        self.call(Call::Wait, |inner| {
-            let parts = vec![Vec::new(); spec.partitions as usize];
-            Ok(inner.topics.insert(spec.topic.clone(), (spec.clone(), parts)).is_none())
-        })
+        self.call(Call::Wait, |inner| inner.create(spec))
     }
 
     fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
         self.call(Call::Plain, |inner| {
-            let info = |(spec, _): &(TopicSpec, _)| TopicInfo { spec: spec.clone(), id: 1 };
-            Ok(inner.topics.values().map(info).collect())
+            let topics = inner.topics.values();
+            Ok(topics.map(|t| TopicInfo { spec: t.spec.clone(), id: t.id }).collect())
         })
     }
 
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
         self.call(Call::Plain, |inner| {
-            let end = match isolation {
-                Isolation::Committed => inner.stable_end(at)?,
-                Isolation::Uncommitted => inner.part(at)?.len() as u64,
-            };
-            Ok(Bounds { start: Offset(0), end: Offset(end) })
+            let (start, end) = (inner.part(at)?.start, inner.end(at, isolation)?);
+            Ok(Bounds { start: Offset(start), end: Offset(end) })
         })
     }
 
-    fn offset_at(&self, _: &TopicPartition, _: Millis) -> Result<Option<Offset>, LogError> {
-        Err(LogError::Invalid("the simulation asks for no times".to_owned()))
+    fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
+        self.call(Call::Plain, |inner| {
+            let part = inner.part(at)?;
+            let late = |offset: &u64| match &part.entries[*offset as usize] {
+                Entry::Record { time: appended, .. } => *appended >= time,
+                Entry::Control | Entry::Gone => false,
+            };
+            Ok((part.start..part.end()).find(late).map(Offset))
+        })
     }
 
     fn committed(
@@ -139,6 +125,12 @@ impl Log for FakeLog {
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
         self.call(Call::Plain, |inner| {
+            // As a broker does: no answer until it is known how the transaction ends. In the quiet
+            // time nothing ends those of the dead, as a broker would in the end, so it answers.
+            if inner.faults && inner.is_undecided(group, of) {
+                inner.count("offsets undecided");
+                return Err(LogError::Retry("a transaction decides about these offsets".into()));
+            }
             let of = of.iter().map(|at| (group.to_owned(), at.clone()));
             Ok(of.map(|key| inner.offsets.get(&key).cloned()).collect())
         })
@@ -164,34 +156,29 @@ impl Log for FakeLog {
 
     fn reader(&self, isolation: Isolation) -> Result<Box<dyn Reader>, LogError> {
         self.call(Call::Plain, |_| Ok(()))?;
-        Ok(Box::new(FakeReader { log: self.clone(), isolation, slots: Vec::new() }))
+        Ok(Box::new(FakeReader::new(self, isolation)))
     }
 
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        // ADMIT's two inputs are one group with two subscriptions; here they are two groups.
-        let name = format!("{}:{}", spec.group, spec.topics[0]);
         let process = self.process;
         let id = self.call(Call::Plain, |inner| {
+            let mut partitions = None;
+            for topic in &spec.topics {
+                let count = inner.topic(topic)?.spec.partitions;
+                if *partitions.get_or_insert(count) != count {
+                    let text = "the topics of a member must have the same partition count";
+                    return Err(LogError::Invalid(text.to_owned()));
+                }
+            }
             inner.next_member += 1;
-            let id = inner.next_member;
-            let group = inner.groups.entry(name.clone()).or_default();
-            group.topics = spec.topics.clone();
-            group.members.retain(|_, member| member.instance != spec.instance);
-            let member = GroupMember {
-                process,
-                instance: spec.instance.clone(),
-                in_group: true,
-                changes: VecDeque::new(),
-                owns: BTreeSet::new(),
-                releasing: BTreeSet::new(),
-            };
-            group.members.insert(id, member);
-            inner.rebalance(&name);
-            Ok(id)
+            let member = inner.next_member;
+            let partitions = partitions.unwrap_or(0);
+            let group = inner.groups.entry(spec.group.clone()).or_default();
+            group.join(&Joining { member, process, spec, partitions }, inner.now);
+            Ok(member)
         })?;
-        let reader =
-            FakeReader { log: self.clone(), isolation: Isolation::Committed, slots: Vec::new() };
-        Ok(Box::new(FakeMember { reader, name, group: spec.group.clone(), id }))
+        let reader = FakeReader::new(self, Isolation::Committed);
+        Ok(Box::new(FakeMember { reader, group: spec.group.clone(), id }))
     }
 }
 

@@ -1,6 +1,5 @@
 //! A member of a group: told of changes, and fenced once its session is over.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,11 @@ use tidewire_engine::port::{
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::Call;
+use super::inner::Inner;
 use super::reader::FakeReader;
 
 pub(super) struct FakeMember {
     pub(super) reader: FakeReader,
-    pub(super) name: String,
     pub(super) group: String,
     pub(super) id: u64,
 }
@@ -51,42 +50,23 @@ impl Reader for FakeMember {
 
 impl Member for FakeMember {
     fn changes(&mut self) -> Result<Vec<Change>, LogError> {
-        let (name, id) = (self.name.clone(), self.id);
+        let (group, id) = (&self.group, self.id);
         self.reader.log.call(Call::Plain, |inner| {
-            let group = inner.groups.get_mut(&name).expect("joined");
-            let Some(member) = group.members.get_mut(&id) else {
-                return Err(LogError::Fenced("another member of this name joined".to_owned()));
-            };
-            member.releasing.clear();
-            let revoked: Vec<u32> = member
-                .changes
-                .iter()
-                .flat_map(|change| match change {
-                    Change::Revoked(of) => of.iter().map(|at| at.partition.0).collect(),
-                    _ => Vec::new(),
-                })
-                .collect();
-            member.releasing.extend(revoked);
-            let changes = Vec::from(std::mem::take(&mut member.changes));
-            member.in_group = true;
-            inner.rebalance(&name);
-            Ok(changes)
+            let now = inner.now;
+            inner.groups.get_mut(group).expect("joined").changes(id, now)
         })
     }
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
-        let proof: Arc<dyn Any + Send + Sync> = Arc::new((self.name.clone(), self.id));
-        let group = self.group.clone();
-        self.reader.log.call(Call::Plain, |_| Ok(GroupToken { group, proof }))
+        let (group, id) = (&self.group, self.id);
+        self.reader.log.call(Call::Plain, |inner| Ok(token(inner, group, id)))
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) -> Result<(), LogError> {
-        let (name, id, group) = (self.name.clone(), self.id, self.group.clone());
+        let (group, id) = (&self.group, self.id);
         self.reader.log.call(Call::Plain, |inner| {
+            inner.check(&token(inner, group, id))?;
             for (at, committed) in offsets {
-                if !inner.owns(&name, id, at.partition) {
-                    return Err(LogError::Fenced(format!("{at} has another owner")));
-                }
                 inner.offsets.insert((group.clone(), at.clone()), committed.clone());
             }
             Ok(())
@@ -94,13 +74,19 @@ impl Member for FakeMember {
     }
 }
 
+fn token(inner: &Inner, group: &str, id: u64) -> GroupToken {
+    let proof = inner.groups[group].proof(id);
+    GroupToken { group: group.to_owned(), proof: Arc::new(proof) }
+}
+
 impl Drop for FakeMember {
     fn drop(&mut self) {
-        let dead = self.reader.log.is_dead();
-        let mut inner = self.reader.log.inner();
-        if !dead && let Some(group) = inner.groups.get_mut(&self.name) {
-            group.members.remove(&self.id);
-            inner.rebalance(&self.name);
+        // A crashed process says no goodbye.
+        if self.reader.log.is_dead() {
+            return;
         }
+        let mut inner = self.reader.log.inner();
+        let now = inner.now;
+        inner.groups.get_mut(&self.group).expect("joined").leave(self.id, now);
     }
 }

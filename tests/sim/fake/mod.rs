@@ -2,15 +2,18 @@
 //!
 //! Transactions are kept as Kafka keeps them: records and control records take offsets as they are
 //! written, and the stable end stands before the first open transaction. Groups rebalance eagerly
-//! and know static members. Any call may fail, each in the ways its port allows.
+//! and know static members. Any call may fail, each in the ways its port allows; while none does,
+//! the log goes through the contract as every other.
 //!
 //! The one idea: a crash is a process whose every further call fails, decided before or after the
 //! call's effect; so a loop is stopped between any two calls without the loop knowing of it.
 
 mod faults;
+mod group;
 mod inner;
 mod log;
 mod member;
+mod part;
 mod reader;
 mod stores;
 mod transactor;

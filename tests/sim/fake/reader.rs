@@ -1,4 +1,4 @@
-//! Reads partitions; sometimes nothing is ready though there is something.
+//! Reads partitions; sometimes nothing is ready though there is something, and seldom all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,31 +7,29 @@ use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::{Call, LAZY_ONCE_IN};
-use super::inner::{Entry, Inner};
 use super::log::FakeLog;
+use super::part::Entry;
 
 pub(super) struct FakeReader {
     pub(super) log: FakeLog,
-    pub(super) isolation: Isolation,
-    pub(super) slots: Vec<Option<(TopicPartition, u64)>>,
+    isolation: Isolation,
+    /// The next offset of each partition; `None` where one was removed.
+    slots: Vec<Option<(TopicPartition, u64)>>,
 }
 
 impl FakeReader {
-    fn at(&self, slot: Slot) -> &(TopicPartition, u64) {
-        self.slots[slot.0 as usize].as_ref().expect("a slot is used while it is there")
+    pub(super) fn new(log: &FakeLog, isolation: Isolation) -> Self {
+        Self { log: log.clone(), isolation, slots: Vec::new() }
     }
 
-    fn end(&self, inner: &Inner, at: &TopicPartition) -> Result<u64, LogError> {
-        match self.isolation {
-            Isolation::Committed => inner.stable_end(at),
-            Isolation::Uncommitted => Ok(inner.part(at)?.len() as u64),
-        }
+    fn at(&self, slot: Slot) -> &(TopicPartition, u64) {
+        self.slots[slot.0 as usize].as_ref().expect("a slot is used while it is there")
     }
 }
 
 impl Reader for FakeReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
-        self.log.call(Call::Plain, |inner| inner.part(at).map(drop))?;
+        self.log.call(Call::Plain, |inner| inner.part(at)?.check(at, from.0))?;
         self.slots.push(Some((at.clone(), from.0)));
         Ok(Slot(self.slots.len() as u32 - 1))
     }
@@ -41,7 +39,8 @@ impl Reader for FakeReader {
     }
 
     fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
-        self.log.call(Call::Plain, |_| Ok(()))?;
+        let at = self.at(slot).0.clone();
+        self.log.call(Call::Plain, |inner| inner.part(&at)?.check(&at, to.0))?;
         self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
         Ok(())
     }
@@ -52,18 +51,22 @@ impl Reader for FakeReader {
             if inner.faults && inner.random.once_in(LAZY_ONCE_IN) {
                 return Ok((Vec::new(), from));
             }
-            let end = self.end(inner, &at)?;
+            inner.part(&at)?.check(&at, from)?;
             let most = if inner.faults { 1 + inner.random.below(40) as usize } else { 1_000 };
-            let part = inner.part(&at)?;
+            let mut left = Limit { records: limit.records.min(most), bytes: limit.bytes };
             let (mut records, mut position) = (Vec::new(), from);
+            let (part, end) = (inner.part(&at)?, inner.end(&at, self.isolation)?);
             while position < end {
-                let entry = &part[position as usize];
+                let entry = &part.entries[position as usize];
                 if let Entry::Record { time, body, .. } = entry
                     && inner.visible(entry, self.isolation)
                 {
-                    if records.len() >= limit.records.min(most) {
+                    let bytes = body.as_bytes().len();
+                    if !records.is_empty() && (left.records == 0 || left.bytes < bytes) {
                         break;
                     }
+                    left.records = left.records.saturating_sub(1);
+                    left.bytes = left.bytes.saturating_sub(bytes);
                     let offset = Offset(position);
                     records.push(Record { offset, timestamp: *time, body: body.clone() });
                 }
@@ -82,7 +85,10 @@ impl Reader for FakeReader {
         self.log.call(Call::Plain, |_| Ok(Offset(position)))
     }
 
+    /// Returns at once, as the port allows: a history is one thread, and nothing can come while it
+    /// waits. The contract is tried with two, and the other one shall have its turn.
     fn wait(&mut self, _: Duration) -> Result<(), LogError> {
+        std::thread::yield_now();
         self.log.call(Call::Wait, |_| Ok(()))
     }
 

@@ -1,12 +1,10 @@
 //! A transactional id in use: fenced by whoever makes it again.
 
-use std::collections::BTreeMap;
-
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
 use super::faults::Call;
-use super::inner::{Inner, Outcome, Transaction};
+use super::inner::{Inner, Outcome};
 use super::log::FakeLog;
 
 pub(super) struct FakeTransactor {
@@ -39,18 +37,13 @@ impl FakeTransactor {
 impl Transactor for FakeTransactor {
     fn begin(&mut self) -> Result<(), LogError> {
         self.log.call(Call::Transaction, |inner| {
-            let n = inner.transactions.len();
-            let state = inner.ids.get_mut(&self.id).expect("made with it");
+            let state = &inner.ids[&self.id];
             if state.epoch != self.epoch {
                 return Err(LogError::Fenced(format!("{} was initialised again", self.id)));
             }
             assert_eq!(state.open, None, "a transaction is begun inside another");
-            state.open = Some(n);
-            inner.transactions.push(Transaction {
-                outcome: Outcome::Open,
-                ends: BTreeMap::new(),
-                offsets: Vec::new(),
-            });
+            let n = inner.begin();
+            inner.ids.get_mut(&self.id).expect("made with it").open = Some(n);
             Ok(())
         })
     }
@@ -70,13 +63,9 @@ impl Transactor for FakeTransactor {
         token: &GroupToken,
         offsets: &[(TopicPartition, Committed)],
     ) -> Result<(), LogError> {
-        let (name, member) =
-            token.proof.downcast_ref::<(String, u64)>().expect("our own proof").clone();
         self.in_transaction(Call::Transaction, |inner, open| {
+            inner.check(token)?;
             for (at, committed) in offsets {
-                if !inner.owns(&name, member, at.partition) {
-                    return Err(LogError::Fenced(format!("{at} has another owner")));
-                }
                 let entry = (token.group.clone(), at.clone(), committed.clone());
                 inner.transactions[open].offsets.push(entry);
             }

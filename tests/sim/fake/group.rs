@@ -1,0 +1,260 @@
+//! A group: who has which partitions, and who may still commit.
+//!
+//! It rebalances eagerly: everybody gives up all it has, and once all have acknowledged, with the
+//! look at the group after the one that told them, the next generation shares out each topic by
+//! range. Until then the generation is good, so that what was done can be committed.
+//!
+//! A named member that comes back takes its place over without a rebalance; one that does not
+//! answer in time is put out, and hears of its loss when it looks again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tidewire_engine::port::{Change, LogError, MemberSpec};
+use tidewire_engine::record::{Millis, Partition, TopicPartition};
+
+/// Who does not acknowledge a revocation within this is put out. Some histories get there.
+const REVOKE_MS_MAX: i64 = 4_000;
+
+/// How long the place of a member that left is kept for its name.
+const ABSENCE_MS_MAX: i64 = 4_000;
+
+/// How a member stands to the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its partitions are its own.
+    Holds,
+    /// The revocation is among its changes.
+    Told,
+    /// It has heard of the revocation; its next look acknowledges.
+    Heard,
+    /// It has nothing, and stands for the next generation.
+    Waits,
+    /// It lost everything, and stands again once it has heard of that.
+    Out,
+}
+
+#[derive(Debug)]
+struct GroupMember {
+    process: u64,
+    spec: MemberSpec,
+    /// Partitions of each of its topics.
+    partitions: u32,
+    standing: Standing,
+    assigned: Vec<TopicPartition>,
+    changes: VecDeque<Change>,
+    /// Since when nobody holds this place.
+    absent: Option<Millis>,
+}
+
+/// A group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    generation: u64,
+    members: BTreeMap<u64, GroupMember>,
+    /// Until when everybody has to give up what it has; `None`: nobody has to.
+    preparing: Option<Millis>,
+}
+
+/// What a member shows to commit.
+#[derive(Clone, Debug)]
+pub(super) struct Proof {
+    pub(super) member: u64,
+    pub(super) generation: u64,
+}
+
+/// Who joins.
+pub(super) struct Joining<'a> {
+    /// Never used before.
+    pub(super) member: u64,
+    pub(super) process: u64,
+    pub(super) spec: &'a MemberSpec,
+    pub(super) partitions: u32,
+}
+
+impl Group {
+    pub(super) fn join(&mut self, joining: &Joining<'_>, now: Millis) {
+        let spec = joining.spec;
+        let mut member = GroupMember {
+            process: joining.process,
+            spec: spec.clone(),
+            partitions: joining.partitions,
+            standing: Standing::Waits,
+            assigned: Vec::new(),
+            changes: VecDeque::new(),
+            absent: None,
+        };
+        let same = self.members.iter().find(|(_, m)| m.spec.instance == spec.instance);
+        if let Some(before) = same.map(|(id, _)| *id) {
+            let before = self.members.remove(&before).expect("found just now");
+            if before.standing == Standing::Holds && before.spec.topics == spec.topics {
+                member.standing = Standing::Holds;
+                member.assigned.clone_from(&before.assigned);
+                member.changes.push_back(Change::Assigned(before.assigned));
+                self.members.insert(joining.member, member);
+                return;
+            }
+        }
+        self.members.insert(joining.member, member);
+        self.prepare(now);
+        self.finish(now);
+    }
+
+    /// The holder of this membership is gone.
+    pub(super) fn leave(&mut self, id: u64, now: Millis) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if self.preparing.is_none() && member.standing == Standing::Holds {
+            member.absent = Some(now);
+            member.changes.clear();
+            return;
+        }
+        self.members.remove(&id);
+        self.prepare(now);
+        self.finish(now);
+    }
+
+    /// What this member has to hear; acknowledges the revocation it heard of before.
+    pub(super) fn changes(&mut self, id: u64, now: Millis) -> Result<Vec<Change>, LogError> {
+        let away = |m: &GroupMember| m.absent.is_some_and(|at| now.0 - at.0 > ABSENCE_MS_MAX);
+        if self.members.values().any(away) {
+            self.prepare(now);
+        }
+        let member = self.member(id)?;
+        match member.standing {
+            Standing::Heard => {
+                member.standing = Standing::Waits;
+                member.assigned.clear();
+            }
+            Standing::Out => {
+                member.standing = Standing::Waits;
+                self.prepare(now);
+            }
+            Standing::Holds | Standing::Told | Standing::Waits => {}
+        }
+        self.finish(now);
+        let member = self.member(id)?;
+        if member.standing == Standing::Told {
+            member.standing = Standing::Heard;
+        }
+        Ok(member.changes.drain(..).collect())
+    }
+
+    fn member(&mut self, id: u64) -> Result<&mut GroupMember, LogError> {
+        let taken_over = || LogError::Fenced("another member of this name joined".to_owned());
+        self.members.get_mut(&id).ok_or_else(taken_over)
+    }
+
+    /// What proves a membership now. It is looked at where it is shown.
+    pub(super) fn proof(&self, member: u64) -> Proof {
+        Proof { member, generation: self.generation }
+    }
+
+    /// Fails unless this member may commit.
+    pub(super) fn check(&self, proof: &Proof) -> Result<(), LogError> {
+        let holds = |m: &GroupMember| {
+            m.absent.is_none()
+                && matches!(m.standing, Standing::Holds | Standing::Told | Standing::Heard)
+        };
+        let member = self.members.get(&proof.member);
+        if proof.generation == self.generation && member.is_some_and(holds) {
+            return Ok(());
+        }
+        Err(LogError::Fenced("the group has gone on to another generation".to_owned()))
+    }
+
+    /// Ends the sessions of a process's members; whether it had any.
+    pub(super) fn expire(&mut self, process: u64, now: Millis) -> bool {
+        let mut any = false;
+        for member in self.members.values_mut() {
+            if member.process == process && member.standing != Standing::Out {
+                member.put_out();
+                any = true;
+            }
+        }
+        if any {
+            self.prepare(now);
+            self.finish(now);
+        }
+        any
+    }
+
+    /// Asks everybody to give up what it has.
+    fn prepare(&mut self, now: Millis) {
+        if self.preparing.is_some() {
+            return;
+        }
+        self.preparing = Some(Millis(now.0 + REVOKE_MS_MAX));
+        // Whoever is away has nobody to commit for it.
+        self.members.retain(|_, member| member.absent.is_none());
+        for member in self.members.values_mut().filter(|m| m.standing == Standing::Holds) {
+            if member.assigned.is_empty() || member.has_not_heard() {
+                member.changes.clear();
+                member.assigned.clear();
+                member.standing = Standing::Waits;
+            } else {
+                member.standing = Standing::Told;
+                member.changes.push_back(Change::Revoked(member.assigned.clone()));
+            }
+        }
+    }
+
+    /// Begins the next generation once nobody has to give up anything any more.
+    fn finish(&mut self, now: Millis) {
+        let Some(deadline) = self.preparing else { return };
+        let mut waiting = false;
+        for member in self.members.values_mut() {
+            if matches!(member.standing, Standing::Told | Standing::Heard) {
+                if now >= deadline {
+                    member.put_out();
+                } else {
+                    waiting = true;
+                }
+            }
+        }
+        if !waiting {
+            self.preparing = None;
+            self.generation += 1;
+            self.assign();
+        }
+    }
+
+    fn assign(&mut self) {
+        let stand = |m: &&mut GroupMember| m.standing == Standing::Waits;
+        let mut members: Vec<_> = self.members.values_mut().filter(stand).collect();
+        members.sort_by(|a, b| a.spec.instance.cmp(&b.spec.instance));
+        let topics: BTreeSet<_> = members.iter().flat_map(|m| m.spec.topics.clone()).collect();
+        for topic in topics {
+            let takers: Vec<_> =
+                members.iter_mut().filter(|m| m.spec.topics.contains(&topic)).collect();
+            let count = takers.len() as u32;
+            let mut next = 0;
+            for (nth, member) in takers.into_iter().enumerate() {
+                let more = u32::from((nth as u32) < member.partitions % count);
+                let end = next + member.partitions / count + more;
+                let own = (next..end).map(|p| TopicPartition::new(&topic, Partition(p)));
+                member.assigned.extend(own);
+                next = end;
+            }
+        }
+        for member in members {
+            member.standing = Standing::Holds;
+            member.changes.push_back(Change::Assigned(member.assigned.clone()));
+        }
+    }
+}
+
+impl GroupMember {
+    /// Whether it does not know yet what it has, so that nothing was begun with it.
+    fn has_not_heard(&self) -> bool {
+        matches!(self.changes.back(), Some(Change::Assigned(_)))
+    }
+
+    fn put_out(&mut self) {
+        let lost = std::mem::take(&mut self.assigned);
+        let nothing = lost.is_empty() || self.has_not_heard();
+        self.changes.clear();
+        if !nothing {
+            self.changes.push_back(Change::Lost(lost));
+        }
+        self.standing = Standing::Out;
+    }
+}

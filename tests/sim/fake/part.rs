@@ -1,0 +1,130 @@
+//! One partition: what stands at each offset, and what retention and compaction have taken away.
+//!
+//! Offsets never move: what compaction removes leaves a gap in its place, and retention moves the
+//! start. Nothing at or behind the first open transaction is ever touched.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidewire_engine::port::{Cleanup, LogError};
+use tidewire_engine::record::{Body, Millis, TopicPartition};
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Record {
+        time: Millis,
+        body: Body,
+        transaction: Option<usize>,
+    },
+    /// The end of a transaction.
+    Control,
+    /// Removed by compaction.
+    Gone,
+}
+
+/// A partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part {
+    /// By offset; those before the start are there no more for any reader.
+    pub(super) entries: Vec<Entry>,
+    pub(super) start: u64,
+    /// When compaction met each tombstone that still stands.
+    tombstones: BTreeMap<u64, Millis>,
+}
+
+/// What a clean-up goes by.
+pub(super) struct Ground<'a> {
+    pub(super) now: Millis,
+    /// The first offset that must not be touched.
+    pub(super) stable: u64,
+    /// Whether a transaction was aborted.
+    pub(super) aborted: &'a dyn Fn(usize) -> bool,
+}
+
+impl Part {
+    pub(super) fn end(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Fails if nothing can be read from this offset on.
+    pub(super) fn check(&self, at: &TopicPartition, asked: u64) -> Result<(), LogError> {
+        let (start, end) = (self.start, self.end());
+        if (start..=end).contains(&asked) {
+            return Ok(());
+        }
+        Err(LogError::OutOfRange { at: at.clone(), asked, start, end })
+    }
+
+    /// Takes away what this topic does not keep.
+    pub(super) fn clean(&mut self, cleanup: Cleanup, ground: &Ground<'_>) {
+        match cleanup {
+            Cleanup::Delete { retention_ms, retention_bytes } => {
+                self.leave_by_age(retention_ms, ground);
+                self.leave_by_size(retention_bytes, ground);
+            }
+            Cleanup::Compact { delete_retention_ms } => self.compact(delete_retention_ms, ground),
+            Cleanup::CompactDelete { delete_retention_ms, retention_ms } => {
+                self.compact(delete_retention_ms, ground);
+                self.leave_by_age(Some(retention_ms), ground);
+            }
+        }
+    }
+
+    fn leave_by_age(&mut self, retention_ms: Option<u64>, ground: &Ground<'_>) {
+        let Some(retention_ms) = retention_ms else { return };
+        self.leave_while(ground, |entry| match entry {
+            Entry::Record { time, .. } => {
+                time.0.saturating_add_unsigned(retention_ms) < ground.now.0
+            }
+            Entry::Control | Entry::Gone => true,
+        });
+    }
+
+    fn leave_by_size(&mut self, retention_bytes: Option<u64>, ground: &Ground<'_>) {
+        let Some(retention_bytes) = retention_bytes else { return };
+        let mut left: u64 = self.entries[self.start as usize..].iter().map(size).sum();
+        self.leave_while(ground, |entry| {
+            left -= size(entry);
+            left >= retention_bytes
+        });
+    }
+
+    fn leave_while(&mut self, ground: &Ground<'_>, mut leaves: impl FnMut(&Entry) -> bool) {
+        while self.start < ground.stable && leaves(&self.entries[self.start as usize]) {
+            self.start += 1;
+        }
+    }
+
+    /// Of each key the newest record stays; a tombstone leaves its time after it was met.
+    fn compact(&mut self, delete_retention_ms: u64, ground: &Ground<'_>) {
+        let mut newest = HashMap::new();
+        let mut gone = Vec::new();
+        for offset in self.start..ground.stable {
+            let Entry::Record { body, transaction, .. } = &self.entries[offset as usize] else {
+                continue;
+            };
+            if transaction.is_some_and(ground.aborted) {
+                gone.push(offset);
+                continue;
+            }
+            gone.extend(newest.insert(body.key(), offset));
+            if body.value().is_none() {
+                self.tombstones.entry(offset).or_insert(ground.now);
+            }
+        }
+        let over =
+            |since: &Millis| since.0.saturating_add_unsigned(delete_retention_ms) <= ground.now.0;
+        gone.extend(self.tombstones.iter().filter(|(_, since)| over(since)).map(|(at, _)| *at));
+        for offset in gone {
+            self.tombstones.remove(&offset);
+            self.entries[offset as usize] = Entry::Gone;
+        }
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Record { body, .. } => body.as_bytes().len() as u64,
+        Entry::Control | Entry::Gone => 0,
+    }
+}
