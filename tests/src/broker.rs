@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Nothing is left behind: dropping a broker kills its process, by id, and removes its folder; a
-//! test process that is killed takes its brokers with it ([`crate::keeper`]). What a broker logged is part
-//! of every panic here.
+//! test process that is killed takes its brokers with it ([`crate::keeper`]). What a broker logged
+//! is part of every panic here.
 
 pub mod cluster;
 pub mod folder;

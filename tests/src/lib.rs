@@ -1,11 +1,11 @@
 //! What the tests and benchmarks share: the real binary under a harness, and clients written from
 //! the protocol alone.
 //!
-//! In reading order: [`keeper`], [`process`] and [`server`] start, measure and stop processes; [`broker`] does
-//! the same with a real Kafka, and [`registry`] stands in for a schema registry; [`http`],
-//! [`websocket`] and [`event_source`] are clients that remember positions and can be cut in the
-//! middle of a frame; [`browser`] is the client most people have; [`frames`], [`crowd`],
-//! [`publisher`] and [`latency`] are the load generator.
+//! In reading order: [`keeper`], [`process`] and [`server`] start, measure and stop processes;
+//! [`broker`] does the same with a real Kafka, and [`registry`] stands in for a schema registry;
+//! [`http`], [`websocket`] and [`event_source`] are clients that remember positions and can be cut
+//! in the middle of a frame; [`browser`] is the client most people have; [`frames`], [`crowd`],
+//! [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every parser.
 //! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
 //! own few lines or by tungstenite.
 

@@ -13,7 +13,7 @@ use super::load::{CatalogueErrors, load};
 use super::model::{Alias, ChannelKind, EventType, Lift, Operator};
 use super::source;
 
-/// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash will do.
+/// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash does.
 pub(super) type ByName<T> = HashMap<String, T, Xxh3DefaultBuilder>;
 
 /// The names types answer to; types and aliases by their places.
