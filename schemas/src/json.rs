@@ -522,14 +522,11 @@ mod tests {
 
     #[test]
     fn the_first_stop_is_found_wherever_it_stands() {
+        const PLAIN: [u8; 8] = [0x20, 0x21, 0x7f, 0x80, 0xff, 0xa2, 0xdc, 0x5d];
         for len in 0..20 {
             for at in 0..len {
                 for stop in [b'"', b'\\', 0, 0x1f] {
-                    let mut bytes = vec![0x20, 0x21, 0x7f, 0x80, 0xff, 0xa2, 0xdc, 0x5d]
-                        .into_iter()
-                        .cycle()
-                        .take(len)
-                        .collect::<Vec<u8>>();
+                    let mut bytes: Vec<u8> = PLAIN.iter().copied().cycle().take(len).collect();
                     assert_eq!(next_stop(&bytes), None);
                     bytes[at] = stop;
                     assert_eq!(next_stop(&bytes), Some(at), "{bytes:?}");
