@@ -20,6 +20,8 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::keeper;
+
 use super::node::{NotReady, answers};
 use super::ports::Port;
 use super::*;
