@@ -432,6 +432,13 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// `text` as a JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(text, &mut out);
+    out
+}
+
 /// Appends a value that was scanned before, without its insignificant white space.
 pub(crate) fn compact(value: &str, out: &mut String) {
     let mut rest = value;

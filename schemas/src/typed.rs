@@ -12,7 +12,7 @@
 mod tests;
 
 use crate::catalogue::{Catalogue, EventType, Field, FieldKind};
-use crate::json;
+use crate::json::quoted;
 
 /// What the namespace of every record begins with.
 const NAMESPACE: &str = "tidewire";
@@ -155,10 +155,4 @@ fn doc_of(event_type: &EventType, field: &Field) -> String {
         notes.push("Data's own; the envelope's of this name comes from a record header.".into());
     }
     notes.join(" ")
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    json::quote(text, &mut out);
-    out
 }

@@ -71,7 +71,7 @@ fn unread(message: &str) -> Rejection {
 }
 
 /// A content type without its parameters, in small letters.
-fn media_type(kind: &[u8]) -> String {
+pub(super) fn media_type(kind: &[u8]) -> String {
     let kind = String::from_utf8_lossy(kind);
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

@@ -169,9 +169,7 @@ fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
     if is_number {
         return Ok(text.to_owned());
     }
-    let mut out = String::with_capacity(text.len() + 2);
-    json::quote(text, &mut out);
-    Ok(out)
+    Ok(json::quoted(text))
 }
 
 /// A decoded record with what its headers say.
@@ -188,19 +186,21 @@ impl<'a> Record<'a> {
         let declared = context.catalogue.resolve(&name);
         let mut envelope = Envelope { event_type: Some(&event_type), ..Envelope::default() };
         let data = self.data_field(declared);
-        // Both live as long as the envelope, which borrows from them.
-        let (inner, members);
+        // It lives as long as the envelope, which borrows from it.
+        let inner;
         if let Some(at) = data {
             self.fill(&mut envelope, None);
             let known = |name: &str| name == "data" || ENVELOPE.contains(&name);
             let others = self.plan.fields().iter().filter(|field| !known(&field.name));
             envelope.ignored = others.count().try_into().unwrap_or(u32::MAX);
             inner = inner_text(self.fields.value(at));
-            envelope.data = data_of(&inner)?;
+            envelope.data = DataField::of_text(&inner).map_err(|refused| Rejection {
+                field: refused.field.or(Some("data".to_owned())),
+                ..refused
+            })?;
         } else {
             self.fill(&mut envelope, declared);
-            members = self.members(declared)?;
-            envelope.data = Some(DataField::Object(Data::of_members(members)));
+            envelope.data = Some(DataField::Object(Data::of_members(self.members(declared)?)));
         }
         complete(context.catalogue, envelope, context.origin)
     }
@@ -214,9 +214,7 @@ impl<'a> Record<'a> {
             return Cow::Borrowed(value);
         }
         let name = known::event_type(&self.plan.name).unwrap_or(&self.plan.name);
-        let mut quoted = String::with_capacity(name.len() + 2);
-        json::quote(name, &mut quoted);
-        Cow::Owned(quoted)
+        Cow::Owned(json::quoted(name))
     }
 
     /// A field of the record that is not null.
@@ -280,17 +278,6 @@ fn is_own(declared: Option<&EventType>, name: &str) -> bool {
 /// `data` of a whole envelope: JSON in a string, or a record or map.
 fn inner_text(value: &str) -> Cow<'_, str> {
     json::string(value).unwrap_or(Cow::Borrowed(value))
-}
-
-fn data_of(inner: &str) -> Result<Option<DataField<'_>>, Rejection> {
-    let in_data = |error| Rejection { field: Some("data".to_owned()), ..rejection(error) };
-    let mut scanner = Scanner::new(inner, DATA_MAX_DEPTH);
-    let data = DataField::read(&mut scanner, inner).map_err(|refused| Rejection {
-        field: refused.field.or(Some("data".to_owned())),
-        ..refused
-    })?;
-    scanner.end().map_err(in_data)?;
-    Ok(data)
 }
 
 /// JSON of unknown shape, which Avro carries as a string.

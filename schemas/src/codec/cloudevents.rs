@@ -17,14 +17,14 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::admit::is_avro;
+use super::admit::{is_avro, media_type};
 use super::{Context, Headers};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
 };
 use crate::id::hash128;
-use crate::json::{self, Scanner};
+use crate::json::{self, Scanner, quoted};
 
 /// The only version there is of this major one.
 const SPECVERSION: &str = "1.0";
@@ -137,10 +137,7 @@ fn empty<'a>() -> DataField<'a> {
 }
 
 fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
-    let mut scanner = Scanner::new(text, DATA_MAX_DEPTH);
-    let data = DataField::read(&mut scanner, text)?;
-    scanner.end().map_err(rejection)?;
-    Ok(data.unwrap_or(empty()))
+    Ok(DataField::of_text(text)?.unwrap_or(empty()))
 }
 
 fn decoded(value: &str) -> Result<String, Rejection> {
@@ -178,7 +175,7 @@ impl<'a> Attributes<'a> {
     /// Only JSON becomes an event.
     fn check_kind(&self) -> Result<(), Rejection> {
         let kind = self.get("datacontenttype").unwrap_or("application/json");
-        let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let media = media_type(kind.as_bytes());
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
@@ -225,12 +222,6 @@ impl<'a> Attributes<'a> {
         let hash = u128::from_be_bytes(hash128(source, id));
         Ok(format!("ce_{hash:032x}"))
     }
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    json::quote(text, &mut out);
-    out
 }
 
 /// An attribute as the envelope's field: `time` is text, and a priority a number.

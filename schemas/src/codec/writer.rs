@@ -155,10 +155,7 @@ impl Plan {
 
 impl Field {
     fn of(name: &str, node: NodeId) -> Self {
-        let mut quoted = String::with_capacity(name.len() + 3);
-        json::quote(name, &mut quoted);
-        quoted.push(':');
-        Self { name: name.to_owned(), quoted, node }
+        Self { name: name.to_owned(), quoted: json::quoted(name) + ":", node }
     }
 }
 
@@ -210,11 +207,7 @@ impl Layout {
                 return self.named(&fixed.name, Node::Fixed(fixed.size));
             }
             Schema::Enum(symbols) => {
-                let quoted = symbols.symbols.iter().map(|symbol| {
-                    let mut out = String::new();
-                    json::quote(symbol, &mut out);
-                    out
-                });
+                let quoted = symbols.symbols.iter().map(|symbol| json::quoted(symbol));
                 return self.named(&symbols.name, Node::Enum(quoted.collect()));
             }
             Schema::Array(array) => Node::List(self.node(&array.items)?),

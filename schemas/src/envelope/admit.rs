@@ -85,6 +85,14 @@ impl<'a> DataField<'a> {
             _ => (scanner.value().map_err(rejection)? != "null").then_some(Self::Other),
         })
     }
+
+    /// Reads a text that is data and nothing else.
+    pub(crate) fn of_text(text: &'a str) -> Result<Option<Self>, Rejection> {
+        let mut scanner = Scanner::new(text, DATA_MAX_DEPTH);
+        let data = Self::read(&mut scanner, text)?;
+        scanner.end().map_err(rejection)?;
+        Ok(data)
+    }
 }
 
 /// Reads a producer's record that is a JSON envelope. Records of every form:

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::reason::{Reason, Rejection};
 use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Rename};
-use crate::json::{self, Fault, JsonError, Member, Scanner};
+use crate::json::{self, Fault, JsonError, Member, Scanner, quoted};
 
 /// How deep `data` may be nested, itself counted: clients have stacks too.
 pub const DATA_MAX_DEPTH: usize = 32;
@@ -223,12 +223,6 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
             format!("at byte {}: data is nested at most {DATA_MAX_DEPTH} levels", error.at),
         ),
     }
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    json::quote(text, &mut out);
-    out
 }
 
 /// A field of a nested object, under this name or its camelCase form; null counts as absent.
