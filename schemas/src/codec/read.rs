@@ -283,7 +283,8 @@ impl<'a> Walk<'a> {
         if !value.is_finite() {
             return Err(Stop::Bytes("JSON has no number for infinity or NaN; send null"));
         }
-        write!(self.text, "{value:?}").expect("a string takes everything");
+        // The digits serde_json writes too: of two forms as short, the nearer to the number.
+        self.text.push_str(zmij::Buffer::new().format_finite(value));
         Ok(())
     }
 

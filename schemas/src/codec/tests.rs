@@ -437,6 +437,8 @@ fn a_bad_cloudevent_is_refused_in_its_own_terms() {
 type Sample = (serde_json::Value, Value);
 
 fn leaf() -> impl Strategy<Value = Sample> {
+    // Two decimal forms of the last one are as short.
+    let float = prop_oneof![4 => any::<f32>(), 1 => Just(-111.600_006_f32)];
     let number = prop_oneof![any::<f64>(), Just(0.1), Just(-0.0), Just(1e300), Just(5e-324)];
     let number = number.prop_filter("finite", |number| number.is_finite());
     prop_oneof![
@@ -444,7 +446,7 @@ fn leaf() -> impl Strategy<Value = Sample> {
         any::<bool>().prop_map(|value| (json!("boolean"), Value::Boolean(value))),
         any::<i32>().prop_map(|value| (json!("int"), Value::Int(value))),
         any::<i64>().prop_map(|value| (json!("long"), Value::Long(value))),
-        any::<f32>()
+        float
             .prop_filter("finite", |value| value.is_finite())
             .prop_map(|value| (json!("float"), Value::Float(value))),
         number.prop_map(|value| (json!("double"), Value::Double(value))),
