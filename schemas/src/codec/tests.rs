@@ -211,6 +211,21 @@ fn a_record_of_a_generated_schema_needs_no_header_and_no_registry() {
 }
 
 #[test]
+fn a_field_the_type_declares_is_its_own_though_the_envelope_has_one_of_that_name() {
+    let schema = r#"{"type":"record","name":"X","fields":[{"name":"account_id","type":"string"},
+        {"name":"scraper_id","type":"string"},{"name":"source","type":"string"}]}"#;
+    let registry = OneSchema(Arc::new(WriterSchema::avro(schema, &[]).expect("a schema")));
+    let fields = [("account_id", "a"), ("scraper_id", "s1"), ("source", "maps")];
+    let value = framed(1, &encode(schema, record(&fields.map(|(name, of)| (name, text(of))))));
+    let headers: &[Header<'_>] = &[("event_type", b"scraper.started"), ("source", b"crawler")];
+    let of_both = admit_with(Some(&registry), &value, headers).expect("an event").event;
+    assert_eq!(of_both.source.as_deref(), Some("crawler"), "the header is the envelope's");
+    assert!(of_both.data.contains(r#""source":"maps""#), "{}", of_both.data);
+    let of_one = admit_with(Some(&registry), &value, &headers[..1]).expect("an event").event;
+    assert_eq!((of_one.source, of_one.data), (None, of_both.data));
+}
+
+#[test]
 fn an_object_of_a_type_comes_as_json_in_a_string() {
     let schema = r#"{"type":"record","name":"X","fields":[
         {"name":"account_id","type":"string"},{"name":"post_id","type":"string"},
