@@ -161,6 +161,27 @@ impl Outputs {
     }
 }
 
+/// Says where these numbers stand in the input, the lanes and the outputs, to find who moved them.
+fn tell_where(at: (&str, &str), numbers: &[usize]) {
+    let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low"];
+    for topic in ["in"].iter().chain(&lanes).chain(&["out.urgent", "out.stream"]) {
+        let mut records = Outputs::open(at, &[topic]);
+        records.read(usize::MAX, QUIET * 5);
+        for message in &records.all {
+            let value = String::from_utf8_lossy(message.payload().unwrap_or_default());
+            let names = |n: &&usize| {
+                let id = format!("e-{n}");
+                let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+                value.match_indices(&id).any(|(from, _)| ends(&value[from + id.len()..]))
+            };
+            if let Some(n) = numbers.iter().find(names) {
+                let (partition, offset) = (message.partition(), message.offset());
+                eprintln!("{n}: {topic}/{partition}/{offset} at {:?}", message.timestamp());
+            }
+        }
+    }
+}
+
 /// Every number was delivered once to each of its channels, in order per channel, key and priority,
 /// and nothing was put aside.
 pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
@@ -178,8 +199,10 @@ pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
         let kind = channel.split(':').next().expect("a kind").to_owned();
         *times.entry((kind, n)).or_default() += 1;
         let order = (channel, event.key.to_owned(), event.priority.number());
-        let before = last.insert(order, n);
-        assert!(before.is_none_or(|before| before < n), "{n} comes after {before:?}");
+        if let Some(before) = last.insert(order, n).filter(|before| *before >= n) {
+            tell_where(at, &[before, n]);
+            panic!("{n} comes after {before}");
+        }
     }
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
     assert!(doubled.is_empty(), "came more than once: {doubled:?}");
