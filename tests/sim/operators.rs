@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::{
     Changelog, Context, Flow, Operator, OperatorError, TableDecl, ToChannels, dedup::Dedup,
 };
-use tidewire_engine::port::{Table, TableSpec};
+use tidewire_engine::port::{Life, Table, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_schemas::event::EventView;
 
@@ -32,7 +32,7 @@ struct Counter;
 
 const fn table(table: Table, name: &'static str) -> TableDecl {
     TableDecl {
-        spec: TableSpec { table, name, expires: false },
+        spec: TableSpec { table, name, life: Life::Kept },
         changelog: Changelog::State,
         window_ms: 0,
     }

@@ -344,6 +344,7 @@ fn letter(body: Body) {
 fn stored() -> Vec<Vec<u8>> {
     let progress = Progress {
         state: Offset(7),
+        windows: Offset(300),
         order: Offset(1 << 40),
         time: Millis(-5),
         lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None],

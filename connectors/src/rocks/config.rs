@@ -32,6 +32,10 @@ impl Config {
     }
 }
 
+/// Milliseconds a horizon moves before ranges are dropped again: each drop leaves a mark that reads
+/// must pass until the files below it are rewritten.
+pub(super) const DROP_EVERY_MS: i64 = 60_000;
+
 /// Most reads end in the tasks' own caches or in a filter.
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 

@@ -20,9 +20,11 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
-use tidewire_engine::port::{StoreBatch, StoreError, Table, TableSpec};
+use tidewire_engine::port::{Life, StoreBatch, StoreError, Table, TableSpec};
 
-use super::config::{BLOCK_BYTES, Config, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX};
+use super::config::{
+    BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX,
+};
 
 /// RocksDB as used here: all families are there from the beginning.
 type Rocks = DBWithThreadMode<SingleThreaded>;
@@ -50,8 +52,17 @@ pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 pub(super) struct Database {
     rocks: Rocks,
     dir: PathBuf,
-    /// Family and horizon of each table, by its number.
-    tables: Vec<Option<(String, Arc<AtomicI64>)>>,
+    /// By number.
+    tables: Vec<Option<Known>>,
+}
+
+/// A table that was named when the database was opened.
+#[derive(Clone)]
+struct Known {
+    family: String,
+    life: Life,
+    /// Entries of an earlier time may go.
+    horizon: Arc<AtomicI64>,
 }
 
 const META: &str = "meta";
@@ -75,23 +86,20 @@ impl Database {
             names.extend(Rocks::list_cf(&options, dir).map_err(|error| failed(dir, &error))?);
         }
         let mut known = vec![None; 256];
-        let mut expiring = Vec::new();
         for spec in tables {
-            let name = format!("table-{}", spec.table.0);
+            let family = format!("table-{}", spec.table.0);
+            names.push(family.clone());
             let horizon = Arc::new(AtomicI64::new(i64::MIN));
-            if spec.expires {
-                expiring.push((name.clone(), horizon.clone()));
-            }
-            names.push(name.clone());
-            known[usize::from(spec.table.0)] = Some((name, horizon));
+            known[usize::from(spec.table.0)] = Some(Known { family, life: spec.life, horizon });
         }
         names.sort();
         names.dedup();
         let families: Vec<_> = names
             .iter()
             .map(|name| {
-                let horizon = expiring.iter().find(|(table, _)| table == name);
-                let options = table_options(shared, horizon.map(|(_, horizon)| horizon.clone()));
+                let table = known.iter().flatten().find(|known| known.family == *name);
+                let stamped = table.filter(|known| known.life == Life::Stamped);
+                let options = table_options(shared, stamped.map(|known| known.horizon.clone()));
                 ColumnFamilyDescriptor::new(name, options)
             })
             .collect();
@@ -103,7 +111,7 @@ impl Database {
     /// A table's family.
     fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
         let known = self.tables[usize::from(table.0)].as_ref();
-        known.and_then(|(name, _)| self.rocks.cf_handle(name)).ok_or_else(|| StoreError {
+        known.and_then(|known| self.rocks.cf_handle(&known.family)).ok_or_else(|| StoreError {
             message: format!("table {} was not named when the store was opened", table.0),
             source: None,
         })
@@ -113,11 +121,25 @@ impl Database {
         self.rocks.cf_handle(META).expect("made or opened with the database")
     }
 
-    /// Values of this table that begin with an earlier time may go.
-    pub(super) fn set_horizon(&self, table: Table, before: i64) {
-        if let Some((_, horizon)) = &self.tables[usize::from(table.0)] {
-            horizon.fetch_max(before, Ordering::Relaxed);
+    /// Entries of this table and an earlier time may go. Ranges go now, if they are worth it:
+    /// whole files first, then what is left of the range by one mark, never entry by entry.
+    pub(super) fn set_horizon(&self, table: Table, before: i64) -> Result<(), StoreError> {
+        let Some(known) = &self.tables[usize::from(table.0)] else { return Ok(()) };
+        let last = known.horizon.load(Ordering::Relaxed);
+        if known.life != Life::Ranged {
+            known.horizon.fetch_max(before, Ordering::Relaxed);
+        } else if before >= last.saturating_add(DROP_EVERY_MS) {
+            known.horizon.store(before, Ordering::Relaxed);
+            let (from, to) = ([0; 8], (before ^ i64::MIN).to_be_bytes());
+            let family = self.family(table)?;
+            let mut rows = WriteBatch::default();
+            rows.delete_range_cf(family, from, to);
+            self.rocks
+                .delete_file_in_range_cf(family, from, to)
+                .and_then(|()| self.rocks.write(rows))
+                .map_err(|error| failed(&self.dir, &error))?;
         }
+        Ok(())
     }
 
     /// A value.

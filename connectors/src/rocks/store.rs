@@ -85,8 +85,8 @@ impl Store for RocksStore {
         self.database.progress()
     }
 
-    fn set_horizon(&mut self, table: Table, before: Millis) {
-        self.database.set_horizon(table, before.0);
+    fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError> {
+        self.database.set_horizon(table, before.0)
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
@@ -97,10 +97,10 @@ impl Store for RocksStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewire_engine::port::StoreWrite;
+    use tidewire_engine::port::{Life, StoreWrite};
 
     const T: Table = Table(3);
-    const TABLES: &[TableSpec] = &[TableSpec { table: T, name: "test", expires: true }];
+    const TABLES: &[TableSpec] = &[TableSpec { table: T, name: "test", life: Life::Stamped }];
 
     fn stores(dir: &std::path::Path) -> Arc<RocksStores> {
         let write_every = std::time::Duration::from_millis(20);
@@ -156,6 +156,31 @@ mod tests {
             crate::clock::pause(std::time::Duration::from_millis(1));
         }
         assert_eq!(store.get(T, b"a").unwrap(), Some(Bytes::from("1")));
+    }
+
+    #[test]
+    fn ranges_before_the_horizon_are_gone_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let windows = TableSpec { table: T, name: "windows", life: Life::Ranged };
+        let mut store = stores(dir.path()).open(Partition(0), &[windows]).unwrap();
+        let key = |at: i64| Bytes::copy_from_slice(&(at ^ i64::MIN).to_be_bytes());
+        let write = |at| StoreWrite { table: T, key: key(at), value: Some("v".into()) };
+        let times = [-7, 0, 3_599_999, 3_600_000, 7_200_000];
+        let writes = times.map(write).to_vec();
+        let ticket = store.hand_over(StoreBatch { writes, progress: "p".into() }).unwrap();
+        while store.written().unwrap() < ticket {
+            crate::clock::pause(std::time::Duration::from_millis(1));
+        }
+        let left =
+            |store: &mut dyn Store| times.map(|at| store.get(T, &key(at)).unwrap().is_some());
+        store.set_horizon(T, Millis(3_600_000)).unwrap();
+        assert_eq!(left(&mut *store), [false, false, false, true, true]);
+        // Not worth a mark yet, and never backwards.
+        store.set_horizon(T, Millis(3_600_001)).unwrap();
+        store.set_horizon(T, Millis(0)).unwrap();
+        assert_eq!(left(&mut *store), [false, false, false, true, true]);
+        store.set_horizon(T, Millis(7_200_000)).unwrap();
+        assert_eq!(left(&mut *store), [false, false, false, false, true]);
     }
 
     #[test]

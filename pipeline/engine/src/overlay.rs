@@ -402,7 +402,9 @@ mod tests {
             Ok(None)
         }
 
-        fn set_horizon(&mut self, _: Table, _: Millis) {}
+        fn set_horizon(&mut self, _: Table, _: Millis) -> Result<(), StoreError> {
+            Ok(())
+        }
 
         fn close(self: Box<Self>) -> Result<(), StoreError> {
             Ok(())

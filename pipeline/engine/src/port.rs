@@ -303,10 +303,22 @@ pub struct TableSpec {
     pub table: Table,
     /// Its name in metrics and tools.
     pub name: &'static str,
-    /// Whether values begin with their time (8 bytes, big-endian milliseconds) and may be dropped
-    /// once that is before the table's horizon. Readers check the time themselves: dropping is
-    /// housekeeping and never changes an answer.
-    pub expires: bool,
+    /// When its entries may go by themselves.
+    pub life: Life,
+}
+
+/// When entries of a table may go by themselves: once their time is before the table's horizon.
+/// Readers check the time themselves, so that dropping is housekeeping and never changes an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Never.
+    Kept,
+    /// By a time at the beginning of each value (8 bytes, big-endian milliseconds), looked at
+    /// whenever the store rewrites its files.
+    Stamped,
+    /// By a time at the beginning of each key (8 bytes, big-endian milliseconds with the sign
+    /// flipped, so that keys are in order of time): whole ranges go, and no entry is looked at.
+    Ranged,
 }
 
 /// A change of one key; no value is a removal.
@@ -369,8 +381,8 @@ pub trait Store: Send {
     /// The progress of the newest written batch; `None` for a new store.
     fn progress(&mut self) -> Result<Option<Bytes>, StoreError>;
 
-    /// Values of an expiring table that begin with an earlier time may be dropped from now on.
-    fn set_horizon(&mut self, table: Table, before: Millis);
+    /// Entries of a table that is not [`Life::Kept`] and of an earlier time may go from now on.
+    fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError>;
 
     /// Waits until everything handed over is written, and closes.
     fn close(self: Box<Self>) -> Result<(), StoreError>;

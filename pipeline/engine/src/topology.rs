@@ -40,6 +40,10 @@ pub const LANE_RETENTION_MS: u64 = 7 * DAY_MS;
 /// that window (24 h) by a day at least.
 pub const ORDER_RETENTION_MS: u64 = 3 * DAY_MS;
 
+/// Milliseconds `state.windows` keeps a record: a store that is rebuilt needs every window that is
+/// still open, so no window may stay open for longer than this but for a day.
+pub const WINDOWS_RETENTION_MS: u64 = 8 * DAY_MS;
+
 /// Milliseconds `out.stream` and `out.urgent` keep a record: how far back a client can resume.
 pub const OUT_RETENTION_MS: u64 = 7 * DAY_MS;
 
@@ -121,6 +125,7 @@ pub struct Topology {
     lanes: [Topic; 5],
     order: Topic,
     state: Topic,
+    windows: Topic,
     out_urgent: Topic,
     out_stream: Topic,
     out_state: Topic,
@@ -148,6 +153,7 @@ impl Topology {
             lanes: Lane::ALL.map(|lane| topic(&format!("lane.{}", lane.name()))),
             order: topic("order"),
             state: topic("state"),
+            windows: topic("state.windows"),
             out_urgent: topic("out.urgent"),
             out_stream: topic("out.stream"),
             out_state: topic("out.state"),
@@ -207,6 +213,11 @@ impl Topology {
         &self.state
     }
 
+    /// The changelog of their windows, which leave it by age.
+    pub fn windows(&self) -> &Topic {
+        &self.windows
+    }
+
     /// Deliveries of critical events, by channel.
     pub fn out_urgent(&self) -> &Topic {
         &self.out_urgent
@@ -257,6 +268,10 @@ impl Topology {
     pub fn specs(&self) -> Vec<TopicSpec> {
         let delete = |ms| Cleanup::Delete { retention_ms: Some(ms), retention_bytes: None };
         let compact = Cleanup::Compact { delete_retention_ms: TOMBSTONE_RETENTION_MS };
+        let windows = Cleanup::CompactDelete {
+            delete_retention_ms: TOMBSTONE_RETENTION_MS,
+            retention_ms: WINDOWS_RETENTION_MS,
+        };
         let mut specs = vec![
             self.spec(&self.input, delete(INPUT_RETENTION_MS)),
             self.spec(&self.input_urgent, delete(INPUT_RETENTION_MS)),
@@ -265,6 +280,7 @@ impl Topology {
         specs.extend([
             self.spec(&self.order, delete(ORDER_RETENTION_MS)),
             self.spec(&self.state, compact),
+            self.spec(&self.windows, windows),
             self.spec(&self.out_urgent, delete(OUT_RETENTION_MS)),
             self.spec(&self.out_stream, delete(OUT_RETENTION_MS)),
             self.spec(&self.out_state, compact),
@@ -289,7 +305,7 @@ mod tests {
         let topology = Topology::new("t.", 3);
         let specs = topology.specs();
         assert!(specs.iter().all(|s| s.partitions == 3 && s.topic.as_str().starts_with("t.")));
-        assert_eq!(specs.len(), 15);
+        assert_eq!(specs.len(), 16);
         assert_eq!(topology.lane(Lane::Critical).as_str(), "t.lane.critical");
     }
 

@@ -93,7 +93,7 @@ fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
         1,
         &[
             &format!("fine  Kafka at {brokers} answers: one broker, new enough"),
-            "mend  15 of 15 topics are not there, such as doc-sound.in; `tidewire topics create`",
+            "mend  16 of 16 topics are not there, such as doc-sound.in; `tidewire topics create`",
             "fine  the clocks were not compared",
         ],
     );
@@ -102,7 +102,7 @@ fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
     doctor(&brokers, &variables).check(
         0,
         &[
-            "fine  15 topics are there as they must be",
+            "fine  16 topics are there as they must be",
             "fine  this user may do all that is needed",
             "fine  the brokers remember groups for as long as the topics keep",
             "fine  the brokers' clocks agree with this machine's",
@@ -113,7 +113,7 @@ fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
     let down = format!("127.0.0.1:{}", port.number());
     let both = format!("{brokers},{down}");
     let refuses = format!("mend  {down} refuses connections");
-    doctor(&both, &variables).check(1, &[&refuses, "fine  15 topics are there"]);
+    doctor(&both, &variables).check(1, &[&refuses, "fine  16 topics are there"]);
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
     let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
     let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
     create_topics(&brokers, &[prefix, four]);
-    let partitions = "mend  4 partitions instead of 8 in the 15 topics, such as doc-wrong.in; give \
+    let partitions = "mend  4 partitions instead of 8 in the 16 topics, such as doc-wrong.in; give \
                       topics.partitions = 4, or another topics.prefix";
     doctor(&brokers, &[prefix]).check(1, &[partitions]);
-    let copies = "mend  one copy of each partition instead of 2 in the 15 topics, such as";
+    let copies = "mend  one copy of each partition instead of 2 in the 16 topics, such as";
     doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_REPLICATION", "2")]).check(1, &[copies]);
     let admin: AdminClient<_> =
         ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
@@ -150,9 +150,9 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
     let alike = "mend  min.insync.replicas is 1 and must be 2 in the 13 topics, such as";
     said.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
-    let fails = "mend  creating fails for the 15 topics, such as doc-more.in: \
+    let fails = "mend  creating fails for the 16 topics, such as doc-more.in: \
                  InvalidReplicationFactor";
-    doctor(&brokers, &more).check(2, &["15 of 15 topics are not there", fails]);
+    doctor(&brokers, &more).check(2, &["16 of 16 topics are not there", fails]);
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn rights(broker: &Broker, ca: &str) {
     let guest = as_user(GUEST, PASSWORD, ca);
     let prefixed = ["--resource-pattern-type", "prefixed"];
     doctor(&secure, &guest).check(3, &[
-        "mend  this user may not Describe, DescribeConfigs, Read or Write the 15 topics, such as",
+        "mend  this user may not Describe, DescribeConfigs, Read or Write the 16 topics, such as",
         "--add --allow-principal User:NAME --operation Describe --operation DescribeConfigs \
          --operation Read --operation Write --topic tw. --resource-pattern-type prefixed`",
         "mend  this user may not Read the 2 groups, such as tw.admit; grant it: `kafka-acls.sh \
@@ -337,8 +337,8 @@ fn rights(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         3,
         &[
-            "mend  15 of 15 topics are not there, such as tw.in",
-            "mend  this user may not Create the 15 topics, such as tw.in; grant it",
+            "mend  16 of 16 topics are not there, such as tw.in",
+            "mend  this user may not Create the 16 topics, such as tw.in; grant it",
             "mend  this user may not Write the transactional ids",
         ],
     );
@@ -346,7 +346,7 @@ fn rights(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         2,
         &[
-            "mend  this user may not DescribeConfigs or Write the 15 topics, such as",
+            "mend  this user may not DescribeConfigs or Write the 16 topics, such as",
             "mend  this user may not Write the transactional ids",
             "fine  of 15 topics only 0 can be looked at by this user",
             "fine  the clocks were not compared",
@@ -360,7 +360,7 @@ fn rights(broker: &Broker, ca: &str) {
         &[
             "fine  Kafka at ",
             "one broker, new enough",
-            "fine  15 topics are there as they must be",
+            "fine  16 topics are there as they must be",
             "fine  this user may do all that is needed with topics, groups and transactional ids",
             "fine  offsets.retention.minutes is not for this user to see",
             "fine  the brokers' clocks agree",

@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tidewire_engine::port::{Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket};
+use tidewire_engine::port::{
+    Life, Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket,
+};
 use tidewire_engine::record::{Millis, Partition};
 
 /// Batches that may wait for the writer; the next hand-over waits for one to be written.
@@ -87,7 +89,8 @@ impl Stores for FakeStores {
         disk.open = true;
         disk.waiting.clear();
         disk.handed = disk.written;
-        disk.expiring = tables.iter().filter(|t| t.expires).map(|t| t.table).collect();
+        disk.expiring =
+            tables.iter().filter(|t| t.life == Life::Stamped).map(|t| t.table).collect();
         Ok(Box::new(FakeStore { disks: self.clone(), of: of.0 }))
     }
 
@@ -157,8 +160,9 @@ impl Store for FakeStore {
         Ok(self.with(|disk| disk.progress.clone()))
     }
 
-    fn set_horizon(&mut self, table: Table, before: Millis) {
+    fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError> {
         self.with(|disk| disk.horizon.insert(table, before));
+        Ok(())
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {

@@ -228,7 +228,11 @@ impl Derive {
                     running.state.hand_over(running.progress.encode()).map_err(writing)?;
                     for (table, window_ms) in self.shared.tables.expiring() {
                         let before = running.progress.time.0.saturating_sub(window_ms);
-                        running.state.store().set_horizon(table, Millis(before));
+                        running
+                            .state
+                            .store()
+                            .set_horizon(table, Millis(before))
+                            .map_err(writing)?;
                     }
                     task.handed = now;
                 }

@@ -14,6 +14,7 @@ use crate::derive::assign::{Phase, Task};
 use crate::derive::changelog;
 use crate::derive::failure::Failure;
 use crate::derive::limits::Limits;
+use crate::derive::operator::Changelog;
 use crate::derive::order::OrderRecord;
 use crate::derive::step::Running;
 use crate::derive::turn::{Derive, HAND_OVER_MS, Shared};
@@ -227,13 +228,16 @@ fn put_offsets(running: &Running, owner: &str, offsets: &mut Vec<(TopicPartition
 fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
     let topology = &shared.config.topology;
     for (table, key, value) in running.state.writes() {
-        if shared.tables.in_state(table) {
-            outgoing.push(Outgoing {
-                topic: topology.state().clone(),
-                partition: running.partition,
-                body: changelog::encode(table, key, value.as_deref()),
-            });
-        }
+        let topic = match shared.tables.changelog(table) {
+            Changelog::State => topology.state(),
+            Changelog::Windows => topology.windows(),
+            Changelog::Order => continue,
+        };
+        outgoing.push(Outgoing {
+            topic: topic.clone(),
+            partition: running.partition,
+            body: changelog::encode(table, key, value.as_deref()),
+        });
     }
     let mut order = OrderRecord {
         build: shared.config.build.clone(),

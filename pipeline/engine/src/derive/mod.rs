@@ -19,7 +19,9 @@ mod tables;
 
 pub mod dedup;
 mod delivery;
+pub mod emit;
 mod operator;
+pub mod stores;
 mod timers;
 
 mod changelog;
@@ -29,6 +31,7 @@ mod wire;
 
 pub use commit::TICK_MS;
 pub use delivery::ToChannels;
+pub use emit::Emission;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
 pub use timers::MAX_TIMERS_PER_TICK;

@@ -10,21 +10,24 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use crate::derive::batch::Batch;
+use crate::derive::emit::Cause;
 use crate::derive::timers::Timers;
 use crate::overlay::State;
 use crate::port::{StoreError, Table, TableSpec};
-use crate::record::{Body, Millis, Outgoing};
-use crate::topology::{Lane, Topology};
+use crate::record::Millis;
+use crate::topology::Topology;
 
 /// Which topic brings a table back after a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changelog {
     /// `state`: one record per changed key.
     State,
+    /// `state.windows`: the same, for tables whose keys begin with their time.
+    Windows,
     /// `order`: the ids accepted; the table of de-duplication alone.
     Order,
 }
@@ -36,7 +39,7 @@ pub struct TableDecl {
     pub spec: TableSpec,
     /// What brings it back.
     pub changelog: Changelog,
-    /// For a table that expires: milliseconds of task time its values matter.
+    /// For a table that is not kept for ever: milliseconds of task time its entries matter.
     pub window_ms: i64,
 }
 
@@ -63,7 +66,7 @@ pub enum OperatorError {
 
 /// One step every event of a task goes through.
 pub trait Operator: Sync {
-    /// Its stable number; timers are persisted under it.
+    /// Its stable number, from 1; timers are persisted under it.
     fn number(&self) -> u8;
 
     /// Its name in dead letters and metrics.
@@ -98,9 +101,10 @@ pub(super) struct Rules<'a> {
 /// What an operator may see and do while it handles one event or timer.
 pub struct Context<'a> {
     pub(super) rules: Rules<'a>,
-    pub(super) operator: u8,
-    /// The encoded event, passed on as it is.
-    pub(super) value: &'a [u8],
+    pub(super) operator: &'a dyn Operator,
+    pub(super) cause: Cause<'a>,
+    /// How many events the operator has said for this cause.
+    pub(super) emitted: u32,
     pub(super) time: Millis,
     pub(super) state: &'a mut State,
     pub(super) batch: &'a mut Batch,
@@ -147,41 +151,17 @@ impl Context<'_> {
     /// Asks for [`Operator::on_timer`] with this key once task time has reached `at`. The same
     /// time and key again is the same timer.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.set(self.state, (at, self.operator), key);
+        self.timers.set(self.state, (at, self.operator.number()), key);
     }
 
     /// Takes back a timer.
     pub fn remove_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.remove(self.state, (at, self.operator), key);
+        self.timers.remove(self.state, (at, self.operator.number()), key);
     }
 
     /// Sets an accepted id's time; the `order` record carries it.
     pub(super) fn accept(&mut self, table: Table, id: [u8; 16]) {
         self.put(table, &id, &self.time.0.to_be_bytes());
         self.batch.accept(self.time, id);
-    }
-
-    /// Writes the event to one channel. Ephemeral and derived classes are nothing to write here:
-    /// ADMIT has written the first, nobody writes the second.
-    pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
-        let topology = self.rules.topology;
-        let lane = Lane::of(event.priority);
-        let topic = match to.class {
-            Class::Ephemeral | Class::Derived => return,
-            Class::State => topology.out_state(),
-            Class::Stream if lane == Lane::Critical => topology.out_urgent(),
-            Class::Stream => topology.out_stream(),
-        };
-        let channel = to.channel.as_bytes();
-        let body = if to.class == Class::State {
-            let state_key = to.state_key.as_deref().unwrap_or_default();
-            let key = [to.channel.as_str(), event.account_id, state_key].join("\0");
-            Body::new(Some(key.as_bytes()), Some(self.value), &[])
-        } else {
-            Body::new(Some(channel), Some(self.value), &[])
-        };
-        let partition = topology.partition_of(channel);
-        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
-        self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
     }
 }

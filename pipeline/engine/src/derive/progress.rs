@@ -1,11 +1,13 @@
 //! How far a store has come: the bytes kept beside a task's state, written with it atomically.
 //!
-//! Layout, version 1 (`n` unsigned LEB128, `z` zigzag LEB128):
+//! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128):
 //!
 //! ```text
-//! 01 · next offset of `state` n · next offset of `order` n · task time z
+//! 02 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
 //! · per lane (critical, high, normal, low, facts): next offset to take + 1 n (0: none taken yet)
 //! ```
+//!
+//! Version 1 had no windows; it reads as one that has not begun to replay them.
 //!
 //! A restore replays the changelogs from here. The lanes' positions are there to be compared with
 //! the group's committed offsets; those decide.
@@ -15,13 +17,15 @@ use bytes::Bytes;
 use crate::derive::wire::{Fields, put_signed};
 use crate::record::{Millis, Offset, put_varint};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How far a task's state has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The next record of `state` to replay.
     pub state: Offset,
+    /// The next record of `state.windows` to replay.
+    pub windows: Offset,
     /// The next record of `order` to replay.
     pub order: Offset,
     /// Task time.
@@ -35,6 +39,7 @@ impl Progress {
     pub fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
         put_varint(&mut out, self.state.0);
+        put_varint(&mut out, self.windows.0);
         put_varint(&mut out, self.order.0);
         put_signed(&mut out, self.time.0);
         for lane in self.lanes {
@@ -46,17 +51,21 @@ impl Progress {
     /// Reads the stored form; `None` if it is damaged or of a later version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = Fields(bytes);
-        if from.byte()? != VERSION {
-            return None;
-        }
-        let (state, order) = (Offset(from.varint()?), Offset(from.varint()?));
+        let version = from.byte()?;
+        let state = Offset(from.varint()?);
+        let windows = match version {
+            1 => Offset(0),
+            VERSION => Offset(from.varint()?),
+            _ => return None,
+        };
+        let order = Offset(from.varint()?);
         let time = Millis(from.signed()?);
         let mut lanes = [None; 5];
         for lane in &mut lanes {
             *lane = from.varint()?.checked_sub(1).map(Offset);
         }
         from.end()?;
-        Some(Self { state, order, time, lanes })
+        Some(Self { state, windows, order, time, lanes })
     }
 }
 
@@ -68,16 +77,31 @@ mod tests {
     proptest! {
         #[test]
         fn progress_reads_back(
-            state: u64, order: u64, time: i64,
+            state: u64, windows: u64, order: u64, time: i64,
             lanes in proptest::array::uniform5(proptest::option::of(0..u64::MAX)),
         ) {
             let progress = Progress {
                 state: Offset(state),
+                windows: Offset(windows),
                 order: Offset(order),
                 time: Millis(time),
                 lanes: lanes.map(|lane| lane.map(Offset)),
             };
             prop_assert_eq!(Progress::decode(&progress.encode()), Some(progress));
+        }
+
+        #[test]
+        fn progress_of_a_store_without_windows_reads_as_if_none_were_replayed(
+            state in 0..128u8, order in 0..128u8,
+        ) {
+            let progress = Progress::decode(&[1, state, order, 6, 0, 8, 0, 0, 0]);
+            prop_assert_eq!(progress, Some(Progress {
+                state: Offset(u64::from(state)),
+                windows: Offset(0),
+                order: Offset(u64::from(order)),
+                time: Millis(3),
+                lanes: [None, Some(Offset(7)), None, None, None],
+            }));
         }
 
         #[test]

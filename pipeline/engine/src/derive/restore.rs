@@ -44,6 +44,11 @@ pub(super) struct Ground<'a> {
     pub(super) now: Millis,
 }
 
+/// The places of the changelogs in every array of three here.
+const STATE: usize = 0;
+const WINDOWS: usize = 1;
+const ORDER: usize = 2;
+
 /// One changelog being replayed.
 struct Tail {
     at: TopicPartition,
@@ -57,8 +62,8 @@ pub(super) struct Restoring {
     state: State,
     progress: Progress,
     reader: Box<dyn Reader>,
-    /// `state`, then `order`.
-    tails: [Tail; 2],
+    /// `state`, `state.windows`, `order`.
+    tails: [Tail; 3],
     positions: [Offset; 5],
     all_committed: bool,
     /// When the partition was assigned.
@@ -73,23 +78,26 @@ impl Restoring {
         let asking = |error| EngineError::of_log("restoring a task", error);
         let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
         let topology = ground.rules.topology;
-        let at =
-            [topology.state(), topology.order()].map(|topic| TopicPartition::new(topic, partition));
+        let at = [topology.state(), topology.windows(), topology.order()]
+            .map(|topic| TopicPartition::new(topic, partition));
         let bounds = |at| repeat(|| ground.log.bounds(at, Isolation::Uncommitted));
-        let bounds = [bounds(&at[0]).map_err(asking)?, bounds(&at[1]).map_err(asking)?];
+        let [state, windows, order] = at.each_ref().map(|at| bounds(at).map_err(asking));
+        let bounds = [state?, windows?, order?];
         let opening = |error| EngineError::of_store("opening a task's store", error);
         let (store, progress) = open(ground, partition, bounds).map_err(opening)?;
         let mut reader = repeat(|| ground.log.reader(Isolation::Committed)).map_err(asking)?;
-        let from = [progress.state, progress.order];
-        let mut slots = [Slot(0); 2];
-        for n in 0..2 {
+        // Windows leave the log by age, so what is gone before they were replayed is expired.
+        let windows = progress.windows.max(bounds[WINDOWS].start);
+        let from = [progress.state, windows, progress.order];
+        let mut slots = [Slot(0); 3];
+        for n in 0..slots.len() {
             slots[n] = repeat(|| reader.add(&at[n], from[n])).map_err(asking)?;
         }
-        let [state_at, order_at] = at;
-        let tails = [
-            Tail { at: state_at, slot: slots[0], end: bounds[0].end },
-            Tail { at: order_at, slot: slots[1], end: bounds[1].end },
-        ];
+        let mut n = 0;
+        let tails = at.map(|at| {
+            n += 1;
+            Tail { at, slot: slots[n - 1], end: bounds[n - 1].end }
+        });
         Ok(Self {
             partition,
             state: State::new(store),
@@ -119,7 +127,8 @@ impl Restoring {
             self.taken = taken;
             let position = repeat(|| self.reader.position(slot)).map_err(reading)?;
             match n {
-                0 => self.progress.state = position,
+                STATE => self.progress.state = position,
+                WINDOWS => self.progress.windows = position,
                 _ => self.progress.order = position,
             }
             step.done &= position >= self.tails[n].end;
@@ -139,7 +148,7 @@ impl Restoring {
         tail: usize,
         record: &Record,
     ) -> Result<(), EngineError> {
-        if tail == 0 {
+        if tail != ORDER {
             match changelog::decode(&record.body) {
                 Some((table, key, value)) if ground.tables.has(table) => {
                     self.state.restore(table, key, value);
@@ -151,7 +160,7 @@ impl Restoring {
         let order = OrderRecord::decode(record.body.value().unwrap_or_default());
         let order = order.map_err(|source| EngineError::Fatal {
             doing: "replaying the order topic; a later build may have written it",
-            source: format!("{}/{}: {source}", self.tails[1].at, record.offset.0).into(),
+            source: format!("{}/{}: {source}", self.tails[ORDER].at, record.offset.0).into(),
         })?;
         for run in &order.accepted {
             let at = Bytes::copy_from_slice(&run.at.0.to_be_bytes());
@@ -251,12 +260,13 @@ pub(super) fn transactional_ids(owner: &str) -> [String; 2] {
 fn open(
     ground: Ground<'_>,
     partition: Partition,
-    bounds: [Bounds; 2],
+    bounds: [Bounds; 3],
 ) -> Result<(Box<dyn Store>, Progress), StoreError> {
     let mut store = ground.stores.open(partition, ground.tables.specs())?;
     let fresh = Progress {
-        state: bounds[0].start,
-        order: bounds[1].start,
+        state: bounds[STATE].start,
+        windows: bounds[WINDOWS].start,
+        order: bounds[ORDER].start,
         time: Millis(0),
         lanes: [None; 5],
     };
@@ -277,9 +287,10 @@ fn open(
 }
 
 /// Why a store can't be brought up from where it stands.
-fn misfit(progress: &Progress, bounds: [Bounds; 2], now: Millis) -> Option<&'static str> {
-    let [state, order] = bounds;
-    if progress.state > state.end || progress.order > order.end {
+fn misfit(progress: &Progress, bounds: [Bounds; 3], now: Millis) -> Option<&'static str> {
+    let [state, windows, order] = bounds;
+    let ahead = progress.state > state.end || progress.windows > windows.end;
+    if ahead || progress.order > order.end {
         return Some("ahead of the log");
     }
     if progress.state < state.start || progress.order < order.start {

@@ -12,9 +12,11 @@ use tidewire_schemas::event::EventView;
 
 use crate::dead_letter::{Verdict, dead_letter};
 use crate::derive::batch::Batch;
+use crate::derive::emit::Cause;
 use crate::derive::failure::Failure;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
 use crate::derive::progress::Progress;
+use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timers::Timers;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::State;
@@ -145,9 +147,9 @@ impl Running {
         // What fails leaves nothing behind, be it in an operator before: its id is not accepted, so
         // that it passes once it is requeued.
         let undo = (self.state.mark(), self.batch.mark());
+        let cause = Cause::of((lane, record), event);
         for operator in rules.operators {
-            let value = record.body.value().unwrap_or_default();
-            match operator.on_event(event, &mut self.context(rules, *operator, value)) {
+            match operator.on_event(event, &mut self.context(rules, *operator, cause)) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
@@ -172,13 +174,14 @@ impl Running {
     fn context<'a>(
         &'a mut self,
         rules: Rules<'a>,
-        operator: &dyn Operator,
-        value: &'a [u8],
+        operator: &'a dyn Operator,
+        cause: Cause<'a>,
     ) -> Context<'a> {
         Context {
             rules,
-            operator: operator.number(),
-            value,
+            operator,
+            cause,
+            emitted: 0,
             time: self.time,
             state: &mut self.state,
             batch: &mut self.batch,
@@ -210,13 +213,18 @@ impl Running {
         for due in self.timers.due(&mut self.state, self.time)? {
             Timers::take(&mut self.state, &due);
             self.batch.counts.timers += 1;
+            if due.operator == EXPIRY {
+                expire(&mut self.state, &due.key, self.time)?;
+                continue;
+            }
             let operator = rules.operators.iter().find(|o| o.number() == due.operator);
             let Some(operator) = operator else {
                 telemetry::timers_orphaned();
                 continue;
             };
             let undo = (self.state.mark(), self.batch.mark());
-            let mut context = self.context(rules, *operator, &[]);
+            let cause = Cause::Timer { partition: self.partition, stored: &due.stored };
+            let mut context = self.context(rules, *operator, cause);
             match operator.on_timer(&due.key, &mut context) {
                 Ok(()) => {}
                 Err(OperatorError::Store(error)) => return Err(error.into()),
@@ -265,6 +273,8 @@ impl Running {
         for (at, end) in ends.iter().filter(|(at, _)| at.partition == self.partition) {
             if at.topic == *rules.topology.state() {
                 self.progress.state = *end;
+            } else if at.topic == *rules.topology.windows() {
+                self.progress.windows = *end;
             } else if at.topic == *rules.topology.order() {
                 self.progress.order = *end;
             }

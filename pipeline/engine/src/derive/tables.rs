@@ -1,8 +1,14 @@
 //! The tables of a task: those its operators declare, and the timers'.
 
 use crate::derive::operator::{Changelog, Operator, TableDecl};
+use crate::derive::stores::EXPIRY;
 use crate::derive::timers::TIMERS;
-use crate::port::{Table, TableSpec};
+use crate::port::{Life, Table, TableSpec};
+use crate::topology::WINDOWS_RETENTION_MS;
+
+/// How long an entry of a window may matter: a day less than its changelog keeps it, for a clock
+/// that is wrong and a replay that is slow.
+pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_000;
 
 /// Every table a task keeps.
 #[derive(Clone, Debug)]
@@ -21,6 +27,14 @@ impl Tables {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table {} is declared twice", spec.table.0);
         }
+        let reserved = operators.iter().find(|operator| operator.number() == EXPIRY);
+        assert!(reserved.is_none(), "operator {EXPIRY} is the expiry of stores");
+        for decl in &declared {
+            let by_age = decl.changelog == Changelog::Windows;
+            let name = decl.spec.name;
+            assert_eq!(decl.spec.life == Life::Ranged, by_age, "{name}: ranges go from both");
+            assert!(!by_age || decl.window_ms <= WINDOW_MS_MAX, "{name}: a window is too long");
+        }
         Self { declared, specs }
     }
 
@@ -34,15 +48,15 @@ impl Tables {
         self.specs.iter().any(|spec| spec.table == table)
     }
 
-    /// Whether a table's changes go to `state`.
-    pub(super) fn in_state(&self, table: Table) -> bool {
-        self.declared
-            .iter()
-            .any(|decl| decl.spec.table == table && decl.changelog == Changelog::State)
+    /// What brings a table back. Operators can write to declared tables only.
+    pub(super) fn changelog(&self, table: Table) -> Changelog {
+        let decl = self.declared.iter().find(|decl| decl.spec.table == table);
+        decl.expect("an operator writes to tables it has declared").changelog
     }
 
-    /// The tables that expire, and their windows in milliseconds.
+    /// The tables whose entries go by themselves, and their windows in milliseconds.
     pub(super) fn expiring(&self) -> impl Iterator<Item = (Table, i64)> {
-        self.declared.iter().filter(|decl| decl.spec.expires).map(|d| (d.spec.table, d.window_ms))
+        let goes = |decl: &&TableDecl| decl.spec.life != Life::Kept;
+        self.declared.iter().filter(goes).map(|decl| (decl.spec.table, decl.window_ms))
     }
 }

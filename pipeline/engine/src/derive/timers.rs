@@ -14,12 +14,12 @@ use bytes::Bytes;
 
 use crate::derive::operator::{Changelog, TableDecl};
 use crate::overlay::State;
-use crate::port::{StoreError, Table, TableSpec};
+use crate::port::{Life, StoreError, Table, TableSpec};
 use crate::record::Millis;
 
 /// The timers.
 pub(super) const TIMERS: TableDecl = TableDecl {
-    spec: TableSpec { table: Table(0), name: "timers", expires: false },
+    spec: TableSpec { table: Table(0), name: "timers", life: Life::Kept },
     changelog: Changelog::State,
     window_ms: 0,
 };
@@ -31,7 +31,7 @@ pub const MAX_TIMERS_PER_TICK: usize = 1_000;
 pub(super) struct Due {
     pub(super) operator: u8,
     pub(super) key: Bytes,
-    stored: Bytes,
+    pub(super) stored: Bytes,
 }
 
 /// When the first timer of a task is due.

@@ -6,29 +6,32 @@
 use crate::record::put_varint;
 
 /// Appends bytes behind their length.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Appends a signed number, small for small distances from zero.
-pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
 /// A walk over persisted bytes.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    /// One byte.
+    pub fn byte(&mut self) -> Option<u8> {
         Some(self.take(1)?[0])
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    /// Eight bytes, big-endian.
+    pub fn u64(&mut self) -> Option<u64> {
         Some(u64::from_be_bytes(*self.take(8)?.first_chunk()?))
     }
 
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    /// An unsigned LEB128 number.
+    pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -43,37 +46,43 @@ impl<'a> Fields<'a> {
         None
     }
 
-    pub(super) fn number(&mut self) -> Option<u32> {
+    /// The same, of 32 bits.
+    pub fn number(&mut self) -> Option<u32> {
         u32::try_from(self.varint()?).ok()
     }
 
     /// A count of things of at least `each` bytes, no more than the bytes left can hold.
-    pub(super) fn count(&mut self, each: usize) -> Option<usize> {
+    pub fn count(&mut self, each: usize) -> Option<usize> {
         let count = usize::try_from(self.varint()?).ok()?;
         (count <= self.0.len() / each).then_some(count)
     }
 
-    pub(super) fn signed(&mut self) -> Option<i64> {
+    /// What [`put_signed`] wrote.
+    pub fn signed(&mut self) -> Option<i64> {
         let value = self.varint()?;
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+    /// So many bytes.
+    pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+    /// What [`put_bytes`] wrote.
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.varint()?).ok()?;
         self.take(len)
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
+    /// The same, as text.
+    pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
-    pub(super) fn end(&self) -> Option<()> {
+    /// Whether nothing is left.
+    pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }

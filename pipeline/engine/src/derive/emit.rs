@@ -1,0 +1,169 @@
+//! What operators say: events of their own, to channels or to another entity's task.
+//!
+//! The one idea: what is emitted follows from its cause alone. Its id is made of the cause's id, the
+//! operator and a count, so that a second processing of the cause (after an abort, in a replay, in
+//! another process) says the same again and nothing twice.
+//!
+//! An operator sees the state of its own event's key only. What concerns another entity becomes a
+//! *fact*: an event keyed by that entity, written to `lane.facts` inside the same transaction and
+//! taken by that entity's task. A header counts how far it has come; beyond [`MAX_HOPS`] the event
+//! that would cause the next one is a dead letter, so that two operators can't feed each other for
+//! ever.
+
+use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::{Class, Delivery};
+use tidewire_schemas::event::EventView;
+use tidewire_schemas::id::hash128;
+
+use crate::derive::operator::{Context, OperatorError};
+use crate::record::{Body, Outgoing, Partition, Record};
+use crate::topology::Lane;
+
+/// How many facts may follow from each other.
+pub const MAX_HOPS: u8 = 4;
+
+/// The header of a fact: one byte, how many facts led to it, itself included.
+pub const HOPS: &str = "tw-hops";
+
+/// What an operator is being called for.
+#[derive(Clone, Copy)]
+pub(super) enum Cause<'a> {
+    /// An event, its encoded form, and how many facts led to it.
+    Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8 },
+    /// A timer of this partition, by its stored key.
+    Timer { partition: Partition, stored: &'a [u8] },
+}
+
+impl<'a> Cause<'a> {
+    /// The event of a lane's record.
+    pub(super) fn of((lane, record): (Lane, &'a Record), event: &'a EventView<'a>) -> Self {
+        let hops = match lane {
+            Lane::Facts => record.body.header(HOPS).and_then(|hops| hops.first().copied()),
+            _ => None,
+        };
+        let value = record.body.value().unwrap_or_default();
+        Self::Event { event, value, hops: hops.unwrap_or(0) }
+    }
+
+    /// What the ids of emitted events are made of, and what they belong to.
+    fn names(&self) -> (&'a str, String, Option<&'a str>) {
+        match self {
+            Self::Event { event, .. } => {
+                (event.account_id, event.event_id.to_owned(), Some(event.correlation_id))
+            }
+            Self::Timer { partition, stored } => {
+                let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+                ("", format!("timer/{}/{hex}", partition.0), None)
+            }
+        }
+    }
+}
+
+/// An event as an operator says it. Its id and what it belongs to follow from its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emission<'a> {
+    /// A type of the catalogue.
+    pub event_type: &'a str,
+    /// The tenant.
+    pub account_id: &'a str,
+    /// The entity it concerns.
+    pub key: &'a str,
+    /// Event time, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// Chooses the output topic; facts travel in a lane of their own whatever it is.
+    pub priority: Priority,
+    /// A JSON object.
+    pub data: &'a str,
+}
+
+impl Context<'_> {
+    /// Tells another entity's task. It arrives in `lane.facts` once this transaction is committed.
+    pub fn fact(&mut self, said: &Emission<'_>) -> Result<(), OperatorError> {
+        let hops = match self.cause {
+            Cause::Event { hops, .. } => hops,
+            Cause::Timer { .. } => 0,
+        };
+        if hops >= MAX_HOPS {
+            return Err(OperatorError::Failed(format!(
+                "{MAX_HOPS} facts in a row led here, and a {} would be one more; two operators \
+                 answer each other",
+                said.event_type
+            )));
+        }
+        let value = self.encode(said);
+        let topology = self.rules.topology;
+        let hops = [hops + 1];
+        let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
+        let body = Body::new(Some(said.key.as_bytes()), Some(&value), headers);
+        let partition = topology.partition_of(said.key.as_bytes());
+        self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });
+        Ok(())
+    }
+
+    /// Writes an event of its own to the channels its type names.
+    pub fn emit(&mut self, said: &Emission<'_>) -> Result<(), OperatorError> {
+        let value = self.encode(said);
+        let event = EventView::decode(&value)
+            .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
+        let deliveries = self
+            .catalogue()
+            .deliveries(&event)
+            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        for to in &deliveries {
+            self.write(&event, &value, to);
+        }
+        Ok(())
+    }
+
+    /// Writes the event being handled to one channel, byte for byte as it came.
+    pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
+        if let Cause::Event { value, .. } = self.cause {
+            self.write(event, value, to);
+        }
+    }
+
+    /// Ephemeral and derived classes are nothing to write here: ADMIT has written the first, nobody
+    /// writes the second.
+    fn write(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
+        let topology = self.rules.topology;
+        let lane = Lane::of(event.priority);
+        let topic = match to.class {
+            Class::Ephemeral | Class::Derived => return,
+            Class::State => topology.out_state(),
+            Class::Stream if lane == Lane::Critical => topology.out_urgent(),
+            Class::Stream => topology.out_stream(),
+        };
+        let channel = to.channel.as_bytes();
+        let body = if to.class == Class::State {
+            let state_key = to.state_key.as_deref().unwrap_or_default();
+            let key = [to.channel.as_str(), event.account_id, state_key].join("\0");
+            Body::new(Some(key.as_bytes()), Some(value), &[])
+        } else {
+            Body::new(Some(channel), Some(value), &[])
+        };
+        let partition = topology.partition_of(channel);
+        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
+        self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
+    }
+
+    fn encode(&mut self, said: &Emission<'_>) -> Vec<u8> {
+        let (account, cause, belongs_to) = self.cause.names();
+        let hash = hash128(account, &format!("{cause}/{}", self.emitted));
+        self.emitted += 1;
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let event_id = format!("{}-{hex}", self.operator.name());
+        EventView {
+            event_id: &event_id,
+            event_type: said.event_type,
+            account_id: said.account_id,
+            timestamp_ms: said.timestamp_ms,
+            correlation_id: belongs_to.unwrap_or(&event_id),
+            priority: said.priority,
+            key: said.key,
+            source: Some(self.operator.name()),
+            alias: None,
+            data: said.data,
+        }
+        .encode()
+    }
+}

@@ -1,0 +1,108 @@
+//! A store whose entries are over after a while: cached answers, leases, grace periods.
+//!
+//! ```text
+//! key as given → time it is over, 8 bytes big-endian with the sign flipped · value
+//! ```
+//!
+//! The one idea: an entry is over by its time, whoever looks, and whether or not it is still there.
+//! Removing it is housekeeping, done by a timer of the engine's own: a bounded number per tick, each
+//! a tombstone in the changelog, so that a rebuilt store does not bring it back.
+
+use std::marker::PhantomData;
+
+use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::stores::layout::{Fields, Key, Value, key_bytes, put_value, read_value};
+use crate::overlay::State;
+use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::record::Millis;
+
+/// The number in the table of timers that stands for expiry; no operator has it.
+pub(in crate::derive) const EXPIRY: u8 = 0;
+
+/// A value per key, until its time is over.
+pub struct Expiring<K, V> {
+    table: Table,
+    name: &'static str,
+    of: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Key, V: Value> Expiring<K, V> {
+    /// The store of this number; numbers are persisted.
+    pub const fn new(number: u8, name: &'static str) -> Self {
+        Self { table: Table(number), name, of: PhantomData }
+    }
+
+    /// What its operator declares.
+    pub const fn decl(&self) -> TableDecl {
+        let spec = TableSpec { table: self.table, name: self.name, life: Life::Kept };
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+    }
+
+    /// The value of a key, unless it is over at task time.
+    pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
+        let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
+        if over_at(&stored).is_none_or(|at| at <= context.time()) {
+            return Ok(None);
+        }
+        Ok(Some(read_value(self.table, &stored[8..])?))
+    }
+
+    /// Sets a key's value, over at `until`.
+    pub fn put(
+        &self,
+        context: &mut Context<'_>,
+        (key, until): (&K, Millis),
+        value: &V,
+    ) -> Result<(), OperatorError> {
+        let key = key_bytes(key);
+        self.forget(context, &key)?;
+        let mut stored = Vec::with_capacity(32);
+        until.put(&mut stored);
+        put_value(value, &mut stored);
+        context.put(self.table, &key, &stored);
+        context.timers.set(context.state, (until, EXPIRY), &self.due(&key));
+        Ok(())
+    }
+
+    /// Removes a key.
+    pub fn remove(&self, context: &mut Context<'_>, key: &K) -> Result<(), OperatorError> {
+        let key = key_bytes(key);
+        self.forget(context, &key)?;
+        context.remove(self.table, &key);
+        Ok(())
+    }
+
+    /// Takes back the timer of what stands there now.
+    fn forget(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
+        let before = context.get(self.table, key)?;
+        if let Some(at) = before.and_then(|stored| over_at(&stored)) {
+            context.timers.remove(context.state, (at, EXPIRY), &self.due(key));
+        }
+        Ok(())
+    }
+
+    /// The key of the timer: the table, then its key.
+    fn due(&self, key: &[u8]) -> Vec<u8> {
+        let mut due = vec![self.table.0];
+        due.extend_from_slice(key);
+        due
+    }
+}
+
+/// A timer of expiry is due: what stands there goes, if it is over.
+pub(in crate::derive) fn expire(
+    state: &mut State,
+    due: &[u8],
+    now: Millis,
+) -> Result<(), StoreError> {
+    let Some((table, key)) = due.split_first() else { return Ok(()) };
+    let stored = state.get(Table(*table), key)?;
+    if stored.is_some_and(|stored| over_at(&stored).is_none_or(|at| at <= now)) {
+        state.put(Table(*table), bytes::Bytes::copy_from_slice(key), None);
+    }
+    Ok(())
+}
+
+fn over_at(stored: &[u8]) -> Option<Millis> {
+    Millis::read(&mut Fields(stored))
+}

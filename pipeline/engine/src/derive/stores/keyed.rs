@@ -1,0 +1,138 @@
+//! Key-value stores, and indexes made of them.
+
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::stores::layout::{Key, Value, key_bytes, put_value, read_key, read_value};
+use crate::port::{Life, StoreError, Table, TableSpec};
+
+/// One value per key.
+pub struct KeyValue<K, V> {
+    table: Table,
+    name: &'static str,
+    of: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Key, V: Value> KeyValue<K, V> {
+    /// The store of this number; numbers are persisted.
+    pub const fn new(number: u8, name: &'static str) -> Self {
+        Self { table: Table(number), name, of: PhantomData }
+    }
+
+    /// What its operator declares.
+    pub const fn decl(&self) -> TableDecl {
+        let spec = TableSpec { table: self.table, name: self.name, life: Life::Kept };
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+    }
+
+    /// The value of a key.
+    pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
+        let found = context.get(self.table, &key_bytes(key))?;
+        Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
+    }
+
+    /// Sets the value of a key.
+    pub fn put(&self, context: &mut Context<'_>, key: &K, value: &V) {
+        let mut bytes = Vec::with_capacity(32);
+        put_value(value, &mut bytes);
+        context.put(self.table, &key_bytes(key), &bytes);
+    }
+
+    /// Removes a key.
+    pub fn remove(&self, context: &mut Context<'_>, key: &K) {
+        context.remove(self.table, &key_bytes(key));
+    }
+
+    /// The first `limit` entries whose keys begin with `prefix`, in order.
+    pub fn first(
+        &self,
+        context: &mut Context<'_>,
+        prefix: &impl Key,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, OperatorError> {
+        let prefix = key_bytes(prefix);
+        let rows = first_rows(context, self.table, (&prefix, limit))?;
+        let read = |(key, value): (Bytes, Bytes)| -> Result<(K, V), StoreError> {
+            Ok((read_key(self.table, &key)?, read_value(self.table, &value)?))
+        };
+        Ok(rows.into_iter().map(read).collect::<Result<_, _>>()?)
+    }
+}
+
+/// The first rows of a table whose keys begin with a prefix.
+pub(super) fn first_rows(
+    context: &mut Context<'_>,
+    table: Table,
+    (prefix, limit): (&[u8], usize),
+) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
+    let mut rows = Vec::new();
+    if limit == 0 {
+        return Ok(rows);
+    }
+    let end = behind(prefix);
+    context.scan(table, (prefix, end.as_deref()), &mut |key, value| {
+        rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(rows)
+}
+
+/// The first key behind all that begin with `prefix`; `None` if nothing can be.
+fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+/// The ids of a group, in order of what they are sorted by. `Desc` turns an order round.
+pub struct Index<G, S, I>(KeyValue<(G, S, I), ()>);
+
+impl<G: Key, S: Key, I: Key> Index<G, S, I> {
+    /// The index of this number.
+    pub const fn new(number: u8, name: &'static str) -> Self {
+        Self(KeyValue::new(number, name))
+    }
+
+    /// What its operator declares.
+    pub const fn decl(&self) -> TableDecl {
+        self.0.decl()
+    }
+
+    /// Adds an id.
+    pub fn insert(&self, context: &mut Context<'_>, entry: &(G, S, I)) {
+        self.0.put(context, entry, &());
+    }
+
+    /// Takes an id out again; its place must be told.
+    pub fn remove(&self, context: &mut Context<'_>, entry: &(G, S, I)) {
+        self.0.remove(context, entry);
+    }
+
+    /// The first `limit` of a group.
+    pub fn first(
+        &self,
+        context: &mut Context<'_>,
+        group: &G,
+        limit: usize,
+    ) -> Result<Vec<(S, I)>, OperatorError> {
+        let rows = self.0.first(context, group, limit)?;
+        Ok(rows.into_iter().map(|((_, sort, id), ())| (sort, id)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_a_prefix() {
+        assert_eq!(behind(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(behind(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(behind(b"\xff\xff"), None);
+        assert_eq!(behind(b""), None);
+    }
+}

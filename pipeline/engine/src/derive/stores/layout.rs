@@ -1,0 +1,253 @@
+//! How keys and values of stores become bytes.
+//!
+//! The one idea: keys sort as bytes in the order of what they stand for, so that a range of keys is
+//! a range of bytes; each part ends where it ends, so that no two tuples read the same. Values begin
+//! with their version, so that a later build can tell what it reads.
+//!
+//! ```text
+//! u64        8 bytes big-endian         i64, Millis   the same with the sign flipped
+//! text       its bytes, 00 as 00 ff, then 00 00
+//! Desc(k)    every byte of k inverted   tuples        one after the other
+//! ```
+
+use crate::port::{StoreError, Table};
+use crate::record::Millis;
+
+pub use crate::derive::wire::{Fields, put_bytes, put_signed};
+
+/// A key of a store, or the beginning of one.
+pub trait Key: Sized {
+    /// Appends its bytes.
+    fn put(&self, out: &mut Vec<u8>);
+
+    /// Reads it back; `None` if the bytes are none of its own.
+    fn read(from: &mut Fields<'_>) -> Option<Self>;
+}
+
+/// A value of a store.
+pub trait Value: Sized {
+    /// The layout that [`Value::put`] writes, from 1. A new one reads those before it.
+    const VERSION: u8;
+
+    /// Appends its bytes, without the version.
+    fn put(&self, out: &mut Vec<u8>);
+
+    /// Reads a layout up to [`Value::VERSION`]; `None` if the bytes are none of its own.
+    fn read(version: u8, from: &mut Fields<'_>) -> Option<Self>;
+}
+
+/// A key in the reverse order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Desc<K>(pub K);
+
+/// A key's bytes.
+pub(super) fn key_bytes(key: &impl Key) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    key.put(&mut out);
+    out
+}
+
+/// A key from all of its bytes.
+pub(super) fn read_key<K: Key>(table: Table, bytes: &[u8]) -> Result<K, StoreError> {
+    let mut from = Fields(bytes);
+    let key = K::read(&mut from).filter(|_| from.0.is_empty());
+    key.ok_or_else(|| unreadable(table, "key"))
+}
+
+/// A value's bytes behind its version.
+pub(super) fn put_value(value: &impl Value, out: &mut Vec<u8>) {
+    out.push(version_of(value));
+    value.put(out);
+}
+
+/// A value from all of its bytes, the version first.
+pub(super) fn read_value<V: Value>(table: Table, bytes: &[u8]) -> Result<V, StoreError> {
+    let mut from = Fields(bytes);
+    let version = from.byte().filter(|version| (1..=V::VERSION).contains(version));
+    let value = version.and_then(|version| V::read(version, &mut from));
+    value.filter(|_| from.0.is_empty()).ok_or_else(|| unreadable(table, "value"))
+}
+
+fn version_of<V: Value>(_: &V) -> u8 {
+    V::VERSION
+}
+
+fn unreadable(table: Table, what: &str) -> StoreError {
+    let message = format!(
+        "a {what} of table {} can't be read: a later build wrote it, or it is damaged; run that \
+         build, or remove the task's directory to have it rebuilt from the changelog",
+        table.0
+    );
+    StoreError { message, source: None }
+}
+
+impl Key for u64 {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        from.u64()
+    }
+}
+
+impl Key for i64 {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self ^ i64::MIN).to_be_bytes());
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        Some(from.u64()? as i64 ^ i64::MIN)
+    }
+}
+
+impl Key for Millis {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        i64::read(from).map(Millis)
+    }
+}
+
+impl Key for () {
+    fn put(&self, _: &mut Vec<u8>) {}
+
+    fn read(_: &mut Fields<'_>) -> Option<Self> {
+        Some(())
+    }
+}
+
+impl Key for String {
+    fn put(&self, out: &mut Vec<u8>) {
+        for byte in self.bytes() {
+            out.push(byte);
+            if byte == 0 {
+                out.push(0xff);
+            }
+        }
+        out.extend_from_slice(&[0, 0]);
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        let mut text = Vec::new();
+        loop {
+            match from.byte()? {
+                0 if from.byte()? == 0 => return Self::from_utf8(text).ok(),
+                byte => text.push(byte),
+            }
+        }
+    }
+}
+
+impl<K: Key> Key for Desc<K> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let from = out.len();
+        self.0.put(out);
+        out[from..].iter_mut().for_each(|byte| *byte = !*byte);
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        let inverted: Vec<u8> = from.0.iter().map(|byte| !byte).collect();
+        let mut own = Fields(&inverted);
+        let key = K::read(&mut own)?;
+        from.take(inverted.len() - own.0.len())?;
+        Some(Self(key))
+    }
+}
+
+impl<A: Key, B: Key> Key for (A, B) {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        self.1.put(out);
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        Some((A::read(from)?, B::read(from)?))
+    }
+}
+
+impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        self.1.put(out);
+        self.2.put(out);
+    }
+
+    fn read(from: &mut Fields<'_>) -> Option<Self> {
+        Some((A::read(from)?, B::read(from)?, C::read(from)?))
+    }
+}
+
+impl Value for () {
+    const VERSION: u8 = 1;
+
+    fn put(&self, _: &mut Vec<u8>) {}
+
+    fn read(_: u8, _: &mut Fields<'_>) -> Option<Self> {
+        Some(())
+    }
+}
+
+/// A count.
+impl Value for u64 {
+    const VERSION: u8 = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        crate::record::put_varint(out, *self);
+    }
+
+    fn read(_: u8, from: &mut Fields<'_>) -> Option<Self> {
+        from.varint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Full = (String, (Desc<i64>, u64), Desc<String>);
+
+    fn full() -> impl Strategy<Value = Full> {
+        let text = proptest::collection::vec(
+            proptest::sample::select(vec!['\0', '\u{1}', 'a', 'b', 'é', '\u{7f}']),
+            0..4,
+        )
+        .prop_map(String::from_iter);
+        (text.clone(), any::<i8>(), any::<u8>(), text)
+            .prop_map(|(a, b, c, d)| (a, (Desc(i64::from(b)), u64::from(c)), Desc(d)))
+    }
+
+    fn order(a: &Full, b: &Full) -> std::cmp::Ordering {
+        let text = a.0.as_bytes().cmp(b.0.as_bytes());
+        let numbers = b.1.0.0.cmp(&a.1.0.0).then(a.1.1.cmp(&b.1.1));
+        text.then(numbers).then(b.2.0.as_bytes().cmp(a.2.0.as_bytes()))
+    }
+
+    proptest! {
+        #[test]
+        fn keys_read_back_and_sort_as_what_they_stand_for(a in full(), b in full()) {
+            let bytes = [key_bytes(&a), key_bytes(&b)];
+            prop_assert_eq!(&read_key::<Full>(Table(1), &bytes[0]).expect("own"), &a);
+            prop_assert_eq!(bytes[0].cmp(&bytes[1]), order(&a, &b));
+        }
+
+        #[test]
+        fn damaged_keys_and_values_are_refused_without_panic(bytes: Vec<u8>) {
+            let _ = read_key::<Full>(Table(1), &bytes);
+            let _ = read_value::<u64>(Table(1), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_later_version_is_refused_and_says_what_to_do() {
+        let mut bytes = Vec::new();
+        put_value(&7u64, &mut bytes);
+        assert_eq!(read_value::<u64>(Table(9), &bytes).expect("own"), 7);
+        bytes[0] = 2;
+        let refused = read_value::<u64>(Table(9), &bytes).expect_err("a later one").message;
+        assert!(refused.contains("table 9") && refused.contains("later build"), "{refused}");
+    }
+}

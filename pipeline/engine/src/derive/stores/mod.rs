@@ -1,0 +1,26 @@
+//! Stores as operators use them: typed tables of a task, each a constant of its operator.
+//!
+//! ```text
+//! KeyValue<K, V>   one value per key                          state
+//! Index<G, S, I>   ids of a group in order, first n at hand   state
+//! Expiring<K, V>   a value until its time is over             state, and timers
+//! Windowed<K, V>   a value per key and window                 state.windows, ranges dropped by age
+//! Sessions<K, V>   a value per key and burst of events        state.windows, ranges dropped by age
+//! ```
+//!
+//! A store has no fields but its number: what it holds is the task's. A persisted layout is a
+//! [`Key`] or a [`Value`], in a file of its own beside its operator; values begin with their
+//! version.
+
+mod expiring;
+mod keyed;
+mod layout;
+mod session;
+mod window;
+
+pub use expiring::Expiring;
+pub(super) use expiring::{EXPIRY, expire};
+pub use keyed::{Index, KeyValue};
+pub use layout::{Desc, Fields, Key, Value, put_bytes, put_signed};
+pub use session::{MAX_AHEAD_MS, Session, Sessions};
+pub use window::{Updated, Windowed, Windows};

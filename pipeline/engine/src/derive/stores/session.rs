@@ -1,0 +1,149 @@
+//! Values per key and session: a burst of events, each no further than the gap from the next.
+//!
+//! ```text
+//! bucket of its end, 8 bytes · key as given · its start, 8 bytes → its end, 8 bytes · value
+//! ```
+//!
+//! The one idea: sessions stand in buckets of time by their ends, so that what is too old is a range
+//! at the beginning of the table and goes without being looked at. A key's sessions are found by
+//! looking into the few buckets that can hold one; a session that grows over a bucket's edge moves.
+//!
+//! A session is open until task time has passed its end by gap and grace.
+
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+
+use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::stores::keyed::first_rows;
+use crate::derive::stores::layout::{
+    Fields, Key, Value, key_bytes, put_value, read_key, read_value,
+};
+use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::record::Millis;
+
+/// How far ahead of task time an event may be; what claims more counts as if it were this much. It
+/// bounds the buckets that can hold a session.
+pub const MAX_AHEAD_MS: i64 = 3_600_000;
+
+/// A session as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session<V> {
+    /// The time of its first event.
+    pub start: Millis,
+    /// The time of its last event.
+    pub end: Millis,
+    /// What was made of them.
+    pub value: V,
+}
+
+/// A value per key and session.
+pub struct Sessions<K, V> {
+    table: Table,
+    name: &'static str,
+    gap_ms: i64,
+    grace_ms: i64,
+    of: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Key, V: Value> Sessions<K, V> {
+    /// The store of this number; numbers are persisted. Events up to `gap_ms` apart are one
+    /// session, and are taken until `grace_ms` after that.
+    pub const fn new(number: u8, name: &'static str, (gap_ms, grace_ms): (i64, i64)) -> Self {
+        assert!(gap_ms > 0 && grace_ms >= 0, "a session has a gap");
+        Self { table: Table(number), name, gap_ms, grace_ms, of: PhantomData }
+    }
+
+    /// What its operator declares. A bucket goes once its last session is over.
+    pub const fn decl(&self) -> TableDecl {
+        let spec = TableSpec { table: self.table, name: self.name, life: Life::Ranged };
+        let window_ms = self.gap_ms + self.grace_ms + self.bucket_ms();
+        TableDecl { spec, changelog: Changelog::Windows, window_ms }
+    }
+
+    /// Adds an event of this time to its session, or begins one; sessions that it brings together
+    /// become one by `join`, which is given the older first. `None`: the event is late.
+    pub fn add(
+        &self,
+        context: &mut Context<'_>,
+        (at, key): (Millis, &K),
+        (value, mut join): (V, impl FnMut(V, V) -> V),
+    ) -> Result<Option<Session<V>>, OperatorError> {
+        let at = Millis(at.0.min(context.time().0.saturating_add(MAX_AHEAD_MS)));
+        if !self.is_open(at, context.time()) {
+            return Ok(None);
+        }
+        let mut near: Vec<Session<V>> = self.all(context, key)?;
+        near.retain(|s| s.start.0 - self.gap_ms <= at.0 && at.0 <= s.end.0 + self.gap_ms);
+        for session in &near {
+            context.remove(self.table, &self.row(session, key));
+        }
+        near.push(Session { start: at, end: at, value });
+        near.sort_by_key(|session| session.start);
+        let whole = near.into_iter().reduce(|older, newer| Session {
+            start: older.start,
+            end: older.end.max(newer.end),
+            value: join(older.value, newer.value),
+        });
+        if let Some(session) = &whole {
+            let mut stored = Vec::with_capacity(32);
+            session.end.put(&mut stored);
+            put_value(&session.value, &mut stored);
+            context.put(self.table, &self.row(session, key), &stored);
+        }
+        Ok(whole)
+    }
+
+    /// A key's open sessions, oldest first.
+    pub fn all(
+        &self,
+        context: &mut Context<'_>,
+        key: &K,
+    ) -> Result<Vec<Session<V>>, OperatorError> {
+        let now = context.time().0;
+        let first = self.bucket(now.saturating_sub(self.gap_ms + self.grace_ms));
+        let last = self.bucket(now.saturating_add(MAX_AHEAD_MS));
+        let mut sessions = Vec::new();
+        let mut bucket = first;
+        while bucket <= last {
+            let mut prefix = key_bytes(&bucket);
+            key.put(&mut prefix);
+            for (row, stored) in first_rows(context, self.table, (&prefix, usize::MAX))? {
+                let session = self.read((&row[prefix.len()..], &stored))?;
+                if self.is_open(session.end, Millis(now)) {
+                    sessions.push(session);
+                }
+            }
+            bucket += self.bucket_ms();
+        }
+        sessions.sort_by_key(|session| session.start);
+        Ok(sessions)
+    }
+
+    fn is_open(&self, end: Millis, now: Millis) -> bool {
+        now.0.saturating_sub(self.gap_ms + self.grace_ms) < end.0
+    }
+
+    const fn bucket_ms(&self) -> i64 {
+        let life = self.gap_ms + self.grace_ms;
+        if life < MAX_AHEAD_MS { MAX_AHEAD_MS } else { life }
+    }
+
+    fn bucket(&self, end: i64) -> i64 {
+        end.div_euclid(self.bucket_ms()) * self.bucket_ms()
+    }
+
+    fn row(&self, session: &Session<V>, key: &K) -> Vec<u8> {
+        let mut row = key_bytes(&self.bucket(session.end.0));
+        key.put(&mut row);
+        session.start.put(&mut row);
+        row
+    }
+
+    fn read(&self, (start, stored): (&[u8], &Bytes)) -> Result<Session<V>, StoreError> {
+        let start = read_key(self.table, start)?;
+        let mut from = Fields(stored);
+        let end = read_key(self.table, from.take(8).unwrap_or_default())?;
+        Ok(Session { start, end, value: read_value(self.table, from.0)? })
+    }
+}

@@ -1,0 +1,193 @@
+//! Values per key and window of time: tumbling windows stand side by side, hopping ones overlap.
+//!
+//! ```text
+//! start of the window, 8 bytes · key as given → value
+//! ```
+//!
+//! The one idea: a window is named by its start, and the start stands first in the key. So one
+//! window's keys stand together, and what is too old is a range at the beginning of the table, which
+//! goes without being looked at.
+//!
+//! A window is open until task time has passed its end by the grace; what comes later is late, and
+//! the caller is told, since it counts and reports it. A window that is not open reads as empty.
+
+use std::marker::PhantomData;
+
+use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::stores::keyed::first_rows;
+use crate::derive::stores::layout::{Key, Value, key_bytes, put_value, read_key, read_value};
+use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::record::Millis;
+
+/// How time is cut into windows. All lengths in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    size: i64,
+    advance: i64,
+    grace: i64,
+}
+
+impl Windows {
+    /// Side by side, each `size` long; events are taken until `grace` after its end.
+    pub const fn tumbling(size: i64, grace: i64) -> Self {
+        Self::hopping((size, size), grace)
+    }
+
+    /// Each `size` long, a new one every `advance`; an event is in several.
+    pub const fn hopping((size, advance): (i64, i64), grace: i64) -> Self {
+        assert!(0 < advance && advance <= size && grace >= 0, "windows leave no gap");
+        Self { size, advance, grace }
+    }
+
+    /// The starts of the windows an event of this time is in, oldest first.
+    pub fn starts(self, at: Millis) -> impl Iterator<Item = Millis> {
+        let last = at.0.div_euclid(self.advance) * self.advance;
+        let before = (self.size - 1 - (at.0 - last)).div_euclid(self.advance);
+        (0..=before).rev().map(move |n| Millis(last - n * self.advance))
+    }
+
+    /// Whether a window takes events at this task time.
+    pub fn is_open(self, start: Millis, now: Millis) -> bool {
+        now.0.saturating_sub(self.size + self.grace) < start.0
+    }
+}
+
+/// What an update came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// Windows that took it.
+    pub taken: usize,
+    /// Windows that were over.
+    pub late: usize,
+}
+
+/// A value per key and window.
+pub struct Windowed<K, V> {
+    table: Table,
+    name: &'static str,
+    windows: Windows,
+    of: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Key, V: Value> Windowed<K, V> {
+    /// The store of this number; numbers are persisted.
+    pub const fn new(number: u8, name: &'static str, windows: Windows) -> Self {
+        Self { table: Table(number), name, windows, of: PhantomData }
+    }
+
+    /// What its operator declares.
+    pub const fn decl(&self) -> TableDecl {
+        let spec = TableSpec { table: self.table, name: self.name, life: Life::Ranged };
+        let window_ms = self.windows.size + self.windows.grace;
+        TableDecl { spec, changelog: Changelog::Windows, window_ms }
+    }
+
+    /// The value of a key in one window.
+    pub fn get(
+        &self,
+        context: &mut Context<'_>,
+        (start, key): (Millis, &K),
+    ) -> Result<Option<V>, OperatorError> {
+        if !self.windows.is_open(start, context.time()) {
+            return Ok(None);
+        }
+        let found = context.get(self.table, &row(start, key))?;
+        Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
+    }
+
+    /// Changes the value of a key in every window that an event of this time is in.
+    pub fn update(
+        &self,
+        context: &mut Context<'_>,
+        (at, key): (Millis, &K),
+        mut change: impl FnMut(Option<V>) -> V,
+    ) -> Result<Updated, OperatorError> {
+        let mut updated = Updated::default();
+        for start in self.windows.starts(at) {
+            if !self.windows.is_open(start, context.time()) {
+                updated.late += 1;
+                continue;
+            }
+            let value = change(self.get(context, (start, key))?);
+            let mut stored = Vec::with_capacity(32);
+            put_value(&value, &mut stored);
+            context.put(self.table, &row(start, key), &stored);
+            updated.taken += 1;
+        }
+        Ok(updated)
+    }
+
+    /// A key's open windows that begin in `from..to`, oldest first.
+    pub fn range(
+        &self,
+        context: &mut Context<'_>,
+        key: &K,
+        (from, to): (Millis, Millis),
+    ) -> Result<Vec<(Millis, V)>, OperatorError> {
+        let Windows { size, advance, grace } = self.windows;
+        let open = context.time().0.saturating_sub(size + grace).saturating_add(1);
+        let mut start = from.0.max(open);
+        start += (-start).rem_euclid(advance);
+        let mut found = Vec::new();
+        while start < to.0 {
+            if let Some(value) = self.get(context, (Millis(start), key))? {
+                found.push((Millis(start), value));
+            }
+            start += advance;
+        }
+        Ok(found)
+    }
+
+    /// The first `limit` keys of one window, in order.
+    pub fn first(
+        &self,
+        context: &mut Context<'_>,
+        start: Millis,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, OperatorError> {
+        if !self.windows.is_open(start, context.time()) {
+            return Ok(Vec::new());
+        }
+        let rows = first_rows(context, self.table, (&key_bytes(&start), limit))?;
+        let read = |(row, value): (bytes::Bytes, bytes::Bytes)| -> Result<(K, V), StoreError> {
+            let key = read_key::<(Millis, K)>(self.table, &row)?.1;
+            Ok((key, read_value(self.table, &value)?))
+        };
+        Ok(rows.into_iter().map(read).collect::<Result<_, _>>()?)
+    }
+}
+
+fn row(start: Millis, key: &impl Key) -> Vec<u8> {
+    let mut row = Vec::with_capacity(40);
+    start.put(&mut row);
+    key.put(&mut row);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_event_is_in_every_window_that_covers_it_and_in_no_other(
+            at in -200i64..200, advance in 1i64..20, more in 0i64..60,
+        ) {
+            let size = advance + more;
+            let windows = Windows::hopping((size, advance), 0);
+            let starts: Vec<i64> = windows.starts(Millis(at)).map(|start| start.0).collect();
+            let covers: Vec<i64> = (-300..300)
+                .filter(|start| start % advance == 0 && *start <= at && at < start + size)
+                .collect();
+            prop_assert_eq!(starts, covers);
+        }
+    }
+
+    #[test]
+    fn a_window_is_open_until_its_grace_is_over() {
+        let windows = Windows::tumbling(60, 10);
+        let open = |now| windows.is_open(Millis(120), Millis(now));
+        assert_eq!([open(0), open(189), open(190), open(i64::MAX)], [true, true, false, false]);
+    }
+}
