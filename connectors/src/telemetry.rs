@@ -47,6 +47,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("registry_schemas", "gauge", &[], "Schemas of the registry held in memory"),
     ("kafka_errors_total", "counter", &["code"], "Errors of brokers or connections to them"),
     (
+        "kafka_brokers_told_total",
+        "counter",
+        &[],
+        "Clients that knew no broker any more and were told the bootstrap addresses again",
+    ),
+    (
         "store_written_batches_total",
         "counter",
         &[],
@@ -123,6 +129,11 @@ pub fn log_removed(reason: &'static str, records: u64) {
 /// A broker or the connection to it gave an error; `code` is librdkafka's name for it.
 pub fn kafka_error(code: impl std::fmt::Debug) {
     metrics::counter!("kafka_errors_total", "code" => format!("{code:?}")).increment(1);
+}
+
+/// A client knew no broker any more.
+pub fn kafka_brokers_told() {
+    metrics::counter!("kafka_brokers_told_total").increment(1);
 }
 
 /// A schema is asked of the registry.

@@ -27,6 +27,7 @@ use super::context::Context;
 use super::fault;
 use super::member::KafkaMember;
 use super::native;
+use super::reach::Reach;
 use super::read::KafkaReader;
 use super::transact::KafkaTransactor;
 use crate::clock;
@@ -114,6 +115,7 @@ impl Core {
         self.serve(client);
         question(client).map_err(|error| {
             self.serve(client);
+            Reach::default().look(&self.config, client.client());
             fault::of_error(doing, &error, client.context())
         })
     }

@@ -27,6 +27,7 @@ use super::context::{Context, Rebalanced};
 use super::fault;
 use super::log::{Core, list_of, make_consumer};
 use super::native;
+use super::reach::Reach;
 use super::read::KafkaReader;
 
 /// Events of the group that one call of `changes` looks at.
@@ -41,6 +42,8 @@ pub(super) struct KafkaMember {
     /// A revocation the engine has been told of and the group is waiting for.
     revoking: bool,
     reader: KafkaReader,
+    core: Arc<Core>,
+    reach: Reach,
 }
 
 impl KafkaMember {
@@ -60,7 +63,8 @@ impl KafkaMember {
         let topics: Vec<&str> = spec.topics.iter().map(|topic| topic.as_str()).collect();
         let doing = format!("joining the group {}", spec.group);
         place.subscribe(&topics).map_err(|e| fault::of_error(doing, &e, place.context()))?;
-        Ok(Self { group: spec.group.clone(), place, news, revoking: false, reader })
+        let (core, reach) = (Arc::clone(core), Reach::default());
+        Ok(Self { group: spec.group.clone(), place, news, revoking: false, reader, core, reach })
     }
 
     /// Tells the group that what it decided was taken note of. Nothing is assigned to this client.
@@ -160,6 +164,7 @@ impl Member for KafkaMember {
         if self.revoking {
             self.give_up()?;
         }
+        self.reach.look(&self.core.config, self.place.client());
         self.news.store(false, Ordering::Release);
         let mut changes = Vec::new();
         for _ in 0..EVENTS_MAX {

@@ -16,6 +16,7 @@ mod config;
 mod context;
 mod fault;
 mod native;
+mod reach;
 
 mod admin;
 mod log;

@@ -1,11 +1,12 @@
 //! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
 //!
-//! Four things need it. The **topic ids** that become the epoch of every position. The **rights**
+//! Five things need it. The **topic ids** that become the epoch of every position. The **rights**
 //! of this user, which `tidewire doctor` names before anything is refused. The **offset of an end
 //! of partition**, and the position behind control records, without which a restore can't know that
 //! it has arrived. And a **bell on a producer's events**, without which waiting for an
 //! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
-//! commit cycle of 8 to 14 ms instead of 100).
+//! commit cycle of 8 to 14 ms instead of 100). And **telling a client its brokers again**, which librdkafka can
+//! forget for good.
 //!
 //! Rules held here: every object of a client keeps that client alive through an `Arc`; every
 //! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;
@@ -234,6 +235,13 @@ pub(super) fn has_events<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
         sys::rd_kafka_queue_destroy(queue);
         events > 0
     }
+}
+
+/// Tells a client the addresses of brokers, beside those it knows.
+pub(super) fn tell_brokers(client: &rdkafka::client::Client<Context>, addresses: &str) {
+    let Ok(addresses) = CString::new(addresses) else { return };
+    // SAFETY: the client is alive; the text is copied.
+    unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), addresses.as_ptr()) };
 }
 
 /// What a broker says of a topic's id: 128 bits, or why not.

@@ -18,10 +18,14 @@ use super::config::unusable;
 use super::context::Context;
 use super::log::{Core, number};
 use super::native::Voiced;
+use super::reach::Reach;
 use crate::clock;
 
 /// How long one wait for an answer lasts before its deadline is looked at.
 const WAIT_GRAIN: Duration = Duration::from_secs(1);
+
+/// How long answers take when something is wrong.
+const LONG: Duration = Duration::from_secs(2);
 
 /// A producer and the answers it waits for.
 pub(super) struct Sender {
@@ -29,6 +33,7 @@ pub(super) struct Sender {
     voiced: Voiced,
     /// Partitions that are known to be there.
     checked: Vec<TopicPartition>,
+    reach: Reach,
 }
 
 impl Sender {
@@ -36,7 +41,7 @@ impl Sender {
         let producer: Result<BaseProducer<Context>, _> =
             config.create_with_context(Context::default());
         let voiced = Voiced::new(producer.map_err(|error| unusable(&error))?);
-        Ok(Self { core: Arc::clone(core), voiced, checked: Vec::new() })
+        Ok(Self { core: Arc::clone(core), voiced, checked: Vec::new(), reach: Reach::default() })
     }
 
     pub(super) fn producer(&self) -> &BaseProducer<Context> {
@@ -119,6 +124,9 @@ impl Sender {
             let left = within.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Err(Code::OperationTimedOut);
+            }
+            if begun.elapsed() > LONG {
+                self.reach.look(&self.core.config, self.producer().client());
             }
             self.voiced.wait(left.min(WAIT_GRAIN));
         }

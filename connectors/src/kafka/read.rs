@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::log::{Core, make_consumer};
 use super::native::{Client, Feed, Given};
+use super::reach::Reach;
 use crate::notify::Notifier;
 
 /// Messages taken from librdkafka in one call.
@@ -27,7 +29,7 @@ pub(super) struct KafkaReader {
     isolation: Isolation,
     /// How many partitions it will read, if that is known: they share one budget.
     expected: Option<u32>,
-    clients: Vec<Client>,
+    clients: Vec<(Client, Reach)>,
     readings: BTreeMap<Slot, Reading>,
     next_slot: u32,
     pub(super) bell: Arc<Notifier>,
@@ -70,8 +72,9 @@ impl KafkaReader {
 
     /// Serves what the clients have to say; errors reach their contexts.
     pub(super) fn serve(&self) {
-        for client in &self.clients {
+        for (client, reach) in &self.clients {
             self.core.serve(client);
+            reach.look(&self.core.config, client.client());
         }
     }
 
@@ -82,7 +85,7 @@ impl KafkaReader {
             return Ok(free);
         }
         let config = self.core.config.reader(self.isolation, self.expected);
-        self.clients.push(Arc::new(make_consumer(&config)?));
+        self.clients.push((Arc::new(make_consumer(&config)?), Reach::default()));
         Ok(self.clients.len() - 1)
     }
 
@@ -97,7 +100,7 @@ impl KafkaReader {
         (client, from): (usize, Offset),
     ) -> Result<Reading, LogError> {
         let partition = i32::try_from(at.partition.0).unwrap_or(i32::MAX);
-        let handle = &self.clients[client];
+        let (handle, _) = &self.clients[client];
         let feed = Feed::start(handle, (at.topic.as_str(), partition), from, &self.bell);
         let feed = feed.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
         let (waiting, at) = (VecDeque::new(), at.clone());
