@@ -15,7 +15,7 @@ export CARGO_TARGET_DIR ?= $(cache)/tidewire/target
 # One profile and always the whole workspace, so that `run` and `test` build nothing twice.
 workspace := --release --workspace --locked
 
-.PHONY: run kafka test check bench fmt clean help test-fresh
+.PHONY: run kafka test check bench bench-derive fmt clean help test-fresh
 
 run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
 	@scripts/install.sh run
@@ -40,6 +40,11 @@ check: ## Format and lints only
 bench: ## The figures of the README, measured on this machine
 	@scripts/install.sh test
 	@scripts/bench.sh
+
+bench-derive: ## DERIVE against Kafka Streams, side by side (ARGS="--only tidewire --runs 1")
+	@scripts/install.sh test
+	@cargo build $(workspace) --bins
+	@$(CARGO_TARGET_DIR)/release/bench-derive $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -21,6 +21,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Memory resident now, in bytes.
     pub resident_bytes: u64,
+    /// The most that ever was resident, in bytes.
+    pub peak_bytes: u64,
 }
 
 /// Reads what the process has used. Fails if it is gone or its `/proc` files can't be understood.
@@ -28,10 +30,11 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let ticks = cpu_ticks(&stat).ok_or_else(|| odd("stat", pid))?;
-    let resident_kib = resident_kib(&status).ok_or_else(|| odd("status", pid))?;
+    let kib = |name| kib(&status, name).ok_or_else(|| odd("status", pid));
     Ok(Usage {
         cpu: Duration::from_millis(ticks * 1_000 / USER_TICKS_PER_SECOND),
-        resident_bytes: resident_kib * 1_024,
+        resident_bytes: kib("VmRSS:")? * 1_024,
+        peak_bytes: kib("VmHWM:")? * 1_024,
     })
 }
 
@@ -48,8 +51,8 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-fn resident_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -67,5 +70,6 @@ mod tests {
     fn this_process_uses_memory() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.resident_bytes > 100_000, "{usage:?}");
+        assert!(usage.peak_bytes >= usage.resident_bytes, "{usage:?}");
     }
 }

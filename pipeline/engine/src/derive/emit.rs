@@ -115,6 +115,15 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Writes the latest value of a channel's state key to `out.state`.
+    pub fn publish(&mut self, (channel, account, state_key): (&str, &str, &str), value: &[u8]) {
+        let topology = self.rules.topology;
+        let key = [channel, account, state_key].join("\0");
+        let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
+        let partition = topology.partition_of(channel.as_bytes());
+        self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
+    }
+
     /// Writes the event being handled to one channel, byte for byte as it came.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
         if let Cause::Event { value, .. } = self.cause {
@@ -129,20 +138,20 @@ impl Context<'_> {
         let lane = Lane::of(event.priority);
         let topic = match to.class {
             Class::Ephemeral | Class::Derived => return,
-            Class::State => topology.out_state(),
-            Class::Stream if lane == Lane::Critical => topology.out_urgent(),
-            Class::Stream => topology.out_stream(),
+            Class::State => {
+                let state_key = to.state_key.as_deref().unwrap_or_default();
+                self.publish((&to.channel, event.account_id, state_key), value);
+                None
+            }
+            Class::Stream if lane == Lane::Critical => Some(topology.out_urgent()),
+            Class::Stream => Some(topology.out_stream()),
         };
-        let channel = to.channel.as_bytes();
-        let body = if to.class == Class::State {
-            let state_key = to.state_key.as_deref().unwrap_or_default();
-            let key = [to.channel.as_str(), event.account_id, state_key].join("\0");
-            Body::new(Some(key.as_bytes()), Some(value), &[])
-        } else {
-            Body::new(Some(channel), Some(value), &[])
-        };
-        let partition = topology.partition_of(channel);
-        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
+        if let Some(topic) = topic {
+            let channel = to.channel.as_bytes();
+            let body = Body::new(Some(channel), Some(value), &[]);
+            let partition = topology.partition_of(channel);
+            self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
+        }
         self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
     }
 

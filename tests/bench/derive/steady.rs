@@ -1,0 +1,140 @@
+//! How long a record takes to its output at a steady rate, each key once, so that caching leaves no
+//! output out and a key says which record it was.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::Offset;
+use tidewire_tests::latency::Latencies;
+
+use crate::ground::{Ground, Writer, counted, key_number};
+use crate::sides::Side;
+use crate::{Arguments, median, row};
+
+/// How long a side may take for what is waiting, and for the last output.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a group's progress is looked at.
+const GRAIN: Duration = Duration::from_millis(50);
+
+/// A schedule: record `n` is due at `start + n × interval`.
+#[derive(Clone, Copy)]
+struct Pace {
+    start: Instant,
+    interval: Duration,
+    first: usize,
+    count: usize,
+}
+
+/// What a steady rate came to.
+pub(crate) struct Steady {
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    cpu_us: f64,
+}
+
+pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io::Result<Steady> {
+    let running = side.start(ground)?;
+    let (_, up) = running.hear("running")?;
+    let observer = ground.observer(&side.group(ground))?;
+    while observer.committed()? < ground.written {
+        if up.elapsed() > PATIENCE {
+            return Err(io::Error::other(format!("{}: it does not catch up", side.name())));
+        }
+        thread::sleep(GRAIN);
+    }
+    let reader = ground.reader(side.output(ground).as_str(), Offset::End)?;
+    let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
+    let count = arguments.rate * (arguments.warm_up + arguments.seconds);
+    let warm = arguments.rate * arguments.warm_up;
+    let start = Instant::now() + Duration::from_millis(500);
+    let pace = Pace { start, interval, first: 0, count: warm };
+    follow(ground, &reader, pace)?;
+    let before = running.usage()?;
+    let start = Instant::now() + interval;
+    let pace = Pace { start, interval, first: warm, count: count - warm };
+    let mut latencies = follow(ground, &reader, pace)?;
+    let cpu = running.usage()?.cpu - before.cpu;
+    ground.written += count;
+    running.stop()?;
+    let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
+    Ok(Steady {
+        p50_ms: millis(latencies.percentile(50.0)),
+        p99_ms: millis(latencies.percentile(99.0)),
+        max_ms: millis(latencies.percentile(100.0)),
+        cpu_us: cpu.as_secs_f64() * 1e6 / latencies.count() as f64,
+    })
+}
+
+/// Writes to the schedule and reads until every record has come out, once.
+fn follow(ground: &Ground, reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
+    let writer = ground.writer("0")?;
+    let writing = thread::spawn(move || write(writer, pace));
+    let (mut latencies, mut seen) = (Latencies::default(), vec![false; pace.count]);
+    let due = |n: usize| pace.start + pace.interval * u32::try_from(n).expect("few records");
+    let patience = due(pace.count) + PATIENCE;
+    while latencies.count() < pace.count {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let now = Instant::now();
+                let (key, _) = counted(&message)?;
+                let n = key_number(key).and_then(|key| key.checked_sub(pace.first));
+                let first =
+                    n.and_then(|n| seen.get_mut(n)).map(|seen| std::mem::replace(seen, true));
+                let (Some(n), Some(false)) = (n, first) else {
+                    return Err(io::Error::other(format!("{key} came again")));
+                };
+                latencies.record(now.saturating_duration_since(due(n)));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(error)) => return Err(io::Error::other(error)),
+        }
+        if Instant::now() > patience {
+            let left = pace.count - latencies.count();
+            return Err(io::Error::other(format!("{left} outputs never came")));
+        }
+    }
+    writing.join().expect("the writer returns its errors")?;
+    Ok(latencies)
+}
+
+fn write(writer: Writer, pace: Pace) -> io::Result<()> {
+    for n in 0..pace.count {
+        let due = pace.start + pace.interval * u32::try_from(n).expect("few records");
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        writer.write(pace.first + n, pace.first + n)?;
+        writer.serve(Duration::ZERO);
+    }
+    writer.finish()
+}
+
+/// Prints the table, and how the sides stand to each other in each run.
+pub(crate) fn report(all: &[(usize, Side, Steady)]) {
+    if all.is_empty() {
+        return;
+    }
+    println!("\n| steady | p50 ms | p99 ms | max ms | CPU µs/event |\n|---|---:|---:|---:|---:|");
+    for (run, side, steady) in all {
+        let Steady { p50_ms, p99_ms, max_ms, cpu_us } = steady;
+        row(&format!("run {run}: {}", side.name()), &[*p50_ms, *p99_ms, *max_ms, *cpu_us]);
+    }
+    for commit_ms in [100, 10] {
+        let peer = Side::Streams { commit_ms };
+        let of = |side| all.iter().filter(move |entry| entry.1 == side);
+        let mut ratios = Vec::new();
+        for (run, _, ours) in of(Side::Tidewire) {
+            let Some((_, _, peer)) = of(peer).find(|entry| entry.0 == *run) else { continue };
+            let (p50, p99) = (peer.p50_ms / ours.p50_ms, peer.p99_ms / ours.p99_ms);
+            ratios.push([p50, p99, peer.max_ms / ours.max_ms, peer.cpu_us / ours.cpu_us]);
+        }
+        if !ratios.is_empty() {
+            let column = |n: usize| median(ratios.iter().map(|ratio| ratio[n]).collect());
+            let name = format!("median: times better than {}", peer.name());
+            row(&name, &[0, 1, 2, 3].map(column));
+        }
+    }
+}

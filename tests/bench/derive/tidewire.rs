@@ -1,0 +1,115 @@
+//! Tidewire's side: the loop of DERIVE on its real connectors with one operator that counts.
+//!
+//! `bench-derive tidewire BOOTSTRAP PREFIX FOLDER`. It runs until its standard input ends, and says
+//! on standard output when it has its partitions (`assigned`) and when all of them are restored
+//! (`running`). There is no de-duplication, because the peer has none.
+
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidewire_connectors::kafka::{Config, KafkaLog};
+use tidewire_connectors::rocks::{self, RocksStores};
+use tidewire_engine::derive::{
+    Changelog, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError, TableDecl,
+};
+use tidewire_engine::port::{Clock, Life, Table, TableSpec};
+use tidewire_engine::record::Millis;
+use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
+use tidewire_schemas::event::EventView;
+
+/// What makes this binary Tidewire's side.
+pub(crate) const WORD: &str = "tidewire";
+
+/// How long a turn waits for records.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Events per key, 8 bytes big-endian.
+const COUNTS: Table = Table(50);
+
+struct Count;
+
+impl Operator for Count {
+    fn number(&self) -> u8 {
+        50
+    }
+
+    fn name(&self) -> &'static str {
+        "count"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] = &[TableDecl {
+            spec: TableSpec { table: COUNTS, name: "counts", life: Life::Kept },
+            changelog: Changelog::State,
+            window_ms: 0,
+        }];
+        TABLES
+    }
+
+    fn on_event(
+        &self,
+        event: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let key = event.key.as_bytes();
+        let before = context.get(COUNTS, key)?;
+        let before = before.and_then(|value| value.first_chunk().copied());
+        let count = before.map_or(0, u64::from_be_bytes) + 1;
+        context.put(COUNTS, key, &count.to_be_bytes());
+        context.publish((event.key, "", ""), &count.to_be_bytes());
+        Ok(Flow::Continue)
+    }
+}
+
+struct Wall;
+
+impl Clock for Wall {
+    fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        Millis(i64::try_from(since.as_millis()).expect("before the year 292 million"))
+    }
+}
+
+pub(crate) fn run(words: &[String]) -> io::Result<()> {
+    let [bootstrap, prefix, folder] = words else {
+        return Err(io::Error::other("usage: bench-derive tidewire BOOTSTRAP PREFIX FOLDER"));
+    };
+    let log = KafkaLog::open(Config::new(bootstrap, prefix)).map_err(io::Error::other)?;
+    let stores = RocksStores::new(rocks::Config::new(folder));
+    let ports = DerivePorts { log, stores, clock: Arc::new(Wall) };
+    let config = DeriveConfig {
+        topology: Topology::new(prefix, DEFAULT_PARTITIONS),
+        instance: "bench".to_owned(),
+        thread: 0,
+        build: "bench".to_owned(),
+        settings_hash: 0,
+    };
+    let derive = Derive::with_operators(config, ports, &[&Count]).map_err(io::Error::other)?;
+    turn(derive)
+}
+
+/// Turns until standard input ends.
+fn turn(mut derive: Derive) -> io::Result<()> {
+    let over = Arc::new(AtomicBool::new(false));
+    let (told, waker) = (Arc::clone(&over), derive.waker());
+    thread::spawn(move || {
+        // Whether it ended or failed, whoever started this is gone.
+        io::stdin().read_to_end(&mut Vec::new()).ok();
+        told.store(true, Ordering::Relaxed);
+        waker.wake();
+    });
+    let (mut assigned, mut running) = (false, false);
+    while !over.load(Ordering::Relaxed) {
+        let turned = derive.turn(WAIT).map_err(io::Error::other)?;
+        if turned.joined && !std::mem::replace(&mut assigned, turned.joined) {
+            println!("assigned");
+        }
+        if turned.joined && !turned.restoring && !std::mem::replace(&mut running, true) {
+            println!("running");
+        }
+    }
+    derive.close().map_err(io::Error::other)
+}

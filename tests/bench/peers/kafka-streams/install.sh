@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Puts Kafka Streams and our program on it into the cache folder, if they are not there, and prints
+# the class path that runs it: `java -cp "$(install.sh)" CountByKey …`.
+#
+# Usage: install.sh        as said
+#        install.sh pin    downloads what the pom asks for and pins its digests
+#
+# The folder is named after what it is made from, and moved into place whole.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${TIDEWIRE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidewire}/peers
+plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+
+say() { printf 'tidewire: %s\n' "$*" >&2; }
+stop() { say "$*"; exit 1; }
+
+# download FOLDER: what Kafka Streams needs beside the jars of the broker.
+download() {
+  command -v mvn >/dev/null || stop 'Maven is missing; run: scripts/install.sh kafka'
+  say 'downloading Kafka Streams from Maven Central (75 MB, once)'
+  mvn --quiet --batch-mode --strict-checksums -f "$here/pom.xml" "$plugin:copy-dependencies" \
+    -DincludeArtifactIds=kafka-streams,rocksdbjni "-DoutputDirectory=$1" >&2 ||
+    stop 'Maven could not fetch Kafka Streams; is repo.maven.apache.org within reach?'
+}
+
+work=
+trap 'if [ -n "$work" ]; then rm -rf "$work"; fi' EXIT
+
+if [ "${1:-}" = pin ]; then
+  work=$(mktemp -d)
+  download "$work"
+  (cd "$work" && sha256sum -- *.jar) >"$here/jars.sha256"
+  exit
+fi
+
+broker=$("$here/../../../../scripts/kafka.sh" fetch)
+key=$(cat "$here"/{pom.xml,jars.sha256,CountByKey.java} | sha256sum | cut -c 1-12)
+folder=$cache/kafka-streams-$key
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+if [ ! -e "$folder" ]; then
+  work=$(mktemp -d "$cache/work.XXXXXX")
+  download "$work"
+  (cd "$work" && sha256sum --check --strict --quiet "$here/jars.sha256") >&2 ||
+    stop 'the jars of Kafka Streams are not those this benchmark was written for'
+  javac -cp "$work/*:$broker/*" -d "$work" "$here/CountByKey.java" >&2 ||
+    stop 'CountByKey.java does not compile; see above'
+  mv -T "$work" "$folder"
+  work=
+fi
+printf '%s\n' "$folder:$folder/*:$broker/*"
