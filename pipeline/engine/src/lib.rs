@@ -20,6 +20,8 @@ pub mod task;
 
 pub mod derive;
 
+pub mod replay;
+
 pub mod fanout;
 
 pub mod telemetry;

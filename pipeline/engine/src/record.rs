@@ -52,7 +52,7 @@ pub struct Partition(pub u32);
 
 /// A record's place within its partition, counted from 0. A *position* is the offset of the next
 /// record to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
 impl Offset {

@@ -10,6 +10,8 @@
 //! everything changes at once when it has. The drain stands before the offsets: offsets of records
 //! whose outputs are still on their way would be a promise.
 
+use tidewire_schemas::catalogue::Catalogue;
+
 use crate::derive::assign::{Phase, Task};
 use crate::derive::changelog;
 use crate::derive::failure::Failure;
@@ -17,11 +19,12 @@ use crate::derive::limits::Limits;
 use crate::derive::operator::Changelog;
 use crate::derive::order::OrderRecord;
 use crate::derive::step::Running;
-use crate::derive::turn::{Derive, HAND_OVER_MS, Shared};
+use crate::derive::tables::Tables;
+use crate::derive::turn::{Derive, DeriveConfig, HAND_OVER_MS, Shared};
 use crate::port::{Committed, Isolation, LogError};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
-use crate::topology::Lane;
+use crate::topology::{Lane, Topology};
 use crate::turn::{EngineError, Turned, repeat};
 
 /// Milliseconds between two ticks of a task at least.
@@ -224,11 +227,26 @@ fn put_offsets(running: &Running, owner: &str, offsets: &mut Vec<(TopicPartition
     }
 }
 
-/// Adds the task's changelog, one record per changed key, and its `order` record.
+/// Adds the task's changelog and its `order` record.
 fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
     let topology = &shared.config.topology;
+    put_changelog(running, (topology, &shared.tables), outgoing);
+    let order = order_record(running, &shared.config);
+    outgoing.push(Outgoing {
+        topic: topology.order().clone(),
+        partition: running.partition,
+        body: Body::new(None, Some(&order.encode()), &[]),
+    });
+}
+
+/// Adds the task's changelog, one record per changed key.
+pub(super) fn put_changelog(
+    running: &Running,
+    (topology, tables): (&Topology, &Tables),
+    outgoing: &mut Vec<Outgoing>,
+) {
     for (table, key, value) in running.state.writes() {
-        let topic = match shared.tables.changelog(table) {
+        let topic = match tables.changelog(table) {
             Changelog::State => topology.state(),
             Changelog::Windows => topology.windows(),
             Changelog::Order => continue,
@@ -239,21 +257,21 @@ fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
             body: changelog::encode(table, key, value.as_deref()),
         });
     }
+}
+
+/// What the batch took and made, once every output has left.
+pub(super) fn order_record(running: &Running, config: &DeriveConfig) -> OrderRecord {
     let mut order = OrderRecord {
-        build: shared.config.build.clone(),
-        settings_hash: shared.config.settings_hash,
-        catalogue_hash: shared.rules().catalogue.hash(),
+        build: config.build.clone(),
+        settings_hash: config.settings_hash,
+        catalogue_hash: Catalogue::builtin().hash(),
         held: running.held_until.is_some(),
         time_before: running.progress.time,
         time_after: running.time,
         ..OrderRecord::default()
     };
     running.batch.describe(&mut order);
-    outgoing.push(Outgoing {
-        topic: topology.order().clone(),
-        partition: running.partition,
-        body: Body::new(None, Some(&order.encode()), &[]),
-    });
+    order
 }
 
 impl Running {

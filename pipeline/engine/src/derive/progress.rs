@@ -20,7 +20,7 @@ use crate::record::{Millis, Offset, put_varint};
 const VERSION: u8 = 2;
 
 /// How far a task's state has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The next record of `state` to replay.
     pub state: Offset,

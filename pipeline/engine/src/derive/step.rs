@@ -71,22 +71,28 @@ impl Running {
         rules: Rules<'_>,
         member: &mut dyn Member,
     ) -> Result<Self, EngineError> {
-        let Restored { partition, mut state, mut progress, .. } = restored;
-        let Restored { positions, all_committed, critical_end, .. } = restored;
-        let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
-        let mut slots = [Slot(0); 5];
-        for (lane, slot) in slots.iter_mut().enumerate() {
-            *slot = repeat(|| member.add(&lanes[lane], positions[lane]))
+        let positions = restored.positions;
+        let mut running = Self::new(restored, rules)?;
+        for (lane, slot) in running.slots.iter_mut().enumerate() {
+            *slot = repeat(|| member.add(&running.lanes[lane], positions[lane]))
                 .map_err(|error| EngineError::of_log("taking up a lane", error))?;
         }
+        running.progress.lanes = positions.map(Some);
+        Ok(running)
+    }
+
+    /// The task before it has taken up a lane: it can process what it is given.
+    pub(super) fn new(restored: Restored, rules: Rules<'_>) -> Result<Self, EngineError> {
+        let Restored { partition, mut state, progress, .. } = restored;
+        let Restored { positions, all_committed, critical_end, .. } = restored;
+        let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.look(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
-        progress.lanes = positions.map(Some);
         let at = positions[Lane::Critical.index()];
         Ok(Self {
             partition,
             lanes,
-            slots,
+            slots: [Slot(0); 5],
             queues: Lanes::default(),
             state,
             timers,
@@ -117,7 +123,12 @@ impl Running {
         Ok(STEP_RECORDS)
     }
 
-    fn process(&mut self, rules: Rules<'_>, lane: Lane, record: &Record) -> Result<(), Failure> {
+    pub(super) fn process(
+        &mut self,
+        rules: Rules<'_>,
+        lane: Lane,
+        record: &Record,
+    ) -> Result<(), Failure> {
         self.batch.take(lane, record.offset);
         // A task's very first record starts its time whatever its lane: at time zero, what is
         // remembered now would be out of its window with the first critical record.
@@ -238,12 +249,14 @@ impl Running {
         Ok(self.timers.look(&mut self.state)?)
     }
 
-    /// A failed timer has no source record; what is left of it is the operator and its key.
+    /// A failed timer has no source record; what is left of it is the operator and its key. In place
+    /// of an offset it has the task time: where `order` goes on depends on what the log has put
+    /// between two transactions, and a replay could not know it.
     fn bury_timer(&mut self, rules: Rules<'_>, (operator, key): (&str, &[u8]), why: &str) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);
         let record = Record {
-            offset: self.progress.order,
+            offset: Offset(self.time.0.unsigned_abs()),
             timestamp: self.time,
             body: Body::new(Some(operator.as_bytes()), Some(key), &[]),
         };

@@ -1,0 +1,243 @@
+//! A driver for tests of operators: records in, outputs and tables out, no log and no threads.
+//!
+//! The one idea: one partition of one task, driven by hand. Each input is a transaction of its own,
+//! time stands still until it is advanced, and everything the task wrote can be read. Who knows
+//! Kafka Streams' `TopologyTestDriver` knows this one.
+//!
+//! [`TopologyDriver::replay`] executes all of it once more from nothing and compares every byte: an
+//! operator that depends on anything but its input, its tables and task time does not pass.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use tidewire_schemas::event::Event;
+
+use crate::derive::memory::MemoryStore;
+use crate::derive::order::OrderRecord;
+use crate::derive::progress::Progress;
+use crate::derive::sandbox::{Executed, Operators, Sandbox};
+use crate::derive::turn::DeriveConfig;
+use crate::port::Table;
+use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
+use crate::topology::{Lane, Topology};
+
+/// Where time starts: 2026-01-05T10:00:00Z, so that a test's times look like times.
+pub const START: Millis = Millis(1_767_607_200_000);
+
+/// The only partition.
+const PARTITION: Partition = Partition(0);
+
+/// What a task in memory never does.
+const NEVER_FAILS: &str = "a store in memory never fails";
+
+/// What one transaction was given, and what it came to.
+struct Transaction {
+    given: Given,
+    executed: Executed,
+}
+
+enum Given {
+    Record(Lane, Record),
+    Tick(Millis),
+}
+
+/// A task to pipe events into.
+///
+/// ```
+/// use tidewire_engine::derive::{
+///     Changelog, Context, Flow, Operator, OperatorError, TableDecl, TopologyDriver,
+/// };
+/// use tidewire_engine::port::{Table, TableSpec};
+/// use tidewire_schemas::{Priority, event::{Event, EventView}};
+///
+/// /// Events per key, 8 bytes big-endian.
+/// const COUNTS: Table = Table(200);
+///
+/// /// Counts the events of each key.
+/// struct Count;
+///
+/// impl Operator for Count {
+///     fn number(&self) -> u8 {
+///         200
+///     }
+///     fn name(&self) -> &'static str {
+///         "count"
+///     }
+///     fn tables(&self) -> &'static [TableDecl] {
+///         &[TableDecl {
+///             spec: TableSpec { table: COUNTS, name: "counts", expires: false },
+///             changelog: Changelog::State,
+///             window_ms: 0,
+///         }]
+///     }
+///     fn on_event(
+///         &self,
+///         event: &EventView<'_>,
+///         context: &mut Context<'_>,
+///     ) -> Result<Flow, OperatorError> {
+///         let key = event.key.as_bytes();
+///         let before = context.get(COUNTS, key)?.and_then(|v| v.first_chunk().copied());
+///         let count = before.map_or(0, u64::from_be_bytes) + 1;
+///         context.put(COUNTS, key, &count.to_be_bytes());
+///         Ok(Flow::Continue)
+///     }
+/// }
+///
+/// let mut driver = TopologyDriver::new(&[&Count]);
+/// let event = Event {
+///     event_id: "e-1".into(),
+///     event_type: "post.created".into(),
+///     account_id: "acc".into(),
+///     timestamp_ms: 0,
+///     correlation_id: "e-1".into(),
+///     priority: Priority::Normal,
+///     key: "alice".into(),
+///     source: None,
+///     alias: None,
+///     data: "{}".into(),
+/// };
+/// driver.pipe_input(&event);
+/// driver.pipe_input(&event);
+/// assert_eq!(driver.get(COUNTS, b"alice").as_deref(), Some(&2u64.to_be_bytes()[..]));
+/// driver.replay().unwrap();
+/// ```
+pub struct TopologyDriver {
+    operators: Operators,
+    config: DeriveConfig,
+    sandbox: Sandbox,
+    /// The wall clock.
+    now: Millis,
+    /// By [`Lane::index`]: the offset of the next record.
+    next: [u64; 5],
+    /// Written and not read.
+    outputs: Vec<Outgoing>,
+    history: Vec<Transaction>,
+}
+
+impl TopologyDriver {
+    /// A task with these operators and nothing in its tables, at [`START`].
+    pub fn new(operators: Operators) -> Self {
+        let config = DeriveConfig {
+            topology: Topology::new("t.", 1),
+            instance: "driver".to_owned(),
+            thread: 0,
+            build: "test".to_owned(),
+            settings_hash: 0,
+        };
+        Self {
+            sandbox: fresh(&config, operators),
+            operators,
+            config,
+            now: START,
+            next: [0; 5],
+            outputs: Vec::new(),
+            history: Vec::new(),
+        }
+    }
+
+    /// The topics; their names begin with `t.`, and each has one partition.
+    pub fn topology(&self) -> &Topology {
+        &self.config.topology
+    }
+
+    /// The wall clock, which is the append time of what is piped in.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// Appends an event to the lane of its priority, and takes it.
+    pub fn pipe_input(&mut self, event: &Event) {
+        self.pipe_value(Lane::of(event.priority), Some(&event.encode()));
+    }
+
+    /// Appends a record of any bytes to a lane, and takes it.
+    pub fn pipe_value(&mut self, lane: Lane, value: Option<&[u8]>) {
+        let next = &mut self.next[lane.index()];
+        let body = Body::new(None, value, &[]);
+        let record = Record { offset: Offset(*next), timestamp: self.now, body };
+        *next += 1;
+        self.transact(Given::Record(lane, record));
+    }
+
+    /// Moves the wall clock, and injects ticks for as long as a timer is due.
+    pub fn advance_wall_clock_time(&mut self, ms: i64) {
+        self.now.0 += ms;
+        while self.sandbox.first_timer().is_some_and(|due| due <= self.now) {
+            self.transact(Given::Tick(self.now));
+        }
+    }
+
+    fn transact(&mut self, given: Given) {
+        let executed = execute(&mut self.sandbox, &given);
+        self.outputs.extend(executed.outputs.iter().cloned());
+        self.history.push(Transaction { given, executed });
+    }
+
+    /// Takes what was written to a topic since it was read last.
+    pub fn read_output(&mut self, topic: &Topic) -> Vec<Body> {
+        let (taken, left) = std::mem::take(&mut self.outputs)
+            .into_iter()
+            .partition::<Vec<_>, _>(|output| output.topic == *topic);
+        self.outputs = left;
+        taken.into_iter().map(|output| output.body).collect()
+    }
+
+    /// A value of a table.
+    pub fn get(&mut self, table: Table, key: &[u8]) -> Option<Bytes> {
+        self.sandbox.state().get(table, key).expect(NEVER_FAILS)
+    }
+
+    /// All of a table, in order.
+    pub fn all(&mut self, table: Table) -> Vec<(Bytes, Bytes)> {
+        let mut all = Vec::new();
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            all.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            ControlFlow::Continue(())
+        };
+        self.sandbox.state().scan(table, (&[], None), visit).expect(NEVER_FAILS);
+        all
+    }
+
+    /// What the last transaction took and made; `None` before the first.
+    pub fn last_order(&self) -> Option<&OrderRecord> {
+        self.history.last().map(|transaction| &transaction.executed.order)
+    }
+
+    /// Executes everything again from nothing; an error says what came out otherwise.
+    pub fn replay(&self) -> Result<(), String> {
+        let mut again = fresh(&self.config, self.operators);
+        for (n, Transaction { given, executed: first }) in self.history.iter().enumerate() {
+            let second = execute(&mut again, given);
+            let one = [&first.outputs[..], &first.changelog].concat();
+            let other = [&second.outputs[..], &second.changelog].concat();
+            if let Some(at) = (0..one.len().max(other.len())).find(|i| one.get(*i) != other.get(*i))
+            {
+                let (one, other) = (one.get(at), other.get(at));
+                return Err(format!("transaction {n}, record {at}: {one:?}, then {other:?}"));
+            }
+            if first.order != second.order {
+                let (one, other) = (&first.order, &second.order);
+                return Err(format!("transaction {n}: {one:?}, then {other:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
+    let progress = Progress::default();
+    let store = Box::<MemoryStore>::default();
+    Sandbox::new(config.clone(), operators, (PARTITION, store, progress)).expect(NEVER_FAILS)
+}
+
+fn execute(sandbox: &mut Sandbox, given: &Given) -> Executed {
+    match given {
+        Given::Record(lane, record) => sandbox.take(*lane, record),
+        Given::Tick(now) => sandbox.tick(*now),
+    }
+    .expect(NEVER_FAILS);
+    sandbox.commit().expect(NEVER_FAILS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! What operators do with events, tried on the driver.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::{Event, EventView};
+
+use super::TopologyDriver;
+use crate::derive::dedup::{Dedup, IDS, WINDOW_MS};
+use crate::derive::{Context, Flow, Operator, OperatorError, ToChannels};
+use crate::record::Body;
+use crate::topology::Lane;
+
+fn event(id: &str, priority: Priority) -> Event {
+    Event {
+        event_id: id.to_owned(),
+        event_type: "post.created".to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 0,
+        correlation_id: id.to_owned(),
+        priority,
+        key: "alice".to_owned(),
+        source: None,
+        alias: None,
+        data: r#"{"post_id":"p1","author_id":"alice","text":"hello"}"#.to_owned(),
+    }
+}
+
+fn keys(bodies: &[Body]) -> Vec<String> {
+    bodies.iter().map(|b| String::from_utf8(b.key().unwrap().to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn an_event_is_delivered_to_its_channels_once_whatever_lane_its_copies_take() {
+    let mut driver = TopologyDriver::new(&[&Dedup, &ToChannels]);
+    driver.pipe_input(&event("e-1", Priority::Critical));
+    driver.pipe_input(&event("e-1", Priority::Low));
+    let urgent = driver.topology().out_urgent().clone();
+    let mut channels = keys(&driver.read_output(&urgent));
+    channels.sort();
+    assert_eq!(channels, ["account:acc", "posts:alice", "timeline:acc"]);
+    let stream = driver.topology().out_stream().clone();
+    assert_eq!(driver.read_output(&stream), [], "the copy is dropped");
+    assert_eq!(driver.all(IDS).len(), 1);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn an_id_counts_as_new_again_once_its_window_is_over() {
+    let mut driver = TopologyDriver::new(&[&Dedup]);
+    let accepted = |driver: &TopologyDriver| driver.last_order().unwrap().accepted.len();
+    driver.pipe_input(&event("e-1", Priority::Normal));
+    assert_eq!(accepted(&driver), 1);
+    driver.advance_wall_clock_time(WINDOW_MS - 1);
+    driver.pipe_input(&event("e-1", Priority::Normal));
+    assert_eq!(accepted(&driver), 0);
+    driver.advance_wall_clock_time(1);
+    driver.pipe_input(&event("e-1", Priority::Normal));
+    assert_eq!(accepted(&driver), 1);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn what_is_no_event_becomes_a_dead_letter_that_names_its_lane() {
+    let mut driver = TopologyDriver::new(&[&Dedup, &ToChannels]);
+    driver.pipe_value(Lane::Low, Some(b"no event"));
+    driver.pipe_value(Lane::Low, None);
+    let letters = driver.topology().dead_letters().clone();
+    assert_eq!(keys(&driver.read_output(&letters)), ["t.lane.low/0/0", "t.lane.low/0/1"]);
+    driver.replay().unwrap();
+}
+
+/// Sets a timer for each event, which fails.
+struct Alarm;
+
+impl Operator for Alarm {
+    fn number(&self) -> u8 {
+        99
+    }
+
+    fn name(&self) -> &'static str {
+        "alarm"
+    }
+
+    fn on_event(
+        &self,
+        e: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let at = crate::record::Millis(context.time().0 + 500);
+        context.set_timer(at, e.key.as_bytes());
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, _: &[u8], _: &mut Context<'_>) -> Result<(), OperatorError> {
+        Err(OperatorError::Failed("told to".to_owned()))
+    }
+}
+
+#[test]
+fn timers_fire_when_time_is_advanced_and_a_failed_one_is_put_aside() {
+    let mut driver = TopologyDriver::new(&[&Alarm]);
+    driver.pipe_input(&event("e-1", Priority::Normal));
+    let letters = driver.topology().dead_letters().clone();
+    driver.advance_wall_clock_time(499);
+    assert_eq!(driver.read_output(&letters), []);
+    driver.advance_wall_clock_time(1);
+    let letter = &driver.read_output(&letters)[0];
+    assert_eq!(letter.header("detail"), Some(&b"timer of alarm: told to"[..]));
+    assert_eq!(driver.last_order().unwrap().ticks.len(), 1);
+    driver.replay().unwrap();
+}
+
+static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
+
+/// Remembers in a place that no abort takes back and no other machine has.
+struct Fickle;
+
+impl Operator for Fickle {
+    fn number(&self) -> u8 {
+        98
+    }
+
+    fn name(&self) -> &'static str {
+        "fickle"
+    }
+
+    fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        match ELSEWHERE.fetch_add(1, Ordering::SeqCst) {
+            1 => Err(OperatorError::Failed("the second one".to_owned())),
+            _ => Ok(Flow::Continue),
+        }
+    }
+}
+
+#[test]
+fn a_replay_finds_an_operator_that_remembers_outside_its_tables() {
+    let mut driver = TopologyDriver::new(&[&Fickle, &ToChannels]);
+    for id in ["e-1", "e-2"] {
+        driver.pipe_input(&event(id, Priority::Normal));
+    }
+    let why = driver.replay().unwrap_err();
+    assert!(why.starts_with("transaction 1, record 0"), "{why}");
+}

@@ -1,0 +1,133 @@
+//! A task that runs on what it is given: no log, no group, no clock.
+//!
+//! The one idea: what a task makes follows from its state, the records, their order and the ticks,
+//! and from nothing else. So whoever has all four can have the task's transactions again; a replay
+//! and the driver of operators' tests both stand on this. It is the very [`Running`] of production;
+//! only what feeds it is missing.
+
+use crate::derive::commit::{order_record, put_changelog};
+use crate::derive::failure::Failure;
+use crate::derive::operator::{Operator, Rules};
+use crate::derive::order::OrderRecord;
+use crate::derive::progress::Progress;
+use crate::derive::step::{Restored, Running};
+use crate::derive::tables::Tables;
+use crate::derive::turn::{DeriveConfig, HAND_OVER_BYTES};
+use crate::overlay::State;
+use crate::port::{Store, StoreError, TableSpec};
+use crate::record::{Millis, Offset, Outgoing, Partition, Record};
+use crate::topology::Lane;
+use crate::turn::EngineError;
+use tidewire_schemas::catalogue::Catalogue;
+
+/// The operators of a task.
+pub type Operators = &'static [&'static dyn Operator];
+
+/// What one transaction came to.
+pub(crate) struct Executed {
+    pub(crate) order: OrderRecord,
+    pub(crate) outputs: Vec<Outgoing>,
+    /// The records of `state`.
+    pub(crate) changelog: Vec<Outgoing>,
+}
+
+/// A task without a log.
+pub(crate) struct Sandbox {
+    config: DeriveConfig,
+    operators: Operators,
+    tables: Tables,
+    running: Running,
+}
+
+/// The tables that the store of a task with these operators has.
+pub(crate) fn table_specs(operators: Operators) -> Vec<TableSpec> {
+    Tables::of(operators).specs().to_vec()
+}
+
+impl Sandbox {
+    /// A task with this state.
+    pub(crate) fn new(
+        config: DeriveConfig,
+        operators: Operators,
+        (partition, store, progress): (Partition, Box<dyn Store>, Progress),
+    ) -> Result<Self, EngineError> {
+        let restored = Restored {
+            partition,
+            state: State::new(store),
+            progress,
+            positions: [Offset(0); 5],
+            all_committed: true,
+            critical_end: Offset(0),
+        };
+        let running = Running::new(restored, rules(&config, operators))?;
+        Ok(Self { tables: Tables::of(operators), config, operators, running })
+    }
+
+    /// How far the state has come.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.running.progress
+    }
+
+    /// Says whether a critical backlog holds task time back, for the next transaction.
+    pub(crate) fn hold(&mut self, until: Option<Offset>) {
+        self.running.held_until = until;
+    }
+
+    /// Takes a record.
+    pub(crate) fn take(&mut self, lane: Lane, record: &Record) -> Result<(), EngineError> {
+        let rules = rules(&self.config, self.operators);
+        self.running.process(rules, lane, record).map_err(stopped)
+    }
+
+    /// Injects a tick.
+    pub(crate) fn tick(&mut self, value: Millis) -> Result<(), EngineError> {
+        let rules = rules(&self.config, self.operators);
+        self.running.tick(rules, value).map_err(stopped)
+    }
+
+    /// When the first timer is due.
+    pub(crate) fn first_timer(&self) -> Option<Millis> {
+        self.running.timers.first()
+    }
+
+    /// The state, the open transaction's writes included.
+    pub(crate) fn state(&mut self) -> &mut State {
+        &mut self.running.state
+    }
+
+    /// Ends the transaction as its commit would.
+    pub(crate) fn commit(&mut self) -> Result<Executed, EngineError> {
+        let mut executed =
+            Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
+        self.running.batch.leave(&mut executed.outputs);
+        let into = (&self.config.topology, &self.tables);
+        put_changelog(&self.running, into, &mut executed.changelog);
+        executed.order = order_record(&self.running, &self.config);
+        self.running.apply(rules(&self.config, self.operators), &[]);
+        self.write_behind()
+            .map_err(|error| EngineError::of_store("writing a sandbox's state", error))?;
+        Ok(executed)
+    }
+
+    /// Keeps what is in memory bounded.
+    fn write_behind(&mut self) -> Result<(), StoreError> {
+        let state = &mut self.running.state;
+        if state.pending_bytes() > HAND_OVER_BYTES {
+            state.hand_over(self.running.progress.encode())?;
+        }
+        state.acknowledge().map(drop)
+    }
+}
+
+fn rules(config: &DeriveConfig, operators: Operators) -> Rules<'_> {
+    Rules { topology: &config.topology, catalogue: Catalogue::builtin(), operators }
+}
+
+fn stopped(failure: Failure) -> EngineError {
+    match failure {
+        Failure::Stop(error) => error,
+        Failure::Abort(error) | Failure::Unknown(error) => {
+            EngineError::of_log("running a sandbox", error)
+        }
+    }
+}

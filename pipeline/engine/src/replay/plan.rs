@@ -1,0 +1,312 @@
+//! Which transactions are executed again, and from which state: decided before anything is.
+//!
+//! ```text
+//! order   ├──── state ────┼──────────── span ────────────┤
+//!       start           from                            to
+//! ```
+//!
+//! The one idea: the state of a task is known at the start of the log, when it was nothing, and
+//! where a checkpoint was kept. From the nearest of them everything up to the span is executed
+//! too. What stands against it is found by reading `order` alone, and refused with what is
+//! possible: transactions of another build, records that retention has taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::time::format_rfc3339;
+
+use crate::derive::order::OrderRecord;
+use crate::port::Isolation;
+use crate::record::{Millis, Offset, Record, TopicPartition};
+use crate::replay::cursor::{Cursor, bounds};
+use crate::replay::verify::TaskSpec;
+use crate::replay::{ReadOnly, ReplayError};
+use crate::topology::Lane;
+use crate::turn::repeat;
+
+/// A place in a task's `order`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// This offset.
+    Offset(Offset),
+    /// The first transaction at or after this append time.
+    Time(Millis),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The first transaction; none: the first whose state can be had.
+    pub from: Option<Point>,
+    /// The transaction behind the last; none: the end.
+    pub to: Option<Point>,
+}
+
+/// What will be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The checkpoint to begin with, by its offset in `order`; none: nothing, at the log's start.
+    pub checkpoint: Option<Offset>,
+    /// The first transaction of the span.
+    pub from: Offset,
+    /// The transaction behind its last.
+    pub to: Offset,
+    /// Transactions to execute, those before the span included.
+    pub transactions: u64,
+    /// When the first of the span was appended, if it is not the first of the log.
+    pub(super) since: Option<Millis>,
+}
+
+impl Plan {
+    /// Where the execution begins.
+    pub fn start(&self) -> Offset {
+        self.checkpoint.unwrap_or(Offset(0))
+    }
+}
+
+/// Who decided what a transaction made.
+#[derive(Clone, PartialEq, Eq)]
+struct Author {
+    build: String,
+    settings_hash: u64,
+    catalogue_hash: u64,
+}
+
+impl Author {
+    fn of(order: &OrderRecord) -> Self {
+        let OrderRecord { build, settings_hash, catalogue_hash, .. } = order;
+        let (settings_hash, catalogue_hash) = (*settings_hash, *catalogue_hash);
+        Self { build: build.clone(), settings_hash, catalogue_hash }
+    }
+
+    fn here(task: &TaskSpec) -> Self {
+        let build = task.build.clone();
+        let (settings_hash, catalogue_hash) = (task.settings_hash, Catalogue::builtin().hash());
+        Self { build, settings_hash, catalogue_hash }
+    }
+
+    /// Its name: the build, and the rest in so far as the other one's is another.
+    fn name(&self, other: &Self) -> String {
+        let mut name = format!("build {}", self.build);
+        if self.settings_hash != other.settings_hash {
+            name += &format!(", settings {:016x}", self.settings_hash);
+        }
+        if self.catalogue_hash != other.catalogue_hash {
+            name += &format!(", catalogue {:016x}", self.catalogue_hash);
+        }
+        name
+    }
+}
+
+/// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
+pub fn plan(
+    log: &ReadOnly,
+    task: &TaskSpec,
+    checkpoints: &BTreeSet<Offset>,
+    wanted: Wanted,
+) -> Result<Plan, ReplayError> {
+    let at = task.order();
+    let stable = repeat(|| log.bounds(&at, Isolation::Committed))?;
+    let place = |point| resolve(log, &at, point, stable.end);
+    let from = wanted.from.map(place).transpose()?;
+    let to = wanted.to.map(place).transpose()?.unwrap_or(stable.end);
+    // Where the state is known: at the log's very start, and at each checkpoint.
+    let mut starts: BTreeSet<Offset> =
+        checkpoints.iter().copied().filter(|c| *c >= stable.start && *c <= to).collect();
+    let at_start = (stable.start == Offset(0)).then_some(Offset(0));
+    starts.extend(at_start);
+    let marks = starts.iter().copied().chain(from);
+    let survey = Survey::read(log, task, (stable.start, to, marks))?;
+    let start = match from {
+        Some(from) if from > to => {
+            let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
+            return Err(ReplayError::Refused(text));
+        }
+        Some(from) => starts.range(..=from).next_back(),
+        None => starts.range(survey.readable_from(stable.start)..).next(),
+    };
+    let Some(start) = start.copied() else {
+        return Err(ReplayError::Refused(nowhere(&at, from, &survey.possible(&starts))));
+    };
+    survey.check(start, &starts)?;
+    let from = from.unwrap_or(start);
+    let first = survey.marks[&from].first.filter(|_| from > Offset(0));
+    Ok(Plan {
+        checkpoint: (at_start != Some(start)).then_some(start),
+        from,
+        to,
+        transactions: survey.marks[&start].transactions,
+        since: first.map(|(_, time)| time),
+    })
+}
+
+fn resolve(
+    log: &ReadOnly,
+    at: &TopicPartition,
+    point: Point,
+    end: Offset,
+) -> Result<Offset, ReplayError> {
+    match point {
+        Point::Offset(offset) if offset > end => {
+            Err(ReplayError::Refused(format!("{at} ends at {}, before {}", end.0, offset.0)))
+        }
+        Point::Offset(offset) => Ok(offset),
+        Point::Time(time) => Ok(repeat(|| log.offset_at(at, time))?.unwrap_or(end).min(end)),
+    }
+}
+
+fn nowhere(at: &TopicPartition, from: Option<Offset>, possible: &str) -> String {
+    let from = from.map_or(String::new(), |from| format!(" at or before {at}/{}", from.0));
+    format!("no state of this task is known{from}: {possible}")
+}
+
+/// What there is from an offset on.
+#[derive(Default)]
+struct Mark {
+    transactions: u64,
+    /// The first, and when it was appended.
+    first: Option<(Offset, Millis)>,
+}
+
+/// What `order` says, read through once.
+struct Survey {
+    at: TopicPartition,
+    here: Author,
+    /// What there is from some offsets on.
+    marks: BTreeMap<Offset, Mark>,
+    /// Where the author changes, or is not this build: the transaction, who before, who from there.
+    changes: Vec<(Offset, Option<Author>, Author)>,
+    /// The last transaction of another author than this build.
+    foreign: Option<Offset>,
+    /// The last transaction that took records which have left their lane, and the lane's start.
+    gone: Option<(Offset, TopicPartition, Offset)>,
+}
+
+impl Survey {
+    fn read(
+        log: &ReadOnly,
+        task: &TaskSpec,
+        (start, to, marks): (Offset, Offset, impl Iterator<Item = Offset>),
+    ) -> Result<Self, ReplayError> {
+        let at = task.order();
+        let mut starts = Vec::new();
+        for lane in Lane::ALL {
+            let at = TopicPartition::new(task.topology.lane(lane), task.partition);
+            let start = bounds(log, &at)?.start;
+            starts.push((at, start));
+        }
+        let mut survey = Self {
+            here: Author::here(task),
+            marks: marks.map(|mark| (mark, Mark::default())).collect(),
+            changes: Vec::new(),
+            foreign: None,
+            gone: None,
+            at,
+        };
+        let mut cursor = Cursor::open(log, &survey.at, start)?;
+        let mut before = None;
+        while let Some(record) = cursor.next()?.filter(|record| record.offset < to) {
+            before = Some(survey.look(&record, before, &starts)?);
+        }
+        Ok(survey)
+    }
+
+    fn look(
+        &mut self,
+        record: &Record,
+        before: Option<Author>,
+        starts: &[(TopicPartition, Offset)],
+    ) -> Result<Author, ReplayError> {
+        let order = decode(&self.at, record)?;
+        let author = Author::of(&order);
+        for mark in self.marks.range_mut(..=record.offset).map(|(_, mark)| mark) {
+            mark.transactions += 1;
+            mark.first.get_or_insert((record.offset, record.timestamp));
+        }
+        if before.as_ref().map_or(author != self.here, |before| *before != author) {
+            self.changes.push((record.offset, before, author.clone()));
+        }
+        if author != self.here {
+            self.foreign = Some(record.offset);
+        }
+        for lane in Lane::ALL {
+            let (at, start) = &starts[lane.index()];
+            if order.spans[lane.index()].is_some_and(|span| span.first < *start) {
+                self.gone = Some((record.offset, at.clone(), *start));
+            }
+        }
+        Ok(author)
+    }
+
+    /// Where nothing has left the lanes from there on.
+    fn readable_from(&self, start: Offset) -> Offset {
+        self.gone.as_ref().map_or(start, |(offset, ..)| offset.next())
+    }
+
+    /// What can be replayed by this build, in words.
+    fn possible(&self, starts: &BTreeSet<Offset>) -> String {
+        let behind = |offset: Option<Offset>| offset.map_or(Offset(0), Offset::next);
+        let gone = self.gone.as_ref().map(|(offset, ..)| *offset);
+        match starts.range(behind(self.foreign).max(behind(gone))..).next() {
+            Some(start) => format!("--from {} or later can be verified", start.0),
+            None => "nothing of it can be verified before the next checkpoint is kept; a running \
+                     task keeps one now and then in its data folder"
+                .to_owned(),
+        }
+    }
+
+    /// Refuses what can't be executed from `start` on.
+    fn check(&self, start: Offset, starts: &BTreeSet<Offset>) -> Result<(), ReplayError> {
+        let at = &self.at;
+        let possible = self.possible(starts);
+        if self.foreign.is_some_and(|offset| offset >= start) {
+            return Err(ReplayError::Refused(self.name_authors(start, &possible)));
+        }
+        match &self.gone {
+            Some((offset, lane, start_of_lane)) if *offset >= start => {
+                Err(ReplayError::Refused(format!(
+                    "{lane} starts at {}: what {at}/{} took has been removed by retention; \
+                     {possible}",
+                    start_of_lane.0, offset.0
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says who wrote the transactions from `start` on.
+    fn name_authors(&self, start: Offset, possible: &str) -> String {
+        let at = &self.at;
+        let first = self.marks[&start].first.map_or(start, |(first, _)| first);
+        let within = self.changes.iter().find(|(offset, ..)| *offset > first);
+        match within {
+            Some((offset, Some(before), author)) => format!(
+                "{at} has two builds: {} up to {}, {} from there on; a span within one of them \
+                 can be verified by it; by this build ({}) {possible}",
+                before.name(author),
+                offset.0,
+                author.name(before),
+                self.here.build
+            ),
+            _ => {
+                let author = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
+                let author = author.map_or(&self.here, |(.., author)| author);
+                format!(
+                    "{at} is of {} from {} on, and this is {}; verify it with that one; {possible}",
+                    author.name(&self.here),
+                    first.0,
+                    self.here.name(author)
+                )
+            }
+        }
+    }
+}
+
+/// Reads a record of `order`.
+pub(super) fn decode(at: &TopicPartition, record: &Record) -> Result<OrderRecord, ReplayError> {
+    OrderRecord::decode(record.body.value().unwrap_or_default()).map_err(|error| {
+        let mut time = String::new();
+        format_rfc3339(record.timestamp.0, &mut time);
+        ReplayError::Refused(format!("{at}/{} of {time}: {error}", record.offset.0))
+    })
+}

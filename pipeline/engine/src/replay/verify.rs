@@ -1,0 +1,324 @@
+//! The execution: one transaction at a time, from what `order` says was taken to what came of it.
+//!
+//! The one idea: the sandbox is given the records of the lanes in the sequence that was recorded
+//! and the ticks where they stood; then everything it makes is compared with what the log has. It
+//! ends at the first difference, since nothing behind one proves anything.
+
+use std::collections::BTreeSet;
+
+use crate::derive::order::{OrderRecord, Span};
+use crate::derive::progress::Progress;
+use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, table_specs};
+use crate::port::{Isolation, LogError, Store, StoreError, Stores};
+use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::replay::ReadOnly;
+use crate::replay::cursor::Cursor;
+use crate::replay::difference::{Difference, ReplayError, What};
+use crate::replay::plan::{Plan, Wanted, decode, plan};
+use crate::replay::witness::{Changelog, Found, Witness};
+use crate::topology::{Lane, Topology};
+use crate::turn::repeat;
+
+/// Whose history it is, and what executes it again.
+#[derive(Clone)]
+pub struct TaskSpec {
+    /// The topics.
+    pub topology: Topology,
+    /// The task.
+    pub partition: Partition,
+    /// This build's name.
+    pub build: String,
+    /// What the settings in force hash to.
+    pub settings_hash: u64,
+    /// The operators.
+    pub operators: Operators,
+}
+
+impl TaskSpec {
+    /// The task's `order`.
+    pub fn order(&self) -> TopicPartition {
+        TopicPartition::new(self.topology.order(), self.partition)
+    }
+
+    /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
+    pub fn plan(
+        &self,
+        log: &ReadOnly,
+        checkpoints: &BTreeSet<Offset>,
+        wanted: Wanted,
+    ) -> Result<Plan, ReplayError> {
+        plan(log, self, checkpoints, wanted)
+    }
+}
+
+/// What was executed so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Transactions before the span, for its state.
+    pub before: u64,
+    /// Transactions of the span.
+    pub transactions: u64,
+    /// Records taken in them.
+    pub records: u64,
+    /// Outputs of them that are the same.
+    pub outputs: u64,
+    /// Of these, such as retention or compaction has taken since: only their hash was compared.
+    pub only_hashed: u64,
+}
+
+/// What one step came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A transaction is the same.
+    Same,
+    /// All are.
+    Done,
+    /// The first that isn't.
+    Differs(Box<Difference>),
+}
+
+/// A task's history under execution.
+pub struct Verification {
+    log: ReadOnly,
+    task: TaskSpec,
+    plan: Plan,
+    order: Cursor,
+    lanes: [Option<Cursor>; 5],
+    sandbox: Sandbox,
+    witness: Witness,
+    changelog: Changelog,
+    replayed: Replayed,
+    /// The transaction executed last, and when it was appended.
+    last: (Offset, Millis),
+}
+
+impl Verification {
+    /// Begins a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
+    /// what is written there is the replay's own.
+    pub fn begin(
+        log: &ReadOnly,
+        task: &TaskSpec,
+        plan: Plan,
+        stores: &dyn Stores,
+    ) -> Result<Self, ReplayError> {
+        let mut store = stores.open(task.partition, &table_specs(task.operators))?;
+        let progress = progress(&mut *store, &plan)?;
+        let config = DeriveConfig {
+            topology: task.topology.clone(),
+            instance: String::new(),
+            thread: 0,
+            build: task.build.clone(),
+            settings_hash: task.settings_hash,
+        };
+        let state = TopicPartition::new(task.topology.state(), task.partition);
+        Ok(Self {
+            order: Cursor::open(log, &task.order(), plan.start())?,
+            lanes: [const { None }; 5],
+            witness: Witness::new(log, &task.topology, plan.since),
+            changelog: Changelog::open(log, &state, progress.state)?,
+            sandbox: Sandbox::new(config, task.operators, (task.partition, store, progress))?,
+            replayed: Replayed::default(),
+            last: (plan.start(), Millis::default()),
+            log: log.clone(),
+            task: task.clone(),
+            plan,
+        })
+    }
+
+    /// What was executed so far.
+    pub fn replayed(&self) -> Replayed {
+        self.replayed
+    }
+
+    /// Executes one transaction and compares it.
+    pub fn step(&mut self) -> Result<Step, ReplayError> {
+        let to = self.plan.to;
+        let Some(record) = self.order.next()?.filter(|record| record.offset < to) else {
+            return self.conclude();
+        };
+        let order = decode(&self.order.at, &record)?;
+        self.last = (record.offset, record.timestamp);
+        let what = match self.execute(&order)? {
+            Err(what) => Some(what),
+            Ok(executed) => self.compare(&order, &executed)?,
+        };
+        if let Some(what) = what {
+            return Ok(self.differs(what));
+        }
+        if record.offset < self.plan.from {
+            self.replayed.before += 1;
+        } else {
+            self.replayed.transactions += 1;
+            self.replayed.records += order.sequence.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+            self.replayed.outputs += u64::from(order.outputs);
+        }
+        Ok(Step::Same)
+    }
+
+    fn differs(&self, what: What) -> Step {
+        Step::Differs(Box::new(Difference {
+            transaction: (self.order.at.clone(), self.last.0),
+            what,
+        }))
+    }
+
+    /// Gives the sandbox what the transaction took.
+    fn execute(&mut self, order: &OrderRecord) -> Result<Result<Executed, What>, ReplayError> {
+        // A backlog held time back or it did not; how long it was changes nothing in here.
+        self.sandbox.hold(order.held.then_some(Offset(u64::MAX)));
+        let mut ticks = order.ticks.iter().peekable();
+        let mut taken = 0;
+        for (lane, count) in &order.sequence {
+            for _ in 0..*count {
+                while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
+                    self.sandbox.tick(tick.value)?;
+                }
+                match self.next_of(*lane, order.spans[lane.index()])? {
+                    Ok(record) => self.sandbox.take(*lane, &record)?,
+                    Err(what) => return Ok(Err(what)),
+                }
+                taken += 1;
+            }
+        }
+        for tick in ticks {
+            self.sandbox.tick(tick.value)?;
+        }
+        Ok(Ok(self.sandbox.commit()?))
+    }
+
+    /// The record of a lane that comes next, if it is one that was taken.
+    fn next_of(
+        &mut self,
+        lane: Lane,
+        span: Option<Span>,
+    ) -> Result<Result<Record, What>, ReplayError> {
+        let at = TopicPartition::new(self.task.topology.lane(lane), self.task.partition);
+        let wrong = |text| Ok(Err(What::Lane { text }));
+        let Some(Span { first, last }) = span else {
+            return wrong(format!("it took from {at}, and does not say what"));
+        };
+        let place = &mut self.lanes[lane.index()];
+        if place.is_none() {
+            let from = self.sandbox.progress().lanes[lane.index()].unwrap_or(first);
+            *place = Some(open_lane(&self.log, &at, from)?);
+        }
+        let cursor = place.as_mut().expect("it was just opened");
+        match cursor.next().map_err(|error| left_meanwhile(&at, error))? {
+            Some(record) if record.offset < first => wrong(format!(
+                "{at}/{} was passed over: it took from {} on",
+                record.offset.0, first.0
+            )),
+            Some(record) if record.offset <= last => Ok(Ok(record)),
+            _ => wrong(format!("it took more of {at} up to {} than stands there", last.0)),
+        }
+    }
+
+    /// The first thing that differs.
+    fn compare(
+        &mut self,
+        order: &OrderRecord,
+        executed: &Executed,
+    ) -> Result<Option<What>, ReplayError> {
+        let field = first_field(order, &executed.order);
+        let about_outputs = matches!(field, None | Some(What::Order { field: "outputs", .. }));
+        if !about_outputs {
+            return Ok(field);
+        }
+        if self.last.0 >= self.plan.from {
+            for (index, output) in executed.outputs.iter().enumerate() {
+                let to = TopicPartition::new(&output.topic, output.partition);
+                match self.witness.find(output, self.last.1)? {
+                    Found::There => {}
+                    Found::Gone | Found::Compacted => self.replayed.only_hashed += 1,
+                    Found::Not(nearest) => return Ok(Some(What::Output { index, to, nearest })),
+                }
+            }
+        }
+        self.changelog.pass(&executed.changelog)?;
+        let stuck = self.changelog.stuck(Some(self.last.1))?;
+        Ok(field.or(stuck.map(|at| What::Changelog { at })))
+    }
+
+    /// All were the same. If nothing follows in `order`, nothing may be left of the changelog.
+    fn conclude(&mut self) -> Result<Step, ReplayError> {
+        let at = self.task.order();
+        let end = repeat(|| self.log.bounds(&at, Isolation::Uncommitted))?.end;
+        let followed = (end > self.plan.to).then_some(self.last.1);
+        Ok(match self.changelog.stuck(followed)? {
+            Some(at) => self.differs(What::Changelog { at }),
+            None => Step::Done,
+        })
+    }
+}
+
+/// How far the state has come that a plan begins with.
+fn progress(store: &mut dyn Store, plan: &Plan) -> Result<Progress, StoreError> {
+    let nothing = Progress::default();
+    let stored = store.progress()?;
+    let found = match (&stored, plan.checkpoint) {
+        (None, None) => Some(nothing),
+        (Some(stored), Some(at)) => Progress::decode(stored).filter(|p| p.order == at),
+        _ => None,
+    };
+    found.ok_or_else(|| StoreError {
+        message: format!("the checkpoint at {} is not what its name says", plan.start().0),
+        source: None,
+    })
+}
+
+fn open_lane(log: &ReadOnly, at: &TopicPartition, from: Offset) -> Result<Cursor, ReplayError> {
+    Cursor::open(log, at, from).map_err(|error| left_meanwhile(at, error))
+}
+
+/// The plan saw to it that every record was there.
+fn left_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
+    match error {
+        LogError::OutOfRange { start, .. } => ReplayError::Refused(format!(
+            "{at} starts at {start} by now: retention was faster; run it again, from later on"
+        )),
+        error => error.into(),
+    }
+}
+
+/// The first field that differs. The number and the hash of the outputs are one: `outputs`.
+fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<What> {
+    let OrderRecord { time_before, time_after, spans, sequence, .. } = recorded;
+    let OrderRecord { ticks, dead_letters, accepted, outputs, outputs_hash, .. } = recorded;
+    let differs = |field, same: bool, texts: [String; 2]| {
+        let [recorded, replayed] = texts;
+        (!same).then_some(What::Order { field, recorded, replayed })
+    };
+    let texts = |one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
+        [format!("{one:?}"), format!("{other:?}")]
+    };
+    let new = replayed;
+    None.or_else(|| {
+        let same = *time_before == new.time_before;
+        differs("time before", same, texts(time_before, &new.time_before))
+    })
+    .or_else(|| {
+        let same = (spans, sequence) == (&new.spans, &new.sequence);
+        differs("records taken", same, texts(spans, &new.spans))
+    })
+    .or_else(|| differs("ticks", *ticks == new.ticks, texts(ticks, &new.ticks)))
+    .or_else(|| {
+        let same = *time_after == new.time_after;
+        differs("time after", same, texts(time_after, &new.time_after))
+    })
+    .or_else(|| {
+        let same = *dead_letters == new.dead_letters;
+        differs("dead letters", same, texts(dead_letters, &new.dead_letters))
+    })
+    .or_else(|| {
+        let ids =
+            |order: &OrderRecord| order.accepted.iter().map(|run| run.ids.len()).sum::<usize>();
+        let text = |order| format!("{} ids", ids(order));
+        differs("accepted", *accepted == new.accepted, [text(recorded), text(new)])
+    })
+    .or_else(|| {
+        let same = (outputs, outputs_hash) == (&new.outputs, &new.outputs_hash);
+        let text =
+            |order: &OrderRecord| format!("{} of hash {:016x}", order.outputs, order.outputs_hash);
+        differs("outputs", same, [text(recorded), text(new)])
+    })
+}
