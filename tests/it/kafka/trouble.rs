@@ -29,9 +29,7 @@ const KILLS: usize = 30;
 
 #[test]
 fn a_broker_that_restarts_stands_still_or_dies_costs_nothing_but_time() {
-    // It keeps its partitions while it stands still. Where a broker loses them for a moment, Kafka
-    // forgets to end the transactions in them (4.3.1, its issue KAFKA-20734, also with others).
-    let mut broker = Broker::start_with(&[("broker.session.timeout.ms", "15000")]);
+    let mut broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
     let server = serve("dev", at, "only");

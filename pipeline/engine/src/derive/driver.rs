@@ -44,14 +44,15 @@ enum Given {
 /// A task to pipe events into.
 ///
 /// ```
+/// use tidewire_engine::derive::stores::KeyValue;
 /// use tidewire_engine::derive::{
-///     Changelog, Context, Flow, Operator, OperatorError, TableDecl, TopologyDriver,
+///     Context, Flow, Operator, OperatorError, TableDecl, TopologyDriver,
 /// };
-/// use tidewire_engine::port::{Table, TableSpec};
+/// use tidewire_engine::port::Table;
 /// use tidewire_schemas::{Priority, event::{Event, EventView}};
 ///
-/// /// Events per key, 8 bytes big-endian.
-/// const COUNTS: Table = Table(200);
+/// /// Events per key.
+/// const COUNTS: KeyValue<String, u64> = KeyValue::new(200, "counts");
 ///
 /// /// Counts the events of each key.
 /// struct Count;
@@ -64,21 +65,17 @@ enum Given {
 ///         "count"
 ///     }
 ///     fn tables(&self) -> &'static [TableDecl] {
-///         &[TableDecl {
-///             spec: TableSpec { table: COUNTS, name: "counts", expires: false },
-///             changelog: Changelog::State,
-///             window_ms: 0,
-///         }]
+///         const TABLES: &[TableDecl] = &[COUNTS.decl()];
+///         TABLES
 ///     }
 ///     fn on_event(
 ///         &self,
 ///         event: &EventView<'_>,
 ///         context: &mut Context<'_>,
 ///     ) -> Result<Flow, OperatorError> {
-///         let key = event.key.as_bytes();
-///         let before = context.get(COUNTS, key)?.and_then(|v| v.first_chunk().copied());
-///         let count = before.map_or(0, u64::from_be_bytes) + 1;
-///         context.put(COUNTS, key, &count.to_be_bytes());
+///         let key = event.key.to_owned();
+///         let count = COUNTS.get(context, &key)?.unwrap_or(0) + 1;
+///         COUNTS.put(context, &key, &count);
 ///         Ok(Flow::Continue)
 ///     }
 /// }
@@ -98,7 +95,8 @@ enum Given {
 /// };
 /// driver.pipe_input(&event);
 /// driver.pipe_input(&event);
-/// assert_eq!(driver.get(COUNTS, b"alice").as_deref(), Some(&2u64.to_be_bytes()[..]));
+/// // A version byte, then the count.
+/// assert_eq!(driver.get(Table(200), b"alice\0\0").as_deref(), Some(&[1, 2][..]));
 /// driver.replay().unwrap();
 /// ```
 pub struct TopologyDriver {
@@ -152,8 +150,12 @@ impl TopologyDriver {
 
     /// Appends a record of any bytes to a lane, and takes it.
     pub fn pipe_value(&mut self, lane: Lane, value: Option<&[u8]>) {
+        self.pipe_body(lane, Body::new(None, value, &[]));
+    }
+
+    /// Appends a record, such as a fact that was read from its lane, and takes it.
+    pub fn pipe_body(&mut self, lane: Lane, body: Body) {
         let next = &mut self.next[lane.index()];
-        let body = Body::new(None, value, &[]);
         let record = Record { offset: Offset(*next), timestamp: self.now, body };
         *next += 1;
         self.transact(Given::Record(lane, record));

@@ -16,6 +16,8 @@ mod expiring;
 mod keyed;
 mod layout;
 mod session;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use expiring::Expiring;
