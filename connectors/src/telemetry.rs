@@ -59,6 +59,14 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "Transactions' batches task stores have written",
     ),
     ("store_written_rows_total", "counter", &[], "Rows task stores have written, merged"),
+    ("store_checkpoints_total", "counter", &[], "Checkpoints of task stores that were kept"),
+    ("store_checkpoints_failed_total", "counter", &[], "Checkpoints that could not be kept"),
+    (
+        "store_checkpoint_bytes",
+        "gauge",
+        &["task"],
+        "Bytes of a task's checkpoints, files shared with the store included",
+    ),
 ];
 
 /// A live connection moved to a shard.
@@ -155,4 +163,16 @@ pub fn registry_schemas(count: usize) {
 pub fn store_written(batches: u64, rows: usize) {
     metrics::counter!("store_written_batches_total").increment(batches);
     metrics::counter!("store_written_rows_total").increment(rows as u64);
+}
+
+/// A checkpoint of a task's store was kept; all of the task's hold so many bytes.
+pub fn checkpoint_kept(partition: u32, bytes: u64) {
+    metrics::counter!("store_checkpoints_total").increment(1);
+    metrics::gauge!("store_checkpoint_bytes", "task" => partition.to_string()).set(bytes as f64);
+}
+
+/// A checkpoint could not be kept; the task goes on without it.
+pub fn checkpoint_failed(reason: &dyn std::error::Error) {
+    tracing::warn!(reason = %reason, "a checkpoint could not be kept; the next is tried later");
+    metrics::counter!("store_checkpoints_failed_total").increment(1);
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tidewire_engine::port::{StoreBatch, StoreError, Ticket};
 use tidewire_engine::record::Partition;
 
+use super::checkpoint::Keeper;
 use super::config::{Config, QUEUE_BYTES_MAX};
 use super::database::Database;
 use super::merge;
@@ -38,6 +39,8 @@ struct State {
     bytes: usize,
     handed: u64,
     written: u64,
+    /// From which batch on every one ends on a transaction's boundary.
+    bounded_from: Option<u64>,
     end: Option<End>,
     failed: Option<String>,
 }
@@ -70,7 +73,7 @@ impl Behind {
     /// Starts the writer of a database.
     #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
-        database: Arc<Database>,
+        (database, mut keeper): (Arc<Database>, Keeper),
         config: &Config,
         partition: Partition,
     ) -> Result<Self, StoreError> {
@@ -78,7 +81,7 @@ impl Behind {
         let pace = Pace { every: config.write_every, bytes: config.write_bytes };
         let run = {
             let queue = queue.clone();
-            move || run(&queue, &database, pace)
+            move || run(&queue, (&database, &mut keeper), pace)
         };
         let thread = std::thread::Builder::new()
             .name(format!("store-{}", partition.0))
@@ -105,6 +108,13 @@ impl Behind {
         drop(state);
         self.queue.filled.notify_one();
         Ok(ticket)
+    }
+
+    /// From the batch handed over last on, each ends on a transaction's boundary.
+    pub(super) fn allow_checkpoints(&self) {
+        let mut state = self.queue.state();
+        let handed = state.handed;
+        state.bounded_from.get_or_insert(handed);
     }
 
     /// The newest batch written.
@@ -142,7 +152,7 @@ struct Pace {
     bytes: usize,
 }
 
-fn run(queue: &Queue, database: &Database, pace: Pace) {
+fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper), pace: Pace) {
     while let Some((batches, bytes)) = next(queue, pace) {
         let count = batches.len() as u64;
         let merged = merge::merge(batches);
@@ -162,10 +172,14 @@ fn run(queue: &Queue, database: &Database, pace: Pace) {
             }
         }
         let failed = state.failed.is_some();
+        let bounded = state.bounded_from.is_some_and(|from| from <= state.written);
         drop(state);
         queue.emptied.notify_all();
         if failed {
             return;
+        }
+        if bounded {
+            keeper.consider(database, &merged.progress);
         }
     }
 }

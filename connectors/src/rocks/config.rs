@@ -17,6 +17,8 @@ pub struct Config {
     pub write_every: Duration,
     /// Bytes waiting that are written without waiting longer.
     pub write_bytes: usize,
+    /// Task time between two checkpoints of a task.
+    pub checkpoint_every: Duration,
 }
 
 impl Config {
@@ -28,6 +30,7 @@ impl Config {
             write_buffer_bytes: WRITE_BUFFER_BYTES,
             write_every: WRITE_EVERY,
             write_bytes: WRITE_BYTES,
+            checkpoint_every: CHECKPOINT_EVERY,
         }
     }
 }
@@ -47,6 +50,12 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// Merging more than this saves little and holds memory.
 const WRITE_BYTES: usize = 16 << 20;
+
+/// A replay executes so much again before its span, on average half of it.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// Checkpoints a task keeps: each may hold as many bytes as the store itself had.
+pub(super) const CHECKPOINTS_MAX: usize = 4;
 
 /// A task that hands over more than this waits for its writer.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;

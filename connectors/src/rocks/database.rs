@@ -190,6 +190,13 @@ impl Database {
         rows.put_cf(self.meta(), PROGRESS, &batch.progress);
         self.rocks.write(rows).map_err(|error| failed(&self.dir, &error))
     }
+
+    /// Keeps it as it is now in a new directory on the same disk, by hard links.
+    pub(super) fn keep(&self, dir: &Path) -> Result<(), StoreError> {
+        rocksdb::checkpoint::Checkpoint::new(&self.rocks)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|error| failed(dir, &error))
+    }
 }
 
 fn database_options(shared: &Shared) -> Options {

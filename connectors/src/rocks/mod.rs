@@ -9,10 +9,12 @@
 //! Parts in reading order.
 
 mod behind;
+mod checkpoint;
 mod config;
 mod database;
 mod merge;
 mod store;
 
+pub use checkpoint::{Checkpoint, checkpoints};
 pub use config::Config;
 pub use store::RocksStores;

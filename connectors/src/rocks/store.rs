@@ -1,7 +1,7 @@
 //! The stores as the engine sees them: each verb of the ports, and nothing else.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use tidewire_engine::port::{Store, StoreBatch, StoreError, Stores, Table, TableS
 use tidewire_engine::record::{Millis, Partition};
 
 use super::behind::Behind;
+use super::checkpoint::{self, Keeper};
 use super::config::Config;
 use super::database::{Database, Shared};
 
@@ -16,6 +17,11 @@ use super::database::{Database, Shared};
 pub struct RocksStores {
     config: Config,
     shared: Shared,
+}
+
+/// What a task's directories are called.
+pub(super) fn name(partition: Partition) -> String {
+    format!("task-{}", partition.0)
 }
 
 impl RocksStores {
@@ -26,7 +32,7 @@ impl RocksStores {
     }
 
     fn dir(&self, partition: Partition) -> PathBuf {
-        self.config.dir.join(format!("task-{}", partition.0))
+        self.config.dir.join(name(partition))
     }
 }
 
@@ -37,19 +43,26 @@ impl Stores for RocksStores {
         tables: &[TableSpec],
     ) -> Result<Box<dyn Store>, StoreError> {
         let database = Arc::new(Database::open(&self.dir(partition), tables, &self.shared)?);
-        let behind = Behind::start(database.clone(), &self.config, partition)?;
+        let keeper = Keeper::open(&self.config, partition)?;
+        let behind = Behind::start((database.clone(), keeper), &self.config, partition)?;
         Ok(Box::new(RocksStore { behind, database }))
     }
 
     fn destroy(&self, partition: Partition) -> Result<(), StoreError> {
-        let dir = self.dir(partition);
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
-                message: format!("can't remove {}; remove it by hand", dir.display()),
-                source: Some(Box::new(error)),
-            }),
-            _ => Ok(()),
-        }
+        // What no longer fits the log had checkpoints that may not fit it either.
+        checkpoint::remove_all(&self.config.dir, partition)?;
+        remove(&self.dir(partition))
+    }
+}
+
+/// Removes a directory, if it is there.
+pub(super) fn remove(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
+            message: format!("can't remove {}; remove it by hand", dir.display()),
+            source: Some(Box::new(error)),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -85,6 +98,10 @@ impl Store for RocksStore {
         self.database.progress()
     }
 
+    fn allow_checkpoints(&mut self) {
+        self.behind.allow_checkpoints();
+    }
+
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError> {
         self.database.set_horizon(table, before.0)
     }
@@ -102,7 +119,7 @@ mod tests {
     const T: Table = Table(3);
     const TABLES: &[TableSpec] = &[TableSpec { table: T, name: "test", life: Life::Stamped }];
 
-    fn stores(dir: &std::path::Path) -> Arc<RocksStores> {
+    fn stores(dir: &Path) -> Arc<RocksStores> {
         let write_every = std::time::Duration::from_millis(20);
         RocksStores::new(Config { write_every, ..Config::new(dir) })
     }
@@ -196,6 +213,53 @@ mod tests {
         stores.destroy(Partition(0)).unwrap();
         let mut store = stores.open(Partition(0), TABLES).unwrap();
         assert_eq!(store.progress().unwrap(), None);
+    }
+
+    fn progress_at(order: u64, minutes: i64) -> Bytes {
+        use tidewire_engine::derive::progress::Progress;
+        use tidewire_engine::record::Offset;
+        let (order, state) = (Offset(order), Offset(0));
+        Progress { state, order, time: Millis(minutes * 60_000), lanes: [None; 5] }.encode()
+    }
+
+    #[test]
+    fn a_checkpoint_is_the_store_as_it_was_and_becomes_a_store_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        // It writes a second later or when it is closed, so that what is said in between counts.
+        let stores = RocksStores::new(Config::new(dir.path()));
+        let hand_over = |store: &mut dyn Store, (order, minutes), value| {
+            let batch = batch("", &[("a", Some(value))]);
+            store.hand_over(StoreBatch { progress: progress_at(order, minutes), ..batch }).unwrap()
+        };
+        let mut store = stores.open(Partition(0), TABLES).unwrap();
+        let first = hand_over(&mut *store, (3, 60), "restored");
+        while store.written().unwrap() < first {
+            crate::clock::pause(std::time::Duration::from_millis(1));
+        }
+        hand_over(&mut *store, (5, 61), "then");
+        store.allow_checkpoints();
+        store.close().unwrap();
+        let mut store = stores.open(Partition(0), TABLES).unwrap();
+        hand_over(&mut *store, (9, 62), "a minute later");
+        store.allow_checkpoints();
+        store.close().unwrap();
+        let kept = checkpoint::checkpoints(dir.path(), Partition(0)).unwrap();
+        assert_eq!(kept.len(), 1, "none while it was restored, one on time: {kept:?}");
+        assert_eq!((kept[0].order.0, kept[0].time), (5, Millis(61 * 60_000)));
+        let elsewhere = tempfile::tempdir().unwrap();
+        kept[0].restore(elsewhere.path(), Partition(0)).unwrap();
+        let copies = RocksStores::new(Config::new(elsewhere.path()));
+        let mut copy = copies.open(Partition(0), TABLES).unwrap();
+        assert_eq!(copy.progress().unwrap(), Some(progress_at(5, 61)));
+        assert_eq!(all(&mut *copy, (b"", None)), "a=then ");
+        hand_over(&mut *copy, (6, 61), "written to the copy");
+        copy.close().unwrap();
+        let again = tempfile::tempdir().unwrap();
+        kept[0].restore(again.path(), Partition(0)).unwrap();
+        let mut copy = RocksStores::new(Config::new(again.path())).open(Partition(0), TABLES);
+        assert_eq!(all(&mut **copy.as_mut().unwrap(), (b"", None)), "a=then ");
+        stores.destroy(Partition(0)).unwrap();
+        assert_eq!(checkpoint::checkpoints(dir.path(), Partition(0)).unwrap(), []);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Verb {
     Schemas(SchemasArgs),
     /// List, show, requeue or drop what could not be taken
     DeadLetters(LettersArgs),
+    /// Execute history again and compare it with what is in the log
+    Replay(ReplayArgs),
     /// Take on a line that stands still before too much poison
     Resume(RunningArgs),
     /// Send events, one JSON object a line
@@ -227,6 +229,39 @@ pub struct ResolveArgs {
     /// Where the log is.
     #[command(flatten)]
     pub at: TopicsWhere,
+}
+
+/// What `replay` takes.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: ReplayVerb,
+}
+
+/// What can be done with history.
+#[derive(Debug, Subcommand)]
+pub enum ReplayVerb {
+    /// Check that every output byte comes out again; it writes nothing to the log
+    Verify(VerifyArgs),
+}
+
+/// What `replay verify` takes.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The task, by its partition's number [default: all of them]
+    #[arg(long, value_name = "N")]
+    pub task: Option<u32>,
+    /// The first transaction: its offset in the task's partition of `order`, or a time such as
+    /// 2026-01-05T10:00:00Z [default: as far back as it goes]
+    #[arg(long, value_name = "WHERE")]
+    pub from: Option<String>,
+    /// The transaction behind the last [default: the end]
+    #[arg(long, value_name = "WHERE")]
+    pub to: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
 }
 
 /// The process that is meant by these settings, or another.

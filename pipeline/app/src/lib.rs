@@ -33,6 +33,7 @@ pub mod doctor;
 pub mod generate;
 pub mod letters;
 pub mod produce;
+pub mod replay;
 pub mod resume;
 pub mod schemas;
 pub mod tail;

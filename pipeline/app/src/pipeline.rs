@@ -19,7 +19,10 @@ use crate::supervisor::{Loop, Supervisor};
 
 /// What is decided about an event depends on no setting yet; the first that does becomes part of
 /// this number, which travels with every event.
-const SETTINGS_HASH: u64 = 0;
+pub(crate) const SETTINGS_HASH: u64 = 0;
+
+/// The build's name in what it writes.
+pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// Starts the loops that read the input; what it returns tells what they have come to, and takes
 /// them on when they stand still.
@@ -88,7 +91,7 @@ fn derive(
         topology: data.topology.clone(),
         instance: config.instance.clone(),
         thread,
-        build: env!("CARGO_PKG_VERSION").into(),
+        build: BUILD.into(),
         settings_hash: SETTINGS_HASH,
     };
     let make = move || {

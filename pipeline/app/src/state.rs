@@ -10,6 +10,7 @@
 //! state/lock     held while the process lives; the text is its process id
 //! state/log      the ids of the topics that the stores follow
 //! state/task-N   the store of partition N
+//! state/checkpoints/task-N   some of its past, for replays
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -17,7 +18,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidewire_engine::port::{Log, LogError};
+use tidewire_engine::port::{Log, LogError, TopicInfo};
 use tidewire_engine::record::Topic;
 use tidewire_engine::topology::Topology;
 
@@ -64,11 +65,7 @@ impl StateFolder {
 
     /// Removes the stores if they follow another log than this one, and remembers this one.
     pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
-        let topics = log.topics()?;
-        let id_of =
-            |name: &Topic| topics.iter().find(|info| info.spec.topic == *name).map(|info| info.id);
-        let id = |name| id_of(name).map_or("none".to_owned(), |id| format!("{id:032x}"));
-        let now = format!("{} {}\n", id(topology.state()), id(topology.order()));
+        let now = followed(&log.topics()?, topology);
         let path = self.dir.join(FOLLOWS);
         match fs::read_to_string(&path) {
             Ok(before) if before == now => return Ok(()),
@@ -98,6 +95,22 @@ impl StateFolder {
         }
         Ok(())
     }
+}
+
+/// What a folder that follows this log says.
+fn followed(topics: &[TopicInfo], topology: &Topology) -> String {
+    let id_of =
+        |name: &Topic| topics.iter().find(|info| info.spec.topic == *name).map(|info| info.id);
+    let id = |name| id_of(name).map_or("none".to_owned(), |id| format!("{id:032x}"));
+    format!("{} {}\n", id(topology.state()), id(topology.order()))
+}
+
+/// The state in a data folder, to look at while its process may run; `None` if there is none, or
+/// none of this log.
+pub fn look_at(data_dir: &Path, topics: &[TopicInfo], topology: &Topology) -> Option<PathBuf> {
+    let dir = data_dir.join(STATE);
+    let follows = fs::read_to_string(dir.join(FOLLOWS)).ok()?;
+    (follows == followed(topics, topology)).then_some(dir)
 }
 
 /// Why a folder could not be made to follow a log.
@@ -156,6 +169,11 @@ mod tests {
             fs::create_dir_all(&store).expect("a folder");
             folder.follow(&**log, &topology).expect("both work");
             assert_eq!(store.exists(), stays);
+            let topics = log.topics().expect("it lists them");
+            assert!(look_at(dir.path(), &topics, &topology).is_some());
+            let elsewhere = if Arc::ptr_eq(log, &one) { &other } else { &one };
+            let topics = elsewhere.topics().expect("it lists them");
+            assert_eq!(look_at(dir.path(), &topics, &topology), None, "state of another log");
         }
     }
 

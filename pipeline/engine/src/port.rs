@@ -381,6 +381,11 @@ pub trait Store: Send {
     /// The progress of the newest written batch; `None` for a new store.
     fn progress(&mut self) -> Result<Option<Bytes>, StoreError>;
 
+    /// Says that what was handed over last ends on the boundary of a transaction, as everything
+    /// after it will. From there on the store may be kept now and then as it is: a *checkpoint*,
+    /// with which a replay can begin. A store that keeps none does nothing.
+    fn allow_checkpoints(&mut self) {}
+
     /// Entries of a table that is not [`Life::Kept`] and of an earlier time may go from now on.
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError>;
 

@@ -226,6 +226,7 @@ impl Derive {
                         || running.state.pending_bytes() >= HAND_OVER_BYTES);
                 if due {
                     running.state.hand_over(running.progress.encode()).map_err(writing)?;
+                    running.state.store().allow_checkpoints();
                     for (table, window_ms) in self.shared.tables.expiring() {
                         let before = running.progress.time.0.saturating_sub(window_ms);
                         running

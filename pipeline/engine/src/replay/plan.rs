@@ -99,7 +99,7 @@ impl Author {
 }
 
 /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
-pub fn plan(
+pub(super) fn plan(
     log: &ReadOnly,
     task: &TaskSpec,
     checkpoints: &BTreeSet<Offset>,
@@ -280,14 +280,18 @@ impl Survey {
         let first = self.marks[&start].first.map_or(start, |(first, _)| first);
         let within = self.changes.iter().find(|(offset, ..)| *offset > first);
         match within {
-            Some((offset, Some(before), author)) => format!(
-                "{at} has two builds: {} up to {}, {} from there on; a span within one of them \
-                 can be verified by it; by this build ({}) {possible}",
-                before.name(author),
-                offset.0,
-                author.name(before),
-                self.here.build
-            ),
+            Some((offset, Some(before), author)) => {
+                let ours = format!("--to {} can be verified", offset.0);
+                format!(
+                    "{at} has two builds: {} up to {}, {} from there on; a span within one of \
+                     them can be verified by it; by this build ({}) {}",
+                    before.name(author),
+                    offset.0,
+                    author.name(before),
+                    self.here.build,
+                    if *before == self.here { &ours } else { possible }
+                )
+            }
             _ => {
                 let author = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
                 let author = author.map_or(&self.here, |(.., author)| author);
