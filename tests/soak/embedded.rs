@@ -46,7 +46,7 @@ pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
     let begun = Instant::now();
     loop {
         thread::sleep(Duration::from_millis(500));
-        server.stop();
+        server.kill9();
         let outputs = outputs(&server);
         if outputs.len() >= numbers * CHANNELS_PER_EVENT || begun.elapsed() > PATIENCE {
             check(&outputs, numbers);
@@ -100,7 +100,7 @@ fn event(n: usize) -> String {
     .to_string()
 }
 
-/// What a stopped process has delivered.
+/// What a process that is gone has delivered.
 fn outputs(server: &Server) -> Vec<Record> {
     let config = Config::new(server.data_dir().join("log"));
     let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("nobody else has it");

@@ -59,7 +59,7 @@ impl Operator for Count {
         let before = before.and_then(|value| value.first_chunk().copied());
         let count = before.map_or(0, u64::from_be_bytes) + 1;
         context.put(COUNTS, key, &count.to_be_bytes());
-        context.publish((event.key, "", ""), &count.to_be_bytes());
+        context.publish(event, (event.key, ""), &count.to_be_bytes());
         Ok(Flow::Continue)
     }
 }
