@@ -20,10 +20,6 @@ need() {
   fi
 }
 
-has_faketime() {
-  compgen -G '/usr/lib/*/faketime/libfaketime.so.1'
-}
-
 has_libclang() {
   compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" ||
     { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' &&
@@ -108,7 +104,6 @@ if [ "$purpose" = test ]; then
   # The tests write and read with clients of Kafka as users have them: tests/clients/install.sh.
   need python3-venv "Kafka clients of PyPI are installed apart" python3 -c 'import ensurepip'
   need kcat "it is one of the Kafka clients that the tests run" command -v kcat
-  need faketime "the tests set the clock of a process with it" has_faketime
   need chromium "the tests listen with a real browser" command -v chromium
   need chromium-driver "the tests steer Chromium through it" command -v chromedriver
 fi

@@ -1,6 +1,7 @@
 //! The pipeline and its log on real Apache Kafka.
 
 mod clients;
+mod clock;
 mod disk;
 mod doctor;
 mod formats;
