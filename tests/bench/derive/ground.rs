@@ -188,7 +188,7 @@ impl Ground {
 }
 
 /// The key of an output and its count. Tidewire's key goes on behind a zero byte.
-pub(crate) fn counted<'a>(message: &'a impl rdkafka::Message) -> io::Result<(&'a str, u64)> {
+pub(crate) fn counted(message: &impl rdkafka::Message) -> io::Result<(&str, u64)> {
     let key = message.key().and_then(|key| key.split(|byte| *byte == 0).next());
     let key = key.and_then(|key| std::str::from_utf8(key).ok());
     let count = message.payload().and_then(|value| value.first_chunk());

@@ -12,11 +12,7 @@ use super::ground::{Outputs, Writer, check};
 use super::stalls::{Stalls, watch};
 
 /// Longer than a session and the assignment after it.
-const LOOK: Duration = Duration::from_secs(14);
-
-/// A session (KIP-848: the broker's 45 s is never waited for by who leaves in good order), and room
-/// for a busy machine.
-const BOUND: Duration = Duration::from_secs(14);
+const LOOK: Duration = Duration::from_secs(12);
 
 #[test]
 fn scaling_from_one_to_three_and_back_costs_a_bounded_standstill() {
@@ -24,9 +20,8 @@ fn scaling_from_one_to_three_and_back_costs_a_bounded_standstill() {
     for protocol in ["classic", "consumer"] {
         let [up, down] = scale(&broker, protocol);
         eprintln!("{protocol}: 1 to 3 {up:?}, 3 to 1 {down:?}");
-        for stalls in [up, down] {
-            assert!(stalls.all < BOUND && stalls.worst <= LOOK, "{protocol}: {stalls:?}");
-        }
+        // Some output comes all the time but for a moment, in every one of the steps.
+        assert!(up.all < LOOK && down.all < LOOK, "{protocol}: {up:?}, {down:?}");
     }
 }
 
