@@ -15,7 +15,7 @@ export CARGO_TARGET_DIR ?= $(cache)/tidewire/target
 # One profile and always the whole workspace, so that `run` and `test` build nothing twice.
 workspace := --release --workspace --locked
 
-.PHONY: run kafka test check bench bench-derive fmt clean help test-fresh
+.PHONY: run kafka test check bench bench-derive soak fmt clean help test-fresh
 
 run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
 	@scripts/install.sh run
@@ -45,6 +45,11 @@ bench-derive: ## DERIVE against Kafka Streams, side by side (ARGS="--only tidewi
 	@scripts/install.sh test
 	@cargo build $(workspace) --bins
 	@$(CARGO_TARGET_DIR)/release/bench-derive $(ARGS)
+
+soak: ## Kill roles 1,000 times on both logs; goes on where it was (ARGS="--kills 100 --seed 7")
+	@scripts/install.sh test
+	@cargo build $(workspace) --bins
+	@$(CARGO_TARGET_DIR)/release/soak $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -8,26 +8,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, Durability, EmbeddedLog};
-use tidewire_engine::port::{Cleanup, Clock, Isolation, Limit, Log, TopicSpec};
-use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
+use tidewire_engine::port::{Cleanup, Isolation, Limit, Log, TopicSpec};
+use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Topic, TopicPartition};
+use tidewire_tests::wall::Wall;
 
 const RECORDS: usize = 2_000_000;
 const BATCH: usize = 1_000;
 const BODY_BYTES: usize = 300;
 const PARTITIONS: u32 = 8;
 const WAKE_UPS: usize = 2_000;
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        Millis(i64::try_from(since.as_millis()).expect("before the year 292 million"))
-    }
-}
 
 struct Bench {
     log: Arc<EmbeddedLog>,

@@ -5,7 +5,8 @@
 //! [`broker`] does the same with a real Kafka, and [`registry`] stands in for a schema registry;
 //! [`http`], [`websocket`] and [`event_source`] are clients that remember positions and can be cut
 //! in the middle of a frame; [`browser`] is the client most people have; [`frames`], [`crowd`],
-//! [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every parser.
+//! [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every parser; [`wall`] is
+//! the clock of whoever runs the engine itself.
 //! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
 //! own few lines or by tungstenite.
 
@@ -26,4 +27,5 @@ pub mod publisher;
 pub mod received;
 pub mod registry;
 pub mod server;
+pub mod wall;
 pub mod websocket;

@@ -187,6 +187,43 @@ impl Server {
         took
     }
 
+    /// Holds it still with `SIGSTOP`, as a machine does that swaps or is moved.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.running().child);
+        kill_process(pid, signal).expect("it is our child");
+    }
+
+    /// Waits until it ends by itself; returns its exit code and what it printed. Panics if it does
+    /// not end.
+    pub fn ended(&mut self, within: Duration) -> (Option<i32>, String) {
+        let mut running = self.process.take().expect("a running server");
+        let status = wait(&mut running.child, within);
+        // Its last lines are still on their way to us.
+        thread::sleep(POLL * 20);
+        let printed = text(&running.printed);
+        let Some(status) = status else {
+            self.process = Some(running);
+            panic!("it goes on after {within:?}:\n{printed}");
+        };
+        (status.code(), printed)
+    }
+
+    /// A number out of `/metrics`, by the line's beginning: name and labels.
+    pub fn metric(&self, line: &str) -> Option<f64> {
+        let metrics = self.http().get("/metrics").expect("an answer").text();
+        let rest = metrics.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
+        rest.and_then(|number| number.trim().parse().ok())
+    }
+
     /// Runs another verb of the binary with this server's URL, `input` on its standard input.
     pub fn run_verb(&self, args: &[&str], input: Option<&Path>) -> (ExitStatus, String) {
         let url = format!("http://{}", self.addr());

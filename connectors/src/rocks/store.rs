@@ -219,7 +219,7 @@ mod tests {
         use tidewire_engine::derive::progress::Progress;
         use tidewire_engine::record::Offset;
         let (order, state) = (Offset(order), Offset(0));
-        Progress { state, order, time: Millis(minutes * 60_000), lanes: [None; 5] }.encode()
+        Progress { state, order, time: Millis(minutes * 60_000), ..Progress::default() }.encode()
     }
 
     #[test]

@@ -22,6 +22,8 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 use tidewire_tests::dice::Dice;
 
+use crate::sides::Side;
+
 /// How long an answer, or the last records of a schedule, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -77,24 +79,34 @@ impl Ground {
         config
     }
 
-    /// Writes so many records of random keys into the lane.
+    /// Writes so many records of random keys, but each key if there is room, into the lane.
     pub(crate) fn produce(&mut self, records: usize, keys: usize) -> io::Result<()> {
-        let writer = self.writer("20")?;
+        self.fill(Priority::Normal, (records, keys))?;
+        self.written += records;
+        Ok(())
+    }
+
+    /// The same into the lane of a priority, which is not counted.
+    pub(crate) fn fill(
+        &self,
+        priority: Priority,
+        (records, keys): (usize, usize),
+    ) -> io::Result<()> {
+        let writer = self.writer(priority, "20")?;
         let mut dice = Dice::new(self.written as u64);
         for n in 0..records {
-            writer.write(n, dice.below(keys))?;
+            writer.write(n, if n < keys { n } else { dice.below(keys) })?;
         }
-        self.written += records;
         writer.finish()
     }
 
-    /// Who writes into the lane; it gathers records for so many milliseconds.
-    pub(crate) fn writer(&self, linger_ms: &str) -> io::Result<Writer> {
+    /// Who writes into a lane; it gathers records for so many milliseconds.
+    pub(crate) fn writer(&self, priority: Priority, linger_ms: &str) -> io::Result<Writer> {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", linger_ms);
         config.set("queue.buffering.max.messages", "100000");
         let producer = config.create().map_err(io::Error::other)?;
-        Ok(Writer { producer, topology: self.topology.clone() })
+        Ok(Writer { producer, topology: self.topology.clone(), priority })
     }
 
     /// Who asks for a group's progress.
@@ -106,6 +118,19 @@ impl Ground {
         let mut list = TopicPartitionList::new();
         list.add_partition_range(self.input(), 0, DEFAULT_PARTITIONS as i32 - 1);
         Ok(Observer { consumer, list })
+    }
+
+    /// Waits until a side has taken all that is written.
+    pub(crate) fn wait_for(&self, side: Side) -> io::Result<()> {
+        let observer = self.observer(&side.group(self))?;
+        let give_up = Instant::now() + PATIENCE * 10;
+        while observer.committed()? < self.written {
+            if Instant::now() > give_up {
+                return Err(io::Error::other(format!("{}: it does not catch up", side.name())));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// A reader of what is committed in a topic, from its beginning or its end.
@@ -163,7 +188,7 @@ impl Ground {
 }
 
 /// The key of an output and its count. Tidewire's key goes on behind a zero byte.
-pub(crate) fn counted<'a>(message: &'a impl rdkafka::Message) -> io::Result<(&'a str, u64)> {
+pub(crate) fn counted(message: &impl rdkafka::Message) -> io::Result<(&str, u64)> {
     let key = message.key().and_then(|key| key.split(|byte| *byte == 0).next());
     let key = key.and_then(|key| std::str::from_utf8(key).ok());
     let count = message.payload().and_then(|value| value.first_chunk());
@@ -187,6 +212,7 @@ pub(crate) fn key_number(name: &str) -> Option<usize> {
 pub(crate) struct Writer {
     producer: BaseProducer,
     topology: Topology,
+    priority: Priority,
 }
 
 impl Writer {
@@ -200,7 +226,7 @@ impl Writer {
             account_id: "bench".to_owned(),
             timestamp_ms: 1_700_000_000_000,
             correlation_id: format!("event-{n:09}"),
-            priority: Priority::Normal,
+            priority: self.priority,
             key: key.clone(),
             source: None,
             alias: None,
@@ -208,7 +234,7 @@ impl Writer {
         };
         let value = event.encode();
         let partition = self.topology.partition_of(key.as_bytes()).0 as i32;
-        let topic = self.topology.lane(Lane::Normal).as_str();
+        let topic = self.topology.lane(Lane::of(self.priority)).as_str();
         loop {
             let record = BaseRecord::to(topic).key(&key).payload(&value).partition(partition);
             match self.producer.send(record) {

@@ -3,10 +3,11 @@
 //!
 //! Backlog: both drain what lies in the lane, one after the other in each run, and the final counts
 //! must add up to the records. Steady: a fixed rate, one record per key, from the moment a record
-//! was meant to be sent to its output at a reader of committed records. Restart: Tidewire killed
-//! and started on its state, and without it; Kafka Streams without it. Urgent: one critical event
-//! behind the whole backlog as low ones. Each side is a process of its own, so that CPU and memory
-//! are its own; Tidewire's is this binary once more (`bench-derive tidewire …`).
+//! was meant to be sent to its output at a reader of committed records. Restart: each killed and
+//! started on its state, then without any. Urgent: critical events behind a backlog of low ones.
+//!
+//! Each side is a process of its own, so that CPU and memory are its own; Tidewire's is this binary
+//! once more (`bench-derive tidewire …`).
 //!
 //! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent] [--runs 3]
 //! [--records 1000000] [--keys 100000] [--rate 1000] [--warm-up 10] [--seconds 20]`
@@ -15,9 +16,11 @@
 
 mod backlog;
 mod ground;
+mod restart;
 mod sides;
 mod steady;
 mod tidewire;
+mod urgent;
 
 use std::io;
 use std::process::ExitCode;
@@ -121,12 +124,13 @@ impl Arguments {
 fn measure(arguments: &Arguments) -> io::Result<()> {
     println!("{}", machine::describe());
     let broker = Broker::for_figures();
-    let (mut drained, mut steady) = (Vec::new(), Vec::new());
+    let (mut drained, mut steady, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
+    let both = [Side::Tidewire, Side::Streams { commit_ms: 100 }];
     for run in 0..arguments.runs {
         let mut ground = Ground::make(&broker.bootstrap(), &format!("run{run}."))?;
         if arguments.has("backlog") {
             ground.produce(arguments.records, arguments.keys)?;
-            for side in arguments.sides(&[Side::Tidewire, Side::Streams { commit_ms: 100 }], run) {
+            for side in arguments.sides(&both, run) {
                 drained.push((run, side, backlog::run(&ground, side)?));
             }
         }
@@ -137,9 +141,18 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
                 steady.push((run, side, steady::run(&mut ground, side, arguments)?));
             }
         }
+        if arguments.has("restart") {
+            for side in arguments.sides(&both, run) {
+                restarts.push((run, side, restart::run(&ground, side)?));
+            }
+        }
     }
     backlog::report(&drained);
     steady::report(&steady);
+    restart::report(&restarts);
+    if arguments.has("urgent") {
+        urgent::run(&Ground::make(&broker.bootstrap(), "urgent.")?, arguments)?;
+    }
     Ok(())
 }
 

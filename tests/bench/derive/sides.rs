@@ -132,6 +132,12 @@ impl Running {
         }
     }
 
+    /// Ends it at once, as a lost machine does.
+    pub(crate) fn kill9(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
     /// Ends it in good order.
     pub(crate) fn stop(mut self) -> io::Result<()> {
         drop(self.input.take());

@@ -8,17 +8,15 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
+use tidewire_schemas::Priority;
 use tidewire_tests::latency::Latencies;
 
 use crate::ground::{Ground, Writer, counted, key_number};
 use crate::sides::Side;
 use crate::{Arguments, median, row};
 
-/// How long a side may take for what is waiting, and for the last output.
+/// How long a side may take for the last output.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How often a group's progress is looked at.
-const GRAIN: Duration = Duration::from_millis(50);
 
 /// A schedule: record `n` is due at `start + n × interval`.
 #[derive(Clone, Copy)]
@@ -39,14 +37,8 @@ pub(crate) struct Steady {
 
 pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io::Result<Steady> {
     let running = side.start(ground)?;
-    let (_, up) = running.hear("running")?;
-    let observer = ground.observer(&side.group(ground))?;
-    while observer.committed()? < ground.written {
-        if up.elapsed() > PATIENCE {
-            return Err(io::Error::other(format!("{}: it does not catch up", side.name())));
-        }
-        thread::sleep(GRAIN);
-    }
+    running.hear("running")?;
+    ground.wait_for(side)?;
     let reader = ground.reader(side.output(ground).as_str(), Offset::End)?;
     let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
     let count = arguments.rate * (arguments.warm_up + arguments.seconds);
@@ -72,7 +64,7 @@ pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io:
 
 /// Writes to the schedule and reads until every record has come out, once.
 fn follow(ground: &Ground, reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
-    let writer = ground.writer("0")?;
+    let writer = ground.writer(Priority::Normal, "0")?;
     let writing = thread::spawn(move || write(writer, pace));
     let (mut latencies, mut seen) = (Latencies::default(), vec![false; pace.count]);
     let due = |n: usize| pace.start + pace.interval * u32::try_from(n).expect("few records");

@@ -8,17 +8,17 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::derive::{
     Changelog, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError, TableDecl,
 };
-use tidewire_engine::port::{Clock, Life, Table, TableSpec};
-use tidewire_engine::record::Millis;
+use tidewire_engine::port::{Life, Table, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
 use tidewire_schemas::event::EventView;
+use tidewire_tests::wall::Wall;
 
 /// What makes this binary Tidewire's side.
 pub(crate) const WORD: &str = "tidewire";
@@ -59,17 +59,8 @@ impl Operator for Count {
         let before = before.and_then(|value| value.first_chunk().copied());
         let count = before.map_or(0, u64::from_be_bytes) + 1;
         context.put(COUNTS, key, &count.to_be_bytes());
-        context.publish((event.key, "", ""), &count.to_be_bytes());
+        context.publish(event, (event.key, ""), &count.to_be_bytes());
         Ok(Flow::Continue)
-    }
-}
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        Millis(i64::try_from(since.as_millis()).expect("before the year 292 million"))
     }
 }
 

@@ -1,11 +1,17 @@
 //! The pipeline and its log on real Apache Kafka.
 
 mod clients;
+mod clock;
+mod disk;
 mod doctor;
 mod formats;
 pub(crate) mod ground;
 mod letters;
 mod log;
 mod real_posts;
+mod rebalance;
+mod replicas;
 mod security;
+mod stalls;
 mod trouble;
+mod zombie;

@@ -115,13 +115,19 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Writes the latest value of a channel's state key to `out.state`.
-    pub fn publish(&mut self, (channel, account, state_key): (&str, &str, &str), value: &[u8]) {
+    /// Writes what an event makes the latest value of a channel's state key to `out.state`.
+    pub fn publish(
+        &mut self,
+        event: &EventView<'_>,
+        (channel, state_key): (&str, &str),
+        value: &[u8],
+    ) {
         let topology = self.rules.topology;
-        let key = [channel, account, state_key].join("\0");
+        let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
         let partition = topology.partition_of(channel.as_bytes());
         self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
+        self.batch.urgent |= matches!(Lane::of(event.priority), Lane::Critical | Lane::High);
     }
 
     /// Writes the event being handled to one channel, byte for byte as it came.
@@ -140,18 +146,15 @@ impl Context<'_> {
             Class::Ephemeral | Class::Derived => return,
             Class::State => {
                 let state_key = to.state_key.as_deref().unwrap_or_default();
-                self.publish((&to.channel, event.account_id, state_key), value);
-                None
+                return self.publish(event, (&to.channel, state_key), value);
             }
-            Class::Stream if lane == Lane::Critical => Some(topology.out_urgent()),
-            Class::Stream => Some(topology.out_stream()),
+            Class::Stream if lane == Lane::Critical => topology.out_urgent(),
+            Class::Stream => topology.out_stream(),
         };
-        if let Some(topic) = topic {
-            let channel = to.channel.as_bytes();
-            let body = Body::new(Some(channel), Some(value), &[]);
-            let partition = topology.partition_of(channel);
-            self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
-        }
+        let channel = to.channel.as_bytes();
+        let body = Body::new(Some(channel), Some(value), &[]);
+        let partition = topology.partition_of(channel);
+        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
         self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
     }
 

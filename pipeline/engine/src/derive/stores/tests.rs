@@ -101,7 +101,7 @@ impl Operator for Scripted {
             "bursts?" => format!("{}", BURSTS.all(context, &key)?.len()),
             _ => tell(context, event)?,
         };
-        context.publish(("answers", "", ""), said.as_bytes());
+        context.publish(event, ("answers", ""), said.as_bytes());
         Ok(Flow::Continue)
     }
 }

@@ -1,0 +1,61 @@
+//! How long a critical event takes while DERIVE works through a backlog of low ones. Kafka Streams
+//! has no lanes to compare with: there it would wait for the whole backlog.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::topic_partition_list::Offset;
+use tidewire_schemas::Priority;
+use tidewire_tests::latency::Latencies;
+
+use crate::ground::{Ground, counted, key_name};
+use crate::sides::Side;
+use crate::{Arguments, row};
+
+/// Critical events, one after the other has come out.
+const EVENTS: usize = 30;
+
+/// The pause between two of them, so that each meets another moment of a transaction.
+const PAUSE: Duration = Duration::from_millis(37);
+
+/// How long one may take: as long as the backlog.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(ground: &Ground, arguments: &Arguments) -> io::Result<()> {
+    ground.fill(Priority::Low, (arguments.records, arguments.keys))?;
+    let output = Side::Tidewire.output(ground);
+    let reader = ground.reader(output.as_str(), Offset::End)?;
+    let writer = ground.writer(Priority::Critical, "0")?;
+    let running = Side::Tidewire.start(ground)?;
+    running.hear("running")?;
+    let (mut latencies, mut low) = (Latencies::default(), 0);
+    for n in 0..EVENTS {
+        thread::sleep(PAUSE);
+        let sent = Instant::now();
+        // A key that no low event has.
+        let key = arguments.keys + n;
+        writer.write(n, key)?;
+        writer.serve(Duration::ZERO);
+        loop {
+            if sent.elapsed() > PATIENCE {
+                return Err(io::Error::other("a critical event never came out"));
+            }
+            let Some(Ok(message)) = reader.poll(PAUSE) else { continue };
+            if counted(&message)?.0 != key_name(key) {
+                low += 1;
+                continue;
+            }
+            latencies.record(sent.elapsed());
+            break;
+        }
+    }
+    running.stop()?;
+    let before = low.min(arguments.records);
+    println!("\n| {EVENTS} critical events behind {} low ones | |\n|---|---:|", arguments.records);
+    let ms = |latency: Duration| latency.as_secs_f64() * 1e3;
+    row("from the append to the output, p50 ms", &[ms(latencies.percentile(50.0))]);
+    row("the slowest, ms", &[ms(latencies.percentile(100.0))]);
+    row("low events out before the last of them", &[before as f64]);
+    Ok(())
+}

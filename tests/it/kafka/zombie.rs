@@ -1,0 +1,52 @@
+//! A process that stands still for longer than its session while another takes its partitions over,
+//! and then goes on as if nothing had been: what it still writes is refused, and it finds its place
+//! again by itself.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidewire_tests::broker::Broker;
+use tidewire_tests::server::Server;
+
+use super::ground::{Outputs, PATIENCE, Writer, check, serve};
+
+/// Longer than a session and the time a transaction may stay open: 10 s each.
+const FROZEN: Duration = Duration::from_secs(14);
+
+#[test]
+fn a_process_frozen_past_its_session_is_fenced_and_comes_back_by_itself() {
+    let broker = Broker::start();
+    let bootstrap = broker.bootstrap();
+    let at = (bootstrap.as_str(), "tw.");
+    let zombie = serve("dev", at, "zombie");
+    let other = serve("dev", at, "other");
+    let writer = Writer::start(at, 300);
+    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    assert!(outputs.read(1_500, Duration::from_secs(60)), "both work");
+    until_it_has_tasks(&zombie);
+    zombie.pause();
+    thread::sleep(FROZEN);
+    let before = outputs.all.len();
+    assert!(outputs.read(before + 900, Duration::from_secs(30)), "the other has taken all over");
+    zombie.resume();
+    let rebuilt = || zombie.metric("tidewire_loop_rebuilds_total{thread=\"derive\"}");
+    until("the zombie was fenced", || rebuilt().is_some_and(|times| times >= 1.0));
+    assert!(zombie.printed().contains("another instance took over"), "it says why");
+    until_it_has_tasks(&zombie);
+    thread::sleep(Duration::from_secs(2));
+    check(at, writer.finish());
+    drop((zombie, other));
+}
+
+fn until_it_has_tasks(server: &Server) {
+    let has = || server.metric("tidewire_derive_tasks").is_some_and(|tasks| tasks > 0.0);
+    until("it has tasks", has);
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up, "waited too long: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,46 @@
+//! A round on a real broker: two of each role that may be doubled, one of them killed at a time.
+
+use std::thread;
+use std::time::Duration;
+
+use tidewire_tests::broker::Broker;
+use tidewire_tests::dice::Dice;
+use tidewire_tests::server::command;
+
+use crate::LIFE_MS_MAX;
+use crate::ground::{Writer, check, serve};
+
+const PREFIX: &str = "tw.";
+
+/// Events a second: enough that a transaction is open at almost any moment.
+const RATE: u32 = 400;
+
+/// Kills so many times, checks, and says how many events it was.
+pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
+    let broker = Broker::start();
+    let bootstrap = broker.bootstrap();
+    let at = (bootstrap.as_str(), PREFIX);
+    let created = command()
+        .args(["topics", "create", "--log", &format!("kafka://{bootstrap}")])
+        .output()
+        .expect("the binary starts");
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let roles = [("admit", "a1"), ("admit", "a2"), ("derive", "d1"), ("derive", "d2")];
+    let mut servers = Vec::from(roles.map(|(verb, instance)| serve(verb, at, instance)));
+    servers.push(serve("gateway", at, "g1"));
+    let writer = Writer::start(at, RATE);
+    for _ in 0..kills {
+        thread::sleep(Duration::from_millis(dice.below(LIFE_MS_MAX) as u64));
+        let victim = dice.below(servers.len());
+        servers[victim].kill9();
+        if dice.one_in(4) {
+            // Long enough that work piles up, and others may begin to wonder.
+            thread::sleep(Duration::from_millis(dice.below(3 * LIFE_MS_MAX) as u64));
+        }
+        servers[victim].restart();
+    }
+    assert!(writer.written() > kills, "there was load");
+    let numbers = writer.finish();
+    check(at, numbers);
+    numbers
+}

@@ -1,0 +1,113 @@
+//! Kills roles of the pipeline at random moments under load, on both logs, and checks after every
+//! round that each event came out once in each of its channels, and in order per key and lane.
+//!
+//! `soak [--kills 1000] [--seed 1] [--log kafka|embedded|both]`. A round is at most fifty kills on
+//! topics of its own; its moments follow from the seed and its number. How far it came is kept in
+//! the cache folder, so that the same command goes on there; another seed begins anew. A round that
+//! fails ends the soak with the command that repeats it, `--round N` being that round alone.
+
+#![expect(clippy::print_stdout, reason = "a soak's output is how far it is")]
+
+mod embedded;
+#[path = "../it/kafka/ground.rs"]
+mod ground;
+mod kafka;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tidewire_tests::dice::Dice;
+
+/// Kills of a round: few enough to find the one that did it.
+const ROUND: usize = 50;
+
+/// Milliseconds until the next kill at most: dying young, and after the stores were written behind.
+const LIFE_MS_MAX: usize = 1_500;
+
+struct Arguments {
+    kills: usize,
+    seed: u64,
+    logs: Vec<&'static str>,
+    /// This round alone.
+    round: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)) {
+        Ok(arguments) => {
+            arguments.logs.iter().for_each(|log| soak(log, &arguments));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("soak: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let logs = vec!["embedded", "kafka"];
+    let mut arguments = Arguments { kills: 1_000, seed: 1, logs, round: None };
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let number = value.parse::<usize>().map_err(|_| format!("{word} {value}: no number"));
+        match word.as_str() {
+            "--kills" => arguments.kills = number?,
+            "--seed" => arguments.seed = number? as u64,
+            "--round" => arguments.round = Some(number?),
+            "--log" if value == "both" => {}
+            "--log" => {
+                arguments.logs.retain(|log| *log == value);
+                if arguments.logs.is_empty() {
+                    return Err(format!("--log {value}: give kafka, embedded or both"));
+                }
+            }
+            _ => return Err(format!("{word}: see the head of this program's source")),
+        }
+    }
+    Ok(arguments)
+}
+
+/// Rounds on one log until there were enough kills. A round that fails panics.
+fn soak(log: &str, arguments: &Arguments) {
+    let Arguments { kills, seed, round, .. } = *arguments;
+    let mut done = round.map_or_else(|| progress(log, seed).min(kills), |round| round * ROUND);
+    let until = round.map_or(kills, |round| round * ROUND + kills.min(ROUND));
+    while done < until {
+        let (round, kills) = (done / ROUND, ROUND.min(until - done));
+        println!("{log}: {done} of {until} kills; if the next {kills} fail, this repeats them:");
+        println!("  make soak ARGS=\"--log {log} --seed {seed} --round {round} --kills {kills}\"");
+        // Neighbouring rounds share nothing.
+        let dice = Dice::new(seed ^ (round as u64).wrapping_mul(0xD134_2543_DE82_EF95));
+        let numbers = match log {
+            "kafka" => kafka::round(dice, kills),
+            _ => embedded::round(dice, kills),
+        };
+        done += kills;
+        if arguments.round.is_none() {
+            fs::write(progress_file(log), format!("{seed} {done}")).expect("the cache is ours");
+        }
+        println!("{log}: {numbers} events, each out once and in order");
+    }
+    println!("{log}: {done} kills with seed {seed} are done; another seed begins anew");
+}
+
+/// Kills done with this seed.
+fn progress(log: &str, seed: u64) -> usize {
+    let text = fs::read_to_string(progress_file(log)).unwrap_or_default();
+    let mut words = text.split(' ');
+    let same = words.next().and_then(|word| word.parse().ok()) == Some(seed);
+    let done = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    if same { done } else { 0 }
+}
+
+fn progress_file(log: &str) -> PathBuf {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = variable("TIDEWIRE_CACHE").unwrap_or_else(|| {
+        let home = || variable("HOME").unwrap_or_default().join(".cache");
+        variable("XDG_CACHE_HOME").unwrap_or_else(home).join("tidewire")
+    });
+    fs::create_dir_all(&cache).expect("the cache is ours");
+    cache.join(format!("soak-{log}"))
+}
