@@ -48,7 +48,7 @@ pub(crate) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &st
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
-    thread: JoinHandle<usize>,
+    thread: Option<JoinHandle<usize>>,
 }
 
 impl Writer {
@@ -85,7 +85,7 @@ impl Writer {
             }
             n
         });
-        Self { stop, written, thread }
+        Self { stop, written, thread: Some(thread) }
     }
 
     /// Events given to the producer so far.
@@ -93,15 +93,18 @@ impl Writer {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Stops without waiting for what was not acknowledged.
-    pub(crate) fn abandon(self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
     /// Stops and says how many events were acknowledged: all numbers below.
-    pub(crate) fn finish(self) -> usize {
+    pub(crate) fn finish(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the writer ends well")
+        let thread = self.thread.take().expect("it is finished once");
+        thread.join().expect("the writer ends well")
+    }
+}
+
+/// A writer that is dropped stops; what was not acknowledged is nobody's business.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -164,19 +167,6 @@ impl Outputs {
                 eprintln!("nobody leads {}/{}", topic.name(), partition.id());
             }
         }
-    }
-
-    /// Whether a record comes that was written after this time (since 1970).
-    pub(crate) fn has_one_since(mut self, time: Duration, within: Duration) -> bool {
-        let time = i64::try_from(time.as_millis()).expect("a time of this age");
-        let deadline = Instant::now() + within;
-        while self.read(self.all.len() + 1, deadline.saturating_duration_since(Instant::now())) {
-            let newest = self.all.last().and_then(|m| m.timestamp().to_millis());
-            if newest.is_some_and(|at| at > time) {
-                return true;
-            }
-        }
-        false
     }
 
     /// Reads for at most so long or until there are so many records in all.
