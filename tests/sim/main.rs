@@ -7,6 +7,7 @@
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod contract;
+mod crash;
 mod fake;
 mod histories;
 mod letters;
