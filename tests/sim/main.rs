@@ -12,6 +12,7 @@ mod fake;
 mod histories;
 mod letters;
 mod model;
+mod mutants;
 mod operators;
 mod random;
 mod world;
