@@ -1,5 +1,8 @@
-//! Operators for the simulation: a counter per key, with timers, whose state can be checked against
-//! what was delivered.
+//! Operators for the simulation: one that counts, remembers, removes, scans, sets timers and fails,
+//! so that every layer of a task's state has something to say. What it does is done again, from
+//! scratch and on one map, by [`crate::model`].
+
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tidewire_engine::derive::{
@@ -15,19 +18,33 @@ pub(crate) const COUNTS: Table = Table(40);
 /// Timers fired per entity key, 8 bytes big-endian.
 pub(crate) const FIRED: Table = Table(41);
 
+/// The newest events of a key: the key, a slash, the count, 8 bytes big-endian → nothing.
+pub(crate) const RECENT: Table = Table(42);
+
+/// How many of those a timer has found, 8 bytes big-endian.
+pub(crate) const FOUND: Table = Table(43);
+
+/// Events of a key that are remembered.
+pub(crate) const RECENT_MAX: usize = 3;
+
 /// Every so many events of a key set a timer.
 pub(crate) const TIMER_EVERY: u64 = 3;
 
 /// How long after the event the timer is due, milliseconds.
 pub(crate) const TIMER_MS: i64 = 700;
 
-/// Event types with this in their id fail in the counter, after it has written.
+/// A timer fails, after it has written, while its key's count is a multiple of this.
+pub(crate) const TIMER_FAILS_EVERY: u64 = 4;
+
+/// Events with this in their id fail in the counter, after it has written.
 pub(crate) const FAILING: &str = "fails";
+
+/// The counter's stable number.
+pub(crate) const COUNTER: u8 = 40;
 
 /// What the simulation runs.
 pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ToChannels];
 
-/// Counts events and fires timers.
 struct Counter;
 
 const fn table(table: Table, name: &'static str) -> TableDecl {
@@ -49,9 +66,24 @@ pub(crate) fn number(value: &Bytes) -> u64 {
     u64::from_be_bytes(*value.first_chunk().expect("a count has 8 bytes"))
 }
 
+/// Where what is remembered of a key begins and ends.
+pub(crate) fn recent_range(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    ([key, b"/"].concat(), [key, b"0"].concat())
+}
+
+fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorError> {
+    let (from, to) = recent_range(key);
+    let mut found = Vec::new();
+    context.scan(RECENT, (&from, Some(&to)), &mut |key, _| {
+        found.push(Bytes::copy_from_slice(key));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
 impl Operator for Counter {
     fn number(&self) -> u8 {
-        40
+        COUNTER
     }
 
     fn name(&self) -> &'static str {
@@ -59,7 +91,12 @@ impl Operator for Counter {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const TABLES: &[TableDecl] = &[table(COUNTS, "counts"), table(FIRED, "fired")];
+        const TABLES: &[TableDecl] = &[
+            table(COUNTS, "counts"),
+            table(FIRED, "fired"),
+            table(RECENT, "recent"),
+            table(FOUND, "found"),
+        ];
         TABLES
     }
 
@@ -68,18 +105,35 @@ impl Operator for Counter {
         event: &EventView<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
-        let count = add_one(context, COUNTS, event.key.as_bytes())?;
-        if event.event_id.contains(FAILING) {
-            return Err(OperatorError::Failed("told to".to_owned()));
+        let key = event.key.as_bytes();
+        let count = add_one(context, COUNTS, key)?;
+        let newest = [key, b"/", &count.to_be_bytes()].concat();
+        context.put(RECENT, &newest, b"");
+        let found = recent(context, key)?;
+        if found.len() > RECENT_MAX {
+            context.remove(RECENT, &found[0]);
         }
         if count % TIMER_EVERY == 0 {
             let at = Millis(context.time().0 + TIMER_MS);
-            context.set_timer(at, event.key.as_bytes());
+            context.set_timer(at, key);
+        }
+        if event.event_id.contains(FAILING) {
+            return Err(OperatorError::Failed("told to".to_owned()));
         }
         Ok(Flow::Continue)
     }
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        add_one(context, FIRED, key).map(drop)
+        add_one(context, FIRED, key)?;
+        let found = recent(context, key)?;
+        context.put(FOUND, key, &(found.len() as u64).to_be_bytes());
+        if let Some(newest) = found.last() {
+            context.remove(RECENT, newest);
+        }
+        let count = context.get(COUNTS, key)?.map_or(0, |value| number(&value));
+        if count % TIMER_FAILS_EVERY == 0 {
+            return Err(OperatorError::Failed("told to".to_owned()));
+        }
+        Ok(())
     }
 }

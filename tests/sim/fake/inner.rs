@@ -3,11 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewire_engine::port::{Cleanup, Committed, GroupToken, Isolation, LogError, TopicSpec};
-use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 
+use super::faults::Script;
 use super::group::{Group, Proof};
+use super::journal::Fact;
 use super::part::{Entry, Ground, Part};
 use crate::random::Random;
+
+/// The end of a transaction takes its time to one of so many partitions.
+const LATE_ONCE_IN: u64 = 12;
+
+/// How many calls of anybody that is at most.
+const LATE_CALLS_MAX: u64 = 300;
+
+/// How long a transaction may be open.
+const TRANSACTION_MS_MAX: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -25,23 +36,43 @@ pub(super) struct FakeTopic {
 
 /// What a transaction wrote in a partition.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) first: Offset,
+pub(crate) struct Span {
+    pub(crate) first: Offset,
     /// Behind its last record.
-    pub(super) end: Offset,
+    pub(crate) end: Offset,
 }
 
 #[derive(Debug)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     pub(super) outcome: Outcome,
-    pub(super) spans: BTreeMap<TopicPartition, Span>,
-    pub(super) offsets: Vec<(String, TopicPartition, Committed)>,
+    pub(crate) spans: BTreeMap<TopicPartition, Span>,
+    pub(crate) offsets: Vec<(String, TopicPartition, Committed)>,
+    pub(super) begun: Millis,
+    /// What was appended and has not arrived.
+    pub(super) in_flight: Vec<Outgoing>,
+    /// Whether everything appended is known to have arrived.
+    pub(super) drained: bool,
+    /// Whether something appended will never arrive.
+    pub(super) failed: bool,
+    /// Whether its commit was asked for: it ends in nothing else.
+    pub(super) prepared: bool,
+}
+
+/// The end of a transaction on its way to a partition, which shows nothing behind it until then.
+#[derive(Debug)]
+struct Late {
+    at: TopicPartition,
+    transaction: usize,
+    /// Calls until it arrives.
+    calls: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Id {
     pub(super) epoch: u64,
     pub(super) open: Option<usize>,
+    /// The newest transaction.
+    pub(super) last: Option<usize>,
 }
 
 /// Everything the log holds.
@@ -50,6 +81,8 @@ pub(crate) struct Inner {
     pub(super) transactions: Vec<Transaction>,
     /// Those that are open.
     pub(super) open: BTreeSet<usize>,
+    /// Ends of transactions that have not arrived in all partitions.
+    late: Vec<Late>,
     pub(super) ids: BTreeMap<String, Id>,
     pub(super) offsets: BTreeMap<(String, TopicPartition), Committed>,
     pub(super) groups: BTreeMap<String, Group>,
@@ -61,6 +94,18 @@ pub(crate) struct Inner {
     pub(crate) random: Random,
     /// Whether calls fail on purpose.
     pub(crate) faults: bool,
+    /// What happens to one process in place of chance.
+    pub(crate) script: Option<Script>,
+    /// Calls for which nobody answers.
+    pub(super) outage: u64,
+    /// What the clocks of machines are ahead of the log's, milliseconds.
+    pub(crate) skew: i64,
+    /// Processes and the partitions they have lost.
+    pub(super) lost: BTreeSet<(u64, u32)>,
+    /// What became a fact since somebody took note.
+    pub(crate) journal: Vec<Fact>,
+    /// The first promise of a port that its caller broke.
+    pub(crate) broken: Option<String>,
     /// What has happened, counted; a test asserts that faults did happen.
     pub(crate) tally: BTreeMap<&'static str, u64>,
 }
@@ -72,6 +117,7 @@ impl Inner {
             topics: BTreeMap::new(),
             transactions: Vec::new(),
             open: BTreeSet::new(),
+            late: Vec::new(),
             ids: BTreeMap::new(),
             offsets: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -80,6 +126,12 @@ impl Inner {
             now: Millis(1_767_607_200_000),
             random: Random::new(seed),
             faults: false,
+            script: None,
+            outage: 0,
+            skew: 0,
+            lost: BTreeSet::new(),
+            journal: Vec::new(),
+            broken: None,
             tally: BTreeMap::new(),
         }
     }
@@ -120,7 +172,9 @@ impl Inner {
         if isolation == Isolation::Uncommitted {
             return Ok(end);
         }
-        let spans = self.open.iter().filter_map(|n| self.transactions[*n].spans.get(at));
+        let late = self.late.iter().filter(|late| late.at == *at).map(|late| &late.transaction);
+        let undecided = self.open.iter().chain(late);
+        let spans = undecided.filter_map(|n| self.transactions[*n].spans.get(at));
         Ok(spans.map(|span| span.first.0).min().unwrap_or(end))
     }
 
@@ -135,34 +189,130 @@ impl Inner {
         }
     }
 
-    pub(super) fn write(
-        &mut self,
-        record: &Outgoing,
-        transaction: Option<usize>,
-    ) -> Result<Offset, LogError> {
+    /// Fails if this record can't be appended.
+    pub(super) fn may_append(&self, record: &Outgoing) -> Result<(), LogError> {
         let at = TopicPartition::new(&record.topic, record.partition);
         self.part(&at)?;
-        let topic = self.topics.get_mut(&record.topic).expect("it has this partition");
-        if !matches!(topic.spec.cleanup, Cleanup::Delete { .. }) && record.body.key().is_none() {
+        let cleanup = self.topic(&record.topic)?.spec.cleanup;
+        if !matches!(cleanup, Cleanup::Delete { .. }) && record.body.key().is_none() {
             return Err(LogError::Invalid(format!("{at} is compacted: its records have a key")));
         }
-        let part = &mut topic.parts[at.partition.0 as usize];
+        Ok(())
+    }
+
+    /// Appends a record that may be appended.
+    pub(super) fn write(&mut self, record: &Outgoing, transaction: Option<usize>) -> Offset {
+        let topic = self.topics.get_mut(&record.topic).expect("it may be appended");
+        let part = &mut topic.parts[record.partition.0 as usize];
         let offset = Offset(part.end());
         let body = record.body.clone();
         part.entries.push(Entry::Record { time: self.now, body, transaction });
-        if let Some(n) = transaction {
-            let spans = &mut self.transactions[n].spans;
-            let span = spans.entry(at).or_insert(Span { first: offset, end: offset });
-            span.end = offset.next();
+        let at = TopicPartition::new(&record.topic, record.partition);
+        match transaction {
+            Some(n) => {
+                let spans = &mut self.transactions[n].spans;
+                let span = spans.entry(at).or_insert(Span { first: offset, end: offset });
+                span.end = offset.next();
+            }
+            None => self.journal.push(Fact::Appended(at, offset)),
         }
-        Ok(offset)
+        offset
+    }
+
+    /// Lets so much of what is in flight arrive.
+    pub(super) fn deliver(&mut self, n: usize, count: usize) {
+        let rest = self.transactions[n].in_flight.split_off(count);
+        for record in std::mem::replace(&mut self.transactions[n].in_flight, rest) {
+            self.write(&record, Some(n));
+        }
+    }
+
+    /// Lets all of it arrive.
+    pub(super) fn deliver_all(&mut self, n: usize) {
+        self.deliver(n, self.transactions[n].in_flight.len());
+    }
+
+    /// Notes that a caller did what its port forbids.
+    pub(super) fn breaks(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+
+    /// What stands at an offset, as long as it is there.
+    pub(crate) fn record(&self, at: &TopicPartition, offset: u64) -> Option<(Millis, &Body)> {
+        match self.part(at).ok()?.entries.get(offset as usize)? {
+            Entry::Record { time, body, .. } => Some((*time, body)),
+            Entry::Control | Entry::Gone => None,
+        }
+    }
+
+    /// The very end of a partition.
+    pub(crate) fn very_end(&self, at: &TopicPartition) -> u64 {
+        self.part(at).map_or(0, Part::end)
+    }
+
+    /// A transaction.
+    pub(crate) fn transaction(&self, n: usize) -> &Transaction {
+        &self.transactions[n]
+    }
+
+    /// What a transaction wrote in a partition; others' records may stand in between.
+    pub(crate) fn written<'a>(
+        &'a self,
+        n: usize,
+        at: &TopicPartition,
+    ) -> impl Iterator<Item = (u64, &'a Body)> + use<'a> {
+        let span = self.transactions[n].spans.get(at);
+        let range = span.map_or(0..0, |span| span.first.0..span.end.0);
+        let entries = self.part(at).map_or(&[][..], |part| &part.entries);
+        range.filter_map(move |offset| match &entries[offset as usize] {
+            Entry::Record { body, transaction, .. } if *transaction == Some(n) => {
+                Some((offset, body))
+            }
+            _ => None,
+        })
+    }
+
+    /// Ends transactions that have been open for too long, as their coordinator does: but for those
+    /// of an owner that is named beside an offset, which whoever takes over must end by itself.
+    pub(crate) fn time_out(&mut self) {
+        self.arrive(|_| true);
+        let mut ids = std::mem::take(&mut self.ids);
+        for (id, state) in &mut ids {
+            let Some(n) = state.open else { continue };
+            let transaction = &self.transactions[n];
+            let waited_for = transaction.prepared || !transaction.offsets.is_empty();
+            let named = |c: &Committed| !c.metadata.is_empty() && id.starts_with(&c.metadata);
+            if transaction.begun.0 + TRANSACTION_MS_MAX < self.now.0
+                && (waited_for || !self.offsets.values().any(named))
+            {
+                self.end_transaction(n);
+                self.count("transactions timed out");
+                state.open = None;
+                state.epoch += 1;
+            }
+        }
+        self.ids = ids;
+    }
+
+    /// Ends a transaction in place of whoever began it.
+    pub(super) fn end_transaction(&mut self, n: usize) {
+        let prepared = self.transactions[n].prepared;
+        self.settle(n, if prepared { Outcome::Committed } else { Outcome::Aborted });
     }
 
     /// Opens a transaction.
     pub(super) fn begin(&mut self) -> usize {
         let n = self.transactions.len();
-        let (spans, offsets) = (BTreeMap::new(), Vec::new());
-        self.transactions.push(Transaction { outcome: Outcome::Open, spans, offsets });
+        self.transactions.push(Transaction {
+            outcome: Outcome::Open,
+            spans: BTreeMap::new(),
+            offsets: Vec::new(),
+            begun: self.now,
+            in_flight: Vec::new(),
+            drained: true,
+            failed: false,
+            prepared: false,
+        });
         self.open.insert(n);
         n
     }
@@ -175,17 +325,53 @@ impl Inner {
         self.open.remove(&n);
         let ends: Vec<_> =
             transaction.spans.iter().map(|(at, span)| (at.clone(), span.end)).collect();
-        let offsets = std::mem::take(&mut transaction.offsets);
+        let offsets = transaction.offsets.clone();
         for (at, _) in &ends {
-            let topic = self.topics.get_mut(&at.topic).expect("it was written to");
-            topic.parts[at.partition.0 as usize].entries.push(Entry::Control);
+            let at = at.clone();
+            if self.faults && self.random.once_in(LATE_ONCE_IN) {
+                let calls = self.random.below(LATE_CALLS_MAX);
+                self.late.push(Late { at, transaction: n, calls });
+            } else {
+                self.mark_end(&at);
+            }
         }
         if outcome == Outcome::Committed {
+            self.journal.push(Fact::Committed(n));
             for (group, at, committed) in offsets {
                 self.offsets.insert((group, at), committed);
             }
         }
         ends
+    }
+
+    fn mark_end(&mut self, at: &TopicPartition) {
+        let topic = self.topics.get_mut(&at.topic).expect("it was written to");
+        topic.parts[at.partition.0 as usize].entries.push(Entry::Control);
+    }
+
+    /// A call is made: what was on its way for long enough arrives.
+    pub(super) fn pass_call(&mut self) {
+        if !self.late.is_empty() {
+            self.late.iter_mut().for_each(|late| late.calls = late.calls.saturating_sub(1));
+            self.arrive(|late| late.calls == 0);
+        }
+    }
+
+    /// The end of a transaction arrives everywhere before the next one of its id begins.
+    pub(super) fn wait_for_ends(&mut self, id: &str) {
+        if let Some(last) = self.ids.get(id).and_then(|id| id.last) {
+            self.arrive(|late| late.transaction == last);
+        }
+    }
+
+    fn arrive(&mut self, which: impl Fn(&Late) -> bool) {
+        for late in std::mem::take(&mut self.late) {
+            if which(&late) {
+                self.mark_end(&late.at);
+            } else {
+                self.late.push(late);
+            }
+        }
     }
 
     /// Whether an open transaction will decide what the group has committed of these.

@@ -10,7 +10,7 @@ use tidewire_engine::record::{Millis, Offset, Outgoing, Record, TopicPartition};
 
 use super::faults::Call;
 use super::group::Joining;
-use super::inner::{Inner, Outcome};
+use super::inner::Inner;
 use super::member::FakeMember;
 use super::part::Entry;
 use super::reader::FakeReader;
@@ -91,25 +91,25 @@ impl FakeLog {
 
 impl Log for FakeLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        self.call(Call::Wait, |inner| inner.create(spec))
+        self.call(Call::Create, |inner| inner.create(spec))
     }
 
     fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
-        self.call(Call::Plain, |inner| {
+        self.call(Call::Topics, |inner| {
             let topics = inner.topics.values();
             Ok(topics.map(|t| TopicInfo { spec: t.spec.clone(), id: t.id }).collect())
         })
     }
 
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
-        self.call(Call::Plain, |inner| {
+        self.call(Call::Bounds, |inner| {
             let (start, end) = (inner.part(at)?.start, inner.end(at, isolation)?);
             Ok(Bounds { start: Offset(start), end: Offset(end) })
         })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        self.call(Call::Plain, |inner| {
+        self.call(Call::OffsetAt, |inner| {
             let part = inner.part(at)?;
             let late = |offset: &u64| match &part.entries[*offset as usize] {
                 Entry::Record { time: appended, .. } => *appended >= time,
@@ -124,10 +124,9 @@ impl Log for FakeLog {
         group: &str,
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
-        self.call(Call::Plain, |inner| {
-            // As a broker does: no answer until it is known how the transaction ends. In the quiet
-            // time nothing ends those of the dead, as a broker would in the end, so it answers.
-            if inner.faults && inner.is_undecided(group, of) {
+        self.call(Call::Committed, |inner| {
+            // As a broker does: no answer until it is known how the transaction ends.
+            if inner.is_undecided(group, of) {
                 inner.count("offsets undecided");
                 return Err(LogError::Retry("a transaction decides about these offsets".into()));
             }
@@ -137,31 +136,32 @@ impl Log for FakeLog {
     }
 
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
-        self.call(Call::Plain, |_| Ok(()))?;
+        self.call(Call::Appender, |_| Ok(()))?;
         Ok(Box::new(self.clone()))
     }
 
     fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
-        let epoch = self.call(Call::Plain, |inner| {
+        let epoch = self.call(Call::Transactor, |inner| {
             let state = inner.ids.entry(id.to_owned()).or_default();
             state.epoch += 1;
             let epoch = state.epoch;
             if let Some(open) = state.open.take() {
-                inner.settle(open, Outcome::Aborted);
+                inner.end_transaction(open);
             }
+            inner.wait_for_ends(id);
             Ok(epoch)
         })?;
         Ok(Box::new(FakeTransactor { log: self.clone(), id: id.to_owned(), epoch }))
     }
 
     fn reader(&self, isolation: Isolation) -> Result<Box<dyn Reader>, LogError> {
-        self.call(Call::Plain, |_| Ok(()))?;
+        self.call(Call::Reader, |_| Ok(()))?;
         Ok(Box::new(FakeReader::new(self, isolation)))
     }
 
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         let process = self.process;
-        let id = self.call(Call::Plain, |inner| {
+        let id = self.call(Call::Member, |inner| {
             let mut partitions = None;
             for topic in &spec.topics {
                 let count = inner.topic(topic)?.spec.partitions;
@@ -193,8 +193,8 @@ impl Appender for FakeLog {
             if failing {
                 some = inner.random.below(records.len() as u64 + 1) as usize;
             }
-            let offsets =
-                records[..some].iter().map(|r| inner.write(r, None)).collect::<Result<_, _>>()?;
+            records.iter().try_for_each(|record| inner.may_append(record))?;
+            let offsets = records[..some].iter().map(|r| inner.write(r, None)).collect();
             if failing {
                 inner.count("appends cut short");
                 return Err(LogError::Abort("the connection broke".into()));

@@ -10,6 +10,7 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::Call;
 use super::inner::Inner;
+use super::journal::Fact;
 use super::reader::FakeReader;
 
 pub(super) struct FakeMember {
@@ -51,27 +52,44 @@ impl Reader for FakeMember {
 impl Member for FakeMember {
     fn changes(&mut self) -> Result<Vec<Change>, LogError> {
         let (group, id) = (&self.group, self.id);
-        self.reader.log.call(Call::Plain, |inner| {
+        let process = self.reader.log.process();
+        self.reader.log.call(Call::Changes, |inner| {
             let now = inner.now;
-            inner.groups.get_mut(group).expect("joined").changes(id, now)
+            let changes = inner.groups.get_mut(group).expect("joined").changes(id, now)?;
+            for change in &changes {
+                match change {
+                    Change::Lost(of) => inner.lost.extend(places(process, of)),
+                    Change::Assigned(of) => {
+                        inner.lost.retain(|place| !places(process, of).any(|own| own == *place));
+                    }
+                    Change::Revoked(_) => {}
+                }
+            }
+            Ok(changes)
         })
     }
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
         let (group, id) = (&self.group, self.id);
-        self.reader.log.call(Call::Plain, |inner| Ok(token(inner, group, id)))
+        self.reader.log.call(Call::Token, |inner| Ok(token(inner, group, id)))
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) -> Result<(), LogError> {
         let (group, id) = (&self.group, self.id);
-        self.reader.log.call(Call::Plain, |inner| {
+        self.reader.log.call(Call::CommitOffsets, |inner| {
             inner.check(&token(inner, group, id))?;
             for (at, committed) in offsets {
                 inner.offsets.insert((group.clone(), at.clone()), committed.clone());
+                let moved = Fact::Moved(group.clone(), at.clone(), committed.clone());
+                inner.journal.push(moved);
             }
             Ok(())
         })
     }
+}
+
+fn places(process: u64, of: &[TopicPartition]) -> impl Iterator<Item = (u64, u32)> {
+    of.iter().map(move |at| (process, at.partition.0))
 }
 
 fn token(inner: &Inner, group: &str, id: u64) -> GroupToken {

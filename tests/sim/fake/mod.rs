@@ -11,6 +11,7 @@
 mod faults;
 mod group;
 mod inner;
+mod journal;
 mod log;
 mod member;
 mod part;
@@ -18,5 +19,8 @@ mod reader;
 mod stores;
 mod transactor;
 
+pub(crate) use faults::{Call, Ending, Script, Strike};
+pub(crate) use inner::Inner;
+pub(crate) use journal::{DiskId, Fact};
 pub(crate) use log::FakeLog;
 pub(crate) use stores::FakeStores;

@@ -29,7 +29,7 @@ impl FakeReader {
 
 impl Reader for FakeReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
-        self.log.call(Call::Plain, |inner| inner.part(at)?.check(at, from.0))?;
+        self.log.call(Call::Add, |inner| inner.part(at)?.check(at, from.0))?;
         self.slots.push(Some((at.clone(), from.0)));
         Ok(Slot(self.slots.len() as u32 - 1))
     }
@@ -40,14 +40,14 @@ impl Reader for FakeReader {
 
     fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
         let at = self.at(slot).0.clone();
-        self.log.call(Call::Plain, |inner| inner.part(&at)?.check(&at, to.0))?;
+        self.log.call(Call::Seek, |inner| inner.part(&at)?.check(&at, to.0))?;
         self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
         Ok(())
     }
 
     fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
         let (at, from) = self.at(slot).clone();
-        let (records, position) = self.log.call(Call::Plain, |inner| {
+        let (records, position) = self.log.call(Call::Take, |inner| {
             if inner.faults && inner.random.once_in(LAZY_ONCE_IN) {
                 return Ok((Vec::new(), from));
             }
@@ -82,7 +82,7 @@ impl Reader for FakeReader {
 
     fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
         let position = self.at(slot).1;
-        self.log.call(Call::Plain, |_| Ok(Offset(position)))
+        self.log.call(Call::Position, |_| Ok(Offset(position)))
     }
 
     /// Returns at once, as the port allows: a history is one thread, and nothing can come while it

@@ -1,5 +1,5 @@
 //! A machine's disk in memory: what is written survives a crash, what was handed over and is not
-//! written yet does not; the writer works only when the world lets it.
+//! written yet does not; the writer works only when the world lets it, and a disk may fail.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -10,6 +10,10 @@ use tidewire_engine::port::{
     Life, Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket,
 };
 use tidewire_engine::record::{Millis, Partition};
+
+use super::faults::Call;
+use super::journal::{DiskId, Fact};
+use super::log::FakeLog;
 
 /// Batches that may wait for the writer; the next hand-over waits for one to be written.
 const MAX_WAITING: usize = 3;
@@ -30,21 +34,26 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    fn write_one(&mut self) {
-        let Some((ticket, batch)) = self.waiting.pop_front() else { return };
-        for write in batch.writes {
-            let key = (write.table, write.key);
-            match write.value {
-                Some(value) => drop(self.data.insert(key, value)),
+    /// Writes the oldest batch that waits, and gives it back.
+    fn write_one(&mut self) -> Option<StoreBatch> {
+        let (ticket, batch) = self.waiting.pop_front()?;
+        for write in &batch.writes {
+            let key = (write.table, write.key.clone());
+            match &write.value {
+                Some(value) => drop(self.data.insert(key, value.clone())),
                 None => drop(self.data.remove(&key)),
             }
         }
-        self.progress = Some(batch.progress);
+        self.progress = Some(batch.progress.clone());
         self.written = ticket;
         self.expire();
+        Some(batch)
     }
 
     fn expire(&mut self) {
+        if self.horizon.is_empty() {
+            return;
+        }
         let (expiring, horizon) = (&self.expiring, &self.horizon);
         self.data.retain(|(table, _), value| {
             let time = value.first_chunk().map(|time| i64::from_be_bytes(*time));
@@ -54,67 +63,119 @@ impl Disk {
     }
 }
 
-/// The disks of one machine, by partition.
-#[derive(Clone, Default)]
-pub(crate) struct FakeStores(Arc<Mutex<BTreeMap<u32, Disk>>>);
+/// The disks of one machine, by partition, as one process sees them.
+#[derive(Clone)]
+pub(crate) struct FakeStores {
+    disks: Arc<Mutex<BTreeMap<u32, Disk>>>,
+    machine: usize,
+    /// The view of the process whose disks these are.
+    log: FakeLog,
+}
 
 impl FakeStores {
+    /// A new machine's.
+    pub(crate) fn new(machine: usize, log: &FakeLog) -> Self {
+        Self { disks: Arc::default(), machine, log: log.clone() }
+    }
+
+    /// The same disks, used by the process whose view of the log this is.
+    pub(crate) fn of_process(&self, log: &FakeLog) -> Self {
+        Self { disks: self.disks.clone(), machine: self.machine, log: log.clone() }
+    }
+
     /// The disks.
     pub(crate) fn disks(&self) -> MutexGuard<'_, BTreeMap<u32, Disk>> {
-        self.0.lock().expect("one thread")
+        self.disks.lock().expect("one thread")
     }
 
     /// Lets each writer write one batch.
     pub(crate) fn write_some(&self) {
-        self.disks().values_mut().for_each(Disk::write_one);
+        for (of, disk) in self.disks().iter_mut() {
+            self.write_one(*of, disk);
+        }
     }
 
-    /// The process is gone: locks and queues with it.
-    pub(crate) fn crash(&self) {
-        for disk in self.disks().values_mut() {
+    /// The process is gone: locks and queues with it, after so many batches that were being written.
+    pub(crate) fn crash(&self, batches: usize) {
+        let mut left = batches;
+        for (of, disk) in self.disks().iter_mut() {
+            while left > 0 && !disk.waiting.is_empty() {
+                self.write_one(*of, disk);
+                left -= 1;
+            }
             disk.waiting.clear();
             disk.open = false;
         }
+    }
+
+    fn write_one(&self, of: u32, disk: &mut Disk) {
+        if let Some(batch) = disk.write_one() {
+            self.log.inner().journal.push(Fact::Written(self.id(of), batch));
+        }
+    }
+
+    fn id(&self, partition: u32) -> DiskId {
+        DiskId { machine: self.machine, partition }
     }
 }
 
 impl Stores for FakeStores {
     fn open(&self, of: Partition, tables: &[TableSpec]) -> Result<Box<dyn Store>, StoreError> {
-        let mut disks = self.disks();
-        let disk = disks.entry(of.0).or_default();
-        if disk.open {
-            let message = format!("the store of partition {} is open already", of.0);
-            return Err(StoreError { message, source: None });
-        }
-        disk.open = true;
-        disk.waiting.clear();
-        disk.handed = disk.written;
-        disk.expiring =
-            tables.iter().filter(|t| t.life == Life::Stamped).map(|t| t.table).collect();
-        Ok(Box::new(FakeStore { disks: self.clone(), of: of.0 }))
+        let open = || {
+            let mut disks = self.disks();
+            let disk = disks.entry(of.0).or_default();
+            if disk.open {
+                let message = format!("the store of partition {} is open already", of.0);
+                return Err(StoreError { message, source: None });
+            }
+            disk.open = true;
+            disk.waiting.clear();
+            disk.handed = disk.written;
+            let stamped = tables.iter().filter(|t| t.life == Life::Stamped);
+            disk.expiring = stamped.map(|t| t.table).collect();
+            Ok(())
+        };
+        self.log.store_call(Call::StoreOpen, open)??;
+        Ok(Box::new(FakeStore { stores: self.clone(), of: of.0 }))
     }
 
     fn destroy(&self, of: Partition) -> Result<(), StoreError> {
-        self.disks().remove(&of.0);
-        Ok(())
+        self.log.store_call(Call::StoreDestroy, || {
+            self.disks().remove(&of.0);
+            let mut inner = self.log.inner();
+            inner.count("stores rebuilt");
+            inner.journal.push(Fact::Destroyed(self.id(of.0)));
+        })
     }
 }
 
 struct FakeStore {
-    disks: FakeStores,
+    stores: FakeStores,
     of: u32,
 }
 
 impl FakeStore {
     fn with<T>(&self, call: impl FnOnce(&mut Disk) -> T) -> T {
-        call(self.disks.disks().get_mut(&self.of).expect("it is open"))
+        call(self.stores.disks().get_mut(&self.of).expect("it is open"))
+    }
+
+    fn call<T>(&self, call: Call, effect: impl FnOnce(&mut Disk) -> T) -> Result<T, StoreError> {
+        self.stores.log.store_call(call, || self.with(effect))
+    }
+
+    /// What is lost may be another's already.
+    fn check_owner(&self) {
+        let mut inner = self.stores.log.inner();
+        if inner.lost.contains(&(self.stores.log.process(), self.of)) {
+            inner.breaks(format!("partition {} was lost, and its store is written to", self.of));
+        }
     }
 }
 
 impl Store for FakeStore {
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let key = (table, Bytes::copy_from_slice(key));
-        Ok(self.with(|disk| disk.data.get(&key).cloned()))
+        self.call(Call::StoreGet, |disk| disk.data.get(&key).cloned())
     }
 
     fn scan(
@@ -123,7 +184,7 @@ impl Store for FakeStore {
         (from, to): (&[u8], Option<&[u8]>),
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.with(|disk| {
+        self.call(Call::StoreScan, |disk| {
             for ((_, key), value) in disk
                 .data
                 .range((table, Bytes::copy_from_slice(from))..)
@@ -133,8 +194,7 @@ impl Store for FakeStore {
                     return;
                 }
             }
-        });
-        Ok(())
+        })
     }
 
     fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError> {
@@ -142,22 +202,23 @@ impl Store for FakeStore {
             batch.writes.is_sorted_by_key(|write| (write.table, write.key.clone())),
             "a batch is sorted by table and key"
         );
-        Ok(self.with(|disk| {
+        self.check_owner();
+        self.call(Call::StoreHandOver, |disk| {
             if disk.waiting.len() == MAX_WAITING {
-                disk.write_one();
+                self.stores.write_one(self.of, disk);
             }
             disk.handed = Ticket(disk.handed.0 + 1);
             disk.waiting.push_back((disk.handed, batch));
             disk.handed
-        }))
+        })
     }
 
     fn written(&mut self) -> Result<Ticket, StoreError> {
-        Ok(self.with(|disk| disk.written))
+        self.call(Call::StoreWritten, |disk| disk.written)
     }
 
     fn progress(&mut self) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.with(|disk| disk.progress.clone()))
+        self.call(Call::StoreProgress, |disk| disk.progress.clone())
     }
 
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError> {
@@ -166,22 +227,25 @@ impl Store for FakeStore {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
-        self.with(|disk| {
+        self.call(Call::StoreClose, |disk| {
             while !disk.waiting.is_empty() {
-                disk.write_one();
+                self.stores.write_one(self.of, disk);
             }
             disk.open = false;
-        });
-        Ok(())
+        })
     }
 }
 
-/// Dropped without a close: what was not written is lost, the lock is let go.
+/// Dropped without a close: what was not written is lost, the lock is let go. Of a dead process the
+/// world decides what was still written.
 impl Drop for FakeStore {
     fn drop(&mut self) {
-        self.with(|disk| {
+        if self.stores.log.is_dead() {
+            return;
+        }
+        if let Some(disk) = self.stores.disks().get_mut(&self.of) {
             disk.waiting.clear();
             disk.open = false;
-        });
+        }
     }
 }

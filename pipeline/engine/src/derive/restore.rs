@@ -31,6 +31,10 @@ const REPLAY: Limit = Limit { records: 4_096, bytes: 4 << 20 };
 /// Bytes of replayed writes after which they are handed to the writer.
 const HAND_OVER_BYTES: usize = 8 << 20;
 
+/// Tombstones leave a compacted topic after a while: a store away for longer, and a replay that
+/// takes longer, would keep keys that were removed. Half of it for each.
+const AWAY_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
+
 /// What a restore is given.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
@@ -192,6 +196,13 @@ impl Restoring {
             telemetry::progress_disagrees(self.partition, lane);
         }
         let took_ms = ground.now.0.saturating_sub(self.assigned.0);
+        if u64::try_from(took_ms).unwrap_or(0) > AWAY_MS_MAX {
+            // Begun anew, it finds the store too old.
+            return Err(EngineError::Retry {
+                doing: "restoring a task for longer than tombstones surely stay",
+                source: "a key removed meanwhile may still be there".into(),
+            });
+        }
         telemetry::task_restored(self.partition, self.replayed, took_ms);
         let critical =
             TopicPartition::new(ground.rules.topology.lane(Lane::Critical), self.partition);
@@ -296,9 +307,7 @@ fn misfit(progress: &Progress, bounds: [Bounds; 3], now: Millis) -> Option<&'sta
     if progress.state < state.start || progress.order < order.start {
         return Some("older than the log's start");
     }
-    // Tombstones leave a compacted topic after a while: a store away for longer would keep keys
-    // that were removed. Half of it leaves room for a slow replay.
     let away = u64::try_from(now.0.saturating_sub(progress.time.0)).unwrap_or(0);
-    (progress.state < state.end && away > TOMBSTONE_RETENTION_MS / 2)
+    (progress.state < state.end && away > AWAY_MS_MAX)
         .then_some("away for longer than tombstones stay")
 }

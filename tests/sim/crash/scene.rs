@@ -1,0 +1,164 @@
+//! A small world at the point where one process is about to do what is to be interrupted.
+//!
+//! No dice: what happens is the same every time, up to the strike.
+
+use crate::fake::{Call, Ending, FakeStores, Script, Strike};
+use crate::world::World;
+
+/// The seed of the producers; any will do that writes to every lane.
+const SEED: u64 = 11;
+
+/// Turns within which the process that is watched has done what is watched.
+const TURNS: u32 = 6;
+
+/// Milliseconds between them: enough for a hand-over to be due every other turn.
+const TURN_MS: i64 = 600;
+
+/// The machine whose process is watched.
+const WATCHED: usize = 0;
+
+/// The other one.
+const OTHER: usize = 1;
+
+/// What the watched process is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scene {
+    /// Its tasks run, and records of every lane wait for them.
+    Alone,
+    /// The same, with half of the tasks.
+    Beside,
+    /// It died before a commit, and its store is behind.
+    Restore,
+    /// Another one died inside a transaction, and this one has nothing yet.
+    TakeOver,
+}
+
+/// Who goes on after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heir {
+    /// The same machine, started again.
+    Itself,
+    /// The other one, and this one never again.
+    Other,
+}
+
+/// A run of a scene, to its end.
+pub(super) struct Run(World);
+
+impl Run {
+    /// The scene, before anything is watched.
+    pub(super) fn new(scene: Scene) -> Result<Self, String> {
+        let first = if scene == Scene::TakeOver { OTHER } else { WATCHED };
+        let mut run = Self::begun(first)?;
+        match scene {
+            Scene::Alone => run.admit(6)?,
+            Scene::Beside => {
+                run.0.loops.keep_down(OTHER, 0);
+                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
+                run.admit(6)?;
+            }
+            Scene::Restore | Scene::TakeOver => {
+                let mut rehearsal = Self::begun(first)?;
+                let calls = rehearsal.watch_turns((first, 1), None, Ending::Committed)?;
+                // Once offsets are sent, another one would have to wait for the coordinator.
+                let last = if first == OTHER { Call::SendOffsets } else { Call::Commit };
+                let at = calls.iter().position(|call| *call == last);
+                let strike = (at.ok_or("nothing is committed")?, Strike::CrashBefore);
+                run.watch_turns((first, 1), Some(strike), Ending::Committed)?;
+                run.0.loops.keep_down(first, u64::MAX);
+                if first == OTHER {
+                    let dead = run.0.loops.process(OTHER);
+                    run.0.log.inner().expire(dead);
+                }
+            }
+        }
+        run.0.look()?;
+        Ok(run)
+    }
+
+    /// A world in which one machine has done something, and has something to do.
+    fn begun(first: usize) -> Result<Self, String> {
+        let mut run = Self(World::with_owners(SEED, 2));
+        run.0.loops.keep_down(1 - first, u64::MAX);
+        for _ in 0..3 {
+            run.admit(2)?;
+            run.turn(first)?;
+            run.turn(first)?;
+            run.0.log.inner().now.0 += TURN_MS;
+        }
+        run.0.machines.iter().for_each(FakeStores::write_some);
+        run.admit(3)?;
+        run.turn(first)?;
+        run.admit(1)?;
+        Ok(run)
+    }
+
+    fn admit(&mut self, times: u32) -> Result<(), String> {
+        for _ in 0..times {
+            self.0.produce();
+            self.0.turn_admit(0)?;
+            self.0.turn_admit(1)?;
+            self.0.look()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, machine: usize) -> Result<(), String> {
+        self.0.turn_derive(machine)?;
+        self.0.look()
+    }
+
+    /// Watches the process until it has done its part or died: the calls it made.
+    pub(super) fn watch(
+        &mut self,
+        strike: Option<(usize, Strike)>,
+        ending: Ending,
+    ) -> Result<Vec<Call>, String> {
+        self.0.loops.keep_down(WATCHED, 0);
+        self.watch_turns((WATCHED, TURNS), strike, ending)
+    }
+
+    fn watch_turns(
+        &mut self,
+        (machine, turns): (usize, u32),
+        strike: Option<(usize, Strike)>,
+        ending: Ending,
+    ) -> Result<Vec<Call>, String> {
+        let process = self.0.loops.process_to_turn(machine);
+        let script = Script { process, strike, ending, calls: Vec::new() };
+        self.0.log.inner().script = Some(script);
+        for turn in 0..turns {
+            self.turn(machine)?;
+            if turn % 2 == 1 {
+                self.0.machines[machine].write_some();
+            }
+            if self.0.log.as_process(process).is_dead() {
+                break;
+            }
+            self.0.log.inner().now.0 += TURN_MS;
+        }
+        Ok(self.0.log.inner().script.take().expect("it was put there").calls)
+    }
+
+    /// The process that is watched, and the other one.
+    pub(super) fn processes(&self) -> [u64; 2] {
+        [WATCHED, OTHER].map(|machine| self.0.loops.process_to_turn(machine))
+    }
+
+    /// How many batches the disk still writes when its process dies.
+    pub(super) fn written_at_death(&mut self, batches: usize) {
+        self.0.written_at_death = batches;
+    }
+
+    /// Everything goes on to its end, and is checked.
+    pub(super) fn go_on(mut self, heir: Heir) -> Result<(), String> {
+        if heir == Heir::Other {
+            let dead = self.0.loops.process(WATCHED);
+            self.0.log.inner().expire(dead);
+            self.0.loops.keep_down(WATCHED, u64::MAX);
+            self.0.loops.keep_down(OTHER, 0);
+        }
+        self.admit(2)?;
+        self.0.come_to_rest()
+    }
+}

@@ -1,0 +1,67 @@
+//! Many histories side by side, each on one thread, and how to have one of them again.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::world::World;
+
+/// The variable that picks one history.
+pub(crate) const SEED: &str = "TIDEWIRE_SIM_SEED";
+
+/// How often everything has happened that is worth counting.
+pub(crate) type Tally = BTreeMap<&'static str, u64>;
+
+/// Runs these histories: what happened in them, or what one of them does not keep.
+pub(crate) fn run(seeds: Range<u64>) -> Result<Tally, String> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut tally = Tally::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(tally);
+            }
+            match history(seed) {
+                Ok(world) => add(&mut tally, &world.log.inner().tally),
+                Err(why) => {
+                    // What is left would only take time.
+                    next.store(seeds.end, Ordering::Relaxed);
+                    return Err(why);
+                }
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut tally = Tally::new();
+        for worker in workers {
+            add(&mut tally, &worker.join().expect("a history panicked; its words are above")?);
+        }
+        Ok(tally)
+    })
+}
+
+/// The history of this seed. If it panics, the words of that are preceded by how to repeat it.
+fn history(seed: u64) -> Result<World, String> {
+    let repeat = format!(
+        "repeat it with: {SEED}={seed} cargo test --release --workspace --locked --test sim \
+         every_history"
+    );
+    let ran = std::panic::catch_unwind(|| {
+        let mut world = World::new(seed);
+        world.run().map(|()| world)
+    });
+    match ran {
+        Ok(ran) => ran.map_err(|why| format!("history {seed}: {why}\n{repeat}")),
+        Err(_) => Err(format!("history {seed} panicked, its words are above\n{repeat}")),
+    }
+}
+
+fn add(tally: &mut Tally, more: &Tally) {
+    for (what, times) in more {
+        *tally.entry(what).or_default() += times;
+    }
+}

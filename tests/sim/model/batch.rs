@@ -1,0 +1,202 @@
+//! What one transaction of one task must contain: its `order` record is believed in what was taken
+//! and when, and everything else follows from that.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
+use tidewire_engine::derive::order::{Accepted, OrderRecord};
+use tidewire_engine::record::{Body, Millis, Topic, TopicPartition};
+use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::catalogue::{Catalogue, Class};
+use tidewire_schemas::event::EventView;
+
+use super::ensure::ensure;
+use super::operators::{self, Fate};
+use super::task::TaskModel;
+use crate::fake::Inner;
+
+/// An output as it must be.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) to: TopicPartition,
+    /// `None`: not looked at.
+    key: Option<Bytes>,
+    value: Bytes,
+    /// A dead letter's.
+    reason: Option<&'static str>,
+}
+
+impl Output {
+    /// Whether this record is it.
+    pub(super) fn is(&self, body: &Body) -> bool {
+        let reason = || body.header("reason") == self.reason.map(str::as_bytes);
+        let key = || self.key.is_none() || self.key.as_deref() == body.key();
+        body.value() == Some(&self.value[..]) && key() && reason()
+    }
+}
+
+/// What a transaction of a task comes to.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) outputs: VecDeque<Output>,
+    accepted: Vec<Accepted>,
+    letters: Vec<u32>,
+}
+
+impl Made {
+    /// Takes the first output that may be this record, if it is.
+    fn take(&mut self, body: &Body, may_be: impl Fn(&Output, &Body) -> bool) -> bool {
+        let next = self.outputs.iter().position(|output| may_be(output, body));
+        let next = next.filter(|at| self.outputs[*at].is(body));
+        next.and_then(|at| self.outputs.remove(at)).is_some()
+    }
+}
+
+/// A walk through what one `order` record says.
+pub(super) struct Walk<'a> {
+    pub(super) log: &'a Inner,
+    pub(super) topology: &'a Topology,
+    pub(super) task: &'a mut TaskModel,
+    pub(super) made: Made,
+}
+
+impl Walk<'_> {
+    /// Takes what the record says was taken, in its order.
+    pub(super) fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
+        let mut ticks = order.ticks.iter().peekable();
+        let mut taken = 0;
+        for (lane, count) in &order.sequence {
+            for _ in 0..*count {
+                while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
+                    self.tick(tick.value)?;
+                }
+                self.take(*lane, taken, order.held)?;
+                taken += 1;
+            }
+        }
+        ticks.try_for_each(|tick| self.tick(tick.value))?;
+        self.agrees(order)
+    }
+
+    fn agrees(&self, order: &OrderRecord) -> Result<(), String> {
+        let made = &self.made;
+        ensure(order.time_after == self.task.time, || {
+            format!("time goes to {:?}, not {:?}", order.time_after, self.task.time)
+        })?;
+        ensure(order.accepted == made.accepted, || {
+            format!("accepted {:?}, not {:?}", order.accepted, made.accepted)
+        })?;
+        ensure(order.dead_letters == made.letters, || {
+            format!("dead letters {:?}, not {:?}", order.dead_letters, made.letters)
+        })?;
+        ensure(order.outputs as usize == made.outputs.len(), || {
+            format!("{} outputs, not {}", order.outputs, made.outputs.len())
+        })
+    }
+
+    /// A tick waits for every critical record that stands in the log.
+    fn tick(&mut self, value: Millis) -> Result<(), String> {
+        let critical = TopicPartition::new(self.topology.lane(Lane::Critical), self.task.partition);
+        let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.very_end(&critical));
+        ensure(at == end, || format!("a tick at {at} of {end} critical records"))?;
+        ensure(value >= self.task.time, || "a tick brings time back".to_owned())?;
+        self.task.time = value;
+        for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
+            if operators::fire(&mut self.task.tables, stored) == Fate::Failed {
+                let value = Bytes::copy_from_slice(&stored[9..]);
+                self.letter(None, value, "processing_failed");
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, lane: Lane, nth: u32, held: bool) -> Result<(), String> {
+        let at = TopicPartition::new(self.topology.lane(lane), self.task.partition);
+        let offset = self.task.lanes[lane.index()];
+        self.task.lanes[lane.index()] += 1;
+        let log = self.log;
+        let Some((time, body)) = log.record(&at, offset) else {
+            return Err(format!("{at}/{offset} was taken and isn't there"));
+        };
+        if !held || lane == Lane::Critical || self.task.time == Millis::default() {
+            self.task.time = self.task.time.max(time);
+        }
+        let position = Some(Bytes::from(format!("{at}/{offset}")));
+        let value = body.value_bytes().unwrap_or_default();
+        let Ok(event) = EventView::decode(&value) else {
+            self.made.letters.push(nth);
+            self.letter(position, value, "avro_decode");
+            return Ok(());
+        };
+        match operators::event(&mut self.task.tables, &event, self.task.time) {
+            Fate::Duplicate => {}
+            Fate::Failed => {
+                self.made.letters.push(nth);
+                self.letter(position, value.clone(), "processing_failed");
+            }
+            Fate::Accepted(id) => {
+                self.accept(id);
+                self.deliver(&event, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, id: [u8; 16]) {
+        let at = self.task.time;
+        match self.made.accepted.last_mut() {
+            Some(run) if run.at == at => run.ids.push(id),
+            _ => self.made.accepted.push(Accepted { at, ids: vec![id] }),
+        }
+    }
+
+    fn letter(&mut self, key: Option<Bytes>, value: Bytes, reason: &'static str) {
+        // Where a letter stands follows from its key; without one any place is right.
+        let partition = self.topology.partition_of(key.as_deref().unwrap_or_default());
+        let to = TopicPartition::new(self.topology.dead_letters(), partition);
+        self.made.outputs.push_back(Output { to, key, value, reason: Some(reason) });
+    }
+
+    fn deliver(&mut self, event: &EventView<'_>, value: &Bytes) -> Result<(), String> {
+        let deliveries = Catalogue::builtin().deliveries(event).map_err(|e| e.to_string())?;
+        for delivery in deliveries {
+            let topic: &Topic = match delivery.class {
+                Class::Stream if Lane::of(event.priority) == Lane::Critical => {
+                    self.topology.out_urgent()
+                }
+                Class::Stream => self.topology.out_stream(),
+                Class::State | Class::Ephemeral | Class::Derived => {
+                    return Err(format!("{} has a class no producer sends", event.event_type));
+                }
+            };
+            let partition = self.topology.partition_of(delivery.channel.as_bytes());
+            self.made.outputs.push_back(Output {
+                to: TopicPartition::new(topic, partition),
+                key: Some(delivery.channel.into_bytes().into()),
+                value: value.clone(),
+                reason: None,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Takes from these outputs, each task's in its order, what the transaction wrote to a partition.
+pub(super) fn take_outputs<'a>(
+    made: &mut BTreeMap<u32, Made>,
+    to: &TopicPartition,
+    bodies: impl Iterator<Item = &'a Body>,
+) -> Result<(), String> {
+    let placed = |o: &Output, _: &Body| o.key.is_some() && o.to == *to;
+    let keyless = |o: &Output, b: &Body| o.key.is_none() && o.to.topic == to.topic && o.is(b);
+    for body in bodies {
+        let taken =
+            made.values_mut().any(|made| made.take(body, placed) || made.take(body, keyless));
+        ensure(taken, || {
+            let key = String::from_utf8_lossy(body.key().unwrap_or_default()).into_owned();
+            format!("{to}: nothing that was taken makes a record of key {key:?}")
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! A store as the batches written to it make it, held against its task's tables.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidewire_engine::derive::dedup::{IDS, WINDOW_MS};
+use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::port::StoreBatch;
+
+use super::ensure::ensure;
+use super::tables::Key;
+use super::task::TaskModel;
+
+/// The model of a store.
+#[derive(Default)]
+pub(super) struct DiskModel {
+    data: BTreeMap<Key, Bytes>,
+    /// The transactions of its task that it holds.
+    pub(super) transactions: usize,
+}
+
+impl DiskModel {
+    /// A batch ends where a transaction ends, and brings the store to what the tables were then.
+    pub(super) fn write(&mut self, batch: &StoreBatch, task: &TaskModel) -> Result<(), String> {
+        let progress = Progress::decode(&batch.progress).ok_or("progress is unreadable")?;
+        let done = task.transactions_at(&progress)?;
+        let before = self.transactions;
+        ensure(done >= before, || format!("it goes back from transaction {before} to {done}"))?;
+        let mut written = Vec::new();
+        for write in &batch.writes {
+            let key = (write.table, write.key.clone());
+            match &write.value {
+                Some(value) => drop(self.data.insert(key.clone(), value.clone())),
+                None => drop(self.data.remove(&key)),
+            }
+            written.push(key);
+        }
+        for key in task.keys(before..done).chain(&written) {
+            let (holds, wanted) = (self.data.get(key), task.tables.after(done, key));
+            // Of an id out of its window nothing has to be left.
+            let expired = |at: &Bytes| {
+                at.first_chunk().is_some_and(|at| {
+                    progress.time.0.saturating_sub(i64::from_be_bytes(*at)) >= WINDOW_MS
+                })
+            };
+            let may_go = key.0 == IDS && holds.is_none() && wanted.is_some_and(expired);
+            ensure(holds == wanted || may_go, || {
+                format!("after {done} transactions {key:?} is {holds:?}, not {wanted:?}")
+            })?;
+        }
+        self.transactions = done;
+        Ok(())
+    }
+
+    /// What it must hold, key by key; what is out of its window may have gone.
+    pub(super) fn data(&self) -> &BTreeMap<Key, Bytes> {
+        &self.data
+    }
+}

@@ -1,0 +1,212 @@
+//! Each fact of the journal, held against the models.
+
+use std::collections::BTreeMap;
+
+use tidewire_engine::admit::SOURCE;
+use tidewire_engine::derive::dedup::IDS;
+use tidewire_engine::derive::order::OrderRecord;
+use tidewire_engine::port::Committed;
+use tidewire_engine::record::{Offset, Partition, TopicPartition};
+use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::id::hash128;
+
+use super::admission::{Admission, Sent};
+use super::batch::take_outputs;
+use super::disk::DiskModel;
+use super::ensure::ensure;
+use super::operators::first_timer;
+use super::task::{Sealed, TaskModel};
+use crate::fake::{DiskId, Fact, FakeLog, FakeStores, Inner};
+use crate::operators::FAILING;
+
+/// How late a timer may be that has not fired in a quiet time.
+const LATE_MS: i64 = 5_000;
+
+/// Everything a history has come to.
+pub(crate) struct Model {
+    topology: Topology,
+    admit_group: String,
+    admission: Admission,
+    tasks: Vec<TaskModel>,
+    disks: BTreeMap<DiskId, DiskModel>,
+}
+
+impl Model {
+    pub(crate) fn new(topology: &Topology) -> Self {
+        let tasks = (0..topology.partitions()).map(|p| TaskModel::new(Partition(p)));
+        Self {
+            topology: topology.clone(),
+            admit_group: topology.admit_group(),
+            admission: Admission::default(),
+            tasks: tasks.collect(),
+            disks: BTreeMap::new(),
+        }
+    }
+
+    /// Notes what a producer wrote.
+    pub(crate) fn sent(&mut self, at: &TopicPartition, sent: Sent) {
+        self.admission.sent(at, sent);
+    }
+
+    /// Holds against the models what has become a fact since the last look.
+    pub(crate) fn look(&mut self, log: &FakeLog) -> Result<(), String> {
+        let mut inner = log.inner();
+        if let Some(broken) = &inner.broken {
+            return Err(broken.clone());
+        }
+        for fact in std::mem::take(&mut inner.journal) {
+            match fact {
+                Fact::Appended(at, offset) => self.appended(&inner, &at, offset)?,
+                Fact::Committed(n) => self.committed(&inner, n)?,
+                Fact::Moved(group, at, to) => self.moved(&group, &at, &to)?,
+                Fact::Written(disk, batch) => {
+                    let task = &self.tasks[disk.partition as usize];
+                    let model = self.disks.entry(disk).or_default();
+                    model.write(&batch, task).map_err(|why| format!("{disk:?}: {why}"))?;
+                }
+                Fact::Destroyed(disk) => drop(self.disks.remove(&disk)),
+            }
+        }
+        Ok(())
+    }
+
+    fn appended(&mut self, log: &Inner, at: &TopicPartition, offset: Offset) -> Result<(), String> {
+        let Some((_, body)) = log.record(at, offset.0) else { return Ok(()) };
+        if at.topic == *self.topology.dead_letters() {
+            return self.admission.letter(body);
+        }
+        let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
+        match lane.filter(|_| body.header(SOURCE).is_some()) {
+            Some(lane) => self.admission.lane((at, lane), body, &self.topology),
+            None => Ok(()),
+        }
+    }
+
+    fn moved(&mut self, group: &str, at: &TopicPartition, to: &Committed) -> Result<(), String> {
+        if group == self.admit_group {
+            return self.admission.moved(at, to.offset);
+        }
+        self.stands(at, to)
+    }
+
+    /// DERIVE's committed offsets are where the task's last transaction ended.
+    fn stands(&self, at: &TopicPartition, to: &Committed) -> Result<(), String> {
+        let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
+        let lane = lane.ok_or_else(|| format!("{at} is no lane, and an offset is committed"))?;
+        let taken = self.tasks[at.partition.0 as usize].lanes[lane.index()];
+        ensure(to.offset.0 == taken, || {
+            format!("{at}: {:?} is committed, taken to {taken}", to.offset)
+        })
+    }
+
+    fn committed(&mut self, log: &Inner, n: usize) -> Result<(), String> {
+        let transaction = log.transaction(n);
+        let mut made = BTreeMap::new();
+        let before: Vec<[u64; 5]> = self.tasks.iter().map(|task| task.lanes).collect();
+        let of_tasks = transaction.spans.keys().filter(|at| at.topic == *self.topology.order());
+        for at in of_tasks {
+            let p = at.partition.0;
+            let sealed = self.sealed(log, n, at)?;
+            let task = &mut self.tasks[p as usize];
+            let done = task.commit(&sealed, (log, &self.topology));
+            made.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
+        }
+        let topology = &self.topology;
+        let sealing = [topology.order(), topology.state()];
+        for at in transaction.spans.keys() {
+            if !sealing.contains(&&at.topic) {
+                take_outputs(&mut made, at, log.written(n, at).map(|(_, body)| body))?;
+            } else {
+                let known = made.contains_key(&at.partition.0);
+                ensure(known, || format!("{at}: a changelog without an order record"))?;
+            }
+        }
+        for (p, made) in &made {
+            let missing = made.outputs.front();
+            ensure(missing.is_none(), || format!("partition {p}: {missing:?} is missing"))?;
+        }
+        self.offsets_follow(&transaction.offsets, &before)
+    }
+
+    /// What was taken is committed, and nothing else.
+    fn offsets_follow(
+        &self,
+        offsets: &[(String, TopicPartition, Committed)],
+        before: &[[u64; 5]],
+    ) -> Result<(), String> {
+        for (_, at, to) in offsets {
+            self.stands(at, to)?;
+        }
+        for (task, before) in self.tasks.iter().zip(before) {
+            for lane in Lane::ALL.into_iter().filter(|l| task.lanes[l.index()] != before[l.index()])
+            {
+                let at = TopicPartition::new(self.topology.lane(lane), task.partition);
+                let sent = offsets.iter().any(|(_, to, _)| *to == at);
+                ensure(sent, || format!("{at} was taken from, and its offset is not committed"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sealed<'a>(
+        &self,
+        log: &'a Inner,
+        n: usize,
+        at: &TopicPartition,
+    ) -> Result<Sealed<'a>, String> {
+        let mut records = log.written(n, at);
+        let (order_at, body) = records.next().ok_or("a transaction without an order record")?;
+        ensure(records.next().is_none(), || format!("{at}: two order records"))?;
+        let order = OrderRecord::decode(body.value().unwrap_or_default());
+        let order = order.map_err(|error| format!("{at}/{order_at}: {error}"))?;
+        let state = TopicPartition::new(self.topology.state(), at.partition);
+        Ok(Sealed { order_at, order, state: log.written(n, &state).collect() })
+    }
+
+    /// At the end of a quiet time: everything was taken, and every store has everything.
+    pub(crate) fn end(&self, log: &FakeLog, machines: &[FakeStores]) -> Result<(), String> {
+        self.admission.ends()?;
+        let inner = log.inner();
+        for task in &self.tasks {
+            for lane in Lane::ALL {
+                let at = TopicPartition::new(self.topology.lane(lane), task.partition);
+                let (taken, end) = (task.lanes[lane.index()], inner.very_end(&at));
+                ensure(taken == end, || format!("{at}: {taken} of {end} were taken"))?;
+            }
+            let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < inner.now.0);
+            ensure(late.is_none(), || format!("{:?}: a timer is late", task.partition))?;
+        }
+        drop(inner);
+        self.everything_passed()?;
+        self.stores_are_complete(machines)
+    }
+
+    fn everything_passed(&self) -> Result<(), String> {
+        for (account, id) in self.admission.events.iter().filter(|(_, id)| !id.contains(FAILING)) {
+            let hash = hash128(account, id);
+            let passed = self.tasks.iter().any(|task| task.has_accepted(&hash));
+            ensure(passed, || format!("{id} was admitted and did not pass"))?;
+        }
+        Ok(())
+    }
+
+    fn stores_are_complete(&self, machines: &[FakeStores]) -> Result<(), String> {
+        for (p, task) in self.tasks.iter().enumerate() {
+            let lacks = |transactions: usize| task.keys(transactions..task.transactions()).next();
+            let done = |(id, disk): (&DiskId, &DiskModel)| {
+                id.partition as usize == p && lacks(disk.transactions).is_none()
+            };
+            let complete = lacks(0).is_none() || self.disks.iter().any(done);
+            ensure(complete, || format!("partition {p}: no store has all that was written"))?;
+        }
+        for (id, model) in &self.disks {
+            let disks = machines[id.machine].disks();
+            let data = &disks.get(&id.partition).ok_or("a store is gone")?.data;
+            let same = data.iter().all(|(key, value)| model.data().get(key) == Some(value));
+            let mut kept = model.data().keys().filter(|(table, _)| *table != IDS);
+            let same = same && kept.all(|key| data.contains_key(key));
+            ensure(same, || format!("{id:?} does not hold what was written to it"))?;
+        }
+        Ok(())
+    }
+}

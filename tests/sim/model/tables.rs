@@ -1,0 +1,63 @@
+//! All tables of a task as one map, with every value it ever had at the end of a transaction.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+
+use bytes::Bytes;
+use tidewire_engine::port::Table;
+
+/// A key of a table.
+pub(super) type Key = (Table, Bytes);
+
+/// The tables.
+#[derive(Default)]
+pub(super) struct Tables {
+    now: BTreeMap<Key, Bytes>,
+    /// The keys this transaction has written, and whether they are there.
+    dirty: BTreeMap<Key, Option<Bytes>>,
+    /// After how many transactions a key took which value.
+    past: HashMap<Key, Vec<(usize, Option<Bytes>)>>,
+}
+
+impl Tables {
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
+        self.now.get(&(table, Bytes::copy_from_slice(key)))
+    }
+
+    /// The keys of a range, in order.
+    pub(super) fn keys(&self, table: Table, (from, to): (&[u8], &[u8])) -> Vec<Bytes> {
+        let bound = |key: &[u8]| (table, Bytes::copy_from_slice(key));
+        self.now.range(bound(from)..bound(to)).map(|((_, key), _)| key.clone()).collect()
+    }
+
+    pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let key = (table, Bytes::copy_from_slice(key));
+        let value = value.map(Bytes::copy_from_slice);
+        match &value {
+            Some(value) => drop(self.now.insert(key.clone(), value.clone())),
+            None => drop(self.now.remove(&key)),
+        }
+        self.dirty.insert(key, value);
+    }
+
+    /// Ends the transaction that makes it so many: what it wrote, each key once.
+    pub(super) fn commit(&mut self, transactions: usize) -> BTreeMap<Key, Option<Bytes>> {
+        let dirty = mem::take(&mut self.dirty);
+        for (key, value) in &dirty {
+            self.past.entry(key.clone()).or_default().push((transactions, value.clone()));
+        }
+        dirty
+    }
+
+    /// The value a key had after so many transactions.
+    pub(super) fn after(&self, transactions: usize, key: &Key) -> Option<&Bytes> {
+        let past = self.past.get(key)?;
+        let at = past.partition_point(|(since, _)| *since <= transactions);
+        past.get(at.checked_sub(1)?)?.1.as_ref()
+    }
+
+    /// Everything there is.
+    pub(super) fn now(&self) -> &BTreeMap<Key, Bytes> {
+        &self.now
+    }
+}

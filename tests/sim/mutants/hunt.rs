@@ -1,0 +1,53 @@
+//! Every mutant is caught, and the copy without one is not.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::list::MUTANTS;
+use super::package::build;
+use super::schema::SWITCH;
+
+/// Histories within which each mutant must be found, and nothing while the switch is off.
+const HISTORIES: u64 = 1_000;
+
+/// Mutants tried side by side; each tries its histories on every core.
+const SIDE_BY_SIDE: usize = 2;
+
+fn hunt(program: &Path, mutant: Option<&str>) -> Output {
+    let mut run = Command::new(program);
+    run.arg(HISTORIES.to_string()).env_remove(SWITCH);
+    run.envs(mutant.map(|name| (SWITCH, name)));
+    run.output().expect("a program that was just built can be run")
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let program = build().unwrap_or_else(|why| panic!("the mutants are not built: {why}"));
+    let clean = hunt(&program, None);
+    assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
+    let next = AtomicUsize::new(0);
+    let escaped = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let run = hunt(&program, Some(mutant.name));
+            let words = String::from_utf8_lossy(&run.stderr);
+            let found = words.lines().find(|line| line.starts_with("history "));
+            match found {
+                Some(found) => eprintln!("{}: {found}", mutant.name),
+                None => {
+                    let mut escaped = escaped.lock().expect("nobody panics with it");
+                    escaped.push(format!("{}: {} {words}", mutant.name, mutant.breaks));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(work);
+        }
+    });
+    let escaped = escaped.into_inner().expect("nobody panicked with it");
+    assert!(escaped.is_empty(), "not caught:\n{}", escaped.join("\n"));
+}

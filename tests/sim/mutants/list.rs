@@ -1,0 +1,394 @@
+//! The mutants: what is broken, where, and what that breaks.
+//!
+//! A snippet stands exactly once in its file. Where code moves, its snippet here moves with it; a
+//! mutant that has become the same program is removed, with the reason in the commit.
+
+/// One way to break the engine.
+pub(super) struct Mutant {
+    pub(super) name: &'static str,
+    /// From the engine's folder.
+    pub(super) file: &'static str,
+    /// What it breaks.
+    pub(super) breaks: &'static str,
+    pub(super) original: &'static str,
+    pub(super) mutated: &'static str,
+}
+
+/// A limit that is so tight in the copy that histories of some hundred records meet it.
+pub(super) struct Limit {
+    pub(super) file: &'static str,
+    pub(super) original: &'static str,
+    pub(super) tight: &'static str,
+}
+
+/// The tight limits.
+pub(super) const LIMITS: &[Limit] = &[
+    Limit {
+        file: "src/overlay.rs",
+        original: "pub const CACHE_BYTES: usize = 32 << 20;",
+        tight: "pub const CACHE_BYTES: usize = 600;",
+    },
+    Limit {
+        file: "src/derive/turn.rs",
+        original: "pub const HAND_OVER_BYTES: usize = 8 << 20;",
+        tight: "pub const HAND_OVER_BYTES: usize = 1 << 10;",
+    },
+    Limit {
+        file: "src/derive/commit.rs",
+        original: "const APPEND_BYTES: usize = 512 << 10;",
+        tight: "const APPEND_BYTES: usize = 1 << 10;",
+    },
+    Limit {
+        file: "src/derive/step.rs",
+        original: "const STEP_RECORDS: usize = 64;",
+        tight: "const STEP_RECORDS: usize = 3;",
+    },
+    Limit {
+        file: "src/derive/limits.rs",
+        original: "pub const MAX_RECORDS: usize = 20_000;",
+        tight: "pub const MAX_RECORDS: usize = 16;",
+    },
+    Limit {
+        file: "src/derive/timers.rs",
+        original: "pub const MAX_TIMERS_PER_TICK: usize = 1_000;",
+        tight: "pub const MAX_TIMERS_PER_TICK: usize = 2;",
+    },
+    Limit {
+        file: "src/lanes.rs",
+        original: "pub const QUANTUM_UNITS: i64 = 64;",
+        tight: "pub const QUANTUM_UNITS: i64 = 2;",
+    },
+];
+
+/// The mutants.
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "offsets_before_the_drain",
+        file: "src/derive/commit.rs",
+        breaks: "Offsets are sent while records are in flight.",
+        original: r#"repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+        let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+        mutated: r#"let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;
+        repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;"#,
+    },
+    Mutant {
+        name: "no_drain",
+        file: "src/derive/commit.rs",
+        breaks: "Offsets are sent and nobody waits for the records.",
+        original: r#"repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+        let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+        mutated: r#"let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+    },
+    Mutant {
+        name: "no_offsets",
+        file: "src/derive/commit.rs",
+        breaks: "Records are committed without the progress that made them.",
+        original: r#"repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+        let token = repeat(|| self.member.token())
+            .map_err(|error| Failure::before_commit("proving membership", error))?;
+        repeat(|| transactor.send_offsets(&token, offsets))
+            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+        mutated: r#"repeat(|| transactor.drain())
+            .map_err(|error| Failure::before_commit("draining a transaction", error))?;"#,
+    },
+    Mutant {
+        name: "applied_before_the_commit",
+        file: "src/derive/commit.rs",
+        breaks: "What the log has not said yes to counts as committed.",
+        original: "self.finish(&offsets)?",
+        mutated: r#"for task in self.tasks.values_mut() {
+            if let Some(running) = task.running() {
+                running.state.apply();
+            }
+        }
+        self.finish(&offsets)?"#,
+    },
+    Mutant {
+        name: "unknown_is_committed",
+        file: "src/derive/commit.rs",
+        breaks: "An unknown outcome is taken for a commit.",
+        original: "repeat(|| transactor.commit()).map_err(Failure::of_commit)",
+        mutated: r#"match repeat(|| transactor.commit()) {
+            Err(LogError::Unknown(_)) => Ok(Vec::new()),
+            done => done.map_err(Failure::of_commit),
+        }"#,
+    },
+    Mutant {
+        name: "unknown_is_aborted",
+        file: "src/derive/turn.rs",
+        breaks: "An unknown outcome is taken for an abort: back, without a restore.",
+        original: "self.reinitialise()?;",
+        mutated: r#"self.open = false;
+                self.outgoing.clear();
+                self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;
+                for task in self.tasks.values_mut() {
+                    if let Phase::Running(running) = &mut task.phase {
+                        running.discard(&mut *self.member)?;
+                    }
+                }"#,
+    },
+    Mutant {
+        name: "ids_are_not_initialised_again",
+        file: "src/derive/turn.rs",
+        breaks: "An unknown outcome stays open while the task restores.",
+        original: "self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;",
+        mutated: "self.transactor ^= 1;",
+    },
+    Mutant {
+        name: "offsets_of_records_not_stepped",
+        file: "src/derive/commit.rs",
+        breaks: "One more record is committed than was taken.",
+        original: "running.batch.next(lane).or(standing)",
+        mutated: "running.batch.next(lane).map(Offset::next).or(standing)",
+    },
+    Mutant {
+        name: "no_tombstones",
+        file: "src/derive/commit.rs",
+        breaks: "A removed key is not in the changelog.",
+        original: "shared.tables.in_state(table)",
+        mutated: "shared.tables.in_state(table) && value.is_some()",
+    },
+    Mutant {
+        name: "tick_ahead_of_critical_records",
+        file: "src/derive/step.rs",
+        breaks: "A tick does not wait for the critical records.",
+        original: "Ok(self.queues.is_empty(Lane::Critical) && position >= end)",
+        mutated: "Ok(position >= end || position < end)",
+    },
+    Mutant {
+        name: "no_seek_after_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "What was taken by an aborted transaction is not taken again.",
+        original: r#"repeat(|| member.seek(*slot, to))
+                .map_err(|error| EngineError::of_log("going back after an abort", error))?;"#,
+        mutated: "let _ = (slot, to);",
+    },
+    Mutant {
+        name: "queues_survive_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "What was fetched before an abort is stepped twice.",
+        original: "self.queues.clear();",
+        mutated: "",
+    },
+    Mutant {
+        name: "overlay_survives_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "An aborted transaction's writes stay.",
+        original: "self.state.discard();",
+        mutated: "",
+    },
+    Mutant {
+        name: "batch_survives_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "What an aborted transaction made is made again.",
+        original: "self.batch = Batch::default();",
+        mutated: "",
+    },
+    Mutant {
+        name: "time_survives_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "Task time stays where an aborted transaction brought it.",
+        original: "self.time = self.progress.time;",
+        mutated: "",
+    },
+    Mutant {
+        name: "timers_survive_an_abort",
+        file: "src/derive/step.rs",
+        breaks: "What was fired by an aborted transaction is not due any more.",
+        original: r#"self.timers
+            .look(&mut self.state)
+            .map_err(|error| EngineError::of_store("reading timers", error))"#,
+        mutated: "Ok(())",
+    },
+    Mutant {
+        name: "timers_stay",
+        file: "src/derive/step.rs",
+        breaks: "A timer that has fired fires again.",
+        original: "Timers::take(&mut self.state, &due);",
+        mutated: "",
+    },
+    Mutant {
+        name: "progress_is_older",
+        file: "src/derive/step.rs",
+        breaks: "A store says that it holds less than it does.",
+        original: "self.progress.state = *end;",
+        mutated: "let _ = end;",
+    },
+    Mutant {
+        name: "nothing_is_applied",
+        file: "src/derive/step.rs",
+        breaks: "What is committed is forgotten.",
+        original: "self.state.apply();",
+        mutated: "self.state.discard();",
+    },
+    Mutant {
+        name: "progress_is_newer",
+        file: "src/overlay.rs",
+        breaks: "A store says that it holds more than it does.",
+        original: "StoreBatch { writes, progress }",
+        mutated: r#"StoreBatch {
+            writes: {
+                let mut all: Vec<StoreWrite> = writes;
+                all.pop();
+                all
+            },
+            progress,
+        }"#,
+    },
+    Mutant {
+        name: "old_acknowledgement_cleans_a_newer_value",
+        file: "src/overlay.rs",
+        breaks: "A written value takes a newer one with it.",
+        original: "self.cache.insert(table, key, value);",
+        mutated: r#"self.pending.unset(table, &key);
+                self.cache.insert(table, key, value);"#,
+    },
+    Mutant {
+        name: "cached_answers_outlive_writes",
+        file: "src/overlay.rs",
+        breaks: "What the store answered before a write is answered after it.",
+        original: "self.cache.insert(table, key, value);",
+        mutated: "let _ = (table, key, value);",
+    },
+    Mutant {
+        name: "everything_handed_over_is_written",
+        file: "src/overlay.rs",
+        breaks: "What the writer has not written is believed to be in the store.",
+        original: "*ticket <= written",
+        mutated: "*ticket <= written || written < *ticket",
+    },
+    Mutant {
+        name: "dirty_entries_are_evicted",
+        file: "src/overlay.rs",
+        breaks: "What the store does not have is kept where it can be forgotten.",
+        original: "self.handed.push_back((ticket, std::mem::take(&mut self.pending)));",
+        mutated: r#"for (table, key, value) in std::mem::take(&mut self.pending).drain() {
+            self.cache.insert(table, key, value);
+        }"#,
+    },
+    Mutant {
+        name: "operators_are_not_undone",
+        file: "src/overlay.rs",
+        breaks: "An operator that failed has changed the state.",
+        original: "self.undo.drain(mark.0..).rev()",
+        mutated: r#"let end = self.undo.len();
+            self.undo.drain(mark.0.max(end)..).rev()"#,
+    },
+    Mutant {
+        name: "outputs_are_not_undone",
+        file: "src/derive/batch.rs",
+        breaks: "An id that failed is accepted.",
+        original: "self.accepted.truncate(mark.accepted.0);",
+        mutated: "",
+    },
+    Mutant {
+        name: "restore_to_the_stable_end",
+        file: "src/derive/restore.rs",
+        breaks: "A restore ends before what is about to become visible.",
+        original: "ground.log.bounds(at, Isolation::Uncommitted)",
+        mutated: "ground.log.bounds(at, Isolation::Committed)",
+    },
+    Mutant {
+        name: "an_empty_take_ends_a_restore",
+        file: "src/derive/restore.rs",
+        breaks: "A restore ends where nothing was ready.",
+        original: "step.done &= position >= self.tails[n].end;",
+        mutated: "step.done &= step.replayed == 0 || position >= self.tails[n].end;",
+    },
+    Mutant {
+        name: "ids_are_not_restored",
+        file: "src/derive/restore.rs",
+        breaks: "The ids accepted since the store was written are forgotten.",
+        original: "self.state.restore(IDS, Bytes::copy_from_slice(id), Some(at.clone()));",
+        mutated: "let _ = (id, &at);",
+    },
+    Mutant {
+        name: "tombstones_are_not_restored",
+        file: "src/derive/restore.rs",
+        breaks: "A key that was removed comes back.",
+        original: "self.state.restore(table, key, value);",
+        mutated: r#"if value.is_some() {
+                        self.state.restore(table, key, value);
+                    }"#,
+    },
+    Mutant {
+        name: "time_is_not_restored",
+        file: "src/derive/restore.rs",
+        breaks: "Task time begins where the store was written.",
+        original: "self.progress.time = self.progress.time.max(order.time_after);",
+        mutated: "",
+    },
+    Mutant {
+        name: "former_owners_are_not_fenced",
+        file: "src/derive/restore.rs",
+        breaks: "What a dead owner left open stays open.",
+        original: "drop(repeat(|| ground.log.transactor(&id))?);",
+        mutated: "drop(id);",
+    },
+    Mutant {
+        name: "written_after_lost",
+        file: "src/derive/assign.rs",
+        breaks: "The store of a partition that may be another's is written to.",
+        original: r#"let (state, _) = running.stop(&mut *self.member);
+                        task.enter(Phase::Draining(Box::new(state)));"#,
+        mutated: r#"let (mut state, progress) = running.stop(&mut *self.member);
+                        drop(state.hand_over(progress.encode()));
+                        task.enter(Phase::Draining(Box::new(state)));"#,
+    },
+    Mutant {
+        name: "admit_commits_before_it_appends",
+        file: "src/admit/turn.rs",
+        breaks: "An offset is committed before anything has come of its record.",
+        original: r#"repeat(|| self.appender.append(&self.outgoing))
+            .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
+        repeat(|| self.member.commit(&batch.offsets))
+            .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;"#,
+        mutated: r#"repeat(|| self.member.commit(&batch.offsets))
+            .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;
+        repeat(|| self.appender.append(&self.outgoing))
+            .map_err(|error| EngineError::of_log("writing to the lanes", error))?;"#,
+    },
+    Mutant {
+        name: "admit_goes_on_after_a_failed_append",
+        file: "src/admit/turn.rs",
+        breaks: "What was not appended is overtaken.",
+        original: r#"repeat(|| self.appender.append(&self.outgoing))
+            .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
+        repeat(|| self.member.commit(&batch.offsets))
+            .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;"#,
+        mutated: r#"if repeat(|| self.appender.append(&self.outgoing)).is_ok() {
+            repeat(|| self.member.commit(&batch.offsets))
+                .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;
+        }"#,
+    },
+    Mutant {
+        name: "duplicates_pass",
+        file: "src/derive/dedup.rs",
+        breaks: "An id passes twice.",
+        original: "seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS)",
+        mutated: "seen.is_some_and(|at| at.0 < 0)",
+    },
+    Mutant {
+        name: "ids_are_remembered_for_ever",
+        file: "src/derive/dedup.rs",
+        breaks: "An id out of its window does not pass.",
+        original: "seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS)",
+        mutated: "seen.is_some()",
+    },
+];

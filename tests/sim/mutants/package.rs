@@ -1,0 +1,134 @@
+//! The package a mutated copy of the engine is built in, beside the target folder's own things.
+//!
+//! It has the repository's dependencies, lock file and toolchain and never asks a registry. Files
+//! are written only where they differ, so that what has not changed is not built again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::list::{LIMITS, MUTANTS};
+use super::schema::{SWITCH_FILE, mutate, switch};
+
+/// What the engine is called in the repository.
+const ENGINE: &str = "pipeline/engine";
+
+/// The name of the program.
+const PROGRAM: &str = "simulation";
+
+/// The package's manifest, in front of the workspace's.
+const MANIFEST: &str = r#"
+[package]
+name = "tidewire-mutants"
+version.workspace = true
+edition.workspace = true
+publish.workspace = true
+
+[[bin]]
+name = "simulation"
+path = "{root}/tests/sim/mutants/program.rs"
+
+[dependencies]
+tidewire-engine.workspace = true
+tidewire-schemas.workspace = true
+bytes.workspace = true
+"#;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it")
+}
+
+/// The folder everything of this is in.
+fn folder() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    // <target>/release/deps/sim-…
+    test.ancestors().nth(3).expect("it stands in a target folder").join("tests/mutants")
+}
+
+fn write(path: &Path, text: &str) {
+    if fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return;
+    }
+    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder");
+    fs::write(path, text).expect("a file of the package is written");
+}
+
+/// The manifest: the repository's, with the copy in the engine's place.
+fn manifest() -> String {
+    let root = root().display().to_string();
+    let workspace = fs::read_to_string(format!("{root}/Cargo.toml")).expect("the manifest");
+    let mut lines: Vec<String> = Vec::new();
+    for line in workspace.lines() {
+        lines.push(if line.starts_with("members = ") {
+            "members = [\"engine\"]".to_owned()
+        } else if line.starts_with("tidewire-engine = ") {
+            "tidewire-engine = { path = \"engine\" }".to_owned()
+        } else if line.starts_with("debug = ") {
+            // Built in a moment, and fast enough.
+            "debug = false\nopt-level = 1\ncodegen-units = 16".to_owned()
+        } else {
+            line.replace("path = \"", &format!("path = \"{root}/"))
+        });
+    }
+    MANIFEST.replace("{root}", &root) + &lines.join("\n") + "\n"
+}
+
+/// The paths of a folder's files, from there.
+fn files(folder: &Path, under: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.join(under)).expect("a folder of the engine") {
+        let entry = entry.expect("a file of the engine");
+        let name = entry.file_name().into_string().expect("our paths are text");
+        let path = format!("{under}/{name}");
+        if entry.path().is_dir() {
+            found.extend(files(folder, &path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn copy_engine(to: &Path) -> Result<(), String> {
+    let engine = root().join(ENGINE);
+    let sources = files(&engine, "src");
+    for path in &sources {
+        let text = fs::read_to_string(engine.join(path)).expect("Rust is text");
+        let mut text = mutate(path, &text, (LIMITS, MUTANTS))?;
+        if path == "src/lib.rs" {
+            text.push_str("pub mod mutant;\n");
+        }
+        write(&to.join(path), &text);
+    }
+    for stray in files(to, "src") {
+        if !sources.contains(&stray) && stray != SWITCH_FILE {
+            fs::remove_file(to.join(stray)).expect("a file that is no more can be removed");
+        }
+    }
+    write(&to.join(SWITCH_FILE), &switch(MUTANTS));
+    let manifest = fs::read_to_string(engine.join("Cargo.toml")).expect("the engine's manifest");
+    write(&to.join("Cargo.toml"), &manifest);
+    Ok(())
+}
+
+/// Builds the simulation on the mutated engine; where it stands, or what is wrong.
+pub(super) fn build() -> Result<PathBuf, String> {
+    let folder = folder();
+    copy_engine(&folder.join("engine"))?;
+    write(&folder.join("Cargo.toml"), &manifest());
+    // Cargo leaves out of it what this package does not use.
+    fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("the lock file");
+    let target = folder.join("target");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--offline", "--quiet", "--target-dir"])
+        .arg(&target)
+        .current_dir(&folder)
+        // What is warned of in a copy was warned of in the original.
+        .env("RUSTFLAGS", "--cap-lints=allow")
+        .output()
+        .map_err(|error| format!("cargo can't be run: {error}"))?;
+    if !built.status.success() {
+        return Err(String::from_utf8_lossy(&built.stderr).into_owned());
+    }
+    Ok(target.join("release").join(PROGRAM))
+}

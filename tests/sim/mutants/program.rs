@@ -1,0 +1,33 @@
+//! The simulation as a program of its own, on an engine with a switch: `program HISTORIES`.
+//!
+//! It is built by the package that the hunt for mutants writes, and fails as soon as a history
+//! does.
+
+#[path = "../fake/mod.rs"]
+mod fake;
+#[path = "../histories.rs"]
+mod histories;
+#[path = "../model/mod.rs"]
+mod model;
+#[path = "../operators.rs"]
+mod operators;
+#[path = "../random.rs"]
+mod random;
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let count = std::env::args().nth(1).and_then(|count| count.parse().ok());
+    match histories::run(0..count.expect("how many histories")) {
+        Ok(tally) => {
+            println!("{tally:?}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The world, and what may happen next in it.
+
+use tidewire_engine::port::Log;
+use tidewire_engine::topology::Topology;
+
+use super::loops::Loops;
+use super::producer::Producer;
+use crate::fake::{FakeLog, FakeStores};
+use crate::model::Model;
+use crate::random::Random;
+
+/// Partitions of every topic: enough for three owners and for keys that share one.
+const PARTITIONS: u32 = 3;
+
+/// Owners at most.
+const OWNERS_MAX: u64 = 3;
+
+/// Steps with faults in one history.
+const STEPS: u64 = 200;
+
+/// Rounds after which a quiet world must have come to its end.
+const MAX_QUIET_ROUNDS: u32 = 400;
+
+/// Rounds without anything to do after which it has: enough for every timer to come due, every
+/// hand-over to be written, and every absent member to be given up.
+const IDLE_ROUNDS: u32 = 14;
+
+/// Milliseconds of a quiet round.
+const ROUND_MS: i64 = 450;
+
+/// A clock that jumps goes past everything that is kept for a day.
+const JUMP_MS: i64 = 25 * 3_600_000;
+
+/// How far the clocks of machines are ahead of the log's or behind it at most.
+const SKEW_MS_MAX: i64 = 60_000;
+
+/// Everything of one history.
+pub(crate) struct World {
+    /// The log, as an onlooker that never crashes.
+    pub(crate) log: FakeLog,
+    /// The topics.
+    pub(crate) topology: Topology,
+    /// The machines' disks.
+    pub(crate) machines: Vec<FakeStores>,
+    /// ADMIT and DERIVE.
+    pub(crate) loops: Loops,
+    /// What must hold.
+    pub(crate) model: Model,
+    /// Batches a disk still writes when its process dies, while no dice decide.
+    pub(crate) written_at_death: usize,
+    producer: Producer,
+    random: Random,
+}
+
+impl World {
+    /// A world of this seed, before anything has happened.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let owners = 1 + random.below(OWNERS_MAX) as usize;
+        Self::with_owners(seed, owners)
+    }
+
+    /// The same with so many machines.
+    pub(crate) fn with_owners(seed: u64, owners: usize) -> Self {
+        let log = FakeLog::new(seed ^ 0x5eed);
+        let topology = Topology::new("t.", PARTITIONS);
+        for spec in topology.specs() {
+            log.create(&spec).expect("a new log");
+        }
+        Self {
+            machines: (0..owners).map(|machine| FakeStores::new(machine, &log)).collect(),
+            loops: Loops::new(&log, owners),
+            model: Model::new(&topology),
+            written_at_death: 0,
+            producer: Producer::new(seed),
+            random: Random::new(seed),
+            topology,
+            log,
+        }
+    }
+
+    /// Runs a whole history and checks it step by step; an error says what does not hold.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        self.log.inner().faults = true;
+        for step in 0..STEPS {
+            self.step().and_then(|()| self.look()).map_err(|why| format!("step {step}: {why}"))?;
+        }
+        self.finish()
+    }
+
+    /// Ends the faults, lets everything come to its end and checks it.
+    fn finish(&mut self) -> Result<(), String> {
+        let mut inner = self.log.inner();
+        inner.faults = false;
+        inner.skew = 0;
+        // A clock that was set back delays ticks and hand-overs by as much.
+        inner.now.0 += 2 * SKEW_MS_MAX;
+        drop(inner);
+        self.bring_up();
+        self.come_to_rest()
+    }
+
+    /// Lets everything come to its end and checks it.
+    pub(crate) fn come_to_rest(&mut self) -> Result<(), String> {
+        self.settle()?;
+        self.model.end(&self.log, &self.machines)
+    }
+
+    /// Checks what has happened since the last look.
+    pub(crate) fn look(&mut self) -> Result<(), String> {
+        self.model.look(&self.log)
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.random.below(100) {
+            0..26 => self.produce(),
+            26..41 => drop(self.turn_admit(0)?),
+            41..49 => drop(self.turn_admit(1)?),
+            49..81 => {
+                let n = self.any_owner();
+                self.turn_derive(n)?;
+            }
+            81..90 => self.pass_time(),
+            90..95 => {
+                let n = self.any_owner();
+                self.machines[n].write_some();
+            }
+            95 => self.set_clocks(),
+            96 | 97 => {
+                let n = self.random.below(2 + self.machines.len() as u64) as usize;
+                self.loops.crash(n);
+            }
+            98 => {
+                let n = self.any_owner();
+                self.close_derive(n)?;
+            }
+            _ => {
+                let process = self.random.below(self.loops.processes + 1);
+                self.log.inner().expire(process);
+            }
+        }
+        Ok(())
+    }
+
+    fn any_owner(&mut self) -> usize {
+        self.random.below(self.machines.len() as u64) as usize
+    }
+
+    /// Producers write something.
+    pub(crate) fn produce(&mut self) {
+        let (log, topology) = (self.log.clone(), self.topology.clone());
+        self.producer.write_some(&log, &topology, &mut self.model);
+    }
+
+    /// Chance, for what happens.
+    pub(super) fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    fn pass_time(&mut self) {
+        let ms = match self.random.below(40) {
+            0 => JUMP_MS,
+            1..4 => 5_000,
+            4..20 => 150,
+            _ => 3,
+        };
+        let mut inner = self.log.inner();
+        inner.now.0 += ms;
+        if ms == JUMP_MS {
+            inner.count("clocks jumped ahead");
+        }
+        if ms >= 5_000 {
+            inner.time_out();
+            inner.clean(|topic| topic == self.topology.state());
+        }
+    }
+
+    /// The machines' clocks are set, ahead or back.
+    fn set_clocks(&mut self) {
+        let skew = self.random.below(2 * SKEW_MS_MAX as u64).cast_signed() - SKEW_MS_MAX;
+        let mut inner = self.log.inner();
+        let back = std::mem::replace(&mut inner.skew, skew) > skew;
+        inner.count(if back { "clocks set back" } else { "clocks set ahead" });
+    }
+
+    /// Machines that are down come back, or never do: one that is up is enough.
+    fn bring_up(&mut self) {
+        let mut up = self.loops.up();
+        for n in 0..self.machines.len() {
+            let never = self.loops.is_down(n) && up > 0 && self.random.once_in(2);
+            self.loops.keep_down(n, if never { u64::MAX } else { 0 });
+            up += usize::from(!never);
+        }
+    }
+
+    /// Runs everything without faults until nothing is left to do.
+    fn settle(&mut self) -> Result<(), String> {
+        let mut idle = 0;
+        for _ in 0..MAX_QUIET_ROUNDS {
+            let mut busy = false;
+            for n in 0..2 {
+                let turned = self.turn_admit(n)?;
+                busy |= turned.taken > 0 || turned.restoring;
+            }
+            for n in 0..self.machines.len() {
+                let turned = self.turn_derive(n)?;
+                busy |= turned.taken > 0 || turned.written > 0 || turned.restoring;
+            }
+            let mut inner = self.log.inner();
+            inner.now.0 += ROUND_MS;
+            inner.time_out();
+            drop(inner);
+            self.machines.iter().for_each(FakeStores::write_some);
+            self.look().map_err(|why| format!("while it settles: {why}"))?;
+            idle = if busy { 0 } else { idle + 1 };
+            if idle > IDLE_ROUNDS {
+                return Ok(());
+            }
+        }
+        Err("the world does not come to rest".to_owned())
+    }
+}

@@ -1,0 +1,215 @@
+//! The loops of a world, made, turned and made anew as the app does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
+use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::port::{Clock, Log};
+use tidewire_engine::record::Millis;
+use tidewire_engine::turn::{EngineError, Turned};
+
+use super::history::World;
+use crate::fake::FakeLog;
+use crate::operators::OPERATORS;
+
+/// Crashes of which one leaves its machine down.
+const DOWN_ONCE_IN: u64 = 4;
+
+/// Turns a machine stays down at most.
+const DOWN_TURNS_MAX: u64 = 30;
+
+/// A loop and what it takes to make it anew.
+struct Loop<T> {
+    /// Turns that pass before it is made anew.
+    down: u64,
+    /// The log as its process sees it.
+    log: FakeLog,
+    running: Option<T>,
+}
+
+impl<T> Loop<T> {
+    fn new(log: &FakeLog) -> Self {
+        Self { down: 0, log: log.clone(), running: None }
+    }
+}
+
+/// Every loop of a world.
+pub(crate) struct Loops {
+    admits: [(Source, Loop<Admit>); 2],
+    /// By machine.
+    derives: Vec<Loop<Derive>>,
+    /// Processes there have been.
+    pub(crate) processes: u64,
+}
+
+struct FakeClock(FakeLog);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Millis {
+        let inner = self.0.inner();
+        Millis(inner.now.0 + inner.skew)
+    }
+}
+
+impl Loops {
+    pub(super) fn new(log: &FakeLog, owners: usize) -> Self {
+        Self {
+            admits: [Source::Input, Source::Urgent].map(|source| (source, Loop::new(log))),
+            derives: (0..owners).map(|_| Loop::new(log)).collect(),
+            processes: 0,
+        }
+    }
+
+    /// Stops a loop's process where it stands; the first two are ADMIT's.
+    pub(super) fn crash(&self, n: usize) {
+        let derive = n.checked_sub(2).map(|n| &self.derives[n]);
+        match derive {
+            Some(derive) if derive.running.is_some() => derive.log.crash(),
+            None if self.admits[n].1.running.is_some() => self.admits[n].1.log.crash(),
+            _ => {}
+        }
+    }
+
+    /// The process of a machine's DERIVE loop.
+    pub(crate) fn process(&self, n: usize) -> u64 {
+        self.derives[n].log.process()
+    }
+
+    /// The process of its next turn.
+    pub(crate) fn process_to_turn(&self, n: usize) -> u64 {
+        let of = &self.derives[n];
+        if of.running.is_some() { of.log.process() } else { self.processes + 1 }
+    }
+
+    /// Keeps a machine down for so many turns.
+    pub(crate) fn keep_down(&mut self, n: usize, turns: u64) {
+        self.derives[n].down = turns;
+    }
+
+    /// Whether a machine is down.
+    pub(super) fn is_down(&self, n: usize) -> bool {
+        self.derives[n].down > 0
+    }
+
+    /// Machines that are up.
+    pub(super) fn up(&self) -> usize {
+        self.derives.iter().filter(|of| of.down == 0).count()
+    }
+
+    fn begin_process(&mut self, log: &FakeLog) -> FakeLog {
+        self.processes += 1;
+        log.as_process(self.processes)
+    }
+}
+
+impl World {
+    /// A turn of ADMIT, made anew if it isn't there.
+    pub(crate) fn turn_admit(&mut self, n: usize) -> Result<Turned, String> {
+        if self.loops.admits[n].1.running.is_none() {
+            let process = self.loops.begin_process(&self.log);
+            let log: Arc<dyn Log> = Arc::new(process.clone());
+            let config = AdmitConfig {
+                topology: self.topology.clone(),
+                source: self.loops.admits[n].0,
+                instance: "a0".to_owned(),
+                settings_hash: 7,
+                registry: None,
+                brake: Brake::new(PoisonLimit::OFF),
+            };
+            self.loops.admits[n].1.log = process.clone();
+            match Admit::new(config, &log) {
+                Ok(admit) => self.loops.admits[n].1.running = Some(admit),
+                Err(error) => return excuse(&process, &error),
+            }
+        }
+        let of = &mut self.loops.admits[n].1;
+        let turned = of.running.as_mut().expect("just made").turn(Duration::ZERO);
+        if turned.is_err() {
+            of.running = None;
+        }
+        turned.or_else(|error| excuse(&of.log, &error))
+    }
+
+    /// A turn of a machine's DERIVE, made anew if it isn't there and the machine is not down.
+    pub(crate) fn turn_derive(&mut self, n: usize) -> Result<Turned, String> {
+        if self.loops.derives[n].down > 0 {
+            self.loops.derives[n].down -= 1;
+            return Ok(Turned::default());
+        }
+        if self.loops.derives[n].running.is_none() {
+            let log = self.loops.begin_process(&self.log);
+            self.loops.derives[n].log = log.clone();
+            let config = DeriveConfig {
+                topology: self.topology.clone(),
+                instance: format!("d{n}"),
+                thread: 0,
+                build: "sim".to_owned(),
+                settings_hash: 7,
+            };
+            let ports = DerivePorts {
+                log: Arc::new(log.clone()),
+                stores: Arc::new(self.machines[n].of_process(&log)),
+                clock: Arc::new(FakeClock(log)),
+            };
+            match Derive::with_operators(config, ports, OPERATORS) {
+                Ok(derive) => self.loops.derives[n].running = Some(derive),
+                Err(error) => return self.after(Err(error), n),
+            }
+        }
+        let derive = self.loops.derives[n].running.as_mut().expect("just made");
+        let turned = derive.turn(Duration::ZERO);
+        self.after(turned, n)
+    }
+
+    /// Closes a machine's DERIVE in order.
+    pub(crate) fn close_derive(&mut self, n: usize) -> Result<(), String> {
+        if let Some(derive) = self.loops.derives[n].running.take() {
+            let closed = derive.close();
+            self.after(closed.map(|()| Turned::default()), n)?;
+        }
+        Ok(())
+    }
+
+    /// What the app does with a turn's end: nothing, or make the loop anew the next time.
+    fn after(&mut self, turned: Result<Turned, EngineError>, n: usize) -> Result<Turned, String> {
+        let error = match turned {
+            Ok(turned) => return Ok(turned),
+            Err(error) => error,
+        };
+        let of = &mut self.loops.derives[n];
+        of.running = None;
+        let log = of.log.clone();
+        if log.is_dead() {
+            let faults = self.log.inner().faults;
+            let batches =
+                if faults { self.random().below(4) as usize } else { self.written_at_death };
+            self.machines[n].crash(batches);
+            self.stay_down(n);
+        }
+        excuse(&log, &error)
+    }
+
+    /// Some machines stay down for so long that others take over what they had.
+    fn stay_down(&mut self, n: usize) {
+        if !self.log.inner().faults || self.machines.len() == 1 {
+            return;
+        }
+        if self.random().once_in(DOWN_ONCE_IN) {
+            let turns = 1 + self.random().below(DOWN_TURNS_MAX);
+            self.loops.keep_down(n, turns);
+            let mut inner = self.log.inner();
+            inner.expire(self.loops.process(n));
+            inner.count("machines down");
+        }
+    }
+}
+
+/// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.
+fn excuse(log: &FakeLog, error: &EngineError) -> Result<Turned, String> {
+    match error {
+        EngineError::Fatal { .. } if !log.is_dead() => Err(format!("fatal: {error:?}")),
+        // It begins anew: there is something to do.
+        _ => Ok(Turned { restoring: true, ..Turned::default() }),
+    }
+}

@@ -1,0 +1,118 @@
+//! Producers: events with ids and without, sent once or again at any time, and what is no event.
+//!
+//! Producers are not what is tested: their writes never fail, but they repeat what they have sent,
+//! as after an answer that was lost.
+
+use tidewire_engine::admit::Source;
+use tidewire_engine::port::Appender;
+use tidewire_engine::record::{Body, Outgoing, TopicPartition};
+use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::Priority;
+
+use crate::fake::FakeLog;
+use crate::model::{Model, Sent};
+use crate::operators::FAILING;
+use crate::random::Random;
+
+/// Entities; each has one input, so that its order is one.
+const ENTITIES: u64 = 7;
+
+/// What a producer sends, and may send again.
+#[derive(Clone)]
+struct Message {
+    source: Source,
+    key: String,
+    value: Vec<u8>,
+    sent: Sent,
+}
+
+/// All producers of a world.
+pub(super) struct Producer {
+    random: Random,
+    sequence: u64,
+    /// Those with an id: without one a second sending is another event.
+    again: Vec<Message>,
+}
+
+impl Producer {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed ^ 0x1d), sequence: 0, again: Vec::new() }
+    }
+
+    pub(super) fn write_some(&mut self, log: &FakeLog, topology: &Topology, model: &mut Model) {
+        for _ in 0..1 + self.random.below(6) {
+            let message = match self.random.below(20) {
+                0 => self.poison(),
+                1 => {
+                    self.poison_lane(log, topology);
+                    continue;
+                }
+                2..5 if !self.again.is_empty() => {
+                    let n = self.random.below(self.again.len() as u64) as usize;
+                    self.again[n].clone()
+                }
+                _ => self.event(),
+            };
+            let topic = match message.source {
+                Source::Input => topology.input(),
+                Source::Urgent => topology.input_urgent(),
+            };
+            let at = TopicPartition::new(topic, topology.partition_of(message.key.as_bytes()));
+            let headers: &[(&str, &[u8])] = &[("trace", b"t")];
+            let body = Body::new(Some(message.key.as_bytes()), Some(&message.value), headers);
+            write(log, &at, body);
+            model.sent(&at, message.sent);
+        }
+    }
+
+    fn event(&mut self) -> Message {
+        self.sequence += 1;
+        let (sequence, author) = (self.sequence, self.random.below(ENTITIES));
+        let source = if author == ENTITIES - 1 { Source::Urgent } else { Source::Input };
+        let priority = self.random.below(4) as u8;
+        let key = format!("k{author}");
+        let id = match self.random.below(12) {
+            0 => None,
+            1 => Some(format!("{FAILING}-{sequence}")),
+            _ => Some(format!("e-{sequence}")),
+        };
+        let id_field = id.as_ref().map(|id| format!(r#""event_id":"{id}","#)).unwrap_or_default();
+        let value = format!(
+            r#"{{{id_field}"event_type":"post.created","account_id":"acc",
+            "timestamp":"2026-01-05T09:00:00Z","priority":{priority},"key":"{key}",
+            "data":{{"post_id":"p{sequence}","author_id":"{key}","text":"{sequence}"}}}}"#
+        );
+        let lane = Lane::of(Priority::from_number(priority.into()).expect("one of four"));
+        let has_id = id.is_some();
+        let sent = Sent::Event { key: key.clone(), lane, id, text: sequence.to_string() };
+        let message = Message { source, key, value: value.into_bytes(), sent };
+        if has_id {
+            self.again.push(message.clone());
+        }
+        message
+    }
+
+    fn poison(&mut self) -> Message {
+        self.sequence += 1;
+        let value = format!("!{}", self.sequence).into_bytes();
+        let key = format!("k{}", self.random.below(ENTITIES));
+        Message { source: Source::Input, key, sent: Sent::Poison(value.clone()), value }
+    }
+
+    fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {
+        self.sequence += 1;
+        let lane = Lane::ALL[self.random.below(5) as usize];
+        let key = format!("k{}", self.random.below(ENTITIES));
+        let value = format!("no avro {}", self.sequence).into_bytes();
+        let at = TopicPartition::new(topology.lane(lane), topology.partition_of(key.as_bytes()));
+        write(log, &at, Body::new(Some(key.as_bytes()), Some(&value), &[]));
+    }
+}
+
+fn write(log: &FakeLog, at: &TopicPartition, body: Body) {
+    let record = Outgoing { topic: at.topic.clone(), partition: at.partition, body };
+    let mut producer = log.clone();
+    let faults = std::mem::replace(&mut log.inner().faults, false);
+    producer.append(&[record]).expect("no faults");
+    log.inner().faults = faults;
+}
