@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidewire_connectors::socket::events::IngestTopics;
 use tidewire_connectors::socket::gateway::{
     Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress,
@@ -19,6 +19,7 @@ use tidewire_connectors::socket::routes::Pages;
 use tidewire_connectors::socket::verbs::{Effect, Verb};
 use tidewire_connectors::socket::worker::{self, WorkerHandle};
 use tidewire_engine::admit::Brake;
+use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
 use crate::config::Config;
@@ -108,7 +109,7 @@ fn ingest_topics(data: &Data) -> IngestTopics {
 fn pages(config: &Config, behind: Behind<'_>) -> Pages {
     let Behind { role, data, ready, metrics } = behind;
     let (log, instance) = (data.log.clone(), config.instance.clone());
-    let (started, verbs) = (ready.clone(), verbs(data, &ready));
+    let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(data, &ready));
     Pages {
         serves: Box::new(move || started.check_started().is_ok()),
         verbs,
@@ -119,6 +120,7 @@ fn pages(config: &Config, behind: Behind<'_>) -> Pages {
                 "version": env!("CARGO_PKG_VERSION"),
                 "role": role.verb(),
                 "instance": instance,
+                "restoring": restores.restores().iter().map(restore).collect::<Vec<_>>(),
             });
             match data::report(&*log) {
                 Ok(topics) => stats["topics"] = json!(topics),
@@ -128,6 +130,16 @@ fn pages(config: &Config, behind: Behind<'_>) -> Pages {
         }),
         assets: if role.serves_clients() { page::assets() } else { Vec::new() },
     }
+}
+
+/// How far a task's restore has come, as `/v1/stats` says it.
+fn restore(at: &RestoreProgress) -> Value {
+    json!({
+        "partition": at.partition.0,
+        "done": at.done,
+        "total": at.total,
+        "seconds_left": at.left_ms().map(|ms| ms.div_ceil(1_000)),
+    })
 }
 
 /// What an operator may ask of this process: dead letters wherever there is a log, and to go on

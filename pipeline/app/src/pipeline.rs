@@ -138,7 +138,9 @@ struct DeriveLoop {
 
 impl Loop for DeriveLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        note(&self.mark, self.derive.turn(wait))
+        let turned = self.derive.turn(wait);
+        self.mark.set_restores(self.derive.restores());
+        note(&self.mark, turned)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {

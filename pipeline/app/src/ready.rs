@@ -4,10 +4,11 @@
 //! A loop that was made anew is joining again, so a process that lost its log is not ready until it
 //! has found it again. A loop to whom the group gave no partitions is ready: it stands by.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewire_engine::admit::Brake;
+use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
 /// What a loop has come to.
@@ -27,17 +28,29 @@ pub enum Standing {
 pub struct Mark {
     loop_name: &'static str,
     standing: Arc<AtomicU8>,
+    restores: Arc<Mutex<Vec<RestoreProgress>>>,
 }
 
 impl Mark {
     /// A loop that is joining.
     pub fn new(loop_name: &'static str) -> Self {
-        Self { loop_name, standing: Arc::new(AtomicU8::new(Standing::Joining as u8)) }
+        let standing = Arc::new(AtomicU8::new(Standing::Joining as u8));
+        Self { loop_name, standing, restores: Arc::default() }
     }
 
     /// Notes what it has come to.
     pub fn set(&self, standing: Standing) {
         self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    /// Notes how far its restores have come.
+    pub fn set_restores(&self, restores: Vec<RestoreProgress>) {
+        *self.restores.lock().unwrap_or_else(PoisonError::into_inner) = restores;
+    }
+
+    /// How far its restores have come.
+    fn restores(&self) -> Vec<RestoreProgress> {
+        self.restores.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is(&self, standing: Standing) -> bool {
@@ -70,6 +83,11 @@ impl Ready {
         }
     }
 
+    /// How far the restores of every loop have come.
+    pub fn restores(&self) -> Vec<RestoreProgress> {
+        self.loops.iter().flat_map(Mark::restores).collect()
+    }
+
     /// The same but for an input that stands still, which keeps nobody from being served.
     pub fn check_started(&self) -> Result<(), String> {
         if let Some(joining) = self.loops.iter().find(|mark| mark.is(Standing::Joining)) {
@@ -77,7 +95,7 @@ impl Ready {
             return Err(format!("{name} waits for its partitions; ask again in a moment"));
         }
         if self.loops.iter().any(|mark| mark.is(Standing::Restoring)) {
-            return Err("the state is being restored; ask again in a moment".into());
+            return Err(being_restored(&self.restores()));
         }
         match &self.hub {
             Some(hub) if !hub.warm() => {
@@ -88,9 +106,20 @@ impl Ready {
     }
 }
 
+/// How much of the state is there, and how long the rest will take.
+fn being_restored(restores: &[RestoreProgress]) -> String {
+    let (done, total) = restores.iter().fold((0, 0), |(d, t), at| (d + at.done, t + at.total));
+    let percent = (done * 100).checked_div(total).unwrap_or(0);
+    let left = restores.iter().filter_map(RestoreProgress::left_ms).max();
+    let left = left.map(|ms| format!(", about {} s left", ms.div_ceil(1_000)));
+    let (tasks, left) = (restores.len(), left.unwrap_or_default());
+    format!("the state of {tasks} tasks is being restored: {percent} %{left}; ask again then")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidewire_engine::record::Partition;
 
     #[test]
     fn it_is_ready_once_every_loop_works_and_says_before_what_it_waits_for() {
@@ -104,7 +133,15 @@ mod tests {
         admit.set(Standing::Working);
         says("derive waits for its partitions");
         derive.set(Standing::Restoring);
-        says("the state is being restored");
+        let at = |partition, done| RestoreProgress {
+            partition: Partition(partition),
+            done,
+            total: 1_000,
+            elapsed_ms: 4_000,
+        };
+        derive.set_restores(vec![at(0, 0), at(1, 500)]);
+        says("the state of 2 tasks is being restored: 25 %, about 4 s left");
+        derive.set_restores(Vec::new());
         derive.set(Standing::Working);
         assert_eq!(ready.check(), Ok(()));
         admit.set(Standing::Joining);

@@ -122,6 +122,11 @@ impl Lanes {
         self.queues[lane.index()].is_empty()
     }
 
+    /// When the next record of a lane was appended, if one is at hand.
+    pub fn oldest(&self, lane: Lane) -> Option<Millis> {
+        self.queues[lane.index()].head().map(|head| head.timestamp)
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.queues.iter().flat_map(|queue| &queue.reversed).map(Record::size).sum()

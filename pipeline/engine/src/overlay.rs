@@ -216,6 +216,11 @@ impl State {
         self.pending.set(table, key, value);
     }
 
+    /// Bytes of this transaction's writes.
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.overlay.bytes
+    }
+
     /// Bytes committed and not yet handed over.
     pub fn pending_bytes(&self) -> usize {
         self.pending.bytes

@@ -8,7 +8,7 @@ use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
 use crate::admit::Stopped;
-use crate::derive::Counts;
+use crate::derive::{Counts, RestoreProgress};
 use crate::letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
@@ -59,6 +59,24 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "histogram",
         &[],
         "From the assignment of a task until it takes records.",
+    ),
+    (
+        "derive_restore_left_records",
+        "gauge",
+        &[],
+        "Offsets of changelogs that restores under way still have to replay.",
+    ),
+    (
+        "derive_lane_lag_records",
+        "gauge",
+        &["lane"],
+        "Records of a lane that its tasks have not taken yet; looked at every few seconds.",
+    ),
+    (
+        "derive_lane_oldest_wait_seconds",
+        "gauge",
+        &["lane"],
+        "How long the next record of a lane has waited since its append, of the task that is last.",
     ),
     ("derive_changelog_ignored_total", "counter", &[], "Changes of tables this build lacks."),
     ("derive_stores_rebuilt_total", "counter", &["reason"], "Stores thrown away and rebuilt."),
@@ -218,6 +236,27 @@ pub(crate) fn tasks(count: usize) {
 /// Partitions with some lanes missing.
 pub(crate) fn partial_assignments(count: usize) {
     gauge!("derive_partial_assignments").set(count as f64);
+}
+
+/// How far a lane's tasks are behind, together, and how long the longest wait is.
+pub(crate) fn lane_behind(lane: Lane, records: u64, wait_ms: i64) {
+    gauge!("derive_lane_lag_records", "lane" => lane.name()).set(records as f64);
+    gauge!("derive_lane_oldest_wait_seconds", "lane" => lane.name()).set(wait_ms as f64 / 1000.0);
+}
+
+/// A restore that takes longer says how far it has come.
+pub(crate) fn task_restoring(at: RestoreProgress) {
+    tracing::info!(
+        partition = at.partition.0,
+        percent = (at.done * 100).checked_div(at.total).unwrap_or(100),
+        seconds_left = at.left_ms().map(|ms| ms.div_ceil(1_000)),
+        "a task's state is being restored"
+    );
+}
+
+/// Offsets of changelogs that the restores of a loop still have to replay.
+pub(crate) fn restores_left(offsets: u64) {
+    gauge!("derive_restore_left_records").set(offsets as f64);
 }
 
 /// A task is restored, so many milliseconds after it was assigned.

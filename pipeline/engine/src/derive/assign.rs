@@ -205,6 +205,8 @@ impl Derive {
             }
         }
         telemetry::tasks(self.tasks.len());
+        let left = self.restores().iter().map(|at| at.total.saturating_sub(at.done)).sum();
+        telemetry::restores_left(left);
         Ok(moved)
     }
 

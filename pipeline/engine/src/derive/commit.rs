@@ -107,13 +107,13 @@ impl Derive {
         let Some(running) = self.tasks.get_mut(&partition).and_then(Task::running) else {
             return Ok(0);
         };
-        let before = running.batch.bytes();
+        let before = running.uncommitted_bytes();
         let taken = running.step(shared.rules(), &mut *self.member, now)?;
         if taken > 0 {
             limits.opened(now);
         }
         limits.records += taken;
-        limits.bytes += running.batch.bytes() - before;
+        limits.bytes += running.uncommitted_bytes().saturating_sub(before);
         if running.batch.urgent {
             limits.urgent(now);
         }

@@ -15,7 +15,7 @@ pub const MAX_OPEN_MS: i64 = 20;
 /// Records a transaction takes at most: beyond this nothing is left to win by coalescing.
 pub const MAX_RECORDS: usize = 20_000;
 
-/// Bytes of outputs a transaction makes at most.
+/// Bytes of outputs and of changed state a transaction makes at most.
 pub const MAX_BYTES: usize = 8 << 20;
 
 /// One transaction's use of its limits.

@@ -9,6 +9,7 @@
 
 mod assign;
 mod commit;
+mod lag;
 mod limits;
 mod turn;
 
@@ -40,6 +41,7 @@ pub use driver::{START, TopologyDriver};
 pub use emit::Emission;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
+pub use restore::RestoreProgress;
 pub use sandbox::Operators;
 pub use timers::MAX_TIMERS_PER_TICK;
 pub use turn::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS};

@@ -35,6 +35,9 @@ const HAND_OVER_BYTES: usize = 8 << 20;
 /// takes longer, would keep keys that were removed. Half of it for each.
 const AWAY_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
 
+/// Milliseconds after which a restore says again how far it has come.
+const TELL_MS: i64 = 5_000;
+
 /// What a restore is given.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
@@ -57,6 +60,7 @@ const ORDER: usize = 2;
 struct Tail {
     at: TopicPartition,
     slot: Slot,
+    from: Offset,
     end: Offset,
 }
 
@@ -72,8 +76,32 @@ pub(super) struct Restoring {
     all_committed: bool,
     /// When the partition was assigned.
     assigned: Millis,
+    /// When it was last said how far it has come.
+    told: Millis,
     replayed: u64,
     taken: Vec<Record>,
+}
+
+/// How far a restore has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreProgress {
+    /// The task's partition.
+    pub partition: Partition,
+    /// Offsets of the changelogs replayed so far.
+    pub done: u64,
+    /// Offsets to replay in all.
+    pub total: u64,
+    /// Milliseconds since the partition was assigned.
+    pub elapsed_ms: u64,
+}
+
+impl RestoreProgress {
+    /// Milliseconds until the end if it goes on as fast; `None` before anything was replayed.
+    pub fn left_ms(&self) -> Option<u64> {
+        let left = u128::from(self.total.saturating_sub(self.done));
+        let ms = (u128::from(self.elapsed_ms) * left).checked_div(u128::from(self.done))?;
+        u64::try_from(ms).ok()
+    }
 }
 
 impl Restoring {
@@ -100,7 +128,7 @@ impl Restoring {
         let mut n = 0;
         let tails = at.map(|at| {
             n += 1;
-            Tail { at, slot: slots[n - 1], end: bounds[n - 1].end }
+            Tail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
         });
         Ok(Self {
             partition,
@@ -111,6 +139,7 @@ impl Restoring {
             positions,
             all_committed,
             assigned: ground.now,
+            told: ground.now,
             replayed: 0,
             taken: Vec::new(),
         })
@@ -138,6 +167,10 @@ impl Restoring {
             step.done &= position >= self.tails[n].end;
         }
         self.replayed += step.replayed as u64;
+        if ground.now.0.saturating_sub(self.told.0) >= TELL_MS {
+            self.told = ground.now;
+            telemetry::task_restoring(self.progress(ground.now));
+        }
         if self.state.pending_bytes() > HAND_OVER_BYTES {
             let writing = |error| EngineError::of_store("writing restored state", error);
             self.state.hand_over(self.progress.encode()).map_err(writing)?;
@@ -179,6 +212,18 @@ impl Restoring {
             }
         }
         Ok(())
+    }
+
+    /// How far it has come.
+    pub(super) fn progress(&self, now: Millis) -> RestoreProgress {
+        let at = [self.progress.state, self.progress.windows, self.progress.order];
+        let (mut done, mut total) = (0, 0);
+        for (tail, at) in self.tails.iter().zip(at) {
+            done += at.min(tail.end).0.saturating_sub(tail.from.0);
+            total += tail.end.0.saturating_sub(tail.from.0);
+        }
+        let elapsed_ms = u64::try_from(now.0.saturating_sub(self.assigned.0)).unwrap_or(0);
+        RestoreProgress { partition: self.partition, done, total, elapsed_ms }
     }
 
     /// Waits for more to replay.

@@ -276,6 +276,16 @@ impl Running {
         Ok(self.queues.is_empty(Lane::Critical) && position >= end)
     }
 
+    /// Bytes of outputs and of changed state that are not committed.
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        self.batch.bytes() + self.state.uncommitted_bytes()
+    }
+
+    /// When the next record of a lane was appended, if it is at hand.
+    pub(super) fn oldest(&self, lane: Lane) -> Option<Millis> {
+        self.queues.oldest(lane)
+    }
+
     /// A lane's partition.
     pub(super) fn lane(&self, lane: Lane) -> &TopicPartition {
         &self.lanes[lane.index()]

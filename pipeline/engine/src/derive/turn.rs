@@ -16,8 +16,9 @@ use crate::derive::assign::{self, Phase, Task};
 use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ToChannels;
 use crate::derive::failure::Failure;
+use crate::derive::lag::Lag;
 use crate::derive::operator::{Operator, Rules};
-use crate::derive::restore::{Ground, Restoring, transactional_ids};
+use crate::derive::restore::{Ground, RestoreProgress, Restoring, transactional_ids};
 use crate::derive::tables::Tables;
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Transactor, Wake};
 use crate::record::{Millis, Outgoing, Partition};
@@ -121,6 +122,8 @@ pub struct Derive {
     pub(super) first: usize,
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
+    /// How far the lanes are behind.
+    lag: Lag,
 }
 
 impl Derive {
@@ -160,6 +163,7 @@ impl Derive {
             outgoing: Vec::new(),
             first: 0,
             aborts: 0,
+            lag: Lag::default(),
         })
     }
 
@@ -180,6 +184,7 @@ impl Derive {
                 Turned::default()
             }
         };
+        self.lag.look(&self.shared, &self.tasks);
         turned.joined = self.joined;
         turned.restoring =
             self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
@@ -187,6 +192,16 @@ impl Derive {
             self.rest(wait)?;
         }
         Ok(turned)
+    }
+
+    /// How far each restore has come, by partition.
+    pub fn restores(&self) -> Vec<RestoreProgress> {
+        let now = self.shared.now();
+        let progress = |task: &Task| match &task.phase {
+            Phase::Restoring(restoring) => Some(restoring.progress(now)),
+            _ => None,
+        };
+        self.tasks.values().filter_map(progress).collect()
     }
 
     /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
