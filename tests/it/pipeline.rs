@@ -83,6 +83,7 @@ impl Place {
             thread: 0,
             build: "test".to_owned(),
             settings_hash: 1,
+            standby: false,
         };
         Derive::new(config, self.ports.clone()).expect("joined")
     }

@@ -76,6 +76,8 @@ pub struct Config {
     pub poison: PoisonLimit,
     /// Threads of DERIVE; each owns a share of the partitions.
     pub derive_threads: u32,
+    /// Whether DERIVE follows the state of partitions that are another process's.
+    pub derive_standby: bool,
     /// The gateway's memory and threads.
     pub gateway: GatewayConfig,
     /// Synthetic events per second; `None`: no demo.
@@ -178,6 +180,7 @@ impl Config {
             },
             derive_threads: read
                 .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
+            derive_standby: read.value("derive.standby", value::switch),
             gateway: GatewayConfig {
                 ring_bytes: read.value("gateway.ring_bytes", |t| {
                     value::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
@@ -220,6 +223,13 @@ impl Config {
     }
 
     fn check_role(&self, role: Role, settings: &mut Settings) {
+        if self.derive_standby && self.derive_threads > 1 {
+            let standby = settings.given("derive.standby").clone();
+            settings.problem(format!(
+                "{standby}: threads of one process share a folder of state, in which each partition \
+                 has one owner; give derive.threads = 1, or run more processes"
+            ));
+        }
         let log = settings.given("log").clone();
         if role.is_apart() && log.text == "embedded" {
             settings.problem(format!(

@@ -93,6 +93,7 @@ fn derive(
         thread,
         build: BUILD.into(),
         settings_hash: SETTINGS_HASH,
+        standby: config.derive_standby,
     };
     let make = move || {
         mark.set(Standing::Joining);

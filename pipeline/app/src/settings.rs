@@ -144,6 +144,11 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",
     },
     Setting {
+        key: "derive.standby",
+        default: "false",
+        meaning: "follow the state of other processes' partitions, to take them over sooner",
+    },
+    Setting {
         key: "gateway.ring_bytes",
         default: "64 MiB",
         meaning: "memory for the newest records, from which connections resume (1 MiB to 64 GiB)",

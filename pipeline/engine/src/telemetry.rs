@@ -13,6 +13,7 @@ use crate::letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
+use crate::turn::EngineError;
 
 /// Name, kind, labels and meaning of every metric of this crate.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
@@ -59,6 +60,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "histogram",
         &[],
         "From the assignment of a task until it takes records.",
+    ),
+    (
+        "derive_followed_partitions",
+        "gauge",
+        &[],
+        "Partitions whose changelogs are followed without owning them (derive.standby).",
     ),
     (
         "derive_restore_left_records",
@@ -242,6 +249,20 @@ pub(crate) fn partial_assignments(count: usize) {
 pub(crate) fn lane_behind(lane: Lane, records: u64, wait_ms: i64) {
     gauge!("derive_lane_lag_records", "lane" => lane.name()).set(records as f64);
     gauge!("derive_lane_oldest_wait_seconds", "lane" => lane.name()).set(wait_ms as f64 / 1000.0);
+}
+
+/// Partitions followed without owning them.
+pub(crate) fn followers(count: usize) {
+    gauge!("derive_followed_partitions").set(count as f64);
+}
+
+/// A follower is given up; it begins again.
+pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
+    tracing::warn!(
+        partition = partition.0,
+        error = error as &dyn std::error::Error,
+        "following a partition's changelogs begins again"
+    );
 }
 
 /// A restore that takes longer says how far it has come.

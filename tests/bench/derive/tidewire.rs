@@ -77,6 +77,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
         thread: 0,
         build: "bench".to_owned(),
         settings_hash: 0,
+        standby: false,
     };
     let derive = Derive::with_operators(config, ports, &[&Count]).map_err(io::Error::other)?;
     turn(derive)

@@ -188,6 +188,7 @@ fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_a
         thread: 0,
         build: "test".to_owned(),
         settings_hash: 1,
+        standby: false,
     };
     let mut derive = Derive::with_operators(config, ports, OPERATORS).expect("joined");
     let mut admit = admit(&log, &topology, &Brake::new(PoisonLimit::OFF));

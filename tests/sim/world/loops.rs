@@ -146,6 +146,7 @@ impl World {
                 thread: 0,
                 build: "sim".to_owned(),
                 settings_hash: 7,
+                standby: n % 2 == 1,
             };
             let ports = DerivePorts {
                 log: Arc::new(log.clone()),

@@ -104,6 +104,9 @@ impl Derive {
                 if let Some(mut task) = self.tasks.remove(&at.partition) {
                     close(&mut task)?;
                 }
+                if let Some(standby) = &mut self.standby {
+                    standby.let_go(at.partition)?;
+                }
                 let restoring = Restoring::begin(ground, at.partition)?;
                 self.tasks.insert(at.partition, Task::new(restoring));
             }

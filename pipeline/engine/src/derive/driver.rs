@@ -121,6 +121,7 @@ impl TopologyDriver {
             thread: 0,
             build: "test".to_owned(),
             settings_hash: 0,
+            standby: false,
         };
         Self {
             sandbox: fresh(&config, operators),

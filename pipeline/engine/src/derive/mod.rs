@@ -16,6 +16,7 @@ mod turn;
 mod batch;
 mod failure;
 mod restore;
+mod standby;
 mod step;
 mod tables;
 

@@ -64,22 +64,27 @@ struct Tail {
     end: Offset,
 }
 
-/// A task that replays its changelogs.
-pub(super) struct Restoring {
+/// A partition's changelogs, being replayed onto its store.
+pub(super) struct Tails {
     partition: Partition,
     state: State,
     progress: Progress,
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
     tails: [Tail; 3],
+    replayed: u64,
+    taken: Vec<Record>,
+}
+
+/// A task that replays its changelogs.
+pub(super) struct Restoring {
+    tails: Tails,
     positions: [Offset; 5],
     all_committed: bool,
     /// When the partition was assigned.
     assigned: Millis,
     /// When it was last said how far it has come.
     told: Millis,
-    replayed: u64,
-    taken: Vec<Record>,
 }
 
 /// How far a restore has come.
@@ -104,11 +109,10 @@ impl RestoreProgress {
     }
 }
 
-impl Restoring {
-    /// Asks the log and opens the store.
-    pub(super) fn begin(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
+impl Tails {
+    /// Asks for the ends and opens the store.
+    pub(super) fn open(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
         let topology = ground.rules.topology;
         let at = [topology.state(), topology.windows(), topology.order()]
             .map(|topic| TopicPartition::new(topic, partition));
@@ -130,22 +134,11 @@ impl Restoring {
             n += 1;
             Tail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
         });
-        Ok(Self {
-            partition,
-            state: State::new(store),
-            progress,
-            reader,
-            tails,
-            positions,
-            all_committed,
-            assigned: ground.now,
-            told: ground.now,
-            replayed: 0,
-            taken: Vec::new(),
-        })
+        let (state, taken) = (State::new(store), Vec::new());
+        Ok(Self { partition, state, progress, reader, tails, replayed: 0, taken })
     }
 
-    /// Replays a piece. Whether the task is restored, and how much was replayed now.
+    /// Replays a piece. Whether the ends are reached, and how much was replayed now.
     pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
         let mut step = Step { done: true, replayed: 0 };
         for n in 0..self.tails.len() {
@@ -167,10 +160,6 @@ impl Restoring {
             step.done &= position >= self.tails[n].end;
         }
         self.replayed += step.replayed as u64;
-        if ground.now.0.saturating_sub(self.told.0) >= TELL_MS {
-            self.told = ground.now;
-            telemetry::task_restoring(self.progress(ground.now));
-        }
         if self.state.pending_bytes() > HAND_OVER_BYTES {
             let writing = |error| EngineError::of_store("writing restored state", error);
             self.state.hand_over(self.progress.encode()).map_err(writing)?;
@@ -214,31 +203,59 @@ impl Restoring {
         Ok(())
     }
 
+    /// Writes all that was replayed and closes the store.
+    pub(super) fn close(mut self) -> Result<(), StoreError> {
+        self.state.hand_over(self.progress.encode())?;
+        self.state.close()
+    }
+}
+
+impl Restoring {
+    /// Asks the log and opens the store.
+    pub(super) fn begin(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
+        let asking = |error| EngineError::of_log("restoring a task", error);
+        let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
+        let tails = Tails::open(ground, partition)?;
+        Ok(Self { tails, positions, all_committed, assigned: ground.now, told: ground.now })
+    }
+
+    /// Replays a piece. Whether the task is restored, and how much was replayed now.
+    pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
+        let step = self.tails.step(ground)?;
+        if ground.now.0.saturating_sub(self.told.0) >= TELL_MS {
+            self.told = ground.now;
+            telemetry::task_restoring(self.progress(ground.now));
+        }
+        Ok(step)
+    }
+
     /// How far it has come.
     pub(super) fn progress(&self, now: Millis) -> RestoreProgress {
-        let at = [self.progress.state, self.progress.windows, self.progress.order];
+        let Tails { partition, progress, tails, .. } = &self.tails;
+        let at = [progress.state, progress.windows, progress.order];
         let (mut done, mut total) = (0, 0);
-        for (tail, at) in self.tails.iter().zip(at) {
+        for (tail, at) in tails.iter().zip(at) {
             done += at.min(tail.end).0.saturating_sub(tail.from.0);
             total += tail.end.0.saturating_sub(tail.from.0);
         }
         let elapsed_ms = u64::try_from(now.0.saturating_sub(self.assigned.0)).unwrap_or(0);
-        RestoreProgress { partition: self.partition, done, total, elapsed_ms }
+        RestoreProgress { partition: *partition, done, total, elapsed_ms }
     }
 
     /// Waits for more to replay.
     pub(super) fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
-        self.reader.wait(at_most)
+        self.tails.reader.wait(at_most)
     }
 
     /// What the task begins to run with.
     pub(super) fn finish(self, ground: Ground<'_>) -> Result<Restored, EngineError> {
+        let Tails { partition, state, progress, replayed, .. } = self.tails;
         let agrees = |lane: &Lane| {
-            self.progress.lanes[lane.index()]
+            progress.lanes[lane.index()]
                 .is_none_or(|position| position == self.positions[lane.index()])
         };
         if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
-            telemetry::progress_disagrees(self.partition, lane);
+            telemetry::progress_disagrees(partition, lane);
         }
         let took_ms = ground.now.0.saturating_sub(self.assigned.0);
         if u64::try_from(took_ms).unwrap_or(0) > AWAY_MS_MAX {
@@ -248,15 +265,14 @@ impl Restoring {
                 source: "a key removed meanwhile may still be there".into(),
             });
         }
-        telemetry::task_restored(self.partition, self.replayed, took_ms);
-        let critical =
-            TopicPartition::new(ground.rules.topology.lane(Lane::Critical), self.partition);
+        telemetry::task_restored(partition, replayed, took_ms);
+        let critical = TopicPartition::new(ground.rules.topology.lane(Lane::Critical), partition);
         let bounds = repeat(|| ground.log.bounds(&critical, Isolation::Committed))
             .map_err(|error| EngineError::of_log("restoring a task", error))?;
         Ok(Restored {
-            partition: self.partition,
-            state: self.state,
-            progress: self.progress,
+            partition,
+            state,
+            progress,
             positions: self.positions,
             all_committed: self.all_committed,
             critical_end: bounds.end,
@@ -265,7 +281,7 @@ impl Restoring {
 
     /// Gives the task up; what was replayed and not written is replayed again.
     pub(super) fn stop(self) -> State {
-        self.state
+        self.tails.state
     }
 }
 

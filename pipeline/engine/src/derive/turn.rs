@@ -19,6 +19,7 @@ use crate::derive::failure::Failure;
 use crate::derive::lag::Lag;
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::restore::{Ground, RestoreProgress, Restoring, transactional_ids};
+use crate::derive::standby::Standby;
 use crate::derive::tables::Tables;
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Transactor, Wake};
 use crate::record::{Millis, Outgoing, Partition};
@@ -51,6 +52,9 @@ pub struct DeriveConfig {
     pub build: String,
     /// What the settings in force hash to.
     pub settings_hash: u64,
+    /// Whether to follow the changelogs of partitions that are another's; for one thread per store
+    /// folder only.
+    pub standby: bool,
 }
 
 /// What a DERIVE loop is given.
@@ -124,6 +128,8 @@ pub struct Derive {
     pub(super) aborts: u32,
     /// How far the lanes are behind.
     lag: Lag,
+    /// What is followed, where that is wanted.
+    pub(super) standby: Option<Standby>,
 }
 
 impl Derive {
@@ -150,6 +156,7 @@ impl Derive {
         };
         let member = repeat(|| ports.log.member(&spec)).map_err(starting)?;
         let tables = Tables::of(operators);
+        let standby = config.standby.then(Standby::default);
         let shared = Shared { config, ports, operators, tables, group, owner };
         Ok(Self {
             shared: Arc::new(shared),
@@ -164,6 +171,7 @@ impl Derive {
             first: 0,
             aborts: 0,
             lag: Lag::default(),
+            standby,
         })
     }
 
@@ -184,6 +192,10 @@ impl Derive {
                 Turned::default()
             }
         };
+        if let Some(standby) = self.standby.as_mut().filter(|_| self.joined) {
+            let partitions = self.shared.config.topology.partitions();
+            standby.follow(self.shared.ground(), (&self.tasks, partitions));
+        }
         self.lag.look(&self.shared, &self.tasks);
         turned.joined = self.joined;
         turned.restoring =
@@ -210,7 +222,7 @@ impl Derive {
             self.retire(&mut task)?;
             assign::close(&mut task)?;
         }
-        Ok(())
+        self.standby.map_or(Ok(()), Standby::close)
     }
 
     /// Ends a turn's wait from another thread.

@@ -109,6 +109,7 @@ impl Verification {
             thread: 0,
             build: task.build.clone(),
             settings_hash: task.settings_hash,
+            standby: false,
         };
         let state = TopicPartition::new(task.topology.state(), task.partition);
         Ok(Self {
