@@ -32,14 +32,24 @@ const QUIET: Duration = Duration::from_secs(1);
 const CHANNELS_PER_EVENT: usize = 3;
 
 /// Starts a serving verb on this broker, with topics of this prefix.
-pub(crate) fn serve(verb: &str, (bootstrap, prefix): (&str, &str), instance: &str) -> Server {
+pub(crate) fn serve(verb: &str, at: (&str, &str), instance: &str) -> Server {
+    serve_with(verb, at, (instance, &[]))
+}
+
+/// The same with further variables.
+pub(crate) fn serve_with(
+    verb: &str,
+    (bootstrap, prefix): (&str, &str),
+    (instance, further): (&str, &[(&str, &str)]),
+) -> Server {
     let log = format!("kafka://{bootstrap}");
-    let variables = [
+    let mut variables = vec![
         ("TIDEWIRE_TOPICS_PREFIX", prefix),
         ("TIDEWIRE_INSTANCE", instance),
         // Of use to the gateway; it is a setting like any other.
         ("TIDEWIRE_INSECURE_DEV", "true"),
     ];
+    variables.extend_from_slice(further);
     Server::start_as(verb, &["--log", &log], &variables)
 }
 

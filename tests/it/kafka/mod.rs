@@ -13,5 +13,6 @@ mod rebalance;
 mod replicas;
 mod security;
 mod stalls;
+mod standby;
 mod trouble;
 mod zombie;

@@ -43,7 +43,7 @@ fn until_it_has_tasks(server: &Server) {
     until("it has tasks", has);
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up, "waited too long: {what}");
