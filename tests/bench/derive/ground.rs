@@ -253,7 +253,7 @@ impl Writer {
     }
 
     /// Waits until everything is acknowledged.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(&self) -> io::Result<()> {
         self.producer.flush(PATIENCE).map_err(io::Error::other)
     }
 }

@@ -2,7 +2,6 @@
 //! with none left, so that all of it comes from the changelog.
 
 use std::io;
-use std::time::Instant;
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::{Isolation, Log as _};
@@ -42,19 +41,14 @@ pub(crate) fn run(ground: &Ground, side: Side) -> io::Result<Restarts> {
 /// Milliseconds until it worked, and how many records it says that took.
 fn restored(side: Side, running: &Running) -> io::Result<(f64, Option<f64>)> {
     if side == Side::Tidewire {
-        let (_, assigned) = running.hear("assigned")?;
-        let (_, working) = running.hear("running")?;
-        return Ok((ms(assigned, working), None));
+        let micros = running.hear("running")?.parse::<f64>().map_err(io::Error::other)?;
+        return Ok((micros / 1e3, None));
     }
-    let (text, _) = running.hear("restored")?;
+    let text = running.hear("restored")?;
     let mut words = text.split(' ').filter_map(|word| word.parse::<f64>().ok());
     let records = words.next();
     let ms = words.next().ok_or(io::Error::other("restored: how long it took is missing"))?;
     Ok((ms, records))
-}
-
-fn ms(from: Instant, to: Instant) -> f64 {
-    (to - from).as_secs_f64() * 1e3
 }
 
 /// Offsets in Tidewire's changelog.

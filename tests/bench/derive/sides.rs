@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewire_engine::record::Topic;
 use tidewire_tests::keeper;
@@ -78,7 +78,7 @@ impl Side {
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 // Nobody may want to know any more.
-                sender.send((line, Instant::now())).ok();
+                sender.send(line).ok();
             }
         });
         let input = child.stdin.take();
@@ -113,7 +113,7 @@ fn streams_command(ground: &Ground, side: Side, commit_ms: u32) -> io::Result<Co
 pub(crate) struct Running {
     child: Child,
     input: Option<ChildStdin>,
-    said: mpsc::Receiver<(String, Instant)>,
+    said: mpsc::Receiver<String>,
 }
 
 impl Running {
@@ -122,12 +122,12 @@ impl Running {
         usage(self.child.id())
     }
 
-    /// Waits for a line that begins so; returns the rest of it, and when it came.
-    pub(crate) fn hear(&self, beginning: &str) -> io::Result<(String, Instant)> {
+    /// Waits for a line that begins so; returns the rest of it.
+    pub(crate) fn hear(&self, beginning: &str) -> io::Result<String> {
         loop {
-            let (line, at) = self.said.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+            let line = self.said.recv_timeout(PATIENCE).map_err(io::Error::other)?;
             if let Some(rest) = line.strip_prefix(beginning) {
-                return Ok((rest.trim().to_owned(), at));
+                return Ok(rest.trim().to_owned());
             }
         }
     }

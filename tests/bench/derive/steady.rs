@@ -45,11 +45,13 @@ pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io:
     let warm = arguments.rate * arguments.warm_up;
     let start = Instant::now() + Duration::from_millis(500);
     let pace = Pace { start, interval, first: 0, count: warm };
-    follow(ground, &reader, pace)?;
+    // One writer for both: a new one takes its time to find the leaders.
+    let writer = ground.writer(Priority::Normal, "0")?;
+    follow(&writer, &reader, pace)?;
     let before = running.usage()?;
     let start = Instant::now() + interval;
     let pace = Pace { start, interval, first: warm, count: count - warm };
-    let mut latencies = follow(ground, &reader, pace)?;
+    let mut latencies = follow(&writer, &reader, pace)?;
     let cpu = running.usage()?.cpu - before.cpu;
     ground.written += count;
     running.stop()?;
@@ -63,9 +65,17 @@ pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io:
 }
 
 /// Writes to the schedule and reads until every record has come out, once.
-fn follow(ground: &Ground, reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
-    let writer = ground.writer(Priority::Normal, "0")?;
-    let writing = thread::spawn(move || write(writer, pace));
+fn follow(writer: &Writer, reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| write(writer, pace));
+        let latencies = listen(reader, pace)?;
+        writing.join().expect("the writer returns its errors")?;
+        Ok(latencies)
+    })
+}
+
+/// Reads until every record has come out.
+fn listen(reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
     let (mut latencies, mut seen) = (Latencies::default(), vec![false; pace.count]);
     let due = |n: usize| pace.start + pace.interval * u32::try_from(n).expect("few records");
     let patience = due(pace.count) + PATIENCE;
@@ -90,11 +100,10 @@ fn follow(ground: &Ground, reader: &BaseConsumer, pace: Pace) -> io::Result<Late
             return Err(io::Error::other(format!("{left} outputs never came")));
         }
     }
-    writing.join().expect("the writer returns its errors")?;
     Ok(latencies)
 }
 
-fn write(writer: Writer, pace: Pace) -> io::Result<()> {
+fn write(writer: &Writer, pace: Pace) -> io::Result<()> {
     for n in 0..pace.count {
         let due = pace.start + pace.interval * u32::try_from(n).expect("few records");
         thread::sleep(due.saturating_duration_since(Instant::now()));

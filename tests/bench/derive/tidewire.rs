@@ -1,14 +1,14 @@
 //! Tidewire's side: the loop of DERIVE on its real connectors with one operator that counts.
 //!
 //! `bench-derive tidewire BOOTSTRAP PREFIX FOLDER`. It runs until its standard input ends, and says
-//! on standard output when it has its partitions (`assigned`) and when all of them are restored
-//! (`running`). There is no de-duplication, because the peer has none.
+//! on standard output when its partitions are restored and how many microseconds that took from
+//! their assignment (`running 1234`). There is no de-duplication, because the peer has none.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
@@ -93,14 +93,16 @@ fn turn(mut derive: Derive) -> io::Result<()> {
         told.store(true, Ordering::Relaxed);
         waker.wake();
     });
-    let (mut assigned, mut running) = (false, false);
+    let (mut assigned, mut running) = (None, false);
     while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         let turned = derive.turn(WAIT).map_err(io::Error::other)?;
-        if turned.joined && !std::mem::replace(&mut assigned, turned.joined) {
-            println!("assigned");
-        }
-        if turned.joined && !turned.restoring && !std::mem::replace(&mut running, true) {
-            println!("running");
+        if turned.joined {
+            // The turn that takes note of the assignment begins with it.
+            let assigned = assigned.get_or_insert(begun);
+            if !turned.restoring && !std::mem::replace(&mut running, true) {
+                println!("running {}", assigned.elapsed().as_micros());
+            }
         }
     }
     derive.close().map_err(io::Error::other)
