@@ -14,6 +14,7 @@ mod fake;
 mod letters;
 mod operators;
 mod random;
+mod replay;
 mod world;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,9 @@ pub(crate) const TIMER_MS: i64 = 700;
 /// Event types with this in their id fail in the counter, after it has written.
 pub(crate) const FAILING: &str = "fails";
 
+/// Timers of this key fail in the counter, after it has written.
+pub(crate) const FAILING_TIMER: &str = "k3";
+
 /// What the simulation runs.
 pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ToChannels];
 
@@ -80,6 +83,10 @@ impl Operator for Counter {
     }
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        add_one(context, FIRED, key).map(drop)
+        add_one(context, FIRED, key)?;
+        if key == FAILING_TIMER.as_bytes() {
+            return Err(OperatorError::Failed("told to".to_owned()));
+        }
+        Ok(())
     }
 }

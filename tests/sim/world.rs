@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
+use tidewire_engine::derive::progress::Progress;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, LogError};
-use tidewire_engine::record::{Body, Millis, Outgoing, Record, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::turn::{EngineError, Turned};
 
 use crate::check;
-use crate::fake::{FakeLog, FakeStores};
+use crate::fake::{Data, FakeLog, FakeStores};
 use crate::operators::{FAILING, OPERATORS};
 use crate::random::Random;
 
@@ -52,6 +54,8 @@ pub(crate) struct World {
     pub(crate) topology: Topology,
     /// The machines' disks.
     pub(crate) machines: Vec<FakeStores>,
+    /// What was kept of the disks' past, by task and offset in `order`.
+    pub(crate) checkpoints: BTreeMap<(Partition, Offset), (Data, Bytes)>,
     /// What was written to the inputs and can't be admitted.
     pub(crate) poison: Poison,
     /// What was written to a lane and can't be decoded.
@@ -90,6 +94,7 @@ impl World {
             admits: vec![(Source::Input, admit()), (Source::Urgent, admit())],
             derives: (0..owners).map(derive).collect(),
             topology,
+            checkpoints: BTreeMap::new(),
             poison: Poison::new(),
             lane_poison: Poison::new(),
             random,
@@ -107,6 +112,7 @@ impl World {
             self.step()?;
             if step % 50 == 49 {
                 check::progress(self)?;
+                self.keep_checkpoints();
             }
         }
         self.log.inner().faults = false;
@@ -148,6 +154,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the stores as they are: every batch in these histories ends on a transaction's
+    /// boundary, since none restores as much as would be handed over in pieces.
+    fn keep_checkpoints(&mut self) {
+        for (of, disk) in self.machines.iter().flat_map(|m| m.disks().clone()) {
+            if let Some(progress) = &disk.progress {
+                let order = Progress::decode(progress).expect("it was written").order;
+                // Before the first transaction there is nothing to keep.
+                if order > Offset(0) {
+                    self.checkpoints.insert((Partition(of), order), (disk.data, progress.clone()));
+                }
+            }
+        }
     }
 
     fn advance(&mut self) {

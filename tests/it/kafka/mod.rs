@@ -7,5 +7,6 @@ pub(crate) mod ground;
 mod letters;
 mod log;
 mod real_posts;
+mod replay;
 mod security;
 mod trouble;

@@ -19,4 +19,4 @@ mod stores;
 mod transactor;
 
 pub(crate) use log::FakeLog;
-pub(crate) use stores::FakeStores;
+pub(crate) use stores::{Data, FakeStores};

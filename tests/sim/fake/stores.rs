@@ -12,11 +12,14 @@ use tidewire_engine::record::{Millis, Partition};
 /// Batches that may wait for the writer; the next hand-over waits for one to be written.
 const MAX_WAITING: usize = 3;
 
+/// Keys and values of all tables.
+pub(crate) type Data = BTreeMap<(Table, Bytes), Bytes>;
+
 /// One store's files and its writer's queue.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     /// What is written.
-    pub(crate) data: BTreeMap<(Table, Bytes), Bytes>,
+    pub(crate) data: Data,
     /// The progress of the newest written batch.
     pub(crate) progress: Option<Bytes>,
     waiting: VecDeque<(Ticket, StoreBatch)>,
@@ -57,6 +60,12 @@ impl Disk {
 pub(crate) struct FakeStores(Arc<Mutex<BTreeMap<u32, Disk>>>);
 
 impl FakeStores {
+    /// Disks with one store that was written to here.
+    pub(crate) fn holding(of: Partition, data: Data, progress: Bytes) -> Self {
+        let disk = Disk { data, progress: Some(progress), ..Disk::default() };
+        Self(Arc::new(Mutex::new([(of.0, disk)].into())))
+    }
+
     /// The disks.
     pub(crate) fn disks(&self) -> MutexGuard<'_, BTreeMap<u32, Disk>> {
         self.0.lock().expect("one thread")
