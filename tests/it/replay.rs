@@ -83,7 +83,7 @@ fn wait_for_outputs(server: &Server, count: usize) {
     });
 }
 
-fn kept(data: &Path) -> Vec<(u32, Checkpoint)> {
+pub(crate) fn kept(data: &Path) -> Vec<(u32, Checkpoint)> {
     let of = |p| {
         let kept = checkpoints(&data.join("state"), Partition(p)).expect("the folder can be read");
         kept.into_iter().map(move |kept| (p, kept))
@@ -204,7 +204,7 @@ fn check_damage(data: &Path) {
     assert_eq!(said.code, Some(1));
     let differing: Vec<&str> = said.out.lines().filter(|l| l.contains(": differs after")).collect();
     assert_eq!(differing.len(), 1, "one task wrote it: {differing:?}");
-    let nearest = format!("nearest is {at}/{}, of which 1 bytes differ", offset.0);
+    let nearest = format!("nearest is {at}/{} (bytes that differ: 1, the first at", offset.0);
     assert!(differing[0].contains(&nearest), "{} says {nearest:?}", differing[0]);
     assert!(said.err.contains("1 of 8 tasks differ"), "{}", said.err);
 }

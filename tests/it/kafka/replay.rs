@@ -7,11 +7,13 @@ use rdkafka::ClientConfig;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidewire_connectors::kafka::{Config, KafkaLog};
+use tidewire_engine::port::Log;
 use tidewire_tests::broker;
 
 use super::ground::{Outputs, PATIENCE, Writer, check, serve};
 use crate::letters::ground::wait_until;
-use crate::replay::verify;
+use crate::replay::{kept, verify};
 
 const PREFIX: &str = "replay.";
 
@@ -103,10 +105,18 @@ fn a_running_pipeline_is_verified_and_nothing_is_left_behind() {
     let whole = verify(&data, &["--log", &log], PREFIX);
     assert_eq!(whole.code, Some(0));
     assert_eq!(whole.sum(" outputs"), numbers * CHANNELS_PER_EVENT);
+    let (task, kept) = kept(&data).pop().expect("a checkpoint is kept within a second or two");
+    let (task, from) = (task.to_string(), kept.order.0.to_string());
+    let part = verify(&data, &["--log", &log, "--task", &task, "--from", &from], PREFIX);
+    assert_eq!(part.code, Some(0));
+    assert!(part.out.contains(&format!("from the checkpoint at {from})")), "{}", part.out);
     assert_eq!(notes.about(PREFIX), 0, "it joined no group and took no transactional id");
     let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
     outputs.read(usize::MAX, Duration::from_secs(1));
     assert_eq!(outputs.all.len(), numbers * CHANNELS_PER_EVENT, "it wrote no output");
+    let id = format!("{PREFIX}somebody");
+    drop(KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("right").transactor(&id));
+    assert!(notes.about(PREFIX) > 0, "who does take one is noted");
     let elsewhere = tempfile::tempdir().expect("the temporary folder can be written");
     let bare = verify(elsewhere.path(), &["--log", &log], PREFIX);
     assert_eq!(bare.code, Some(0), "the start of the log needs no state of anybody");
