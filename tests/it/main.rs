@@ -14,5 +14,6 @@ mod letters;
 mod pipeline;
 mod real_posts;
 mod registry;
+mod replay;
 mod schemas_command;
 mod store_killed;

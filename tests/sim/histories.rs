@@ -5,10 +5,14 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::replay;
 use crate::world::World;
 
 /// The variable that picks one history.
 pub(crate) const SEED: &str = "TIDEWIRE_SIM_SEED";
+
+/// Every so many histories one is executed again from what the log holds.
+const REPLAYED_EVERY: u64 = 4;
 
 /// How often everything has happened that is worth counting.
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
@@ -50,9 +54,13 @@ fn history(seed: u64) -> Result<World, String> {
         "repeat it with: {SEED}={seed} cargo test --release --workspace --locked --test sim \
          every_history"
     );
-    let ran = std::panic::catch_unwind(|| {
+    let ran = std::panic::catch_unwind(|| -> Result<World, String> {
         let mut world = World::new(seed);
-        world.run().map(|()| world)
+        world.run()?;
+        if seed % REPLAYED_EVERY == 0 {
+            replay::comes_out_again(&world)?;
+        }
+        Ok(world)
     });
     match ran {
         Ok(ran) => ran.map_err(|why| format!("history {seed}: {why}\n{repeat}")),

@@ -15,6 +15,7 @@ mod model;
 mod mutants;
 mod operators;
 mod random;
+mod replay;
 mod world;
 
 use crate::histories::{SEED, run};

@@ -5,9 +5,9 @@
 //!                                  digits), TIME the task time in milliseconds
 //! ```
 //!
-//! They are hard links, so they cost what the store has rewritten since. A few are kept, spread over
-//! the time that `order` keeps its records: without those a checkpoint is of no use. That one can't
-//! be kept never stops a task.
+//! They are hard links, so they cost what the store has rewritten since. A few are kept, spread
+//! over the time that `order` keeps its records: without those a checkpoint is of no use. That one
+//! can't be kept never stops a task.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tidewire_connectors::rocks::{self, Checkpoint, RocksStores, checkpoints};
 use tidewire_engine::derive::OPERATORS;
-use tidewire_engine::port::LogError;
+use tidewire_engine::port::{Log, LogError};
 use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::replay::{
     Difference, Plan, Point, ReadOnly, ReplayError, Replayed, Step, TaskSpec, Verification, Wanted,
@@ -114,7 +115,7 @@ impl<'a> Desk<'a> {
                 dir.display()
             )));
         }
-        let log = ReadOnly::new(data::open_log(config)?);
+        let log = ReadOnly::new(open_log(config)?);
         let topics = log.topics().map_err(|error| log_failed(config, error))?;
         let topology = config.topology();
         let specs = topology.specs();
@@ -205,13 +206,24 @@ impl<'a> Desk<'a> {
         &self,
         partition: Partition,
         checkpoint: Option<&Checkpoint>,
-    ) -> io::Result<std::sync::Arc<RocksStores>> {
+    ) -> io::Result<Arc<RocksStores>> {
         let dir = self.scratch.stores(partition);
         if let Some(checkpoint) = checkpoint {
             checkpoint.restore(&dir, partition)?;
         }
         Ok(RocksStores::new(rocks::Config::new(dir)))
     }
+}
+
+/// The verbs that ask a running process instead have a `--url`; this one hasn't.
+fn open_log(config: &Config) -> Result<Arc<dyn Log>, Ending> {
+    data::open_log(config).map_err(|error| match config.log {
+        LogConfig::Embedded => Ending::because(
+            "a replay reads the data folder itself; if a process runs on it, stop that one first",
+            error,
+        ),
+        LogConfig::Kafka(_) => error,
+    })
 }
 
 /// Why there is no result.

@@ -10,6 +10,7 @@ mod letters;
 mod log;
 mod real_posts;
 mod rebalance;
+mod replay;
 mod replicas;
 mod security;
 mod stalls;

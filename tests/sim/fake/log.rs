@@ -6,7 +6,7 @@ use tidewire_engine::port::{
     Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader, TopicInfo,
     TopicSpec, Transactor,
 };
-use tidewire_engine::record::{Millis, Offset, Outgoing, Record, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Record, TopicPartition};
 
 use super::faults::Call;
 use super::group::Joining;
@@ -69,7 +69,17 @@ impl FakeLog {
         (part.start..end).filter_map(record).collect()
     }
 
-    /// A fingerprint of everything in the log.
+    /// Replaces a record's body, as a damaged disk would.
+    pub(crate) fn damage(&self, at: &TopicPartition, offset: Offset, to: Body) {
+        let mut inner = self.inner();
+        let topic = inner.topics.get_mut(&at.topic).expect("the topic is there");
+        match &mut topic.parts[at.partition.0 as usize].entries[offset.0 as usize] {
+            Entry::Record { body, .. } => *body = to,
+            other => panic!("{at}/{} is no record: {other:?}", offset.0),
+        }
+    }
+
+    /// A fingerprint of everything in the log, and of who has ever written to it or joined.
     pub(crate) fn fingerprint(&self) -> String {
         let inner = self.inner();
         let mut text = String::new();
@@ -84,7 +94,8 @@ impl FakeLog {
                 text.push_str(&format!("{name}/{p}: {} {hash:016x}\n", part.end()));
             }
         }
-        text.push_str(&format!("{:?}\n{:?}", inner.offsets, inner.tally));
+        text.push_str(&format!("{:?}\n{:?}\n", inner.offsets, inner.tally));
+        text.push_str(&format!("{:?}\n{}", inner.ids, inner.next_member));
         text
     }
 }

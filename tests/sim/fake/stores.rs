@@ -18,11 +18,14 @@ use super::log::FakeLog;
 /// Batches that may wait for the writer; the next hand-over waits for one to be written.
 const MAX_WAITING: usize = 3;
 
+/// Keys and values of all tables.
+pub(crate) type Data = BTreeMap<(Table, Bytes), Bytes>;
+
 /// One store's files and its writer's queue.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     /// What is written.
-    pub(crate) data: BTreeMap<(Table, Bytes), Bytes>,
+    pub(crate) data: Data,
     /// The progress of the newest written batch.
     pub(crate) progress: Option<Bytes>,
     waiting: VecDeque<(Ticket, StoreBatch)>,

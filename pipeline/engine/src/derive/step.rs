@@ -249,9 +249,9 @@ impl Running {
         Ok(self.timers.look(&mut self.state)?)
     }
 
-    /// A failed timer has no source record; what is left of it is the operator and its key. In place
-    /// of an offset it has the task time: where `order` goes on depends on what the log has put
-    /// between two transactions, and a replay could not know it.
+    /// A failed timer has no source record; what is left of it is the operator and its key. In
+    /// place of an offset it has the task time: where `order` goes on depends on what the log has
+    /// put between two transactions, and a replay could not know it.
     fn bury_timer(&mut self, rules: Rules<'_>, (operator, key): (&str, &[u8]), why: &str) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);

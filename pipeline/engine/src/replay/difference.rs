@@ -76,11 +76,11 @@ impl fmt::Display for What {
             Self::Output { index, to, nearest: None } => {
                 write!(f, "output {index} is not in {to}")
             }
-            Self::Output { index, to, nearest: Some(nearest) } => write!(
+            Self::Output { index, to, nearest: Some(Nearest { offset, bytes, first }) } => write!(
                 f,
-                "output {index} is not in {to}; nearest is {to}/{}, of which {} bytes differ, the \
-                 first at {}",
-                nearest.offset.0, nearest.bytes, nearest.first
+                "output {index} is not in {to}; nearest is {to}/{} (bytes that differ: {bytes}, \
+                 the first at {first})",
+                offset.0
             ),
             Self::Changelog { at: (at, offset) } => {
                 write!(f, "{at}/{} did not come out", offset.0)

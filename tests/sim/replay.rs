@@ -1,0 +1,360 @@
+//! Replays: every history comes out again, from its start and from what was kept on the way; and
+//! whatever is damaged, left out or decided elsewhere is found and said where.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tidewire_engine::derive::order::OrderRecord;
+use tidewire_engine::derive::{
+    Changelog, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError,
+    Operators, TableDecl, ToChannels,
+};
+use tidewire_engine::port::{Appender, Clock, Isolation, Life, Log, Table, TableSpec};
+use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, TopicPartition};
+use tidewire_engine::replay::{
+    Difference, Nearest, Point, ReadOnly, ReplayError, Replayed, Step, TaskSpec, Verification,
+    Wanted, What,
+};
+use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::{Event, EventView};
+
+use crate::fake::{FakeLog, FakeStores};
+use crate::operators::OPERATORS;
+use crate::world::World;
+
+/// Runs a verification to its end.
+fn verify(
+    log: &FakeLog,
+    task: &TaskSpec,
+    (kept, stores): (&BTreeSet<Offset>, &FakeStores),
+    wanted: Wanted,
+) -> Result<(Replayed, Option<Difference>), ReplayError> {
+    let log = ReadOnly::new(Arc::new(log.clone()));
+    let plan = task.plan(&log, kept, wanted)?;
+    let mut verification = Verification::begin(&log, task, plan, stores)?;
+    loop {
+        match verification.step()? {
+            Step::Same => {}
+            Step::Done => return Ok((verification.replayed(), None)),
+            Step::Differs(difference) => return Ok((verification.replayed(), Some(*difference))),
+        }
+    }
+}
+
+/// Each task's history, whole.
+pub(crate) fn comes_out_again(world: &World) -> Result<(), String> {
+    let before = world.log.fingerprint();
+    let stores = FakeStores::new(0, &world.log);
+    for partition in (0..world.topology.partitions()).map(Partition) {
+        let task = TaskSpec {
+            topology: world.topology.clone(),
+            partition,
+            build: "sim".to_owned(),
+            settings_hash: 7,
+            operators: OPERATORS,
+        };
+        match verify(&world.log, &task, (&BTreeSet::new(), &stores), Wanted::default()) {
+            Ok((_, None)) => {}
+            Ok((_, Some(difference))) => return Err(difference.to_string()),
+            Err(error) => return Err(format!("{}: no replay: {error:?}", task.order())),
+        }
+    }
+    match before == world.log.fingerprint() {
+        true => Ok(()),
+        false => Err("a replay has left a trace in the log".to_owned()),
+    }
+}
+
+/// What one task made of some events, with the faults off.
+struct Ground {
+    log: FakeLog,
+    task: TaskSpec,
+}
+
+struct FakeClock(FakeLog);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Millis {
+        self.0.inner().now
+    }
+}
+
+fn event(n: usize) -> Event {
+    Event {
+        event_id: format!("e-{n}"),
+        event_type: "post.created".to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 0,
+        correlation_id: format!("e-{n}"),
+        priority: Priority::Normal,
+        key: "alice".to_owned(),
+        source: None,
+        alias: None,
+        data: format!(r#"{{"post_id":"p{n}","author_id":"alice","text":"hello"}}"#),
+    }
+}
+
+impl Ground {
+    fn new(operators: Operators) -> Self {
+        let (log, topology) = (FakeLog::new(1), Topology::new("t.", 1));
+        for spec in topology.specs() {
+            log.create(&spec).expect("a new log");
+        }
+        let (build, settings_hash) = ("one".to_owned(), 7);
+        let partition = Partition(0);
+        Self { log, task: TaskSpec { topology, partition, build, settings_hash, operators } }
+    }
+
+    /// Has so many events taken by this build.
+    fn run(&self, build: &str, numbers: std::ops::Range<usize>) {
+        let topology = &self.task.topology;
+        let config = DeriveConfig {
+            topology: topology.clone(),
+            instance: "one".to_owned(),
+            thread: 0,
+            build: build.to_owned(),
+            settings_hash: 7,
+            standby: false,
+        };
+        let ports = DerivePorts {
+            log: Arc::new(self.log.clone()),
+            stores: Arc::new(FakeStores::new(0, &self.log)),
+            clock: Arc::new(FakeClock(self.log.clone())),
+        };
+        let mut derive =
+            Derive::with_operators(config, ports, self.task.operators).expect("joined");
+        for n in numbers {
+            let record = Outgoing {
+                topic: topology.lane(Lane::Normal).clone(),
+                partition: Partition(0),
+                body: Body::new(Some(b"alice"), Some(&event(n).encode()), &[]),
+            };
+            self.log.clone().append(&[record]).expect("no faults");
+            for _ in 0..5 {
+                self.log.inner().now.0 += 10;
+                derive.turn(Duration::ZERO).expect("no faults");
+            }
+        }
+        derive.close().expect("closed");
+    }
+
+    fn records(&self, topic: &tidewire_engine::record::Topic) -> Vec<Record> {
+        self.log.records(&TopicPartition::new(topic, Partition(0)), Isolation::Committed)
+    }
+
+    fn orders(&self) -> Vec<(Offset, OrderRecord)> {
+        let decode = |r: &Record| OrderRecord::decode(r.body.value().expect("a value"));
+        let records = self.records(self.task.topology.order());
+        records.iter().map(|r| (r.offset, decode(r).expect("an order record"))).collect()
+    }
+
+    /// Writes another record of `order` in place of one.
+    fn forge(&self, offset: Offset, order: &OrderRecord) {
+        let body = Body::new(None, Some(&order.encode()), &[]);
+        self.log.damage(&self.task.order(), offset, body);
+    }
+
+    fn verify(&self, wanted: Wanted) -> Result<(Replayed, Option<Difference>), ReplayError> {
+        let stores = FakeStores::new(0, &self.log);
+        verify(&self.log, &self.task, (&BTreeSet::new(), &stores), wanted)
+    }
+
+    fn difference(&self) -> Difference {
+        let found = self.verify(Wanted::default()).expect("it is replayed");
+        found.1.expect("a difference")
+    }
+
+    fn refusal(&self, wanted: Wanted) -> String {
+        match self.verify(wanted) {
+            Err(ReplayError::Refused(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_history_without_faults_comes_out_again_and_is_counted() {
+    let ground = Ground::new(OPERATORS);
+    ground.run("one", 0..20);
+    let (whole, difference) = ground.verify(Wanted::default()).expect("replayed");
+    assert_eq!(difference, None);
+    let ticks = whole.transactions - 20;
+    assert!((1..=7).contains(&ticks), "timers fired in transactions of their own: {whole:?}");
+    assert_eq!((whole.records, whole.outputs, whole.only_hashed), (20, 60, 0));
+    let (from, to) = (ground.orders()[5].0, ground.orders()[9].0);
+    let span = Wanted { from: Some(Point::Offset(from)), to: Some(Point::Offset(to)) };
+    let (part, difference) = ground.verify(span).expect("replayed");
+    assert_eq!((part.before, part.transactions, difference), (5, 4, None));
+}
+
+#[test]
+fn a_changed_byte_of_an_output_is_found_and_named() {
+    let ground = Ground::new(OPERATORS);
+    ground.run("one", 0..20);
+    let topic = ground.task.topology.out_stream().clone();
+    let record = &ground.records(&topic)[30];
+    let mut value = record.body.value().expect("a value").to_vec();
+    let last = value.len() - 2;
+    value[last] ^= 1;
+    let at = TopicPartition::new(&topic, Partition(0));
+    let damaged = Body::new(record.body.key(), Some(&value), &[]);
+    ground.log.damage(&at, record.offset, damaged);
+    let found = ground.difference();
+    let What::Output { index, to, nearest: Some(Nearest { offset, bytes, .. }) } = found.what
+    else {
+        panic!("{found}");
+    };
+    assert_eq!((index, to, offset, bytes), (0, at, record.offset, 1));
+    let whose = ground.orders().into_iter().find(|(at, _)| *at == found.transaction.1);
+    let taken = whose.expect("its transaction").1.spans[Lane::Normal.index()].expect("a record");
+    assert_eq!(ground.records(ground.task.topology.lane(Lane::Normal))[10].offset, taken.first);
+}
+
+#[test]
+fn a_record_that_was_passed_over_is_found() {
+    let ground = Ground::new(OPERATORS);
+    ground.run("one", 0..6);
+    // As if the fourth record had never been taken: its transaction claims the fifth.
+    let orders = ground.orders();
+    let takes = |(_, order): &&(Offset, OrderRecord)| order.spans[Lane::Normal.index()].is_some();
+    let (at, mut order) = orders.iter().filter(takes).nth(3).expect("six were taken").clone();
+    let span = order.spans[Lane::Normal.index()].as_mut().expect("one was taken");
+    (span.first, span.last) = (span.first.next(), span.last.next());
+    ground.forge(at, &order);
+    let found = ground.difference();
+    assert_eq!(found.transaction.1, at);
+    assert!(found.to_string().contains("t.lane.normal/0/3 was passed over"), "{found}");
+}
+
+#[test]
+fn forged_fields_are_found_by_their_names() {
+    type Forge = fn(&mut OrderRecord);
+    let forges: [(&str, Forge); 4] = [
+        ("time after", |order| order.time_after.0 += 1),
+        ("accepted", |order| order.accepted.clear()),
+        ("dead letters", |order| order.dead_letters.push(0)),
+        ("outputs", |order| order.outputs_hash ^= 1),
+    ];
+    for (name, forge) in forges {
+        let ground = Ground::new(OPERATORS);
+        ground.run("one", 0..6);
+        let (at, mut order) = ground.orders()[2].clone();
+        forge(&mut order);
+        ground.forge(at, &order);
+        let found = ground.difference();
+        assert_eq!(found.transaction.1, at, "{name}");
+        assert!(matches!(found.what, What::Order { field, .. } if field == name), "{found}");
+    }
+}
+
+/// How often the operators below were asked: something outside their tables.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+const SEEN: Table = Table(90);
+
+/// Fails on, and writes, what is outside its tables.
+struct Fickle {
+    fails: bool,
+}
+
+impl Operator for Fickle {
+    fn number(&self) -> u8 {
+        90
+    }
+
+    fn name(&self) -> &'static str {
+        "fickle"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const SPEC: TableSpec = TableSpec { table: SEEN, name: "seen", life: Life::Kept };
+        &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
+    }
+
+    fn on_event(
+        &self,
+        _: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let asked = ASKED.fetch_add(1, Ordering::SeqCst);
+        if self.fails && asked % 7 == 6 {
+            return Err(OperatorError::Failed("a bad day".to_owned()));
+        }
+        context.put(SEEN, b"asked", &asked.to_be_bytes());
+        Ok(Flow::Continue)
+    }
+}
+
+#[test]
+fn an_operator_that_depends_on_what_is_elsewhere_is_found_by_its_outputs_and_by_its_changes() {
+    let failing = Ground::new(&[&Fickle { fails: true }, &ToChannels]);
+    failing.run("one", 0..10);
+    let found = failing.difference();
+    assert!(matches!(found.what, What::Order { field: "dead letters", .. }), "{found}");
+    let writing = Ground::new(&[&Fickle { fails: false }, &ToChannels]);
+    writing.run("one", 0..10);
+    let found = writing.difference();
+    let first = writing.records(writing.task.topology.state())[0].offset;
+    let What::Changelog { at } = &found.what else { panic!("{found}") };
+    assert_eq!(at.1, first, "outputs are the same, and the first change is another");
+}
+
+#[test]
+fn a_span_of_two_builds_is_refused_by_name_and_each_part_by_the_other_one() {
+    let ground = Ground::new(OPERATORS);
+    ground.run("one", 0..5);
+    let change = ground.orders().len();
+    ground.run("two", 5..10);
+    let at = ground.orders()[change].0;
+    let text = ground.refusal(Wanted::default());
+    let ours = format!("by this build (one) --to {} can be verified", at.0);
+    for part in ["build one", "build two", &format!("up to {}", at.0), &ours] {
+        assert!(text.contains(part), "{part:?}: {text}");
+    }
+    let (to, from) = (Some(Point::Offset(at)), Some(Point::Offset(at)));
+    let (replayed, difference) = ground.verify(Wanted { from: None, to }).expect("one build");
+    assert_eq!((replayed.transactions, difference), (change as u64, None));
+    let text = ground.refusal(Wanted { from, to: None });
+    assert!(text.contains("two builds"), "its state comes from before: {text}");
+}
+
+#[test]
+fn another_catalogue_or_other_settings_are_another_build() {
+    for forge in [(|o| o.settings_hash = 1) as fn(&mut OrderRecord), |o| o.catalogue_hash = 1] {
+        let ground = Ground::new(OPERATORS);
+        ground.run("one", 0..3);
+        for (at, mut order) in ground.orders() {
+            forge(&mut order);
+            ground.forge(at, &order);
+        }
+        let text = ground.refusal(Wanted::default());
+        assert!(text.contains("0000000000000001"), "the other one is named: {text}");
+        assert!(text.contains("verify it with that one"), "{text}");
+    }
+}
+
+#[test]
+fn what_retention_has_taken_is_refused_and_said_how_far_back_it_goes() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let ground = Ground::new(OPERATORS);
+    ground.run("one", 0..5);
+    ground.log.inner().now.0 += 4 * DAY_MS;
+    ground.run("one", 5..8);
+    let order = ground.task.topology.order().clone();
+    let lane = ground.task.topology.lane(Lane::Normal).clone();
+    ground.log.inner().clean(|topic| *topic == order);
+    let text = ground.refusal(Wanted::default());
+    assert!(text.contains("no state of this task is known"), "{text}");
+    let other = Ground::new(OPERATORS);
+    other.run("one", 0..5);
+    other.log.inner().now.0 += 8 * DAY_MS;
+    other.run("one", 5..8);
+    other.log.inner().clean(|topic| *topic == lane);
+    let from = Some(Point::Offset(Offset(0)));
+    let text = other.refusal(Wanted { from, to: None });
+    assert!(text.contains("t.lane.normal/0 starts at 5"), "{text}");
+    assert!(text.contains("has been removed by retention"), "{text}");
+}
