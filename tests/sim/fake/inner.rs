@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) random: Random,
     /// Whether calls fail on purpose.
     pub(crate) faults: bool,
+    /// Whether all processes take their turns on one thread.
+    pub(crate) one_thread: bool,
     /// What happens to one process in place of chance.
     pub(crate) script: Option<Script>,
     /// Calls for which nobody answers.
@@ -126,6 +128,7 @@ impl Inner {
             now: Millis(1_767_607_200_000),
             random: Random::new(seed),
             faults: false,
+            one_thread: false,
             script: None,
             outage: 0,
             skew: 0,
@@ -395,6 +398,13 @@ impl Inner {
         }
         if any {
             self.count("sessions expired");
+        }
+    }
+
+    /// Ends the sessions of all processes that have died.
+    pub(crate) fn expire_the_dead(&mut self) {
+        for process in self.dead.clone() {
+            self.expire(process);
         }
     }
 

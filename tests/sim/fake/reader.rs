@@ -85,10 +85,12 @@ impl Reader for FakeReader {
         self.log.call(Call::Position, |_| Ok(Offset(position)))
     }
 
-    /// Returns at once, as the port allows: a history is one thread, and nothing can come while it
-    /// waits. The contract is tried with two, and the other one shall have its turn.
+    /// Returns at once, as the port allows: in a history nothing can come while it waits. The
+    /// contract is tried with two threads, and the other one shall have its turn.
     fn wait(&mut self, _: Duration) -> Result<(), LogError> {
-        std::thread::yield_now();
+        if !self.log.inner().one_thread {
+            std::thread::yield_now();
+        }
         self.log.call(Call::Wait, |_| Ok(()))
     }
 

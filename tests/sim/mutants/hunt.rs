@@ -10,7 +10,7 @@ use super::package::build;
 use super::schema::SWITCH;
 
 /// Histories within which each mutant must be found, and nothing while the switch is off.
-const HISTORIES: u64 = 1_000;
+const HISTORIES: u64 = 2_000;
 
 /// Mutants tried side by side; each tries its histories on every core.
 const SIDE_BY_SIDE: usize = 2;

@@ -67,6 +67,7 @@ impl World {
         for spec in topology.specs() {
             log.create(&spec).expect("a new log");
         }
+        log.inner().one_thread = true;
         Self {
             machines: (0..owners).map(|machine| FakeStores::new(machine, &log)).collect(),
             loops: Loops::new(&log, owners),

@@ -200,7 +200,7 @@ impl World {
             let turns = 1 + self.random().below(DOWN_TURNS_MAX);
             self.loops.keep_down(n, turns);
             let mut inner = self.log.inner();
-            inner.expire(self.loops.process(n));
+            inner.expire_the_dead();
             inner.count("machines down");
         }
     }
