@@ -5,8 +5,8 @@
 //! of partition**, and the position behind control records, without which a restore can't know that
 //! it has arrived. And a **bell on a producer's events**, without which waiting for an
 //! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
-//! commit cycle of 8 to 14 ms instead of 100). And **telling a client its brokers again**, which librdkafka can
-//! forget for good.
+//! commit cycle of 8 to 14 ms instead of 100). And **telling a client its brokers again**, which
+//! librdkafka can forget for good.
 //!
 //! Rules held here: every object of a client keeps that client alive through an `Arc`; every
 //! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;

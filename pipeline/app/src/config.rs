@@ -226,8 +226,8 @@ impl Config {
         if self.derive_standby && self.derive_threads > 1 {
             let standby = settings.given("derive.standby").clone();
             settings.problem(format!(
-                "{standby}: threads of one process share a folder of state, in which each partition \
-                 has one owner; give derive.threads = 1, or run more processes"
+                "{standby}: threads of one process share a folder of state, in which each \
+                 partition has one owner; give derive.threads = 1, or run more processes"
             ));
         }
         let log = settings.given("log").clone();

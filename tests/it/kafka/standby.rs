@@ -1,4 +1,5 @@
-//! A process that follows the state of partitions it does not own takes them over with a short tail.
+//! A process that follows the state of partitions it does not own takes them over with a short
+//! tail.
 
 use std::time::Duration;
 

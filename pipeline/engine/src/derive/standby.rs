@@ -1,5 +1,5 @@
-//! Standing by: a loop that follows the changelogs of partitions it does not own, so that it takes one
-//! over with a short tail instead of a whole restore.
+//! Standing by: a loop that follows the changelogs of partitions it does not own, so that it takes
+//! one over with a short tail instead of a whole restore.
 //!
 //! The one idea: a follower is the first half of a restore that never ends. It asks for no offsets,
 //! so it fences nobody; it reads what is committed and writes nothing but its own store. When the

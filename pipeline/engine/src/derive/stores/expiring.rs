@@ -4,8 +4,8 @@
 //! key as given → time it is over, 8 bytes big-endian with the sign flipped · value
 //! ```
 //!
-//! The one idea: an entry is over by its time, whoever looks, and whether or not it is still there.
-//! Removing it is housekeeping, done by a timer of the engine's own: a bounded number per tick, each
+//! The one idea: an entry is over by its time, whoever looks, and whether or not it is still
+//! there. Removing it is housekeeping, done by a timer of the engine's own: a bounded number per tick, each
 //! a tombstone in the changelog, so that a rebuilt store does not bring it back.
 
 use std::marker::PhantomData;

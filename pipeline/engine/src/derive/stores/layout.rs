@@ -1,7 +1,7 @@
 //! How keys and values of stores become bytes.
 //!
-//! The one idea: keys sort as bytes in the order of what they stand for, so that a range of keys is
-//! a range of bytes; each part ends where it ends, so that no two tuples read the same. Values begin
+//! The one idea: keys sort as bytes in the order of what they stand for, so a range of keys is a
+//! range of bytes; each part ends where it ends, so that no two tuples read the same. Values begin
 //! with their version, so that a later build can tell what it reads.
 //!
 //! ```text

@@ -4,7 +4,7 @@
 //! bucket of its end, 8 bytes · key as given · its start, 8 bytes → its end, 8 bytes · value
 //! ```
 //!
-//! The one idea: sessions stand in buckets of time by their ends, so that what is too old is a range
+//! The one idea: sessions stand in buckets of time by their ends, so what is too old is a range
 //! at the beginning of the table and goes without being looked at. A key's sessions are found by
 //! looking into the few buckets that can hold one; a session that grows over a bucket's edge moves.
 //!

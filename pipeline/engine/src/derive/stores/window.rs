@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The one idea: a window is named by its start, and the start stands first in the key. So one
-//! window's keys stand together, and what is too old is a range at the beginning of the table, which
-//! goes without being looked at.
+//! window's keys stand together, and what is too old is a range at the beginning of the table,
+//! which goes without being looked at.
 //!
 //! A window is open until task time has passed its end by the grace; what comes later is late, and
 //! the caller is told, since it counts and reports it. A window that is not open reads as empty.
@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{Key, Value, key_bytes, put_value, read_key, read_value};
+use crate::derive::stores::session::MAX_AHEAD_MS;
 use crate::port::{Life, StoreError, Table, TableSpec};
 use crate::record::Millis;
 
@@ -117,7 +118,8 @@ impl<K: Key, V: Value> Windowed<K, V> {
         Ok(updated)
     }
 
-    /// A key's open windows that begin in `from..to`, oldest first.
+    /// A key's open windows that begin in `from..to`, oldest first; none that begin further ahead
+    /// of task time than [`MAX_AHEAD_MS`].
     pub fn range(
         &self,
         context: &mut Context<'_>,
@@ -129,7 +131,8 @@ impl<K: Key, V: Value> Windowed<K, V> {
         let mut start = from.0.max(open);
         start += (-start).rem_euclid(advance);
         let mut found = Vec::new();
-        while start < to.0 {
+        let end = to.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
+        while start < end {
             if let Some(value) = self.get(context, (Millis(start), key))? {
                 found.push((Millis(start), value));
             }
