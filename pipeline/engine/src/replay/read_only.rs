@@ -10,6 +10,12 @@ use crate::record::{Millis, Offset, TopicPartition};
 
 /// A log to look at.
 ///
+/// ```
+/// fn look(log: tidewire_engine::replay::ReadOnly) {
+///     log.reader().ok();
+/// }
+/// ```
+///
 /// ```compile_fail,E0599
 /// fn write(log: tidewire_engine::replay::ReadOnly) {
 ///     log.transactor("anyone");
