@@ -183,7 +183,10 @@ fn a_history_without_faults_comes_out_again_and_is_counted() {
     assert_eq!(difference, None);
     let ticks = whole.transactions - 20;
     assert!((1..=7).contains(&ticks), "timers fired in transactions of their own: {whole:?}");
-    assert_eq!((whole.records, whole.outputs, whole.only_hashed), (20, 60, 0));
+    assert_eq!((whole.records, whole.only_hashed), (20, 0));
+    // Three channels each, and a dead letter of each timer that failed.
+    let timers_at_most = 60 + 7 * 20;
+    assert!((60..=timers_at_most).contains(&whole.outputs), "{whole:?}");
     let (from, to) = (ground.orders()[5].0, ground.orders()[9].0);
     let span = Wanted { from: Some(Point::Offset(from)), to: Some(Point::Offset(to)) };
     let (part, difference) = ground.verify(span).expect("replayed");

@@ -161,8 +161,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no_tombstones",
         file: "src/derive/commit.rs",
         breaks: "A removed key is not in the changelog.",
-        original: "shared.tables.in_state(table)",
-        mutated: "shared.tables.in_state(table) && value.is_some()",
+        original: "tables.changelog(table)",
+        mutated: "if value.is_some() { tables.changelog(table) } else { Changelog::Order }",
     },
     Mutant {
         name: "tick_ahead_of_critical_records",

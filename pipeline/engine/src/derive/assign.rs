@@ -104,10 +104,8 @@ impl Derive {
                 if let Some(mut task) = self.tasks.remove(&at.partition) {
                     close(&mut task)?;
                 }
-                if let Some(standby) = &mut self.standby {
-                    standby.let_go(at.partition)?;
-                }
-                let restoring = Restoring::begin(ground, at.partition)?;
+                let follower = self.standby.as_mut().and_then(|s| s.take(at.partition));
+                let restoring = Restoring::begin(ground, (at.partition, follower))?;
                 self.tasks.insert(at.partition, Task::new(restoring));
             }
         }

@@ -116,8 +116,7 @@ impl Tails {
         let topology = ground.rules.topology;
         let at = [topology.state(), topology.windows(), topology.order()]
             .map(|topic| TopicPartition::new(topic, partition));
-        let bounds = |at| repeat(|| ground.log.bounds(at, Isolation::Uncommitted));
-        let [state, windows, order] = at.each_ref().map(|at| bounds(at).map_err(asking));
+        let [state, windows, order] = at.each_ref().map(|at| bounds(ground, at).map_err(asking));
         let bounds = [state?, windows?, order?];
         let opening = |error| EngineError::of_store("opening a task's store", error);
         let (store, progress) = open(ground, partition, bounds).map_err(opening)?;
@@ -203,19 +202,33 @@ impl Tails {
         Ok(())
     }
 
-    /// Writes all that was replayed and closes the store.
-    pub(super) fn close(mut self) -> Result<(), StoreError> {
-        self.state.hand_over(self.progress.encode())?;
-        self.state.close()
+    /// Goes on to the ends as they are now.
+    fn go_on(&mut self, ground: Ground<'_>) -> Result<(), LogError> {
+        let at = [self.progress.state, self.progress.windows, self.progress.order];
+        for (tail, from) in self.tails.iter_mut().zip(at) {
+            (tail.from, tail.end) = (from, bounds(ground, &tail.at)?.end);
+        }
+        self.replayed = 0;
+        Ok(())
     }
 }
 
+fn bounds(ground: Ground<'_>, at: &TopicPartition) -> Result<Bounds, LogError> {
+    repeat(|| ground.log.bounds(at, Isolation::Uncommitted))
+}
+
 impl Restoring {
-    /// Asks the log and opens the store.
-    pub(super) fn begin(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
+    /// Asks the log, and opens the store or takes it over from who followed it.
+    pub(super) fn begin(
+        ground: Ground<'_>,
+        (partition, follower): (Partition, Option<Tails>),
+    ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
         let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
-        let tails = Tails::open(ground, partition)?;
+        let tails = match follower {
+            Some(mut tails) => tails.go_on(ground).map(|()| tails).map_err(asking)?,
+            None => Tails::open(ground, partition)?,
+        };
         Ok(Self { tails, positions, all_committed, assigned: ground.now, told: ground.now })
     }
 

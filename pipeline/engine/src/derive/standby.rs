@@ -3,7 +3,8 @@
 //!
 //! The one idea: a follower is the first half of a restore that never ends. It asks for no offsets,
 //! so it fences nobody; it reads what is committed and writes nothing but its own store. When the
-//! partition comes, the follower closes its store and the task restores from there.
+//! partition comes, the restore goes on where its follower stands. A follower that ends writes
+//! nothing more: its changelogs may stand at different transactions, and the log has it all.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,6 @@ use crate::derive::assign::Task;
 use crate::derive::restore::{Ground, Tails};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
-use crate::turn::EngineError;
 
 /// Milliseconds between the beginnings of two followers, and before one that failed begins again: a
 /// loop that has tasks must not be kept from them.
@@ -57,15 +57,8 @@ impl Standby {
         telemetry::followers(self.followers.len());
     }
 
-    /// Closes the store of a partition, for whoever opens it now.
-    pub(super) fn let_go(&mut self, partition: Partition) -> Result<(), EngineError> {
-        let Some(follower) = self.followers.remove(&partition) else { return Ok(()) };
-        follower.close().map_err(|error| EngineError::of_store("closing a follower's store", error))
-    }
-
-    /// Closes every store.
-    pub(super) fn close(mut self) -> Result<(), EngineError> {
-        let all: Vec<Partition> = self.followers.keys().copied().collect();
-        all.into_iter().try_for_each(|partition| self.let_go(partition))
+    /// Gives a partition's follower away, for the restore that goes on from there.
+    pub(super) fn take(&mut self, partition: Partition) -> Option<Tails> {
+        self.followers.remove(&partition)
     }
 }

@@ -222,7 +222,7 @@ impl Derive {
             self.retire(&mut task)?;
             assign::close(&mut task)?;
         }
-        self.standby.map_or(Ok(()), Standby::close)
+        Ok(())
     }
 
     /// Ends a turn's wait from another thread.
@@ -244,7 +244,7 @@ impl Derive {
                     state
                         .close()
                         .map_err(|e| EngineError::of_store("closing a task's store", e))?;
-                    let restoring = Restoring::begin(self.shared.ground(), partition)?;
+                    let restoring = Restoring::begin(self.shared.ground(), (partition, None))?;
                     task.enter(Phase::Restoring(Box::new(restoring)));
                 }
                 phase => task.phase = phase,
