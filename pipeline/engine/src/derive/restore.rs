@@ -110,6 +110,13 @@ impl Restoring {
 
     /// Replays a piece. Whether the task is restored, and how much was replayed now.
     pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
+        if u64::try_from(ground.now.0.saturating_sub(self.assigned.0)).unwrap_or(0) > AWAY_MS_MAX {
+            // Begun anew, it finds the store too old.
+            return Err(EngineError::Retry {
+                doing: "restoring a task for longer than tombstones surely stay",
+                source: "a key removed meanwhile may still be there".into(),
+            });
+        }
         let mut step = Step { done: true, replayed: 0 };
         for n in 0..self.tails.len() {
             let slot = self.tails[n].slot;
@@ -187,13 +194,6 @@ impl Restoring {
             telemetry::progress_disagrees(self.partition, lane);
         }
         let took_ms = ground.now.0.saturating_sub(self.assigned.0);
-        if u64::try_from(took_ms).unwrap_or(0) > AWAY_MS_MAX {
-            // Begun anew, it finds the store too old.
-            return Err(EngineError::Retry {
-                doing: "restoring a task for longer than tombstones surely stay",
-                source: "a key removed meanwhile may still be there".into(),
-            });
-        }
         telemetry::task_restored(self.partition, self.replayed, took_ms);
         let critical =
             TopicPartition::new(ground.rules.topology.lane(Lane::Critical), self.partition);
