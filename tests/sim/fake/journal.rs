@@ -12,6 +12,8 @@ pub(crate) enum Fact {
     Committed(usize),
     /// A group's progress outside transactions.
     Moved(String, TopicPartition, Committed),
+    /// A member reads a partition from here on, which ends there.
+    TakenUp(TopicPartition, Offset, u64),
     /// A batch was written to a store.
     Written(DiskId, StoreBatch),
     /// A store was removed.

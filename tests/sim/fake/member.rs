@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::port::{
-    Change, Committed, GroupToken, Limit, LogError, Member, Reader, Slot, Wake,
+    Change, Committed, GroupToken, Isolation, Limit, LogError, Member, Reader, Slot, Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
@@ -21,7 +21,11 @@ pub(super) struct FakeMember {
 
 impl Reader for FakeMember {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
-        self.reader.add(at, from)
+        let slot = self.reader.add(at, from)?;
+        let mut inner = self.reader.log.inner();
+        let end = inner.end(at, Isolation::Committed)?;
+        inner.journal.push(Fact::TakenUp(at.clone(), from, end));
+        Ok(slot)
     }
 
     fn remove(&mut self, slot: Slot) {

@@ -59,6 +59,7 @@ impl Model {
                 Fact::Appended(at, offset) => self.appended(&inner, &at, offset)?,
                 Fact::Committed(n) => self.committed(&inner, n)?,
                 Fact::Moved(group, at, to) => self.moved(&group, &at, &to)?,
+                Fact::TakenUp(at, from, end) => self.taken_up(&at, from, end),
                 Fact::Written(disk, batch) => {
                     let task = &self.tasks[disk.partition as usize];
                     let model = self.disks.entry(disk).or_default();
@@ -79,6 +80,14 @@ impl Model {
         match lane.filter(|_| body.header(SOURCE).is_some()) {
             Some(lane) => self.admission.lane((at, lane), body, &self.topology),
             None => Ok(()),
+        }
+    }
+
+    /// A task begins to run: what stands in its critical lane by now comes before its time.
+    fn taken_up(&mut self, at: &TopicPartition, from: Offset, end: u64) {
+        if at.topic == *self.topology.lane(Lane::Critical) {
+            let backlog = (from.0 < end).then_some(end);
+            self.tasks[at.partition.0 as usize].backlog_until = backlog;
         }
     }
 

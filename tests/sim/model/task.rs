@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::Progress;
-use tidewire_engine::record::{Body, Millis, Partition, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Partition};
 use tidewire_engine::topology::{Lane, Topology};
 
 use super::batch::{Made, Walk};
@@ -32,6 +32,8 @@ pub(super) struct TaskModel {
     pub(super) lanes: [u64; 5],
     pub(super) time: Millis,
     pub(super) tables: Tables,
+    /// Where the critical lane ended when its owner began, if there was something before that.
+    pub(super) backlog_until: Option<u64>,
     cuts: Vec<Cut>,
 }
 
@@ -46,7 +48,8 @@ pub(super) struct Sealed<'a> {
 impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
         let (time, tables) = (Millis(0), Tables::default());
-        Self { partition, lanes: [0; 5], time, tables, cuts: Vec::new() }
+        let (backlog_until, cuts) = (None, Vec::new());
+        Self { partition, lanes: [0; 5], time, tables, backlog_until, cuts }
     }
 
     /// Follows a committed transaction; what its outputs must be is handed back.
@@ -56,7 +59,7 @@ impl TaskModel {
         (log, topology): (&Inner, &Topology),
     ) -> Result<Made, String> {
         let order = &sealed.order;
-        self.begins_where_the_last_ended(order, (log, topology))?;
+        self.begins_where_the_last_ended(order)?;
         let before = self.lanes;
         let mut walk = Walk { log, topology, task: self, made: Made::default() };
         walk.follow(order)?;
@@ -72,18 +75,15 @@ impl TaskModel {
         Ok(made)
     }
 
-    fn begins_where_the_last_ended(
-        &self,
-        order: &OrderRecord,
-        (log, topology): (&Inner, &Topology),
-    ) -> Result<(), String> {
+    fn begins_where_the_last_ended(&self, order: &OrderRecord) -> Result<(), String> {
         ensure(order.time_before == self.time, || {
             format!("time goes on at {:?}, not {:?}", order.time_before, self.time)
         })?;
-        let critical = Lane::Critical;
-        let at = TopicPartition::new(topology.lane(critical), self.partition);
-        let backlog = self.lanes[critical.index()] < log.very_end(&at);
-        ensure(backlog || !order.held, || "time is held without a critical backlog".to_owned())
+        let critical = self.lanes[Lane::Critical.index()];
+        let held = self.backlog_until.is_some_and(|end| critical < end);
+        ensure(order.held == held, || {
+            format!("held: {}, at {critical} before {:?}", order.held, self.backlog_until)
+        })
     }
 
     /// The changelog says every key that was written, and nothing else.
