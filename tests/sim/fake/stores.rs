@@ -93,7 +93,7 @@ impl FakeStores {
         }
     }
 
-    /// The process is gone: locks and queues with it, after so many batches that were being written.
+    /// The process is gone, locks and queues with it, after so many batches that were at the disk.
     pub(crate) fn crash(&self, batches: usize) {
         let mut left = batches;
         for (of, disk) in self.disks().iter_mut() {

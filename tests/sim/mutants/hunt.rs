@@ -35,7 +35,10 @@ fn every_mutant_is_caught() {
             let words = String::from_utf8_lossy(&run.stderr);
             let found = words.lines().find(|line| line.starts_with("history "));
             match found {
-                Some(found) => eprintln!("{}: {found}", mutant.name),
+                Some(found) => {
+                    assert!(words.contains("repeat it with: TIDEWIRE_SIM_SEED="), "{words}");
+                    eprintln!("{}: {found}", mutant.name);
+                }
                 None => {
                     let mut escaped = escaped.lock().expect("nobody panics with it");
                     escaped.push(format!("{}: {} {words}", mutant.name, mutant.breaks));

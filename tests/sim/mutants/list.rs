@@ -217,6 +217,27 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "Ok(())",
     },
     Mutant {
+        name: "a_backlog_is_not_waited_for",
+        file: "src/derive/step.rs",
+        breaks: "Timers run out before the renewals waiting in the critical lane.",
+        original: "(at < critical_end).then_some(critical_end)",
+        mutated: "None",
+    },
+    Mutant {
+        name: "every_lane_moves_time",
+        file: "src/derive/step.rs",
+        breaks: "Records of other lanes move time past a critical backlog.",
+        original: "self.held_until.is_none()",
+        mutated: "self.time.0 >= 0",
+    },
+    Mutant {
+        name: "time_is_held_for_ever",
+        file: "src/derive/step.rs",
+        breaks: "A backlog that was taken still holds time.",
+        original: "self.held_until.filter(|end| critical < Some(*end))",
+        mutated: "self.held_until",
+    },
+    Mutant {
         name: "timers_stay",
         file: "src/derive/step.rs",
         breaks: "A timer that has fired fires again.",
@@ -336,8 +357,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "long_restores_are_kept",
         file: "src/derive/restore.rs",
         breaks: "A replay misses tombstones that left the changelog before it came there.",
-        original: "u64::try_from(took_ms).unwrap_or(0) > AWAY_MS_MAX",
-        mutated: "u64::try_from(took_ms).is_err()",
+        original: "u64::try_from(ground.now.0.saturating_sub(self.assigned.0)).unwrap_or(0) > AWAY_MS_MAX",
+        mutated: "ground.now.0 < 0",
     },
     Mutant {
         name: "ids_are_not_restored",

@@ -1,9 +1,12 @@
 //! The package a mutated copy of the engine is built in, beside the target folder's own things.
 //!
-//! It has the repository's dependencies, lock file and toolchain and never asks a registry. Files
-//! are written only where they differ, so that what has not changed is not built again.
+//! Clones may share a target folder, so each has a package and a program of its own there; what they
+//! depend on is built once. The package has the repository's dependencies, lock file and
+//! toolchain and never asks a registry. Files are written only where they differ, so that what has
+//! not changed is not built again.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,9 +15,6 @@ use super::schema::{SWITCH_FILE, mutate, switch};
 
 /// What the engine is called in the repository.
 const ENGINE: &str = "pipeline/engine";
-
-/// The name of the program.
-const PROGRAM: &str = "simulation";
 
 /// The package's manifest, in front of the workspace's.
 const MANIFEST: &str = r#"
@@ -25,7 +25,7 @@ edition.workspace = true
 publish.workspace = true
 
 [[bin]]
-name = "simulation"
+name = "{program}"
 path = "{root}/tests/sim/mutants/program.rs"
 
 [dependencies]
@@ -38,7 +38,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it")
 }
 
-/// The folder everything of this is in.
+/// What this clone's program is called.
+fn program() -> String {
+    let mut clone = DefaultHasher::new();
+    root().hash(&mut clone);
+    format!("simulation-{:016x}", clone.finish())
+}
+
+/// The folder that clones share.
 fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     // <target>/release/deps/sim-…
@@ -70,7 +77,7 @@ fn manifest() -> String {
             line.replace("path = \"", &format!("path = \"{root}/"))
         });
     }
-    MANIFEST.replace("{root}", &root) + &lines.join("\n") + "\n"
+    MANIFEST.replace("{root}", &root).replace("{program}", &program()) + &lines.join("\n") + "\n"
 }
 
 /// The paths of a folder's files, from there.
@@ -113,12 +120,12 @@ fn copy_engine(to: &Path) -> Result<(), String> {
 
 /// Builds the simulation on the mutated engine; where it stands, or what is wrong.
 pub(super) fn build() -> Result<PathBuf, String> {
-    let folder = folder();
+    let target = folder().join("target");
+    let folder = folder().join(program());
     copy_engine(&folder.join("engine"))?;
     write(&folder.join("Cargo.toml"), &manifest());
     // Cargo leaves out of it what this package does not use.
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("the lock file");
-    let target = folder.join("target");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--offline", "--quiet", "--target-dir"])
         .arg(&target)
@@ -130,5 +137,5 @@ pub(super) fn build() -> Result<PathBuf, String> {
     if !built.status.success() {
         return Err(String::from_utf8_lossy(&built.stderr).into_owned());
     }
-    Ok(target.join("release").join(PROGRAM))
+    Ok(target.join("release").join(program()))
 }

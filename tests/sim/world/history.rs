@@ -23,10 +23,10 @@ const MAX_QUIET_ROUNDS: u32 = 400;
 
 /// Rounds without anything to do after which it has: enough for every timer to come due, every
 /// hand-over to be written, and every absent member to be given up.
-const IDLE_ROUNDS: u32 = 14;
+const IDLE_ROUNDS: u32 = 6;
 
 /// Milliseconds of a quiet round.
-const ROUND_MS: i64 = 450;
+const ROUND_MS: i64 = 1_000;
 
 /// A clock that jumps goes past everything that is kept for a day.
 const JUMP_MS: i64 = 25 * 3_600_000;
@@ -55,7 +55,7 @@ pub(crate) struct World {
 impl World {
     /// A world of this seed, before anything has happened.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Random::new(!seed);
         let owners = 1 + random.below(OWNERS_MAX) as usize;
         Self::with_owners(seed, owners)
     }
