@@ -18,14 +18,11 @@ use super::log::FakeLog;
 /// Batches that may wait for the writer; the next hand-over waits for one to be written.
 const MAX_WAITING: usize = 3;
 
-/// Keys and values of all tables.
-pub(crate) type Data = BTreeMap<(Table, Bytes), Bytes>;
-
 /// One store's files and its writer's queue.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Disk {
     /// What is written.
-    pub(crate) data: Data,
+    pub(crate) data: BTreeMap<(Table, Bytes), Bytes>,
     /// The progress of the newest written batch.
     pub(crate) progress: Option<Bytes>,
     waiting: VecDeque<(Ticket, StoreBatch)>,
@@ -98,8 +95,7 @@ impl FakeStores {
         }
     }
 
-    /// The process is gone: locks and queues with it, after so many batches that were being
-    /// written.
+    /// The process is gone, locks and queues with it, after so many batches that were at the disk.
     pub(crate) fn crash(&self, batches: usize) {
         let mut left = batches;
         for (of, disk) in self.disks().iter_mut() {

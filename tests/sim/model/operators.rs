@@ -57,7 +57,7 @@ pub(super) fn event(tables: &mut Tables, event: &EventView<'_>, time: Millis) ->
     if found.len() > RECENT_MAX {
         tables.set(RECENT, &found[0], None);
     }
-    if count % TIMER_EVERY == 0 {
+    if count.is_multiple_of(TIMER_EVERY) {
         tables.set(TIMERS, &timer(time.0 + TIMER_MS, key), Some(b""));
     }
     Fate::Accepted(id)
@@ -78,7 +78,7 @@ pub(super) fn first_timer(tables: &Tables) -> Option<Millis> {
 pub(super) fn fire(tables: &mut Tables, stored: &[u8]) -> Fate {
     tables.set(TIMERS, stored, None);
     let key = &stored[9..];
-    if tables.get(COUNTS, key).map_or(0, number) % TIMER_FAILS_EVERY == 0 {
+    if tables.get(COUNTS, key).map_or(0, number).is_multiple_of(TIMER_FAILS_EVERY) {
         return Fate::Failed;
     }
     add_one(tables, FIRED, key);

@@ -1,7 +1,7 @@
 //! The package a mutated copy of the engine is built in, beside the target folder's own things.
 //!
-//! Clones may share a target folder, so each has a package and a program of its own there; what they
-//! depend on is built once. The package has the repository's dependencies, lock file and
+//! Clones may share a target folder, so each has a package and a program of its own there; what
+//! they depend on is built once. The package has the repository's dependencies, lock file and
 //! toolchain and never asks a registry. Files are written only where they differ, so that what has
 //! not changed is not built again.
 

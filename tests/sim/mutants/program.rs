@@ -13,6 +13,8 @@ mod model;
 mod operators;
 #[path = "../random.rs"]
 mod random;
+#[path = "../replay.rs"]
+mod replay;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -30,11 +30,11 @@ impl Standby {
         &mut self,
         ground: Ground<'_>,
         (tasks, partitions): (&BTreeMap<Partition, Task>, u32),
-    ) {
+    ) -> Result<(), EngineError> {
         let mut failed = Vec::new();
         for (partition, follower) in &mut self.followers {
             if let Err(error) = follower.step(ground) {
-                telemetry::follower_failed(*partition, &error);
+                begins_again(*partition, error)?;
                 failed.push(*partition);
             }
         }
@@ -51,14 +51,26 @@ impl Standby {
             self.begun = ground.now;
             match Tails::open(ground, partition) {
                 Ok(follower) => drop(self.followers.insert(partition, follower)),
-                Err(error) => telemetry::follower_failed(partition, &error),
+                Err(error) => begins_again(partition, error)?,
             }
         }
         telemetry::followers(self.followers.len());
+        Ok(())
     }
 
     /// Gives a partition's follower away, for the restore that goes on from there.
     pub(super) fn take(&mut self, partition: Partition) -> Option<Tails> {
         self.followers.remove(&partition)
+    }
+}
+
+/// A log that does not answer costs a follower; a disk that fails costs the process, as ever.
+fn begins_again(partition: Partition, error: EngineError) -> Result<(), EngineError> {
+    match error {
+        EngineError::Retry { .. } => {
+            telemetry::follower_failed(partition, &error);
+            Ok(())
+        }
+        EngineError::Fatal { .. } => Err(error),
     }
 }

@@ -194,7 +194,7 @@ impl Derive {
         };
         if let Some(standby) = self.standby.as_mut().filter(|_| self.joined) {
             let partitions = self.shared.config.topology.partitions();
-            standby.follow(self.shared.ground(), (&self.tasks, partitions));
+            standby.follow(self.shared.ground(), (&self.tasks, partitions))?;
         }
         self.lag.look(&self.shared, &self.tasks);
         turned.joined = self.joined;
