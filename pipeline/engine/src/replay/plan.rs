@@ -116,16 +116,17 @@ pub(super) fn plan(
     let at_start = (stable.start == Offset(0)).then_some(Offset(0));
     starts.extend(at_start);
     let marks = starts.iter().copied().chain(from);
-    let survey = Survey::read(log, task, (stable.start, to, marks))?;
+    let nearest = from.and_then(|from| starts.range(..=from).next_back().copied());
+    let survey = Survey::read(log, task, (nearest.unwrap_or(stable.start), to, marks))?;
     let start = match from {
         Some(from) if from > to => {
             let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
             return Err(ReplayError::Refused(text));
         }
-        Some(from) => starts.range(..=from).next_back(),
-        None => starts.range(survey.readable_from(stable.start)..).next(),
+        Some(_) => nearest,
+        None => starts.range(survey.readable_from(stable.start)..).next().copied(),
     };
-    let Some(start) = start.copied() else {
+    let Some(start) = start else {
         return Err(ReplayError::Refused(nowhere(&at, from, &survey.possible(&starts))));
     };
     survey.check(start, &starts)?;
@@ -168,7 +169,7 @@ struct Mark {
     first: Option<(Offset, Millis)>,
 }
 
-/// What `order` says, read through once.
+/// What `order` says from the start of the execution on, or from its own; read through once.
 struct Survey {
     at: TopicPartition,
     here: Author,
