@@ -224,6 +224,8 @@ impl Derive {
             Phase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
                 let now = self.shared.now();
+                // A clock that was set back must not keep it waiting for as long.
+                task.handed = task.handed.min(now);
                 let due = running.state.has_pending()
                     && (now.0.saturating_sub(task.handed.0) >= HAND_OVER_MS
                         || running.state.pending_bytes() >= HAND_OVER_BYTES);

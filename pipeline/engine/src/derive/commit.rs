@@ -52,6 +52,8 @@ impl Derive {
         let shared = self.shared.clone();
         for task in self.tasks.values_mut() {
             let now = self.shared.now();
+            // A clock that was set back must not keep it waiting for as long.
+            task.ticked = task.ticked.min(now);
             let ticked = task.ticked;
             let Some(running) = task.running() else { continue };
             let due = running.timers.first().is_some_and(|first| first <= now);

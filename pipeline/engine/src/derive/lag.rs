@@ -35,6 +35,7 @@ impl Lag {
     /// next time.
     pub(super) fn look(&mut self, shared: &Shared, tasks: &BTreeMap<Partition, Task>) {
         let now = shared.now();
+        self.looked = self.looked.min(now);
         if now.0.saturating_sub(self.looked.0) < LOOK_EVERY_MS {
             return;
         }

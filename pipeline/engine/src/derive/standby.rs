@@ -12,6 +12,7 @@ use crate::derive::assign::Task;
 use crate::derive::restore::{Ground, Tails};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
+use crate::turn::EngineError;
 
 /// Milliseconds between the beginnings of two followers, and before one that failed begins again: a
 /// loop that has tasks must not be kept from them.
@@ -31,6 +32,7 @@ impl Standby {
         ground: Ground<'_>,
         (tasks, partitions): (&BTreeMap<Partition, Task>, u32),
     ) -> Result<(), EngineError> {
+        self.begun = self.begun.min(ground.now);
         let mut failed = Vec::new();
         for (partition, follower) in &mut self.followers {
             if let Err(error) = follower.step(ground) {
