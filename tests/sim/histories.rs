@@ -57,7 +57,7 @@ fn history(seed: u64) -> Result<World, String> {
     let ran = std::panic::catch_unwind(|| -> Result<World, String> {
         let mut world = World::new(seed);
         world.run()?;
-        if seed % REPLAYED_EVERY == 0 {
+        if seed.is_multiple_of(REPLAYED_EVERY) {
             replay::comes_out_again(&world)?;
         }
         Ok(world)
