@@ -147,7 +147,7 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
         ],
     );
     let said = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
-    let alike = "mend  min.insync.replicas is 1 and must be 2 in the 13 topics, such as";
+    let alike = "mend  min.insync.replicas is 1 and must be 2 in the 14 topics, such as";
     said.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
     let fails = "mend  creating fails for the 16 topics, such as doc-more.in: \
@@ -348,7 +348,7 @@ fn rights(broker: &Broker, ca: &str) {
         &[
             "mend  this user may not DescribeConfigs or Write the 16 topics, such as",
             "mend  this user may not Write the transactional ids",
-            "fine  of 15 topics only 0 can be looked at by this user",
+            "fine  of 16 topics only 0 can be looked at by this user",
             "fine  the clocks were not compared",
         ],
     );

@@ -174,13 +174,15 @@ impl World {
 
     /// What the app does with a turn's end: nothing, or make the loop anew the next time.
     fn after(&mut self, turned: Result<Turned, EngineError>, n: usize) -> Result<Turned, String> {
-        let error = match turned {
-            Ok(turned) => return Ok(turned),
-            Err(error) => error,
-        };
         let of = &mut self.loops.derives[n];
-        of.running = None;
         let log = of.log.clone();
+        let error = match turned {
+            Ok(turned) if !log.is_dead() => return Ok(turned),
+            // A dead process's last word counts for nothing.
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        of.running = None;
         if log.is_dead() {
             let faults = self.log.inner().faults;
             let batches =
@@ -188,7 +190,10 @@ impl World {
             self.machines[n].crash(batches);
             self.stay_down(n);
         }
-        excuse(&log, &error)
+        match error {
+            Some(error) => excuse(&log, &error),
+            None => Ok(Turned { restoring: true, ..Turned::default() }),
+        }
     }
 
     /// Some machines stay down for so long that others take over what they had.

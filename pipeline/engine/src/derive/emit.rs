@@ -1,8 +1,8 @@
 //! What operators say: events of their own, to channels or to another entity's task.
 //!
 //! The one idea: what is emitted follows from its cause alone. Its id is made of the cause's id,
-//! the operator and a count, so that a second processing of the cause (after an abort, in a replay, in
-//! another process) says the same again and nothing twice.
+//! the operator and a count, so that a second processing of the cause (after an abort, in a replay,
+//! in another process) says the same again and nothing twice.
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to `lane.facts` inside the same transaction and

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The one idea: an entry is over by its time, whoever looks, and whether or not it is still
-//! there. Removing it is housekeeping, done by a timer of the engine's own: a bounded number per tick, each
-//! a tombstone in the changelog, so that a rebuilt store does not bring it back.
+//! there. Removing it is housekeeping, done by a timer of the engine's own: a bounded number per
+//! tick, each a tombstone in the changelog, so that a rebuilt store does not bring it back.
 
 use std::marker::PhantomData;
 
