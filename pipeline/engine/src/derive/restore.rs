@@ -35,6 +35,9 @@ const HAND_OVER_BYTES: usize = 8 << 20;
 /// takes longer, would keep keys that were removed. Half of it for each.
 const AWAY_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
 
+/// Milliseconds after which a follower asks for the ends again.
+const ASK_MS: i64 = 60_000;
+
 /// Milliseconds after which a restore says again how far it has come.
 const TELL_MS: i64 = 5_000;
 
@@ -72,6 +75,10 @@ pub(super) struct Tails {
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
     tails: [Tail; 3],
+    /// When the ends were asked.
+    asked: Millis,
+    /// A time up to which nothing is missing, tombstones included.
+    current: Millis,
     replayed: u64,
     taken: Vec<Record>,
 }
@@ -133,8 +140,9 @@ impl Tails {
             n += 1;
             Tail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
         });
-        let (state, taken) = (State::new(store), Vec::new());
-        Ok(Self { partition, state, progress, reader, tails, replayed: 0, taken })
+        let (state, taken, now) = (State::new(store), Vec::new(), ground.now);
+        let (asked, current) = (now, now);
+        Ok(Self { partition, state, progress, reader, tails, asked, current, replayed: 0, taken })
     }
 
     /// Replays a piece. Whether the ends are reached, and how much was replayed now.
@@ -159,6 +167,9 @@ impl Tails {
             step.done &= position >= self.tails[n].end;
         }
         self.replayed += step.replayed as u64;
+        if step.done {
+            self.current = self.current.max(self.asked);
+        }
         if self.state.pending_bytes() > HAND_OVER_BYTES {
             let writing = |error| EngineError::of_store("writing restored state", error);
             self.state.hand_over(self.progress.encode()).map_err(writing)?;
@@ -202,8 +213,30 @@ impl Tails {
         Ok(())
     }
 
+    /// The piece of a follower, which goes on to new ends once it has reached those it knows.
+    pub(super) fn follow(&mut self, ground: Ground<'_>) -> Result<(), EngineError> {
+        self.check_age(ground.now)?;
+        let step = self.step(ground)?;
+        if step.done && ground.now.0.saturating_sub(self.asked.0) >= ASK_MS {
+            self.go_on(ground).map_err(|error| EngineError::of_log("following a task", error))?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has not been at an end for long may have missed tombstones that left meanwhile.
+    fn check_age(&self, now: Millis) -> Result<(), EngineError> {
+        if u64::try_from(now.0.saturating_sub(self.current.0)).unwrap_or(0) > AWAY_MS_MAX {
+            return Err(EngineError::Retry {
+                doing: "following a task for longer than tombstones surely stay",
+                source: "a key removed meanwhile may still be there".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// Goes on to the ends as they are now.
     fn go_on(&mut self, ground: Ground<'_>) -> Result<(), LogError> {
+        self.asked = ground.now;
         let at = [self.progress.state, self.progress.windows, self.progress.order];
         for (tail, from) in self.tails.iter_mut().zip(at) {
             (tail.from, tail.end) = (from, bounds(ground, &tail.at)?.end);
@@ -226,7 +259,10 @@ impl Restoring {
         let asking = |error| EngineError::of_log("restoring a task", error);
         let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
         let tails = match follower {
-            Some(mut tails) => tails.go_on(ground).map(|()| tails).map_err(asking)?,
+            Some(mut tails) => {
+                tails.check_age(ground.now)?;
+                tails.go_on(ground).map(|()| tails).map_err(asking)?
+            }
             None => Tails::open(ground, partition)?,
         };
         Ok(Self { tails, positions, all_committed, assigned: ground.now, told: ground.now })

@@ -35,7 +35,7 @@ impl Standby {
         self.begun = self.begun.min(ground.now);
         let mut failed = Vec::new();
         for (partition, follower) in &mut self.followers {
-            if let Err(error) = follower.step(ground) {
+            if let Err(error) = follower.follow(ground) {
                 begins_again(*partition, error)?;
                 failed.push(*partition);
             }
