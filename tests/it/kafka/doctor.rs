@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 use tempfile::TempDir;
@@ -85,6 +86,23 @@ fn topics(brokers: &str, prefix: &str) -> usize {
     metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix)).count()
 }
 
+/// A broker answers that a setting is changed before it says so of the topic.
+fn until_it_is_said(
+    (admin, topic): (&AdminClient<DefaultClientContext>, &str),
+    (name, value): (&str, &str),
+) {
+    let give_up = Instant::now() + ASKING;
+    loop {
+        let of = [ResourceSpecifier::Topic(topic)];
+        let described = block_on(admin.describe_configs(&of, &AdminOptions::new()));
+        let described = described.expect("the broker answers").remove(0).expect("described");
+        if described.get(name).and_then(|entry| entry.value.as_deref()) == Some(value) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{topic}: {name} is not {value}");
+    }
+}
+
 #[test]
 fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
     let brokers = broker::shared().bootstrap();
@@ -136,6 +154,7 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let changed = block_on(admin.alter_configs([&change], &AdminOptions::new()));
         changed.expect("the broker answers")[0].as_ref().expect("changed");
+        until_it_is_said((&admin, topic), (name, value));
     }
     doctor(&brokers, &[prefix, four]).check(
         2,

@@ -54,8 +54,8 @@ pub(crate) struct Transaction {
     pub(super) drained: bool,
     /// Whether something appended will never arrive.
     pub(super) failed: bool,
-    /// Whether its commit was asked for: it ends in nothing else.
-    pub(super) prepared: bool,
+    /// Whether its commit was asked for and put off: it ends in nothing else.
+    pub(crate) prepared: bool,
 }
 
 /// The end of a transaction on its way to a partition, which shows nothing behind it until then.

@@ -169,7 +169,8 @@ impl Model {
         let order = OrderRecord::decode(body.value().unwrap_or_default());
         let order = order.map_err(|error| format!("{at}/{order_at}: {error}"))?;
         let state = TopicPartition::new(self.topology.state(), at.partition);
-        Ok(Sealed { order_at, order, state: log.written(n, &state).collect() })
+        let late = log.transaction(n).prepared;
+        Ok(Sealed { order_at, order, late, state: log.written(n, &state).collect() })
     }
 
     /// At the end of a quiet time: everything was taken, and every store has everything.

@@ -41,6 +41,8 @@ pub(super) struct TaskModel {
 pub(super) struct Sealed<'a> {
     pub(super) order_at: u64,
     pub(super) order: OrderRecord,
+    /// Whether it was committed some time after its process had asked for that.
+    pub(super) late: bool,
     /// The changelog's records, with their offsets.
     pub(super) state: Vec<(u64, &'a Body)>,
 }
@@ -61,7 +63,8 @@ impl TaskModel {
         let order = &sealed.order;
         self.begins_where_the_last_ended(order)?;
         let before = self.lanes;
-        let mut walk = Walk { log, topology, task: self, made: Made::default() };
+        let late = sealed.late;
+        let mut walk = Walk { log, topology, task: self, late, made: Made::default() };
         walk.follow(order)?;
         let made = walk.made;
         for lane in Lane::ALL {
