@@ -21,6 +21,9 @@ const PREFIX: &str = "letters.";
 const LETTERS: usize = 15_000;
 const KILLS: usize = 5;
 
+/// How long two that meet each other are let alone.
+const ROUND_MAX: Duration = Duration::from_secs(20);
+
 fn requeue(bootstrap: &str) -> Child {
     let mut command = command();
     command.args(["dead-letters", "requeue", "--all-open", "--log"]);
@@ -51,10 +54,15 @@ fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
     for _ in 0..KILLS {
         let before = back();
         let mut both = [requeue(&bootstrap), requeue(&bootstrap)];
-        wait_until("some went back, or both ended", || {
+        // They are killed whatever they have come to: one may wait for what another left open.
+        let begun = Instant::now();
+        while begun.elapsed() < ROUND_MAX && back() == before {
             let ended = |child: &mut Child| child.try_wait().expect("it is our child").is_some();
-            back() > before || both.iter_mut().all(ended)
-        });
+            if both.iter_mut().all(ended) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
         std::thread::sleep(Duration::from_millis(dice.below(200) as u64));
         for child in &mut both {
             child.kill().expect("it is our child");
