@@ -1,5 +1,4 @@
-//! Replays: every history comes out again, from its start and from what was kept on the way; and
-//! whatever is damaged, left out or decided elsewhere is found and said where.
+//! Replays: a history comes out again from its start, and whatever is damaged, left out or decided elsewhere is found and said where.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
