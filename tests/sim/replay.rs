@@ -1,4 +1,5 @@
-//! Replays: a history comes out again from its start, and whatever is damaged, left out or decided elsewhere is found and said where.
+//! Replays: a history comes out again from its start, and whatever is damaged, left out or decided
+//! elsewhere is found and said where.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

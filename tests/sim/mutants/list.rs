@@ -357,7 +357,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "long_restores_are_kept",
         file: "src/derive/restore.rs",
         breaks: "A replay misses tombstones that left the changelog before it came there.",
-        original: "u64::try_from(ground.now.0.saturating_sub(self.assigned.0)).unwrap_or(0)",
+        original: "u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0)",
         mutated: "0",
     },
     Mutant {

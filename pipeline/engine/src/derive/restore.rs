@@ -215,21 +215,10 @@ impl Tails {
 
     /// The piece of a follower, which goes on to new ends once it has reached those it knows.
     pub(super) fn follow(&mut self, ground: Ground<'_>) -> Result<(), EngineError> {
-        self.check_age(ground.now)?;
+        check_age(self.current, ground.now)?;
         let step = self.step(ground)?;
         if step.done && ground.now.0.saturating_sub(self.asked.0) >= ASK_MS {
             self.go_on(ground).map_err(|error| EngineError::of_log("following a task", error))?;
-        }
-        Ok(())
-    }
-
-    /// Whoever has not been at an end for long may have missed tombstones that left meanwhile.
-    fn check_age(&self, now: Millis) -> Result<(), EngineError> {
-        if u64::try_from(now.0.saturating_sub(self.current.0)).unwrap_or(0) > AWAY_MS_MAX {
-            return Err(EngineError::Retry {
-                doing: "following a task for longer than tombstones surely stay",
-                source: "a key removed meanwhile may still be there".into(),
-            });
         }
         Ok(())
     }
@@ -246,6 +235,18 @@ impl Tails {
     }
 }
 
+/// Whoever has not been at an end since then may have missed tombstones that left meanwhile. Begun
+/// anew, it finds the store too old.
+fn check_age(since: Millis, now: Millis) -> Result<(), EngineError> {
+    if u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0) > AWAY_MS_MAX {
+        return Err(EngineError::Retry {
+            doing: "replaying a task's changelogs for longer than tombstones surely stay",
+            source: "a key removed meanwhile may still be there".into(),
+        });
+    }
+    Ok(())
+}
+
 fn bounds(ground: Ground<'_>, at: &TopicPartition) -> Result<Bounds, LogError> {
     repeat(|| ground.log.bounds(at, Isolation::Uncommitted))
 }
@@ -260,7 +261,7 @@ impl Restoring {
         let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
         let tails = match follower {
             Some(mut tails) => {
-                tails.check_age(ground.now)?;
+                check_age(tails.current, ground.now)?;
                 tails.go_on(ground).map(|()| tails).map_err(asking)?
             }
             None => Tails::open(ground, partition)?,
@@ -270,13 +271,7 @@ impl Restoring {
 
     /// Replays a piece. Whether the task is restored, and how much was replayed now.
     pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
-        if u64::try_from(ground.now.0.saturating_sub(self.assigned.0)).unwrap_or(0) > AWAY_MS_MAX {
-            // Begun anew, it finds the store too old.
-            return Err(EngineError::Retry {
-                doing: "restoring a task for longer than tombstones surely stay",
-                source: "a key removed meanwhile may still be there".into(),
-            });
-        }
+        check_age(self.assigned, ground.now)?;
         let step = self.tails.step(ground)?;
         if ground.now.0.saturating_sub(self.told.0) >= TELL_MS {
             self.told = ground.now;
