@@ -42,8 +42,7 @@ fn batch(n: u64) -> StoreBatch {
 }
 
 fn open(dir: &Path) -> Box<dyn Store> {
-    let write_every = Duration::from_millis(3);
-    let stores = RocksStores::new(Config { write_every, ..Config::new(dir) });
+    let stores = RocksStores::new(Config::new(dir));
     stores.open(Partition(0), TABLES).expect("the store opens")
 }
 

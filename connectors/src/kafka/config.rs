@@ -199,6 +199,10 @@ impl Config {
             ("queued.max.messages.kbytes", each.as_str()),
             // How long a fetcher rests when its queue is full; the default, a second, is a stall.
             ("fetch.queue.backoff.ms", "5"),
+            // A fetch that waits keeps the next one waiting: while the partitions that have records
+            // are read ahead, only empty ones are asked for, and the default of 500 ms outlasts what
+            // was read ahead.
+            ("fetch.wait.max.ms", "100"),
             ("fetch.error.backoff.ms", "100"),
         ];
         let isolation = match isolation {

@@ -4,7 +4,9 @@
 //! costs a bounded prefetch and nothing else. One bell rings for all queues of a reader.
 //!
 //! A client of librdkafka reads a partition at one place only; a reader that wants a second place
-//! in the same partition gets a second client.
+//! in the same partition gets a second client. A member's reader has a client per topic: one client
+//! fetches all its partitions from a broker with one request after the other, and a critical record
+//! would wait until the MiBs of a low lane are through.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +29,8 @@ const FETCH_RECORDS: usize = 1_024;
 pub(super) struct KafkaReader {
     core: Arc<Core>,
     isolation: Isolation,
-    /// How many partitions it will read, if that is known: they share one budget.
+    /// How many partitions it will read, if that is known, as it is for a member: they share one
+    /// budget.
     expected: Option<u32>,
     clients: Vec<(Client, Reach)>,
     readings: BTreeMap<Slot, Reading>,
@@ -78,9 +81,13 @@ impl KafkaReader {
         }
     }
 
-    /// A client that does not read this partition yet.
+    /// A client that does not read this partition yet, nor another topic if they are kept apart.
     fn client_for(&mut self, at: &TopicPartition) -> Result<usize, LogError> {
-        let busy = |n: usize| self.readings.values().any(|r| r.client == n && r.at == *at);
+        let apart = self.expected.is_some();
+        let busy = |n: usize| {
+            let mut its = self.readings.values().filter(|reading| reading.client == n);
+            its.any(|reading| reading.at == *at || (apart && reading.at.topic != at.topic))
+        };
         if let Some(free) = (0..self.clients.len()).find(|n| !busy(*n)) {
             return Ok(free);
         }

@@ -1,5 +1,6 @@
-//! The writer behind a store: takes what was handed over, merges it, writes it about once a second
-//! or by size. The queue is bounded in bytes; whoever hands over more waits.
+//! The writer behind a store: takes what was handed over, merges what has gathered meanwhile and
+//! writes it. It never waits for more: who hands over has gathered already. The queue is bounded in
+//! bytes; whoever hands over more waits.
 //!
 //! Batches are written whole and in order. After a failure nothing more is written, and everyone
 //! who asks gets the reason.
@@ -7,16 +8,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tidewire_engine::port::{StoreBatch, StoreError, Ticket};
 use tidewire_engine::record::Partition;
 
 use super::checkpoint::Keeper;
-use super::config::{Config, QUEUE_BYTES_MAX};
+use super::config::QUEUE_BYTES_MAX;
 use super::database::Database;
 use super::merge;
-use crate::{clock, telemetry};
+use crate::telemetry;
 
 /// A writer and its queue.
 pub(super) struct Behind {
@@ -74,14 +74,12 @@ impl Behind {
     #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
         (database, mut keeper): (Arc<Database>, Keeper),
-        config: &Config,
         partition: Partition,
     ) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue::default());
-        let pace = Pace { every: config.write_every, bytes: config.write_bytes };
         let run = {
             let queue = queue.clone();
-            move || run(&queue, (&database, &mut keeper), pace)
+            move || run(&queue, (&database, &mut keeper))
         };
         let thread = std::thread::Builder::new()
             .name(format!("store-{}", partition.0))
@@ -146,14 +144,8 @@ impl Drop for Behind {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Pace {
-    every: Duration,
-    bytes: usize,
-}
-
-fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper), pace: Pace) {
-    while let Some((batches, bytes)) = next(queue, pace) {
+fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper)) {
+    while let Some((batches, bytes)) = next(queue) {
         let count = batches.len() as u64;
         let merged = merge::merge(batches);
         let outcome = database.write(&merged);
@@ -184,22 +176,14 @@ fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper), pace: Pace) 
     }
 }
 
-/// What is to be written next, once it is time; `None` at the end.
-fn next(queue: &Queue, pace: Pace) -> Option<(Vec<StoreBatch>, usize)> {
+/// What is to be written next; `None` at the end.
+fn next(queue: &Queue) -> Option<(Vec<StoreBatch>, usize)> {
     let mut state = queue.state();
     while state.waiting.is_empty() {
         if state.end.is_some() {
             return None;
         }
         state = queue.filled.wait(state).expect("no holder panics");
-    }
-    let since = clock::now();
-    while state.end.is_none() && state.bytes < pace.bytes {
-        let left = pace.every.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            break;
-        }
-        state = queue.filled.wait_timeout(state, left).expect("no holder panics").0;
     }
     if state.end == Some(End::Abandon) {
         return None;

@@ -13,10 +13,6 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Bytes of RocksDB's write buffers, all tasks together.
     pub write_buffer_bytes: usize,
-    /// How long a batch waits for others to be merged with.
-    pub write_every: Duration,
-    /// Bytes waiting that are written without waiting longer.
-    pub write_bytes: usize,
     /// Task time between two checkpoints of a task.
     pub checkpoint_every: Duration,
 }
@@ -28,8 +24,6 @@ impl Config {
             dir: dir.into(),
             block_cache_bytes: BLOCK_CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
-            write_every: WRITE_EVERY,
-            write_bytes: WRITE_BYTES,
             checkpoint_every: CHECKPOINT_EVERY,
         }
     }
@@ -44,12 +38,6 @@ const BLOCK_CACHE_BYTES: usize = 64 << 20;
 
 /// Enough that a second's merged writes of every task fit several times.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
-
-/// A hot key changes many times a second and is written once.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
-
-/// Merging more than this saves little and holds memory.
-const WRITE_BYTES: usize = 16 << 20;
 
 /// A replay executes so much again before its span, on average half of it.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(15 * 60);

@@ -44,7 +44,7 @@ impl Stores for RocksStores {
     ) -> Result<Box<dyn Store>, StoreError> {
         let database = Arc::new(Database::open(&self.dir(partition), tables, &self.shared)?);
         let keeper = Keeper::open(&self.config, partition)?;
-        let behind = Behind::start((database.clone(), keeper), &self.config, partition)?;
+        let behind = Behind::start((database.clone(), keeper), partition)?;
         Ok(Box::new(RocksStore { behind, database }))
     }
 
@@ -120,8 +120,7 @@ mod tests {
     const TABLES: &[TableSpec] = &[TableSpec { table: T, name: "test", life: Life::Stamped }];
 
     fn stores(dir: &Path) -> Arc<RocksStores> {
-        let write_every = std::time::Duration::from_millis(20);
-        RocksStores::new(Config { write_every, ..Config::new(dir) })
+        RocksStores::new(Config::new(dir))
     }
 
     fn batch(progress: &str, writes: &[(&str, Option<&str>)]) -> StoreBatch {

@@ -117,7 +117,13 @@ impl Lanes {
         Ok(ROUND.into_iter().find_map(|lane| self.serve(lane)))
     }
 
-    /// Whether a record of this lane is at hand.
+    /// Whether a record of this lane is waiting, also in the log.
+    pub fn waits<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<bool, R::Error> {
+        self.look(lane, from)?;
+        Ok(!self.is_empty(lane))
+    }
+
+    /// Whether no record of this lane is at hand.
     pub fn is_empty(&self, lane: Lane) -> bool {
         self.queues[lane.index()].is_empty()
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tidewire_engine::topology::Lane;
 use tidewire_tests::process::Usage;
 
 use crate::ground::Ground;
@@ -37,7 +38,7 @@ struct Look {
 }
 
 pub(crate) fn run(ground: &Ground, side: Side) -> io::Result<Drained> {
-    let observer = ground.observer(&side.group(ground))?;
+    let observer = ground.observer(&side.group(ground), Lane::Normal)?;
     let running = side.start(ground)?;
     let look = || -> io::Result<Look> {
         let committed = observer.committed()?;

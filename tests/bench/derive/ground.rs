@@ -109,20 +109,21 @@ impl Ground {
         Ok(Writer { producer, topology: self.topology.clone(), priority })
     }
 
-    /// Who asks for a group's progress.
-    pub(crate) fn observer(&self, group: &str) -> io::Result<Observer> {
+    /// Who asks for a group's progress in a lane.
+    pub(crate) fn observer(&self, group: &str, lane: Lane) -> io::Result<Observer> {
         let mut config = self.client();
         // Whatever is in a transaction under way is not waited for.
         config.set("group.id", group).set("isolation.level", "read_uncommitted");
         let consumer = config.create().map_err(io::Error::other)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_range(self.input(), 0, DEFAULT_PARTITIONS as i32 - 1);
+        let topic = self.topology.lane(lane).as_str();
+        list.add_partition_range(topic, 0, DEFAULT_PARTITIONS as i32 - 1);
         Ok(Observer { consumer, list })
     }
 
     /// Waits until a side has taken all that is written.
     pub(crate) fn wait_for(&self, side: Side) -> io::Result<()> {
-        let observer = self.observer(&side.group(self))?;
+        let observer = self.observer(&side.group(self), Lane::Normal)?;
         let give_up = Instant::now() + PATIENCE * 10;
         while observer.committed()? < self.written {
             if Instant::now() > give_up {

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::derive::{
-    Changelog, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError, TableDecl,
+    Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Operator, OperatorError,
+    TableDecl,
 };
 use tidewire_engine::port::{Life, Table, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
+use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::wall::Wall;
 
@@ -60,6 +62,17 @@ impl Operator for Count {
         let count = before.map_or(0, u64::from_be_bytes) + 1;
         context.put(COUNTS, key, &count.to_be_bytes());
         context.publish(event, (event.key, ""), &count.to_be_bytes());
+        if event.priority == Priority::Critical {
+            // As a delivery does: to the channels of its type, by the topic that nothing low is in.
+            context.emit(&Emission {
+                event_type: event.event_type,
+                account_id: event.account_id,
+                key: event.key,
+                timestamp_ms: event.timestamp_ms,
+                priority: event.priority,
+                data: event.data,
+            })?;
+        }
         Ok(Flow::Continue)
     }
 }

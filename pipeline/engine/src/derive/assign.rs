@@ -205,6 +205,7 @@ impl Derive {
                 self.tasks.insert(partition, task);
             }
         }
+        self.hand_over()?;
         telemetry::tasks(self.tasks.len());
         let left = self.restores().iter().map(|at| at.total.saturating_sub(at.done)).sum();
         telemetry::restores_left(left);
@@ -223,29 +224,37 @@ impl Derive {
             }
             Phase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
-                let now = self.shared.now();
-                // A clock that was set back must not keep it waiting for as long.
-                task.handed = task.handed.min(now);
-                let due = running.state.has_pending()
-                    && (now.0.saturating_sub(task.handed.0) >= HAND_OVER_MS
-                        || running.state.pending_bytes() >= HAND_OVER_BYTES);
-                if due {
-                    running.state.hand_over(running.progress.encode()).map_err(writing)?;
-                    running.state.store().allow_checkpoints();
-                    for (table, window_ms) in self.shared.tables.expiring() {
-                        let before = running.progress.time.0.saturating_sub(window_ms);
-                        running
-                            .state
-                            .store()
-                            .set_horizon(table, Millis(before))
-                            .map_err(writing)?;
-                    }
-                    task.handed = now;
-                }
                 Ok(false)
             }
             Phase::Draining(_) | Phase::Closed => Ok(false),
         }
+    }
+
+    /// Hands over what the task that is due for longest has committed. One in a turn: eight at once
+    /// would keep what is critical waiting.
+    fn hand_over(&mut self) -> Result<(), EngineError> {
+        let writing = |error| EngineError::of_store("writing a task's state", error);
+        let now = self.shared.now();
+        let is_due = |task: &mut Task| {
+            // A clock that was set back must not keep it waiting for as long.
+            task.handed = task.handed.min(now);
+            let waited = now.0 - task.handed.0;
+            task.running().is_some_and(|running| {
+                running.state.has_pending()
+                    && (waited >= HAND_OVER_MS || running.state.pending_bytes() >= HAND_OVER_BYTES)
+            })
+        };
+        let due = self.tasks.values_mut().filter_map(|task| is_due(task).then_some(task));
+        let Some(task) = due.min_by_key(|task| task.handed) else { return Ok(()) };
+        task.handed = now;
+        let Some(running) = task.running() else { return Ok(()) };
+        running.state.hand_over(running.progress.encode()).map_err(writing)?;
+        running.state.store().allow_checkpoints();
+        for (table, window_ms) in self.shared.tables.expiring() {
+            let before = Millis(running.progress.time.0.saturating_sub(window_ms));
+            running.state.store().set_horizon(table, before).map_err(writing)?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, task: &mut Task) -> Result<(), EngineError> {

@@ -1,4 +1,4 @@
-//! One transaction of a loop: take, step, write, drain, offsets, commit, apply.
+//! The transactions of a loop: take, step, write, drain, offsets, commit, apply.
 //!
 //! ```text
 //! begin ─▶ append outputs ─▶ append changelog + order ─▶ drain ─▶ send offsets ─▶ commit ─▶ apply
@@ -6,9 +6,14 @@
 //!                                 outcome unknown: initialise again, restore ◀───────┘
 //! ```
 //!
+//! Each line has a transaction of its own in a turn: all are written before the first is drained,
+//! and one that fails takes those that are not committed yet with it.
+//!
 //! The one idea: nothing a task knows as committed changes before the log has said yes, and
 //! everything changes at once when it has. The drain stands before the offsets: offsets of records
 //! whose outputs are still on their way would be a promise.
+
+use std::collections::BTreeMap;
 
 use tidewire_schemas::catalogue::Catalogue;
 
@@ -16,13 +21,14 @@ use crate::derive::assign::{Phase, Task};
 use crate::derive::changelog;
 use crate::derive::failure::Failure;
 use crate::derive::limits::Limits;
+use crate::derive::line::{LINES, Line};
 use crate::derive::operator::Changelog;
 use crate::derive::order::OrderRecord;
 use crate::derive::step::Running;
 use crate::derive::tables::Tables;
 use crate::derive::turn::{Derive, DeriveConfig, HAND_OVER_MS, Shared};
 use crate::port::{Committed, Isolation, LogError};
-use crate::record::{Body, Millis, Offset, Outgoing, Partition, TopicPartition};
+use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
 use crate::turn::{EngineError, Turned, repeat};
@@ -38,19 +44,40 @@ const APPEND_BYTES: usize = 512 << 10;
 /// it.
 const MAX_ABORTS: u32 = 10;
 
+/// What a transaction commits of the lanes.
+type Offsets = Vec<(TopicPartition, Committed)>;
+
 impl Derive {
-    /// Takes a batch and commits it, if there is anything to take.
+    /// Takes a batch in each line and commits it, if there is anything to take.
     pub(super) fn transact(&mut self) -> Result<Turned, Failure> {
-        let mut limits = Limits::default();
-        self.tick(&mut limits)?;
-        self.take(&mut limits)?;
-        self.commit()
+        let mut turned = Turned::default();
+        let mut sealed = Vec::with_capacity(LINES);
+        self.first = self.first.wrapping_add(1);
+        for n in 0..LINES {
+            let line = (self.first + n) % LINES;
+            let mut limits = Limits::default();
+            self.tick(line, &mut limits)?;
+            self.take(line, &mut limits)?;
+            let Some(offsets) = self.seal(line, &mut turned)? else { continue };
+            if limits.is_urgent() {
+                // Who waits for this output waits for no other line.
+                sealed.insert(0, (line, offsets));
+                break;
+            }
+            sealed.push((line, offsets));
+        }
+        for (line, offsets) in sealed {
+            self.commit(line, &offsets)?;
+        }
+        Ok(turned)
     }
 
-    /// Injects a tick into each task whose first timer is due.
-    fn tick(&mut self, limits: &mut Limits) -> Result<(), Failure> {
+    /// Injects a tick into each task of a line whose first timer is due.
+    fn tick(&mut self, line: usize, limits: &mut Limits) -> Result<(), Failure> {
         let shared = self.shared.clone();
-        for task in self.tasks.values_mut() {
+        for (_, task) in
+            self.tasks.iter_mut().filter(|(partition, _)| Line::of(**partition) == line)
+        {
             let now = self.shared.now();
             // A clock that was set back must not keep it waiting for as long.
             task.ticked = task.ticked.min(now);
@@ -76,19 +103,22 @@ impl Derive {
         Ok(())
     }
 
-    /// Steps the running tasks in turn until nothing is left to take or a limit is reached.
-    fn take(&mut self, limits: &mut Limits) -> Result<(), Failure> {
+    /// Steps a line's running tasks in turn until nothing is left to take, a limit is reached or
+    /// another line has to go on.
+    fn take(&mut self, line: usize, limits: &mut Limits) -> Result<(), Failure> {
         let mut running: Vec<Partition> = self
             .tasks
             .iter()
-            .filter(|(_, task)| matches!(task.phase, Phase::Running(_)))
+            .filter(|(partition, task)| {
+                Line::of(**partition) == line && matches!(task.phase, Phase::Running(_))
+            })
             .map(|(partition, _)| *partition)
             .collect();
         if running.is_empty() {
             return Ok(());
         }
-        self.first = (self.first + 1) % running.len();
-        running.rotate_left(self.first);
+        let first = self.first / LINES % running.len();
+        running.rotate_left(first);
         loop {
             let mut taken = 0;
             for partition in &running {
@@ -97,10 +127,23 @@ impl Derive {
                     return Ok(());
                 }
             }
-            if taken == 0 {
+            if taken == 0 || (!limits.is_urgent() && self.is_needed_elsewhere(line)?) {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a critical record waits in another line.
+    fn is_needed_elsewhere(&mut self, line: usize) -> Result<bool, Failure> {
+        for (partition, task) in &mut self.tasks {
+            if Line::of(*partition) != line
+                && let Some(running) = task.running()
+                && running.critical_waits(&mut *self.member)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn step(&mut self, partition: Partition, limits: &mut Limits) -> Result<usize, Failure> {
@@ -120,74 +163,48 @@ impl Derive {
             limits.urgent(now);
         }
         if running.batch.bytes() >= APPEND_BYTES {
-            running.batch.leave(&mut self.outgoing);
-            self.append()?;
+            let line = &mut self.lines[Line::of(partition)];
+            running.batch.leave(&mut line.outgoing);
+            line.append()?;
         }
         Ok(taken)
     }
 
-    /// Appends what is on its way, opening the transaction if it isn't yet.
-    fn append(&mut self) -> Result<(), Failure> {
-        let transactor = &mut self.transactors[self.transactor];
-        if !self.open {
-            repeat(|| transactor.begin())
-                .map_err(|error| Failure::before_commit("opening a transaction", error))?;
-            self.open = true;
+    /// Appends all that a line's batches have made, with their changelogs and `order` records.
+    /// Returns the offsets to commit; `None` if nothing was taken.
+    fn seal(&mut self, line: usize, turned: &mut Turned) -> Result<Option<Offsets>, Failure> {
+        let mut offsets = Vec::new();
+        let shared = self.shared.clone();
+        let outgoing = &mut self.lines[line].outgoing;
+        let mut empty = true;
+        for running in batches(&mut self.tasks, line) {
+            empty = false;
+            turned.taken += running.batch.taken();
+            running.batch.leave(outgoing);
+            turned.written += running.batch.counts.outputs as usize;
+            put_offsets(running, &shared.owner, &mut offsets);
+            seal(&shared, running, outgoing);
+            turned.written += 1;
         }
-        repeat(|| transactor.append(&self.outgoing))
-            .map_err(|error| Failure::before_commit("writing outputs", error))?;
-        self.outgoing.clear();
+        if empty {
+            return Ok(None);
+        }
+        self.lines[line].append()?;
+        Ok(Some(offsets))
+    }
+
+    /// Commits a line's transaction; what was uncommitted in its tasks is committed then.
+    fn commit(&mut self, line: usize, offsets: &Offsets) -> Result<(), Failure> {
+        let ends = self.lines[line].finish(&mut *self.member, offsets)?;
+        telemetry::transaction_committed(ends.len());
+        self.aborts = 0;
+        for running in batches(&mut self.tasks, line) {
+            running.apply(self.shared.rules(), &ends);
+        }
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<Turned, Failure> {
-        let mut turned = Turned::default();
-        let mut offsets = Vec::new();
-        let shared = self.shared.clone();
-        for task in self.tasks.values_mut() {
-            let Some(running) = task.running().filter(|running| !running.batch.is_empty()) else {
-                continue;
-            };
-            turned.taken += running.batch.taken();
-            running.batch.leave(&mut self.outgoing);
-            turned.written += running.batch.counts.outputs as usize;
-            put_offsets(running, &shared.owner, &mut offsets);
-            seal(&shared, running, &mut self.outgoing);
-            turned.written += 1;
-        }
-        if offsets.is_empty() && self.outgoing.is_empty() {
-            return Ok(turned);
-        }
-        self.append()?;
-        let ends = self.finish(&offsets)?;
-        telemetry::transaction_committed(ends.len());
-        self.open = false;
-        self.aborts = 0;
-        self.transactor ^= 1;
-        for task in self.tasks.values_mut() {
-            if let Some(running) = task.running().filter(|running| !running.batch.is_empty()) {
-                running.apply(shared.rules(), &ends);
-            }
-        }
-        Ok(turned)
-    }
-
-    /// Drain, offsets, commit.
-    fn finish(
-        &mut self,
-        offsets: &[(TopicPartition, Committed)],
-    ) -> Result<Vec<(TopicPartition, Offset)>, Failure> {
-        let transactor = &mut self.transactors[self.transactor];
-        repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
-        let token = repeat(|| self.member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
-        repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;
-        repeat(|| transactor.commit()).map_err(Failure::of_commit)
-    }
-
-    /// Undoes the open transaction and goes back to what is committed.
+    /// Undoes the open transactions and goes back to what is committed.
     pub(super) fn abort(&mut self, why: LogError) -> Result<(), EngineError> {
         telemetry::transaction_aborted(&why);
         self.aborts += 1;
@@ -197,10 +214,8 @@ impl Derive {
                 source: why.into(),
             });
         }
-        self.outgoing.clear();
-        if std::mem::take(&mut self.open) {
-            let transactor = &mut self.transactors[self.transactor];
-            match repeat(|| transactor.abort()) {
+        for line in &mut self.lines {
+            match line.abort() {
                 Ok(()) => {}
                 Err(LogError::Unknown(_) | LogError::Abort(_) | LogError::Retry(_)) => {
                     return self.reinitialise();
@@ -217,9 +232,21 @@ impl Derive {
     }
 }
 
+/// The tasks of a line that have something to commit.
+fn batches(
+    tasks: &mut BTreeMap<Partition, Task>,
+    line: usize,
+) -> impl Iterator<Item = &mut Running> {
+    tasks
+        .iter_mut()
+        .filter(move |(partition, _)| Line::of(**partition) == line)
+        .filter_map(|(_, task)| task.running())
+        .filter(|running| !running.batch.is_empty())
+}
+
 /// The progress of a task's lanes: of all of them in its first transaction, so that from then on a
 /// missing offset is a loss to announce; later of those it took from.
-fn put_offsets(running: &Running, owner: &str, offsets: &mut Vec<(TopicPartition, Committed)>) {
+fn put_offsets(running: &Running, owner: &str, offsets: &mut Offsets) {
     for lane in Lane::ALL {
         let standing = running.progress.lanes[lane.index()].filter(|_| !running.all_committed);
         if let Some(offset) = running.batch.next(lane).or(standing) {

@@ -38,6 +38,11 @@ impl Limits {
         self.urgent.get_or_insert(now);
     }
 
+    /// Whether an urgent output waits.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.is_some()
+    }
+
     /// Whether to commit though more is waiting.
     pub(super) fn reached(&self, now: Millis) -> bool {
         let waited = |since: Option<Millis>, limit| since.is_some_and(|s| now.0 - s.0 >= limit);

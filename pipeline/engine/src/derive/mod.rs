@@ -11,6 +11,7 @@ mod assign;
 mod commit;
 mod lag;
 mod limits;
+mod line;
 mod turn;
 
 mod batch;

@@ -367,9 +367,9 @@ fn positions(ground: Ground<'_>, partition: Partition) -> Result<([Offset; 5], b
     Ok((positions, committed.iter().all(Option::is_some)))
 }
 
-/// The two transactional ids of an owner.
-pub(super) fn transactional_ids(owner: &str) -> [String; 2] {
-    [format!("{owner}-a"), format!("{owner}-b")]
+/// The transactional ids of an owner, two for each of its lines.
+pub(super) fn transactional_ids(owner: &str) -> [String; 4] {
+    ["a", "b", "c", "d"].map(|letter| format!("{owner}-{letter}"))
 }
 
 /// Opens the store, anew if its progress no longer fits the changelogs.

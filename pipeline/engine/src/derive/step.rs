@@ -266,6 +266,13 @@ impl Running {
         self.batch.emit(dead_letter(rules.topology, &from, &record, verdict));
     }
 
+    /// Whether a critical record waits to be taken.
+    pub(super) fn critical_waits(&mut self, member: &mut dyn Member) -> Result<bool, Failure> {
+        let mut feed = Feed { member, slots: &self.slots, lanes: &self.lanes };
+        let waits = self.queues.waits(Lane::Critical, &mut feed);
+        Ok(waits.map_err(|error| EngineError::of_log("reading the lanes", error))?)
+    }
+
     /// Whether everything in the critical lane has been taken, by the log's own word.
     pub(super) fn critical_is_drained(
         &self,

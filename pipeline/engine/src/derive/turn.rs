@@ -1,8 +1,7 @@
 //! DERIVE's loop: assignments, restores, one transaction at a time, and the stores written behind.
 //!
-//! One transaction covers what all running tasks of the loop have taken in a turn. Two
-//! transactional ids take turns, because a broker is still busy with the last transaction of an id
-//! right after it said yes.
+//! The running tasks are split over two lines; one transaction covers what a line has taken in a
+//! turn. Between turns no transaction is open.
 //!
 //! The loop never sleeps and spawns nothing: it waits in the log's `wait` and nowhere else.
 
@@ -17,12 +16,13 @@ use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ToChannels;
 use crate::derive::failure::Failure;
 use crate::derive::lag::Lag;
+use crate::derive::line::{LINES, Line};
 use crate::derive::operator::{Operator, Rules};
-use crate::derive::restore::{Ground, RestoreProgress, Restoring, transactional_ids};
+use crate::derive::restore::{Ground, RestoreProgress, Restoring};
 use crate::derive::standby::Standby;
 use crate::derive::tables::Tables;
-use crate::port::{Clock, Log, Member, MemberSpec, Stores, Transactor, Wake};
-use crate::record::{Millis, Outgoing, Partition};
+use crate::port::{Clock, Log, Member, MemberSpec, Stores, Wake};
+use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, Turned, repeat};
@@ -110,19 +110,14 @@ impl Shared {
 pub struct Derive {
     pub(super) shared: Arc<Shared>,
     pub(super) member: Box<dyn Member>,
-    pub(super) transactors: [Box<dyn Transactor>; 2],
-    /// Which of the two is next.
-    pub(super) transactor: usize,
-    /// Whether that one has a transaction open.
-    pub(super) open: bool,
+    pub(super) lines: [Line; LINES],
     pub(super) tasks: BTreeMap<Partition, Task>,
     /// Which lanes of a partition have been assigned, by [`Lane::index`]; a task needs all.
     pub(super) assigned: BTreeMap<Partition, [bool; 5]>,
     /// Whether the group has said which partitions are ours.
     pub(super) joined: bool,
-    /// Outputs on their way; kept for its capacity.
-    pub(super) outgoing: Vec<Outgoing>,
-    /// Which running task steps first, so that none is always last.
+    /// Turns so far: they decide which line and which of its tasks is first, so that none is
+    /// always last.
     pub(super) first: usize,
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
@@ -148,7 +143,7 @@ impl Derive {
         let group = topology.derive_group();
         let owner = format!("{group}-{}-{}", config.instance, config.thread);
         let starting = |error| EngineError::of_log("starting DERIVE", error);
-        let transactors = transactors(&*ports.log, &owner)?;
+        let lines = Line::all(&*ports.log, &owner)?;
         let spec = MemberSpec {
             group: group.clone(),
             topics: topology.lanes().to_vec(),
@@ -161,13 +156,10 @@ impl Derive {
         Ok(Self {
             shared: Arc::new(shared),
             member,
-            transactors,
-            transactor: 0,
-            open: false,
+            lines,
             tasks: BTreeMap::new(),
             assigned: BTreeMap::new(),
             joined: false,
-            outgoing: Vec::new(),
             first: 0,
             aborts: 0,
             lag: Lag::default(),
@@ -175,7 +167,7 @@ impl Derive {
         })
     }
 
-    /// Takes and commits one batch, or moves restoring tasks on, or waits for at most `wait`.
+    /// Takes and commits one batch per line, or moves restoring tasks on, or waits for at most `wait`.
     pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
         self.follow_assignments()?;
         let moved = self.move_tasks()?;
@@ -230,12 +222,10 @@ impl Derive {
         self.member.waker()
     }
 
-    /// Nobody knows whether the last transaction was committed. Making the transactional ids anew
-    /// settles it; then every running task restores and reads in the log which way it went.
+    /// Nobody knows whether a transaction was committed. Making the transactional ids anew settles
+    /// it; then every running task restores and reads in the log which way it went.
     pub(super) fn reinitialise(&mut self) -> Result<(), EngineError> {
-        self.open = false;
-        self.outgoing.clear();
-        self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;
+        self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(mut task) = self.tasks.remove(&partition) else { continue };
             match task.leave() {
@@ -273,14 +263,4 @@ impl Derive {
         }
         self.member.wait(at_most).map_err(waiting)
     }
-}
-
-/// Both transactional ids, made anew; what either left open is aborted.
-fn transactors(log: &dyn Log, owner: &str) -> Result<[Box<dyn Transactor>; 2], EngineError> {
-    let [a, b] = transactional_ids(owner);
-    let make = |id: &str| {
-        repeat(|| log.transactor(id))
-            .map_err(|error| EngineError::of_log("initialising transactions", error))
-    };
-    Ok([make(&a)?, make(&b)?])
 }
