@@ -64,15 +64,15 @@ pub(super) const LIMITS: &[Limit] = &[
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offsets_before_the_drain",
-        file: "src/derive/commit.rs",
+        file: "src/derive/line.rs",
         breaks: "Offsets are sent while records are in flight.",
         original: r#"repeat(|| transactor.drain())
             .map_err(|error| Failure::before_commit("draining a transaction", error))?;
-        let token = repeat(|| self.member.token())
+        let token = repeat(|| member.token())
             .map_err(|error| Failure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
             .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
-        mutated: r#"let token = repeat(|| self.member.token())
+        mutated: r#"let token = repeat(|| member.token())
             .map_err(|error| Failure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
             .map_err(|error| Failure::before_commit("sending offsets", error))?;
@@ -81,26 +81,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "no_drain",
-        file: "src/derive/commit.rs",
+        file: "src/derive/line.rs",
         breaks: "Offsets are sent and nobody waits for the records.",
         original: r#"repeat(|| transactor.drain())
             .map_err(|error| Failure::before_commit("draining a transaction", error))?;
-        let token = repeat(|| self.member.token())
+        let token = repeat(|| member.token())
             .map_err(|error| Failure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
             .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
-        mutated: r#"let token = repeat(|| self.member.token())
+        mutated: r#"let token = repeat(|| member.token())
             .map_err(|error| Failure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
             .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
     },
     Mutant {
         name: "no_offsets",
-        file: "src/derive/commit.rs",
+        file: "src/derive/line.rs",
         breaks: "Records are committed without the progress that made them.",
         original: r#"repeat(|| transactor.drain())
             .map_err(|error| Failure::before_commit("draining a transaction", error))?;
-        let token = repeat(|| self.member.token())
+        let token = repeat(|| member.token())
             .map_err(|error| Failure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
             .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
@@ -111,22 +111,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "applied_before_the_commit",
         file: "src/derive/commit.rs",
         breaks: "What the log has not said yes to counts as committed.",
-        original: "self.finish(&offsets)?",
-        mutated: r#"for task in self.tasks.values_mut() {
-            if let Some(running) = task.running() {
-                running.state.apply();
-            }
+        original: "self.lines[line].finish(&mut *self.member, offsets)?",
+        mutated: r#"for running in batches(&mut self.tasks, line) {
+            running.state.apply();
         }
-        self.finish(&offsets)?"#,
+        self.lines[line].finish(&mut *self.member, offsets)?"#,
     },
     Mutant {
         name: "unknown_is_committed",
-        file: "src/derive/commit.rs",
+        file: "src/derive/line.rs",
         breaks: "An unknown outcome is taken for a commit.",
-        original: "repeat(|| transactor.commit()).map_err(Failure::of_commit)",
+        original: "repeat(|| transactor.commit()).map_err(Failure::of_commit)?",
         mutated: r#"match repeat(|| transactor.commit()) {
-            Err(LogError::Unknown(_)) => Ok(Vec::new()),
-            done => done.map_err(Failure::of_commit),
+            Err(LogError::Unknown(_)) => Vec::new(),
+            done => done.map_err(Failure::of_commit)?,
         }"#,
     },
     Mutant {
@@ -134,9 +132,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/derive/turn.rs",
         breaks: "An unknown outcome is taken for an abort: back, without a restore.",
         original: "self.reinitialise()?;",
-        mutated: r#"self.open = false;
-                self.outgoing.clear();
-                self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;
+        mutated: r#"self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;
                 for task in self.tasks.values_mut() {
                     if let Phase::Running(running) = &mut task.phase {
                         running.discard(&mut *self.member)?;
@@ -147,15 +143,52 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "ids_are_not_initialised_again",
         file: "src/derive/turn.rs",
         breaks: "An unknown outcome stays open while the task restores.",
-        original: "self.transactors = transactors(&*self.shared.ports.log, &self.shared.owner)?;",
-        mutated: "self.transactor ^= 1;",
+        original: "self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;",
+        mutated: r#"for line in &mut self.lines {
+            line.outgoing.clear();
+            line.open = false;
+            line.transactor ^= 1;
+        }"#,
+    },
+    Mutant {
+        name: "one_line_is_applied_for_all",
+        file: "src/derive/commit.rs",
+        breaks: "What the other line has not committed yet counts as committed.",
+        original: "self.lines[line].finish(&mut *self.member, offsets)?",
+        mutated: r#"let ends = self.lines[line].finish(&mut *self.member, offsets)?;
+        for running in batches(&mut self.tasks, 1 - line) {
+            running.apply(self.shared.rules(), &ends);
+        }
+        ends"#,
+    },
+    Mutant {
+        name: "one_line_is_aborted_alone",
+        file: "src/derive/commit.rs",
+        breaks: "The transaction of the other line stays open and is gone on with.",
+        original: "line.abort()",
+        mutated: "if line.transactor == 0 { line.abort() } else { Ok(()) }",
+    },
+    Mutant {
+        name: "a_task_writes_in_the_other_line",
+        file: "src/derive/commit.rs",
+        breaks: "Outputs are committed without the offsets of their records.",
+        original: "&mut self.lines[Line::of(partition)]",
+        mutated: "&mut self.lines[1 - Line::of(partition)]",
+    },
+    Mutant {
+        name: "ids_of_the_second_line_are_not_taken_over",
+        file: "src/derive/restore.rs",
+        breaks: "A transaction the former owner left open in its second line stays open.",
+        original: "transactional_ids(other)",
+        mutated: r#"let [a, b, _, _] = transactional_ids(other);
+            [a.clone(), b.clone(), a, b]"#,
     },
     Mutant {
         name: "offsets_of_records_not_stepped",
         file: "src/derive/commit.rs",
         breaks: "One more record is committed than was taken.",
         original: "running.batch.next(lane).or(standing)",
-        mutated: "running.batch.next(lane).map(Offset::next).or(standing)",
+        mutated: "running.batch.next(lane).map(crate::record::Offset::next).or(standing)",
     },
     Mutant {
         name: "no_tombstones",

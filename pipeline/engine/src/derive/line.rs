@@ -21,9 +21,9 @@ pub(super) const LINES: usize = 2;
 pub(super) struct Line {
     transactors: [Box<dyn Transactor>; 2],
     /// Which of the two is next.
-    transactor: usize,
+    pub(super) transactor: usize,
     /// Whether that one has a transaction open.
-    open: bool,
+    pub(super) open: bool,
     /// Records that have not left yet; kept for its capacity.
     pub(super) outgoing: Vec<Outgoing>,
 }
