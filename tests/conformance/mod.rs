@@ -55,6 +55,7 @@ macro_rules! conformance {
             transactions: aborted_records_never_appear_to_committed_readers,
             transactions: offsets_in_a_transaction_are_committed_or_aborted_with_it,
             transactions: a_newer_producer_of_the_id_fences_the_older,
+            transactions: a_fenced_producer_is_told_so_wherever_it_stands,
             transactions: a_fenced_member_s_offsets_are_refused,
             transactions: one_producer_runs_many_transactions_in_turn,
             transactions: an_empty_transaction_commits,

@@ -113,6 +113,49 @@ pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: Subject>() {
     assert_eq!(values(&read(&*log, &place, 0)), ["new"]);
 }
 
+/// Whoever is fenced must hear it by that name: who takes it for anything else initialises the id
+/// again, and fences the one that has it now.
+pub(crate) fn a_fenced_producer_is_told_so_wherever_it_stands<S: Subject>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-told", (8, FOR_EVER));
+    let records =
+        |value: &str| -> Vec<_> { (0..800).map(|n| record(&at(&topic, n % 8), value)).collect() };
+    for (round, done) in (0..12).map(|n| (n, n % 4)) {
+        let mut old = log.transactor("t-told").unwrap();
+        let mut new = None;
+        let mut steps = 0;
+        let mut overtake = || {
+            if steps == done {
+                new = Some(log.transactor("t-told").unwrap());
+            }
+            steps += 1;
+        };
+        let outcome = (|| {
+            overtake();
+            old.begin()?;
+            overtake();
+            old.append(&records("old"))?;
+            overtake();
+            old.append(&records("old"))?;
+            old.drain()?;
+            overtake();
+            old.append(&records("old"))?;
+            old.drain()?;
+            old.commit()
+        })();
+        match outcome {
+            Err(LogError::Abort(_)) => assert_fenced(old.abort()),
+            outcome => assert_fenced(outcome),
+        }
+        let mut new = new.expect("it took over at one of the steps");
+        write(&mut *new, &at(&topic, 0), &[&round.to_string()]);
+        new.commit().unwrap();
+    }
+    let rounds: Vec<_> = (0..12).map(|n| n.to_string()).collect();
+    assert_eq!(values(&read(&*log, &at(&topic, 0), 0)), rounds);
+}
+
 pub(crate) fn a_fenced_member_s_offsets_are_refused<S: Subject>() {
     let subject = S::new();
     let log = subject.log();

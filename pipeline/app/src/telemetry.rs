@@ -21,6 +21,8 @@ const PREFIX: &str = "tidewire_";
 /// Bounds of histograms of time: from a tenth of a millisecond to what is a failure anywhere.
 const SECONDS_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// Bounds of histograms of partitions: a transaction is expected to write to sixteen at most.
+const PARTITIONS_BOUNDS: &[f64] = &[2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0];
 /// Bounds of histograms of counts and sizes.
 const COUNT_BOUNDS: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1e3, 2.5e3, 1e4, 1e5, 1e6, 1e7];
@@ -60,6 +62,10 @@ fn recorder() -> Result<PrometheusRecorder, Ending> {
     let wrong = |error| Ending::because("the bounds of the histograms are wrong", error);
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BOUNDS)
+        .and_then(|builder| {
+            let partitions = Matcher::Suffix("_partitions".into());
+            builder.set_buckets_for_metric(partitions, PARTITIONS_BOUNDS)
+        })
         .and_then(|builder| builder.set_buckets(COUNT_BOUNDS));
     Ok(builder.map_err(wrong)?.build_recorder())
 }

@@ -20,12 +20,12 @@ const STILL: Duration = Duration::from_secs(120);
 /// What draining came to.
 pub(crate) struct Drained {
     /// Events a second, from the first commit seen to the last.
-    rate: f64,
+    pub(crate) rate: f64,
     /// CPU of the process per event meanwhile.
-    cpu_us: f64,
+    pub(crate) cpu_us: f64,
     /// CPU of the process per event from its start: with what Java compiles on the way.
     life_cpu_us: f64,
-    peak_mib: f64,
+    pub(crate) peak_mib: f64,
     /// Records it wrote about it.
     outputs: usize,
 }

@@ -79,7 +79,7 @@ impl Ground {
         config
     }
 
-    /// Writes so many records of random keys, but each key if there is room, into the lane.
+    /// Writes so many records into the lane: each key once, then random ones.
     pub(crate) fn produce(&mut self, records: usize, keys: usize) -> io::Result<()> {
         self.fill(Priority::Normal, (records, keys))?;
         self.written += records;
@@ -94,7 +94,7 @@ impl Ground {
     ) -> io::Result<()> {
         let writer = self.writer(priority, "20")?;
         let mut dice = Dice::new(self.written as u64);
-        for n in 0..records {
+        for n in self.written..self.written + records {
             writer.write(n, if n < keys { n } else { dice.below(keys) })?;
         }
         writer.finish()

@@ -5,16 +5,18 @@
 //! must add up to the records. Steady: a fixed rate, one record per key, from the moment a record
 //! was meant to be sent to its output at a reader of committed records. Restart: each killed and
 //! started on its state, then without any. Urgent: critical events behind a backlog of low ones.
+//! Curve: Tidewire's cost per event with ten thousand keys remembered up to ten million.
 //!
 //! Each side is a process of its own, so that CPU and memory are its own; Tidewire's is this binary
 //! once more (`bench-derive tidewire …`).
 //!
-//! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent] [--runs 3]
+//! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent,curve] [--runs 3]
 //! [--records 1000000] [--keys 100000] [--rate 1000] [--warm-up 10] [--seconds 20]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
 mod backlog;
+mod curve;
 mod ground;
 mod restart;
 mod sides;
@@ -152,6 +154,9 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     restart::report(&restarts);
     if arguments.has("urgent") {
         urgent::run(&Ground::make(&broker.bootstrap(), "urgent.")?, arguments)?;
+    }
+    if arguments.has("curve") {
+        curve::run(&broker.bootstrap(), arguments.records)?;
     }
     Ok(())
 }

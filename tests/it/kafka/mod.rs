@@ -8,6 +8,7 @@ mod formats;
 pub(crate) mod ground;
 mod letters;
 mod log;
+mod partitions;
 mod real_posts;
 mod rebalance;
 mod replay;

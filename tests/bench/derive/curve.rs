@@ -1,0 +1,29 @@
+//! What an event costs when a task remembers few keys or many: each key once, then random ones.
+
+use std::io;
+
+use crate::backlog::{self, Drained};
+use crate::ground::Ground;
+use crate::row;
+use crate::sides::Side;
+
+/// Keys remembered, over all tasks.
+const KEYS: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
+
+/// Drains `records` of random keys at each size and prints the table. A size is loaded by a process
+/// of its own, so that the measured one finds its state on disk, as after a restart.
+pub(crate) fn run(bootstrap: &str, records: usize) -> io::Result<()> {
+    let mut all = Vec::new();
+    for keys in KEYS {
+        let mut ground = Ground::make(bootstrap, &format!("curve{keys}."))?;
+        ground.produce(keys.max(records), keys)?;
+        backlog::run(&ground, Side::Tidewire)?;
+        ground.produce(records, keys)?;
+        all.push((keys, backlog::run(&ground, Side::Tidewire)?));
+    }
+    println!("\n| keys | events/s | CPU µs/event | peak MiB |\n|---:|---:|---:|---:|");
+    for (keys, Drained { rate, cpu_us, peak_mib, .. }) in &all {
+        row(&keys.to_string(), &[*rate, *cpu_us, *peak_mib]);
+    }
+    Ok(())
+}
