@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::producer::Producer;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
@@ -59,6 +60,14 @@ impl KafkaTransactor {
     ) -> Result<(), LogError> {
         outcome.map_err(|error| fault::of_transaction(doing, &error, self.sender.context()))
     }
+
+    /// Once this producer is fenced, its records are purged and further ones refused; that is only
+    /// what follows from it.
+    fn sort_code(&self, doing: &str, code: Code) -> LogError {
+        let fatal = self.sender.producer().client().fatal_error();
+        let code = fatal.map_or(code, |(cause, _)| cause);
+        fault::in_transaction(doing, code, self.sender.context())
+    }
 }
 
 impl Transactor for KafkaTransactor {
@@ -75,21 +84,15 @@ impl Transactor for KafkaTransactor {
                     "a transactional producer writes to at most {PLACES_MAX} partitions"
                 )));
             }
-            self.sender.send((place, record), place, DRAIN_LIMIT).map_err(|code| {
-                fault::in_transaction("writing in a transaction", code, self.sender.context())
-            })?;
+            let sent = self.sender.send((place, record), place, DRAIN_LIMIT);
+            sent.map_err(|code| self.sort_code("writing in a transaction", code))?;
         }
         Ok(())
     }
 
     fn drain(&mut self) -> Result<(), LogError> {
-        self.sender.answers(DRAIN_LIMIT).map_err(|code| {
-            fault::in_transaction(
-                "waiting for a transaction's records",
-                code,
-                self.sender.context(),
-            )
-        })
+        let answers = self.sender.answers(DRAIN_LIMIT);
+        answers.map_err(|code| self.sort_code("waiting for a transaction's records", code))
     }
 
     fn send_offsets(

@@ -221,9 +221,12 @@ impl Work<'_> {
                 return Err(Stopped::Again);
             }
             Err(LogError::Abort(_)) => {
-                // Whatever comes of it: the next attempt takes the id over, which ends it too.
-                let _ = transactor.abort();
-                return Err(Stopped::Again);
+                // Whatever else comes of it: the next attempt takes the id over, which ends it too.
+                // But not from somebody who has it now: two would take it from each other for ever.
+                return match transactor.abort() {
+                    Err(LogError::Fenced(who)) => Err(LogError::Fenced(who).into()),
+                    _ => Err(Stopped::Again),
+                };
             }
             Err(error) => return Err(error.into()),
         }
