@@ -27,5 +27,6 @@ pub mod publisher;
 pub mod received;
 pub mod registry;
 pub mod server;
+pub mod small_disk;
 pub mod wall;
 pub mod websocket;

@@ -19,9 +19,12 @@ pub struct RocksStores {
     shared: Shared,
 }
 
+/// What the names of tasks' directories begin with.
+const PREFIX: &str = "task-";
+
 /// What a task's directories are called.
 pub(super) fn name(partition: Partition) -> String {
-    format!("task-{}", partition.0)
+    format!("{PREFIX}{}", partition.0)
 }
 
 impl RocksStores {
@@ -29,6 +32,18 @@ impl RocksStores {
     pub fn new(config: Config) -> Arc<Self> {
         let shared = Shared::new(&config);
         Arc::new(Self { config, shared })
+    }
+
+    /// The partitions that have a store.
+    pub fn partitions(&self) -> std::io::Result<Vec<Partition>> {
+        let mut partitions = Vec::new();
+        for entry in std::fs::read_dir(&self.config.dir)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+            partitions.extend(number.map(Partition));
+        }
+        partitions.sort_unstable();
+        Ok(partitions)
     }
 
     fn dir(&self, partition: Partition) -> PathBuf {

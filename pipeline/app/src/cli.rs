@@ -40,6 +40,8 @@ pub enum Verb {
     DeadLetters(LettersArgs),
     /// Execute history again and compare it with what is in the log
     Replay(ReplayArgs),
+    /// Remove the local state of tasks, so that it is rebuilt from the log
+    State(StateArgs),
     /// Take on a line that stands still before too much poison
     Resume(RunningArgs),
     /// Send events, one JSON object a line
@@ -105,6 +107,28 @@ pub struct UrlArgs {
     /// The running process
     #[arg(long, value_name = "URL", default_value = URL_DEFAULT)]
     pub url: String,
+}
+
+/// What `state` takes.
+#[derive(Args, Debug)]
+pub struct StateArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: StateVerb,
+}
+
+/// What can be done with local state.
+#[derive(Debug, Subcommand)]
+pub enum StateVerb {
+    /// Remove the state of a stopped process; its next start brings it back from the log
+    Rebuild {
+        /// Of this partition's task only; may be given several times [default: of all]
+        #[arg(long = "partition", value_name = "N")]
+        partitions: Vec<u32>,
+        /// Where it is.
+        #[command(flatten)]
+        settings: SettingArgs,
+    },
 }
 
 /// What `topics` takes.

@@ -27,6 +27,7 @@ pub mod fanout;
 pub mod page;
 pub mod pipeline;
 pub mod ready;
+pub mod rebuild;
 pub mod registry;
 
 pub mod doctor;

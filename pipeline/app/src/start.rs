@@ -14,8 +14,8 @@ use crate::remote::Remote;
 use crate::role::Role;
 use crate::settings::{PROPERTIES, SETTINGS, Setting, Settings, variable_of};
 use crate::{
-    doctor, letters, logging, produce, replay, resume, run, schemas, tail, terminal, topics,
-    traffic,
+    doctor, letters, logging, produce, rebuild, replay, resume, run, schemas, tail, terminal,
+    topics, traffic,
 };
 
 /// What clap reads by itself; not a setting.
@@ -35,6 +35,7 @@ pub fn run(cli: Cli) -> Result<(), Ending> {
         Verb::Schemas(args) => quietly(|| schemas::run(&args)),
         Verb::DeadLetters(args) => quietly(|| letters::run(&args)),
         Verb::Replay(args) => quietly(|| replay::run(&args)),
+        Verb::State(args) => quietly(|| rebuild::run(&args)),
         Verb::Resume(args) => quietly(|| resume::run(&args)),
         Verb::Doctor(args) => quietly(|| doctor::run(&args)),
         Verb::Ready(args) => quietly(|| ask_ready(&args)),

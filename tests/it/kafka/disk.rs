@@ -1,52 +1,16 @@
 //! The disk of the state folder runs full under load. The state is only a copy of the changelogs:
 //! the process says what happened and ends, and once there is space again a start goes on.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use tidewire_tests::broker;
+use tidewire_tests::small_disk::SmallDisk;
 
 use super::ground::{Outputs, PATIENCE, Writer, check, serve};
 
 /// Exit code of work that failed; 3 is for a lost log, and the log is well.
 const FAILED: i32 = 1;
-
-/// A small file system over a folder, until it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    /// Only root may mount; says why it can't.
-    fn over(folder: &Path) -> Result<Self, String> {
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=128m", "tidewire-test"])
-            .arg(folder)
-            .output()
-            .map_err(|error| error.to_string())?;
-        match mount.status.success() {
-            true => Ok(Self(folder.to_owned())),
-            false => Err(String::from_utf8_lossy(&mount.stderr).into_owned()),
-        }
-    }
-
-    /// Writes a file until there is no space left.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("ballast");
-        let mut ballast = File::create(&path).expect("there is space for its name");
-        while ballast.write_all(&[7; 4_096]).is_ok() {}
-        path
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: what is still open ends with its process.
-        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
-    }
-}
 
 #[test]
 fn a_full_disk_under_the_state_ends_the_process_and_a_start_with_space_goes_on() {
@@ -54,10 +18,10 @@ fn a_full_disk_under_the_state_ends_the_process_and_a_start_with_space_goes_on()
     let at = (bootstrap.as_str(), "disk.");
     let mut server = serve("dev", at, "disk");
     server.stop();
-    let small = match Small::over(&server.data_dir().join("state")) {
+    let small = match SmallDisk::over(&server.data_dir().join("state")) {
         Ok(small) => small,
         Err(why) => {
-            eprintln!("not tried, since nothing can be mounted: {}", why.trim());
+            eprintln!("not tried, since nothing can be mounted: {why}");
             return;
         }
     };

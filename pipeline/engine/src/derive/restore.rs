@@ -389,6 +389,10 @@ fn open(
     let Some(stored) = store.progress()? else {
         return Ok((store, fresh));
     };
+    if let Some(layout) = Progress::later(&stored) {
+        store.close()?;
+        return Err(of_a_later_build(partition, layout));
+    }
     let reason = match Progress::decode(&stored) {
         Some(progress) => match misfit(&progress, bounds, ground.now) {
             None => return Ok((store, progress)),
@@ -400,6 +404,17 @@ fn open(
     store.close()?;
     ground.stores.destroy(partition)?;
     Ok((ground.stores.open(partition, ground.tables.specs())?, fresh))
+}
+
+/// It could be rebuilt, but who went back to an older build for a moment would pay for it twice.
+fn of_a_later_build(partition: Partition, layout: u8) -> StoreError {
+    let message = format!(
+        "the state of partition {} was written by a later build (layout {layout}): start that \
+         build again, or remove the state with `tidewire state rebuild`, and it comes back from \
+         the log",
+        partition.0
+    );
+    StoreError { message, source: None }
 }
 
 /// Why a store can't be brought up from where it stands.

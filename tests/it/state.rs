@@ -1,0 +1,169 @@
+//! The local state as an operator meets it: seen coming back, refused, removed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tidewire_connectors::embedded::{self, EmbeddedLog};
+use tidewire_connectors::rocks::{Config, RocksStores};
+use tidewire_engine::port::{Log as _, StoreBatch, Stores as _};
+use tidewire_engine::record::{Body, Outgoing, Partition};
+use tidewire_engine::topology::Topology;
+use tidewire_tests::http::HttpClient;
+use tidewire_tests::publisher::Feed;
+use tidewire_tests::server::{Server, command};
+use tidewire_tests::wall::Wall;
+
+/// Events whose ids are remembered.
+const EVENTS: u64 = 2_000;
+
+/// Changes of a table that no build has, which a restore passes over and counts: so many that it
+/// can be watched.
+const FOREIGN: u32 = 1_000_000;
+
+/// The table of these.
+const TABLE: u8 = 250;
+
+/// How long anything may take on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const DUPLICATES: &str = "tidewire_derive_duplicates_total";
+
+fn feed(server: &Server) -> Feed {
+    let line = |n: u64, out: &mut Vec<u8>| {
+        let text = format!(
+            r#"{{"event_id":"s-{n}","event_type":"post.created","account_id":"a","data":{{"post_id":"p{n}","author_id":"u{}","text":"t"}}}}"#,
+            n % 1_000
+        );
+        out.extend_from_slice(text.as_bytes());
+    };
+    Feed { addr: server.addr(), path: "/v1/events", line: Arc::new(line) }
+}
+
+fn taken(server: &Server) -> f64 {
+    server.metric("tidewire_derive_events_total{lane=\"normal\"}").unwrap_or(0.0)
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Events that were there before are known: none of them is taken twice.
+fn check_remembered(server: &Server, events: u64) {
+    let before = server.metric(DUPLICATES).unwrap_or(0.0);
+    feed(server).post_all(0, events).expect("posted");
+    wait_until("the same events are duplicates", || {
+        server.metric(DUPLICATES).unwrap_or(0.0) - before >= events as f64
+    });
+}
+
+/// What `state rebuild` of this server's folder says, and its exit code.
+fn rebuild(server: &Server, further: &[&str]) -> (Option<i32>, String) {
+    let mut command = command();
+    command.args(["state", "rebuild", "--data-dir"]).arg(server.data_dir()).args(further);
+    let output = command.output().expect("the binary starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Makes the changelog of one partition long.
+fn lengthen(server: &Server) {
+    let config = embedded::Config::new(server.data_dir().join("log"));
+    let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("the log opens");
+    let mut appender = log.appender().expect("an appender");
+    let topology = Topology::default();
+    let mut records = Vec::new();
+    for n in 0..FOREIGN {
+        let key = [&[TABLE], &n.to_be_bytes()[..]].concat();
+        let (topic, partition) = (topology.state().clone(), Partition(0));
+        records.push(Outgoing { topic, partition, body: Body::new(Some(&key), Some(b"x"), &[]) });
+        if records.len() == 1_000 {
+            appender.append(&std::mem::take(&mut records)).expect("appended");
+        }
+    }
+}
+
+/// Asks until a restore is seen under way: what `/v1/stats` says of it, and `/readyz` meanwhile.
+fn watch(addr: SocketAddr) -> Option<(Value, String)> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let Ok(mut http) = HttpClient::connect(addr) else { continue };
+        while let Ok(stats) = http.get("/v1/stats") {
+            let stats: Value = serde_json::from_str(&stats.text()).unwrap_or_default();
+            let restores = stats["restoring"].as_array().cloned().unwrap_or_default();
+            let Ok(ready) = http.get("/readyz") else { break };
+            let told = ready.text();
+            if ready.status == 200 {
+                return None;
+            }
+            if !restores.is_empty() {
+                return Some((restores.into(), told));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn removed_state_comes_back_and_is_seen_coming() {
+    let mut server = Server::start(&[]);
+    let (code, said) = rebuild(&server, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in use by process"), "{said}");
+    feed(&server).post_all(0, EVENTS).expect("posted");
+    wait_until("everything is taken", || taken(&server) >= EVENTS as f64);
+    let addr = server.addr();
+    server.stop();
+    lengthen(&server);
+
+    let (code, said) = rebuild(&server, &["--partition", "99"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no state of partition 99"), "{said}");
+    let (code, said) = rebuild(&server, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("removed the state of 8 tasks"), "{said}");
+
+    let watching = thread::spawn(move || watch(addr));
+    server.restart_in_place();
+    let (restores, told) = watching.join().expect("it watches").expect("a restore was seen");
+    eprintln!("{restores}\n{told}");
+    for restore in restores.as_array().expect("a list") {
+        assert!(restore["total"].as_u64() >= restore["done"].as_u64(), "{restore}");
+    }
+    // Which it says of all that it waits for depends on who is slower.
+    assert!(told.contains("not_ready"), "{told}");
+    check_remembered(&server, EVENTS);
+}
+
+#[test]
+fn state_of_a_later_build_is_refused_until_it_is_removed() {
+    let mut server = Server::start(&[]);
+    feed(&server).post_all(0, EVENTS).expect("posted");
+    wait_until("everything is taken", || taken(&server) >= EVENTS as f64);
+    server.stop();
+    let stores = RocksStores::new(Config::new(server.data_dir().join("state")));
+    let mut store = stores.open(Partition(3), &[]).expect("the store opens");
+    let later = Bytes::from_static(&[200, 1, 2, 3]);
+    store.hand_over(StoreBatch { writes: Vec::new(), progress: later }).expect("handed over");
+    store.close().expect("closed");
+
+    let mut command = command();
+    command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(server.data_dir());
+    let refused = command.output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("the state of partition 3 was written by a later build"), "{said}");
+    assert!(said.contains("`tidewire state rebuild`"), "{said}");
+
+    let (code, said) = rebuild(&server, &["--partition", "3"]);
+    assert_eq!(code, Some(0), "{said}");
+    server.restart();
+    check_remembered(&server, EVENTS);
+}
