@@ -34,11 +34,12 @@ const DUPLICATES: &str = "tidewire_derive_duplicates_total";
 
 fn feed(server: &Server) -> Feed {
     let line = |n: u64, out: &mut Vec<u8>| {
-        let text = format!(
-            r#"{{"event_id":"s-{n}","event_type":"post.created","account_id":"a","data":{{"post_id":"p{n}","author_id":"u{}","text":"t"}}}}"#,
-            n % 1_000
-        );
-        out.extend_from_slice(text.as_bytes());
+        let author = n % 1_000;
+        let event = serde_json::json!({
+            "event_id": format!("s-{n}"), "event_type": "post.created", "account_id": "a",
+            "data": {"post_id": format!("p{n}"), "author_id": format!("u{author}"), "text": "t"},
+        });
+        out.extend_from_slice(event.to_string().as_bytes());
     };
     Feed { addr: server.addr(), path: "/v1/events", line: Arc::new(line) }
 }

@@ -200,8 +200,8 @@ impl Config {
             // How long a fetcher rests when its queue is full; the default, a second, is a stall.
             ("fetch.queue.backoff.ms", "5"),
             // A fetch that waits keeps the next one waiting: while the partitions that have records
-            // are read ahead, only empty ones are asked for, and the default of 500 ms outlasts what
-            // was read ahead.
+            // are read ahead, only empty ones are asked for, and the default of 500 ms outlasts
+            // what was read ahead.
             ("fetch.wait.max.ms", "100"),
             ("fetch.error.backoff.ms", "100"),
         ];

@@ -10,8 +10,8 @@
 //! Each side is a process of its own, so that CPU and memory are its own; Tidewire's is this binary
 //! once more (`bench-derive tidewire …`).
 //!
-//! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent,curve] [--runs 3]
-//! [--records 1000000] [--keys 100000] [--rate 1000] [--warm-up 10] [--seconds 20]`
+//! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent,curve]
+//! [--runs 3] [--records 1000000] [--keys 100000] [--rate 1000] [--warm-up 10] [--seconds 20]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 

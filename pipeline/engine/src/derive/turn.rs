@@ -167,7 +167,8 @@ impl Derive {
         })
     }
 
-    /// Takes and commits one batch per line, or moves restoring tasks on, or waits for at most `wait`.
+    /// Takes and commits one batch per line, or moves restoring tasks on, or waits for at most
+    /// `wait`.
     pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
         self.follow_assignments()?;
         let moved = self.move_tasks()?;
