@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A mounted one, until it is dropped.
 #[derive(Debug)]
@@ -23,11 +25,19 @@ impl SmallDisk {
         }
     }
 
-    /// Writes a file until there is no space left; removing it makes space again.
+    /// Writes a file until there is no space left, and for a second none comes back: a database
+    /// that is refused what it wants to reserve gives back what it had got of it. Removing the file
+    /// makes space again.
     pub fn fill(&self) -> PathBuf {
         let path = self.0.join("ballast");
         let mut ballast = File::create(&path).expect("there is space for its name");
-        while ballast.write_all(&[7; 4_096]).is_ok() {}
+        let mut full = Instant::now();
+        while full.elapsed() < Duration::from_secs(1) {
+            while ballast.write_all(&[7; 4_096]).is_ok() {
+                full = Instant::now();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
         path
     }
 }

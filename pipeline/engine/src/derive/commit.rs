@@ -69,6 +69,9 @@ impl Derive {
         for (line, offsets) in sealed {
             self.commit(line, &offsets)?;
         }
+        if turned.written > 0 {
+            self.aborts = 0;
+        }
         Ok(turned)
     }
 
@@ -197,7 +200,6 @@ impl Derive {
     fn commit(&mut self, line: usize, offsets: &Offsets) -> Result<(), Failure> {
         let ends = self.lines[line].finish(&mut *self.member, offsets)?;
         telemetry::transaction_committed(ends.len());
-        self.aborts = 0;
         for running in batches(&mut self.tasks, line) {
             running.apply(self.shared.rules(), &ends);
         }
