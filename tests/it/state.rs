@@ -17,6 +17,8 @@ use tidewire_tests::publisher::Feed;
 use tidewire_tests::server::{Server, command};
 use tidewire_tests::wall::Wall;
 
+use crate::letters::ground::wait_until;
+
 /// Events whose ids are remembered.
 const EVENTS: u64 = 2_000;
 
@@ -46,14 +48,6 @@ fn feed(server: &Server) -> Feed {
 
 fn taken(server: &Server) -> f64 {
     server.metric("tidewire_derive_events_total{lane=\"normal\"}").unwrap_or(0.0)
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Events that were there before are known: none of them is taken twice.
