@@ -1,4 +1,4 @@
-//! DERIVE's loop: assignments, restores, one transaction at a time, and the stores written behind.
+//! DERIVE's loop: assignments, restores, the transactions of a turn, and the stores written behind.
 //!
 //! The running tasks are split over two lines; one transaction covers what a line has taken in a
 //! turn. Between turns no transaction is open.
