@@ -10,6 +10,9 @@
 //! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
 //! own few lines or by tungstenite.
 
+// The tests' own Kafka clients need what `connectors/build.rs` makes every program ask for.
+use tidewire_connectors as _;
+
 pub mod broker;
 pub mod browser;
 pub mod crowd;

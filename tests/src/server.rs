@@ -247,6 +247,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut running) = self.process.take() {
             if thread::panicking() {
+                if let Ok(Some(status)) = running.child.try_wait() {
+                    eprintln!("tidewire {} has ended by itself: {status}", self.verb);
+                }
                 eprintln!("what tidewire {} printed:\n{}", self.verb, text(&running.printed));
             }
             // Nothing to do about failures here: the process is gone, or was never ours.

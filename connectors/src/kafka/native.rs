@@ -1,12 +1,12 @@
 //! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
 //!
-//! Five things need it. The **topic ids** that become the epoch of every position. The **rights**
+//! Six things need it. The **topic ids** that become the epoch of every position. The **rights**
 //! of this user, which `tidewire doctor` names before anything is refused. The **offset of an end
 //! of partition**, and the position behind control records, without which a restore can't know that
 //! it has arrived. And a **bell on a producer's events**, without which waiting for an
 //! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
-//! commit cycle of 8 to 14 ms instead of 100). And **telling a client its brokers again**, which
-//! librdkafka can forget for good.
+//! commit cycle of 8 to 14 ms instead of 100). **Telling a client its brokers again**, which
+//! librdkafka can forget for good. And **passing over a broker's hint** that it can't read.
 //!
 //! Rules held here: every object of a client keeps that client alive through an `Arc`; every
 //! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;
@@ -242,6 +242,19 @@ pub(super) fn tell_brokers(client: &rdkafka::client::Client<Context>, addresses:
     let Ok(addresses) = CString::new(addresses) else { return };
     // SAFETY: the client is alive; the text is copied.
     unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), addresses.as_ptr()) };
+}
+
+/// Takes the place of librdkafka's own function of this name (`build.rs`), which puts what an answer
+/// says of new leaders (KIP-951) into the client's cache. For partitions that have no leader at
+/// that moment the hint of a fetch names memory that was never written: the process dies of it, or
+/// believes it. That is librdkafka's issue 5280, in every version since 2.6. The error that comes
+/// with such a hint makes the client ask for all leaders anyway, as it did before there were hints.
+///
+/// Neither pointer is looked at; both stay their owner's.
+#[unsafe(no_mangle)]
+extern "C" fn __wrap_rd_kafka_metadata_update_op(_: *mut sys::rd_kafka_t, _: *mut c_void) -> c_int {
+    // What librdkafka calls RD_KAFKA_OP_RES_HANDLED.
+    1
 }
 
 /// What a broker says of a topic's id: 128 bits, or why not.
@@ -532,3 +545,6 @@ unsafe fn bytes<'a>(at: *const c_void, len: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     (!at.is_null()).then(|| unsafe { slice::from_raw_parts(at.cast::<u8>(), len) })
 }
+
+#[cfg(test)]
+mod tests;
