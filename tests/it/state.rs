@@ -1,6 +1,7 @@
 //! The local state as an operator meets it: seen coming back, refused, removed.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,10 +60,10 @@ fn check_remembered(server: &Server, events: u64) {
     });
 }
 
-/// What `state rebuild` of this server's folder says, and its exit code.
-fn rebuild(server: &Server, further: &[&str]) -> (Option<i32>, String) {
+/// What `state rebuild` of this data folder says, and its exit code.
+fn rebuild(data_dir: &Path, further: &[&str]) -> (Option<i32>, String) {
     let mut command = command();
-    command.args(["state", "rebuild", "--data-dir"]).arg(server.data_dir()).args(further);
+    command.args(["state", "rebuild", "--data-dir"]).arg(data_dir).args(further);
     let output = command.output().expect("the binary starts");
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
@@ -109,7 +110,7 @@ fn watch(addr: SocketAddr) -> Option<(Value, String)> {
 #[test]
 fn removed_state_comes_back_and_is_seen_coming() {
     let mut server = Server::start(&[]);
-    let (code, said) = rebuild(&server, &[]);
+    let (code, said) = rebuild(&server.data_dir(), &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("in use by process"), "{said}");
     feed(&server).post_all(0, EVENTS).expect("posted");
@@ -118,10 +119,15 @@ fn removed_state_comes_back_and_is_seen_coming() {
     server.stop();
     lengthen(&server);
 
-    let (code, said) = rebuild(&server, &["--partition", "99"]);
+    let mistyped = server.data_dir().with_extension("x");
+    let (code, said) = rebuild(&mistyped, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no state in"), "{said}");
+    assert!(!mistyped.exists(), "nothing is made where nothing was");
+    let (code, said) = rebuild(&server.data_dir(), &["--partition", "99"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("no state of partition 99"), "{said}");
-    let (code, said) = rebuild(&server, &[]);
+    let (code, said) = rebuild(&server.data_dir(), &[]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("removed the state of 8 tasks"), "{said}");
 
@@ -157,7 +163,7 @@ fn state_of_a_later_build_is_refused_until_it_is_removed() {
     assert!(said.contains("the state of partition 3 was written by a later build"), "{said}");
     assert!(said.contains("`tidewire state rebuild`"), "{said}");
 
-    let (code, said) = rebuild(&server, &["--partition", "3"]);
+    let (code, said) = rebuild(&server.data_dir(), &["--partition", "3"]);
     assert_eq!(code, Some(0), "{said}");
     server.restart();
     check_remembered(&server, EVENTS);

@@ -18,6 +18,11 @@ use crate::{start, terminal};
 pub fn run(args: &StateArgs) -> Result<(), Ending> {
     let StateVerb::Rebuild { partitions, settings } = &args.verb;
     let config = start::configure(settings)?;
+    if !StateFolder::is_in(&config.data.dir) {
+        let shown = config.data.dir.display();
+        let text = format!("there is no state in {shown}; --data-dir names another folder");
+        return Err(Ending::failed(text));
+    }
     let folder = StateFolder::claim(&config.data.dir)?;
     let shown = folder.dir().display();
     let stores = RocksStores::new(rocks::Config::new(folder.dir()));

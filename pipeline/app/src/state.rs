@@ -37,6 +37,11 @@ pub struct StateFolder {
 }
 
 impl StateFolder {
+    /// Whether a data folder has one.
+    pub fn is_in(data_dir: &Path) -> bool {
+        data_dir.join(STATE).is_dir()
+    }
+
     /// Makes it if it is not there, and keeps other processes out.
     pub fn claim(data_dir: &Path) -> Result<Self, Ending> {
         let dir = data_dir.join(STATE);

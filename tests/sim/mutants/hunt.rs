@@ -9,15 +9,18 @@ use super::list::MUTANTS;
 use super::package::build;
 use super::schema::SWITCH;
 
-/// Histories within which each mutant must be found, and nothing while the switch is off.
-const HISTORIES: u64 = 2_000;
+/// Histories each mutant is tried on at most: as many as every change has to pass.
+const HISTORIES: u64 = 10_000;
+
+/// Histories of the program without a mutant: it is the engine that all others are tried on.
+const CLEAN: u64 = 1_000;
 
 /// Mutants tried side by side; each tries its histories on every core.
 const SIDE_BY_SIDE: usize = 2;
 
-fn hunt(program: &Path, mutant: Option<&str>) -> Output {
+fn hunt(program: &Path, (mutant, histories): (Option<&str>, u64)) -> Output {
     let mut run = Command::new(program);
-    run.arg(HISTORIES.to_string()).env_remove(SWITCH);
+    run.arg(histories.to_string()).env_remove(SWITCH);
     run.envs(mutant.map(|name| (SWITCH, name)));
     run.output().expect("a program that was just built can be run")
 }
@@ -25,13 +28,13 @@ fn hunt(program: &Path, mutant: Option<&str>) -> Output {
 #[test]
 fn every_mutant_is_caught() {
     let program = build().unwrap_or_else(|why| panic!("the mutants are not built: {why}"));
-    let clean = hunt(&program, None);
+    let clean = hunt(&program, (None, CLEAN));
     assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
     let next = AtomicUsize::new(0);
     let escaped = Mutex::new(Vec::new());
     let work = || {
         while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = hunt(&program, Some(mutant.name));
+            let run = hunt(&program, (Some(mutant.name), HISTORIES));
             let words = String::from_utf8_lossy(&run.stderr);
             let found = words.lines().find(|line| line.starts_with("history "));
             match found {

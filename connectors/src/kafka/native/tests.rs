@@ -1,7 +1,7 @@
 //! What librdkafka does with a broker's hint on new leaders, tried on its own mock of a cluster.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -10,6 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::clock;
 
 const TOPIC: &str = "moves";
 const PARTITIONS: i32 = 4;
@@ -77,10 +79,10 @@ fn write(bootstrap: &str) {
 
 /// Reads a record of each partition.
 fn read(consumer: &BaseConsumer<Said>) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = clock::now() + PATIENCE;
     let mut left = PARTITIONS;
     while left > 0 {
-        assert!(Instant::now() < deadline, "{left} partitions have not been read");
+        assert!(clock::now() < deadline, "{left} partitions have not been read");
         if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
             left -= 1;
         }
