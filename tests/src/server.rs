@@ -346,7 +346,7 @@ fn build() -> PathBuf {
         }
         command.current_dir(env!("CARGO_MANIFEST_DIR"));
         // What cargo told this process of its package: build scripts that look at such variables
-        // would run again, here and at the next build outside, and all that depends on them with it.
+        // would run again, here and at the next build outside, and all that depends on them.
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

@@ -244,11 +244,11 @@ pub(super) fn tell_brokers(client: &rdkafka::client::Client<Context>, addresses:
     unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), addresses.as_ptr()) };
 }
 
-/// Takes the place of librdkafka's own function of this name (`build.rs`), which puts what an answer
-/// says of new leaders (KIP-951) into the client's cache. For partitions that have no leader at
-/// that moment the hint of a fetch names memory that was never written: the process dies of it, or
-/// believes it. That is librdkafka's issue 5280, in every version since 2.6. The error that comes
-/// with such a hint makes the client ask for all leaders anyway, as it did before there were hints.
+/// Takes the place of librdkafka's own function of this name (`build.rs`), which puts what an
+/// answer says of new leaders (KIP-951) into the client's cache. For partitions that have no leader
+/// at that moment the hint of a fetch names memory that was never written: the process dies of it,
+/// or believes it. That is librdkafka's issue 5280, in every version since 2.6. The error that
+/// comes with a hint makes the client ask for the leaders anyway, as it did before there were any.
 ///
 /// Neither pointer is looked at; both stay their owner's.
 #[unsafe(no_mangle)]
