@@ -43,16 +43,17 @@ fn client(broker: &Broker) -> ClientConfig {
 
 /// Makes a topic of one partition with these settings.
 fn create_with(broker: &Broker, topic: &str, settings: &[(&str, &str)]) {
-    let admin: AdminClient<_> = client(broker).create().unwrap();
     let mut new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
     for (name, value) in settings {
         new = new.set(name, value);
     }
     let give_up = Instant::now() + PATIENCE;
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE / 6));
     loop {
         // A cluster that is just electing its leaders answers late, and may have done what it was
-        // asked for all the same.
-        match block_on(admin.create_topics([&new], &AdminOptions::new())) {
+        // asked for all the same; who asked the controller that has died is not answered at all.
+        let admin: AdminClient<_> = client(broker).create().unwrap();
+        match block_on(admin.create_topics([&new], &options)) {
             Ok(made) => match &made[0] {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return,
                 Err(error) => panic!("{error:?}"),
