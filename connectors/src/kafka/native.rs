@@ -3,7 +3,7 @@
 //! Six things need it. The **topic ids** that become the epoch of every position. The **rights**
 //! of this user, which `tidewire doctor` names before anything is refused. The **offset of an end
 //! of partition**, and the position behind control records, without which a restore can't know that
-//! it has arrived. And a **bell on a producer's events**, without which waiting for an
+//! it has arrived. A **bell on a producer's events**, without which waiting for an
 //! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
 //! commit cycle of 8 to 14 ms instead of 100). **Telling a client its brokers again**, which
 //! librdkafka can forget for good. And **passing over a broker's hint** that it can't read.

@@ -13,7 +13,7 @@ use super::schema::SWITCH;
 const HISTORIES: u64 = 10_000;
 
 /// Histories of the program without a mutant: it is the engine that all others are tried on.
-const CLEAN: u64 = 1_000;
+const CLEAN: u64 = 2_000;
 
 /// Mutants tried side by side; each tries its histories on every core.
 const SIDE_BY_SIDE: usize = 2;
