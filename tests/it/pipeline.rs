@@ -101,6 +101,20 @@ impl Place {
             idle = if busy { 0 } else { idle + 1 };
         }
         derive.close().expect("closed");
+        self.check_left_in_order();
+    }
+
+    /// Who ended in order holds nothing up: no offset names an owner that must be fenced first.
+    fn check_left_in_order(&self) {
+        let group = self.topology.derive_group();
+        for topic in self.topology.lanes() {
+            for p in 0..self.topology.partitions() {
+                let at = TopicPartition::new(topic, Partition(p));
+                let committed = self.log.committed(&group, &[at]).expect("offsets");
+                let owner = committed[0].as_ref().map(|committed| committed.metadata.as_str());
+                assert!(matches!(owner, None | Some("")), "{topic}/{p} still belongs to {owner:?}");
+            }
+        }
     }
 
     /// Everything in a topic, by partition.

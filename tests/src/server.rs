@@ -25,8 +25,9 @@ use crate::keeper;
 /// A start on a machine busy with other tests; the product's own target is far below.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a stop may take: what the product promises for Ctrl-C.
-pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stop may take on a machine busy with other tests: longer than the product gives
+/// itself, so that it is the product that says what was late.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often a stopping process is looked at.
 const POLL: Duration = Duration::from_millis(5);

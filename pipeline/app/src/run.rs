@@ -20,8 +20,10 @@ use crate::{demo, door, fanout, opening, pipeline, telemetry, terminal};
 
 /// How long open sockets are given to take what is pending, once the process is asked to end.
 const DRAIN_WINDOW: Duration = Duration::from_secs(1);
-/// How long the loops are given to finish their turn and write their state.
-const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long the loops are given to finish their turn, write their state and leave their groups. On
+/// an idle machine that takes a fraction of a second; with the second of the sockets it stays below
+/// the 10 s after which container runtimes kill.
+const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs until a signal, or until something is lost.
 pub fn run(role: Role, config: &Config) -> Result<(), Ending> {

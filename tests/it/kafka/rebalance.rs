@@ -5,6 +5,7 @@
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
@@ -50,9 +51,10 @@ fn scale(broker: &Broker, protocol: &str) -> [Stalls; 2] {
     let shared = more.iter().all(|server| server.metric("tidewire_derive_tasks") > Some(0.0));
     assert!(shared, "{protocol}: each has a share");
     let down = thread::scope(|scope| {
-        let stopping = scope.spawn(|| more.map(|mut server| server.stop()));
+        let stopping = scope.spawn(|| more.map(|mut server| server.stop_by(Signal::TERM)));
         let down = watch(&mut outputs, LOOK);
-        stopping.join().expect("they stop");
+        let took = stopping.join().expect("they stop");
+        eprintln!("{protocol}: they stopped in {took:?}");
         down
     });
     check(at, writer.finish());

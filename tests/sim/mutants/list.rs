@@ -424,14 +424,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "drop(id);",
     },
     Mutant {
+        name: "former_owners_are_fenced_once_for_all",
+        file: "src/derive/assign.rs",
+        breaks: "What an owner left open stays open if it was one before.",
+        original: "self.fenced.clear();",
+        mutated: "",
+    },
+    Mutant {
         name: "written_after_lost",
         file: "src/derive/assign.rs",
         breaks: "The store of a partition that may be another's is written to.",
         original: r#"let (state, _) = running.stop(&mut *self.member);
-                        task.enter(Phase::Draining(Box::new(state)));"#,
+                task.enter(Phase::Draining(Box::new(state)));"#,
         mutated: r#"let (mut state, progress) = running.stop(&mut *self.member);
-                        drop(state.hand_over(progress.encode()));
-                        task.enter(Phase::Draining(Box::new(state)));"#,
+                drop(state.hand_over(progress.encode()));
+                task.enter(Phase::Draining(Box::new(state)));"#,
     },
     Mutant {
         name: "admit_commits_before_it_appends",

@@ -4,7 +4,7 @@
 //! a revoked task has nothing left to commit and only its store to write; a lost one writes
 //! nothing more, not even locally. A task exists once all five lanes of its partition are here.
 
-use crate::derive::restore::Restoring;
+use crate::derive::restore::{Ground, Restoring};
 use crate::derive::step::Running;
 use crate::derive::turn::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::overlay::State;
@@ -31,6 +31,21 @@ impl Phase {
             Self::Draining(_) => Stage::Draining,
             Self::Closed => Stage::Closed,
         }
+    }
+}
+
+/// What the group has said of a partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Assigned {
+    /// Which of its lanes are ours, by [`Lane::index`]; a task needs all.
+    lanes: [bool; 5],
+    /// When it was last said.
+    at: Millis,
+}
+
+impl Assigned {
+    fn is_whole(&self) -> bool {
+        self.lanes == [true; 5]
     }
 }
 
@@ -76,6 +91,9 @@ impl Derive {
     pub(super) fn follow_assignments(&mut self) -> Result<(), EngineError> {
         let changes = repeat(|| self.member.changes())
             .map_err(|error| EngineError::of_log("following the group", error))?;
+        if !changes.is_empty() {
+            self.fenced.clear();
+        }
         for change in changes {
             match change {
                 Change::Assigned(of) => {
@@ -93,42 +111,60 @@ impl Derive {
     }
 
     fn assign(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
-        // One time for all of them: when they were assigned.
-        let ground = self.shared.ground();
-        for at in of {
-            let Some(lane) = self.lane_of(at) else { continue };
-            let lanes = self.assigned.entry(at.partition).or_default();
-            lanes[lane.index()] = true;
-            if *lanes == [true; 5] {
-                // A task that was never taken away holds the store; it begins anew.
-                if let Some(mut task) = self.tasks.remove(&at.partition) {
-                    close(&mut task)?;
-                }
-                let follower = self.standby.as_mut().and_then(|s| s.take(at.partition));
-                let restoring = Restoring::begin(ground, (at.partition, follower))?;
-                self.tasks.insert(at.partition, Task::new(restoring));
+        let at = self.shared.now();
+        for of in of {
+            let Some(lane) = self.lane_of(of) else { continue };
+            let assigned = self.assigned.entry(of.partition).or_default();
+            assigned.lanes[lane.index()] = true;
+            assigned.at = at;
+            // A task that was never taken away holds the store; it begins anew.
+            if let Some(task) = self.tasks.remove(&of.partition) {
+                self.give_up(task)?;
             }
         }
-        let partial = self.assigned.values().filter(|lanes| **lanes != [true; 5]).count();
+        let partial = self.assigned.values().filter(|assigned| !assigned.is_whole()).count();
         telemetry::partial_assignments(partial);
         Ok(())
+    }
+
+    /// Begins the next task that waits for it. One in a turn: each asks the log a score of
+    /// questions, and meanwhile the others go on, and whoever wants to end this loop is heard.
+    fn begin_task(&mut self) -> Result<bool, EngineError> {
+        let Some((partition, assigned)) = self.waiting().next() else { return Ok(false) };
+        let ground = Ground { now: assigned, ..self.shared.ground() };
+        let follower = self.standby.as_mut().and_then(|standby| standby.take(partition));
+        let restoring = Restoring::begin(ground, (partition, follower), &mut self.fenced)?;
+        self.tasks.insert(partition, Task::new(restoring));
+        Ok(true)
+    }
+
+    /// Partitions that are ours and have no task yet, and since when they are ours.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Partition, Millis)> {
+        let ours = self.assigned.iter().filter(|(_, assigned)| assigned.is_whole());
+        ours.filter(|(partition, _)| !self.tasks.contains_key(partition))
+            .map(|(partition, assigned)| (*partition, assigned.at))
     }
 
     /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.
     /// That is done before the group is answered: the next owner may be a thread beside this one,
     /// which opens the same store.
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+        let gone = self.unassign(of);
+        let tasks = gone.iter().filter_map(|partition| self.tasks.remove(partition)).collect();
+        self.leave(tasks)
+    }
+
+    /// Closes tasks that nobody else has yet.
+    pub(super) fn leave(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
         let mut left = Vec::new();
-        for partition in self.unassign(of) {
-            if let Some(mut task) = self.tasks.remove(&partition) {
-                if let Phase::Running(running) = &task.phase
-                    && running.all_committed
-                {
-                    put_left(running, &mut left);
-                }
-                self.retire(&mut task)?;
-                close(&mut task)?;
+        for mut task in tasks {
+            if let Phase::Running(running) = &task.phase
+                && running.all_committed
+            {
+                put_left(running, &mut left);
             }
+            self.retire(&mut task)?;
+            close(&mut task)?;
         }
         self.leave_in_order(&left);
         Ok(())
@@ -145,21 +181,26 @@ impl Derive {
     /// What is lost may have another owner already: nothing more is written, not even locally.
     fn lose(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         for partition in self.unassign(of) {
-            if let Some(mut task) = self.tasks.remove(&partition) {
-                match task.leave() {
-                    Phase::Running(running) => {
-                        let (state, _) = running.stop(&mut *self.member);
-                        task.enter(Phase::Draining(Box::new(state)));
-                    }
-                    Phase::Restoring(restoring) => {
-                        task.enter(Phase::Draining(Box::new(restoring.stop())));
-                    }
-                    phase => task.phase = phase,
-                }
-                close(&mut task)?;
+            if let Some(task) = self.tasks.remove(&partition) {
+                self.give_up(task)?;
             }
         }
         Ok(())
+    }
+
+    /// Lets go of a task and of its store as it stands.
+    fn give_up(&mut self, mut task: Task) -> Result<(), EngineError> {
+        match task.leave() {
+            Phase::Running(running) => {
+                let (state, _) = running.stop(&mut *self.member);
+                task.enter(Phase::Draining(Box::new(state)));
+            }
+            Phase::Restoring(restoring) => {
+                task.enter(Phase::Draining(Box::new(restoring.stop())));
+            }
+            phase => task.phase = phase,
+        }
+        close(&mut task)
     }
 
     fn unassign(&mut self, of: &[TopicPartition]) -> Vec<Partition> {
@@ -174,7 +215,7 @@ impl Derive {
     }
 
     /// Stops a task's work and hands over the last of its state.
-    pub(super) fn retire(&mut self, task: &mut Task) -> Result<(), EngineError> {
+    fn retire(&mut self, task: &mut Task) -> Result<(), EngineError> {
         match task.leave() {
             Phase::Running(running) => {
                 let (mut state, progress) = running.stop(&mut *self.member);
@@ -197,7 +238,7 @@ impl Derive {
 
     /// Moves restores, drains and hand-overs on. Whether anything was done worth coming back for.
     pub(super) fn move_tasks(&mut self) -> Result<bool, EngineError> {
-        let mut moved = false;
+        let mut moved = self.begin_task()?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(mut task) = self.tasks.remove(&partition) else { continue };
             moved |= self.move_task(&mut task)?;
@@ -270,7 +311,7 @@ impl Derive {
 }
 
 /// Waits until what a retired task handed over is written, and lets go of its store.
-pub(super) fn close(task: &mut Task) -> Result<(), EngineError> {
+fn close(task: &mut Task) -> Result<(), EngineError> {
     if let Phase::Draining(state) = task.leave() {
         let closing = |error| EngineError::of_store("closing a task's store", error);
         state.close().map_err(closing)?;

@@ -23,6 +23,7 @@ use crate::telemetry;
 use crate::topology::{Lane, TOMBSTONE_RETENTION_MS};
 use crate::turn::{EngineError, repeat};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What is replayed at a time, so that a long restore never keeps a thread from its other tasks.
@@ -256,9 +257,10 @@ impl Restoring {
     pub(super) fn begin(
         ground: Ground<'_>,
         (partition, follower): (Partition, Option<Tails>),
+        fenced: &mut BTreeSet<String>,
     ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let (positions, all_committed) = positions(ground, partition).map_err(asking)?;
+        let (positions, all_committed) = positions(ground, partition, fenced).map_err(asking)?;
         let tails = match follower {
             Some(mut tails) => {
                 check_age(tails.current, ground.now)?;
@@ -337,17 +339,24 @@ pub(super) struct Step {
 }
 
 /// Where each lane goes on, and whether the group has committed all five.
-fn positions(ground: Ground<'_>, partition: Partition) -> Result<([Offset; 5], bool), LogError> {
+fn positions(
+    ground: Ground<'_>,
+    partition: Partition,
+    fenced: &mut BTreeSet<String>,
+) -> Result<([Offset; 5], bool), LogError> {
     let lanes =
         ground.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition));
     let ask = || repeat(|| ground.log.committed(ground.group, &lanes));
     let mut committed = ask()?;
     let other = committed.iter().flatten().map(|c| c.metadata.as_str());
-    if let Some(other) = other.filter(|o| !o.is_empty()).find(|owner| *owner != ground.owner) {
+    if let Some(other) = other.filter(|o| !o.is_empty()).find(|owner| *owner != ground.owner)
+        && !fenced.contains(other)
+    {
         // The former owner may have died inside a transaction: this aborts it.
         for id in transactional_ids(other) {
             drop(repeat(|| ground.log.transactor(&id))?);
         }
+        fenced.insert(other.to_owned());
         committed = ask()?;
     }
     let mut positions = [Offset(0); 5];

@@ -5,13 +5,13 @@
 //!
 //! The loop never sleeps and spawns nothing: it waits in the log's `wait` and nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{self, Phase, Task};
+use crate::derive::assign::{Assigned, Phase, Task};
 use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ToChannels;
 use crate::derive::failure::Failure;
@@ -112,8 +112,10 @@ pub struct Derive {
     pub(super) member: Box<dyn Member>,
     pub(super) lines: [Line; LINES],
     pub(super) tasks: BTreeMap<Partition, Task>,
-    /// Which lanes of a partition have been assigned, by [`Lane::index`]; a task needs all.
-    pub(super) assigned: BTreeMap<Partition, [bool; 5]>,
+    pub(super) assigned: BTreeMap<Partition, Assigned>,
+    /// Former owners whose transactions were aborted since the group last decided anything: none
+    /// of them can have begun another one on what is ours.
+    pub(super) fenced: BTreeSet<String>,
     /// Whether the group has said which partitions are ours.
     pub(super) joined: bool,
     /// Turns so far: they decide which line and which of its tasks is first, so that none is
@@ -159,6 +161,7 @@ impl Derive {
             lines,
             tasks: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            fenced: BTreeSet::new(),
             joined: false,
             first: 0,
             aborts: 0,
@@ -191,8 +194,8 @@ impl Derive {
         }
         self.lag.look(&self.shared, &self.tasks);
         turned.joined = self.joined;
-        turned.restoring =
-            self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
+        turned.restoring = self.waiting().next().is_some()
+            || self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
         if turned.taken == 0 && turned.written == 0 && !moved {
             self.rest(wait)?;
         }
@@ -211,11 +214,8 @@ impl Derive {
 
     /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
-        for (_, mut task) in std::mem::take(&mut self.tasks) {
-            self.retire(&mut task)?;
-            assign::close(&mut task)?;
-        }
-        Ok(())
+        let tasks = std::mem::take(&mut self.tasks).into_values().collect();
+        self.leave(tasks)
     }
 
     /// Ends a turn's wait from another thread.
@@ -235,7 +235,11 @@ impl Derive {
                     state
                         .close()
                         .map_err(|e| EngineError::of_store("closing a task's store", e))?;
-                    let restoring = Restoring::begin(self.shared.ground(), (partition, None))?;
+                    let restoring = Restoring::begin(
+                        self.shared.ground(),
+                        (partition, None),
+                        &mut self.fenced,
+                    )?;
                     task.enter(Phase::Restoring(Box::new(restoring)));
                 }
                 phase => task.phase = phase,
