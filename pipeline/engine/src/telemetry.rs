@@ -226,6 +226,15 @@ pub(crate) fn left_unsaid(why: &LogError) {
     );
 }
 
+/// A task is restored and waits for its group to hear whose it is.
+pub(crate) fn unclaimed(partition: Partition, why: &EngineError) {
+    tracing::info!(
+        partition = partition.0,
+        error = why as &dyn std::error::Error,
+        "a task is restored and waits for its group"
+    );
+}
+
 /// A transaction whose outcome only a restore can tell.
 pub(crate) fn transaction_unknown(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "unknown").increment(1);

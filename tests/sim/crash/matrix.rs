@@ -85,13 +85,24 @@ fn a_cycle_survives_a_death_at_every_call_whatever_becomes_of_its_commit() {
 
 #[test]
 fn a_restore_survives_a_death_at_every_call() {
-    for scene in [Scene::Restore, Scene::TakeOver] {
+    for scene in [
+        Scene::Restore,
+        Scene::TakeOver,
+        Scene::TakeOverFromNew,
+        Scene::TakeOverFromHeir,
+        Scene::TakeOverAgain,
+    ] {
         die_everywhere(scene, Ending::Committed);
+        let calls = calls(scene, Ending::Committed);
+        let fenced = calls.iter().filter(|call| **call == Call::Transactor).count();
+        // Who takes over again has been there all the time.
+        let (own, dead) = (scene != Scene::TakeOverAgain, scene != Scene::Restore);
+        let owners = usize::from(own) + usize::from(dead);
+        assert_eq!(fenced, 4 * owners, "{scene:?}: its own ids, and each of the dead one's once");
         assert_watched(
-            &calls(scene, Ending::Committed),
+            &calls,
             &[
                 Call::Transactor,
-                Call::Member,
                 Call::Committed,
                 Call::Bounds,
                 Call::StoreOpen,

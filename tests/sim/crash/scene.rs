@@ -20,6 +20,15 @@ const WATCHED: usize = 0;
 /// The other one.
 const OTHER: usize = 1;
 
+/// One that was there before.
+const FORMER: usize = 2;
+
+/// The loops of ADMIT, which are counted before those of DERIVE.
+const ADMITS: usize = 2;
+
+/// Turns within which a process has come to its first transaction.
+const TURNS_TO_BEGIN: u32 = 16;
+
 /// What the watched process is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scene {
@@ -31,6 +40,24 @@ pub(super) enum Scene {
     Restore,
     /// Another one died inside a transaction, and this one has nothing yet.
     TakeOver,
+    /// The same, and it was the other one's very first.
+    TakeOverFromNew,
+    /// The same, and the other one had taken over itself, and had touched some lanes only.
+    TakeOverFromHeir,
+    /// The same, and this one took over from the other one once before.
+    TakeOverAgain,
+}
+
+impl Scene {
+    /// Who dies before it is watched, and at which call.
+    fn death(self) -> Option<(usize, Call)> {
+        match self {
+            Self::Alone | Self::Beside => None,
+            Self::Restore => Some((WATCHED, Call::Commit)),
+            // Once offsets are sent, another one would have to wait for the coordinator.
+            _ => Some((OTHER, Call::SendOffsets)),
+        }
+    }
 }
 
 /// Who goes on after a crash.
@@ -48,38 +75,89 @@ pub(super) struct Run(World);
 impl Run {
     /// The scene, before anything is watched.
     pub(super) fn new(scene: Scene) -> Result<Self, String> {
-        let first = if scene == Scene::TakeOver { OTHER } else { WATCHED };
-        let mut run = Self::begun(first)?;
-        match scene {
-            Scene::Alone => run.admit(6)?,
-            Scene::Beside => {
-                run.0.loops.keep_down(OTHER, 0);
-                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
-                run.admit(6)?;
-            }
-            Scene::Restore | Scene::TakeOver => {
-                let mut rehearsal = Self::begun(first)?;
-                let calls = rehearsal.watch_turns((first, 1), None, Ending::Committed)?;
-                // Once offsets are sent, another one would have to wait for the coordinator.
-                let last = if first == OTHER { Call::SendOffsets } else { Call::Commit };
-                let at = calls.iter().position(|call| *call == last);
-                let strike = (at.ok_or("nothing is committed")?, Strike::CrashBefore);
-                run.watch_turns((first, 1), Some(strike), Ending::Committed)?;
-                run.0.loops.keep_down(first, u64::MAX);
-                if first == OTHER {
-                    let dead = run.0.loops.process(OTHER);
-                    run.0.log.inner().expire(dead);
-                }
-            }
+        let mut run = Self::laid(scene)?;
+        if let Some((dying, last)) = scene.death() {
+            let part = (dying, TURNS_TO_BEGIN);
+            let calls = Self::laid(scene)?.watch_turns(part, None, Ending::Committed)?;
+            let at = calls.iter().position(|call| *call == last);
+            let strike = (at.ok_or("nothing is committed")?, Strike::CrashBefore);
+            run.watch_turns(part, Some(strike), Ending::Committed)?;
+            run.bury(dying);
         }
         run.0.look()?;
         Ok(run)
     }
 
+    /// The scene up to the death in it.
+    fn laid(scene: Scene) -> Result<Self, String> {
+        match scene {
+            Scene::Alone => {
+                let mut run = Self::begun(WATCHED)?;
+                run.admit(6)?;
+                Ok(run)
+            }
+            Scene::Beside => {
+                let mut run = Self::begun(WATCHED)?;
+                run.0.loops.keep_down(OTHER, 0);
+                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
+                run.admit(6)?;
+                Ok(run)
+            }
+            Scene::Restore => Self::begun(WATCHED),
+            Scene::TakeOver => Self::begun(OTHER),
+            Scene::TakeOverFromNew => {
+                let mut run = Self::only(OTHER);
+                run.admit(3)?;
+                Ok(run)
+            }
+            Scene::TakeOverFromHeir => {
+                let mut run = Self::begun(FORMER)?;
+                run.turn(FORMER)?;
+                run.pass_over(FORMER, OTHER)?;
+                run.admit(1)?;
+                Ok(run)
+            }
+            Scene::TakeOverAgain => {
+                let mut run = Self::begun(OTHER)?;
+                run.pass_over(OTHER, WATCHED)?;
+                run.0.loops.keep_down(OTHER, 0);
+                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
+                run.admit(3)?;
+                Ok(run)
+            }
+        }
+    }
+
+    /// One dies between two transactions, and another one takes over and does some of its work.
+    fn pass_over(&mut self, from: usize, to: usize) -> Result<(), String> {
+        self.0.loops.crash(ADMITS + from);
+        self.bury(from);
+        self.0.loops.keep_down(to, 0);
+        self.admit(1)?;
+        (0..TURNS_TO_BEGIN).try_for_each(|_| self.turn(to))
+    }
+
+    /// A machine has died for good, and its session with it unless it is to come again itself.
+    fn bury(&mut self, machine: usize) {
+        self.0.loops.keep_down(machine, u64::MAX);
+        if machine != WATCHED {
+            let dead = self.0.loops.process(machine);
+            self.0.log.inner().expire(dead);
+        }
+    }
+
+    /// A world in which only this machine is up.
+    fn only(machine: usize) -> Self {
+        let mut run = Self(World::with_owners(SEED, 3));
+        for other in [WATCHED, OTHER, FORMER].into_iter().filter(|other| *other != machine) {
+            run.0.loops.keep_down(other, u64::MAX);
+        }
+        run
+    }
+
     /// A world in which one machine has done something, and has something to do.
     fn begun(first: usize) -> Result<Self, String> {
-        let mut run = Self(World::with_owners(SEED, 2));
-        run.0.loops.keep_down(1 - first, u64::MAX);
+        let mut run = Self::only(first);
         for _ in 0..3 {
             run.admit(2)?;
             run.turn(first)?;

@@ -276,7 +276,7 @@ impl Inner {
     }
 
     /// Ends transactions that have been open for too long, as their coordinator does: but for those
-    /// of an owner that is named beside an offset, which whoever takes over must end by itself.
+    /// of a DERIVE loop before it has sent its offsets, which whoever takes over must end itself.
     pub(crate) fn time_out(&mut self) {
         self.arrive(|_| true);
         let mut ids = std::mem::take(&mut self.ids);
@@ -284,10 +284,8 @@ impl Inner {
             let Some(n) = state.open else { continue };
             let transaction = &self.transactions[n];
             let waited_for = transaction.prepared || !transaction.offsets.is_empty();
-            let named = |c: &Committed| !c.metadata.is_empty() && id.starts_with(&c.metadata);
-            if transaction.begun.0 + TRANSACTION_MS_MAX < self.now.0
-                && (waited_for || !self.offsets.values().any(named))
-            {
+            let of_derive = self.groups.keys().any(|group| id.starts_with(group));
+            if transaction.begun.0 + TRANSACTION_MS_MAX < self.now.0 && (waited_for || !of_derive) {
                 self.end_transaction(n);
                 self.count("transactions timed out");
                 state.open = None;

@@ -179,16 +179,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "ids_of_the_second_line_are_not_taken_over",
         file: "src/derive/restore.rs",
         breaks: "A transaction the former owner left open in its second line stays open.",
-        original: "transactional_ids(other)",
-        mutated: r#"let [a, b, _, _] = transactional_ids(other);
+        original: "transactional_ids(&owner)",
+        mutated: r#"let [a, b, _, _] = transactional_ids(&owner);
             [a.clone(), b.clone(), a, b]"#,
     },
     Mutant {
         name: "offsets_of_records_not_stepped",
         file: "src/derive/commit.rs",
         breaks: "One more record is committed than was taken.",
-        original: "running.batch.next(lane).or(standing)",
-        mutated: "running.batch.next(lane).map(crate::record::Offset::next).or(standing)",
+        original: "running.batch.next(lane)",
+        mutated: "running.batch.next(lane).map(crate::record::Offset::next)",
     },
     Mutant {
         name: "no_tombstones",
@@ -424,11 +424,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "drop(id);",
     },
     Mutant {
-        name: "former_owners_are_fenced_once_for_all",
+        name: "tasks_are_not_claimed",
         file: "src/derive/assign.rs",
-        breaks: "What an owner left open stays open if it was one before.",
-        original: "self.fenced.clear();",
-        mutated: "",
+        breaks: "Nobody knows whom to fence after an owner that died in its first transaction.",
+        original: "step.done && self.claim(restoring)?",
+        mutated: "step.done",
+    },
+    Mutant {
+        name: "a_claim_that_failed_is_taken_for_said",
+        file: "src/derive/assign.rs",
+        breaks: "The same, if the group did not answer when its task began.",
+        original: r#"restoring.tell_unclaimed(&error, self.shared.now());
+                Ok(false)"#,
+        mutated: r#"restoring.tell_unclaimed(&error, self.shared.now());
+                Ok(true)"#,
     },
     Mutant {
         name: "written_after_lost",

@@ -62,7 +62,7 @@ impl Loops {
     }
 
     /// Stops a loop's process where it stands; the first two are ADMIT's.
-    pub(super) fn crash(&self, n: usize) {
+    pub(crate) fn crash(&self, n: usize) {
         let derive = n.checked_sub(2).map(|n| &self.derives[n]);
         match derive {
             Some(derive) if derive.running.is_some() => derive.log.crash(),

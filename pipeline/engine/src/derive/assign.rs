@@ -158,9 +158,7 @@ impl Derive {
     pub(super) fn leave(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
         let mut left = Vec::new();
         for mut task in tasks {
-            if let Phase::Running(running) = &task.phase
-                && running.all_committed
-            {
+            if let Phase::Running(running) = &task.phase {
                 put_left(running, &mut left);
             }
             self.retire(&mut task)?;
@@ -258,10 +256,11 @@ impl Derive {
         match &mut task.phase {
             Phase::Restoring(restoring) => {
                 let step = restoring.step(self.shared.ground())?;
-                if step.done {
+                let runs = step.done && self.claim(restoring)?;
+                if runs {
                     self.run(task)?;
                 }
-                Ok(step.done || step.replayed > 0)
+                Ok(runs || step.replayed > 0)
             }
             Phase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
@@ -298,6 +297,22 @@ impl Derive {
         Ok(())
     }
 
+    /// Says in the log whose a task is before it writes anything, so that whoever takes it over
+    /// knows whom to fence. `false`: not now; a group that shares its partitions out does not
+    /// listen.
+    fn claim(&mut self, restoring: &mut Restoring) -> Result<bool, EngineError> {
+        let standing = restoring.standing(self.shared.ground());
+        let claimed = self.member.commit(&standing);
+        match claimed.map_err(|error| EngineError::of_log("claiming a task", error)) {
+            Ok(()) => Ok(true),
+            Err(error @ EngineError::Retry { .. }) => {
+                restoring.tell_unclaimed(&error, self.shared.now());
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn run(&mut self, task: &mut Task) -> Result<(), EngineError> {
         let Phase::Restoring(restoring) = task.leave() else {
             return Ok(());
@@ -320,7 +335,7 @@ fn close(task: &mut Task) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Where a task leaves its lanes, without the name of an owner.
+/// Where a task leaves its lanes, in nobody's name.
 fn put_left(running: &Running, left: &mut Vec<(TopicPartition, Committed)>) {
     for lane in Lane::ALL {
         if let Some(offset) = running.progress.lanes[lane.index()] {

@@ -246,12 +246,10 @@ fn batches(
         .filter(|running| !running.batch.is_empty())
 }
 
-/// The progress of a task's lanes: of all of them in its first transaction, so that from then on a
-/// missing offset is a loss to announce; later of those it took from.
+/// The progress of the lanes a task took from.
 fn put_offsets(running: &Running, owner: &str, offsets: &mut Offsets) {
     for lane in Lane::ALL {
-        let standing = running.progress.lanes[lane.index()].filter(|_| !running.all_committed);
-        if let Some(offset) = running.batch.next(lane).or(standing) {
+        if let Some(offset) = running.batch.next(lane) {
             let committed = Committed { offset, metadata: owner.to_owned() };
             offsets.push((running.lane(lane).clone(), committed));
         }

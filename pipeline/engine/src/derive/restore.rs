@@ -16,7 +16,7 @@ use crate::derive::step::Restored;
 use crate::derive::tables::Tables;
 use crate::overlay::State;
 use crate::port::{
-    Bounds, Isolation, Limit, Log, LogError, Reader, Slot, Store, StoreError, Stores,
+    Bounds, Committed, Isolation, Limit, Log, LogError, Reader, Slot, Store, StoreError, Stores,
 };
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
@@ -88,7 +88,6 @@ pub(super) struct Tails {
 pub(super) struct Restoring {
     tails: Tails,
     positions: [Offset; 5],
-    all_committed: bool,
     /// When the partition was assigned.
     assigned: Millis,
     /// When it was last said how far it has come.
@@ -260,7 +259,7 @@ impl Restoring {
         fenced: &mut BTreeSet<String>,
     ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let (positions, all_committed) = positions(ground, partition, fenced).map_err(asking)?;
+        let positions = positions(ground, partition, fenced).map_err(asking)?;
         let tails = match follower {
             Some(mut tails) => {
                 check_age(tails.current, ground.now)?;
@@ -268,7 +267,7 @@ impl Restoring {
             }
             None => Tails::open(ground, partition)?,
         };
-        Ok(Self { tails, positions, all_committed, assigned: ground.now, told: ground.now })
+        Ok(Self { tails, positions, assigned: ground.now, told: ground.now })
     }
 
     /// Replays a piece. Whether the task is restored, and how much was replayed now.
@@ -300,6 +299,24 @@ impl Restoring {
         self.tails.reader.wait(at_most)
     }
 
+    /// Where each lane stands, in this owner's name.
+    pub(super) fn standing(&self, ground: Ground<'_>) -> Vec<(TopicPartition, Committed)> {
+        let lanes = lanes(ground, self.tails.partition);
+        let standing = lanes
+            .into_iter()
+            .zip(self.positions)
+            .map(|(lane, offset)| (lane, Committed { offset, metadata: ground.owner.to_owned() }));
+        standing.collect()
+    }
+
+    /// Says now and then that the task waits for its group.
+    pub(super) fn tell_unclaimed(&mut self, why: &EngineError, now: Millis) {
+        if now.0.saturating_sub(self.told.0) >= TELL_MS {
+            self.told = now;
+            telemetry::unclaimed(self.tails.partition, why);
+        }
+    }
+
     /// What the task begins to run with.
     pub(super) fn finish(self, ground: Ground<'_>) -> Result<Restored, EngineError> {
         let Tails { partition, state, progress, replayed, .. } = self.tails;
@@ -320,7 +337,6 @@ impl Restoring {
             state,
             progress,
             positions: self.positions,
-            all_committed: self.all_committed,
             critical_end: bounds.end,
         })
     }
@@ -338,25 +354,28 @@ pub(super) struct Step {
     pub(super) replayed: usize,
 }
 
-/// Where each lane goes on, and whether the group has committed all five.
+fn lanes(ground: Ground<'_>, partition: Partition) -> [TopicPartition; 5] {
+    ground.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
+}
+
+/// Where each lane goes on.
 fn positions(
     ground: Ground<'_>,
     partition: Partition,
     fenced: &mut BTreeSet<String>,
-) -> Result<([Offset; 5], bool), LogError> {
-    let lanes =
-        ground.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition));
+) -> Result<[Offset; 5], LogError> {
+    let lanes = lanes(ground, partition);
     let ask = || repeat(|| ground.log.committed(ground.group, &lanes));
     let mut committed = ask()?;
     let other = committed.iter().flatten().map(|c| c.metadata.as_str());
-    if let Some(other) = other.filter(|o| !o.is_empty()).find(|owner| *owner != ground.owner)
-        && !fenced.contains(other)
-    {
-        // The former owner may have died inside a transaction: this aborts it.
-        for id in transactional_ids(other) {
+    let other = other.filter(|owner| !owner.is_empty() && *owner != ground.owner);
+    let owners: BTreeSet<String> = other.map(str::to_owned).collect();
+    // A former owner may have died inside a transaction: this aborts it.
+    for owner in owners.difference(&*fenced).cloned().collect::<Vec<_>>() {
+        for id in transactional_ids(&owner) {
             drop(repeat(|| ground.log.transactor(&id))?);
         }
-        fenced.insert(other.to_owned());
+        fenced.insert(owner);
         committed = ask()?;
     }
     let mut positions = [Offset(0); 5];
@@ -373,7 +392,7 @@ fn positions(
             }
         };
     }
-    Ok((positions, committed.iter().all(Option::is_some)))
+    Ok(positions)
 }
 
 /// The transactional ids of an owner, two for each of its lines.

@@ -56,7 +56,6 @@ impl Sandbox {
             state: State::new(store),
             progress,
             positions: [Offset(0); 5],
-            all_committed: true,
             critical_end: Offset(0),
         };
         let running = Running::new(restored, rules(&config, operators))?;

@@ -49,8 +49,6 @@ pub(super) struct Running {
     pub(super) time: Millis,
     /// The critical lane's end when the task began to run, until it has been reached.
     pub(super) held_until: Option<Offset>,
-    /// Whether the group holds an offset for every lane.
-    pub(super) all_committed: bool,
 }
 
 /// What a task begins to run with.
@@ -58,9 +56,8 @@ pub(super) struct Restored {
     pub(super) partition: Partition,
     pub(super) state: State,
     pub(super) progress: Progress,
-    /// The position of each lane, and whether the group has committed one for all.
+    /// The position of each lane.
     pub(super) positions: [Offset; 5],
-    pub(super) all_committed: bool,
     pub(super) critical_end: Offset,
 }
 
@@ -84,7 +81,7 @@ impl Running {
     /// The task before it has taken up a lane: it can process what it is given.
     pub(super) fn new(restored: Restored, rules: Rules<'_>) -> Result<Self, EngineError> {
         let Restored { partition, mut state, progress, .. } = restored;
-        let Restored { positions, all_committed, critical_end, .. } = restored;
+        let Restored { positions, critical_end, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.look(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
@@ -100,7 +97,6 @@ impl Running {
             time: progress.time,
             progress,
             held_until: (at < critical_end).then_some(critical_end),
-            all_committed,
         })
     }
 
@@ -317,7 +313,6 @@ impl Running {
         self.progress.time = self.time;
         let critical = self.progress.lanes[Lane::Critical.index()];
         self.held_until = self.held_until.filter(|end| critical < Some(*end));
-        self.all_committed = true;
         self.state.apply();
         telemetry::batch(&batch.counts);
     }
