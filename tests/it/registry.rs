@@ -120,7 +120,8 @@ fn a_registry_that_is_silent_is_waited_for_5_seconds_in_all() {
     let begin = Instant::now();
     unavailable(&client, 1);
     let took = begin.elapsed();
-    assert!((4_000..6_000).contains(&took.as_millis()), "{took:?}");
+    // Below what one answer would take, with room for a busy machine.
+    assert!((4_000..12_000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(registry.count(), 3);
 }
 

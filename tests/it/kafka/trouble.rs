@@ -21,6 +21,10 @@ const PREFIX: &str = "tw.";
 /// The session of a member, and as long a transaction may stay open.
 const SESSION: Duration = Duration::from_secs(10);
 
+/// What a take-over may cost beside the session, on a machine busy with other tests; seen is less
+/// than a second. Whoever waited for the dead one's transactions to run out would need 10.
+const A_MOMENT: Duration = Duration::from_secs(5);
+
 /// Longer than the session of a member and the time a transaction may stay open: 10 s each.
 const LONGER_THAN_A_SESSION: Duration = Duration::from_secs(13);
 
@@ -119,7 +123,7 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
     eprintln!("killed and taken over: {stalls:?}");
     assert!(stalls.all < SESSION, "{stalls:?}: the other goes on");
     // What the dead one left open is ended by whoever takes its partitions over.
-    assert!(stalls.worst < SESSION + Duration::from_secs(2), "{stalls:?}: a session, a moment");
+    assert!(stalls.worst < SESSION + A_MOMENT, "{stalls:?}: a session, a moment");
     first.restart();
     assert_works_soon_after_assignment(&first);
     thread::sleep(Duration::from_secs(2));
