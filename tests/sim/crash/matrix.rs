@@ -99,6 +99,9 @@ fn a_restore_survives_a_death_at_every_call() {
         let (own, dead) = (scene != Scene::TakeOverAgain, scene != Scene::Restore);
         let owners = usize::from(own) + usize::from(dead);
         assert_eq!(fenced, 4 * owners, "{scene:?}: its own ids, and each of the dead one's once");
+        if own {
+            assert_watched(&calls, &[Call::Member]);
+        }
         assert_watched(
             &calls,
             &[

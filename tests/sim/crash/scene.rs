@@ -3,7 +3,7 @@
 //! No dice: what happens is the same every time, up to the strike.
 
 use crate::fake::{Call, Ending, FakeStores, Script, Strike};
-use crate::world::World;
+use crate::world::{ADMITS, World};
 
 /// The seed of the producers; any will do that writes to every lane.
 const SEED: u64 = 11;
@@ -22,9 +22,6 @@ const OTHER: usize = 1;
 
 /// One that was there before.
 const FORMER: usize = 2;
-
-/// The loops of ADMIT, which are counted before those of DERIVE.
-const ADMITS: usize = 2;
 
 /// Turns within which a process has come to its first transaction.
 const TURNS_TO_BEGIN: u32 = 16;
@@ -98,8 +95,7 @@ impl Run {
             }
             Scene::Beside => {
                 let mut run = Self::begun(WATCHED)?;
-                run.0.loops.keep_down(OTHER, 0);
-                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
+                run.share()?;
                 run.admit(6)?;
                 Ok(run)
             }
@@ -120,12 +116,17 @@ impl Run {
             Scene::TakeOverAgain => {
                 let mut run = Self::begun(OTHER)?;
                 run.pass_over(OTHER, WATCHED)?;
-                run.0.loops.keep_down(OTHER, 0);
-                [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| run.turn(n))?;
+                run.share()?;
                 run.admit(3)?;
                 Ok(run)
             }
         }
+    }
+
+    /// The other one comes, and has half of the tasks.
+    fn share(&mut self) -> Result<(), String> {
+        self.0.loops.keep_down(OTHER, 0);
+        [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| self.turn(n))
     }
 
     /// One dies between two transactions, and another one takes over and does some of its work.

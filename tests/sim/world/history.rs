@@ -3,7 +3,7 @@
 use tidewire_engine::port::Log;
 use tidewire_engine::topology::Topology;
 
-use super::loops::Loops;
+use super::loops::{ADMITS, Loops};
 use super::producer::Producer;
 use crate::fake::{FakeLog, FakeStores};
 use crate::model::Model;
@@ -128,7 +128,7 @@ impl World {
             }
             95 => self.set_clocks(),
             96 | 97 => {
-                let n = self.random.below(2 + self.machines.len() as u64) as usize;
+                let n = self.random.below((ADMITS + self.machines.len()) as u64) as usize;
                 self.loops.crash(n);
             }
             98 => {

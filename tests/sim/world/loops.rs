@@ -13,6 +13,9 @@ use super::history::World;
 use crate::fake::FakeLog;
 use crate::operators::OPERATORS;
 
+/// The loops of ADMIT, which are counted before those of DERIVE.
+pub(crate) const ADMITS: usize = 2;
+
 /// Crashes of which one leaves its machine down.
 const DOWN_ONCE_IN: u64 = 4;
 
@@ -61,9 +64,9 @@ impl Loops {
         }
     }
 
-    /// Stops a loop's process where it stands; the first two are ADMIT's.
+    /// Stops a loop's process where it stands; the first [`ADMITS`] are ADMIT's.
     pub(crate) fn crash(&self, n: usize) {
-        let derive = n.checked_sub(2).map(|n| &self.derives[n]);
+        let derive = n.checked_sub(ADMITS).map(|n| &self.derives[n]);
         match derive {
             Some(derive) if derive.running.is_some() => derive.log.crash(),
             None if self.admits[n].1.running.is_some() => self.admits[n].1.log.crash(),

@@ -8,3 +8,4 @@ mod loops;
 mod producer;
 
 pub(crate) use history::World;
+pub(crate) use loops::ADMITS;
