@@ -204,10 +204,10 @@ mod tests {
     fn who_may_read_depends_on_the_scope_where_the_catalogue_says_so() {
         let who = |name| {
             let channel = Channel::parse(name).expect("a name");
-            channel.kind.who_for(channel.id.as_deref().unwrap_or_default()).to_vec()
+            channel.kind.readers_for(channel.id.as_deref().unwrap_or_default()).to_vec()
         };
-        assert_eq!(who("typing:user/u1"), [crate::catalogue::Who::User]);
-        assert_eq!(who("typing:thread-1"), [crate::catalogue::Who::Participant]);
+        assert_eq!(who("typing:user/u1"), [crate::catalogue::ReaderRole::User]);
+        assert_eq!(who("typing:thread-1"), [crate::catalogue::ReaderRole::Participant]);
     }
 
     proptest! {

@@ -153,9 +153,13 @@ impl<'a> EventView<'a> {
         if fingerprint != FINGERPRINT_V1 {
             return Err(DecodeError::UnknownSchema { fingerprint });
         }
-        let mut walk = Walk { bytes, at: HEADER_BYTES };
-        let view = walk.event().ok_or(DecodeError::Damaged { at: walk.at })?;
-        if walk.at == bytes.len() { Ok(view) } else { Err(DecodeError::Damaged { at: walk.at }) }
+        let mut decoder = EventDecoder { bytes, at: HEADER_BYTES };
+        let view = decoder.event().ok_or(DecodeError::Damaged { at: decoder.at })?;
+        if decoder.at == bytes.len() {
+            Ok(view)
+        } else {
+            Err(DecodeError::Damaged { at: decoder.at })
+        }
     }
 
     /// Copies it.
@@ -199,12 +203,12 @@ fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
 }
 
 /// A walk over encoded bytes; every step is `None` where they don't follow the schema.
-struct Walk<'a> {
+struct EventDecoder<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> EventDecoder<'a> {
     fn event(&mut self) -> Option<EventView<'a>> {
         Some(EventView {
             event_id: self.text()?,
@@ -354,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_are_told_apart() {
+    fn foreign_bytes_are_refused_by_kind() {
         assert_eq!(EventView::decode(b""), Err(DecodeError::NotSingleObject));
         assert_eq!(EventView::decode(b"{}"), Err(DecodeError::NotSingleObject));
         assert_eq!(EventView::decode(&MARKER), Err(DecodeError::Damaged { at: 2 }));

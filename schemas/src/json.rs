@@ -18,12 +18,12 @@ const PLAIN_NUMBER_MAX_CHARS: usize = 300;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JsonError {
     pub(crate) at: usize,
-    pub(crate) kind: Fault,
+    pub(crate) kind: JsonErrorKind,
 }
 
 /// What was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum JsonErrorKind {
     /// The grammar is broken; says how.
     Syntax(&'static str),
     /// Nested beyond the limit.
@@ -44,7 +44,7 @@ pub(crate) struct Scanner<'a> {
 
 /// A member of an object: its name, decoded, and its value as it stands in the text.
 #[derive(Clone, Debug)]
-pub(crate) struct Member<'a> {
+pub(crate) struct JsonMember<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) value: Cow<'a, str>,
 }
@@ -90,8 +90,8 @@ impl<'a> Scanner<'a> {
             Some(b'f') => self.word("false")?,
             Some(b'n') => self.word("null")?,
             Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(_) => return Err(self.fault("a value was expected")),
-            None => return Err(self.fault("the text ends where a value was expected")),
+            Some(_) => return Err(self.error("a value was expected")),
+            None => return Err(self.error("the text ends where a value was expected")),
         }
         Ok(&self.text[start..self.at])
     }
@@ -100,7 +100,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.fault("text follows the value")),
+            Some(_) => Err(self.error("text follows the value")),
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn open(&mut self, bracket: u8) -> Result<(), JsonError> {
         debug_assert_eq!(self.text.as_bytes().get(self.at), Some(&bracket));
         if self.depth == self.max_depth {
-            return Err(JsonError { at: self.at, kind: Fault::TooDeep });
+            return Err(JsonError { at: self.at, kind: JsonErrorKind::TooDeep });
         }
         self.depth += 1;
         self.at += 1;
@@ -125,11 +125,11 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         }
         if self.peek() != Some(b'"') {
-            return Err(self.fault("a name in quotes was expected"));
+            return Err(self.error("a name in quotes was expected"));
         }
         let (inner, escaped) = self.string()?;
         if self.peek() != Some(b':') {
-            return Err(self.fault("a colon was expected"));
+            return Err(self.error("a colon was expected"));
         }
         self.at += 1;
         Ok(Some(if escaped { unescape(inner) } else { Cow::Borrowed(inner) }))
@@ -154,20 +154,20 @@ impl<'a> Scanner<'a> {
             }
             Some(b',') if !*first => self.at += 1,
             Some(_) if *first => {}
-            Some(_) => return Err(self.fault("a comma or the closing bracket was expected")),
-            None => return Err(self.fault("the text ends inside an object or an array")),
+            Some(_) => return Err(self.error("a comma or the closing bracket was expected")),
+            None => return Err(self.error("the text ends inside an object or an array")),
         }
         *first = false;
         Ok(true)
     }
 
-    fn fault(&self, what: &'static str) -> JsonError {
-        JsonError { at: self.at, kind: Fault::Syntax(what) }
+    fn error(&self, what: &'static str) -> JsonError {
+        JsonError { at: self.at, kind: JsonErrorKind::Syntax(what) }
     }
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.fault("only true, false and null are words"));
+            return Err(self.error("only true, false and null are words"));
         }
         self.at += word.len();
         Ok(())
@@ -176,7 +176,7 @@ impl<'a> Scanner<'a> {
     fn digits(&mut self) -> Result<(), JsonError> {
         let rest = &self.text.as_bytes()[self.at..];
         match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
-            0 => Err(self.fault("a digit was expected")),
+            0 => Err(self.error("a digit was expected")),
             count => {
                 self.at += count;
                 Ok(())
@@ -210,7 +210,7 @@ impl<'a> Scanner<'a> {
     fn within_doubles(&self, start: usize) -> Result<(), JsonError> {
         match self.text[start..self.at].parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(()),
-            _ => Err(JsonError { at: start, kind: Fault::OutOfRange }),
+            _ => Err(JsonError { at: start, kind: JsonErrorKind::OutOfRange }),
         }
     }
 
@@ -224,7 +224,7 @@ impl<'a> Scanner<'a> {
             let rest = &bytes[self.at..];
             let Some(plain) = next_stop(rest) else {
                 self.at = bytes.len();
-                return Err(self.fault("the text ends inside a string"));
+                return Err(self.error("the text ends inside a string"));
             };
             self.at += plain;
             match bytes[self.at] {
@@ -237,7 +237,7 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                _ => return Err(self.fault("control characters are escaped in strings")),
+                _ => return Err(self.error("control characters are escaped in strings")),
             }
         }
     }
@@ -248,19 +248,19 @@ impl<'a> Scanner<'a> {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {
                 let Some(unit) = hex4(rest) else {
-                    return Err(self.fault("\\u is followed by four hexadecimal digits"));
+                    return Err(self.error("\\u is followed by four hexadecimal digits"));
                 };
                 self.at += 6;
                 match unit {
                     0xd800..=0xdbff => match hex4(&rest[6..]) {
                         Some(0xdc00..=0xdfff) => self.at += 6,
-                        _ => return Err(self.fault("a surrogate stands alone")),
+                        _ => return Err(self.error("a surrogate stands alone")),
                     },
-                    0xdc00..=0xdfff => return Err(self.fault("a surrogate stands alone")),
+                    0xdc00..=0xdfff => return Err(self.error("a surrogate stands alone")),
                     _ => {}
                 }
             }
-            _ => return Err(self.fault("unknown escape")),
+            _ => return Err(self.error("unknown escape")),
         }
         Ok(())
     }
@@ -549,7 +549,11 @@ mod tests {
     fn numbers_no_double_can_hold_are_refused_wherever_they_stand() {
         let long = "9".repeat(400);
         for text in ["1E+400", "[-1e999999]", "{\"a\":[1e309]}", &long] {
-            assert_eq!(scan(text).map_err(|error| error.kind), Err(Fault::OutOfRange), "{text}");
+            assert_eq!(
+                scan(text).map_err(|error| error.kind),
+                Err(JsonErrorKind::OutOfRange),
+                "{text}"
+            );
         }
         for text in ["1e308", "1e-999", "-0.0e0", &long[..300], "0e400"] {
             scan(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
@@ -559,7 +563,7 @@ mod tests {
     #[test]
     fn lone_surrogates_are_refused() {
         for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#] {
-            let fault = Fault::Syntax("a surrogate stands alone");
+            let fault = JsonErrorKind::Syntax("a surrogate stands alone");
             assert_eq!(scan(text).map_err(|error| error.kind), Err(fault), "{text}");
         }
     }
@@ -568,7 +572,7 @@ mod tests {
     fn nesting_has_a_limit() {
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         assert!(scan(&nested(8)).is_ok());
-        assert_eq!(scan(&nested(9)).map_err(|error| error.kind), Err(Fault::TooDeep));
+        assert_eq!(scan(&nested(9)).map_err(|error| error.kind), Err(JsonErrorKind::TooDeep));
     }
 
     proptest! {

@@ -24,7 +24,7 @@ pub const TOKEN_MAX_CHARS: usize = 2048;
 
 /// The next offsets to read in partition `partition` of the three output topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Cut {
+pub struct PartitionPosition {
     /// The partition number, the same in all three topics.
     pub partition: u32,
     /// The next offset of the urgent, the stream and the state topic, in this order.
@@ -37,7 +37,7 @@ pub struct Position {
     /// Changes whenever offsets may mean other records than before.
     pub epoch: u32,
     /// One cut per partition touched, by ascending partition.
-    pub cuts: Vec<Cut>,
+    pub partitions: Vec<PartitionPosition>,
 }
 
 /// Why a token is no position.
@@ -76,16 +76,16 @@ impl Position {
 
     /// Appends the token to `out`. The cuts must be in ascending order of partitions.
     pub fn encode_to(&self, out: &mut String) {
-        let mut bytes = Vec::with_capacity(16 + self.cuts.len() * 20);
+        let mut bytes = Vec::with_capacity(16 + self.partitions.len() * 20);
         bytes.push(VERSION);
         put_varint(&mut bytes, u64::from(self.epoch));
-        put_varint(&mut bytes, self.cuts.len() as u64);
+        put_varint(&mut bytes, self.partitions.len() as u64);
         let mut before = 0;
-        for cut in &self.cuts {
-            debug_assert!(cut.partition >= before, "cuts are kept in order");
-            put_varint(&mut bytes, u64::from(cut.partition.wrapping_sub(before)));
-            before = cut.partition;
-            for next in cut.next {
+        for at in &self.partitions {
+            debug_assert!(at.partition >= before, "cuts are kept in order");
+            put_varint(&mut bytes, u64::from(at.partition.wrapping_sub(before)));
+            before = at.partition;
+            for next in at.next {
                 put_varint(&mut bytes, next);
             }
         }
@@ -116,16 +116,16 @@ impl Position {
     }
 
     /// The cut of a partition, if the position has touched it.
-    pub fn cut(&self, partition: u32) -> Option<&Cut> {
-        let at = self.cuts.binary_search_by_key(&partition, |cut| cut.partition).ok()?;
-        self.cuts.get(at)
+    pub fn partition(&self, partition: u32) -> Option<&PartitionPosition> {
+        let at = self.partitions.binary_search_by_key(&partition, |entry| entry.partition).ok()?;
+        self.partitions.get(at)
     }
 }
 
 fn read(mut bytes: &[u8]) -> Option<Position> {
     let epoch = u32::try_from(varint(&mut bytes)?).ok()?;
     let count = varint(&mut bytes)?;
-    let mut cuts = Vec::new();
+    let mut partitions = Vec::new();
     let mut before = 0u32;
     for n in 0..count {
         let distance = u32::try_from(varint(&mut bytes)?).ok()?;
@@ -135,9 +135,9 @@ fn read(mut bytes: &[u8]) -> Option<Position> {
         let partition = before.checked_add(distance)?;
         before = partition;
         let next = [varint(&mut bytes)?, varint(&mut bytes)?, varint(&mut bytes)?];
-        cuts.push(Cut { partition, next });
+        partitions.push(PartitionPosition { partition, next });
     }
-    bytes.is_empty().then_some(Position { epoch, cuts })
+    bytes.is_empty().then_some(Position { epoch, partitions })
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -171,9 +171,9 @@ mod tests {
     fn some() -> Position {
         Position {
             epoch: 7,
-            cuts: vec![
-                Cut { partition: 0, next: [0, 1, u64::MAX] },
-                Cut { partition: 5, next: [1 << 41, 300, 0] },
+            partitions: vec![
+                PartitionPosition { partition: 0, next: [0, 1, u64::MAX] },
+                PartitionPosition { partition: 5, next: [1 << 41, 300, 0] },
             ],
         }
     }
@@ -189,10 +189,10 @@ mod tests {
         #[test]
         fn a_token_reads_back_what_was_written(
             epoch: u32,
-            cuts in proptest::collection::btree_map(any::<u32>(), any::<[u64; 3]>(), 0..20),
+            partitions in proptest::collection::btree_map(any::<u32>(), any::<[u64; 3]>(), 0..20),
         ) {
-            let cuts = cuts.into_iter().map(|(partition, next)| Cut { partition, next }).collect();
-            let position = Position { epoch, cuts };
+            let partitions = partitions.into_iter().map(|(partition, next)| PartitionPosition { partition, next }).collect();
+            let position = Position { epoch, partitions };
             prop_assert_eq!(Position::decode(&position.encode()), Ok(position));
         }
 
@@ -241,14 +241,14 @@ mod tests {
     #[test]
     fn the_largest_topology_fits_the_limit() {
         let next = [(1 << 42) - 1; 3];
-        let cuts = (0..64).map(|partition| Cut { partition, next }).collect();
-        let token = Position { epoch: u32::MAX, cuts }.encode();
+        let partitions = (0..64).map(|partition| PartitionPosition { partition, next }).collect();
+        let token = Position { epoch: u32::MAX, partitions }.encode();
         assert!(token.len() <= TOKEN_MAX_CHARS, "{}", token.len());
     }
 
     #[test]
-    fn a_cut_is_found_by_its_partition() {
-        assert_eq!(some().cut(5).map(|cut| cut.next[1]), Some(300));
-        assert_eq!(some().cut(4), None);
+    fn a_position_is_found_by_its_partition() {
+        assert_eq!(some().partition(5).map(|at| at.next[1]), Some(300));
+        assert_eq!(some().partition(4), None);
     }
 }

@@ -24,7 +24,7 @@ const TIME: &str = r#"{"type": "long", "logicalType": "timestamp-millis"}"#;
 const JSON_TEXT: &str = r#"{"type": "string", "tidewire.json": true}"#;
 
 /// A field of a record.
-struct Entry<'a> {
+struct AvroField<'a> {
     name: &'a str,
     kind: &'a str,
     required: bool,
@@ -81,11 +81,10 @@ fn capitalised(word: &str) -> String {
 pub fn avsc(event_type: &EventType) -> String {
     let (namespace, name) = names(&event_type.name);
     let doc = format!("The event {}, as producers send it.", event_type.name);
-    let of_envelope = ENVELOPE
-        .iter()
-        .filter(|(name, ..)| event_type.field(name).is_none())
-        .map(|&(name, kind, required, doc)| Entry { name, kind, required, doc: doc.to_owned() });
-    let of_data = event_type.fields.iter().map(|field| Entry {
+    let of_envelope = ENVELOPE.iter().filter(|(name, ..)| event_type.field(name).is_none()).map(
+        |&(name, kind, required, doc)| AvroField { name, kind, required, doc: doc.to_owned() },
+    );
+    let of_data = event_type.fields.iter().map(|field| AvroField {
         name: &field.name,
         kind: avro_kind(field.kind),
         required: field.required && !is_filled(event_type, &field.name),
@@ -102,8 +101,8 @@ pub fn avsc(event_type: &EventType) -> String {
     )
 }
 
-fn line(entry: &Entry<'_>) -> String {
-    let Entry { name, kind, required, doc } = entry;
+fn line(entry: &AvroField<'_>) -> String {
+    let AvroField { name, kind, required, doc } = entry;
     let kind = match required {
         true => (*kind).to_owned(),
         false => format!("[\"null\", {kind}], \"default\": null"),

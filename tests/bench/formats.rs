@@ -14,10 +14,12 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
-use tidewire_app::generate::Generator;
+use tidewire_app::synthetic::Generator;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::codec::{Context, Headers, Registry, RegistryFault, WriterSchema, admit};
-use tidewire_schemas::envelope::Origin;
+use tidewire_schemas::codec::{
+    DecodeContext, HeaderLookup, Registry, RegistryFault, WriterSchema, admit,
+};
+use tidewire_schemas::envelope::RecordOrigin;
 use tidewire_tests::machine;
 
 /// That of the binary.
@@ -30,8 +32,8 @@ const ROUNDS: usize = 5;
 /// Different events, so that no branch predictor learns one by heart.
 const DIFFERENT: usize = 1_000;
 
-const ORIGIN: Origin<'_> =
-    Origin { topic: "in", partition: 0, offset: 0, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> =
+    RecordOrigin { topic: "in", partition: 0, offset: 0, append_time_ms: 1_767_607_201_000 };
 
 /// A post as a team with Avro would write it.
 const POST: &str = r#"{"type":"record","name":"Post","namespace":"com.acme","fields":[
@@ -59,7 +61,7 @@ impl Registry for OneSchema {
 
 struct Given(&'static [(&'static str, &'static [u8])]);
 
-impl Headers for Given {
+impl HeaderLookup for Given {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.header(name)
     }
@@ -85,8 +87,11 @@ fn main() {
     let registry = OneSchema(ours);
     let whole = |what: &str, records: &[Vec<u8>], headers: Given| {
         println!("{what}, records of {} B to events:", mean_bytes(records));
-        let context =
-            Context { catalogue: Catalogue::builtin(), registry: Some(&registry), origin: &ORIGIN };
+        let context = DecodeContext {
+            catalogue: Catalogue::builtin(),
+            registry: Some(&registry),
+            origin: &ORIGIN,
+        };
         let each = per_event("tidewire", events, records, |record| {
             admit(&context, Some(record), &headers).expect("an event").event.data.len()
         });

@@ -17,10 +17,12 @@ use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
-use tidewire_schemas::codec::{Context, Headers, Registry, RegistryFault, WriterSchema, admit};
-use tidewire_schemas::envelope::{Admitted, EVENT_MAX_BYTES, Origin};
+use tidewire_schemas::codec::{
+    DecodeContext, HeaderLookup, Registry, RegistryFault, WriterSchema, admit,
+};
+use tidewire_schemas::envelope::{Admitted, EVENT_MAX_BYTES, RecordOrigin};
 use tidewire_schemas::event::{Event, EventView};
-use tidewire_schemas::position::{Cut, Position};
+use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_schemas::time::parse_rfc3339;
 
 use crate::dice::Dice;
@@ -102,8 +104,8 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     input.truncate(LENGTH_MAX);
 }
 
-const ORIGIN: Origin<'_> =
-    Origin { topic: "tw.in", partition: 1, offset: 2, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> =
+    RecordOrigin { topic: "tw.in", partition: 1, offset: 2, append_time_ms: 1_767_607_201_000 };
 
 struct NoHeaders;
 
@@ -120,7 +122,7 @@ impl Registry for Schemas {
     }
 }
 
-impl Headers for NoHeaders {
+impl HeaderLookup for NoHeaders {
     fn header(&self, _: &str) -> Option<&[u8]> {
         None
     }
@@ -129,15 +131,18 @@ impl Headers for NoHeaders {
 /// Headers in front of the value: how many, then `name\0value\0` each.
 struct Leading<'a>(Vec<(&'a [u8], &'a [u8])>);
 
-impl Headers for Leading<'_> {
+impl HeaderLookup for Leading<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
     }
 }
 
-fn read_event(value: &[u8], headers: &dyn Headers) {
-    let context =
-        Context { catalogue: Catalogue::builtin(), registry: Some(&Schemas), origin: &ORIGIN };
+fn read_event(value: &[u8], headers: &dyn HeaderLookup) {
+    let context = DecodeContext {
+        catalogue: Catalogue::builtin(),
+        registry: Some(&Schemas),
+        origin: &ORIGIN,
+    };
     if let Ok(admitted) = admit(&context, Some(value), headers) {
         holds_together(&admitted);
     }
@@ -287,11 +292,11 @@ fn position(input: &[u8]) {
 }
 
 fn positions() -> Vec<Vec<u8>> {
-    let cuts = vec![
-        Cut { partition: 0, next: [1, 2, 3] },
-        Cut { partition: 7, next: [u64::MAX, 0, 1 << 40] },
+    let partitions = vec![
+        PartitionPosition { partition: 0, next: [1, 2, 3] },
+        PartitionPosition { partition: 7, next: [u64::MAX, 0, 1 << 40] },
     ];
-    let token = Position { epoch: 3, cuts }.encode();
+    let token = Position { epoch: 3, partitions }.encode();
     vec![token.into_bytes(), b"2026-01-05T10:00:00Z".to_vec(), b"latest".to_vec()]
 }
 

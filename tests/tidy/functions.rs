@@ -10,17 +10,17 @@ const ARGUMENTS_MAX: usize = 4;
 
 /// What belongs to some files of a crate, and which those are, by how their path ends.
 const OWNED: &[(&str, &[&str])] = &[
-    ("SystemTime::now", &["app/src/clock.rs"]),
-    ("Instant::now", &["app/src/clock.rs", "connectors/src/"]),
-    ("thread::sleep", &["app/src/clock.rs", "connectors/src/"]),
-    ("thread::spawn", &["app/src/supervisor.rs", "connectors/src/"]),
-    ("thread::Builder", &["app/src/supervisor.rs", "connectors/src/"]),
-    ("env::var", &["app/src/start.rs"]),
-    ("env::var_os", &["app/src/start.rs"]),
-    ("env::vars", &["app/src/start.rs"]),
-    ("env::vars_os", &["app/src/start.rs"]),
-    ("RandomState", &["app/src/chance.rs"]),
-    ("process::exit", &["app/src/supervisor.rs"]),
+    ("SystemTime::now", &["app/src/runtime/clock.rs"]),
+    ("Instant::now", &["app/src/runtime/clock.rs", "connectors/src/"]),
+    ("thread::sleep", &["app/src/runtime/clock.rs", "connectors/src/"]),
+    ("thread::spawn", &["app/src/runtime/supervisor.rs", "connectors/src/"]),
+    ("thread::Builder", &["app/src/runtime/supervisor.rs", "connectors/src/"]),
+    ("env::var", &["app/src/dispatch.rs"]),
+    ("env::var_os", &["app/src/dispatch.rs"]),
+    ("env::vars", &["app/src/dispatch.rs"]),
+    ("env::vars_os", &["app/src/dispatch.rs"]),
+    ("RandomState", &["app/src/runtime/random.rs"]),
+    ("process::exit", &["app/src/runtime/supervisor.rs"]),
 ];
 
 /// A function with a body.

@@ -65,7 +65,7 @@ fn page() -> String {
     let rooms = [
         ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),
         ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
-        ("Process", tidewire_app::telemetry::CATALOGUE),
+        ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
     ];
     let mut out = "# Metrics\n\nGenerated from the tables in the code: \
                    `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it anew.\n"

@@ -18,7 +18,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
-use tidewire_schemas::codec::{self, Headers};
+use tidewire_schemas::codec::{self, HeaderLookup};
 
 use super::answer::Failure;
 
@@ -75,7 +75,7 @@ enum Encoding {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordHeaders(pub(super) Vec<(String, Vec<u8>)>);
 
-impl Headers for RecordHeaders {
+impl HeaderLookup for RecordHeaders {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
     }

@@ -22,8 +22,8 @@ use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::codec::{Context, Registry, admit};
-use tidewire_schemas::envelope::{Origin, Reason, Rejection};
+use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
 use tidewire_schemas::partition::partition_for;
 
 use super::answer::{Failure, json_answer};
@@ -144,13 +144,13 @@ impl Intake {
             verdicts: Vec::with_capacity(events.len()),
         };
         let now = self.clock.now();
-        let origin = Origin {
+        let origin = RecordOrigin {
             topic: self.topics.input.as_str(),
             partition: 0,
             offset: NOWHERE,
             append_time_ms: now.0,
         };
-        let context = Context {
+        let context = DecodeContext {
             catalogue: self.catalogue,
             registry: self.registry.as_deref(),
             origin: &origin,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::Settings;
+use crate::config::settings::Settings;
 
 /// Where a process answers unless told otherwise.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -37,13 +37,13 @@ pub enum Verb {
     /// Write, register or check the Avro schemas of typed records
     Schemas(SchemasArgs),
     /// List, show, requeue or drop what could not be taken
-    DeadLetters(LettersArgs),
+    DeadLetters(DeadLettersArgs),
     /// Execute history again and compare it with what is in the log
     Replay(ReplayArgs),
     /// Remove the local state of tasks, so that it is rebuilt from the log
     State(StateArgs),
     /// Take on a line that stands still before too much poison
-    Resume(RunningArgs),
+    Resume(ProcessArgs),
     /// Send events, one JSON object a line
     Produce(ProduceArgs),
     /// Follow channels in the terminal
@@ -53,7 +53,7 @@ pub enum Verb {
     /// Check what `dev` needs, and say how to mend what is wrong
     Doctor(SettingArgs),
     /// Ask a running process whether it is ready, for health checks
-    Ready(RunningArgs),
+    Ready(ProcessArgs),
     /// List every setting with its default and its environment variable
     Settings,
 }
@@ -143,22 +143,22 @@ pub struct TopicsArgs {
 #[derive(Debug, Subcommand)]
 pub enum TopicsVerb {
     /// Create every topic that is missing
-    Create(TopicsWhere),
+    Create(LogArgs),
     /// List every topic with what it keeps
-    List(TopicsWhere),
+    List(LogArgs),
     /// Show the offsets of a topic's partitions
     Describe {
         /// The topic
         topic: String,
         /// Where the log is.
         #[command(flatten)]
-        at: TopicsWhere,
+        at: LogArgs,
     },
 }
 
 /// The log of a running process, the data folder of a stopped one, or Kafka.
 #[derive(Args, Debug)]
-pub struct TopicsWhere {
+pub struct LogArgs {
     /// A running process to ask [default: Kafka if `log` says so; otherwise the one at `listen`,
     /// or the data folder if none answers]
     #[arg(long, value_name = "URL")]
@@ -170,20 +170,20 @@ pub struct TopicsWhere {
 
 /// What `dead-letters` takes.
 #[derive(Args, Debug)]
-pub struct LettersArgs {
+pub struct DeadLettersArgs {
     /// What to do with them.
     #[command(subcommand)]
-    pub verb: LettersVerb,
+    pub verb: DeadLettersVerb,
 }
 
 /// What can be done with dead letters.
 #[derive(Debug, Subcommand)]
-pub enum LettersVerb {
+pub enum DeadLettersVerb {
     /// List them, the newest last
     List {
         /// Which.
         #[command(flatten)]
-        which: WhichLetters,
+        which: DeadLetterFilter,
         /// Those that were requeued or dropped too
         #[arg(long)]
         all: bool,
@@ -192,7 +192,7 @@ pub enum LettersVerb {
         json: bool,
         /// Where the log is.
         #[command(flatten)]
-        at: TopicsWhere,
+        at: LogArgs,
     },
     /// Show all there is to one: its bytes, its headers, where it has been
     Show {
@@ -204,7 +204,7 @@ pub enum LettersVerb {
         raw: bool,
         /// Where the log is.
         #[command(flatten)]
-        at: TopicsWhere,
+        at: LogArgs,
     },
     /// Put records back into their input, once and in the order in which they came
     Requeue(ResolveArgs),
@@ -214,7 +214,7 @@ pub enum LettersVerb {
 
 /// Which dead letters: all that is given has to fit.
 #[derive(Args, Debug)]
-pub struct WhichLetters {
+pub struct DeadLetterFilter {
     /// With this reason (may be given several times)
     #[arg(long, value_name = "WORD")]
     pub reason: Vec<String>,
@@ -240,7 +240,7 @@ pub struct ResolveArgs {
     pub ids: Vec<String>,
     /// Which.
     #[command(flatten)]
-    pub which: WhichLetters,
+    pub which: DeadLetterFilter,
     /// All that are open
     #[arg(long)]
     pub all_open: bool,
@@ -252,7 +252,7 @@ pub struct ResolveArgs {
     pub because: Option<String>,
     /// Where the log is.
     #[command(flatten)]
-    pub at: TopicsWhere,
+    pub at: LogArgs,
 }
 
 /// What `replay` takes.
@@ -290,7 +290,7 @@ pub struct VerifyArgs {
 
 /// The process that is meant by these settings, or another.
 #[derive(Args, Debug)]
-pub struct RunningArgs {
+pub struct ProcessArgs {
     /// A running process [default: the one at `listen`]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
@@ -320,14 +320,14 @@ pub enum SchemasVerb {
         types: Vec<String>,
     },
     /// Register them with a schema registry, each under its record's full name
-    Register(SchemasWhere),
+    Register(RegistryArgs),
     /// Compare what a schema registry has with them
-    Check(SchemasWhere),
+    Check(RegistryArgs),
 }
 
 /// Some schemas, and a registry.
 #[derive(Args, Debug)]
-pub struct SchemasWhere {
+pub struct RegistryArgs {
     /// The registry; its login is registry.username and registry.password, or registry.token
     /// [default: registry.url]
     #[arg(long, value_name = "URL")]
@@ -381,13 +381,13 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N")]
     pub seed: u64,
     /// Events per second; without it as fast as possible
-    #[arg(long, value_name = "R", value_parser = a_rate)]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// The account of all events
-    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = an_account)]
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = parse_account)]
     pub account: String,
     /// Send to a running process instead of printing
     #[arg(long, value_name = "URL")]
@@ -396,7 +396,7 @@ pub struct GenerateArgs {
 
 impl SettingArgs {
     /// Lays the flags over the other layers.
-    pub fn lay_over(&self, settings: &mut Settings) {
+    pub fn apply_to(&self, settings: &mut Settings) {
         settings.add_flag("listen", "--listen", self.listen.clone());
         settings.add_flag("data_dir", "--data-dir", self.data_dir.clone());
         settings.add_flag("log", "--log", self.log.clone());
@@ -407,22 +407,22 @@ impl SettingArgs {
 
 impl ServeArgs {
     /// Lays the flags over the other layers.
-    pub fn lay_over(&self, settings: &mut Settings) {
-        self.settings.lay_over(settings);
+    pub fn apply_to(&self, settings: &mut Settings) {
+        self.settings.apply_to(settings);
         let given = |on: bool| on.then(|| "true".to_owned());
         settings.add_flag("demo.enabled", "--demo", given(self.demo));
         settings.add_flag("insecure_dev", "--insecure-dev", given(self.insecure_dev));
     }
 }
 
-fn a_rate(text: &str) -> Result<f64, String> {
+fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
         _ => Err("give events per second from 0.001 to 10000000".into()),
     }
 }
 
-fn an_account(text: &str) -> Result<String, String> {
+fn parse_account(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !text.is_empty() && text.len() <= 128 && text.chars().all(plain) {
         Ok(text.into())
@@ -437,26 +437,26 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_grammar_is_sound() {
+    fn the_command_line_is_valid_for_clap() {
         Cli::command().debug_assert();
     }
 
     #[test]
     fn a_rate_that_makes_no_sense_is_refused_with_what_is_right() {
         for wrong in ["0", "-1", "NaN", "inf", "many"] {
-            assert!(a_rate(wrong).expect_err("wrong").starts_with("give events per second"));
+            assert!(parse_rate(wrong).expect_err("wrong").starts_with("give events per second"));
         }
     }
 
     #[test]
-    fn flags_lie_over_the_other_layers() {
+    fn flags_override_the_other_layers() {
         let cli = Cli::try_parse_from(["tidewire", "dev", "--listen", "127.0.0.1:0", "--demo"]);
         let Ok(Cli { verb: Verb::Dev(args) }) = cli else { panic!("dev parses") };
         let mut settings = Settings::defaults();
-        args.lay_over(&mut settings);
-        assert_eq!(settings.given("listen").text, "127.0.0.1:0");
-        assert_eq!(settings.given("demo.enabled").text, "true");
-        assert_eq!(settings.given("insecure_dev").text, "");
+        args.apply_to(&mut settings);
+        assert_eq!(settings.value("listen").text, "127.0.0.1:0");
+        assert_eq!(settings.value("demo.enabled").text, "true");
+        assert_eq!(settings.value("insecure_dev").text, "");
     }
 
     #[test]

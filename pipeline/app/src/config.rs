@@ -6,7 +6,8 @@
 
 mod kafka;
 mod registry;
-mod value;
+pub mod settings;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,15 +16,15 @@ use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::admit::PoisonLimit;
 use tidewire_engine::topology::Topology;
 
-use crate::ending::Ending;
+use crate::config::settings::{SettingSource, SettingValue, Settings};
+use crate::process_exit::ProcessExit;
 use crate::role::Role;
-use crate::settings::{Given, Settings, Source};
 
 pub use kafka::{KafkaConfig, Properties};
-pub use value::size_text;
+pub use values::size_text;
 
-use kafka::{Which, hidden};
-use value::StandIn;
+use kafka::{LogChoice, redacted};
+use values::Placeholder;
 
 /// The largest number of partitions: a position over all of them still fits an HTTP header.
 const PARTITIONS_MAX: u64 = 64;
@@ -42,7 +43,7 @@ const DEMO_RATE_PER_S_MAX: u64 = 10_000;
 
 /// What an acknowledged record survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
+pub enum AckDurability {
     /// The end of the process, kill -9 included.
     Process,
     /// The end of the host: synced to disk before the acknowledgement.
@@ -79,7 +80,7 @@ pub struct Config {
     /// Whether DERIVE follows the state of partitions that are another process's.
     pub derive_standby: bool,
     /// The gateway's memory and threads.
-    pub gateway: GatewayConfig,
+    pub gateway: GatewaySizing,
     /// Synthetic events per second; `None`: no demo.
     pub demo_rate_per_s: Option<u32>,
 }
@@ -99,7 +100,7 @@ pub struct DataConfig {
     /// The folder.
     pub dir: PathBuf,
     /// What an acknowledged record survives on the embedded log.
-    pub durability: Durability,
+    pub durability: AckDurability,
 }
 
 /// The topics' names and partitions.
@@ -113,7 +114,7 @@ pub struct TopicsConfig {
 
 /// The gateway's memory and threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewayConfig {
+pub struct GatewaySizing {
     /// Bytes of the newest records kept in memory.
     pub ring_bytes: usize,
     /// Threads that serve sockets; 0: as many as fit the machine.
@@ -123,7 +124,7 @@ pub struct GatewayConfig {
 impl Config {
     /// Parses every setting, or refuses with all that is wrong. `role` is what is to be run; verbs
     /// that only ask run none.
-    pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, Ending> {
+    pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, ProcessExit> {
         let config = Self::read(&mut settings);
         config.check_log(&mut settings);
         if let Some(role) = role {
@@ -134,62 +135,62 @@ impl Config {
         }
         match settings.problems() {
             [] => Ok(config),
-            [one] => Err(Ending::Usage(format!("a setting is wrong\n  {one}"))),
+            [one] => Err(ProcessExit::Usage(format!("a setting is wrong\n  {one}"))),
             many => {
                 let list = many.join("\n  ");
-                Err(Ending::Usage(format!("{} settings are wrong\n  {list}", many.len())))
+                Err(ProcessExit::Usage(format!("{} settings are wrong\n  {list}", many.len())))
             }
         }
     }
 
     fn read(settings: &mut Settings) -> Self {
-        let mut read = Reading { settings };
+        let mut read = SettingsReader { settings };
         let kafka = KafkaConfig {
             bootstrap: String::new(),
-            replication: read.value("kafka.replication", kafka::copies),
-            min_insync: read.value("kafka.min_insync", kafka::copies),
+            replication: read.value("kafka.replication", kafka::replica_count),
+            min_insync: read.value("kafka.min_insync", kafka::replica_count),
             protocol: read.value("kafka.group_protocol", kafka::protocol),
             properties: Properties::of(read.settings),
         };
         Self {
-            listen: read.value("listen", value::address),
-            insecure_dev: read.value("insecure_dev", value::unset_or_switch),
-            allowed_hosts: read.value("allowed_hosts", value::host_names),
-            allowed_origins: read.value("allowed_origins", value::origins),
-            log_filter: read.value("log_filter", value::filter),
-            log: match read.value("log", kafka::which) {
-                Which::Embedded => LogConfig::Embedded,
-                Which::Kafka(bootstrap) => LogConfig::Kafka(KafkaConfig { bootstrap, ..kafka }),
+            listen: read.value("listen", values::address),
+            insecure_dev: read.value("insecure_dev", values::unset_or_boolean),
+            allowed_hosts: read.value("allowed_hosts", values::host_names),
+            allowed_origins: read.value("allowed_origins", values::origins),
+            log_filter: read.value("log_filter", values::filter),
+            log: match read.value("log", kafka::log_choice) {
+                LogChoice::Embedded => LogConfig::Embedded,
+                LogChoice::Kafka(bootstrap) => LogConfig::Kafka(KafkaConfig { bootstrap, ..kafka }),
             },
-            instance: read.value("instance", value::instance),
+            instance: read.value("instance", values::instance),
             data: DataConfig {
-                dir: read.value("data_dir", value::folder),
-                durability: read.value("durability", value::durability),
+                dir: read.value("data_dir", values::folder),
+                durability: read.value("durability", values::durability),
             },
             topics: TopicsConfig {
-                prefix: read.value("topics.prefix", value::prefix),
+                prefix: read.value("topics.prefix", values::prefix),
                 partitions: read
-                    .value("topics.partitions", |t| value::within(t, 1, PARTITIONS_MAX)),
+                    .value("topics.partitions", |t| values::whole_number(t, 1, PARTITIONS_MAX)),
             },
             registry: registry::read(read.settings),
             poison: PoisonLimit {
-                share: read.value("admit.poison_share", value::share),
+                share: read.value("admit.poison_share", values::share),
                 min_records: read.value("admit.poison_min_records", |t| {
-                    value::within(t, 1, POISON_MIN_RECORDS_MAX)
+                    values::whole_number(t, 1, POISON_MIN_RECORDS_MAX)
                 }),
             },
             derive_threads: read
-                .value("derive.threads", |t| value::within(t, 1, DERIVE_THREADS_MAX)),
-            derive_standby: read.value("derive.standby", value::switch),
-            gateway: GatewayConfig {
+                .value("derive.threads", |t| values::whole_number(t, 1, DERIVE_THREADS_MAX)),
+            derive_standby: read.value("derive.standby", values::boolean),
+            gateway: GatewaySizing {
                 ring_bytes: read.value("gateway.ring_bytes", |t| {
-                    value::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
+                    values::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
                 }),
-                shards: read.value("gateway.shards", |t| value::within(t, 0, SHARDS_MAX)),
+                shards: read.value("gateway.shards", |t| values::whole_number(t, 0, SHARDS_MAX)),
             },
-            demo_rate_per_s: read
-                .value("demo.enabled", value::switch)
-                .then(|| read.value("demo.rate", |t| value::within(t, 1, DEMO_RATE_PER_S_MAX))),
+            demo_rate_per_s: read.value("demo.enabled", values::boolean).then(|| {
+                read.value("demo.rate", |t| values::whole_number(t, 1, DEMO_RATE_PER_S_MAX))
+            }),
         }
     }
 
@@ -203,19 +204,19 @@ impl Config {
     fn check_log(&self, settings: &mut Settings) {
         if let LogConfig::Kafka(kafka) = &self.log {
             kafka.check(self, settings);
-            let durability = settings.given("durability").clone();
-            if self.data.durability == Durability::Host {
-                settings.problem(format!(
+            let durability = settings.value("durability").clone();
+            if self.data.durability == AckDurability::Host {
+                settings.add_problem(format!(
                     "{durability}: {:?} is the embedded log's; on Kafka an acknowledged record is \
                      on every in-sync replica, and kafka.min_insync says how many they are",
                     durability.text
                 ));
             }
-        } else if settings.given("log").source == Source::Default
-            && let Some(given) = settings.any_of_kafka()
+        } else if settings.value("log").source == SettingSource::Default
+            && let Some(given) = settings.first_kafka_value()
         {
             let place = given.to_string();
-            settings.problem(format!(
+            settings.add_problem(format!(
                 "{place}: nothing says which Kafka; give log = \"kafka://HOST:PORT\", or log = \
                  \"embedded\" if that is meant"
             ));
@@ -224,24 +225,24 @@ impl Config {
 
     fn check_role(&self, role: Role, settings: &mut Settings) {
         if self.derive_standby && self.derive_threads > 1 {
-            let standby = settings.given("derive.standby").clone();
-            settings.problem(format!(
+            let standby = settings.value("derive.standby").clone();
+            settings.add_problem(format!(
                 "{standby}: threads of one process share a folder of state, in which each \
                  partition has one owner; give derive.threads = 1, or run more processes"
             ));
         }
-        let log = settings.given("log").clone();
+        let log = settings.value("log").clone();
         if role.is_apart() && log.text == "embedded" {
-            settings.problem(format!(
+            settings.add_problem(format!(
                 "{log}: `tidewire {}` runs one role apart, which needs a log that several \
                  processes can open, such as --log kafka://127.0.0.1:9092; the embedded log is one \
                  process's, so run `tidewire dev`, which is all roles at once",
                 role.verb()
             ));
         }
-        let insecure = settings.given("insecure_dev").clone();
+        let insecure = settings.value("insecure_dev").clone();
         if role.serves_clients() && matches!(insecure.text.as_str(), "" | "false") {
-            settings.problem(format!(
+            settings.add_problem(format!(
                 "{insecure}: this version can't check tokens yet, so nobody could connect; give \
                  --insecure-dev and listen on loopback"
             ));
@@ -251,9 +252,9 @@ impl Config {
     /// Without tokens every client is believed, so no other machine may be able to reach us. Roles
     /// that serve operators only believe nobody.
     fn check_exposure(&self, settings: &mut Settings) {
-        let listen = settings.given("listen").clone();
+        let listen = settings.value("listen").clone();
         if self.insecure_dev && !self.listen.ip().is_loopback() {
-            settings.problem(format!(
+            settings.add_problem(format!(
                 "{listen}: {} can be reached from other machines, and in --insecure-dev every \
                  client is believed; listen on 127.0.0.1:{} or [::1]:{1}",
                 self.listen,
@@ -263,18 +264,18 @@ impl Config {
     }
 }
 
-struct Reading<'a> {
+struct SettingsReader<'a> {
     settings: &'a mut Settings,
 }
 
-impl Reading<'_> {
+impl SettingsReader<'_> {
     /// The parsed value; when it is wrong, the problem is noted and a stand-in is returned, which
     /// nobody sees because the configuration is refused in the end.
-    fn value<T: StandIn>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        let given: Given = self.settings.given(key).clone();
+    fn value<T: Placeholder>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let given: SettingValue = self.settings.value(key).clone();
         parse(&given.text).unwrap_or_else(|right| {
-            self.settings.problem(format!("{given}: {:?}: {right}", hidden(&given.text)));
-            T::stand_in()
+            self.settings.add_problem(format!("{given}: {:?}: {right}", redacted(&given.text)));
+            T::placeholder()
         })
     }
 }
@@ -283,7 +284,7 @@ impl Reading<'_> {
 mod tests {
     use super::*;
 
-    fn parse(flags: &[(&'static str, &str)]) -> Result<Config, Ending> {
+    fn parse(flags: &[(&'static str, &str)]) -> Result<Config, ProcessExit> {
         let mut settings = Settings::defaults();
         for (key, text) in flags {
             settings.add_flag(key, &format!("--{key}"), Some((*text).into()));
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_door_without_tokens_is_refused() {
+    fn a_reachable_address_without_tokens_is_refused() {
         let open = ("listen", "0.0.0.0:80");
         assert!(parse(&[open]).is_ok());
         let error = parse(&[open, ("insecure_dev", "true")]).expect_err("reachable").to_string();

@@ -5,43 +5,48 @@
 
 pub mod cli;
 pub mod config;
-pub mod ending;
+pub mod dispatch;
+pub mod process_exit;
 pub mod role;
-pub mod settings;
 
-pub mod logging;
-pub mod start;
-pub mod supervisor;
-pub mod telemetry;
+/// A running process: its start, its loops, its HTTP server and its end.
+pub mod runtime {
+    pub mod lifecycle;
+    pub mod startup;
+    pub mod supervisor;
 
-pub mod run;
+    pub mod fanout;
+    pub mod http_server;
+    pub mod page;
+    pub mod pipeline;
+    pub mod readiness;
 
-pub mod data;
-pub mod opening;
-pub mod patience;
-pub mod state;
+    pub mod demo;
+    pub mod registry;
+    pub mod state_folder;
+    pub mod storage;
 
-pub mod demo;
-pub mod door;
-pub mod fanout;
-pub mod page;
-pub mod pipeline;
-pub mod ready;
-pub mod rebuild;
-pub mod registry;
+    pub mod clock;
+    pub mod logging;
+    pub mod random;
+    pub mod retry;
+    pub mod telemetry;
+}
 
-pub mod doctor;
-pub mod generate;
-pub mod letters;
-pub mod produce;
-pub mod replay;
-pub mod resume;
-pub mod schemas;
-pub mod tail;
-pub mod topics;
-pub mod traffic;
+/// What each verb of the command line does.
+pub mod verbs {
+    pub mod dead_letters;
+    pub mod doctor;
+    pub mod generate;
+    pub mod produce;
+    pub mod rebuild;
+    pub mod replay;
+    pub mod resume;
+    pub mod schemas;
+    pub mod tail;
+    pub mod topics;
+}
 
-pub mod chance;
-pub mod clock;
-pub mod remote;
+pub mod api_client;
+pub mod synthetic;
 pub mod terminal;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidewire_app::{cli, ending, start};
+use tidewire_app::{cli, dispatch, process_exit};
 
 /// A tenth less CPU per event than with the system's allocator, measured on synthetic traffic, for
 /// a twentieth more memory.
@@ -11,5 +11,5 @@ use tidewire_app::{cli, ending, start};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    ending::conclude(start::run(cli::Cli::parse()))
+    process_exit::report(dispatch::run(cli::Cli::parse()))
 }

@@ -5,10 +5,10 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use crate::ending::Ending;
+use crate::process_exit::ProcessExit;
 
 /// Writes one line of output.
-pub fn say(line: &str) -> Result<(), Ending> {
+pub fn print_line(line: &str) -> Result<(), ProcessExit> {
     let mut out = io::stdout().lock();
     let written = out
         .write_all(line.as_bytes())
@@ -18,24 +18,24 @@ pub fn say(line: &str) -> Result<(), Ending> {
 }
 
 /// Writes bytes of output, many lines at a time.
-pub fn pour(bytes: &[u8]) -> Result<(), Ending> {
+pub fn print_bytes(bytes: &[u8]) -> Result<(), ProcessExit> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(output_failed)
 }
 
 /// Writes one line about the work. If even that fails there is no one left to tell.
-pub fn complain(line: &str) {
+pub fn print_notice(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Whether a person reads our output.
-pub fn is_watched() -> bool {
+pub fn is_interactive() -> bool {
     io::stdout().is_terminal()
 }
 
-fn output_failed(error: io::Error) -> Ending {
+fn output_failed(error: io::Error) -> ProcessExit {
     match error.kind() {
-        ErrorKind::BrokenPipe => Ending::OutputClosed,
-        _ => Ending::because("could not write to standard output", error),
+        ErrorKind::BrokenPipe => ProcessExit::OutputClosed,
+        _ => ProcessExit::because("could not write to standard output", error),
     }
 }

@@ -170,7 +170,7 @@ impl Body {
     }
 }
 
-impl tidewire_schemas::codec::Headers for Body {
+impl tidewire_schemas::codec::HeaderLookup for Body {
     fn header(&self, name: &str) -> Option<&[u8]> {
         Self::header(self, name)
     }

@@ -3,14 +3,14 @@
 //!
 //! Every check goes on after an error, so that all are reported together.
 
-use super::load::{Errors, Ingress};
-use super::lookup::{ByName, Catalogue, Names};
+use super::load::{Errors, IngressRules};
+use super::lookup::{ByName, Catalogue, NameIndex};
 use super::model::Class;
 use super::notation;
 
 /// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
 /// is a field of one of the types covered.
-pub(super) fn ingress(catalogue: &Catalogue, rules: &Ingress, errors: &mut Errors) {
+pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut Errors) {
     let renames = (rules.renames.iter())
         .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
     let defaults = (rules.defaults.iter())
@@ -57,8 +57,8 @@ pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
 }
 
 /// Who answers to which name; a name two types claim is an error.
-pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> Names {
-    let mut names = Names::default();
+pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
+    let mut names = NameIndex::default();
     let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {
         let reserved = catalogue.reserved.iter().any(|reserved| reserved == name);
         match names.exact.insert(name.to_owned(), at) {

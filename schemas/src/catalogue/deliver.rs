@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::lookup::Catalogue;
-use super::model::{Class, Condition, Delivered, EventType, Source, Test};
+use super::model::{Class, Condition, DeliveryPolicy, EventType, Predicate, Source};
 use crate::channel;
 use crate::event::EventView;
 use crate::json;
@@ -46,12 +46,12 @@ pub enum DeliveryError {
 }
 
 /// The fields of data an evaluation may look at: names and values as JSON text, null left out.
-pub(crate) trait Fields {
+pub(crate) trait FieldLookup {
     /// A field's value as JSON text.
     fn value(&self, name: &str) -> Option<&str>;
 }
 
-impl Fields for [(&str, &str)] {
+impl FieldLookup for [(&str, &str)] {
     fn value(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
@@ -59,13 +59,13 @@ impl Fields for [(&str, &str)] {
 
 impl Condition {
     /// Whether it holds.
-    pub(crate) fn holds(&self, fields: &(impl Fields + ?Sized)) -> bool {
+    pub(crate) fn holds(&self, fields: &(impl FieldLookup + ?Sized)) -> bool {
         let value = fields.value(&self.field);
         let text = value.and_then(json::scalar);
-        let passed = match &self.test {
-            Test::Present => value.is_some(),
-            Test::Is(wanted) => text.is_some_and(|text| text == wanted.as_str()),
-            Test::Begins(beginning) => text.is_some_and(|text| text.starts_with(beginning)),
+        let passed = match &self.predicate {
+            Predicate::Present => value.is_some(),
+            Predicate::Is(wanted) => text.is_some_and(|text| text == wanted.as_str()),
+            Predicate::Begins(beginning) => text.is_some_and(|text| text.starts_with(beginning)),
         };
         passed != self.negated
     }
@@ -76,7 +76,7 @@ impl Source {
     pub(crate) fn text<'a>(
         &self,
         (account_id, event_type): (&'a str, &'a str),
-        fields: &'a (impl Fields + ?Sized),
+        fields: &'a (impl FieldLookup + ?Sized),
     ) -> Option<Cow<'a, str>> {
         match self {
             Self::Account => Some(Cow::Borrowed(account_id)),
@@ -97,7 +97,7 @@ impl Catalogue {
             .resolve(event.event_type)
             .ok_or_else(|| DeliveryError::UnknownType(event.event_type.to_owned()))?;
         let emitted = event.source.is_some_and(|source| source.starts_with(OPERATOR_SOURCE));
-        if event_type.delivered == Delivered::Emitted && !emitted {
+        if event_type.delivery_policy == DeliveryPolicy::Emitted && !emitted {
             return Ok(Vec::new());
         }
         let found = wanted_fields(event_type, event.data)

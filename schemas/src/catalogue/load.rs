@@ -10,10 +10,10 @@ use std::fmt;
 
 use super::lookup::Catalogue;
 use super::model::{
-    Alias, ChannelKind, ChannelRule, Class, Condition, Delivered, EventType, FieldDefault,
-    FieldKind, Lift, Move, Operator, Rename, Source, Who,
+    Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldDefault,
+    FieldKind, Lift, Move, OperatorSpec, ReaderRole, Rename, Source,
 };
-use super::{check, notation, source};
+use super::{check, files, notation};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
 
@@ -46,9 +46,9 @@ impl Errors {
 
 /// The rules of `ingress.toml` while types are read.
 #[derive(Default)]
-pub(super) struct Ingress {
-    pub(super) renames: Vec<source::RenameEntry>,
-    pub(super) defaults: Vec<source::DefaultEntry>,
+pub(super) struct IngressRules {
+    pub(super) renames: Vec<files::RenameEntry>,
+    pub(super) defaults: Vec<files::DefaultEntry>,
 }
 
 /// Reads files, given as name and text.
@@ -56,7 +56,7 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
     let mut errors = Errors::default();
     let mut read = Vec::new();
     for (name, text) in files {
-        match toml::from_str::<source::File>(text) {
+        match toml::from_str::<files::CatalogueFile>(text) {
             Ok(file) => read.push((*name, file)),
             Err(error) => errors.add(&format!("{name}.toml"), error.to_string().trim_end()),
         }
@@ -65,14 +65,14 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
         return Err(CatalogueErrors(errors.0));
     }
     let mut catalogue = Catalogue { hash: hash(files), ..Catalogue::default() };
-    let mut ingress = Ingress::default();
+    let mut ingress = IngressRules::default();
     for (name, file) in &mut read {
         catalogue.reserved.append(&mut file.reserved);
         ingress.renames.append(&mut file.rename);
         ingress.defaults.append(&mut file.default);
         catalogue.lifts.extend(lifts(std::mem::take(&mut file.lift)));
         let operators = std::mem::take(&mut file.operators).into_iter();
-        catalogue.operators.extend(operators.map(|(name, entry)| Operator {
+        catalogue.operators.extend(operators.map(|(name, entry)| OperatorSpec {
             name,
             stage: entry.stage,
             all: entry.all,
@@ -124,13 +124,19 @@ fn class(text: &str) -> Result<Class, String> {
     found.ok_or_else(|| format!("`{text}` is no class (stream, state, ephemeral or derived)"))
 }
 
-fn who(texts: &[String]) -> Result<Vec<Who>, String> {
-    let all = [Who::Anyone, Who::Member, Who::Participant, Who::User, Who::Producer];
-    let one = |text: &String| all.into_iter().find(|who| who.as_str() == text);
+fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
+    let all = [
+        ReaderRole::Anyone,
+        ReaderRole::Member,
+        ReaderRole::Participant,
+        ReaderRole::User,
+        ReaderRole::Producer,
+    ];
+    let one = |text: &String| all.into_iter().find(|role| role.as_str() == text);
     texts.iter().map(|text| one(text).ok_or_else(|| format!("`{text}` may read nothing"))).collect()
 }
 
-fn channel_kind(name: String, entry: source::Kind) -> Result<ChannelKind, String> {
+fn channel_kind(name: String, entry: files::KindEntry) -> Result<ChannelKind, String> {
     if name.len() + 1 + ID_MAX_ENCODED_CHARS > NAME_MAX_CHARS {
         return Err(format!("the name is too long for names of {NAME_MAX_CHARS} characters"));
     }
@@ -143,9 +149,9 @@ fn channel_kind(name: String, entry: source::Kind) -> Result<ChannelKind, String
         name,
         id: entry.id,
         classes,
-        who: who(&entry.who)?,
-        who_by_prefix: by_prefix
-            .map(|(prefix, texts)| who(&texts).map(|who| (prefix, who)))
+        readers: reader_roles(&entry.who)?,
+        readers_by_prefix: by_prefix
+            .map(|(prefix, texts)| reader_roles(&texts).map(|readers| (prefix, readers)))
             .collect::<Result<_, _>>()?,
         state_key: entry.state_key.iter().map(|s| notation::source(s)).collect::<Result<_, _>>()?,
         union: entry.union,
@@ -158,7 +164,7 @@ fn channel_kind(name: String, entry: source::Kind) -> Result<ChannelKind, String
 struct TypeReader<'a> {
     errors: &'a mut Errors,
     place: String,
-    file: &'a source::File,
+    file: &'a files::CatalogueFile,
     catalogue: &'a Catalogue,
 }
 
@@ -175,7 +181,7 @@ impl TypeReader<'_> {
         &mut self,
         domain: &str,
         name: String,
-        (entry, ingress): (source::Type, &Ingress),
+        (entry, ingress): (files::TypeEntry, &IngressRules),
     ) -> EventType {
         let data = self.keep(notation::data(&entry.data, &self.file.groups)).unwrap_or_default();
         let defaults = &self.file.defaults;
@@ -189,7 +195,7 @@ impl TypeReader<'_> {
             fields: data.fields,
             one_of: data.one_of,
             channels: Vec::new(),
-            delivered: self.delivered(entry.deliver.as_deref()),
+            delivery_policy: self.delivery_policy(entry.deliver.as_deref()),
             moves: Vec::new(),
             producers: entry.producers.unwrap_or(!entry.internal),
             emitted_by: entry.emitted_by,
@@ -232,13 +238,13 @@ impl TypeReader<'_> {
         priority.unwrap_or(Priority::Normal)
     }
 
-    fn delivered(&mut self, text: Option<&str>) -> Delivered {
+    fn delivery_policy(&mut self, text: Option<&str>) -> DeliveryPolicy {
         match text {
-            None => Delivered::Always,
-            Some("emitted") => Delivered::Emitted,
+            None => DeliveryPolicy::Always,
+            Some("emitted") => DeliveryPolicy::Emitted,
             Some(other) => {
                 self.error(format!("deliver `{other}` is not understood (`emitted` or nothing)"));
-                Delivered::Always
+                DeliveryPolicy::Always
             }
         }
     }
@@ -344,7 +350,8 @@ impl TypeReader<'_> {
                 self.errors.add(&self.place, format!("unknown operator `{operator}`"));
             }
         }
-        if event_type.delivered == Delivered::Emitted && event_type.emitted_by.is_none() {
+        if event_type.delivery_policy == DeliveryPolicy::Emitted && event_type.emitted_by.is_none()
+        {
             self.error("only emitted events are delivered, but no operator emits it");
         }
         event_type.wanted = wanted(&event_type.channels);
@@ -411,7 +418,7 @@ fn wanted(channels: &[ChannelRule]) -> Vec<String> {
     wanted
 }
 
-impl Ingress {
+impl IngressRules {
     /// Gives a type the rules that cover it.
     fn apply(&self, event_type: &mut EventType) {
         for entry in &self.renames {

@@ -9,16 +9,16 @@ use std::sync::LazyLock;
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
+use super::files;
 use super::load::{CatalogueErrors, load};
-use super::model::{Alias, ChannelKind, EventType, Lift, Operator};
-use super::source;
+use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec};
 
 /// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash does.
 pub(super) type ByName<T> = HashMap<String, T, Xxh3DefaultBuilder>;
 
 /// The names types answer to; types and aliases by their places.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameIndex {
     pub(super) exact: ByName<(usize, Option<usize>)>,
     pub(super) conditional: ByName<Vec<(usize, usize)>>,
     pub(super) prefixes: Vec<(String, usize)>,
@@ -29,12 +29,12 @@ pub(super) struct Names {
 pub struct Catalogue {
     pub(super) types: Vec<EventType>,
     pub(super) kinds: Vec<ChannelKind>,
-    pub(super) operators: Vec<Operator>,
+    pub(super) operators: Vec<OperatorSpec>,
     pub(super) reserved: Vec<String>,
     pub(super) lifts: Vec<Lift>,
     /// File name and title of every domain.
     pub(super) domains: Vec<(String, String)>,
-    pub(super) names: Names,
+    pub(super) names: NameIndex,
     pub(super) hash: u64,
 }
 
@@ -42,7 +42,7 @@ impl Catalogue {
     /// The catalogue of this build, read and checked at the first call.
     pub fn builtin() -> &'static Self {
         static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
-            Catalogue::load(source::FILES).unwrap_or_else(|errors| panic!("{errors}"))
+            Catalogue::load(files::FILES).unwrap_or_else(|errors| panic!("{errors}"))
         });
         &BUILTIN
     }
@@ -68,7 +68,7 @@ impl Catalogue {
     }
 
     /// Every operator, by name.
-    pub fn operators(&self) -> &[Operator] {
+    pub fn operators(&self) -> &[OperatorSpec] {
         &self.operators
     }
 

@@ -32,7 +32,7 @@ impl Class {
 
 /// Who may read a channel, given the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
+pub enum ReaderRole {
     /// Any token with the account.
     Anyone,
     /// The account's own people: role member, analyst or admin.
@@ -45,7 +45,7 @@ pub enum Who {
     Producer,
 }
 
-impl Who {
+impl ReaderRole {
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,9 +68,9 @@ pub struct ChannelKind {
     /// How it keeps what it carries; the first is what a type's entry means where it says nothing.
     pub classes: Vec<Class>,
     /// Who may read it; any of these.
-    pub who: Vec<Who>,
+    pub readers: Vec<ReaderRole>,
     /// Who may read it instead where the id begins so.
-    pub who_by_prefix: Vec<(String, Vec<Who>)>,
+    pub readers_by_prefix: Vec<(String, Vec<ReaderRole>)>,
     /// What makes the key of a state entry, where the type's entry says nothing.
     pub state_key: Vec<Source>,
     /// For a derived kind: the kinds it is a union of.
@@ -88,9 +88,10 @@ impl ChannelKind {
     }
 
     /// Who may read the channel of this id.
-    pub fn who_for(&self, id: &str) -> &[Who] {
-        let special = self.who_by_prefix.iter().find(|(prefix, _)| id.starts_with(prefix.as_str()));
-        special.map_or(&self.who, |(_, who)| who)
+    pub fn readers_for(&self, id: &str) -> &[ReaderRole] {
+        let special =
+            self.readers_by_prefix.iter().find(|(prefix, _)| id.starts_with(prefix.as_str()));
+        special.map_or(&self.readers, |(_, readers)| readers)
     }
 }
 
@@ -172,14 +173,14 @@ pub struct Condition {
     /// The field.
     pub field: String,
     /// What it is tested for.
-    pub test: Test,
+    pub predicate: Predicate,
     /// Whether the test has to fail.
     pub negated: bool,
 }
 
 /// What a field is tested for. Numbers and booleans are compared as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Test {
+pub enum Predicate {
     /// It is there and not null.
     Present,
     /// It is this.
@@ -229,7 +230,7 @@ pub struct Move {
 
 /// Which events of a type go to its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivered {
+pub enum DeliveryPolicy {
     /// All.
     Always,
     /// Only those an operator emitted; a producer's event moves that operator's state.
@@ -271,7 +272,7 @@ pub struct Lift {
 
 /// An operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operator {
+pub struct OperatorSpec {
     /// Its name.
     pub name: String,
     /// Where it runs: `admit`, `derive` or `gateway`.
@@ -302,7 +303,7 @@ pub struct EventType {
     /// Where its events go.
     pub channels: Vec<ChannelRule>,
     /// Which events go there.
-    pub delivered: Delivered,
+    pub delivery_policy: DeliveryPolicy,
     /// The operators its events move, besides those that take every event.
     pub moves: Vec<Move>,
     /// The operator that emits it.

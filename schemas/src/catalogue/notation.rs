@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Condition, Field, FieldKind, Source, Test};
+use super::model::{Condition, Field, FieldKind, Predicate, Source};
 
 /// A data line, read.
 #[derive(Debug, Default)]
@@ -183,15 +183,15 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
 
 /// Reads a condition.
 pub(super) fn condition(text: &str) -> Result<Condition, String> {
-    let (field, test) = match text.split_once('=') {
-        None => (text, Test::Present),
+    let (field, predicate) = match text.split_once('=') {
+        None => (text, Predicate::Present),
         Some((field, value)) => match value.strip_suffix('*') {
-            Some(beginning) => (field, Test::Begins(beginning.to_owned())),
-            None => (field, Test::Is(value.to_owned())),
+            Some(beginning) => (field, Predicate::Begins(beginning.to_owned())),
+            None => (field, Predicate::Is(value.to_owned())),
         },
     };
     is_name(field)?;
-    Ok(Condition { field: field.to_owned(), test, negated: false })
+    Ok(Condition { field: field.to_owned(), predicate, negated: false })
 }
 
 /// Reads what follows the words of a line: nothing, or one condition.

@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 use super::lookup::Catalogue;
 use super::model::{
-    ChannelKind, Condition, Delivered, EventType, Field, FieldKind, Source, Test, Who,
+    ChannelKind, Condition, DeliveryPolicy, EventType, Field, FieldKind, Predicate, ReaderRole,
+    Source,
 };
 use crate::envelope::Reason;
 
@@ -58,7 +59,7 @@ pub fn page(catalogue: &Catalogue) -> String {
         type_table(&mut out, title, &types);
     }
     channel_table(&mut out, catalogue);
-    way_in(&mut out, catalogue);
+    normalisation_section(&mut out, catalogue);
     out.push_str("\n## Dead-letter reasons\n\n|reason|meaning|\n|---|---|\n");
     for reason in Reason::ALL {
         line(&mut out, format_args!("|{}|{}|", reason.as_str(), reason.meaning()));
@@ -107,7 +108,7 @@ fn name(event_type: &EventType) -> String {
         (Some(operator), true) => notes.push(format!("also emitted by {operator}")),
         (None, _) => {}
     }
-    if event_type.delivered == Delivered::Emitted {
+    if event_type.delivery_policy == DeliveryPolicy::Emitted {
         notes.push("only what is emitted is delivered".to_owned());
     }
     for (on, note) in [
@@ -145,10 +146,10 @@ fn priority(event_type: &EventType) -> String {
 
 fn condition(condition: &Condition) -> String {
     let word = if condition.negated { "unless" } else { "if" };
-    match &condition.test {
-        Test::Present => format!("{word} {}", condition.field),
-        Test::Is(value) => format!("{word} {}={value}", condition.field),
-        Test::Begins(beginning) => format!("{word} {}={beginning}*", condition.field),
+    match &condition.predicate {
+        Predicate::Present => format!("{word} {}", condition.field),
+        Predicate::Is(value) => format!("{word} {}={value}", condition.field),
+        Predicate::Begins(beginning) => format!("{word} {}={beginning}*", condition.field),
     }
 }
 
@@ -231,7 +232,7 @@ fn channel_table(out: &mut String, catalogue: &Catalogue) {
                 "|`{}:{{{}}}`|{classes}|{}|{}|{}|",
                 kind.name,
                 kind.id,
-                who(kind),
+                readers(kind),
                 join(kind.state_key.iter().map(source)),
                 kind.carries,
             ),
@@ -239,17 +240,17 @@ fn channel_table(out: &mut String, catalogue: &Catalogue) {
     }
 }
 
-fn who(kind: &ChannelKind) -> String {
-    let names = |who: &[Who]| join(who.iter().map(|who| who.as_str().to_owned()));
-    let mut out = names(&kind.who);
-    for (prefix, who) in &kind.who_by_prefix {
-        out.push_str(&format!("; `{prefix}…`: {}", names(who)));
+fn readers(kind: &ChannelKind) -> String {
+    let names = |roles: &[ReaderRole]| join(roles.iter().map(|role| role.as_str().to_owned()));
+    let mut out = names(&kind.readers);
+    for (prefix, roles) in &kind.readers_by_prefix {
+        out.push_str(&format!("; `{prefix}…`: {}", names(roles)));
     }
     out
 }
 
 /// What normalisation does to data.
-fn way_in(out: &mut String, catalogue: &Catalogue) {
+fn normalisation_section(out: &mut String, catalogue: &Catalogue) {
     out.push_str("\n## On the way in\n\n");
     out.push_str(
         "In this order: alias and preset, snake_case of the top-level names, lifting out of nested \

@@ -121,7 +121,7 @@ fn conditions_and_absent_fields_decide_over_channels() {
 }
 
 #[test]
-fn messages_and_rooms_go_where_they_are_read() {
+fn messages_campaigns_and_tasks_go_where_they_are_read() {
     let message =
         r#"{"message_id":1,"conversation_id":"c","sender_id":2,"text":"","recipient_id":3}"#;
     let expected =

@@ -3,7 +3,7 @@
 
 use super::{Registry, avro, cloudevents};
 use crate::catalogue::Catalogue;
-use crate::envelope::{self, Admitted, Origin, Reason, Rejection, within_limits};
+use crate::envelope::{self, Admitted, Reason, RecordOrigin, Rejection, within_limits};
 
 /// The header that says what a value is.
 pub const CONTENT_TYPE: &str = "content-type";
@@ -12,12 +12,12 @@ pub const CONTENT_TYPE: &str = "content-type";
 pub const STRUCTURED: &str = "application/cloudevents+json";
 
 /// A record's headers.
-pub trait Headers {
+pub trait HeaderLookup {
     /// The value of a header; the last one if there are several.
     fn header(&self, name: &str) -> Option<&[u8]>;
 }
 
-impl Headers for [(&str, &[u8])] {
+impl HeaderLookup for [(&str, &[u8])] {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
@@ -25,21 +25,21 @@ impl Headers for [(&str, &[u8])] {
 
 /// What records are read with.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct DecodeContext<'a> {
     /// What events are.
     pub catalogue: &'a Catalogue,
     /// Whom to ask for schemas, if there is somebody.
     pub registry: Option<&'a dyn Registry>,
     /// Where the record came from.
-    pub origin: &'a Origin<'a>,
+    pub origin: &'a RecordOrigin<'a>,
 }
 
 /// Reads a producer's record of any form: decodes, normalises and validates it, and completes what
 /// the producer left out. May wait for the registry, for a bounded time.
 pub fn admit(
-    context: &Context<'_>,
+    context: &DecodeContext<'_>,
     value: Option<&[u8]>,
-    headers: &dyn Headers,
+    headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
     if headers.header(cloudevents::SPECVERSION_HEADER).is_some() {
         return cloudevents::binary(context, value, headers);

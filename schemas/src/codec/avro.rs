@@ -17,17 +17,17 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::known;
-use super::read::{Fields, read};
+use super::builtin;
+use super::read::{DecodedFields, read};
 use super::registry::RegistryFault;
-use super::writer::{Form, Plan, WriterSchema};
-use super::{Context, Headers};
+use super::writer::{ReadPlan, RecordFormat, WriterSchema};
+use super::{DecodeContext, HeaderLookup};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
-    Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, Data, DataField, Envelope, Reason, Rejection,
+    Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
     complete, rejection, text,
 };
-use crate::json::{self, Member, Scanner};
+use crate::json::{self, JsonMember, Scanner};
 
 /// What single-object encoding begins with.
 pub(super) const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
@@ -49,7 +49,7 @@ const ENVELOPE: [&str; 8] = [
 
 /// A schema of this build or of the registry.
 enum Schema {
-    Known(&'static WriterSchema),
+    Builtin(&'static WriterSchema),
     Registered(Arc<WriterSchema>),
 }
 
@@ -58,17 +58,20 @@ impl Deref for Schema {
 
     fn deref(&self) -> &WriterSchema {
         match self {
-            Self::Known(schema) => schema,
+            Self::Builtin(schema) => schema,
             Self::Registered(schema) => schema,
         }
     }
 }
 
 /// A schema and what it wrote.
-type Found<'a> = (Schema, &'a [u8]);
+type SchemaAndRecord<'a> = (Schema, &'a [u8]);
 
 /// Finds the schema of a record that begins as Avro does.
-fn find<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejection> {
+fn find<'a>(
+    context: &DecodeContext<'_>,
+    bytes: &'a [u8],
+) -> Result<SchemaAndRecord<'a>, Rejection> {
     match bytes.strip_prefix(&SINGLE_OBJECT) {
         Some(bytes) => single_object(bytes),
         None => framed(context, bytes),
@@ -76,24 +79,27 @@ fn find<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejecti
 }
 
 /// A record in single-object encoding.
-fn single_object(bytes: &[u8]) -> Result<Found<'_>, Rejection> {
+fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
     let (fingerprint, record) = bytes.split_first_chunk().ok_or_else(|| {
         let message = "Avro's single-object form has a fingerprint of 8 bytes behind C3 01";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let fingerprint = u64::from_le_bytes(*fingerprint);
-    let schema = known::schema(fingerprint).ok_or_else(|| {
+    let schema = builtin::schema(fingerprint).ok_or_else(|| {
         let message = format!(
             "no schema of this build has the fingerprint {fingerprint:016x}; use one of `tidewire \
              schemas export`, or register yours and write with its id (Confluent's framing)"
         );
         Rejection::new(Reason::SchemaUnknown, message)
     })?;
-    Ok((Schema::Known(schema), record))
+    Ok((Schema::Builtin(schema), record))
 }
 
 /// A record in Confluent's framing.
-fn framed<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejection> {
+fn framed<'a>(
+    context: &DecodeContext<'_>,
+    bytes: &'a [u8],
+) -> Result<SchemaAndRecord<'a>, Rejection> {
     let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
         let message = "a record that begins with 0 has a schema id of 4 bytes behind it";
         Rejection::new(Reason::AvroDecode, message)
@@ -118,35 +124,35 @@ fn framed<'a>(context: &Context<'_>, bytes: &'a [u8]) -> Result<Found<'a>, Rejec
 
 /// A record that begins as Avro does, as an event.
 pub(super) fn admit(
-    context: &Context<'_>,
+    context: &DecodeContext<'_>,
     bytes: &[u8],
-    headers: &dyn Headers,
+    headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
     let (schema, record) = find(context, bytes)?;
-    match &schema.form {
-        Form::Json => {
+    match &schema.format {
+        RecordFormat::Json => {
             complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
         }
-        Form::Avro(plan) => {
+        RecordFormat::Avro(plan) => {
             let fields = read(plan, record)?;
-            let given = Given::of(headers)?;
-            let record = Record { plan, fields: &fields, given: &given };
+            let from_headers = HeaderFields::of(headers)?;
+            let record = AvroRecord { plan, fields: &fields, from_headers: &from_headers };
             record.admit(context)
         }
     }
 }
 
 /// A record that begins as Avro does, as the JSON object that is an event's data.
-pub(super) fn as_data(context: &Context<'_>, bytes: &[u8]) -> Result<String, Rejection> {
+pub(super) fn as_data(context: &DecodeContext<'_>, bytes: &[u8]) -> Result<String, Rejection> {
     let (schema, record) = find(context, bytes)?;
     schema.to_json(record).map(Cow::into_owned)
 }
 
 /// Envelope fields from headers, as JSON, by their place in [`ENVELOPE`].
-struct Given([Option<String>; ENVELOPE.len()]);
+struct HeaderFields([Option<String>; ENVELOPE.len()]);
 
-impl Given {
-    fn of(headers: &dyn Headers) -> Result<Self, Rejection> {
+impl HeaderFields {
+    fn of(headers: &dyn HeaderLookup) -> Result<Self, Rejection> {
         let mut given = [const { None }; ENVELOPE.len()];
         for (name, slot) in ENVELOPE.iter().zip(&mut given) {
             if let Some(value) = headers.header(name) {
@@ -173,14 +179,14 @@ fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
 }
 
 /// A decoded record with what its headers say.
-struct Record<'a> {
-    plan: &'a Plan,
-    fields: &'a Fields,
-    given: &'a Given,
+struct AvroRecord<'a> {
+    plan: &'a ReadPlan,
+    fields: &'a DecodedFields,
+    from_headers: &'a HeaderFields,
 }
 
-impl<'a> Record<'a> {
-    fn admit(&self, context: &Context<'_>) -> Result<Admitted, Rejection> {
+impl<'a> AvroRecord<'a> {
+    fn admit(&self, context: &DecodeContext<'_>) -> Result<Admitted, Rejection> {
         let event_type = self.event_type();
         let name = json::string(&event_type).unwrap_or_default();
         let declared = context.catalogue.resolve(&name);
@@ -200,20 +206,20 @@ impl<'a> Record<'a> {
             })?;
         } else {
             self.fill(&mut envelope, declared);
-            envelope.data = Some(DataField::Object(Data::of_members(self.members(declared)?)));
+            envelope.data = Some(DataField::Object(EventData::of_members(self.members(declared)?)));
         }
         complete(context.catalogue, envelope, context.origin)
     }
 
     /// The type's name as JSON: as a header or a field says it, else as the record is called.
     fn event_type(&self) -> Cow<'a, str> {
-        if let Some(given) = &self.given.0[0] {
+        if let Some(given) = &self.from_headers.0[0] {
             return Cow::Borrowed(given);
         }
         if let Some(value) = self.own(ENVELOPE[0]) {
             return Cow::Borrowed(value);
         }
-        let name = known::event_type(&self.plan.name).unwrap_or(&self.plan.name);
+        let name = builtin::event_type(&self.plan.name).unwrap_or(&self.plan.name);
         Cow::Owned(json::quoted(name))
     }
 
@@ -241,14 +247,14 @@ impl<'a> Record<'a> {
             &mut envelope.key,
             &mut envelope.source,
         ];
-        for ((name, given), slot) in ENVELOPE.iter().zip(&self.given.0).skip(1).zip(slots) {
+        for ((name, given), slot) in ENVELOPE.iter().zip(&self.from_headers.0).skip(1).zip(slots) {
             let own = if is_own(declared, name) { None } else { self.own(name) };
             *slot = own.or(given.as_deref());
         }
     }
 
     /// The fields of data.
-    fn members(&self, declared: Option<&EventType>) -> Result<Vec<Member<'a>>, Rejection> {
+    fn members(&self, declared: Option<&EventType>) -> Result<Vec<JsonMember<'a>>, Rejection> {
         let mut members = Vec::with_capacity(self.plan.fields().len());
         for (at, field) in self.plan.fields().iter().enumerate() {
             if ENVELOPE.contains(&&*field.name) && !is_own(declared, &field.name) {
@@ -265,7 +271,7 @@ impl<'a> Record<'a> {
                 }
                 (value, _) => Cow::Borrowed(value),
             };
-            members.push(Member { name: Cow::Borrowed(&field.name), value });
+            members.push(JsonMember { name: Cow::Borrowed(&field.name), value });
         }
         Ok(members)
     }

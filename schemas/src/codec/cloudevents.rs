@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::admit::{is_avro, media_type};
-use super::{Context, Headers};
+use super::{DecodeContext, HeaderLookup};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
@@ -55,7 +55,7 @@ struct Attributes<'a> {
 
 /// An event in structured mode.
 pub(super) fn structured(
-    context: &Context<'_>,
+    context: &DecodeContext<'_>,
     value: Option<&[u8]>,
 ) -> Result<Admitted, Rejection> {
     let text = text(value)?;
@@ -100,9 +100,9 @@ pub(super) fn structured(
 
 /// An event in binary mode, its attributes in headers.
 pub(super) fn binary(
-    context: &Context<'_>,
+    context: &DecodeContext<'_>,
     value: Option<&[u8]>,
-    headers: &dyn Headers,
+    headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
     let mut attributes = Attributes::default();
     for (name, slot) in NAMES.iter().zip(&mut attributes.values) {
@@ -133,7 +133,7 @@ pub(super) fn binary(
 
 /// Data of an event that has none: an object without fields.
 fn empty<'a>() -> DataField<'a> {
-    DataField::Object(crate::envelope::Data::of_members(Vec::new()))
+    DataField::Object(crate::envelope::EventData::of_members(Vec::new()))
 }
 
 fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
@@ -183,7 +183,11 @@ impl<'a> Attributes<'a> {
         Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
     }
 
-    fn complete(&self, context: &Context<'_>, data: DataField<'_>) -> Result<Admitted, Rejection> {
+    fn complete(
+        &self,
+        context: &DecodeContext<'_>,
+        data: DataField<'_>,
+    ) -> Result<Admitted, Rejection> {
         let version = self.need("specversion")?;
         if version != SPECVERSION {
             let message = format!("CloudEvents {SPECVERSION} is read, not `{version}`");
@@ -209,7 +213,7 @@ impl<'a> Attributes<'a> {
             ignored: self.ignored,
             is_cloudevent: true,
         };
-        complete(context.catalogue, envelope, context.origin).map_err(in_their_names)
+        complete(context.catalogue, envelope, context.origin).map_err(in_attribute_names)
     }
 
     /// Unique by `source` and `id` together, as the standard has it.
@@ -233,7 +237,7 @@ fn field(name: &str, text: &str) -> String {
 }
 
 /// A rejection that names the attribute instead of the field it became.
-fn in_their_names(refused: Rejection) -> Rejection {
+fn in_attribute_names(refused: Rejection) -> Rejection {
     let field = refused.field.map(|field| {
         let theirs = match &*field {
             "event_id" => "id",

@@ -9,21 +9,21 @@
 //! ```
 //!
 //! In reading order: [`admit`] (which form it is), `avro` (which schema, what its fields mean),
-//! `writer` (a schema laid out for reading), `read` (from bytes to JSON), `known` (schemas of this
+//! `writer` (a schema laid out for reading), `read` (from bytes to JSON), `builtin` (schemas of this
 //! build), [`Registry`] (those of others), `cloudevents`.
 //!
 //! Every form ends in the same normalisation and validation, so nothing gets in by its form.
 
 mod admit;
 mod avro;
+mod builtin;
 mod cloudevents;
-mod known;
 mod read;
 mod registry;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use admit::{CONTENT_TYPE, Context, Headers, STRUCTURED, admit};
+pub use admit::{CONTENT_TYPE, DecodeContext, HeaderLookup, STRUCTURED, admit};
 pub use registry::{Registry, RegistryFault};
 pub use writer::{SCHEMA_MAX_BYTES, SCHEMA_MAX_NODES, SchemaFault, WriterSchema};

@@ -9,19 +9,19 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::writer::{Node, NodeId, Plan};
+use super::writer::{Node, NodeId, ReadPlan};
 use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
 use crate::json;
 
 /// The fields of a record as JSON.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(super) struct DecodedFields {
     text: String,
     /// Where each field's value stands, in the plan's order.
     values: Vec<Range<u32>>,
 }
 
-impl Fields {
+impl DecodedFields {
     /// A field's value, null included, by its place in the plan.
     pub(super) fn value(&self, at: usize) -> &str {
         let Range { start, end } = self.values[at];
@@ -29,7 +29,7 @@ impl Fields {
     }
 
     /// All of them as one object.
-    pub(super) fn to_object(&self, plan: &Plan) -> String {
+    pub(super) fn to_object(&self, plan: &ReadPlan) -> String {
         let mut out = String::with_capacity(self.text.len() + 32 * self.values.len());
         out.push('{');
         for (at, field) in plan.fields().iter().enumerate() {
@@ -45,36 +45,36 @@ impl Fields {
 }
 
 /// Reads the record; nothing may follow it.
-pub(super) fn read(plan: &Plan, bytes: &[u8]) -> Result<Fields, Rejection> {
+pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejection> {
     let text = String::with_capacity(bytes.len() * 2);
-    let mut walk = Walk { plan, bytes, at: 0, text, depth: 1 };
+    let mut reader = AvroReader { plan, bytes, at: 0, text, depth: 1 };
     let mut values = Vec::with_capacity(plan.fields().len());
     for field in plan.fields() {
-        let start = walk.text.len() as u32;
-        walk.value(field.node).map_err(|stop| walk.rejection(stop, Some(&field.name)))?;
-        values.push(start..walk.text.len() as u32);
+        let start = reader.text.len() as u32;
+        reader.value(field.node).map_err(|error| reader.rejection(error, Some(&field.name)))?;
+        values.push(start..reader.text.len() as u32);
     }
-    if walk.at < bytes.len() {
-        let rest = bytes.len() - walk.at;
+    if reader.at < bytes.len() {
+        let rest = bytes.len() - reader.at;
         let message = format!(
             "{rest} bytes follow the record; was it written with another version of {}?",
             plan.name
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
     }
-    Ok(Fields { text: walk.text, values })
+    Ok(DecodedFields { text: reader.text, values })
 }
 
 /// Why reading ends.
-enum Stop {
+enum AvroError {
     /// The bytes don't follow the schema.
-    Bytes(&'static str),
+    Malformed(&'static str),
     TooDeep,
     TooLong,
 }
 
-struct Walk<'a> {
-    plan: &'a Plan,
+struct AvroReader<'a> {
+    plan: &'a ReadPlan,
     bytes: &'a [u8],
     at: usize,
     text: String,
@@ -82,18 +82,18 @@ struct Walk<'a> {
     depth: usize,
 }
 
-impl<'a> Walk<'a> {
-    fn rejection(&self, stop: Stop, field: Option<&str>) -> Rejection {
+impl<'a> AvroReader<'a> {
+    fn rejection(&self, error: AvroError, field: Option<&str>) -> Rejection {
         let name = &self.plan.name;
-        let (reason, message) = match stop {
-            Stop::Bytes(what) => {
+        let (reason, message) = match error {
+            AvroError::Malformed(what) => {
                 (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
             }
-            Stop::TooDeep => (
+            AvroError::TooDeep => (
                 Reason::TooLarge,
                 format!("the record {name} is nested at most {DATA_MAX_DEPTH} levels deep"),
             ),
-            Stop::TooLong => (
+            AvroError::TooLong => (
                 Reason::TooLarge,
                 format!("the record {name} has more than {EVENT_MAX_BYTES} bytes as JSON"),
             ),
@@ -101,22 +101,22 @@ impl<'a> Walk<'a> {
         Rejection { reason, field: field.map(str::to_owned), message }
     }
 
-    fn value(&mut self, id: NodeId) -> Result<(), Stop> {
+    fn value(&mut self, id: NodeId) -> Result<(), AvroError> {
         if self.text.len() > EVENT_MAX_BYTES {
-            return Err(Stop::TooLong);
+            return Err(AvroError::TooLong);
         }
         let plan = self.plan;
         match plan.node(id) {
-            Node::List(item) => self.blocks('[', ']', |walk| walk.value(*item)),
-            Node::Map(value) => self.blocks('{', '}', |walk| {
-                let name = walk.utf8()?;
-                json::quote(name, &mut walk.text);
-                walk.text.push(':');
-                walk.value(*value)
+            Node::List(item) => self.blocks('[', ']', |reader| reader.value(*item)),
+            Node::Map(value) => self.blocks('{', '}', |reader| {
+                let name = reader.utf8()?;
+                json::quote(name, &mut reader.text);
+                reader.text.push(':');
+                reader.value(*value)
             }),
             Node::Union(branches) => {
                 let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
-                self.value(*branch.ok_or(Stop::Bytes("the union has no such branch"))?)
+                self.value(*branch.ok_or(AvroError::Malformed("the union has no such branch"))?)
             }
             Node::Record(fields) => {
                 self.enter('{')?;
@@ -135,17 +135,17 @@ impl<'a> Walk<'a> {
     }
 
     /// A value that holds no others.
-    fn single(&mut self, node: &Node) -> Result<(), Stop> {
+    fn single(&mut self, node: &Node) -> Result<(), AvroError> {
         match node {
             Node::Null => self.text.push_str("null"),
             Node::Bool => match self.take(1)? {
                 [0] => self.text.push_str("false"),
                 [1] => self.text.push_str("true"),
-                _ => return Err(Stop::Bytes("a boolean is 0 or 1")),
+                _ => return Err(AvroError::Malformed("a boolean is 0 or 1")),
             },
             Node::Int => {
                 let value = i32::try_from(self.long()?);
-                self.integer(value.map_err(|_| Stop::Bytes("an int has 32 bits"))?.into());
+                self.integer(value.map_err(|_| AvroError::Malformed("an int has 32 bits"))?.into());
             }
             Node::Long => {
                 let value = self.long()?;
@@ -179,18 +179,19 @@ impl<'a> Walk<'a> {
             }
             Node::Enum(symbols) => {
                 let symbol = usize::try_from(self.long()?).ok().and_then(|at| symbols.get(at));
-                self.text.push_str(symbol.ok_or(Stop::Bytes("the enum has no such symbol"))?);
+                self.text
+                    .push_str(symbol.ok_or(AvroError::Malformed("the enum has no such symbol"))?);
             }
             Node::Pending | Node::List(_) | Node::Map(_) | Node::Union(_) | Node::Record(_) => {
-                return Err(Stop::Bytes("its schema is incomplete"));
+                return Err(AvroError::Malformed("its schema is incomplete"));
             }
         }
         Ok(())
     }
 
-    fn enter(&mut self, bracket: char) -> Result<(), Stop> {
+    fn enter(&mut self, bracket: char) -> Result<(), AvroError> {
         if self.depth == DATA_MAX_DEPTH {
-            return Err(Stop::TooDeep);
+            return Err(AvroError::TooDeep);
         }
         self.depth += 1;
         self.text.push(bracket);
@@ -207,15 +208,17 @@ impl<'a> Walk<'a> {
         &mut self,
         open: char,
         close: char,
-        mut item: impl FnMut(&mut Self) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
+        mut item: impl FnMut(&mut Self) -> Result<(), AvroError>,
+    ) -> Result<(), AvroError> {
         self.enter(open)?;
         let mut first = true;
         loop {
             let mut count = self.long()?;
             if count < 0 {
                 self.long()?;
-                count = count.checked_neg().ok_or(Stop::Bytes("a block's count is too large"))?;
+                count = count
+                    .checked_neg()
+                    .ok_or(AvroError::Malformed("a block's count is too large"))?;
             }
             if count == 0 {
                 break;
@@ -231,24 +234,24 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], AvroError> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or(Stop::Bytes("the record ends too early"))?;
+        let end = end.ok_or(AvroError::Malformed("the record ends too early"))?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], AvroError> {
         Ok(*self.take(N)?.first_chunk().expect("so many were taken"))
     }
 
     /// Avro's `int` and `long`: LEB128, then zigzag.
-    fn long(&mut self) -> Result<i64, Stop> {
+    fn long(&mut self) -> Result<i64, AvroError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let Some(&byte) = self.bytes.get(self.at) else {
-                return Err(Stop::Bytes("the record ends too early"));
+                return Err(AvroError::Malformed("the record ends too early"));
             };
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
@@ -256,39 +259,40 @@ impl<'a> Walk<'a> {
                 return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
             }
         }
-        Err(Stop::Bytes("a number has more than 64 bits"))
+        Err(AvroError::Malformed("a number has more than 64 bits"))
     }
 
-    fn counted(&mut self) -> Result<&'a [u8], Stop> {
+    fn counted(&mut self) -> Result<&'a [u8], AvroError> {
         let count = usize::try_from(self.long()?);
-        self.take(count.map_err(|_| Stop::Bytes("a length is negative"))?)
+        self.take(count.map_err(|_| AvroError::Malformed("a length is negative"))?)
     }
 
-    fn sized(&mut self, fixed: Option<usize>) -> Result<&'a [u8], Stop> {
+    fn sized(&mut self, fixed: Option<usize>) -> Result<&'a [u8], AvroError> {
         match fixed {
             Some(size) => self.take(size),
             None => self.counted(),
         }
     }
 
-    fn utf8(&mut self) -> Result<&'a str, Stop> {
-        std::str::from_utf8(self.counted()?).map_err(|_| Stop::Bytes("a string is not UTF-8"))
+    fn utf8(&mut self) -> Result<&'a str, AvroError> {
+        std::str::from_utf8(self.counted()?)
+            .map_err(|_| AvroError::Malformed("a string is not UTF-8"))
     }
 
     fn integer(&mut self, value: i64) {
         self.text.push_str(itoa::Buffer::new().format(value));
     }
 
-    fn number(&mut self, value: f64) -> Result<(), Stop> {
+    fn number(&mut self, value: f64) -> Result<(), AvroError> {
         if !value.is_finite() {
-            return Err(Stop::Bytes("JSON has no number for infinity or NaN; send null"));
+            return Err(AvroError::Malformed("JSON has no number for infinity or NaN; send null"));
         }
         // The digits serde_json writes too: of two forms as short, the nearer to the number.
         self.text.push_str(zmij::Buffer::new().format_finite(value));
         Ok(())
     }
 
-    fn numbers(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+    fn numbers(&mut self, bytes: &[u8]) -> Result<(), AvroError> {
         self.enter('[')?;
         for (n, byte) in bytes.iter().enumerate() {
             if n > 0 {
@@ -300,19 +304,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), Stop> {
+    fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
         // Bytes that only repeat the sign say nothing.
         let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut wide = [sign; 16];
         let extra = bytes.len().saturating_sub(wide.len());
         if bytes[..extra].iter().any(|byte| *byte != sign) {
-            return Err(Stop::Bytes("a decimal has more than 38 digits; send it as a string"));
+            return Err(AvroError::Malformed(
+                "a decimal has more than 38 digits; send it as a string",
+            ));
         }
         let kept = &bytes[extra..];
         wide[16 - kept.len()..].copy_from_slice(kept);
         if kept.len() == 16 && (wide[0] ^ sign) & 0x80 != 0 {
-            return Err(Stop::Bytes("a decimal has more than 38 digits; send it as a string"));
+            return Err(AvroError::Malformed(
+                "a decimal has more than 38 digits; send it as a string",
+            ));
         }
         let value = i128::from_be_bytes(wide);
         let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale.min(64) + 1);
@@ -323,10 +331,10 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn uuid(&mut self, fixed: Option<usize>) -> Result<(), Stop> {
+    fn uuid(&mut self, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
         if bytes.len() != 16 {
-            return Err(Stop::Bytes("a UUID has 16 bytes"));
+            return Err(AvroError::Malformed("a UUID has 16 bytes"));
         }
         self.text.push('"');
         for (n, byte) in bytes.iter().enumerate() {

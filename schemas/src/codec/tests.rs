@@ -11,20 +11,20 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::read::read;
-use super::writer::Form;
+use super::writer::RecordFormat;
 use super::*;
 use crate::catalogue::Catalogue;
-use crate::envelope::{Admitted, Origin, Reason, Rejection};
+use crate::envelope::{Admitted, Reason, RecordOrigin, Rejection};
 use crate::event::Event;
 
-const ORIGIN: Origin<'_> =
-    Origin { topic: "tw.in", partition: 2, offset: 9, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> =
+    RecordOrigin { topic: "tw.in", partition: 2, offset: 9, append_time_ms: 1_767_607_201_000 };
 
 /// One schema under every id but those above 100.
 #[derive(Debug)]
-struct OneSchema(Arc<WriterSchema>);
+struct SingleSchemaRegistry(Arc<WriterSchema>);
 
-impl Registry for OneSchema {
+impl Registry for SingleSchemaRegistry {
     fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
         match id {
             0..=100 => Ok(Arc::clone(&self.0)),
@@ -41,9 +41,9 @@ fn admit_with(
     value: &[u8],
     headers: &[Header<'_>],
 ) -> Result<Admitted, Rejection> {
-    let context = Context { catalogue: Catalogue::builtin(), registry, origin: &ORIGIN };
+    let context = DecodeContext { catalogue: Catalogue::builtin(), registry, origin: &ORIGIN };
     struct Slice<'a>(&'a [Header<'a>]);
-    impl Headers for Slice<'_> {
+    impl HeaderLookup for Slice<'_> {
         fn header(&self, name: &str) -> Option<&[u8]> {
             self.0.header(name)
         }
@@ -116,8 +116,8 @@ fn post(priority: Value) -> Vec<u8> {
     )
 }
 
-fn foreign() -> OneSchema {
-    OneSchema(Arc::new(WriterSchema::avro(FOREIGN, &[]).expect("a schema")))
+fn foreign() -> SingleSchemaRegistry {
+    SingleSchemaRegistry(Arc::new(WriterSchema::avro(FOREIGN, &[]).expect("a schema")))
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_foreign_record_is_an_event_of_the_type_its_header_names() {
 }
 
 #[test]
-fn a_foreign_record_without_a_type_is_told_what_it_is_missing() {
+fn a_foreign_record_without_a_type_names_what_is_missing() {
     let registry = foreign();
     let value = framed(7, &post(none()));
     let refused = admit_with(Some(&registry), &value, &[]).expect_err("no such type");
@@ -166,7 +166,7 @@ fn every_way_of_missing_a_schema_has_its_reason() {
 
 #[test]
 fn json_in_confluent_s_framing_is_the_json_envelope() {
-    let registry = OneSchema(Arc::new(WriterSchema::json()));
+    let registry = SingleSchemaRegistry(Arc::new(WriterSchema::json()));
     let value = br#"{"event_id":"j1","event_type":"custom.x","account_id":"a","data":{"n":1}}"#;
     let event = admit_with(Some(&registry), &framed(3, value), &[]).expect("an event").event;
     assert_eq!((event.event_id.as_str(), event.data.as_str()), ("j1", r#"{"n":1}"#));
@@ -214,7 +214,8 @@ fn a_record_of_a_generated_schema_needs_no_header_and_no_registry() {
 fn a_field_the_type_declares_is_its_own_though_the_envelope_has_one_of_that_name() {
     let schema = r#"{"type":"record","name":"X","fields":[{"name":"account_id","type":"string"},
         {"name":"scraper_id","type":"string"},{"name":"source","type":"string"}]}"#;
-    let registry = OneSchema(Arc::new(WriterSchema::avro(schema, &[]).expect("a schema")));
+    let registry =
+        SingleSchemaRegistry(Arc::new(WriterSchema::avro(schema, &[]).expect("a schema")));
     let fields = [("account_id", "a"), ("scraper_id", "s1"), ("source", "maps")];
     let value = framed(1, &encode(schema, record(&fields.map(|(name, of)| (name, text(of))))));
     let headers: &[Header<'_>] = &[("event_type", b"scraper.started"), ("source", b"crawler")];
@@ -231,7 +232,8 @@ fn an_object_of_a_type_comes_as_json_in_a_string() {
         {"name":"account_id","type":"string"},{"name":"post_id","type":"string"},
         {"name":"author_id","type":"string"},{"name":"text","type":"string"},
         {"name":"author","type":["null","string"]},{"name":"media","type":["null","string"]}]}"#;
-    let registry = OneSchema(Arc::new(WriterSchema::avro(schema, &[]).expect("a schema")));
+    let registry =
+        SingleSchemaRegistry(Arc::new(WriterSchema::avro(schema, &[]).expect("a schema")));
     let fields = |author: &str| {
         encode(
             schema,
@@ -261,7 +263,7 @@ fn decimals_and_binary_uuids_are_text() {
         {"name":"b","type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":3}},
         {"name":"u","type":{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}}]}"#;
     let plan = WriterSchema::avro(schema, &[]).expect("a schema");
-    let Form::Avro(plan) = &plan.form else { panic!("Avro") };
+    let RecordFormat::Avro(plan) = &plan.format else { panic!("Avro") };
     let mut bytes = vec![4, 0xfb, 0x2e, 2, 7];
     bytes.extend(0u8..16);
     let fields = read(plan, &bytes).expect("a record");
@@ -279,7 +281,7 @@ fn a_schema_may_refer_to_others_and_to_itself() {
     let tree = r#"{"type":"record","name":"n.Tree","fields":[{"name":"leaf","type":"Leaf"},
         {"name":"more","type":{"type":"array","items":"Tree"}}]}"#;
     let schema = WriterSchema::avro(tree, &parts.map(str::to_owned)).expect("a schema");
-    let Form::Avro(plan) = &schema.form else { panic!("Avro") };
+    let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
     let fields = read(plan, &[2, 2, 4, 0, 0]).expect("a record");
     assert_eq!(fields.to_object(plan), r#"{"leaf":{"v":1},"more":[{"leaf":{"v":2},"more":[]}]}"#);
     // Deeper than data may be, by a record that only repeats.
@@ -295,7 +297,7 @@ fn a_record_that_writes_much_from_nothing_ends_early() {
             {{"name":"a","type":{{"type":"array","items":{items}}}}}]}}"#
         );
         let schema = WriterSchema::avro(&schema, &[]).expect("a schema");
-        let Form::Avro(plan) = &schema.form else { panic!("Avro") };
+        let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
         // A count of 2^62.
         let bytes = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
         assert_eq!(read(plan, &bytes).expect_err("too long").reason, Reason::TooLarge);
@@ -303,7 +305,7 @@ fn a_record_that_writes_much_from_nothing_ends_early() {
     let itself = r#"{"type":"record","name":"R","fields":[{"name":"r","type":"R"}]}"#;
     // apache-avro takes it; no bytes can be a value of it.
     if let Ok(schema) = WriterSchema::avro(itself, &[]) {
-        let Form::Avro(plan) = &schema.form else { panic!("Avro") };
+        let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
         assert_eq!(read(plan, &[]).expect_err("endless").reason, Reason::TooLarge);
     }
 }
@@ -449,9 +451,9 @@ fn a_bad_cloudevent_is_refused_in_its_own_terms() {
 }
 
 /// A schema and a value of it.
-type Sample = (serde_json::Value, Value);
+type SchemaSample = (serde_json::Value, Value);
 
-fn leaf() -> impl Strategy<Value = Sample> {
+fn leaf() -> impl Strategy<Value = SchemaSample> {
     // Two decimal forms of the last one are as short.
     let float = prop_oneof![4 => any::<f32>(), 1 => Just(-111.600_006_f32)];
     let number = prop_oneof![any::<f64>(), Just(0.1), Just(-0.0), Just(1e300), Just(5e-324)];
@@ -479,7 +481,7 @@ fn leaf() -> impl Strategy<Value = Sample> {
     ]
 }
 
-fn sample() -> impl Strategy<Value = Sample> {
+fn sample() -> impl Strategy<Value = SchemaSample> {
     leaf().prop_recursive(4, 24, 4, |inner| {
         let list = (inner.clone(), 0usize..3).prop_map(|((schema, value), count)| {
             (json!({"type": "array", "items": schema}), Value::Array(vec![value; count]))
@@ -497,7 +499,7 @@ fn sample() -> impl Strategy<Value = Sample> {
 }
 
 /// A record of these fields; each gets a name of its own, and so does the record later.
-fn of_fields(fields: &[Sample]) -> Sample {
+fn of_fields(fields: &[SchemaSample]) -> SchemaSample {
     let schemas: Vec<_> = fields
         .iter()
         .enumerate()
@@ -535,7 +537,7 @@ proptest! {
         let schema = schema.to_string();
         let bytes = encode(&schema, value.clone());
         let ours = WriterSchema::avro(&schema, &[]).expect("apache-avro took it");
-        let Form::Avro(plan) = &ours.form else { panic!("Avro") };
+        let RecordFormat::Avro(plan) = &ours.format else { panic!("Avro") };
         let read = read(plan, &bytes).expect("it was written by the schema").to_object(plan);
         let read: serde_json::Value = serde_json::from_str(&read).expect("JSON");
         let expected = serde_json::Value::try_from(value).expect("finite numbers");
@@ -557,7 +559,7 @@ proptest! {
         let schema = schema.to_string();
         let mut bytes = encode(&schema, value);
         let ours = WriterSchema::avro(&schema, &[]).expect("apache-avro took it");
-        let Form::Avro(plan) = &ours.form else { panic!("Avro") };
+        let RecordFormat::Avro(plan) = &ours.format else { panic!("Avro") };
         if !bytes.is_empty() {
             let at = at.index(bytes.len());
             bytes[at] ^= byte;

@@ -26,16 +26,16 @@ pub const SCHEMA_MAX_NODES: usize = 16 * 1024;
 /// The schema a record was written with.
 #[derive(Debug)]
 pub struct WriterSchema {
-    pub(super) form: Form,
+    pub(super) format: RecordFormat,
 }
 
 /// How its records are read.
 #[derive(Debug)]
-pub(super) enum Form {
+pub(super) enum RecordFormat {
     /// As JSON text.
     Json,
     /// As an Avro record.
-    Avro(Plan),
+    Avro(ReadPlan),
 }
 
 /// Why a text is no schema to read records with.
@@ -54,19 +54,19 @@ impl WriterSchema {
         }
         let broken = |error: apache_avro::Error| SchemaFault(format!("no Avro schema: {error}"));
         let (schema, others) = Schema::parse_str_with_list(text, references).map_err(broken)?;
-        Ok(Self { form: Form::Avro(Plan::of(&schema, &others)?) })
+        Ok(Self { format: RecordFormat::Avro(ReadPlan::of(&schema, &others)?) })
     }
 
     /// JSON: the record is JSON text, whatever its schema says of it.
     pub fn json() -> Self {
-        Self { form: Form::Json }
+        Self { format: RecordFormat::Json }
     }
 
     /// A record this schema wrote as JSON text: of Avro one object of all its fields.
     pub fn to_json<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
-        match &self.form {
-            Form::Json => text(Some(record)).map(Cow::Borrowed),
-            Form::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object(plan))),
+        match &self.format {
+            RecordFormat::Json => text(Some(record)).map(Cow::Borrowed),
+            RecordFormat::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object(plan))),
         }
     }
 }
@@ -105,12 +105,12 @@ pub(super) enum Node {
     List(NodeId),
     Map(NodeId),
     Union(Vec<NodeId>),
-    Record(Vec<Field>),
+    Record(Vec<PlanField>),
 }
 
 /// One field of a record.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct PlanField {
     pub(super) name: String,
     /// `"name":`
     pub(super) quoted: String,
@@ -119,14 +119,14 @@ pub(super) struct Field {
 
 /// A schema laid out for reading.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct ReadPlan {
     /// The full name of its record.
     pub(super) name: String,
     root: NodeId,
     nodes: Vec<Node>,
 }
 
-impl Plan {
+impl ReadPlan {
     fn of(schema: &Schema, others: &[Schema]) -> Result<Self, SchemaFault> {
         let Schema::Record(record) = schema else {
             let message = "an event's schema is a record, whose fields are the event's data";
@@ -145,7 +145,7 @@ impl Plan {
     }
 
     /// The fields of its record.
-    pub(super) fn fields(&self) -> &[Field] {
+    pub(super) fn fields(&self) -> &[PlanField] {
         match self.node(self.root) {
             Node::Record(fields) => fields,
             _ => &[],
@@ -153,7 +153,7 @@ impl Plan {
     }
 }
 
-impl Field {
+impl PlanField {
     fn of(name: &str, node: NodeId) -> Self {
         Self { name: name.to_owned(), quoted: json::quoted(name) + ":", node }
     }
@@ -235,7 +235,7 @@ impl Layout {
         let id = self.named(&record.name, Node::Pending)?;
         let mut fields = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
-            fields.push(Field::of(&field.name, self.node(&field.schema)?));
+            fields.push(PlanField::of(&field.name, self.node(&field.schema)?));
         }
         *self.at(id) = Node::Record(fields);
         Ok(id)

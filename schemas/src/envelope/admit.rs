@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::normalise::{DATA_MAX_DEPTH, Data, rejection};
+use super::normalise::{DATA_MAX_DEPTH, EventData, rejection};
 use super::reason::{Reason, Rejection};
 use super::validate::{ID_MAX_CHARS, id, instant, validate};
 use crate::Priority;
@@ -30,7 +30,7 @@ const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
 
 /// Where a record came from, and when the log took it.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
+pub struct RecordOrigin<'a> {
     /// The input topic.
     pub topic: &'a str,
     /// Its partition.
@@ -70,7 +70,7 @@ pub(crate) struct Envelope<'a> {
 /// What stands where `data` has to be.
 #[derive(Debug)]
 pub(crate) enum DataField<'a> {
-    Object(Data<'a>),
+    Object(EventData<'a>),
     Other,
 }
 
@@ -81,7 +81,7 @@ impl<'a> DataField<'a> {
         text: &'a str,
     ) -> Result<Option<Self>, Rejection> {
         Ok(match scanner.peek() {
-            Some(b'{') => Some(Self::Object(Data::read(scanner, text)?)),
+            Some(b'{') => Some(Self::Object(EventData::read(scanner, text)?)),
             _ => (scanner.value().map_err(rejection)? != "null").then_some(Self::Other),
         })
     }
@@ -100,7 +100,7 @@ impl<'a> DataField<'a> {
 pub fn admit(
     catalogue: &Catalogue,
     value: Option<&[u8]>,
-    origin: &Origin<'_>,
+    origin: &RecordOrigin<'_>,
 ) -> Result<Admitted, Rejection> {
     complete(catalogue, Envelope::read(text(value)?)?, origin)
 }
@@ -109,7 +109,7 @@ pub fn admit(
 pub(crate) fn complete(
     catalogue: &Catalogue,
     envelope: Envelope<'_>,
-    origin: &Origin<'_>,
+    origin: &RecordOrigin<'_>,
 ) -> Result<Admitted, Rejection> {
     let sent_type = envelope.sent_type(catalogue)?;
     let account_id = match envelope.account_id {
@@ -274,7 +274,7 @@ fn missing(field: &str, message: &str) -> Rejection {
 fn resolve<'c>(
     catalogue: &'c Catalogue,
     name: &str,
-    data: &Data<'_>,
+    data: &EventData<'_>,
 ) -> Result<(&'c EventType, Option<&'c Alias>), Rejection> {
     catalogue.resolve_sent(name, |alias| data.fits(alias)).ok_or_else(|| {
         let message = match catalogue.nearest(name) {
@@ -285,7 +285,7 @@ fn resolve<'c>(
     })
 }
 
-fn timestamp(value: Option<&str>, origin: &Origin<'_>) -> Result<i64, Rejection> {
+fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Rejection> {
     let Some(value) = value else { return Ok(origin.append_time_ms) };
     let Some(timestamp) = instant(value) else {
         let message =
@@ -328,7 +328,7 @@ fn short_text(field: &str, value: &str, max_chars: usize) -> Result<Option<Strin
 fn priority(
     value: Option<&str>,
     event_type: &EventType,
-    data: &Data<'_>,
+    data: &EventData<'_>,
 ) -> Result<Priority, Rejection> {
     let Some(value) = value else {
         let raised = event_type.priority_if.iter().find(|(condition, _)| condition.holds(data));
@@ -352,7 +352,7 @@ fn key_text(value: &str) -> Result<String, Rejection> {
 fn catalogue_key(
     event_type: &EventType,
     envelope: (&str, &str),
-    data: &Data<'_>,
+    data: &EventData<'_>,
 ) -> Result<String, Rejection> {
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
     key.map(Cow::into_owned).ok_or_else(|| {

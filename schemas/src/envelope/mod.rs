@@ -16,11 +16,11 @@ mod tests;
 mod validate;
 
 pub use admit::{
-    Admitted, CORRELATION_ID_MAX_CHARS, EVENT_MAX_BYTES, Origin, SOURCE_MAX_CHARS,
+    Admitted, CORRELATION_ID_MAX_CHARS, EVENT_MAX_BYTES, RecordOrigin, SOURCE_MAX_CHARS,
     TIMESTAMP_AHEAD_MAX_MS, TYPE_MAX_CHARS, admit,
 };
 pub(crate) use admit::{DataField, Envelope, complete, text, within_limits};
 pub use normalise::{DATA_MAX_DEPTH, DATA_MAX_FIELDS};
-pub(crate) use normalise::{Data, rejection};
+pub(crate) use normalise::{EventData, rejection};
 pub use reason::{Reason, Rejection};
 pub use validate::ID_MAX_CHARS;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::reason::{Reason, Rejection};
 use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Rename};
-use crate::json::{self, Fault, JsonError, Member, Scanner, quoted};
+use crate::json::{self, JsonError, JsonErrorKind, JsonMember, Scanner, quoted};
 
 /// How deep `data` may be nested, itself counted: clients have stacks too.
 pub const DATA_MAX_DEPTH: usize = 32;
@@ -20,21 +20,21 @@ pub const DATA_MAX_FIELDS: usize = 1024;
 
 /// An event's `data` while it is normalised.
 #[derive(Debug)]
-pub(crate) struct Data<'a> {
+pub(crate) struct EventData<'a> {
     raw: &'a str,
-    members: Vec<Member<'a>>,
+    members: Vec<JsonMember<'a>>,
     /// Whether the text has white space that a line of NDJSON must not have.
     spaced: bool,
     /// Whether `members` say something else than `raw`.
     changed: bool,
 }
 
-impl<'a> Data<'a> {
+impl<'a> EventData<'a> {
     /// Reads the object the scanner stands before.
     pub(crate) fn read(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Self, Rejection> {
         let (start, spaces) = (scanner.position(), scanner.spaces);
         scanner.open(b'{').map_err(rejection)?;
-        let mut members: Vec<Member<'a>> = Vec::with_capacity(16);
+        let mut members: Vec<JsonMember<'a>> = Vec::with_capacity(16);
         let mut first = true;
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             if members.len() == DATA_MAX_FIELDS {
@@ -46,14 +46,14 @@ impl<'a> Data<'a> {
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
-            members.push(Member { name, value });
+            members.push(JsonMember { name, value });
         }
         let raw = &text[start..scanner.position()];
         Ok(Self { raw, members, spaced: scanner.spaces != spaces, changed: false })
     }
 
     /// Takes fields that were decoded one by one, their values compact JSON.
-    pub(crate) fn of_members(members: Vec<Member<'a>>) -> Self {
+    pub(crate) fn of_members(members: Vec<JsonMember<'a>>) -> Self {
         Self { raw: "", members, spaced: false, changed: true }
     }
 
@@ -63,23 +63,23 @@ impl<'a> Data<'a> {
         (member.value != "null").then_some(&*member.value)
     }
 
-    pub(super) fn members(&self) -> &[Member<'a>] {
+    pub(super) fn members(&self) -> &[JsonMember<'a>] {
         &self.members
     }
 
     /// Whether an alias's condition holds for what was sent, whose names may still be camelCase.
     pub(super) fn fits(&self, alias: &Alias) -> bool {
-        struct Sent<'d, 'a>(&'d Data<'a>);
-        impl crate::catalogue::Fields for Sent<'_, '_> {
+        struct CamelCaseFields<'d, 'a>(&'d EventData<'a>);
+        impl crate::catalogue::FieldLookup for CamelCaseFields<'_, '_> {
             fn value(&self, name: &str) -> Option<&str> {
-                let named = |member: &&Member<'_>| {
+                let named = |member: &&JsonMember<'_>| {
                     member.name == name || snake_case(&member.name).as_deref() == Some(name)
                 };
                 let member = self.0.members.iter().find(named)?;
                 (member.value != "null").then_some(&*member.value)
             }
         }
-        alias.when.as_ref().is_some_and(|condition| condition.holds(&Sent(self)))
+        alias.when.as_ref().is_some_and(|condition| condition.holds(&CamelCaseFields(self)))
     }
 
     /// Steps 1 to 5, in order.
@@ -130,7 +130,7 @@ impl<'a> Data<'a> {
             Some(member) => member.value = Cow::Owned(value),
             None => self
                 .members
-                .push(Member { name: Cow::Owned(name.to_owned()), value: Cow::Owned(value) }),
+                .push(JsonMember { name: Cow::Owned(name.to_owned()), value: Cow::Owned(value) }),
         }
     }
 
@@ -201,7 +201,7 @@ impl<'a> Data<'a> {
     }
 }
 
-impl crate::catalogue::Fields for Data<'_> {
+impl crate::catalogue::FieldLookup for EventData<'_> {
     fn value(&self, name: &str) -> Option<&str> {
         self.get(name)
     }
@@ -210,14 +210,14 @@ impl crate::catalogue::Fields for Data<'_> {
 /// What a broken text is refused with.
 pub(crate) fn rejection(error: JsonError) -> Rejection {
     match error.kind {
-        Fault::Syntax(what) => {
+        JsonErrorKind::Syntax(what) => {
             Rejection::new(Reason::NotJson, format!("at byte {}: {what}", error.at))
         }
-        Fault::OutOfRange => Rejection::new(
+        JsonErrorKind::OutOfRange => Rejection::new(
             Reason::BadField,
             format!("at byte {}: a number is beyond what a double can hold", error.at),
         ),
-        Fault::TooDeep => Rejection::of(
+        JsonErrorKind::TooDeep => Rejection::of(
             Reason::TooLarge,
             "data",
             format!("at byte {}: data is nested at most {DATA_MAX_DEPTH} levels", error.at),

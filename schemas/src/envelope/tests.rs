@@ -13,8 +13,8 @@ use crate::channel::Channel;
 use crate::event::{Event, EventView};
 
 const NOW_MS: i64 = 1_767_607_200_000;
-const ORIGIN: Origin<'static> =
-    Origin { topic: "tw.in", partition: 3, offset: 42, append_time_ms: NOW_MS };
+const ORIGIN: RecordOrigin<'static> =
+    RecordOrigin { topic: "tw.in", partition: 3, offset: 42, append_time_ms: NOW_MS };
 
 fn run(text: &str) -> Result<Admitted, Rejection> {
     admit(Catalogue::builtin(), Some(text.as_bytes()), &ORIGIN)
@@ -75,7 +75,7 @@ fn an_event_is_completed_from_its_catalogue_entry_and_its_place_in_the_log() {
 }
 
 #[test]
-fn what_the_producer_says_in_the_envelope_stands() {
+fn what_the_producer_sets_in_the_envelope_is_kept() {
     let event = json!({
         "event_id": "e-1", "event_type": "post.liked", "account_id": "acc", "priority": 3,
         "timestamp": "2026-01-05T09:00:00.5Z", "correlation_id": "c-1", "key": "k", "source": "app",

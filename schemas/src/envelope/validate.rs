@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::normalise::Data;
+use super::normalise::EventData;
 use super::reason::{Reason, Rejection};
 use crate::catalogue::{EventType, Field, FieldKind, Source};
 use crate::channel::{ID_MAX_ENCODED_CHARS, encoded_len};
@@ -15,7 +15,7 @@ use crate::{json, time};
 pub const ID_MAX_CHARS: usize = 128;
 
 /// Checks the fields of data against their type.
-pub(super) fn validate(event_type: &EventType, data: &Data<'_>) -> Result<(), Rejection> {
+pub(super) fn validate(event_type: &EventType, data: &EventData<'_>) -> Result<(), Rejection> {
     for field in event_type.fields.iter().filter(|field| field.required) {
         if data.get(&field.name).is_none() {
             let message = format!("{} needs `{}` in data", event_type.name, field.name);

@@ -57,7 +57,7 @@ fn former(name: &str) -> Option<(&str, u32)> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that may be told to write the files")]
-fn update_if_told() {
+fn update_if_requested() {
     static UPDATED: Once = Once::new();
     UPDATED.call_once(|| {
         if std::env::var_os("TIDEWIRE_UPDATE").is_some() {
@@ -184,7 +184,7 @@ fn a_name_of_the_envelope_that_data_has_too_is_datas() {
 
 #[test]
 fn the_committed_schemas_say_what_the_catalogue_says() {
-    update_if_told();
+    update_if_requested();
     let mut committed = files(&folder());
     for event_type in types(Catalogue::builtin()) {
         let name = &event_type.name;
@@ -198,7 +198,7 @@ fn the_committed_schemas_say_what_the_catalogue_says() {
 
 #[test]
 fn what_was_written_with_any_former_schema_is_read_with_the_present_one() {
-    update_if_told();
+    update_if_requested();
     let mut present = files(&folder());
     let mut before = files(&folder().join("before"));
     // The event of our own topics carries its version in its name; the latest reads all others.

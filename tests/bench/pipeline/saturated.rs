@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tidewire_schemas::catalogue::{Catalogue, Class};
-use tidewire_schemas::envelope::{Origin, admit};
+use tidewire_schemas::envelope::{RecordOrigin, admit};
 use tidewire_tests::crowd::Crowd;
 use tidewire_tests::http::HttpClient;
 use tidewire_tests::process::usage;
@@ -87,7 +87,7 @@ fn owed(lines: &[String], channel: &str) -> u64 {
     let catalogue = Catalogue::builtin();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let append_time_ms = now.map_or(0, |now| now.as_millis() as i64);
-    let origin = Origin { topic: "bench", partition: 0, offset: 0, append_time_ms };
+    let origin = RecordOrigin { topic: "bench", partition: 0, offset: 0, append_time_ms };
     let carries = |line: &&String| {
         let admitted = admit(catalogue, Some(line.as_bytes()), &origin)
             .unwrap_or_else(|rejection| panic!("{line}: {rejection:?}"));

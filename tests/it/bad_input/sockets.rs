@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidewire_schemas::position::{Cut, Position};
+use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_tests::server::Server;
 use tidewire_tests::websocket::{Broken, WebSocketClient};
 
@@ -35,8 +35,8 @@ fn a_position_that_is_not_this_log_s_is_refused_or_announced() {
         let frame = refused(&server, "posts:ann", forged);
         assert_eq!(frame["code"], "invalid_position", "{forged}: {frame}");
     }
-    let cut = Cut { partition: mine.cuts[0].partition, next: [1 << 40; 3] };
-    let beyond = Position { cuts: vec![cut], ..mine.clone() };
+    let cut = PartitionPosition { partition: mine.partitions[0].partition, next: [1 << 40; 3] };
+    let beyond = Position { partitions: vec![cut], ..mine.clone() };
     // Waited for, in case this gateway is behind; then the client is sent away to come back.
     match connect(&server).subscribe("posts:ann", &beyond.encode()) {
         Err(Broken::Refused(frame)) => assert_eq!(frame["code"], "invalid_position", "{frame}"),

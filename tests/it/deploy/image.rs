@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tidewire_app::settings::{SETTINGS, Settings};
+use tidewire_app::config::settings::{SETTINGS, Settings};
 use tidewire_tests::server;
 
 use crate::deploy::compose::{file, grammar, root};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use tidewire_app::cli::{TopicsVerb, Verb};
+use tidewire_app::config::settings::Settings;
 use tidewire_app::config::{Config, LogConfig};
-use tidewire_app::settings::Settings;
 
 use crate::deploy::compose::{self, Compose, Service, root};
 use crate::deploy::dockerfile::{self, stages};

@@ -9,8 +9,8 @@ use std::fmt;
 
 use tidewire_connectors::kafka::{self, GroupProtocol};
 
-use super::{Config, value};
-use crate::settings::Settings;
+use super::{Config, values};
+use crate::config::settings::Settings;
 
 /// More copies than this no cluster we know keeps.
 const COPIES_MAX: u64 = 100;
@@ -73,8 +73,8 @@ impl KafkaConfig {
         if let (Some(insync), Some(copies)) = (self.min_insync, self.replication)
             && insync > copies
         {
-            let given = settings.given("kafka.min_insync").clone();
-            settings.problem(format!(
+            let given = settings.value("kafka.min_insync").clone();
+            settings.add_problem(format!(
                 "{given}: {insync} of {copies} copies (kafka.replication) can't be in sync; give \
                  {} or less",
                 copies
@@ -86,24 +86,24 @@ impl KafkaConfig {
             let longest = self.properties.0.keys().filter(named).max_by_key(|name| name.len());
             let given = longest.and_then(|name| settings.properties().get(name));
             let place = given.map_or("kafka.properties".to_owned(), ToString::to_string);
-            settings.problem(format!("{place}: {problem}"));
+            settings.add_problem(format!("{place}: {problem}"));
         }
     }
 }
 
 /// Which log a text means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum LogChoice {
     Embedded,
     /// The brokers, as librdkafka wants them.
     Kafka(String),
 }
 
-pub(super) fn which(text: &str) -> Result<Which, String> {
+pub(super) fn log_choice(text: &str) -> Result<LogChoice, String> {
     const RIGHT: &str = "give embedded, or kafka://HOST:PORT (several brokers: \
                          kafka://HOST:PORT,HOST:PORT)";
     if text == "embedded" {
-        return Ok(Which::Embedded);
+        return Ok(LogChoice::Embedded);
     }
     let brokers = text.strip_prefix("kafka://").ok_or(RIGHT)?;
     if brokers.contains('@') {
@@ -115,7 +115,7 @@ pub(super) fn which(text: &str) -> Result<Which, String> {
     }
     let brokers: Vec<&str> = brokers.trim_end_matches('/').split(',').map(str::trim).collect();
     if brokers.iter().all(|broker| is_host_and_port(broker)) {
-        Ok(Which::Kafka(brokers.join(",")))
+        Ok(LogChoice::Kafka(brokers.join(",")))
     } else {
         Err(RIGHT.into())
     }
@@ -129,11 +129,11 @@ fn is_host_and_port(broker: &str) -> bool {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.chars().all(name),
     };
-    host_is_one && value::within::<u32>(port, 1, PORT_MAX).is_ok()
+    host_is_one && values::whole_number::<u32>(port, 1, PORT_MAX).is_ok()
 }
 
 /// A text without what could be a password in an address.
-pub(super) fn hidden(text: &str) -> String {
+pub(super) fn redacted(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
         (None, Some((_, host))) => format!("…@{host}"),
@@ -142,8 +142,8 @@ pub(super) fn hidden(text: &str) -> String {
 }
 
 /// A number of copies, if one is given.
-pub(super) fn copies(text: &str) -> Result<Option<u16>, String> {
-    if text.is_empty() { Ok(None) } else { value::within(text, 1, COPIES_MAX).map(Some) }
+pub(super) fn replica_count(text: &str) -> Result<Option<u16>, String> {
+    if text.is_empty() { Ok(None) } else { values::whole_number(text, 1, COPIES_MAX).map(Some) }
 }
 
 pub(super) fn protocol(text: &str) -> Result<GroupProtocol, String> {
@@ -162,8 +162,8 @@ mod tests {
     use crate::config::LogConfig;
 
     fn check_brokers(text: &str, expected: Option<&str>) {
-        let expected = expected.map(|brokers| Which::Kafka(brokers.into()));
-        assert_eq!(which(text).ok(), expected, "{text}");
+        let expected = expected.map(|brokers| LogChoice::Kafka(brokers.into()));
+        assert_eq!(log_choice(text).ok(), expected, "{text}");
     }
 
     #[test]

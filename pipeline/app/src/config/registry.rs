@@ -6,9 +6,9 @@ use std::fs;
 
 use tidewire_connectors::registry::{Config, Login, Patience};
 
-use super::kafka::hidden;
-use super::value::list;
-use crate::settings::Settings;
+use super::kafka::redacted;
+use super::values::list;
+use crate::config::settings::Settings;
 
 /// More addresses of one registry than anybody has.
 const URLS_MAX: usize = 16;
@@ -17,7 +17,7 @@ const URLS_MAX: usize = 16;
 pub(super) fn read(settings: &mut Settings) -> Option<Config> {
     let login = login(settings);
     let authorities = authorities(settings);
-    let given = settings.given("registry.url").clone();
+    let given = settings.value("registry.url").clone();
     if given.text.is_empty() {
         return None;
     }
@@ -25,13 +25,13 @@ pub(super) fn read(settings: &mut Settings) -> Option<Config> {
     match urls(&given.text).map(config) {
         Ok(config) => {
             if let Err(wrong) = config.certificates() {
-                let given = settings.given("registry.ca").clone();
-                settings.problem(format!("{given}: {:?}: {wrong}", given.text));
+                let given = settings.value("registry.ca").clone();
+                settings.add_problem(format!("{given}: {:?}: {wrong}", given.text));
             }
             Some(config)
         }
         Err(right) => {
-            settings.problem(format!("{given}: {:?}: {right}", hidden(&given.text)));
+            settings.add_problem(format!("{given}: {:?}: {right}", redacted(&given.text)));
             None
         }
     }
@@ -39,14 +39,14 @@ pub(super) fn read(settings: &mut Settings) -> Option<Config> {
 
 /// What stands in the file of authorities, if one is named.
 fn authorities(settings: &mut Settings) -> Option<String> {
-    let given = settings.given("registry.ca").clone();
+    let given = settings.value("registry.ca").clone();
     if given.text.is_empty() {
         return None;
     }
     match fs::read_to_string(&given.text) {
         Ok(pem) => Some(pem),
         Err(error) => {
-            settings.problem(format!(
+            settings.add_problem(format!(
                 "{given}: {:?}: it can't be read ({error}); give a PEM file of the authorities' \
                  certificates",
                 given.text
@@ -85,7 +85,7 @@ fn is_address(url: &str) -> bool {
 }
 
 fn login(settings: &mut Settings) -> Login {
-    let given = |key: &str| settings.given(key).clone();
+    let given = |key: &str| settings.value(key).clone();
     let [username, password, token] =
         ["registry.username", "registry.password", "registry.token"].map(given);
     let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
@@ -104,7 +104,7 @@ fn login(settings: &mut Settings) -> Login {
         None
     };
     if let Some(problem) = problem {
-        settings.problem(problem);
+        settings.add_problem(problem);
         return Login::None;
     }
     match (username.text, token.text) {

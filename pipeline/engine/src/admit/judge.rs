@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
-use tidewire_schemas::codec::{Context, Registry, admit};
-use tidewire_schemas::envelope::{Admitted, Origin, Reason, Rejection};
+use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection};
 use tidewire_schemas::event::Event;
 
 use crate::admit::brake::Rejected;
@@ -71,13 +71,13 @@ impl Judge {
         out: &mut Vec<Outgoing>,
         counts: &mut Counts,
     ) {
-        let origin = Origin {
+        let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
             partition: from.at.partition.0,
             offset: record.offset.0,
             append_time_ms: record.timestamp.0,
         };
-        let context = Context {
+        let context = DecodeContext {
             catalogue: self.catalogue,
             registry: self.registry.as_deref(),
             origin: &origin,

@@ -4,7 +4,7 @@
 //! The guard over everything: a record reaches a connection only if its account is among
 //! [`Identity::accounts`].
 
-use tidewire_schemas::catalogue::Who;
+use tidewire_schemas::catalogue::ReaderRole;
 use tidewire_schemas::channel::Channel;
 
 /// The accounts a connection may see.
@@ -73,11 +73,11 @@ impl Identity {
         if self.roles.any(Roles::ANALYST.and(Roles::ADMIN)) {
             return true;
         }
-        channel.kind.who.iter().any(|who| match who {
-            Who::Anyone => true,
-            Who::Member | Who::Participant => self.roles.any(Roles::MEMBER),
-            Who::User => channel.id.as_deref() == Some(&*self.user),
-            Who::Producer => self.roles.any(Roles::PRODUCER),
+        channel.kind.readers.iter().any(|who| match who {
+            ReaderRole::Anyone => true,
+            ReaderRole::Member | ReaderRole::Participant => self.roles.any(Roles::MEMBER),
+            ReaderRole::User => channel.id.as_deref() == Some(&*self.user),
+            ReaderRole::Producer => self.roles.any(Roles::PRODUCER),
         })
     }
 }

@@ -322,7 +322,7 @@ fn begin(epoch: u32, partition: u32, start: &StartAt) -> Result<Begin, Refusal> 
     if position.epoch != epoch {
         return Ok(Begin::AfterEpoch(token.clone()));
     }
-    match position.cut(partition) {
+    match position.partition(partition) {
         Some(cut) => Ok(Begin::Behind(Start::At(Place(cut.next)))),
         None => {
             let text = "the position says nothing about this channel: send one of its own, or \

@@ -2,7 +2,7 @@
 //! places compare. Order is per topic, so places are only partly ordered; joining takes the later
 //! offset of each topic.
 
-use tidewire_schemas::position::{Cut, Position};
+use tidewire_schemas::position::{PartitionPosition, Position};
 
 /// Topics served so far, by index from 0: urgent, stream. The state topic's slot is carried along
 /// unread.
@@ -47,11 +47,12 @@ impl Place {
 
 /// The token of a place in one partition.
 pub(super) fn token(epoch: u32, partition: u32, place: &Place) -> String {
-    Position { epoch, cuts: vec![Cut { partition, next: place.0 }] }.encode()
+    Position { epoch, partitions: vec![PartitionPosition { partition, next: place.0 }] }.encode()
 }
 
 /// The token of places in several partitions, ascending.
 pub(super) fn token_of(epoch: u32, cuts: &[(u32, Place)]) -> String {
-    let cuts = cuts.iter().map(|(partition, p)| Cut { partition: *partition, next: p.0 });
-    Position { epoch, cuts: cuts.collect() }.encode()
+    let cuts =
+        cuts.iter().map(|(partition, p)| PartitionPosition { partition: *partition, next: p.0 });
+    Position { epoch, partitions: cuts.collect() }.encode()
 }

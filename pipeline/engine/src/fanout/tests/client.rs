@@ -75,5 +75,8 @@ fn read_block(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
 
 /// The next offsets of a token in one partition.
 pub(super) fn cut_of(token: &str, partition: u32) -> Option<[u64; 3]> {
-    Position::decode(token).expect("tokens of the server decode").cut(partition).map(|c| c.next)
+    Position::decode(token)
+        .expect("tokens of the server decode")
+        .partition(partition)
+        .map(|c| c.next)
 }

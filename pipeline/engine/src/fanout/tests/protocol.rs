@@ -1,7 +1,7 @@
 //! What a client is told, frame by frame.
 
 use serde_json::{Value, json};
-use tidewire_schemas::position::{Cut, Position};
+use tidewire_schemas::position::{PartitionPosition, Position};
 
 use super::super::config::{BAD_FRAMES_MAX, FanoutConfig, SUBSCRIPTIONS_MAX};
 use super::super::identity::{Accounts, Identity, Roles};
@@ -92,7 +92,7 @@ fn an_event_frame_carries_the_event_and_its_position() {
     assert_eq!(event["data"]["n"], 0);
     let partition = world.written[0].partition;
     let position = Position::decode(event["position"].as_str().unwrap()).unwrap();
-    assert_eq!(position.cuts, [Cut { partition, next: [1, 0, 0] }]);
+    assert_eq!(position.partitions, [PartitionPosition { partition, next: [1, 0, 0] }]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
     let ok = line.hear_all(&mut world);
     let mut position =
         Position::decode(objects(&ok, "ok")[0]["position"].as_str().unwrap()).unwrap();
-    position.cuts[0].next[1] += 1;
+    position.partitions[0].next[1] += 1;
     let token = position.encode();
     let resume = |world: &mut World| {
         let mut line = Line::open(world, 0, &identity(Accounts::All));
@@ -172,7 +172,7 @@ fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
     world.append("posts:a", 1);
     world.append("posts:a", 1);
     assert_eq!(numbers(&line.hear_all(&mut world)), [2], "what the token passed is not repeated");
-    position.cuts[0].next[1] += 5;
+    position.partitions[0].next[1] += 5;
     let token = position.encode();
     let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
     line.subscribe(&mut world, "posts:a", &token);
@@ -186,7 +186,7 @@ fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
 #[test]
 fn a_position_of_topics_made_anew_meets_a_gap() {
     let mut world = world();
-    let token = Position { epoch: 1, cuts: vec![] }.encode();
+    let token = Position { epoch: 1, partitions: vec![] }.encode();
     let mut line = line(&mut world);
     line.subscribe(&mut world, "posts:a", &token);
     world.append("posts:a", 1);
@@ -207,7 +207,9 @@ fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
     world.log.retain_from(&world.at(1, partition), 4);
     let config = FanoutConfig { warmup_records: 2, ..Default::default() };
     world.gateways = vec![world.gateway(&config)];
-    let token = Position { epoch, cuts: vec![Cut { partition, next: [0, 1, 0] }] }.encode();
+    let token =
+        Position { epoch, partitions: vec![PartitionPosition { partition, next: [0, 1, 0] }] }
+            .encode();
     let mut line = line(&mut world);
     line.subscribe(&mut world, "posts:a", &token);
     let heard = line.hear_all(&mut world);

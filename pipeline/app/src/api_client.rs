@@ -1,0 +1,238 @@
+//! A running process, spoken to over HTTP: what the verbs that don't open the data themselves use.
+//!
+//! A request that may be repeated is repeated here, with growing waits and a limit, so that no verb
+//! has a loop of its own. Events carry ids before they get here, so a repeated request adds
+//! nothing twice.
+
+use std::io::BufReader;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::process_exit::ProcessExit;
+use crate::runtime::clock::{self, Stopwatch};
+use crate::terminal;
+
+/// How long a connection may take to open.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long an answer may take: appends wait for the log.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A stream says something every 15 s; three times that is silence.
+const STREAM_SILENCE_LIMIT: Duration = Duration::from_secs(45);
+/// How long a failing request is repeated before the verb gives up.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// The first wait; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// What became of one event.
+#[derive(Debug, Deserialize)]
+pub struct EventResult {
+    /// Its id, when it was accepted.
+    pub event_id: Option<String>,
+    /// Why it was not.
+    pub error: Option<EventError>,
+}
+
+/// Why an event was refused.
+#[derive(Debug, Deserialize)]
+pub struct EventError {
+    /// Which rule.
+    pub reason: String,
+    /// Where in the event.
+    pub field: Option<String>,
+    /// In words.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+struct EventsResponse {
+    events: Vec<EventResult>,
+}
+
+/// A running process.
+#[derive(Clone, Debug)]
+pub struct ApiClient {
+    url: String,
+    agent: ureq::Agent,
+}
+
+enum SendOutcome<T> {
+    Done(T),
+    Retry(ProcessExit),
+}
+
+impl ApiClient {
+    /// The process at this URL; nothing is sent yet.
+    pub fn new(url: &str) -> Result<Self, ProcessExit> {
+        let is_http = url.starts_with("http://") || url.starts_with("https://");
+        if !is_http {
+            return Err(ProcessExit::Usage(format!(
+                "--url {url}: give a URL such as http://127.0.0.1:8080"
+            )));
+        }
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(ANSWER_LIMIT))
+            .timeout_per_read(Some(STREAM_SILENCE_LIMIT))
+            .build()
+            .into();
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), agent })
+    }
+
+    /// Sends a batch of NDJSON events and returns what became of each, in the same order.
+    pub fn send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
+        self.parse_results(&with_retries(|| self.send_once(batch))?)
+    }
+
+    /// The same in one attempt, for callers with a patience of their own.
+    pub fn try_send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
+        match self.send_once(batch)? {
+            SendOutcome::Done(answer) => self.parse_results(&answer),
+            SendOutcome::Retry(failure) => Err(failure),
+        }
+    }
+
+    fn parse_results(&self, answer: &str) -> Result<Vec<EventResult>, ProcessExit> {
+        let response: EventsResponse = serde_json::from_str(answer).map_err(|error| {
+            ProcessExit::because(format!("{} answers, but not as Tidewire does", self.url), error)
+        })?;
+        Ok(response.events)
+    }
+
+    fn send_once(&self, batch: &[u8]) -> Result<SendOutcome<String>, ProcessExit> {
+        let request = self
+            .agent
+            .post(format!("{}/v1/events", self.url))
+            .content_type("application/x-ndjson")
+            .send(batch);
+        let mut response = match request {
+            Ok(response) => response,
+            Err(error) => return Ok(SendOutcome::Retry(self.unreachable(error))),
+        };
+        let status = response.status().as_u16();
+        let text = match response.body_mut().read_to_string() {
+            Ok(text) => text,
+            Err(error) => return Ok(SendOutcome::Retry(self.unreachable(error))),
+        };
+        match status {
+            // 422 says that none was accepted, and why, event by event.
+            200..=299 | 422 if text.contains("\"events\"") => Ok(SendOutcome::Done(text)),
+            429 | 500..=599 => Ok(SendOutcome::Retry(self.error_response(status, &text))),
+            _ => Err(self.error_response(status, &text)),
+        }
+    }
+
+    /// Asks for a JSON document. `None`: nothing listens there.
+    pub fn get_json(&self, path: &str) -> Result<Option<Value>, ProcessExit> {
+        self.parse_document(self.agent.get(format!("{}{path}", self.url)).call())
+    }
+
+    fn parse_document(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Option<Value>, ProcessExit> {
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(ureq::Error::ConnectionFailed | ureq::Error::Io(_)) => return Ok(None),
+            Err(error) => return Err(self.unreachable(error)),
+        };
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string().map_err(|e| self.unreachable(e))?;
+        if status != 200 {
+            return Err(self.error_response(status, &text));
+        }
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            ProcessExit::because(format!("{} answers, but not as Tidewire does", self.url), error)
+        })
+    }
+
+    /// Asks for a change and for what came of it, once. `None`: nothing listens there.
+    pub fn post_json(&self, path: &str) -> Result<Option<Value>, ProcessExit> {
+        self.parse_document(self.agent.post(format!("{}{path}", self.url)).send_empty())
+    }
+
+    /// Asks whether it is ready; an error says what it waits for.
+    pub fn check_ready(&self) -> Result<(), ProcessExit> {
+        let asked = self.agent.get(format!("{}/readyz", self.url)).call();
+        let mut response = asked.map_err(|error| self.unreachable(error))?;
+        match response.status().as_u16() {
+            200 => Ok(()),
+            status => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                Err(self.error_response(status, &text))
+            }
+        }
+    }
+
+    /// Opens a stream of server-sent events. The inner error may pass by itself.
+    pub fn stream(
+        &self,
+        path_and_query: &str,
+        resume: Option<&str>,
+    ) -> Result<Result<impl std::io::BufRead + use<>, ProcessExit>, ProcessExit> {
+        let mut request = self.agent.get(format!("{}{path_and_query}", self.url));
+        request = request.header("accept", "text/event-stream");
+        if let Some(position) = resume {
+            request = request.header("last-event-id", position);
+        }
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(self.unreachable(error))),
+        };
+        match response.status().as_u16() {
+            200 => Ok(Ok(BufReader::new(response.into_body().into_reader()))),
+            status => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                let error_response = self.error_response(status, &text);
+                if status == 429 || status >= 500 {
+                    Ok(Err(error_response))
+                } else {
+                    Err(error_response)
+                }
+            }
+        }
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> ProcessExit {
+        ProcessExit::because(
+            format!(
+                "no answer from {}; is it running? `tidewire dev` starts it, --url names another",
+                self.url
+            ),
+            error,
+        )
+    }
+
+    fn error_response(&self, status: u16, text: &str) -> ProcessExit {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let message = value["error"]["message"].as_str().unwrap_or("no reason given");
+        ProcessExit::failed(format!("{} answered {status}: {message}", self.url))
+    }
+}
+
+/// Repeats what may be repeated until it is done or patience ends.
+fn with_retries<T>(
+    attempt: impl Fn() -> Result<SendOutcome<T>, ProcessExit>,
+) -> Result<T, ProcessExit> {
+    let since = Stopwatch::start();
+    let mut wait = FIRST_WAIT;
+    loop {
+        match attempt()? {
+            SendOutcome::Done(value) => return Ok(value),
+            SendOutcome::Retry(last) if since.elapsed() + wait > RETRY_LIMIT => return Err(last),
+            SendOutcome::Retry(last) => {
+                if wait == FIRST_WAIT {
+                    terminal::print_notice(&format!(
+                        "tidewire: {last}; trying for {RETRY_LIMIT:?}"
+                    ));
+                }
+                clock::pause(wait);
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The clock: the one room of the binary that reads the time and sleeps.
+//!
+//! Loops get the wall clock through the engine's port, everything else through these few verbs, so
+//! that a search for time finds one file.
+
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tidewire_engine::port::Clock;
+use tidewire_engine::record::Millis;
+
+/// The machine's wall clock, UTC.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
+    fn now(&self) -> Millis {
+        // A wall clock before 1970 is read as 1970 itself; no clock is read beyond year 292278994.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Waits on this thread.
+#[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
+pub fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// Measures from when it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts.
+    #[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Spreads work evenly: `rate` pieces a second, counted from the start so that a late piece does
+/// not make all others late.
+#[derive(Debug)]
+pub struct Pacer {
+    since: Stopwatch,
+    rate: f64,
+}
+
+impl Pacer {
+    /// A pace of `rate` pieces a second, beginning now.
+    pub fn new(rate: f64) -> Self {
+        Self { since: Stopwatch::start(), rate }
+    }
+
+    /// How many pieces should have been done by now.
+    pub fn due(&self) -> u64 {
+        (self.since.elapsed().as_secs_f64() * self.rate) as u64
+    }
+
+    /// How long until piece number `piece` (counted from 0) is due.
+    pub fn until(&self, piece: u64) -> Duration {
+        let at = Duration::from_secs_f64((piece + 1) as f64 / self.rate);
+        at.saturating_sub(self.since.elapsed())
+    }
+}

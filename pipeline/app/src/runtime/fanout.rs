@@ -1,0 +1,79 @@
+//! The fan-out's loops: the reader of the outputs, and the sweeps for whoever is behind.
+//!
+//! The hub they share outlives them: when a loop is made anew, open sockets stay, and continue
+//! where the new loop takes up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_engine::fanout::config::FanoutConfig;
+use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::fanout::reader::HubReader;
+use tidewire_engine::fanout::sweep::Sweeper;
+use tidewire_engine::port::{Clock, Wake};
+use tidewire_engine::turn::EngineError;
+
+use crate::config::Config;
+use crate::process_exit::ProcessExit;
+use crate::runtime::storage::ProcessPorts;
+use crate::runtime::supervisor::{EngineLoop, Supervisor};
+
+/// Opens the hub over the output topics.
+pub fn open_hub(config: &Config, ports: &ProcessPorts) -> Result<Arc<Hub>, EngineError> {
+    let limits =
+        FanoutConfig { ring_max_bytes: config.gateway.ring_bytes, ..FanoutConfig::default() };
+    Hub::open(&*ports.log, &ports.topology, limits)
+}
+
+/// Starts the loops over a hub.
+pub fn start(
+    supervisor: &mut Supervisor,
+    ports: &ProcessPorts,
+    hub: &Arc<Hub>,
+) -> Result<(), ProcessExit> {
+    let (log, over) = (ports.log.clone(), hub.clone());
+    let make =
+        move || Ok(Box::new(HubReaderLoop(HubReader::open(&*log, &over)?)) as Box<dyn EngineLoop>);
+    supervisor.spawn_loop("hub-reader", Box::new(make))?;
+    let (ports, over) = (ports.clone(), hub.clone());
+    let make = move || {
+        let sweeper = Sweeper::open(ports.log.clone(), &over)?;
+        Ok(Box::new(SweeperLoop { sweeper, clock: ports.clock.clone() }) as Box<dyn EngineLoop>)
+    };
+    supervisor.spawn_loop("sweeper", Box::new(make))
+}
+
+struct HubReaderLoop(HubReader);
+
+impl EngineLoop for HubReaderLoop {
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
+        self.0.turn(wait).map(drop)
+    }
+
+    fn waker(&self) -> Option<Arc<dyn Wake>> {
+        None
+    }
+
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+struct SweeperLoop {
+    sweeper: Sweeper,
+    clock: Arc<dyn Clock>,
+}
+
+impl EngineLoop for SweeperLoop {
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
+        self.sweeper.turn(self.clock.now(), wait).map(drop)
+    }
+
+    fn waker(&self) -> Option<Arc<dyn Wake>> {
+        None
+    }
+
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! The door: what answers on `listen`, by role.
+//!
+//! Every role has the pages of an operator. Where clients come there are sockets, events are taken
+//! and the web page is shown; there every client is believed, so the door answers to this machine's
+//! own names only. The other roles may listen where a cluster's monitoring reaches them, under
+//! names that no page of the public web can have.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tidewire_connectors::socket::events::IngestTopics;
+use tidewire_connectors::socket::gateway::{
+    Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress,
+};
+use tidewire_connectors::socket::guard::{Guard, Names};
+use tidewire_connectors::socket::limits::{Limits, Patience};
+use tidewire_connectors::socket::routes::Pages;
+use tidewire_connectors::socket::verbs::{Effect, Verb};
+use tidewire_connectors::socket::worker::{self, WorkerHandle};
+use tidewire_engine::admit::Brake;
+use tidewire_engine::derive::RestoreProgress;
+use tidewire_engine::fanout::hub::Hub;
+
+use crate::config::Config;
+use crate::process_exit::{ProcessExit, in_one_line};
+use crate::role::Role;
+use crate::runtime::page;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::startup::GatewayInputs;
+use crate::runtime::storage::{self, ProcessPorts};
+use crate::verbs::dead_letters::{self, AdminApi};
+
+/// What the door shows.
+pub struct ServerState<'a> {
+    /// Which role.
+    pub role: Role,
+    /// Whose topics `/v1/stats` tells of.
+    pub ports: &'a ProcessPorts,
+    /// What `/readyz` asks.
+    pub ready: Readiness,
+    /// What `/metrics` renders.
+    pub metrics: PrometheusHandle,
+}
+
+/// Listens and serves.
+pub fn start(
+    config: &Config,
+    state: ServerState<'_>,
+    gateway_inputs: Option<GatewayInputs>,
+) -> Result<GatewayHandle, ProcessExit> {
+    let ports = state.ports;
+    let (ingress, workers) = match gateway_inputs {
+        Some(GatewayInputs { hub, appender }) => {
+            let topics = ingest_topics(ports);
+            let (clock, registry) = (ports.clock.clone(), ports.registry.clone());
+            let ingress = Ingress { appender, topics, clock, registry };
+            (Some(ingress), start_workers(config, ports, &hub)?)
+        }
+        None => (None, Vec::new()),
+    };
+    let gateway = GatewayConfig {
+        listen: config.listen,
+        limits: Limits { loopback_is_free: config.insecure_dev, ..Limits::of_process() },
+        guard: guard(config, state.role),
+        patience: Patience::default(),
+    };
+    let parts = GatewayParts { ingress, pages: pages(config, state), workers };
+    Gateway::start(gateway, parts).map_err(|error| {
+        ProcessExit::because(
+            format!(
+                "could not listen on {}; stop what uses it, or give another --listen (`tidewire \
+                 doctor` looks closer)",
+                config.listen
+            ),
+            error,
+        )
+    })
+}
+
+fn guard(config: &Config, role: Role) -> Guard {
+    let shared = !role.serves_clients() && !config.listen.ip().is_loopback();
+    Guard {
+        hosts: config.allowed_hosts.clone(),
+        origins: config.allowed_origins.clone(),
+        names: if shared { Names::Inside } else { Names::Loopback },
+    }
+}
+
+fn start_workers(
+    config: &Config,
+    ports: &ProcessPorts,
+    hub: &Arc<Hub>,
+) -> Result<Vec<WorkerHandle>, ProcessExit> {
+    worker::start_all(config.gateway.shards, &ports.clock, hub).map_err(|error| {
+        ProcessExit::because("could not start the threads that serve sockets", error)
+    })
+}
+
+fn ingest_topics(ports: &ProcessPorts) -> IngestTopics {
+    let topology = &ports.topology;
+    IngestTopics {
+        input: topology.input().clone(),
+        urgent: topology.input_urgent().clone(),
+        dead_letters: topology.dead_letters().clone(),
+        partitions: topology.partitions(),
+    }
+}
+
+fn pages(config: &Config, state: ServerState<'_>) -> Pages {
+    let ServerState { role, ports, ready, metrics } = state;
+    let (log, instance) = (ports.log.clone(), config.instance.clone());
+    let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
+    Pages {
+        serves: Box::new(move || started.check_started().is_ok()),
+        verbs,
+        ready: Box::new(move || ready.check()),
+        metrics: Box::new(move || metrics.render()),
+        stats: Box::new(move || {
+            let mut stats = json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "role": role.verb(),
+                "instance": instance,
+                "restoring": restores.restores().iter().map(restore).collect::<Vec<_>>(),
+            });
+            match storage::topic_reports(&*log) {
+                Ok(topics) => stats["topics"] = json!(topics),
+                Err(error) => stats["error"] = json!(in_one_line(&error)),
+            }
+            stats
+        }),
+        assets: if role.serves_clients() { page::assets() } else { Vec::new() },
+    }
+}
+
+/// How far a task's restore has come, as `/v1/stats` says it.
+fn restore(at: &RestoreProgress) -> Value {
+    json!({
+        "partition": at.partition.0,
+        "done": at.done,
+        "total": at.total,
+        "seconds_left": at.left_ms().map(|ms| ms.div_ceil(1_000)),
+    })
+}
+
+/// What an operator may ask of this process: dead letters wherever there is a log, and to go on
+/// where the input is read.
+fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<Verb> {
+    let mut verbs = dead_letters::verbs(AdminApi::new(ports.log.clone(), ports.topology.clone()));
+    if !ready.brakes.is_empty() {
+        let brakes = ready.brakes.clone();
+        let run = move |_: &[(String, String)]| {
+            let resumed = brakes.iter().filter_map(Brake::resume).map(|why| why.to_string());
+            Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
+        };
+        let path = "/v1/resume";
+        verbs.push(Verb { path, effect: Effect::Changes, run: Arc::new(run) });
+    }
+    verbs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Settings;
+
+    fn names(role: Role, listen: &str) -> Names {
+        let mut settings = Settings::defaults();
+        settings.add_flag("listen", "--listen", Some(listen.into()));
+        let config = Config::parse(settings, None).expect("right");
+        guard(&config, role).names
+    }
+
+    #[test]
+    fn only_what_serves_operators_answers_to_names_of_other_machines() {
+        assert_eq!(names(Role::Derive, "0.0.0.0:9100"), Names::Inside);
+        assert_eq!(names(Role::Derive, "127.0.0.1:9100"), Names::Loopback);
+        assert_eq!(names(Role::Gateway, "0.0.0.0:8080"), Names::Loopback);
+    }
+}

@@ -1,0 +1,136 @@
+//! A running process: from opening its log to the last drained socket, whatever its role.
+//!
+//! The order is the content: the log first, then the loops, then the door; the ready line when all
+//! of it has caught up; and the way down in reverse. Nothing is decided here.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tidewire_connectors::socket::gateway::GatewayHandle;
+use tidewire_connectors::socket::limits;
+
+use crate::config::Config;
+use crate::process_exit::ProcessExit;
+use crate::role::Role;
+use crate::runtime::http_server::ServerState;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::startup::ProcessParts;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::{demo, fanout, http_server, pipeline, startup, telemetry};
+use crate::terminal;
+
+/// How long open sockets are given to take what is pending, once the process is asked to end.
+const DRAIN_WINDOW: Duration = Duration::from_secs(1);
+/// How long the loops are given to finish their turn, write their state and leave their groups. On
+/// an idle machine that takes a fraction of a second; with the second of the sockets it stays below
+/// the 10 s after which container runtimes kill.
+const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
+
+/// Runs until a signal, or until something is lost.
+pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
+    limits::raise_open_files();
+    let metrics = telemetry::start()?;
+    let mut supervisor = Supervisor::start()?;
+    let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
+    // The folder is ours until the loops have closed their stores.
+    let folder = opened.folder.clone();
+    let ended = serve(&mut supervisor, (role, config), (opened, metrics));
+    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
+    drop(folder);
+    ended.and(closed)
+}
+
+fn serve(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    (opened, metrics): (ProcessParts, PrometheusHandle),
+) -> Result<(), ProcessExit> {
+    start_metrics_upkeep(supervisor, &metrics)?;
+    let ready = start_loops(supervisor, (role, config), &opened)?;
+    let state = ServerState { role, ports: &opened.ports, ready: ready.clone(), metrics };
+    let gateway = http_server::start(config, state, opened.gateway_inputs)?;
+    let ended = run_until_stopped(supervisor, (role, config), (&gateway, &ready));
+    supervisor.request_stop();
+    gateway.drain(DRAIN_WINDOW);
+    gateway.join();
+    ended
+}
+
+fn start_metrics_upkeep(
+    supervisor: &mut Supervisor,
+    metrics: &PrometheusHandle,
+) -> Result<(), ProcessExit> {
+    let (metrics, stop) = (metrics.clone(), supervisor.stop());
+    supervisor.spawn_task("metrics", move || {
+        telemetry::run_upkeep(&metrics, &stop);
+        Ok(())
+    })
+}
+
+fn start_loops(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    opened: &ProcessParts,
+) -> Result<Readiness, ProcessExit> {
+    let ports = &opened.ports;
+    let mut ready = Readiness::default();
+    if role.admits() {
+        for (status, brake) in pipeline::start_admit(supervisor, config, ports)? {
+            ready.loops.push(status);
+            ready.brakes.push(brake);
+        }
+    }
+    if role.derives() {
+        ready.loops.extend(pipeline::start_derive(supervisor, config, ports)?);
+    }
+    if let Some(gateway_inputs) = &opened.gateway_inputs {
+        fanout::start(supervisor, ports, &gateway_inputs.hub)?;
+        ready.hub = Some(gateway_inputs.hub.clone());
+    }
+    Ok(ready)
+}
+
+/// From the open door to whatever ends the process.
+fn run_until_stopped(
+    supervisor: &mut Supervisor,
+    (role, config): (Role, &Config),
+    (gateway, ready): (&GatewayHandle, &Readiness),
+) -> Result<(), ProcessExit> {
+    if !supervisor.wait_until(|| ready.check_started().is_ok())? {
+        return Ok(());
+    }
+    let url = format!("http://{}", gateway.local_addr());
+    terminal::print_line(&ready_line(role, &url))?;
+    if let Some(rate) = config.demo_rate_per_s
+        && role.serves_clients()
+    {
+        let stop = supervisor.stop();
+        supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
+    }
+    let signal = supervisor.wait(|| gateway_failure(gateway))?;
+    tracing::info!("{signal}: draining");
+    Ok(())
+}
+
+/// What the supervisor does not see: the threads behind the door are the door's own.
+fn gateway_failure(gateway: &GatewayHandle) -> Option<ProcessExit> {
+    if gateway.has_lost_log() {
+        let message = "events can't be appended any more; the lines above say why".into();
+        return Some(ProcessExit::LostLog { message, source: None });
+    }
+    gateway.has_lost_a_thread().then(|| {
+        ProcessExit::failed("a thread behind the door has ended, which is a bug; please report it")
+    })
+}
+
+fn ready_line(role: Role, url: &str) -> String {
+    let verb = role.verb();
+    match role {
+        Role::All => format!(
+            "tidewire is ready: page {url}/  events: curl -N '{url}/v1/sse?channels=timeline:{}'",
+            demo::ACCOUNT
+        ),
+        Role::Gateway => format!("tidewire {verb} is ready: page {url}/  metrics {url}/metrics"),
+        Role::Admit | Role::Derive => format!("tidewire {verb} is ready: {url}/metrics"),
+    }
+}

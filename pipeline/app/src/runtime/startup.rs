@@ -1,0 +1,113 @@
+//! Opening: all that a process needs of its log and its folder before its loops can run.
+//!
+//! It waits for a broker that is not there yet, and ends the waiting when the process is asked to
+//! end. What is opened depends on the role and on nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_connectors::rocks::{self, RocksStores};
+use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::port::{Appender, Log, Stores};
+
+use crate::config::Config;
+use crate::process_exit::ProcessExit;
+use crate::role::Role;
+use crate::runtime::clock::SystemClock;
+use crate::runtime::fanout;
+use crate::runtime::registry;
+use crate::runtime::retry::{AttemptError, with_retries};
+use crate::runtime::state_folder::{FollowError, StateFolder};
+use crate::runtime::storage::{self, ProcessPorts};
+use crate::runtime::supervisor::{StopSignal, Supervisor};
+
+/// How long a start waits for what it needs: a broker that starts together with us, an election,
+/// the topics that another process is about to create.
+pub const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What was opened.
+pub struct ProcessParts {
+    /// The log and the stores.
+    pub ports: ProcessPorts,
+    /// Where clients come: what they read from, and what their events are written with.
+    pub gateway_inputs: Option<GatewayInputs>,
+    /// The claim on the state, in a process that keeps some.
+    pub folder: Option<StateFolder>,
+}
+
+/// What a process that clients come to needs.
+pub struct GatewayInputs {
+    /// The newest records.
+    pub hub: Arc<Hub>,
+    /// A producer.
+    pub appender: Box<dyn Appender>,
+}
+
+/// Opens all that the role needs. `None`: the process was asked to end while it waited.
+pub fn open(
+    supervisor: &Supervisor,
+    role: Role,
+    config: &Config,
+) -> Result<Option<ProcessParts>, ProcessExit> {
+    let (config, stop) = (config.clone(), supervisor.stop());
+    supervisor.attempt("opening", move || open_with_retries(role, &config, &stop))?.transpose()
+}
+
+fn open_with_retries(
+    role: Role,
+    config: &Config,
+    stop: &StopSignal,
+) -> Result<ProcessParts, ProcessExit> {
+    let log = storage::open_log(config)?;
+    let folder = match role.derives() {
+        true => Some(StateFolder::claim(&config.data.dir)?),
+        false => None,
+    };
+    let stores = folder
+        .as_ref()
+        .map(|folder| -> Arc<dyn Stores> { RocksStores::new(rocks::Config::new(folder.dir())) });
+    let (topology, clock) = (config.topology(), Arc::new(SystemClock));
+    let ports = ProcessPorts { log, stores, topology, clock, registry: registry::open(config) };
+    let gateway_inputs = with_retries(START_LIMIT, stop, || {
+        prepare(role, config, (&*ports.log, folder.as_ref()))?;
+        if role.serves_clients() { open_gateway_inputs(config, &ports).map(Some) } else { Ok(None) }
+    })?;
+    Ok(ProcessParts { ports, gateway_inputs, folder })
+}
+
+/// Makes sure of the topics, and that the folder belongs to them.
+fn prepare(
+    role: Role,
+    config: &Config,
+    (log, folder): (&dyn Log, Option<&StateFolder>),
+) -> Result<(), AttemptError> {
+    if role.is_apart() {
+        storage::require_topics(config, log)?;
+    } else {
+        storage::create_topics(config, log)?;
+    }
+    let Some(folder) = folder else { return Ok(()) };
+    folder.follow(log, &config.topology()).map_err(|error| match error {
+        FollowError::Log(error) => {
+            let doing = "could not ask which topics there are".into();
+            AttemptError::of_log(doing, &storage::unreachable_message(config), error)
+        }
+        FollowError::Folder(_) => {
+            let message = format!("the state in {} failed", folder.dir().display());
+            AttemptError::Permanent(ProcessExit::because(message, error))
+        }
+    })
+}
+
+fn open_gateway_inputs(
+    config: &Config,
+    ports: &ProcessPorts,
+) -> Result<GatewayInputs, AttemptError> {
+    let unanswered = storage::unreachable_message(config);
+    let hub = fanout::open_hub(config, ports)
+        .map_err(|error| AttemptError::of_engine("the hub", &unanswered, error))?;
+    let appender = ports.log.appender().map_err(|error| {
+        AttemptError::of_log("could not open a producer".into(), &unanswered, error)
+    })?;
+    Ok(GatewayInputs { hub, appender })
+}

@@ -1,0 +1,498 @@
+//! The supervisor: the one room of the binary that starts threads, and the one that ends them.
+//!
+//! A loop is made, then turned until told to stop. Its failures are answered here and only by their
+//! kind: `Retry` makes the loop anew after a growing wait and is counted, `Fatal` and a panic end
+//! the process with a sentence. Ends are orderly: the loops are woken, finish their turn and close
+//! what they hold, within one deadline for all.
+
+use std::any::Any;
+use std::error::Error;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidewire_engine::port::{LogError, Wake};
+use tidewire_engine::turn::EngineError;
+
+use crate::process_exit::{ProcessExit, in_one_line};
+use crate::runtime::clock::{self, Stopwatch};
+use crate::runtime::telemetry;
+
+/// How long a turn waits for something to do; `stop` wakes it earlier.
+const TURN_WAIT: Duration = Duration::from_secs(1);
+/// The wait before a loop is made anew for the first time; each further one is twice as long.
+const REBUILD_WAIT_FIRST: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const REBUILD_WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// A loop that failed sooner than this after it was made has not recovered: two processes that take
+/// the same place from each other do well for a moment each time.
+const STABLE_AFTER: Duration = Duration::from_secs(15);
+/// How often it is looked whether everything is ready.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How often it is looked whether something outside the supervised threads has failed.
+const FAILURE_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How finely a waiting thread looks whether it should stop.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Something that is turned until told to stop.
+pub trait EngineLoop {
+    /// Does what there is to do, or waits for it for at most `wait`.
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError>;
+
+    /// Ends a turn's wait from another thread, where it can be ended.
+    fn waker(&self) -> Option<Arc<dyn Wake>>;
+
+    /// Lets go of what it holds.
+    fn close(self: Box<Self>) -> Result<(), EngineError>;
+}
+
+/// Makes a loop, again whenever it has failed in a way that passes.
+pub type LoopFactory = Box<dyn FnMut() -> Result<Box<dyn EngineLoop>, EngineError> + Send>;
+
+/// Whether the process is ending. Cheap to clone and to ask.
+#[derive(Clone, Debug, Default)]
+pub struct StopSignal(Arc<AtomicBool>);
+
+impl StopSignal {
+    /// Whether to stop.
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits for `time` or until asked to stop.
+    pub fn pause(&self, time: Duration) {
+        let since = Stopwatch::start();
+        while !self.is_requested() {
+            let left = time.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            clock::pause(left.min(STOP_POLL_INTERVAL));
+        }
+    }
+}
+
+/// What ends a running process.
+enum ShutdownCause {
+    Signal(&'static str),
+    Failure(ProcessExit),
+}
+
+/// The wakers of a thread's loop; replaced whenever the loop is made anew.
+type WakerSlot = Arc<Mutex<Option<Arc<dyn Wake>>>>;
+
+struct Thread {
+    name: &'static str,
+    waker: WakerSlot,
+    done: Receiver<()>,
+}
+
+/// The threads of the process.
+pub struct Supervisor {
+    stop: StopSignal,
+    shutdown_tx: Sender<ShutdownCause>,
+    shutdown_rx: Receiver<ShutdownCause>,
+    threads: Vec<Thread>,
+}
+
+impl Supervisor {
+    /// Listens for Ctrl-C, SIGTERM and SIGHUP; the second one ends the process at once.
+    pub fn start() -> Result<Self, ProcessExit> {
+        let (shutdown_tx, shutdown_rx) = mpsc::channel();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| ProcessExit::because("could not listen for signals", error))?;
+        let on_signal = shutdown_tx.clone();
+        start_thread("signals", move || {
+            for (count, signal) in signals.forever().enumerate() {
+                if count > 0 {
+                    // The rest is lost on purpose: whoever asks twice doesn't want to wait, and
+                    // the log survives a kill -9.
+                    std::process::exit(128 + signal);
+                }
+                let name = if signal == SIGINT { "Ctrl-C" } else { "a signal" };
+                let _ = on_signal.send(ShutdownCause::Signal(name));
+            }
+        })?;
+        Ok(Self { stop: StopSignal::default(), shutdown_tx, shutdown_rx, threads: Vec::new() })
+    }
+
+    /// Tells whether the process is ending.
+    pub fn stop(&self) -> StopSignal {
+        self.stop.clone()
+    }
+
+    /// Starts a thread that makes a loop and turns it until the end.
+    pub fn spawn_loop(&mut self, name: &'static str, make: LoopFactory) -> Result<(), ProcessExit> {
+        let waker = WakerSlot::default();
+        let stop = self.stop.clone();
+        let slot = waker.clone();
+        self.spawn(name, waker, move || run_loop(name, make, &stop, &slot))
+    }
+
+    /// Starts a thread that runs `work` once; it looks at [`StopSignal`] by itself.
+    pub fn spawn_task(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), ProcessExit> + Send + 'static,
+    ) -> Result<(), ProcessExit> {
+        self.spawn(name, WakerSlot::default(), work)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        waker: WakerSlot,
+        work: impl FnOnce() -> Result<(), ProcessExit> + Send + 'static,
+    ) -> Result<(), ProcessExit> {
+        let (finished, done) = mpsc::channel();
+        let shutdown_tx = self.shutdown_tx.clone();
+        start_thread(name, move || {
+            let failure = match panic::catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(())) => None,
+                Ok(Err(exit)) => Some(exit),
+                Err(panic) => Some(of_panic(name, &*panic)),
+            };
+            if let Some(exit) = failure {
+                let _ = shutdown_tx.send(ShutdownCause::Failure(exit));
+            }
+            drop(finished);
+        })?;
+        self.threads.push(Thread { name, waker, done });
+        Ok(())
+    }
+
+    /// Does `work` on a thread of its own and waits for what comes of it. `Ok(None)`: someone ended
+    /// the process before. The thread is left to itself then, however long a call in it may take:
+    /// it must hold nothing that an end has to wait for.
+    pub fn attempt<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, ProcessExit> {
+        let (result_tx, result_rx) = mpsc::channel();
+        let work = move || panic::catch_unwind(AssertUnwindSafe(work));
+        start_thread(name, move || {
+            // Nobody takes it any more if the process is ending.
+            let _ = result_tx.send(work());
+        })?;
+        loop {
+            match result_rx.recv_timeout(READY_POLL_INTERVAL) {
+                Ok(Ok(done)) => return Ok(Some(done)),
+                Ok(Err(panic)) => return Err(of_panic(name, &*panic)),
+                Err(_) => match self.shutdown_rx.try_recv() {
+                    Ok(ShutdownCause::Signal(_)) => return Ok(None),
+                    Ok(ShutdownCause::Failure(exit)) => return Err(exit),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Waits until someone ends the process: `Ok` names the signal. `failed` is asked now and then
+    /// for what fails outside the supervised threads.
+    pub fn wait(
+        &self,
+        failed: impl Fn() -> Option<ProcessExit>,
+    ) -> Result<&'static str, ProcessExit> {
+        loop {
+            match self.shutdown_rx.recv_timeout(FAILURE_POLL_INTERVAL) {
+                Ok(ShutdownCause::Signal(name)) => return Ok(name),
+                Ok(ShutdownCause::Failure(exit)) => return Err(exit),
+                Err(_) => {
+                    if let Some(exit) = failed() {
+                        return Err(exit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until `ready` says so: `Ok(true)`. `Ok(false)`: someone ended the process before.
+    pub fn wait_until(&self, ready: impl Fn() -> bool) -> Result<bool, ProcessExit> {
+        while !ready() {
+            match self.shutdown_rx.recv_timeout(READY_POLL_INTERVAL) {
+                Ok(ShutdownCause::Signal(_)) => return Ok(false),
+                Ok(ShutdownCause::Failure(exit)) => return Err(exit),
+                Err(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells every thread to stop; returns at once.
+    pub fn request_stop(&self) {
+        self.stop.0.store(true, Ordering::Relaxed);
+        for thread in &self.threads {
+            wake(&thread.waker);
+        }
+    }
+
+    /// Wakes every thread and waits for all of them, `within` altogether. Says who did not finish,
+    /// and what failed on the way.
+    pub fn drain(self, within: Duration) -> Result<(), ProcessExit> {
+        let since = Stopwatch::start();
+        self.request_stop();
+        let mut late = Vec::new();
+        for thread in &self.threads {
+            let left = within.saturating_sub(since.elapsed());
+            if let Err(RecvTimeoutError::Timeout) = thread.done.recv_timeout(left) {
+                late.push(thread.name);
+            }
+        }
+        if !late.is_empty() {
+            return Err(ProcessExit::failed(format!(
+                "{} did not finish within {within:?}; nothing acknowledged is lost, the next start \
+                 takes up from the log",
+                late.join(", ")
+            )));
+        }
+        match self.shutdown_rx.try_iter().find_map(|cause| match cause {
+            ShutdownCause::Failure(exit) => Some(exit),
+            ShutdownCause::Signal(_) => None,
+        }) {
+            Some(exit) => Err(exit),
+            None => Ok(()),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file owns the threads")]
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ProcessExit> {
+    let spawned = thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(drop).map_err(|error| {
+        ProcessExit::because(
+            format!("could not start the thread {name}; is a limit too low?"),
+            error,
+        )
+    })
+}
+
+fn wake(slot: &WakerSlot) {
+    // A thread that panicked holding the slot left it whole: it is only ever replaced.
+    if let Some(waker) = &*slot.lock().unwrap_or_else(PoisonError::into_inner) {
+        waker.wake();
+    }
+}
+
+fn run_loop(
+    name: &'static str,
+    mut make: LoopFactory,
+    stop: &StopSignal,
+    slot: &WakerSlot,
+) -> Result<(), ProcessExit> {
+    let mut wait = REBUILD_WAIT_FIRST;
+    while !stop.is_requested() {
+        let since = Stopwatch::start();
+        let failed = match make() {
+            Ok(looped) => {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = looped.waker();
+                turn_until_stopped(looped, stop)
+            }
+            Err(error) => Err(error),
+        };
+        if since.elapsed() > STABLE_AFTER {
+            wait = REBUILD_WAIT_FIRST;
+        }
+        match failed {
+            Ok(()) => return Ok(()),
+            Err(EngineError::Retry { doing, source }) => {
+                telemetry::loop_rebuilt(name);
+                let because = in_one_line(&*source);
+                let hint = if is_fenced(&*source) { FENCED_HINT } else { "" };
+                tracing::warn!(thread = name, doing, because, ?wait, "starting again{hint}");
+                stop.pause(wait);
+                wait = (wait * 2).min(REBUILD_WAIT_LONGEST);
+            }
+            Err(fatal @ EngineError::Fatal { .. }) => return Err(of_engine(name, fatal)),
+        }
+    }
+    Ok(())
+}
+
+/// Another took what was this loop's. Once that is how a hand-over looks.
+const FENCED_HINT: &str = "; if this repeats, two processes have one name: give each an `instance` \
+                           of its own";
+
+fn is_fenced(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(LogError::Fenced(_)))
+}
+
+fn turn_until_stopped(
+    mut looped: Box<dyn EngineLoop>,
+    stop: &StopSignal,
+) -> Result<(), EngineError> {
+    while !stop.is_requested() {
+        looped.turn(TURN_WAIT)?;
+    }
+    looped.close()
+}
+
+/// What the failure of something that is not turned yet means for the process.
+pub fn of_engine(name: &str, error: EngineError) -> ProcessExit {
+    match error {
+        EngineError::Retry { doing, source } | EngineError::Fatal { doing, source } => {
+            of_fatal(name, doing, source)
+        }
+    }
+}
+
+/// The exit code follows from what lies underneath.
+fn of_fatal(name: &str, doing: &str, source: Box<dyn Error + Send + Sync>) -> ProcessExit {
+    let message = format!("{name} stopped while {doing}");
+    match source.downcast::<LogError>() {
+        Ok(error) => ProcessExit::of_log(message, *error),
+        Err(source) => ProcessExit::because(message, source),
+    }
+}
+
+fn of_panic(name: &str, panic: &(dyn Any + Send)) -> ProcessExit {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    ProcessExit::failed(format!(
+        "{name} stopped on a broken invariant, which is a bug: {text}\n  nothing acknowledged is \
+         lost; please report it with the lines above"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    struct ScriptedLoop(Vec<Result<(), EngineError>>);
+
+    impl EngineLoop for ScriptedLoop {
+        fn turn(&mut self, _wait: Duration) -> Result<(), EngineError> {
+            self.0.pop().unwrap_or_else(|| {
+                clock::pause(Duration::from_millis(1));
+                Ok(())
+            })
+        }
+
+        fn waker(&self) -> Option<Arc<dyn Wake>> {
+            None
+        }
+
+        fn close(self: Box<Self>) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    fn retry() -> EngineError {
+        EngineError::Retry { doing: "testing", source: "it passes".into() }
+    }
+
+    fn fatal(source: LogError) -> EngineError {
+        EngineError::Fatal { doing: "testing", source: Box::new(source) }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_loop_that_fails_with_retry_is_rebuilt() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let made = Arc::new(AtomicU32::new(0));
+        let count = made.clone();
+        let make: LoopFactory = Box::new(move || {
+            let turns = match count.fetch_add(1, Ordering::SeqCst) {
+                0 => return Err(retry()),
+                1 => vec![Err(retry()), Ok(())],
+                _ => Vec::new(),
+            };
+            Ok(Box::new(ScriptedLoop(turns)))
+        });
+        supervisor.spawn_loop("test", make).expect("starts");
+        while made.load(Ordering::SeqCst) < 3 {
+            clock::pause(Duration::from_millis(5));
+        }
+        supervisor.drain(SOON).expect("an orderly end");
+    }
+
+    #[test]
+    fn a_loop_that_recovers_only_briefly_is_rebuilt_with_growing_waits() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let made = Arc::new(AtomicU32::new(0));
+        let count = made.clone();
+        let make: LoopFactory = Box::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(ScriptedLoop(vec![Err(retry()), Ok(())])))
+        });
+        let since = Stopwatch::start();
+        supervisor.spawn_loop("test", make).expect("starts");
+        while made.load(Ordering::SeqCst) < 4 {
+            clock::pause(Duration::from_millis(5));
+        }
+        assert!(since.elapsed() >= REBUILD_WAIT_FIRST * (1 + 2 + 4), "{:?}", since.elapsed());
+        supervisor.drain(SOON).expect("an orderly end");
+    }
+
+    #[test]
+    fn a_lost_log_ends_the_process_with_its_own_kind() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        let lost = || Err(fatal(LogError::Fatal("the disk is full".into(), None)));
+        supervisor.spawn_loop("test", Box::new(lost)).expect("starts");
+        let exit = supervisor.wait(|| None).expect_err("fatal");
+        assert!(matches!(exit, ProcessExit::LostLog { .. }), "{exit}");
+        let invalid = fatal(LogError::Invalid("another partition count".into()));
+        assert!(matches!(of_engine("x", invalid), ProcessExit::Usage(_)));
+    }
+
+    #[test]
+    fn a_panic_is_a_sentence_and_not_a_hanging_process() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor.spawn_task("test", || panic!("two and two is five")).expect("starts");
+        let exit = supervisor.wait(|| None).expect_err("a bug").to_string();
+        assert!(exit.contains("two and two is five"), "{exit}");
+    }
+
+    #[test]
+    fn what_is_attempted_comes_back_and_its_panic_is_a_sentence_too() {
+        let supervisor = Supervisor::start().expect("starts");
+        assert_eq!(supervisor.attempt("test", || 7).expect("no bug"), Some(7));
+        let exit = supervisor.attempt("test", || -> u8 { panic!("no such number") });
+        let text = exit.expect_err("a bug").to_string();
+        assert!(text.contains("no such number"), "{text}");
+    }
+
+    #[test]
+    fn an_attempt_that_takes_its_time_keeps_nobody_from_ending() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor.spawn_task("test", || Err(ProcessExit::failed("the end"))).expect("starts");
+        let since = Stopwatch::start();
+        let ended = supervisor.attempt("slow", || clock::pause(SOON));
+        assert_eq!(ended.expect_err("the end").to_string(), "the end");
+        supervisor.drain(SOON).expect("nobody waits for the attempt");
+        assert!(since.elapsed() < SOON / 4, "{:?}", since.elapsed());
+    }
+
+    #[test]
+    fn what_fails_elsewhere_ends_the_process_too() {
+        let supervisor = Supervisor::start().expect("starts");
+        let exit = supervisor.wait(|| Some(ProcessExit::failed("elsewhere"))).expect_err("failed");
+        assert_eq!(exit.to_string(), "elsewhere");
+    }
+
+    #[test]
+    fn a_fenced_loop_gets_the_hint_about_instance_names() {
+        assert!(is_fenced(&LogError::Fenced("taken".into())));
+        assert!(!is_fenced(&LogError::Fatal("gone".into(), None)));
+    }
+
+    #[test]
+    fn a_thread_that_does_not_finish_is_named() {
+        let mut supervisor = Supervisor::start().expect("starts");
+        supervisor
+            .spawn_task("stubborn", || {
+                clock::pause(Duration::from_secs(3));
+                Ok(())
+            })
+            .expect("starts");
+        let error = supervisor.drain(Duration::from_millis(10)).expect_err("late").to_string();
+        assert!(error.starts_with("stubborn did not finish"), "{error}");
+    }
+}

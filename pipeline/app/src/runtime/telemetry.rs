@@ -1,0 +1,132 @@
+//! The binary's metrics: one function per metric, and the table that says what each one means.
+//!
+//! Call sites call a function of this file and nothing else, so that the catalogue is complete by
+//! construction. Rendering for `/metrics` is here too; there is no listener besides the gateway's.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, gauge,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::process_exit::ProcessExit;
+use crate::runtime::supervisor::StopSignal;
+
+/// What every metric's name begins with when it is rendered.
+const PREFIX: &str = "tidewire_";
+
+/// Bounds of histograms of time: from a tenth of a millisecond to what is a failure anywhere.
+const SECONDS_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// Bounds of histograms of partitions: a transaction is expected to write to sixteen at most.
+const PARTITIONS_BOUNDS: &[f64] = &[2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0];
+/// Bounds of histograms of counts and sizes.
+const COUNT_BOUNDS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1e3, 2.5e3, 1e4, 1e5, 1e6, 1e7];
+/// How often recorded samples are moved into their histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Name, kind, labels and meaning of every metric of this crate.
+pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
+    ("loop_rebuilds_total", "counter", &["thread"], "Loops made anew after a failure that passes"),
+    ("demo_events_total", "counter", &[], "Synthetic events fed by the demo"),
+    ("build_info", "gauge", &["version"], "1; the label names the build"),
+];
+
+/// A loop was made anew.
+pub fn loop_rebuilt(thread: &'static str) {
+    counter!("loop_rebuilds_total", "thread" => thread).increment(1);
+}
+
+/// The demo fed this many events.
+pub fn demo_events_sent(events: u64) {
+    counter!("demo_events_total").increment(events);
+}
+
+/// Collects every metric of the process from now on, and renders them in Prometheus' text form.
+pub fn start() -> Result<PrometheusHandle, ProcessExit> {
+    let collected = recorder()?;
+    let handle = collected.handle();
+    metrics::set_global_recorder(PrefixedRecorder(collected)).map_err(|_| {
+        ProcessExit::failed("metrics are collected already; start one process at a time")
+    })?;
+    gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// Histograms with fixed bounds, which can be added up over processes; others would be summaries.
+fn recorder() -> Result<PrometheusRecorder, ProcessExit> {
+    let wrong = |error| ProcessExit::because("the bounds of the histograms are wrong", error);
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BOUNDS)
+        .and_then(|builder| {
+            let partitions = Matcher::Suffix("_partitions".into());
+            builder.set_buckets_for_metric(partitions, PARTITIONS_BOUNDS)
+        })
+        .and_then(|builder| builder.set_buckets(COUNT_BOUNDS));
+    Ok(builder.map_err(wrong)?.build_recorder())
+}
+
+/// Moves what was recorded into the histograms, now and then, until told to stop: otherwise it
+/// would be kept sample by sample until somebody asks for `/metrics`.
+pub fn run_upkeep(handle: &PrometheusHandle, stop: &StopSignal) {
+    while !stop.is_requested() {
+        handle.run_upkeep();
+        stop.pause(UPKEEP_EVERY);
+    }
+}
+
+/// Puts `tidewire_` before every name, so that an operator finds ours among others and call sites
+/// need not repeat it.
+struct PrefixedRecorder(PrometheusRecorder);
+
+fn prefixed_name(name: &str) -> KeyName {
+    KeyName::from(format!("{PREFIX}{name}"))
+}
+
+fn prefixed_key(key: &Key) -> Key {
+    Key::from_parts(prefixed_name(key.name()), key.labels())
+}
+
+impl Recorder for PrefixedRecorder {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_counter(prefixed_name(name.as_str()), unit, text);
+    }
+
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_gauge(prefixed_name(name.as_str()), unit, text);
+    }
+
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_histogram(prefixed_name(name.as_str()), unit, text);
+    }
+
+    fn register_counter(&self, key: &Key, about: &Metadata<'_>) -> Counter {
+        self.0.register_counter(&prefixed_key(key), about)
+    }
+
+    fn register_gauge(&self, key: &Key, about: &Metadata<'_>) -> Gauge {
+        self.0.register_gauge(&prefixed_key(key), about)
+    }
+
+    fn register_histogram(&self, key: &Key, about: &Metadata<'_>) -> Histogram {
+        self.0.register_histogram(&prefixed_key(key), about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_under_our_name_with_their_labels() {
+        let collected = PrometheusBuilder::new().build_recorder();
+        let handle = collected.handle();
+        metrics::with_local_recorder(&PrefixedRecorder(collected), || loop_rebuilt("derive"));
+        let text = handle.render();
+        assert!(text.contains("tidewire_loop_rebuilds_total{thread=\"derive\"} 1"), "{text}");
+    }
+}

@@ -1,0 +1,333 @@
+//! `tidewire dead-letters`: listed, shown, requeued, dropped.
+//!
+//! The embedded log belongs to one process: while one runs on the folder it is asked over HTTP,
+//! otherwise the folder is opened here. Kafka belongs to everybody and is opened here. Behind both
+//! is the same [`AdminApi`], which is asked the same pairs and gives the same answers.
+//!
+//! Much is done by asking again and again: each call does a bounded part, and what it did stays
+//! done, so that a verb that is interrupted is just run again.
+
+mod admin;
+mod print;
+mod query;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tidewire_connectors::socket::verbs::{Effect, Verb};
+use tidewire_engine::letters::LettersError;
+use tidewire_engine::port::LogError;
+
+use crate::api_client::ApiClient;
+use crate::cli::{DeadLetterFilter, DeadLettersArgs, DeadLettersVerb, LogArgs, ResolveArgs};
+use crate::config::{Config, LogConfig};
+use crate::process_exit::ProcessExit;
+use crate::runtime::storage;
+use crate::{dispatch, terminal};
+
+use admin::{Action, AdminError};
+use query::{Parameters, query_string};
+
+pub use admin::AdminApi;
+
+/// Ids of one request: they have to fit into the head of an HTTP request.
+const IDS_PER_REQUEST: usize = 32;
+
+/// The desk's routes in a running process.
+pub fn verbs(api: AdminApi) -> Vec<Verb> {
+    let verb = |path, effect, action| {
+        let api = api.clone();
+        let run = move |parameters: &[(String, String)]| Ok(api.handle(action, parameters)?);
+        Verb { path, effect, run: Arc::new(run) }
+    };
+    [Action::List, Action::Show, Action::Requeue, Action::Drop]
+        .map(|action| verb(path_of(action), effect_of(action), action))
+        .into()
+}
+
+fn path_of(action: Action) -> &'static str {
+    match action {
+        Action::List => "/v1/dead-letters",
+        Action::Show => "/v1/dead-letters/show",
+        Action::Requeue => "/v1/dead-letters/requeue",
+        Action::Drop => "/v1/dead-letters/drop",
+    }
+}
+
+fn effect_of(action: Action) -> Effect {
+    match action {
+        Action::List | Action::Show => Effect::Looks,
+        Action::Requeue | Action::Drop => Effect::Changes,
+    }
+}
+
+/// Does what was asked for.
+pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
+    match &args.verb {
+        DeadLettersVerb::List { which, all, json, at } => {
+            let mut parameters = parameters_of(which);
+            parameters.extend(all.then(|| parameter("all", "true")));
+            let answer = Backend::find(at)?.call(Action::List, &parameters)?;
+            if *json { list_json(&answer) } else { list(&answer) }
+        }
+        DeadLettersVerb::Show { id, raw, at } => {
+            let answer = Backend::find(at)?.call(Action::Show, &[parameter("id", id)])?;
+            let letters = entries_in(&answer);
+            if letters.is_empty() {
+                return Err(ProcessExit::failed(format!(
+                    "there is no dead letter {id}; `tidewire dead-letters list --all` has them all"
+                )));
+            }
+            letters
+                .iter()
+                .try_for_each(|one| if *raw { print::raw(one) } else { print::whole(one) })
+        }
+        DeadLettersVerb::Requeue(args) => resolve(Action::Requeue, args),
+        DeadLettersVerb::Drop(args) => resolve(Action::Drop, args),
+    }
+}
+
+fn parameter(name: &str, text: &str) -> (String, String) {
+    (name.to_owned(), text.to_owned())
+}
+
+fn parameters_of(which: &DeadLetterFilter) -> Parameters {
+    let mut parameters = Parameters::new();
+    parameters.extend(which.reason.iter().map(|reason| parameter("reason", reason)));
+    parameters.extend(which.source.iter().map(|source| parameter("source", source)));
+    parameters.extend(which.since.iter().map(|since| parameter("since", since)));
+    parameters.extend(which.until.iter().map(|until| parameter("until", until)));
+    parameters.extend(which.limit.iter().map(|limit| parameter("limit", &limit.to_string())));
+    parameters
+}
+
+fn entries_in(answer: &Value) -> &[Value] {
+    answer["letters"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn list_json(answer: &Value) -> Result<(), ProcessExit> {
+    entries_in(answer).iter().try_for_each(|letter| terminal::print_line(&letter.to_string()))
+}
+
+fn list(answer: &Value) -> Result<(), ProcessExit> {
+    let letters = entries_in(answer);
+    if letters.is_empty() {
+        terminal::print_notice("no dead letter matches; --all lists those that are resolved too");
+        return Ok(());
+    }
+    print::table(letters)?;
+    let matching = answer["matching"].as_u64().unwrap_or_default();
+    if matching > letters.len() as u64 {
+        terminal::print_notice(&format!(
+            "these are the newest {} of {matching}; --limit shows more",
+            letters.len()
+        ));
+    }
+    Ok(())
+}
+
+/// What all calls together came to.
+#[derive(Default)]
+struct ResolveTotals {
+    done: BTreeMap<String, u64>,
+    absent: Vec<String>,
+    unable: u64,
+}
+
+impl ResolveTotals {
+    fn count(&self) -> u64 {
+        self.done.values().sum()
+    }
+
+    /// Adds an answer; says how many are left to be asked for again.
+    fn add(&mut self, answer: &Value) -> u64 {
+        for (reason, count) in answer["done"].as_object().into_iter().flatten() {
+            *self.done.entry(reason.clone()).or_default() += count.as_u64().unwrap_or_default();
+        }
+        answer["left"].as_u64().unwrap_or_default()
+    }
+}
+
+fn resolve(action: Action, args: &ResolveArgs) -> Result<(), ProcessExit> {
+    let mut parameters = parameters_of(&args.which);
+    parameters.extend(args.all_open.then(|| parameter("all_open", "true")));
+    parameters.extend(args.dry_run.then(|| parameter("dry_run", "true")));
+    parameters.extend(args.because.iter().map(|because| parameter("because", because)));
+    // Before anything is opened: what is asked wrongly needs no log to say so.
+    let whole: Parameters =
+        parameters.iter().cloned().chain(args.ids.iter().map(|id| parameter("id", id))).collect();
+    let read = query::Query::read(&whole).and_then(|query| query.check_selection());
+    read.map_err(ProcessExit::Usage)?;
+    let backend = Backend::find(&args.at)?;
+    let mut totals = ResolveTotals::default();
+    if args.ids.is_empty() {
+        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+    }
+    for ids in args.ids.chunks(IDS_PER_REQUEST) {
+        let mut parameters = parameters.clone();
+        parameters.extend(ids.iter().map(|id| parameter("id", id)));
+        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+    }
+    conclude(action, args, &totals)
+}
+
+/// Asks until nothing is left or the limit is reached.
+fn resolve_all(
+    backend: &Backend,
+    action: Action,
+    (parameters, args): (&Parameters, &ResolveArgs),
+    totals: &mut ResolveTotals,
+) -> Result<(), ProcessExit> {
+    let limit = args.which.limit.map(u64::from);
+    let mut first = true;
+    loop {
+        let rest = limit.map(|limit| limit.saturating_sub(totals.count()));
+        if rest == Some(0) {
+            return Ok(());
+        }
+        let mut parameters = parameters.clone();
+        parameters.retain(|(name, _)| name != "limit");
+        parameters.extend(rest.map(|rest| parameter("limit", &rest.to_string())));
+        let before = totals.count();
+        let answer =
+            backend.call(action, &parameters).map_err(|error| report_progress(totals, error))?;
+        let left = totals.add(&answer);
+        if first {
+            totals.unable += answer["unable"].as_u64().unwrap_or_default();
+            let absent = answer["absent"].as_array().into_iter().flatten();
+            totals.absent.extend(absent.filter_map(Value::as_str).map(str::to_owned));
+            first = false;
+        }
+        if left == 0 || args.dry_run || totals.count() == before {
+            return Ok(());
+        }
+        terminal::print_notice(&format!("{} done, {left} left", totals.count()));
+    }
+}
+
+/// What was done before the failure stays done, and is said.
+fn report_progress(totals: &ResolveTotals, error: ProcessExit) -> ProcessExit {
+    if totals.count() > 0 {
+        terminal::print_notice(&format!(
+            "{} letters were done before this failed:",
+            totals.count()
+        ));
+    }
+    error
+}
+
+fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Result<(), ProcessExit> {
+    let word = match (action, args.dry_run) {
+        (Action::Requeue, false) => "requeued",
+        (Action::Requeue, true) => "would requeue",
+        (_, false) => "dropped",
+        (_, true) => "would drop",
+    };
+    let done: Vec<(String, u64)> = totals.done.clone().into_iter().collect();
+    terminal::print_line(&format!("{word} {}", print::counted(&done)))?;
+    if totals.unable > 0 {
+        terminal::print_notice(&format!(
+            "{} have nowhere to go back to (what timers left, or another deployment's); `tidewire \
+             dead-letters drop` gives them up",
+            totals.unable
+        ));
+    }
+    if totals.absent.is_empty() {
+        return Ok(());
+    }
+    Err(ProcessExit::failed(format!(
+        "not open, or not there: {}; `tidewire dead-letters show` tells what became of one",
+        totals.absent.join(", ")
+    )))
+}
+
+/// Where the letters are.
+enum Backend {
+    Remote(ApiClient, String),
+    Local(Box<LocalLog>),
+}
+
+/// A log that was opened for the verb.
+struct LocalLog {
+    api: AdminApi,
+    config: Config,
+}
+
+impl Backend {
+    fn find(at: &LogArgs) -> Result<Self, ProcessExit> {
+        if let Some(url) = &at.url {
+            return Ok(Self::Remote(ApiClient::new(url)?, url.clone()));
+        }
+        let config = dispatch::configure(&at.settings)?;
+        if config.log != LogConfig::Embedded {
+            return Self::open(config);
+        }
+        let url = format!("http://{}", config.listen);
+        let running = ApiClient::new(&url)?;
+        let answers = || matches!(running.get_json("/v1/stats"), Ok(Some(_)));
+        let dir = config.data.dir.clone();
+        if fs::metadata(dir.join("log")).is_err() {
+            if answers() {
+                return Ok(Self::Remote(running, url));
+            }
+            return Err(ProcessExit::failed(format!(
+                "there is no data in {}, and nothing answers at {url}; --data-dir names another \
+                 folder, --url a running process, --log kafka://HOST:PORT another log",
+                dir.display()
+            )));
+        }
+        // The folder is what is meant, unless a process has it: then that one is asked.
+        match Self::open(config) {
+            Err(_) if answers() => Ok(Self::Remote(running, url)),
+            Err(error) => Err(error),
+            opened => opened,
+        }
+    }
+
+    fn open(config: Config) -> Result<Self, ProcessExit> {
+        let log = storage::open_log(&config)?;
+        let api = AdminApi::new(log, config.topology());
+        Ok(Self::Local(Box::new(LocalLog { api, config })))
+    }
+
+    fn call(&self, action: Action, parameters: &[(String, String)]) -> Result<Value, ProcessExit> {
+        match self {
+            Self::Local(opened) => {
+                let answer = opened.api.handle(action, parameters);
+                answer.map_err(|error| exit_of(error, &opened.config))
+            }
+            Self::Remote(client, url) => {
+                let path = format!("{}{}", path_of(action), query_string(parameters));
+                let answer = match effect_of(action) {
+                    Effect::Looks => client.get_json(&path)?,
+                    Effect::Changes => client.post_json(&path)?,
+                };
+                answer.ok_or_else(|| {
+                    ProcessExit::failed(format!(
+                        "no answer from {url}; is it running? Run it again"
+                    ))
+                })
+            }
+        }
+    }
+}
+
+fn exit_of(error: AdminError, config: &Config) -> ProcessExit {
+    match error {
+        AdminError::InvalidQuery(text) => ProcessExit::Usage(text),
+        AdminError::Failed(LettersError::Log { done, source: LogError::Retry(cause) }) => {
+            let message = storage::unreachable_message(config);
+            let done =
+                if done > 0 { format!(" ({done} letters were done)") } else { String::new() };
+            ProcessExit::LostLog { message: message + &done, source: Some(cause) }
+        }
+        AdminError::Failed(LettersError::Log { source: error @ LogError::Invalid(_), .. }) => {
+            ProcessExit::of_log("could not read the dead letters".into(), error)
+        }
+        AdminError::Failed(error) => {
+            ProcessExit::because("could not do that with dead letters", error)
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The desk: dead letters of one log, asked for by pairs and answered in JSON.
+//!
+//! The same stands behind the routes of a running process and behind the command line that opened
+//! the log itself, so both answer alike. What is done with the letters is the engine's.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tidewire_connectors::socket::answer::Failure;
+use tidewire_engine::letters::{
+    Entry, Filter, Index, Letter, LettersError, Mark, Order, Resolution, fetch, index, marks_of,
+    plan, resolve,
+};
+use tidewire_engine::port::Log;
+use tidewire_engine::record::Millis;
+use tidewire_engine::topology::Topology;
+use tidewire_schemas::time::format_rfc3339;
+
+use super::query::Query;
+use crate::process_exit::in_one_line;
+
+/// Letters resolved by one call: it has to be answered while the client still listens. Whoever asks
+/// asks again while some are left.
+const RESOLVE_MAX: usize = 5_000;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    List,
+    Show,
+    Requeue,
+    Drop,
+}
+
+/// Why a question is not answered.
+#[derive(Debug)]
+pub(crate) enum AdminError {
+    /// It was asked wrongly; the text says what is right.
+    InvalidQuery(String),
+    /// The letters could not be read or resolved.
+    Failed(LettersError),
+}
+
+impl From<String> for AdminError {
+    fn from(text: String) -> Self {
+        Self::InvalidQuery(text)
+    }
+}
+
+impl From<LettersError> for AdminError {
+    fn from(error: LettersError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::InvalidQuery(text) => Self::bad("invalid_query", text),
+            AdminError::Failed(error @ LettersError::TooMany) => {
+                Self::bad("invalid_query", error.to_string())
+            }
+            AdminError::Failed(error @ LettersError::TakenOver { .. }) => {
+                Self::conflict(error.to_string())
+            }
+            AdminError::Failed(error) => Self::unanswered(in_one_line(&error)),
+        }
+    }
+}
+
+/// Dead letters of one log.
+#[derive(Clone)]
+pub struct AdminApi {
+    log: Arc<dyn Log>,
+    topology: Topology,
+    /// In one process those who change something wait for each other. Other processes are fenced.
+    write_lock: Arc<Mutex<()>>,
+}
+
+impl AdminApi {
+    /// The desk of this log.
+    pub fn new(log: Arc<dyn Log>, topology: Topology) -> Self {
+        Self { log, topology, write_lock: Arc::default() }
+    }
+
+    /// Answers.
+    pub(crate) fn handle(
+        &self,
+        action: Action,
+        parameters: &[(String, String)],
+    ) -> Result<Value, AdminError> {
+        let query = Query::read(parameters)?;
+        match action {
+            Action::List => self.list(&query),
+            Action::Show => self.show(query),
+            Action::Requeue => self.resolve(query, Resolution::Requeued),
+            Action::Drop => self.resolve(query, Resolution::Dropped),
+        }
+    }
+
+    fn list(&self, query: &Query) -> Result<Value, AdminError> {
+        let limit = query.list_limit()?;
+        let mut index = index(&*self.log, &self.topology, &query.filter)?;
+        if !query.all {
+            index = index.open();
+        }
+        let matching = index.entries.len();
+        let newest = &index.entries[matching.saturating_sub(limit)..];
+        let letters = self.summaries(&index, newest)?;
+        Ok(json!({ "letters": letters, "matching": matching }))
+    }
+
+    fn summaries(&self, index: &Index, entries: &[Entry]) -> Result<Vec<Value>, AdminError> {
+        let letters = fetch(&*self.log, &self.topology, entries)?;
+        Ok(letters.iter().map(|letter| summary(letter, index)).collect())
+    }
+
+    fn show(&self, query: Query) -> Result<Value, AdminError> {
+        if query.filter.ids.len() != 1 {
+            return Err(AdminError::InvalidQuery("give one id, such as id=tw.in/3/7".into()));
+        }
+        let filter = Filter { ids: query.filter.ids, ..Filter::default() };
+        let index = index(&*self.log, &self.topology, &filter)?;
+        let mut all = Vec::new();
+        for letter in fetch(&*self.log, &self.topology, &index.entries)? {
+            let marks = marks_of(&*self.log, &self.topology, &letter)?;
+            all.push(whole(&letter, &index, &marks));
+        }
+        Ok(json!({ "letters": all }))
+    }
+
+    fn resolve(&self, query: Query, resolution: Resolution) -> Result<Value, AdminError> {
+        query.check_selection()?;
+        let limit = if query.dry_run { query.limit } else { Some(chunk(query.limit)) };
+        let order = Order { filter: query.filter, resolution, because: query.because, limit };
+        let done = if query.dry_run {
+            plan(&*self.log, &self.topology, &order)?
+        } else {
+            // A holder that panicked left nothing half done that the next does not end.
+            let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            resolve(&*self.log, &self.topology, &order)?
+        };
+        Ok(json!({
+            "done": done.done,
+            "count": done.count(),
+            "left": done.left,
+            "unable": done.unable,
+            "absent": done.absent,
+        }))
+    }
+}
+
+fn chunk(limit: Option<usize>) -> usize {
+    limit.unwrap_or(RESOLVE_MAX).min(RESOLVE_MAX)
+}
+
+fn summary(letter: &Letter, index: &Index) -> Value {
+    let state = index.resolved.get(&letter.at).map_or("open", |how| how.as_str());
+    json!({
+        "id": letter.id(),
+        "time": time_text(letter.time()),
+        "state": state,
+        "reason": letter.reason(),
+        "field": letter.field(),
+        "detail": letter.detail(),
+        "bytes": letter.value().map_or(0, <[u8]>::len),
+    })
+}
+
+fn whole(letter: &Letter, index: &Index, marks: &[Mark]) -> Value {
+    let mut out = summary(letter, index);
+    out["written"] = json!(time_text(letter.written()));
+    out["trail"] = json!(letter.trail());
+    out["key"] = bytes(letter.source_key());
+    out["value"] = bytes(letter.value());
+    let headers = letter.own_headers().map(|(name, value)| json!([name, bytes(Some(value))]));
+    out["headers"] = Value::Array(headers.collect());
+    let marks = marks.iter().map(|mark| {
+        json!({
+            "resolution": mark.resolution.as_str(),
+            "time": time_text(mark.at),
+            "to": mark.to,
+            "because": mark.because,
+        })
+    });
+    out["resolved"] = Value::Array(marks.collect());
+    out
+}
+
+/// Bytes in JSON: `{"text": …}` where they are UTF-8, `{"hex": …}` where not.
+fn bytes(bytes: Option<&[u8]>) -> Value {
+    let Some(bytes) = bytes else { return Value::Null };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "text": text }),
+        Err(_) => {
+            let mut hex = String::with_capacity(bytes.len() * 2);
+            for byte in bytes {
+                for digit in [byte >> 4, byte & 15] {
+                    hex.push(char::from_digit(u32::from(digit), 16).expect("four bits"));
+                }
+            }
+            json!({ "hex": hex })
+        }
+    }
+}
+
+fn time_text(time: Millis) -> String {
+    let mut text = String::new();
+    format_rfc3339(time.0, &mut text);
+    text
+}

@@ -1,0 +1,140 @@
+//! What the desk answered, for people: a table, one letter whole, and what was done.
+//!
+//! Events are other people's texts: whatever could command a terminal is shown as an escape.
+
+use serde_json::Value;
+
+use crate::process_exit::ProcessExit;
+use crate::terminal;
+
+/// The columns before the last, which has all that is left of the line.
+const COLUMNS: [&str; 5] = ["time", "id", "state", "reason", "field"];
+
+/// A table, the newest last.
+pub(super) fn table(letters: &[Value]) -> Result<(), ProcessExit> {
+    let cells =
+        |letter: &Value| COLUMNS.map(|column| plain(letter[column].as_str().unwrap_or("-")));
+    let rows: Vec<[String; 5]> = letters.iter().map(cells).collect();
+    let width = |n: usize| {
+        let cells = rows.iter().map(|row| row[n].chars().count());
+        cells.chain([COLUMNS[n].len()]).max().unwrap_or_default()
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let line = |cells: [&str; 5], last: &str| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}  {last}", padded.collect::<Vec<_>>().join("  "))
+    };
+    terminal::print_line(&line(COLUMNS, "detail"))?;
+    for (row, letter) in rows.iter().zip(letters) {
+        let detail = letter["detail"].as_str().unwrap_or_default();
+        let first = plain(detail.lines().next().unwrap_or_default());
+        terminal::print_line(&line(std::array::from_fn(|n| row[n].as_str()), &first))?;
+    }
+    Ok(())
+}
+
+/// All there is to one letter.
+pub(super) fn whole(letter: &Value) -> Result<(), ProcessExit> {
+    for name in ["id", "state", "time", "written", "reason", "field", "detail"] {
+        if let Some(text) = letter[name].as_str() {
+            terminal::print_line(&format!("{name:10} {}", plain(text)))?;
+        }
+    }
+    for mark in letter["resolved"].as_array().into_iter().flatten() {
+        let of = |name: &str| mark[name].as_str().map(plain);
+        let mut line = format!(
+            "{:10} {}",
+            of("resolution").unwrap_or_default(),
+            of("time").unwrap_or_default()
+        );
+        line.extend(of("to").map(|to| format!(" to {to}")));
+        line.extend(of("because").map(|because| format!(": {because}")));
+        terminal::print_line(&line)?;
+    }
+    let trail: Vec<String> = letter["trail"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(plain)
+        .collect();
+    if !trail.is_empty() {
+        let id = plain(letter["id"].as_str().unwrap_or_default());
+        terminal::print_line(&format!("{:10} {} > {id}", "trail", trail.join(" > ")))?;
+    }
+    if !letter["key"].is_null() {
+        terminal::print_line(&format!("{:10} {}", "key", shown(&letter["key"])))?;
+    }
+    for header in letter["headers"].as_array().into_iter().flatten() {
+        let name = plain(header[0].as_str().unwrap_or_default());
+        terminal::print_line(&format!("{:10} {name}: {}", "header", shown(&header[1])))?;
+    }
+    let size = letter["bytes"].as_u64().unwrap_or_default();
+    match (&letter["value"], letter["value"]["hex"].is_string()) {
+        (Value::Null, _) => terminal::print_line("no value"),
+        (value, true) => terminal::print_line(&format!("{size} bytes, in hex:\n{}", shown(value))),
+        (value, false) => terminal::print_line(&format!("{size} bytes:\n{}", shown(value))),
+    }
+}
+
+/// The letter's bytes as they came.
+pub(super) fn raw(letter: &Value) -> Result<(), ProcessExit> {
+    let value = &letter["value"];
+    if let Some(text) = value["text"].as_str() {
+        return terminal::print_bytes(text.as_bytes());
+    }
+    let digits = value["hex"].as_str().unwrap_or_default().as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default() as u8;
+    let bytes: Vec<u8> = digits.chunks(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect();
+    terminal::print_bytes(&bytes)
+}
+
+/// Counts by reason: `3 letters: not_json 2, bad_id 1`.
+pub(super) fn counted(done: &[(String, u64)]) -> String {
+    let count: u64 = done.iter().map(|(_, count)| count).sum();
+    let noun = if count == 1 { "letter" } else { "letters" };
+    let by: Vec<String> =
+        done.iter().map(|(reason, count)| format!("{} {count}", plain(reason))).collect();
+    let joint = if by.is_empty() { "" } else { ": " };
+    format!("{count} {noun}{joint}{}", by.join(", "))
+}
+
+fn shown(bytes: &Value) -> String {
+    let text = bytes["text"].as_str().or_else(|| bytes["hex"].as_str());
+    text.map(lines).unwrap_or_default()
+}
+
+/// On one line.
+fn plain(text: &str) -> String {
+    escaped(text, |_| false)
+}
+
+/// On as many lines as it has.
+fn lines(text: &str) -> String {
+    escaped(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn escaped(text: &str, keeps: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !keeps(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+        assert_eq!(lines("a\n\u{7}b"), "a\n\\u{7}b");
+    }
+
+    #[test]
+    fn counts_are_listed_by_reason() {
+        assert_eq!(counted(&[("bad_id".into(), 1)]), "1 letter: bad_id 1");
+        assert_eq!(counted(&[]), "0 letters");
+    }
+}

@@ -1,0 +1,245 @@
+//! `tidewire doctor`: what `dev` needs, checked one by one, each a sentence with the mend.
+//!
+//! It changes nothing that stays: the folder it may have to make is removed again, a port it opens
+//! is closed, and what it writes to Kafka is gone after a minute. Each line is printed once it is
+//! known, so that whoever waits sees for what. Exit code 1 when something would keep `dev` from
+//! running.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use tidewire_connectors::kafka::{Case, Finding, diagnose};
+use tidewire_connectors::registry::SchemaRegistry;
+use tidewire_connectors::socket::limits;
+
+use crate::api_client::ApiClient;
+use crate::cli::SettingArgs;
+use crate::config::{Config, KafkaConfig, LogConfig};
+use crate::process_exit::{ProcessExit, with_causes};
+use crate::runtime::clock::SystemClock;
+use crate::runtime::storage;
+use crate::{dispatch, terminal};
+
+/// Free space below which an evening of events may fill the disk.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Open files below which a gateway serves too few sockets beside the log's files.
+const OPEN_FILES_MIN: usize = 4_096;
+/// Sockets a gateway should have room for beside what Kafka and the state need: as many as above.
+const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
+/// Files of one partition's state: the tables its database keeps open, and its own few.
+const FILES_PER_PARTITION: usize = 136;
+/// Clients of Kafka in a process with all roles, and those that each thread of DERIVE adds.
+const CLIENTS: usize = 14;
+const CLIENTS_PER_THREAD: usize = 5;
+/// A client's connection to a broker: the socket, and the pipe that wakes its thread.
+const FILES_PER_CONNECTION: usize = 3;
+/// Connections of a client beside one to each broker: to a coordinator, and to the address it began
+/// with.
+const FURTHER_CONNECTIONS: usize = 2;
+
+/// Checks everything and says what it found.
+pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
+    let config = dispatch::configure(args)?;
+    let owner = find_port_owner(&config);
+    let mut findings = Findings::default();
+    findings.add(check_port(&config, owner));
+    findings.add(check_folder(&config.data.dir));
+    findings.add(check_space(&config.data.dir));
+    match &config.log {
+        LogConfig::Embedded => {
+            findings.add(check_files());
+            findings.add(check_log(&config, owner));
+        }
+        LogConfig::Kafka(kafka) => {
+            let brokers = check_kafka(&config, kafka, &mut findings);
+            findings.add(check_files_on_kafka(&config, brokers));
+        }
+    }
+    if let Some(registry) = &config.registry {
+        findings.add(check_registry(&SchemaRegistry::new(registry)));
+    }
+    findings.conclude()
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Findings {
+    problems: usize,
+    /// Why no more could be said.
+    output_error: Option<ProcessExit>,
+}
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        let line = match finding {
+            Finding::Fine(text) => format!("fine  {text}"),
+            Finding::Mend(text) => {
+                self.problems += 1;
+                format!("mend  {text}")
+            }
+        };
+        if self.output_error.is_none() {
+            self.output_error = terminal::print_line(&line).err();
+        }
+    }
+
+    fn conclude(self) -> Result<(), ProcessExit> {
+        let before = "before `tidewire dev` runs well";
+        match (self.output_error, self.problems) {
+            (Some(exit), _) => Err(exit),
+            (None, 0) => Ok(()),
+            (None, 1) => Err(ProcessExit::failed(format!("one thing is to mend {before}"))),
+            (None, n) => Err(ProcessExit::failed(format!("{n} things are to mend {before}"))),
+        }
+    }
+}
+
+/// Whether the schema registry answers, and us.
+fn check_registry(registry: &SchemaRegistry) -> Finding {
+    match registry.count_subjects() {
+        Ok(count) => Finding::Fine(format!(
+            "the schema registry at {} answers, {count} subjects",
+            registry.places()
+        )),
+        // The sentence names the address and the mend.
+        Err(error) => Finding::Mend(format!("the schema registry: {error}")),
+    }
+}
+
+/// Who answers where `dev` would listen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PortOwner {
+    Tidewire,
+    Unknown,
+}
+
+fn find_port_owner(config: &Config) -> PortOwner {
+    let asked =
+        ApiClient::new(&format!("http://{}", config.listen)).and_then(|r| r.get_json("/v1/stats"));
+    match asked {
+        Ok(Some(stats)) if stats["topics"].is_array() => PortOwner::Tidewire,
+        _ => PortOwner::Unknown,
+    }
+}
+
+fn check_port(config: &Config, owner: PortOwner) -> Finding {
+    let at = config.listen;
+    match TcpListener::bind(at) {
+        Ok(_) => Finding::Fine(format!("{at} is free to listen on")),
+        Err(_) if owner == PortOwner::Tidewire => {
+            Finding::Fine(format!("{at} is served by a running tidewire"))
+        }
+        Err(error) => Finding::Mend(format!(
+            "{at} can't be listened on ({error}); stop what uses it, or give another --listen"
+        )),
+    }
+}
+
+fn check_folder(dir: &Path) -> Finding {
+    let shown = dir.display();
+    let there = nearest_existing(dir);
+    let probe = there.join(format!(".tidewire-doctor-{}", std::process::id()));
+    let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
+    match written {
+        Ok(()) if there == dir => Finding::Fine(format!("{shown} is there and can be written")),
+        Ok(()) => Finding::Fine(format!("{shown} is not there yet and can be made")),
+        Err(error) => Finding::Mend(format!(
+            "{} can't be written ({error}); change its owner, or give another --data-dir",
+            there.display()
+        )),
+    }
+}
+
+fn check_space(dir: &Path) -> Finding {
+    let there = nearest_existing(dir);
+    match rustix::fs::statvfs(&there) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let gib = free as f64 / f64::from(1 << 30);
+            let text = format!("{gib:.1} GiB are free for {}", dir.display());
+            if free >= FREE_BYTES_MIN {
+                Finding::Fine(text)
+            } else {
+                Finding::Mend(format!("only {text}; free some, or give another --data-dir"))
+            }
+        }
+        Err(error) => Finding::Mend(format!(
+            "the free space of {} is not known ({error}); give another --data-dir",
+            there.display()
+        )),
+    }
+}
+
+fn check_log(config: &Config, owner: PortOwner) -> Finding {
+    let dir = config.data.dir.display();
+    if fs::metadata(config.data.dir.join("log")).is_err() {
+        return Finding::Fine(format!("there is no log in {dir} yet; the first start makes it"));
+    }
+    let opened = storage::open_log(config).and_then(|log| {
+        storage::topic_reports(&*log)
+            .map_err(|error| ProcessExit::of_log("it can't be listed".into(), error))
+    });
+    match opened {
+        Ok(topics) => Finding::Fine(format!("the log in {dir} opens, {} topics", topics.len())),
+        Err(_) if owner == PortOwner::Tidewire => {
+            Finding::Fine(format!("the log in {dir} is held by the running one"))
+        }
+        Err(error) => Finding::Mend(with_causes(&error)),
+    }
+}
+
+fn check_files() -> Finding {
+    let files = limits::raise_open_files();
+    let text = format!("{files} files may be open, sockets included");
+    if files >= OPEN_FILES_MIN {
+        Finding::Fine(text)
+    } else {
+        Finding::Mend(format!(
+            "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE of the service"
+        ))
+    }
+}
+
+/// Looks at Kafka; how many brokers there are.
+fn check_kafka(config: &Config, kafka: &KafkaConfig, findings: &mut Findings) -> usize {
+    let case = Case {
+        config: &kafka.connector(config),
+        topology: &config.topology(),
+        instance: &config.instance,
+        clock: &SystemClock,
+    };
+    diagnose(&case, &mut |finding| findings.add(finding))
+}
+
+/// The limit of open files for a process that has every partition and speaks to so many brokers.
+fn check_files_on_kafka(config: &Config, brokers: usize) -> Finding {
+    let partitions = config.topics.partitions as usize;
+    let clients = CLIENTS + CLIENTS_PER_THREAD * config.derive_threads as usize;
+    let connections = clients * (brokers + FURTHER_CONNECTIONS);
+    let own = partitions * FILES_PER_PARTITION + connections * FILES_PER_CONNECTION;
+    let files = limits::raise_open_files();
+    let text = format!(
+        "{files} files may be open, and {own} of them are for the state of {partitions} partitions \
+         and for {brokers} of Kafka's brokers, the rest for sockets"
+    );
+    let least = own + SOCKETS_MIN;
+    if files >= least {
+        return Finding::Fine(text);
+    }
+    Finding::Mend(format!(
+        "only {text}; raise the hard limit to {least} or more: `ulimit -Hn {least}`, or \
+         LimitNOFILE of the service"
+    ))
+}
+
+/// The folder itself, or the nearest one above it that is there.
+fn nearest_existing(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let there = absolute.ancestors().find(|path| path.is_dir());
+    match there {
+        Some(path) if path == absolute => dir.to_owned(),
+        Some(path) => path.to_owned(),
+        None => PathBuf::from("/"),
+    }
+}

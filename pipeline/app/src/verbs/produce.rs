@@ -1,0 +1,250 @@
+//! `tidewire produce`: events from a file or a pipe into a running process.
+//!
+//! Lines travel in batches, each confirmed before the next. An event without an id gets one here,
+//! before its first attempt, so that a repeated request never doubles it. A line that is refused is
+//! named with its number and the rest goes on; the verb then ends with exit code 1.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::api_client::ApiClient;
+use crate::cli::ProduceArgs;
+use crate::process_exit::ProcessExit;
+use crate::runtime::random;
+use crate::terminal;
+
+/// Events in a request; the interface takes up to 1,000.
+const BATCH_EVENTS_MAX: usize = 500;
+/// Bytes in a request; the interface takes up to 4 MiB.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// The longest line read; the pipeline takes events up to 256 KiB.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+/// Refused lines that are shown; the others are counted.
+const REFUSALS_SHOWN_MAX: u64 = 20;
+
+#[derive(Deserialize)]
+struct EventIdProbe {
+    #[serde(default)]
+    event_id: Option<IgnoredAny>,
+}
+
+/// Lines on their way, with the numbers they have in the input.
+struct LineBatch {
+    bytes: Vec<u8>,
+    line_numbers: Vec<u64>,
+}
+
+/// What became of the lines so far.
+struct ProduceTotals {
+    accepted: u64,
+    refused: u64,
+    bar: ProgressBar,
+}
+
+/// Sends every line of the input.
+pub fn run(args: &ProduceArgs) -> Result<(), ProcessExit> {
+    let client = ApiClient::new(&args.to.url)?;
+    let (input, size) = open_input(&args.file)?;
+    let mut totals = ProduceTotals { accepted: 0, refused: 0, bar: progress_bar(size) };
+    let sent = send_all(input, &client, &mut totals);
+    totals.bar.finish_and_clear();
+    sent?;
+    terminal::print_line(&format!("{} accepted, {} refused", totals.accepted, totals.refused))?;
+    if totals.refused == 0 {
+        return Ok(());
+    }
+    Err(ProcessExit::failed("some lines were refused; mend them and send those again"))
+}
+
+fn send_all(
+    input: impl BufRead,
+    client: &ApiClient,
+    totals: &mut ProduceTotals,
+) -> Result<(), ProcessExit> {
+    let run_id = random::token();
+    let mut batch = LineBatch { bytes: Vec::new(), line_numbers: Vec::new() };
+    let mut lines = Lines { input, number: 0, line: Vec::new() };
+    while let Some((number, line)) = lines.next()? {
+        match with_event_id(line, || format!("{run_id}-{number}")) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                let full = batch.bytes.len() + event.len() > BATCH_BYTES_MAX
+                    || batch.line_numbers.len() == BATCH_EVENTS_MAX;
+                if full {
+                    flush(&mut batch, client, totals)?;
+                }
+                batch.bytes.extend_from_slice(event.as_bytes());
+                batch.bytes.push(b'\n');
+                batch.line_numbers.push(number);
+            }
+            Err(reason) => totals.refuse(number, &reason),
+        }
+    }
+    flush(&mut batch, client, totals)
+}
+
+fn flush(
+    batch: &mut LineBatch,
+    client: &ApiClient,
+    totals: &mut ProduceTotals,
+) -> Result<(), ProcessExit> {
+    if batch.line_numbers.is_empty() {
+        return Ok(());
+    }
+    let answers = client.send(&batch.bytes).map_err(|error| {
+        let (first, last) = (batch.line_numbers[0], batch.line_numbers.last());
+        let last = last.expect("the batch is not empty");
+        ProcessExit::because(
+            format!("stopped: it is not known whether lines {first} to {last} arrived"),
+            error,
+        )
+    })?;
+    if answers.len() != batch.line_numbers.len() {
+        return Err(ProcessExit::failed(format!(
+            "{} events were sent but {} were answered; is the other side another version?",
+            batch.line_numbers.len(),
+            answers.len()
+        )));
+    }
+    for (number, answer) in batch.line_numbers.drain(..).zip(answers) {
+        match answer.error {
+            None => totals.accepted += 1,
+            Some(error) => {
+                let field = error.field.map_or(String::new(), |field| format!(" ({field})"));
+                totals.refuse(number, &format!("{}{field}: {}", error.reason, error.message));
+            }
+        }
+    }
+    totals.bar.inc(batch.bytes.len() as u64);
+    batch.bytes.clear();
+    Ok(())
+}
+
+impl ProduceTotals {
+    fn refuse(&mut self, line: u64, reason: &str) {
+        self.refused += 1;
+        if self.refused <= REFUSALS_SHOWN_MAX {
+            self.bar.suspend(|| terminal::print_notice(&format!("line {line}: {reason}")));
+        } else if self.refused == REFUSALS_SHOWN_MAX + 1 {
+            self.bar.suspend(|| terminal::print_notice("further refused lines are only counted"));
+        }
+    }
+}
+
+/// The line as it is sent: with an id, and without white space around it. `None`: a blank line.
+fn with_event_id(line: &[u8], id: impl FnOnce() -> String) -> Result<Option<String>, String> {
+    let line = std::str::from_utf8(line).map_err(|error| {
+        format!("not_utf8: byte {} is not UTF-8; events are JSON in UTF-8", error.valid_up_to() + 1)
+    })?;
+    let line = line.trim();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let Some(rest) = line.strip_prefix('{') else {
+        return Err("not_object: each line is one JSON object, {\"event_type\":…}".into());
+    };
+    let identified: EventIdProbe =
+        serde_json::from_str(line).map_err(|error| format!("not_json: {error}"))?;
+    Ok(Some(match identified.event_id {
+        Some(_) => line.to_owned(),
+        None if rest.trim_start().starts_with('}') => line.to_owned(),
+        None => format!("{{\"event_id\":\"{}\",{rest}", id()),
+    }))
+}
+
+/// Lines of bounded length, counted from 1.
+struct Lines<R> {
+    input: R,
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn next(&mut self) -> Result<Option<(u64, &[u8])>, ProcessExit> {
+        self.line.clear();
+        self.number += 1;
+        let mut bounded = self.input.by_ref().take(LINE_BYTES_MAX);
+        let read = bounded.read_until(b'\n', &mut self.line);
+        let read = read.map_err(|error| {
+            ProcessExit::because(format!("could not read line {}", self.number), error)
+        })?;
+        if read as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
+            return Err(ProcessExit::failed(format!(
+                "line {} is longer than {LINE_BYTES_MAX} bytes; give one JSON object a line",
+                self.number
+            )));
+        }
+        Ok((read > 0).then_some((self.number, &self.line)))
+    }
+}
+
+fn open_input(file: &str) -> Result<(Box<dyn BufRead>, Option<u64>), ProcessExit> {
+    if file == "-" {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let opened = File::open(file)
+        .map_err(|error| ProcessExit::because(format!("could not open {file}"), error))?;
+    let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+    Ok((Box::new(BufReader::with_capacity(1 << 16, opened)), size))
+}
+
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match size {
+        Some(size) => {
+            (ProgressBar::new(size), "{bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left")
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is a constant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: Result<Option<&str>, &str>) {
+        let identified = with_event_id(line.as_bytes(), || "r-1".into());
+        let expected = expected.map(|e| e.map(str::to_owned)).map_err(str::to_owned);
+        assert_eq!(identified, expected);
+    }
+
+    #[test]
+    fn an_event_without_an_id_gets_one_and_is_otherwise_untouched() {
+        check(
+            r#" {"event_type":"a.b", "data":{"n":1.50}} "#,
+            Ok(Some(r#"{"event_id":"r-1","event_type":"a.b", "data":{"n":1.50}}"#)),
+        );
+    }
+
+    #[test]
+    fn an_id_that_is_there_stays() {
+        check(r#"{"event_id":"e1"}"#, Ok(Some(r#"{"event_id":"e1"}"#)));
+        check(
+            r#"{"data":{"event_id":"x"}}"#,
+            Ok(Some(r#"{"event_id":"r-1","data":{"event_id":"x"}}"#)),
+        );
+    }
+
+    #[test]
+    fn blank_lines_are_skipped_and_other_things_are_named() {
+        check("  \r\n", Ok(None));
+        check("{}", Ok(Some("{}")));
+        check("[1]", Err("not_object: each line is one JSON object, {\"event_type\":…}"));
+        check("{\"a\":}", Err("not_json: expected value at line 1 column 6"));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_refused_before_memory_runs_out() {
+        let endless = io::repeat(b'x');
+        let mut lines = Lines { input: BufReader::new(endless), number: 0, line: Vec::new() };
+        let error = lines.next().expect_err("too long").to_string();
+        assert!(error.starts_with("line 1 is longer"), "{error}");
+    }
+}

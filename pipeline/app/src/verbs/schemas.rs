@@ -1,0 +1,147 @@
+//! `tidewire schemas`: the Avro schemas of typed records, for producers.
+//!
+//! They are made from the catalogue of this build, so what is written or registered is what this
+//! binary reads. A subject is the full name of a record (the record name strategy of Confluent's
+//! serialisers), because several types share a topic. Every verb may be repeated.
+
+use std::fs;
+use std::path::Path;
+
+use tidewire_connectors::registry::{SchemaRegistry, Standing, SubjectFault};
+use tidewire_schemas::catalogue::{Catalogue, EventType};
+use tidewire_schemas::typed;
+
+use crate::cli::{RegistryArgs, SchemasArgs, SchemasVerb};
+use crate::process_exit::ProcessExit;
+use crate::{dispatch, terminal};
+
+/// Does what was asked for.
+pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
+    match &args.verb {
+        SchemasVerb::Export { dir, types } => export(dir, &select_types(types)?),
+        SchemasVerb::Register(at) => register(&registry(at)?, &select_types(&at.types)?),
+        SchemasVerb::Check(at) => check(&registry(at)?, &select_types(&at.types)?),
+    }
+}
+
+/// The types of these names, or all that have a schema.
+fn select_types(names: &[String]) -> Result<Vec<&'static EventType>, ProcessExit> {
+    let catalogue = Catalogue::builtin();
+    if names.is_empty() {
+        return Ok(typed::types(catalogue).collect());
+    }
+    names.iter().map(|name| select_type(catalogue, name)).collect()
+}
+
+fn select_type(
+    catalogue: &'static Catalogue,
+    name: &str,
+) -> Result<&'static EventType, ProcessExit> {
+    let event_type = catalogue.resolve(name);
+    let typed = event_type.and_then(|found| typed::types(catalogue).find(|t| t.name == found.name));
+    match (typed, event_type) {
+        (Some(event_type), _) => Ok(event_type),
+        (None, Some(event_type)) => Err(ProcessExit::Usage(format!(
+            "{}: no producer sends it as a typed record; send {name} as JSON, or leave it to \
+             Tidewire if it is one that only Tidewire writes",
+            event_type.name
+        ))),
+        (None, None) => {
+            let hint = match catalogue.nearest(name) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "schemas/CATALOGUE.md lists all".to_owned(),
+            };
+            Err(ProcessExit::Usage(format!("{name}: there is no such event type; {hint}")))
+        }
+    }
+}
+
+fn registry(at: &RegistryArgs) -> Result<SchemaRegistry, ProcessExit> {
+    let config = dispatch::configure_registry(&at.settings, at.registry.clone())?;
+    let registry = config.registry.as_ref().map(SchemaRegistry::new);
+    registry.ok_or_else(|| {
+        ProcessExit::Usage(
+            "nothing says which registry; give --registry http://HOST:PORT, or the setting \
+             registry.url"
+                .into(),
+        )
+    })
+}
+
+fn export(dir: &Path, types: &[&EventType]) -> Result<(), ProcessExit> {
+    let failed = |error| {
+        ProcessExit::because(
+            format!("could not write into {}; give another --dir", dir.display()),
+            error,
+        )
+    };
+    fs::create_dir_all(dir).map_err(failed)?;
+    for event_type in types {
+        let path = dir.join(format!("{}.avsc", event_type.name));
+        fs::write(path, typed::avsc(event_type)).map_err(failed)?;
+    }
+    terminal::print_line(&format!("{} schemas written to {}", types.len(), dir.display()))
+}
+
+fn register(registry: &SchemaRegistry, types: &[&EventType]) -> Result<(), ProcessExit> {
+    let mut refused = 0;
+    for event_type in types {
+        let subject = typed::full_name(&event_type.name);
+        match registry.register(&subject, &typed::avsc(event_type)) {
+            Ok(at) => terminal::print_line(&format!(
+                "{subject:48} id {:<6} version {}",
+                at.id, at.version
+            ))?,
+            Err(SubjectFault::Refused(why)) => {
+                refused += 1;
+                terminal::print_line(&format!("{subject:48} refused: {why}"))?;
+            }
+            Err(SubjectFault::Unavailable(why)) => return Err(stopped(&subject, why)),
+        }
+    }
+    terminal::print_line(&format!("{} registered, {refused} refused", types.len() - refused))?;
+    if refused == 0 {
+        return Ok(());
+    }
+    Err(ProcessExit::failed(
+        "the registry refused some schemas; `tidewire schemas check` says how they differ from \
+         what it has",
+    ))
+}
+
+fn check(registry: &SchemaRegistry, types: &[&EventType]) -> Result<(), ProcessExit> {
+    let (mut same, mut compatible, mut missing, mut incompatible) = (0, 0, 0, 0);
+    for event_type in types {
+        let subject = typed::full_name(&event_type.name);
+        let standing = match registry.standing(&subject, &typed::avsc(event_type)) {
+            Ok(standing) => standing,
+            Err(SubjectFault::Refused(why)) => Standing::Incompatible(why),
+            Err(SubjectFault::Unavailable(why)) => return Err(stopped(&subject, why)),
+        };
+        let (count, text) = match standing {
+            Standing::Same(at) => (&mut same, format!("same, id {} version {}", at.id, at.version)),
+            Standing::Compatible => (&mut compatible, "compatible with another version".into()),
+            Standing::Missing => (&mut missing, "missing".into()),
+            Standing::Incompatible(why) => (&mut incompatible, format!("incompatible: {why}")),
+        };
+        *count += 1;
+        terminal::print_line(&format!("{subject:48} {text}"))?;
+    }
+    terminal::print_line(&format!(
+        "{same} same, {compatible} compatible, {missing} missing, {incompatible} incompatible"
+    ))?;
+    match (missing, incompatible) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(ProcessExit::failed(
+            "some schemas are missing; `tidewire schemas register` registers them",
+        )),
+        _ => Err(ProcessExit::failed(
+            "some schemas are incompatible with what the registry has; who registered those? \
+             another release of Tidewire may have, or another product under the same names",
+        )),
+    }
+}
+
+fn stopped(subject: &str, why: String) -> ProcessExit {
+    ProcessExit::failed(format!("stopped at {subject}: {why}"))
+}

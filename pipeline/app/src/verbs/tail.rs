@@ -1,0 +1,242 @@
+//! `tidewire tail`: live channels in the terminal, over server-sent events.
+//!
+//! The stream's last `id:` is the position; whatever breaks the connection, the next one resumes
+//! behind it, so nothing is missed and nothing is shown twice. A refusal (a wrong channel, no
+//! rights) ends the verb; a server that is away is waited for.
+
+use std::fmt::Write as _;
+use std::io::BufRead;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::api_client::ApiClient;
+use crate::cli::TailArgs;
+use crate::process_exit::ProcessExit;
+use crate::runtime::clock;
+use crate::terminal;
+
+/// The wait before a lost connection is made again.
+const RECONNECT_WAIT: Duration = Duration::from_secs(1);
+/// How often the first connection is tried: a wrong URL should be an error, not a wait.
+const CONNECT_ATTEMPTS_MAX: u32 = 3;
+/// The longest line of a stream that is read; frames are much shorter.
+const LINE_BYTES_MAX: usize = 4 << 20;
+/// Characters of a text shown on a terminal's line.
+const TEXT_CHARS_MAX: usize = 100;
+
+/// One block of a stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Block {
+    id: Option<String>,
+    event: Option<String>,
+    data: Option<String>,
+}
+
+/// How the stream of one connection ended.
+enum StreamEnd {
+    /// The other side is gone; go on from the position.
+    Lost,
+    /// As many events as asked for were shown.
+    CountReached,
+}
+
+/// What is known across connections.
+struct TailSession<'a> {
+    args: &'a TailArgs,
+    json: bool,
+    position: Option<String>,
+    shown: u64,
+}
+
+/// Shows events until interrupted, or until `--count` of them.
+pub fn run(args: &TailArgs) -> Result<(), ProcessExit> {
+    let client = ApiClient::new(&args.at.url)?;
+    let json = args.json || !terminal::is_interactive();
+    let mut session = TailSession { args, json, position: None, shown: 0 };
+    let path = path_of(args);
+    let mut failures = 0;
+    let mut connected = false;
+    loop {
+        match client.stream(&path, session.position.as_deref())? {
+            Ok(stream) => {
+                connected = true;
+                failures = 0;
+                if let StreamEnd::CountReached = session.show(stream)? {
+                    return Ok(());
+                }
+                terminal::print_notice("tidewire: the connection is lost; resuming where it was");
+            }
+            Err(error) => {
+                failures += 1;
+                if !connected && failures >= CONNECT_ATTEMPTS_MAX {
+                    return Err(error);
+                }
+                if failures == 1 {
+                    terminal::print_notice(&format!("tidewire: {error}; waiting for it"));
+                }
+            }
+        }
+        clock::pause(RECONNECT_WAIT);
+    }
+}
+
+fn path_of(args: &TailArgs) -> String {
+    let mut path = "/v1/sse?channels=".to_owned();
+    for (i, channel) in args.channels.iter().enumerate() {
+        if i > 0 {
+            path.push_str("%2C");
+        }
+        escape(channel, &mut path);
+    }
+    path.push_str("&from=");
+    escape(&args.from, &mut path);
+    path.push_str("&user=");
+    escape(&args.user, &mut path);
+    path
+}
+
+/// Percent-encodes what a query may not hold as it is (RFC 3986, unreserved characters stay).
+fn escape(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                out.push(byte.into());
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+impl TailSession<'_> {
+    fn show(&mut self, mut stream: impl BufRead) -> Result<StreamEnd, ProcessExit> {
+        while let Some(block) = read_block(&mut stream) {
+            if let (Some(event), Some(data)) = (block.event.as_deref(), &block.data) {
+                let line = if self.json { data.clone() } else { format_line(event, data) };
+                terminal::print_line(&line)?;
+                self.shown += 1;
+            }
+            // After showing, so that an event in hand when we are killed is shown by the next run.
+            if block.id.is_some() {
+                self.position = block.id;
+            }
+            if self.args.count.is_some_and(|count| self.shown >= count) {
+                return Ok(StreamEnd::CountReached);
+            }
+        }
+        Ok(StreamEnd::Lost)
+    }
+}
+
+/// The next block; `None` when the stream ends or breaks. Comments are skipped.
+fn read_block(stream: &mut impl BufRead) -> Option<Block> {
+    let mut block = Block::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = std::io::Read::take(&mut *stream, LINE_BYTES_MAX as u64);
+        if bounded.read_until(b'\n', &mut line).ok()? == 0 || !line.ends_with(b"\n") {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            if block != Block::default() {
+                return Some(block);
+            }
+            continue;
+        }
+        let (field, value) = text.split_once(':').unwrap_or((text, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+        match field {
+            "id" => block.id = Some(value),
+            "event" => block.event = Some(value),
+            "data" => match &mut block.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(&value);
+                }
+                none => *none = Some(value),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Time, lane, channel, type and what a person would want to read of the data.
+fn format_line(event: &str, data: &str) -> String {
+    let value: Value = serde_json::from_str(data).unwrap_or_default();
+    let text = |name: &str| value[name].as_str().unwrap_or("").to_owned();
+    let time = text("timestamp");
+    let time = time.get(11..23).unwrap_or(&time).to_owned();
+    let lane = match value["priority"].as_u64() {
+        Some(0) => "low",
+        Some(1) => "normal",
+        Some(2) => "high",
+        Some(3) => "critical",
+        _ => "-",
+    };
+    let event_type = match text("type") {
+        none if none.is_empty() => event.to_owned(),
+        given => given,
+    };
+    let summary: String = summary_text(&value["data"], data).chars().take(TEXT_CHARS_MAX).collect();
+    format!("{time:12}  {lane:8}  {:24}  {event_type:22}  {summary}", text("channel"))
+}
+
+fn summary_text(data: &Value, otherwise: &str) -> String {
+    let fields = ["text", "title", "message", "status", "reaction_type", "post_id", "user_id"];
+    let found = fields.iter().find_map(|name| data[*name].as_str());
+    let summary = found.map_or_else(
+        || if data.is_null() { otherwise.to_owned() } else { data.to_string() },
+        str::to_owned,
+    );
+    // A terminal obeys control characters, and events are not ours.
+    summary.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(text: &str) -> Vec<Block> {
+        let mut stream = text.as_bytes();
+        std::iter::from_fn(|| read_block(&mut stream)).collect()
+    }
+
+    #[test]
+    fn a_stream_is_read_block_by_block() {
+        let text =
+            "retry: 1000\n\n: hi\n\nid: p1\nevent: post.created\ndata: {\"a\":1}\n\nid:p2\n\n";
+        let expected = [
+            Block {
+                id: Some("p1".into()),
+                event: Some("post.created".into()),
+                data: Some("{\"a\":1}".into()),
+            },
+            Block { id: Some("p2".into()), ..Block::default() },
+        ];
+        assert_eq!(blocks(text), expected);
+    }
+
+    #[test]
+    fn a_block_that_was_cut_does_not_count() {
+        assert_eq!(blocks("id: p1\nevent: x\ndata: {}"), []);
+        assert_eq!(blocks("id: p1\nevent: x\ndata: {}\n"), []);
+    }
+
+    #[test]
+    fn control_characters_of_events_are_replaced() {
+        let line = format_line("x", "{\"type\":\"t\",\"data\":{\"text\":\"a\\u001b[2Jb\\nc\"}}");
+        assert!(line.ends_with("a [2Jb c"), "{line:?}");
+    }
+
+    #[test]
+    fn channels_travel_escaped() {
+        let mut out = String::new();
+        escape("posts:a b,ü", &mut out);
+        assert_eq!(out, "posts:a%20b%2C%C3%BC");
+    }
+}
