@@ -16,12 +16,12 @@ use crate::clock;
 /// One reader's bell.
 #[derive(Default)]
 pub(crate) struct Notifier {
-    state: Mutex<State>,
-    bell: Condvar,
+    state: Mutex<NotifierState>,
+    condvar: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct NotifierState {
     /// Data came or a group changed since the last look.
     signalled: bool,
     /// Somebody wants the wait to end whatever there is.
@@ -33,14 +33,14 @@ struct State {
 impl Notifier {
     /// Says that there may be something to read.
     pub(crate) fn signal(&self) {
-        self.ring(|state| state.signalled = true);
+        self.update(|state| state.signalled = true);
     }
 
-    fn ring(&self, set: impl FnOnce(&mut State)) {
+    fn update(&self, set: impl FnOnce(&mut NotifierState)) {
         let mut state = self.state.lock().expect("no holder panics");
         set(&mut state);
         if std::mem::take(&mut state.sleeping) {
-            self.bell.notify_one();
+            self.condvar.notify_one();
         }
     }
 
@@ -67,7 +67,7 @@ impl Notifier {
                 break;
             }
             state.sleeping = true;
-            state = self.bell.wait_timeout(state, left).expect("no holder panics").0;
+            state = self.condvar.wait_timeout(state, left).expect("no holder panics").0;
             state.sleeping = false;
         }
     }
@@ -75,7 +75,7 @@ impl Notifier {
 
 impl Wake for Notifier {
     fn wake(&self) {
-        self.ring(|state| state.woken = true);
+        self.update(|state| state.woken = true);
     }
 }
 

@@ -91,7 +91,7 @@ pub fn connection_refused(reason: &'static str) {
 }
 
 /// What one turn of a worker wrote (writes, bytes) and read (bytes).
-pub fn moved((writes, written): (u64, u64), read: u64) {
+pub fn socket_io((writes, written): (u64, u64), read: u64) {
     if writes > 0 {
         metrics::counter!("socket_writes_total").increment(writes);
         metrics::counter!("socket_written_bytes_total").increment(written);
@@ -140,7 +140,7 @@ pub fn kafka_error(code: impl std::fmt::Debug) {
 }
 
 /// A client knew no broker any more.
-pub fn kafka_brokers_told() {
+pub fn kafka_bootstrap_refreshed() {
     metrics::counter!("kafka_brokers_told_total").increment(1);
 }
 

@@ -6,14 +6,14 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidewire_connectors::registry::{Config, Login, Patience, SchemaRegistry};
+use tidewire_connectors::registry::{Config, Credentials, QueryPolicy, SchemaRegistry};
 use tidewire_schemas::codec::{Registry, RegistryFault};
 use tidewire_tests::registry::{FakeRegistry, Mood};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": []}"#;
 
 /// Short enough for a test that has to wait.
-const BRIEF: Patience = Patience {
+const BRIEF: QueryPolicy = QueryPolicy {
     try_limit: Duration::from_millis(400),
     limit: Duration::from_millis(1_000),
     tries: 3,
@@ -21,12 +21,12 @@ const BRIEF: Patience = Patience {
     unavailable_pause: Duration::from_millis(600),
 };
 
-fn client_of(urls: &[String], login: Login, patience: Patience) -> SchemaRegistry {
-    SchemaRegistry::new(&Config { urls: urls.to_vec(), login, authorities: None, patience })
+fn client_of(urls: &[String], credentials: Credentials, policy: QueryPolicy) -> SchemaRegistry {
+    SchemaRegistry::new(&Config { urls: urls.to_vec(), credentials, authorities: None, policy })
 }
 
 fn client(registry: &FakeRegistry) -> SchemaRegistry {
-    client_of(&[registry.url()], Login::None, BRIEF)
+    client_of(&[registry.url()], Credentials::None, BRIEF)
 }
 
 /// An address where nothing listens.
@@ -116,7 +116,7 @@ fn a_registry_that_is_down_is_tried_thrice_and_then_left_alone_for_a_while() {
 fn a_registry_that_is_silent_is_waited_for_5_seconds_in_all() {
     let registry = FakeRegistry::start();
     registry.behave(Mood::Slow(Duration::from_secs(20)));
-    let client = client_of(&[registry.url()], Login::None, Patience::default());
+    let client = client_of(&[registry.url()], Credentials::None, QueryPolicy::default());
     let begin = Instant::now();
     unavailable(&client, 1);
     let took = begin.elapsed();
@@ -149,12 +149,12 @@ fn the_next_address_takes_over_and_stays() {
     let dead = FakeRegistry::start();
     dead.behave(Mood::Lying(500, String::new()));
     let urls = [nowhere(), dead.url(), registry.url()];
-    let client = client_of(&urls, Login::None, BRIEF);
+    let client = client_of(&urls, Credentials::None, BRIEF);
     for id in ids {
         client.schema(id).expect("the third has it");
     }
     assert_eq!(dead.count(), 1, "the second question goes to the one that answered");
-    let none = client_of(&[nowhere(), nowhere()], Login::None, BRIEF);
+    let none = client_of(&[nowhere(), nowhere()], Credentials::None, BRIEF);
     let said = unavailable(&none, 1);
     assert!(said.contains("tried 3 times"), "{said}");
 }
@@ -163,25 +163,26 @@ fn the_next_address_takes_over_and_stays() {
 fn a_login_is_sent_and_never_shown() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
-    let user = |password: &str| Login::Basic { username: "ann".into(), password: password.into() };
+    let user =
+        |password: &str| Credentials::Basic { username: "ann".into(), password: password.into() };
     registry.demand_user("ann", "s3cret-1");
-    let asked = |login| client_of(&[registry.url()], login, BRIEF);
+    let asked = |credentials| client_of(&[registry.url()], credentials, BRIEF);
     asked(user("s3cret-1")).schema(id).expect("the right one");
-    for login in [user("s3cret-2"), Login::Bearer("s3cret-3".into())] {
-        let client = asked(login);
+    for credentials in [user("s3cret-2"), Credentials::Bearer("s3cret-3".into())] {
+        let client = asked(credentials);
         let said = format!("{} {client:?}", unavailable(&client, id));
         assert!(said.contains("401: our login is not taken; check registry.username"), "{said}");
         assert!(!said.contains("s3cret"), "{said}");
     }
-    let said = unavailable(&asked(Login::None), id);
+    let said = unavailable(&asked(Credentials::None), id);
     assert!(said.contains("give registry.username and registry.password, or"), "{said}");
     assert_eq!(registry.count(), 4, "a wrong login is not tried again");
     registry.demand_token("t0ken");
-    asked(Login::Bearer("t0ken".into())).schema(id).expect("the right one");
+    asked(Credentials::Bearer("t0ken".into())).schema(id).expect("the right one");
     // What a registry repeats of our login is not repeated by us.
     let echo = r#"{"error_code": 42200, "message": "Bearer t0ken is odd"}"#;
     registry.behave(Mood::Lying(422, echo.into()));
-    let said = unavailable(&asked(Login::Bearer("t0ken".into())), 9);
+    let said = unavailable(&asked(Credentials::Bearer("t0ken".into())), 9);
     assert!(said.contains("Bearer … is odd") && !said.contains("t0ken"), "{said}");
 }
 
@@ -334,7 +335,7 @@ fn an_https_registry_is_believed_where_a_known_authority_vouches_for_it() {
     let mut server = command.spawn().expect("openssl is there: scripts/install.sh test");
     let asked = |authorities: Option<String>| {
         let urls = vec![format!("https://{address}")];
-        let config = Config { urls, login: Login::None, authorities, patience: BRIEF };
+        let config = Config { urls, credentials: Credentials::None, authorities, policy: BRIEF };
         SchemaRegistry::new(&config).schema(1)
     };
     let authority = fs::read_to_string(folder.path().join("ca.pem")).expect("it was made");

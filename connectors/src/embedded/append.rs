@@ -11,27 +11,27 @@ use tidewire_engine::record::{Offset, Outgoing};
 use super::config::{BODY_BYTES_MAX, WRITE_BYTES_MAX};
 use super::core::Core;
 use super::topic::TopicLog;
-use super::writer::{Run, Work};
+use super::writer::{AtomicWrite, PartitionAppend};
 
 /// Gathers records into runs, one per partition.
 #[derive(Default)]
-pub(super) struct Gather {
+pub(super) struct WriteBuilder {
     /// What was gathered.
-    pub(super) work: Work,
+    pub(super) write: AtomicWrite,
     /// Which run a partition has, by its place.
-    runs: HashMap<usize, usize>,
+    appends: HashMap<usize, usize>,
     topic: Option<Arc<TopicLog>>,
 }
 
-impl Gather {
-    /// Adds all of these or none; calls `stands` with run and index for each, in order.
+impl WriteBuilder {
+    /// Adds all of these or none; calls `placed` with run and index for each, in order.
     pub(super) fn add(
         &mut self,
         core: &Core,
         records: &[Outgoing],
-        mut stands: impl FnMut(usize, usize),
+        mut placed: impl FnMut(usize, usize),
     ) -> Result<(), LogError> {
-        let mut bytes = self.work.bytes;
+        let mut bytes = self.write.bytes;
         for record in records {
             bytes += self.check(core, record)?;
         }
@@ -40,18 +40,18 @@ impl Gather {
                 "{bytes} bytes are to be written together; at most {WRITE_BYTES_MAX} can be"
             )));
         }
-        self.work.bytes = bytes;
+        self.write.bytes = bytes;
         for record in records {
             let topic = self.topic(core, record)?;
             let log = &topic.partitions[record.partition.0 as usize];
-            let next = self.work.runs.len();
-            let run = *self.runs.entry(log.place).or_insert(next);
-            if run == next {
+            let next = self.write.appends.len();
+            let append = *self.appends.entry(log.head_index).or_insert(next);
+            if append == next {
                 let (topic, log) = (topic.clone(), log.clone());
-                self.work.runs.push(Run { topic, log, bodies: Vec::new() });
+                self.write.appends.push(PartitionAppend { topic, log, bodies: Vec::new() });
             }
-            let bodies = &mut self.work.runs[run].bodies;
-            stands(run, bodies.len());
+            let bodies = &mut self.write.appends[append].bodies;
+            placed(append, bodies.len());
             bodies.push(record.body.clone());
         }
         Ok(())
@@ -87,17 +87,17 @@ impl Gather {
 }
 
 /// A producer outside transactions.
-pub(super) struct LogAppender(pub(super) Arc<Core>);
+pub(super) struct EmbeddedAppender(pub(super) Arc<Core>);
 
-impl Appender for LogAppender {
+impl Appender for EmbeddedAppender {
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
-        let mut gather = Gather::default();
-        let mut places = Vec::with_capacity(records.len());
-        gather.add(&self.0, records, |run, at| places.push((run, at)))?;
-        if places.is_empty() {
+        let mut builder = WriteBuilder::default();
+        let mut positions = Vec::with_capacity(records.len());
+        builder.add(&self.0, records, |append, at| positions.push((append, at)))?;
+        if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let firsts = self.0.writer.submit(&self.0, gather.work)?;
-        Ok(places.into_iter().map(|(run, at)| Offset(firsts[run] + at as u64)).collect())
+        let firsts = self.0.writer.submit(&self.0, builder.write)?;
+        Ok(positions.into_iter().map(|(append, at)| Offset(firsts[append] + at as u64)).collect())
     }
 }

@@ -19,35 +19,35 @@ use super::config::{
 use super::core::Core;
 use super::layout;
 use super::topic::{PartitionLog, TopicLog};
-use super::upkeep::Depth;
+use super::upkeep::UpkeepScope;
 use crate::telemetry;
 
 /// Compacts a partition: one pass, or as many as there are.
 pub(super) fn clean(
     core: &Core,
     (topic, log): (&TopicLog, &PartitionLog),
-    (now, depth): (Millis, Depth),
+    (now, scope): (Millis, UpkeepScope),
 ) -> Result<(), LogError> {
     let (Some(keys), Some(delay)) = (&topic.families.keys, tombstone_delay(&topic.spec.cleanup))
     else {
         return Ok(());
     };
-    let mut mark = log.mark();
-    let waiting = log.end().saturating_sub(mark.cleaned);
-    let recent = now.0.saturating_sub(mark.at.0) < CLEAN_EVERY_MS;
-    if depth == Depth::Due && recent && waiting < CLEAN_AFTER_RECORDS {
+    let mut progress = log.progress();
+    let waiting = log.end().saturating_sub(progress.cleaned);
+    let recent = now.0.saturating_sub(progress.at.0) < CLEAN_EVERY_MS;
+    if scope == UpkeepScope::Due && recent && waiting < CLEAN_AFTER_RECORDS {
         return Ok(());
     }
-    let cleaning = Cleaning { core, topic, log, keys, now };
-    while mark.cleaned < log.end() {
-        mark.cleaned = cleaning.pass(mark.cleaned)?;
-        mark.at = now;
-        log.set_mark(mark);
-        if depth == Depth::Due {
+    let cleaner = PartitionCleaner { core, topic, log, keys, now };
+    while progress.cleaned < log.end() {
+        progress.cleaned = cleaner.pass(progress.cleaned)?;
+        progress.at = now;
+        log.set_progress(progress);
+        if scope == UpkeepScope::Due {
             break;
         }
     }
-    while cleaning.drop_tombstones(delay)? && depth == Depth::Everything {}
+    while cleaner.drop_tombstones(delay)? && scope == UpkeepScope::Everything {}
     Ok(())
 }
 
@@ -65,7 +65,7 @@ struct Newest {
     tombstone: bool,
 }
 
-struct Cleaning<'a> {
+struct PartitionCleaner<'a> {
     core: &'a Core,
     topic: &'a TopicLog,
     log: &'a PartitionLog,
@@ -73,7 +73,7 @@ struct Cleaning<'a> {
     now: Millis,
 }
 
-impl Cleaning<'_> {
+impl PartitionCleaner<'_> {
     /// Takes the records from the mark on; returns how far it came.
     fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
         let mut newest: HashMap<Bytes, Newest> = HashMap::new();
@@ -97,7 +97,7 @@ impl Cleaning<'_> {
             }
             Ok(more)
         })?;
-        let mut rows = Rows::new(self);
+        let mut rows = CleanerBatch::new(self);
         for offset in older {
             rows.remove_record(offset)?;
         }
@@ -109,7 +109,12 @@ impl Cleaning<'_> {
     }
 
     /// Points the index at a key's newest record and removes the one before.
-    fn index(&self, rows: &mut Rows<'_>, key: &[u8], newest: &Newest) -> Result<(), LogError> {
+    fn index(
+        &self,
+        rows: &mut CleanerBatch<'_>,
+        key: &[u8],
+        newest: &Newest,
+    ) -> Result<(), LogError> {
         let row = layout::index_key(self.log.at.partition, key);
         let before = self.indexed(&row)?;
         // The same offset: a pass that was cut off had come to here.
@@ -127,11 +132,11 @@ impl Cleaning<'_> {
     fn indexed(&self, row: &[u8]) -> Result<Option<u64>, LogError> {
         let database = &self.core.database;
         let found = database.rocks().get_pinned_cf(&database.family(self.keys)?, row);
-        match found.map_err(|error| database.lost(&error))? {
+        match found.map_err(|error| database.log_error(&error))? {
             None => Ok(None),
-            Some(value) => layout::number(&value)
+            Some(value) => layout::decode_u64(&value)
                 .map(Some)
-                .ok_or_else(|| database.damaged("a row of a key index is unreadable")),
+                .ok_or_else(|| database.corruption("a row of a key index is unreadable")),
         }
     }
 
@@ -144,12 +149,12 @@ impl Cleaning<'_> {
         let family = database.family(self.keys)?;
         let mut found = database.rocks().raw_iterator_cf_opt(&family, options);
         found.seek(layout::tombstone_key(partition, 0));
-        let mut rows = Rows::new(self);
+        let mut rows = CleanerBatch::new(self);
         let mut dropped = 0;
         while let Some((row, value)) = found.item() {
             let (offset, (since, key)) = layout::tombstone_offset(row)
                 .zip(layout::split_tombstone(value))
-                .ok_or_else(|| database.damaged("a tombstone's row is unreadable"))?;
+                .ok_or_else(|| database.corruption("a tombstone's row is unreadable"))?;
             if since.0.saturating_add_unsigned(delay) > self.now.0 {
                 break;
             }
@@ -165,31 +170,31 @@ impl Cleaning<'_> {
             }
             found.next();
         }
-        found.status().map_err(|error| database.lost(&error))?;
+        found.status().map_err(|error| database.log_error(&error))?;
         rows.write()?;
         Ok(dropped == CLEAN_PASS_RECORDS)
     }
 
     fn body(&self, offset: u64, value: &[u8]) -> Result<Body, LogError> {
-        let damaged = || self.core.database.damaged(&format!("a record at offset {offset}"));
-        let (_, _, body) = layout::split_record(value).ok_or_else(damaged)?;
-        Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| damaged())
+        let corruption = || self.core.database.corruption(&format!("a record at offset {offset}"));
+        let (_, _, body) = layout::split_record(value).ok_or_else(corruption)?;
+        Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| corruption())
     }
 }
 
 /// Rows on their way to the database, in batches that nobody has to wait for.
-struct Rows<'a> {
-    cleaning: &'a Cleaning<'a>,
+struct CleanerBatch<'a> {
+    cleaner: &'a PartitionCleaner<'a>,
     batch: WriteBatch,
 }
 
-impl<'a> Rows<'a> {
-    fn new(cleaning: &'a Cleaning<'a>) -> Self {
-        Self { cleaning, batch: WriteBatch::default() }
+impl<'a> CleanerBatch<'a> {
+    fn new(cleaner: &'a PartitionCleaner<'a>) -> Self {
+        Self { cleaner, batch: WriteBatch::default() }
     }
 
     fn remove_record(&mut self, offset: u64) -> Result<(), LogError> {
-        let Cleaning { core, topic, log, .. } = self.cleaning;
+        let PartitionCleaner { core, topic, log, .. } = self.cleaner;
         let family = core.database.family(&topic.families.records)?;
         self.batch.delete_cf(&family, layout::record_key(log.at.partition, offset));
         telemetry::log_removed("compaction", 1);
@@ -197,13 +202,13 @@ impl<'a> Rows<'a> {
     }
 
     fn put_key(&mut self, row: &[u8], value: &[u8]) -> Result<(), LogError> {
-        let family = self.cleaning.core.database.family(self.cleaning.keys)?;
+        let family = self.cleaner.core.database.family(self.cleaner.keys)?;
         self.batch.put_cf(&family, row, value);
         self.write_if_full()
     }
 
     fn remove_key(&mut self, row: &[u8]) -> Result<(), LogError> {
-        let family = self.cleaning.core.database.family(self.cleaning.keys)?;
+        let family = self.cleaner.core.database.family(self.cleaner.keys)?;
         self.batch.delete_cf(&family, row);
         self.write_if_full()
     }
@@ -214,12 +219,12 @@ impl<'a> Rows<'a> {
 
     fn write(&mut self) -> Result<(), LogError> {
         let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() { Ok(()) } else { self.cleaning.core.database.write(batch) }
+        if batch.is_empty() { Ok(()) } else { self.cleaner.core.database.write(batch) }
     }
 
     /// Writes the rest and the mark.
     fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
-        let Cleaning { core, log, .. } = self.cleaning;
+        let PartitionCleaner { core, log, .. } = self.cleaner;
         let key = layout::partition_key(b'c', log.topic, log.at.partition);
         self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
         self.write()

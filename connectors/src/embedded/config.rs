@@ -85,7 +85,7 @@ pub(super) const BODY_BYTES_MAX: usize = 16 << 20;
 pub(super) const WRITE_BYTES_MAX: usize = 256 << 20;
 
 /// One writer's turn takes up to this from the waiting ones; the rest is the next turn's.
-pub(super) const GROUP_BYTES_MAX: usize = 16 << 20;
+pub(super) const WRITE_GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Partitions of a topic; a key holds a 32-bit number, memory asks for less.
 pub(super) const PARTITIONS_MAX: u32 = 1_024;

@@ -13,16 +13,16 @@ use tidewire_engine::port::{Bounds, Clock, LogError, TopicSpec};
 use tidewire_engine::record::{Offset, Partition, Topic, TopicPartition};
 
 use super::config::Config;
-use super::database::{Database, Families};
+use super::database::{ColumnFamilies, LogDatabase};
 use super::group::Coordinator;
-use super::incarnation::{self, Note};
-use super::layout::{self, Head, TopicRow};
-use super::topic::{PartitionLog, Stand, TopicLog};
-use super::writer::{Turn, Writer};
+use super::incarnation::{self, BootNote};
+use super::layout::{self, PartitionHead, TopicRow};
+use super::topic::{PartitionLog, RecoveredState, TopicLog};
+use super::writer::{LogWriter, WriterState};
 use crate::telemetry;
 
 /// Gets each record's offset and stored bytes; answers whether it wants more.
-pub(super) type Visit<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>;
+pub(super) type VisitRecord<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>;
 
 /// An open log.
 pub(super) struct Core {
@@ -31,37 +31,37 @@ pub(super) struct Core {
     /// Gives records their time.
     pub(super) clock: Arc<dyn Clock>,
     /// Everything persisted.
-    pub(super) database: Database,
+    pub(super) database: LogDatabase,
     /// What is served.
     pub(super) topics: RwLock<BTreeMap<Topic, Arc<TopicLog>>>,
     /// The one writer.
-    pub(super) writer: Writer,
+    pub(super) writer: LogWriter,
     /// Consumer groups.
     pub(super) coordinator: Mutex<Coordinator>,
     /// Why the log is lost to this process, once it is.
-    lost: OnceLock<String>,
-    note: Note,
+    failure: OnceLock<String>,
+    note: BootNote,
 }
 
 impl Core {
     /// Opens the database and everything in it.
     pub(super) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
-        let database = Database::open(&config)?;
+        let database = LogDatabase::open(&config)?;
         check_format(&database)?;
-        let note = incarnation::begin(&database, &config)?;
+        let note = incarnation::start_run(&database, &config)?;
         let core = Self {
             config,
             clock,
             database,
             topics: RwLock::default(),
-            writer: Writer::default(),
+            writer: LogWriter::default(),
             coordinator: Mutex::default(),
-            lost: OnceLock::new(),
+            failure: OnceLock::new(),
             note,
         };
         for (topic, row) in core.topic_rows()? {
-            let mut turn = core.writer.turn(&core)?;
-            core.serve(&topic, &row, &mut turn)?;
+            let mut state = core.writer.state(&core)?;
+            core.load_topic(&topic, &row, &mut state)?;
         }
         Ok(core)
     }
@@ -90,53 +90,62 @@ impl Core {
     }
 
     /// Fails once the log is lost.
-    pub(super) fn check_lost(&self) -> Result<(), LogError> {
-        match self.lost.get() {
+    pub(super) fn check_failure(&self) -> Result<(), LogError> {
+        match self.failure.get() {
             None => Ok(()),
             Some(text) => Err(LogError::Fatal(text.clone(), None)),
         }
     }
 
     /// Gives the log up; the first reason stays.
-    pub(super) fn lose(&self, text: &str) -> LogError {
-        LogError::Fatal(self.lost.get_or_init(|| text.to_owned()).clone(), None)
+    pub(super) fn fail(&self, text: &str) -> LogError {
+        LogError::Fatal(self.failure.get_or_init(|| text.to_owned()).clone(), None)
     }
 
     /// Gives the log up because of this error; the reason with its cause, as text.
-    pub(super) fn lose_by(&self, error: &LogError) -> String {
+    pub(super) fn fail_by(&self, error: &LogError) -> String {
         let text = match error {
             LogError::Fatal(text, Some(cause)) => format!("{text} ({cause})"),
             LogError::Fatal(text, None) => text.clone(),
             other => other.to_string(),
         };
         tracing::error!(reason = text, "the embedded log is lost");
-        self.lost.get_or_init(|| text).clone()
+        self.failure.get_or_init(|| text).clone()
     }
 
     /// Makes a topic that is not there; the caller holds the turn.
-    pub(super) fn make(&self, spec: &TopicSpec, turn: &mut Turn) -> Result<(), LogError> {
+    pub(super) fn create_topic(
+        &self,
+        spec: &TopicSpec,
+        state: &mut WriterState,
+    ) -> Result<(), LogError> {
         let rows = self.topic_rows()?;
         let number = rows.iter().map(|(_, row)| row.number + 1).max().unwrap_or(0);
         let TopicSpec { topic, partitions, cleanup } = spec.clone();
         let row = TopicRow { number, creation: creation_id()?, partitions, cleanup };
-        self.database.make(&Families::of(&topic, &cleanup))?;
+        self.database.create_families(&ColumnFamilies::of(&topic, &cleanup))?;
         let mut batch = WriteBatch::default();
         batch.put_cf(&self.database.meta()?, layout::topic_key(topic.as_str()), row.encode());
         self.database.write(batch)?;
-        self.serve(&topic, &row, turn)
+        self.load_topic(&topic, &row, state)
     }
 
     /// Begins to serve a topic that is described in meta.
-    fn serve(&self, topic: &Topic, row: &TopicRow, turn: &mut Turn) -> Result<(), LogError> {
+    fn load_topic(
+        &self,
+        topic: &Topic,
+        row: &TopicRow,
+        state: &mut WriterState,
+    ) -> Result<(), LogError> {
         let spec =
             TopicSpec { topic: topic.clone(), partitions: row.partitions, cleanup: row.cleanup };
-        let families = Families::of(topic, &row.cleanup);
+        let families = ColumnFamilies::of(topic, &row.cleanup);
         let mut partitions = Vec::with_capacity(row.partitions as usize);
         for partition in (0..row.partitions).map(Partition) {
-            let (head, stand) = self.stand(row.number, partition)?;
+            let (head, recovered) = self.recover(row.number, partition)?;
             let at = TopicPartition::new(topic, partition);
-            let log = PartitionLog::new(at, (row.number, turn.heads.len()), &stand);
-            turn.heads.push(head);
+            let log = PartitionLog::new(at, (row.number, state.heads.len()), &recovered);
+            state.heads.push(head);
             partitions.push(Arc::new(log));
         }
         let id = row.creation | u128::from(self.note.incarnation);
@@ -152,19 +161,23 @@ impl Core {
         Ok(())
     }
 
-    fn stand(&self, topic: u32, partition: Partition) -> Result<(Head, Stand), LogError> {
+    fn recover(
+        &self,
+        topic: u32,
+        partition: Partition,
+    ) -> Result<(PartitionHead, RecoveredState), LogError> {
         let row = |kind| self.database.meta_row(&layout::partition_key(kind, topic, partition));
-        let damaged = || self.database.damaged("a partition's row in meta is unreadable");
+        let corruption = || self.database.corruption("a partition's row in meta is unreadable");
         let number = |kind| match row(kind)? {
             None => Ok(0),
-            Some(row) => layout::number(&row).ok_or_else(damaged),
+            Some(row) => layout::decode_u64(&row).ok_or_else(corruption),
         };
         let head = match row(b'h')? {
-            None => Head::default(),
-            Some(row) => Head::decode(&row).ok_or_else(damaged)?,
+            None => PartitionHead::default(),
+            Some(row) => PartitionHead::decode(&row).ok_or_else(corruption)?,
         };
         let bounds = Bounds { start: Offset(number(b's')?), end: Offset(head.next) };
-        Ok((head, Stand { bounds, cleaned: number(b'c')? }))
+        Ok((head, RecoveredState { bounds, cleaned: number(b'c')? }))
     }
 
     /// Compares a partition's rows with its records: none may stand behind the end, and where
@@ -173,16 +186,16 @@ impl Core {
         let family = self.database.family(&topic.families.records)?;
         let (start, end) = (log.start(), log.end());
         let from = layout::record_key(log.at.partition, end);
-        let behind = self
+        let past_end = self
             .database
             .rocks()
             .iterator_cf(&family, IteratorMode::From(&from, Direction::Forward))
             .next()
             .transpose()
-            .map_err(|error| self.database.lost(&error))?;
+            .map_err(|error| self.database.log_error(&error))?;
         let partition = |key: &[u8]| layout::split_record_key(key).map(|(p, _)| p);
-        if behind.is_some_and(|(key, _)| partition(&key) == Some(log.at.partition)) {
-            return Err(self.database.damaged("a record stands behind its partition's end"));
+        if past_end.is_some_and(|(key, _)| partition(&key) == Some(log.at.partition)) {
+            return Err(self.database.corruption("a record stands behind its partition's end"));
         }
         if topic.families.keys.is_none() && start < end {
             let first = self.first_stored(topic, log, start..end)?.unwrap_or(end);
@@ -215,7 +228,7 @@ impl Core {
         &self,
         (topic, log): (&TopicLog, &PartitionLog),
         span: std::ops::Range<u64>,
-        visit: Visit<'_>,
+        visit: VisitRecord<'_>,
     ) -> Result<(), LogError> {
         let family = self.database.family(&topic.families.records)?;
         let mut options = rocksdb::ReadOptions::default();
@@ -224,13 +237,13 @@ impl Core {
         rows.seek(layout::record_key(log.at.partition, span.start));
         while let Some((key, value)) = rows.item() {
             let (_, offset) = layout::split_record_key(key)
-                .ok_or_else(|| self.database.damaged("a record's key is unreadable"))?;
+                .ok_or_else(|| self.database.corruption("a record's key is unreadable"))?;
             if !visit(offset, value)? {
                 return Ok(());
             }
             rows.next();
         }
-        rows.status().map_err(|error| self.database.lost(&error))
+        rows.status().map_err(|error| self.database.log_error(&error))
     }
 
     /// Moves a partition's start forward, on disk first.
@@ -249,12 +262,12 @@ impl Core {
         let mut rows = Vec::new();
         let from = IteratorMode::From(&prefix, Direction::Forward);
         for row in self.database.rocks().iterator_cf(&meta, from) {
-            let (key, value) = row.map_err(|error| self.database.lost(&error))?;
+            let (key, value) = row.map_err(|error| self.database.log_error(&error))?;
             let Some(name) = key.strip_prefix(&prefix[..]) else { break };
             let name = std::str::from_utf8(name).ok();
             let (name, row) = name
                 .zip(TopicRow::decode(&value))
-                .ok_or_else(|| self.database.damaged("a topic's row in meta is unreadable"))?;
+                .ok_or_else(|| self.database.corruption("a topic's row in meta is unreadable"))?;
             rows.push((Topic::new(name), row));
         }
         Ok(rows)
@@ -263,16 +276,16 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        if self.lost.get().is_some() {
+        if self.failure.get().is_some() {
             return;
         }
-        if let Err(error) = incarnation::end(&self.database, &self.note) {
+        if let Err(error) = incarnation::end_run(&self.database, &self.note) {
             tracing::warn!(%error, "the embedded log could not note that it was closed");
         }
     }
 }
 
-fn check_format(database: &Database) -> Result<(), LogError> {
+fn check_format(database: &LogDatabase) -> Result<(), LogError> {
     let key = b"format";
     match database.meta_row(key)? {
         None => {

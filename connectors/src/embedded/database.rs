@@ -36,7 +36,7 @@ use super::config::{
 use super::layout;
 
 /// RocksDB as used here: families are made while others are written.
-pub(super) type Rocks = DBWithThreadMode<MultiThreaded>;
+pub(super) type MultiThreadedDb = DBWithThreadMode<MultiThreaded>;
 
 /// The log's start per partition of one topic, as its compaction filters see it; empty until the
 /// topic is known, and then nothing is dropped.
@@ -44,7 +44,7 @@ pub(super) type Floors = Arc<OnceLock<Vec<Arc<AtomicU64>>>>;
 
 /// The names of a topic's families.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Families {
+pub(super) struct ColumnFamilies {
     /// Its records.
     pub(super) records: String,
     /// Its key index, if it is compacted.
@@ -53,7 +53,7 @@ pub(super) struct Families {
     pub(super) leaves_by_file: bool,
 }
 
-impl Families {
+impl ColumnFamilies {
     /// The families of a topic with this cleanup.
     pub(super) fn of(topic: &Topic, cleanup: &Cleanup) -> Self {
         match cleanup {
@@ -75,8 +75,8 @@ impl Families {
 }
 
 /// The opened database.
-pub(super) struct Database {
-    rocks: Rocks,
+pub(super) struct LogDatabase {
+    rocks: MultiThreadedDb,
     dir: PathBuf,
     durability: Durability,
     cache: Cache,
@@ -90,7 +90,7 @@ pub(super) struct Database {
 
 const META: &str = "meta";
 
-impl Database {
+impl LogDatabase {
     /// Opens or makes the database of this directory.
     pub(super) fn open(config: &Config) -> Result<Self, LogError> {
         let dir = config.dir.clone();
@@ -103,7 +103,7 @@ impl Database {
         })?;
         let options = database_options(config);
         let names = if dir.join("CURRENT").exists() {
-            Rocks::list_cf(&options, &dir).map_err(|error| lost(&dir, &error))?
+            MultiThreadedDb::list_cf(&options, &dir).map_err(|error| log_error(&dir, &error))?
         } else {
             vec!["default".to_owned(), META.to_owned()]
         };
@@ -116,8 +116,8 @@ impl Database {
                 ColumnFamilyDescriptor::new(name, family)
             })
             .collect();
-        let rocks = Rocks::open_cf_descriptors(&options, &dir, families)
-            .map_err(|error| lost(&dir, &error))?;
+        let rocks = MultiThreadedDb::open_cf_descriptors(&options, &dir, families)
+            .map_err(|error| log_error(&dir, &error))?;
         let floors = Mutex::new(floors);
         let created = Mutex::default();
         let database = Self { rocks, dir, durability: config.durability, cache, floors, created };
@@ -128,12 +128,12 @@ impl Database {
     }
 
     /// RocksDB itself, for reading.
-    pub(super) fn rocks(&self) -> &Rocks {
+    pub(super) fn rocks(&self) -> &MultiThreadedDb {
         &self.rocks
     }
 
     /// Makes the families of a new topic; those that are there already stay.
-    pub(super) fn make(&self, families: &Families) -> Result<(), LogError> {
+    pub(super) fn create_families(&self, families: &ColumnFamilies) -> Result<(), LogError> {
         let names = std::iter::once(&families.records).chain(&families.keys);
         for name in names {
             if self.rocks.cf_handle(name).is_some() {
@@ -143,7 +143,7 @@ impl Database {
                 let mut floors = self.floors.lock().expect("no holder panics");
                 family_options(name, &self.cache, &mut floors)
             };
-            self.rocks.create_cf(name, &options).map_err(|error| self.lost(&error))?;
+            self.rocks.create_cf(name, &options).map_err(|error| self.log_error(&error))?;
             self.created.lock().expect("no holder panics").push(options);
             self.merge_small_files(name)?;
         }
@@ -160,7 +160,9 @@ impl Database {
     /// A family of a known topic.
     pub(super) fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, LogError> {
         self.rocks.cf_handle(name).ok_or_else(|| {
-            self.damaged(&format!("the column family {name} is missing although its topic exists"))
+            self.corruption(&format!(
+                "the column family {name} is missing although its topic exists"
+            ))
         })
     }
 
@@ -171,7 +173,7 @@ impl Database {
 
     /// A row of meta.
     pub(super) fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        self.rocks.get_cf(&self.meta()?, key).map_err(|error| self.lost(&error))
+        self.rocks.get_cf(&self.meta()?, key).map_err(|error| self.log_error(&error))
     }
 
     /// Writes a batch; it survives what the configured durability says.
@@ -188,7 +190,7 @@ impl Database {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Host);
         options.set_memtable_insert_hint_per_batch(true);
-        self.rocks.write_opt(batch, &options).map_err(|error| self.lost(&error))
+        self.rocks.write_opt(batch, &options).map_err(|error| self.log_error(&error))
     }
 
     /// Drops whole files below these keys. Best effort: the filters drop the rest.
@@ -202,16 +204,16 @@ impl Database {
         let to = layout::record_key(partition, span.end.saturating_sub(1));
         self.rocks
             .delete_file_in_range_cf(&self.family(family)?, from, to)
-            .map_err(|error| self.lost(&error))
+            .map_err(|error| self.log_error(&error))
     }
 
     /// What an error of RocksDB means.
-    pub(super) fn lost(&self, error: &rocksdb::Error) -> LogError {
-        lost(&self.dir, error)
+    pub(super) fn log_error(&self, error: &rocksdb::Error) -> LogError {
+        log_error(&self.dir, error)
     }
 
     /// Bytes that can't be what was written.
-    pub(super) fn damaged(&self, what: &str) -> LogError {
+    pub(super) fn corruption(&self, what: &str) -> LogError {
         let dir = self.dir.display();
         let text = format!(
             "the data in {dir} is damaged ({what}); move the directory away and start anew, or put \
@@ -229,7 +231,7 @@ impl Database {
         let fifo = format!("{{max_table_files_size={NO_SIZE_LIMIT};allow_compaction=true;}}");
         self.rocks
             .set_options_cf(&self.family(name)?, &[("compaction_options_fifo", &fifo)])
-            .map_err(|error| self.lost(&error))
+            .map_err(|error| self.log_error(&error))
     }
 }
 
@@ -309,7 +311,7 @@ fn keys_filter(floor: Floors) -> impl FnMut(u32, &[u8], &[u8]) -> Decision + Sen
 }
 
 /// What an error of RocksDB means to an operator.
-fn lost(dir: &Path, error: &rocksdb::Error) -> LogError {
+fn log_error(dir: &Path, error: &rocksdb::Error) -> LogError {
     let dir = dir.display();
     let raw = error.to_string();
     let has = |what: &str| raw.contains(what);

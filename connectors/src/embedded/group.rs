@@ -30,7 +30,7 @@ pub(super) struct MemberId(u64);
 
 /// What a member shows to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proof {
+pub(super) struct MembershipProof {
     /// Its group.
     pub(super) group: String,
     /// Itself.
@@ -51,13 +51,13 @@ struct Group {
     generation: u64,
     members: BTreeMap<MemberId, Membership>,
     /// Until when the members have to acknowledge; `None`: stable.
-    preparing: Option<Millis>,
+    rebalance_deadline: Option<Millis>,
 }
 
 struct Membership {
     spec: MemberSpec,
     partitions: u32,
-    bell: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     assigned: Vec<TopicPartition>,
     changes: VecDeque<Change>,
     revocation: Revocation,
@@ -70,9 +70,9 @@ struct Membership {
 enum Revocation {
     None,
     /// Among its changes, not fetched.
-    Told,
+    Queued,
     /// Fetched; the next fetch acknowledges.
-    Heard,
+    Delivered,
     Acknowledged,
     /// Too late: its partitions are given away.
     Expelled,
@@ -83,7 +83,7 @@ impl Coordinator {
     pub(super) fn join(
         &mut self,
         (spec, partitions): (&MemberSpec, u32),
-        bell: Arc<Notifier>,
+        notifier: Arc<Notifier>,
         now: Millis,
     ) -> MemberId {
         self.next_member += 1;
@@ -92,25 +92,25 @@ impl Coordinator {
         let mut member = Membership {
             spec: spec.clone(),
             partitions,
-            bell,
+            notifier,
             assigned: Vec::new(),
             changes: VecDeque::new(),
             revocation: Revocation::Acknowledged,
             absent: None,
         };
         if let Some(before) = group.same_instance(spec) {
-            let place = group.members.remove(&before).expect("found just now");
-            if place.spec.topics == spec.topics && group.preparing.is_none() {
+            let previous = group.members.remove(&before).expect("found just now");
+            if previous.spec.topics == spec.topics && group.rebalance_deadline.is_none() {
                 member.revocation = Revocation::None;
-                member.assigned.clone_from(&place.assigned);
-                member.tell(Change::Assigned(place.assigned));
+                member.assigned.clone_from(&previous.assigned);
+                member.push_change(Change::Assigned(previous.assigned));
                 group.members.insert(id, member);
                 return id;
             }
         }
         group.members.insert(id, member);
-        group.prepare(now);
-        group.finish(now);
+        group.start_rebalance(now);
+        group.finish_rebalance(now);
         id
     }
 
@@ -118,14 +118,14 @@ impl Coordinator {
     pub(super) fn leave(&mut self, group: &str, id: MemberId, now: Millis) {
         let Some(group) = self.groups.get_mut(group) else { return };
         let Some(member) = group.members.get_mut(&id) else { return };
-        if !member.spec.instance.is_empty() && group.preparing.is_none() {
+        if !member.spec.instance.is_empty() && group.rebalance_deadline.is_none() {
             member.absent = Some(now);
             member.changes.clear();
             return;
         }
         group.members.remove(&id);
-        group.prepare(now);
-        group.finish(now);
+        group.start_rebalance(now);
+        group.finish_rebalance(now);
     }
 
     /// Changes for this member, oldest first; acknowledges the revocation fetched before.
@@ -139,21 +139,21 @@ impl Coordinator {
         group.drop_absent(now);
         let member = group.members.get_mut(&id).ok_or_else(|| taken_over("its place"))?;
         match member.revocation {
-            Revocation::Heard => {
+            Revocation::Delivered => {
                 member.revocation = Revocation::Acknowledged;
                 member.assigned.clear();
             }
             Revocation::Expelled => {
                 // It hears of its loss now and stands for the next assignment.
                 member.revocation = Revocation::Acknowledged;
-                group.prepare(now);
+                group.start_rebalance(now);
             }
             _ => {}
         }
-        group.finish(now);
+        group.finish_rebalance(now);
         let member = group.members.get_mut(&id).expect("looked up above");
-        if member.revocation == Revocation::Told {
-            member.revocation = Revocation::Heard;
+        if member.revocation == Revocation::Queued {
+            member.revocation = Revocation::Delivered;
         }
         Ok(member.changes.drain(..).collect())
     }
@@ -161,19 +161,20 @@ impl Coordinator {
     /// Whether `changes` has something to tell.
     pub(super) fn pending(&self, group: &str, id: MemberId) -> bool {
         let member = self.groups.get(group).and_then(|group| group.members.get(&id));
-        member.is_none_or(|m| !m.changes.is_empty() || m.revocation == Revocation::Heard)
+        member.is_none_or(|m| !m.changes.is_empty() || m.revocation == Revocation::Delivered)
     }
 
     /// What proves this membership now.
-    pub(super) fn proof(&self, group: &str, id: MemberId) -> Result<Proof, LogError> {
+    pub(super) fn proof(&self, group: &str, id: MemberId) -> Result<MembershipProof, LogError> {
         let (name, group) = self.groups.get_key_value(group).ok_or_else(|| taken_over(group))?;
-        let proof = Proof { group: name.clone(), member: id, generation: group.generation };
+        let proof =
+            MembershipProof { group: name.clone(), member: id, generation: group.generation };
         self.check(&proof)?;
         Ok(proof)
     }
 
     /// Fails unless this member may commit.
-    pub(super) fn check(&self, proof: &Proof) -> Result<(), LogError> {
+    pub(super) fn check(&self, proof: &MembershipProof) -> Result<(), LogError> {
         let group = self.groups.get(&proof.group);
         let member = group.and_then(|group| group.members.get(&proof.member));
         let good = member.is_some_and(|member| {
@@ -195,9 +196,9 @@ fn taken_over(what: &str) -> LogError {
 }
 
 impl Membership {
-    fn tell(&mut self, change: Change) {
+    fn push_change(&mut self, change: Change) {
         self.changes.push_back(change);
-        self.bell.signal();
+        self.notifier.signal();
     }
 }
 
@@ -207,7 +208,7 @@ impl Group {
         let found = self.members.iter().find(|(_, member)| same(member));
         found.map(|(id, member)| {
             // The older one finds out at its next call.
-            member.bell.signal();
+            member.notifier.signal();
             *id
         })
     }
@@ -217,53 +218,54 @@ impl Group {
         let gone = |m: &Membership| m.absent.is_some_and(|at| now.0 - at.0 > ABSENCE_MS_MAX);
         if self.members.values().any(gone) {
             self.members.retain(|_, member| !gone(member));
-            self.prepare(now);
+            self.start_rebalance(now);
         }
     }
 
     /// Asks everybody to give up what it has.
-    fn prepare(&mut self, now: Millis) {
-        if self.preparing.is_some() {
+    fn start_rebalance(&mut self, now: Millis) {
+        if self.rebalance_deadline.is_some() {
             return;
         }
-        self.preparing = Some(Millis(now.0 + REVOKE_MS_MAX));
+        self.rebalance_deadline = Some(Millis(now.0 + REVOKE_MS_MAX));
         // Whoever is away has nobody to commit for it.
         self.members.retain(|_, member| member.absent.is_none());
         for member in self.members.values_mut() {
             if member.revocation != Revocation::None {
                 continue;
             }
-            let unheard = matches!(member.changes.back(), Some(Change::Assigned(_)));
-            if member.assigned.is_empty() || unheard {
+            let undelivered = matches!(member.changes.back(), Some(Change::Assigned(_)));
+            if member.assigned.is_empty() || undelivered {
                 // Nothing was begun with these.
                 member.changes.pop_back();
                 member.assigned.clear();
                 member.revocation = Revocation::Acknowledged;
             } else {
-                member.revocation = Revocation::Told;
+                member.revocation = Revocation::Queued;
                 let assigned = member.assigned.clone();
-                member.tell(Change::Revoked(assigned));
+                member.push_change(Change::Revoked(assigned));
             }
         }
     }
 
     /// Starts the next generation once everybody acknowledged or its time is over.
-    fn finish(&mut self, now: Millis) {
-        let Some(deadline) = self.preparing else { return };
+    fn finish_rebalance(&mut self, now: Millis) {
+        let Some(deadline) = self.rebalance_deadline else { return };
         let late = now >= deadline;
         for member in self.members.values_mut() {
-            if late && matches!(member.revocation, Revocation::Told | Revocation::Heard) {
+            if late && matches!(member.revocation, Revocation::Queued | Revocation::Delivered) {
                 member.revocation = Revocation::Expelled;
                 member.changes.clear();
                 let lost = std::mem::take(&mut member.assigned);
-                member.tell(Change::Lost(lost));
+                member.push_change(Change::Lost(lost));
             }
         }
-        let waiting = |m: &Membership| matches!(m.revocation, Revocation::Told | Revocation::Heard);
+        let waiting =
+            |m: &Membership| matches!(m.revocation, Revocation::Queued | Revocation::Delivered);
         if self.members.values().any(waiting) {
             return;
         }
-        self.preparing = None;
+        self.rebalance_deadline = None;
         self.generation += 1;
         self.assign();
     }
@@ -280,13 +282,13 @@ impl Group {
             }
         }
         for topic in topics {
-            let stands =
+            let subscribed =
                 |m: &Membership| m.revocation == Revocation::None && m.spec.topics.contains(&topic);
-            let mut takers: Vec<_> =
-                self.members.iter_mut().filter(|(_, member)| stands(member)).collect();
-            takers.sort_by(|(a, x), (b, y)| (&x.spec.instance, a).cmp(&(&y.spec.instance, b)));
-            let count = takers.len();
-            for (at, (_, member)) in takers.into_iter().enumerate() {
+            let mut receivers: Vec<_> =
+                self.members.iter_mut().filter(|(_, member)| subscribed(member)).collect();
+            receivers.sort_by(|(a, x), (b, y)| (&x.spec.instance, a).cmp(&(&y.spec.instance, b)));
+            let count = receivers.len();
+            for (at, (_, member)) in receivers.into_iter().enumerate() {
                 let range = range(member.partitions, count, at);
                 member.assigned.extend(range.map(|p| TopicPartition::new(&topic, Partition(p))));
             }
@@ -294,7 +296,7 @@ impl Group {
         for member in self.members.values_mut() {
             if member.revocation == Revocation::None && !member.assigned.is_empty() {
                 let assigned = member.assigned.clone();
-                member.tell(Change::Assigned(assigned));
+                member.push_change(Change::Assigned(assigned));
             }
         }
     }
@@ -361,11 +363,11 @@ mod tests {
             }
         }
 
-        fn may_commit(&self, proof: &Proof) -> bool {
+        fn may_commit(&self, proof: &MembershipProof) -> bool {
             self.coordinator.check(proof).is_ok()
         }
 
-        fn proof(&self, id: MemberId) -> Proof {
+        fn proof(&self, id: MemberId) -> MembershipProof {
             self.coordinator.proof("g", id).unwrap()
         }
     }
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_member_that_stays_away_is_given_to_the_others() {
+    fn the_partitions_of_a_member_that_stays_away_go_to_the_others() {
         let mut case = Case::new();
         let (a, b) = (case.join("a"), case.join("b"));
         case.settle([a, b]);

@@ -16,13 +16,13 @@ use rocksdb::WriteBatch;
 use tidewire_engine::port::LogError;
 
 use super::config::{Config, Durability};
-use super::database::Database;
+use super::database::LogDatabase;
 
 const KEY: &[u8] = b"boot";
 
 /// What a run leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note {
+pub(super) struct BootNote {
     /// Counts the times that acknowledged records may have been lost.
     pub(super) incarnation: u32,
     closed: bool,
@@ -30,7 +30,7 @@ pub(super) struct Note {
     boot: String,
 }
 
-impl Note {
+impl BootNote {
     fn encode(&self) -> Vec<u8> {
         let mut out = self.incarnation.to_be_bytes().to_vec();
         out.extend([u8::from(self.closed), u8::from(self.synced)]);
@@ -66,25 +66,26 @@ impl Note {
 }
 
 /// Judges the run before and leaves this run's note.
-pub(super) fn begin(database: &Database, config: &Config) -> Result<Note, LogError> {
+pub(super) fn start_run(database: &LogDatabase, config: &Config) -> Result<BootNote, LogError> {
     let boot = std::fs::read_to_string(&config.boot_id_file).unwrap_or_default();
     let before = match database.meta_row(KEY)? {
         None => None,
         Some(row) => Some(
-            Note::decode(&row).ok_or_else(|| database.damaged("the boot note is unreadable"))?,
+            BootNote::decode(&row)
+                .ok_or_else(|| database.corruption("the boot note is unreadable"))?,
         ),
     };
-    let note = Note::following(before.as_ref(), boot.trim(), config.durability);
-    leave(database, &note)?;
+    let note = BootNote::following(before.as_ref(), boot.trim(), config.durability);
+    write_note(database, &note)?;
     Ok(note)
 }
 
 /// Notes that everything was written down before the end.
-pub(super) fn end(database: &Database, note: &Note) -> Result<(), LogError> {
-    leave(database, &Note { closed: true, ..note.clone() })
+pub(super) fn end_run(database: &LogDatabase, note: &BootNote) -> Result<(), LogError> {
+    write_note(database, &BootNote { closed: true, ..note.clone() })
 }
 
-fn leave(database: &Database, note: &Note) -> Result<(), LogError> {
+fn write_note(database: &LogDatabase, note: &BootNote) -> Result<(), LogError> {
     let mut batch = WriteBatch::default();
     batch.put_cf(&database.meta()?, KEY, note.encode());
     database.write_as(batch, Durability::Host)
@@ -95,15 +96,15 @@ mod tests {
     use super::*;
 
     fn check(left: Option<(&str, bool, bool)>, boot: &str, expected: u32) {
-        let before = left.map(|(boot, closed, synced)| Note {
+        let before = left.map(|(boot, closed, synced)| BootNote {
             incarnation: 7,
             closed,
             synced,
             boot: boot.to_owned(),
         });
-        let note = Note::following(before.as_ref(), boot, Durability::Process);
+        let note = BootNote::following(before.as_ref(), boot, Durability::Process);
         assert_eq!(note.incarnation, expected);
-        assert_eq!(Note::decode(&note.encode()), Some(note));
+        assert_eq!(BootNote::decode(&note.encode()), Some(note));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) const RECORD_HEAD_BYTES: usize = 16;
 
 /// Where a partition's writer stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct PartitionHead {
     /// The next offset.
     pub(super) next: u64,
     /// The newest record's time; times never run backwards.
@@ -52,9 +52,9 @@ pub(super) struct TopicRow {
 }
 
 /// Reads big-endian numbers off the front of bytes.
-struct Walk<'a>(&'a [u8]);
+struct RowReader<'a>(&'a [u8]);
 
-impl Walk<'_> {
+impl RowReader<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
@@ -90,9 +90,9 @@ pub(super) fn record_key(partition: Partition, offset: u64) -> [u8; 12] {
 
 /// Partition and offset of a record's key.
 pub(super) fn split_record_key(key: &[u8]) -> Option<(Partition, u64)> {
-    let mut walk = Walk(key);
-    let split = (Partition(walk.u32()?), walk.u64()?);
-    walk.0.is_empty().then_some(split)
+    let mut reader = RowReader(key);
+    let split = (Partition(reader.u32()?), reader.u64()?);
+    reader.0.is_empty().then_some(split)
 }
 
 /// What stands before a record's body.
@@ -105,9 +105,9 @@ pub(super) fn record_head(time: i64, bytes_before: u64) -> [u8; RECORD_HEAD_BYTE
 
 /// A stored record's time, the bytes before it, and its body.
 pub(super) fn split_record(value: &[u8]) -> Option<(Millis, u64, &[u8])> {
-    let mut walk = Walk(value);
-    let time = i64::from_be_bytes(walk.take()?);
-    Some((Millis(time), walk.u64()?, walk.0))
+    let mut reader = RowReader(value);
+    let time = i64::from_be_bytes(reader.take()?);
+    Some((Millis(time), reader.u64()?, reader.0))
 }
 
 /// The key index's row of a key.
@@ -128,35 +128,35 @@ pub(super) fn tombstone_key(partition: Partition, offset: u64) -> [u8; 13] {
 }
 
 /// What a tombstone's row says: when compaction met it, and its key.
-pub(super) fn encode_tombstone(met: Millis, key: &[u8]) -> Vec<u8> {
-    [&met.0.to_be_bytes()[..], key].concat()
+pub(super) fn encode_tombstone(seen_at: Millis, key: &[u8]) -> Vec<u8> {
+    [&seen_at.0.to_be_bytes()[..], key].concat()
 }
 
 /// When compaction met a tombstone, and its key.
 pub(super) fn split_tombstone(value: &[u8]) -> Option<(Millis, &[u8])> {
-    let (met, key) = value.split_first_chunk::<8>()?;
-    Some((Millis(i64::from_be_bytes(*met)), key))
+    let (seen_at, key) = value.split_first_chunk::<8>()?;
+    Some((Millis(i64::from_be_bytes(*seen_at)), key))
 }
 
 /// The offset of a tombstone's row.
 pub(super) fn tombstone_offset(row: &[u8]) -> Option<u64> {
-    let mut walk = Walk(row.get(5..)?);
-    walk.u64()
+    let mut reader = RowReader(row.get(5..)?);
+    reader.u64()
 }
 
 /// Partition and offset that a row of the key index speaks of.
 pub(super) fn index_row(key: &[u8], value: &[u8]) -> Option<(Partition, u64)> {
-    let mut walk = Walk(key);
-    let partition = Partition(walk.u32()?);
-    let offset = match walk.u8()? {
-        0 => number(value)?,
-        _ => walk.u64()?,
+    let mut reader = RowReader(key);
+    let partition = Partition(reader.u32()?);
+    let offset = match reader.u8()? {
+        0 => decode_u64(value)?,
+        _ => reader.u64()?,
     };
     Some((partition, offset))
 }
 
 /// A lone number.
-pub(super) fn number(value: &[u8]) -> Option<u64> {
+pub(super) fn decode_u64(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_be_bytes)
 }
 
@@ -193,12 +193,12 @@ pub(super) fn encode_committed(committed: &Committed) -> Vec<u8> {
 
 /// A group's offset as stored.
 pub(super) fn decode_committed(value: &[u8]) -> Option<Committed> {
-    let mut walk = Walk(value);
-    let offset = Offset(walk.u64()?);
-    Some(Committed { offset, metadata: std::str::from_utf8(walk.0).ok()?.to_owned() })
+    let mut reader = RowReader(value);
+    let offset = Offset(reader.u64()?);
+    Some(Committed { offset, metadata: std::str::from_utf8(reader.0).ok()?.to_owned() })
 }
 
-impl Head {
+impl PartitionHead {
     /// As stored.
     pub(super) fn encode(&self) -> [u8; 24] {
         let mut out = [0; 24];
@@ -210,10 +210,10 @@ impl Head {
 
     /// From what is stored.
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        let mut walk = Walk(value);
-        let next = walk.u64()?;
-        let time = i64::from_be_bytes(walk.take()?);
-        Some(Self { next, time, bytes: walk.u64()? })
+        let mut reader = RowReader(value);
+        let next = reader.u64()?;
+        let time = i64::from_be_bytes(reader.take()?);
+        Some(Self { next, time, bytes: reader.u64()? })
     }
 }
 
@@ -241,11 +241,11 @@ impl TopicRow {
 
     /// From what is stored.
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        let mut walk = Walk(value);
-        let number = walk.u32()?;
-        let creation = u128::from_be_bytes(walk.take()?);
-        let partitions = walk.u32()?;
-        let (tag, first, second) = (walk.u8()?, walk.optional()?, walk.optional()?);
+        let mut reader = RowReader(value);
+        let number = reader.u32()?;
+        let creation = u128::from_be_bytes(reader.take()?);
+        let partitions = reader.u32()?;
+        let (tag, first, second) = (reader.u8()?, reader.optional()?, reader.optional()?);
         let cleanup = match tag {
             0 => Cleanup::Delete { retention_ms: first, retention_bytes: second },
             1 => Cleanup::Compact { delete_retention_ms: first? },
@@ -284,8 +284,8 @@ mod tests {
         ) {
             let row = TopicRow { number, creation, partitions, cleanup };
             prop_assert_eq!(TopicRow::decode(&row.encode()), Some(row));
-            let head = Head { next, time, bytes };
-            prop_assert_eq!(Head::decode(&head.encode()), Some(head));
+            let head = PartitionHead { next, time, bytes };
+            prop_assert_eq!(PartitionHead::decode(&head.encode()), Some(head));
             let committed = Committed { offset: Offset(next), metadata };
             prop_assert_eq!(decode_committed(&encode_committed(&committed)), Some(committed));
             let at = Partition(number);
@@ -308,7 +308,8 @@ mod tests {
         fn damaged_rows_are_refused_without_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let _ = (TopicRow::decode(&bytes), Head::decode(&bytes), decode_committed(&bytes));
+            let _ = (TopicRow::decode(&bytes), PartitionHead::decode(&bytes));
+            let _ = decode_committed(&bytes);
             let _ = (split_record(&bytes), split_record_key(&bytes), index_row(&bytes, &bytes));
         }
     }

@@ -8,13 +8,13 @@ use tidewire_engine::port::{
 };
 use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
-use super::append::LogAppender;
+use super::append::EmbeddedAppender;
 use super::config::{Config, PARTITIONS_MAX, TOPICS_MAX, Upkeep};
 use super::core::Core;
 use super::layout;
-use super::member::LogMember;
-use super::read::LogReader;
-use super::transact::LogTransactor;
+use super::member::EmbeddedMember;
+use super::read::EmbeddedReader;
+use super::transact::EmbeddedTransactor;
 use super::upkeep::{self, UpkeepThread};
 
 /// The embedded log. It closes when it and every producer, reader and member of it are dropped.
@@ -35,16 +35,16 @@ impl EmbeddedLog {
 
     /// Applies retention and compaction as of this time, and returns once it is done.
     pub fn maintain(&self, now: Millis) -> Result<(), LogError> {
-        upkeep::maintain(&self.core, now, upkeep::Depth::Everything)
+        upkeep::maintain(&self.core, now, upkeep::UpkeepScope::Everything)
     }
 }
 
 impl Log for EmbeddedLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         check_spec(spec)?;
-        let mut turn = self.core.writer.turn(&self.core)?;
-        if let Ok(there) = self.core.topic(&spec.topic) {
-            if there.spec == *spec {
+        let mut state = self.core.writer.state(&self.core)?;
+        if let Ok(existing) = self.core.topic(&spec.topic) {
+            if existing.spec == *spec {
                 return Ok(false);
             }
             return Err(LogError::Invalid(format!(
@@ -52,8 +52,8 @@ impl Log for EmbeddedLog {
                  {:?}; settings are fixed at creation: ask for what is there, or take another \
                  topic prefix or data directory",
                 spec.topic,
-                there.spec.partitions,
-                there.spec.cleanup,
+                existing.spec.partitions,
+                existing.spec.cleanup,
                 spec.partitions,
                 spec.cleanup
             )));
@@ -61,7 +61,7 @@ impl Log for EmbeddedLog {
         if self.core.topics.read().expect("no holder panics").len() >= TOPICS_MAX {
             return Err(LogError::Invalid(format!("a log has at most {TOPICS_MAX} topics")));
         }
-        self.core.make(spec, &mut turn)?;
+        self.core.create_topic(spec, &mut state)?;
         Ok(true)
     }
 
@@ -90,26 +90,26 @@ impl Log for EmbeddedLog {
             let Some(row) = self.core.database.meta_row(&layout::group_key(group, at))? else {
                 return Ok(None);
             };
-            let damaged = || self.core.database.damaged("a group's offset is unreadable");
-            layout::decode_committed(&row).ok_or_else(damaged).map(Some)
+            let corruption = || self.core.database.corruption("a group's offset is unreadable");
+            layout::decode_committed(&row).ok_or_else(corruption).map(Some)
         };
         of.iter().map(read).collect()
     }
 
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
-        Ok(Box::new(LogAppender(self.core.clone())))
+        Ok(Box::new(EmbeddedAppender(self.core.clone())))
     }
 
     fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
-        Ok(Box::new(LogTransactor::new(&self.core, id)?))
+        Ok(Box::new(EmbeddedTransactor::new(&self.core, id)?))
     }
 
     fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
-        Ok(Box::new(LogReader::new(&self.core)))
+        Ok(Box::new(EmbeddedReader::new(&self.core)))
     }
 
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        Ok(Box::new(LogMember::new(&self.core, spec)?))
+        Ok(Box::new(EmbeddedMember::new(&self.core, spec)?))
     }
 }
 
@@ -132,16 +132,16 @@ mod tests {
     use tidewire_engine::port::{Cleanup, Limit};
     use tidewire_engine::record::{Body, Outgoing, Partition, Topic};
 
-    struct Still;
+    struct StoppedClock;
 
-    impl Clock for Still {
+    impl Clock for StoppedClock {
         fn now(&self) -> Millis {
             Millis(1_000)
         }
     }
 
     fn open(dir: &std::path::Path) -> Arc<EmbeddedLog> {
-        EmbeddedLog::open(Config::new(dir), Arc::new(Still)).expect("opens")
+        EmbeddedLog::open(Config::new(dir), Arc::new(StoppedClock)).expect("opens")
     }
 
     fn spec(topic: &Topic) -> TopicSpec {
@@ -178,7 +178,7 @@ mod tests {
     fn a_directory_in_use_is_refused_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let _first = open(dir.path());
-        let second = EmbeddedLog::open(Config::new(dir.path()), Arc::new(Still));
+        let second = EmbeddedLog::open(Config::new(dir.path()), Arc::new(StoppedClock));
         let text = second.err().expect("refused").to_string();
         assert!(text.contains("open in another process") && text.contains("--url"), "{text}");
     }
@@ -206,7 +206,7 @@ mod tests {
         let open = |dir: &std::path::Path, id: &str| {
             std::fs::write(boot.path(), id).unwrap();
             let config = Config { boot_id_file: boot.path().to_owned(), ..Config::new(dir) };
-            EmbeddedLog::open(config, Arc::new(Still)).unwrap()
+            EmbeddedLog::open(config, Arc::new(StoppedClock)).unwrap()
         };
         let log = open(dir.path(), "boot-1");
         log.create(&spec(&Topic::new("t"))).unwrap();
@@ -224,12 +224,12 @@ mod tests {
         let topic = Topic::new("t");
         let at = TopicPartition::new(&topic, Partition(0));
         let config = Config { tail_bytes: 0, upkeep: Upkeep::Caller, ..Config::new(dir.path()) };
-        let log = EmbeddedLog::open(config, Arc::new(Still)).unwrap();
+        let log = EmbeddedLog::open(config, Arc::new(StoppedClock)).unwrap();
         log.create(&spec(&topic)).unwrap();
         put(&log, &topic, 10);
         let mut reader = log.reader(Isolation::Committed).unwrap();
         let slot = reader.add(&at, Offset(0)).unwrap();
-        let lose = |offsets: std::ops::Range<u64>| {
+        let delete = |offsets: std::ops::Range<u64>| {
             let name = &log.core.topic(&topic).unwrap().families.records;
             let family = log.core.database.family(name).unwrap();
             for offset in offsets {
@@ -237,13 +237,13 @@ mod tests {
                 log.core.database.rocks().delete_cf(&family, key).unwrap();
             }
         };
-        lose(0..4);
+        delete(0..4);
         let all = Limit { records: 100, bytes: 1 << 20 };
         match reader.take(slot, all, &mut Vec::new()) {
             Err(LogError::OutOfRange { asked: 0, start: 4, end: 10, .. }) => {}
             other => panic!("jumped over: {other:?}"),
         }
-        lose(4..10);
+        delete(4..10);
         drop((reader, log));
         let log = open(dir.path());
         let bounds = log.bounds(&at, Isolation::Committed).unwrap();
@@ -260,7 +260,7 @@ mod tests {
                 std::fs::write(path, b"not a manifest, and long enough to look at").unwrap();
             }
         }
-        let outcome = EmbeddedLog::open(Config::new(dir.path()), Arc::new(Still));
+        let outcome = EmbeddedLog::open(Config::new(dir.path()), Arc::new(StoppedClock));
         match outcome.err() {
             Some(LogError::Fatal(text, _)) => assert!(text.contains("damaged"), "{text}"),
             other => panic!("not refused: {other:?}"),

@@ -11,18 +11,18 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::core::Core;
 use super::group::MemberId;
-use super::read::LogReader;
-use super::writer::Work;
+use super::read::EmbeddedReader;
+use super::writer::AtomicWrite;
 
 /// A member and its reader.
-pub(super) struct LogMember {
+pub(super) struct EmbeddedMember {
     core: Arc<Core>,
-    reader: LogReader,
+    reader: EmbeddedReader,
     group: String,
     id: MemberId,
 }
 
-impl LogMember {
+impl EmbeddedMember {
     /// Joins.
     pub(super) fn new(core: &Arc<Core>, spec: &MemberSpec) -> Result<Self, LogError> {
         let mut counts = Vec::new();
@@ -36,15 +36,15 @@ impl LogMember {
         if spec.group.is_empty() || spec.group.contains('\0') {
             return Err(invalid("a group needs a name without zero bytes"));
         }
-        let reader = LogReader::new(core);
+        let reader = EmbeddedReader::new(core);
         let mut coordinator = core.coordinator.lock().expect("no holder panics");
-        let id = coordinator.join((spec, count), reader.bell.clone(), core.clock.now());
+        let id = coordinator.join((spec, count), reader.notifier.clone(), core.clock.now());
         drop(coordinator);
         Ok(Self { core: core.clone(), reader, group: spec.group.clone(), id })
     }
 }
 
-impl Member for LogMember {
+impl Member for EmbeddedMember {
     fn changes(&mut self) -> Result<Vec<Change>, LogError> {
         let mut coordinator = self.core.coordinator.lock().expect("no holder panics");
         coordinator.changes(&self.group, self.id, self.core.clock.now())
@@ -65,12 +65,12 @@ impl Member for LogMember {
             (self.group.clone(), at.clone(), committed.clone())
         };
         let offsets = offsets.iter().map(row).collect();
-        let work = Work { offsets, proofs: vec![proof], ..Work::default() };
-        self.core.writer.submit(&self.core, work).map(drop)
+        let write = AtomicWrite { offsets, proofs: vec![proof], ..AtomicWrite::default() };
+        self.core.writer.submit(&self.core, write).map(drop)
     }
 }
 
-impl Reader for LogMember {
+impl Reader for EmbeddedMember {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
         self.reader.add(at, from)
     }
@@ -92,7 +92,7 @@ impl Reader for LogMember {
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
-        self.core.check_lost()?;
+        self.core.check_failure()?;
         self.reader.wait_or(at_most, || {
             let coordinator = self.core.coordinator.lock().expect("no holder panics");
             coordinator.pending(&self.group, self.id)
@@ -105,7 +105,7 @@ impl Reader for LogMember {
     }
 }
 
-impl Drop for LogMember {
+impl Drop for EmbeddedMember {
     fn drop(&mut self) {
         let mut coordinator = self.core.coordinator.lock().expect("no holder panics");
         coordinator.leave(&self.group, self.id, self.core.clock.now());

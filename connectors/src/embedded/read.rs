@@ -22,16 +22,16 @@ use crate::notify::Notifier;
 use crate::telemetry;
 
 /// A reader.
-pub(super) struct LogReader {
+pub(super) struct EmbeddedReader {
     core: Arc<Core>,
     /// Its bell.
-    pub(super) bell: Arc<Notifier>,
-    places: BTreeMap<u32, Place>,
+    pub(super) notifier: Arc<Notifier>,
+    cursors: BTreeMap<u32, LogCursor>,
     next_slot: u32,
     chunks: Vec<Arc<Chunk>>,
 }
 
-struct Place {
+struct LogCursor {
     topic: Arc<TopicLog>,
     log: Arc<PartitionLog>,
     /// The next offset to hand out.
@@ -43,13 +43,13 @@ struct Place {
 }
 
 /// Counts what a take may still give.
-struct Budget {
+struct TakeBudget {
     records: usize,
     bytes: usize,
     taken: usize,
 }
 
-impl Budget {
+impl TakeBudget {
     /// Whether this record is within the limit; the first always is.
     fn admits(&mut self, record: &Record) -> bool {
         let bytes = record.body.as_bytes().len();
@@ -62,13 +62,13 @@ impl Budget {
     }
 }
 
-impl LogReader {
+impl EmbeddedReader {
     /// A reader of nothing yet.
     pub(super) fn new(core: &Arc<Core>) -> Self {
         Self {
             core: core.clone(),
-            bell: Arc::default(),
-            places: BTreeMap::new(),
+            notifier: Arc::default(),
+            cursors: BTreeMap::new(),
             next_slot: 0,
             chunks: Vec::new(),
         }
@@ -76,18 +76,18 @@ impl LogReader {
 
     /// Waits as [`Reader::wait`] does, and also ends when `pending` says so.
     pub(super) fn wait_or(&self, at_most: Duration, pending: impl FnOnce() -> bool) {
-        let some = || self.places.values().any(|place| place.next < place.log.end());
-        self.bell.wait(at_most, || pending() || some());
+        let some = || self.cursors.values().any(|cursor| cursor.next < cursor.log.end());
+        self.notifier.wait(at_most, || pending() || some());
     }
 
-    fn place(&mut self, slot: Slot) -> Result<&mut Place, LogError> {
-        self.places.get_mut(&slot.0).ok_or_else(|| {
+    fn cursor(&mut self, slot: Slot) -> Result<&mut LogCursor, LogError> {
+        self.cursors.get_mut(&slot.0).ok_or_else(|| {
             LogError::Invalid(format!("slot {} was removed from this reader", slot.0))
         })
     }
 }
 
-impl Place {
+impl LogCursor {
     fn move_to(&mut self, next: u64) {
         self.ahead.clear();
         self.next = next;
@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// Hands out what was fetched ahead.
-    fn take_ahead(&mut self, budget: &mut Budget, out: &mut Vec<Record>) {
+    fn take_ahead(&mut self, budget: &mut TakeBudget, out: &mut Vec<Record>) {
         while let Some(record) = self.ahead.pop_front() {
             if !budget.admits(&record) {
                 self.ahead.push_front(record);
@@ -109,14 +109,14 @@ impl Place {
 
     /// Whether compaction has looked at the next record. Memory still has what it removed.
     fn is_compacted(&self) -> bool {
-        self.topic.families.keys.is_some() && self.next < self.log.mark().cleaned
+        self.topic.families.keys.is_some() && self.next < self.log.progress().cleaned
     }
 
     /// Hands out from memory; `false` if memory does not hold the next record.
     fn take_tail(
         &mut self,
         chunks: &mut Vec<Arc<Chunk>>,
-        budget: &mut Budget,
+        budget: &mut TakeBudget,
         out: &mut Vec<Record>,
     ) -> bool {
         let mut served = false;
@@ -140,7 +140,7 @@ impl Place {
     }
 
     /// Fetches from RocksDB what the budget leaves and some more.
-    fn fetch(&mut self, core: &Core, budget: &Budget) -> Result<(), LogError> {
+    fn fetch(&mut self, core: &Core, budget: &TakeBudget) -> Result<(), LogError> {
         let (start, end) = (self.next, self.log.end());
         let gaps = self.topic.families.keys.is_some();
         let bytes_max = budget.bytes.max(READ_AHEAD_BYTES);
@@ -153,10 +153,10 @@ impl Place {
                 hole = true;
                 return Ok(false);
             }
-            let damaged = || core.database.damaged(&format!("a record at offset {offset}"));
-            let (timestamp, _, body) = layout::split_record(value).ok_or_else(damaged)?;
+            let corruption = || core.database.corruption(&format!("a record at offset {offset}"));
+            let (timestamp, _, body) = layout::split_record(value).ok_or_else(corruption)?;
             bytes += body.len();
-            let body = Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| damaged())?;
+            let body = Body::from_stored(Bytes::copy_from_slice(body)).map_err(|_| corruption())?;
             ahead.push_back(Record { offset: Offset(offset), timestamp, body });
             let more = bytes < bytes_max;
             if !more {
@@ -184,68 +184,68 @@ impl Place {
     }
 }
 
-impl Reader for LogReader {
+impl Reader for EmbeddedReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
         let (topic, log) = self.core.partition(at)?;
         log.check(from.0)?;
-        log.watch(&self.bell);
+        log.watch(&self.notifier);
         let slot = self.next_slot;
         self.next_slot += 1;
         let (next, fetched) = (from.0, from.0);
-        self.places.insert(slot, Place { topic, log, next, ahead: VecDeque::new(), fetched });
+        self.cursors.insert(slot, LogCursor { topic, log, next, ahead: VecDeque::new(), fetched });
         Ok(Slot(slot))
     }
 
     fn remove(&mut self, slot: Slot) {
-        if let Some(place) = self.places.remove(&slot.0) {
-            place.log.unwatch(&self.bell);
+        if let Some(cursor) = self.cursors.remove(&slot.0) {
+            cursor.log.unwatch(&self.notifier);
         }
     }
 
     fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
-        let place = self.place(slot)?;
-        place.log.check(to.0)?;
-        place.move_to(to.0);
+        let cursor = self.cursor(slot)?;
+        cursor.log.check(to.0)?;
+        cursor.move_to(to.0);
         Ok(())
     }
 
     fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
         let core = self.core.clone();
         let mut chunks = std::mem::take(&mut self.chunks);
-        let mut budget = Budget { records: limit.records, bytes: limit.bytes, taken: 0 };
-        let place = self.place(slot)?;
-        place.log.check(place.next)?;
-        if place.ahead.is_empty() && !place.take_tail(&mut chunks, &mut budget, out) {
-            if place.next == place.log.end() {
+        let mut budget = TakeBudget { records: limit.records, bytes: limit.bytes, taken: 0 };
+        let cursor = self.cursor(slot)?;
+        cursor.log.check(cursor.next)?;
+        if cursor.ahead.is_empty() && !cursor.take_tail(&mut chunks, &mut budget, out) {
+            if cursor.next == cursor.log.end() {
                 return Ok(0);
             }
-            place.fetch(&core, &budget)?;
+            cursor.fetch(&core, &budget)?;
         }
-        place.take_ahead(&mut budget, out);
+        cursor.take_ahead(&mut budget, out);
         chunks.clear();
         self.chunks = chunks;
         Ok(budget.taken)
     }
 
     fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
-        Ok(Offset(self.place(slot)?.next))
+        Ok(Offset(self.cursor(slot)?.next))
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
-        self.core.check_lost()?;
+        self.core.check_failure()?;
         self.wait_or(at_most, || false);
         Ok(())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        self.bell.clone()
+        self.notifier.clone()
     }
 }
 
-impl Drop for LogReader {
+impl Drop for EmbeddedReader {
     fn drop(&mut self) {
-        for place in self.places.values() {
-            place.log.unwatch(&self.bell);
+        for cursor in self.cursors.values() {
+            cursor.log.unwatch(&self.notifier);
         }
     }
 }

@@ -47,12 +47,12 @@ impl Chunk {
 
 /// The chunks of one partition, oldest first.
 #[derive(Default)]
-pub(super) struct Tail(VecDeque<Arc<Chunk>>);
+pub(super) struct LogTail(VecDeque<Arc<Chunk>>);
 
 /// Chunks a reader takes under one lock of the tail.
 const CHUNKS_AT_ONCE: usize = 64;
 
-impl Tail {
+impl LogTail {
     /// Adds the newest chunk.
     pub(super) fn push(&mut self, chunk: Arc<Chunk>) {
         if let Some(last) = self.0.back() {
@@ -62,7 +62,7 @@ impl Tail {
     }
 
     /// Forgets the oldest chunk and gives its bytes back.
-    pub(super) fn forget(&mut self) -> usize {
+    pub(super) fn evict(&mut self) -> usize {
         self.0.pop_front().map_or(0, |chunk| chunk.bytes)
     }
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     fn check(from: u64, expected: &[u64]) {
-        let mut tail = Tail::default();
+        let mut tail = LogTail::default();
         tail.push(chunk(10, 2));
         tail.push(chunk(12, 3));
         let mut chunks = Vec::new();

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use tidewire_engine::port::{Bounds, LogError, TopicInfo, TopicSpec};
 use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
-use super::database::Families;
-use super::tail::{Chunk, Tail};
+use super::database::ColumnFamilies;
+use super::tail::{Chunk, LogTail};
 use crate::notify::Notifier;
 
 /// A topic as it is served.
@@ -21,7 +21,7 @@ pub(super) struct TopicLog {
     /// Its identity, the incarnation included.
     pub(super) id: u128,
     /// Its column families.
-    pub(super) families: Families,
+    pub(super) families: ColumnFamilies,
     /// Its partitions by number.
     pub(super) partitions: Vec<Arc<PartitionLog>>,
 }
@@ -35,7 +35,7 @@ impl TopicLog {
 
 /// How far upkeep has come.
 #[derive(Clone, Copy)]
-pub(super) struct Mark {
+pub(super) struct UpkeepProgress {
     /// Records below were looked at.
     pub(super) cleaned: u64,
     /// When the last pass was.
@@ -45,7 +45,7 @@ pub(super) struct Mark {
 }
 
 /// What a partition is served with from the beginning.
-pub(super) struct Stand {
+pub(super) struct RecoveredState {
     /// Start and end.
     pub(super) bounds: Bounds,
     /// How far compaction has come.
@@ -59,27 +59,31 @@ pub(super) struct PartitionLog {
     /// The topic's number in keys of meta.
     pub(super) topic: u32,
     /// Its place in the writer's table of heads; partitions of all topics are counted through.
-    pub(super) place: usize,
+    pub(super) head_index: usize,
     /// The oldest offset readable. Shared with the compaction filters.
     pub(super) start: Arc<AtomicU64>,
     end: AtomicU64,
-    mark: Mutex<Mark>,
-    tail: Mutex<Tail>,
+    progress: Mutex<UpkeepProgress>,
+    tail: Mutex<LogTail>,
     readers: Mutex<Vec<Arc<Notifier>>>,
 }
 
 impl PartitionLog {
     /// A partition with nothing in its tail.
-    pub(super) fn new(at: TopicPartition, (topic, place): (u32, usize), stand: &Stand) -> Self {
+    pub(super) fn new(
+        at: TopicPartition,
+        (topic, head_index): (u32, usize),
+        recovered: &RecoveredState,
+    ) -> Self {
         let never = Millis(i64::MIN);
-        let mark = Mark { cleaned: stand.cleaned, at: never, retained: never };
+        let progress = UpkeepProgress { cleaned: recovered.cleaned, at: never, retained: never };
         Self {
             at,
             topic,
-            place,
-            start: Arc::new(AtomicU64::new(stand.bounds.start.0)),
-            end: AtomicU64::new(stand.bounds.end.0),
-            mark: Mutex::new(mark),
+            head_index,
+            start: Arc::new(AtomicU64::new(recovered.bounds.start.0)),
+            end: AtomicU64::new(recovered.bounds.end.0),
+            progress: Mutex::new(progress),
             tail: Mutex::default(),
             readers: Mutex::default(),
         }
@@ -111,16 +115,16 @@ impl PartitionLog {
     }
 
     /// How far upkeep has come.
-    pub(super) fn mark(&self) -> Mark {
-        *self.mark.lock().expect("no holder panics")
+    pub(super) fn progress(&self) -> UpkeepProgress {
+        *self.progress.lock().expect("no holder panics")
     }
 
     /// Upkeep came further.
-    pub(super) fn set_mark(&self, mark: Mark) {
-        *self.mark.lock().expect("no holder panics") = mark;
+    pub(super) fn set_progress(&self, progress: UpkeepProgress) {
+        *self.progress.lock().expect("no holder panics") = progress;
     }
 
-    /// Makes a written chunk readable. The bells ring later, in [`Self::ring`].
+    /// Makes a written chunk readable. The bells ring later, in [`Self::notify_readers`].
     pub(super) fn publish(&self, chunk: Arc<Chunk>) {
         let end = chunk.end();
         self.tail.lock().expect("no holder panics").push(chunk);
@@ -128,15 +132,15 @@ impl PartitionLog {
     }
 
     /// Wakes those who wait for this partition.
-    pub(super) fn ring(&self) {
+    pub(super) fn notify_readers(&self) {
         for reader in self.readers.lock().expect("no holder panics").iter() {
             reader.signal();
         }
     }
 
     /// Forgets the oldest chunk of the tail.
-    pub(super) fn forget(&self) -> usize {
-        self.tail.lock().expect("no holder panics").forget()
+    pub(super) fn evict(&self) -> usize {
+        self.tail.lock().expect("no holder panics").evict()
     }
 
     /// Some chunks of the tail from this offset on.

@@ -9,43 +9,43 @@ use std::sync::Arc;
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
-use super::append::Gather;
+use super::append::WriteBuilder;
 use super::core::Core;
-use super::group::Proof;
+use super::group::MembershipProof;
 
 /// The producer of a transactional id.
-pub(super) struct LogTransactor {
+pub(super) struct EmbeddedTransactor {
     core: Arc<Core>,
     epoch: (String, u64),
-    open: Option<Open>,
+    open: Option<PendingTransaction>,
 }
 
 #[derive(Default)]
-struct Open {
-    gather: Gather,
+struct PendingTransaction {
+    builder: WriteBuilder,
     /// Whether `drain` came after the last append.
     drained: bool,
 }
 
-impl LogTransactor {
+impl EmbeddedTransactor {
     /// Takes the id over.
     pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
-        let epoch = core.writer.turn(core)?.next_epoch(id)?;
+        let epoch = core.writer.state(core)?.next_epoch(id)?;
         Ok(Self { core: core.clone(), epoch: (id.to_owned(), epoch), open: None })
     }
 
-    fn open(&mut self) -> Result<&mut Open, LogError> {
+    fn open(&mut self) -> Result<&mut PendingTransaction, LogError> {
         self.open.as_mut().ok_or_else(|| invalid("no transaction is open; begin one first"))
     }
 }
 
-impl Transactor for LogTransactor {
+impl Transactor for EmbeddedTransactor {
     fn begin(&mut self) -> Result<(), LogError> {
         if self.open.is_some() {
             return Err(invalid("a transaction is open already; commit or abort it first"));
         }
-        self.core.writer.turn(&self.core)?.check_epoch(&self.epoch)?;
-        self.open = Some(Open { drained: true, ..Open::default() });
+        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)?;
+        self.open = Some(PendingTransaction { drained: true, ..PendingTransaction::default() });
         Ok(())
     }
 
@@ -53,11 +53,11 @@ impl Transactor for LogTransactor {
         let core = self.core.clone();
         let open = self.open()?;
         open.drained = false;
-        open.gather.add(&core, records, |_, _| {})
+        open.builder.add(&core, records, |_, _| {})
     }
 
     fn drain(&mut self) -> Result<(), LogError> {
-        self.core.check_lost()?;
+        self.core.check_failure()?;
         self.open()?.drained = true;
         Ok(())
     }
@@ -72,16 +72,16 @@ impl Transactor for LogTransactor {
         if !open.drained {
             return Err(invalid("records may be in flight; drain before sending offsets"));
         }
-        let proof = group.proof.downcast_ref::<Proof>();
+        let proof = group.proof.downcast_ref::<MembershipProof>();
         let proof = proof.ok_or_else(|| invalid("the group token is of another log"))?;
         let coordinator = core.coordinator.lock().expect("no holder panics");
         coordinator.check(proof)?;
         for (at, committed) in offsets {
             core.partition(at)?;
-            let work = &mut open.gather.work;
-            work.offsets.push((group.group.clone(), at.clone(), committed.clone()));
+            let write = &mut open.builder.write;
+            write.offsets.push((group.group.clone(), at.clone(), committed.clone()));
         }
-        open.gather.work.proofs.push(proof.clone());
+        open.builder.write.proofs.push(proof.clone());
         Ok(())
     }
 
@@ -89,19 +89,22 @@ impl Transactor for LogTransactor {
         if !self.open()?.drained {
             return Err(invalid("records may be in flight; drain before the commit"));
         }
-        let Open { gather, .. } = self.open.take().expect("opened above");
-        let mut work = gather.work;
-        work.epoch = Some(self.epoch.clone());
-        let ends: Vec<_> =
-            work.runs.iter().map(|run| (run.log.at.clone(), run.bodies.len() as u64)).collect();
-        let firsts = self.core.writer.submit(&self.core, work)?;
-        let behind = |((at, count), first)| (at, Offset(first + count));
-        Ok(ends.into_iter().zip(firsts).map(behind).collect())
+        let PendingTransaction { builder, .. } = self.open.take().expect("opened above");
+        let mut write = builder.write;
+        write.epoch = Some(self.epoch.clone());
+        let ends: Vec<_> = write
+            .appends
+            .iter()
+            .map(|append| (append.log.at.clone(), append.bodies.len() as u64))
+            .collect();
+        let firsts = self.core.writer.submit(&self.core, write)?;
+        let end_offset = |((at, count), first)| (at, Offset(first + count));
+        Ok(ends.into_iter().zip(firsts).map(end_offset).collect())
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
         self.open = None;
-        self.core.writer.turn(&self.core)?.check_epoch(&self.epoch)
+        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::telemetry;
 
 /// How much is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(super) enum UpkeepScope {
     /// What is worth it now.
     Due,
     /// All there is.
@@ -44,7 +44,7 @@ impl UpkeepThread {
         let every = Duration::from_millis(UPKEEP_EVERY_MS);
         let run = move || {
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                if !look(&core) {
+                if !run_once(&core) {
                     break;
                 }
             }
@@ -71,38 +71,38 @@ impl Drop for UpkeepThread {
 }
 
 /// One look; `false` once the log is closed or lost.
-fn look(core: &Weak<Core>) -> bool {
+fn run_once(core: &Weak<Core>) -> bool {
     let Some(core) = core.upgrade() else { return false };
-    match maintain(&core, core.clock.now(), Depth::Due) {
+    match maintain(&core, core.clock.now(), UpkeepScope::Due) {
         Ok(()) => true,
         Err(error) => {
-            core.lose_by(&error);
+            core.fail_by(&error);
             false
         }
     }
 }
 
 /// Applies retention and compaction as of this time.
-pub(super) fn maintain(core: &Core, now: Millis, depth: Depth) -> Result<(), LogError> {
-    core.check_lost()?;
+pub(super) fn maintain(core: &Core, now: Millis, scope: UpkeepScope) -> Result<(), LogError> {
+    core.check_failure()?;
     let topics: Vec<_> = core.topics.read().expect("no holder panics").values().cloned().collect();
     for topic in topics {
         for log in &topic.partitions {
-            let mut mark = log.mark();
-            let recent = now.0.saturating_sub(mark.retained.0) < RETAIN_EVERY_MS;
-            if depth == Depth::Everything || !recent {
-                retain(core, (&topic, log), now)?;
-                mark.retained = now;
-                log.set_mark(mark);
+            let mut progress = log.progress();
+            let recent = now.0.saturating_sub(progress.retained.0) < RETAIN_EVERY_MS;
+            if scope == UpkeepScope::Everything || !recent {
+                apply_retention(core, (&topic, log), now)?;
+                progress.retained = now;
+                log.set_progress(progress);
             }
-            clean::clean(core, (&topic, log), (now, depth))?;
+            clean::clean(core, (&topic, log), (now, scope))?;
         }
     }
     Ok(())
 }
 
 /// Moves a partition's start past what is too old or too much.
-fn retain(
+fn apply_retention(
     core: &Core,
     (topic, log): (&TopicLog, &PartitionLog),
     now: Millis,
@@ -150,7 +150,7 @@ fn retain(
 
 fn split(core: &Core, value: &[u8]) -> Result<(Millis, u64, u64), LogError> {
     let (time, before, body) = layout::split_record(value)
-        .ok_or_else(|| core.database.damaged("a record's head is unreadable"))?;
+        .ok_or_else(|| core.database.corruption("a record's head is unreadable"))?;
     Ok((time, before, body.len() as u64))
 }
 

@@ -14,16 +14,16 @@ use rocksdb::WriteBatch;
 use tidewire_engine::port::{Committed, LogError};
 use tidewire_engine::record::{Body, Millis, TopicPartition};
 
-use super::config::{GROUP_BYTES_MAX, TRANSACTIONAL_IDS_MAX};
+use super::config::{TRANSACTIONAL_IDS_MAX, WRITE_GROUP_BYTES_MAX};
 use super::core::Core;
-use super::group::Proof;
-use super::layout::{self, Head};
+use super::group::MembershipProof;
+use super::layout::{self, PartitionHead};
 use super::tail::Chunk;
 use super::topic::{PartitionLog, TopicLog};
 use crate::telemetry;
 
 /// Bodies for one partition, in order.
-pub(super) struct Run {
+pub(super) struct PartitionAppend {
     /// Its topic.
     pub(super) topic: Arc<TopicLog>,
     /// The partition.
@@ -34,9 +34,9 @@ pub(super) struct Run {
 
 /// What is written together or not at all.
 #[derive(Default)]
-pub(super) struct Work {
+pub(super) struct AtomicWrite {
     /// Records, at most one run per partition.
-    pub(super) runs: Vec<Run>,
+    pub(super) appends: Vec<PartitionAppend>,
     /// Bytes of their bodies.
     pub(super) bytes: usize,
     /// Progress of groups.
@@ -44,34 +44,34 @@ pub(super) struct Work {
     /// The transactional id and its epoch.
     pub(super) epoch: Option<(String, u64)>,
     /// The memberships that must still hold.
-    pub(super) proofs: Vec<Proof>,
+    pub(super) proofs: Vec<MembershipProof>,
 }
 
 /// The first offset of each run.
-type Written = Vec<u64>;
+type FirstOffsets = Vec<u64>;
 
 /// What each run becomes once it is written.
 type Chunks = Vec<(Arc<PartitionLog>, Chunk)>;
 
-struct Job {
-    work: Mutex<Option<Work>>,
+struct QueuedWrite {
+    write: Mutex<Option<AtomicWrite>>,
     bytes: usize,
-    outcome: Mutex<Option<Result<Written, LogError>>>,
+    outcome: Mutex<Option<Result<FirstOffsets, LogError>>>,
 }
 
 /// The queue and the turn.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     /// As long as there are threads that write: each waits for its job.
-    queue: Mutex<VecDeque<Arc<Job>>>,
-    turn: Mutex<Turn>,
+    queue: Mutex<VecDeque<Arc<QueuedWrite>>>,
+    state: Mutex<WriterState>,
 }
 
 /// What only the one whose turn it is may touch.
 #[derive(Default)]
-pub(super) struct Turn {
-    /// Where each partition stands, by [`PartitionLog::place`].
-    pub(super) heads: Vec<Head>,
+pub(super) struct WriterState {
+    /// Where each partition stands, by [`PartitionLog::head_index`].
+    pub(super) heads: Vec<PartitionHead>,
     /// The current epoch of each transactional id. In memory: no producer outlives the process.
     epochs: HashMap<String, u64>,
     /// The chunks of all tails in the order they came, with their bytes.
@@ -83,59 +83,59 @@ pub(super) struct Turn {
 
 /// A job whose records stand in the batch.
 struct Staged {
-    job: Arc<Job>,
-    written: Written,
+    queued: Arc<QueuedWrite>,
+    first_offsets: FirstOffsets,
     chunks: Chunks,
 }
 
-impl Writer {
+impl LogWriter {
     /// Takes the turn without a job: for topics that are made, and epochs.
-    pub(super) fn turn(&self, core: &Core) -> Result<MutexGuard<'_, Turn>, LogError> {
-        core.check_lost()?;
-        self.turn.lock().map_err(|_| core.lose("a writer failed in the middle of its turn"))
+    pub(super) fn state(&self, core: &Core) -> Result<MutexGuard<'_, WriterState>, LogError> {
+        core.check_failure()?;
+        self.state.lock().map_err(|_| core.fail("a writer failed in the middle of its turn"))
     }
 
     /// Writes this and returns the first offset of each run.
-    pub(super) fn submit(&self, core: &Core, work: Work) -> Result<Written, LogError> {
-        let job = Arc::new(Job {
-            bytes: work.bytes,
-            work: Mutex::new(Some(work)),
+    pub(super) fn submit(&self, core: &Core, write: AtomicWrite) -> Result<FirstOffsets, LogError> {
+        let queued = Arc::new(QueuedWrite {
+            bytes: write.bytes,
+            write: Mutex::new(Some(write)),
             outcome: Mutex::new(None),
         });
-        self.queue.lock().expect("no holder panics").push_back(job.clone());
-        let mut turn = self.turn(core)?;
+        self.queue.lock().expect("no holder panics").push_back(queued.clone());
+        let mut state = self.state(core)?;
         loop {
-            if let Some(outcome) = job.outcome.lock().expect("no holder panics").take() {
+            if let Some(outcome) = queued.outcome.lock().expect("no holder panics").take() {
                 return outcome;
             }
-            let jobs = self.waiting();
-            assert!(!jobs.is_empty(), "a job is in the queue until it has an outcome");
-            turn.write(core, jobs);
+            let group = self.waiting();
+            assert!(!group.is_empty(), "a job is in the queue until it has an outcome");
+            state.write(core, group);
         }
     }
 
-    fn waiting(&self) -> Vec<Arc<Job>> {
+    fn waiting(&self) -> Vec<Arc<QueuedWrite>> {
         let mut queue = self.queue.lock().expect("no holder panics");
         let mut bytes = 0;
-        let mut jobs = Vec::new();
-        while let Some(job) = queue.front() {
-            bytes += job.bytes;
-            if bytes > GROUP_BYTES_MAX && !jobs.is_empty() {
+        let mut group = Vec::new();
+        while let Some(queued) = queue.front() {
+            bytes += queued.bytes;
+            if bytes > WRITE_GROUP_BYTES_MAX && !group.is_empty() {
                 break;
             }
-            jobs.extend(queue.pop_front());
+            group.extend(queue.pop_front());
         }
-        jobs
+        group
     }
 }
 
-impl Job {
-    fn finish(&self, outcome: Result<Written, LogError>) {
+impl QueuedWrite {
+    fn finish(&self, outcome: Result<FirstOffsets, LogError>) {
         *self.outcome.lock().expect("no holder panics") = Some(outcome);
     }
 }
 
-impl Turn {
+impl WriterState {
     /// Gives out the next epoch of a transactional id, which fences the one before.
     pub(super) fn next_epoch(&mut self, id: &str) -> Result<u64, LogError> {
         if self.epochs.len() >= TRANSACTIONAL_IDS_MAX && !self.epochs.contains_key(id) {
@@ -157,16 +157,19 @@ impl Turn {
         Err(LogError::Fenced(format!("a newer producer has the transactional id {id}")))
     }
 
-    fn write(&mut self, core: &Core, jobs: Vec<Arc<Job>>) {
+    fn write(&mut self, core: &Core, group: Vec<Arc<QueuedWrite>>) {
         let now = core.clock.now();
-        let mut batch = WriteBatch::with_capacity_bytes(jobs.iter().map(|job| job.bytes).sum());
-        let mut staged = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let work = job.work.lock().expect("no holder panics").take();
-            let work = work.expect("a job is taken from the queue once");
-            match self.stage(core, work, (now, &mut batch)) {
-                Ok((written, chunks)) => staged.push(Staged { job, written, chunks }),
-                Err(error) => job.finish(Err(error)),
+        let mut batch =
+            WriteBatch::with_capacity_bytes(group.iter().map(|queued| queued.bytes).sum());
+        let mut staged = Vec::with_capacity(group.len());
+        for queued in group {
+            let write = queued.write.lock().expect("no holder panics").take();
+            let write = write.expect("a job is taken from the queue once");
+            match self.stage(core, write, (now, &mut batch)) {
+                Ok((first_offsets, chunks)) => {
+                    staged.push(Staged { queued, first_offsets, chunks })
+                }
+                Err(error) => queued.finish(Err(error)),
             }
         }
         if staged.is_empty() {
@@ -175,9 +178,9 @@ impl Turn {
         match self.put_heads(core, &staged, &mut batch).and_then(|()| core.database.write(batch)) {
             Ok(()) => self.publish(core, staged),
             Err(error) => {
-                let text = core.lose_by(&error);
+                let text = core.fail_by(&error);
                 for one in staged {
-                    one.job.finish(Err(LogError::Fatal(text.clone(), None)));
+                    one.queued.finish(Err(LogError::Fatal(text.clone(), None)));
                 }
             }
         }
@@ -188,43 +191,43 @@ impl Turn {
     fn stage(
         &mut self,
         core: &Core,
-        work: Work,
+        write: AtomicWrite,
         (now, batch): (Millis, &mut WriteBatch),
-    ) -> Result<(Written, Chunks), LogError> {
-        core.check_lost()?;
-        work.epoch.as_ref().map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
-        if !work.proofs.is_empty() {
+    ) -> Result<(FirstOffsets, Chunks), LogError> {
+        core.check_failure()?;
+        write.epoch.as_ref().map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+        if !write.proofs.is_empty() {
             let coordinator = core.coordinator.lock().expect("no holder panics");
-            work.proofs.iter().try_for_each(|proof| coordinator.check(proof))?;
+            write.proofs.iter().try_for_each(|proof| coordinator.check(proof))?;
         }
-        let mut written = Vec::with_capacity(work.runs.len());
-        let mut chunks = Vec::with_capacity(work.runs.len());
-        for run in work.runs {
-            let (log, chunk) = self.put_run(core, run, (now, batch))?;
-            written.push(chunk.first);
+        let mut first_offsets = Vec::with_capacity(write.appends.len());
+        let mut chunks = Vec::with_capacity(write.appends.len());
+        for append in write.appends {
+            let (log, chunk) = self.put_append(core, append, (now, batch))?;
+            first_offsets.push(chunk.first);
             chunks.push((log, chunk));
         }
-        if !work.offsets.is_empty() {
+        if !write.offsets.is_empty() {
             let meta = core.database.meta()?;
-            for (group, at, committed) in &work.offsets {
+            for (group, at, committed) in &write.offsets {
                 let value = layout::encode_committed(committed);
                 batch.put_cf(&meta, layout::group_key(group, at), value);
             }
         }
-        Ok((written, chunks))
+        Ok((first_offsets, chunks))
     }
 
-    fn put_run(
+    fn put_append(
         &mut self,
         core: &Core,
-        run: Run,
+        append: PartitionAppend,
         (now, batch): (Millis, &mut WriteBatch),
     ) -> Result<(Arc<PartitionLog>, Chunk), LogError> {
-        let family = core.database.family(&run.topic.families.records)?;
-        let head = &mut self.heads[run.log.place];
+        let family = core.database.family(&append.topic.families.records)?;
+        let head = &mut self.heads[append.log.head_index];
         head.time = head.time.max(now.0);
-        let (first, partition) = (head.next, run.log.at.partition);
-        for body in &run.bodies {
+        let (first, partition) = (head.next, append.log.at.partition);
+        for body in &append.bodies {
             let bytes = body.as_bytes();
             self.scratch.clear();
             self.scratch.extend_from_slice(&layout::record_head(head.time, head.bytes));
@@ -233,7 +236,7 @@ impl Turn {
             head.next += 1;
             head.bytes += bytes.len() as u64;
         }
-        Ok((run.log, Chunk::new(first, Millis(head.time), run.bodies)))
+        Ok((append.log, Chunk::new(first, Millis(head.time), append.bodies)))
     }
 
     fn put_heads(
@@ -245,7 +248,7 @@ impl Turn {
         let meta = core.database.meta()?;
         for (log, _) in staged.iter().flat_map(|one| &one.chunks) {
             let key = layout::partition_key(b'h', log.topic, log.at.partition);
-            batch.put_cf(&meta, key, self.heads[log.place].encode());
+            batch.put_cf(&meta, key, self.heads[log.head_index].encode());
         }
         Ok(())
     }
@@ -262,15 +265,15 @@ impl Turn {
                 log.publish(Arc::new(chunk));
                 grown.push(log);
             }
-            one.job.finish(Ok(one.written));
+            one.queued.finish(Ok(one.first_offsets));
         }
         for log in grown {
-            log.ring();
+            log.notify_readers();
         }
         telemetry::log_appended(records, bytes);
         while self.tail_bytes > core.config.tail_bytes {
             let Some((log, _)) = self.tails.pop_front() else { break };
-            self.tail_bytes -= log.forget();
+            self.tail_bytes -= log.evict();
         }
     }
 }

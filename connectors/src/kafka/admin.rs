@@ -14,8 +14,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Cleanup, LogError, TopicSpec};
 
 use super::config::Config;
-use super::context::Context;
-use super::fault;
+use super::context::KafkaContext;
+use super::log_error;
 
 /// Bytes of a record that wraps one of another topic: twice what a broker takes by default.
 pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
@@ -27,26 +27,26 @@ const CLEANUP: &str = "cleanup.policy";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const DELETE_RETENTION_MS: &str = "delete.retention.ms";
-const TIMESTAMP: &str = "message.timestamp.type";
-const LARGEST: &str = "max.message.bytes";
-const INSYNC: &str = "min.insync.replicas";
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const MIN_INSYNC: &str = "min.insync.replicas";
 
 /// Creates and describes topics.
 pub(super) struct Admin {
-    client: AdminClient<Context>,
+    client: AdminClient<KafkaContext>,
     config: Config,
     /// How long an operation may take.
     limit: Duration,
 }
 
 /// A topic's settings as the broker has them.
-pub(super) struct Described {
+pub(super) struct TopicConfig {
     pub(super) cleanup: Cleanup,
     settings: Vec<(String, String)>,
 }
 
 impl Admin {
-    pub(super) fn new(client: AdminClient<Context>, config: Config) -> Self {
+    pub(super) fn new(client: AdminClient<KafkaContext>, config: Config) -> Self {
         Self { client, config, limit: ADMIN_LIMIT }
     }
 
@@ -55,7 +55,7 @@ impl Admin {
         Self { limit, ..self }
     }
 
-    fn context(&self) -> &Context {
+    fn context(&self) -> &KafkaContext {
         self.client.inner().context()
     }
 
@@ -65,22 +65,22 @@ impl Admin {
 
     /// Creates a topic; `false` if one of this name is there.
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        match self.ask_for(spec, &self.options()) {
+        match self.send_create(spec, &self.options()) {
             Ok(()) => Ok(true),
             Err(Code::TopicAlreadyExists) => Ok(false),
             Err(code) => {
                 let doing = format!("creating the topic {}", spec.topic);
-                Err(fault::of_code(doing, code, self.context()))
+                Err(log_error::from_code(doing, code, self.context()))
             }
         }
     }
 
     /// What creating a topic would come to; none is created.
-    pub(super) fn rehearse(&self, spec: &TopicSpec) -> Result<(), Code> {
-        self.ask_for(spec, &self.options().validate_only(true))
+    pub(super) fn validate_create(&self, spec: &TopicSpec) -> Result<(), Code> {
+        self.send_create(spec, &self.options().validate_only(true))
     }
 
-    fn ask_for(&self, spec: &TopicSpec, options: &AdminOptions) -> Result<(), Code> {
+    fn send_create(&self, spec: &TopicSpec, options: &AdminOptions) -> Result<(), Code> {
         let settings = self.settings(spec);
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
         let copies = self.config.replication.map_or(-1, i32::from);
@@ -116,59 +116,64 @@ impl Admin {
                 (RETENTION_MS, retention_ms.to_string()),
             ],
         };
-        settings.push((TIMESTAMP, "LogAppendTime".to_owned()));
+        settings.push((TIMESTAMP_TYPE, "LogAppendTime".to_owned()));
         if self.config.wrapping.iter().any(|name| name == spec.topic.as_str()) {
-            settings.push((LARGEST, WRAPPING_BYTES.to_string()));
+            settings.push((MAX_MESSAGE_BYTES, WRAPPING_BYTES.to_string()));
         }
         if let Some(copies) = self.config.min_insync {
-            settings.push((INSYNC, copies.to_string()));
+            settings.push((MIN_INSYNC, copies.to_string()));
         }
         settings
     }
 
     /// The settings of topics, in the same order.
-    pub(super) fn describe(&self, topics: &[&str]) -> Result<Vec<Described>, LogError> {
+    pub(super) fn describe(&self, topics: &[&str]) -> Result<Vec<TopicConfig>, LogError> {
         let doing = "asking for the settings of the topics";
         let ask: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let asked = block_on(self.client.describe_configs(&ask, &self.options()));
-        let answers = asked.map_err(|e| fault::of_error(doing, &e, self.context()))?;
+        let answers = asked.map_err(|e| log_error::from_error(doing, &e, self.context()))?;
         let mut described = Vec::new();
         for answer in answers {
-            let resource = answer.map_err(|code| fault::of_code(doing, code, self.context()))?;
+            let resource =
+                answer.map_err(|code| log_error::from_code(doing, code, self.context()))?;
             // The binding drops the error that comes instead of settings; a broker that has not
             // heard of a new topic yet gives it too.
-            let resource = shown(resource).map_err(|_| {
+            let resource = require_entries(resource).map_err(|_| {
                 let what = "a broker shows none: it does not know the topic yet, or the user may \
                             not DescribeConfigs (`tidewire doctor` tells)";
                 LogError::Retry(format!("{doing}: {what}").into())
             })?;
-            described.push(Described::read(&resource)?);
+            described.push(TopicConfig::read(&resource)?);
         }
         Ok(described)
     }
 
     /// A setting of a broker; `None` where it knows none of this name.
-    pub(super) fn of_broker(&self, id: i32, name: &str) -> Result<Option<String>, Code> {
+    pub(super) fn broker_setting(&self, id: i32, name: &str) -> Result<Option<String>, Code> {
         let ask = [ResourceSpecifier::Broker(id)];
         let answers = block_on(self.client.describe_configs(&ask, &self.options()));
         let answers = answers.map_err(|error| code_of(&error))?;
         let resource = answers.into_iter().next().unwrap_or(Err(Code::Unknown))?;
-        let resource = shown(resource).map_err(|_| Code::ClusterAuthorizationFailed)?;
+        let resource = require_entries(resource).map_err(|_| Code::ClusterAuthorizationFailed)?;
         Ok(resource.get(name).and_then(|entry| entry.value.clone()))
     }
 
     /// What is not as it must be.
-    pub(super) fn differences(&self, spec: &TopicSpec, found: &Described) -> Vec<Difference> {
-        let differs = |(name, wanted): (&'static str, String)| {
+    pub(super) fn mismatches(&self, spec: &TopicSpec, found: &TopicConfig) -> Vec<SettingMismatch> {
+        let mismatch = |(name, wanted): (&'static str, String)| {
             let has = found.setting(name).unwrap_or("not known");
-            (!same(has, &wanted)).then(|| Difference { name, has: has.to_owned(), wanted })
+            (!is_same_value(has, &wanted)).then(|| SettingMismatch {
+                name,
+                has: has.to_owned(),
+                wanted,
+            })
         };
-        self.settings(spec).into_iter().filter_map(differs).collect()
+        self.settings(spec).into_iter().filter_map(mismatch).collect()
     }
 
     /// Refuses a topic that is not as it must be, naming each difference and its mend.
-    pub(super) fn compare(&self, spec: &TopicSpec, found: &Described) -> Result<(), LogError> {
-        let wrong = self.differences(spec, found);
+    pub(super) fn compare(&self, spec: &TopicSpec, found: &TopicConfig) -> Result<(), LogError> {
+        let wrong = self.mismatches(spec, found);
         if wrong.is_empty() {
             return Ok(());
         }
@@ -176,14 +181,14 @@ impl Admin {
             "the topic {} is there with other settings: {}; mend them with `{}`, or give another \
              topics.prefix",
             spec.topic,
-            Difference::list(&wrong),
-            self.change(spec.topic.as_str(), &wrong),
+            SettingMismatch::list(&wrong),
+            self.alter_command(spec.topic.as_str(), &wrong),
         )))
     }
 
     /// The command that mends a topic.
-    pub(super) fn change(&self, topic: &str, wrong: &[Difference]) -> String {
-        let set = |d: &Difference| format!("{}=[{}]", d.name, d.wanted);
+    pub(super) fn alter_command(&self, topic: &str, wrong: &[SettingMismatch]) -> String {
+        let set = |d: &SettingMismatch| format!("{}=[{}]", d.name, d.wanted);
         format!(
             "kafka-configs.sh --bootstrap-server {} --alter --topic {topic} --add-config {}",
             self.config.bootstrap,
@@ -194,13 +199,13 @@ impl Admin {
 
 /// A setting of a topic that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Difference {
+pub(super) struct SettingMismatch {
     name: &'static str,
     has: String,
     wanted: String,
 }
 
-impl Difference {
+impl SettingMismatch {
     /// All of them, each a clause.
     pub(super) fn list(all: &[Self]) -> String {
         let clause = |d: &Self| format!("{} is {} and must be {}", d.name, d.has, d.wanted);
@@ -210,7 +215,7 @@ impl Difference {
 
 /// Everything has settings. The binding drops the error that comes instead of them, and whoever may
 /// know that something is there but not what it is set to lacks a permission.
-fn shown(resource: ConfigResource) -> Result<ConfigResource, Code> {
+fn require_entries(resource: ConfigResource) -> Result<ConfigResource, Code> {
     if resource.entries.is_empty() { Err(Code::TopicAuthorizationFailed) } else { Ok(resource) }
 }
 
@@ -223,7 +228,7 @@ fn code_of(error: &KafkaError) -> Code {
 }
 
 /// Lists are sets: `compact,delete` is `delete,compact`.
-fn same(has: &str, wanted: &str) -> bool {
+fn is_same_value(has: &str, wanted: &str) -> bool {
     let parts = |text: &str| {
         let mut parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
         parts.sort();
@@ -232,7 +237,7 @@ fn same(has: &str, wanted: &str) -> bool {
     parts(has) == parts(wanted)
 }
 
-impl Described {
+impl TopicConfig {
     fn read(resource: &ConfigResource) -> Result<Self, LogError> {
         let setting = |entry: &ConfigEntry| Some((entry.name.clone(), entry.value.clone()?));
         let settings: Vec<_> = resource.entries.iter().filter_map(setting).collect();

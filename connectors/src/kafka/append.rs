@@ -11,22 +11,22 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Appender, LogError};
 use tidewire_engine::record::{Offset, Outgoing};
 
-use super::fault;
-use super::log::Core;
+use super::log::KafkaCore;
+use super::log_error;
 use super::produce::Sender;
 
 /// How long an append waits for its answers. Longer than a broker takes to restart or a partition
 /// to get another leader.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ACK_LIMIT: Duration = Duration::from_secs(60);
 
 /// An idempotent producer.
 pub(super) struct KafkaAppender {
-    core: Arc<Core>,
+    core: Arc<KafkaCore>,
     sender: Sender,
 }
 
 impl KafkaAppender {
-    pub(super) fn new(core: &Arc<Core>) -> Result<Self, LogError> {
+    pub(super) fn new(core: &Arc<KafkaCore>) -> Result<Self, LogError> {
         let sender = Sender::new(core, &core.config.appender())?;
         Ok(Self { core: Arc::clone(core), sender })
     }
@@ -35,17 +35,18 @@ impl KafkaAppender {
         self.sender.begin(records.len());
         for (slot, record) in records.iter().enumerate() {
             // Every place was checked before the first record left.
-            let place = self.sender.place(record).map_err(|_| Code::UnknownTopicOrPartition)?;
-            self.sender.send((place, record), slot, ANSWER_LIMIT)?;
+            let partition_index =
+                self.sender.partition_index(record).map_err(|_| Code::UnknownTopicOrPartition)?;
+            self.sender.send((partition_index, record), slot, ACK_LIMIT)?;
         }
-        self.sender.answers(ANSWER_LIMIT)
+        self.sender.await_acks(ACK_LIMIT)
     }
 }
 
 impl Appender for KafkaAppender {
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
         for record in records {
-            self.sender.place(record)?;
+            self.sender.partition_index(record)?;
         }
         match self.send_all(records) {
             Ok(()) => {
@@ -54,7 +55,7 @@ impl Appender for KafkaAppender {
                 Ok(self.sender.ends().into_iter().map(offset).collect())
             }
             Err(code) => {
-                let failed = fault::of_code("appending", code, self.sender.context());
+                let failed = log_error::from_code("appending", code, self.sender.context());
                 // What it still holds must not arrive behind what is appended again.
                 self.sender = Sender::new(&self.core, &self.core.config.appender())?;
                 Err(failed)

@@ -17,7 +17,7 @@ const SESSION_MS: &str = "10000";
 
 /// Milliseconds after which an idle connection of a transactional producer ends; well below the
 /// time a transaction may stay open.
-const STALL_MS: &str = "4000";
+const IDLE_CONNECTION_MS: &str = "4000";
 
 /// Bytes read ahead of the engine by one client, over all its partitions.
 const PREFETCH_KIB: u32 = 48 << 10;
@@ -27,7 +27,7 @@ const PREFETCH_KIB: u32 = 48 << 10;
 const PREFETCH_PARTITION_KIB: (u32, u32) = (1 << 10, 16 << 10);
 
 /// Properties that the guarantees rest on, with the reason for refusing another value.
-const OURS: &[(&str, &str)] = &[
+const RESERVED: &[(&str, &str)] = &[
     ("bootstrap.servers", "give the brokers in `log = \"kafka://HOST:PORT,…\"`"),
     ("group.id", "groups are named after topics.prefix"),
     ("group.instance.id", "it is made from `instance`"),
@@ -109,7 +109,7 @@ impl Config {
     /// What is wrong with the properties, each in a sentence that names the property. Values are
     /// never repeated: some are secrets.
     pub fn problems(&self) -> Vec<String> {
-        let refused = |name: &str| OURS.iter().find(|(ours, _)| *ours == name);
+        let refused = |name: &str| RESERVED.iter().find(|(reserved, _)| *reserved == name);
         let mut problems = Vec::new();
         for name in self.properties.keys() {
             if let Some((_, reason)) = refused(name) {
@@ -169,7 +169,7 @@ impl Config {
             // When the broker that coordinates the group dies, librdkafka may wait for ever inside
             // `send_offsets`: it looks for the new coordinator only when a connection changes its
             // state (librdkafka issues 5456 and 5511). Connections that end when they are idle do.
-            ("connections.max.idle.ms", STALL_MS),
+            ("connections.max.idle.ms", IDLE_CONNECTION_MS),
         ])
     }
 
@@ -257,13 +257,13 @@ impl Config {
     }
 
     /// How many partitions a list names, as a client's budget wants it.
-    pub(super) fn partitions_of(topics: usize, partitions: u32) -> u32 {
+    pub(super) fn total_partitions(topics: usize, partitions: u32) -> u32 {
         u32::try_from(topics).unwrap_or(u32::MAX).saturating_mul(partitions)
     }
 }
 
 /// An invalid client configuration as the operator reads it.
-pub(super) fn unusable(error: &rdkafka::error::KafkaError) -> LogError {
+pub(super) fn invalid_properties(error: &rdkafka::error::KafkaError) -> LogError {
     LogError::Invalid(format!("kafka.properties: {}", property_problem(error)))
 }
 

@@ -21,10 +21,10 @@ use tidewire_engine::record::{Partition, Topic, TopicPartition};
 use crate::{clock, telemetry};
 
 /// librdkafka's word for a connection that failed or ended.
-const DISCONNECTED: &str = "FAIL";
+const DISCONNECT_FACILITY: &str = "FAIL";
 
 /// How often a process says that connections are lost, whatever their number.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+const DISCONNECT_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a group decided about a member.
 #[derive(Debug)]
@@ -66,13 +66,13 @@ impl Deliveries {
     }
 
     /// A record that was expected was not taken.
-    pub(super) fn unexpect(&mut self) {
+    pub(super) fn cancel(&mut self) {
         self.pending -= 1;
     }
 
-    fn answer(&mut self, mark: usize, outcome: Result<i64, RDKafkaErrorCode>) {
-        let slot = mark & 0xffff_ffff;
-        if mark >> 32 != self.generation as usize || slot >= self.ends.len() {
+    fn answer(&mut self, opaque: usize, outcome: Result<i64, RDKafkaErrorCode>) {
+        let slot = opaque & 0xffff_ffff;
+        if opaque >> 32 != self.generation as usize || slot >= self.ends.len() {
             return;
         }
         self.pending -= 1;
@@ -90,7 +90,7 @@ impl Deliveries {
 
 /// The context of every client.
 #[derive(Debug, Default)]
-pub(super) struct Context {
+pub(super) struct KafkaContext {
     /// The client is closing: nobody takes what the group decides any more.
     closing: AtomicBool,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
@@ -99,12 +99,12 @@ pub(super) struct Context {
 }
 
 /// Whether a lost connection is said again.
-fn is_time_to_say() -> bool {
-    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut said = lock(&SAID);
-    let due = said.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
+fn may_log_disconnect() -> bool {
+    static LAST_LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last_logged = lock(&LAST_LOGGED);
+    let due = last_logged.is_none_or(|at| at.elapsed() >= DISCONNECT_LOG_EVERY);
     if due {
-        *said = Some(clock::now());
+        *last_logged = Some(clock::now());
     }
     due
 }
@@ -114,7 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Context {
+impl KafkaContext {
     /// The newest error a broker or the connection to it gave.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         lock(&self.last_error).clone()
@@ -136,10 +136,10 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for KafkaContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // A broker that is away is said by every connection to it, several times a second.
-        if facility == DISCONNECTED && !is_time_to_say() {
+        if facility == DISCONNECT_FACILITY && !may_log_disconnect() {
             tracing::debug!(target: "librdkafka", facility, "{message}");
             return;
         }
@@ -173,7 +173,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {
+impl ConsumerContext for KafkaContext {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -194,15 +194,15 @@ impl ConsumerContext for Context {
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext for KafkaContext {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, delivered: &DeliveryResult<'_>, mark: usize) {
+    fn delivery(&self, delivered: &DeliveryResult<'_>, opaque: usize) {
         let outcome = match delivered {
             Ok(message) => Ok(message.offset()),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
-        lock(&self.deliveries).answer(mark, outcome);
+        lock(&self.deliveries).answer(opaque, outcome);
     }
 }
 
@@ -226,12 +226,12 @@ mod tests {
         deliveries.begin(2);
         let early = deliveries.expect(0);
         deliveries.begin(2);
-        let marks = [deliveries.expect(0), deliveries.expect(1), deliveries.expect(1)];
+        let opaques = [deliveries.expect(0), deliveries.expect(1), deliveries.expect(1)];
         deliveries.answer(early, Ok(99));
         assert_eq!(deliveries.pending, 3);
-        deliveries.answer(marks[0], Ok(7));
-        deliveries.answer(marks[2], Ok(4));
-        deliveries.answer(marks[1], Err(RDKafkaErrorCode::MessageSizeTooLarge));
+        deliveries.answer(opaques[0], Ok(7));
+        deliveries.answer(opaques[2], Ok(4));
+        deliveries.answer(opaques[1], Err(RDKafkaErrorCode::MessageSizeTooLarge));
         assert_eq!((deliveries.pending, &deliveries.ends[..]), (0, &[8, 5][..]));
         assert_eq!(deliveries.failed, Some(RDKafkaErrorCode::MessageSizeTooLarge));
     }

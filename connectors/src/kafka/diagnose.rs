@@ -15,23 +15,23 @@ use tidewire_engine::topology::Topology;
 
 use super::admin::Admin;
 use super::config::Config;
-use super::context::Context;
+use super::context::KafkaContext;
 
-mod door;
+mod probe;
 mod security;
 mod wire;
 
-mod age;
-mod witness;
+mod broker_version;
+mod client_log;
 
 mod brokers;
 mod rights;
 mod topics;
 
-use door::Door;
+use client_log::ClusterView;
+use probe::ProbeOutcome;
 use security::Security;
 use wire::Apis;
-use witness::Met;
 
 /// How long one question waits for its answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -40,14 +40,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing to do.
-    Fine(String),
+    Ok(String),
     /// Something is wrong; the sentence says what mends it.
-    Mend(String),
+    Fix(String),
 }
 
 /// What is looked at, and what it should be like.
 #[derive(Clone, Copy)]
-pub struct Case<'a> {
+pub struct DoctorTarget<'a> {
     /// How to reach Kafka.
     pub config: &'a Config,
     /// The topics as they must be, and the names of the groups.
@@ -60,49 +60,55 @@ pub struct Case<'a> {
 
 /// Looks at everything, tells what it finds as it finds it, and returns how many brokers there are:
 /// all of them once one has told, before that those that were named.
-pub fn diagnose(case: &Case<'_>, tell: &mut dyn FnMut(Finding)) -> usize {
-    let named: Vec<String> = case.config.bootstrap.split(',').map(str::to_owned).collect();
-    let Some(doors) = knock(case, &named, tell) else { return named.len() };
-    let met = match witness::meet(case.config) {
-        Ok(met) => met,
+pub fn diagnose(target: &DoctorTarget<'_>, report: &mut dyn FnMut(Finding)) -> usize {
+    let named: Vec<String> = target.config.bootstrap.split(',').map(str::to_owned).collect();
+    let Some(listeners) = probe_bootstrap(target, &named, report) else { return named.len() };
+    let cluster = match client_log::connect(target.config) {
+        Ok(cluster) => cluster,
         Err(why) => {
-            tell(Finding::Mend(why));
+            report(Finding::Fix(why));
             return named.len();
         }
     };
-    let brokers = met.brokers().len();
-    let Some(others) = follow(case, (&met, &named), tell) else { return brokers };
-    let Some(age) = judge(case, (&met, [doors, others].concat()), tell) else { return brokers };
-    let (at, all) = (&case.config.bootstrap, count(brokers, "broker"));
-    tell(Finding::Fine(format!("Kafka at {at} answers: {all}, {age}")));
-    look_inside(case, &met, tell);
+    let brokers = cluster.brokers().len();
+    let Some(others) = probe_advertised(target, (&cluster, &named), report) else { return brokers };
+    let Some(age) = check_versions(target, (&cluster, [listeners, others].concat()), report) else {
+        return brokers;
+    };
+    let (at, all) = (&target.config.bootstrap, pluralize(brokers, "broker"));
+    report(Finding::Ok(format!("Kafka at {at} answers: {all}, {age}")));
+    check_cluster(target, &cluster, report);
     brokers
 }
 
 /// What each address that led somewhere can do, as far as it shows without a login.
-type Doors = Vec<(String, Apis)>;
+type Listeners = Vec<(String, Apis)>;
 
-fn apis_of(door: Door) -> Apis {
-    match door {
-        Door::Kafka { apis, .. } => apis,
+fn apis_of(outcome: ProbeOutcome) -> Apis {
+    match outcome {
+        ProbeOutcome::Kafka { apis, .. } => apis,
         _ => Apis::new(),
     }
 }
 
 /// Tries the addresses that were given; `None` if none of them leads on.
-fn knock(case: &Case<'_>, named: &[String], tell: &mut dyn FnMut(Finding)) -> Option<Doors> {
-    let ours = Security::of(case.config);
-    let doors = door::look_at_all(named, &ours);
+fn probe_bootstrap(
+    target: &DoctorTarget<'_>,
+    named: &[String],
+    report: &mut dyn FnMut(Finding),
+) -> Option<Listeners> {
+    let ours = Security::of(target.config);
+    let outcomes = probe::probe_all(named, &ours);
     let mut open = Vec::new();
-    for (address, door) in named.iter().zip(doors) {
-        if let Some(trouble) = ours.trouble(&door) {
-            tell(Finding::Mend(format!("{address} {}; {}", trouble.is, trouble.mend)));
+    for (address, outcome) in named.iter().zip(outcomes) {
+        if let Some(problem) = ours.problem(&outcome) {
+            report(Finding::Fix(format!("{address} {}; {}", problem.clause, problem.fix)));
             continue;
         }
-        let apis = apis_of(door);
+        let apis = apis_of(outcome);
         // A client would not get far with one that is too old.
-        match age::too_old(address, &apis, case.config).filter(|_| !apis.is_empty()) {
-            Some(text) => tell(Finding::Mend(text)),
+        match broker_version::too_old(address, &apis, target.config).filter(|_| !apis.is_empty()) {
+            Some(text) => report(Finding::Fix(text)),
             None => open.push((address.clone(), apis)),
         }
     }
@@ -110,64 +116,69 @@ fn knock(case: &Case<'_>, named: &[String], tell: &mut dyn FnMut(Finding)) -> Op
 }
 
 /// Tries the addresses that the brokers give for themselves; `None` if one leads nowhere.
-fn follow(
-    case: &Case<'_>,
-    (met, named): (&Met, &[String]),
-    tell: &mut dyn FnMut(Finding),
-) -> Option<Doors> {
-    let mut others = met.brokers();
+fn probe_advertised(
+    target: &DoctorTarget<'_>,
+    (cluster, named): (&ClusterView, &[String]),
+    report: &mut dyn FnMut(Finding),
+) -> Option<Listeners> {
+    let mut others = cluster.brokers();
     others.retain(|(_, address)| !named.contains(address));
     let addresses: Vec<String> = others.iter().map(|(_, address)| address.clone()).collect();
-    let ours = Security::of(case.config);
-    let mut doors = Doors::new();
-    for ((id, address), door) in others.iter().zip(door::look_at_all(&addresses, &ours)) {
-        match ours.trouble(&door) {
-            None => doors.push((address.clone(), apis_of(door))),
-            Some(trouble) => tell(Finding::Mend(format!(
+    let ours = Security::of(target.config);
+    let mut listeners = Listeners::new();
+    for ((id, address), outcome) in others.iter().zip(probe::probe_all(&addresses, &ours)) {
+        match ours.problem(&outcome) {
+            None => listeners.push((address.clone(), apis_of(outcome))),
+            Some(problem) => report(Finding::Fix(format!(
                 "{} sends its clients on to {address} (broker {id}), which {}; correct \
                  advertised.listeners of that broker, or make this address lead to it from here",
-                case.config.bootstrap, trouble.is
+                target.config.bootstrap, problem.clause
             ))),
         }
     }
-    (doors.len() == others.len()).then_some(doors)
+    (listeners.len() == others.len()).then_some(listeners)
 }
 
 /// How old the brokers are, in a word; `None` if one is too old.
-fn judge(
-    case: &Case<'_>,
-    (met, doors): (&Met, Doors),
-    tell: &mut dyn FnMut(Finding),
+fn check_versions(
+    target: &DoctorTarget<'_>,
+    (cluster, listeners): (&ClusterView, Listeners),
+    report: &mut dyn FnMut(Finding),
 ) -> Option<&'static str> {
-    let mut known = met.apis();
-    known.extend(doors.into_iter().filter(|(_, apis)| !apis.is_empty()));
-    let old = known.iter().filter_map(|(at, apis)| age::too_old(at, apis, case.config));
+    let mut known = cluster.apis();
+    known.extend(listeners.into_iter().filter(|(_, apis)| !apis.is_empty()));
+    let old =
+        known.iter().filter_map(|(at, apis)| broker_version::too_old(at, apis, target.config));
     let old: Vec<String> = old.collect();
     let age = if known.is_empty() { "of an age that can't be seen" } else { "new enough" };
-    let all_are_fine = old.is_empty();
-    old.into_iter().for_each(|text| tell(Finding::Mend(text)));
-    all_are_fine.then_some(age)
+    let all_new_enough = old.is_empty();
+    old.into_iter().for_each(|text| report(Finding::Fix(text)));
+    all_new_enough.then_some(age)
 }
 
 /// Topics, rights and what the brokers are set to.
-fn look_inside(case: &Case<'_>, met: &Met, tell: &mut dyn FnMut(Finding)) {
-    let made = case.config.admin().create_with_context(Context::default());
+fn check_cluster(
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
+    report: &mut dyn FnMut(Finding),
+) {
+    let made = target.config.admin().create_with_context(KafkaContext::default());
     let admin = match made {
-        Ok(client) => Admin::new(client, case.config.clone()).within(LIMIT),
-        Err(error) => return tell(Finding::Mend(format!("no client can be made: {error}"))),
+        Ok(client) => Admin::new(client, target.config.clone()).within(LIMIT),
+        Err(error) => return report(Finding::Fix(format!("no client can be made: {error}"))),
     };
-    let topic_rights = match rights::of_topics(case, met) {
+    let topic_rights = match rights::for_topics(target, cluster) {
         Ok(topic_rights) => topic_rights,
-        Err(why) => return tell(Finding::Mend(why)),
+        Err(why) => return report(Finding::Fix(why)),
     };
-    topics::check((case, met), (&admin, &topic_rights), tell);
-    rights::check((case, met), &topic_rights, tell);
-    brokers::check_retention(&admin, met, tell);
-    brokers::check_clocks((case, met), &topic_rights, tell);
+    topics::check((target, cluster), (&admin, &topic_rights), report);
+    rights::check((target, cluster), &topic_rights, report);
+    brokers::check_retention(&admin, cluster, report);
+    brokers::check_clocks((target, cluster), &topic_rights, report);
 }
 
 /// `one broker`, `3 brokers`.
-fn count(number: usize, what: &str) -> String {
+fn pluralize(number: usize, what: &str) -> String {
     if number == 1 { format!("one {what}") } else { format!("{number} {what}s") }
 }
 
@@ -206,13 +217,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_read_as_one_would_say_them() {
+    fn lists_read_as_plain_english() {
         assert_eq!(or_list(&["a"]), "a");
         assert_eq!(or_list(&["a", "b", "c"]), "a, b or c");
         assert_eq!(such_as("topic", &["x"]), "topic x");
         assert_eq!(such_as("topic", &["x", "y"]), "2 topics, such as x");
         assert_eq!(
-            (count(1, "broker"), count(3, "broker")),
+            (pluralize(1, "broker"), pluralize(3, "broker")),
             ("one broker".into(), "3 brokers".into())
         );
     }

@@ -22,12 +22,12 @@ use tidewire_engine::record::{Millis, Offset, Topic, TopicPartition};
 
 use super::admin::Admin;
 use super::append::KafkaAppender;
-use super::config::{Config, unusable};
-use super::context::Context;
-use super::fault;
+use super::bootstrap_refresh::BootstrapRefresh;
+use super::config::{Config, invalid_properties};
+use super::context::KafkaContext;
+use super::log_error;
 use super::member::KafkaMember;
 use super::native;
-use super::reach::Reach;
 use super::read::KafkaReader;
 use super::transact::KafkaTransactor;
 use crate::clock;
@@ -47,19 +47,19 @@ const EVENTS_MAX: usize = 1_000;
 /// The log on Kafka. Cheap to clone; what is made from it keeps what it needs.
 #[derive(Clone)]
 pub struct KafkaLog {
-    core: Arc<Core>,
+    core: Arc<KafkaCore>,
 }
 
 /// What the log and all that was made from it share.
-pub(super) struct Core {
+pub(super) struct KafkaCore {
     pub(super) config: Config,
     admin: Admin,
     /// Sees the last stable offset as the end.
-    stable: BaseConsumer<Context>,
+    stable: BaseConsumer<KafkaContext>,
     /// Sees the high watermark as the end.
-    latest: BaseConsumer<Context>,
+    latest: BaseConsumer<KafkaContext>,
     /// By group: who asks for its offsets.
-    observers: Mutex<BTreeMap<String, Arc<BaseConsumer<Context>>>>,
+    observers: Mutex<BTreeMap<String, Arc<BaseConsumer<KafkaContext>>>>,
     /// Partition counts of topics that were seen; fixed for a topic's life.
     counts: Mutex<BTreeMap<Topic, u32>>,
 }
@@ -76,22 +76,22 @@ impl KafkaLog {
         }
         let make = |isolation| make_consumer(&config.reader(isolation, None));
         let (stable, latest) = (make(Isolation::Committed)?, make(Isolation::Uncommitted)?);
-        let client = config.admin().create_with_context(Context::default());
-        let admin = Admin::new(client.map_err(|error| unusable(&error))?, config.clone());
+        let client = config.admin().create_with_context(KafkaContext::default());
+        let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
         let (observers, counts) = (Mutex::default(), Mutex::default());
-        let core = Core { config, admin, stable, latest, observers, counts };
+        let core = KafkaCore { config, admin, stable, latest, observers, counts };
         Ok(Arc::new(Self { core: Arc::new(core) }))
     }
 }
 
 /// A consumer of this configuration.
-pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<Context>, LogError> {
-    config.create_with_context(Context::default()).map_err(|error| unusable(&error))
+pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, LogError> {
+    config.create_with_context(KafkaContext::default()).map_err(|error| invalid_properties(&error))
 }
 
-impl Core {
+impl KafkaCore {
     /// Serves what a client has to say: its log lines and errors reach its context.
-    pub(super) fn serve(&self, client: &BaseConsumer<Context>) {
+    pub(super) fn serve(&self, client: &BaseConsumer<KafkaContext>) {
         let mut left = EVENTS_MAX;
         while left > 0 && native::has_events(client) {
             // What it returns is an error that its context has noted.
@@ -102,21 +102,21 @@ impl Core {
 
     /// A code that a client without a context at hand came up with.
     pub(super) fn failed(&self, doing: impl fmt::Display, code: Code) -> LogError {
-        fault::of_code(doing, code, self.stable.context())
+        log_error::from_code(doing, code, self.stable.context())
     }
 
     /// Asks and, if there is no answer, serves the client so that its newest error says why.
     fn ask<T>(
         &self,
-        client: &BaseConsumer<Context>,
+        client: &BaseConsumer<KafkaContext>,
         doing: impl fmt::Display,
-        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError>,
+        question: impl FnOnce(&BaseConsumer<KafkaContext>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         self.serve(client);
         question(client).map_err(|error| {
             self.serve(client);
-            Reach::default().look(&self.config, client.client());
-            fault::of_error(doing, &error, client.context())
+            BootstrapRefresh::default().check(&self.config, client.client());
+            log_error::from_error(doing, &error, client.context())
         })
     }
 
@@ -131,7 +131,7 @@ impl Core {
             Isolation::Committed => &self.stable,
             Isolation::Uncommitted => &self.latest,
         };
-        let partition = number(at);
+        let partition = partition_number(at);
         let (start, end) =
             self.ask(client, format_args!("asking for the bounds of {at}"), |c| {
                 c.fetch_watermarks(at.topic.as_str(), partition, CALL_LIMIT)
@@ -159,7 +159,7 @@ impl Core {
         if let Some(count) = lock(&self.counts).get(topic) {
             return Ok(Some(*count));
         }
-        let found = self.found(topic, |found| found.partitions().len())?;
+        let found = self.find_topic(topic, |found| found.partitions().len())?;
         let count = found.map(|partitions| u32::try_from(partitions).unwrap_or(u32::MAX));
         if let Some(count) = count {
             lock(&self.counts).insert(topic.clone(), count);
@@ -168,10 +168,10 @@ impl Core {
     }
 
     /// Looks at what the brokers know of a topic; `None` if it is not there.
-    fn found<T>(
+    fn find_topic<T>(
         &self,
         topic: &Topic,
-        look: impl FnOnce(&MetadataTopic) -> T,
+        read: impl FnOnce(&MetadataTopic) -> T,
     ) -> Result<Option<T>, LogError> {
         let doing = format!("looking for the topic {topic}");
         let metadata = self.ask(&self.latest, &doing, |client| {
@@ -180,7 +180,7 @@ impl Core {
         let found = metadata.topics().iter().find(|found| found.name() == topic.as_str());
         let Some(found) = found else { return Ok(None) };
         match found.error().map(Code::from) {
-            None => Ok(Some(look(found))),
+            None => Ok(Some(read(found))),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
             Some(code) => Err(self.failed(doing, code)),
         }
@@ -195,7 +195,7 @@ impl Core {
                     found.partitions().iter().filter(|p| p.leader() >= 0 && p.error().is_none());
                 led.count()
             };
-            if self.found(&spec.topic, led)? == Some(spec.partitions as usize) {
+            if self.find_topic(&spec.topic, led)? == Some(spec.partitions as usize) {
                 return Ok(());
             }
             if begun.elapsed() > LEADERS_LIMIT {
@@ -208,8 +208,8 @@ impl Core {
     }
 
     /// Refuses a topic that is there otherwise.
-    fn compare(&self, spec: &TopicSpec, found: Found) -> Result<(), LogError> {
-        let Found { partitions, copies } = found;
+    fn compare(&self, spec: &TopicSpec, found: TopicShape) -> Result<(), LogError> {
+        let TopicShape { partitions, copies } = found;
         if partitions != spec.partitions as usize {
             return Err(LogError::Invalid(format!(
                 "the topic {} has {partitions} partitions and must have {}; give \
@@ -231,7 +231,7 @@ impl Core {
         described.iter().try_for_each(|found| self.admin.compare(spec, found))
     }
 
-    fn observer(&self, group: &str) -> Result<Arc<BaseConsumer<Context>>, LogError> {
+    fn observer(&self, group: &str) -> Result<Arc<BaseConsumer<KafkaContext>>, LogError> {
         if let Some(observer) = lock(&self.observers).get(group) {
             return Ok(Arc::clone(observer));
         }
@@ -242,12 +242,12 @@ impl Core {
 }
 
 /// A topic as it was found: its partitions, and the fewest copies one of them has.
-struct Found {
+struct TopicShape {
     partitions: usize,
     copies: usize,
 }
 
-impl Found {
+impl TopicShape {
     fn of(topic: &MetadataTopic) -> Self {
         let copies = topic.partitions().iter().map(|p| p.replicas().len()).min();
         Self { partitions: topic.partitions().len(), copies: copies.unwrap_or(0) }
@@ -255,18 +255,18 @@ impl Found {
 }
 
 /// A partition's number as Kafka counts.
-pub(super) fn number(at: &TopicPartition) -> i32 {
+pub(super) fn partition_number(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition.0).unwrap_or(i32::MAX)
 }
 
 /// Offsets with their metadata as librdkafka lists them.
-pub(super) fn list_of(
+pub(super) fn offset_list(
     offsets: &[(TopicPartition, Committed)],
 ) -> Result<TopicPartitionList, LogError> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (at, committed) in offsets {
         let offset = i64::try_from(committed.offset.0).unwrap_or(i64::MAX);
-        let mut element = list.add_partition(at.topic.as_str(), number(at));
+        let mut element = list.add_partition(at.topic.as_str(), partition_number(at));
         let set = element.set_offset(KafkaOffset::Offset(offset));
         set.map_err(|error| LogError::Invalid(format!("{at}: {error}")))?;
         element.set_metadata(&committed.metadata);
@@ -276,7 +276,7 @@ pub(super) fn list_of(
 
 impl Log for KafkaLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        if let Some(found) = self.core.found(&spec.topic, Found::of)? {
+        if let Some(found) = self.core.find_topic(&spec.topic, TopicShape::of)? {
             return self.core.compare(spec, found).map(|()| false);
         }
         if !self.core.admin.create(spec)? {
@@ -324,12 +324,12 @@ impl Log for KafkaLog {
         self.core.check(at)?;
         let mut ask = TopicPartitionList::with_capacity(1);
         let time = KafkaOffset::Offset(time.0.max(0));
-        ask.add_partition_offset(at.topic.as_str(), number(at), time)
+        ask.add_partition_offset(at.topic.as_str(), partition_number(at), time)
             .map_err(|error| LogError::Invalid(format!("{at}: {error}")))?;
         let doing = format!("asking for the offset of a time in {at}");
         let found = self.core.ask(&self.core.stable, &doing, |client| {
             let found = client.offsets_for_times(ask, CALL_LIMIT)?;
-            let element = found.find_partition(at.topic.as_str(), number(at));
+            let element = found.find_partition(at.topic.as_str(), partition_number(at));
             element.map(|e| e.error().map(|()| e.offset())).transpose()
         })?;
         match found {
@@ -345,19 +345,21 @@ impl Log for KafkaLog {
     ) -> Result<Vec<Option<Committed>>, LogError> {
         let mut ask = TopicPartitionList::with_capacity(of.len());
         for at in of {
-            ask.add_partition(at.topic.as_str(), number(at));
+            ask.add_partition(at.topic.as_str(), partition_number(at));
         }
         let observer = self.core.observer(group)?;
         let doing = format!("asking for the offsets of the group {group}");
         let found = self.core.ask(&observer, &doing, |c| c.committed_offsets(ask, CALL_LIMIT))?;
         let mut committed = Vec::with_capacity(of.len());
         for at in of {
-            let element = found.find_partition(at.topic.as_str(), number(at));
+            let element = found.find_partition(at.topic.as_str(), partition_number(at));
             let Some(element) = element else {
                 committed.push(None);
                 continue;
             };
-            element.error().map_err(|error| fault::of_error(&doing, &error, observer.context()))?;
+            element
+                .error()
+                .map_err(|error| log_error::from_error(&doing, &error, observer.context()))?;
             committed.push(match element.offset() {
                 KafkaOffset::Offset(offset) => Some(Committed {
                     offset: Offset(u64::try_from(offset).unwrap_or(0)),

@@ -22,12 +22,12 @@ use tidewire_engine::port::{
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
+use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::Config;
-use super::context::{Context, Rebalanced};
-use super::fault;
-use super::log::{Core, list_of, make_consumer};
+use super::context::{KafkaContext, Rebalanced};
+use super::log::{KafkaCore, make_consumer, offset_list};
+use super::log_error;
 use super::native;
-use super::reach::Reach;
 use super::read::KafkaReader;
 
 /// Events of the group that one call of `changes` looks at.
@@ -36,71 +36,81 @@ const EVENTS_MAX: usize = 1_000;
 /// A member and its reader.
 pub(super) struct KafkaMember {
     group: String,
-    place: BaseConsumer<Context>,
+    group_client: BaseConsumer<KafkaContext>,
     /// The group has something to say.
-    news: Arc<AtomicBool>,
+    group_events: Arc<AtomicBool>,
     /// A revocation the engine has been told of and the group is waiting for.
     revoking: bool,
     reader: KafkaReader,
-    core: Arc<Core>,
-    reach: Reach,
+    core: Arc<KafkaCore>,
+    bootstrap_refresh: BootstrapRefresh,
 }
 
 impl KafkaMember {
     /// Joins; the first assignment comes through `changes`.
-    pub(super) fn new(core: &Arc<Core>, spec: &MemberSpec) -> Result<Self, LogError> {
+    pub(super) fn new(core: &Arc<KafkaCore>, spec: &MemberSpec) -> Result<Self, LogError> {
         let partitions = check_counts(core, spec)?;
-        let budget = Config::partitions_of(spec.topics.len(), partitions);
+        let budget = Config::total_partitions(spec.topics.len(), partitions);
         let reader = KafkaReader::new(core, Isolation::Committed, Some(budget));
         let config = core.config.member(&spec.group, &spec.instance);
-        let mut place = make_consumer(&config)?;
-        let news = Arc::new(AtomicBool::new(false));
-        let (bell, noted) = (Arc::clone(&reader.bell), Arc::clone(&news));
-        place.set_nonempty_callback(move || {
-            noted.store(true, Ordering::Release);
-            bell.signal();
+        let mut group_client = make_consumer(&config)?;
+        let group_events = Arc::new(AtomicBool::new(false));
+        let (notifier, flag) = (Arc::clone(&reader.notifier), Arc::clone(&group_events));
+        group_client.set_nonempty_callback(move || {
+            flag.store(true, Ordering::Release);
+            notifier.signal();
         });
         let topics: Vec<&str> = spec.topics.iter().map(|topic| topic.as_str()).collect();
         let doing = format!("joining the group {}", spec.group);
-        place.subscribe(&topics).map_err(|e| fault::of_error(doing, &e, place.context()))?;
-        let (core, reach) = (Arc::clone(core), Reach::default());
-        Ok(Self { group: spec.group.clone(), place, news, revoking: false, reader, core, reach })
+        group_client
+            .subscribe(&topics)
+            .map_err(|e| log_error::from_error(doing, &e, group_client.context()))?;
+        let (core, bootstrap_refresh) = (Arc::clone(core), BootstrapRefresh::default());
+        Ok(Self {
+            group: spec.group.clone(),
+            group_client,
+            group_events,
+            revoking: false,
+            reader,
+            core,
+            bootstrap_refresh,
+        })
     }
 
     /// Tells the group that what it decided was taken note of. Nothing is assigned to this client.
     fn acknowledge(&self) -> Result<(), LogError> {
         let nothing = TopicPartitionList::new();
-        let said = match self.place.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.place.incremental_assign(&nothing),
-            _ => self.place.assign(&nothing),
+        let answer = match self.group_client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.group_client.incremental_assign(&nothing),
+            _ => self.group_client.assign(&nothing),
         };
-        self.said(said)
+        self.check_answer(answer)
     }
 
-    fn give_up(&mut self) -> Result<(), LogError> {
+    fn release(&mut self) -> Result<(), LogError> {
         self.revoking = false;
-        let said = match self.place.rebalance_protocol() {
+        let answer = match self.group_client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => {
-                self.place.incremental_unassign(&TopicPartitionList::new())
+                self.group_client.incremental_unassign(&TopicPartitionList::new())
             }
-            _ => self.place.unassign(),
+            _ => self.group_client.unassign(),
         };
-        self.said(said)
+        self.check_answer(answer)
     }
 
-    fn said(&self, outcome: Result<(), KafkaError>) -> Result<(), LogError> {
+    fn check_answer(&self, outcome: Result<(), KafkaError>) -> Result<(), LogError> {
         let doing = format!("answering the group {}", self.group);
-        outcome.map_err(|error| fault::of_error(doing, &error, self.place.context()))
+        outcome.map_err(|error| log_error::from_error(doing, &error, self.group_client.context()))
     }
 
     /// Takes one event of the group, if there is one; also what keeps the membership alive.
     fn poll(&self) -> Result<(), LogError> {
-        match self.place.poll(Duration::ZERO) {
+        match self.group_client.poll(Duration::ZERO) {
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                Err(fault::of_code(self.doing(), code, self.place.context()))
+                Err(log_error::from_code(self.doing(), code, self.group_client.context()))
             }
             Some(Err(KafkaError::MessageConsumption(code))) if is_final(code) => {
-                Err(fault::of_code(self.doing(), code, self.place.context()))
+                Err(log_error::from_code(self.doing(), code, self.group_client.context()))
             }
             // Nothing is assigned to this client, so it never fetches; a connection that is gone
             // for now is mended by the client, and its context says so.
@@ -123,7 +133,7 @@ impl KafkaMember {
                 Change::Revoked(of)
             }
             Rebalanced::Lost(of) => {
-                self.give_up()?;
+                self.release()?;
                 Change::Lost(of)
             }
         })
@@ -143,7 +153,7 @@ fn is_final(code: Code) -> bool {
 }
 
 /// The partition count all topics of a member share.
-fn check_counts(core: &Core, spec: &MemberSpec) -> Result<u32, LogError> {
+fn check_counts(core: &KafkaCore, spec: &MemberSpec) -> Result<u32, LogError> {
     let invalid = |text: String| Err(LogError::Invalid(text));
     let mut counts = Vec::new();
     for topic in &spec.topics {
@@ -162,15 +172,15 @@ fn check_counts(core: &Core, spec: &MemberSpec) -> Result<u32, LogError> {
 impl Member for KafkaMember {
     fn changes(&mut self) -> Result<Vec<Change>, LogError> {
         if self.revoking {
-            self.give_up()?;
+            self.release()?;
         }
-        self.reach.look(&self.core.config, self.place.client());
-        self.news.store(false, Ordering::Release);
+        self.bootstrap_refresh.check(&self.core.config, self.group_client.client());
+        self.group_events.store(false, Ordering::Release);
         let mut changes = Vec::new();
         for _ in 0..EVENTS_MAX {
-            let more = native::has_events(&self.place);
+            let more = native::has_events(&self.group_client);
             self.poll()?;
-            for rebalanced in self.place.context().rebalances() {
+            for rebalanced in self.group_client.context().rebalances() {
                 changes.push(self.change(rebalanced)?);
             }
             // What is to be given up must be given up before anything else is heard.
@@ -182,7 +192,7 @@ impl Member for KafkaMember {
     }
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
-        let proof = self.place.group_metadata();
+        let proof = self.group_client.group_metadata();
         let proof =
             proof.ok_or_else(|| LogError::Invalid("a member without a group".to_owned()))?;
         Ok(GroupToken { group: self.group.clone(), proof: Arc::new(proof) })
@@ -192,9 +202,9 @@ impl Member for KafkaMember {
         if offsets.is_empty() {
             return Ok(());
         }
-        let committed = self.place.commit(&list_of(offsets)?, CommitMode::Sync);
+        let committed = self.group_client.commit(&offset_list(offsets)?, CommitMode::Sync);
         let doing = format!("committing offsets of the group {}", self.group);
-        committed.map_err(|error| fault::of_error(doing, &error, self.place.context()))
+        committed.map_err(|error| log_error::from_error(doing, &error, self.group_client.context()))
     }
 }
 
@@ -221,8 +231,9 @@ impl Reader for KafkaMember {
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
         self.reader.serve();
-        let bell = Arc::clone(&self.reader.bell);
-        bell.wait(at_most, || self.news.load(Ordering::Acquire) || self.reader.is_ready());
+        let notifier = Arc::clone(&self.reader.notifier);
+        notifier
+            .wait(at_most, || self.group_events.load(Ordering::Acquire) || self.reader.is_ready());
         Ok(())
     }
 
@@ -234,9 +245,9 @@ impl Reader for KafkaMember {
 impl Drop for KafkaMember {
     fn drop(&mut self) {
         // The client's own end waits until a last revocation is answered, and nobody else will.
-        self.place.context().close();
+        self.group_client.context().close();
         if self.revoking {
-            let _ = self.give_up();
+            let _ = self.release();
         }
     }
 }

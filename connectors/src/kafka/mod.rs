@@ -7,16 +7,16 @@
 //! that is read ahead is thrown away by a rebalance elsewhere, and a member and a reader that
 //! belongs to no group read in one and the same way.
 //!
-//! Callbacks become values (`context`); errors become what to do next (`fault`). Nothing here
+//! Callbacks become values (`context`); errors become what to do next (`log_error`). Nothing here
 //! decides about events.
 //!
 //! Parts in reading order.
 
+mod bootstrap_refresh;
 mod config;
 mod context;
-mod fault;
+mod log_error;
 mod native;
-mod reach;
 
 mod admin;
 mod log;
@@ -31,5 +31,5 @@ mod transact;
 mod diagnose;
 
 pub use config::{Config, GroupProtocol};
-pub use diagnose::{Case, Finding, diagnose};
+pub use diagnose::{DoctorTarget, Finding, diagnose};
 pub use log::KafkaLog;

@@ -28,14 +28,14 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
 use tidewire_engine::record::{Body, Millis, Offset, Record};
 
-use super::context::Context;
+use super::context::KafkaContext;
 use crate::notify::Notifier;
 
 /// A consumer as everything here holds it.
-pub(super) type Client = Arc<BaseConsumer<Context>>;
+pub(super) type SharedConsumer = Arc<BaseConsumer<KafkaContext>>;
 
 /// What a partition gave.
-pub(super) enum Given {
+pub(super) enum FetchResult {
     Record(Record),
     /// The reader has arrived at the end; the offset is the next to read.
     End(Offset),
@@ -45,27 +45,27 @@ pub(super) enum Given {
 
 /// One partition being read, from its own queue. A client must not have two of one partition: the
 /// second would take over the first's queue.
-pub(super) struct Feed {
+pub(super) struct PartitionConsumer {
     topic: *mut sys::rd_kafka_topic_t,
     name: CString,
     partition: i32,
     queue: *mut sys::rd_kafka_queue_t,
     batch: Vec<*mut sys::rd_kafka_message_t>,
     /// What the queue's callback points to; kept until the callback is taken back.
-    _bell: Arc<Notifier>,
-    client: Client,
+    _notifier: Arc<Notifier>,
+    client: SharedConsumer,
 }
 
 // SAFETY: librdkafka's objects may be used from any thread; `batch` is empty between calls.
-unsafe impl Send for Feed {}
+unsafe impl Send for PartitionConsumer {}
 
-impl Feed {
-    /// Starts to read a partition at an offset; `bell` rings when its queue stops being empty.
+impl PartitionConsumer {
+    /// Starts to read a partition at an offset; `notifier` rings when its queue stops being empty.
     pub(super) fn start(
-        client: &Client,
+        client: &SharedConsumer,
         (topic, partition): (&str, i32),
         from: Offset,
-        bell: &Arc<Notifier>,
+        notifier: &Arc<Notifier>,
     ) -> Result<Self, RDKafkaErrorCode> {
         let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         let handle = client.client().native_ptr();
@@ -80,14 +80,15 @@ impl Feed {
                 sys::rd_kafka_topic_destroy(topic);
                 return Err(RDKafkaErrorCode::UnknownPartition);
             }
-            let opaque = Arc::as_ptr(bell) as *mut c_void;
-            sys::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
+            let opaque = Arc::as_ptr(notifier) as *mut c_void;
+            sys::rd_kafka_queue_cb_event_enable(queue, Some(notify_callback), opaque);
             (topic, queue)
         };
         let (batch, client) = (Vec::new(), Arc::clone(client));
-        let feed = Self { topic, name, partition, queue, batch, _bell: Arc::clone(bell), client };
-        feed.begin(from)?;
-        Ok(feed)
+        let consumer =
+            Self { topic, name, partition, queue, batch, _notifier: Arc::clone(notifier), client };
+        consumer.begin(from)?;
+        Ok(consumer)
     }
 
     fn begin(&self, from: Offset) -> Result<(), RDKafkaErrorCode> {
@@ -106,7 +107,7 @@ impl Feed {
     }
 
     /// Hands over what is ready, at most `max`, without waiting. Whether that was all there is.
-    pub(super) fn take(&mut self, max: usize, mut give: impl FnMut(Given)) -> bool {
+    pub(super) fn take(&mut self, max: usize, mut emit: impl FnMut(FetchResult)) -> bool {
         self.batch.clear();
         self.batch.reserve(max);
         // SAFETY: the batch has room for `max` pointers, of which librdkafka fills as many as it
@@ -120,12 +121,12 @@ impl Feed {
                 max,
             );
             let Ok(taken) = usize::try_from(taken) else {
-                give(Given::Failed(last_error()));
+                emit(FetchResult::Failed(last_error()));
                 return true;
             };
             self.batch.set_len(taken);
             for message in self.batch.drain(..) {
-                give(given(message));
+                emit(fetch_result(message));
                 sys::rd_kafka_message_destroy(message);
             }
             taken < max
@@ -155,7 +156,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for PartitionConsumer {
     fn drop(&mut self) {
         self.stop();
         // SAFETY: taking the callback back waits for one under way; both objects are ours, and the
@@ -169,32 +170,32 @@ impl Drop for Feed {
 }
 
 /// A producer, and a bell that rings when it has something to say.
-pub(super) struct Voiced {
+pub(super) struct NotifyingProducer {
     queue: *mut sys::rd_kafka_queue_t,
-    bell: Arc<Notifier>,
-    producer: Arc<BaseProducer<Context>>,
+    notifier: Arc<Notifier>,
+    producer: Arc<BaseProducer<KafkaContext>>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread.
-unsafe impl Send for Voiced {}
+unsafe impl Send for NotifyingProducer {}
 
-impl Voiced {
+impl NotifyingProducer {
     /// Hangs a bell on a producer.
-    pub(super) fn new(producer: BaseProducer<Context>) -> Self {
-        let (producer, bell) = (Arc::new(producer), Arc::new(Notifier::default()));
+    pub(super) fn new(producer: BaseProducer<KafkaContext>) -> Self {
+        let (producer, notifier) = (Arc::new(producer), Arc::new(Notifier::default()));
         // SAFETY: the producer and the bell live as long as `Self`, whose end takes the callback
         // back. A client always has a main queue.
         let queue = unsafe {
             let queue = sys::rd_kafka_queue_get_main(producer.client().native_ptr());
-            let opaque = Arc::as_ptr(&bell) as *mut c_void;
-            sys::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
+            let opaque = Arc::as_ptr(&notifier) as *mut c_void;
+            sys::rd_kafka_queue_cb_event_enable(queue, Some(notify_callback), opaque);
             queue
         };
-        Self { queue, bell, producer }
+        Self { queue, notifier, producer }
     }
 
     /// The producer.
-    pub(super) fn producer(&self) -> &BaseProducer<Context> {
+    pub(super) fn producer(&self) -> &BaseProducer<KafkaContext> {
         &self.producer
     }
 
@@ -207,7 +208,7 @@ impl Voiced {
 
     /// Waits until it has something to say, at most so long.
     pub(super) fn wait(&self, at_most: Duration) {
-        self.bell.wait(at_most, || self.has_events());
+        self.notifier.wait(at_most, || self.has_events());
     }
 
     fn has_events(&self) -> bool {
@@ -216,9 +217,9 @@ impl Voiced {
     }
 }
 
-impl Drop for Voiced {
+impl Drop for NotifyingProducer {
     fn drop(&mut self) {
-        // SAFETY: as for `Feed`.
+        // SAFETY: as for `PartitionConsumer`.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue);
@@ -238,7 +239,7 @@ pub(super) fn has_events<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
 }
 
 /// Tells a client the addresses of brokers, beside those it knows.
-pub(super) fn tell_brokers(client: &rdkafka::client::Client<Context>, addresses: &str) {
+pub(super) fn add_brokers(client: &rdkafka::client::Client<KafkaContext>, addresses: &str) {
     let Ok(addresses) = CString::new(addresses) else { return };
     // SAFETY: the client is alive; the text is copied.
     unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), addresses.as_ptr()) };
@@ -265,11 +266,11 @@ pub(super) type TopicId = Result<u128, RDKafkaErrorCode>;
 pub(super) struct Rights(pub(super) u32);
 
 /// What is said of each thing that was asked about, by its name.
-type Each<T> = Vec<(String, Result<T, RDKafkaErrorCode>)>;
+type PerName<T> = Vec<(String, Result<T, RDKafkaErrorCode>)>;
 
 /// Asks for the ids of topics, in any order (`DescribeTopics`, KIP-516).
 pub(super) fn topic_ids(
-    client: &BaseConsumer<Context>,
+    client: &BaseConsumer<KafkaContext>,
     names: &[&str],
     limit: Duration,
 ) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
@@ -290,7 +291,7 @@ pub(super) fn topic_rights<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &[&str],
     limit: Duration,
-) -> Result<Each<Rights>, RDKafkaErrorCode> {
+) -> Result<PerName<Rights>, RDKafkaErrorCode> {
     describe_topics(client, (names, limit), 1, |topic| {
         let mut count = 0;
         // SAFETY: `describe_topics` gives a topic that is alive, and the list belongs to it.
@@ -307,8 +308,8 @@ fn describe_topics<C: ConsumerContext, T>(
     (names, limit): (&[&str], Duration),
     with_rights: c_int,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
-) -> Result<Each<T>, RDKafkaErrorCode> {
-    let names = Names::of(names);
+) -> Result<PerName<T>, RDKafkaErrorCode> {
+    let names = CStringList::of(names);
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
@@ -332,13 +333,13 @@ fn describe_topics<C: ConsumerContext, T>(
                 let topic = *topics.add(n);
                 let error = sys::rd_kafka_TopicDescription_error(topic);
                 let name = sys::rd_kafka_TopicDescription_name(topic);
-                (text(name), outcome(error).map(|()| read(topic)))
+                (text(name), check_error(error).map(|()| read(topic)))
             };
             (0..count).map(one).collect()
         }
     };
     // SAFETY: the handle is that of a living client.
-    unsafe { operate(handle, (operation, limit), ask, each) }
+    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
 }
 
 /// Asks what this user may do with groups, in any order. A group that is not there yet has rights
@@ -347,8 +348,8 @@ pub(super) fn group_rights<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &[&str],
     limit: Duration,
-) -> Result<Each<Rights>, RDKafkaErrorCode> {
-    let names = Names::of(names);
+) -> Result<PerName<Rights>, RDKafkaErrorCode> {
+    let names = CStringList::of(names);
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
@@ -374,19 +375,19 @@ pub(super) fn group_rights<C: ConsumerContext>(
                 );
                 let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
                 let name = sys::rd_kafka_ConsumerGroupDescription_group_id(group);
-                (text(name), outcome(error).map(|()| rights(all, allowed)))
+                (text(name), check_error(error).map(|()| rights(all, allowed)))
             };
             (0..count).map(one).collect()
         }
     };
     // SAFETY: the handle is that of a living client.
-    unsafe { operate(handle, (operation, limit), ask, each) }
+    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
 }
 
 /// Names as librdkafka takes them; one with a zero byte in it is none.
-struct Names(Vec<CString>);
+struct CStringList(Vec<CString>);
 
-impl Names {
+impl CStringList {
     fn of(names: &[&str]) -> Self {
         Self(names.iter().filter_map(|name| CString::new(*name).ok()).collect())
     }
@@ -400,7 +401,7 @@ impl Names {
 ///
 /// # Safety
 /// The handle must be that of a living client, and `ask` must start this very operation.
-unsafe fn operate<T>(
+unsafe fn run_admin_operation<T>(
     handle: *mut sys::rd_kafka_t,
     (operation, limit): (sys::rd_kafka_admin_op_t, Duration),
     ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
@@ -434,7 +435,7 @@ unsafe fn operate<T>(
 ///
 /// # Safety
 /// The error, if there is one, must be alive.
-unsafe fn outcome(error: *const sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
+unsafe fn check_error(error: *const sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
     // SAFETY: the caller's promise; no error at all has a code too.
     match unsafe { sys::rd_kafka_error_code(error) } {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
@@ -464,10 +465,10 @@ unsafe fn rights(all: *const sys::rd_kafka_AclOperation_t, count: usize) -> Righ
 }
 
 /// The callback of a queue that stopped being empty.
-unsafe extern "C" fn ring(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+unsafe extern "C" fn notify_callback(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
     // SAFETY: it points to the notifier that the object holds which enabled the callback.
-    let bell = unsafe { &*(opaque as *const Notifier) };
-    bell.signal();
+    let notifier = unsafe { &*(opaque as *const Notifier) };
+    notifier.signal();
 }
 
 /// What librdkafka noted last for this thread.
@@ -480,15 +481,15 @@ fn last_error() -> RDKafkaErrorCode {
 ///
 /// # Safety
 /// The message must be alive.
-unsafe fn given(message: *mut sys::rd_kafka_message_t) -> Given {
+unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
     // SAFETY: the caller keeps the message alive, and with it everything it points to.
     unsafe {
         let fields = &*message;
         let offset = Offset(u64::try_from(fields.offset).unwrap_or(0));
         match fields.err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => return Given::End(offset),
-            error => return Given::Failed(error.into()),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => return FetchResult::End(offset),
+            error => return FetchResult::Failed(error.into()),
         }
         let time = sys::rd_kafka_message_timestamp(message, ptr::null_mut());
         let key = bytes(fields.key, fields.key_len);
@@ -499,7 +500,7 @@ unsafe fn given(message: *mut sys::rd_kafka_message_t) -> Given {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers((key, value), headers),
             _ => Body::new(key, value, &[]),
         };
-        Given::Record(Record { offset, timestamp: Millis(time.max(0)), body })
+        FetchResult::Record(Record { offset, timestamp: Millis(time.max(0)), body })
     }
 }
 

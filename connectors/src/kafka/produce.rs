@@ -14,55 +14,61 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::LogError;
 use tidewire_engine::record::{Outgoing, TopicPartition};
 
-use super::config::unusable;
-use super::context::Context;
-use super::log::{Core, number};
-use super::native::Voiced;
-use super::reach::Reach;
+use super::bootstrap_refresh::BootstrapRefresh;
+use super::config::invalid_properties;
+use super::context::KafkaContext;
+use super::log::{KafkaCore, partition_number};
+use super::native::NotifyingProducer;
 use crate::clock;
 
 /// How long one wait for an answer lasts before its deadline is looked at.
 const WAIT_GRAIN: Duration = Duration::from_secs(1);
 
 /// How long answers take when something is wrong.
-const LONG: Duration = Duration::from_secs(2);
+const SLOW_ACK: Duration = Duration::from_secs(2);
 
 /// A producer and the answers it waits for.
 pub(super) struct Sender {
-    core: Arc<Core>,
-    voiced: Voiced,
+    core: Arc<KafkaCore>,
+    producer: NotifyingProducer,
     /// Partitions that are known to be there.
     checked: Vec<TopicPartition>,
-    reach: Reach,
+    bootstrap_refresh: BootstrapRefresh,
 }
 
 impl Sender {
-    pub(super) fn new(core: &Arc<Core>, config: &ClientConfig) -> Result<Self, LogError> {
-        let producer: Result<BaseProducer<Context>, _> =
-            config.create_with_context(Context::default());
-        let voiced = Voiced::new(producer.map_err(|error| unusable(&error))?);
-        Ok(Self { core: Arc::clone(core), voiced, checked: Vec::new(), reach: Reach::default() })
+    pub(super) fn new(core: &Arc<KafkaCore>, config: &ClientConfig) -> Result<Self, LogError> {
+        let producer: Result<BaseProducer<KafkaContext>, _> =
+            config.create_with_context(KafkaContext::default());
+        let producer =
+            NotifyingProducer::new(producer.map_err(|error| invalid_properties(&error))?);
+        Ok(Self {
+            core: Arc::clone(core),
+            producer,
+            checked: Vec::new(),
+            bootstrap_refresh: BootstrapRefresh::default(),
+        })
     }
 
-    pub(super) fn producer(&self) -> &BaseProducer<Context> {
-        self.voiced.producer()
+    pub(super) fn producer(&self) -> &BaseProducer<KafkaContext> {
+        self.producer.producer()
     }
 
-    pub(super) fn context(&self) -> &Context {
+    pub(super) fn context(&self) -> &KafkaContext {
         self.producer().client().context()
     }
 
     /// Begins to count answers anew; those of before are not waited for.
     pub(super) fn begin(&self, slots: usize) {
-        self.voiced.serve();
+        self.producer.serve();
         self.context().deliveries().begin(slots);
     }
 
     /// The number of a partition among those this producer has written to; it is there.
-    pub(super) fn place(&mut self, record: &Outgoing) -> Result<usize, LogError> {
+    pub(super) fn partition_index(&mut self, record: &Outgoing) -> Result<usize, LogError> {
         let is = |at: &TopicPartition| at.partition == record.partition && at.topic == record.topic;
-        if let Some(place) = self.checked.iter().position(is) {
-            return Ok(place);
+        if let Some(partition_index) = self.checked.iter().position(is) {
+            return Ok(partition_index);
         }
         let at = TopicPartition::new(&record.topic, record.partition);
         self.core.check(&at)?;
@@ -71,33 +77,33 @@ impl Sender {
     }
 
     /// The partitions by their numbers.
-    pub(super) fn places(&self) -> &[TopicPartition] {
+    pub(super) fn partitions(&self) -> &[TopicPartition] {
         &self.checked
     }
 
     /// Hands a record to librdkafka; its answer goes into `slot`. Waits while its queue is full.
     pub(super) fn send(
         &self,
-        (place, record): (usize, &Outgoing),
+        (partition_index, record): (usize, &Outgoing),
         slot: usize,
         within: Duration,
     ) -> Result<(), Code> {
         let begun = clock::now();
-        let at = &self.checked[place];
+        let at = &self.checked[partition_index];
         loop {
-            let mark = self.context().deliveries().expect(slot);
-            match self.producer().send(kafka_record((at, record), mark)) {
+            let opaque = self.context().deliveries().expect(slot);
+            match self.producer().send(kafka_record((at, record), opaque)) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
-                    self.context().deliveries().unexpect();
+                    self.context().deliveries().cancel();
                     if begun.elapsed() > within {
                         return Err(Code::QueueFull);
                     }
-                    self.voiced.wait(WAIT_GRAIN);
-                    self.voiced.serve();
+                    self.producer.wait(WAIT_GRAIN);
+                    self.producer.serve();
                 }
                 Err((error, _)) => {
-                    self.context().deliveries().unexpect();
+                    self.context().deliveries().cancel();
                     return Err(error.rdkafka_error_code().unwrap_or(Code::Unknown));
                 }
             }
@@ -105,10 +111,10 @@ impl Sender {
     }
 
     /// Waits until every record has its answer. The first failure, or that time is over.
-    pub(super) fn answers(&self, within: Duration) -> Result<(), Code> {
+    pub(super) fn await_acks(&self, within: Duration) -> Result<(), Code> {
         let begun = clock::now();
         loop {
-            self.voiced.serve();
+            self.producer.serve();
             {
                 let deliveries = self.context().deliveries();
                 if let Some(code) = deliveries.failed {
@@ -125,10 +131,10 @@ impl Sender {
             if left.is_zero() {
                 return Err(Code::OperationTimedOut);
             }
-            if begun.elapsed() > LONG {
-                self.reach.look(&self.core.config, self.producer().client());
+            if begun.elapsed() > SLOW_ACK {
+                self.bootstrap_refresh.check(&self.core.config, self.producer().client());
             }
-            self.voiced.wait(left.min(WAIT_GRAIN));
+            self.producer.wait(left.min(WAIT_GRAIN));
         }
     }
 
@@ -140,9 +146,10 @@ impl Sender {
 
 fn kafka_record<'a>(
     (at, record): (&'a TopicPartition, &'a Outgoing),
-    mark: usize,
+    opaque: usize,
 ) -> BaseRecord<'a, [u8], [u8], usize> {
-    let mut kafka = BaseRecord::with_opaque_to(at.topic.as_str(), mark).partition(number(at));
+    let mut kafka =
+        BaseRecord::with_opaque_to(at.topic.as_str(), opaque).partition(partition_number(at));
     kafka.key = record.body.key();
     kafka.payload = record.body.value();
     let mut headers = record.body.headers().peekable();

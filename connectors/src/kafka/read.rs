@@ -17,9 +17,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
-use super::log::{Core, make_consumer};
-use super::native::{Client, Feed, Given};
-use super::reach::Reach;
+use super::bootstrap_refresh::BootstrapRefresh;
+use super::log::{KafkaCore, make_consumer};
+use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
 use crate::notify::Notifier;
 
 /// Messages taken from librdkafka in one call.
@@ -27,57 +27,57 @@ const FETCH_RECORDS: usize = 1_024;
 
 /// A reader of partitions.
 pub(super) struct KafkaReader {
-    core: Arc<Core>,
+    core: Arc<KafkaCore>,
     isolation: Isolation,
     /// How many partitions it will read, if that is known, as it is for a member: they share one
     /// budget.
     expected: Option<u32>,
-    clients: Vec<(Client, Reach)>,
-    readings: BTreeMap<Slot, Reading>,
+    clients: Vec<(SharedConsumer, BootstrapRefresh)>,
+    fetchers: BTreeMap<Slot, PartitionFetcher>,
     next_slot: u32,
-    pub(super) bell: Arc<Notifier>,
+    pub(super) notifier: Arc<Notifier>,
 }
 
 /// One partition being read.
-struct Reading {
+struct PartitionFetcher {
     at: TopicPartition,
     /// Which client reads it.
     client: usize,
-    feed: Feed,
+    consumer: PartitionConsumer,
     /// Taken from librdkafka and not by the engine.
     waiting: VecDeque<Record>,
     /// The offset behind the last record the engine took, or where it started.
     next: Offset,
     /// An end of the partition the fetcher has reached, if it is behind `next`.
-    arrived: Option<Offset>,
+    reached_end: Option<Offset>,
     failed: Option<Code>,
 }
 
 impl KafkaReader {
-    pub(super) fn new(core: &Arc<Core>, isolation: Isolation, expected: Option<u32>) -> Self {
+    pub(super) fn new(core: &Arc<KafkaCore>, isolation: Isolation, expected: Option<u32>) -> Self {
         Self {
             core: Arc::clone(core),
             isolation,
             expected,
             clients: Vec::new(),
-            readings: BTreeMap::new(),
+            fetchers: BTreeMap::new(),
             next_slot: 0,
-            bell: Arc::default(),
+            notifier: Arc::default(),
         }
     }
 
     /// Whether something can be taken without waiting.
     pub(super) fn is_ready(&self) -> bool {
-        self.readings.values().any(|reading| {
-            !reading.waiting.is_empty() || reading.failed.is_some() || reading.feed.is_ready()
+        self.fetchers.values().any(|fetcher| {
+            !fetcher.waiting.is_empty() || fetcher.failed.is_some() || fetcher.consumer.is_ready()
         })
     }
 
     /// Serves what the clients have to say; errors reach their contexts.
     pub(super) fn serve(&self) {
-        for (client, reach) in &self.clients {
+        for (client, bootstrap_refresh) in &self.clients {
             self.core.serve(client);
-            reach.look(&self.core.config, client.client());
+            bootstrap_refresh.check(&self.core.config, client.client());
         }
     }
 
@@ -85,19 +85,19 @@ impl KafkaReader {
     fn client_for(&mut self, at: &TopicPartition) -> Result<usize, LogError> {
         let apart = self.expected.is_some();
         let busy = |n: usize| {
-            let mut its = self.readings.values().filter(|reading| reading.client == n);
-            its.any(|reading| reading.at == *at || (apart && reading.at.topic != at.topic))
+            let mut its = self.fetchers.values().filter(|fetcher| fetcher.client == n);
+            its.any(|fetcher| fetcher.at == *at || (apart && fetcher.at.topic != at.topic))
         };
         if let Some(free) = (0..self.clients.len()).find(|n| !busy(*n)) {
             return Ok(free);
         }
         let config = self.core.config.reader(self.isolation, self.expected);
-        self.clients.push((Arc::new(make_consumer(&config)?), Reach::default()));
+        self.clients.push((Arc::new(make_consumer(&config)?), BootstrapRefresh::default()));
         Ok(self.clients.len() - 1)
     }
 
-    fn reading(&mut self, slot: Slot) -> &mut Reading {
-        self.readings.get_mut(&slot).expect("the engine names slots it was given and not removed")
+    fn fetcher(&mut self, slot: Slot) -> &mut PartitionFetcher {
+        self.fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
     }
 
     /// Starts a reading of this partition.
@@ -105,19 +105,28 @@ impl KafkaReader {
         &self,
         at: &TopicPartition,
         (client, from): (usize, Offset),
-    ) -> Result<Reading, LogError> {
+    ) -> Result<PartitionFetcher, LogError> {
         let partition = i32::try_from(at.partition.0).unwrap_or(i32::MAX);
         let (handle, _) = &self.clients[client];
-        let feed = Feed::start(handle, (at.topic.as_str(), partition), from, &self.bell);
-        let feed = feed.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
+        let consumer =
+            PartitionConsumer::start(handle, (at.topic.as_str(), partition), from, &self.notifier);
+        let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
         let (waiting, at) = (VecDeque::new(), at.clone());
-        Ok(Reading { at, client, feed, waiting, next: from, arrived: None, failed: None })
+        Ok(PartitionFetcher {
+            at,
+            client,
+            consumer,
+            waiting,
+            next: from,
+            reached_end: None,
+            failed: None,
+        })
     }
 
     /// What a reading that librdkafka gave up means for the engine.
     fn explain(&mut self, slot: Slot, code: Code) -> Result<(), LogError> {
-        let reading = self.reading(slot);
-        let (at, asked) = (reading.at.clone(), reading.next);
+        let fetcher = self.fetcher(slot);
+        let (at, asked) = (fetcher.at.clone(), fetcher.next);
         let outside =
             matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation);
         if outside {
@@ -136,22 +145,22 @@ impl KafkaReader {
     }
 }
 
-impl Reading {
+impl PartitionFetcher {
     /// Takes what librdkafka has ready into `waiting`; whether there was anything.
     fn fetch(&mut self, want: usize) -> bool {
-        let Self { feed, waiting, next, arrived, failed, .. } = self;
+        let Self { consumer, waiting, next, reached_end, failed, .. } = self;
         let before = waiting.len();
-        feed.take(want.clamp(1, FETCH_RECORDS), |given| match given {
-            Given::Record(record) if record.offset >= *next => waiting.push_back(record),
-            Given::Record(_) => {}
-            Given::End(offset) => *arrived = Some(offset),
-            Given::Failed(code) => *failed = Some(code),
+        consumer.take(want.clamp(1, FETCH_RECORDS), |result| match result {
+            FetchResult::Record(record) if record.offset >= *next => waiting.push_back(record),
+            FetchResult::Record(_) => {}
+            FetchResult::End(offset) => *reached_end = Some(offset),
+            FetchResult::Failed(code) => *failed = Some(code),
         });
         waiting.len() > before
     }
 
     /// Moves what `limit` allows to the engine.
-    fn give(&mut self, limit: Limit, out: &mut Vec<Record>) -> usize {
+    fn hand_out(&mut self, limit: Limit, out: &mut Vec<Record>) -> usize {
         let (mut records, mut bytes) = (0, 0usize);
         while records < limit.records.max(1) {
             if self.waiting.is_empty() && !self.fetch(limit.records - records) {
@@ -177,40 +186,41 @@ impl Reading {
         }
         // librdkafka counts the news of an end as one record more: where its position is just
         // behind that end, it can't be told from a control record, and the next end will tell.
-        let passed = self.feed.position().filter(|p| Some(*p) != self.arrived.map(Offset::next));
-        self.next.max(self.arrived.unwrap_or(self.next)).max(passed.unwrap_or(self.next))
+        let passed =
+            self.consumer.position().filter(|p| Some(*p) != self.reached_end.map(Offset::next));
+        self.next.max(self.reached_end.unwrap_or(self.next)).max(passed.unwrap_or(self.next))
     }
 }
 
 impl Reader for KafkaReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
         let client = self.client_for(at)?;
-        let reading = self.start(at, (client, from))?;
+        let fetcher = self.start(at, (client, from))?;
         let slot = Slot(self.next_slot);
         self.next_slot += 1;
-        self.readings.insert(slot, reading);
+        self.fetchers.insert(slot, fetcher);
         Ok(slot)
     }
 
     fn remove(&mut self, slot: Slot) {
-        self.readings.remove(&slot);
+        self.fetchers.remove(&slot);
     }
 
     fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
-        let Some(reading) = self.readings.remove(&slot) else { return Ok(()) };
-        let (at, client) = (reading.at.clone(), reading.client);
+        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(()) };
+        let (at, client) = (fetcher.at.clone(), fetcher.client);
         // The old feed ends before the new one begins: they share the partition's queue.
-        drop(reading);
-        let reading = self.start(&at, (client, to))?;
-        self.readings.insert(slot, reading);
+        drop(fetcher);
+        let fetcher = self.start(&at, (client, to))?;
+        self.fetchers.insert(slot, fetcher);
         Ok(())
     }
 
     fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
-        let reading = self.reading(slot);
-        let taken = reading.give(limit, out);
+        let fetcher = self.fetcher(slot);
+        let taken = fetcher.hand_out(limit, out);
         if taken == 0
-            && let Some(code) = reading.failed.take()
+            && let Some(code) = fetcher.failed.take()
         {
             self.explain(slot, code)?;
         }
@@ -218,22 +228,22 @@ impl Reader for KafkaReader {
     }
 
     fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
-        let reading = self.reading(slot);
+        let fetcher = self.fetcher(slot);
         // What is ready but no record (an end, a control record) is known only once taken.
-        if reading.waiting.is_empty() && reading.feed.is_ready() {
-            reading.fetch(FETCH_RECORDS);
+        if fetcher.waiting.is_empty() && fetcher.consumer.is_ready() {
+            fetcher.fetch(FETCH_RECORDS);
         }
-        Ok(reading.position())
+        Ok(fetcher.position())
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
         self.serve();
-        let bell = Arc::clone(&self.bell);
-        bell.wait(at_most, || self.is_ready());
+        let notifier = Arc::clone(&self.notifier);
+        notifier.wait(at_most, || self.is_ready());
         Ok(())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.bell) as Arc<dyn Wake>
+        Arc::clone(&self.notifier) as Arc<dyn Wake>
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `drain` waits for every acknowledgement before offsets are sent: librdkafka's own commit would
 //! wait too, but in sleeps of 100 ms. What the broker or librdkafka says of a transaction decides
-//! what the engine does: `fault` sorts it.
+//! what the engine does: `log_error` sorts it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
-use super::fault;
-use super::log::{Core, list_of};
+use super::log::{KafkaCore, offset_list};
+use super::log_error;
 use super::produce::Sender;
 
 /// How long one call to the transaction's coordinator may take. The engine repeats what may be
@@ -30,7 +30,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 const INIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Partitions one transaction may write to; more would not fit what a broker does in its time.
-const PLACES_MAX: usize = 4_096;
+const PARTITIONS_MAX: usize = 4_096;
 
 /// The producer of a transactional id.
 pub(super) struct KafkaTransactor {
@@ -39,12 +39,12 @@ pub(super) struct KafkaTransactor {
 
 impl KafkaTransactor {
     /// Fences the former producer of this id and ends what it left open.
-    pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
+    pub(super) fn new(core: &Arc<KafkaCore>, id: &str) -> Result<Self, LogError> {
         let sender = Sender::new(core, &core.config.transactor(id))?;
         let doing = format!("initialising the transactional id {id}");
         sender.producer().init_transactions(INIT_LIMIT).map_err(|error| {
             sender.begin(0);
-            match fault::of_transaction(&doing, &error, sender.context()) {
+            match log_error::from_transaction_error(&doing, &error, sender.context()) {
                 // Nothing is open yet, so there is nothing to abort or to be unsure of.
                 LogError::Abort(cause) | LogError::Unknown(cause) => LogError::Retry(cause),
                 other => other,
@@ -58,7 +58,9 @@ impl KafkaTransactor {
         doing: &str,
         outcome: Result<(), rdkafka::error::KafkaError>,
     ) -> Result<(), LogError> {
-        outcome.map_err(|error| fault::of_transaction(doing, &error, self.sender.context()))
+        outcome.map_err(|error| {
+            log_error::from_transaction_error(doing, &error, self.sender.context())
+        })
     }
 
     /// Once this producer is fenced, its records are purged and further ones refused; that is only
@@ -66,32 +68,32 @@ impl KafkaTransactor {
     fn sort_code(&self, doing: &str, code: Code) -> LogError {
         let fatal = self.sender.producer().client().fatal_error();
         let code = fatal.map_or(code, |(cause, _)| cause);
-        fault::in_transaction(doing, code, self.sender.context())
+        log_error::from_transaction_code(doing, code, self.sender.context())
     }
 }
 
 impl Transactor for KafkaTransactor {
     fn begin(&mut self) -> Result<(), LogError> {
-        self.sender.begin(PLACES_MAX);
+        self.sender.begin(PARTITIONS_MAX);
         self.sort("opening a transaction", self.sender.producer().begin_transaction())
     }
 
     fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
         for record in records {
-            let place = self.sender.place(record)?;
-            if place >= PLACES_MAX {
+            let partition_index = self.sender.partition_index(record)?;
+            if partition_index >= PARTITIONS_MAX {
                 return Err(LogError::Invalid(format!(
-                    "a transactional producer writes to at most {PLACES_MAX} partitions"
+                    "a transactional producer writes to at most {PARTITIONS_MAX} partitions"
                 )));
             }
-            let sent = self.sender.send((place, record), place, DRAIN_LIMIT);
+            let sent = self.sender.send((partition_index, record), partition_index, DRAIN_LIMIT);
             sent.map_err(|code| self.sort_code("writing in a transaction", code))?;
         }
         Ok(())
     }
 
     fn drain(&mut self) -> Result<(), LogError> {
-        let answers = self.sender.answers(DRAIN_LIMIT);
+        let answers = self.sender.await_acks(DRAIN_LIMIT);
         answers.map_err(|code| self.sort_code("waiting for a transaction's records", code))
     }
 
@@ -107,7 +109,7 @@ impl Transactor for KafkaTransactor {
         let proof = proof.ok_or_else(|| {
             LogError::Invalid("this proof of membership is not one of Kafka's".to_owned())
         })?;
-        let list = list_of(offsets)?;
+        let list = offset_list(offsets)?;
         let sent = self.sender.producer().send_offsets_to_transaction(&list, proof, CALL_LIMIT);
         self.sort("sending offsets", sent)
     }
@@ -116,7 +118,7 @@ impl Transactor for KafkaTransactor {
         let committed = self.sender.producer().commit_transaction(CALL_LIMIT);
         self.sort("committing", committed)?;
         let ends = self.sender.ends();
-        let written = self.sender.places().iter().zip(ends).filter(|(_, end)| *end > 0);
+        let written = self.sender.partitions().iter().zip(ends).filter(|(_, end)| *end > 0);
         Ok(written.map(|(at, end)| (at.clone(), Offset(end))).collect())
     }
 

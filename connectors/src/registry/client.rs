@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
 
-use super::cache::Cache;
-use super::config::{Config, Patience};
+use super::cache::SchemaCache;
+use super::config::{Config, QueryPolicy};
 use super::exchange::Exchange;
 use super::resolve;
 use crate::{clock, telemetry};
@@ -17,8 +17,8 @@ use crate::{clock, telemetry};
 /// A schema registry behind Confluent's API. It blocks, so async code asks from another thread.
 pub struct SchemaRegistry {
     pub(super) exchange: Exchange,
-    cache: Mutex<Cache>,
-    patience: Patience,
+    cache: Mutex<SchemaCache>,
+    policy: QueryPolicy,
 }
 
 impl SchemaRegistry {
@@ -26,15 +26,15 @@ impl SchemaRegistry {
     /// and [`Config::certificates`] must have nothing against the authorities.
     pub fn new(config: &Config) -> Self {
         assert!(!config.urls.is_empty(), "a registry has an address");
-        Self { exchange: Exchange::new(config), cache: Mutex::default(), patience: config.patience }
+        Self { exchange: Exchange::new(config), cache: Mutex::default(), policy: config.policy }
     }
 
     /// The addresses, for messages.
-    pub fn places(&self) -> String {
-        self.exchange.places()
+    pub fn addresses(&self) -> String {
+        self.exchange.addresses()
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache> {
+    fn cache(&self) -> MutexGuard<'_, SchemaCache> {
         self.cache.lock().expect("no holder panics")
     }
 }
@@ -50,12 +50,12 @@ impl Registry for SchemaRegistry {
         let answer = match answer {
             Ok((schema, bytes)) => {
                 let schema = Arc::new(schema);
-                cache.keep(id, schema.clone(), bytes);
+                cache.store(id, schema.clone(), bytes);
                 Ok(schema)
             }
             Err(fault) => {
                 telemetry::registry_failed(reason(&fault));
-                cache.keep_fault(id, &fault, (clock::now(), &self.patience));
+                cache.store_fault(id, &fault, (clock::now(), &self.policy));
                 Err(fault)
             }
         };
@@ -74,6 +74,6 @@ fn reason(fault: &RegistryFault) -> &'static str {
 
 impl fmt::Debug for SchemaRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SchemaRegistry").field("urls", &self.places()).finish_non_exhaustive()
+        f.debug_struct("SchemaRegistry").field("urls", &self.addresses()).finish_non_exhaustive()
     }
 }

@@ -14,16 +14,16 @@ pub struct Config {
     /// next.
     pub urls: Vec<String>,
     /// Who we are.
-    pub login: Login,
+    pub credentials: Credentials,
     /// Certificates, as PEM, of the authorities that may vouch for it; `None`: the public ones.
     pub authorities: Option<String>,
     /// How long it is waited for.
-    pub patience: Patience,
+    pub policy: QueryPolicy,
 }
 
 /// Who we are to the registry.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Login {
+pub enum Credentials {
     /// Nobody.
     None,
     /// A user, or the key of an API.
@@ -39,7 +39,7 @@ pub enum Login {
 
 /// How long the registry is waited for. A record's batch waits with it, so all of it is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct QueryPolicy {
     /// One try, from the connection to the answer's last byte.
     pub try_limit: Duration,
     /// All tries of one question, those for referred schemas included.
@@ -72,7 +72,7 @@ impl Config {
     }
 }
 
-impl Default for Patience {
+impl Default for QueryPolicy {
     fn default() -> Self {
         Self {
             try_limit: Duration::from_secs(2),
@@ -84,7 +84,7 @@ impl Default for Patience {
     }
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
@@ -99,10 +99,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_is_printed_without_what_proves_it() {
-        let basic = Login::Basic { username: "ann".into(), password: "s3cret".into() };
-        for login in [basic, Login::Bearer("s3cret".into())] {
-            assert!(!format!("{login:?}").contains("s3cret"));
+    fn credentials_are_printed_without_secrets() {
+        let basic = Credentials::Basic { username: "ann".into(), password: "s3cret".into() };
+        for credentials in [basic, Credentials::Bearer("s3cret".into())] {
+            assert!(!format!("{credentials:?}").contains("s3cret"));
         }
     }
 }

@@ -16,15 +16,15 @@ use serde_json::Value;
 use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::config::{Config, Login, Patience};
+use super::config::{Config, Credentials, QueryPolicy};
 use crate::clock;
 
 /// Bytes of an answer: a schema of 1 MiB, whose quotation marks are escaped, and some more.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
 /// Characters of a registry's own words that an error repeats.
-const WORDS_CHARS_MAX: usize = 300;
+const MESSAGE_CHARS_MAX: usize = 300;
 /// The first wait between two tries; each further one is twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// What the API calls its JSON.
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";
@@ -38,12 +38,12 @@ pub(super) struct Exchange {
     authorization: Option<String>,
     /// What must not be repeated from an answer.
     secrets: Vec<String>,
-    patience: Patience,
+    policy: QueryPolicy,
 }
 
 /// A refusal in the registry's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RegistryRefusal {
     /// The API's own number: 40401 no such subject, 40402 no such version, 40403 no such schema,
     /// 409 incompatible, 42201 no valid schema.
     pub(super) code: u64,
@@ -52,9 +52,9 @@ pub(super) struct Refusal {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ExchangeError {
     /// The registry says no.
-    Refused(Refusal),
+    Refused(RegistryRefusal),
     /// It did not answer, or not as a registry does.
     Unavailable(String),
     /// It answers with more than is read.
@@ -62,12 +62,12 @@ pub(super) enum Failure {
 }
 
 /// What became of one try.
-enum Attempt {
+enum AttemptOutcome {
     Done(Value),
     /// Another try may help.
-    Again(String),
+    Retry(String),
     /// None will.
-    Over(Failure),
+    Failed(ExchangeError),
 }
 
 impl Exchange {
@@ -83,13 +83,13 @@ impl Exchange {
             .user_agent("tidewire")
             .build()
             .into();
-        let (authorization, secrets) = match &config.login {
-            Login::None => (None, Vec::new()),
-            Login::Basic { username, password } => {
+        let (authorization, secrets) = match &config.credentials {
+            Credentials::None => (None, Vec::new()),
+            Credentials::Basic { username, password } => {
                 let pair = STANDARD.encode(format!("{username}:{password}"));
                 (Some(format!("Basic {pair}")), vec![pair, password.clone()])
             }
-            Login::Bearer(token) => (Some(format!("Bearer {token}")), vec![token.clone()]),
+            Credentials::Bearer(token) => (Some(format!("Bearer {token}")), vec![token.clone()]),
         };
         Self {
             agent,
@@ -97,18 +97,18 @@ impl Exchange {
             first: AtomicUsize::new(0),
             authorization,
             secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
-            patience: config.patience,
+            policy: config.policy,
         }
     }
 
     /// The addresses, for messages.
-    pub(super) fn places(&self) -> String {
+    pub(super) fn addresses(&self) -> String {
         self.urls.join(", ")
     }
 
     /// Until when a question that begins now may take.
     pub(super) fn deadline(&self) -> Instant {
-        clock::now() + self.patience.limit
+        clock::now() + self.policy.limit
     }
 
     /// Asks for what is at the path; with a body, posts it. The path begins with `/`.
@@ -117,54 +117,60 @@ impl Exchange {
         path: &str,
         body: Option<&Value>,
         deadline: Instant,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, ExchangeError> {
         let first = self.first.load(Ordering::Relaxed);
-        let (since, mut wait) = (clock::now(), FIRST_WAIT);
+        let (since, mut backoff) = (clock::now(), FIRST_BACKOFF);
         let mut last = "there was no time left to ask".to_owned();
         let mut tried = 0;
-        while tried < self.patience.tries.max(self.urls.len()) {
+        while tried < self.policy.tries.max(self.urls.len()) {
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
             }
             let at = (first + tried) % self.urls.len();
             tried += 1;
-            match self.attempt(&self.urls[at], (path, body), left.min(self.patience.try_limit)) {
-                Attempt::Done(answer) => {
+            match self.attempt(&self.urls[at], (path, body), left.min(self.policy.try_limit)) {
+                AttemptOutcome::Done(answer) => {
                     self.first.store(at, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Attempt::Over(failure) => return Err(failure),
-                Attempt::Again(why) => last = why,
+                AttemptOutcome::Failed(failure) => return Err(failure),
+                AttemptOutcome::Retry(why) => last = why,
             }
-            if tried.is_multiple_of(self.urls.len()) && tried < self.patience.tries {
-                clock::pause(wait.min(deadline.saturating_duration_since(clock::now())));
-                wait *= 2;
+            if tried.is_multiple_of(self.urls.len()) && tried < self.policy.tries {
+                clock::pause(backoff.min(deadline.saturating_duration_since(clock::now())));
+                backoff *= 2;
             }
         }
         let took = clock::now().saturating_duration_since(since);
-        Err(Failure::Unavailable(format!(
+        Err(ExchangeError::Unavailable(format!(
             "{last} (tried {tried} times in {took:.1?}); check that the schema registry runs, and \
              registry.url"
         )))
     }
 
-    fn attempt(&self, url: &str, (path, body): (&str, Option<&Value>), limit: Duration) -> Attempt {
-        let place = format!("{url}{path}");
+    fn attempt(
+        &self,
+        url: &str,
+        (path, body): (&str, Option<&Value>),
+        limit: Duration,
+    ) -> AttemptOutcome {
+        let address = format!("{url}{path}");
         let sent = match body {
             None => {
-                let request = self.agent.get(&place).config().timeout_global(Some(limit)).build();
+                let request = self.agent.get(&address).config().timeout_global(Some(limit)).build();
                 self.with_headers(request).call()
             }
             Some(body) => {
-                let request = self.agent.post(&place).config().timeout_global(Some(limit)).build();
+                let request =
+                    self.agent.post(&address).config().timeout_global(Some(limit)).build();
                 let request = self.with_headers(request).content_type(CONTENT_TYPE);
                 request.send(body.to_string().as_bytes())
             }
         };
         match sent {
-            Ok(response) => self.understand(&place, response),
-            Err(error) => Attempt::Again(format!("{url}: {}", in_words(&error))),
+            Ok(response) => self.read_response(&address, response),
+            Err(error) => AttemptOutcome::Retry(format!("{url}: {}", describe(&error))),
         }
     }
 
@@ -176,47 +182,47 @@ impl Exchange {
         }
     }
 
-    fn understand(&self, place: &str, mut response: Response<ureq::Body>) -> Attempt {
+    fn read_response(&self, address: &str, mut response: Response<ureq::Body>) -> AttemptOutcome {
         let status = response.status().as_u16();
         let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let body = match read {
             Ok(body) => body,
             Err(ureq::Error::BodyExceedsLimit(_)) => {
-                return Attempt::Over(Failure::TooLarge(format!(
-                    "{place} answers with more than {} MiB, which is not read",
+                return AttemptOutcome::Failed(ExchangeError::TooLarge(format!(
+                    "{address} answers with more than {} MiB, which is not read",
                     ANSWER_BYTES_MAX >> 20
                 )));
             }
-            Err(error) => return Attempt::Again(format!("{place}: {error}")),
+            Err(error) => return AttemptOutcome::Retry(format!("{address}: {error}")),
         };
         let answer = serde_json::from_slice::<Value>(&body).ok();
         match (status, answer) {
-            (200..=299, Some(answer)) => Attempt::Done(answer),
-            (200..=299, None) => Attempt::Again(format!(
-                "{place} answers, but not with JSON as a schema registry does"
+            (200..=299, Some(answer)) => AttemptOutcome::Done(answer),
+            (200..=299, None) => AttemptOutcome::Retry(format!(
+                "{address} answers, but not with JSON as a schema registry does"
             )),
-            (401 | 403, _) => {
-                Attempt::Over(Failure::Unavailable(self.login_problem(place, status)))
-            }
-            (300..=399, _) => Attempt::Over(Failure::Unavailable(format!(
-                "{place} answers {status}, a redirect; give registry.url the address it leads to"
+            (401 | 403, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(
+                self.login_problem(address, status),
+            )),
+            (300..=399, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(format!(
+                "{address} answers {status}, a redirect; give registry.url the address it leads to"
             ))),
             (429 | 500..=599, answer) => {
                 let words = answer.and_then(|answer| self.refusal(&answer));
                 let words = words.map_or(String::new(), |refusal| format!(": {}", refusal.message));
-                Attempt::Again(format!("{place} answers {status}{words}"))
+                AttemptOutcome::Retry(format!("{address} answers {status}{words}"))
             }
             (_, answer) => match answer.and_then(|answer| self.refusal(&answer)) {
-                Some(refusal) => Attempt::Over(Failure::Refused(refusal)),
-                None => Attempt::Again(format!(
-                    "{place} answers {status}, but not as a schema registry does"
+                Some(refusal) => AttemptOutcome::Failed(ExchangeError::Refused(refusal)),
+                None => AttemptOutcome::Retry(format!(
+                    "{address} answers {status}, but not as a schema registry does"
                 )),
             },
         }
     }
 
-    fn login_problem(&self, place: &str, status: u16) -> String {
-        let mend = match &self.authorization {
+    fn login_problem(&self, address: &str, status: u16) -> String {
+        let fix = match &self.authorization {
             None => "give registry.username and registry.password, or registry.token",
             Some(_) if status == 401 => {
                 "our login is not taken; check registry.username and registry.password, or \
@@ -224,24 +230,24 @@ impl Exchange {
             }
             Some(_) => "our login may not do this; give it the right to read, or another login",
         };
-        format!("{place} answers {status}: {mend}")
+        format!("{address} answers {status}: {fix}")
     }
 
     /// What the API answers beside its data: `{"error_code": 40403, "message": "…"}`.
-    fn refusal(&self, answer: &Value) -> Option<Refusal> {
+    fn refusal(&self, answer: &Value) -> Option<RegistryRefusal> {
         let code = answer.get("error_code")?.as_u64()?;
         let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-        Some(Refusal { code, message: self.own_words(message) })
+        Some(RegistryRefusal { code, message: self.sanitize(message) })
     }
 
     /// A text of the registry as an error may repeat it: short, on one line, without our secrets.
-    pub(super) fn own_words(&self, text: &str) -> String {
+    pub(super) fn sanitize(&self, text: &str) -> String {
         let mut words = text.to_owned();
         for secret in &self.secrets {
             words = words.replace(secret.as_str(), "…");
         }
         let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
-        let mut short: String = plain.take(WORDS_CHARS_MAX).collect();
+        let mut short: String = plain.take(MESSAGE_CHARS_MAX).collect();
         if short.len() < words.len() {
             short.push('…');
         }
@@ -249,7 +255,7 @@ impl Exchange {
     }
 }
 
-fn in_words(error: &ureq::Error) -> String {
+fn describe(error: &ureq::Error) -> String {
     let text = error.to_string();
     if text.contains("certificate") {
         return format!("{text}; if the authority is your own, give registry.ca");
@@ -258,7 +264,7 @@ fn in_words(error: &ureq::Error) -> String {
 }
 
 /// A text as one segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(super) fn path_segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -277,19 +283,23 @@ mod tests {
 
     #[test]
     fn a_subject_stays_one_segment_of_the_path() {
-        assert_eq!(segment("tidewire.post.Created"), "tidewire.post.Created");
-        assert_eq!(segment("../a b/é?"), "..%2Fa%20b%2F%C3%A9%3F");
+        assert_eq!(path_segment("tidewire.post.Created"), "tidewire.post.Created");
+        assert_eq!(path_segment("../a b/é?"), "..%2Fa%20b%2F%C3%A9%3F");
     }
 
     #[test]
-    fn the_registrys_words_are_short_and_hold_no_secret() {
-        let login = Login::Basic { username: "ann".into(), password: "s3cret".into() };
-        let config =
-            Config { urls: Vec::new(), login, authorities: None, patience: Patience::default() };
+    fn a_registrys_message_is_short_and_holds_no_secret() {
+        let credentials = Credentials::Basic { username: "ann".into(), password: "s3cret".into() };
+        let config = Config {
+            urls: Vec::new(),
+            credentials,
+            authorities: None,
+            policy: QueryPolicy::default(),
+        };
         let exchange = Exchange::new(&config);
         let authorization = exchange.authorization.clone().expect("a login");
-        let said = exchange.own_words(&format!("no\n{authorization} s3cret {}", "x".repeat(999)));
-        assert!(said.starts_with("no Basic … … x") && said.ends_with("x…"), "{said}");
-        assert!(said.chars().count() <= WORDS_CHARS_MAX + 1, "{said}");
+        let message = exchange.sanitize(&format!("no\n{authorization} s3cret {}", "x".repeat(999)));
+        assert!(message.starts_with("no Basic … … x") && message.ends_with("x…"), "{message}");
+        assert!(message.chars().count() <= MESSAGE_CHARS_MAX + 1, "{message}");
     }
 }

@@ -13,5 +13,5 @@ mod resolve;
 mod subjects;
 
 pub use client::SchemaRegistry;
-pub use config::{Config, Login, Patience};
-pub use subjects::{Registered, Standing, SubjectFault};
+pub use config::{Config, Credentials, QueryPolicy};
+pub use subjects::{Registered, SubjectFault, SubjectStatus};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tidewire_schemas::codec::{RegistryFault, WriterSchema};
 
-use super::exchange::{Exchange, Failure, Refusal, segment};
+use super::exchange::{Exchange, ExchangeError, RegistryRefusal, path_segment};
 
 /// Bytes of a schema's text together with those it refers to.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -26,7 +26,7 @@ const NO_SCHEMA: u64 = 40403;
 const ID_MAX: u32 = i32::MAX as u32;
 
 /// A schema as the registry has it.
-struct Found {
+struct SchemaDocument {
     text: String,
     kind: String,
     references: Vec<Reference>,
@@ -52,32 +52,35 @@ pub(super) fn schema(
         )));
     }
     let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
-    let answer = asked.map_err(|failure| match failure {
-        Failure::Refused(Refusal { code: NO_SCHEMA, .. }) => RegistryFault::Unknown(format!(
-            "the schema registry at {} has no schema {id}; does the producer use another registry?",
-            exchange.places()
-        )),
+    let answer = asked.map_err(|error| match error {
+        ExchangeError::Refused(RegistryRefusal { code: NO_SCHEMA, .. }) => {
+            RegistryFault::Unknown(format!(
+                "the schema registry at {} has no schema {id}; does the producer use another \
+                 registry?",
+                exchange.addresses()
+            ))
+        }
         other => fault(id, other),
     })?;
-    let found = found(&answer).ok_or_else(|| not_a_schema(exchange, id))?;
-    match found.kind.as_str() {
+    let document = parse_document(&answer).ok_or_else(|| not_a_schema(exchange, id))?;
+    match document.kind.as_str() {
         "AVRO" => {}
-        "JSON" => return Ok((WriterSchema::json(), found.text.len())),
+        "JSON" => return Ok((WriterSchema::json(), document.text.len())),
         kind => {
-            let kind = exchange.own_words(kind);
+            let kind = exchange.sanitize(kind);
             return Err(unusable(id, format!("is {kind}, which is not read; send Avro or JSON")));
         }
     }
-    let mut walk = Walk::new(exchange, id, deadline);
-    walk.count(&found.text)?;
-    walk.follow(&found.references)?;
-    let schema = WriterSchema::avro(&found.text, &walk.texts)
-        .map_err(|why| unusable(id, format!("can't be used: {}", exchange.own_words(&why.0))))?;
-    Ok((schema, walk.bytes))
+    let mut resolver = ReferenceResolver::new(exchange, id, deadline);
+    resolver.count(&document.text)?;
+    resolver.resolve(&document.references)?;
+    let schema = WriterSchema::avro(&document.text, &resolver.texts)
+        .map_err(|why| unusable(id, format!("can't be used: {}", exchange.sanitize(&why.0))))?;
+    Ok((schema, resolver.bytes))
 }
 
 /// What is said of a schema by an answer; `None` if that is no such answer.
-fn found(answer: &Value) -> Option<Found> {
+fn parse_document(answer: &Value) -> Option<SchemaDocument> {
     let text = answer.get("schema")?.as_str()?.to_owned();
     // What is not said is Avro, which was there before the others.
     let kind = match answer.get("schemaType") {
@@ -88,7 +91,7 @@ fn found(answer: &Value) -> Option<Found> {
         None | Some(Value::Null) => Vec::new(),
         Some(list) => list.as_array()?.iter().map(reference).collect::<Option<_>>()?,
     };
-    Some(Found { text, kind, references })
+    Some(SchemaDocument { text, kind, references })
 }
 
 fn reference(value: &Value) -> Option<Reference> {
@@ -99,7 +102,7 @@ fn reference(value: &Value) -> Option<Reference> {
 }
 
 /// A walk over all that a schema refers to, deepest first.
-struct Walk<'a> {
+struct ReferenceResolver<'a> {
     exchange: &'a Exchange,
     id: u32,
     deadline: Instant,
@@ -113,7 +116,7 @@ struct Walk<'a> {
     path: Vec<Reference>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ReferenceResolver<'a> {
     fn new(exchange: &'a Exchange, id: u32, deadline: Instant) -> Self {
         Self {
             exchange,
@@ -135,10 +138,10 @@ impl<'a> Walk<'a> {
         Err(unusable(self.id, format!("has more than {mib} MiB with all it refers to")))
     }
 
-    fn follow(&mut self, references: &[Reference]) -> Result<(), RegistryFault> {
+    fn resolve(&mut self, references: &[Reference]) -> Result<(), RegistryFault> {
         for reference in references {
             if self.path.contains(reference) {
-                let subject = self.exchange.own_words(&reference.subject);
+                let subject = self.exchange.sanitize(&reference.subject);
                 return Err(unusable(self.id, format!("refers to {subject}, which leads back")));
             }
             if self.seen.contains(reference) {
@@ -154,42 +157,45 @@ impl<'a> Walk<'a> {
                 ));
             }
             self.seen.push(reference.clone());
-            let found = self.fetch(reference)?;
-            self.count(&found.text)?;
+            let document = self.fetch(reference)?;
+            self.count(&document.text)?;
             self.path.push(reference.clone());
-            self.follow(&found.references)?;
+            self.resolve(&document.references)?;
             self.path.pop();
-            self.texts.push(found.text);
+            self.texts.push(document.text);
         }
         Ok(())
     }
 
-    fn fetch(&self, reference: &Reference) -> Result<Found, RegistryFault> {
+    fn fetch(&self, reference: &Reference) -> Result<SchemaDocument, RegistryFault> {
         let Reference { subject, version } = reference;
-        let path = format!("/subjects/{}/versions/{version}", segment(subject));
-        let answer = self.exchange.ask(&path, None, self.deadline).map_err(|failure| {
-            let Failure::Refused(refusal) = failure else { return fault(self.id, failure) };
-            let subject = self.exchange.own_words(subject);
-            let said = refusal.message;
-            unusable(self.id, format!("refers to {subject} version {version}: {said}"))
+        let path = format!("/subjects/{}/versions/{version}", path_segment(subject));
+        let answer = self.exchange.ask(&path, None, self.deadline).map_err(|error| {
+            let ExchangeError::Refused(refusal) = error else { return fault(self.id, error) };
+            let subject = self.exchange.sanitize(subject);
+            let message = refusal.message;
+            unusable(self.id, format!("refers to {subject} version {version}: {message}"))
         })?;
-        let found = found(&answer).ok_or_else(|| not_a_schema(self.exchange, self.id))?;
-        if found.kind == "AVRO" {
-            return Ok(found);
+        let document =
+            parse_document(&answer).ok_or_else(|| not_a_schema(self.exchange, self.id))?;
+        if document.kind == "AVRO" {
+            return Ok(document);
         }
-        let subject = self.exchange.own_words(subject);
+        let subject = self.exchange.sanitize(subject);
         Err(unusable(self.id, format!("refers to {subject}, which is no Avro")))
     }
 }
 
-fn fault(id: u32, failure: Failure) -> RegistryFault {
-    match failure {
-        Failure::Refused(Refusal { code, message }) => RegistryFault::Unavailable(format!(
-            "the schema registry refuses to say what schema {id} is ({code}: {message}); check \
+fn fault(id: u32, error: ExchangeError) -> RegistryFault {
+    match error {
+        ExchangeError::Refused(RegistryRefusal { code, message }) => {
+            RegistryFault::Unavailable(format!(
+                "the schema registry refuses to say what schema {id} is ({code}: {message}); check \
              registry.url and its login"
-        )),
-        Failure::Unavailable(why) => RegistryFault::Unavailable(why),
-        Failure::TooLarge(why) => unusable(id, format!("is too large: {why}")),
+            ))
+        }
+        ExchangeError::Unavailable(why) => RegistryFault::Unavailable(why),
+        ExchangeError::TooLarge(why) => unusable(id, format!("is too large: {why}")),
     }
 }
 
@@ -201,6 +207,6 @@ fn not_a_schema(exchange: &Exchange, id: u32) -> RegistryFault {
     RegistryFault::Unavailable(format!(
         "{} answers, but not with a schema when asked for {id}; check that registry.url is a \
          schema registry",
-        exchange.places()
+        exchange.addresses()
     ))
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::SchemaRegistry;
-use super::exchange::{Failure, Refusal, segment};
+use super::exchange::{ExchangeError, RegistryRefusal, path_segment};
 use crate::clock;
 
 /// How long a node that is behind is given before it is asked again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// The registry has no such subject.
 const NO_SUBJECT: u64 = 40401;
 /// The subject has no such version, or none is left.
@@ -32,7 +32,7 @@ pub struct Registered {
 
 /// How a schema stands to what the registry has under a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SubjectStatus {
     /// It is there.
     Same(Registered),
     /// Another one is there, and this one may follow it.
@@ -58,12 +58,12 @@ impl SchemaRegistry {
     /// How many subjects it has: the question whether it answers us at all.
     pub fn count_subjects(&self) -> Result<usize, SubjectFault> {
         let answer = self.exchange.ask("/subjects", None, self.exchange.deadline())?;
-        answer.as_array().map(Vec::len).ok_or_else(|| self.strange("its subjects"))
+        answer.as_array().map(Vec::len).ok_or_else(|| self.unexpected_answer("its subjects"))
     }
 
     /// Registers an Avro schema under a subject.
     pub fn register(&self, subject: &str, schema: &str) -> Result<Registered, SubjectFault> {
-        let path = format!("/subjects/{}/versions", segment(subject));
+        let path = format!("/subjects/{}/versions", path_segment(subject));
         self.exchange.ask(&path, Some(&json!({"schema": schema})), self.exchange.deadline())?;
         // The first answer may say no version, so what is there now is asked for. Another node of
         // the registry may answer that, and be a little behind.
@@ -71,8 +71,8 @@ impl SchemaRegistry {
         loop {
             match self.look_up(subject, schema)? {
                 Ok(registered) => return Ok(registered),
-                Err(_) if clock::now() < deadline => clock::pause(LOOK_AGAIN),
-                Err(Refusal { message, .. }) => {
+                Err(_) if clock::now() < deadline => clock::pause(RETRY_EVERY),
+                Err(RegistryRefusal { message, .. }) => {
                     return Err(SubjectFault::Refused(format!(
                         "it was taken, but is not there now: {message}"
                     )));
@@ -82,26 +82,28 @@ impl SchemaRegistry {
     }
 
     /// How an Avro schema stands to the subject's.
-    pub fn standing(&self, subject: &str, schema: &str) -> Result<Standing, SubjectFault> {
+    pub fn status(&self, subject: &str, schema: &str) -> Result<SubjectStatus, SubjectFault> {
         match self.look_up(subject, schema)? {
-            Ok(registered) => return Ok(Standing::Same(registered)),
-            Err(Refusal { code: NO_SUBJECT, .. }) => return Ok(Standing::Missing),
-            Err(Refusal { code: NO_SCHEMA, .. }) => {}
-            Err(refusal) => return Err(Failure::Refused(refusal).into()),
+            Ok(registered) => return Ok(SubjectStatus::Same(registered)),
+            Err(RegistryRefusal { code: NO_SUBJECT, .. }) => return Ok(SubjectStatus::Missing),
+            Err(RegistryRefusal { code: NO_SCHEMA, .. }) => {}
+            Err(refusal) => return Err(ExchangeError::Refused(refusal).into()),
         }
-        let subject = segment(subject);
+        let subject = path_segment(subject);
         let path = format!("/compatibility/subjects/{subject}/versions/latest?verbose=true");
         let body = json!({"schema": schema});
         let answer = match self.exchange.ask(&path, Some(&body), self.exchange.deadline()) {
-            Err(Failure::Refused(Refusal { code: NO_SUBJECT | NO_VERSION, .. })) => {
-                return Ok(Standing::Missing);
+            Err(ExchangeError::Refused(RegistryRefusal {
+                code: NO_SUBJECT | NO_VERSION, ..
+            })) => {
+                return Ok(SubjectStatus::Missing);
             }
             other => other?,
         };
         match answer.get("is_compatible").and_then(Value::as_bool) {
-            Some(true) => Ok(Standing::Compatible),
-            Some(false) => Ok(Standing::Incompatible(self.messages(&answer))),
-            None => Err(self.strange("whether schemas are compatible")),
+            Some(true) => Ok(SubjectStatus::Compatible),
+            Some(false) => Ok(SubjectStatus::Incompatible(self.messages(&answer))),
+            None => Err(self.unexpected_answer("whether schemas are compatible")),
         }
     }
 
@@ -109,16 +111,17 @@ impl SchemaRegistry {
         &self,
         subject: &str,
         schema: &str,
-    ) -> Result<Result<Registered, Refusal>, SubjectFault> {
-        let (path, body) = (format!("/subjects/{}", segment(subject)), json!({"schema": schema}));
+    ) -> Result<Result<Registered, RegistryRefusal>, SubjectFault> {
+        let (path, body) =
+            (format!("/subjects/{}", path_segment(subject)), json!({"schema": schema}));
         let answer = match self.exchange.ask(&path, Some(&body), self.exchange.deadline()) {
-            Err(Failure::Refused(refusal)) => return Ok(Err(refusal)),
+            Err(ExchangeError::Refused(refusal)) => return Ok(Err(refusal)),
             other => other?,
         };
         let number = |name: &str| answer.get(name).and_then(Value::as_u64);
         match (number("id"), number("version")) {
             (Some(id), Some(version)) => Ok(Ok(Registered { id, version })),
-            _ => Err(self.strange("what it has registered")),
+            _ => Err(self.unexpected_answer("what it has registered")),
         }
     }
 
@@ -127,25 +130,27 @@ impl SchemaRegistry {
         let texts: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
         match texts[..] {
             [] => "the registry does not say why".to_owned(),
-            _ => self.exchange.own_words(&texts.join("; ")),
+            _ => self.exchange.sanitize(&texts.join("; ")),
         }
     }
 
-    fn strange(&self, asked: &str) -> SubjectFault {
+    fn unexpected_answer(&self, asked: &str) -> SubjectFault {
         SubjectFault::Unavailable(format!(
             "{} answers, but does not say {asked}; check that registry.url is a schema registry",
-            self.places()
+            self.addresses()
         ))
     }
 }
 
-impl From<Failure> for SubjectFault {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(Refusal { code, message }) => {
+impl From<ExchangeError> for SubjectFault {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Refused(RegistryRefusal { code, message }) => {
                 Self::Refused(format!("{message} ({code})"))
             }
-            Failure::Unavailable(why) | Failure::TooLarge(why) => Self::Unavailable(why),
+            ExchangeError::Unavailable(why) | ExchangeError::TooLarge(why) => {
+                Self::Unavailable(why)
+            }
         }
     }
 }

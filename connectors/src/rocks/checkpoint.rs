@@ -21,8 +21,8 @@ use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::topology::ORDER_RETENTION_MS;
 
 use super::config::{CHECKPOINTS_MAX, Config};
-use super::database::Database;
-use super::store::{name, remove};
+use super::database::TaskDatabase;
+use super::store::{remove_dir, task_dir_name};
 use crate::telemetry;
 
 const CHECKPOINTS: &str = "checkpoints";
@@ -57,7 +57,7 @@ impl Checkpoint {
     /// Makes a store of it in another folder of stores, which is then its own: the files that never
     /// change are linked if they can be, the others copied.
     pub fn restore(&self, stores: &Path, partition: Partition) -> io::Result<()> {
-        let to = stores.join(name(partition));
+        let to = stores.join(task_dir_name(partition));
         fs::create_dir_all(&to)?;
         for entry in fs::read_dir(&self.dir)? {
             let from = entry?.path();
@@ -75,11 +75,11 @@ impl Checkpoint {
 
 /// Removes all checkpoints of a task.
 pub(super) fn remove_all(stores: &Path, partition: Partition) -> Result<(), StoreError> {
-    remove(&folder(stores, partition))
+    remove_dir(&folder(stores, partition))
 }
 
 fn folder(stores: &Path, partition: Partition) -> PathBuf {
-    stores.join(CHECKPOINTS).join(name(partition))
+    stores.join(CHECKPOINTS).join(task_dir_name(partition))
 }
 
 fn parse(dir: &Path) -> Option<(Offset, Millis)> {
@@ -88,7 +88,7 @@ fn parse(dir: &Path) -> Option<(Offset, Millis)> {
 }
 
 /// Keeps the checkpoints of one task.
-pub(super) struct Keeper {
+pub(super) struct TaskCheckpoints {
     folder: PathBuf,
     partition: Partition,
     every_ms: i64,
@@ -96,12 +96,12 @@ pub(super) struct Keeper {
     kept: Vec<Checkpoint>,
 }
 
-impl Keeper {
+impl TaskCheckpoints {
     /// Of the checkpoints that are there.
     pub(super) fn open(config: &Config, partition: Partition) -> Result<Self, StoreError> {
         let folder = folder(&config.dir, partition);
         let kept = checkpoints(&config.dir, partition).and_then(|kept| {
-            remove_others(&folder, &kept)?;
+            remove_incomplete(&folder, &kept)?;
             Ok(kept)
         });
         let kept = kept.map_err(|error| StoreError {
@@ -113,7 +113,7 @@ impl Keeper {
     }
 
     /// Keeps a checkpoint if it is time. The store has just come to `progress`.
-    pub(super) fn consider(&mut self, database: &Database, progress: &[u8]) {
+    pub(super) fn create_if_due(&mut self, database: &TaskDatabase, progress: &[u8]) {
         let Some(Progress { order, time, .. }) = Progress::decode(progress) else { return };
         let due = self.kept.last().is_none_or(|last| {
             order > last.order && time.0.saturating_sub(last.time.0) >= self.every_ms
@@ -121,15 +121,15 @@ impl Keeper {
         if !due {
             return;
         }
-        match self.keep(database, (order, time)) {
+        match self.create_checkpoint(database, (order, time)) {
             Ok(()) => telemetry::checkpoint_kept(self.partition.0, self.bytes()),
             Err(error) => telemetry::checkpoint_failed(&error),
         }
     }
 
-    fn keep(
+    fn create_checkpoint(
         &mut self,
-        database: &Database,
+        database: &TaskDatabase,
         (order, time): (Offset, Millis),
     ) -> Result<(), StoreError> {
         fs::create_dir_all(&self.folder).map_err(|error| StoreError {
@@ -137,10 +137,10 @@ impl Keeper {
             source: Some(Box::new(error)),
         })?;
         let dir = self.folder.join(format!("{:020}-{}", order.0, time.0));
-        database.keep(&dir)?;
+        database.create_checkpoint(&dir)?;
         self.kept.push(Checkpoint { order, time, dir });
         while let Some(at) = superfluous(&self.kept) {
-            remove(&self.kept[at].dir)?;
+            remove_dir(&self.kept[at].dir)?;
             self.kept.remove(at);
         }
         Ok(())
@@ -155,7 +155,7 @@ impl Keeper {
 }
 
 /// What a process that was killed has left half done.
-fn remove_others(folder: &Path, kept: &[Checkpoint]) -> io::Result<()> {
+fn remove_incomplete(folder: &Path, kept: &[Checkpoint]) -> io::Result<()> {
     if !folder.exists() {
         return Ok(());
     }

@@ -27,15 +27,15 @@ use super::config::{
 };
 
 /// RocksDB as used here: all families are there from the beginning.
-type Rocks = DBWithThreadMode<SingleThreaded>;
+type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
 
 /// Memory that the databases of all tasks share.
-pub(super) struct Shared {
+pub(super) struct SharedBuffers {
     cache: Cache,
     buffers: WriteBufferManager,
 }
 
-impl Shared {
+impl SharedBuffers {
     /// As much as is configured.
     pub(super) fn new(config: &Config) -> Self {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
@@ -46,19 +46,19 @@ impl Shared {
 }
 
 /// Gets each key and value; breaks when it wants no more.
-pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+pub(super) type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An open database.
-pub(super) struct Database {
-    rocks: Rocks,
+pub(super) struct TaskDatabase {
+    rocks: SingleThreadedDb,
     dir: PathBuf,
     /// By number.
-    tables: Vec<Option<Known>>,
+    tables: Vec<Option<DeclaredTable>>,
 }
 
 /// A table that was named when the database was opened.
 #[derive(Clone)]
-struct Known {
+struct DeclaredTable {
     family: String,
     life: Life,
     /// Entries of an earlier time may go.
@@ -68,12 +68,12 @@ struct Known {
 const META: &str = "meta";
 const PROGRESS: &[u8] = b"progress";
 
-impl Database {
+impl TaskDatabase {
     /// Opens or makes it.
     pub(super) fn open(
         dir: &Path,
         tables: &[TableSpec],
-        shared: &Shared,
+        shared: &SharedBuffers,
     ) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|error| StoreError {
             message: format!("can't make the directory {}; check --data-dir", dir.display()),
@@ -83,14 +83,18 @@ impl Database {
         let mut names = vec!["default".to_owned(), META.to_owned()];
         if dir.join("CURRENT").exists() {
             // A table of an older build stays closed to us and must be opened all the same.
-            names.extend(Rocks::list_cf(&options, dir).map_err(|error| failed(dir, &error))?);
+            names.extend(
+                SingleThreadedDb::list_cf(&options, dir)
+                    .map_err(|error| store_error(dir, &error))?,
+            );
         }
         let mut known = vec![None; 256];
         for spec in tables {
             let family = format!("table-{}", spec.table.0);
             names.push(family.clone());
             let horizon = Arc::new(AtomicI64::new(i64::MIN));
-            known[usize::from(spec.table.0)] = Some(Known { family, life: spec.life, horizon });
+            known[usize::from(spec.table.0)] =
+                Some(DeclaredTable { family, life: spec.life, horizon });
         }
         names.sort();
         names.dedup();
@@ -103,8 +107,8 @@ impl Database {
                 ColumnFamilyDescriptor::new(name, options)
             })
             .collect();
-        let rocks = Rocks::open_cf_descriptors(&options, dir, families)
-            .map_err(|error| failed(dir, &error))?;
+        let rocks = SingleThreadedDb::open_cf_descriptors(&options, dir, families)
+            .map_err(|error| store_error(dir, &error))?;
         Ok(Self { rocks, dir: dir.to_owned(), tables: known })
     }
 
@@ -137,7 +141,7 @@ impl Database {
             self.rocks
                 .delete_file_in_range_cf(family, from, to)
                 .and_then(|()| self.rocks.write(rows))
-                .map_err(|error| failed(&self.dir, &error))?;
+                .map_err(|error| store_error(&self.dir, &error))?;
         }
         Ok(())
     }
@@ -145,14 +149,14 @@ impl Database {
     /// A value.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let found = self.rocks.get_pinned_cf(self.family(table)?, key);
-        let found = found.map_err(|error| failed(&self.dir, &error))?;
+        let found = found.map_err(|error| store_error(&self.dir, &error))?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     /// The progress last written.
     pub(super) fn progress(&self) -> Result<Option<Bytes>, StoreError> {
         let found = self.rocks.get_cf(self.meta(), PROGRESS);
-        Ok(found.map_err(|error| failed(&self.dir, &error))?.map(Bytes::from))
+        Ok(found.map_err(|error| store_error(&self.dir, &error))?.map(Bytes::from))
     }
 
     /// Visits a range in order, while the visitor wants more.
@@ -160,7 +164,7 @@ impl Database {
         &self,
         table: Table,
         (from, to): (&[u8], Option<&[u8]>),
-        visit: Visit<'_>,
+        visit: VisitRow<'_>,
     ) -> Result<(), StoreError> {
         let mut options = rocksdb::ReadOptions::default();
         if let Some(to) = to {
@@ -174,7 +178,7 @@ impl Database {
             }
             rows.next();
         }
-        rows.status().map_err(|error| failed(&self.dir, &error))
+        rows.status().map_err(|error| store_error(&self.dir, &error))
     }
 
     /// Writes a batch and its progress, both or neither.
@@ -188,18 +192,18 @@ impl Database {
             }
         }
         rows.put_cf(self.meta(), PROGRESS, &batch.progress);
-        self.rocks.write(rows).map_err(|error| failed(&self.dir, &error))
+        self.rocks.write(rows).map_err(|error| store_error(&self.dir, &error))
     }
 
     /// Keeps it as it is now in a new directory on the same disk, by hard links.
-    pub(super) fn keep(&self, dir: &Path) -> Result<(), StoreError> {
+    pub(super) fn create_checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
         rocksdb::checkpoint::Checkpoint::new(&self.rocks)
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
-            .map_err(|error| failed(dir, &error))
+            .map_err(|error| store_error(dir, &error))
     }
 }
 
-fn database_options(shared: &Shared) -> Options {
+fn database_options(shared: &SharedBuffers) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -213,7 +217,7 @@ fn database_options(shared: &Shared) -> Options {
     options
 }
 
-fn table_options(shared: &Shared, horizon: Option<Arc<AtomicI64>>) -> Options {
+fn table_options(shared: &SharedBuffers, horizon: Option<Arc<AtomicI64>>) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&shared.cache);
     blocks.set_block_size(BLOCK_BYTES);
@@ -240,7 +244,7 @@ fn table_options(shared: &Shared, horizon: Option<Arc<AtomicI64>>) -> Options {
 }
 
 /// What an error of RocksDB means to an operator.
-fn failed(dir: &Path, error: &rocksdb::Error) -> StoreError {
+fn store_error(dir: &Path, error: &rocksdb::Error) -> StoreError {
     let dir = dir.display();
     let raw = error.to_string();
     let has = |what: &str| raw.contains(what);

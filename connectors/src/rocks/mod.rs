@@ -8,12 +8,12 @@
 //!
 //! Parts in reading order.
 
-mod behind;
 mod checkpoint;
 mod config;
 mod database;
 mod merge;
 mod store;
+mod write_behind;
 
 pub use checkpoint::{Checkpoint, checkpoints};
 pub use config::Config;

@@ -8,29 +8,29 @@ use bytes::Bytes;
 use tidewire_engine::port::{Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket};
 use tidewire_engine::record::{Millis, Partition};
 
-use super::behind::Behind;
-use super::checkpoint::{self, Keeper};
+use super::checkpoint::{self, TaskCheckpoints};
 use super::config::Config;
-use super::database::{Database, Shared};
+use super::database::{SharedBuffers, TaskDatabase};
+use super::write_behind::WriteBehind;
 
 /// The stores of a process: one directory per task.
 pub struct RocksStores {
     config: Config,
-    shared: Shared,
+    shared: SharedBuffers,
 }
 
 /// What the names of tasks' directories begin with.
 const PREFIX: &str = "task-";
 
 /// What a task's directories are called.
-pub(super) fn name(partition: Partition) -> String {
+pub(super) fn task_dir_name(partition: Partition) -> String {
     format!("{PREFIX}{}", partition.0)
 }
 
 impl RocksStores {
     /// Stores in the configured directory; nothing is opened yet.
     pub fn new(config: Config) -> Arc<Self> {
-        let shared = Shared::new(&config);
+        let shared = SharedBuffers::new(&config);
         Arc::new(Self { config, shared })
     }
 
@@ -47,7 +47,7 @@ impl RocksStores {
     }
 
     fn dir(&self, partition: Partition) -> PathBuf {
-        self.config.dir.join(name(partition))
+        self.config.dir.join(task_dir_name(partition))
     }
 }
 
@@ -57,21 +57,21 @@ impl Stores for RocksStores {
         partition: Partition,
         tables: &[TableSpec],
     ) -> Result<Box<dyn Store>, StoreError> {
-        let database = Arc::new(Database::open(&self.dir(partition), tables, &self.shared)?);
-        let keeper = Keeper::open(&self.config, partition)?;
-        let behind = Behind::start((database.clone(), keeper), partition)?;
-        Ok(Box::new(RocksStore { behind, database }))
+        let database = Arc::new(TaskDatabase::open(&self.dir(partition), tables, &self.shared)?);
+        let checkpoints = TaskCheckpoints::open(&self.config, partition)?;
+        let write_behind = WriteBehind::start((database.clone(), checkpoints), partition)?;
+        Ok(Box::new(RocksStore { write_behind, database }))
     }
 
     fn destroy(&self, partition: Partition) -> Result<(), StoreError> {
         // What no longer fits the log had checkpoints that may not fit it either.
         checkpoint::remove_all(&self.config.dir, partition)?;
-        remove(&self.dir(partition))
+        remove_dir(&self.dir(partition))
     }
 }
 
 /// Removes a directory, if it is there.
-pub(super) fn remove(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
             message: format!("can't remove {}; remove it by hand", dir.display()),
@@ -83,8 +83,8 @@ pub(super) fn remove(dir: &Path) -> Result<(), StoreError> {
 
 /// An open store. The writer stands first, so that it has ended before the database is closed.
 struct RocksStore {
-    behind: Behind,
-    database: Arc<Database>,
+    write_behind: WriteBehind,
+    database: Arc<TaskDatabase>,
 }
 
 impl Store for RocksStore {
@@ -102,11 +102,11 @@ impl Store for RocksStore {
     }
 
     fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError> {
-        self.behind.hand_over(batch)
+        self.write_behind.hand_over(batch)
     }
 
     fn written(&mut self) -> Result<Ticket, StoreError> {
-        self.behind.written()
+        self.write_behind.written()
     }
 
     fn progress(&mut self) -> Result<Option<Bytes>, StoreError> {
@@ -114,7 +114,7 @@ impl Store for RocksStore {
     }
 
     fn allow_checkpoints(&mut self) {
-        self.behind.allow_checkpoints();
+        self.write_behind.allow_checkpoints();
     }
 
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError> {
@@ -122,7 +122,7 @@ impl Store for RocksStore {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
-        self.behind.close()
+        self.write_behind.close()
     }
 }
 

@@ -173,7 +173,7 @@ impl<S: Streams> EventLoop<S> {
         self.read_all();
         self.write_all();
         self.close_all();
-        telemetry::moved((self.tally.writes, self.tally.written), self.tally.read);
+        telemetry::socket_io((self.tally.writes, self.tally.written), self.tally.read);
         self.tally = Tally::default();
     }
 

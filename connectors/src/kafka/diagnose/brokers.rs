@@ -12,10 +12,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::topology::INPUT_RETENTION_MS;
 
+use super::client_log::{CapturingContext, ClusterView};
 use super::rights::{Operation, TopicRights};
 use super::topics::find;
-use super::witness::{Met, Witness};
-use super::{Case, Finding, LIMIT};
+use super::{DoctorTarget, Finding, LIMIT};
 use crate::clock;
 use crate::kafka::admin::Admin;
 
@@ -35,35 +35,39 @@ const SKEW_MAX_MS: i64 = 3_000;
 const ANSWER_GRAIN: Duration = Duration::from_millis(10);
 
 /// Looks at how long offsets of groups without members are kept.
-pub(super) fn check_retention(admin: &Admin, met: &Met, tell: &mut dyn FnMut(Finding)) {
+pub(super) fn check_retention(
+    admin: &Admin,
+    cluster: &ClusterView,
+    report: &mut dyn FnMut(Finding),
+) {
     let mut least = u64::MAX;
-    for (id, _) in met.brokers() {
-        match admin.of_broker(id, OFFSETS_RETENTION) {
+    for (id, _) in cluster.brokers() {
+        match admin.broker_setting(id, OFFSETS_RETENTION) {
             Ok(Some(minutes)) => least = least.min(minutes.parse().unwrap_or(u64::MAX)),
             // A broker of another make that keeps them by another rule.
             Ok(None) => {}
-            Err(code) => return tell(unseen_retention(code)),
+            Err(code) => return report(unreadable_retention(code)),
         }
     }
-    tell(if least < OFFSETS_RETENTION_MIN {
-        Finding::Mend(format!(
+    report(if least < OFFSETS_RETENTION_MIN {
+        Finding::Fix(format!(
             "the brokers forget where a group was {least} minutes after its last member left, and \
              the topics keep {} days to read; set {OFFSETS_RETENTION}={OFFSETS_RETENTION_MIN} or \
              more in every broker's server.properties",
             INPUT_RETENTION_MS / 86_400_000
         ))
     } else {
-        Finding::Fine("the brokers remember groups for as long as the topics keep".into())
+        Finding::Ok("the brokers remember groups for as long as the topics keep".into())
     });
 }
 
-fn unseen_retention(code: Code) -> Finding {
+fn unreadable_retention(code: Code) -> Finding {
     match code {
-        Code::ClusterAuthorizationFailed => Finding::Fine(format!(
+        Code::ClusterAuthorizationFailed => Finding::Ok(format!(
             "{OFFSETS_RETENTION} is not for this user to see (DescribeConfigs on the cluster); \
              whoever runs the brokers knows whether it is {OFFSETS_RETENTION_MIN} or more"
         )),
-        code => Finding::Mend(format!(
+        code => Finding::Fix(format!(
             "asking a broker for {OFFSETS_RETENTION} failed ({code}); look at its log"
         )),
     }
@@ -71,33 +75,34 @@ fn unseen_retention(code: Code) -> Finding {
 
 /// Compares the brokers' clocks with this machine's.
 pub(super) fn check_clocks(
-    (case, met): (&Case<'_>, &Met),
+    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
     rights: &TopicRights,
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) {
-    let topic = case.topology.ephemeral().as_str();
+    let topic = target.topology.ephemeral().as_str();
     if !rights.allow(topic, Operation::Write) {
-        return tell(Finding::Fine(format!(
+        return report(Finding::Ok(format!(
             "the clocks were not compared: it takes a record in {topic}, which can't be written"
         )));
     }
-    let mut settings = case.config.appender();
+    let mut settings = target.config.appender();
     settings.set("message.timeout.ms", LIMIT.as_millis().to_string());
-    let producer: BaseProducer<Witness> = match settings.create_with_context(Witness::default()) {
-        Ok(producer) => producer,
-        Err(error) => return tell(Finding::Mend(format!("no producer can be made: {error}"))),
-    };
+    let producer: BaseProducer<CapturingContext> =
+        match settings.create_with_context(CapturingContext::default()) {
+            Ok(producer) => producer,
+            Err(error) => return report(Finding::Fix(format!("no producer can be made: {error}"))),
+        };
     let mut wrong = false;
-    for (broker, partition) in led(met, topic) {
-        match ahead_ms(case, &producer, (topic, partition)) {
+    for (broker, partition) in led_partitions(cluster, topic) {
+        match ahead_ms(target, &producer, (topic, partition)) {
             Ok(ahead) if ahead.abs() <= SKEW_MAX_MS => {}
             Ok(ahead) => {
                 wrong = true;
-                tell(Finding::Mend(skewed(&broker, ahead)));
+                report(Finding::Fix(skew_problem(&broker, ahead)));
             }
             Err(why) => {
                 wrong = true;
-                tell(Finding::Mend(format!(
+                report(Finding::Fix(format!(
                     "appending to {topic} on the broker {broker} failed ({why}); look at its log"
                 )));
                 // Each that does not answer costs its time.
@@ -106,11 +111,11 @@ pub(super) fn check_clocks(
         }
     }
     if !wrong {
-        tell(Finding::Fine("the brokers' clocks agree with this machine's".into()));
+        report(Finding::Ok("the brokers' clocks agree with this machine's".into()));
     }
 }
 
-fn skewed(broker: &str, ahead_ms: i64) -> String {
+fn skew_problem(broker: &str, ahead_ms: i64) -> String {
     let seconds = ahead_ms.unsigned_abs().div_ceil(1_000);
     let how = if ahead_ms > 0 { "ahead of" } else { "behind" };
     format!(
@@ -120,27 +125,27 @@ fn skewed(broker: &str, ahead_ms: i64) -> String {
 }
 
 /// One partition of the topic for each broker that leads one, with where that broker is.
-fn led(met: &Met, topic: &str) -> Vec<(String, i32)> {
-    let Some(found) = find(met, topic) else { return Vec::new() };
+fn led_partitions(cluster: &ClusterView, topic: &str) -> Vec<(String, i32)> {
+    let Some(found) = find(cluster, topic) else { return Vec::new() };
     let led_by = |id| found.partitions().iter().find(|p| p.leader() == id).map(|p| p.id());
-    let brokers = met.brokers().into_iter();
+    let brokers = cluster.brokers().into_iter();
     brokers.filter_map(|(id, at)| led_by(id).map(|partition| (at, partition))).collect()
 }
 
 /// How far a broker's clock is ahead of this machine's, by the time it gives a record that lies
 /// between the two times noted here.
 fn ahead_ms(
-    case: &Case<'_>,
-    producer: &BaseProducer<Witness>,
+    target: &DoctorTarget<'_>,
+    producer: &BaseProducer<CapturingContext>,
     (topic, partition): (&str, i32),
 ) -> Result<i64, String> {
     let begun = clock::now();
-    let before = case.clock.now().0;
+    let before = target.clock.now().0;
     let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(KEY);
     producer.send(record).map_err(|(error, _)| error.to_string())?;
     loop {
         producer.poll(ANSWER_GRAIN);
-        let after = case.clock.now().0;
+        let after = target.clock.now().0;
         match producer.client().context().appended() {
             Some(Ok(Timestamp::LogAppendTime(at))) if at > after => return Ok(at - after),
             Some(Ok(Timestamp::LogAppendTime(at))) => return Ok((at - before).min(0)),

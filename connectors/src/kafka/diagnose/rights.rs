@@ -9,8 +9,8 @@ use std::time::Duration;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::witness::{Met, Witness};
-use super::{Case, Finding, or_list, such_as};
+use super::client_log::{CapturingContext, ClusterView};
+use super::{DoctorTarget, Finding, or_list, such_as};
 use crate::clock;
 use crate::kafka::native::{self, Rights};
 
@@ -48,11 +48,11 @@ impl Operation {
 }
 
 /// What is done with a topic.
-const OF_TOPICS: [Operation; 4] =
+const TOPIC_OPERATIONS: [Operation; 4] =
     [Operation::Describe, Operation::DescribeConfigs, Operation::Read, Operation::Write];
 
 /// What is done with a group; Describe comes with it.
-const OF_GROUPS: [Operation; 1] = [Operation::Read];
+const GROUP_OPERATIONS: [Operation; 1] = [Operation::Read];
 
 /// What may be done with each topic.
 pub(super) struct TopicRights {
@@ -70,20 +70,23 @@ impl TopicRights {
 }
 
 /// Asks what may be done with our topics.
-pub(super) fn of_topics(case: &Case<'_>, met: &Met) -> Result<TopicRights, String> {
-    let specs = case.topology.specs();
+pub(super) fn for_topics(
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
+) -> Result<TopicRights, String> {
+    let specs = target.topology.specs();
     let names: Vec<&str> = specs.iter().map(|spec| spec.topic.as_str()).collect();
-    let found = native::topic_rights(&met.client, &names, super::LIMIT)
+    let found = native::topic_rights(&cluster.client, &names, super::LIMIT)
         .map_err(|code| unanswered("what may be done with the topics", code))?;
     let mut rights = TopicRights { denied: BTreeMap::new(), missing: Vec::new() };
     for (topic, found) in found {
         let denied = match found {
-            Ok(allowed) => lacking(&OF_TOPICS, allowed),
+            Ok(allowed) => missing_operations(&TOPIC_OPERATIONS, allowed),
             Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 rights.missing.push(topic);
                 continue;
             }
-            Err(Code::TopicAuthorizationFailed) => OF_TOPICS.to_vec(),
+            Err(Code::TopicAuthorizationFailed) => TOPIC_OPERATIONS.to_vec(),
             Err(code) => return Err(unanswered(&format!("the topic {topic}"), code)),
         };
         rights.denied.insert(topic, denied);
@@ -93,9 +96,9 @@ pub(super) fn of_topics(case: &Case<'_>, met: &Met) -> Result<TopicRights, Strin
 
 /// Says what is not allowed, topics first.
 pub(super) fn check(
-    (case, met): (&Case<'_>, &Met),
+    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
     topics: &TopicRights,
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) {
     let mut wrong = Vec::new();
     let mut alike: BTreeMap<&[Operation], Vec<&str>> = BTreeMap::new();
@@ -103,35 +106,37 @@ pub(super) fn check(
         alike.entry(denied).or_default().push(topic);
     }
     for (denied, names) in alike {
-        wrong.push(lacks(case, denied, ("topic", &such_as("topic", &names))));
+        wrong.push(missing_permission(target, denied, ("topic", &such_as("topic", &names))));
     }
-    wrong.extend(of_groups(case, met));
-    wrong.extend(of_transactional_ids(case));
+    wrong.extend(check_groups(target, cluster));
+    wrong.extend(check_transactional_ids(target));
     if wrong.is_empty() {
         let all = "this user may do all that is needed with topics, groups and transactional ids";
-        tell(Finding::Fine(all.into()));
+        report(Finding::Ok(all.into()));
     }
-    wrong.into_iter().for_each(|text| tell(Finding::Mend(text)));
+    wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
 }
 
-fn of_groups(case: &Case<'_>, met: &Met) -> Option<String> {
+fn check_groups(target: &DoctorTarget<'_>, cluster: &ClusterView) -> Option<String> {
     let mut denied = Vec::new();
-    for group in [case.topology.admit_group(), case.topology.derive_group()] {
-        match of_group(met, &group) {
-            Ok(rights) if lacking(&OF_GROUPS, rights).is_empty() => {}
+    for group in [target.topology.admit_group(), target.topology.derive_group()] {
+        match for_group(cluster, &group) {
+            Ok(rights) if missing_operations(&GROUP_OPERATIONS, rights).is_empty() => {}
             Ok(_) | Err(Code::GroupAuthorizationFailed) => denied.push(group),
             Err(code) => return Some(unanswered(&format!("the group {group}"), code)),
         }
     }
     let denied: Vec<&str> = denied.iter().map(String::as_str).collect();
-    (!denied.is_empty()).then(|| lacks(case, &OF_GROUPS, ("group", &such_as("group", &denied))))
+    (!denied.is_empty()).then(|| {
+        missing_permission(target, &GROUP_OPERATIONS, ("group", &such_as("group", &denied)))
+    })
 }
 
 /// Asks until the group has a coordinator, which the first question gives it.
-fn of_group(met: &Met, group: &str) -> Result<Rights, Code> {
+fn for_group(cluster: &ClusterView, group: &str) -> Result<Rights, Code> {
     let begun = clock::now();
     loop {
-        let found = native::group_rights(&met.client, &[group], COORDINATOR_LIMIT)?;
+        let found = native::group_rights(&cluster.client, &[group], COORDINATOR_LIMIT)?;
         let found = found.into_iter().next().map_or(Err(Code::Unknown), |(_, rights)| rights);
         match found {
             Err(code) if is_settling(code) && begun.elapsed() < COORDINATOR_LIMIT => {
@@ -151,11 +156,11 @@ fn is_settling(code: Code) -> bool {
 }
 
 /// Initialises an id that begins as ours do and that no process uses, so that nobody is fenced.
-fn of_transactional_ids(case: &Case<'_>) -> Option<String> {
-    let begins = case.topology.derive_group();
-    let id = format!("{begins}-{}-doctor", case.instance);
-    let made = case.config.transactor(&id).create_with_context(Witness::default());
-    let producer: BaseProducer<Witness> = match made {
+fn check_transactional_ids(target: &DoctorTarget<'_>) -> Option<String> {
+    let begins = target.topology.derive_group();
+    let id = format!("{begins}-{}-doctor", target.instance);
+    let made = target.config.transactor(&id).create_with_context(CapturingContext::default());
+    let producer: BaseProducer<CapturingContext> = match made {
         Ok(producer) => producer,
         Err(error) => return Some(format!("no producer can be made: {error}")),
     };
@@ -163,7 +168,7 @@ fn of_transactional_ids(case: &Case<'_>) -> Option<String> {
     match error.rdkafka_error_code() {
         Some(Code::TransactionalIdAuthorizationFailed) => {
             let ids = format!("transactional ids, which begin with {begins}");
-            Some(lacks(case, &[Operation::Write], ("transactional-id", &ids)))
+            Some(missing_permission(target, &[Operation::Write], ("transactional-id", &ids)))
         }
         Some(code) => Some(unanswered(&format!("initialising the transactional id {id}"), code)),
         None => Some(format!("initialising the transactional id {id} failed: {error}")),
@@ -171,13 +176,13 @@ fn of_transactional_ids(case: &Case<'_>) -> Option<String> {
 }
 
 /// What of this is not allowed.
-fn lacking(needed: &[Operation], rights: Rights) -> Vec<Operation> {
+fn missing_operations(needed: &[Operation], rights: Rights) -> Vec<Operation> {
     needed.iter().copied().filter(|operation| !operation.is_in(rights)).collect()
 }
 
 /// What this user may not do, and the command that grants it.
-pub(super) fn lacks(
-    case: &Case<'_>,
+pub(super) fn missing_permission(
+    target: &DoctorTarget<'_>,
     denied: &[Operation],
     (resource, names): (&str, &str),
 ) -> String {
@@ -185,7 +190,7 @@ pub(super) fn lacks(
     let flags: String =
         operations.iter().map(|operation| format!(" --operation {operation}")).collect();
     // Access control has no prefix of no letters.
-    let (prefix, pattern) = match case.topology.prefix() {
+    let (prefix, pattern) = match target.topology.prefix() {
         "" => ("'*'", ""),
         prefix => (prefix, " --resource-pattern-type prefixed"),
     };
@@ -193,7 +198,7 @@ pub(super) fn lacks(
         "this user may not {} the {names}; grant it: `kafka-acls.sh --bootstrap-server {} --add \
          --allow-principal User:NAME{flags} --{resource} {prefix}{pattern}`",
         or_list(&operations),
-        case.config.bootstrap,
+        target.config.bootstrap,
     )
 }
 

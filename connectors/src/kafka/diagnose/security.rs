@@ -3,7 +3,7 @@
 //! The one idea: what is wrong with a door is a clause about an address ("refuses connections"), so
 //! that it can be said of an address the operator gave and of one that a broker sent us on to.
 
-use super::door::{Door, Login};
+use super::probe::{ProbeOutcome, SaslSupport};
 use super::wire::api;
 use super::{LIMIT, or_list};
 use crate::kafka::config::Config;
@@ -20,10 +20,10 @@ pub(super) struct Security {
 }
 
 /// What is wrong with an address, and the mend.
-pub(super) struct Trouble {
+pub(super) struct ListenerProblem {
     /// A clause whose subject is the address.
-    pub(super) is: String,
-    pub(super) mend: String,
+    pub(super) clause: String,
+    pub(super) fix: String,
 }
 
 impl Security {
@@ -49,37 +49,37 @@ impl Security {
     }
 
     /// What keeps us out; `None` if nothing that can be seen from outside.
-    pub(super) fn trouble(&self, door: &Door) -> Option<Trouble> {
-        let trouble = |is: String, mend: String| Some(Trouble { is, mend });
+    pub(super) fn problem(&self, outcome: &ProbeOutcome) -> Option<ListenerProblem> {
+        let problem = |clause: String, fix: String| Some(ListenerProblem { clause, fix });
         let wait = LIMIT.as_secs();
-        match door {
-            Door::Nameless(why) => trouble(
+        match outcome {
+            ProbeOutcome::Unresolvable(why) => problem(
                 format!("can't be resolved ({why})"),
                 "correct the name in `log`, or make it known to this machine's resolver".into(),
             ),
-            Door::Refused => trouble(
+            ProbeOutcome::Refused => problem(
                 "refuses connections: nothing listens there".into(),
                 "start the broker, or give the host and port it listens on in `log`".into(),
             ),
-            Door::Unreachable(why) => trouble(
+            ProbeOutcome::Unreachable(why) => problem(
                 format!("can't be reached ({why})"),
                 "mend the network or the firewall between, or give another address in `log`".into(),
             ),
-            Door::Silent => trouble(
+            ProbeOutcome::Silent => problem(
                 format!("takes connections and says nothing for {wait} s"),
                 "restart that broker if it is one and hangs, or give another address in `log`"
                     .into(),
             ),
-            Door::Closed => trouble(
+            ProbeOutcome::Closed => problem(
                 "ends every connection without a word".into(),
                 "give the address of a Kafka broker in `log`; one that is starting does so too"
                     .into(),
             ),
-            Door::Foreign(beginning) => trouble(
+            ProbeOutcome::NotKafka(beginning) => problem(
                 format!("is not Kafka: it answers \"{beginning}\""),
                 "give the address of a Kafka broker in `log`".into(),
             ),
-            Door::Tls if !self.tls => trouble(
+            ProbeOutcome::Tls if !self.tls => problem(
                 "speaks TLS, and security.protocol asks for none".into(),
                 format!(
                     "give security.protocol = \"{}\" in kafka.properties, or the port of a \
@@ -87,25 +87,25 @@ impl Security {
                     Self { tls: true, ..self.clone() }.protocol()
                 ),
             ),
-            Door::Tls => None,
-            Door::Kafka { apis, .. } if !apis.contains_key(&api::METADATA) => trouble(
+            ProbeOutcome::Tls => None,
+            ProbeOutcome::Kafka { apis, .. } if !apis.contains_key(&api::METADATA) => problem(
                 "is the listener of a controller, which serves no clients".into(),
                 "give the port of the brokers in `log`".into(),
             ),
-            Door::Kafka { .. } if self.tls => trouble(
+            ProbeOutcome::Kafka { .. } if self.tls => problem(
                 "speaks Kafka without TLS, and security.protocol asks for TLS".into(),
                 format!(
                     "give the port of its listener with TLS, or security.protocol = \"{}\"",
                     Self { tls: false, ..self.clone() }.protocol()
                 ),
             ),
-            Door::Kafka { login, .. } => self.trouble_with_login(login),
+            ProbeOutcome::Kafka { sasl, .. } => self.login_problem(sasl),
         }
     }
 
-    fn trouble_with_login(&self, login: &Login) -> Option<Trouble> {
-        let (is, mend) = match (login, &self.mechanism) {
-            (Login::By(offered), None) => (
+    fn login_problem(&self, sasl: &SaslSupport) -> Option<ListenerProblem> {
+        let (clause, fix) = match (sasl, &self.mechanism) {
+            (SaslSupport::Mechanisms(offered), None) => (
                 format!("wants a login ({}), and none is configured", or_list(offered)),
                 format!(
                     "give security.protocol = \"{}\", sasl.mechanism, sasl.username and \
@@ -113,7 +113,7 @@ impl Security {
                     Self { mechanism: Some(String::new()), ..self.clone() }.protocol()
                 ),
             ),
-            (Login::None, Some(_)) => (
+            (SaslSupport::None, Some(_)) => (
                 "knows no login, and security.protocol asks for one".into(),
                 format!(
                     "give security.protocol = \"{}\" in kafka.properties, or the port of a \
@@ -121,13 +121,13 @@ impl Security {
                     Self { mechanism: None, ..self.clone() }.protocol()
                 ),
             ),
-            (Login::By(offered), Some(ours)) if !offered.contains(ours) => (
+            (SaslSupport::Mechanisms(offered), Some(ours)) if !offered.contains(ours) => (
                 format!("offers a login by {}, and {ours} is configured", or_list(offered)),
                 "give one that is offered as sasl.mechanism in kafka.properties".into(),
             ),
             _ => return None,
         };
-        Some(Trouble { is, mend })
+        Some(ListenerProblem { clause, fix })
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_properties_say_how_we_enter() {
+    fn security_follows_from_the_properties() {
         check(&[], false, None);
         check(&[("security.protocol", "ssl")], true, None);
         check(&[("security.protocol", "SASL_SSL")], true, Some("GSSAPI"));

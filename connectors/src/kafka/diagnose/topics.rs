@@ -9,18 +9,18 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::TopicSpec;
 
+use super::client_log::ClusterView;
 use super::rights::{self, Operation, TopicRights};
-use super::witness::Met;
-use super::{Case, Finding, count, such_as};
-use crate::kafka::admin::{Admin, Difference};
+use super::{DoctorTarget, Finding, pluralize, such_as};
+use crate::kafka::admin::{Admin, SettingMismatch};
 
 /// Looks at every topic.
 pub(super) fn check(
-    (case, met): (&Case<'_>, &Met),
+    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
     (admin, rights): (&Admin, &TopicRights),
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) {
-    let specs = case.topology.specs();
+    let specs = target.topology.specs();
     let is_missing = |spec: &&TopicSpec| rights.missing.iter().any(|t| t == spec.topic.as_str());
     let (missing, present): (Vec<_>, Vec<_>) = specs.iter().partition(is_missing);
     let mut wrong = Vec::new();
@@ -31,34 +31,38 @@ pub(super) fn check(
             missing.len(),
             specs.len(),
             first.topic,
-            case.topology.prefix()
+            target.topology.prefix()
         ));
-        wrong.extend(rehearse(case, admin, &missing));
+        wrong.extend(validate_missing(target, admin, &missing));
     }
-    wrong.extend(shapes(case, met, &present));
-    wrong.extend(settings(admin, rights, &present));
+    wrong.extend(partition_problems(target, cluster, &present));
+    wrong.extend(setting_problems(admin, rights, &present));
     if wrong.is_empty() {
-        tell(seen(rights, &present));
+        report(summary(rights, &present));
     }
-    wrong.into_iter().for_each(|text| tell(Finding::Mend(text)));
+    wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
 }
 
-fn seen(rights: &TopicRights, present: &[&TopicSpec]) -> Finding {
+fn summary(rights: &TopicRights, present: &[&TopicSpec]) -> Finding {
     let shows = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
     let shown = present.iter().filter(shows).count();
-    let all = count(present.len(), "topic");
-    Finding::Fine(match shown == present.len() {
+    let all = pluralize(present.len(), "topic");
+    Finding::Ok(match shown == present.len() {
         true => format!("{all} are there as they must be"),
         false => format!("of {all} only {shown} can be looked at by this user"),
     })
 }
 
 /// What creating the missing ones would come to.
-fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<String> {
+fn validate_missing(
+    target: &DoctorTarget<'_>,
+    admin: &Admin,
+    missing: &[&TopicSpec],
+) -> Vec<String> {
     let mut denied = Vec::new();
     let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for spec in missing {
-        match admin.rehearse(spec) {
+        match admin.validate_create(spec) {
             Ok(()) => {}
             Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
                 denied.push(spec.topic.as_str());
@@ -74,7 +78,7 @@ fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<Strin
     let mut wrong = Vec::new();
     if !denied.is_empty() {
         let names = such_as("topic", &denied);
-        wrong.push(rights::lacks(case, &[Operation::Create], ("topic", &names)));
+        wrong.push(rights::missing_permission(target, &[Operation::Create], ("topic", &names)));
     }
     for (why, names) in failed {
         wrong.push(format!(
@@ -87,12 +91,16 @@ fn rehearse(case: &Case<'_>, admin: &Admin, missing: &[&TopicSpec]) -> Vec<Strin
 }
 
 /// Partitions and copies.
-fn shapes(case: &Case<'_>, met: &Met, present: &[&TopicSpec]) -> Vec<String> {
+fn partition_problems(
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
+    present: &[&TopicSpec],
+) -> Vec<String> {
     let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     let mut fewest: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-    let wanted = case.config.replication.map_or(0, usize::from);
+    let wanted = target.config.replication.map_or(0, usize::from);
     for spec in present {
-        let Some(found) = find(met, spec.topic.as_str()) else { continue };
+        let Some(found) = find(cluster, spec.topic.as_str()) else { continue };
         let partitions = found.partitions().len();
         if partitions != spec.partitions as usize {
             counts.entry(partitions).or_default().push(spec.topic.as_str());
@@ -107,8 +115,8 @@ fn shapes(case: &Case<'_>, met: &Met, present: &[&TopicSpec]) -> Vec<String> {
         wrong.push(format!(
             "{} instead of {} in the {}; give topics.partitions = {partitions}, or another \
              topics.prefix for a new generation of topics",
-            count(partitions, "partition"),
-            case.topology.partitions(),
+            pluralize(partitions, "partition"),
+            target.topology.partitions(),
             such_as("topic", &names)
         ));
     }
@@ -124,7 +132,7 @@ fn shapes(case: &Case<'_>, met: &Met, present: &[&TopicSpec]) -> Vec<String> {
 }
 
 /// Cleanup, timestamps and the rest, where they may be looked at.
-fn settings(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<String> {
+fn setting_problems(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<String> {
     let allowed = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
     let present: Vec<&TopicSpec> = present.iter().filter(allowed).copied().collect();
     if present.is_empty() {
@@ -135,17 +143,17 @@ fn settings(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<
         Ok(described) => described,
         Err(error) => return vec![super::sentence(&error)],
     };
-    let mut alike: BTreeMap<Vec<Difference>, Vec<&str>> = BTreeMap::new();
+    let mut alike: BTreeMap<Vec<SettingMismatch>, Vec<&str>> = BTreeMap::new();
     for (spec, found) in present.into_iter().zip(&described) {
-        alike.entry(admin.differences(spec, found)).or_default().push(spec.topic.as_str());
+        alike.entry(admin.mismatches(spec, found)).or_default().push(spec.topic.as_str());
     }
-    let name = |(wrong, names): (Vec<Difference>, Vec<&str>)| {
+    let name = |(wrong, names): (Vec<SettingMismatch>, Vec<&str>)| {
         let (first, rest) = names.split_first().filter(|_| !wrong.is_empty())?;
         Some(format!(
             "{} in the {}; mend it by `{}`{}, or give another topics.prefix",
-            Difference::list(&wrong),
+            SettingMismatch::list(&wrong),
             such_as("topic", &names),
-            admin.change(first, &wrong),
+            admin.alter_command(first, &wrong),
             if rest.is_empty() { "" } else { " and so for each of them" }
         ))
     };
@@ -153,6 +161,6 @@ fn settings(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<
 }
 
 /// A topic as the brokers told it.
-pub(super) fn find<'a>(met: &'a Met, topic: &str) -> Option<&'a MetadataTopic> {
-    met.metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())
+pub(super) fn find<'a>(cluster: &'a ClusterView, topic: &str) -> Option<&'a MetadataTopic> {
+    cluster.metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())
 }

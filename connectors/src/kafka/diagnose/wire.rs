@@ -22,7 +22,7 @@ pub(super) mod api {
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What a request carries so that its answer is known.
-const NUMBER: i32 = 0x7469_6465;
+const CORRELATION_ID: i32 = 0x7469_6465;
 
 /// The largest version of each operation that a broker knows, by the operation's number.
 pub(super) type Apis = BTreeMap<i16, i16>;
@@ -46,23 +46,23 @@ fn request((operation, version): (i16, i16), body: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&u32::try_from(size).unwrap_or(0).to_be_bytes());
     bytes.extend_from_slice(&operation.to_be_bytes());
     bytes.extend_from_slice(&version.to_be_bytes());
-    bytes.extend_from_slice(&NUMBER.to_be_bytes());
+    bytes.extend_from_slice(&CORRELATION_ID.to_be_bytes());
     bytes.extend_from_slice(&(-1i16).to_be_bytes());
     bytes.extend_from_slice(body);
     bytes
 }
 
 /// The size an answer announces; `None` if it can't be Kafka's.
-pub(super) fn announced(head: [u8; 4]) -> Option<usize> {
+pub(super) fn announced_size(head: [u8; 4]) -> Option<usize> {
     let size = usize::try_from(i32::from_be_bytes(head)).ok()?;
     (4..=ANSWER_BYTES_MAX).contains(&size).then_some(size)
 }
 
 /// Reads the answer to [`api_versions`].
 pub(super) fn read_api_versions(answer: &[u8]) -> Option<Apis> {
-    let mut rest = Rest(answer);
+    let mut rest = AnswerReader(answer);
     let (number, error, count) = (rest.i32()?, rest.i16()?, rest.i32()?);
-    if number != NUMBER || error != 0 {
+    if number != CORRELATION_ID || error != 0 {
         return None;
     }
     let mut apis = Apis::new();
@@ -75,19 +75,19 @@ pub(super) fn read_api_versions(answer: &[u8]) -> Option<Apis> {
 
 /// Reads the answer to [`sasl_handshake`]: an error code, and the mechanisms there are.
 pub(super) fn read_sasl_handshake(answer: &[u8]) -> Option<(i16, Vec<String>)> {
-    let mut rest = Rest(answer);
+    let mut rest = AnswerReader(answer);
     let (number, error, count) = (rest.i32()?, rest.i16()?, rest.i32()?);
     let mut mechanisms = Vec::new();
     for _ in 0..count {
         mechanisms.push(rest.text()?);
     }
-    (number == NUMBER).then_some((error, mechanisms))
+    (number == CORRELATION_ID).then_some((error, mechanisms))
 }
 
 /// The beginning of an answer, not yet read.
-struct Rest<'a>(&'a [u8]);
+struct AnswerReader<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl AnswerReader<'_> {
     fn i16(&mut self) -> Option<i16> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn answer(error: i16, rows: &[[i16; 3]]) -> Vec<u8> {
-        let mut bytes = NUMBER.to_be_bytes().to_vec();
+        let mut bytes = CORRELATION_ID.to_be_bytes().to_vec();
         bytes.extend(error.to_be_bytes());
         bytes.extend(i32::try_from(rows.len()).unwrap().to_be_bytes());
         bytes.extend(rows.iter().flatten().flat_map(|number| number.to_be_bytes()));
@@ -146,7 +146,7 @@ mod tests {
     fn a_request_has_the_layout_of_the_header_above() {
         let bytes = api_versions();
         assert_eq!(bytes.len(), 14);
-        assert_eq!(announced(bytes[..4].try_into().unwrap()), Some(10));
+        assert_eq!(announced_size(bytes[..4].try_into().unwrap()), Some(10));
         let bytes = sasl_handshake("PLAIN");
         assert_eq!(bytes[4..8], [0, 17, 0, 1]);
         assert_eq!(&bytes[14..], b"\0\x05PLAIN");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn mechanisms_are_read_beside_their_error() {
+    fn mechanisms_are_read_along_with_the_error() {
         let mut bytes = answer(33, &[]);
         bytes[6..10].copy_from_slice(&1i32.to_be_bytes());
         bytes.extend(b"\0\x05PLAIN");
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn what_is_not_kafka_announces_no_size_and_tls_is_known_by_its_head() {
-        assert_eq!(announced(*b"HTTP"), None);
-        assert_eq!(announced([0, 0, 0, 3]), None);
+        assert_eq!(announced_size(*b"HTTP"), None);
+        assert_eq!(announced_size([0, 0, 0, 3]), None);
         let hello = client_hello();
         assert!(is_tls(&hello) && is_tls(&[21, 3, 3]) && !is_tls(b"HTTP"));
         assert_eq!(usize::from(hello[4]) + 5, hello.len());

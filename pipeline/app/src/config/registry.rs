@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use tidewire_connectors::registry::{Config, Login, Patience};
+use tidewire_connectors::registry::{Config, Credentials, QueryPolicy};
 
 use super::kafka::redacted;
 use super::values::list;
@@ -15,13 +15,13 @@ const URLS_MAX: usize = 16;
 
 /// The registry, if there is one. What is wrong is noted.
 pub(super) fn read(settings: &mut Settings) -> Option<Config> {
-    let login = login(settings);
+    let credentials = credentials(settings);
     let authorities = authorities(settings);
     let given = settings.value("registry.url").clone();
     if given.text.is_empty() {
         return None;
     }
-    let config = |urls| Config { urls, login, authorities, patience: Patience::default() };
+    let config = |urls| Config { urls, credentials, authorities, policy: QueryPolicy::default() };
     match urls(&given.text).map(config) {
         Ok(config) => {
             if let Err(wrong) = config.certificates() {
@@ -84,7 +84,7 @@ fn is_address(url: &str) -> bool {
     !name.is_empty() && rest.chars().all(plain)
 }
 
-fn login(settings: &mut Settings) -> Login {
+fn credentials(settings: &mut Settings) -> Credentials {
     let given = |key: &str| settings.value(key).clone();
     let [username, password, token] =
         ["registry.username", "registry.password", "registry.token"].map(given);
@@ -105,12 +105,14 @@ fn login(settings: &mut Settings) -> Login {
     };
     if let Some(problem) = problem {
         settings.add_problem(problem);
-        return Login::None;
+        return Credentials::None;
     }
     match (username.text, token.text) {
-        (username, token) if username.is_empty() && token.is_empty() => Login::None,
-        (username, token) if token.is_empty() => Login::Basic { username, password: password.text },
-        (_, token) => Login::Bearer(token),
+        (username, token) if username.is_empty() && token.is_empty() => Credentials::None,
+        (username, token) if token.is_empty() => {
+            Credentials::Basic { username, password: password.text }
+        }
+        (_, token) => Credentials::Bearer(token),
     }
 }
 
@@ -149,13 +151,13 @@ mod tests {
         let several = ("registry.url", "http://a:8081/, https://b.example/registry");
         let config = check(&[several]).expect("right").expect("a registry");
         assert_eq!(config.urls, ["http://a:8081", "https://b.example/registry"]);
-        assert_eq!(config.login, Login::None);
+        assert_eq!(config.credentials, Credentials::None);
         let user = [("registry.username", "ann"), ("registry.password", "s3cret")];
         let config = check(&[URL, user[0], user[1]]).expect("right").expect("a registry");
-        let basic = Login::Basic { username: "ann".into(), password: "s3cret".into() };
-        assert_eq!(config.login, basic);
+        let basic = Credentials::Basic { username: "ann".into(), password: "s3cret".into() };
+        assert_eq!(config.credentials, basic);
         let config = check(&[URL, ("registry.token", "t")]).expect("right").expect("a registry");
-        assert_eq!(config.login, Login::Bearer("t".into()));
+        assert_eq!(config.credentials, Credentials::Bearer("t".into()));
     }
 
     #[test]

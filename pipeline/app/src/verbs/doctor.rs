@@ -9,7 +9,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use tidewire_connectors::kafka::{Case, Finding, diagnose};
+use tidewire_connectors::kafka::{DoctorTarget, Finding, diagnose};
 use tidewire_connectors::registry::SchemaRegistry;
 use tidewire_connectors::socket::limits;
 
@@ -73,8 +73,8 @@ struct Findings {
 impl Findings {
     fn add(&mut self, finding: Finding) {
         let line = match finding {
-            Finding::Fine(text) => format!("fine  {text}"),
-            Finding::Mend(text) => {
+            Finding::Ok(text) => format!("fine  {text}"),
+            Finding::Fix(text) => {
                 self.problems += 1;
                 format!("mend  {text}")
             }
@@ -98,12 +98,12 @@ impl Findings {
 /// Whether the schema registry answers, and us.
 fn check_registry(registry: &SchemaRegistry) -> Finding {
     match registry.count_subjects() {
-        Ok(count) => Finding::Fine(format!(
+        Ok(count) => Finding::Ok(format!(
             "the schema registry at {} answers, {count} subjects",
-            registry.places()
+            registry.addresses()
         )),
         // The sentence names the address and the mend.
-        Err(error) => Finding::Mend(format!("the schema registry: {error}")),
+        Err(error) => Finding::Fix(format!("the schema registry: {error}")),
     }
 }
 
@@ -126,11 +126,11 @@ fn find_port_owner(config: &Config) -> PortOwner {
 fn check_port(config: &Config, owner: PortOwner) -> Finding {
     let at = config.listen;
     match TcpListener::bind(at) {
-        Ok(_) => Finding::Fine(format!("{at} is free to listen on")),
+        Ok(_) => Finding::Ok(format!("{at} is free to listen on")),
         Err(_) if owner == PortOwner::Tidewire => {
-            Finding::Fine(format!("{at} is served by a running tidewire"))
+            Finding::Ok(format!("{at} is served by a running tidewire"))
         }
-        Err(error) => Finding::Mend(format!(
+        Err(error) => Finding::Fix(format!(
             "{at} can't be listened on ({error}); stop what uses it, or give another --listen"
         )),
     }
@@ -142,9 +142,9 @@ fn check_folder(dir: &Path) -> Finding {
     let probe = there.join(format!(".tidewire-doctor-{}", std::process::id()));
     let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
     match written {
-        Ok(()) if there == dir => Finding::Fine(format!("{shown} is there and can be written")),
-        Ok(()) => Finding::Fine(format!("{shown} is not there yet and can be made")),
-        Err(error) => Finding::Mend(format!(
+        Ok(()) if there == dir => Finding::Ok(format!("{shown} is there and can be written")),
+        Ok(()) => Finding::Ok(format!("{shown} is not there yet and can be made")),
+        Err(error) => Finding::Fix(format!(
             "{} can't be written ({error}); change its owner, or give another --data-dir",
             there.display()
         )),
@@ -159,12 +159,12 @@ fn check_space(dir: &Path) -> Finding {
             let gib = free as f64 / f64::from(1 << 30);
             let text = format!("{gib:.1} GiB are free for {}", dir.display());
             if free >= FREE_BYTES_MIN {
-                Finding::Fine(text)
+                Finding::Ok(text)
             } else {
-                Finding::Mend(format!("only {text}; free some, or give another --data-dir"))
+                Finding::Fix(format!("only {text}; free some, or give another --data-dir"))
             }
         }
-        Err(error) => Finding::Mend(format!(
+        Err(error) => Finding::Fix(format!(
             "the free space of {} is not known ({error}); give another --data-dir",
             there.display()
         )),
@@ -174,18 +174,18 @@ fn check_space(dir: &Path) -> Finding {
 fn check_log(config: &Config, owner: PortOwner) -> Finding {
     let dir = config.data.dir.display();
     if fs::metadata(config.data.dir.join("log")).is_err() {
-        return Finding::Fine(format!("there is no log in {dir} yet; the first start makes it"));
+        return Finding::Ok(format!("there is no log in {dir} yet; the first start makes it"));
     }
     let opened = storage::open_log(config).and_then(|log| {
         storage::topic_reports(&*log)
             .map_err(|error| ProcessExit::of_log("it can't be listed".into(), error))
     });
     match opened {
-        Ok(topics) => Finding::Fine(format!("the log in {dir} opens, {} topics", topics.len())),
+        Ok(topics) => Finding::Ok(format!("the log in {dir} opens, {} topics", topics.len())),
         Err(_) if owner == PortOwner::Tidewire => {
-            Finding::Fine(format!("the log in {dir} is held by the running one"))
+            Finding::Ok(format!("the log in {dir} is held by the running one"))
         }
-        Err(error) => Finding::Mend(with_causes(&error)),
+        Err(error) => Finding::Fix(with_causes(&error)),
     }
 }
 
@@ -193,9 +193,9 @@ fn check_files() -> Finding {
     let files = limits::raise_open_files();
     let text = format!("{files} files may be open, sockets included");
     if files >= OPEN_FILES_MIN {
-        Finding::Fine(text)
+        Finding::Ok(text)
     } else {
-        Finding::Mend(format!(
+        Finding::Fix(format!(
             "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE of the service"
         ))
     }
@@ -203,13 +203,13 @@ fn check_files() -> Finding {
 
 /// Looks at Kafka; how many brokers there are.
 fn check_kafka(config: &Config, kafka: &KafkaConfig, findings: &mut Findings) -> usize {
-    let case = Case {
+    let target = DoctorTarget {
         config: &kafka.connector(config),
         topology: &config.topology(),
         instance: &config.instance,
         clock: &SystemClock,
     };
-    diagnose(&case, &mut |finding| findings.add(finding))
+    diagnose(&target, &mut |finding| findings.add(finding))
 }
 
 /// The limit of open files for a process that has every partition and speaks to so many brokers.
@@ -225,9 +225,9 @@ fn check_files_on_kafka(config: &Config, brokers: usize) -> Finding {
     );
     let least = own + SOCKETS_MIN;
     if files >= least {
-        return Finding::Fine(text);
+        return Finding::Ok(text);
     }
-    Finding::Mend(format!(
+    Finding::Fix(format!(
         "only {text}; raise the hard limit to {least} or more: `ulimit -Hn {least}`, or \
          LimitNOFILE of the service"
     ))

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use tidewire_connectors::registry::{SchemaRegistry, Standing, SubjectFault};
+use tidewire_connectors::registry::{SchemaRegistry, SubjectFault, SubjectStatus};
 use tidewire_schemas::catalogue::{Catalogue, EventType};
 use tidewire_schemas::typed;
 
@@ -113,16 +113,20 @@ fn check(registry: &SchemaRegistry, types: &[&EventType]) -> Result<(), ProcessE
     let (mut same, mut compatible, mut missing, mut incompatible) = (0, 0, 0, 0);
     for event_type in types {
         let subject = typed::full_name(&event_type.name);
-        let standing = match registry.standing(&subject, &typed::avsc(event_type)) {
-            Ok(standing) => standing,
-            Err(SubjectFault::Refused(why)) => Standing::Incompatible(why),
+        let status = match registry.status(&subject, &typed::avsc(event_type)) {
+            Ok(status) => status,
+            Err(SubjectFault::Refused(why)) => SubjectStatus::Incompatible(why),
             Err(SubjectFault::Unavailable(why)) => return Err(stopped(&subject, why)),
         };
-        let (count, text) = match standing {
-            Standing::Same(at) => (&mut same, format!("same, id {} version {}", at.id, at.version)),
-            Standing::Compatible => (&mut compatible, "compatible with another version".into()),
-            Standing::Missing => (&mut missing, "missing".into()),
-            Standing::Incompatible(why) => (&mut incompatible, format!("incompatible: {why}")),
+        let (count, text) = match status {
+            SubjectStatus::Same(at) => {
+                (&mut same, format!("same, id {} version {}", at.id, at.version))
+            }
+            SubjectStatus::Compatible => {
+                (&mut compatible, "compatible with another version".into())
+            }
+            SubjectStatus::Missing => (&mut missing, "missing".into()),
+            SubjectStatus::Incompatible(why) => (&mut incompatible, format!("incompatible: {why}")),
         };
         *count += 1;
         terminal::print_line(&format!("{subject:48} {text}"))?;

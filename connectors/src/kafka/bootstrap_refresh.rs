@@ -13,32 +13,32 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::Config;
-use super::context::Context;
+use super::context::KafkaContext;
 use super::native;
 use crate::{clock, telemetry};
 
 /// How often a client is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// When a client was last looked at.
 #[derive(Default)]
-pub(super) struct Reach(Mutex<Option<Instant>>);
+pub(super) struct BootstrapRefresh(Mutex<Option<Instant>>);
 
-impl Reach {
+impl BootstrapRefresh {
     /// Looks, if it is time to: a request that is given no time fails in one way if it could be
     /// sent and in another if there was nobody to send it to. What it brings is the same refresh
     /// that librdkafka makes every ten seconds by itself.
-    pub(super) fn look(&self, config: &Config, client: &Client<Context>) {
-        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+    pub(super) fn check(&self, config: &Config, client: &Client<KafkaContext>) {
+        let mut last_check = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_check.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
             return;
         }
-        *looked = Some(clock::now());
+        *last_check = Some(clock::now());
         let topic = format!("{}order", config.prefix);
         let asked = client.fetch_metadata(Some(&topic), Duration::ZERO);
         if let Err(KafkaError::MetadataFetch(Code::BrokerTransportFailure)) = asked {
-            telemetry::kafka_brokers_told();
-            native::tell_brokers(client, &config.bootstrap);
+            telemetry::kafka_bootstrap_refreshed();
+            native::add_brokers(client, &config.bootstrap);
         }
     }
 }

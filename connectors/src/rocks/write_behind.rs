@@ -12,21 +12,21 @@ use std::thread::JoinHandle;
 use tidewire_engine::port::{StoreBatch, StoreError, Ticket};
 use tidewire_engine::record::Partition;
 
-use super::checkpoint::Keeper;
+use super::checkpoint::TaskCheckpoints;
 use super::config::QUEUE_BYTES_MAX;
-use super::database::Database;
+use super::database::TaskDatabase;
 use super::merge;
 use crate::telemetry;
 
 /// A writer and its queue.
-pub(super) struct Behind {
-    queue: Arc<Queue>,
+pub(super) struct WriteBehind {
+    queue: Arc<BatchQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Queue {
-    state: Mutex<State>,
+struct BatchQueue {
+    state: Mutex<BatchQueueState>,
     /// Something was handed over, or the end has come.
     filled: Condvar,
     /// Something was written, or writing failed.
@@ -34,33 +34,33 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct BatchQueueState {
     waiting: VecDeque<StoreBatch>,
     bytes: usize,
-    handed: u64,
+    submitted: u64,
     written: u64,
     /// From which batch on every one ends on a transaction's boundary.
-    bounded_from: Option<u64>,
-    end: Option<End>,
+    checkpoints_from: Option<u64>,
+    stop: Option<StopMode>,
     failed: Option<String>,
 }
 
 /// How a store ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StopMode {
     /// Everything handed over is written first.
     Close,
     /// What waits is dropped: the log has it.
     Abandon,
 }
 
-impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl BatchQueue {
+    fn state(&self) -> MutexGuard<'_, BatchQueueState> {
         self.state.lock().expect("no holder panics")
     }
 }
 
-impl State {
+impl BatchQueueState {
     fn check(&self) -> Result<(), StoreError> {
         match &self.failed {
             None => Ok(()),
@@ -69,17 +69,17 @@ impl State {
     }
 }
 
-impl Behind {
+impl WriteBehind {
     /// Starts the writer of a database.
     #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
-        (database, mut keeper): (Arc<Database>, Keeper),
+        (database, mut checkpoints): (Arc<TaskDatabase>, TaskCheckpoints),
         partition: Partition,
     ) -> Result<Self, StoreError> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(BatchQueue::default());
         let run = {
             let queue = queue.clone();
-            move || run(&queue, (&database, &mut keeper))
+            move || run(&queue, (&database, &mut checkpoints))
         };
         let thread = std::thread::Builder::new()
             .name(format!("store-{}", partition.0))
@@ -101,8 +101,8 @@ impl Behind {
         state.check()?;
         state.bytes += bytes;
         state.waiting.push_back(batch);
-        state.handed += 1;
-        let ticket = Ticket(state.handed);
+        state.submitted += 1;
+        let ticket = Ticket(state.submitted);
         drop(state);
         self.queue.filled.notify_one();
         Ok(ticket)
@@ -111,8 +111,8 @@ impl Behind {
     /// From the batch handed over last on, each ends on a transaction's boundary.
     pub(super) fn allow_checkpoints(&self) {
         let mut state = self.queue.state();
-        let handed = state.handed;
-        state.bounded_from.get_or_insert(handed);
+        let submitted = state.submitted;
+        state.checkpoints_from.get_or_insert(submitted);
     }
 
     /// The newest batch written.
@@ -124,13 +124,13 @@ impl Behind {
 
     /// Writes what waits and ends.
     pub(super) fn close(mut self) -> Result<(), StoreError> {
-        self.end(End::Close);
+        self.stop(StopMode::Close);
         self.queue.state().check()
     }
 
-    fn end(&mut self, end: End) {
+    fn stop(&mut self, mode: StopMode) {
         let Some(thread) = self.thread.take() else { return };
-        self.queue.state().end = Some(end);
+        self.queue.state().stop = Some(mode);
         self.queue.filled.notify_one();
         if thread.join().is_err() {
             self.queue.state().failed = Some("the store's writer thread panicked".to_owned());
@@ -138,13 +138,13 @@ impl Behind {
     }
 }
 
-impl Drop for Behind {
+impl Drop for WriteBehind {
     fn drop(&mut self) {
-        self.end(End::Abandon);
+        self.stop(StopMode::Abandon);
     }
 }
 
-fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper)) {
+fn run(queue: &BatchQueue, (database, checkpoints): (&TaskDatabase, &mut TaskCheckpoints)) {
     while let Some((batches, bytes)) = next(queue) {
         let count = batches.len() as u64;
         let merged = merge::merge(batches);
@@ -164,28 +164,28 @@ fn run(queue: &Queue, (database, keeper): (&Database, &mut Keeper)) {
             }
         }
         let failed = state.failed.is_some();
-        let bounded = state.bounded_from.is_some_and(|from| from <= state.written);
+        let may_checkpoint = state.checkpoints_from.is_some_and(|from| from <= state.written);
         drop(state);
         queue.emptied.notify_all();
         if failed {
             return;
         }
-        if bounded {
-            keeper.consider(database, &merged.progress);
+        if may_checkpoint {
+            checkpoints.create_if_due(database, &merged.progress);
         }
     }
 }
 
 /// What is to be written next; `None` at the end.
-fn next(queue: &Queue) -> Option<(Vec<StoreBatch>, usize)> {
+fn next(queue: &BatchQueue) -> Option<(Vec<StoreBatch>, usize)> {
     let mut state = queue.state();
     while state.waiting.is_empty() {
-        if state.end.is_some() {
+        if state.stop.is_some() {
             return None;
         }
         state = queue.filled.wait(state).expect("no holder panics");
     }
-    if state.end == Some(End::Abandon) {
+    if state.stop == Some(StopMode::Abandon) {
         return None;
     }
     let batches = state.waiting.drain(..).collect();

@@ -34,7 +34,7 @@ const EVENTS_MAX: usize = 10_000;
 
 /// Hears and keeps what a client says. Nothing of it is logged: it becomes a sentence.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct CapturingContext {
     errors: Mutex<Vec<(Code, String)>>,
     /// How a connection ended last, as it was logged.
     failure: Mutex<Option<String>>,
@@ -48,27 +48,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Witness {
+impl CapturingContext {
     /// Takes the answer to the record that was sent.
     pub(super) fn appended(&self) -> Option<Result<Timestamp, Code>> {
         lock(&self.appended).take()
     }
 
-    fn error_that(&self, is: impl Fn(Code) -> bool) -> Option<String> {
+    fn first_error(&self, is: impl Fn(Code) -> bool) -> Option<String> {
         lock(&self.errors).iter().find(|(code, _)| is(*code)).map(|(_, text)| text.clone())
     }
 
     /// The first refusal by certificate or login, which no waiting mends.
-    fn refusal(&self) -> Option<String> {
-        self.error_that(is_refusal)
+    fn authentication_error(&self) -> Option<String> {
+        self.first_error(is_authentication_error)
     }
 }
 
-fn is_refusal(code: Code) -> bool {
+fn is_authentication_error(code: Code) -> bool {
     matches!(code, Code::SSL | Code::Authentication | Code::SaslAuthenticationFailed)
 }
 
-impl ClientContext for Witness {
+impl ClientContext for CapturingContext {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         if let Some((broker, (operation, most))) = read_api_line(message) {
             lock(&self.apis).entry(broker).or_default().insert(operation, most);
@@ -87,9 +87,9 @@ impl ClientContext for Witness {
     }
 }
 
-impl ConsumerContext for Witness {}
+impl ConsumerContext for CapturingContext {}
 
-impl ProducerContext for Witness {
+impl ProducerContext for CapturingContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
@@ -112,12 +112,12 @@ fn read_api_line(line: &str) -> Option<(String, (i16, i16))> {
 }
 
 /// The cluster as one of our clients sees it.
-pub(super) struct Met {
-    pub(super) client: BaseConsumer<Witness>,
+pub(super) struct ClusterView {
+    pub(super) client: BaseConsumer<CapturingContext>,
     pub(super) metadata: Metadata,
 }
 
-impl Met {
+impl ClusterView {
     /// Every broker there is: its number, and where it says clients find it.
     pub(super) fn brokers(&self) -> Vec<(i32, String)> {
         let at = |host: &str, port: i32| match host.contains(':') {
@@ -134,7 +134,7 @@ impl Met {
     }
 }
 
-fn serve(client: &BaseConsumer<Witness>) {
+fn serve(client: &BaseConsumer<CapturingContext>) {
     for _ in 0..EVENTS_MAX {
         if !native::has_events(client) {
             break;
@@ -145,17 +145,19 @@ fn serve(client: &BaseConsumer<Witness>) {
 }
 
 /// Asks for the cluster; if nobody tells, why not, in a sentence with the mend.
-pub(super) fn meet(config: &Config) -> Result<Met, String> {
-    let client: BaseConsumer<Witness> = settings(config)
-        .create_with_context(Witness::default())
+pub(super) fn connect(config: &Config) -> Result<ClusterView, String> {
+    let client: BaseConsumer<CapturingContext> = settings(config)
+        .create_with_context(CapturingContext::default())
         .map_err(|error| format!("no client of Kafka can be made: {error}"))?;
     let begun = clock::now();
     let last = loop {
         let asked = client.fetch_metadata(None, ATTEMPT);
         serve(&client);
         match asked {
-            Ok(metadata) => return Ok(Met { client, metadata }),
-            Err(error) if client.context().refusal().is_some() || begun.elapsed() > LIMIT => {
+            Ok(metadata) => return Ok(ClusterView { client, metadata }),
+            Err(error)
+                if client.context().authentication_error().is_some() || begun.elapsed() > LIMIT =>
+            {
                 break error;
             }
             Err(_) => {}
@@ -171,19 +173,19 @@ fn settings(config: &Config) -> ClientConfig {
     settings
 }
 
-fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String {
+fn explain(context: &CapturingContext, (config, last): (&Config, &KafkaError)) -> String {
     let at = &config.bootstrap;
-    if let Some(said) = witness.error_that(|code| code == Code::SSL) {
-        return explain_tls(at, &said);
+    if let Some(error) = context.first_error(|code| code == Code::SSL) {
+        return explain_tls(at, &error);
     }
-    if let Some(said) = witness.refusal() {
+    if let Some(error) = context.authentication_error() {
         return format!(
             "{at} refuses our credentials ({}); correct sasl.username, sasl.password and \
              sasl.mechanism in kafka.properties",
-            short(&said)
+            shorten(&error)
         );
     }
-    let failure = lock(&witness.failure).clone().unwrap_or_else(|| last.to_string());
+    let failure = lock(&context.failure).clone().unwrap_or_else(|| last.to_string());
     // A listener with a login tells its versions to anybody, and ends the connection upon the next.
     let is_cut_off = failure.contains("Disconnected") && failure.contains("in state UP");
     if is_cut_off && Security::of(config).mechanism.is_none() {
@@ -194,18 +196,19 @@ fn explain(witness: &Witness, (config, last): (&Config, &KafkaError)) -> String 
     }
     format!(
         "{at} does not tell which brokers there are ({}); look at that broker's log",
-        short(&failure)
+        shorten(&failure)
     )
 }
 
-fn explain_tls(at: &str, said: &str) -> String {
-    let why = short(said);
-    if said.contains("certificate verify failed") {
+fn explain_tls(at: &str, error: &str) -> String {
+    let why = shorten(error);
+    if error.contains("certificate verify failed") {
         format!(
             "the certificate of {at} is not trusted ({why}); give the file of its authority as \
              ssl.ca.location in kafka.properties, and an address that the certificate names"
         )
-    } else if said.contains("client SSL authentication") || said.contains("certificate required") {
+    } else if error.contains("client SSL authentication") || error.contains("certificate required")
+    {
         format!(
             "{at} wants a certificate of ours ({why}); give ssl.certificate.location and \
              ssl.key.location in kafka.properties"
@@ -217,15 +220,16 @@ fn explain_tls(at: &str, said: &str) -> String {
 
 /// An error of the client without what only its developers read: the thread, the name of the
 /// connection, the place in OpenSSL, how long it took.
-fn short(said: &str) -> &str {
-    let said = said.strip_prefix("[thrd:").and_then(|s| s.split_once("]: ")).map_or(said, |s| s.1);
-    let (named, rest) = said.split_once(": ").unwrap_or(("", said));
-    let said = if named.contains('/') { rest } else { said };
-    let said = match said.split_once("SSL routines:") {
-        Some((_, reason)) => reason.trim_start_matches(':').split(": ").next().unwrap_or(said),
-        None => said,
+fn shorten(error: &str) -> &str {
+    let error =
+        error.strip_prefix("[thrd:").and_then(|s| s.split_once("]: ")).map_or(error, |s| s.1);
+    let (named, rest) = error.split_once(": ").unwrap_or(("", error));
+    let error = if named.contains('/') { rest } else { error };
+    let error = match error.split_once("SSL routines:") {
+        Some((_, reason)) => reason.trim_start_matches(':').split(": ").next().unwrap_or(error),
+        None => error,
     };
-    said.rsplit_once(" (after ").map_or(said, |(text, _)| text)
+    error.rsplit_once(" (after ").map_or(error, |(text, _)| text)
 }
 
 #[cfg(test)]
@@ -244,13 +248,14 @@ mod tests {
 
     #[test]
     fn an_error_is_shown_without_what_only_a_developer_reads() {
-        let said = "sasl_ssl://h:1/bootstrap: SASL authentication error: no (after 3ms in state X)";
-        assert_eq!(short(said), "SASL authentication error: no");
-        let said = "[thrd:ssl://h:1/1]: ssl://h:1/1: Disconnected: why (after 3ms in state UP)";
-        assert_eq!(short(said), "Disconnected: why");
-        let said = "ssl://h:1/1: SSL handshake failed: x.c:1:f error:0A000086:SSL routines::\
+        let error =
+            "sasl_ssl://h:1/bootstrap: SASL authentication error: no (after 3ms in state X)";
+        assert_eq!(shorten(error), "SASL authentication error: no");
+        let error = "[thrd:ssl://h:1/1]: ssl://h:1/1: Disconnected: why (after 3ms in state UP)";
+        assert_eq!(shorten(error), "Disconnected: why");
+        let error = "ssl://h:1/1: SSL handshake failed: x.c:1:f error:0A000086:SSL routines::\
                     certificate verify failed: broker certificate: see (after 1ms in state Y)";
-        assert_eq!(short(said), "certificate verify failed");
-        assert_eq!(short("plain: text"), "plain: text");
+        assert_eq!(shorten(error), "certificate verify failed");
+        assert_eq!(shorten("plain: text"), "plain: text");
     }
 }

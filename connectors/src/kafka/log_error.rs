@@ -10,82 +10,88 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::LogError;
 
-use super::context::Context;
+use super::context::KafkaContext;
 
 /// What was being done, to what, and what came of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {what}")]
-struct Fault {
+struct FailedCall {
     doing: String,
     what: String,
 }
 
 /// Sorts a code outside transactions.
-pub(super) fn of_code(doing: impl fmt::Display, code: Code, context: &Context) -> LogError {
+pub(super) fn from_code(doing: impl fmt::Display, code: Code, context: &KafkaContext) -> LogError {
     let doing = doing.to_string();
-    if let Some(refused) = refusal(&doing, code) {
-        return refused;
+    if let Some(error) = permanent_error(&doing, code) {
+        return error;
     }
     if is_fenced(code) {
         return LogError::Fenced(format!("{doing}: {code}"));
     }
-    if let Some(denied) = denied(&doing, context) {
-        return denied;
+    if let Some(error) = authentication_error(&doing, context) {
+        return error;
     }
-    LogError::Retry(fault(doing, code, context))
+    LogError::Retry(failed_call(doing, code, context))
 }
 
 /// Sorts an error outside transactions.
-pub(super) fn of_error(
+pub(super) fn from_error(
     doing: impl fmt::Display,
     error: &KafkaError,
-    context: &Context,
+    context: &KafkaContext,
 ) -> LogError {
     let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
     match code {
         Code::Unknown => {
             let doing = doing.to_string();
-            LogError::Retry(Box::new(Fault { doing, what: error.to_string() }))
+            LogError::Retry(Box::new(FailedCall { doing, what: error.to_string() }))
         }
-        code => of_code(doing, code, context),
+        code => from_code(doing, code, context),
     }
 }
 
 /// Sorts what a call inside a transaction came to.
-pub(super) fn of_transaction(doing: &str, error: &KafkaError, context: &Context) -> LogError {
+pub(super) fn from_transaction_error(
+    doing: &str,
+    error: &KafkaError,
+    context: &KafkaContext,
+) -> LogError {
     match error {
-        KafkaError::Transaction(error) => of_flags(doing, error, context),
+        KafkaError::Transaction(error) => from_transaction_flags(doing, error, context),
         // The records are still on their way: the same call goes on waiting for them.
-        KafkaError::Flush(code) => LogError::Retry(fault(doing.to_owned(), *code, context)),
+        KafkaError::Flush(code) => LogError::Retry(failed_call(doing.to_owned(), *code, context)),
         error => {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            in_transaction(doing, code, context)
+            from_transaction_code(doing, code, context)
         }
     }
 }
 
 /// Sorts a code inside a transaction: nothing is committed yet, so what can't be told is undone.
-pub(super) fn in_transaction(doing: &str, code: Code, context: &Context) -> LogError {
-    match refusal(doing, code) {
-        Some(refused) => refused,
+pub(super) fn from_transaction_code(doing: &str, code: Code, context: &KafkaContext) -> LogError {
+    match permanent_error(doing, code) {
+        Some(error) => error,
         None if is_fenced(code) => LogError::Fenced(format!("{doing}: {code}")),
-        None if code == Code::Fatal => LogError::Unknown(fault(doing.to_owned(), code, context)),
-        None => LogError::Abort(fault(doing.to_owned(), code, context)),
+        None if code == Code::Fatal => {
+            LogError::Unknown(failed_call(doing.to_owned(), code, context))
+        }
+        None => LogError::Abort(failed_call(doing.to_owned(), code, context)),
     }
 }
 
 /// librdkafka says what may be done about an error of a transaction: KIP-360, KIP-447.
-fn of_flags(doing: &str, error: &RDKafkaError, context: &Context) -> LogError {
+fn from_transaction_flags(doing: &str, error: &RDKafkaError, context: &KafkaContext) -> LogError {
     let code = error.code();
     let cause = || {
-        let said = fault(doing.to_owned(), code, context);
-        Box::new(Fault { doing: said.to_string(), what: error.string() })
+        let call = failed_call(doing.to_owned(), code, context);
+        Box::new(FailedCall { doing: call.to_string(), what: error.string() })
     };
     if is_fenced(code) {
         return LogError::Fenced(format!("{doing}: {}", error.string()));
     }
-    if let Some(refused) = refusal(doing, code) {
-        return refused;
+    if let Some(error) = permanent_error(doing, code) {
+        return error;
     }
     if error.is_fatal() {
         LogError::Unknown(cause())
@@ -98,16 +104,16 @@ fn of_flags(doing: &str, error: &RDKafkaError, context: &Context) -> LogError {
     }
 }
 
-fn fault(doing: String, code: Code, context: &Context) -> Box<Fault> {
+fn failed_call(doing: String, code: Code, context: &KafkaContext) -> Box<FailedCall> {
     let what = match context.last_error() {
-        Some((_, last)) if waited_in_vain(code) => format!("{code}; the newest error was: {last}"),
+        Some((_, last)) if is_unanswered(code) => format!("{code}; the newest error was: {last}"),
         _ => code.to_string(),
     };
-    Box::new(Fault { doing, what })
+    Box::new(FailedCall { doing, what })
 }
 
 /// No answer came; why not is what the connection said.
-fn waited_in_vain(code: Code) -> bool {
+fn is_unanswered(code: Code) -> bool {
     matches!(
         code,
         Code::OperationTimedOut
@@ -134,9 +140,10 @@ fn is_fenced(code: Code) -> bool {
 }
 
 /// What no repetition mends. An unknown topic is not among it: a broker that has just started says
-/// so of any topic, and whoever really asks for one that is not there is refused by `Core::check`.
-fn refusal(doing: &str, code: Code) -> Option<LogError> {
-    let invalid = |mend: &str| Some(LogError::Invalid(format!("{doing}: {code}; {mend}")));
+/// so of any topic, and whoever really asks for one that is not there is refused by
+/// `KafkaCore::check`.
+fn permanent_error(doing: &str, code: Code) -> Option<LogError> {
+    let invalid = |fix: &str| Some(LogError::Invalid(format!("{doing}: {code}; {fix}")));
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             invalid("raise max.message.bytes of the topic, or send less")
@@ -149,13 +156,13 @@ fn refusal(doing: &str, code: Code) -> Option<LogError> {
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed => {
-            let mend = "the user of kafka.properties lacks a permission; `tidewire doctor` lists \
+            let fix = "the user of kafka.properties lacks a permission; `tidewire doctor` lists \
                         what is needed";
-            Some(LogError::Fatal(format!("{doing}: {code}; {mend}"), None))
+            Some(LogError::Fatal(format!("{doing}: {code}; {fix}"), None))
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => {
-            let mend = "Tidewire needs Apache Kafka 2.8 or newer";
-            Some(LogError::Fatal(format!("{doing}: {code}; {mend}"), None))
+            let fix = "Tidewire needs Apache Kafka 2.8 or newer";
+            Some(LogError::Fatal(format!("{doing}: {code}; {fix}"), None))
         }
         _ => None,
     }
@@ -163,7 +170,7 @@ fn refusal(doing: &str, code: Code) -> Option<LogError> {
 
 /// A connection that is refused by its credentials fails in silence for the caller: the call only
 /// times out. The newest error tells.
-fn denied(doing: &str, context: &Context) -> Option<LogError> {
+fn authentication_error(doing: &str, context: &KafkaContext) -> Option<LogError> {
     let (code, reason) = context.last_error()?;
     matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL).then(|| {
         LogError::Fatal(

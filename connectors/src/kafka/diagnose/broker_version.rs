@@ -8,33 +8,33 @@ use crate::kafka::config::{Config, GroupProtocol};
 
 /// Something that is used, the least version of an operation that stands for it, and the release of
 /// Apache Kafka that brought it, as (major, minor).
-struct Used {
-    what: &'static str,
+struct RequiredApi {
+    feature: &'static str,
     operation: i16,
     version: i16,
     since: (u32, u32),
 }
 
 /// What is always used, oldest first.
-const ALWAYS: [Used; 3] = [
-    Used {
-        what: "static members of groups",
+const ALWAYS_REQUIRED: [RequiredApi; 3] = [
+    RequiredApi {
+        feature: "static members of groups",
         operation: api::JOIN_GROUP,
         version: 5,
         since: (2, 3),
     },
-    Used {
-        what: "transactions fenced by a group",
+    RequiredApi {
+        feature: "transactions fenced by a group",
         operation: api::TXN_OFFSET_COMMIT,
         version: 3,
         since: (2, 5),
     },
-    Used { what: "topic ids", operation: api::METADATA, version: 10, since: (2, 8) },
+    RequiredApi { feature: "topic ids", operation: api::METADATA, version: 10, since: (2, 8) },
 ];
 
 /// What `kafka.group_protocol = "consumer"` uses.
-const CONSUMER_PROTOCOL: Used = Used {
-    what: "groups of KIP-848",
+const CONSUMER_PROTOCOL: RequiredApi = RequiredApi {
+    feature: "groups of KIP-848",
     operation: api::CONSUMER_GROUP_HEARTBEAT,
     version: 0,
     since: (4, 0),
@@ -42,12 +42,16 @@ const CONSUMER_PROTOCOL: Used = Used {
 
 /// What is wrong with a broker that knows these operations, in a sentence.
 pub(super) fn too_old(broker: &str, apis: &Apis, config: &Config) -> Option<String> {
-    let lacks = |used: &&Used| apis.get(&used.operation).is_none_or(|most| *most < used.version);
+    let lacks = |required: &&RequiredApi| {
+        apis.get(&required.operation).is_none_or(|most| *most < required.version)
+    };
     let optional = [CONSUMER_PROTOCOL];
     let optional = if config.protocol == GroupProtocol::Consumer { &optional[..] } else { &[] };
-    let missing: Vec<&Used> = ALWAYS.iter().chain(optional).filter(lacks).collect();
+    let missing: Vec<&RequiredApi> = ALWAYS_REQUIRED.iter().chain(optional).filter(lacks).collect();
     let newest = missing.last()?;
-    let name = |used: &&Used| format!("{} (Kafka {}.{})", used.what, used.since.0, used.since.1);
+    let name = |required: &&RequiredApi| {
+        format!("{} (Kafka {}.{})", required.feature, required.since.0, required.since.1)
+    };
     let names: Vec<String> = missing.iter().map(name).collect();
     let classic = if missing.len() == 1 && newest.since == CONSUMER_PROTOCOL.since {
         ", or give kafka.group_protocol = \"classic\""
@@ -81,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_is_judged_by_what_is_used() {
+    fn a_broker_is_checked_for_the_apis_in_use() {
         check(&KAFKA_3, GroupProtocol::Classic, &[]);
         check(&KAFKA_3, GroupProtocol::Consumer, &["KIP-848", "Kafka 4.0 or newer", "classic"]);
         let with_heartbeat = [&KAFKA_3[..], &[(api::CONSUMER_GROUP_HEARTBEAT, 1)]].concat();
