@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, Durability, EmbeddedLog};
-use tidewire_engine::port::{Cleanup, Isolation, Limit, Log, TopicSpec};
+use tidewire_engine::port::{Cleanup, Isolation, Log, ReadLimit, TopicSpec};
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Topic, TopicPartition};
 use tidewire_tests::wall::Wall;
 
@@ -87,7 +87,7 @@ impl Bench {
         let end = self.log.bounds(&at, Isolation::Committed).expect("bounds").end;
         let slot = reader.add(&at, Offset(from)).expect("added");
         let mut out = Vec::new();
-        let limit = Limit { records: 10_000, bytes: 8 << 20 };
+        let limit = ReadLimit { records: 10_000, bytes: 8 << 20 };
         let (since, mut count) = (Instant::now(), 0);
         while reader.position(slot).expect("a position") < end {
             out.clear();
@@ -104,7 +104,7 @@ impl Bench {
         let at = self.at(0);
         let end = self.log.bounds(&at, Isolation::Committed).expect("bounds").end;
         let slot = reader.add(&at, end).expect("added");
-        let limit = Limit { records: 10_000, bytes: 8 << 20 };
+        let limit = ReadLimit { records: 10_000, bytes: 8 << 20 };
         let (mut out, mut count, mut taking) = (Vec::new(), 0, Duration::ZERO);
         for _ in 0..self.batches.min(500) {
             appender.append(&batch).expect("appended");
@@ -131,7 +131,7 @@ impl Bench {
             let slot = reader.add(&at, end).expect("added");
             let (seen, nanos) = (&seen, &nanos);
             scope.spawn(move || {
-                let limit = Limit { records: 100, bytes: 1 << 20 };
+                let limit = ReadLimit { records: 100, bytes: 1 << 20 };
                 let (mut count, mut out) = (0, Vec::new());
                 while count < wake_ups {
                     reader.wait(Duration::from_secs(1)).expect("waited");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidewire_engine::port::{Isolation, Limit, LogError};
+use tidewire_engine::port::{Isolation, LogError, ReadLimit};
 use tidewire_engine::record::{Body, Millis, Offset};
 
 use super::subject::{
@@ -89,9 +89,9 @@ pub(crate) fn a_take_respects_its_limit_and_gives_at_least_one_record<S: Subject
     let slot = reader.add(&place, Offset(0)).unwrap();
     let mut taken = Vec::new();
     for (limit, least, most) in [
-        (Limit { records: 7, bytes: usize::MAX }, 1, 7),
-        (Limit { records: 100, bytes: 1 }, 1, 1),
-        (Limit { records: 100, bytes: 1_000 }, 1, 10),
+        (ReadLimit { records: 7, bytes: usize::MAX }, 1, 7),
+        (ReadLimit { records: 100, bytes: 1 }, 1, 1),
+        (ReadLimit { records: 100, bytes: 1_000 }, 1, 10),
     ] {
         let count = until("some are taken", || {
             reader.wait(Duration::from_millis(20)).unwrap();
@@ -119,7 +119,7 @@ pub(crate) fn seeking_and_removing_move_only_their_own_partition<S: Subject>() {
         let mut out = Vec::new();
         until("a record is taken", || {
             reader.wait(Duration::from_millis(20)).unwrap();
-            let limit = Limit { records: 1, bytes: usize::MAX };
+            let limit = ReadLimit { records: 1, bytes: usize::MAX };
             (reader.take(slot, limit, &mut out).unwrap() > 0).then_some(())
         });
         assert_eq!(values(&out), [expected]);
@@ -232,7 +232,7 @@ pub(crate) fn a_reader_far_behind_gets_every_record_once<S: Subject>() {
     let value = "v".repeat(1_000);
     for _ in 0..20 {
         append(&*log, &place, &[value.as_str(); 100]);
-        let limit = Limit { records: 37, bytes: usize::MAX };
+        let limit = ReadLimit { records: 37, bytes: usize::MAX };
         reader.take(slot, limit, &mut taken).unwrap();
     }
     until("all are taken", || {

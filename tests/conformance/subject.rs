@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewire_engine::port::{
-    Change, Cleanup, Committed, Isolation, Limit, Log, LogError, Member, MemberSpec, Reader,
+    Change, Cleanup, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
     TopicSpec,
 };
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic, TopicPartition};
@@ -77,7 +77,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const FOR_EVER: Cleanup = Cleanup::Delete { retention_ms: None, retention_bytes: None };
 
 /// As much as there is.
-pub(crate) const ALL: Limit = Limit { records: usize::MAX, bytes: usize::MAX };
+pub(crate) const ALL: ReadLimit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
 
 /// Makes a topic of this name.
 pub(crate) fn topic<S: Subject>(subject: &S, name: &str, settings: (u32, Cleanup)) -> Topic {

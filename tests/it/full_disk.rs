@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
-use tidewire_engine::port::{Isolation, Limit, Log as _};
+use tidewire_engine::port::{Isolation, Log as _, ReadLimit};
 use tidewire_engine::record::{Offset, Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::event::EventView;
@@ -57,7 +57,7 @@ fn delivered(server: &Server) -> BTreeMap<u64, u32> {
         let slot = reader.add(&at, Offset(0)).expect("a place");
         let mut records = Vec::new();
         while reader.position(slot).expect("a position") < end {
-            let limit = Limit { records: 1_000, bytes: 1 << 20 };
+            let limit = ReadLimit { records: 1_000, bytes: 1 << 20 };
             reader.take(slot, limit, &mut records).expect("records");
         }
         for record in records.iter().filter(|r| r.body.key() == Some(b"posts:u")) {

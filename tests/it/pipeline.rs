@@ -13,10 +13,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
 use tidewire_connectors::rocks::{self, RocksStores};
-use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit};
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
-use tidewire_engine::port::{Clock, Isolation, Limit, Log};
+use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use tidewire_engine::topology::{Lane, Topology};
@@ -67,11 +67,11 @@ impl Place {
     fn admit(&self) -> Admit {
         let config = AdmitConfig {
             topology: self.topology.clone(),
-            source: Source::Input,
+            source: AdmitInput::Main,
             instance: "one".to_owned(),
             settings_hash: 1,
             registry: None,
-            brake: Brake::new(PoisonLimit::OFF),
+            breaker: PoisonBreaker::new(PoisonLimit::OFF),
         };
         Admit::new(config, &self.log).expect("joined")
     }
@@ -120,7 +120,7 @@ impl Place {
     /// Everything in a topic, by partition.
     fn read(&self, topic: &Topic) -> Vec<(TopicPartition, Record)> {
         let mut reader = self.log.reader(Isolation::Committed).expect("a reader");
-        let limit = Limit { records: 10_000, bytes: 64 << 20 };
+        let limit = ReadLimit { records: 10_000, bytes: 64 << 20 };
         let mut all = Vec::new();
         for p in 0..self.topology.partitions() {
             let at = TopicPartition::new(topic, Partition(p));

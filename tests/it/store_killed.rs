@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewire_connectors::rocks::{Config, RocksStores};
-use tidewire_engine::port::{Life, Store, StoreBatch, StoreWrite, Stores, Table, TableSpec};
+use tidewire_engine::port::{Store, StoreBatch, StoreWrite, Stores, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Partition;
 use tidewire_tests::dice::Dice;
 
@@ -20,8 +20,8 @@ const ROUNDS: usize = 20;
 const KEYS: u64 = 500;
 const DIR: &str = "TIDEWIRE_TEST_STORE";
 const TABLES: &[TableSpec] = &[
-    TableSpec { table: Table(1), name: "one", life: Life::Kept },
-    TableSpec { table: Table(2), name: "two", life: Life::Kept },
+    TableSpec { table: Table(1), name: "one", expiry: TableExpiry::Never },
+    TableSpec { table: Table(2), name: "two", expiry: TableExpiry::Never },
 ];
 
 /// Batch `n` writes two keys in both tables and removes one that an older batch wrote.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidewire_engine::dead_letter::{Verdict, dead_letter};
-use tidewire_engine::letters::{Filter, Order, Resolution, resolve};
+use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter};
+use tidewire_engine::dead_letters::{Filter, Resolution, ResolveRequest, resolve};
 use tidewire_engine::port::{Appender, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use tidewire_engine::topology::Topology;
@@ -32,11 +32,11 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
         let text = n.to_string();
         let body = Body::new(None, Some(text.as_bytes()), &[]);
         let record = Record { offset: Offset(n), timestamp: Millis(5), body };
-        let verdict = Verdict { reason: "not_json", field: None, detail: "send JSON" };
-        let letter = dead_letter(&topology, &from, &record, verdict);
+        let diagnosis = Diagnosis { reason: "not_json", field: None, detail: "send JSON" };
+        let letter = dead_letter(&topology, &from, &record, diagnosis);
         log.append(&[letter]).expect("no faults yet");
     }
-    let order = Order {
+    let request = ResolveRequest {
         filter: Filter::default(),
         resolution: Resolution::Requeued,
         because: None,
@@ -46,12 +46,12 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
     for attempt in 1..=ATTEMPTS {
         let process: Arc<dyn Log> = Arc::new(log.as_process(attempt));
         // However it ends, the next one makes good.
-        resolve(&*process, &topology, &order).ok();
+        resolve(&*process, &topology, &request).ok();
     }
     log.inner().faults = false;
     let process = log.as_process(ATTEMPTS + 1);
-    let order = Order { limit: None, ..order };
-    resolve(&process, &topology, &order).expect("no faults any more");
+    let request = ResolveRequest { limit: None, ..request };
+    resolve(&process, &topology, &request).expect("no faults any more");
     let mut back = BTreeMap::new();
     for p in 0..topology.partitions() {
         let at = TopicPartition::new(topology.input(), Partition(p));

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tidewire_engine::derive::{
-    Changelog, Context, Flow, Operator, OperatorError, TableDecl, ToChannels, dedup::Dedup,
+    Changelog, ChannelDelivery, Context, Flow, Operator, OperatorError, TableDecl, dedup::Dedup,
 };
-use tidewire_engine::port::{Life, Table, TableSpec};
+use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_schemas::event::EventView;
 
@@ -43,13 +43,13 @@ pub(crate) const FAILING: &str = "fails";
 pub(crate) const COUNTER: u8 = 40;
 
 /// What the simulation runs.
-pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ToChannels];
+pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ChannelDelivery];
 
 struct Counter;
 
 const fn table(table: Table, name: &'static str) -> TableDecl {
     TableDecl {
-        spec: TableSpec { table, name, life: Life::Kept },
+        spec: TableSpec { table, name, expiry: TableExpiry::Never },
         changelog: Changelog::State,
         window_ms: 0,
     }

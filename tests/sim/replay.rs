@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{
-    Changelog, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError,
-    Operators, TableDecl, ToChannels,
+    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator,
+    OperatorError, Operators, TableDecl,
 };
-use tidewire_engine::port::{Appender, Clock, Isolation, Life, Log, Table, TableSpec};
+use tidewire_engine::port::{Appender, Clock, Isolation, Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, TopicPartition};
 use tidewire_engine::replay::{
-    Difference, Nearest, Point, ReadOnly, ReplayError, Replayed, Step, TaskSpec, Verification,
-    Wanted, What,
+    Divergence, DivergenceKind, Nearest, Point, ReadOnlyLog, ReplayError, ReplayRange, Replayed,
+    TaskSpec, Verification, VerifyStep,
 };
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
@@ -30,16 +30,18 @@ fn verify(
     log: &FakeLog,
     task: &TaskSpec,
     (kept, stores): (&BTreeSet<Offset>, &FakeStores),
-    wanted: Wanted,
-) -> Result<(Replayed, Option<Difference>), ReplayError> {
-    let log = ReadOnly::new(Arc::new(log.clone()));
-    let plan = task.plan(&log, kept, wanted)?;
+    range: ReplayRange,
+) -> Result<(Replayed, Option<Divergence>), ReplayError> {
+    let log = ReadOnlyLog::new(Arc::new(log.clone()));
+    let plan = task.plan(&log, kept, range)?;
     let mut verification = Verification::begin(&log, task, plan, stores)?;
     loop {
         match verification.step()? {
-            Step::Same => {}
-            Step::Done => return Ok((verification.replayed(), None)),
-            Step::Differs(difference) => return Ok((verification.replayed(), Some(*difference))),
+            VerifyStep::Same => {}
+            VerifyStep::Done => return Ok((verification.replayed(), None)),
+            VerifyStep::Differs(difference) => {
+                return Ok((verification.replayed(), Some(*difference)));
+            }
         }
     }
 }
@@ -56,7 +58,7 @@ pub(crate) fn comes_out_again(world: &World) -> Result<(), String> {
             settings_hash: 7,
             operators: OPERATORS,
         };
-        match verify(&world.log, &task, (&BTreeSet::new(), &stores), Wanted::default()) {
+        match verify(&world.log, &task, (&BTreeSet::new(), &stores), ReplayRange::default()) {
             Ok((_, None)) => {}
             Ok((_, Some(difference))) => return Err(difference.to_string()),
             Err(error) => return Err(format!("{}: no replay: {error:?}", task.order())),
@@ -157,18 +159,18 @@ impl Ground {
         self.log.damage(&self.task.order(), offset, body);
     }
 
-    fn verify(&self, wanted: Wanted) -> Result<(Replayed, Option<Difference>), ReplayError> {
+    fn verify(&self, range: ReplayRange) -> Result<(Replayed, Option<Divergence>), ReplayError> {
         let stores = FakeStores::new(0, &self.log);
-        verify(&self.log, &self.task, (&BTreeSet::new(), &stores), wanted)
+        verify(&self.log, &self.task, (&BTreeSet::new(), &stores), range)
     }
 
-    fn difference(&self) -> Difference {
-        let found = self.verify(Wanted::default()).expect("it is replayed");
+    fn difference(&self) -> Divergence {
+        let found = self.verify(ReplayRange::default()).expect("it is replayed");
         found.1.expect("a difference")
     }
 
-    fn refusal(&self, wanted: Wanted) -> String {
-        match self.verify(wanted) {
+    fn refusal(&self, range: ReplayRange) -> String {
+        match self.verify(range) {
             Err(ReplayError::Refused(text)) => text,
             other => panic!("{other:?}"),
         }
@@ -179,7 +181,7 @@ impl Ground {
 fn a_history_without_faults_comes_out_again_and_is_counted() {
     let ground = Ground::new(OPERATORS);
     ground.run("one", 0..20);
-    let (whole, difference) = ground.verify(Wanted::default()).expect("replayed");
+    let (whole, difference) = ground.verify(ReplayRange::default()).expect("replayed");
     assert_eq!(difference, None);
     let ticks = whole.transactions - 20;
     assert!((1..=7).contains(&ticks), "timers fired in transactions of their own: {whole:?}");
@@ -188,7 +190,7 @@ fn a_history_without_faults_comes_out_again_and_is_counted() {
     let timers_at_most = 60 + 7 * 20;
     assert!((60..=timers_at_most).contains(&whole.outputs), "{whole:?}");
     let (from, to) = (ground.orders()[5].0, ground.orders()[9].0);
-    let span = Wanted { from: Some(Point::Offset(from)), to: Some(Point::Offset(to)) };
+    let span = ReplayRange { from: Some(Point::Offset(from)), to: Some(Point::Offset(to)) };
     let (part, difference) = ground.verify(span).expect("replayed");
     assert_eq!((part.before, part.transactions, difference), (5, 4, None));
 }
@@ -206,7 +208,8 @@ fn a_changed_byte_of_an_output_is_found_and_named() {
     let damaged = Body::new(record.body.key(), Some(&value), &[]);
     ground.log.damage(&at, record.offset, damaged);
     let found = ground.difference();
-    let What::Output { index, to, nearest: Some(Nearest { offset, bytes, .. }) } = found.what
+    let DivergenceKind::Output { index, to, nearest: Some(Nearest { offset, bytes, .. }) } =
+        found.kind
     else {
         panic!("{found}");
     };
@@ -249,7 +252,10 @@ fn forged_fields_are_found_by_their_names() {
         ground.forge(at, &order);
         let found = ground.difference();
         assert_eq!(found.transaction.1, at, "{name}");
-        assert!(matches!(found.what, What::Order { field, .. } if field == name), "{found}");
+        assert!(
+            matches!(found.kind, DivergenceKind::Order { field, .. } if field == name),
+            "{found}"
+        );
     }
 }
 
@@ -273,7 +279,7 @@ impl Operator for Fickle {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const SPEC: TableSpec = TableSpec { table: SEEN, name: "seen", life: Life::Kept };
+        const SPEC: TableSpec = TableSpec { table: SEEN, name: "seen", expiry: TableExpiry::Never };
         &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
     }
 
@@ -293,15 +299,15 @@ impl Operator for Fickle {
 
 #[test]
 fn an_operator_that_depends_on_what_is_elsewhere_is_found_by_its_outputs_and_by_its_changes() {
-    let failing = Ground::new(&[&Fickle { fails: true }, &ToChannels]);
+    let failing = Ground::new(&[&Fickle { fails: true }, &ChannelDelivery]);
     failing.run("one", 0..10);
     let found = failing.difference();
-    assert!(matches!(found.what, What::Order { field: "dead letters", .. }), "{found}");
-    let writing = Ground::new(&[&Fickle { fails: false }, &ToChannels]);
+    assert!(matches!(found.kind, DivergenceKind::Order { field: "dead letters", .. }), "{found}");
+    let writing = Ground::new(&[&Fickle { fails: false }, &ChannelDelivery]);
     writing.run("one", 0..10);
     let found = writing.difference();
     let first = writing.records(writing.task.topology.state())[0].offset;
-    let What::Changelog { at } = &found.what else { panic!("{found}") };
+    let DivergenceKind::Changelog { at } = &found.kind else { panic!("{found}") };
     assert_eq!(at.1, first, "outputs are the same, and the first change is another");
 }
 
@@ -312,15 +318,15 @@ fn a_span_of_two_builds_is_refused_by_name_and_each_part_by_the_other_one() {
     let change = ground.orders().len();
     ground.run("two", 5..10);
     let at = ground.orders()[change].0;
-    let text = ground.refusal(Wanted::default());
+    let text = ground.refusal(ReplayRange::default());
     let ours = format!("by this build (one) --to {} can be verified", at.0);
     for part in ["build one", "build two", &format!("up to {}", at.0), &ours] {
         assert!(text.contains(part), "{part:?}: {text}");
     }
     let (to, from) = (Some(Point::Offset(at)), Some(Point::Offset(at)));
-    let (replayed, difference) = ground.verify(Wanted { from: None, to }).expect("one build");
+    let (replayed, difference) = ground.verify(ReplayRange { from: None, to }).expect("one build");
     assert_eq!((replayed.transactions, difference), (change as u64, None));
-    let text = ground.refusal(Wanted { from, to: None });
+    let text = ground.refusal(ReplayRange { from, to: None });
     assert!(text.contains("two builds"), "its state comes from before: {text}");
 }
 
@@ -333,7 +339,7 @@ fn another_catalogue_or_other_settings_are_another_build() {
             forge(&mut order);
             ground.forge(at, &order);
         }
-        let text = ground.refusal(Wanted::default());
+        let text = ground.refusal(ReplayRange::default());
         assert!(text.contains("0000000000000001"), "the other one is named: {text}");
         assert!(text.contains("verify it with that one"), "{text}");
     }
@@ -349,7 +355,7 @@ fn what_retention_has_taken_is_refused_and_said_how_far_back_it_goes() {
     let order = ground.task.topology.order().clone();
     let lane = ground.task.topology.lane(Lane::Normal).clone();
     ground.log.inner().clean(|topic| *topic == order);
-    let text = ground.refusal(Wanted::default());
+    let text = ground.refusal(ReplayRange::default());
     assert!(text.contains("no state of this task is known"), "{text}");
     let other = Ground::new(OPERATORS);
     other.run("one", 0..5);
@@ -357,7 +363,7 @@ fn what_retention_has_taken_is_refused_and_said_how_far_back_it_goes() {
     other.run("one", 5..8);
     other.log.inner().clean(|topic| *topic == lane);
     let from = Some(Point::Offset(Offset(0)));
-    let text = other.refusal(Wanted { from, to: None });
+    let text = other.refusal(ReplayRange { from, to: None });
     assert!(text.contains("t.lane.normal/0 starts at 5"), "{text}");
     assert!(text.contains("has been removed by retention"), "{text}");
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
-use tidewire_engine::port::{Isolation, Limit, Log as _};
+use tidewire_engine::port::{Isolation, Log as _, ReadLimit};
 use tidewire_engine::record::{Offset, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::event::EventView;
@@ -113,7 +113,7 @@ fn outputs(server: &Server) -> Vec<Record> {
 
 fn read(log: &EmbeddedLog, topology: &Topology, topic: &Topic) -> Vec<Record> {
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
-    let limit = Limit { records: 10_000, bytes: 64 << 20 };
+    let limit = ReadLimit { records: 10_000, bytes: 64 << 20 };
     let mut all = Vec::new();
     for partition in 0..topology.partitions() {
         let at = TopicPartition::new(topic, Partition(partition));

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tidewire_engine::derive::order::{Accepted, OrderRecord, Span, Tick};
-use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
+use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
+use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::fanout::protocol::StartAt;
-use tidewire_engine::letters::{Letter, Mark, destination};
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
@@ -320,8 +320,8 @@ fn stored_forms(input: &[u8]) {
     if let Ok(order) = OrderRecord::decode(input) {
         assert_eq!(OrderRecord::decode(&order.encode()).expect("our own"), order);
     }
-    if let Some(progress) = Progress::decode(input) {
-        assert_eq!(Progress::decode(&progress.encode()), Some(progress));
+    if let Some(progress) = TaskProgress::decode(input) {
+        assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
     }
     if let Ok(body) = Body::from_stored(Bytes::copy_from_slice(input)) {
         let headers: Vec<(&str, &[u8])> = body.headers().collect();
@@ -335,19 +335,20 @@ fn stored_forms(input: &[u8]) {
 /// Any record may stand among the dead letters.
 fn letter(body: Body) {
     let record = Record { offset: Offset(7), timestamp: Millis(1_000), body };
-    if Mark::is_one(&record) {
-        let _ = Mark::decode(&record);
+    if ResolutionRecord::is_resolution(&record) {
+        let _ = ResolutionRecord::decode(&record);
     }
-    let letter = Letter::of(Partition(1), record);
+    let letter = DeadLetter::of(Partition(1), record);
     assert_eq!(letter.identity(), letter.identity());
-    let _ = (letter.id(), letter.origin(), letter.reason(), letter.field(), letter.detail());
+    let _ =
+        (letter.id(), letter.source_position(), letter.reason(), letter.field(), letter.detail());
     let _ = (letter.time(), letter.written(), letter.source_key(), letter.size());
     assert!(letter.own_headers().count() < 1 << 16 && letter.trail().len() <= 16);
     let _ = destination(&Topology::default(), &letter);
 }
 
 fn stored() -> Vec<Vec<u8>> {
-    let progress = Progress {
+    let progress = TaskProgress {
         state: Offset(7),
         windows: Offset(300),
         order: Offset(1 << 40),
@@ -373,7 +374,7 @@ fn stored() -> Vec<Vec<u8>> {
 
 /// An `order` record with some of everything.
 fn order_sample() -> Vec<u8> {
-    let span = Span { first: Offset(5), last: Offset(9) };
+    let span = LaneSpan { first: Offset(5), last: Offset(9) };
     let order = OrderRecord {
         build: "0.1.0".to_owned(),
         settings_hash: 1,

@@ -129,7 +129,7 @@ fn check_spec(spec: &TopicSpec) -> Result<(), LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewire_engine::port::{Cleanup, Limit};
+    use tidewire_engine::port::{Cleanup, ReadLimit};
     use tidewire_engine::record::{Body, Outgoing, Partition, Topic};
 
     struct StoppedClock;
@@ -165,7 +165,7 @@ mod tests {
             let slot = reader.add(&at, Offset(0)).unwrap();
             let mut records = Vec::new();
             while reader.position(slot).unwrap().0 <= round {
-                let limit = Limit { records: 10, bytes: 1 << 20 };
+                let limit = ReadLimit { records: 10, bytes: 1 << 20 };
                 assert!(reader.take(slot, limit, &mut records).unwrap() > 0);
             }
             let read: Vec<_> = records.iter().map(|r| r.body.value().unwrap().to_vec()).collect();
@@ -238,7 +238,7 @@ mod tests {
             }
         };
         delete(0..4);
-        let all = Limit { records: 100, bytes: 1 << 20 };
+        let all = ReadLimit { records: 100, bytes: 1 << 20 };
         match reader.take(slot, all, &mut Vec::new()) {
             Err(LogError::OutOfRange { asked: 0, start: 4, end: 10, .. }) => {}
             other => panic!("jumped over: {other:?}"),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::port::{
-    Change, Committed, GroupToken, Limit, LogError, Member, MemberSpec, Reader, Slot, Wake,
+    Change, Committed, GroupToken, LogError, Member, MemberSpec, ReadLimit, Reader, ReaderSlot,
+    Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
@@ -71,23 +72,28 @@ impl Member for EmbeddedMember {
 }
 
 impl Reader for EmbeddedMember {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         self.reader.add(at, from)
     }
 
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: ReaderSlot) {
         self.reader.remove(slot);
     }
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         self.reader.seek(slot, to)
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         self.reader.take(slot, limit, out)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         self.reader.position(slot)
     }
 

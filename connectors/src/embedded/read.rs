@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidewire_engine::port::{Limit, LogError, Reader, Slot, Wake};
+use tidewire_engine::port::{LogError, ReadLimit, Reader, ReaderSlot, Wake};
 use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
 
 use super::config::READ_AHEAD_BYTES;
@@ -80,7 +80,7 @@ impl EmbeddedReader {
         self.notifier.wait(at_most, || pending() || some());
     }
 
-    fn cursor(&mut self, slot: Slot) -> Result<&mut LogCursor, LogError> {
+    fn cursor(&mut self, slot: ReaderSlot) -> Result<&mut LogCursor, LogError> {
         self.cursors.get_mut(&slot.0).ok_or_else(|| {
             LogError::Invalid(format!("slot {} was removed from this reader", slot.0))
         })
@@ -185,7 +185,7 @@ impl LogCursor {
 }
 
 impl Reader for EmbeddedReader {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let (topic, log) = self.core.partition(at)?;
         log.check(from.0)?;
         log.watch(&self.notifier);
@@ -193,23 +193,28 @@ impl Reader for EmbeddedReader {
         self.next_slot += 1;
         let (next, fetched) = (from.0, from.0);
         self.cursors.insert(slot, LogCursor { topic, log, next, ahead: VecDeque::new(), fetched });
-        Ok(Slot(slot))
+        Ok(ReaderSlot(slot))
     }
 
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: ReaderSlot) {
         if let Some(cursor) = self.cursors.remove(&slot.0) {
             cursor.log.unwatch(&self.notifier);
         }
     }
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let cursor = self.cursor(slot)?;
         cursor.log.check(to.0)?;
         cursor.move_to(to.0);
         Ok(())
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let core = self.core.clone();
         let mut chunks = std::mem::take(&mut self.chunks);
         let mut budget = TakeBudget { records: limit.records, bytes: limit.bytes, taken: 0 };
@@ -227,7 +232,7 @@ impl Reader for EmbeddedReader {
         Ok(budget.taken)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         Ok(Offset(self.cursor(slot)?.next))
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
+use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
@@ -33,7 +33,7 @@ pub(super) struct KafkaReader {
     /// budget.
     expected: Option<u32>,
     clients: Vec<(SharedConsumer, BootstrapRefresh)>,
-    fetchers: BTreeMap<Slot, PartitionFetcher>,
+    fetchers: BTreeMap<ReaderSlot, PartitionFetcher>,
     next_slot: u32,
     pub(super) notifier: Arc<Notifier>,
 }
@@ -96,7 +96,7 @@ impl KafkaReader {
         Ok(self.clients.len() - 1)
     }
 
-    fn fetcher(&mut self, slot: Slot) -> &mut PartitionFetcher {
+    fn fetcher(&mut self, slot: ReaderSlot) -> &mut PartitionFetcher {
         self.fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
     }
 
@@ -124,7 +124,7 @@ impl KafkaReader {
     }
 
     /// What a reading that librdkafka gave up means for the engine.
-    fn explain(&mut self, slot: Slot, code: Code) -> Result<(), LogError> {
+    fn explain(&mut self, slot: ReaderSlot, code: Code) -> Result<(), LogError> {
         let fetcher = self.fetcher(slot);
         let (at, asked) = (fetcher.at.clone(), fetcher.next);
         let outside =
@@ -160,7 +160,7 @@ impl PartitionFetcher {
     }
 
     /// Moves what `limit` allows to the engine.
-    fn hand_out(&mut self, limit: Limit, out: &mut Vec<Record>) -> usize {
+    fn hand_out(&mut self, limit: ReadLimit, out: &mut Vec<Record>) -> usize {
         let (mut records, mut bytes) = (0, 0usize);
         while records < limit.records.max(1) {
             if self.waiting.is_empty() && !self.fetch(limit.records - records) {
@@ -193,20 +193,20 @@ impl PartitionFetcher {
 }
 
 impl Reader for KafkaReader {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let client = self.client_for(at)?;
         let fetcher = self.start(at, (client, from))?;
-        let slot = Slot(self.next_slot);
+        let slot = ReaderSlot(self.next_slot);
         self.next_slot += 1;
         self.fetchers.insert(slot, fetcher);
         Ok(slot)
     }
 
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: ReaderSlot) {
         self.fetchers.remove(&slot);
     }
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(()) };
         let (at, client) = (fetcher.at.clone(), fetcher.client);
         // The old feed ends before the new one begins: they share the partition's queue.
@@ -216,7 +216,12 @@ impl Reader for KafkaReader {
         Ok(())
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let fetcher = self.fetcher(slot);
         let taken = fetcher.hand_out(limit, out);
         if taken == 0
@@ -227,7 +232,7 @@ impl Reader for KafkaReader {
         Ok(taken)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
         // What is ready but no record (an end, a control record) is known only once taken.
         if fetcher.waiting.is_empty() && fetcher.consumer.is_ready() {

@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::port::StoreError;
 use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::topology::ORDER_RETENTION_MS;
@@ -114,7 +114,7 @@ impl TaskCheckpoints {
 
     /// Keeps a checkpoint if it is time. The store has just come to `progress`.
     pub(super) fn create_if_due(&mut self, database: &TaskDatabase, progress: &[u8]) {
-        let Some(Progress { order, time, .. }) = Progress::decode(progress) else { return };
+        let Some(TaskProgress { order, time, .. }) = TaskProgress::decode(progress) else { return };
         let due = self.kept.last().is_none_or(|last| {
             order > last.order && time.0.saturating_sub(last.time.0) >= self.every_ms
         });

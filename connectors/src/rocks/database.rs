@@ -20,7 +20,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
-use tidewire_engine::port::{Life, StoreBatch, StoreError, Table, TableSpec};
+use tidewire_engine::port::{StoreBatch, StoreError, Table, TableExpiry, TableSpec};
 
 use super::config::{
     BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX,
@@ -60,7 +60,7 @@ pub(super) struct TaskDatabase {
 #[derive(Clone)]
 struct DeclaredTable {
     family: String,
-    life: Life,
+    expiry: TableExpiry,
     /// Entries of an earlier time may go.
     horizon: Arc<AtomicI64>,
 }
@@ -94,7 +94,7 @@ impl TaskDatabase {
             names.push(family.clone());
             let horizon = Arc::new(AtomicI64::new(i64::MIN));
             known[usize::from(spec.table.0)] =
-                Some(DeclaredTable { family, life: spec.life, horizon });
+                Some(DeclaredTable { family, expiry: spec.expiry, horizon });
         }
         names.sort();
         names.dedup();
@@ -102,7 +102,7 @@ impl TaskDatabase {
             .iter()
             .map(|name| {
                 let table = known.iter().flatten().find(|known| known.family == *name);
-                let stamped = table.filter(|known| known.life == Life::Stamped);
+                let stamped = table.filter(|known| known.expiry == TableExpiry::ByValueTime);
                 let options = table_options(shared, stamped.map(|known| known.horizon.clone()));
                 ColumnFamilyDescriptor::new(name, options)
             })
@@ -130,7 +130,7 @@ impl TaskDatabase {
     pub(super) fn set_horizon(&self, table: Table, before: i64) -> Result<(), StoreError> {
         let Some(known) = &self.tables[usize::from(table.0)] else { return Ok(()) };
         let last = known.horizon.load(Ordering::Relaxed);
-        if known.life != Life::Ranged {
+        if known.expiry != TableExpiry::ByKeyTime {
             known.horizon.fetch_max(before, Ordering::Relaxed);
         } else if before >= last.saturating_add(DROP_EVERY_MS) {
             known.horizon.store(before, Ordering::Relaxed);

@@ -129,10 +129,11 @@ impl Store for RocksStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewire_engine::port::{Life, StoreWrite};
+    use tidewire_engine::port::{StoreWrite, TableExpiry};
 
     const T: Table = Table(3);
-    const TABLES: &[TableSpec] = &[TableSpec { table: T, name: "test", life: Life::Stamped }];
+    const TABLES: &[TableSpec] =
+        &[TableSpec { table: T, name: "test", expiry: TableExpiry::ByValueTime }];
 
     fn stores(dir: &Path) -> Arc<RocksStores> {
         RocksStores::new(Config::new(dir))
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn ranges_before_the_horizon_are_gone_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let windows = TableSpec { table: T, name: "windows", life: Life::Ranged };
+        let windows = TableSpec { table: T, name: "windows", expiry: TableExpiry::ByKeyTime };
         let mut store = stores(dir.path()).open(Partition(0), &[windows]).unwrap();
         let key = |at: i64| Bytes::copy_from_slice(&(at ^ i64::MIN).to_be_bytes());
         let write = |at| StoreWrite { table: T, key: key(at), value: Some("v".into()) };
@@ -230,10 +231,11 @@ mod tests {
     }
 
     fn progress_at(order: u64, minutes: i64) -> Bytes {
-        use tidewire_engine::derive::progress::Progress;
+        use tidewire_engine::derive::progress::TaskProgress;
         use tidewire_engine::record::Offset;
         let (order, state) = (Offset(order), Offset(0));
-        Progress { state, order, time: Millis(minutes * 60_000), ..Progress::default() }.encode()
+        TaskProgress { state, order, time: Millis(minutes * 60_000), ..TaskProgress::default() }
+            .encode()
     }
 
     #[test]

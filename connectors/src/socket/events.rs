@@ -17,7 +17,7 @@ use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tidewire_engine::dead_letter;
+use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter_body};
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
@@ -195,7 +195,7 @@ impl Intake {
         let now = self.clock.now();
         let key = format!("{SOURCE}/{}/{number}", now.0);
         let own = RecordBody::new(None, Some(event), own);
-        let verdict = dead_letter::Verdict {
+        let verdict = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),
             detail: &rejection.message,
@@ -203,7 +203,7 @@ impl Intake {
         Outgoing {
             topic: self.topics.dead_letters.clone(),
             partition: Partition(partition_for(key.as_bytes(), self.topics.partitions)),
-            body: dead_letter::letter(&key, (now, &own), verdict),
+            body: dead_letter_body(&key, (now, &own), verdict),
         }
     }
 

@@ -36,26 +36,26 @@ impl Hasher for KeyHasher {
     }
 }
 
-type Keys = HashMap<Bytes, Entry, BuildHasherDefault<KeyHasher>>;
+type CachedKeys = HashMap<Bytes, ReadCacheEntry, BuildHasherDefault<KeyHasher>>;
 
 #[derive(Debug)]
-struct Entry {
+struct ReadCacheEntry {
     /// `None`: the store has no such key.
     value: Option<Bytes>,
     /// Asked for since it was last considered for leaving.
-    asked: bool,
+    referenced: bool,
 }
 
 /// The cache of one task.
-pub(crate) struct Cache {
-    tables: Vec<Keys>,
+pub(crate) struct ReadCache {
+    tables: Vec<CachedKeys>,
     /// Every entry once, oldest first.
     queue: VecDeque<(Table, Bytes)>,
     bytes: usize,
     limit_bytes: usize,
 }
 
-impl Cache {
+impl ReadCache {
     /// A cache of at most `limit_bytes`.
     pub(crate) fn new(limit_bytes: usize) -> Self {
         Self { tables: Vec::new(), queue: VecDeque::new(), bytes: 0, limit_bytes }
@@ -64,7 +64,7 @@ impl Cache {
     /// What the store says about a key, if it is known here.
     pub(crate) fn find(&mut self, table: Table, key: &[u8]) -> Option<Option<Bytes>> {
         let entry = self.tables.get_mut(usize::from(table.0))?.get_mut(key)?;
-        entry.asked = true;
+        entry.referenced = true;
         Some(entry.value.clone())
     }
 
@@ -83,7 +83,7 @@ impl Cache {
             None => {
                 self.bytes += ENTRY_BYTES + key.len();
                 self.queue.push_back((table, key.clone()));
-                self.tables[at].insert(key, Entry { value, asked: false });
+                self.tables[at].insert(key, ReadCacheEntry { value, referenced: false });
             }
         }
         self.bytes += len;
@@ -96,7 +96,7 @@ impl Cache {
         {
             let keys = &mut self.tables[usize::from(table.0)];
             let entry = keys.get_mut(&key).expect("the queue holds every entry once");
-            if std::mem::take(&mut entry.asked) {
+            if std::mem::take(&mut entry.referenced) {
                 self.queue.push_back((table, key));
                 continue;
             }
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_its_bytes_and_keeps_what_is_asked_for() {
-        let mut cache = Cache::new(100 * (ENTRY_BYTES + 16));
+        let mut cache = ReadCache::new(100 * (ENTRY_BYTES + 16));
         for n in 0..1_000 {
             cache.insert(TABLE, key(n), Some(key(n)));
             assert_eq!(cache.find(TABLE, &key(0)), Some(Some(key(0))));
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_miss_is_remembered_and_a_write_replaces_it() {
-        let mut cache = Cache::new(1 << 20);
+        let mut cache = ReadCache::new(1 << 20);
         cache.insert(TABLE, key(1), None);
         assert_eq!(cache.find(TABLE, &key(1)), Some(None));
         cache.insert(TABLE, key(1), Some(key(9)));

@@ -46,11 +46,11 @@ fn weight(lane: Lane) -> i64 {
 /// Records of one lane, taken and not yet stepped; the next one stands last, so that it leaves
 /// without a copy.
 #[derive(Debug, Default)]
-struct Queue {
+struct LaneQueue {
     reversed: Vec<Record>,
 }
 
-impl Queue {
+impl LaneQueue {
     fn is_empty(&self) -> bool {
         self.reversed.is_empty()
     }
@@ -72,7 +72,7 @@ pub trait Refill {
 /// The lanes of one task.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    queues: [Queue; 5],
+    queues: [LaneQueue; 5],
     /// Units each lane may still spend; below zero after a record that cost more.
     units: [i64; 5],
     /// Where in [`ROUND`] the round stands.
@@ -92,7 +92,7 @@ impl Lanes {
     ) -> Result<Option<(Lane, Record)>, R::Error> {
         if self.since_probe >= PROBE_RECORDS {
             self.since_probe = 0;
-            self.look(Lane::Critical, from)?;
+            self.fill(Lane::Critical, from)?;
         }
         if self.units[Lane::Critical.index()] > 0
             && let Some(found) = self.serve(Lane::Critical)
@@ -102,11 +102,11 @@ impl Lanes {
         // Two rounds: a lane in debt may need one to get out of it; a lane deeper in debt is
         // forgiven below, when no other lane has anything.
         for visited in 0..=2 * ROUND.len() {
-            if visited > ROUND.len() && self.queues.iter().all(Queue::is_empty) {
+            if visited > ROUND.len() && self.queues.iter().all(LaneQueue::is_empty) {
                 return Ok(None);
             }
             let lane = ROUND[self.at];
-            self.look(lane, from)?;
+            self.fill(lane, from)?;
             if self.units[lane.index()] > 0
                 && let Some(found) = self.serve(lane)
             {
@@ -118,8 +118,8 @@ impl Lanes {
     }
 
     /// Whether a record of this lane is waiting, also in the log.
-    pub fn waits<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<bool, R::Error> {
-        self.look(lane, from)?;
+    pub fn has_waiting<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<bool, R::Error> {
+        self.fill(lane, from)?;
         Ok(!self.is_empty(lane))
     }
 
@@ -143,7 +143,7 @@ impl Lanes {
         *self = Self::default();
     }
 
-    fn look<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<(), R::Error> {
+    fn fill<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<(), R::Error> {
         let queue = &mut self.queues[lane.index()];
         if queue.is_empty() {
             from.refill(lane, &mut queue.reversed)?;

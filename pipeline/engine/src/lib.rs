@@ -8,8 +8,7 @@ pub mod record;
 pub mod topology;
 pub mod turn;
 
-pub mod dead_letter;
-pub mod letters;
+pub mod dead_letters;
 
 pub mod admit;
 

@@ -20,7 +20,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use crate::cache::Cache;
+use crate::cache::ReadCache;
 use crate::port::{Store, StoreBatch, StoreError, StoreWrite, Table, Ticket};
 
 /// Bytes the clean cache of one task may hold.
@@ -94,20 +94,20 @@ struct Undo {
 
 /// A place in a transaction to roll back to.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark(usize);
+pub struct Savepoint(usize);
 
 /// The state of one task.
-pub struct State {
+pub struct TaskState {
     store: Box<dyn Store>,
     overlay: Layer,
     undo: Vec<Undo>,
     pending: Layer,
     /// Oldest first.
     handed: VecDeque<(Ticket, Layer)>,
-    cache: Cache,
+    cache: ReadCache,
 }
 
-impl State {
+impl TaskState {
     /// Layers over an opened store.
     pub fn new(store: Box<dyn Store>) -> Self {
         Self::with_cache(store, CACHE_BYTES)
@@ -120,7 +120,7 @@ impl State {
             undo: Vec::new(),
             pending: Layer::default(),
             handed: VecDeque::new(),
-            cache: Cache::new(bytes),
+            cache: ReadCache::new(bytes),
         }
     }
 
@@ -178,13 +178,13 @@ impl State {
     }
 
     /// Where the transaction's writes stand.
-    pub fn mark(&self) -> Mark {
-        Mark(self.undo.len())
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint(self.undo.len())
     }
 
-    /// Undoes the writes since `mark`.
-    pub fn roll_back(&mut self, mark: Mark) {
-        for undo in self.undo.drain(mark.0..).rev() {
+    /// Undoes the writes since `savepoint`.
+    pub fn roll_back(&mut self, savepoint: Savepoint) {
+        for undo in self.undo.drain(savepoint.0..).rev() {
             match undo.before {
                 Some(value) => drop(self.overlay.set(undo.table, undo.key, value)),
                 None => self.overlay.unset(undo.table, &undo.key),
@@ -267,11 +267,11 @@ impl State {
     }
 }
 
-type Keys<'a> = Peekable<std::collections::btree_map::Range<'a, Bytes, Option<Bytes>>>;
+type LayerKeys<'a> = Peekable<std::collections::btree_map::Range<'a, Bytes, Option<Bytes>>>;
 
 /// The layers' keys of one range, newest layer first, merged as they are visited.
 struct Merged<'a> {
-    layers: Vec<Keys<'a>>,
+    layers: Vec<LayerKeys<'a>>,
 }
 
 impl<'a> Merged<'a> {
@@ -349,16 +349,16 @@ mod tests {
 
     /// A store whose writer works only when told to.
     #[derive(Clone, Default)]
-    struct Slow(Arc<Mutex<Disk>>);
+    struct SlowStore(Arc<Mutex<SlowDisk>>);
 
     #[derive(Default)]
-    struct Disk {
+    struct SlowDisk {
         data: BTreeMap<Bytes, Bytes>,
         waiting: VecDeque<StoreBatch>,
         written: u64,
     }
 
-    impl Slow {
+    impl SlowStore {
         fn write_one(&self) {
             let mut disk = self.0.lock().expect("one thread");
             if let Some(batch) = disk.waiting.pop_front() {
@@ -373,7 +373,7 @@ mod tests {
         }
     }
 
-    impl Store for Slow {
+    impl Store for SlowStore {
         fn get(&mut self, _: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
             Ok(self.0.lock().expect("one thread").data.get(key).cloned())
         }
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum StateOp {
         Put(u8, Option<u8>),
         Apply,
         Discard,
@@ -428,16 +428,16 @@ mod tests {
         Undone(u8, u8),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = StateOp> {
         let key = 0..12u8;
         prop_oneof![
-            8 => (key.clone(), any::<Option<u8>>()).prop_map(|(k, v)| Step::Put(k, v)),
-            4 => Just(Step::Apply),
-            1 => Just(Step::Discard),
-            3 => Just(Step::HandOver),
-            3 => Just(Step::Write),
-            3 => Just(Step::Acknowledge),
-            2 => (key.clone(), key).prop_map(|(a, b)| Step::Undone(a, b)),
+            8 => (key.clone(), any::<Option<u8>>()).prop_map(|(k, v)| StateOp::Put(k, v)),
+            4 => Just(StateOp::Apply),
+            1 => Just(StateOp::Discard),
+            3 => Just(StateOp::HandOver),
+            3 => Just(StateOp::Write),
+            3 => Just(StateOp::Acknowledge),
+            2 => (key.clone(), key).prop_map(|(a, b)| StateOp::Undone(a, b)),
         ]
     }
 
@@ -458,7 +458,7 @@ mod tests {
         }
     }
 
-    fn agree(state: &mut State, model: &Model) {
+    fn agree(state: &mut TaskState, model: &Model) {
         for k in 0..12 {
             let got = state.get(T, &key(k)).expect("no faults");
             assert_eq!(got.as_ref(), model.get(&key(k)), "key {k}");
@@ -482,33 +482,33 @@ mod tests {
         /// Whatever the writer does and the cache evicts, a task reads what it wrote.
         #[test]
         fn the_layers_read_as_one_map(steps in proptest::collection::vec(step(), 0..120)) {
-            let disk = Slow::default();
+            let disk = SlowStore::default();
             // Room for three entries, so that the cache evicts all the time.
-            let mut state = State::with_cache(Box::new(disk.clone()), 600);
+            let mut state = TaskState::with_cache(Box::new(disk.clone()), 600);
             let (mut committed, mut now) = (Model::new(), Model::new());
             for step in steps {
                 match step {
-                    Step::Put(k, v) => {
+                    StateOp::Put(k, v) => {
                         state.put(T, key(k), v.map(value));
                         set(&mut now, k, v);
                     }
-                    Step::Apply => {
+                    StateOp::Apply => {
                         state.apply();
                         committed.clone_from(&now);
                     }
-                    Step::Discard => {
+                    StateOp::Discard => {
                         state.discard();
                         now.clone_from(&committed);
                     }
-                    Step::HandOver => drop(state.hand_over(Bytes::new()).expect("no faults")),
-                    Step::Write => disk.write_one(),
-                    Step::Acknowledge => drop(state.acknowledge().expect("no faults")),
-                    Step::Undone(a, b) => {
-                        let mark = state.mark();
+                    StateOp::HandOver => drop(state.hand_over(Bytes::new()).expect("no faults")),
+                    StateOp::Write => disk.write_one(),
+                    StateOp::Acknowledge => drop(state.acknowledge().expect("no faults")),
+                    StateOp::Undone(a, b) => {
+                        let savepoint = state.savepoint();
                         state.put(T, key(a), Some(value(1)));
                         state.put(T, key(b), None);
                         state.put(T, key(a), None);
-                        state.roll_back(mark);
+                        state.roll_back(savepoint);
                     }
                 }
                 agree(&mut state, &now);

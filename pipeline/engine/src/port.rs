@@ -203,11 +203,11 @@ pub trait Transactor: Send {
 
 /// A place in a [`Reader`]'s list of partitions. Not reused while the reader lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u32);
+pub struct ReaderSlot(pub u32);
 
 /// How much to take at most. At least one record is returned if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub struct ReadLimit {
     /// Records.
     pub records: usize,
     /// Bytes of bodies.
@@ -217,20 +217,25 @@ pub struct Limit {
 /// Reads partitions, each at its own pace.
 pub trait Reader: Send {
     /// Starts to read a partition at this position. `OutOfRange` at once or at the first `take`.
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError>;
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError>;
 
     /// Stops reading a partition.
-    fn remove(&mut self, slot: Slot);
+    fn remove(&mut self, slot: ReaderSlot);
 
     /// Moves on to another position of the same partition.
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError>;
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError>;
 
     /// Moves what is ready into `out`, without waiting; offset order. Returns how many.
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError>;
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError>;
 
     /// The next offset this partition will be read at. It passes control records and compacted
     /// gaps, so it reaches the end even where no record stands there.
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError>;
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError>;
 
     /// Waits until a partition may have something, the waker was used, a group change is pending or
     /// the time is over. May return early; never misses a wake-up.
@@ -304,21 +309,21 @@ pub struct TableSpec {
     /// Its name in metrics and tools.
     pub name: &'static str,
     /// When its entries may go by themselves.
-    pub life: Life,
+    pub expiry: TableExpiry,
 }
 
 /// When entries of a table may go by themselves: once their time is before the table's horizon.
 /// Readers check the time themselves, so that dropping is housekeeping and never changes an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum TableExpiry {
     /// Never.
-    Kept,
+    Never,
     /// By a time at the beginning of each value (8 bytes, big-endian milliseconds), looked at
     /// whenever the store rewrites its files.
-    Stamped,
+    ByValueTime,
     /// By a time at the beginning of each key (8 bytes, big-endian milliseconds with the sign
     /// flipped, so that keys are in order of time): whole ranges go, and no entry is looked at.
-    Ranged,
+    ByKeyTime,
 }
 
 /// A change of one key; no value is a removal.
@@ -386,7 +391,8 @@ pub trait Store: Send {
     /// with which a replay can begin. A store that keeps none does nothing.
     fn allow_checkpoints(&mut self) {}
 
-    /// Entries of a table that is not [`Life::Kept`] and of an earlier time may go from now on.
+    /// Entries of a table that is not [`TableExpiry::Never`] and of an earlier time may go from now
+    /// on.
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError>;
 
     /// Waits until everything handed over is written, and closes.

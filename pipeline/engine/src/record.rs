@@ -123,7 +123,7 @@ impl Body {
     /// Takes stored bytes for a body after checking every length, so that reading it later can't
     /// fail.
     pub fn from_stored(bytes: Bytes) -> Result<Self, BodyError> {
-        let mut at = Walk { bytes: &bytes, at: 0 };
+        let mut at = BodyReader { bytes: &bytes, at: 0 };
         at.optional().ok_or(BodyError { at: at.at })?;
         at.optional().ok_or(BodyError { at: at.at })?;
         let count = at.varint().ok_or(BodyError { at: at.at })?;
@@ -140,14 +140,14 @@ impl Body {
 
     /// The key, if there is one.
     pub fn key(&self) -> Option<&[u8]> {
-        Walk { bytes: &self.0, at: 0 }.optional().flatten()
+        BodyReader { bytes: &self.0, at: 0 }.optional().flatten()
     }
 
     /// The value; `None` is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
-        let mut walk = Walk { bytes: &self.0, at: 0 };
-        walk.optional()?;
-        walk.optional().flatten()
+        let mut reader = BodyReader { bytes: &self.0, at: 0 };
+        reader.optional()?;
+        reader.optional().flatten()
     }
 
     /// The value as a share of the body's buffer.
@@ -157,11 +157,11 @@ impl Body {
 
     /// The headers in the order written; a name may occur more than once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut walk = Walk { bytes: &self.0, at: 0 };
-        walk.optional();
-        walk.optional();
-        let count = walk.varint().unwrap_or(0);
-        (0..count).map_while(move |_| walk.header())
+        let mut reader = BodyReader { bytes: &self.0, at: 0 };
+        reader.optional();
+        reader.optional();
+        let count = reader.varint().unwrap_or(0);
+        (0..count).map_while(move |_| reader.header())
     }
 
     /// The newest header of this name.
@@ -225,12 +225,12 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// A walk over stored bytes; every step is `None` once it would leave them.
-struct Walk<'a> {
+struct BodyReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> BodyReader<'a> {
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

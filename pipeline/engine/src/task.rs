@@ -15,7 +15,7 @@
 
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum TaskStage {
     /// Replays its changelogs' tails.
     Restoring,
     /// Takes records.
@@ -27,34 +27,34 @@ pub enum Stage {
 }
 
 /// Every step there is.
-const STEPS: [(Stage, Stage); 5] = [
-    (Stage::Restoring, Stage::Running),
-    (Stage::Restoring, Stage::Draining),
-    (Stage::Running, Stage::Restoring),
-    (Stage::Running, Stage::Draining),
-    (Stage::Draining, Stage::Closed),
+const TRANSITIONS: [(TaskStage, TaskStage); 5] = [
+    (TaskStage::Restoring, TaskStage::Running),
+    (TaskStage::Restoring, TaskStage::Draining),
+    (TaskStage::Running, TaskStage::Restoring),
+    (TaskStage::Running, TaskStage::Draining),
+    (TaskStage::Draining, TaskStage::Closed),
 ];
 
 /// A task's stage, changed along the table only.
 #[derive(Debug)]
-pub struct Life(Stage);
+pub struct Lifecycle(TaskStage);
 
-impl Default for Life {
+impl Default for Lifecycle {
     fn default() -> Self {
-        Self(Stage::Restoring)
+        Self(TaskStage::Restoring)
     }
 }
 
-impl Life {
+impl Lifecycle {
     /// The stage it is in.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> TaskStage {
         self.0
     }
 
     /// Takes a step of the table.
-    pub fn go(&mut self, to: Stage) {
+    pub fn transition(&mut self, to: TaskStage) {
         let from = self.0;
-        assert!(STEPS.contains(&(from, to)), "a task never goes from {from:?} to {to:?}");
+        assert!(TRANSITIONS.contains(&(from, to)), "a task never goes from {from:?} to {to:?}");
         self.0 = to;
     }
 }
@@ -65,19 +65,23 @@ mod tests {
 
     #[test]
     fn a_task_goes_its_way_and_back_to_restoring() {
-        let mut life = Life::default();
-        for stage in
-            [Stage::Running, Stage::Restoring, Stage::Running, Stage::Draining, Stage::Closed]
-        {
-            life.go(stage);
-            assert_eq!(life.stage(), stage);
+        let mut lifecycle = Lifecycle::default();
+        for stage in [
+            TaskStage::Running,
+            TaskStage::Restoring,
+            TaskStage::Running,
+            TaskStage::Draining,
+            TaskStage::Closed,
+        ] {
+            lifecycle.transition(stage);
+            assert_eq!(lifecycle.stage(), stage);
         }
     }
 
     #[test]
     #[should_panic(expected = "never goes from Closed to Running")]
     fn a_closed_task_stays_closed() {
-        let mut life = Life(Stage::Closed);
-        life.go(Stage::Running);
+        let mut lifecycle = Lifecycle(TaskStage::Closed);
+        lifecycle.transition(TaskStage::Running);
     }
 }

@@ -7,9 +7,9 @@
 use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
-use crate::admit::Stopped;
-use crate::derive::{Counts, RestoreProgress};
-use crate::letters::Resolution;
+use crate::admit::PoisonStop;
+use crate::dead_letters::Resolution;
+use crate::derive::{BatchCounts, RestoreProgress};
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -157,19 +157,19 @@ pub(crate) fn admit_rejected(reason: Reason, count: u64) {
 }
 
 /// ADMIT stands still before too much poison.
-pub(crate) fn admit_stopped(source: &'static str, stopped: &Stopped) {
+pub(crate) fn admit_stopped(source: &'static str, stopped: &PoisonStop) {
     gauge!("admit_stopped", "source" => source).set(1.0);
     tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
 }
 
 /// ADMIT reads, as it does from the start.
-pub(crate) fn admit_reads(source: &'static str) {
+pub(crate) fn admit_running(source: &'static str) {
     gauge!("admit_stopped", "source" => source).set(0.0);
 }
 
 /// An operator took ADMIT on.
 pub(crate) fn admit_resumed(source: &'static str) {
-    admit_reads(source);
+    admit_running(source);
     tracing::warn!(source, "resumed: what stands in the input now is taken whatever it is");
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn admit_ignored_fields(count: u64) {
 }
 
 /// What became of a committed batch.
-pub(crate) fn batch(counts: &Counts) {
+pub(crate) fn batch_committed(counts: &BatchCounts) {
     for lane in Lane::ALL {
         let taken = counts.taken[lane.index()];
         if taken > 0 {
@@ -219,7 +219,7 @@ pub(crate) fn transaction_aborted(why: &LogError) {
 }
 
 /// Partitions were given up and the next owner could not be told that nothing is open.
-pub(crate) fn left_unsaid(why: &LogError) {
+pub(crate) fn release_failed(why: &LogError) {
     tracing::info!(
         error = why as &dyn std::error::Error,
         "partitions were given up without a word; their next owner fences this process once"
@@ -227,7 +227,7 @@ pub(crate) fn left_unsaid(why: &LogError) {
 }
 
 /// A task is restored and waits for its group to hear whose it is.
-pub(crate) fn unclaimed(partition: Partition, why: &EngineError) {
+pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
     tracing::info!(
         partition = partition.0,
         error = why as &dyn std::error::Error,
@@ -255,7 +255,7 @@ pub(crate) fn partial_assignments(count: usize) {
 }
 
 /// How far a lane's tasks are behind, together, and how long the longest wait is.
-pub(crate) fn lane_behind(lane: Lane, records: u64, wait_ms: i64) {
+pub(crate) fn lane_lag(lane: Lane, records: u64, wait_ms: i64) {
     gauge!("derive_lane_lag_records", "lane" => lane.name()).set(records as f64);
     gauge!("derive_lane_oldest_wait_seconds", "lane" => lane.name()).set(wait_ms as f64 / 1000.0);
 }
@@ -319,7 +319,7 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
 
 /// Letters an operator resolved. A foreign record in the topic may claim any reason; as a label it
 /// is one of ours or `other`.
-pub(crate) fn letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
+pub(crate) fn dead_letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
     let reason = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
     let reason = reason.unwrap_or("other");
     match resolution {

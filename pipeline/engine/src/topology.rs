@@ -25,7 +25,7 @@ const ADMIT_GROUP: &str = "admit";
 const DERIVE_GROUP: &str = "derive";
 
 /// The transactional id of whoever requeues or drops dead letters, without the prefix.
-const LETTERS_ID: &str = "dead-letters";
+const DEAD_LETTERS_ID: &str = "dead-letters";
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -260,8 +260,8 @@ impl Topology {
 
     /// The transactional id under which dead letters are requeued and dropped: one for all, so that
     /// the latest to begin is the only one.
-    pub fn letters_id(&self) -> String {
-        format!("{}{LETTERS_ID}", self.prefix)
+    pub fn dead_letters_transactional_id(&self) -> String {
+        format!("{}{DEAD_LETTERS_ID}", self.prefix)
     }
 
     /// Every topic as it must be.

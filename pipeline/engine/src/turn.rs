@@ -14,7 +14,7 @@ pub const MAX_REPEATS: u32 = 50;
 
 /// What one turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turned {
+pub struct TurnOutcome {
     /// Records taken from the log and committed.
     pub taken: usize,
     /// Records written.

@@ -16,7 +16,7 @@ use tidewire_engine::derive::{
     Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Operator, OperatorError,
     TableDecl,
 };
-use tidewire_engine::port::{Life, Table, TableSpec};
+use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
@@ -44,7 +44,7 @@ impl Operator for Count {
 
     fn tables(&self) -> &'static [TableDecl] {
         const TABLES: &[TableDecl] = &[TableDecl {
-            spec: TableSpec { table: COUNTS, name: "counts", life: Life::Kept },
+            spec: TableSpec { table: COUNTS, name: "counts", expiry: TableExpiry::Never },
             changelog: Changelog::State,
             window_ms: 0,
         }];

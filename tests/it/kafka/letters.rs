@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
-use tidewire_engine::letters::{Filter, index};
+use tidewire_engine::dead_letters::{Filter, list};
 use tidewire_engine::port::{Isolation, Log};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
@@ -43,7 +43,7 @@ fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
     append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
-    let open = || index(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
+    let open = || list(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
     let back = || {
         let end = |p| {
             let at = TopicPartition::new(topology.input(), Partition(p));

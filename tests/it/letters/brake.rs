@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidewire_engine::admit::{Brake, PoisonLimit};
+use tidewire_engine::admit::{PoisonBreaker, PoisonLimit};
 use tidewire_engine::record::{Outgoing, Record};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::event::EventView;
@@ -31,8 +31,8 @@ fn text_of(record: &Record) -> String {
 fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    let brake = Brake::new(LIMIT);
-    let mut line = admit(&log, &topology, &brake);
+    let breaker = PoisonBreaker::new(LIMIT);
+    let mut line = admit(&log, &topology, &breaker);
     // By their places in time: events without a key of their own are partitioned by it.
     let admitted = || -> Vec<usize> {
         let lane = topology.lane(Lane::Normal);
@@ -53,28 +53,28 @@ fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
     append(&*log, &poison(&topology, 200));
     append(&*log, &good(&topology, 60..80));
     settle(&mut line);
-    let stopped = brake.stopped().expect("it stands still");
+    let stopped = breaker.stopped().expect("it stands still");
     assert_eq!((stopped.taken, stopped.rejected), (310, 230));
     assert!(stopped.example.starts_with("t.in/"), "{stopped}");
     assert_eq!((admitted().len(), letters()), (60, 30), "nothing of the batch was taken");
 
     // Made anew, as after a lost connection, it stands still all the same.
     drop(line);
-    line = admit(&log, &topology, &brake);
+    line = admit(&log, &topology, &breaker);
     append(&*log, &good(&topology, 80..90));
     settle(&mut line);
     assert_eq!((admitted().len(), letters()), (60, 30));
     let turned = line.turn(Duration::from_millis(1)).expect("no faults");
     assert!(turned.joined, "it keeps its place in the group");
 
-    assert_eq!(brake.resume(), Some(stopped));
+    assert_eq!(breaker.resume(), Some(stopped));
     settle(&mut line);
     assert_eq!(admitted(), (0..90).collect::<Vec<_>>(), "once each");
     assert_eq!(letters(), 230);
-    assert_eq!(brake.stopped(), None);
+    assert_eq!(breaker.stopped(), None);
 
     append(&*log, &poison(&topology, 100));
     settle(&mut line);
-    assert!(brake.stopped().is_some(), "what came after it was resumed is looked at again");
+    assert!(breaker.stopped().is_some(), "what came after it was resumed is looked at again");
     assert_eq!(letters(), 230);
 }

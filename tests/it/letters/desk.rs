@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidewire_connectors::rocks::{self, RocksStores};
-use tidewire_engine::admit::{Brake, PoisonLimit};
-use tidewire_engine::derive::{
-    Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError, TableDecl,
-    ToChannels, dedup::Dedup,
+use tidewire_engine::admit::{PoisonBreaker, PoisonLimit};
+use tidewire_engine::dead_letters::{
+    DeadLettersError, Filter, REQUEUED_FROM, REQUEUED_REASON, Resolution, ResolveRequest, fetch,
+    list, plan, resolutions_of, resolve, trail,
 };
-use tidewire_engine::letters::{
-    Filter, LettersError, Order, REQUEUED_FROM, REQUEUED_REASON, Resolution, fetch, index,
-    marks_of, plan, resolve, trail,
+use tidewire_engine::derive::{
+    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError,
+    TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
@@ -25,12 +25,12 @@ use super::ground::{
     read, settle,
 };
 
-fn requeue(filter: Filter) -> Order {
-    Order { filter, resolution: Resolution::Requeued, because: None, limit: None }
+fn requeue(filter: Filter) -> ResolveRequest {
+    ResolveRequest { filter, resolution: Resolution::Requeued, because: None, limit: None }
 }
 
 fn open_letters(log: &dyn Log, topology: &Topology) -> usize {
-    index(log, topology, &Filter::default()).expect("read").open().entries.len()
+    list(log, topology, &Filter::default()).expect("read").open().entries.len()
 }
 
 #[test]
@@ -40,15 +40,15 @@ fn a_letter_goes_back_once_however_often_it_was_written_and_however_often_it_is_
     let mut letters: Vec<_> = (0..50).map(|n| letter(&topology, n)).collect();
     letters.extend((0..50).step_by(3).map(|n| letter(&topology, n)));
     append(&*log, &letters);
-    let order = requeue(Filter::default());
-    assert_eq!(plan(&*log, &topology, &order).expect("read").count(), 50);
+    let request = requeue(Filter::default());
+    assert_eq!(plan(&*log, &topology, &request).expect("read").count(), 50);
     assert!(numbers_in_input(&*log, &topology).is_empty(), "a plan writes nothing");
-    let done = resolve(&*log, &topology, &order).expect("resolved");
+    let done = resolve(&*log, &topology, &request).expect("resolved");
     assert_eq!(done.done, BTreeMap::from([("unknown_type".to_owned(), 50)]));
     // ADMIT says one once more: it fell before it had committed.
     append(&*log, &[letter(&topology, 7)]);
     assert_eq!(open_letters(&*log, &topology), 0);
-    assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 0);
+    assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 0);
     let mut back = BTreeMap::new();
     for (at, record) in read(&*log, &topology, topology.input()) {
         let from = trail(record.body.header(REQUEUED_FROM).expect("a trail"));
@@ -70,25 +70,26 @@ fn filters_and_a_limit_choose_and_the_rest_stays_open() {
     let (_dir, log) = fresh(&topology);
     append(&*log, &(0..50).map(|n| letter(&topology, n)).collect::<Vec<_>>());
     let (since, until) = (Some(Millis(FIRST_TIME + 10)), Some(Millis(FIRST_TIME + 30)));
-    let mut order = requeue(Filter { since, until, ..Filter::default() });
-    order.limit = Some(5);
-    let done = resolve(&*log, &topology, &order).expect("resolved");
+    let mut request = requeue(Filter { since, until, ..Filter::default() });
+    request.limit = Some(5);
+    let done = resolve(&*log, &topology, &request).expect("resolved");
     assert_eq!((done.count(), done.left), (5, 15));
     let mut numbers = numbers_in_input(&*log, &topology);
     numbers.sort_unstable();
     assert_eq!(numbers, [10, 11, 12, 13, 14], "those that came first");
-    order = Order { resolution: Resolution::Dropped, because: Some("old".into()), ..order };
-    assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 5);
+    request =
+        ResolveRequest { resolution: Resolution::Dropped, because: Some("old".into()), ..request };
+    assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 5);
     assert_eq!(numbers_in_input(&*log, &topology).len(), 5, "what is dropped goes nowhere");
     assert_eq!(open_letters(&*log, &topology), 40);
     let filter = Filter { until: Some(Millis(FIRST_TIME + 16)), since, ..Filter::default() };
-    let entries = index(&*log, &topology, &filter).expect("read").entries;
+    let entries = list(&*log, &topology, &filter).expect("read").entries;
     let letters = fetch(&*log, &topology, &entries).expect("read");
-    let marks = marks_of(&*log, &topology, &letters[5]).expect("read");
-    assert_eq!(marks[0].because.as_deref(), Some("old"));
+    let resolutions = resolutions_of(&*log, &topology, &letters[5]).expect("read");
+    assert_eq!(resolutions[0].because.as_deref(), Some("old"));
     let ids = ["t.in/0/15".to_owned(), "t.in/1/15".into(), "t.in/2/15".into(), "t.in/3/15".into()];
-    let order = requeue(Filter { ids: ids.into(), ..Filter::default() });
-    let done = resolve(&*log, &topology, &order).expect("resolved");
+    let request = requeue(Filter { ids: ids.into(), ..Filter::default() });
+    let done = resolve(&*log, &topology, &request).expect("resolved");
     assert_eq!((done.count(), done.absent.len()), (0, 4), "dropped ones are not open");
 }
 
@@ -98,23 +99,25 @@ fn of_two_at_once_one_may_be_told_to_run_again_and_nothing_goes_back_twice() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
-    let order = requeue(Filter::default());
+    let request = requeue(Filter::default());
     let taken_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for head_start in [0, 15, 30] {
-            let (log, topology, order, taken_over) = (&log, &topology, &order, &taken_over);
+            let (log, topology, request, taken_over) = (&log, &topology, &request, &taken_over);
             scope.spawn(move || {
                 std::thread::sleep(Duration::from_millis(head_start));
-                match resolve(&**log, topology, order) {
+                match resolve(&**log, topology, request) {
                     Ok(_) => {}
-                    Err(LettersError::TakenOver { .. }) => taken_over.store(true, Ordering::SeqCst),
+                    Err(DeadLettersError::TakenOver { .. }) => {
+                        taken_over.store(true, Ordering::SeqCst)
+                    }
                     Err(error) => panic!("{error}"),
                 }
             });
         }
     });
     eprintln!("somebody was told to run again: {}", taken_over.load(Ordering::SeqCst));
-    resolve(&*log, &topology, &order).expect("the last one");
+    resolve(&*log, &topology, &request).expect("the last one");
     assert_eq!(open_letters(&*log, &topology), 0);
     let mut numbers = numbers_in_input(&*log, &topology);
     numbers.sort_unstable();
@@ -126,17 +129,17 @@ fn what_is_refused_again_tells_where_it_has_been() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     append(&*log, &[input(&topology, "k1", b"never an event")]);
-    let mut admit = admit(&log, &topology, &Brake::new(PoisonLimit::OFF));
-    let order = requeue(Filter::default());
+    let mut admit = admit(&log, &topology, &PoisonBreaker::new(PoisonLimit::OFF));
+    let request = requeue(Filter::default());
     for round in 1..=3 {
         settle(&mut admit);
-        let open = index(&*log, &topology, &Filter::default()).expect("read").open();
+        let open = list(&*log, &topology, &Filter::default()).expect("read").open();
         let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
         assert_eq!(letter.reason(), "not_json");
         assert_eq!(letter.value(), Some(&b"never an event"[..]));
         assert_eq!(letter.source_key(), Some(&b"k1"[..]));
         assert_eq!(letter.trail().len(), round - 1, "{:?}", letter.trail());
-        assert_eq!(resolve(&*log, &topology, &order).expect("resolved").count(), 1);
+        assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 1);
     }
 }
 
@@ -167,7 +170,7 @@ impl Operator for Fragile {
     }
 }
 
-const OPERATORS: &[&dyn Operator] = &[&Dedup, &ToChannels, &Fragile];
+const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery, &Fragile];
 
 #[test]
 fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_again() {
@@ -191,7 +194,7 @@ fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_a
         standby: false,
     };
     let mut derive = Derive::with_operators(config, ports, OPERATORS).expect("joined");
-    let mut admit = admit(&log, &topology, &Brake::new(PoisonLimit::OFF));
+    let mut admit = admit(&log, &topology, &PoisonBreaker::new(PoisonLimit::OFF));
     let mut settle = || {
         settle(&mut admit);
         for _ in 0..20 {
@@ -201,7 +204,7 @@ fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_a
     append(&*log, std::slice::from_ref(&record));
     settle();
     assert_eq!(delivered(&*log, &topology), 0, "the operator before made outputs: taken back");
-    let open = index(&*log, &topology, &Filter::default()).expect("read").open();
+    let open = list(&*log, &topology, &Filter::default()).expect("read").open();
     let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
     assert_eq!(letter.reason(), "processing_failed");
     assert!(letter.id().starts_with("t.lane."), "{}", letter.id());

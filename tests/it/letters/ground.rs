@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
-use tidewire_engine::admit::{Admit, AdmitConfig, Brake, Source};
-use tidewire_engine::dead_letter::{Verdict, dead_letter};
-use tidewire_engine::port::{Clock, Isolation, Limit, Log};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
+use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter};
+use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::{
     Body, Millis, Offset, Outgoing, Partition, Record, Topic, TopicPartition,
 };
@@ -100,8 +100,8 @@ pub(crate) fn letter(topology: &Topology, n: usize) -> Outgoing {
         timestamp: Millis(FIRST_TIME + n as i64),
         body: record.body,
     };
-    let verdict = Verdict { reason: "unknown_type", field: None, detail: "no such type\nyet" };
-    dead_letter(topology, &from, &record, verdict)
+    let diagnosis = Diagnosis { reason: "unknown_type", field: None, detail: "no such type\nyet" };
+    dead_letter(topology, &from, &record, diagnosis)
 }
 
 pub(crate) fn append(log: &dyn Log, records: &[Outgoing]) {
@@ -112,14 +112,14 @@ pub(crate) fn append(log: &dyn Log, records: &[Outgoing]) {
 }
 
 /// ADMIT on `in`.
-pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, brake: &Brake) -> Admit {
+pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, breaker: &PoisonBreaker) -> Admit {
     let config = AdmitConfig {
         topology: topology.clone(),
-        source: Source::Input,
+        source: AdmitInput::Main,
         instance: "one".to_owned(),
         settings_hash: 1,
         registry: None,
-        brake: brake.clone(),
+        breaker: breaker.clone(),
     };
     Admit::new(config, log).expect("joined")
 }
@@ -140,7 +140,7 @@ pub(crate) fn read(
     topic: &Topic,
 ) -> Vec<(TopicPartition, Record)> {
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
-    let limit = Limit { records: 10_000, bytes: 64 << 20 };
+    let limit = ReadLimit { records: 10_000, bytes: 64 << 20 };
     let mut all = Vec::new();
     for p in 0..topology.partitions() {
         let at = TopicPartition::new(topic, Partition(p));

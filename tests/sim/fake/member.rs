@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::port::{
-    Change, Committed, GroupToken, Isolation, Limit, LogError, Member, Reader, Slot, Wake,
+    Change, Committed, GroupToken, Isolation, LogError, Member, ReadLimit, Reader, ReaderSlot, Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
@@ -20,7 +20,7 @@ pub(super) struct FakeMember {
 }
 
 impl Reader for FakeMember {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let slot = self.reader.add(at, from)?;
         let mut inner = self.reader.log.inner();
         let end = inner.end(at, Isolation::Committed)?;
@@ -28,19 +28,24 @@ impl Reader for FakeMember {
         Ok(slot)
     }
 
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: ReaderSlot) {
         self.reader.remove(slot);
     }
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         self.reader.seek(slot, to)
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         self.reader.take(slot, limit, out)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         self.reader.position(slot)
     }
 

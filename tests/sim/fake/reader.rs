@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::port::{Isolation, Limit, LogError, Reader, Slot, Wake};
+use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::{Call, LAZY_ONCE_IN};
@@ -22,30 +22,35 @@ impl FakeReader {
         Self { log: log.clone(), isolation, slots: Vec::new() }
     }
 
-    fn at(&self, slot: Slot) -> &(TopicPartition, u64) {
+    fn at(&self, slot: ReaderSlot) -> &(TopicPartition, u64) {
         self.slots[slot.0 as usize].as_ref().expect("a slot is used while it is there")
     }
 }
 
 impl Reader for FakeReader {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         self.log.call(Call::Add, |inner| inner.part(at)?.check(at, from.0))?;
         self.slots.push(Some((at.clone(), from.0)));
-        Ok(Slot(self.slots.len() as u32 - 1))
+        Ok(ReaderSlot(self.slots.len() as u32 - 1))
     }
 
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: ReaderSlot) {
         self.slots[slot.0 as usize] = None;
     }
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let at = self.at(slot).0.clone();
         self.log.call(Call::Seek, |inner| inner.part(&at)?.check(&at, to.0))?;
         self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
         Ok(())
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let (at, from) = self.at(slot).clone();
         let (records, position) = self.log.call(Call::Take, |inner| {
             if inner.faults && inner.random.once_in(LAZY_ONCE_IN) {
@@ -53,7 +58,7 @@ impl Reader for FakeReader {
             }
             inner.part(&at)?.check(&at, from)?;
             let most = if inner.faults { 1 + inner.random.below(40) as usize } else { 1_000 };
-            let mut left = Limit { records: limit.records.min(most), bytes: limit.bytes };
+            let mut left = ReadLimit { records: limit.records.min(most), bytes: limit.bytes };
             let (mut records, mut position) = (Vec::new(), from);
             let (part, end) = (inner.part(&at)?, inner.end(&at, self.isolation)?);
             while position < end {
@@ -80,7 +85,7 @@ impl Reader for FakeReader {
         Ok(count)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let position = self.at(slot).1;
         self.log.call(Call::Position, |_| Ok(Offset(position)))
     }

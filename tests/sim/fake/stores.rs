@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tidewire_engine::port::{
-    Life, Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket,
+    Store, StoreBatch, StoreError, Stores, Table, TableExpiry, TableSpec, Ticket,
 };
 use tidewire_engine::record::{Millis, Partition};
 
@@ -131,7 +131,7 @@ impl Stores for FakeStores {
             disk.open = true;
             disk.waiting.clear();
             disk.handed = disk.written;
-            let stamped = tables.iter().filter(|t| t.life == Life::Stamped);
+            let stamped = tables.iter().filter(|t| t.expiry == TableExpiry::ByValueTime);
             disk.expiring = stamped.map(|t| t.table).collect();
             Ok(())
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::{IDS, WINDOW_MS};
-use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::port::StoreBatch;
 
 use super::ensure::ensure;
@@ -22,7 +22,7 @@ pub(super) struct DiskModel {
 impl DiskModel {
     /// A batch ends where a transaction ends, and brings the store to what the tables were then.
     pub(super) fn write(&mut self, batch: &StoreBatch, task: &TaskModel) -> Result<(), String> {
-        let progress = Progress::decode(&batch.progress).ok_or("progress is unreadable")?;
+        let progress = TaskProgress::decode(&batch.progress).ok_or("progress is unreadable")?;
         let done = task.transactions_at(&progress)?;
         let before = self.transactions;
         ensure(done >= before, || format!("it goes back from transaction {before} to {done}"))?;

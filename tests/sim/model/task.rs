@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
-use tidewire_engine::derive::progress::Progress;
+use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::record::{Body, Millis, Partition};
 use tidewire_engine::topology::{Lane, Topology};
 
@@ -119,7 +119,7 @@ impl TaskModel {
     }
 
     /// After how many transactions a store stands that says this of itself.
-    pub(super) fn transactions_at(&self, progress: &Progress) -> Result<usize, String> {
+    pub(super) fn transactions_at(&self, progress: &TaskProgress) -> Result<usize, String> {
         let done = self.cuts.partition_point(|cut| cut.order < progress.order.0);
         let (before, after) = self.cuts.split_at(done);
         let last = before.iter().rev().find_map(|cut| cut.state);

@@ -29,7 +29,7 @@ pub(super) const LIMITS: &[Limit] = &[
         tight: "pub const CACHE_BYTES: usize = 600;",
     },
     Limit {
-        file: "src/derive/turn.rs",
+        file: "src/derive/derive_loop.rs",
         original: "pub const HAND_OVER_BYTES: usize = 8 << 20;",
         tight: "pub const HAND_OVER_BYTES: usize = 1 << 10;",
     },
@@ -39,7 +39,7 @@ pub(super) const LIMITS: &[Limit] = &[
         tight: "const APPEND_BYTES: usize = 1 << 10;",
     },
     Limit {
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         original: "const STEP_RECORDS: usize = 64;",
         tight: "const STEP_RECORDS: usize = 3;",
     },
@@ -64,99 +64,100 @@ pub(super) const LIMITS: &[Limit] = &[
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offsets_before_the_drain",
-        file: "src/derive/line.rs",
+        file: "src/derive/commit_group.rs",
         breaks: "Offsets are sent while records are in flight.",
         original: r#"repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;"#,
         mutated: r#"let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;
         repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;"#,
     },
     Mutant {
         name: "no_drain",
-        file: "src/derive/line.rs",
+        file: "src/derive/commit_group.rs",
         breaks: "Offsets are sent and nobody waits for the records.",
         original: r#"repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;"#,
         mutated: r#"let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;"#,
     },
     Mutant {
         name: "no_offsets",
-        file: "src/derive/line.rs",
+        file: "src/derive/commit_group.rs",
         breaks: "Records are committed without the progress that made them.",
         original: r#"repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;"#,
         mutated: r#"repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;"#,
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;"#,
     },
     Mutant {
         name: "applied_before_the_commit",
         file: "src/derive/commit.rs",
         breaks: "What the log has not said yes to counts as committed.",
-        original: "self.lines[line].finish(&mut *self.member, offsets)?",
-        mutated: r#"for running in batches(&mut self.tasks, line) {
+        original: "self.commit_groups[group].finish(&mut *self.member, offsets)?",
+        mutated: r#"for running in batches(&mut self.tasks, group) {
             running.state.apply();
         }
-        self.lines[line].finish(&mut *self.member, offsets)?"#,
+        self.commit_groups[group].finish(&mut *self.member, offsets)?"#,
     },
     Mutant {
         name: "unknown_is_committed",
-        file: "src/derive/line.rs",
+        file: "src/derive/commit_group.rs",
         breaks: "An unknown outcome is taken for a commit.",
-        original: "repeat(|| transactor.commit()).map_err(Failure::of_commit)?",
+        original: "repeat(|| transactor.commit()).map_err(CommitFailure::of_commit)?",
         mutated: r#"match repeat(|| transactor.commit()) {
             Err(LogError::Unknown(_)) => Vec::new(),
-            done => done.map_err(Failure::of_commit)?,
+            done => done.map_err(CommitFailure::of_commit)?,
         }"#,
     },
     Mutant {
         name: "unknown_is_aborted",
-        file: "src/derive/turn.rs",
+        file: "src/derive/derive_loop.rs",
         breaks: "An unknown outcome is taken for an abort: back, without a restore.",
         original: "self.reinitialise()?;",
-        mutated: r#"self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;
+        mutated: r#"self.commit_groups = CommitGroup::all(&*self.shared.ports.log, &self.shared.owner)?;
                 for task in self.tasks.values_mut() {
-                    if let Phase::Running(running) = &mut task.phase {
+                    if let TaskPhase::Running(running) = &mut task.phase {
                         running.discard(&mut *self.member)?;
                     }
                 }"#,
     },
     Mutant {
         name: "ids_are_not_initialised_again",
-        file: "src/derive/turn.rs",
+        file: "src/derive/derive_loop.rs",
         breaks: "An unknown outcome stays open while the task restores.",
-        original: "self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;",
-        mutated: r#"for line in &mut self.lines {
-            line.outgoing.clear();
-            line.open = false;
-            line.transactor ^= 1;
+        original: "self.commit_groups = \
+                   CommitGroup::all(&*self.shared.ports.log, &self.shared.owner)?;",
+        mutated: r#"for group in &mut self.commit_groups {
+            group.outgoing.clear();
+            group.open = false;
+            group.transactor ^= 1;
         }"#,
     },
     Mutant {
         name: "one_line_is_applied_for_all",
         file: "src/derive/commit.rs",
-        breaks: "What the other line has not committed yet counts as committed.",
-        original: "self.lines[line].finish(&mut *self.member, offsets)?",
-        mutated: r#"let ends = self.lines[line].finish(&mut *self.member, offsets)?;
-        for running in batches(&mut self.tasks, 1 - line) {
+        breaks: "What the other group has not committed yet counts as committed.",
+        original: "self.commit_groups[group].finish(&mut *self.member, offsets)?",
+        mutated: r#"let ends = self.commit_groups[group].finish(&mut *self.member, offsets)?;
+        for running in batches(&mut self.tasks, 1 - group) {
             running.apply(self.shared.rules(), &ends);
         }
         ends"#,
@@ -164,21 +165,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "one_line_is_aborted_alone",
         file: "src/derive/commit.rs",
-        breaks: "The transaction of the other line stays open and is gone on with.",
-        original: "line.abort()",
-        mutated: "if line.transactor == 0 { line.abort() } else { Ok(()) }",
+        breaks: "The transaction of the other group stays open and is gone on with.",
+        original: "group.abort()",
+        mutated: "if group.transactor == 0 { group.abort() } else { Ok(()) }",
     },
     Mutant {
         name: "a_task_writes_in_the_other_line",
         file: "src/derive/commit.rs",
         breaks: "Outputs are committed without the offsets of their records.",
-        original: "&mut self.lines[Line::of(partition)]",
-        mutated: "&mut self.lines[1 - Line::of(partition)]",
+        original: "&mut self.commit_groups[CommitGroup::of(partition)]",
+        mutated: "&mut self.commit_groups[1 - CommitGroup::of(partition)]",
     },
     Mutant {
         name: "ids_of_the_second_line_are_not_taken_over",
         file: "src/derive/restore.rs",
-        breaks: "A transaction the former owner left open in its second line stays open.",
+        breaks: "A transaction the former owner left open in its second group stays open.",
         original: "transactional_ids(&owner)",
         mutated: r#"let [a, b, _, _] = transactional_ids(&owner);
             [a.clone(), b.clone(), a, b]"#,
@@ -199,14 +200,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "tick_ahead_of_critical_records",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "A tick does not wait for the critical records.",
         original: "Ok(self.queues.is_empty(Lane::Critical) && position >= end)",
         mutated: "Ok(position >= end || position < end)",
     },
     Mutant {
         name: "no_seek_after_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "What was taken by an aborted transaction is not taken again.",
         original: r#"repeat(|| member.seek(*slot, to))
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;"#,
@@ -214,79 +215,79 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "queues_survive_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "What was fetched before an abort is stepped twice.",
         original: "self.queues.clear();",
         mutated: "",
     },
     Mutant {
         name: "overlay_survives_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "An aborted transaction's writes stay.",
         original: "self.state.discard();",
         mutated: "",
     },
     Mutant {
         name: "batch_survives_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "What an aborted transaction made is made again.",
-        original: "self.batch = Batch::default();",
+        original: "self.batch = TaskBatch::default();",
         mutated: "",
     },
     Mutant {
         name: "time_survives_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "Task time stays where an aborted transaction brought it.",
         original: "self.time = self.progress.time;",
         mutated: "",
     },
     Mutant {
         name: "timers_survive_an_abort",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "What was fired by an aborted transaction is not due any more.",
         original: r#"self.timers
-            .look(&mut self.state)
+            .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))"#,
         mutated: "Ok(())",
     },
     Mutant {
         name: "a_backlog_is_not_waited_for",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "Timers run out before the renewals waiting in the critical lane.",
         original: "(at < critical_end).then_some(critical_end)",
         mutated: "None",
     },
     Mutant {
         name: "every_lane_moves_time",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "Records of other lanes move time past a critical backlog.",
         original: "self.held_until.is_none()",
         mutated: "self.time.0 >= 0",
     },
     Mutant {
         name: "time_is_held_for_ever",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "A backlog that was taken still holds time.",
         original: "self.held_until.filter(|end| critical < Some(*end))",
         mutated: "self.held_until",
     },
     Mutant {
         name: "timers_stay",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "A timer that has fired fires again.",
         original: "Timers::take(&mut self.state, &due);",
         mutated: "",
     },
     Mutant {
         name: "progress_is_older",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "A store says that it holds less than it does.",
         original: "self.progress.state = *end;",
         mutated: "let _ = end;",
     },
     Mutant {
         name: "nothing_is_applied",
-        file: "src/derive/step.rs",
+        file: "src/derive/running.rs",
         breaks: "What is committed is forgotten.",
         original: "self.state.apply();",
         mutated: "self.state.discard();",
@@ -340,23 +341,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "operators_are_not_undone",
         file: "src/overlay.rs",
         breaks: "An operator that failed has changed the state.",
-        original: "self.undo.drain(mark.0..).rev()",
+        original: "self.undo.drain(savepoint.0..).rev()",
         mutated: r#"let end = self.undo.len();
-            self.undo.drain(mark.0.max(end)..).rev()"#,
+            self.undo.drain(savepoint.0.max(end)..).rev()"#,
     },
     Mutant {
         name: "outputs_are_not_undone",
         file: "src/derive/batch.rs",
         breaks: "An id that failed is accepted.",
-        original: "self.accepted.truncate(mark.accepted.0);",
+        original: "self.accepted.truncate(savepoint.accepted.0);",
         mutated: "",
     },
     Mutant {
         name: "restore_to_the_stable_end",
         file: "src/derive/restore.rs",
         breaks: "A restore ends before what is about to become visible.",
-        original: "ground.log.bounds(at, Isolation::Uncommitted)",
-        mutated: "ground.log.bounds(at, Isolation::Committed)",
+        original: "context.log.bounds(at, Isolation::Uncommitted)",
+        mutated: "context.log.bounds(at, Isolation::Committed)",
     },
     Mutant {
         name: "an_empty_take_ends_a_restore",
@@ -383,8 +384,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "old_stores_are_kept",
         file: "src/derive/restore.rs",
         breaks: "A store misses tombstones that have left the changelog.",
-        original: "(progress.state < state.end && away > AWAY_MS_MAX)",
-        mutated: "(progress.state > state.end && away > AWAY_MS_MAX)",
+        original: "(progress.state < state.end && away > STALE_MS_MAX)",
+        mutated: "(progress.state > state.end && away > STALE_MS_MAX)",
     },
     Mutant {
         name: "long_restores_are_kept",
@@ -420,7 +421,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "former_owners_are_not_fenced",
         file: "src/derive/restore.rs",
         breaks: "What a dead owner left open stays open.",
-        original: "drop(repeat(|| ground.log.transactor(&id))?);",
+        original: "drop(repeat(|| context.log.transactor(&id))?);",
         mutated: "drop(id);",
     },
     Mutant {
@@ -434,9 +435,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "a_claim_that_failed_is_taken_for_said",
         file: "src/derive/assign.rs",
         breaks: "The same, if the group did not answer when its task began.",
-        original: r#"restoring.tell_unclaimed(&error, self.shared.now());
+        original: r#"restoring.report_unclaimed(&error, self.shared.now());
                 Ok(false)"#,
-        mutated: r#"restoring.tell_unclaimed(&error, self.shared.now());
+        mutated: r#"restoring.report_unclaimed(&error, self.shared.now());
                 Ok(true)"#,
     },
     Mutant {
@@ -444,14 +445,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/derive/assign.rs",
         breaks: "The store of a partition that may be another's is written to.",
         original: r#"let (state, _) = running.stop(&mut *self.member);
-                task.enter(Phase::Draining(Box::new(state)));"#,
+                task.enter(TaskPhase::Draining(Box::new(state)));"#,
         mutated: r#"let (mut state, progress) = running.stop(&mut *self.member);
                 drop(state.hand_over(progress.encode()));
-                task.enter(Phase::Draining(Box::new(state)));"#,
+                task.enter(TaskPhase::Draining(Box::new(state)));"#,
     },
     Mutant {
         name: "admit_commits_before_it_appends",
-        file: "src/admit/turn.rs",
+        file: "src/admit/admit_loop.rs",
         breaks: "An offset is committed before anything has come of its record.",
         original: r#"repeat(|| self.appender.append(&self.outgoing))
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
@@ -464,7 +465,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "admit_goes_on_after_a_failed_append",
-        file: "src/admit/turn.rs",
+        file: "src/admit/admit_loop.rs",
         breaks: "What was not appended is overtaken.",
         original: r#"repeat(|| self.appender.append(&self.outgoing))
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;

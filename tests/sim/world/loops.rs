@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, Brake, PoisonLimit, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
-use tidewire_engine::turn::{EngineError, Turned};
+use tidewire_engine::turn::{EngineError, TurnOutcome};
 
 use super::history::World;
 use crate::fake::FakeLog;
@@ -39,7 +39,7 @@ impl<T> Loop<T> {
 
 /// Every loop of a world.
 pub(crate) struct Loops {
-    admits: [(Source, Loop<Admit>); 2],
+    admits: [(AdmitInput, Loop<Admit>); 2],
     /// By machine.
     derives: Vec<Loop<Derive>>,
     /// Processes there have been.
@@ -58,7 +58,7 @@ impl Clock for FakeClock {
 impl Loops {
     pub(super) fn new(log: &FakeLog, owners: usize) -> Self {
         Self {
-            admits: [Source::Input, Source::Urgent].map(|source| (source, Loop::new(log))),
+            admits: [AdmitInput::Main, AdmitInput::Urgent].map(|source| (source, Loop::new(log))),
             derives: (0..owners).map(|_| Loop::new(log)).collect(),
             processes: 0,
         }
@@ -108,7 +108,7 @@ impl Loops {
 
 impl World {
     /// A turn of ADMIT, made anew if it isn't there.
-    pub(crate) fn turn_admit(&mut self, n: usize) -> Result<Turned, String> {
+    pub(crate) fn turn_admit(&mut self, n: usize) -> Result<TurnOutcome, String> {
         if self.loops.admits[n].1.running.is_none() {
             let process = self.loops.begin_process(&self.log);
             let log: Arc<dyn Log> = Arc::new(process.clone());
@@ -118,7 +118,7 @@ impl World {
                 instance: "a0".to_owned(),
                 settings_hash: 7,
                 registry: None,
-                brake: Brake::new(PoisonLimit::OFF),
+                breaker: PoisonBreaker::new(PoisonLimit::OFF),
             };
             self.loops.admits[n].1.log = process.clone();
             match Admit::new(config, &log) {
@@ -135,10 +135,10 @@ impl World {
     }
 
     /// A turn of a machine's DERIVE, made anew if it isn't there and the machine is not down.
-    pub(crate) fn turn_derive(&mut self, n: usize) -> Result<Turned, String> {
+    pub(crate) fn turn_derive(&mut self, n: usize) -> Result<TurnOutcome, String> {
         if self.loops.derives[n].down > 0 {
             self.loops.derives[n].down -= 1;
-            return Ok(Turned::default());
+            return Ok(TurnOutcome::default());
         }
         if self.loops.derives[n].running.is_none() {
             let log = self.loops.begin_process(&self.log);
@@ -170,13 +170,17 @@ impl World {
     pub(crate) fn close_derive(&mut self, n: usize) -> Result<(), String> {
         if let Some(derive) = self.loops.derives[n].running.take() {
             let closed = derive.close();
-            self.after(closed.map(|()| Turned::default()), n)?;
+            self.after(closed.map(|()| TurnOutcome::default()), n)?;
         }
         Ok(())
     }
 
     /// What the app does with a turn's end: nothing, or make the loop anew the next time.
-    fn after(&mut self, turned: Result<Turned, EngineError>, n: usize) -> Result<Turned, String> {
+    fn after(
+        &mut self,
+        turned: Result<TurnOutcome, EngineError>,
+        n: usize,
+    ) -> Result<TurnOutcome, String> {
         let of = &mut self.loops.derives[n];
         let log = of.log.clone();
         let error = match turned {
@@ -195,7 +199,7 @@ impl World {
         }
         match error {
             Some(error) => excuse(&log, &error),
-            None => Ok(Turned { restoring: true, ..Turned::default() }),
+            None => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
         }
     }
 
@@ -215,10 +219,10 @@ impl World {
 }
 
 /// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.
-fn excuse(log: &FakeLog, error: &EngineError) -> Result<Turned, String> {
+fn excuse(log: &FakeLog, error: &EngineError) -> Result<TurnOutcome, String> {
     match error {
         EngineError::Fatal { .. } if !log.is_dead() => Err(format!("fatal: {error:?}")),
         // It begins anew: there is something to do.
-        _ => Ok(Turned { restoring: true, ..Turned::default() }),
+        _ => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
     }
 }

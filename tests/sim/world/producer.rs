@@ -3,7 +3,7 @@
 //! Producers are not what is tested: their writes never fail, but they repeat what they have sent,
 //! as after an answer that was lost.
 
-use tidewire_engine::admit::Source;
+use tidewire_engine::admit::AdmitInput;
 use tidewire_engine::port::Appender;
 use tidewire_engine::record::{Body, Outgoing, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -20,7 +20,7 @@ const ENTITIES: u64 = 7;
 /// What a producer sends, and may send again.
 #[derive(Clone)]
 struct Message {
-    source: Source,
+    source: AdmitInput,
     key: String,
     value: Vec<u8>,
     sent: Sent,
@@ -54,8 +54,8 @@ impl Producer {
                 _ => self.event(),
             };
             let topic = match message.source {
-                Source::Input => topology.input(),
-                Source::Urgent => topology.input_urgent(),
+                AdmitInput::Main => topology.input(),
+                AdmitInput::Urgent => topology.input_urgent(),
             };
             let at = TopicPartition::new(topic, topology.partition_of(message.key.as_bytes()));
             let headers: &[(&str, &[u8])] = &[("trace", b"t")];
@@ -68,7 +68,7 @@ impl Producer {
     fn event(&mut self) -> Message {
         self.sequence += 1;
         let (sequence, author) = (self.sequence, self.random.below(ENTITIES));
-        let source = if author == ENTITIES - 1 { Source::Urgent } else { Source::Input };
+        let source = if author == ENTITIES - 1 { AdmitInput::Urgent } else { AdmitInput::Main };
         let priority = self.random.below(4) as u8;
         let key = format!("k{author}");
         let id = match self.random.below(12) {
@@ -96,7 +96,7 @@ impl Producer {
         self.sequence += 1;
         let value = format!("!{}", self.sequence).into_bytes();
         let key = format!("k{}", self.random.below(ENTITIES));
-        Message { source: Source::Input, key, sent: Sent::Poison(value.clone()), value }
+        Message { source: AdmitInput::Main, key, sent: Sent::Poison(value.clone()), value }
     }
 
     fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {

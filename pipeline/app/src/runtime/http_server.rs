@@ -18,7 +18,7 @@ use tidewire_connectors::socket::limits::{Limits, Patience};
 use tidewire_connectors::socket::routes::Pages;
 use tidewire_connectors::socket::verbs::{Effect, Verb};
 use tidewire_connectors::socket::worker::{self, WorkerHandle};
-use tidewire_engine::admit::Brake;
+use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
@@ -147,10 +147,11 @@ fn restore(at: &RestoreProgress) -> Value {
 /// where the input is read.
 fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<Verb> {
     let mut verbs = dead_letters::verbs(AdminApi::new(ports.log.clone(), ports.topology.clone()));
-    if !ready.brakes.is_empty() {
-        let brakes = ready.brakes.clone();
+    if !ready.breakers.is_empty() {
+        let breakers = ready.breakers.clone();
         let run = move |_: &[(String, String)]| {
-            let resumed = brakes.iter().filter_map(Brake::resume).map(|why| why.to_string());
+            let resumed =
+                breakers.iter().filter_map(PoisonBreaker::resume).map(|why| why.to_string());
             Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
         };
         let path = "/v1/resume";

@@ -75,9 +75,9 @@ fn start_loops(
     let ports = &opened.ports;
     let mut ready = Readiness::default();
     if role.admits() {
-        for (status, brake) in pipeline::start_admit(supervisor, config, ports)? {
+        for (status, breaker) in pipeline::start_admit(supervisor, config, ports)? {
             ready.loops.push(status);
-            ready.brakes.push(brake);
+            ready.breakers.push(breaker);
         }
     }
     if role.derives() {

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, Brake, Source};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Stores, Wake};
-use tidewire_engine::turn::{EngineError, Turned};
+use tidewire_engine::turn::{EngineError, TurnOutcome};
 
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
@@ -30,14 +30,14 @@ pub fn start_admit(
     supervisor: &mut Supervisor,
     config: &Config,
     ports: &ProcessPorts,
-) -> Result<Vec<(LoopStatus, Brake)>, ProcessExit> {
-    [("admit", Source::Input), ("admit-urgent", Source::Urgent)]
+) -> Result<Vec<(LoopStatus, PoisonBreaker)>, ProcessExit> {
+    [("admit", AdmitInput::Main), ("admit-urgent", AdmitInput::Urgent)]
         .into_iter()
         .map(|(name, source)| {
-            let (status, brake) = (LoopStatus::new(name), Brake::new(config.poison));
-            let handles = (status.clone(), brake.clone());
+            let (status, breaker) = (LoopStatus::new(name), PoisonBreaker::new(config.poison));
+            let handles = (status.clone(), breaker.clone());
             admit(supervisor, (config, ports), (name, source, handles))?;
-            Ok((status, brake))
+            Ok((status, breaker))
         })
         .collect()
 }
@@ -61,7 +61,7 @@ pub fn start_derive(
 fn admit(
     supervisor: &mut Supervisor,
     (config, ports): (&Config, &ProcessPorts),
-    (name, source, (status, brake)): (&'static str, Source, (LoopStatus, Brake)),
+    (name, source, (status, breaker)): (&'static str, AdmitInput, (LoopStatus, PoisonBreaker)),
 ) -> Result<(), ProcessExit> {
     let log = ports.log.clone();
     let config = AdmitConfig {
@@ -70,7 +70,7 @@ fn admit(
         instance: config.instance.clone(),
         settings_hash: SETTINGS_HASH,
         registry: ports.registry.clone(),
-        brake,
+        breaker,
     };
     let make = move || {
         status.set(LoopPhase::Joining);
@@ -106,11 +106,11 @@ fn derive(
 /// Notes what a loop has come to by a turn.
 fn record_phase(
     status: &LoopStatus,
-    turned: Result<Turned, EngineError>,
+    turned: Result<TurnOutcome, EngineError>,
 ) -> Result<(), EngineError> {
     status.set(match &turned {
-        Ok(Turned { joined: false, .. }) | Err(_) => LoopPhase::Joining,
-        Ok(Turned { restoring: true, .. }) => LoopPhase::Restoring,
+        Ok(TurnOutcome { joined: false, .. }) | Err(_) => LoopPhase::Joining,
+        Ok(TurnOutcome { restoring: true, .. }) => LoopPhase::Restoring,
         Ok(_) => LoopPhase::Working,
     });
     turned.map(drop)

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidewire_engine::admit::Brake;
+use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
@@ -64,7 +64,7 @@ pub struct Readiness {
     /// The loops that take records.
     pub loops: Vec<LoopStatus>,
     /// What stops the loops that read the input.
-    pub brakes: Vec<Brake>,
+    pub breakers: Vec<PoisonBreaker>,
     /// The newest records, where they are served.
     pub hub: Option<Arc<Hub>>,
 }
@@ -73,7 +73,7 @@ impl Readiness {
     /// Whether work may be sent here; if not, what it waits for.
     pub fn check(&self) -> Result<(), String> {
         self.check_started()?;
-        match self.brakes.iter().find_map(Brake::stopped) {
+        match self.breakers.iter().find_map(PoisonBreaker::stopped) {
             Some(stopped) => Err(format!(
                 "{stopped}; nothing of that was taken. Mend the producer, or what reads it here; \
                  then `tidewire resume --url URL` with the URL of this process takes the line on, \

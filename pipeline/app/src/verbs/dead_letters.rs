@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tidewire_connectors::socket::verbs::{Effect, Verb};
-use tidewire_engine::letters::LettersError;
+use tidewire_engine::dead_letters::DeadLettersError;
 use tidewire_engine::port::LogError;
 
 use crate::api_client::ApiClient;
@@ -317,15 +317,15 @@ impl Backend {
 fn exit_of(error: AdminError, config: &Config) -> ProcessExit {
     match error {
         AdminError::InvalidQuery(text) => ProcessExit::Usage(text),
-        AdminError::Failed(LettersError::Log { done, source: LogError::Retry(cause) }) => {
+        AdminError::Failed(DeadLettersError::Log { done, source: LogError::Retry(cause) }) => {
             let message = storage::unreachable_message(config);
             let done =
                 if done > 0 { format!(" ({done} letters were done)") } else { String::new() };
             ProcessExit::LostLog { message: message + &done, source: Some(cause) }
         }
-        AdminError::Failed(LettersError::Log { source: error @ LogError::Invalid(_), .. }) => {
-            ProcessExit::of_log("could not read the dead letters".into(), error)
-        }
+        AdminError::Failed(DeadLettersError::Log {
+            source: error @ LogError::Invalid(_), ..
+        }) => ProcessExit::of_log("could not read the dead letters".into(), error),
         AdminError::Failed(error) => {
             ProcessExit::because("could not do that with dead letters", error)
         }

@@ -19,7 +19,8 @@ use tidewire_engine::derive::OPERATORS;
 use tidewire_engine::port::{Log, LogError};
 use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::replay::{
-    Difference, Plan, Point, ReadOnly, ReplayError, Replayed, Step, TaskSpec, Verification, Wanted,
+    Divergence, Point, ReadOnlyLog, ReplayError, ReplayPlan, ReplayRange, Replayed, TaskSpec,
+    Verification, VerifyStep,
 };
 use tidewire_schemas::time::parse_rfc3339;
 
@@ -42,7 +43,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), ProcessExit> {
     let verifier = Verifier::open(&config)?;
     let mut summary = VerifySummary::default();
     for partition in tasks {
-        verifier.verify(partition, Wanted { from, to }, &mut summary)?;
+        verifier.verify(partition, ReplayRange { from, to }, &mut summary)?;
     }
     summary.conclude()
 }
@@ -100,7 +101,7 @@ impl VerifySummary {
 /// A log, and the state there is of its tasks.
 struct Verifier<'a> {
     config: &'a Config,
-    log: ReadOnly,
+    log: ReadOnlyLog,
     scratch: Scratch,
     /// Where the checkpoints are, if this machine has any of this log.
     state: Option<PathBuf>,
@@ -116,7 +117,7 @@ impl<'a> Verifier<'a> {
                 dir.display()
             )));
         }
-        let log = ReadOnly::new(open_log(config)?);
+        let log = ReadOnlyLog::new(open_log(config)?);
         let topics = log.topics().map_err(|error| log_failed(config, error))?;
         let topology = config.topology();
         let specs = topology.specs();
@@ -135,7 +136,7 @@ impl<'a> Verifier<'a> {
     fn verify(
         &self,
         partition: Partition,
-        wanted: Wanted,
+        range: ReplayRange,
         summary: &mut VerifySummary,
     ) -> Result<(), ProcessExit> {
         let task = TaskSpec {
@@ -145,7 +146,7 @@ impl<'a> Verifier<'a> {
             settings_hash: SETTINGS_HASH,
             operators: OPERATORS,
         };
-        match self.replay(&task, wanted) {
+        match self.replay(&task, range) {
             Ok((plan, replayed, None)) => {
                 summary.identical += 1;
                 terminal::print_line(&format!(
@@ -185,23 +186,23 @@ impl<'a> Verifier<'a> {
     fn replay(
         &self,
         task: &TaskSpec,
-        wanted: Wanted,
-    ) -> Result<(Plan, Replayed, Option<Difference>), VerifyError> {
+        range: ReplayRange,
+    ) -> Result<(ReplayPlan, Replayed, Option<Divergence>), VerifyError> {
         let kept = match &self.state {
             Some(stores) => checkpoints(stores, task.partition)?,
             None => Vec::new(),
         };
         let offsets: BTreeSet<Offset> = kept.iter().map(|kept| kept.order).collect();
-        let plan = task.plan(&self.log, &offsets, wanted)?;
+        let plan = task.plan(&self.log, &offsets, range)?;
         let stores =
             self.stores(task.partition, kept.iter().find(|k| plan.checkpoint == Some(k.order)))?;
         let mut verification = Verification::begin(&self.log, task, plan.clone(), &*stores)?;
         let bar = progress_bar(plan.transactions);
         let difference = loop {
             match verification.step()? {
-                Step::Same => bar.inc(1),
-                Step::Done => break None,
-                Step::Differs(difference) => break Some(*difference),
+                VerifyStep::Same => bar.inc(1),
+                VerifyStep::Done => break None,
+                VerifyStep::Differs(difference) => break Some(*difference),
             }
         };
         bar.finish_and_clear();
@@ -251,7 +252,7 @@ impl From<io::Error> for VerifyError {
     }
 }
 
-fn identical(plan: &Plan, replayed: Replayed) -> String {
+fn identical(plan: &ReplayPlan, replayed: Replayed) -> String {
     let Replayed { before, transactions, records, outputs, only_hashed } = replayed;
     let mut text = format!(
         "{transactions} transactions, {records} records, {outputs} outputs: identical (order {} \

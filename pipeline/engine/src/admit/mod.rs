@@ -9,10 +9,10 @@
 //!
 //! Parts in reading order.
 
-mod brake;
-mod judge;
-mod turn;
+mod admit_loop;
+mod classify;
+mod poison_breaker;
 
-pub use brake::{Brake, PoisonLimit, Stopped};
-pub use judge::{SOURCE, VERDICT};
-pub use turn::{Admit, AdmitConfig, Source};
+pub use admit_loop::{Admit, AdmitConfig, AdmitInput};
+pub use classify::{SOURCE, VERDICT};
+pub use poison_breaker::{PoisonBreaker, PoisonLimit, PoisonStop};

@@ -4,32 +4,32 @@
 //! a revoked task has nothing left to commit and only its store to write; a lost one writes
 //! nothing more, not even locally. A task exists once all five lanes of its partition are here.
 
-use crate::derive::restore::{Ground, Restoring};
-use crate::derive::step::Running;
-use crate::derive::turn::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
-use crate::overlay::State;
+use crate::derive::derive_loop::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
+use crate::derive::restore::{RestoreContext, RestoringTask};
+use crate::derive::running::RunningTask;
+use crate::overlay::TaskState;
 use crate::port::{Change, Committed};
 use crate::record::{Millis, Partition, TopicPartition};
-use crate::task::{Life, Stage};
+use crate::task::{Lifecycle, TaskStage};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
 
-/// What a task is doing; its place in the life cycle is [`Life`]'s to allow.
-pub(super) enum Phase {
-    Restoring(Box<Restoring>),
-    Running(Box<Running>),
-    Draining(Box<State>),
+/// What a task is doing; its place in the life cycle is [`Lifecycle`]'s to allow.
+pub(super) enum TaskPhase {
+    Restoring(Box<RestoringTask>),
+    Running(Box<RunningTask>),
+    Draining(Box<TaskState>),
     Closed,
 }
 
-impl Phase {
-    fn stage(&self) -> Stage {
+impl TaskPhase {
+    fn stage(&self) -> TaskStage {
         match self {
-            Self::Restoring(_) => Stage::Restoring,
-            Self::Running(_) => Stage::Running,
-            Self::Draining(_) => Stage::Draining,
-            Self::Closed => Stage::Closed,
+            Self::Restoring(_) => TaskStage::Restoring,
+            Self::Running(_) => TaskStage::Running,
+            Self::Draining(_) => TaskStage::Draining,
+            Self::Closed => TaskStage::Closed,
         }
     }
 }
@@ -51,8 +51,8 @@ impl Assigned {
 
 /// One partition's task.
 pub(super) struct Task {
-    life: Life,
-    pub(super) phase: Phase,
+    lifecycle: Lifecycle,
+    pub(super) phase: TaskPhase,
     /// When its state was last handed over.
     pub(super) handed: Millis,
     /// When its last tick was injected.
@@ -60,28 +60,28 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(restoring: Restoring) -> Self {
+    pub(super) fn new(restoring: RestoringTask) -> Self {
         Self {
-            life: Life::default(),
-            phase: Phase::Restoring(Box::new(restoring)),
+            lifecycle: Lifecycle::default(),
+            phase: TaskPhase::Restoring(Box::new(restoring)),
             handed: Millis(0),
             ticked: Millis(0),
         }
     }
 
     /// Leaves its phase for another one that [`Task::enter`] will set.
-    pub(super) fn leave(&mut self) -> Phase {
-        std::mem::replace(&mut self.phase, Phase::Closed)
+    pub(super) fn leave(&mut self) -> TaskPhase {
+        std::mem::replace(&mut self.phase, TaskPhase::Closed)
     }
 
-    pub(super) fn enter(&mut self, phase: Phase) {
-        self.life.go(phase.stage());
+    pub(super) fn enter(&mut self, phase: TaskPhase) {
+        self.lifecycle.transition(phase.stage());
         self.phase = phase;
     }
 
-    pub(super) fn running(&mut self) -> Option<&mut Running> {
+    pub(super) fn running(&mut self) -> Option<&mut RunningTask> {
         match &mut self.phase {
-            Phase::Running(running) => Some(running),
+            TaskPhase::Running(running) => Some(running),
             _ => None,
         }
     }
@@ -103,7 +103,7 @@ impl Derive {
                 Change::Revoked(of) => self.revoke(&of)?,
                 Change::Lost(of) => {
                     self.joined = false;
-                    self.lose(&of)?;
+                    self.drop_lost(&of)?;
                 }
             }
         }
@@ -119,7 +119,7 @@ impl Derive {
             assigned.at = at;
             // A task that was never taken away holds the store; it begins anew.
             if let Some(task) = self.tasks.remove(&of.partition) {
-                self.give_up(task)?;
+                self.abandon(task)?;
             }
         }
         let partial = self.assigned.values().filter(|assigned| !assigned.is_whole()).count();
@@ -131,9 +131,9 @@ impl Derive {
     /// questions, and meanwhile the others go on, and whoever wants to end this loop is heard.
     fn begin_task(&mut self) -> Result<bool, EngineError> {
         let Some((partition, assigned)) = self.waiting().next() else { return Ok(false) };
-        let ground = Ground { now: assigned, ..self.shared.ground() };
+        let context = RestoreContext { now: assigned, ..self.shared.restore_context() };
         let follower = self.standby.as_mut().and_then(|standby| standby.take(partition));
-        let restoring = Restoring::begin(ground, (partition, follower), &mut self.fenced)?;
+        let restoring = RestoringTask::begin(context, (partition, follower), &mut self.fenced)?;
         self.tasks.insert(partition, Task::new(restoring));
         Ok(true)
     }
@@ -151,50 +151,50 @@ impl Derive {
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         let gone = self.unassign(of);
         let tasks = gone.iter().filter_map(|partition| self.tasks.remove(partition)).collect();
-        self.leave(tasks)
+        self.close_tasks(tasks)
     }
 
     /// Closes tasks that nobody else has yet.
-    pub(super) fn leave(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
+    pub(super) fn close_tasks(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
         let mut left = Vec::new();
         for mut task in tasks {
-            if let Phase::Running(running) = &task.phase {
-                put_left(running, &mut left);
+            if let TaskPhase::Running(running) = &task.phase {
+                put_released(running, &mut left);
             }
             self.retire(&mut task)?;
             close(&mut task)?;
         }
-        self.leave_in_order(&left);
+        self.release_offsets(&left);
         Ok(())
     }
 
     /// Says in the log that nothing was left open, so that the next owner does not have to fence
     /// this loop, and with it its other tasks. Only a courtesy: whoever does not find it fences.
-    fn leave_in_order(&mut self, left: &[(TopicPartition, Committed)]) {
+    fn release_offsets(&mut self, left: &[(TopicPartition, Committed)]) {
         if let Err(error) = self.member.commit(left) {
-            telemetry::left_unsaid(&error);
+            telemetry::release_failed(&error);
         }
     }
 
     /// What is lost may have another owner already: nothing more is written, not even locally.
-    fn lose(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
+    fn drop_lost(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         for partition in self.unassign(of) {
             if let Some(task) = self.tasks.remove(&partition) {
-                self.give_up(task)?;
+                self.abandon(task)?;
             }
         }
         Ok(())
     }
 
     /// Lets go of a task and of its store as it stands.
-    fn give_up(&mut self, mut task: Task) -> Result<(), EngineError> {
+    fn abandon(&mut self, mut task: Task) -> Result<(), EngineError> {
         match task.leave() {
-            Phase::Running(running) => {
+            TaskPhase::Running(running) => {
                 let (state, _) = running.stop(&mut *self.member);
-                task.enter(Phase::Draining(Box::new(state)));
+                task.enter(TaskPhase::Draining(Box::new(state)));
             }
-            Phase::Restoring(restoring) => {
-                task.enter(Phase::Draining(Box::new(restoring.stop())));
+            TaskPhase::Restoring(restoring) => {
+                task.enter(TaskPhase::Draining(Box::new(restoring.stop())));
             }
             phase => task.phase = phase,
         }
@@ -215,15 +215,15 @@ impl Derive {
     /// Stops a task's work and hands over the last of its state.
     fn retire(&mut self, task: &mut Task) -> Result<(), EngineError> {
         match task.leave() {
-            Phase::Running(running) => {
+            TaskPhase::Running(running) => {
                 let (mut state, progress) = running.stop(&mut *self.member);
                 state
                     .hand_over(progress.encode())
                     .map_err(|error| EngineError::of_store("writing a task's state", error))?;
-                task.enter(Phase::Draining(Box::new(state)));
+                task.enter(TaskPhase::Draining(Box::new(state)));
             }
-            Phase::Restoring(restoring) => {
-                task.enter(Phase::Draining(Box::new(restoring.stop())));
+            TaskPhase::Restoring(restoring) => {
+                task.enter(TaskPhase::Draining(Box::new(restoring.stop())));
             }
             phase => task.phase = phase,
         }
@@ -235,12 +235,12 @@ impl Derive {
     }
 
     /// Moves restores, drains and hand-overs on. Whether anything was done worth coming back for.
-    pub(super) fn move_tasks(&mut self) -> Result<bool, EngineError> {
+    pub(super) fn advance_tasks(&mut self) -> Result<bool, EngineError> {
         let mut moved = self.begin_task()?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(mut task) = self.tasks.remove(&partition) else { continue };
-            moved |= self.move_task(&mut task)?;
-            if !matches!(task.phase, Phase::Closed) {
+            moved |= self.advance_task(&mut task)?;
+            if !matches!(task.phase, TaskPhase::Closed) {
                 self.tasks.insert(partition, task);
             }
         }
@@ -251,22 +251,22 @@ impl Derive {
         Ok(moved)
     }
 
-    fn move_task(&mut self, task: &mut Task) -> Result<bool, EngineError> {
+    fn advance_task(&mut self, task: &mut Task) -> Result<bool, EngineError> {
         let writing = |error| EngineError::of_store("writing a task's state", error);
         match &mut task.phase {
-            Phase::Restoring(restoring) => {
-                let step = restoring.step(self.shared.ground())?;
+            TaskPhase::Restoring(restoring) => {
+                let step = restoring.step(self.shared.restore_context())?;
                 let runs = step.done && self.claim(restoring)?;
                 if runs {
                     self.run(task)?;
                 }
                 Ok(runs || step.replayed > 0)
             }
-            Phase::Running(running) => {
+            TaskPhase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
                 Ok(false)
             }
-            Phase::Draining(_) | Phase::Closed => Ok(false),
+            TaskPhase::Draining(_) | TaskPhase::Closed => Ok(false),
         }
     }
 
@@ -300,13 +300,13 @@ impl Derive {
     /// Says in the log whose a task is before it writes anything, so that whoever takes it over
     /// knows whom to fence. `false`: not now; a group that shares its partitions out does not
     /// listen.
-    fn claim(&mut self, restoring: &mut Restoring) -> Result<bool, EngineError> {
-        let standing = restoring.standing(self.shared.ground());
-        let claimed = self.member.commit(&standing);
+    fn claim(&mut self, restoring: &mut RestoringTask) -> Result<bool, EngineError> {
+        let claimed_offsets = restoring.claimed_offsets(self.shared.restore_context());
+        let claimed = self.member.commit(&claimed_offsets);
         match claimed.map_err(|error| EngineError::of_log("claiming a task", error)) {
             Ok(()) => Ok(true),
             Err(error @ EngineError::Retry { .. }) => {
-                restoring.tell_unclaimed(&error, self.shared.now());
+                restoring.report_unclaimed(&error, self.shared.now());
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -314,29 +314,29 @@ impl Derive {
     }
 
     fn run(&mut self, task: &mut Task) -> Result<(), EngineError> {
-        let Phase::Restoring(restoring) = task.leave() else {
+        let TaskPhase::Restoring(restoring) = task.leave() else {
             return Ok(());
         };
-        let restored = restoring.finish(self.shared.ground())?;
-        let running = Running::start(restored, self.shared.rules(), &mut *self.member)?;
+        let restored = restoring.finish(self.shared.restore_context())?;
+        let running = RunningTask::start(restored, self.shared.rules(), &mut *self.member)?;
         task.handed = self.shared.now();
-        task.enter(Phase::Running(Box::new(running)));
+        task.enter(TaskPhase::Running(Box::new(running)));
         Ok(())
     }
 }
 
 /// Waits until what a retired task handed over is written, and lets go of its store.
 fn close(task: &mut Task) -> Result<(), EngineError> {
-    if let Phase::Draining(state) = task.leave() {
+    if let TaskPhase::Draining(state) = task.leave() {
         let closing = |error| EngineError::of_store("closing a task's store", error);
         state.close().map_err(closing)?;
-        task.enter(Phase::Closed);
+        task.enter(TaskPhase::Closed);
     }
     Ok(())
 }
 
 /// Where a task leaves its lanes, in nobody's name.
-fn put_left(running: &Running, left: &mut Vec<(TopicPartition, Committed)>) {
+fn put_released(running: &RunningTask, left: &mut Vec<(TopicPartition, Committed)>) {
     for lane in Lane::ALL {
         if let Some(offset) = running.progress.lanes[lane.index()] {
             let committed = Committed { offset, metadata: String::new() };

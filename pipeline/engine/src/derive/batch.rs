@@ -5,13 +5,13 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::derive::order::{Accepted, OrderRecord, Span, Tick};
+use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::record::{Millis, Offset, Outgoing};
 use crate::topology::Lane;
 
 /// A place in a batch to roll back to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BatchMark {
+pub(super) struct BatchSavepoint {
     outgoing: usize,
     bytes: usize,
     accepted: (usize, usize),
@@ -20,7 +20,7 @@ pub(super) struct BatchMark {
 
 /// What became of the records of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct BatchCounts {
     pub(crate) taken: [u64; 5],
     pub(crate) duplicates: u64,
     pub(crate) undelivered: u64,
@@ -33,13 +33,13 @@ pub(crate) struct Counts {
 
 /// One transaction of one task, under way.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct TaskBatch {
     outgoing: Vec<Outgoing>,
     /// Bytes of `outgoing`'s bodies.
     bytes: usize,
     outputs: u32,
     hash: Xxh3,
-    spans: [Option<Span>; 5],
+    spans: [Option<LaneSpan>; 5],
     sequence: Vec<(Lane, u32)>,
     taken: u32,
     ticks: Vec<Tick>,
@@ -47,10 +47,10 @@ pub(super) struct Batch {
     accepted: Vec<Accepted>,
     /// An output somebody is waiting for has been made.
     pub(super) urgent: bool,
-    pub(super) counts: Counts,
+    pub(super) counts: BatchCounts,
 }
 
-impl Batch {
+impl TaskBatch {
     /// Whether there is nothing to commit.
     pub(super) fn is_empty(&self) -> bool {
         self.taken == 0 && self.ticks.is_empty()
@@ -74,7 +74,7 @@ impl Batch {
     /// Notes that a record is being processed.
     pub(super) fn take(&mut self, lane: Lane, offset: Offset) {
         let span = &mut self.spans[lane.index()];
-        *span = Some(Span { first: span.map_or(offset, |span| span.first), last: offset });
+        *span = Some(LaneSpan { first: span.map_or(offset, |span| span.first), last: offset });
         match self.sequence.last_mut() {
             Some((last, count)) if *last == lane => *count += 1,
             _ => self.sequence.push((lane, 1)),
@@ -103,19 +103,19 @@ impl Batch {
     }
 
     /// Adds the dead letter of the record taken last.
-    pub(super) fn bury(&mut self, record: Outgoing) {
+    pub(super) fn put_dead_letter(&mut self, record: Outgoing) {
         self.dead_letters.push(self.taken.saturating_sub(1));
         self.emit(record);
     }
 
-    /// How many outputs have been made since `mark`.
-    pub(super) fn made_since(&self, mark: BatchMark) -> usize {
-        self.outgoing.len() - mark.outgoing
+    /// How many outputs have been made since `savepoint`.
+    pub(super) fn made_since(&self, savepoint: BatchSavepoint) -> usize {
+        self.outgoing.len() - savepoint.outgoing
     }
 
-    pub(super) fn mark(&self) -> BatchMark {
+    pub(super) fn savepoint(&self) -> BatchSavepoint {
         let ids = self.accepted.last().map_or(0, |run| run.ids.len());
-        BatchMark {
+        BatchSavepoint {
             outgoing: self.outgoing.len(),
             bytes: self.bytes,
             accepted: (self.accepted.len(), ids),
@@ -123,20 +123,20 @@ impl Batch {
         }
     }
 
-    /// Takes back what was made since `mark`; what was taken stays taken. No output may have left
-    /// in between.
-    pub(super) fn roll_back(&mut self, mark: BatchMark) {
-        self.outgoing.truncate(mark.outgoing);
-        self.bytes = mark.bytes;
-        self.accepted.truncate(mark.accepted.0);
+    /// Takes back what was made since `savepoint`; what was taken stays taken. No output may have
+    /// left in between.
+    pub(super) fn roll_back(&mut self, savepoint: BatchSavepoint) {
+        self.outgoing.truncate(savepoint.outgoing);
+        self.bytes = savepoint.bytes;
+        self.accepted.truncate(savepoint.accepted.0);
         if let Some(run) = self.accepted.last_mut() {
-            run.ids.truncate(mark.accepted.1);
+            run.ids.truncate(savepoint.accepted.1);
         }
-        self.urgent = mark.urgent;
+        self.urgent = savepoint.urgent;
     }
 
     /// Moves the outputs made so far to `into`.
-    pub(super) fn leave(&mut self, into: &mut Vec<Outgoing>) {
+    pub(super) fn take_outputs(&mut self, into: &mut Vec<Outgoing>) {
         for record in &self.outgoing {
             self.hash.update(record.topic.as_str().as_bytes());
             self.hash.update(&record.partition.0.to_be_bytes());

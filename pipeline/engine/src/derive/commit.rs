@@ -17,21 +17,21 @@ use std::collections::BTreeMap;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{Phase, Task};
+use crate::derive::assign::{Task, TaskPhase};
 use crate::derive::changelog;
-use crate::derive::failure::Failure;
-use crate::derive::limits::Limits;
-use crate::derive::line::{LINES, Line};
+use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
+use crate::derive::derive_loop::{Derive, DeriveConfig, DeriveShared, HAND_OVER_MS};
+use crate::derive::failure::CommitFailure;
+use crate::derive::limits::TransactionLimits;
 use crate::derive::operator::Changelog;
 use crate::derive::order::OrderRecord;
-use crate::derive::step::Running;
-use crate::derive::tables::Tables;
-use crate::derive::turn::{Derive, DeriveConfig, HAND_OVER_MS, Shared};
+use crate::derive::running::RunningTask;
+use crate::derive::tables::TaskTables;
 use crate::port::{Committed, Isolation, LogError};
 use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
-use crate::turn::{EngineError, Turned, repeat};
+use crate::turn::{EngineError, TurnOutcome, repeat};
 
 /// Milliseconds between two ticks of a task at least.
 pub const TICK_MS: i64 = 100;
@@ -49,25 +49,25 @@ type Offsets = Vec<(TopicPartition, Committed)>;
 
 impl Derive {
     /// Takes a batch in each line and commits it, if there is anything to take.
-    pub(super) fn transact(&mut self) -> Result<Turned, Failure> {
-        let mut turned = Turned::default();
-        let mut sealed = Vec::with_capacity(LINES);
+    pub(super) fn transact(&mut self) -> Result<TurnOutcome, CommitFailure> {
+        let mut turned = TurnOutcome::default();
+        let mut sealed = Vec::with_capacity(COMMIT_GROUPS);
         self.first = self.first.wrapping_add(1);
-        for n in 0..LINES {
-            let line = (self.first + n) % LINES;
-            let mut limits = Limits::default();
-            self.tick(line, &mut limits)?;
-            self.take(line, &mut limits)?;
-            let Some(offsets) = self.seal(line, &mut turned)? else { continue };
+        for n in 0..COMMIT_GROUPS {
+            let group = (self.first + n) % COMMIT_GROUPS;
+            let mut limits = TransactionLimits::default();
+            self.tick(group, &mut limits)?;
+            self.take(group, &mut limits)?;
+            let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
                 // Who waits for this output waits for no other line.
-                sealed.insert(0, (line, offsets));
+                sealed.insert(0, (group, offsets));
                 break;
             }
-            sealed.push((line, offsets));
+            sealed.push((group, offsets));
         }
-        for (line, offsets) in sealed {
-            self.commit(line, &offsets)?;
+        for (group, offsets) in sealed {
+            self.commit(group, &offsets)?;
         }
         if turned.written > 0 {
             self.aborts = 0;
@@ -76,10 +76,10 @@ impl Derive {
     }
 
     /// Injects a tick into each task of a line whose first timer is due.
-    fn tick(&mut self, line: usize, limits: &mut Limits) -> Result<(), Failure> {
+    fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
         let shared = self.shared.clone();
         for (_, task) in
-            self.tasks.iter_mut().filter(|(partition, _)| Line::of(**partition) == line)
+            self.tasks.iter_mut().filter(|(partition, _)| CommitGroup::of(**partition) == group)
         {
             let now = self.shared.now();
             // A clock that was set back must not keep it waiting for as long.
@@ -108,19 +108,19 @@ impl Derive {
 
     /// Steps a line's running tasks in turn until nothing is left to take, a limit is reached or
     /// another line has to go on.
-    fn take(&mut self, line: usize, limits: &mut Limits) -> Result<(), Failure> {
+    fn take(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
         let mut running: Vec<Partition> = self
             .tasks
             .iter()
             .filter(|(partition, task)| {
-                Line::of(**partition) == line && matches!(task.phase, Phase::Running(_))
+                CommitGroup::of(**partition) == group && matches!(task.phase, TaskPhase::Running(_))
             })
             .map(|(partition, _)| *partition)
             .collect();
         if running.is_empty() {
             return Ok(());
         }
-        let first = self.first / LINES % running.len();
+        let first = self.first / COMMIT_GROUPS % running.len();
         running.rotate_left(first);
         loop {
             let mut taken = 0;
@@ -130,16 +130,16 @@ impl Derive {
                     return Ok(());
                 }
             }
-            if taken == 0 || (!limits.is_urgent() && self.is_needed_elsewhere(line)?) {
+            if taken == 0 || (!limits.is_urgent() && self.critical_waits_elsewhere(group)?) {
                 return Ok(());
             }
         }
     }
 
     /// Whether a critical record waits in another line.
-    fn is_needed_elsewhere(&mut self, line: usize) -> Result<bool, Failure> {
+    fn critical_waits_elsewhere(&mut self, group: usize) -> Result<bool, CommitFailure> {
         for (partition, task) in &mut self.tasks {
-            if Line::of(*partition) != line
+            if CommitGroup::of(*partition) != group
                 && let Some(running) = task.running()
                 && running.critical_waits(&mut *self.member)?
             {
@@ -149,7 +149,11 @@ impl Derive {
         Ok(false)
     }
 
-    fn step(&mut self, partition: Partition, limits: &mut Limits) -> Result<usize, Failure> {
+    fn step(
+        &mut self,
+        partition: Partition,
+        limits: &mut TransactionLimits,
+    ) -> Result<usize, CommitFailure> {
         let shared = self.shared.clone();
         let now = self.shared.now();
         let Some(running) = self.tasks.get_mut(&partition).and_then(Task::running) else {
@@ -166,24 +170,28 @@ impl Derive {
             limits.urgent(now);
         }
         if running.batch.bytes() >= APPEND_BYTES {
-            let line = &mut self.lines[Line::of(partition)];
-            running.batch.leave(&mut line.outgoing);
-            line.append()?;
+            let group = &mut self.commit_groups[CommitGroup::of(partition)];
+            running.batch.take_outputs(&mut group.outgoing);
+            group.append()?;
         }
         Ok(taken)
     }
 
     /// Appends all that a line's batches have made, with their changelogs and `order` records.
     /// Returns the offsets to commit; `None` if nothing was taken.
-    fn seal(&mut self, line: usize, turned: &mut Turned) -> Result<Option<Offsets>, Failure> {
+    fn seal(
+        &mut self,
+        group: usize,
+        turned: &mut TurnOutcome,
+    ) -> Result<Option<Offsets>, CommitFailure> {
         let mut offsets = Vec::new();
         let shared = self.shared.clone();
-        let outgoing = &mut self.lines[line].outgoing;
+        let outgoing = &mut self.commit_groups[group].outgoing;
         let mut empty = true;
-        for running in batches(&mut self.tasks, line) {
+        for running in batches(&mut self.tasks, group) {
             empty = false;
             turned.taken += running.batch.taken();
-            running.batch.leave(outgoing);
+            running.batch.take_outputs(outgoing);
             turned.written += running.batch.counts.outputs as usize;
             put_offsets(running, &shared.owner, &mut offsets);
             seal(&shared, running, outgoing);
@@ -192,15 +200,15 @@ impl Derive {
         if empty {
             return Ok(None);
         }
-        self.lines[line].append()?;
+        self.commit_groups[group].append()?;
         Ok(Some(offsets))
     }
 
     /// Commits a line's transaction; what was uncommitted in its tasks is committed then.
-    fn commit(&mut self, line: usize, offsets: &Offsets) -> Result<(), Failure> {
-        let ends = self.lines[line].finish(&mut *self.member, offsets)?;
+    fn commit(&mut self, group: usize, offsets: &Offsets) -> Result<(), CommitFailure> {
+        let ends = self.commit_groups[group].finish(&mut *self.member, offsets)?;
         telemetry::transaction_committed(ends.len());
-        for running in batches(&mut self.tasks, line) {
+        for running in batches(&mut self.tasks, group) {
             running.apply(self.shared.rules(), &ends);
         }
         Ok(())
@@ -216,8 +224,8 @@ impl Derive {
                 source: why.into(),
             });
         }
-        for line in &mut self.lines {
-            match line.abort() {
+        for group in &mut self.commit_groups {
+            match group.abort() {
                 Ok(()) => {}
                 Err(LogError::Unknown(_) | LogError::Abort(_) | LogError::Retry(_)) => {
                     return self.reinitialise();
@@ -226,7 +234,7 @@ impl Derive {
             }
         }
         for task in self.tasks.values_mut() {
-            if let Phase::Running(running) = &mut task.phase {
+            if let TaskPhase::Running(running) = &mut task.phase {
                 running.discard(&mut *self.member)?;
             }
         }
@@ -237,17 +245,17 @@ impl Derive {
 /// The tasks of a line that have something to commit.
 fn batches(
     tasks: &mut BTreeMap<Partition, Task>,
-    line: usize,
-) -> impl Iterator<Item = &mut Running> {
+    group: usize,
+) -> impl Iterator<Item = &mut RunningTask> {
     tasks
         .iter_mut()
-        .filter(move |(partition, _)| Line::of(**partition) == line)
+        .filter(move |(partition, _)| CommitGroup::of(**partition) == group)
         .filter_map(|(_, task)| task.running())
         .filter(|running| !running.batch.is_empty())
 }
 
 /// The progress of the lanes a task took from.
-fn put_offsets(running: &Running, owner: &str, offsets: &mut Offsets) {
+fn put_offsets(running: &RunningTask, owner: &str, offsets: &mut Offsets) {
     for lane in Lane::ALL {
         if let Some(offset) = running.batch.next(lane) {
             let committed = Committed { offset, metadata: owner.to_owned() };
@@ -257,7 +265,7 @@ fn put_offsets(running: &Running, owner: &str, offsets: &mut Offsets) {
 }
 
 /// Adds the task's changelog and its `order` record.
-fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
+fn seal(shared: &DeriveShared, running: &RunningTask, outgoing: &mut Vec<Outgoing>) {
     let topology = &shared.config.topology;
     put_changelog(running, (topology, &shared.tables), outgoing);
     let order = order_record(running, &shared.config);
@@ -270,8 +278,8 @@ fn seal(shared: &Shared, running: &Running, outgoing: &mut Vec<Outgoing>) {
 
 /// Adds the task's changelog, one record per changed key.
 pub(super) fn put_changelog(
-    running: &Running,
-    (topology, tables): (&Topology, &Tables),
+    running: &RunningTask,
+    (topology, tables): (&Topology, &TaskTables),
     outgoing: &mut Vec<Outgoing>,
 ) {
     for (table, key, value) in running.state.writes() {
@@ -289,7 +297,7 @@ pub(super) fn put_changelog(
 }
 
 /// What the batch took and made, once every output has left.
-pub(super) fn order_record(running: &Running, config: &DeriveConfig) -> OrderRecord {
+pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> OrderRecord {
     let mut order = OrderRecord {
         build: config.build.clone(),
         settings_hash: config.settings_hash,
@@ -303,7 +311,7 @@ pub(super) fn order_record(running: &Running, config: &DeriveConfig) -> OrderRec
     order
 }
 
-impl Running {
+impl RunningTask {
     /// When a running task wants to be looked at again, milliseconds since the epoch.
     pub(super) fn wanted_at(&self, ticked: Millis, handed: Millis) -> i64 {
         let tick = self.timers.first().map_or(i64::MAX, |at| at.0.max(ticked.0 + TICK_MS));

@@ -14,7 +14,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use crate::derive::operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
-use crate::port::{Life, Table, TableSpec};
+use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// The ids accepted.
@@ -37,7 +37,7 @@ impl Operator for Dedup {
 
     fn tables(&self) -> &'static [TableDecl] {
         &[TableDecl {
-            spec: TableSpec { table: IDS, name: "ids", life: Life::Stamped },
+            spec: TableSpec { table: IDS, name: "ids", expiry: TableExpiry::ByValueTime },
             changelog: Changelog::Order,
             window_ms: WINDOW_MS,
         }]

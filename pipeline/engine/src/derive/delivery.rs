@@ -8,9 +8,9 @@ use tidewire_schemas::event::EventView;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError};
 
 /// The operator.
-pub struct ToChannels;
+pub struct ChannelDelivery;
 
-impl Operator for ToChannels {
+impl Operator for ChannelDelivery {
     fn number(&self) -> u8 {
         2
     }

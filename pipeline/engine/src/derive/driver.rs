@@ -12,11 +12,11 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use tidewire_schemas::event::Event;
 
-use crate::derive::memory::MemoryStore;
+use crate::derive::derive_loop::DeriveConfig;
+use crate::derive::memory_store::MemoryStore;
 use crate::derive::order::OrderRecord;
-use crate::derive::progress::Progress;
+use crate::derive::progress::TaskProgress;
 use crate::derive::sandbox::{Executed, Operators, Sandbox};
-use crate::derive::turn::DeriveConfig;
 use crate::port::Table;
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
@@ -31,12 +31,12 @@ const PARTITION: Partition = Partition(0);
 const NEVER_FAILS: &str = "a store in memory never fails";
 
 /// What one transaction was given, and what it came to.
-struct Transaction {
-    given: Given,
+struct DrivenTransaction {
+    input: DriverInput,
     executed: Executed,
 }
 
-enum Given {
+enum DriverInput {
     Record(Lane, Record),
     Tick(Millis),
 }
@@ -109,7 +109,7 @@ pub struct TopologyDriver {
     next: [u64; 5],
     /// Written and not read.
     outputs: Vec<Outgoing>,
-    history: Vec<Transaction>,
+    history: Vec<DrivenTransaction>,
 }
 
 impl TopologyDriver {
@@ -159,21 +159,21 @@ impl TopologyDriver {
         let next = &mut self.next[lane.index()];
         let record = Record { offset: Offset(*next), timestamp: self.now, body };
         *next += 1;
-        self.transact(Given::Record(lane, record));
+        self.transact(DriverInput::Record(lane, record));
     }
 
     /// Moves the wall clock, and injects ticks for as long as a timer is due.
     pub fn advance_wall_clock_time(&mut self, ms: i64) {
         self.now.0 += ms;
         while self.sandbox.first_timer().is_some_and(|due| due <= self.now) {
-            self.transact(Given::Tick(self.now));
+            self.transact(DriverInput::Tick(self.now));
         }
     }
 
-    fn transact(&mut self, given: Given) {
-        let executed = execute(&mut self.sandbox, &given);
+    fn transact(&mut self, input: DriverInput) {
+        let executed = execute(&mut self.sandbox, &input);
         self.outputs.extend(executed.outputs.iter().cloned());
-        self.history.push(Transaction { given, executed });
+        self.history.push(DrivenTransaction { input, executed });
     }
 
     /// Takes what was written to a topic since it was read last.
@@ -209,8 +209,8 @@ impl TopologyDriver {
     /// Executes everything again from nothing; an error says what came out otherwise.
     pub fn replay(&self) -> Result<(), String> {
         let mut again = fresh(&self.config, self.operators);
-        for (n, Transaction { given, executed: first }) in self.history.iter().enumerate() {
-            let second = execute(&mut again, given);
+        for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
+            let second = execute(&mut again, input);
             let one = [&first.outputs[..], &first.changelog].concat();
             let other = [&second.outputs[..], &second.changelog].concat();
             if let Some(at) = (0..one.len().max(other.len())).find(|i| one.get(*i) != other.get(*i))
@@ -228,15 +228,15 @@ impl TopologyDriver {
 }
 
 fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
-    let progress = Progress::default();
+    let progress = TaskProgress::default();
     let store = Box::<MemoryStore>::default();
     Sandbox::new(config.clone(), operators, (PARTITION, store, progress)).expect(NEVER_FAILS)
 }
 
-fn execute(sandbox: &mut Sandbox, given: &Given) -> Executed {
-    match given {
-        Given::Record(lane, record) => sandbox.take(*lane, record),
-        Given::Tick(now) => sandbox.tick(*now),
+fn execute(sandbox: &mut Sandbox, input: &DriverInput) -> Executed {
+    match input {
+        DriverInput::Record(lane, record) => sandbox.take(*lane, record),
+        DriverInput::Tick(now) => sandbox.tick(*now),
     }
     .expect(NEVER_FAILS);
     sandbox.commit().expect(NEVER_FAILS)

@@ -27,14 +27,14 @@ pub const HOPS: &str = "tw-hops";
 
 /// What an operator is being called for.
 #[derive(Clone, Copy)]
-pub(super) enum Cause<'a> {
+pub(super) enum Trigger<'a> {
     /// An event, its encoded form, and how many facts led to it.
     Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8 },
     /// A timer of this partition, by its stored key.
     Timer { partition: Partition, stored: &'a [u8] },
 }
 
-impl<'a> Cause<'a> {
+impl<'a> Trigger<'a> {
     /// The event of a lane's record.
     pub(super) fn of((lane, record): (Lane, &'a Record), event: &'a EventView<'a>) -> Self {
         let hops = match lane {
@@ -78,31 +78,31 @@ pub struct Emission<'a> {
 
 impl Context<'_> {
     /// Tells another entity's task. It arrives in `lane.facts` once this transaction is committed.
-    pub fn fact(&mut self, said: &Emission<'_>) -> Result<(), OperatorError> {
-        let hops = match self.cause {
-            Cause::Event { hops, .. } => hops,
-            Cause::Timer { .. } => 0,
+    pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
+        let hops = match self.trigger {
+            Trigger::Event { hops, .. } => hops,
+            Trigger::Timer { .. } => 0,
         };
         if hops >= MAX_HOPS {
             return Err(OperatorError::Failed(format!(
                 "{MAX_HOPS} facts in a row led here, and a {} would be one more; two operators \
                  answer each other",
-                said.event_type
+                emission.event_type
             )));
         }
-        let value = self.encode(said);
+        let value = self.encode(emission);
         let topology = self.rules.topology;
         let hops = [hops + 1];
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
-        let body = Body::new(Some(said.key.as_bytes()), Some(&value), headers);
-        let partition = topology.partition_of(said.key.as_bytes());
+        let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
+        let partition = topology.partition_of(emission.key.as_bytes());
         self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });
         Ok(())
     }
 
     /// Writes an event of its own to the channels its type names.
-    pub fn emit(&mut self, said: &Emission<'_>) -> Result<(), OperatorError> {
-        let value = self.encode(said);
+    pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
+        let value = self.encode(emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
         let deliveries = self
@@ -132,7 +132,7 @@ impl Context<'_> {
 
     /// Writes the event being handled to one channel, byte for byte as it came.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
-        if let Cause::Event { value, .. } = self.cause {
+        if let Trigger::Event { value, .. } = self.trigger {
             self.write(event, value, to);
         }
     }
@@ -158,23 +158,23 @@ impl Context<'_> {
         self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
     }
 
-    fn encode(&mut self, said: &Emission<'_>) -> Vec<u8> {
-        let (account, cause, belongs_to) = self.cause.names();
-        let hash = hash128(account, &format!("{cause}/{}", self.emitted));
+    fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
+        let (account, trigger, belongs_to) = self.trigger.names();
+        let hash = hash128(account, &format!("{trigger}/{}", self.emitted));
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let event_id = format!("{}-{hex}", self.operator.name());
         EventView {
             event_id: &event_id,
-            event_type: said.event_type,
-            account_id: said.account_id,
-            timestamp_ms: said.timestamp_ms,
+            event_type: emission.event_type,
+            account_id: emission.account_id,
+            timestamp_ms: emission.timestamp_ms,
             correlation_id: belongs_to.unwrap_or(&event_id),
-            priority: said.priority,
-            key: said.key,
+            priority: emission.priority,
+            key: emission.key,
             source: Some(self.operator.name()),
             alias: None,
-            data: said.data,
+            data: emission.data,
         }
         .encode()
     }

@@ -5,7 +5,7 @@ use crate::turn::EngineError;
 
 /// Why a cycle did not end in a commit.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CommitFailure {
     /// Nothing was committed: abort, and take the same records again.
     Abort(LogError),
     /// Nobody knows: initialise the transactional ids again and restore.
@@ -14,7 +14,7 @@ pub(super) enum Failure {
     Stop(EngineError),
 }
 
-impl Failure {
+impl CommitFailure {
     /// Of a call inside the transaction, before its commit.
     pub(super) fn before_commit(doing: &'static str, error: LogError) -> Self {
         match error {
@@ -34,13 +34,13 @@ impl Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for CommitFailure {
     fn from(error: StoreError) -> Self {
         Self::Stop(EngineError::of_store("reading a task's state", error))
     }
 }
 
-impl From<EngineError> for Failure {
+impl From<EngineError> for CommitFailure {
     fn from(error: EngineError) -> Self {
         Self::Stop(error)
     }

@@ -5,19 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::derive::assign::{Phase, Task};
-use crate::derive::turn::Shared;
+use crate::derive::assign::{Task, TaskPhase};
+use crate::derive::derive_loop::DeriveShared;
 use crate::port::Isolation;
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Lane;
 
 /// Milliseconds between two looks: with eight tasks, each lane is looked at every ten seconds.
-const LOOK_EVERY_MS: i64 = 250;
+const SAMPLE_EVERY_MS: i64 = 250;
 
 /// What was seen of one lane of one task.
 #[derive(Clone, Copy, Default)]
-struct Behind {
+struct LaneLag {
     records: u64,
     wait_ms: i64,
 }
@@ -26,26 +26,26 @@ struct Behind {
 #[derive(Default)]
 pub(super) struct Lag {
     next: usize,
-    looked: Millis,
-    seen: BTreeMap<(Lane, Partition), Behind>,
+    sampled_at: Millis,
+    seen: BTreeMap<(Lane, Partition), LaneLag>,
 }
 
 impl Lag {
     /// Looks at one lane of one task, if it is time to. What the log does not tell now it tells the
     /// next time.
-    pub(super) fn look(&mut self, shared: &Shared, tasks: &BTreeMap<Partition, Task>) {
+    pub(super) fn sample(&mut self, shared: &DeriveShared, tasks: &BTreeMap<Partition, Task>) {
         let now = shared.now();
-        self.looked = self.looked.min(now);
-        if now.0.saturating_sub(self.looked.0) < LOOK_EVERY_MS {
+        self.sampled_at = self.sampled_at.min(now);
+        if now.0.saturating_sub(self.sampled_at.0) < SAMPLE_EVERY_MS {
             return;
         }
-        self.looked = now;
+        self.sampled_at = now;
         let runs = |partition: &Partition| {
-            matches!(tasks.get(partition).map(|task| &task.phase), Some(Phase::Running(_)))
+            matches!(tasks.get(partition).map(|task| &task.phase), Some(TaskPhase::Running(_)))
         };
         self.seen.retain(|(_, partition), _| runs(partition));
         let running = tasks.values().filter_map(|task| match &task.phase {
-            Phase::Running(running) => Some(running),
+            TaskPhase::Running(running) => Some(running),
             _ => None,
         });
         let lanes: Vec<_> = running.flat_map(|task| Lane::ALL.map(|lane| (lane, task))).collect();
@@ -55,13 +55,13 @@ impl Lag {
         if let (Ok(bounds), Some(at)) = (bounds, task.progress.lanes[lane.index()]) {
             let records = bounds.end.0.saturating_sub(at.0);
             let wait_ms = task.oldest(*lane).map_or(0, |oldest| now.0.saturating_sub(oldest.0));
-            self.seen.insert((*lane, task.partition), Behind { records, wait_ms });
+            self.seen.insert((*lane, task.partition), LaneLag { records, wait_ms });
         }
         let whole = (*lane, Partition(0))..=(*lane, Partition(u32::MAX));
         let (records, wait_ms) = self
             .seen
             .range(whole)
             .fold((0, 0), |(sum, max), (_, seen)| (sum + seen.records, max.max(seen.wait_ms)));
-        telemetry::lane_behind(*lane, records, wait_ms);
+        telemetry::lane_lag(*lane, records, wait_ms);
     }
 }

@@ -21,14 +21,14 @@ pub const MAX_BYTES: usize = 8 << 20;
 
 /// One transaction's use of its limits.
 #[derive(Debug, Default)]
-pub(super) struct Limits {
+pub(super) struct TransactionLimits {
     pub(super) records: usize,
     pub(super) bytes: usize,
     opened: Option<Millis>,
     urgent: Option<Millis>,
 }
 
-impl Limits {
+impl TransactionLimits {
     /// Notes that there is something in the transaction.
     pub(super) fn opened(&mut self, now: Millis) {
         self.opened.get_or_insert(now);
@@ -60,14 +60,20 @@ mod tests {
 
     #[test]
     fn each_limit_alone_ends_a_transaction() {
-        let mut limits = Limits::default();
+        let mut limits = TransactionLimits::default();
         assert!(!limits.reached(Millis(1_000)));
         limits.opened(Millis(1_000));
         assert!(!limits.reached(Millis(1_009)));
         assert!(limits.reached(Millis(1_010)));
         limits.urgent(Millis(1_005));
         assert!(limits.reached(Millis(1_007)));
-        assert!(Limits { records: MAX_RECORDS, ..Limits::default() }.reached(Millis(0)));
-        assert!(Limits { bytes: MAX_BYTES, ..Limits::default() }.reached(Millis(0)));
+        assert!(
+            TransactionLimits { records: MAX_RECORDS, ..TransactionLimits::default() }
+                .reached(Millis(0))
+        );
+        assert!(
+            TransactionLimits { bytes: MAX_BYTES, ..TransactionLimits::default() }
+                .reached(Millis(0))
+        );
     }
 }

@@ -9,20 +9,20 @@
 
 mod assign;
 mod commit;
+mod commit_group;
+mod derive_loop;
 mod lag;
 mod limits;
-mod line;
-mod turn;
 
 mod batch;
 mod failure;
 mod restore;
+mod running;
 mod standby;
-mod step;
 mod tables;
 
 mod driver;
-mod memory;
+mod memory_store;
 mod sandbox;
 
 pub mod dedup;
@@ -33,12 +33,15 @@ pub mod stores;
 mod timers;
 
 mod changelog;
+mod encoding;
 pub mod order;
 pub mod progress;
-mod wire;
 
 pub use commit::TICK_MS;
-pub use delivery::ToChannels;
+pub use delivery::ChannelDelivery;
+pub use derive_loop::{
+    Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
+};
 pub use driver::{START, TopologyDriver};
 pub use emit::Emission;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
@@ -46,7 +49,6 @@ pub use operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl}
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
 pub use timers::MAX_TIMERS_PER_TICK;
-pub use turn::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS};
 
-pub(crate) use batch::Counts;
+pub(crate) use batch::BatchCounts;
 pub(crate) use sandbox::{Executed, Sandbox, table_specs};

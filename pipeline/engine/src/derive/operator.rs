@@ -13,10 +13,10 @@ use bytes::Bytes;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
-use crate::derive::batch::Batch;
-use crate::derive::emit::Cause;
+use crate::derive::batch::TaskBatch;
+use crate::derive::emit::Trigger;
 use crate::derive::timers::Timers;
-use crate::overlay::State;
+use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableSpec};
 use crate::record::Millis;
 use crate::topology::Topology;
@@ -102,12 +102,12 @@ pub(super) struct Rules<'a> {
 pub struct Context<'a> {
     pub(super) rules: Rules<'a>,
     pub(super) operator: &'a dyn Operator,
-    pub(super) cause: Cause<'a>,
+    pub(super) trigger: Trigger<'a>,
     /// How many events the operator has said for this cause.
     pub(super) emitted: u32,
     pub(super) time: Millis,
-    pub(super) state: &'a mut State,
-    pub(super) batch: &'a mut Batch,
+    pub(super) state: &'a mut TaskState,
+    pub(super) batch: &'a mut TaskBatch,
     pub(super) timers: &'a mut Timers,
 }
 

@@ -19,7 +19,7 @@
 //! · outputs n · XXH3-64 of the outputs u64
 //! ```
 
-use crate::derive::wire::{Fields, put_bytes, put_signed};
+use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 use crate::record::{Millis, Offset, put_varint};
 use crate::topology::Lane;
 
@@ -30,7 +30,7 @@ const HELD: u8 = 1;
 
 /// The first and the last record taken from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct LaneSpan {
     /// The first.
     pub first: Offset,
     /// The last.
@@ -71,7 +71,7 @@ pub struct OrderRecord {
     /// Task time after; never less.
     pub time_after: Millis,
     /// What was taken, by [`Lane::index`].
-    pub spans: [Option<Span>; 5],
+    pub spans: [Option<LaneSpan>; 5],
     /// Lanes in the order taken from, with how many records in a row.
     pub sequence: Vec<(Lane, u32)>,
     /// Ticks, in order.
@@ -145,12 +145,12 @@ impl OrderRecord {
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
-        let mut fields = Fields(bytes);
+        let mut fields = FieldDecoder(bytes);
         read(&mut fields).ok_or(OrderError { len: bytes.len() })
     }
 }
 
-fn read(from: &mut Fields<'_>) -> Option<OrderRecord> {
+fn read(from: &mut FieldDecoder<'_>) -> Option<OrderRecord> {
     if from.byte()? != VERSION {
         return None;
     }
@@ -165,7 +165,7 @@ fn read(from: &mut Fields<'_>) -> Option<OrderRecord> {
         let after = from.number()?;
         Some(Tick { after, value: Millis(time_before.wrapping_add(from.signed()?)) })
     })?;
-    let dead_letters = list(from, 1, Fields::number)?;
+    let dead_letters = list(from, 1, FieldDecoder::number)?;
     let accepted = list(from, 2, |from| {
         let at = Millis(time_before.wrapping_add(from.signed()?));
         let ids = list(from, 16, |from| from.take(16)?.first_chunk().copied())?;
@@ -190,25 +190,25 @@ fn read(from: &mut Fields<'_>) -> Option<OrderRecord> {
     })
 }
 
-fn lane(from: &mut Fields<'_>) -> Option<Lane> {
+fn lane(from: &mut FieldDecoder<'_>) -> Option<Lane> {
     Lane::from_number(from.byte()?)
 }
 
-fn read_spans(from: &mut Fields<'_>) -> Option<[Option<Span>; 5]> {
+fn read_spans(from: &mut FieldDecoder<'_>) -> Option<[Option<LaneSpan>; 5]> {
     let mut spans = [None; 5];
     for _ in 0..from.count(3)? {
         let lane = lane(from)?;
         let first = from.varint()?;
         let last = first.checked_add(from.varint()?)?;
-        spans[lane.index()] = Some(Span { first: Offset(first), last: Offset(last) });
+        spans[lane.index()] = Some(LaneSpan { first: Offset(first), last: Offset(last) });
     }
     Some(spans)
 }
 
 fn list<'a, T>(
-    from: &mut Fields<'a>,
+    from: &mut FieldDecoder<'a>,
     each_bytes: usize,
-    mut read: impl FnMut(&mut Fields<'a>) -> Option<T>,
+    mut read: impl FnMut(&mut FieldDecoder<'a>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let count = from.count(each_bytes)?;
     (0..count).map(|_| read(from)).collect()
@@ -222,9 +222,8 @@ mod tests {
     fn record() -> impl Strategy<Value = OrderRecord> {
         let lanes = proptest::sample::select(&Lane::ALL[..]);
         let span =
-            proptest::option::of((0..1u64 << 40, 0..1u64 << 20).prop_map(|(first, more)| Span {
-                first: Offset(first),
-                last: Offset(first + more),
+            proptest::option::of((0..1u64 << 40, 0..1u64 << 20).prop_map(|(first, more)| {
+                LaneSpan { first: Offset(first), last: Offset(first + more) }
             }));
         let tick = (any::<u32>(), any::<i32>())
             .prop_map(|(after, value)| Tick { after, value: Millis(i64::from(value)) });

@@ -14,14 +14,14 @@
 
 use bytes::Bytes;
 
-use crate::derive::wire::{Fields, put_signed};
+use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::record::{Millis, Offset, put_varint};
 
 const VERSION: u8 = 2;
 
 /// How far a task's state has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct TaskProgress {
     /// The next record of `state` to replay.
     pub state: Offset,
     /// The next record of `state.windows` to replay.
@@ -34,7 +34,7 @@ pub struct Progress {
     pub lanes: [Option<Offset>; 5],
 }
 
-impl Progress {
+impl TaskProgress {
     /// The stored form.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
@@ -55,7 +55,7 @@ impl Progress {
 
     /// Reads the stored form; `None` if it is damaged or of a later version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut from = Fields(bytes);
+        let mut from = FieldDecoder(bytes);
         let version = from.byte()?;
         let state = Offset(from.varint()?);
         let windows = match version {
@@ -85,22 +85,22 @@ mod tests {
             state: u64, windows: u64, order: u64, time: i64,
             lanes in proptest::array::uniform5(proptest::option::of(0..u64::MAX)),
         ) {
-            let progress = Progress {
+            let progress = TaskProgress {
                 state: Offset(state),
                 windows: Offset(windows),
                 order: Offset(order),
                 time: Millis(time),
                 lanes: lanes.map(|lane| lane.map(Offset)),
             };
-            prop_assert_eq!(Progress::decode(&progress.encode()), Some(progress));
+            prop_assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
         }
 
         #[test]
         fn progress_of_a_store_without_windows_reads_as_if_none_were_replayed(
             state in 0..128u8, order in 0..128u8,
         ) {
-            let progress = Progress::decode(&[1, state, order, 6, 0, 8, 0, 0, 0]);
-            prop_assert_eq!(progress, Some(Progress {
+            let progress = TaskProgress::decode(&[1, state, order, 6, 0, 8, 0, 0, 0]);
+            prop_assert_eq!(progress, Some(TaskProgress {
                 state: Offset(u64::from(state)),
                 windows: Offset(0),
                 order: Offset(u64::from(order)),
@@ -111,8 +111,8 @@ mod tests {
 
         #[test]
         fn damaged_progress_never_panics(bytes: Vec<u8>) {
-            let read = Progress::decode(&bytes);
-            prop_assert!(read.is_none() || Progress::later(&bytes).is_none());
+            let read = TaskProgress::decode(&bytes);
+            prop_assert!(read.is_none() || TaskProgress::later(&bytes).is_none());
         }
     }
 }

@@ -11,12 +11,13 @@ use crate::derive::changelog;
 use crate::derive::dedup::IDS;
 use crate::derive::operator::Rules;
 use crate::derive::order::OrderRecord;
-use crate::derive::progress::Progress;
-use crate::derive::step::Restored;
-use crate::derive::tables::Tables;
-use crate::overlay::State;
+use crate::derive::progress::TaskProgress;
+use crate::derive::running::RestoredTask;
+use crate::derive::tables::TaskTables;
+use crate::overlay::TaskState;
 use crate::port::{
-    Bounds, Committed, Isolation, Limit, Log, LogError, Reader, Slot, Store, StoreError, Stores,
+    Bounds, Committed, Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Store, StoreError,
+    Stores,
 };
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
@@ -27,26 +28,26 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What is replayed at a time, so that a long restore never keeps a thread from its other tasks.
-const REPLAY: Limit = Limit { records: 4_096, bytes: 4 << 20 };
+const REPLAY: ReadLimit = ReadLimit { records: 4_096, bytes: 4 << 20 };
 
 /// Bytes of replayed writes after which they are handed to the writer.
 const HAND_OVER_BYTES: usize = 8 << 20;
 
 /// Tombstones leave a compacted topic after a while: a store away for longer, and a replay that
 /// takes longer, would keep keys that were removed. Half of it for each.
-const AWAY_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
+const STALE_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
 
 /// Milliseconds after which a follower asks for the ends again.
-const ASK_MS: i64 = 60_000;
+const REFRESH_ENDS_MS: i64 = 60_000;
 
 /// Milliseconds after which a restore says again how far it has come.
-const TELL_MS: i64 = 5_000;
+const REPORT_EVERY_MS: i64 = 5_000;
 
 /// What a restore is given.
 #[derive(Clone, Copy)]
-pub(super) struct Ground<'a> {
+pub(super) struct RestoreContext<'a> {
     pub(super) rules: Rules<'a>,
-    pub(super) tables: &'a Tables,
+    pub(super) tables: &'a TaskTables,
     pub(super) log: &'a dyn Log,
     pub(super) stores: &'a dyn Stores,
     pub(super) group: &'a str,
@@ -61,23 +62,23 @@ const WINDOWS: usize = 1;
 const ORDER: usize = 2;
 
 /// One changelog being replayed.
-struct Tail {
+struct ChangelogTail {
     at: TopicPartition,
-    slot: Slot,
+    slot: ReaderSlot,
     from: Offset,
     end: Offset,
 }
 
 /// A partition's changelogs, being replayed onto its store.
-pub(super) struct Tails {
+pub(super) struct ChangelogReader {
     partition: Partition,
-    state: State,
-    progress: Progress,
+    state: TaskState,
+    progress: TaskProgress,
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
-    tails: [Tail; 3],
+    tails: [ChangelogTail; 3],
     /// When the ends were asked.
-    asked: Millis,
+    ends_fetched: Millis,
     /// A time up to which nothing is missing, tombstones included.
     current: Millis,
     replayed: u64,
@@ -85,13 +86,13 @@ pub(super) struct Tails {
 }
 
 /// A task that replays its changelogs.
-pub(super) struct Restoring {
-    tails: Tails,
+pub(super) struct RestoringTask {
+    changelogs: ChangelogReader,
     positions: [Offset; 5],
     /// When the partition was assigned.
     assigned: Millis,
     /// When it was last said how far it has come.
-    told: Millis,
+    reported: Millis,
 }
 
 /// How far a restore has come.
@@ -116,38 +117,51 @@ impl RestoreProgress {
     }
 }
 
-impl Tails {
+impl ChangelogReader {
     /// Asks for the ends and opens the store.
-    pub(super) fn open(ground: Ground<'_>, partition: Partition) -> Result<Self, EngineError> {
+    pub(super) fn open(
+        context: RestoreContext<'_>,
+        partition: Partition,
+    ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let topology = ground.rules.topology;
+        let topology = context.rules.topology;
         let at = [topology.state(), topology.windows(), topology.order()]
             .map(|topic| TopicPartition::new(topic, partition));
-        let [state, windows, order] = at.each_ref().map(|at| bounds(ground, at).map_err(asking));
+        let [state, windows, order] = at.each_ref().map(|at| bounds(context, at).map_err(asking));
         let bounds = [state?, windows?, order?];
         let opening = |error| EngineError::of_store("opening a task's store", error);
-        let (store, progress) = open(ground, partition, bounds).map_err(opening)?;
-        let mut reader = repeat(|| ground.log.reader(Isolation::Committed)).map_err(asking)?;
+        let (store, progress) = open(context, partition, bounds).map_err(opening)?;
+        let mut reader = repeat(|| context.log.reader(Isolation::Committed)).map_err(asking)?;
         // Windows leave the log by age, so what is gone before they were replayed is expired.
         let windows = progress.windows.max(bounds[WINDOWS].start);
         let from = [progress.state, windows, progress.order];
-        let mut slots = [Slot(0); 3];
+        let mut slots = [ReaderSlot(0); 3];
         for n in 0..slots.len() {
             slots[n] = repeat(|| reader.add(&at[n], from[n])).map_err(asking)?;
         }
         let mut n = 0;
         let tails = at.map(|at| {
             n += 1;
-            Tail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
+            ChangelogTail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
         });
-        let (state, taken, now) = (State::new(store), Vec::new(), ground.now);
-        let (asked, current) = (now, now);
-        Ok(Self { partition, state, progress, reader, tails, asked, current, replayed: 0, taken })
+        let (state, taken, now) = (TaskState::new(store), Vec::new(), context.now);
+        let (ends_fetched, current) = (now, now);
+        Ok(Self {
+            partition,
+            state,
+            progress,
+            reader,
+            tails,
+            ends_fetched,
+            current,
+            replayed: 0,
+            taken,
+        })
     }
 
     /// Replays a piece. Whether the ends are reached, and how much was replayed now.
-    pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
-        let mut step = Step { done: true, replayed: 0 };
+    pub(super) fn step(&mut self, context: RestoreContext<'_>) -> Result<ReplayStep, EngineError> {
+        let mut step = ReplayStep { done: true, replayed: 0 };
         for n in 0..self.tails.len() {
             let slot = self.tails[n].slot;
             let reading = |error| EngineError::of_log("replaying a changelog", error);
@@ -155,7 +169,7 @@ impl Tails {
             repeat(|| self.reader.take(slot, REPLAY, &mut taken)).map_err(reading)?;
             step.replayed += taken.len();
             for record in taken.drain(..) {
-                self.replay(ground, n, &record)?;
+                self.replay(context, n, &record)?;
             }
             self.taken = taken;
             let position = repeat(|| self.reader.position(slot)).map_err(reading)?;
@@ -168,7 +182,7 @@ impl Tails {
         }
         self.replayed += step.replayed as u64;
         if step.done {
-            self.current = self.current.max(self.asked);
+            self.current = self.current.max(self.ends_fetched);
         }
         if self.state.pending_bytes() > HAND_OVER_BYTES {
             let writing = |error| EngineError::of_store("writing restored state", error);
@@ -180,13 +194,13 @@ impl Tails {
 
     fn replay(
         &mut self,
-        ground: Ground<'_>,
+        context: RestoreContext<'_>,
         tail: usize,
         record: &Record,
     ) -> Result<(), EngineError> {
         if tail != ORDER {
             match changelog::decode(&record.body) {
-                Some((table, key, value)) if ground.tables.has(table) => {
+                Some((table, key, value)) if context.tables.has(table) => {
                     self.state.restore(table, key, value);
                 }
                 _ => telemetry::changelog_ignored(),
@@ -214,21 +228,22 @@ impl Tails {
     }
 
     /// The piece of a follower, which goes on to new ends once it has reached those it knows.
-    pub(super) fn follow(&mut self, ground: Ground<'_>) -> Result<(), EngineError> {
-        check_age(self.current, ground.now)?;
-        let step = self.step(ground)?;
-        if step.done && ground.now.0.saturating_sub(self.asked.0) >= ASK_MS {
-            self.go_on(ground).map_err(|error| EngineError::of_log("following a task", error))?;
+    pub(super) fn follow(&mut self, context: RestoreContext<'_>) -> Result<(), EngineError> {
+        check_age(self.current, context.now)?;
+        let step = self.step(context)?;
+        if step.done && context.now.0.saturating_sub(self.ends_fetched.0) >= REFRESH_ENDS_MS {
+            self.refresh_ends(context)
+                .map_err(|error| EngineError::of_log("following a task", error))?;
         }
         Ok(())
     }
 
     /// Goes on to the ends as they are now.
-    fn go_on(&mut self, ground: Ground<'_>) -> Result<(), LogError> {
-        self.asked = ground.now;
+    fn refresh_ends(&mut self, context: RestoreContext<'_>) -> Result<(), LogError> {
+        self.ends_fetched = context.now;
         let at = [self.progress.state, self.progress.windows, self.progress.order];
         for (tail, from) in self.tails.iter_mut().zip(at) {
-            (tail.from, tail.end) = (from, bounds(ground, &tail.at)?.end);
+            (tail.from, tail.end) = (from, bounds(context, &tail.at)?.end);
         }
         self.replayed = 0;
         Ok(())
@@ -238,7 +253,7 @@ impl Tails {
 /// Whoever has not been at an end since then may have missed tombstones that left meanwhile. Begun
 /// anew, it finds the store too old.
 fn check_age(since: Millis, now: Millis) -> Result<(), EngineError> {
-    if u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0) > AWAY_MS_MAX {
+    if u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0) > STALE_MS_MAX {
         return Err(EngineError::Retry {
             doing: "replaying a task's changelogs for longer than tombstones surely stay",
             source: "a key removed meanwhile may still be there".into(),
@@ -247,43 +262,43 @@ fn check_age(since: Millis, now: Millis) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn bounds(ground: Ground<'_>, at: &TopicPartition) -> Result<Bounds, LogError> {
-    repeat(|| ground.log.bounds(at, Isolation::Uncommitted))
+fn bounds(context: RestoreContext<'_>, at: &TopicPartition) -> Result<Bounds, LogError> {
+    repeat(|| context.log.bounds(at, Isolation::Uncommitted))
 }
 
-impl Restoring {
+impl RestoringTask {
     /// Asks the log, and opens the store or takes it over from who followed it.
     pub(super) fn begin(
-        ground: Ground<'_>,
-        (partition, follower): (Partition, Option<Tails>),
+        context: RestoreContext<'_>,
+        (partition, follower): (Partition, Option<ChangelogReader>),
         fenced: &mut BTreeSet<String>,
     ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let positions = positions(ground, partition, fenced).map_err(asking)?;
-        let tails = match follower {
-            Some(mut tails) => {
-                check_age(tails.current, ground.now)?;
-                tails.go_on(ground).map(|()| tails).map_err(asking)?
+        let positions = positions(context, partition, fenced).map_err(asking)?;
+        let changelogs = match follower {
+            Some(mut changelogs) => {
+                check_age(changelogs.current, context.now)?;
+                changelogs.refresh_ends(context).map(|()| changelogs).map_err(asking)?
             }
-            None => Tails::open(ground, partition)?,
+            None => ChangelogReader::open(context, partition)?,
         };
-        Ok(Self { tails, positions, assigned: ground.now, told: ground.now })
+        Ok(Self { changelogs, positions, assigned: context.now, reported: context.now })
     }
 
     /// Replays a piece. Whether the task is restored, and how much was replayed now.
-    pub(super) fn step(&mut self, ground: Ground<'_>) -> Result<Step, EngineError> {
-        check_age(self.assigned, ground.now)?;
-        let step = self.tails.step(ground)?;
-        if ground.now.0.saturating_sub(self.told.0) >= TELL_MS {
-            self.told = ground.now;
-            telemetry::task_restoring(self.progress(ground.now));
+    pub(super) fn step(&mut self, context: RestoreContext<'_>) -> Result<ReplayStep, EngineError> {
+        check_age(self.assigned, context.now)?;
+        let step = self.changelogs.step(context)?;
+        if context.now.0.saturating_sub(self.reported.0) >= REPORT_EVERY_MS {
+            self.reported = context.now;
+            telemetry::task_restoring(self.progress(context.now));
         }
         Ok(step)
     }
 
     /// How far it has come.
     pub(super) fn progress(&self, now: Millis) -> RestoreProgress {
-        let Tails { partition, progress, tails, .. } = &self.tails;
+        let ChangelogReader { partition, progress, tails, .. } = &self.changelogs;
         let at = [progress.state, progress.windows, progress.order];
         let (mut done, mut total) = (0, 0);
         for (tail, at) in tails.iter().zip(at) {
@@ -296,30 +311,33 @@ impl Restoring {
 
     /// Waits for more to replay.
     pub(super) fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
-        self.tails.reader.wait(at_most)
+        self.changelogs.reader.wait(at_most)
     }
 
     /// Where each lane stands, in this owner's name.
-    pub(super) fn standing(&self, ground: Ground<'_>) -> Vec<(TopicPartition, Committed)> {
-        let lanes = lanes(ground, self.tails.partition);
-        let standing = lanes
+    pub(super) fn claimed_offsets(
+        &self,
+        context: RestoreContext<'_>,
+    ) -> Vec<(TopicPartition, Committed)> {
+        let lanes = lanes(context, self.changelogs.partition);
+        let claimed_offsets = lanes
             .into_iter()
             .zip(self.positions)
-            .map(|(lane, offset)| (lane, Committed { offset, metadata: ground.owner.to_owned() }));
-        standing.collect()
+            .map(|(lane, offset)| (lane, Committed { offset, metadata: context.owner.to_owned() }));
+        claimed_offsets.collect()
     }
 
     /// Says now and then that the task waits for its group.
-    pub(super) fn tell_unclaimed(&mut self, why: &EngineError, now: Millis) {
-        if now.0.saturating_sub(self.told.0) >= TELL_MS {
-            self.told = now;
-            telemetry::unclaimed(self.tails.partition, why);
+    pub(super) fn report_unclaimed(&mut self, why: &EngineError, now: Millis) {
+        if now.0.saturating_sub(self.reported.0) >= REPORT_EVERY_MS {
+            self.reported = now;
+            telemetry::claim_failed(self.changelogs.partition, why);
         }
     }
 
     /// What the task begins to run with.
-    pub(super) fn finish(self, ground: Ground<'_>) -> Result<Restored, EngineError> {
-        let Tails { partition, state, progress, replayed, .. } = self.tails;
+    pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
+        let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
         let agrees = |lane: &Lane| {
             progress.lanes[lane.index()]
                 .is_none_or(|position| position == self.positions[lane.index()])
@@ -327,12 +345,12 @@ impl Restoring {
         if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
             telemetry::progress_disagrees(partition, lane);
         }
-        let took_ms = ground.now.0.saturating_sub(self.assigned.0);
+        let took_ms = context.now.0.saturating_sub(self.assigned.0);
         telemetry::task_restored(partition, replayed, took_ms);
-        let critical = TopicPartition::new(ground.rules.topology.lane(Lane::Critical), partition);
-        let bounds = repeat(|| ground.log.bounds(&critical, Isolation::Committed))
+        let critical = TopicPartition::new(context.rules.topology.lane(Lane::Critical), partition);
+        let bounds = repeat(|| context.log.bounds(&critical, Isolation::Committed))
             .map_err(|error| EngineError::of_log("restoring a task", error))?;
-        Ok(Restored {
+        Ok(RestoredTask {
             partition,
             state,
             progress,
@@ -342,45 +360,45 @@ impl Restoring {
     }
 
     /// Gives the task up; what was replayed and not written is replayed again.
-    pub(super) fn stop(self) -> State {
-        self.tails.state
+    pub(super) fn stop(self) -> TaskState {
+        self.changelogs.state
     }
 }
 
 /// What a piece of a restore came to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
+pub(super) struct ReplayStep {
     pub(super) done: bool,
     pub(super) replayed: usize,
 }
 
-fn lanes(ground: Ground<'_>, partition: Partition) -> [TopicPartition; 5] {
-    ground.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
+fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; 5] {
+    context.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
 }
 
 /// Where each lane goes on.
 fn positions(
-    ground: Ground<'_>,
+    context: RestoreContext<'_>,
     partition: Partition,
     fenced: &mut BTreeSet<String>,
 ) -> Result<[Offset; 5], LogError> {
-    let lanes = lanes(ground, partition);
-    let ask = || repeat(|| ground.log.committed(ground.group, &lanes));
+    let lanes = lanes(context, partition);
+    let ask = || repeat(|| context.log.committed(context.group, &lanes));
     let mut committed = ask()?;
     let other = committed.iter().flatten().map(|c| c.metadata.as_str());
-    let other = other.filter(|owner| !owner.is_empty() && *owner != ground.owner);
+    let other = other.filter(|owner| !owner.is_empty() && *owner != context.owner);
     let owners: BTreeSet<String> = other.map(str::to_owned).collect();
     // A former owner may have died inside a transaction: this aborts it.
     for owner in owners.difference(&*fenced).cloned().collect::<Vec<_>>() {
         for id in transactional_ids(&owner) {
-            drop(repeat(|| ground.log.transactor(&id))?);
+            drop(repeat(|| context.log.transactor(&id))?);
         }
         fenced.insert(owner);
         committed = ask()?;
     }
     let mut positions = [Offset(0); 5];
     for (n, committed) in committed.iter().enumerate() {
-        let bounds = || repeat(|| ground.log.bounds(&lanes[n], Isolation::Committed));
+        let bounds = || repeat(|| context.log.bounds(&lanes[n], Isolation::Committed));
         positions[n] = match committed {
             None => bounds()?.start,
             Some(at) => {
@@ -402,12 +420,12 @@ pub(super) fn transactional_ids(owner: &str) -> [String; 4] {
 
 /// Opens the store, anew if its progress no longer fits the changelogs.
 fn open(
-    ground: Ground<'_>,
+    context: RestoreContext<'_>,
     partition: Partition,
     bounds: [Bounds; 3],
-) -> Result<(Box<dyn Store>, Progress), StoreError> {
-    let mut store = ground.stores.open(partition, ground.tables.specs())?;
-    let fresh = Progress {
+) -> Result<(Box<dyn Store>, TaskProgress), StoreError> {
+    let mut store = context.stores.open(partition, context.tables.specs())?;
+    let fresh = TaskProgress {
         state: bounds[STATE].start,
         windows: bounds[WINDOWS].start,
         order: bounds[ORDER].start,
@@ -417,12 +435,12 @@ fn open(
     let Some(stored) = store.progress()? else {
         return Ok((store, fresh));
     };
-    if let Some(layout) = Progress::later(&stored) {
+    if let Some(layout) = TaskProgress::later(&stored) {
         store.close()?;
         return Err(of_a_later_build(partition, layout));
     }
-    let reason = match Progress::decode(&stored) {
-        Some(progress) => match misfit(&progress, bounds, ground.now) {
+    let reason = match TaskProgress::decode(&stored) {
+        Some(progress) => match mismatch(&progress, bounds, context.now) {
             None => return Ok((store, progress)),
             Some(reason) => reason,
         },
@@ -430,8 +448,8 @@ fn open(
     };
     telemetry::store_rebuilt(partition, reason);
     store.close()?;
-    ground.stores.destroy(partition)?;
-    Ok((ground.stores.open(partition, ground.tables.specs())?, fresh))
+    context.stores.destroy(partition)?;
+    Ok((context.stores.open(partition, context.tables.specs())?, fresh))
 }
 
 /// It could be rebuilt, but who went back to an older build for a moment would pay for it twice.
@@ -446,7 +464,7 @@ fn of_a_later_build(partition: Partition, layout: u8) -> StoreError {
 }
 
 /// Why a store can't be brought up from where it stands.
-fn misfit(progress: &Progress, bounds: [Bounds; 3], now: Millis) -> Option<&'static str> {
+fn mismatch(progress: &TaskProgress, bounds: [Bounds; 3], now: Millis) -> Option<&'static str> {
     let [state, windows, order] = bounds;
     let ahead = progress.state > state.end || progress.windows > windows.end;
     if ahead || progress.order > order.end {
@@ -456,6 +474,6 @@ fn misfit(progress: &Progress, bounds: [Bounds; 3], now: Millis) -> Option<&'sta
         return Some("older than the log's start");
     }
     let away = u64::try_from(now.0.saturating_sub(progress.time.0)).unwrap_or(0);
-    (progress.state < state.end && away > AWAY_MS_MAX)
+    (progress.state < state.end && away > STALE_MS_MAX)
         .then_some("away for longer than tombstones stay")
 }

@@ -2,18 +2,18 @@
 //!
 //! The one idea: what a task makes follows from its state, the records, their order and the ticks,
 //! and from nothing else. So whoever has all four can have the task's transactions again; a replay
-//! and the driver of operators' tests both stand on this. It is the very [`Running`] of production;
-//! only what feeds it is missing.
+//! and the driver of operators' tests both stand on this. It is the very [`RunningTask`] of
+//! production; only what feeds it is missing.
 
 use crate::derive::commit::{order_record, put_changelog};
-use crate::derive::failure::Failure;
+use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
+use crate::derive::failure::CommitFailure;
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::order::OrderRecord;
-use crate::derive::progress::Progress;
-use crate::derive::step::{Restored, Running};
-use crate::derive::tables::Tables;
-use crate::derive::turn::{DeriveConfig, HAND_OVER_BYTES};
-use crate::overlay::State;
+use crate::derive::progress::TaskProgress;
+use crate::derive::running::{RestoredTask, RunningTask};
+use crate::derive::tables::TaskTables;
+use crate::overlay::TaskState;
 use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
 use crate::topology::Lane;
@@ -35,13 +35,13 @@ pub(crate) struct Executed {
 pub(crate) struct Sandbox {
     config: DeriveConfig,
     operators: Operators,
-    tables: Tables,
-    running: Running,
+    tables: TaskTables,
+    running: RunningTask,
 }
 
 /// The tables that the store of a task with these operators has.
 pub(crate) fn table_specs(operators: Operators) -> Vec<TableSpec> {
-    Tables::of(operators).specs().to_vec()
+    TaskTables::of(operators).specs().to_vec()
 }
 
 impl Sandbox {
@@ -49,21 +49,21 @@ impl Sandbox {
     pub(crate) fn new(
         config: DeriveConfig,
         operators: Operators,
-        (partition, store, progress): (Partition, Box<dyn Store>, Progress),
+        (partition, store, progress): (Partition, Box<dyn Store>, TaskProgress),
     ) -> Result<Self, EngineError> {
-        let restored = Restored {
+        let restored = RestoredTask {
             partition,
-            state: State::new(store),
+            state: TaskState::new(store),
             progress,
             positions: [Offset(0); 5],
             critical_end: Offset(0),
         };
-        let running = Running::new(restored, rules(&config, operators))?;
-        Ok(Self { tables: Tables::of(operators), config, operators, running })
+        let running = RunningTask::new(restored, rules(&config, operators))?;
+        Ok(Self { tables: TaskTables::of(operators), config, operators, running })
     }
 
     /// How far the state has come.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub(crate) fn progress(&self) -> &TaskProgress {
         &self.running.progress
     }
 
@@ -90,7 +90,7 @@ impl Sandbox {
     }
 
     /// The state, the open transaction's writes included.
-    pub(crate) fn state(&mut self) -> &mut State {
+    pub(crate) fn state(&mut self) -> &mut TaskState {
         &mut self.running.state
     }
 
@@ -98,7 +98,7 @@ impl Sandbox {
     pub(crate) fn commit(&mut self) -> Result<Executed, EngineError> {
         let mut executed =
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
-        self.running.batch.leave(&mut executed.outputs);
+        self.running.batch.take_outputs(&mut executed.outputs);
         let into = (&self.config.topology, &self.tables);
         put_changelog(&self.running, into, &mut executed.changelog);
         executed.order = order_record(&self.running, &self.config);
@@ -122,10 +122,10 @@ fn rules(config: &DeriveConfig, operators: Operators) -> Rules<'_> {
     Rules { topology: &config.topology, catalogue: Catalogue::builtin(), operators }
 }
 
-fn stopped(failure: Failure) -> EngineError {
+fn stopped(failure: CommitFailure) -> EngineError {
     match failure {
-        Failure::Stop(error) => error,
-        Failure::Abort(error) | Failure::Unknown(error) => {
+        CommitFailure::Stop(error) => error,
+        CommitFailure::Abort(error) | CommitFailure::Unknown(error) => {
             EngineError::of_log("running a sandbox", error)
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::derive::assign::Task;
-use crate::derive::restore::{Ground, Tails};
+use crate::derive::restore::{ChangelogReader, RestoreContext};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::turn::EngineError;
@@ -21,7 +21,7 @@ const BEGIN_EVERY_MS: i64 = 1_000;
 /// The partitions a loop follows.
 #[derive(Default)]
 pub(super) struct Standby {
-    followers: BTreeMap<Partition, Tails>,
+    followers: BTreeMap<Partition, ChangelogReader>,
     begun: Millis,
 }
 
@@ -29,14 +29,14 @@ impl Standby {
     /// Replays what is there of every partition, of so many, that is nobody's task here.
     pub(super) fn follow(
         &mut self,
-        ground: Ground<'_>,
+        context: RestoreContext<'_>,
         (tasks, partitions): (&BTreeMap<Partition, Task>, u32),
     ) -> Result<(), EngineError> {
-        self.begun = self.begun.min(ground.now);
+        self.begun = self.begun.min(context.now);
         let mut failed = Vec::new();
         for (partition, follower) in &mut self.followers {
-            if let Err(error) = follower.follow(ground) {
-                begins_again(*partition, error)?;
+            if let Err(error) = follower.follow(context) {
+                restart_follower(*partition, error)?;
                 failed.push(*partition);
             }
         }
@@ -48,12 +48,12 @@ impl Standby {
             .map(Partition)
             .find(|partition| !ours(partition) && !self.followers.contains_key(partition));
         if let Some(partition) = next
-            && ground.now.0.saturating_sub(self.begun.0) >= BEGIN_EVERY_MS
+            && context.now.0.saturating_sub(self.begun.0) >= BEGIN_EVERY_MS
         {
-            self.begun = ground.now;
-            match Tails::open(ground, partition) {
+            self.begun = context.now;
+            match ChangelogReader::open(context, partition) {
                 Ok(follower) => drop(self.followers.insert(partition, follower)),
-                Err(error) => begins_again(partition, error)?,
+                Err(error) => restart_follower(partition, error)?,
             }
         }
         telemetry::followers(self.followers.len());
@@ -61,13 +61,13 @@ impl Standby {
     }
 
     /// Gives a partition's follower away, for the restore that goes on from there.
-    pub(super) fn take(&mut self, partition: Partition) -> Option<Tails> {
+    pub(super) fn take(&mut self, partition: Partition) -> Option<ChangelogReader> {
         self.followers.remove(&partition)
     }
 }
 
 /// A log that does not answer costs a follower; a disk that fails costs the process, as ever.
-fn begins_again(partition: Partition, error: EngineError) -> Result<(), EngineError> {
+fn restart_follower(partition: Partition, error: EngineError) -> Result<(), EngineError> {
     match error {
         EngineError::Retry { .. } => {
             telemetry::follower_failed(partition, &error);

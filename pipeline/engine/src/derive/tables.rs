@@ -3,7 +3,7 @@
 use crate::derive::operator::{Changelog, Operator, TableDecl};
 use crate::derive::stores::EXPIRY;
 use crate::derive::timers::TIMERS;
-use crate::port::{Life, Table, TableSpec};
+use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
 
 /// How long an entry of a window may matter: a day less than its changelog keeps it, for a clock
@@ -12,12 +12,12 @@ pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_0
 
 /// Every table a task keeps.
 #[derive(Clone, Debug)]
-pub(super) struct Tables {
+pub(super) struct TaskTables {
     declared: Vec<TableDecl>,
     specs: Vec<TableSpec>,
 }
 
-impl Tables {
+impl TaskTables {
     /// The tables of these operators. Two tables of one number are a bug and stop the start.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
         let mut declared = vec![TIMERS];
@@ -32,7 +32,11 @@ impl Tables {
         for decl in &declared {
             let by_age = decl.changelog == Changelog::Windows;
             let name = decl.spec.name;
-            assert_eq!(decl.spec.life == Life::Ranged, by_age, "{name}: ranges go from both");
+            assert_eq!(
+                decl.spec.expiry == TableExpiry::ByKeyTime,
+                by_age,
+                "{name}: ranges go from both"
+            );
             assert!(!by_age || decl.window_ms <= WINDOW_MS_MAX, "{name}: a window is too long");
         }
         Self { declared, specs }
@@ -56,7 +60,7 @@ impl Tables {
 
     /// The tables whose entries go by themselves, and their windows in milliseconds.
     pub(super) fn expiring(&self) -> impl Iterator<Item = (Table, i64)> {
-        let goes = |decl: &&TableDecl| decl.spec.life != Life::Kept;
+        let goes = |decl: &&TableDecl| decl.spec.expiry != TableExpiry::Never;
         self.declared.iter().filter(goes).map(|decl| (decl.spec.table, decl.window_ms))
     }
 }

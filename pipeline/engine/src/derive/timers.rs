@@ -13,13 +13,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::derive::operator::{Changelog, TableDecl};
-use crate::overlay::State;
-use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::overlay::TaskState;
+use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// The timers.
 pub(super) const TIMERS: TableDecl = TableDecl {
-    spec: TableSpec { table: Table(0), name: "timers", life: Life::Kept },
+    spec: TableSpec { table: Table(0), name: "timers", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
 };
@@ -28,7 +28,7 @@ pub(super) const TIMERS: TableDecl = TableDecl {
 pub const MAX_TIMERS_PER_TICK: usize = 1_000;
 
 /// A timer that is due.
-pub(super) struct Due {
+pub(super) struct DueTimer {
     pub(super) operator: u8,
     pub(super) key: Bytes,
     pub(super) stored: Bytes,
@@ -42,7 +42,7 @@ pub(super) struct Timers {
 
 impl Timers {
     /// Reads the first timer from the state: after a restore, a tick, or an abort.
-    pub(super) fn look(&mut self, state: &mut State) -> Result<(), StoreError> {
+    pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
         state.scan(TIMERS.spec.table, (&[], None), &mut |key, _| {
             self.first = due_of(key);
@@ -55,23 +55,32 @@ impl Timers {
         self.first
     }
 
-    pub(super) fn set(&mut self, state: &mut State, (at, operator): (Millis, u8), key: &[u8]) {
+    pub(super) fn set(&mut self, state: &mut TaskState, (at, operator): (Millis, u8), key: &[u8]) {
         state.put(TIMERS.spec.table, stored(at, operator, key), Some(Bytes::new()));
         self.first = Some(self.first.map_or(at, |first| first.min(at)));
     }
 
     /// The first due time may be too early now, which costs one tick that fires nothing.
-    pub(super) fn remove(&mut self, state: &mut State, (at, operator): (Millis, u8), key: &[u8]) {
+    pub(super) fn remove(
+        &mut self,
+        state: &mut TaskState,
+        (at, operator): (Millis, u8),
+        key: &[u8],
+    ) {
         state.put(TIMERS.spec.table, stored(at, operator, key), None);
     }
 
     /// The first timers due at `now`, in the order they are due.
-    pub(super) fn due(&self, state: &mut State, now: Millis) -> Result<Vec<Due>, StoreError> {
+    pub(super) fn due(
+        &self,
+        state: &mut TaskState,
+        now: Millis,
+    ) -> Result<Vec<DueTimer>, StoreError> {
         let end = stored(Millis(now.0.saturating_add(1)), 0, &[]);
         let mut due = Vec::new();
         state.scan(TIMERS.spec.table, (&[], Some(&end)), &mut |key, _| {
             if let Some((operator, own)) = key.get(8..).and_then(<[u8]>::split_first) {
-                due.push(Due {
+                due.push(DueTimer {
                     operator: *operator,
                     key: Bytes::copy_from_slice(own),
                     stored: Bytes::copy_from_slice(key),
@@ -87,7 +96,7 @@ impl Timers {
     }
 
     /// Takes a due timer away, before it is fired.
-    pub(super) fn take(state: &mut State, due: &Due) {
+    pub(super) fn take(state: &mut TaskState, due: &DueTimer) {
         state.put(TIMERS.spec.table, due.stored.clone(), None);
     }
 }

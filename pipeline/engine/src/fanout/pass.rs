@@ -12,7 +12,7 @@ use super::hub::Hub;
 use super::place::{Place, SERVED};
 use super::segment::{Entry, Segment, SegmentSpec, channel_hash};
 use super::sweep::{Answers, Cursor, FeedKey, Item};
-use crate::port::{Limit, LogError, Reader, Slot};
+use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Millis, Offset, Record};
 use crate::telemetry;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) struct Pass {
     partition: u32,
     class: usize,
     at: Place,
-    slots: [Option<Slot>; SERVED],
+    slots: [Option<ReaderSlot>; SERVED],
     members: Vec<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, Vec<FeedKey>, ByHash>,
@@ -166,7 +166,8 @@ impl Pass {
             }
         };
         let config = with.hub.config();
-        let limit = Limit { records: config.sweep_step_records, bytes: config.sweep_step_bytes };
+        let limit =
+            ReadLimit { records: config.sweep_step_records, bytes: config.sweep_step_bytes };
         self.taken.clear();
         with.reader.take(slot, limit, &mut self.taken)?;
         telemetry::sweep_records(self.taken.len() as u64);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::hub::Hub;
 use super::place::{Place, SERVED};
 use super::segment::{Entry, SegmentSpec};
-use crate::port::{Isolation, Limit, Log, LogError, Reader, Slot};
+use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Offset, Record};
 use crate::telemetry;
 use crate::turn::EngineError;
@@ -29,7 +29,7 @@ pub struct HubReader {
 
 /// One partition number, read from the served topics.
 struct Followed {
-    slots: [Slot; SERVED],
+    slots: [ReaderSlot; SERVED],
     at: Place,
     /// Where the topics ended at start: warm once read up to here.
     warm_at: Place,
@@ -131,7 +131,7 @@ impl HubReader {
 
     fn take_topic(&mut self, partition: usize, topic: usize) -> Result<(), LogError> {
         let config = self.hub.config();
-        let limit = Limit { records: config.take_max_records, bytes: config.take_max_bytes };
+        let limit = ReadLimit { records: config.take_max_records, bytes: config.take_max_bytes };
         let slot = self.partitions[partition].slots[topic];
         self.reader.take(slot, limit, &mut self.taken)?;
         Ok(())
@@ -176,7 +176,7 @@ fn follow(
 ) -> Result<Followed, LogError> {
     let mut at = Place::default();
     let mut warm_at = Place::default();
-    let mut slots = [Slot(0); SERVED];
+    let mut slots = [ReaderSlot(0); SERVED];
     for (topic, slot) in slots.iter_mut().enumerate() {
         let tp = hub.at(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;

@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::port::{Bounds, Isolation, Limit, LogError, Reader, Slot};
+use crate::port::{Bounds, Isolation, LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Offset, Record, TopicPartition};
-use crate::replay::ReadOnly;
+use crate::replay::ReadOnlyLog;
 use crate::turn::repeat;
 
 /// What is fetched at a time.
-const FETCH: Limit = Limit { records: 1_024, bytes: 1 << 20 };
+const FETCH: ReadLimit = ReadLimit { records: 1_024, bytes: 1 << 20 };
 
 /// One wait for records that must come.
 const WAIT: Duration = Duration::from_millis(100);
@@ -23,26 +23,26 @@ const WAIT: Duration = Duration::from_millis(100);
 const WAITS_MAX: u32 = 600;
 
 /// A place in a partition.
-pub(super) struct Cursor {
+pub(super) struct PartitionCursor {
     pub(super) at: TopicPartition,
     reader: Box<dyn Reader>,
-    slot: Slot,
+    slot: ReaderSlot,
     end: Offset,
     ahead: VecDeque<Record>,
     taken: Vec<Record>,
 }
 
 /// Where a partition starts, and where everything committed by now ends.
-pub(super) fn bounds(log: &ReadOnly, at: &TopicPartition) -> Result<Bounds, LogError> {
+pub(super) fn bounds(log: &ReadOnlyLog, at: &TopicPartition) -> Result<Bounds, LogError> {
     let start = repeat(|| log.bounds(at, Isolation::Committed))?.start;
     let end = repeat(|| log.bounds(at, Isolation::Uncommitted))?.end;
     Ok(Bounds { start, end })
 }
 
-impl Cursor {
+impl PartitionCursor {
     /// Reads on from an offset. `OutOfRange` if retention has taken it.
     pub(super) fn open(
-        log: &ReadOnly,
+        log: &ReadOnlyLog,
         at: &TopicPartition,
         from: Offset,
     ) -> Result<Self, LogError> {

@@ -18,9 +18,9 @@ use tidewire_schemas::time::format_rfc3339;
 use crate::derive::order::OrderRecord;
 use crate::port::Isolation;
 use crate::record::{Millis, Offset, Record, TopicPartition};
-use crate::replay::cursor::{Cursor, bounds};
+use crate::replay::cursor::{PartitionCursor, bounds};
 use crate::replay::verify::TaskSpec;
-use crate::replay::{ReadOnly, ReplayError};
+use crate::replay::{ReadOnlyLog, ReplayError};
 use crate::topology::Lane;
 use crate::turn::repeat;
 
@@ -35,7 +35,7 @@ pub enum Point {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct ReplayRange {
     /// The first transaction; none: the first whose state can be had.
     pub from: Option<Point>,
     /// The transaction behind the last; none: the end.
@@ -44,7 +44,7 @@ pub struct Wanted {
 
 /// What will be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReplayPlan {
     /// The checkpoint to begin with, by its offset in `order`; none: nothing, at the log's start.
     pub checkpoint: Option<Offset>,
     /// The first transaction of the span.
@@ -57,7 +57,7 @@ pub struct Plan {
     pub(super) since: Option<Millis>,
 }
 
-impl Plan {
+impl ReplayPlan {
     /// Where the execution begins.
     pub fn start(&self) -> Offset {
         self.checkpoint.unwrap_or(Offset(0))
@@ -66,20 +66,20 @@ impl Plan {
 
 /// Who decided what a transaction made.
 #[derive(Clone, PartialEq, Eq)]
-struct Author {
+struct BuildIdentity {
     build: String,
     settings_hash: u64,
     catalogue_hash: u64,
 }
 
-impl Author {
+impl BuildIdentity {
     fn of(order: &OrderRecord) -> Self {
         let OrderRecord { build, settings_hash, catalogue_hash, .. } = order;
         let (settings_hash, catalogue_hash) = (*settings_hash, *catalogue_hash);
         Self { build: build.clone(), settings_hash, catalogue_hash }
     }
 
-    fn here(task: &TaskSpec) -> Self {
+    fn current(task: &TaskSpec) -> Self {
         let build = task.build.clone();
         let (settings_hash, catalogue_hash) = (task.settings_hash, Catalogue::builtin().hash());
         Self { build, settings_hash, catalogue_hash }
@@ -100,24 +100,24 @@ impl Author {
 
 /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
 pub(super) fn plan(
-    log: &ReadOnly,
+    log: &ReadOnlyLog,
     task: &TaskSpec,
     checkpoints: &BTreeSet<Offset>,
-    wanted: Wanted,
-) -> Result<Plan, ReplayError> {
+    range: ReplayRange,
+) -> Result<ReplayPlan, ReplayError> {
     let at = task.order();
     let stable = repeat(|| log.bounds(&at, Isolation::Committed))?;
     let place = |point| resolve(log, &at, point, stable.end);
-    let from = wanted.from.map(place).transpose()?;
-    let to = wanted.to.map(place).transpose()?.unwrap_or(stable.end);
+    let from = range.from.map(place).transpose()?;
+    let to = range.to.map(place).transpose()?.unwrap_or(stable.end);
     // Where the state is known: at the log's very start, and at each checkpoint.
     let mut starts: BTreeSet<Offset> =
         checkpoints.iter().copied().filter(|c| *c >= stable.start && *c <= to).collect();
     let at_start = (stable.start == Offset(0)).then_some(Offset(0));
     starts.extend(at_start);
-    let marks = starts.iter().copied().chain(from);
+    let suffixes = starts.iter().copied().chain(from);
     let nearest = from.and_then(|from| starts.range(..=from).next_back().copied());
-    let survey = Survey::read(log, task, (nearest.unwrap_or(stable.start), to, marks))?;
+    let survey = Survey::read(log, task, (nearest.unwrap_or(stable.start), to, suffixes))?;
     let start = match from {
         Some(from) if from > to => {
             let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
@@ -127,22 +127,22 @@ pub(super) fn plan(
         None => starts.range(survey.readable_from(stable.start)..).next().copied(),
     };
     let Some(start) = start else {
-        return Err(ReplayError::Refused(nowhere(&at, from, &survey.possible(&starts))));
+        return Err(ReplayError::Refused(no_known_state(&at, from, &survey.possible(&starts))));
     };
     survey.check(start, &starts)?;
     let from = from.unwrap_or(start);
-    let first = survey.marks[&from].first.filter(|_| from > Offset(0));
-    Ok(Plan {
+    let first = survey.suffixes[&from].first.filter(|_| from > Offset(0));
+    Ok(ReplayPlan {
         checkpoint: (at_start != Some(start)).then_some(start),
         from,
         to,
-        transactions: survey.marks[&start].transactions,
+        transactions: survey.suffixes[&start].transactions,
         since: first.map(|(_, time)| time),
     })
 }
 
 fn resolve(
-    log: &ReadOnly,
+    log: &ReadOnlyLog,
     at: &TopicPartition,
     point: Point,
     end: Offset,
@@ -156,14 +156,14 @@ fn resolve(
     }
 }
 
-fn nowhere(at: &TopicPartition, from: Option<Offset>, possible: &str) -> String {
+fn no_known_state(at: &TopicPartition, from: Option<Offset>, possible: &str) -> String {
     let from = from.map_or(String::new(), |from| format!(" at or before {at}/{}", from.0));
     format!("no state of this task is known{from}: {possible}")
 }
 
 /// What there is from an offset on.
 #[derive(Default)]
-struct Mark {
+struct OrderSuffix {
     transactions: u64,
     /// The first, and when it was appended.
     first: Option<(Offset, Millis)>,
@@ -172,22 +172,22 @@ struct Mark {
 /// What `order` says from the start of the execution on, or from its own; read through once.
 struct Survey {
     at: TopicPartition,
-    here: Author,
+    current: BuildIdentity,
     /// What there is from some offsets on.
-    marks: BTreeMap<Offset, Mark>,
+    suffixes: BTreeMap<Offset, OrderSuffix>,
     /// Where the author changes, or is not this build: the transaction, who before, who from there.
-    changes: Vec<(Offset, Option<Author>, Author)>,
+    changes: Vec<(Offset, Option<BuildIdentity>, BuildIdentity)>,
     /// The last transaction of another author than this build.
     foreign: Option<Offset>,
     /// The last transaction that took records which have left their lane, and the lane's start.
-    gone: Option<(Offset, TopicPartition, Offset)>,
+    expired: Option<(Offset, TopicPartition, Offset)>,
 }
 
 impl Survey {
     fn read(
-        log: &ReadOnly,
+        log: &ReadOnlyLog,
         task: &TaskSpec,
-        (start, to, marks): (Offset, Offset, impl Iterator<Item = Offset>),
+        (start, to, suffixes): (Offset, Offset, impl Iterator<Item = Offset>),
     ) -> Result<Self, ReplayError> {
         let at = task.order();
         let mut starts = Vec::new();
@@ -197,14 +197,14 @@ impl Survey {
             starts.push((at, start));
         }
         let mut survey = Self {
-            here: Author::here(task),
-            marks: marks.map(|mark| (mark, Mark::default())).collect(),
+            current: BuildIdentity::current(task),
+            suffixes: suffixes.map(|suffix| (suffix, OrderSuffix::default())).collect(),
             changes: Vec::new(),
             foreign: None,
-            gone: None,
+            expired: None,
             at,
         };
-        let mut cursor = Cursor::open(log, &survey.at, start)?;
+        let mut cursor = PartitionCursor::open(log, &survey.at, start)?;
         let mut before = None;
         while let Some(record) = cursor.next()?.filter(|record| record.offset < to) {
             before = Some(survey.look(&record, before, &starts)?);
@@ -215,40 +215,40 @@ impl Survey {
     fn look(
         &mut self,
         record: &Record,
-        before: Option<Author>,
+        before: Option<BuildIdentity>,
         starts: &[(TopicPartition, Offset)],
-    ) -> Result<Author, ReplayError> {
+    ) -> Result<BuildIdentity, ReplayError> {
         let order = decode(&self.at, record)?;
-        let author = Author::of(&order);
-        for mark in self.marks.range_mut(..=record.offset).map(|(_, mark)| mark) {
-            mark.transactions += 1;
-            mark.first.get_or_insert((record.offset, record.timestamp));
+        let identity = BuildIdentity::of(&order);
+        for suffix in self.suffixes.range_mut(..=record.offset).map(|(_, suffix)| suffix) {
+            suffix.transactions += 1;
+            suffix.first.get_or_insert((record.offset, record.timestamp));
         }
-        if before.as_ref().map_or(author != self.here, |before| *before != author) {
-            self.changes.push((record.offset, before, author.clone()));
+        if before.as_ref().map_or(identity != self.current, |before| *before != identity) {
+            self.changes.push((record.offset, before, identity.clone()));
         }
-        if author != self.here {
+        if identity != self.current {
             self.foreign = Some(record.offset);
         }
         for lane in Lane::ALL {
             let (at, start) = &starts[lane.index()];
             if order.spans[lane.index()].is_some_and(|span| span.first < *start) {
-                self.gone = Some((record.offset, at.clone(), *start));
+                self.expired = Some((record.offset, at.clone(), *start));
             }
         }
-        Ok(author)
+        Ok(identity)
     }
 
     /// Where nothing has left the lanes from there on.
     fn readable_from(&self, start: Offset) -> Offset {
-        self.gone.as_ref().map_or(start, |(offset, ..)| offset.next())
+        self.expired.as_ref().map_or(start, |(offset, ..)| offset.next())
     }
 
     /// What can be replayed by this build, in words.
     fn possible(&self, starts: &BTreeSet<Offset>) -> String {
         let behind = |offset: Option<Offset>| offset.map_or(Offset(0), Offset::next);
-        let gone = self.gone.as_ref().map(|(offset, ..)| *offset);
-        match starts.range(behind(self.foreign).max(behind(gone))..).next() {
+        let expired = self.expired.as_ref().map(|(offset, ..)| *offset);
+        match starts.range(behind(self.foreign).max(behind(expired))..).next() {
             Some(start) => format!("--from {} or later can be verified", start.0),
             None => "nothing of it can be verified before the next checkpoint is kept; a running \
                      task keeps one now and then in its data folder"
@@ -261,9 +261,9 @@ impl Survey {
         let at = &self.at;
         let possible = self.possible(starts);
         if self.foreign.is_some_and(|offset| offset >= start) {
-            return Err(ReplayError::Refused(self.name_authors(start, &possible)));
+            return Err(ReplayError::Refused(self.name_builds(start, &possible)));
         }
-        match &self.gone {
+        match &self.expired {
             Some((offset, lane, start_of_lane)) if *offset >= start => {
                 Err(ReplayError::Refused(format!(
                     "{lane} starts at {}: what {at}/{} took has been removed by retention; \
@@ -276,31 +276,31 @@ impl Survey {
     }
 
     /// Says who wrote the transactions from `start` on.
-    fn name_authors(&self, start: Offset, possible: &str) -> String {
+    fn name_builds(&self, start: Offset, possible: &str) -> String {
         let at = &self.at;
-        let first = self.marks[&start].first.map_or(start, |(first, _)| first);
+        let first = self.suffixes[&start].first.map_or(start, |(first, _)| first);
         let within = self.changes.iter().find(|(offset, ..)| *offset > first);
         match within {
-            Some((offset, Some(before), author)) => {
+            Some((offset, Some(before), identity)) => {
                 let ours = format!("--to {} can be verified", offset.0);
                 format!(
                     "{at} has two builds: {} up to {}, {} from there on; a span within one of \
                      them can be verified by it; by this build ({}) {}",
-                    before.name(author),
+                    before.name(identity),
                     offset.0,
-                    author.name(before),
-                    self.here.build,
-                    if *before == self.here { &ours } else { possible }
+                    identity.name(before),
+                    self.current.build,
+                    if *before == self.current { &ours } else { possible }
                 )
             }
             _ => {
-                let author = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
-                let author = author.map_or(&self.here, |(.., author)| author);
+                let identity = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
+                let identity = identity.map_or(&self.current, |(.., identity)| identity);
                 format!(
                     "{at} is of {} from {} on, and this is {}; verify it with that one; {possible}",
-                    author.name(&self.here),
+                    identity.name(&self.current),
                     first.0,
-                    self.here.name(author)
+                    self.current.name(identity)
                 )
             }
         }

@@ -11,32 +11,32 @@ use crate::record::{Millis, Offset, TopicPartition};
 /// A log to look at.
 ///
 /// ```
-/// fn look(log: tidewire_engine::replay::ReadOnly) {
+/// fn look(log: tidewire_engine::replay::ReadOnlyLog) {
 ///     log.reader().ok();
 /// }
 /// ```
 ///
 /// ```compile_fail,E0599
-/// fn write(log: tidewire_engine::replay::ReadOnly) {
+/// fn write(log: tidewire_engine::replay::ReadOnlyLog) {
 ///     log.transactor("anyone");
 /// }
 /// ```
 ///
 /// ```compile_fail,E0599
-/// fn write(log: tidewire_engine::replay::ReadOnly) {
+/// fn write(log: tidewire_engine::replay::ReadOnlyLog) {
 ///     log.appender();
 /// }
 /// ```
 ///
 /// ```compile_fail,E0599
-/// fn join(log: tidewire_engine::replay::ReadOnly, spec: tidewire_engine::port::MemberSpec) {
+/// fn join(log: tidewire_engine::replay::ReadOnlyLog, spec: tidewire_engine::port::MemberSpec) {
 ///     log.member(&spec);
 /// }
 /// ```
 #[derive(Clone)]
-pub struct ReadOnly(Arc<dyn Log>);
+pub struct ReadOnlyLog(Arc<dyn Log>);
 
-impl ReadOnly {
+impl ReadOnlyLog {
     /// This log, to look at.
     pub fn new(log: Arc<dyn Log>) -> Self {
         Self(log)

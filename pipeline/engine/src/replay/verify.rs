@@ -6,16 +6,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::derive::order::{OrderRecord, Span};
-use crate::derive::progress::Progress;
+use crate::derive::order::{LaneSpan, OrderRecord};
+use crate::derive::progress::TaskProgress;
 use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, table_specs};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
-use crate::replay::ReadOnly;
-use crate::replay::cursor::Cursor;
-use crate::replay::difference::{Difference, ReplayError, What};
-use crate::replay::plan::{Plan, Wanted, decode, plan};
-use crate::replay::witness::{Changelog, Found, Witness};
+use crate::replay::ReadOnlyLog;
+use crate::replay::cursor::PartitionCursor;
+use crate::replay::divergence::{Divergence, DivergenceKind, ReplayError};
+use crate::replay::log_matcher::{ChangelogMatcher, LogMatcher, OutputMatch};
+use crate::replay::plan::{ReplayPlan, ReplayRange, decode, plan};
 use crate::topology::{Lane, Topology};
 use crate::turn::repeat;
 
@@ -43,11 +43,11 @@ impl TaskSpec {
     /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
     pub fn plan(
         &self,
-        log: &ReadOnly,
+        log: &ReadOnlyLog,
         checkpoints: &BTreeSet<Offset>,
-        wanted: Wanted,
-    ) -> Result<Plan, ReplayError> {
-        plan(log, self, checkpoints, wanted)
+        range: ReplayRange,
+    ) -> Result<ReplayPlan, ReplayError> {
+        plan(log, self, checkpoints, range)
     }
 }
 
@@ -68,25 +68,25 @@ pub struct Replayed {
 
 /// What one step came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum VerifyStep {
     /// A transaction is the same.
     Same,
     /// All are.
     Done,
     /// The first that isn't.
-    Differs(Box<Difference>),
+    Differs(Box<Divergence>),
 }
 
 /// A task's history under execution.
 pub struct Verification {
-    log: ReadOnly,
+    log: ReadOnlyLog,
     task: TaskSpec,
-    plan: Plan,
-    order: Cursor,
-    lanes: [Option<Cursor>; 5],
+    plan: ReplayPlan,
+    order: PartitionCursor,
+    lanes: [Option<PartitionCursor>; 5],
     sandbox: Sandbox,
-    witness: Witness,
-    changelog: Changelog,
+    matcher: LogMatcher,
+    changelog: ChangelogMatcher,
     replayed: Replayed,
     /// The transaction executed last, and when it was appended.
     last: (Offset, Millis),
@@ -96,9 +96,9 @@ impl Verification {
     /// Begins a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
     /// what is written there is the replay's own.
     pub fn begin(
-        log: &ReadOnly,
+        log: &ReadOnlyLog,
         task: &TaskSpec,
-        plan: Plan,
+        plan: ReplayPlan,
         stores: &dyn Stores,
     ) -> Result<Self, ReplayError> {
         let mut store = stores.open(task.partition, &table_specs(task.operators))?;
@@ -113,10 +113,10 @@ impl Verification {
         };
         let state = TopicPartition::new(task.topology.state(), task.partition);
         Ok(Self {
-            order: Cursor::open(log, &task.order(), plan.start())?,
+            order: PartitionCursor::open(log, &task.order(), plan.start())?,
             lanes: [const { None }; 5],
-            witness: Witness::new(log, &task.topology, plan.since),
-            changelog: Changelog::open(log, &state, progress.state)?,
+            matcher: LogMatcher::new(log, &task.topology, plan.since),
+            changelog: ChangelogMatcher::open(log, &state, progress.state)?,
             sandbox: Sandbox::new(config, task.operators, (task.partition, store, progress))?,
             replayed: Replayed::default(),
             last: (plan.start(), Millis::default()),
@@ -132,19 +132,19 @@ impl Verification {
     }
 
     /// Executes one transaction and compares it.
-    pub fn step(&mut self) -> Result<Step, ReplayError> {
+    pub fn step(&mut self) -> Result<VerifyStep, ReplayError> {
         let to = self.plan.to;
         let Some(record) = self.order.next()?.filter(|record| record.offset < to) else {
             return self.conclude();
         };
         let order = decode(&self.order.at, &record)?;
         self.last = (record.offset, record.timestamp);
-        let what = match self.execute(&order)? {
-            Err(what) => Some(what),
+        let kind = match self.execute(&order)? {
+            Err(kind) => Some(kind),
             Ok(executed) => self.compare(&order, &executed)?,
         };
-        if let Some(what) = what {
-            return Ok(self.differs(what));
+        if let Some(kind) = kind {
+            return Ok(self.differs(kind));
         }
         if record.offset < self.plan.from {
             self.replayed.before += 1;
@@ -153,18 +153,21 @@ impl Verification {
             self.replayed.records += order.sequence.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
             self.replayed.outputs += u64::from(order.outputs);
         }
-        Ok(Step::Same)
+        Ok(VerifyStep::Same)
     }
 
-    fn differs(&self, what: What) -> Step {
-        Step::Differs(Box::new(Difference {
+    fn differs(&self, kind: DivergenceKind) -> VerifyStep {
+        VerifyStep::Differs(Box::new(Divergence {
             transaction: (self.order.at.clone(), self.last.0),
-            what,
+            kind,
         }))
     }
 
     /// Gives the sandbox what the transaction took.
-    fn execute(&mut self, order: &OrderRecord) -> Result<Result<Executed, What>, ReplayError> {
+    fn execute(
+        &mut self,
+        order: &OrderRecord,
+    ) -> Result<Result<Executed, DivergenceKind>, ReplayError> {
         // A backlog held time back or it did not; how long it was changes nothing in here.
         self.sandbox.hold(order.held.then_some(Offset(u64::MAX)));
         let mut ticks = order.ticks.iter().peekable();
@@ -176,7 +179,7 @@ impl Verification {
                 }
                 match self.next_of(*lane, order.spans[lane.index()])? {
                     Ok(record) => self.sandbox.take(*lane, &record)?,
-                    Err(what) => return Ok(Err(what)),
+                    Err(kind) => return Ok(Err(kind)),
                 }
                 taken += 1;
             }
@@ -191,11 +194,11 @@ impl Verification {
     fn next_of(
         &mut self,
         lane: Lane,
-        span: Option<Span>,
-    ) -> Result<Result<Record, What>, ReplayError> {
+        span: Option<LaneSpan>,
+    ) -> Result<Result<Record, DivergenceKind>, ReplayError> {
         let at = TopicPartition::new(self.task.topology.lane(lane), self.task.partition);
-        let wrong = |text| Ok(Err(What::Lane { text }));
-        let Some(Span { first, last }) = span else {
+        let wrong = |text| Ok(Err(DivergenceKind::Lane { text }));
+        let Some(LaneSpan { first, last }) = span else {
             return wrong(format!("it took from {at}, and does not say what"));
         };
         let place = &mut self.lanes[lane.index()];
@@ -204,7 +207,7 @@ impl Verification {
             *place = Some(open_lane(&self.log, &at, from)?);
         }
         let cursor = place.as_mut().expect("it was just opened");
-        match cursor.next().map_err(|error| left_meanwhile(&at, error))? {
+        match cursor.next().map_err(|error| expired_meanwhile(&at, error))? {
             Some(record) if record.offset < first => wrong(format!(
                 "{at}/{} was passed over: it took from {} on",
                 record.offset.0, first.0
@@ -219,46 +222,49 @@ impl Verification {
         &mut self,
         order: &OrderRecord,
         executed: &Executed,
-    ) -> Result<Option<What>, ReplayError> {
+    ) -> Result<Option<DivergenceKind>, ReplayError> {
         let field = first_field(order, &executed.order);
-        let about_outputs = matches!(field, None | Some(What::Order { field: "outputs", .. }));
+        let about_outputs =
+            matches!(field, None | Some(DivergenceKind::Order { field: "outputs", .. }));
         if !about_outputs {
             return Ok(field);
         }
         if self.last.0 >= self.plan.from {
             for (index, output) in executed.outputs.iter().enumerate() {
                 let to = TopicPartition::new(&output.topic, output.partition);
-                match self.witness.find(output, self.last.1)? {
-                    Found::There => {}
-                    Found::Gone | Found::Compacted => self.replayed.only_hashed += 1,
-                    Found::Not(nearest) => return Ok(Some(What::Output { index, to, nearest })),
+                match self.matcher.find(output, self.last.1)? {
+                    OutputMatch::Present => {}
+                    OutputMatch::Expired | OutputMatch::Compacted => self.replayed.only_hashed += 1,
+                    OutputMatch::Missing(nearest) => {
+                        return Ok(Some(DivergenceKind::Output { index, to, nearest }));
+                    }
                 }
             }
         }
         self.changelog.pass(&executed.changelog)?;
-        let stuck = self.changelog.stuck(Some(self.last.1))?;
-        Ok(field.or(stuck.map(|at| What::Changelog { at })))
+        let unmatched = self.changelog.unmatched(Some(self.last.1))?;
+        Ok(field.or(unmatched.map(|at| DivergenceKind::Changelog { at })))
     }
 
     /// All were the same. If nothing follows in `order`, nothing may be left of the changelog.
-    fn conclude(&mut self) -> Result<Step, ReplayError> {
+    fn conclude(&mut self) -> Result<VerifyStep, ReplayError> {
         let at = self.task.order();
         let end = repeat(|| self.log.bounds(&at, Isolation::Uncommitted))?.end;
         let followed = (end > self.plan.to).then_some(self.last.1);
-        Ok(match self.changelog.stuck(followed)? {
-            Some(at) => self.differs(What::Changelog { at }),
-            None => Step::Done,
+        Ok(match self.changelog.unmatched(followed)? {
+            Some(at) => self.differs(DivergenceKind::Changelog { at }),
+            None => VerifyStep::Done,
         })
     }
 }
 
 /// How far the state has come that a plan begins with.
-fn progress(store: &mut dyn Store, plan: &Plan) -> Result<Progress, StoreError> {
-    let nothing = Progress::default();
+fn progress(store: &mut dyn Store, plan: &ReplayPlan) -> Result<TaskProgress, StoreError> {
+    let nothing = TaskProgress::default();
     let stored = store.progress()?;
     let found = match (&stored, plan.checkpoint) {
         (None, None) => Some(nothing),
-        (Some(stored), Some(at)) => Progress::decode(stored).filter(|p| p.order == at),
+        (Some(stored), Some(at)) => TaskProgress::decode(stored).filter(|p| p.order == at),
         _ => None,
     };
     found.ok_or_else(|| StoreError {
@@ -267,12 +273,16 @@ fn progress(store: &mut dyn Store, plan: &Plan) -> Result<Progress, StoreError> 
     })
 }
 
-fn open_lane(log: &ReadOnly, at: &TopicPartition, from: Offset) -> Result<Cursor, ReplayError> {
-    Cursor::open(log, at, from).map_err(|error| left_meanwhile(at, error))
+fn open_lane(
+    log: &ReadOnlyLog,
+    at: &TopicPartition,
+    from: Offset,
+) -> Result<PartitionCursor, ReplayError> {
+    PartitionCursor::open(log, at, from).map_err(|error| expired_meanwhile(at, error))
 }
 
 /// The plan saw to it that every record was there.
-fn left_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
+fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
     match error {
         LogError::OutOfRange { start, .. } => ReplayError::Refused(format!(
             "{at} starts at {start} by now: retention was faster; run it again, from later on"
@@ -282,12 +292,12 @@ fn left_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
 }
 
 /// The first field that differs. The number and the hash of the outputs are one: `outputs`.
-fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<What> {
+fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<DivergenceKind> {
     let OrderRecord { time_before, time_after, spans, sequence, .. } = recorded;
     let OrderRecord { ticks, dead_letters, accepted, outputs, outputs_hash, .. } = recorded;
     let differs = |field, same: bool, texts: [String; 2]| {
         let [recorded, replayed] = texts;
-        (!same).then_some(What::Order { field, recorded, replayed })
+        (!same).then_some(DivergenceKind::Order { field, recorded, replayed })
     };
     let texts = |one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
         [format!("{one:?}"), format!("{other:?}")]

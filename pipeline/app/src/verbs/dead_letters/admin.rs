@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tidewire_connectors::socket::answer::Failure;
-use tidewire_engine::letters::{
-    Entry, Filter, Index, Letter, LettersError, Mark, Order, Resolution, fetch, index, marks_of,
-    plan, resolve,
+use tidewire_engine::dead_letters::{
+    DeadLetter, DeadLettersError, Filter, ListEntry, Listing, Resolution, ResolutionRecord,
+    ResolveRequest, fetch, list, plan, resolutions_of, resolve,
 };
 use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
@@ -38,7 +38,7 @@ pub(crate) enum AdminError {
     /// It was asked wrongly; the text says what is right.
     InvalidQuery(String),
     /// The letters could not be read or resolved.
-    Failed(LettersError),
+    Failed(DeadLettersError),
 }
 
 impl From<String> for AdminError {
@@ -47,8 +47,8 @@ impl From<String> for AdminError {
     }
 }
 
-impl From<LettersError> for AdminError {
-    fn from(error: LettersError) -> Self {
+impl From<DeadLettersError> for AdminError {
+    fn from(error: DeadLettersError) -> Self {
         Self::Failed(error)
     }
 }
@@ -57,10 +57,10 @@ impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match error {
             AdminError::InvalidQuery(text) => Self::bad("invalid_query", text),
-            AdminError::Failed(error @ LettersError::TooMany) => {
+            AdminError::Failed(error @ DeadLettersError::TooMany) => {
                 Self::bad("invalid_query", error.to_string())
             }
-            AdminError::Failed(error @ LettersError::TakenOver { .. }) => {
+            AdminError::Failed(error @ DeadLettersError::TakenOver { .. }) => {
                 Self::conflict(error.to_string())
             }
             AdminError::Failed(error) => Self::unanswered(in_one_line(&error)),
@@ -100,19 +100,19 @@ impl AdminApi {
 
     fn list(&self, query: &Query) -> Result<Value, AdminError> {
         let limit = query.list_limit()?;
-        let mut index = index(&*self.log, &self.topology, &query.filter)?;
+        let mut list = list(&*self.log, &self.topology, &query.filter)?;
         if !query.all {
-            index = index.open();
+            list = list.open();
         }
-        let matching = index.entries.len();
-        let newest = &index.entries[matching.saturating_sub(limit)..];
-        let letters = self.summaries(&index, newest)?;
+        let matching = list.entries.len();
+        let newest = &list.entries[matching.saturating_sub(limit)..];
+        let letters = self.summaries(&list, newest)?;
         Ok(json!({ "letters": letters, "matching": matching }))
     }
 
-    fn summaries(&self, index: &Index, entries: &[Entry]) -> Result<Vec<Value>, AdminError> {
+    fn summaries(&self, list: &Listing, entries: &[ListEntry]) -> Result<Vec<Value>, AdminError> {
         let letters = fetch(&*self.log, &self.topology, entries)?;
-        Ok(letters.iter().map(|letter| summary(letter, index)).collect())
+        Ok(letters.iter().map(|letter| summary(letter, list)).collect())
     }
 
     fn show(&self, query: Query) -> Result<Value, AdminError> {
@@ -120,11 +120,11 @@ impl AdminApi {
             return Err(AdminError::InvalidQuery("give one id, such as id=tw.in/3/7".into()));
         }
         let filter = Filter { ids: query.filter.ids, ..Filter::default() };
-        let index = index(&*self.log, &self.topology, &filter)?;
+        let list = list(&*self.log, &self.topology, &filter)?;
         let mut all = Vec::new();
-        for letter in fetch(&*self.log, &self.topology, &index.entries)? {
-            let marks = marks_of(&*self.log, &self.topology, &letter)?;
-            all.push(whole(&letter, &index, &marks));
+        for letter in fetch(&*self.log, &self.topology, &list.entries)? {
+            let resolutions = resolutions_of(&*self.log, &self.topology, &letter)?;
+            all.push(whole(&letter, &list, &resolutions));
         }
         Ok(json!({ "letters": all }))
     }
@@ -132,13 +132,14 @@ impl AdminApi {
     fn resolve(&self, query: Query, resolution: Resolution) -> Result<Value, AdminError> {
         query.check_selection()?;
         let limit = if query.dry_run { query.limit } else { Some(chunk(query.limit)) };
-        let order = Order { filter: query.filter, resolution, because: query.because, limit };
+        let request =
+            ResolveRequest { filter: query.filter, resolution, because: query.because, limit };
         let done = if query.dry_run {
-            plan(&*self.log, &self.topology, &order)?
+            plan(&*self.log, &self.topology, &request)?
         } else {
             // A holder that panicked left nothing half done that the next does not end.
             let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-            resolve(&*self.log, &self.topology, &order)?
+            resolve(&*self.log, &self.topology, &request)?
         };
         Ok(json!({
             "done": done.done,
@@ -154,8 +155,8 @@ fn chunk(limit: Option<usize>) -> usize {
     limit.unwrap_or(RESOLVE_MAX).min(RESOLVE_MAX)
 }
 
-fn summary(letter: &Letter, index: &Index) -> Value {
-    let state = index.resolved.get(&letter.at).map_or("open", |how| how.as_str());
+fn summary(letter: &DeadLetter, list: &Listing) -> Value {
+    let state = list.resolved.get(&letter.at).map_or("open", |how| how.as_str());
     json!({
         "id": letter.id(),
         "time": time_text(letter.time()),
@@ -167,23 +168,23 @@ fn summary(letter: &Letter, index: &Index) -> Value {
     })
 }
 
-fn whole(letter: &Letter, index: &Index, marks: &[Mark]) -> Value {
-    let mut out = summary(letter, index);
+fn whole(letter: &DeadLetter, list: &Listing, resolutions: &[ResolutionRecord]) -> Value {
+    let mut out = summary(letter, list);
     out["written"] = json!(time_text(letter.written()));
     out["trail"] = json!(letter.trail());
     out["key"] = bytes(letter.source_key());
     out["value"] = bytes(letter.value());
     let headers = letter.own_headers().map(|(name, value)| json!([name, bytes(Some(value))]));
     out["headers"] = Value::Array(headers.collect());
-    let marks = marks.iter().map(|mark| {
+    let resolutions = resolutions.iter().map(|record| {
         json!({
-            "resolution": mark.resolution.as_str(),
-            "time": time_text(mark.at),
-            "to": mark.to,
-            "because": mark.because,
+            "resolution": record.resolution.as_str(),
+            "time": time_text(record.at),
+            "to": record.to,
+            "because": record.because,
         })
     });
-    out["resolved"] = Value::Array(marks.collect());
+    out["resolved"] = Value::Array(resolutions.collect());
     out
 }
 

@@ -40,8 +40,8 @@ pub(super) fn whole(letter: &Value) -> Result<(), ProcessExit> {
             terminal::print_line(&format!("{name:10} {}", plain(text)))?;
         }
     }
-    for mark in letter["resolved"].as_array().into_iter().flatten() {
-        let of = |name: &str| mark[name].as_str().map(plain);
+    for record in letter["resolved"].as_array().into_iter().flatten() {
+        let of = |name: &str| record[name].as_str().map(plain);
         let mut line = format!(
             "{:10} {}",
             of("resolution").unwrap_or_default(),

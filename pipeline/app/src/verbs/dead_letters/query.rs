@@ -3,7 +3,7 @@
 //! The command line makes them, HTTP carries them, the desk reads them; so a verb means the same
 //! wherever the log is. Whatever is wrong is answered by what would be right.
 
-use tidewire_engine::letters::Filter;
+use tidewire_engine::dead_letters::Filter;
 use tidewire_engine::record::Millis;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::time::parse_rfc3339;

@@ -7,7 +7,7 @@ use tidewire_schemas::event::{Event, EventView};
 
 use super::TopologyDriver;
 use crate::derive::dedup::{Dedup, IDS, WINDOW_MS};
-use crate::derive::{Context, Flow, Operator, OperatorError, ToChannels};
+use crate::derive::{ChannelDelivery, Context, Flow, Operator, OperatorError};
 use crate::record::Body;
 use crate::topology::Lane;
 
@@ -32,7 +32,7 @@ fn keys(bodies: &[Body]) -> Vec<String> {
 
 #[test]
 fn an_event_is_delivered_to_its_channels_once_whatever_lane_its_copies_take() {
-    let mut driver = TopologyDriver::new(&[&Dedup, &ToChannels]);
+    let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     driver.pipe_input(&event("e-1", Priority::Critical));
     driver.pipe_input(&event("e-1", Priority::Low));
     let urgent = driver.topology().out_urgent().clone();
@@ -62,7 +62,7 @@ fn an_id_counts_as_new_again_once_its_window_is_over() {
 
 #[test]
 fn what_is_no_event_becomes_a_dead_letter_that_names_its_lane() {
-    let mut driver = TopologyDriver::new(&[&Dedup, &ToChannels]);
+    let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     driver.pipe_value(Lane::Low, Some(b"no event"));
     driver.pipe_value(Lane::Low, None);
     let letters = driver.topology().dead_letters().clone();
@@ -111,12 +111,12 @@ fn timers_fire_when_time_is_advanced_and_a_failed_one_is_put_aside() {
     driver.replay().unwrap();
 }
 
-static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
+static OUTSIDE_TABLES: AtomicU64 = AtomicU64::new(0);
 
 /// Remembers in a place that no abort takes back and no other machine has.
-struct Fickle;
+struct ImpureOperator;
 
-impl Operator for Fickle {
+impl Operator for ImpureOperator {
     fn number(&self) -> u8 {
         98
     }
@@ -126,7 +126,7 @@ impl Operator for Fickle {
     }
 
     fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
-        match ELSEWHERE.fetch_add(1, Ordering::SeqCst) {
+        match OUTSIDE_TABLES.fetch_add(1, Ordering::SeqCst) {
             1 => Err(OperatorError::Failed("the second one".to_owned())),
             _ => Ok(Flow::Continue),
         }
@@ -135,7 +135,7 @@ impl Operator for Fickle {
 
 #[test]
 fn a_replay_finds_an_operator_that_remembers_outside_its_tables() {
-    let mut driver = TopologyDriver::new(&[&Fickle, &ToChannels]);
+    let mut driver = TopologyDriver::new(&[&ImpureOperator, &ChannelDelivery]);
     for id in ["e-1", "e-2"] {
         driver.pipe_input(&event(id, Priority::Normal));
     }

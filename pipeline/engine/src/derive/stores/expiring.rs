@@ -11,9 +11,11 @@
 use std::marker::PhantomData;
 
 use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
-use crate::derive::stores::layout::{Fields, Key, Value, key_bytes, put_value, read_value};
-use crate::overlay::State;
-use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::derive::stores::layout::{
+    FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_value,
+};
+use crate::overlay::TaskState;
+use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// The number in the table of timers that stands for expiry; no operator has it.
@@ -26,7 +28,7 @@ pub struct Expiring<K, V> {
     of: PhantomData<fn(K) -> V>,
 }
 
-impl<K: Key, V: Value> Expiring<K, V> {
+impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     /// The store of this number; numbers are persisted.
     pub const fn new(number: u8, name: &'static str) -> Self {
         Self { table: Table(number), name, of: PhantomData }
@@ -34,14 +36,14 @@ impl<K: Key, V: Value> Expiring<K, V> {
 
     /// What its operator declares.
     pub const fn decl(&self) -> TableDecl {
-        let spec = TableSpec { table: self.table, name: self.name, life: Life::Kept };
+        let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
         TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
     }
 
     /// The value of a key, unless it is over at task time.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
         let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
-        if over_at(&stored).is_none_or(|at| at <= context.time()) {
+        if expires_at(&stored).is_none_or(|at| at <= context.time()) {
             return Ok(None);
         }
         Ok(Some(read_value(self.table, &stored[8..])?))
@@ -55,7 +57,7 @@ impl<K: Key, V: Value> Expiring<K, V> {
         value: &V,
     ) -> Result<(), OperatorError> {
         let key = key_bytes(key);
-        self.forget(context, &key)?;
+        self.remove_timer(context, &key)?;
         let mut stored = Vec::with_capacity(32);
         until.put(&mut stored);
         put_value(value, &mut stored);
@@ -67,15 +69,15 @@ impl<K: Key, V: Value> Expiring<K, V> {
     /// Removes a key.
     pub fn remove(&self, context: &mut Context<'_>, key: &K) -> Result<(), OperatorError> {
         let key = key_bytes(key);
-        self.forget(context, &key)?;
+        self.remove_timer(context, &key)?;
         context.remove(self.table, &key);
         Ok(())
     }
 
     /// Takes back the timer of what stands there now.
-    fn forget(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
+    fn remove_timer(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
         let before = context.get(self.table, key)?;
-        if let Some(at) = before.and_then(|stored| over_at(&stored)) {
+        if let Some(at) = before.and_then(|stored| expires_at(&stored)) {
             context.timers.remove(context.state, (at, EXPIRY), &self.due(key));
         }
         Ok(())
@@ -91,18 +93,18 @@ impl<K: Key, V: Value> Expiring<K, V> {
 
 /// A timer of expiry is due: what stands there goes, if it is over.
 pub(in crate::derive) fn expire(
-    state: &mut State,
+    state: &mut TaskState,
     due: &[u8],
     now: Millis,
 ) -> Result<(), StoreError> {
     let Some((table, key)) = due.split_first() else { return Ok(()) };
     let stored = state.get(Table(*table), key)?;
-    if stored.is_some_and(|stored| over_at(&stored).is_none_or(|at| at <= now)) {
+    if stored.is_some_and(|stored| expires_at(&stored).is_none_or(|at| at <= now)) {
         state.put(Table(*table), bytes::Bytes::copy_from_slice(key), None);
     }
     Ok(())
 }
 
-fn over_at(stored: &[u8]) -> Option<Millis> {
-    Millis::read(&mut Fields(stored))
+fn expires_at(stored: &[u8]) -> Option<Millis> {
+    Millis::read(&mut FieldDecoder(stored))
 }

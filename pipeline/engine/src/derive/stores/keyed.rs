@@ -6,8 +6,10 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
-use crate::derive::stores::layout::{Key, Value, key_bytes, put_value, read_key, read_value};
-use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::derive::stores::layout::{
+    StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
+};
+use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 
 /// One value per key.
 pub struct KeyValue<K, V> {
@@ -16,7 +18,7 @@ pub struct KeyValue<K, V> {
     of: PhantomData<fn(K) -> V>,
 }
 
-impl<K: Key, V: Value> KeyValue<K, V> {
+impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
     /// The store of this number; numbers are persisted.
     pub const fn new(number: u8, name: &'static str) -> Self {
         Self { table: Table(number), name, of: PhantomData }
@@ -24,7 +26,7 @@ impl<K: Key, V: Value> KeyValue<K, V> {
 
     /// What its operator declares.
     pub const fn decl(&self) -> TableDecl {
-        let spec = TableSpec { table: self.table, name: self.name, life: Life::Kept };
+        let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
         TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
     }
 
@@ -50,7 +52,7 @@ impl<K: Key, V: Value> KeyValue<K, V> {
     pub fn first(
         &self,
         context: &mut Context<'_>,
-        prefix: &impl Key,
+        prefix: &impl StoreKey,
         limit: usize,
     ) -> Result<Vec<(K, V)>, OperatorError> {
         let prefix = key_bytes(prefix);
@@ -72,7 +74,7 @@ pub(super) fn first_rows(
     if limit == 0 {
         return Ok(rows);
     }
-    let end = behind(prefix);
+    let end = prefix_end(prefix);
     context.scan(table, (prefix, end.as_deref()), &mut |key, value| {
         rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -81,7 +83,7 @@ pub(super) fn first_rows(
 }
 
 /// The first key behind all that begin with `prefix`; `None` if nothing can be.
-fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
@@ -91,7 +93,7 @@ fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
 /// The ids of a group, in order of what they are sorted by. `Desc` turns an order round.
 pub struct Index<G, S, I>(KeyValue<(G, S, I), ()>);
 
-impl<G: Key, S: Key, I: Key> Index<G, S, I> {
+impl<G: StoreKey, S: StoreKey, I: StoreKey> Index<G, S, I> {
     /// The index of this number.
     pub const fn new(number: u8, name: &'static str) -> Self {
         Self(KeyValue::new(number, name))
@@ -129,10 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_behind_a_prefix() {
-        assert_eq!(behind(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(behind(b"a\xff"), Some(b"b".to_vec()));
-        assert_eq!(behind(b"\xff\xff"), None);
-        assert_eq!(behind(b""), None);
+    fn the_first_key_behind_a_prefix() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xff\xff"), None);
+        assert_eq!(prefix_end(b""), None);
     }
 }

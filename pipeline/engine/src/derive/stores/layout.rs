@@ -13,27 +13,27 @@
 use crate::port::{StoreError, Table};
 use crate::record::Millis;
 
-pub use crate::derive::wire::{Fields, put_bytes, put_signed};
+pub use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 
 /// A key of a store, or the beginning of one.
-pub trait Key: Sized {
+pub trait StoreKey: Sized {
     /// Appends its bytes.
     fn put(&self, out: &mut Vec<u8>);
 
     /// Reads it back; `None` if the bytes are none of its own.
-    fn read(from: &mut Fields<'_>) -> Option<Self>;
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
 /// A value of a store.
-pub trait Value: Sized {
-    /// The layout that [`Value::put`] writes, from 1. A new one reads those before it.
+pub trait StoreValue: Sized {
+    /// The layout that [`StoreValue::put`] writes, from 1. A new one reads those before it.
     const VERSION: u8;
 
     /// Appends its bytes, without the version.
     fn put(&self, out: &mut Vec<u8>);
 
-    /// Reads a layout up to [`Value::VERSION`]; `None` if the bytes are none of its own.
-    fn read(version: u8, from: &mut Fields<'_>) -> Option<Self>;
+    /// Reads a layout up to [`StoreValue::VERSION`]; `None` if the bytes are none of its own.
+    fn read(version: u8, from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
 /// A key in the reverse order.
@@ -41,34 +41,34 @@ pub trait Value: Sized {
 pub struct Desc<K>(pub K);
 
 /// A key's bytes.
-pub(super) fn key_bytes(key: &impl Key) -> Vec<u8> {
+pub(super) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     key.put(&mut out);
     out
 }
 
 /// A key from all of its bytes.
-pub(super) fn read_key<K: Key>(table: Table, bytes: &[u8]) -> Result<K, StoreError> {
-    let mut from = Fields(bytes);
+pub(super) fn read_key<K: StoreKey>(table: Table, bytes: &[u8]) -> Result<K, StoreError> {
+    let mut from = FieldDecoder(bytes);
     let key = K::read(&mut from).filter(|_| from.0.is_empty());
     key.ok_or_else(|| unreadable(table, "key"))
 }
 
 /// A value's bytes behind its version.
-pub(super) fn put_value(value: &impl Value, out: &mut Vec<u8>) {
+pub(super) fn put_value(value: &impl StoreValue, out: &mut Vec<u8>) {
     out.push(version_of(value));
     value.put(out);
 }
 
 /// A value from all of its bytes, the version first.
-pub(super) fn read_value<V: Value>(table: Table, bytes: &[u8]) -> Result<V, StoreError> {
-    let mut from = Fields(bytes);
+pub(super) fn read_value<V: StoreValue>(table: Table, bytes: &[u8]) -> Result<V, StoreError> {
+    let mut from = FieldDecoder(bytes);
     let version = from.byte().filter(|version| (1..=V::VERSION).contains(version));
     let value = version.and_then(|version| V::read(version, &mut from));
     value.filter(|_| from.0.is_empty()).ok_or_else(|| unreadable(table, "value"))
 }
 
-fn version_of<V: Value>(_: &V) -> u8 {
+fn version_of<V: StoreValue>(_: &V) -> u8 {
     V::VERSION
 }
 
@@ -81,45 +81,45 @@ fn unreadable(table: Table, what: &str) -> StoreError {
     StoreError { message, source: None }
 }
 
-impl Key for u64 {
+impl StoreKey for u64 {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         from.u64()
     }
 }
 
-impl Key for i64 {
+impl StoreKey for i64 {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self ^ i64::MIN).to_be_bytes());
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         Some(from.u64()? as i64 ^ i64::MIN)
     }
 }
 
-impl Key for Millis {
+impl StoreKey for Millis {
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         i64::read(from).map(Millis)
     }
 }
 
-impl Key for () {
+impl StoreKey for () {
     fn put(&self, _: &mut Vec<u8>) {}
 
-    fn read(_: &mut Fields<'_>) -> Option<Self> {
+    fn read(_: &mut FieldDecoder<'_>) -> Option<Self> {
         Some(())
     }
 }
 
-impl Key for String {
+impl StoreKey for String {
     fn put(&self, out: &mut Vec<u8>) {
         for byte in self.bytes() {
             out.push(byte);
@@ -130,7 +130,7 @@ impl Key for String {
         out.extend_from_slice(&[0, 0]);
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         let mut text = Vec::new();
         loop {
             match from.byte()? {
@@ -141,64 +141,64 @@ impl Key for String {
     }
 }
 
-impl<K: Key> Key for Desc<K> {
+impl<K: StoreKey> StoreKey for Desc<K> {
     fn put(&self, out: &mut Vec<u8>) {
         let from = out.len();
         self.0.put(out);
         out[from..].iter_mut().for_each(|byte| *byte = !*byte);
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         let inverted: Vec<u8> = from.0.iter().map(|byte| !byte).collect();
-        let mut own = Fields(&inverted);
+        let mut own = FieldDecoder(&inverted);
         let key = K::read(&mut own)?;
         from.take(inverted.len() - own.0.len())?;
         Some(Self(key))
     }
 }
 
-impl<A: Key, B: Key> Key for (A, B) {
+impl<A: StoreKey, B: StoreKey> StoreKey for (A, B) {
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
         self.1.put(out);
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         Some((A::read(from)?, B::read(from)?))
     }
 }
 
-impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+impl<A: StoreKey, B: StoreKey, C: StoreKey> StoreKey for (A, B, C) {
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
         self.1.put(out);
         self.2.put(out);
     }
 
-    fn read(from: &mut Fields<'_>) -> Option<Self> {
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         Some((A::read(from)?, B::read(from)?, C::read(from)?))
     }
 }
 
-impl Value for () {
+impl StoreValue for () {
     const VERSION: u8 = 1;
 
     fn put(&self, _: &mut Vec<u8>) {}
 
-    fn read(_: u8, _: &mut Fields<'_>) -> Option<Self> {
+    fn read(_: u8, _: &mut FieldDecoder<'_>) -> Option<Self> {
         Some(())
     }
 }
 
 /// A count.
-impl Value for u64 {
+impl StoreValue for u64 {
     const VERSION: u8 = 1;
 
     fn put(&self, out: &mut Vec<u8>) {
         crate::record::put_varint(out, *self);
     }
 
-    fn read(_: u8, from: &mut Fields<'_>) -> Option<Self> {
+    fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         from.varint()
     }
 }
@@ -228,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_read_back_and_sort_as_what_they_stand_for(a in full(), b in full()) {
+        fn keys_read_back_and_sort_as_their_values(a in full(), b in full()) {
             let bytes = [key_bytes(&a), key_bytes(&b)];
             prop_assert_eq!(&read_key::<Full>(Table(1), &bytes[0]).expect("own"), &a);
             prop_assert_eq!(bytes[0].cmp(&bytes[1]), order(&a, &b));

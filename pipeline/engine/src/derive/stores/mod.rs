@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A store has no fields but its number: what it holds is the task's. A persisted layout is a
-//! [`Key`] or a [`Value`], in a file of its own beside its operator; values begin with their
-//! version.
+//! [`StoreKey`] or a [`StoreValue`], in a file of its own beside its operator; values begin with
+//! their version.
 
 mod expiring;
 mod keyed;
@@ -23,6 +23,6 @@ mod window;
 pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
-pub use layout::{Desc, Fields, Key, Value, put_bytes, put_signed};
+pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
 pub use session::{MAX_AHEAD_MS, Session, Sessions};
 pub use window::{Updated, Windowed, Windows};

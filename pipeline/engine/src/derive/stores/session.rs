@@ -17,9 +17,9 @@ use bytes::Bytes;
 use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
-    Fields, Key, Value, key_bytes, put_value, read_key, read_value,
+    FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
-use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// How far ahead of task time an event may be; what claims more counts as if it were this much. It
@@ -46,7 +46,7 @@ pub struct Sessions<K, V> {
     of: PhantomData<fn(K) -> V>,
 }
 
-impl<K: Key, V: Value> Sessions<K, V> {
+impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
     /// The store of this number; numbers are persisted. Events up to `gap_ms` apart are one
     /// session, and are taken until `grace_ms` after that.
     pub const fn new(number: u8, name: &'static str, (gap_ms, grace_ms): (i64, i64)) -> Self {
@@ -56,7 +56,7 @@ impl<K: Key, V: Value> Sessions<K, V> {
 
     /// What its operator declares. A bucket goes once its last session is over.
     pub const fn decl(&self) -> TableDecl {
-        let spec = TableSpec { table: self.table, name: self.name, life: Life::Ranged };
+        let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.gap_ms + self.grace_ms + self.bucket_ms();
         TableDecl { spec, changelog: Changelog::Windows, window_ms }
     }
@@ -142,7 +142,7 @@ impl<K: Key, V: Value> Sessions<K, V> {
 
     fn read(&self, (start, stored): (&[u8], &Bytes)) -> Result<Session<V>, StoreError> {
         let start = read_key(self.table, start)?;
-        let mut from = Fields(stored);
+        let mut from = FieldDecoder(stored);
         let end = read_key(self.table, from.take(8).unwrap_or_default())?;
         Ok(Session { start, end, value: read_value(self.table, from.0)? })
     }

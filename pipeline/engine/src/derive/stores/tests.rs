@@ -5,7 +5,9 @@
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
-use super::{Desc, Expiring, Fields, Index, KeyValue, MAX_AHEAD_MS, Sessions, Value, Windowed};
+use super::{
+    Desc, Expiring, FieldDecoder, Index, KeyValue, MAX_AHEAD_MS, Sessions, StoreValue, Windowed,
+};
 use super::{Windows, put_signed};
 use crate::derive::emit::{Emission, MAX_HOPS};
 use crate::derive::{
@@ -18,21 +20,21 @@ const MINUTE: i64 = 60_000;
 
 /// A sum that may be negative, as a value of its own layout.
 #[derive(Debug, PartialEq, Eq)]
-struct Sum(i64);
+struct SignedSum(i64);
 
-impl Value for Sum {
+impl StoreValue for SignedSum {
     const VERSION: u8 = 1;
 
     fn put(&self, out: &mut Vec<u8>) {
         put_signed(out, self.0);
     }
 
-    fn read(_: u8, from: &mut Fields<'_>) -> Option<Self> {
+    fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         from.signed().map(Self)
     }
 }
 
-const TOTALS: KeyValue<String, Sum> = KeyValue::new(100, "totals");
+const TOTALS: KeyValue<String, SignedSum> = KeyValue::new(100, "totals");
 const RANKS: Index<String, Desc<i64>, String> = Index::new(101, "ranks");
 const LEASES: Expiring<String, u64> = Expiring::new(102, "leases");
 const PER_MINUTE: Windowed<String, u64> =
@@ -51,9 +53,9 @@ const TABLES: &[TableDecl] = &[
 ];
 
 /// Does what the event's type says, and publishes what came of it.
-struct Scripted;
+struct ScriptedOperator;
 
-impl Operator for Scripted {
+impl Operator for ScriptedOperator {
     fn number(&self) -> u8 {
         100
     }
@@ -72,7 +74,7 @@ impl Operator for Scripted {
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let (key, at) = (event.key.to_owned(), Millis(event.timestamp_ms));
-        let said = match event.event_type {
+        let answer = match event.event_type {
             "rank" => rank(context, &key)?,
             "lease" => {
                 let until = Millis(context.time().0 + MINUTE);
@@ -99,9 +101,9 @@ impl Operator for Scripted {
                 None => "late".to_owned(),
             },
             "bursts?" => format!("{}", BURSTS.all(context, &key)?.len()),
-            _ => tell(context, event)?,
+            _ => emit_fact(context, event)?,
         };
-        context.publish(event, ("answers", ""), said.as_bytes());
+        context.publish(event, ("answers", ""), answer.as_bytes());
         Ok(Flow::Continue)
     }
 }
@@ -112,13 +114,13 @@ fn rank(context: &mut Context<'_>, key: &String) -> Result<String, OperatorError
     let entry = |sum| ("all".to_owned(), Desc(sum), key.clone());
     RANKS.remove(context, &entry(before));
     RANKS.insert(context, &entry(before + 1));
-    TOTALS.put(context, key, &Sum(before + 1));
+    TOTALS.put(context, key, &SignedSum(before + 1));
     let top = RANKS.first(context, &"all".to_owned(), 2)?;
     Ok(top.iter().map(|(sum, key)| format!("{key}={} ", sum.0)).collect())
 }
 
 /// Tells the task of another key.
-fn tell(context: &mut Context<'_>, event: &EventView<'_>) -> Result<String, OperatorError> {
+fn emit_fact(context: &mut Context<'_>, event: &EventView<'_>) -> Result<String, OperatorError> {
     context.fact(&Emission {
         event_type: "told",
         account_id: event.account_id,
@@ -130,15 +132,15 @@ fn tell(context: &mut Context<'_>, event: &EventView<'_>) -> Result<String, Oper
     Ok(format!("{} told", event.event_id))
 }
 
-struct Bench(TopologyDriver, u32);
+struct StoreHarness(TopologyDriver, u32);
 
-impl Bench {
+impl StoreHarness {
     fn new() -> Self {
-        Self(TopologyDriver::new(&[&Scripted]), 0)
+        Self(TopologyDriver::new(&[&ScriptedOperator]), 0)
     }
 
     /// Pipes an event and returns what the operator answered.
-    fn say(&mut self, (event_type, key): (&str, &str), at: i64) -> String {
+    fn send(&mut self, (event_type, key): (&str, &str), at: i64) -> String {
         self.1 += 1;
         let id = format!("e-{}", self.1);
         self.0.pipe_input(&Event {
@@ -166,133 +168,133 @@ impl Bench {
 
 #[test]
 fn an_index_has_the_first_of_a_group_at_hand() {
-    let mut bench = Bench::new();
-    bench.say(("rank", "a"), 0);
-    bench.say(("rank", "b"), 0);
-    assert_eq!(bench.say(("rank", "b"), 0), "b=2 a=1 ");
-    bench.say(("rank", "c"), 0);
-    bench.say(("rank", "c"), 0);
-    assert_eq!(bench.say(("rank", "c"), 0), "c=3 b=2 ");
-    assert_eq!(bench.rows(101), 3, "each stands there once");
-    bench.0.replay().unwrap();
+    let mut harness = StoreHarness::new();
+    harness.send(("rank", "a"), 0);
+    harness.send(("rank", "b"), 0);
+    assert_eq!(harness.send(("rank", "b"), 0), "b=2 a=1 ");
+    harness.send(("rank", "c"), 0);
+    harness.send(("rank", "c"), 0);
+    assert_eq!(harness.send(("rank", "c"), 0), "c=3 b=2 ");
+    assert_eq!(harness.rows(101), 3, "each stands there once");
+    harness.0.replay().unwrap();
 }
 
 #[test]
 fn an_entry_is_over_by_its_time_and_goes_a_tick_later() {
-    let mut bench = Bench::new();
-    bench.say(("lease", "g"), 0);
-    assert_eq!(bench.say(("leased?", "g"), 0), "Some(1)");
-    bench.0.advance_wall_clock_time(MINUTE / 2);
+    let mut harness = StoreHarness::new();
+    harness.send(("lease", "g"), 0);
+    assert_eq!(harness.send(("leased?", "g"), 0), "Some(1)");
+    harness.0.advance_wall_clock_time(MINUTE / 2);
     // A renewal moves the end: the timer of the first lease is taken back.
-    bench.say(("lease", "g"), 0);
-    bench.0.advance_wall_clock_time(MINUTE / 2 + TICK_MS);
-    assert_eq!(bench.say(("leased?", "g"), 0), "Some(1)");
-    assert_eq!(bench.rows(0), 1, "one timer per entry");
-    bench.0.advance_wall_clock_time(MINUTE);
-    assert_eq!(bench.say(("leased?", "g"), 0), "None");
-    assert_eq!((bench.rows(102), bench.rows(0)), (0, 0));
-    bench.0.replay().unwrap();
+    harness.send(("lease", "g"), 0);
+    harness.0.advance_wall_clock_time(MINUTE / 2 + TICK_MS);
+    assert_eq!(harness.send(("leased?", "g"), 0), "Some(1)");
+    assert_eq!(harness.rows(0), 1, "one timer per entry");
+    harness.0.advance_wall_clock_time(MINUTE);
+    assert_eq!(harness.send(("leased?", "g"), 0), "None");
+    assert_eq!((harness.rows(102), harness.rows(0)), (0, 0));
+    harness.0.replay().unwrap();
 }
 
 #[test]
 fn a_window_counts_what_is_in_it_until_its_grace_is_over() {
-    let mut bench = Bench::new();
+    let mut harness = StoreHarness::new();
     let start = START.0 - START.0.rem_euclid(MINUTE);
-    assert_eq!(bench.say(("minute", "a"), start), "1 taken 0 late");
-    assert_eq!(bench.say(("minute", "a"), start + MINUTE - 1), "1 taken 0 late");
-    assert_eq!(bench.say(("minute", "b"), start + MINUTE), "1 taken 0 late");
-    assert_eq!(bench.say(("minute", "c"), start + MINUTE), "1 taken 0 late");
+    assert_eq!(harness.send(("minute", "a"), start), "1 taken 0 late");
+    assert_eq!(harness.send(("minute", "a"), start + MINUTE - 1), "1 taken 0 late");
+    assert_eq!(harness.send(("minute", "b"), start + MINUTE), "1 taken 0 late");
+    assert_eq!(harness.send(("minute", "c"), start + MINUTE), "1 taken 0 late");
     let windows = format!("[(Millis({start}), 2)]");
-    assert_eq!(bench.say(("minutes?", "a"), i64::MAX), windows);
-    assert_eq!(bench.say(("keys?", ""), start + MINUTE), r#"[("b", 1), ("c", 1)]"#);
-    assert_eq!(bench.say(("keys?", ""), start), r#"[("a", 2)]"#);
-    let left = start + 2 * MINUTE - bench.0.now().0;
-    bench.0.advance_wall_clock_time(left - 1);
-    assert_eq!(bench.say(("minute", "a"), start), "1 taken 0 late");
-    bench.0.advance_wall_clock_time(1);
-    assert_eq!(bench.say(("minute", "a"), start), "0 taken 1 late");
-    assert_eq!(bench.say(("minutes?", "a"), i64::MAX), "[]", "what is over reads as empty");
-    bench.0.replay().unwrap();
+    assert_eq!(harness.send(("minutes?", "a"), i64::MAX), windows);
+    assert_eq!(harness.send(("keys?", ""), start + MINUTE), r#"[("b", 1), ("c", 1)]"#);
+    assert_eq!(harness.send(("keys?", ""), start), r#"[("a", 2)]"#);
+    let left = start + 2 * MINUTE - harness.0.now().0;
+    harness.0.advance_wall_clock_time(left - 1);
+    assert_eq!(harness.send(("minute", "a"), start), "1 taken 0 late");
+    harness.0.advance_wall_clock_time(1);
+    assert_eq!(harness.send(("minute", "a"), start), "0 taken 1 late");
+    assert_eq!(harness.send(("minutes?", "a"), i64::MAX), "[]", "what is over reads as empty");
+    harness.0.replay().unwrap();
 }
 
 #[test]
 fn an_event_is_in_every_hopping_window_that_is_still_open() {
-    let mut bench = Bench::new();
+    let mut harness = StoreHarness::new();
     let hour = START.0 - START.0.rem_euclid(60 * MINUTE);
-    let left = hour + 60 * MINUTE - bench.0.now().0;
-    bench.0.advance_wall_clock_time(left);
-    assert_eq!(bench.say(("hour", "a"), hour + 61 * MINUTE), "3 taken 0 late");
-    assert_eq!(bench.say(("hour", "a"), hour + 41 * MINUTE), "2 taken 1 late");
-    assert_eq!(bench.rows(104), 3);
+    let left = hour + 60 * MINUTE - harness.0.now().0;
+    harness.0.advance_wall_clock_time(left);
+    assert_eq!(harness.send(("hour", "a"), hour + 61 * MINUTE), "3 taken 0 late");
+    assert_eq!(harness.send(("hour", "a"), hour + 41 * MINUTE), "2 taken 1 late");
+    assert_eq!(harness.rows(104), 3);
 }
 
 #[test]
 fn sessions_grow_meet_and_are_over() {
-    let mut bench = Bench::new();
+    let mut harness = StoreHarness::new();
     let t = START.0;
-    let say = |bench: &mut Bench, at: i64| bench.say(("burst", "a"), t + at);
-    assert_eq!(say(&mut bench, 0), format!("{t}..{t}: 1"));
-    assert_eq!(say(&mut bench, 2 * MINUTE), format!("{0}..{0}: 1", t + 2 * MINUTE));
-    assert_eq!(bench.say(("bursts?", "a"), 0), "2");
+    let send = |harness: &mut StoreHarness, at: i64| harness.send(("burst", "a"), t + at);
+    assert_eq!(send(&mut harness, 0), format!("{t}..{t}: 1"));
+    assert_eq!(send(&mut harness, 2 * MINUTE), format!("{0}..{0}: 1", t + 2 * MINUTE));
+    assert_eq!(harness.send(("bursts?", "a"), 0), "2");
     // The event between brings both together.
-    assert_eq!(say(&mut bench, MINUTE), format!("{t}..{}: 3", t + 2 * MINUTE));
-    assert_eq!(bench.say(("bursts?", "a"), 0), "1");
-    assert_eq!(bench.say(("bursts?", "other"), 0), "0");
-    bench.0.advance_wall_clock_time(4 * MINUTE + 1);
-    assert_eq!(bench.say(("bursts?", "a"), 0), "0", "it is over by its time");
-    assert_eq!(say(&mut bench, MINUTE), "late");
-    let far = bench.0.now().0 + 48 * 60 * MINUTE;
-    let clamped = bench.0.now().0 + MAX_AHEAD_MS;
-    assert_eq!(bench.say(("burst", "a"), far), format!("{clamped}..{clamped}: 1"));
-    assert_eq!(bench.say(("bursts?", "a"), 0), "1", "an event ahead of time is found again");
-    bench.0.replay().unwrap();
+    assert_eq!(send(&mut harness, MINUTE), format!("{t}..{}: 3", t + 2 * MINUTE));
+    assert_eq!(harness.send(("bursts?", "a"), 0), "1");
+    assert_eq!(harness.send(("bursts?", "other"), 0), "0");
+    harness.0.advance_wall_clock_time(4 * MINUTE + 1);
+    assert_eq!(harness.send(("bursts?", "a"), 0), "0", "it is over by its time");
+    assert_eq!(send(&mut harness, MINUTE), "late");
+    let far = harness.0.now().0 + 48 * 60 * MINUTE;
+    let clamped = harness.0.now().0 + MAX_AHEAD_MS;
+    assert_eq!(harness.send(("burst", "a"), far), format!("{clamped}..{clamped}: 1"));
+    assert_eq!(harness.send(("bursts?", "a"), 0), "1", "an event ahead of time is found again");
+    harness.0.replay().unwrap();
 }
 
 #[test]
 fn a_session_that_grows_over_the_edge_of_a_bucket_moves() {
-    let mut bench = Bench::new();
+    let mut harness = StoreHarness::new();
     let edge = START.0 - START.0.rem_euclid(MAX_AHEAD_MS) + MAX_AHEAD_MS;
-    let left = edge - MINUTE / 2 - bench.0.now().0;
-    bench.0.advance_wall_clock_time(left);
-    bench.say(("burst", "a"), edge - MINUTE / 2);
-    let grown = bench.say(("burst", "a"), edge + MINUTE / 2);
+    let left = edge - MINUTE / 2 - harness.0.now().0;
+    harness.0.advance_wall_clock_time(left);
+    harness.send(("burst", "a"), edge - MINUTE / 2);
+    let grown = harness.send(("burst", "a"), edge + MINUTE / 2);
     assert_eq!(grown, format!("{}..{}: 2", edge - MINUTE / 2, edge + MINUTE / 2));
-    assert_eq!(bench.rows(105), 1);
+    assert_eq!(harness.rows(105), 1);
 }
 
 #[test]
 fn a_fact_goes_to_its_own_keys_lane_with_an_id_that_follows_from_its_cause() {
-    let told = |id_of_run: u32| {
-        let mut bench = Bench(TopologyDriver::new(&[&Scripted]), id_of_run);
-        bench.say(("tell", "alice"), 7);
-        let facts = bench.0.topology().facts().clone();
-        bench.0.read_output(&facts)
+    let facts_of = |id_of_run: u32| {
+        let mut harness = StoreHarness(TopologyDriver::new(&[&ScriptedOperator]), id_of_run);
+        harness.send(("tell", "alice"), 7);
+        let facts = harness.0.topology().facts().clone();
+        harness.0.read_output(&facts)
     };
-    let [fact] = &told(0)[..] else { panic!("one fact") };
+    let [fact] = &facts_of(0)[..] else { panic!("one fact") };
     assert_eq!(fact.key(), Some(&b"bob"[..]));
     assert_eq!(fact.header(super::super::emit::HOPS), Some(&[1][..]));
     let event = EventView::decode(fact.value().unwrap()).unwrap();
     assert_eq!((event.event_type, event.correlation_id, event.timestamp_ms), ("told", "e-1", 7));
     assert!(event.event_id.starts_with("scripted-"), "{}", event.event_id);
-    assert_eq!(told(0), told(0), "the same cause says the same");
-    let other = told(1);
+    assert_eq!(facts_of(0), facts_of(0), "the same cause says the same");
+    let other = facts_of(1);
     assert_ne!(EventView::decode(other[0].value().unwrap()).unwrap().event_id, event.event_id);
 }
 
 #[test]
 fn facts_that_answer_each_other_end_as_a_dead_letter() {
-    let mut bench = Bench::new();
-    bench.say(("tell", "alice"), 0);
-    let facts = bench.0.topology().facts().clone();
-    let letters = bench.0.topology().dead_letters().clone();
+    let mut harness = StoreHarness::new();
+    harness.send(("tell", "alice"), 0);
+    let facts = harness.0.topology().facts().clone();
+    let letters = harness.0.topology().dead_letters().clone();
     for hop in 1..=MAX_HOPS {
-        let told = bench.0.read_output(&facts);
-        let [fact] = &told[..] else { panic!("one fact after {hop} hops") };
+        let emitted = harness.0.read_output(&facts);
+        let [fact] = &emitted[..] else { panic!("one fact after {hop} hops") };
         assert_eq!(fact.header(super::super::emit::HOPS), Some(&[hop][..]));
-        bench.0.pipe_body(crate::topology::Lane::Facts, fact.clone());
+        harness.0.pipe_body(crate::topology::Lane::Facts, fact.clone());
     }
-    assert_eq!(bench.0.read_output(&facts), []);
-    let letters = bench.0.read_output(&letters);
+    assert_eq!(harness.0.read_output(&facts), []);
+    let letters = harness.0.read_output(&letters);
     let detail = String::from_utf8_lossy(letters[0].header("detail").unwrap()).into_owned();
     assert!(detail.contains("4 facts in a row"), "{detail}");
 }

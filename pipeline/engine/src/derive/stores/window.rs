@@ -15,9 +15,11 @@ use std::marker::PhantomData;
 
 use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
 use crate::derive::stores::keyed::first_rows;
-use crate::derive::stores::layout::{Key, Value, key_bytes, put_value, read_key, read_value};
+use crate::derive::stores::layout::{
+    StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
+};
 use crate::derive::stores::session::MAX_AHEAD_MS;
-use crate::port::{Life, StoreError, Table, TableSpec};
+use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// How time is cut into windows. All lengths in milliseconds.
@@ -70,7 +72,7 @@ pub struct Windowed<K, V> {
     of: PhantomData<fn(K) -> V>,
 }
 
-impl<K: Key, V: Value> Windowed<K, V> {
+impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     /// The store of this number; numbers are persisted.
     pub const fn new(number: u8, name: &'static str, windows: Windows) -> Self {
         Self { table: Table(number), name, windows, of: PhantomData }
@@ -78,7 +80,7 @@ impl<K: Key, V: Value> Windowed<K, V> {
 
     /// What its operator declares.
     pub const fn decl(&self) -> TableDecl {
-        let spec = TableSpec { table: self.table, name: self.name, life: Life::Ranged };
+        let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.windows.size + self.windows.grace;
         TableDecl { spec, changelog: Changelog::Windows, window_ms }
     }
@@ -160,7 +162,7 @@ impl<K: Key, V: Value> Windowed<K, V> {
     }
 }
 
-fn row(start: Millis, key: &impl Key) -> Vec<u8> {
+fn row(start: Millis, key: &impl StoreKey) -> Vec<u8> {
     let mut row = Vec::with_capacity(40);
     start.put(&mut row);
     key.put(&mut row);

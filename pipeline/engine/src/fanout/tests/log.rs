@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::super::hub::lock;
 use crate::port::{
-    Appender, Bounds, Committed, Isolation, Limit, Log, LogError, Member, MemberSpec, Reader, Slot,
-    TopicInfo, TopicSpec, Transactor, Wake,
+    Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
+    ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
 };
 use crate::record::{Body, Millis, Offset, Record, TopicPartition};
 use crate::topology::Topology;
@@ -123,19 +123,24 @@ struct FakeReader {
 }
 
 impl Reader for FakeReader {
-    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<Slot, LogError> {
+    fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         self.slots.push((at.clone(), from.0));
-        Ok(Slot((self.slots.len() - 1) as u32))
+        Ok(ReaderSlot((self.slots.len() - 1) as u32))
     }
 
-    fn remove(&mut self, _: Slot) {}
+    fn remove(&mut self, _: ReaderSlot) {}
 
-    fn seek(&mut self, slot: Slot, to: Offset) -> Result<(), LogError> {
+    fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         self.slots[slot.0 as usize].1 = to.0;
         Ok(())
     }
 
-    fn take(&mut self, slot: Slot, limit: Limit, out: &mut Vec<Record>) -> Result<usize, LogError> {
+    fn take(
+        &mut self,
+        slot: ReaderSlot,
+        limit: ReadLimit,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let mut kept = lock(&self.kept);
         let (at, next) = &mut self.slots[slot.0 as usize];
         let kept = kept.entry(at.clone()).or_default();
@@ -151,7 +156,7 @@ impl Reader for FakeReader {
         Ok(taken)
     }
 
-    fn position(&mut self, slot: Slot) -> Result<Offset, LogError> {
+    fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         Ok(Offset(self.slots[slot.0 as usize].1))
     }
 

@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{Assigned, Phase, Task};
+use crate::derive::assign::{Assigned, Task, TaskPhase};
+use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::dedup::Dedup;
-use crate::derive::delivery::ToChannels;
-use crate::derive::failure::Failure;
+use crate::derive::delivery::ChannelDelivery;
+use crate::derive::failure::CommitFailure;
 use crate::derive::lag::Lag;
-use crate::derive::line::{LINES, Line};
 use crate::derive::operator::{Operator, Rules};
-use crate::derive::restore::{Ground, RestoreProgress, Restoring};
+use crate::derive::restore::{RestoreContext, RestoreProgress, RestoringTask};
 use crate::derive::standby::Standby;
-use crate::derive::tables::Tables;
+use crate::derive::tables::TaskTables;
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Wake};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Topology;
-use crate::turn::{EngineError, Turned, repeat};
+use crate::turn::{EngineError, TurnOutcome, repeat};
 
 /// Milliseconds after which what is committed is handed to a store's writer.
 pub const HAND_OVER_MS: i64 = 1_000;
@@ -37,7 +37,7 @@ pub const HAND_OVER_BYTES: usize = 8 << 20;
 const BUSY_WAIT_MS: u64 = 5;
 
 /// The operators of every deployment, in the order events meet them.
-pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ToChannels];
+pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
 
 /// What a DERIVE loop is told.
 #[derive(Clone, Debug)]
@@ -69,17 +69,17 @@ pub struct DerivePorts {
 }
 
 /// What a loop never changes after its start.
-pub(super) struct Shared {
+pub(super) struct DeriveShared {
     pub(super) config: DeriveConfig,
     pub(super) ports: DerivePorts,
     pub(super) operators: &'static [&'static dyn Operator],
-    pub(super) tables: Tables,
+    pub(super) tables: TaskTables,
     pub(super) group: String,
     /// The base of the transactional ids; also what offsets are marked with.
     pub(super) owner: String,
 }
 
-impl Shared {
+impl DeriveShared {
     pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
             topology: &self.config.topology,
@@ -89,8 +89,8 @@ impl Shared {
     }
 
     /// What a restore is given.
-    pub(super) fn ground(&self) -> Ground<'_> {
-        Ground {
+    pub(super) fn restore_context(&self) -> RestoreContext<'_> {
+        RestoreContext {
             rules: self.rules(),
             tables: &self.tables,
             log: &*self.ports.log,
@@ -108,9 +108,9 @@ impl Shared {
 
 /// DERIVE's loop: `turn` it until told to stop, then `close` it.
 pub struct Derive {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DeriveShared>,
     pub(super) member: Box<dyn Member>,
-    pub(super) lines: [Line; LINES],
+    pub(super) commit_groups: [CommitGroup; COMMIT_GROUPS],
     pub(super) tasks: BTreeMap<Partition, Task>,
     pub(super) assigned: BTreeMap<Partition, Assigned>,
     /// Former owners whose transactions were aborted since the group last decided anything: none
@@ -145,20 +145,20 @@ impl Derive {
         let group = topology.derive_group();
         let owner = format!("{group}-{}-{}", config.instance, config.thread);
         let starting = |error| EngineError::of_log("starting DERIVE", error);
-        let lines = Line::all(&*ports.log, &owner)?;
+        let commit_groups = CommitGroup::all(&*ports.log, &owner)?;
         let spec = MemberSpec {
             group: group.clone(),
             topics: topology.lanes().to_vec(),
             instance: format!("{}-{}", config.instance, config.thread),
         };
         let member = repeat(|| ports.log.member(&spec)).map_err(starting)?;
-        let tables = Tables::of(operators);
+        let tables = TaskTables::of(operators);
         let standby = config.standby.then(Standby::default);
-        let shared = Shared { config, ports, operators, tables, group, owner };
+        let shared = DeriveShared { config, ports, operators, tables, group, owner };
         Ok(Self {
             shared: Arc::new(shared),
             member,
-            lines,
+            commit_groups,
             tasks: BTreeMap::new(),
             assigned: BTreeMap::new(),
             fenced: BTreeSet::new(),
@@ -172,32 +172,32 @@ impl Derive {
 
     /// Takes and commits one batch per line, or moves restoring tasks on, or waits for at most
     /// `wait`.
-    pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
+    pub fn turn(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.follow_assignments()?;
-        let moved = self.move_tasks()?;
+        let moved = self.advance_tasks()?;
         let mut turned = match self.transact() {
             Ok(turned) => turned,
-            Err(Failure::Stop(error)) => return Err(error),
-            Err(Failure::Abort(error)) => {
+            Err(CommitFailure::Stop(error)) => return Err(error),
+            Err(CommitFailure::Abort(error)) => {
                 self.abort(error)?;
-                Turned::default()
+                TurnOutcome::default()
             }
-            Err(Failure::Unknown(error)) => {
+            Err(CommitFailure::Unknown(error)) => {
                 telemetry::transaction_unknown(&error);
                 self.reinitialise()?;
-                Turned::default()
+                TurnOutcome::default()
             }
         };
         if let Some(standby) = self.standby.as_mut().filter(|_| self.joined) {
             let partitions = self.shared.config.topology.partitions();
-            standby.follow(self.shared.ground(), (&self.tasks, partitions))?;
+            standby.follow(self.shared.restore_context(), (&self.tasks, partitions))?;
         }
-        self.lag.look(&self.shared, &self.tasks);
+        self.lag.sample(&self.shared, &self.tasks);
         turned.joined = self.joined;
         turned.restoring = self.waiting().next().is_some()
-            || self.tasks.values().any(|task| matches!(task.phase, Phase::Restoring(_)));
+            || self.tasks.values().any(|task| matches!(task.phase, TaskPhase::Restoring(_)));
         if turned.taken == 0 && turned.written == 0 && !moved {
-            self.rest(wait)?;
+            self.idle(wait)?;
         }
         Ok(turned)
     }
@@ -206,7 +206,7 @@ impl Derive {
     pub fn restores(&self) -> Vec<RestoreProgress> {
         let now = self.shared.now();
         let progress = |task: &Task| match &task.phase {
-            Phase::Restoring(restoring) => Some(restoring.progress(now)),
+            TaskPhase::Restoring(restoring) => Some(restoring.progress(now)),
             _ => None,
         };
         self.tasks.values().filter_map(progress).collect()
@@ -215,7 +215,7 @@ impl Derive {
     /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
         let tasks = std::mem::take(&mut self.tasks).into_values().collect();
-        self.leave(tasks)
+        self.close_tasks(tasks)
     }
 
     /// Ends a turn's wait from another thread.
@@ -226,21 +226,21 @@ impl Derive {
     /// Nobody knows whether a transaction was committed. Making the transactional ids anew settles
     /// it; then every running task restores and reads in the log which way it went.
     pub(super) fn reinitialise(&mut self) -> Result<(), EngineError> {
-        self.lines = Line::all(&*self.shared.ports.log, &self.shared.owner)?;
+        self.commit_groups = CommitGroup::all(&*self.shared.ports.log, &self.shared.owner)?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(mut task) = self.tasks.remove(&partition) else { continue };
             match task.leave() {
-                Phase::Running(running) => {
+                TaskPhase::Running(running) => {
                     let (state, _) = running.stop(&mut *self.member);
                     state
                         .close()
                         .map_err(|e| EngineError::of_store("closing a task's store", e))?;
-                    let restoring = Restoring::begin(
-                        self.shared.ground(),
+                    let restoring = RestoringTask::begin(
+                        self.shared.restore_context(),
                         (partition, None),
                         &mut self.fenced,
                     )?;
-                    task.enter(Phase::Restoring(Box::new(restoring)));
+                    task.enter(TaskPhase::Restoring(Box::new(restoring)));
                 }
                 phase => task.phase = phase,
             }
@@ -250,18 +250,18 @@ impl Derive {
     }
 
     /// Waits until there is something to take or to do, `wait` at most.
-    fn rest(&mut self, wait: Duration) -> Result<(), EngineError> {
+    fn idle(&mut self, wait: Duration) -> Result<(), EngineError> {
         let waiting = |error| EngineError::of_log("waiting for records", error);
         let now = self.shared.now();
         let mut at_most = wait;
         for task in self.tasks.values_mut() {
             let until = match &mut task.phase {
-                Phase::Restoring(restoring) => {
+                TaskPhase::Restoring(restoring) => {
                     let busy = Duration::from_millis(BUSY_WAIT_MS).min(wait);
                     return restoring.wait(busy).map_err(waiting);
                 }
-                Phase::Running(running) => running.wanted_at(task.ticked, task.handed),
-                Phase::Draining(_) | Phase::Closed => continue,
+                TaskPhase::Running(running) => running.wanted_at(task.ticked, task.handed),
+                TaskPhase::Draining(_) | TaskPhase::Closed => continue,
             };
             let ms = u64::try_from(until.saturating_sub(now.0)).unwrap_or(0);
             at_most = at_most.min(Duration::from_millis(ms));

@@ -30,7 +30,7 @@ pub const HEADER_PREFIX: &str = "h-";
 
 /// Why a record is put aside.
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict<'a> {
+pub struct Diagnosis<'a> {
     /// The word of the catalogue.
     pub reason: &'static str,
     /// The field to blame.
@@ -44,28 +44,28 @@ pub fn dead_letter(
     topology: &Topology,
     from: &TopicPartition,
     record: &Record,
-    verdict: Verdict<'_>,
+    diagnosis: Diagnosis<'_>,
 ) -> Outgoing {
     let key = format!("{from}/{}", record.offset.0);
     Outgoing {
         topic: topology.dead_letters().clone(),
         partition: topology.partition_of(key.as_bytes()),
-        body: letter(&key, (record.timestamp, &record.body), verdict),
+        body: dead_letter_body(&key, (record.timestamp, &record.body), diagnosis),
     }
 }
 
 /// The same of what never was a record: `key` says where it came from and is unlike any other,
 /// `time` when it was refused, `own` what would have become its record.
-pub fn letter(key: &str, (time, own): (Millis, &Body), verdict: Verdict<'_>) -> Body {
+pub fn dead_letter_body(key: &str, (time, own): (Millis, &Body), diagnosis: Diagnosis<'_>) -> Body {
     let time = time.0.to_string();
     let prefixed: Vec<(String, &[u8])> =
         own.headers().map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value)).collect();
     let mut headers: Vec<(&str, &[u8])> = vec![
-        (REASON, verdict.reason.as_bytes()),
-        (DETAIL, verdict.detail.as_bytes()),
+        (REASON, diagnosis.reason.as_bytes()),
+        (DETAIL, diagnosis.detail.as_bytes()),
         (TIME, time.as_bytes()),
     ];
-    headers.extend(verdict.field.map(|field| (FIELD, field.as_bytes())));
+    headers.extend(diagnosis.field.map(|field| (FIELD, field.as_bytes())));
     headers.extend(own.key().map(|key| (SOURCE_KEY, key)));
     headers.extend(prefixed.iter().map(|(name, value)| (name.as_str(), *value)));
     Body::new(Some(key.as_bytes()), own.value(), &headers)
@@ -85,8 +85,8 @@ mod tests {
             body: Body::new(Some(b"k"), Some(b"\xff{"), &[("trace", b"t1")]),
         };
         let from = TopicPartition::new(topology.input(), Partition(3));
-        let verdict = Verdict { reason: "not_utf8", field: Some("text"), detail: "send UTF-8" };
-        let letter = dead_letter(&topology, &from, &record, verdict);
+        let diagnosis = Diagnosis { reason: "not_utf8", field: Some("text"), detail: "send UTF-8" };
+        let letter = dead_letter(&topology, &from, &record, diagnosis);
         assert_eq!(letter.body.key(), Some(&b"tw.in/3/7"[..]));
         assert_eq!(letter.body.value(), Some(&b"\xff{"[..]));
         for (name, value) in [

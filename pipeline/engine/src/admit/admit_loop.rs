@@ -12,37 +12,38 @@ use std::time::Duration;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
-use crate::admit::brake::{Brake, Tally};
-use crate::admit::judge::{Counts, Judge, Source as From};
+use crate::admit::classify::{AdmitCounts, Classifier, SourcePartition};
+use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
 use crate::port::{
-    Appender, Change, Committed, Isolation, Limit, Log, LogError, Member, MemberSpec, Slot, Wake,
+    Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
+    ReaderSlot, Wake,
 };
 use crate::record::{Millis, Offset, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Topology;
-use crate::turn::{EngineError, Turned, repeat};
+use crate::turn::{EngineError, TurnOutcome, repeat};
 
 /// What a turn takes of a partition at most: enough to make an append cheap, little enough that
 /// what waits behind it waits for some milliseconds only.
-const TAKE: Limit = Limit { records: 2_048, bytes: 2 << 20 };
+const TAKE: ReadLimit = ReadLimit { records: 2_048, bytes: 2 << 20 };
 
 /// Bytes taken in one turn over all partitions, after which the rest waits for the next turn.
 const TURN_BYTES: usize = 8 << 20;
 
 /// Which input a loop reads; each has a thread of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum AdmitInput {
     /// `in`.
-    Input,
+    Main,
     /// `in.urgent`.
     Urgent,
 }
 
-impl Source {
+impl AdmitInput {
     /// Its name in metrics and in the group.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Input => "in",
+            Self::Main => "in",
             Self::Urgent => "urgent",
         }
     }
@@ -54,7 +55,7 @@ pub struct AdmitConfig {
     /// The topics.
     pub topology: Topology,
     /// Which input.
-    pub source: Source,
+    pub source: AdmitInput,
     /// A name for this process, stable over restarts and unlike any other's.
     pub instance: String,
     /// What the settings in force hash to; travels with every event as its verdict.
@@ -62,34 +63,34 @@ pub struct AdmitConfig {
     /// Whom to ask for schemas, if there is somebody.
     pub registry: Option<Arc<dyn Registry>>,
     /// What stops it before too much poison; one per loop, kept while the loop is made anew.
-    pub brake: Brake,
+    pub breaker: PoisonBreaker,
 }
 
 /// A partition being read.
-struct Reading {
+struct InputSlot {
     at: TopicPartition,
     /// `topic/partition/`, the beginning of every position in it.
     name: String,
-    slot: Slot,
+    slot: ReaderSlot,
 }
 
 /// What one turn took.
 #[derive(Default)]
-struct Batch {
+struct AdmitBatch {
     taken: usize,
     /// Where each partition goes on.
     offsets: Vec<(TopicPartition, Committed)>,
     /// What the brake counts.
-    counts: Counts,
+    counts: AdmitCounts,
     counted: u64,
     newest: Millis,
     /// What it doesn't.
-    exempt: Counts,
+    exempt: AdmitCounts,
 }
 
-impl Batch {
+impl AdmitBatch {
     /// Where to note what becomes of a record.
-    fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut Counts {
+    fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut AdmitCounts {
         if record.offset < counted_from {
             return &mut self.exempt;
         }
@@ -98,23 +99,23 @@ impl Batch {
         &mut self.counts
     }
 
-    fn tally(&self) -> Tally<'_> {
-        Tally { newest: self.newest, taken: self.counted, rejected: &self.counts.rejected }
+    fn sample(&self) -> BatchSample<'_> {
+        BatchSample { newest: self.newest, taken: self.counted, rejected: &self.counts.rejected }
     }
 }
 
 /// ADMIT's loop: `turn` it until told to stop, then drop it.
 pub struct Admit {
-    source: Source,
+    source: AdmitInput,
     group: String,
     log: Arc<dyn Log>,
-    judge: Judge,
+    classifier: Classifier,
     member: Box<dyn Member>,
     appender: Box<dyn Appender>,
-    readings: BTreeMap<TopicPartition, Reading>,
-    brake: Brake,
+    inputs: BTreeMap<TopicPartition, InputSlot>,
+    breaker: PoisonBreaker,
     /// Ours, and not read while the brake is on.
-    parked: BTreeSet<TopicPartition>,
+    paused: BTreeSet<TopicPartition>,
     /// Whether the group has said which partitions are ours.
     joined: bool,
     /// Which partition is taken from first, so that none is always last.
@@ -130,8 +131,8 @@ impl Admit {
         let starting = |error| EngineError::of_log("starting ADMIT", error);
         let topology = config.topology;
         let input = match config.source {
-            Source::Input => topology.input(),
-            Source::Urgent => topology.input_urgent(),
+            AdmitInput::Main => topology.input(),
+            AdmitInput::Urgent => topology.input_urgent(),
         };
         let group = topology.admit_group();
         let spec = MemberSpec {
@@ -139,8 +140,8 @@ impl Admit {
             topics: vec![input.clone()],
             instance: format!("{}-{}", config.instance, config.source.name()),
         };
-        if config.brake.stopped().is_none() {
-            telemetry::admit_reads(config.source.name());
+        if config.breaker.stopped().is_none() {
+            telemetry::admit_running(config.source.name());
         }
         Ok(Self {
             source: config.source,
@@ -148,15 +149,15 @@ impl Admit {
             log: log.clone(),
             member: repeat(|| log.member(&spec)).map_err(starting)?,
             appender: repeat(|| log.appender()).map_err(starting)?,
-            judge: Judge {
+            classifier: Classifier {
                 topology,
                 catalogue: Catalogue::builtin(),
                 verdict: config.settings_hash.to_be_bytes(),
                 registry: config.registry,
             },
-            readings: BTreeMap::new(),
-            brake: config.brake,
-            parked: BTreeSet::new(),
+            inputs: BTreeMap::new(),
+            breaker: config.breaker,
+            paused: BTreeSet::new(),
             joined: false,
             first: 0,
             taken: Vec::new(),
@@ -166,22 +167,22 @@ impl Admit {
 
     /// Takes what is there, or waits for it for at most `wait`, and admits it. While the brake is
     /// on it keeps its place in the group and waits.
-    pub fn turn(&mut self, wait: Duration) -> Result<Turned, EngineError> {
+    pub fn turn(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.follow_assignments()?;
-        if self.brake.stopped().is_some() {
-            self.park();
+        if self.breaker.stopped().is_some() {
+            self.pause();
             return self.idle(wait);
         }
-        self.go_on().map_err(|error| EngineError::of_log("going on after a stop", error))?;
+        self.unpause().map_err(|error| EngineError::of_log("going on after a stop", error))?;
         self.outgoing.clear();
         let batch = self.take()?;
         if batch.taken == 0 {
             return self.idle(wait);
         }
-        if let Err(stopped) = self.brake.count(batch.tally()) {
+        if let Err(stopped) = self.breaker.count(batch.sample()) {
             telemetry::admit_stopped(self.source.name(), &stopped);
-            self.park();
-            return Ok(Turned { joined: self.joined, ..Turned::default() });
+            self.pause();
+            return Ok(TurnOutcome { joined: self.joined, ..TurnOutcome::default() });
         }
         let written = self.outgoing.len();
         repeat(|| self.appender.append(&self.outgoing))
@@ -191,40 +192,40 @@ impl Admit {
         telemetry::admit_records(self.source.name(), batch.taken as u64);
         batch.counts.report();
         batch.exempt.report();
-        Ok(Turned { taken: batch.taken, written, restoring: false, joined: self.joined })
+        Ok(TurnOutcome { taken: batch.taken, written, restoring: false, joined: self.joined })
     }
 
-    fn idle(&mut self, wait: Duration) -> Result<Turned, EngineError> {
+    fn idle(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.member
             .wait(wait)
             .map_err(|error| EngineError::of_log("waiting for records", error))?;
-        Ok(Turned { joined: self.joined, ..Turned::default() })
+        Ok(TurnOutcome { joined: self.joined, ..TurnOutcome::default() })
     }
 
     /// Reads nothing more: what was taken and not committed is read again from there.
-    fn park(&mut self) {
-        for (at, reading) in std::mem::take(&mut self.readings) {
-            self.member.remove(reading.slot);
-            self.parked.insert(at);
+    fn pause(&mut self) {
+        for (at, input) in std::mem::take(&mut self.inputs) {
+            self.member.remove(input.slot);
+            self.paused.insert(at);
         }
     }
 
     /// Takes up what was parked. Once resumed, what stands in the input by now is exempt; who has
     /// no partitions yet keeps that for when it has.
-    fn go_on(&mut self) -> Result<(), LogError> {
-        if self.brake.is_resumed() && !(self.parked.is_empty() && self.readings.is_empty()) {
-            let ours = self.parked.iter().chain(self.readings.keys());
+    fn unpause(&mut self) -> Result<(), LogError> {
+        if self.breaker.is_resumed() && !(self.paused.is_empty() && self.inputs.is_empty()) {
+            let ours = self.paused.iter().chain(self.inputs.keys());
             let end = |at: &TopicPartition| {
                 let bounds = repeat(|| self.log.bounds(at, Isolation::Uncommitted))?;
                 Ok((at.clone(), bounds.end))
             };
-            self.brake.exempt(ours.map(end).collect::<Result<_, LogError>>()?);
+            self.breaker.exempt(ours.map(end).collect::<Result<_, LogError>>()?);
             telemetry::admit_resumed(self.source.name());
         }
-        if !self.parked.is_empty() {
-            let parked: Vec<TopicPartition> = self.parked.iter().cloned().collect();
-            self.assign(&parked)?;
-            self.parked.clear();
+        if !self.paused.is_empty() {
+            let paused: Vec<TopicPartition> = self.paused.iter().cloned().collect();
+            self.assign(&paused)?;
+            self.paused.clear();
         }
         Ok(())
     }
@@ -235,26 +236,26 @@ impl Admit {
     }
 
     /// Takes from each partition and judges.
-    fn take(&mut self) -> Result<Batch, EngineError> {
-        let mut batch = Batch::default();
+    fn take(&mut self) -> Result<AdmitBatch, EngineError> {
+        let mut batch = AdmitBatch::default();
         let mut bytes = 0;
-        self.first = (self.first + 1) % self.readings.len().max(1);
-        for reading in self.readings.values().cycle().skip(self.first).take(self.readings.len()) {
+        self.first = (self.first + 1) % self.inputs.len().max(1);
+        for input in self.inputs.values().cycle().skip(self.first).take(self.inputs.len()) {
             if bytes >= TURN_BYTES {
                 break;
             }
             self.taken.clear();
-            take_from(&mut *self.member, reading, &mut self.taken)
+            take_from(&mut *self.member, input, &mut self.taken)
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
             let Some(last) = self.taken.last() else { continue };
             let committed = Committed { offset: last.offset.next(), metadata: String::new() };
-            batch.offsets.push((reading.at.clone(), committed));
-            let from = From { at: &reading.at, name: &reading.name };
-            let counted_from = self.brake.counted_from(&reading.at);
+            batch.offsets.push((input.at.clone(), committed));
+            let from = SourcePartition { at: &input.at, name: &input.name };
+            let counted_from = self.breaker.counted_from(&input.at);
             for record in &self.taken {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
-                self.judge.judge(&from, record, &mut self.outgoing, counts);
+                self.classifier.classify(&from, record, &mut self.outgoing, counts);
             }
             batch.taken += self.taken.len();
         }
@@ -270,20 +271,20 @@ impl Admit {
                     self.assign(&of).map_err(following)?;
                 }
                 // Between turns nothing is uncommitted, so both are answered by letting go.
-                Change::Revoked(of) => self.let_go(&of),
+                Change::Revoked(of) => self.release(&of),
                 Change::Lost(of) => {
                     self.joined = false;
-                    self.let_go(&of);
+                    self.release(&of);
                 }
             }
         }
         Ok(())
     }
 
-    fn let_go(&mut self, of: &[TopicPartition]) {
-        self.parked.retain(|at| !of.contains(at));
-        for reading in of.iter().filter_map(|at| self.readings.remove(at)) {
-            self.member.remove(reading.slot);
+    fn release(&mut self, of: &[TopicPartition]) {
+        self.paused.retain(|at| !of.contains(at));
+        for input in of.iter().filter_map(|at| self.inputs.remove(at)) {
+            self.member.remove(input.slot);
         }
     }
 
@@ -297,7 +298,7 @@ impl Admit {
             }
             let slot = repeat(|| self.member.add(at, from.max(start)))?;
             let name = format!("{at}/");
-            self.readings.insert(at.clone(), Reading { at: at.clone(), name, slot });
+            self.inputs.insert(at.clone(), InputSlot { at: at.clone(), name, slot });
         }
         Ok(())
     }
@@ -306,14 +307,14 @@ impl Admit {
 /// Takes what is ready; records that left the log before they were read are announced.
 fn take_from(
     member: &mut dyn Member,
-    reading: &Reading,
+    input: &InputSlot,
     into: &mut Vec<Record>,
 ) -> Result<(), LogError> {
-    match repeat(|| member.take(reading.slot, TAKE, into)) {
+    match repeat(|| member.take(input.slot, TAKE, into)) {
         Ok(_) => Ok(()),
         Err(LogError::OutOfRange { asked, start, .. }) if asked < start => {
-            telemetry::records_lost("input", &reading.at, start - asked);
-            member.seek(reading.slot, Offset(start))
+            telemetry::records_lost("input", &input.at, start - asked);
+            member.seek(input.slot, Offset(start))
         }
         Err(error) => Err(error),
     }

@@ -10,17 +10,17 @@
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
-use crate::dead_letter::{Verdict, dead_letter};
-use crate::derive::batch::Batch;
-use crate::derive::emit::Cause;
-use crate::derive::failure::Failure;
+use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::derive::batch::TaskBatch;
+use crate::derive::emit::Trigger;
+use crate::derive::failure::CommitFailure;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
-use crate::derive::progress::Progress;
+use crate::derive::progress::TaskProgress;
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timers::Timers;
 use crate::lanes::{Lanes, Refill};
-use crate::overlay::State;
-use crate::port::{Limit, LogError, Member, Slot};
+use crate::overlay::TaskState;
+use crate::port::{LogError, Member, ReadLimit, ReaderSlot};
 use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
@@ -31,20 +31,20 @@ pub(super) const STEP_RECORDS: usize = 64;
 
 /// What is fetched of a lane at a time: enough to make asking cheap, little enough that eight
 /// tasks of five lanes stay within some tens of MiB.
-const FETCH: Limit = Limit { records: 512, bytes: 512 << 10 };
+const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
 
 /// A task that takes records.
-pub(super) struct Running {
+pub(super) struct RunningTask {
     pub(super) partition: Partition,
     /// By [`Lane::index`].
     lanes: [TopicPartition; 5],
-    slots: [Slot; 5],
+    slots: [ReaderSlot; 5],
     queues: Lanes,
-    pub(super) state: State,
+    pub(super) state: TaskState,
     pub(super) timers: Timers,
-    pub(super) batch: Batch,
+    pub(super) batch: TaskBatch,
     /// What is committed.
-    pub(super) progress: Progress,
+    pub(super) progress: TaskProgress,
     /// Task time, this transaction's included.
     pub(super) time: Millis,
     /// The critical lane's end when the task began to run, until it has been reached.
@@ -52,19 +52,19 @@ pub(super) struct Running {
 }
 
 /// What a task begins to run with.
-pub(super) struct Restored {
+pub(super) struct RestoredTask {
     pub(super) partition: Partition,
-    pub(super) state: State,
-    pub(super) progress: Progress,
+    pub(super) state: TaskState,
+    pub(super) progress: TaskProgress,
     /// The position of each lane.
     pub(super) positions: [Offset; 5],
     pub(super) critical_end: Offset,
 }
 
-impl Running {
+impl RunningTask {
     /// Takes up the lanes at their positions.
     pub(super) fn start(
-        restored: Restored,
+        restored: RestoredTask,
         rules: Rules<'_>,
         member: &mut dyn Member,
     ) -> Result<Self, EngineError> {
@@ -79,21 +79,21 @@ impl Running {
     }
 
     /// The task before it has taken up a lane: it can process what it is given.
-    pub(super) fn new(restored: Restored, rules: Rules<'_>) -> Result<Self, EngineError> {
-        let Restored { partition, mut state, progress, .. } = restored;
-        let Restored { positions, critical_end, .. } = restored;
+    pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
+        let RestoredTask { partition, mut state, progress, .. } = restored;
+        let RestoredTask { positions, critical_end, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
-        timers.look(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
+        timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
         let at = positions[Lane::Critical.index()];
         Ok(Self {
             partition,
             lanes,
-            slots: [Slot(0); 5],
+            slots: [ReaderSlot(0); 5],
             queues: Lanes::default(),
             state,
             timers,
-            batch: Batch::default(),
+            batch: TaskBatch::default(),
             time: progress.time,
             progress,
             held_until: (at < critical_end).then_some(critical_end),
@@ -106,10 +106,10 @@ impl Running {
         rules: Rules<'_>,
         member: &mut dyn Member,
         now: Millis,
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, CommitFailure> {
         for taken in 0..STEP_RECORDS {
-            let mut feed = Feed { member, slots: &self.slots, lanes: &self.lanes };
-            let next = self.queues.next(now, &mut feed);
+            let mut reader = LaneReader { member, slots: &self.slots, lanes: &self.lanes };
+            let next = self.queues.next(now, &mut reader);
             let next = next.map_err(|e| EngineError::of_log("reading the lanes", e))?;
             let Some((lane, record)) = next else {
                 return Ok(taken);
@@ -124,7 +124,7 @@ impl Running {
         rules: Rules<'_>,
         lane: Lane,
         record: &Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommitFailure> {
         self.batch.take(lane, record.offset);
         // A task's very first record starts its time whatever its lane: at time zero, what is
         // remembered now would be out of its window with the first critical record.
@@ -132,14 +132,18 @@ impl Running {
             self.time = self.time.max(record.timestamp);
         }
         let Some(value) = record.body.value() else {
-            self.bury(rules, (lane, record), (Reason::EmptyValue, "a lane record has a value"));
+            self.put_dead_letter(
+                rules,
+                (lane, record),
+                (Reason::EmptyValue, "a lane record has a value"),
+            );
             return Ok(());
         };
         match EventView::decode(value) {
             Ok(event) => self.operate(rules, (lane, record), &event),
             Err(error) => {
                 let detail = error.to_string();
-                self.bury(rules, (lane, record), (Reason::AvroDecode, &detail));
+                self.put_dead_letter(rules, (lane, record), (Reason::AvroDecode, &detail));
                 Ok(())
             }
         }
@@ -150,13 +154,13 @@ impl Running {
         rules: Rules<'_>,
         (lane, record): (Lane, &Record),
         event: &EventView<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommitFailure> {
         // What fails leaves nothing behind, be it in an operator before: its id is not accepted, so
         // that it passes once it is requeued.
-        let undo = (self.state.mark(), self.batch.mark());
-        let cause = Cause::of((lane, record), event);
+        let undo = (self.state.savepoint(), self.batch.savepoint());
+        let trigger = Trigger::of((lane, record), event);
         for operator in rules.operators {
-            match operator.on_event(event, &mut self.context(rules, *operator, cause)) {
+            match operator.on_event(event, &mut self.context(rules, *operator, trigger)) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
@@ -167,7 +171,11 @@ impl Running {
                     self.state.roll_back(undo.0);
                     self.batch.roll_back(undo.1);
                     let detail = format!("{}: {why}", operator.name());
-                    self.bury(rules, (lane, record), (Reason::ProcessingFailed, &detail));
+                    self.put_dead_letter(
+                        rules,
+                        (lane, record),
+                        (Reason::ProcessingFailed, &detail),
+                    );
                     return Ok(());
                 }
             }
@@ -182,12 +190,12 @@ impl Running {
         &'a mut self,
         rules: Rules<'a>,
         operator: &'a dyn Operator,
-        cause: Cause<'a>,
+        trigger: Trigger<'a>,
     ) -> Context<'a> {
         Context {
             rules,
             operator,
-            cause,
+            trigger,
             emitted: 0,
             time: self.time,
             state: &mut self.state,
@@ -197,7 +205,7 @@ impl Running {
     }
 
     /// Puts a record aside, inside the transaction.
-    fn bury(
+    fn put_dead_letter(
         &mut self,
         rules: Rules<'_>,
         (lane, record): (Lane, &Record),
@@ -208,13 +216,13 @@ impl Running {
             Reason::EmptyValue => self.batch.counts.empty += 1,
             _ => self.batch.counts.undecodable += 1,
         }
-        let verdict = Verdict { reason: reason.as_str(), field: None, detail };
+        let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
         let from = &self.lanes[lane.index()];
-        self.batch.bury(dead_letter(rules.topology, from, record, verdict));
+        self.batch.put_dead_letter(dead_letter(rules.topology, from, record, diagnosis));
     }
 
     /// Brings task time to `max(time, now)` and fires the timers due by then.
-    pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), Failure> {
+    pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), CommitFailure> {
         self.time = self.time.max(now);
         self.batch.tick(self.time);
         for due in self.timers.due(&mut self.state, self.time)? {
@@ -229,26 +237,31 @@ impl Running {
                 telemetry::timers_orphaned();
                 continue;
             };
-            let undo = (self.state.mark(), self.batch.mark());
-            let cause = Cause::Timer { partition: self.partition, stored: &due.stored };
-            let mut context = self.context(rules, *operator, cause);
+            let undo = (self.state.savepoint(), self.batch.savepoint());
+            let trigger = Trigger::Timer { partition: self.partition, stored: &due.stored };
+            let mut context = self.context(rules, *operator, trigger);
             match operator.on_timer(&due.key, &mut context) {
                 Ok(()) => {}
                 Err(OperatorError::Store(error)) => return Err(error.into()),
                 Err(OperatorError::Failed(why)) => {
                     self.state.roll_back(undo.0);
                     self.batch.roll_back(undo.1);
-                    self.bury_timer(rules, (operator.name(), &due.key), &why);
+                    self.put_timer_dead_letter(rules, (operator.name(), &due.key), &why);
                 }
             }
         }
-        Ok(self.timers.look(&mut self.state)?)
+        Ok(self.timers.load(&mut self.state)?)
     }
 
     /// A failed timer has no source record; what is left of it is the operator and its key. In
     /// place of an offset it has the task time: where `order` goes on depends on what the log has
     /// put between two transactions, and a replay could not know it.
-    fn bury_timer(&mut self, rules: Rules<'_>, (operator, key): (&str, &[u8]), why: &str) {
+    fn put_timer_dead_letter(
+        &mut self,
+        rules: Rules<'_>,
+        (operator, key): (&str, &[u8]),
+        why: &str,
+    ) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);
         let record = Record {
@@ -257,15 +270,18 @@ impl Running {
             body: Body::new(Some(operator.as_bytes()), Some(key), &[]),
         };
         let detail = format!("timer of {operator}: {why}");
-        let verdict =
-            Verdict { reason: Reason::ProcessingFailed.as_str(), field: None, detail: &detail };
-        self.batch.emit(dead_letter(rules.topology, &from, &record, verdict));
+        let diagnosis =
+            Diagnosis { reason: Reason::ProcessingFailed.as_str(), field: None, detail: &detail };
+        self.batch.emit(dead_letter(rules.topology, &from, &record, diagnosis));
     }
 
     /// Whether a critical record waits to be taken.
-    pub(super) fn critical_waits(&mut self, member: &mut dyn Member) -> Result<bool, Failure> {
-        let mut feed = Feed { member, slots: &self.slots, lanes: &self.lanes };
-        let waits = self.queues.waits(Lane::Critical, &mut feed);
+    pub(super) fn critical_waits(
+        &mut self,
+        member: &mut dyn Member,
+    ) -> Result<bool, CommitFailure> {
+        let mut reader = LaneReader { member, slots: &self.slots, lanes: &self.lanes };
+        let waits = self.queues.has_waiting(Lane::Critical, &mut reader);
         Ok(waits.map_err(|error| EngineError::of_log("reading the lanes", error))?)
     }
 
@@ -314,12 +330,12 @@ impl Running {
         let critical = self.progress.lanes[Lane::Critical.index()];
         self.held_until = self.held_until.filter(|end| critical < Some(*end));
         self.state.apply();
-        telemetry::batch(&batch.counts);
+        telemetry::batch_committed(&batch.counts);
     }
 
     /// The log did not commit the batch: everything goes back to what is committed.
     pub(super) fn discard(&mut self, member: &mut dyn Member) -> Result<(), EngineError> {
-        self.batch = Batch::default();
+        self.batch = TaskBatch::default();
         self.state.discard();
         self.queues.clear();
         self.time = self.progress.time;
@@ -329,12 +345,12 @@ impl Running {
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;
         }
         self.timers
-            .look(&mut self.state)
+            .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))
     }
 
     /// Lets go of the lanes; what is left is the state.
-    pub(super) fn stop(self, member: &mut dyn Member) -> (State, Progress) {
+    pub(super) fn stop(self, member: &mut dyn Member) -> (TaskState, TaskProgress) {
         for slot in self.slots {
             member.remove(slot);
         }
@@ -343,13 +359,13 @@ impl Running {
 }
 
 /// The lanes of one task as the scheduler refills them.
-struct Feed<'a> {
+struct LaneReader<'a> {
     member: &'a mut dyn Member,
-    slots: &'a [Slot; 5],
+    slots: &'a [ReaderSlot; 5],
     lanes: &'a [TopicPartition; 5],
 }
 
-impl Refill for Feed<'_> {
+impl Refill for LaneReader<'_> {
     type Error = LogError;
 
     fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), LogError> {

@@ -8,16 +8,16 @@ use crate::turn::EngineError;
 
 /// The first thing that came out otherwise than the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct Divergence {
     /// The transaction: its record in `order`.
     pub transaction: (TopicPartition, Offset),
     /// What differs.
-    pub what: What,
+    pub kind: DivergenceKind,
 }
 
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum DivergenceKind {
     /// A lane has other records than were taken.
     Lane {
         /// Which, and how.
@@ -59,14 +59,14 @@ pub struct Nearest {
     pub first: usize,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, offset) = &self.transaction;
-        write!(f, "{at}/{}: {}", offset.0, self.what)
+        write!(f, "{at}/{}: {}", offset.0, self.kind)
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for DivergenceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lane { text } => f.write_str(text),

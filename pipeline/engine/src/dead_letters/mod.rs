@@ -10,20 +10,23 @@
 //!
 //! Parts in reading order.
 
-mod letter;
-mod mark;
+mod dead_letter;
+pub mod record;
+mod resolution;
 
 mod filter;
 mod scan;
 
-mod index;
+mod listing;
 
-mod back;
+mod requeue;
 mod resolve;
 
-pub use back::destination;
+pub use dead_letter::{
+    DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX, trail,
+};
 pub use filter::Filter;
-pub use index::{Entry, Index, fetch, index, marks_of};
-pub use letter::{Letter, Origin, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX, trail};
-pub use mark::{Mark, Resolution};
-pub use resolve::{LettersError, Order, Resolved, plan, resolve};
+pub use listing::{ListEntry, Listing, fetch, list, resolutions_of};
+pub use requeue::destination;
+pub use resolution::{Resolution, ResolutionRecord};
+pub use resolve::{DeadLettersError, ResolveRequest, ResolveSummary, plan, resolve};

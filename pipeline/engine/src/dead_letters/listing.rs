@@ -9,51 +9,51 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::letters::back::destination;
-use crate::letters::filter::Filter;
-use crate::letters::letter::Letter;
-use crate::letters::mark::{Mark, Resolution};
-use crate::letters::resolve::LettersError;
-use crate::letters::scan::Scan;
+use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::filter::Filter;
+use crate::dead_letters::requeue::destination;
+use crate::dead_letters::resolution::{Resolution, ResolutionRecord};
+use crate::dead_letters::resolve::DeadLettersError;
+use crate::dead_letters::scan::Scan;
 use crate::port::{Bounds, Log};
 use crate::record::{Millis, Offset, Partition};
 use crate::topology::Topology;
 
 /// Letters in one index: some 60 MB of memory.
-pub(super) const INDEX_MAX: usize = 1_000_000;
+pub(super) const LIST_MAX: usize = 1_000_000;
 
 /// Records passed over while fetching, rather than starting to read anew behind them.
 const GAP_MAX: u64 = 1_000;
 
 /// A letter in an index. Its order is that in which records came: by time, then by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct ListEntry {
     /// When the record came.
     pub time: Millis,
     /// Its topic's number in the index, partition and offset.
-    origin: (u32, u64, u64),
+    source_position: (u32, u64, u64),
     /// Where the letter stands.
     pub at: (Partition, Offset),
     /// Bytes of the letter.
     pub bytes: u32,
-    /// Its reason's number in [`Index::reasons`].
+    /// Its reason's number in [`Listing::reasons`].
     pub reason: u32,
     /// Whether its record has somewhere to go back to.
-    pub able: bool,
+    pub requeueable: bool,
 }
 
 /// Letters in the order in which their records came, and what became of them.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct Listing {
     /// The letters.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListEntry>,
     /// What became of those that are not open, by where they stand.
     pub resolved: BTreeMap<(Partition, Offset), Resolution>,
     /// Their reasons, each once.
     pub reasons: Vec<String>,
 }
 
-impl Index {
+impl Listing {
     /// Keeps the open ones.
     pub fn open(mut self) -> Self {
         self.entries.retain(|entry| !self.resolved.contains_key(&entry.at));
@@ -71,64 +71,69 @@ impl Index {
 }
 
 /// Reads the topic to its end.
-pub fn index(log: &dyn Log, topology: &Topology, filter: &Filter) -> Result<Index, LettersError> {
+pub fn list(
+    log: &dyn Log,
+    topology: &Topology,
+    filter: &Filter,
+) -> Result<Listing, DeadLettersError> {
     let mut scan = Scan::new(log, topology)?;
-    let mut index = Index::default();
-    let (mut topics, mut reasons) = (Names::default(), Names::default());
+    let mut list = Listing::default();
+    let (mut topics, mut reasons) = (Interner::default(), Interner::default());
     for partition in filter.partitions(topology) {
-        let mut part = Part::default();
-        let stretch = scan.bounds(partition)?;
-        scan.read(partition, stretch, &mut |record| {
-            if Mark::is_one(&record) {
-                part.marks.extend(Mark::decode(&record).map(|m| (m.letter, m.resolution)));
+        let mut part = PartitionRecords::default();
+        let range = scan.bounds(partition)?;
+        scan.read(partition, range, &mut |record| {
+            if ResolutionRecord::is_resolution(&record) {
+                part.resolutions
+                    .extend(ResolutionRecord::decode(&record).map(|m| (m.identity, m.resolution)));
                 return Ok(());
             }
-            let letter = Letter::of(partition, record);
-            if filter.takes(&letter, topology) && part.letters.len() <= INDEX_MAX {
+            let letter = DeadLetter::of(partition, record);
+            if filter.matches(&letter, topology) && part.letters.len() <= LIST_MAX {
                 let entry = entry_of(topology, &letter, (&mut topics, &mut reasons));
                 part.letters.entry(letter.identity()).or_insert(entry);
             }
             Ok(())
         })?;
         for (identity, entry) in part.letters {
-            index.resolved.extend(part.marks.get(&identity).map(|how| (entry.at, *how)));
-            index.entries.push(entry);
+            list.resolved.extend(part.resolutions.get(&identity).map(|how| (entry.at, *how)));
+            list.entries.push(entry);
         }
-        if index.entries.len() > INDEX_MAX {
-            return Err(LettersError::TooMany);
+        if list.entries.len() > LIST_MAX {
+            return Err(DeadLettersError::TooMany);
         }
     }
-    index.entries.sort_unstable();
-    index.reasons = reasons.into_list();
-    Ok(index)
+    list.entries.sort_unstable();
+    list.reasons = reasons.into_list();
+    Ok(list)
 }
 
 /// Both of one partition: a mark stands behind its letter, but perhaps before a copy of it.
 #[derive(Default)]
-struct Part {
-    letters: BTreeMap<[u8; 16], Entry>,
-    marks: BTreeMap<[u8; 16], Resolution>,
+struct PartitionRecords {
+    letters: BTreeMap<[u8; 16], ListEntry>,
+    resolutions: BTreeMap<[u8; 16], Resolution>,
 }
 
 fn entry_of(
     topology: &Topology,
-    letter: &Letter,
-    (topics, reasons): (&mut Names, &mut Names),
-) -> Entry {
-    let origin = letter.origin().map_or((u32::MAX, 0, 0), |origin| {
-        (topics.number(&origin.topic), origin.partition, origin.offset)
+    letter: &DeadLetter,
+    (topics, reasons): (&mut Interner, &mut Interner),
+) -> ListEntry {
+    let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source_position| {
+        (topics.number(&source_position.topic), source_position.partition, source_position.offset)
     });
     let bytes = u32::try_from(letter.size()).unwrap_or(u32::MAX);
     let reason = reasons.number(&letter.reason());
-    let able = destination(topology, letter).is_some();
-    Entry { time: letter.time(), origin, at: letter.at, bytes, reason, able }
+    let requeueable = destination(topology, letter).is_some();
+    ListEntry { time: letter.time(), source_position, at: letter.at, bytes, reason, requeueable }
 }
 
 /// Texts that come again and again, each kept once under a number.
 #[derive(Default)]
-struct Names(BTreeMap<String, u32>);
+struct Interner(BTreeMap<String, u32>);
 
-impl Names {
+impl Interner {
     fn number(&mut self, name: &str) -> u32 {
         if let Some(number) = self.0.get(name) {
             return *number;
@@ -150,23 +155,23 @@ impl Names {
 pub fn fetch(
     log: &dyn Log,
     topology: &Topology,
-    entries: &[Entry],
-) -> Result<Vec<Letter>, LettersError> {
+    entries: &[ListEntry],
+) -> Result<Vec<DeadLetter>, DeadLettersError> {
     let mut scan = Scan::new(log, topology)?;
     fetch_by(&mut scan, entries)
 }
 
 pub(super) fn fetch_by(
     scan: &mut Scan<'_>,
-    entries: &[Entry],
-) -> Result<Vec<Letter>, LettersError> {
+    entries: &[ListEntry],
+) -> Result<Vec<DeadLetter>, DeadLettersError> {
     let wanted: BTreeSet<(Partition, Offset)> = entries.iter().map(|entry| entry.at).collect();
     let mut found = BTreeMap::new();
-    for (partition, stretch) in stretches(&wanted) {
-        scan.read(partition, stretch, &mut |record| {
+    for (partition, range) in ranges(&wanted) {
+        scan.read(partition, range, &mut |record| {
             let at = (partition, record.offset);
             if wanted.contains(&at) {
-                found.insert(at, Letter::of(partition, record));
+                found.insert(at, DeadLetter::of(partition, record));
             }
             Ok(())
         })?;
@@ -175,34 +180,36 @@ pub(super) fn fetch_by(
 }
 
 /// What has to be read to have all of these, with no long way between two of them.
-fn stretches(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
-    let mut stretches: Vec<(Partition, Bounds)> = Vec::new();
+fn ranges(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
+    let mut ranges: Vec<(Partition, Bounds)> = Vec::new();
     for (partition, offset) in wanted {
-        match stretches.last_mut() {
-            Some((last, stretch)) if last == partition && offset.0 - stretch.end.0 <= GAP_MAX => {
-                stretch.end = offset.next();
+        match ranges.last_mut() {
+            Some((last, range)) if last == partition && offset.0 - range.end.0 <= GAP_MAX => {
+                range.end = offset.next();
             }
-            _ => stretches.push((*partition, Bounds { start: *offset, end: offset.next() })),
+            _ => ranges.push((*partition, Bounds { start: *offset, end: offset.next() })),
         }
     }
-    stretches
+    ranges
 }
 
 /// Every mark beside a letter, oldest first.
-pub fn marks_of(
+pub fn resolutions_of(
     log: &dyn Log,
     topology: &Topology,
-    letter: &Letter,
-) -> Result<Vec<Mark>, LettersError> {
+    letter: &DeadLetter,
+) -> Result<Vec<ResolutionRecord>, DeadLettersError> {
     let mut scan = Scan::new(log, topology)?;
-    let mut marks = Vec::new();
+    let mut resolutions = Vec::new();
     let identity = letter.identity();
-    let stretch = scan.bounds(letter.at.0)?;
-    scan.read(letter.at.0, stretch, &mut |record| {
-        marks.extend(Mark::decode(&record).filter(|mark| mark.letter == identity));
+    let range = scan.bounds(letter.at.0)?;
+    scan.read(letter.at.0, range, &mut |record| {
+        resolutions.extend(
+            ResolutionRecord::decode(&record).filter(|resolution| resolution.identity == identity),
+        );
         Ok(())
     })?;
-    Ok(marks)
+    Ok(resolutions)
 }
 
 #[cfg(test)]
@@ -210,10 +217,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_close_together_is_read_in_one_go() {
+    fn offsets_close_together_are_read_in_one_range() {
         let wanted = [(0, 5), (0, 6), (0, 900), (0, 5_000), (1, 5_001)];
         let wanted = wanted.map(|(p, o)| (Partition(p), Offset(o))).into();
-        let got: Vec<_> = stretches(&wanted)
+        let got: Vec<_> = ranges(&wanted)
             .into_iter()
             .map(|(p, bounds)| (p.0, bounds.start.0, bounds.end.0))
             .collect();

@@ -1,4 +1,5 @@
-//! One dead letter, read back: what [`crate::dead_letter`] wrote, and the trail of those before it.
+//! One dead letter, read back: what [`crate::dead_letters::record`] wrote, and the trail of
+//! those before it.
 //!
 //! A record that goes back carries where it has been (`requeued-from`, positions from the oldest to
 //! the newest, separated by spaces) and why it was there last (`requeued-reason`). If it is refused
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::dead_letter::{DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
+use crate::dead_letters::record::{DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
 use crate::record::{Body, Millis, Offset, Partition, Record};
 
 /// Header of a requeued record: the positions it was taken from as a dead letter, oldest first.
@@ -24,7 +25,7 @@ pub const TRAIL_MAX: usize = 16;
 
 /// Where a letter's record was taken from. By HTTP there is no topic: `http`, milliseconds, number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
+pub struct SourcePosition {
     /// The topic.
     pub topic: String,
     /// The partition.
@@ -33,7 +34,7 @@ pub struct Origin {
     pub offset: u64,
 }
 
-impl Origin {
+impl SourcePosition {
     /// Reads `topic/partition/offset`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.rsplitn(3, '/');
@@ -45,14 +46,14 @@ impl Origin {
 
 /// A dead letter and its place in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
+pub struct DeadLetter {
     /// Its place.
     pub at: (Partition, Offset),
     appended: Millis,
     body: Body,
 }
 
-impl Letter {
+impl DeadLetter {
     /// The letter that stands in this record.
     pub fn of(partition: Partition, record: Record) -> Self {
         Self { at: (partition, record.offset), appended: record.timestamp, body: record.body }
@@ -69,8 +70,8 @@ impl Letter {
     }
 
     /// Where it was taken from; `None` if the key does not say.
-    pub fn origin(&self) -> Option<Origin> {
-        Origin::parse(&self.id())
+    pub fn source_position(&self) -> Option<SourcePosition> {
+        SourcePosition::parse(&self.id())
     }
 
     /// Why it is here, as a word of the catalogue.
@@ -90,8 +91,8 @@ impl Letter {
 
     /// When the record came, which an old letter by HTTP does not say; then when the letter did.
     pub fn time(&self) -> Millis {
-        let said = self.body.header(TIME).and_then(|time| std::str::from_utf8(time).ok());
-        said.and_then(|time| time.parse().ok()).map_or(self.appended, Millis)
+        let recorded = self.body.header(TIME).and_then(|time| std::str::from_utf8(time).ok());
+        recorded.and_then(|time| time.parse().ok()).map_or(self.appended, Millis)
     }
 
     /// When the letter was written.
@@ -152,12 +153,16 @@ pub fn trail(value: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::{Verdict, dead_letter};
+    use crate::dead_letters::record::{Diagnosis, dead_letter};
     use crate::record::TopicPartition;
     use crate::topology::Topology;
     use proptest::prelude::*;
 
-    fn letter_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Letter {
+    fn letter_of(
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, &[u8])],
+    ) -> DeadLetter {
         let topology = Topology::new("t.", 4);
         let record = Record {
             offset: Offset(7),
@@ -165,15 +170,15 @@ mod tests {
             body: Body::new(key, value, headers),
         };
         let from = TopicPartition::new(topology.input(), Partition(3));
-        let verdict = Verdict { reason: "not_json", field: Some("f"), detail: "send JSON" };
-        let out = dead_letter(&topology, &from, &record, verdict);
+        let diagnosis = Diagnosis { reason: "not_json", field: Some("f"), detail: "send JSON" };
+        let out = dead_letter(&topology, &from, &record, diagnosis);
         let stored = Record { offset: Offset(1), timestamp: Millis(9), body: out.body };
-        Letter::of(out.partition, stored)
+        DeadLetter::of(out.partition, stored)
     }
 
     proptest! {
         #[test]
-        fn a_letter_gives_back_the_record_it_was_made_of(
+        fn a_dead_letter_gives_back_its_record(
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
             headers in proptest::collection::vec(("[a-z-]{0,9}", "[ -~]{0,50}"), 0..4),
@@ -192,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_one_letter_and_other_bytes_or_another_time_are_another() {
+    fn copies_share_an_identity_and_other_bytes_or_times_do_not() {
         let one = letter_of(Some(b"k"), Some(b"v"), &[]);
         assert_eq!(one.identity(), letter_of(Some(b"k"), Some(b"v"), &[]).identity());
         assert_ne!(one.identity(), letter_of(Some(b"k"), Some(b"w"), &[]).identity());
@@ -201,7 +206,7 @@ mod tests {
 
     #[test]
     fn where_it_came_from_is_read_from_the_right() {
-        let of = |text: &str| Origin::parse(text).map(|o| (o.topic, o.partition, o.offset));
+        let of = |text: &str| SourcePosition::parse(text).map(|o| (o.topic, o.partition, o.offset));
         assert_eq!(of("tw.in/3/7"), Some(("tw.in".into(), 3, 7)));
         assert_eq!(of("http/1767607200000/9"), Some(("http".into(), 1_767_607_200_000, 9)));
         assert_eq!(of("tw.in/3"), None);

@@ -12,8 +12,8 @@
 
 use std::borrow::Cow;
 
-use crate::dead_letter::REASON;
-use crate::letters::letter::Letter;
+use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::record::REASON;
 use crate::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
 
 const RESOLUTION: &str = "resolution";
@@ -42,9 +42,9 @@ impl Resolution {
 
 /// A mark as it stands in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Which letter: [`Letter::identity`].
-    pub letter: [u8; 16],
+pub struct ResolutionRecord {
+    /// Which letter: [`DeadLetter::identity`].
+    pub identity: [u8; 16],
     /// What became of it.
     pub resolution: Resolution,
     /// When.
@@ -57,9 +57,9 @@ pub struct Mark {
     pub because: Option<String>,
 }
 
-impl Mark {
+impl ResolutionRecord {
     /// Whether a record of the topic is a mark and no letter.
-    pub fn is_one(record: &Record) -> bool {
+    pub fn is_resolution(record: &Record) -> bool {
         record.body.header(RESOLUTION).is_some()
     }
 
@@ -72,7 +72,7 @@ impl Mark {
             _ => return None,
         };
         Some(Self {
-            letter: unhex(record.body.header(LETTER)?)?,
+            identity: unhex(record.body.header(LETTER)?)?,
             resolution,
             at: record.timestamp,
             reason: text(REASON).unwrap_or_default(),
@@ -83,9 +83,9 @@ impl Mark {
 }
 
 /// The mark beside `letter` that says where its record went: nowhere, if it was dropped.
-pub(super) fn mark(
+pub(super) fn resolution_record(
     topic: &Topic,
-    letter: &Letter,
+    letter: &DeadLetter,
     to: Option<&TopicPartition>,
     because: Option<&str>,
 ) -> Outgoing {
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mark_reads_back_what_was_put_in(
+        fn a_resolution_record_reads_back(
             key in "[a-z.]{1,9}/[0-9]{1,3}/[0-9]{1,9}",
             value in proptest::collection::vec(any::<u8>(), 0..60),
             to in proptest::option::of(0u32..9),
@@ -131,31 +131,36 @@ mod tests {
             let topology = Topology::new("t.", 9);
             let body = Body::new(Some(key.as_bytes()), Some(&value), &[(REASON, b"not_json")]);
             let record = Record { offset: Offset(3), timestamp: Millis(1), body };
-            let letter = Letter::of(Partition(2), record);
+            let letter = DeadLetter::of(Partition(2), record);
             let to = to.map(|p| TopicPartition::new(topology.input(), Partition(p)));
-            let out = mark(topology.dead_letters(), &letter, to.as_ref(), because.as_deref());
+            let out = resolution_record(
+                topology.dead_letters(),
+                &letter,
+                to.as_ref(),
+                because.as_deref(),
+            );
             prop_assert_eq!(out.partition, Partition(2));
             prop_assert_eq!(out.body.key(), Some(key.as_bytes()));
             let stored = Record { offset: Offset(9), timestamp: Millis(8), body: out.body };
-            prop_assert!(Mark::is_one(&stored));
+            prop_assert!(ResolutionRecord::is_resolution(&stored));
             let requeued = Resolution::Requeued;
-            let expected = Mark {
-                letter: letter.identity(),
+            let expected = ResolutionRecord {
+                identity: letter.identity(),
                 resolution: if to.is_some() { requeued } else { Resolution::Dropped },
                 at: Millis(8),
                 reason: "not_json".into(),
                 to: to.map(|to| to.to_string()),
                 because,
             };
-            prop_assert_eq!(Mark::decode(&stored), Some(expected));
+            prop_assert_eq!(ResolutionRecord::decode(&stored), Some(expected));
         }
     }
 
     #[test]
-    fn what_is_no_mark_of_ours_is_none() {
+    fn foreign_resolution_records_are_ignored() {
         let of = |headers: &[(&str, &[u8])]| {
             let body = Body::new(Some(b"k"), None, headers);
-            Mark::decode(&Record { offset: Offset(0), timestamp: Millis(0), body })
+            ResolutionRecord::decode(&Record { offset: Offset(0), timestamp: Millis(0), body })
         };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[(RESOLUTION, b"lost"), (LETTER, &[b'0'; 32])]), None);

@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use crate::port::{Bounds, Isolation, Limit, Log, LogError, Reader};
+use crate::port::{Bounds, Isolation, Log, LogError, ReadLimit, Reader};
 use crate::record::{Offset, Partition, Record, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::repeat;
 
 /// What is taken at a time.
-const TAKE: Limit = Limit { records: 2_048, bytes: 4 << 20 };
+const TAKE: ReadLimit = ReadLimit { records: 2_048, bytes: 4 << 20 };
 
 /// One wait for records that must come.
 const WAIT: Duration = Duration::from_millis(100);
@@ -47,22 +47,22 @@ impl<'a> Scan<'a> {
     pub(super) fn read(
         &mut self,
         partition: Partition,
-        stretch: Bounds,
+        range: Bounds,
         visit: &mut dyn FnMut(Record) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
-        if stretch.start >= stretch.end {
+        if range.start >= range.end {
             return Ok(());
         }
         let at = self.at(partition);
-        let slot = match repeat(|| self.reader.add(&at, stretch.start)) {
-            Err(LogError::OutOfRange { start, .. }) if start > stretch.start.0 => {
-                let rest = Bounds { start: Offset(start), end: stretch.end };
+        let slot = match repeat(|| self.reader.add(&at, range.start)) {
+            Err(LogError::OutOfRange { start, .. }) if start > range.start.0 => {
+                let rest = Bounds { start: Offset(start), end: range.end };
                 return self.read(partition, rest, visit);
             }
             added => added?,
         };
         let mut waits = 0;
-        while repeat(|| self.reader.position(slot))? < stretch.end {
+        while repeat(|| self.reader.position(slot))? < range.end {
             self.taken.clear();
             let (reader, taken) = (&mut self.reader, &mut self.taken);
             match repeat(|| reader.take(slot, TAKE, taken)) {
@@ -79,7 +79,7 @@ impl<'a> Scan<'a> {
                 }
                 Err(error) => return Err(error),
             }
-            for record in self.taken.drain(..).filter(|record| record.offset < stretch.end) {
+            for record in self.taken.drain(..).filter(|record| record.offset < range.end) {
                 visit(record)?;
             }
         }

@@ -17,9 +17,9 @@ pub fn put_signed(out: &mut Vec<u8>, value: i64) {
 }
 
 /// A walk over persisted bytes.
-pub struct Fields<'a>(pub &'a [u8]);
+pub struct FieldDecoder<'a>(pub &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> FieldDecoder<'a> {
     /// One byte.
     pub fn byte(&mut self) -> Option<u8> {
         Some(self.take(1)?[0])
@@ -99,7 +99,7 @@ mod tests {
             put_signed(&mut out, signed);
             put_varint(&mut out, unsigned);
             put_bytes(&mut out, &bytes);
-            let mut fields = Fields(&out);
+            let mut fields = FieldDecoder(&out);
             prop_assert_eq!(fields.signed(), Some(signed));
             prop_assert_eq!(fields.varint(), Some(unsigned));
             prop_assert_eq!(fields.bytes(), Some(&bytes[..]));

@@ -8,17 +8,17 @@
 //! Two transactional ids of a line take turns, because a broker is still busy with the last
 //! transaction of an id right after it said yes.
 
-use crate::derive::failure::Failure;
+use crate::derive::failure::CommitFailure;
 use crate::derive::restore::transactional_ids;
 use crate::port::{Committed, Log, LogError, Member, Transactor};
 use crate::record::{Offset, Outgoing, Partition, TopicPartition};
 use crate::turn::{EngineError, repeat};
 
 /// Lines of a loop: one steps while the other waits, and a third would have nothing to do.
-pub(super) const LINES: usize = 2;
+pub(super) const COMMIT_GROUPS: usize = 2;
 
 /// One of a loop's lines.
-pub(super) struct Line {
+pub(super) struct CommitGroup {
     transactors: [Box<dyn Transactor>; 2],
     /// Which of the two is next.
     pub(super) transactor: usize,
@@ -28,34 +28,34 @@ pub(super) struct Line {
     pub(super) outgoing: Vec<Outgoing>,
 }
 
-impl Line {
+impl CommitGroup {
     /// A loop's lines, their transactional ids made anew; what these left open is aborted.
-    pub(super) fn all(log: &dyn Log, owner: &str) -> Result<[Self; LINES], EngineError> {
+    pub(super) fn all(log: &dyn Log, owner: &str) -> Result<[Self; COMMIT_GROUPS], EngineError> {
         let [a, b, c, d] = transactional_ids(owner);
         let make = |id: &str| {
             repeat(|| log.transactor(id))
                 .map_err(|error| EngineError::of_log("initialising transactions", error))
         };
-        let line =
+        let group =
             |transactors| Self { transactors, transactor: 0, open: false, outgoing: Vec::new() };
-        Ok([line([make(&a)?, make(&b)?]), line([make(&c)?, make(&d)?])])
+        Ok([group([make(&a)?, make(&b)?]), group([make(&c)?, make(&d)?])])
     }
 
     /// The line of a task.
     pub(super) fn of(partition: Partition) -> usize {
-        partition.0 as usize % LINES
+        partition.0 as usize % COMMIT_GROUPS
     }
 
     /// Appends what has not left yet, opening the transaction if it isn't.
-    pub(super) fn append(&mut self) -> Result<(), Failure> {
+    pub(super) fn append(&mut self) -> Result<(), CommitFailure> {
         let transactor = &mut self.transactors[self.transactor];
         if !self.open {
             repeat(|| transactor.begin())
-                .map_err(|error| Failure::before_commit("opening a transaction", error))?;
+                .map_err(|error| CommitFailure::before_commit("opening a transaction", error))?;
             self.open = true;
         }
         repeat(|| transactor.append(&self.outgoing))
-            .map_err(|error| Failure::before_commit("writing outputs", error))?;
+            .map_err(|error| CommitFailure::before_commit("writing outputs", error))?;
         self.outgoing.clear();
         Ok(())
     }
@@ -65,15 +65,15 @@ impl Line {
         &mut self,
         member: &mut dyn Member,
         offsets: &[(TopicPartition, Committed)],
-    ) -> Result<Vec<(TopicPartition, Offset)>, Failure> {
+    ) -> Result<Vec<(TopicPartition, Offset)>, CommitFailure> {
         let transactor = &mut self.transactors[self.transactor];
         repeat(|| transactor.drain())
-            .map_err(|error| Failure::before_commit("draining a transaction", error))?;
+            .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
-            .map_err(|error| Failure::before_commit("proving membership", error))?;
+            .map_err(|error| CommitFailure::before_commit("proving membership", error))?;
         repeat(|| transactor.send_offsets(&token, offsets))
-            .map_err(|error| Failure::before_commit("sending offsets", error))?;
-        let ends = repeat(|| transactor.commit()).map_err(Failure::of_commit)?;
+            .map_err(|error| CommitFailure::before_commit("sending offsets", error))?;
+        let ends = repeat(|| transactor.commit()).map_err(CommitFailure::of_commit)?;
         self.open = false;
         self.transactor ^= 1;
         Ok(ends)

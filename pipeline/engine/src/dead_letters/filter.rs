@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::letters::letter::Letter;
+use crate::dead_letters::dead_letter::DeadLetter;
 use crate::record::{Millis, Partition};
 use crate::topology::Topology;
 
@@ -30,7 +30,7 @@ impl Filter {
     }
 
     /// Whether this letter is meant.
-    pub fn takes(&self, letter: &Letter, topology: &Topology) -> bool {
+    pub fn matches(&self, letter: &DeadLetter, topology: &Topology) -> bool {
         let time = letter.time();
         (self.ids.is_empty() || self.ids.contains(&*letter.id()))
             && (self.reasons.is_empty() || self.reasons.iter().any(|r| *r == letter.reason()))
@@ -39,10 +39,10 @@ impl Filter {
             && self.until.is_none_or(|until| time < until)
     }
 
-    fn comes_from(&self, letter: &Letter, topology: &Topology) -> bool {
-        let Some(origin) = letter.origin() else { return false };
-        let short = origin.topic.strip_prefix(topology.prefix());
-        self.sources.iter().any(|s| *s == origin.topic || short == Some(s.as_str()))
+    fn comes_from(&self, letter: &DeadLetter, topology: &Topology) -> bool {
+        let Some(source_position) = letter.source_position() else { return false };
+        let short = source_position.topic.strip_prefix(topology.prefix());
+        self.sources.iter().any(|s| *s == source_position.topic || short == Some(s.as_str()))
     }
 
     /// The partitions it can be in: what a letter is called says which one it is in.
@@ -57,7 +57,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::{REASON, TIME};
+    use crate::dead_letters::record::{REASON, TIME};
     use crate::record::{Body, Offset, Record};
 
     fn check(filter: Filter, expected: &[&str]) {
@@ -73,7 +73,7 @@ mod tests {
                 let headers = [(REASON, reason.as_bytes()), (TIME, time.as_bytes())];
                 let body = Body::new(Some(id.as_bytes()), Some(b"x"), &headers);
                 let record = Record { offset: Offset(0), timestamp: Millis(999), body };
-                filter.takes(&Letter::of(Partition(0), record), &topology)
+                filter.matches(&DeadLetter::of(Partition(0), record), &topology)
             })
             .map(|(id, _, _)| *id)
             .collect();

@@ -13,12 +13,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::letters::back::{destination, record_of};
-use crate::letters::filter::Filter;
-use crate::letters::index::{Entry, INDEX_MAX, Index, fetch_by, index, marks_of};
-use crate::letters::letter::Letter;
-use crate::letters::mark::{Resolution, mark};
-use crate::letters::scan::Scan;
+use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::filter::Filter;
+use crate::dead_letters::listing::{LIST_MAX, ListEntry, Listing, fetch_by, list, resolutions_of};
+use crate::dead_letters::requeue::{destination, requeued_record};
+use crate::dead_letters::resolution::{Resolution, resolution_record};
+use crate::dead_letters::scan::Scan;
 use crate::port::{Log, LogError, Transactor};
 use crate::record::Outgoing;
 use crate::telemetry;
@@ -26,10 +26,10 @@ use crate::topology::Topology;
 use crate::turn::repeat;
 
 /// Letters of one transaction, which is open for as long as they take to arrive.
-const TRANSACTION_LETTERS: usize = 1_000;
+const TRANSACTION_DEAD_LETTERS: usize = 1_000;
 
 /// Letters read at a time: on Kafka each time costs a round trip for every partition.
-const FETCH_LETTERS: usize = 8_000;
+const FETCH_DEAD_LETTERS: usize = 8_000;
 
 /// Bytes of letters read at a time, and so of a transaction.
 const FETCH_BYTES: usize = 8 << 20;
@@ -39,9 +39,9 @@ const RESTARTS_MAX: u32 = 20;
 
 /// Why letters could not be read or resolved.
 #[derive(Debug, thiserror::Error)]
-pub enum LettersError {
+pub enum DeadLettersError {
     /// More than an index holds.
-    #[error("more than {INDEX_MAX} letters match; narrow them down by reason, source or time")]
+    #[error("more than {LIST_MAX} letters match; narrow them down by reason, source or time")]
     TooMany,
     /// Somebody else requeues or drops.
     #[error(
@@ -63,7 +63,7 @@ pub enum LettersError {
     },
 }
 
-impl From<LogError> for LettersError {
+impl From<LogError> for DeadLettersError {
     fn from(source: LogError) -> Self {
         Self::Log { done: 0, source }
     }
@@ -71,7 +71,7 @@ impl From<LogError> for LettersError {
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct ResolveRequest {
     /// With which letters.
     pub filter: Filter,
     /// What.
@@ -84,7 +84,7 @@ pub struct Order {
 
 /// What was done, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolveSummary {
     /// Letters, by reason.
     pub done: BTreeMap<String, u64>,
     /// Letters that match and are beyond the limit.
@@ -95,7 +95,7 @@ pub struct Resolved {
     pub absent: Vec<String>,
 }
 
-impl Resolved {
+impl ResolveSummary {
     /// How many.
     pub fn count(&self) -> u64 {
         self.done.values().sum()
@@ -103,79 +103,88 @@ impl Resolved {
 }
 
 /// What [`resolve`] would do now; nothing is written.
-pub fn plan(log: &dyn Log, topology: &Topology, order: &Order) -> Result<Resolved, LettersError> {
-    let mut work = Work { log, topology, order, resolved: Resolved::default(), done: 0 };
-    work.resolved.done = work.meant()?.by_reason();
-    Ok(work.resolved)
+pub fn plan(
+    log: &dyn Log,
+    topology: &Topology,
+    request: &ResolveRequest,
+) -> Result<ResolveSummary, DeadLettersError> {
+    let mut resolver =
+        Resolver { log, topology, request, resolved: ResolveSummary::default(), done: 0 };
+    resolver.resolved.done = resolver.matching()?.by_reason();
+    Ok(resolver.resolved)
 }
 
 /// Does it. Fences whoever is at it now.
 pub fn resolve(
     log: &dyn Log,
     topology: &Topology,
-    order: &Order,
-) -> Result<Resolved, LettersError> {
-    let mut work = Work { log, topology, order, resolved: Resolved::default(), done: 0 };
+    request: &ResolveRequest,
+) -> Result<ResolveSummary, DeadLettersError> {
+    let mut resolver =
+        Resolver { log, topology, request, resolved: ResolveSummary::default(), done: 0 };
     for _ in 0..RESTARTS_MAX {
-        match work.attempt() {
-            Ok(()) => return Ok(work.resolved),
-            Err(Stopped::Again) => {}
-            Err(Stopped::For(LettersError::Log { source: LogError::Fenced(_), .. })) => {
-                return Err(LettersError::TakenOver { done: work.done });
+        match resolver.attempt() {
+            Ok(()) => return Ok(resolver.resolved),
+            Err(ResolveError::Restart) => {}
+            Err(ResolveError::Failed(DeadLettersError::Log {
+                source: LogError::Fenced(_),
+                ..
+            })) => {
+                return Err(DeadLettersError::TakenOver { done: resolver.done });
             }
-            Err(Stopped::For(LettersError::Log { source, .. })) => {
-                return Err(LettersError::Log { done: work.done, source });
+            Err(ResolveError::Failed(DeadLettersError::Log { source, .. })) => {
+                return Err(DeadLettersError::Log { done: resolver.done, source });
             }
-            Err(Stopped::For(error)) => return Err(error),
+            Err(ResolveError::Failed(error)) => return Err(error),
         }
     }
     let source = LogError::Retry("no transaction came to an end".into());
-    Err(LettersError::Log { done: work.done, source })
+    Err(DeadLettersError::Log { done: resolver.done, source })
 }
 
 /// Why an attempt ended before all was done.
-enum Stopped {
+enum ResolveError {
     /// Start again from reading.
-    Again,
-    For(LettersError),
+    Restart,
+    Failed(DeadLettersError),
 }
 
-impl<E: Into<LettersError>> From<E> for Stopped {
+impl<E: Into<DeadLettersError>> From<E> for ResolveError {
     fn from(error: E) -> Self {
-        Self::For(error.into())
+        Self::Failed(error.into())
     }
 }
 
-struct Work<'a> {
+struct Resolver<'a> {
     log: &'a dyn Log,
     topology: &'a Topology,
-    order: &'a Order,
-    resolved: Resolved,
+    request: &'a ResolveRequest,
+    resolved: ResolveSummary,
     done: u64,
 }
 
-impl Work<'_> {
+impl Resolver<'_> {
     /// The open letters that are meant, those that came first.
-    fn meant(&mut self) -> Result<Index, LettersError> {
-        let mut index = index(self.log, self.topology, &self.order.filter)?.open();
-        let entries = &mut index.entries;
+    fn matching(&mut self) -> Result<Listing, DeadLettersError> {
+        let mut list = list(self.log, self.topology, &self.request.filter)?.open();
+        let entries = &mut list.entries;
         if self.done == 0 {
             self.resolved.absent = self.absent(entries)?;
         }
         let all = entries.len();
-        if self.order.resolution == Resolution::Requeued {
-            entries.retain(|entry| entry.able);
+        if self.request.resolution == Resolution::Requeued {
+            entries.retain(|entry| entry.requeueable);
         }
         let able = entries.len();
-        let left = self.order.limit.map(|limit| limit.saturating_sub(self.done as usize));
+        let left = self.request.limit.map(|limit| limit.saturating_sub(self.done as usize));
         entries.truncate(left.unwrap_or(usize::MAX));
         self.resolved.unable = (all - able) as u64;
         self.resolved.left = (able - entries.len()) as u64;
-        Ok(index)
+        Ok(list)
     }
 
-    fn absent(&self, entries: &[Entry]) -> Result<Vec<String>, LettersError> {
-        let ids = &self.order.filter.ids;
+    fn absent(&self, entries: &[ListEntry]) -> Result<Vec<String>, DeadLettersError> {
+        let ids = &self.request.filter.ids;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -189,14 +198,14 @@ impl Work<'_> {
         Ok(absent.into_iter().collect())
     }
 
-    fn attempt(&mut self) -> Result<(), Stopped> {
-        let id = self.topology.letters_id();
+    fn attempt(&mut self) -> Result<(), ResolveError> {
+        let id = self.topology.dead_letters_transactional_id();
         let mut transactor = repeat(|| self.log.transactor(&id))?;
-        let entries = self.meant()?.entries;
+        let entries = self.matching()?.entries;
         let mut scan = Scan::new(self.log, self.topology)?;
         for batch in batches(&entries) {
             let letters = fetch_by(&mut scan, batch)?;
-            for some in letters.chunks(TRANSACTION_LETTERS) {
+            for some in letters.chunks(TRANSACTION_DEAD_LETTERS) {
                 self.transact(&mut *transactor, some)?;
             }
         }
@@ -206,26 +215,28 @@ impl Work<'_> {
     fn transact(
         &mut self,
         transactor: &mut dyn Transactor,
-        letters: &[Letter],
-    ) -> Result<(), Stopped> {
+        letters: &[DeadLetter],
+    ) -> Result<(), ResolveError> {
         let records: Vec<Outgoing> =
-            letters.iter().filter_map(|letter| self.made_of(letter)).flatten().collect();
+            letters.iter().filter_map(|letter| self.records_for(letter)).flatten().collect();
         match write(transactor, &records) {
             Ok(()) => self.note(letters),
             Err(LogError::Unknown(_)) => {
                 // Taking the id over ends the transaction one way or the other.
-                drop(repeat(|| self.log.transactor(&self.topology.letters_id()))?);
+                drop(repeat(|| {
+                    self.log.transactor(&self.topology.dead_letters_transactional_id())
+                })?);
                 if self.is_resolved(&letters[0])? {
                     self.note(letters);
                 }
-                return Err(Stopped::Again);
+                return Err(ResolveError::Restart);
             }
             Err(LogError::Abort(_)) => {
                 // Whatever else comes of it: the next attempt takes the id over, which ends it too.
                 // But not from somebody who has it now: two would take it from each other for ever.
                 return match transactor.abort() {
                     Err(LogError::Fenced(who)) => Err(LogError::Fenced(who).into()),
-                    _ => Err(Stopped::Again),
+                    _ => Err(ResolveError::Restart),
                 };
             }
             Err(error) => return Err(error.into()),
@@ -233,30 +244,33 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn is_resolved(&self, letter: &Letter) -> Result<bool, LettersError> {
-        Ok(!marks_of(self.log, self.topology, letter)?.is_empty())
+    fn is_resolved(&self, letter: &DeadLetter) -> Result<bool, DeadLettersError> {
+        Ok(!resolutions_of(self.log, self.topology, letter)?.is_empty())
     }
 
     /// What a letter becomes; nothing if it has nowhere to go, and then it is not meant.
-    fn made_of(&self, letter: &Letter) -> Option<Vec<Outgoing>> {
+    fn records_for(&self, letter: &DeadLetter) -> Option<Vec<Outgoing>> {
         let topic = self.topology.dead_letters();
-        let because = self.order.because.as_deref();
-        match self.order.resolution {
-            Resolution::Dropped => Some(vec![mark(topic, letter, None, because)]),
+        let because = self.request.because.as_deref();
+        match self.request.resolution {
+            Resolution::Dropped => Some(vec![resolution_record(topic, letter, None, because)]),
             Resolution::Requeued => {
                 let to = destination(self.topology, letter)?;
-                Some(vec![record_of(letter, &to), mark(topic, letter, Some(&to), because)])
+                Some(vec![
+                    requeued_record(letter, &to),
+                    resolution_record(topic, letter, Some(&to), because),
+                ])
             }
         }
     }
 
-    fn note(&mut self, letters: &[Letter]) {
+    fn note(&mut self, letters: &[DeadLetter]) {
         let mut by_reason = BTreeMap::<String, u64>::new();
         for letter in letters {
             *by_reason.entry(letter.reason().into_owned()).or_default() += 1;
         }
         for (reason, count) in by_reason {
-            telemetry::letters_resolved(self.order.resolution, (&reason, count));
+            telemetry::dead_letters_resolved(self.request.resolution, (&reason, count));
             *self.resolved.done.entry(reason).or_default() += count;
             self.done += count;
         }
@@ -272,16 +286,16 @@ fn write(transactor: &mut dyn Transactor, records: &[Outgoing]) -> Result<(), Lo
 }
 
 /// Entries cut into what is read at a time.
-fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+fn batches(entries: &[ListEntry]) -> impl Iterator<Item = &[ListEntry]> {
     let mut rest = entries;
     std::iter::from_fn(move || {
         let mut bytes = 0;
-        let fits = |entry: &&Entry| {
+        let fits = |entry: &&ListEntry| {
             let before = bytes;
             bytes += entry.bytes as usize;
             before < FETCH_BYTES
         };
-        let count = rest.iter().take(FETCH_LETTERS).take_while(fits).count();
+        let count = rest.iter().take(FETCH_DEAD_LETTERS).take_while(fits).count();
         let (batch, after) = rest.split_at(count);
         rest = after;
         (!batch.is_empty()).then_some(batch)

@@ -16,9 +16,9 @@ use tidewire_schemas::codec::{DecodeContext, Registry, admit};
 use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection};
 use tidewire_schemas::event::Event;
 
-use crate::admit::brake::Rejected;
-use crate::dead_letter::{Verdict, dead_letter};
-use crate::letters::{REQUEUED_FROM, REQUEUED_REASON};
+use crate::admit::poison_breaker::Rejected;
+use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
 use crate::record::{Body, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
@@ -34,14 +34,14 @@ const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
 
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct AdmitCounts {
     pub(super) lanes: [u64; 5],
     pub(super) ephemeral: u64,
     pub(super) ignored_fields: u64,
     pub(super) rejected: Rejected,
 }
 
-impl Counts {
+impl AdmitCounts {
     pub(super) fn report(&self) {
         for lane in Lane::ALL.into_iter().filter(|lane| self.lanes[lane.index()] > 0) {
             telemetry::admit_events(lane, self.lanes[lane.index()]);
@@ -55,21 +55,21 @@ impl Counts {
 }
 
 /// What records are judged by.
-pub(super) struct Judge {
+pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
     pub(super) verdict: [u8; 8],
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
-impl Judge {
+impl Classifier {
     /// Adds what `record`, taken from `from`, becomes.
-    pub(super) fn judge(
+    pub(super) fn classify(
         &self,
-        from: &Source<'_>,
+        from: &SourcePartition<'_>,
         record: &Record,
         out: &mut Vec<Outgoing>,
-        counts: &mut Counts,
+        counts: &mut AdmitCounts,
     ) {
         let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
@@ -83,29 +83,29 @@ impl Judge {
             origin: &origin,
         };
         match admit(&context, record.body.value(), &record.body) {
-            Ok(admitted) => self.pass(from, record, &admitted, (out, counts)),
+            Ok(admitted) => self.accept(from, record, &admitted, (out, counts)),
             Err(rejection) => out.push(self.reject(from, record, (&rejection, counts))),
         }
     }
 
-    fn pass(
+    fn accept(
         &self,
-        from: &Source<'_>,
+        from: &SourcePartition<'_>,
         record: &Record,
         admitted: &Admitted,
-        (out, counts): (&mut Vec<Outgoing>, &mut Counts),
+        (out, counts): (&mut Vec<Outgoing>, &mut AdmitCounts),
     ) {
         let event = &admitted.event;
         counts.ignored_fields += u64::from(admitted.ignored_fields);
         let value = event.encode();
-        let fleeting = match self.fleeting(event) {
-            Ok(fleeting) => fleeting,
+        let ephemeral = match self.ephemeral_deliveries(event) {
+            Ok(ephemeral) => ephemeral,
             Err(rejection) => {
                 out.push(self.reject(from, record, (&rejection, counts)));
                 return;
             }
         };
-        for delivery in &fleeting.to {
+        for delivery in &ephemeral.to {
             let key = delivery.channel.as_bytes();
             out.push(Outgoing {
                 topic: self.topology.ephemeral().clone(),
@@ -114,7 +114,7 @@ impl Judge {
             });
             counts.ephemeral += 1;
         }
-        if fleeting.only {
+        if ephemeral.only {
             return;
         }
         let lane = Lane::of(event.priority);
@@ -134,8 +134,8 @@ impl Judge {
     /// The ephemeral deliveries of an event, and whether there is nothing else to it: a type that
     /// has a durable channel or moves an operator goes through its lane too, and so does an event
     /// that goes nowhere, to be counted there.
-    fn fleeting(&self, event: &Event) -> Result<Fleeting, Rejection> {
-        let none = Fleeting { to: Vec::new(), only: false };
+    fn ephemeral_deliveries(&self, event: &Event) -> Result<EphemeralDeliveries, Rejection> {
+        let none = EphemeralDeliveries { to: Vec::new(), only: false };
         let Some(event_type) = self.catalogue.resolve(&event.event_type) else {
             return Ok(none);
         };
@@ -150,39 +150,39 @@ impl Judge {
         let to: Vec<Delivery> =
             deliveries.into_iter().filter(|to| to.class == Class::Ephemeral).collect();
         let only = event_type.is_ephemeral() && !to.is_empty();
-        Ok(Fleeting { to, only })
+        Ok(EphemeralDeliveries { to, only })
     }
 
     fn reject(
         &self,
-        from: &Source<'_>,
+        from: &SourcePartition<'_>,
         record: &Record,
-        (rejection, counts): (&Rejection, &mut Counts),
+        (rejection, counts): (&Rejection, &mut AdmitCounts),
     ) -> Outgoing {
         counts.rejected.add(rejection.reason, (from.at, record.offset));
-        let verdict = Verdict {
+        let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),
             detail: &rejection.message,
         };
-        dead_letter(&self.topology, from.at, record, verdict)
+        dead_letter(&self.topology, from.at, record, diagnosis)
     }
 }
 
 /// Where an event goes that is void within a minute.
-struct Fleeting {
+struct EphemeralDeliveries {
     to: Vec<Delivery>,
     only: bool,
 }
 
 /// The partition a batch was taken from, its name ready for headers.
-pub(super) struct Source<'a> {
+pub(super) struct SourcePartition<'a> {
     pub(super) at: &'a TopicPartition,
     /// `topic/partition/`.
     pub(super) name: &'a str,
 }
 
-impl Source<'_> {
+impl SourcePartition<'_> {
     /// `topic/partition/offset`, without the formatting machinery: it is written for every event.
     fn position(&self, record: &Record) -> Vec<u8> {
         let mut digits = [0u8; 20];

@@ -12,102 +12,106 @@ use std::collections::BTreeMap;
 
 use crate::port::{Cleanup, LogError};
 use crate::record::{Millis, Offset, Outgoing, Record, Topic, TopicPartition};
-use crate::replay::ReadOnly;
-use crate::replay::cursor::{Cursor, bounds};
-use crate::replay::difference::Nearest;
+use crate::replay::ReadOnlyLog;
+use crate::replay::cursor::{PartitionCursor, bounds};
+use crate::replay::divergence::Nearest;
 use crate::topology::Topology;
 use crate::turn::repeat;
 
 /// Milliseconds between the append times of records of one transaction in different partitions, at
 /// most: the longest a transaction may stay open, and clocks of brokers that are apart.
-const APART_MS: i64 = 60_000;
+const SKEW_MS_MAX: i64 = 60_000;
 
 /// What became of an output.
-pub(super) enum Found {
+pub(super) enum OutputMatch {
     /// It stands in its topic.
-    There,
+    Present,
     /// It was as old as what retention has taken.
-    Gone,
+    Expired,
     /// Its topic keeps the latest per key only.
     Compacted,
     /// It is not there.
-    Not(Option<Nearest>),
+    Missing(Option<Nearest>),
 }
 
 /// The topics of the outputs, read along.
-pub(super) struct Witness {
-    log: ReadOnly,
+pub(super) struct LogMatcher {
+    log: ReadOnlyLog,
     /// Topics that keep every record for its time.
     whole: Vec<Topic>,
     /// When the span begins; none: with the log.
     since: Option<Millis>,
-    places: BTreeMap<TopicPartition, Place>,
+    partitions: BTreeMap<TopicPartition, PartitionMatcher>,
 }
 
-struct Place {
-    cursor: Cursor,
+struct PartitionMatcher {
+    cursor: PartitionCursor,
     /// Up to when retention may have taken something.
-    gone_until: Option<Millis>,
+    expired_until: Option<Millis>,
 }
 
-impl Witness {
-    pub(super) fn new(log: &ReadOnly, topology: &Topology, since: Option<Millis>) -> Self {
+impl LogMatcher {
+    pub(super) fn new(log: &ReadOnlyLog, topology: &Topology, since: Option<Millis>) -> Self {
         let specs = topology.specs().into_iter();
         let whole = specs.filter(|spec| matches!(spec.cleanup, Cleanup::Delete { .. }));
         let whole = whole.map(|spec| spec.topic).collect();
-        Self { log: log.clone(), whole, since, places: BTreeMap::new() }
+        Self { log: log.clone(), whole, since, partitions: BTreeMap::new() }
     }
 
     /// Looks for an output of a transaction whose `order` record was appended at `at`.
-    pub(super) fn find(&mut self, output: &Outgoing, at: Millis) -> Result<Found, LogError> {
+    pub(super) fn find(&mut self, output: &Outgoing, at: Millis) -> Result<OutputMatch, LogError> {
         if !self.whole.contains(&output.topic) {
-            return Ok(Found::Compacted);
+            return Ok(OutputMatch::Compacted);
         }
         let to = TopicPartition::new(&output.topic, output.partition);
-        if !self.places.contains_key(&to) {
-            let place = Place::open(&self.log, &to, self.since)?;
-            self.places.insert(to.clone(), place);
+        if !self.partitions.contains_key(&to) {
+            let partition = PartitionMatcher::open(&self.log, &to, self.since)?;
+            self.partitions.insert(to.clone(), partition);
         }
-        self.places.get_mut(&to).expect("it was just put there").find(output, at)
+        self.partitions.get_mut(&to).expect("it was just put there").find(output, at)
     }
 }
 
-impl Place {
-    fn open(log: &ReadOnly, at: &TopicPartition, since: Option<Millis>) -> Result<Self, LogError> {
+impl PartitionMatcher {
+    fn open(
+        log: &ReadOnlyLog,
+        at: &TopicPartition,
+        since: Option<Millis>,
+    ) -> Result<Self, LogError> {
         let bounds = bounds(log, at)?;
         let from = match since {
             None => bounds.start,
             Some(since) => {
-                let time = Millis(since.0.saturating_sub(APART_MS));
+                let time = Millis(since.0.saturating_sub(SKEW_MS_MAX));
                 repeat(|| log.offset_at(at, time))?.unwrap_or(bounds.end).max(bounds.start)
             }
         };
-        let mut cursor = Cursor::open(log, at, from)?;
-        let mut gone_until = None;
+        let mut cursor = PartitionCursor::open(log, at, from)?;
+        let mut expired_until = None;
         if bounds.start > Offset(0) && from == bounds.start {
             let first = cursor.peek()?.map_or(i64::MAX, |record| record.timestamp.0);
-            gone_until = Some(Millis(first.saturating_add(APART_MS)));
+            expired_until = Some(Millis(first.saturating_add(SKEW_MS_MAX)));
         }
-        Ok(Self { cursor, gone_until })
+        Ok(Self { cursor, expired_until })
     }
 
-    fn find(&mut self, output: &Outgoing, at: Millis) -> Result<Found, LogError> {
-        if self.gone_until.is_some_and(|until| at <= until) {
-            return Ok(Found::Gone);
+    fn find(&mut self, output: &Outgoing, at: Millis) -> Result<OutputMatch, LogError> {
+        if self.expired_until.is_some_and(|until| at <= until) {
+            return Ok(OutputMatch::Expired);
         }
         let mut nearest = None;
         while let Some(record) = self.cursor.peek()? {
             if record.body == output.body {
                 self.cursor.next()?;
-                return Ok(Found::There);
+                return Ok(OutputMatch::Present);
             }
-            if record.timestamp.0 > at.0.saturating_add(APART_MS) {
+            if record.timestamp.0 > at.0.saturating_add(SKEW_MS_MAX) {
                 break;
             }
             nearest = nearer(nearest, alike(record, output));
             self.cursor.next()?;
         }
-        Ok(Found::Not(nearest))
+        Ok(OutputMatch::Missing(nearest))
     }
 }
 
@@ -127,18 +131,18 @@ fn nearer(one: Option<Nearest>, other: Option<Nearest>) -> Option<Nearest> {
 }
 
 /// What compaction has left of a changelog.
-pub(super) struct Changelog {
-    left: Cursor,
+pub(super) struct ChangelogMatcher {
+    left: PartitionCursor,
 }
 
-impl Changelog {
+impl ChangelogMatcher {
     pub(super) fn open(
-        log: &ReadOnly,
+        log: &ReadOnlyLog,
         at: &TopicPartition,
         from: Offset,
     ) -> Result<Self, LogError> {
         let from = from.max(bounds(log, at)?.start);
-        Ok(Self { left: Cursor::open(log, at, from)? })
+        Ok(Self { left: PartitionCursor::open(log, at, from)? })
     }
 
     /// Passes what is left of a transaction's changes.
@@ -153,14 +157,14 @@ impl Changelog {
 
     /// A record that should have been passed by now: by the transaction appended at `at`, if others
     /// follow; of all that is there if none does.
-    pub(super) fn stuck(
+    pub(super) fn unmatched(
         &mut self,
         at: Option<Millis>,
     ) -> Result<Option<(TopicPartition, Offset)>, LogError> {
-        let place = self.left.at.clone();
+        let partition = self.left.at.clone();
         let old = |record: &&Record| {
-            at.is_none_or(|at| record.timestamp.0.saturating_add(APART_MS) < at.0)
+            at.is_none_or(|at| record.timestamp.0.saturating_add(SKEW_MS_MAX) < at.0)
         };
-        Ok(self.left.peek()?.filter(old).map(|record| (place, record.offset)))
+        Ok(self.left.peek()?.filter(old).map(|record| (partition, record.offset)))
     }
 }

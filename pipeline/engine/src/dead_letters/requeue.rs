@@ -6,7 +6,9 @@
 //! the record there still follows it.
 
 use crate::admit::{SOURCE, VERDICT};
-use crate::letters::letter::{Letter, Origin, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX};
+use crate::dead_letters::dead_letter::{
+    DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
+};
 use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
 use crate::topology::{Lane, Topology};
 
@@ -15,8 +17,8 @@ const HTTP: &str = "http";
 
 /// Where the record of a letter goes back to. None: it is not a producer's (what a timer left, a
 /// fact of DERIVE's own), or its topic is none of these.
-pub fn destination(topology: &Topology, letter: &Letter) -> Option<TopicPartition> {
-    let Origin { topic, partition, .. } = letter.origin()?;
+pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPartition> {
+    let SourcePosition { topic, partition, .. } = letter.source_position()?;
     let lane = |lane: &Lane| topology.lane(*lane).as_str() == topic;
     let facts = Lane::Facts;
     let to: &Topic = match topic.as_str() {
@@ -32,7 +34,7 @@ pub fn destination(topology: &Topology, letter: &Letter) -> Option<TopicPartitio
 }
 
 /// The record as it came, with where it has been.
-pub(super) fn record_of(letter: &Letter, to: &TopicPartition) -> Outgoing {
+pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgoing {
     let mut trail = letter.trail();
     trail.push(letter.id().into_owned());
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
@@ -53,18 +55,18 @@ pub(super) fn record_of(letter: &Letter, to: &TopicPartition) -> Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::{Verdict, dead_letter};
+    use crate::dead_letters::record::{Diagnosis, dead_letter};
     use crate::record::{Millis, Offset, Record};
 
     /// The record of the letter that is made of what stands at `from`, as it goes back.
     fn round(from: &TopicPartition, offset: u64, body: &Body) -> Option<Outgoing> {
         let topology = Topology::new("t.", 4);
         let record = Record { offset: Offset(offset), timestamp: Millis(5), body: body.clone() };
-        let verdict = Verdict { reason: "not_json", field: None, detail: "send JSON" };
-        let out = dead_letter(&topology, from, &record, verdict);
+        let diagnosis = Diagnosis { reason: "not_json", field: None, detail: "send JSON" };
+        let out = dead_letter(&topology, from, &record, diagnosis);
         let stored = Record { offset: Offset(0), timestamp: Millis(6), body: out.body };
-        let letter = Letter::of(out.partition, stored);
-        destination(&topology, &letter).map(|to| record_of(&letter, &to))
+        let letter = DeadLetter::of(out.partition, stored);
+        destination(&topology, &letter).map(|to| requeued_record(&letter, &to))
     }
 
     fn at(topic: &str, partition: u32) -> TopicPartition {
@@ -105,7 +107,7 @@ mod tests {
             assert_eq!(out.body.headers().count(), 3, "nothing stands there twice");
             body = out.body;
         }
-        let trail = crate::letters::trail(body.header(REQUEUED_FROM).expect("a trail"));
+        let trail = crate::dead_letters::trail(body.header(REQUEUED_FROM).expect("a trail"));
         let expected: Vec<String> = (4..20).map(|n| format!("t.in/2/{n}")).collect();
         assert_eq!(trail, expected);
     }

@@ -26,7 +26,7 @@ use crate::record::{Millis, Offset, TopicPartition};
 const WINDOW_MS: i64 = 60_000;
 
 /// Batches of one such time are counted together.
-const GRAIN_MS: i64 = 1_000;
+const BUCKET_MS: i64 = 1_000;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +85,7 @@ impl Rejected {
 
 /// Why it stands still.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stopped {
+pub struct PoisonStop {
     /// Records of the minute, the batch that was too much included.
     pub taken: u64,
     /// How many of them are no events.
@@ -96,7 +96,7 @@ pub struct Stopped {
     pub example: String,
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for PoisonStop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { taken, rejected, reason, example } = self;
         let share = *rejected as f64 * 100.0 / (*taken).max(1) as f64;
@@ -111,7 +111,7 @@ impl fmt::Display for Stopped {
 
 /// A batch as the brake sees it: what is exempt is not in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tally<'a> {
+pub(super) struct BatchSample<'a> {
     /// Its newest record's append time.
     pub(super) newest: Millis,
     pub(super) taken: u64,
@@ -119,17 +119,17 @@ pub(super) struct Tally<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Second {
+struct Bucket {
     number: i64,
     taken: u64,
     rejected: Rejected,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BreakerState {
     /// Oldest first, each once.
-    window: VecDeque<Second>,
-    stopped: Option<Stopped>,
+    window: VecDeque<Bucket>,
+    stopped: Option<PoisonStop>,
     /// Resumed, and the loop has not yet looked how far that reaches.
     resumed: bool,
     /// Below these offsets nothing is counted.
@@ -138,25 +138,25 @@ struct State {
 
 /// What a loop shares with those who watch and resume it. It outlives the loop's being made anew.
 #[derive(Clone, Debug)]
-pub struct Brake {
+pub struct PoisonBreaker {
     limit: PoisonLimit,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<BreakerState>>,
 }
 
-impl Brake {
+impl PoisonBreaker {
     /// A brake that has seen nothing yet.
     pub fn new(limit: PoisonLimit) -> Self {
         Self { limit, state: Arc::default() }
     }
 
     /// Why its loop stands still, if it does.
-    pub fn stopped(&self) -> Option<Stopped> {
+    pub fn stopped(&self) -> Option<PoisonStop> {
         self.lock().stopped.clone()
     }
 
     /// Takes the loop on: all that stands in its input when it hears of it passes uncounted. Says
     /// what it stood still for; `None` if it did not.
-    pub fn resume(&self) -> Option<Stopped> {
+    pub fn resume(&self) -> Option<PoisonStop> {
         let mut state = self.lock();
         let stopped = state.stopped.take()?;
         state.resumed = true;
@@ -164,7 +164,7 @@ impl Brake {
         Some(stopped)
     }
 
-    /// Whether it was resumed and [`Brake::exempt`] is to say how far that reaches.
+    /// Whether it was resumed and [`PoisonBreaker::exempt`] is to say how far that reaches.
     pub(super) fn is_resumed(&self) -> bool {
         self.lock().resumed
     }
@@ -182,21 +182,21 @@ impl Brake {
     }
 
     /// Counts a batch unless that is too much; then nothing of it may be taken.
-    pub(super) fn count(&self, batch: Tally<'_>) -> Result<(), Stopped> {
+    pub(super) fn count(&self, batch: BatchSample<'_>) -> Result<(), PoisonStop> {
         if batch.taken == 0 || self.limit.share >= 1.0 {
             return Ok(());
         }
         let mut state = self.lock();
-        let newest = state.window.back().map_or(i64::MIN, |second| second.number);
-        let number = batch.newest.0.div_euclid(GRAIN_MS).max(newest);
-        let begin = number.saturating_sub(WINDOW_MS / GRAIN_MS);
-        while state.window.front().is_some_and(|second| second.number <= begin) {
+        let newest = state.window.back().map_or(i64::MIN, |bucket| bucket.number);
+        let number = batch.newest.0.div_euclid(BUCKET_MS).max(newest);
+        let begin = number.saturating_sub(WINDOW_MS / BUCKET_MS);
+        while state.window.front().is_some_and(|bucket| bucket.number <= begin) {
             state.window.pop_front();
         }
         let mut rejected = Rejected::default();
-        state.window.iter().for_each(|second| rejected.merge_all(&second.rejected));
+        state.window.iter().for_each(|bucket| rejected.merge_all(&bucket.rejected));
         rejected.merge_all(batch.rejected);
-        let before: u64 = state.window.iter().map(|second| second.taken).sum();
+        let before: u64 = state.window.iter().map(|bucket| bucket.taken).sum();
         let taken = before + batch.taken;
         if !batch.rejected.0.is_empty() && self.limit.is_exceeded(taken, rejected.total()) {
             let stopped = explain(taken, &rejected);
@@ -204,24 +204,24 @@ impl Brake {
             return Err(stopped);
         }
         if number > newest {
-            state.window.push_back(Second { number, ..Second::default() });
+            state.window.push_back(Bucket { number, ..Bucket::default() });
         }
-        let second = state.window.back_mut().expect("one was pushed now or before");
-        second.taken += batch.taken;
-        second.rejected.merge_all(batch.rejected);
+        let bucket = state.window.back_mut().expect("one was pushed now or before");
+        bucket.taken += batch.taken;
+        bucket.rejected.merge_all(batch.rejected);
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BreakerState> {
         // A holder that panicked left it whole: every change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn explain(taken: u64, rejected: &Rejected) -> Stopped {
+fn explain(taken: u64, rejected: &Rejected) -> PoisonStop {
     let most = rejected.0.iter().max_by_key(|(_, count, ..)| *count);
     let (reason, _, at, offset) = most.expect("a limit above zero is exceeded by something");
-    Stopped {
+    PoisonStop {
         taken,
         rejected: rejected.total(),
         reason: reason.as_str(),
@@ -238,15 +238,22 @@ mod tests {
 
     /// Counts batches of (second, taken, rejected) and says which was too much.
     fn first_stop(limit: PoisonLimit, batches: &[(i64, u64, u64)]) -> Option<usize> {
-        let brake = Brake::new(limit);
-        batches.iter().position(|batch| count(&brake, *batch).is_err())
+        let breaker = PoisonBreaker::new(limit);
+        batches.iter().position(|batch| count(&breaker, *batch).is_err())
     }
 
-    fn count(brake: &Brake, (second, taken, bad): (i64, u64, u64)) -> Result<(), Stopped> {
+    fn count(
+        breaker: &PoisonBreaker,
+        (bucket, taken, bad): (i64, u64, u64),
+    ) -> Result<(), PoisonStop> {
         let at = TopicPartition::new(&Topic::new("t.in"), Partition(0));
         let mut rejected = Rejected::default();
         (0..bad).for_each(|n| rejected.add(Reason::NotJson, (&at, Offset(n))));
-        brake.count(Tally { newest: Millis(second * 1_000 + 7), taken, rejected: &rejected })
+        breaker.count(BatchSample {
+            newest: Millis(bucket * 1_000 + 7),
+            taken,
+            rejected: &rejected,
+        })
     }
 
     #[test]
@@ -274,23 +281,23 @@ mod tests {
     }
 
     #[test]
-    fn it_says_why_and_begins_anew_once_it_is_resumed() {
-        let brake = Brake::new(LIMIT);
-        assert_eq!(brake.resume(), None);
-        assert!(!brake.is_resumed());
-        let stopped = count(&brake, (0, 200, 150)).expect_err("too much");
-        assert_eq!(brake.stopped(), Some(stopped.clone()));
+    fn it_reports_why_and_counts_from_zero_once_resumed() {
+        let breaker = PoisonBreaker::new(LIMIT);
+        assert_eq!(breaker.resume(), None);
+        assert!(!breaker.is_resumed());
+        let stopped = count(&breaker, (0, 200, 150)).expect_err("too much");
+        assert_eq!(breaker.stopped(), Some(stopped.clone()));
         let text = stopped.to_string();
         for part in ["t.in:", "150 of 200 records (75 %)", "not_json", "t.in/0/149"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert_eq!(brake.resume(), Some(stopped));
-        assert_eq!(brake.stopped(), None);
-        assert!(brake.is_resumed());
+        assert_eq!(breaker.resume(), Some(stopped));
+        assert_eq!(breaker.stopped(), None);
+        assert!(breaker.is_resumed());
         let at = TopicPartition::new(&Topic::new("t.in"), Partition(0));
-        brake.exempt(vec![(at.clone(), Offset(9))]);
-        assert!(!brake.is_resumed());
-        assert_eq!(brake.counted_from(&at), Offset(9));
-        assert_eq!(count(&brake, (1, 99, 99)), Ok(()), "the window is empty");
+        breaker.exempt(vec![(at.clone(), Offset(9))]);
+        assert!(!breaker.is_resumed());
+        assert_eq!(breaker.counted_from(&at), Offset(9));
+        assert_eq!(count(&breaker, (1, 99, 99)), Ok(()), "the window is empty");
     }
 }
