@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
-use tidewire_engine::fanout::protocol::StartAt;
+use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;

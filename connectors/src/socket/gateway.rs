@@ -18,15 +18,15 @@ use tidewire_schemas::codec::Registry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use super::accept::{Acceptor, listen};
-use super::events::{IngestTopics, Intake};
-use super::guard::Guard;
-use super::ingest::Ingest;
-use super::limits::{Limits, Patience, Seats};
-use super::routes::{Pages, Site};
-use super::serve::{Departure, Server};
-use super::waking::{Command, WorkerDoor};
-use super::worker::{Sums, WorkerHandle};
+use super::http::accept::{Acceptor, listen};
+use super::http::connection::{DetachedConnection, HttpServer};
+use super::http::guard::Guard;
+use super::http::ingest::IngestQueue;
+use super::http::publish::{IngestTopics, PublishHandler};
+use super::http::routes::{AppHooks, RouterState};
+use super::limits::{ConnectionLimiter, ConnectionLimits, RequestTimeouts};
+use super::stream::worker::{WorkerHandle, WorkerStats};
+use super::stream::worker_queue::{WorkerCommand, WorkerQueue};
 use crate::{clock, telemetry};
 
 /// Threads of the HTTP runtime. Streams don't live there, so two serve many.
@@ -48,15 +48,15 @@ pub struct GatewayConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Who may come in.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// Which hosts and origins are answered.
     pub guard: Guard,
     /// How long clients may take to say what they want.
-    pub patience: Patience,
+    pub timeouts: RequestTimeouts,
 }
 
 /// What a gateway needs to take events.
-pub struct Ingress {
+pub struct PublishParts {
     /// A producer of its own.
     pub appender: Box<dyn Appender>,
     /// Where events go.
@@ -70,10 +70,10 @@ pub struct Ingress {
 /// What a gateway is made of.
 pub struct GatewayParts {
     /// Taking events, if this gateway does.
-    pub ingress: Option<Ingress>,
+    pub publish: Option<PublishParts>,
     /// What only the wiring knows.
-    pub pages: Pages,
-    /// The threads that hold streams; see [`super::worker::start_all`].
+    pub hooks: AppHooks,
+    /// The threads that hold streams; see [`super::stream::worker::start_all`].
     pub workers: Vec<WorkerHandle>,
 }
 
@@ -89,31 +89,36 @@ impl Gateway {
             .enable_all()
             .build()?;
         let (drain, draining) = watch::channel(false);
-        let seats = Seats::new(config.limits);
-        let (intake, ingest_thread) = match parts.ingress {
-            Some(ingress) => {
-                let (intake, thread) = intake(ingress, config.patience)?;
-                (Some(intake), Some(thread))
+        let limiter = ConnectionLimiter::new(config.limits);
+        let (publish_handler, ingest_thread) = match parts.publish {
+            Some(publish) => {
+                let (publish_handler, thread) = start_publish_handler(publish, config.timeouts)?;
+                (Some(publish_handler), Some(thread))
             }
             None => (None, None),
         };
-        let ingest = intake.as_ref().map(|intake| intake.ingest.clone());
-        let sums = Sums::of(&parts.workers);
-        let site = Site::new(config.guard, parts.pages, intake, (Arc::clone(&seats), sums.clone()));
+        let ingest = publish_handler.as_ref().map(|publish_handler| publish_handler.ingest.clone());
+        let worker_stats = WorkerStats::of(&parts.workers);
+        let state = RouterState::new(
+            config.guard,
+            parts.hooks,
+            publish_handler,
+            (Arc::clone(&limiter), worker_stats.clone()),
+        );
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;
-        let server = Server { router: site.router(), patience: config.patience, draining };
-        let doors: Vec<WorkerDoor> =
-            parts.workers.iter().map(|worker| worker.door.clone()).collect();
-        let hand_over = Arc::new(move |departure| hand_over(&doors, departure));
-        let acceptor = Acceptor { server, seats: Arc::clone(&seats), hand_over };
+        let server = HttpServer { router: state.router(), timeouts: config.timeouts, draining };
+        let queues: Vec<WorkerQueue> =
+            parts.workers.iter().map(|worker| worker.queue.clone()).collect();
+        let hand_over = Arc::new(move |detached| hand_over(&queues, detached));
+        let acceptor = Acceptor { server, limiter: Arc::clone(&limiter), hand_over };
         runtime.spawn(acceptor.run(listener));
         let workers = parts.workers;
         Ok(GatewayHandle {
             local_addr,
             drain,
-            seats,
-            sums,
+            limiter,
+            worker_stats,
             workers,
             ingest,
             ingest_thread,
@@ -123,12 +128,12 @@ impl Gateway {
 }
 
 /// Gives a stream to a worker: the next in turn by slot in the process, or any other with room.
-fn hand_over(doors: &[WorkerDoor], departure: Departure) {
+fn hand_over(queues: &[WorkerQueue], detached: DetachedConnection) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let first = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut command = Command::Adopt(Box::new(departure));
-    for n in 0..doors.len() {
-        match doors[first.wrapping_add(n) % doors.len()].give(command) {
+    let mut command = WorkerCommand::Adopt(Box::new(detached));
+    for n in 0..queues.len() {
+        match queues[first.wrapping_add(n) % queues.len()].send(command) {
             Ok(()) => return,
             Err(back) => command = back,
         }
@@ -137,28 +142,31 @@ fn hand_over(doors: &[WorkerDoor], departure: Departure) {
     telemetry::connection_refused("workers_full");
 }
 
-fn intake(ingress: Ingress, patience: Patience) -> io::Result<(Intake, JoinHandle<()>)> {
-    let (ingest, thread) = Ingest::start(ingress.appender, patience.append)?;
-    let intake = Intake {
+fn start_publish_handler(
+    publish: PublishParts,
+    timeouts: RequestTimeouts,
+) -> io::Result<(PublishHandler, JoinHandle<()>)> {
+    let (ingest, thread) = IngestQueue::start(publish.appender, timeouts.append)?;
+    let publish_handler = PublishHandler {
         ingest,
-        topics: ingress.topics,
+        topics: publish.topics,
         catalogue: Catalogue::builtin(),
-        registry: ingress.registry,
-        clock: ingress.clock,
+        registry: publish.registry,
+        clock: publish.clock,
         refused: AtomicU64::new(0),
-        body_timeout: patience.body,
+        body_timeout: timeouts.body,
     };
-    Ok((intake, thread))
+    Ok((publish_handler, thread))
 }
 
 /// A running gateway.
 pub struct GatewayHandle {
     local_addr: SocketAddr,
     drain: watch::Sender<bool>,
-    seats: Arc<Seats>,
-    sums: Sums,
+    limiter: Arc<ConnectionLimiter>,
+    worker_stats: WorkerStats,
     workers: Vec<WorkerHandle>,
-    ingest: Option<Ingest>,
+    ingest: Option<IngestQueue>,
     ingest_thread: Option<JoinHandle<()>>,
     runtime: Runtime,
 }
@@ -171,17 +179,17 @@ impl GatewayHandle {
 
     /// Connections of any kind now.
     pub fn connections(&self) -> usize {
-        self.seats.taken()
+        self.limiter.connections()
     }
 
     /// Sums over all streams, a moment old.
     pub fn stats(&self) -> ShardStats {
-        self.sums.total()
+        self.worker_stats.total()
     }
 
     /// Whether appending failed for good: the process has lost its log and should end with it.
     pub fn has_lost_log(&self) -> bool {
-        self.ingest.as_ref().is_some_and(Ingest::has_lost_log)
+        self.ingest.as_ref().is_some_and(IngestQueue::has_lost_log)
     }
 
     /// Whether a thread has ended that should be running: a bug, and a reason to end the process.
@@ -195,7 +203,7 @@ impl GatewayHandle {
     pub fn drain(&self, window: Duration) {
         self.drain.send_replace(true);
         for worker in &self.workers {
-            if worker.door.give(Command::Drain(window)).is_err() {
+            if worker.queue.send(WorkerCommand::Drain(window)).is_err() {
                 tracing::warn!("a worker took no command to drain");
             }
         }

@@ -1,8 +1,8 @@
 //! What a gateway lets in: its limits, and the count of who holds a seat now.
 //!
-//! The one idea: whoever is served holds a [`Seat`], a value that gives its place back when it is
-//! dropped, whichever way a connection ends. Counts are therefore never adjusted by hand. The table
-//! of addresses and users is bounded by the seats themselves.
+//! The one idea: whoever is served holds a [`ConnectionPermit`], a value that gives its place back
+//! when it is dropped, whichever way a connection ends. Counts are therefore never adjusted by
+//! hand. The table of addresses and users is bounded by the seats themselves.
 //!
 //! It never waits: a full house is an answer (429 or 503), not a queue.
 
@@ -36,7 +36,7 @@ pub const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// How long clients may take to say what they want, and how long they are kept waiting for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct RequestTimeouts {
     /// For a request's head, which is also how long a kept-alive connection may stay silent.
     pub head: Duration,
     /// For a request's body.
@@ -46,7 +46,7 @@ pub struct Patience {
     pub append: Duration,
 }
 
-impl Default for Patience {
+impl Default for RequestTimeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(15),
@@ -58,7 +58,7 @@ impl Default for Patience {
 
 /// The limits of one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections of the whole process.
     pub connections: usize,
     /// Connections of one address.
@@ -67,17 +67,17 @@ pub struct Limits {
     pub per_user: usize,
     /// Whether loopback addresses (and the users that come from there) are counted only as part of
     /// the whole; true in development, where one machine plays all clients.
-    pub loopback_is_free: bool,
+    pub loopback_exempt: bool,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// The limits for a process that may open this many files.
     pub fn for_open_files(open_files: usize) -> Self {
         Self {
             connections: open_files.saturating_sub(RESERVED_FILES).max(open_files / 4),
             per_address: CONNECTIONS_PER_ADDRESS,
             per_user: STREAMS_PER_USER,
-            loopback_is_free: false,
+            loopback_exempt: false,
         }
     }
 
@@ -106,7 +106,7 @@ pub fn raise_open_files() -> usize {
 
 /// Why somebody got no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitReached {
     /// The process holds as many connections as it may.
     Process,
     /// The address does.
@@ -115,7 +115,7 @@ pub enum Full {
     User,
 }
 
-impl Full {
+impl LimitReached {
     /// The label in metrics.
     pub fn reason(self) -> &'static str {
         match self {
@@ -127,7 +127,7 @@ impl Full {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     total: usize,
     addresses: HashMap<IpAddr, usize>,
     users: HashMap<Arc<str>, usize>,
@@ -135,47 +135,47 @@ struct Counts {
 
 /// All seats of one gateway.
 #[derive(Debug)]
-pub struct Seats {
-    limits: Limits,
-    counts: Mutex<Counts>,
+pub struct ConnectionLimiter {
+    limits: ConnectionLimits,
+    counts: Mutex<ConnectionCounts>,
 }
 
-impl Seats {
+impl ConnectionLimiter {
     /// An empty house.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self { limits, counts: Mutex::default() })
     }
 
     /// How many are taken.
-    pub fn taken(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.counts().total
     }
 
     /// A seat for a new connection from `address`.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
+    pub fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, LimitReached> {
         let mut counts = self.counts();
         if counts.total >= self.limits.connections {
-            return Err(Full::Process);
+            return Err(LimitReached::Process);
         }
         let address = address.to_canonical();
-        let counted = !self.is_free(address);
+        let counted = !self.is_exempt(address);
         if counted {
             let of_address = counts.addresses.entry(address).or_default();
             if *of_address >= self.limits.per_address {
-                return Err(Full::Address);
+                return Err(LimitReached::Address);
             }
             *of_address += 1;
         }
         counts.total += 1;
         drop(counts);
-        Ok(Seat { house: Arc::clone(self), address, user: None })
+        Ok(ConnectionPermit { limiter: Arc::clone(self), address, user: None })
     }
 
-    fn is_free(&self, address: IpAddr) -> bool {
-        self.limits.loopback_is_free && address.is_loopback()
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        self.limits.loopback_exempt && address.is_loopback()
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
         // A panic elsewhere can't leave the counts half changed: each change is one addition.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,26 +183,28 @@ impl Seats {
 
 /// The right to be connected; dropping it gives the place back.
 #[derive(Debug)]
-pub struct Seat {
-    house: Arc<Seats>,
+pub struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
     user: Option<Arc<str>>,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// The address it was given to.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
     /// Counts the connection as a live stream of `user`.
-    pub fn sit(&mut self, user: &str) -> Result<(), Full> {
-        if self.house.is_free(self.address) || self.user.is_some() {
+    pub fn count_stream(&mut self, user: &str) -> Result<(), LimitReached> {
+        if self.limiter.is_exempt(self.address) || self.user.is_some() {
             return Ok(());
         }
-        let mut counts = self.house.counts();
+        let mut counts = self.limiter.counts();
         let user: Arc<str> = match counts.users.get_key_value(user) {
-            Some((_, taken)) if *taken >= self.house.limits.per_user => return Err(Full::User),
+            Some((_, taken)) if *taken >= self.limiter.limits.per_user => {
+                return Err(LimitReached::User);
+            }
             Some((known, _)) => Arc::clone(known),
             None => user.into(),
         };
@@ -213,20 +215,20 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.house.counts();
+        let mut counts = self.limiter.counts();
         counts.total -= 1;
-        if !self.house.is_free(self.address) {
-            give_back(&mut counts.addresses, &self.address);
+        if !self.limiter.is_exempt(self.address) {
+            decrement(&mut counts.addresses, &self.address);
         }
         if let Some(user) = &self.user {
-            give_back(&mut counts.users, user);
+            decrement(&mut counts.users, user);
         }
     }
 }
 
-fn give_back<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(taken) = counts.get_mut(key) {
         *taken -= 1;
         if *taken == 0 {
@@ -242,42 +244,52 @@ mod tests {
     const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn seats(connections: usize, per_address: usize, loopback_is_free: bool) -> Arc<Seats> {
-        Seats::new(Limits { connections, per_address, per_user: 2, loopback_is_free })
+    fn limiter(
+        connections: usize,
+        per_address: usize,
+        loopback_exempt: bool,
+    ) -> Arc<ConnectionLimiter> {
+        ConnectionLimiter::new(ConnectionLimits {
+            connections,
+            per_address,
+            per_user: 2,
+            loopback_exempt,
+        })
     }
 
     #[test]
-    fn a_dropped_seat_is_free_again_and_leaves_nothing_in_the_tables() {
-        let house = seats(10, 1, false);
-        let mut seat = house.admit(AWAY).expect("room");
-        seat.sit("ann").expect("room");
-        assert_eq!(house.admit(AWAY).err(), Some(Full::Address));
-        drop(seat);
-        assert_eq!(house.taken(), 0);
-        assert!(house.counts().addresses.is_empty() && house.counts().users.is_empty());
-        assert!(house.admit(AWAY).is_ok());
+    fn a_dropped_permit_is_free_again_and_leaves_nothing_in_the_tables() {
+        let limiter = limiter(10, 1, false);
+        let mut permit = limiter.acquire(AWAY).expect("room");
+        permit.count_stream("ann").expect("room");
+        assert_eq!(limiter.acquire(AWAY).err(), Some(LimitReached::Address));
+        drop(permit);
+        assert_eq!(limiter.connections(), 0);
+        assert!(limiter.counts().addresses.is_empty() && limiter.counts().users.is_empty());
+        assert!(limiter.acquire(AWAY).is_ok());
     }
 
     #[test]
-    fn the_whole_house_has_a_limit_that_holds_on_loopback_too() {
-        let house = seats(2, 1, true);
-        let _two = [house.admit(HERE).expect("first"), house.admit(HERE).expect("second")];
-        assert_eq!(house.admit(HERE).err(), Some(Full::Process));
+    fn the_process_has_a_limit_that_holds_on_loopback_too() {
+        let limiter = limiter(2, 1, true);
+        let _two = [limiter.acquire(HERE).expect("first"), limiter.acquire(HERE).expect("second")];
+        assert_eq!(limiter.acquire(HERE).err(), Some(LimitReached::Process));
     }
 
     #[test]
     fn a_user_may_hold_only_so_many_streams_wherever_from() {
-        let house = seats(10, 10, false);
-        let mut taken: Vec<Seat> = (0..3).map(|_| house.admit(AWAY).expect("room")).collect();
-        assert_eq!(taken[0].sit("ann"), Ok(()));
-        assert_eq!(taken[1].sit("ann"), Ok(()));
-        assert_eq!(taken[2].sit("ann"), Err(Full::User));
-        assert_eq!(taken[2].sit("bob"), Ok(()));
+        let limiter = limiter(10, 10, false);
+        let mut taken: Vec<ConnectionPermit> =
+            (0..3).map(|_| limiter.acquire(AWAY).expect("room")).collect();
+        assert_eq!(taken[0].count_stream("ann"), Ok(()));
+        assert_eq!(taken[1].count_stream("ann"), Ok(()));
+        assert_eq!(taken[2].count_stream("ann"), Err(LimitReached::User));
+        assert_eq!(taken[2].count_stream("bob"), Ok(()));
     }
 
     #[test]
     fn limits_leave_files_for_the_log_and_something_for_clients() {
-        assert_eq!(Limits::for_open_files(20_000).connections, 18_976);
-        assert_eq!(Limits::for_open_files(1_024).connections, 256);
+        assert_eq!(ConnectionLimits::for_open_files(20_000).connections, 18_976);
+        assert_eq!(ConnectionLimits::for_open_files(1_024).connections, 256);
     }
 }

@@ -12,29 +12,38 @@
 pub mod gateway;
 pub mod limits;
 
-pub mod accept;
-pub mod answer;
-pub mod guard;
-pub mod routes;
-pub mod serve;
+/// Requests and their answers.
+pub mod http {
+    pub mod accept;
+    pub mod guard;
+    pub mod response;
+    pub mod routes;
 
-pub mod body;
-pub mod events;
-pub mod ingest;
+    pub mod body;
+    pub mod ingest;
+    pub mod publish;
 
-pub mod verbs;
+    pub mod admin;
 
-pub mod open;
-pub mod takeover;
+    pub mod subscribe;
+    pub mod takeover;
 
-pub mod drain;
-pub mod event_loop;
-pub mod linger;
-pub mod peer;
-pub mod streams;
-pub mod waking;
-pub mod websocket;
-pub mod worker;
+    pub mod connection;
+}
+
+/// Live connections, on the worker threads.
+pub mod stream {
+    pub mod event_loop;
+    pub mod live_connection;
+    pub mod shard_port;
+    pub mod websocket;
+
+    pub mod drain;
+    pub mod linger;
+
+    pub mod worker;
+    pub mod worker_queue;
+}
 
 #[cfg(test)]
 mod tests;

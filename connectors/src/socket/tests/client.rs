@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub(super) struct Client {
+pub(super) struct RawClient {
     pub(super) stream: TcpStream,
     /// Read from the socket and not yet asked for.
     pub(super) ahead: Vec<u8>,
 }
 
-pub(super) struct Answer {
+pub(super) struct RawResponse {
     pub(super) status: u16,
     pub(super) head: String,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl RawResponse {
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("a JSON body")
     }
@@ -29,7 +29,7 @@ impl Answer {
     }
 }
 
-impl Client {
+impl RawClient {
     pub(super) fn connect(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).expect("a listener");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
@@ -74,12 +74,12 @@ impl Client {
         self.ahead.is_empty() && !self.read_more()
     }
 
-    pub(super) fn answer(&mut self) -> Answer {
+    pub(super) fn response(&mut self) -> RawResponse {
         let head = self.take_until("\r\n\r\n");
         let status = head[9..12].parse().expect("a status");
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let body = self.take(length.map_or(0, |text| text.parse().expect("a number")));
-        Answer { status, head, body }
+        RawResponse { status, head, body }
     }
 
     /// The next frame: its first byte and its payload.
@@ -102,18 +102,18 @@ impl Client {
         (u16::from_be_bytes([payload[0], payload[1]]), text)
     }
 
-    pub(super) fn get(&mut self, path: &str) -> Answer {
+    pub(super) fn get(&mut self, path: &str) -> RawResponse {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
-        self.answer()
+        self.response()
     }
 
-    pub(super) fn post(&mut self, kind: &str, body: &str) -> Answer {
+    pub(super) fn post(&mut self, kind: &str, body: &str) -> RawResponse {
         self.send(format!(
             "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         ));
-        self.answer()
+        self.response()
     }
 }
 

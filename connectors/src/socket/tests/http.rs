@@ -8,24 +8,24 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::clock;
-use crate::socket::answer::Failure;
 use crate::socket::gateway::GatewayParts;
-use crate::socket::limits::Limits;
-use crate::socket::routes::Pages;
-use crate::socket::verbs::{Effect, Verb};
+use crate::socket::http::admin::{AdminEndpoint, Effect};
+use crate::socket::http::response::ErrorResponse;
+use crate::socket::http::routes::AppHooks;
+use crate::socket::limits::ConnectionLimits;
 
-use super::client::{Client, handshake, text_frame};
-use super::site::{LIMITS, TestSite, pages, start_parts, wait_for};
+use super::client::{RawClient, handshake, text_frame};
+use super::fixture::{GatewayFixture, LIMITS, hooks, start_parts, wait_for};
 
-fn site() -> (TestSite, Client) {
-    let site = TestSite::new(LIMITS);
-    let client = Client::connect(site.address());
-    (site, client)
+fn connected() -> (GatewayFixture, RawClient) {
+    let fixture = GatewayFixture::new(LIMITS);
+    let client = RawClient::connect(fixture.address());
+    (fixture, client)
 }
 
 #[test]
 fn plain_pages_are_served_on_one_connection() {
-    let (_site, mut client) = site();
+    let (_fixture, mut client) = connected();
     assert_eq!(client.get("/healthz").body, b"ok\n");
     assert_eq!(client.get("/readyz").status, 200);
     assert!(client.get("/metrics").head.contains("version=0.0.4"));
@@ -36,36 +36,36 @@ fn plain_pages_are_served_on_one_connection() {
 
 #[test]
 fn unknown_paths_and_methods_are_refused_in_the_one_shape() {
-    let (_site, mut client) = site();
-    let answer = client.get("/v2/ws");
-    assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
+    let (_fixture, mut client) = connected();
+    let response = client.get("/v2/ws");
+    assert_eq!((response.status, response.code().as_str()), (404, "not_found"));
     client.send("DELETE /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"));
-    assert!(answer.head.contains("allow: POST"), "{}", answer.head);
+    let response = client.response();
+    assert_eq!((response.status, response.code().as_str()), (405, "method_not_allowed"));
+    assert!(response.head.contains("allow: POST"), "{}", response.head);
 }
 
 #[test]
 fn a_process_that_clients_do_not_come_to_has_an_operators_pages_and_nothing_else() {
-    let operators = Pages { assets: Vec::new(), ..pages() };
-    let parts = GatewayParts { ingress: None, pages: operators, workers: Vec::new() };
+    let operators = AppHooks { assets: Vec::new(), ..hooks() };
+    let parts = GatewayParts { publish: None, hooks: operators, workers: Vec::new() };
     let gateway = start_parts(LIMITS, parts);
-    let mut client = Client::connect(gateway.local_addr());
+    let mut client = RawClient::connect(gateway.local_addr());
     for path in ["/healthz", "/readyz", "/metrics", "/v1/stats"] {
         assert_eq!(client.get(path).status, 200, "{path}");
     }
     let stats = client.get("/v1/stats").json();
     assert_eq!((&stats["heads"], &stats["websockets"]), (&7.into(), &serde_json::Value::Null));
     for path in ["/", "/v1/ws", "/v1/sse?channels=a:b", "/v1/events"] {
-        let answer = client.get(path);
-        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{path}");
-        assert!(answer.json().to_string().contains("are the gateway's"), "{path}");
+        let response = client.get(path);
+        assert_eq!((response.status, response.code().as_str()), (404, "not_found"), "{path}");
+        assert!(response.json().to_string().contains("are the gateway's"), "{path}");
     }
     gateway.join();
 }
 
 #[test]
-fn a_log_that_takes_its_time_holds_up_nothing_but_the_questions_about_it() {
+fn a_slow_log_delays_nothing_but_requests_for_stats() {
     let (slow, released) = sync_channel::<()>(0);
     let (released, asked) = (Mutex::new(released), Arc::new(AtomicUsize::new(0)));
     let asking = Arc::clone(&asked);
@@ -76,67 +76,71 @@ fn a_log_that_takes_its_time_holds_up_nothing_but_the_questions_about_it() {
         json!({})
     };
     let parts = GatewayParts {
-        ingress: None,
-        pages: Pages { stats: Box::new(stats), ..pages() },
+        publish: None,
+        hooks: AppHooks { stats: Box::new(stats), ..hooks() },
         workers: Vec::new(),
     };
     let gateway = start_parts(LIMITS, parts);
     let ask = || {
-        let mut client = Client::connect(gateway.local_addr());
+        let mut client = RawClient::connect(gateway.local_addr());
         client.send("GET /v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n");
         client
     };
-    let mut waiting: Vec<Client> = (0..4).map(|_| ask()).collect();
+    let mut waiting: Vec<RawClient> = (0..4).map(|_| ask()).collect();
     wait_for(|| (asked.load(Ordering::SeqCst) == waiting.len()).then_some(()));
-    let mut other = Client::connect(gateway.local_addr());
+    let mut other = RawClient::connect(gateway.local_addr());
     let refused = other.get("/v1/stats");
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
     assert_eq!(other.get("/healthz").status, 200);
     drop(slow);
     for client in &mut waiting {
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     }
     gateway.join();
 }
 
 #[test]
 fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
-    let verb = |path, effect| Verb {
+    let endpoint = |path, effect| AdminEndpoint {
         path,
         effect,
         run: Arc::new(|pairs: &[(String, String)]| match pairs.first() {
             Some(_) => Ok(json!({ "asked": pairs })),
-            None => Err(Failure::bad("invalid_query", "say which")),
+            None => Err(ErrorResponse::bad_request("invalid_query", "say which")),
         }),
     };
-    let verbs = vec![verb("/v1/look", Effect::Looks), verb("/v1/change", Effect::Changes)];
-    let parts =
-        GatewayParts { ingress: None, pages: Pages { verbs, ..pages() }, workers: Vec::new() };
+    let admin_endpoints =
+        vec![endpoint("/v1/look", Effect::ReadOnly), endpoint("/v1/change", Effect::Mutating)];
+    let parts = GatewayParts {
+        publish: None,
+        hooks: AppHooks { admin_endpoints, ..hooks() },
+        workers: Vec::new(),
+    };
     let gateway = start_parts(LIMITS, parts);
-    let mut client = Client::connect(gateway.local_addr());
-    let answer = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
-    assert_eq!(answer.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
+    let mut client = RawClient::connect(gateway.local_addr());
+    let response = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
+    assert_eq!(response.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
     assert_eq!((client.get("/v1/look").status, client.get("/v1/change").status), (400, 405));
     client.send("POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let page = "POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\norigin: http://a.b\r\n\r\n";
     client.send(page);
-    assert_eq!(client.answer().status, 403, "no page of the web changes anything");
+    assert_eq!(client.response().status, 403, "no page of the web changes anything");
     gateway.join();
 }
 
 #[test]
 fn a_foreign_host_is_refused_before_anything_else() {
-    let (_site, mut client) = site();
+    let (_fixture, mut client) = connected();
     client.send("GET /v1/stats HTTP/1.1\r\nhost: evil.example\r\n\r\n");
-    assert_eq!(client.answer().status, 403);
+    assert_eq!(client.response().status, 403);
     client.send(handshake("").replace("host: localhost", "host: localhost\r\norigin: http://a.b"));
-    assert_eq!(client.answer().status, 403);
+    assert_eq!(client.response().status, 403);
 }
 
 #[test]
-fn a_socket_leaves_http_with_nothing_lost_and_its_seat_moves_along() {
-    let (site, mut client) = site();
+fn a_socket_leaves_http_with_nothing_lost_and_keeps_its_permit() {
+    let (fixture, mut client) = connected();
     assert_eq!(client.get("/healthz").status, 200);
     client.send([handshake("?user=ann").as_bytes(), &text_frame("echo behind")].concat());
     let head = client.take_until("\r\n\r\n");
@@ -145,24 +149,24 @@ fn a_socket_leaves_http_with_nothing_lost_and_its_seat_moves_along() {
     assert!(head.contains("sec-websocket-protocol: tidewire.v1"), "{head}");
     assert_eq!(client.frame(), (0x81, b"welcome".to_vec()));
     assert_eq!(client.frame(), (0x81, b"behind".to_vec()));
-    assert_eq!(site.gateway.connections(), 1);
+    assert_eq!(fixture.gateway.connections(), 1);
     drop(client);
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
 }
 
 #[test]
 fn answers_to_pipelined_requests_come_before_the_stream() {
-    let (_site, mut client) = site();
+    let (_fixture, mut client) = connected();
     let first = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     client.send(first.to_owned() + &handshake(""));
-    assert_eq!(client.answer().status, 200);
-    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.response().status, 101);
     assert_eq!(client.frame(), (0x81, b"welcome".to_vec()));
 }
 
 #[test]
-fn handshakes_that_are_none_get_an_answer_that_says_why() {
-    let (_site, mut client) = site();
+fn invalid_handshakes_get_an_answer_with_the_reason() {
+    let (_fixture, mut client) = connected();
     assert_eq!(client.get("/v1/ws").status, 426);
     for (whole, part, status) in [
         ("sec-websocket-version: 13", "sec-websocket-version: 8", 426),
@@ -170,87 +174,87 @@ fn handshakes_that_are_none_get_an_answer_that_says_why() {
         ("connection: keep-alive, Upgrade", "connection: keep-alive", 400),
         ("upgrade: websocket\r\n", "upgrade: websocket\r\ncontent-length: 3\r\n", 400),
     ] {
-        let mut client = Client::connect(_site.address());
+        let mut client = RawClient::connect(_fixture.address());
         client.send(handshake("").replace(whole, part));
-        assert_eq!(client.answer().status, status, "{part}");
+        assert_eq!(client.response().status, status, "{part}");
     }
 }
 
 #[test]
 fn a_request_with_two_lengths_is_refused() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     client.send(
         "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\
          host: localhost\r\n\r\n",
     );
     // Either reading is refused or the chunked one wins and is an empty body; never a third.
-    assert_eq!(client.answer().status, 400);
-    let mut client = Client::connect(site.address());
+    assert_eq!(client.response().status, 400);
+    let mut client = RawClient::connect(fixture.address());
     client.send(
         "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\
          content-length: 5\r\n\r\nabcde",
     );
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.response().status, 400);
 }
 
 #[test]
-fn a_full_house_says_so_with_a_time_to_come_back() {
-    let site = TestSite::new(Limits { connections: 1, ..LIMITS });
-    let mut first = Client::connect(site.address());
+fn a_full_gateway_says_when_to_come_back() {
+    let fixture = GatewayFixture::new(ConnectionLimits { connections: 1, ..LIMITS });
+    let mut first = RawClient::connect(fixture.address());
     assert_eq!(first.get("/healthz").status, 200);
-    let mut second = Client::connect(site.address());
-    let answer = second.get("/healthz");
-    assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
-    assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+    let mut second = RawClient::connect(fixture.address());
+    let response = second.get("/healthz");
+    assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
+    assert!(response.head.contains("retry-after: "), "{}", response.head);
     assert!(second.is_at_end());
     drop(first);
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
-    assert_eq!(Client::connect(site.address()).get("/healthz").status, 200);
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+    assert_eq!(RawClient::connect(fixture.address()).get("/healthz").status, 200);
 }
 
 #[test]
-fn an_address_and_a_user_have_limits_when_loopback_is_not_free() {
-    let limits = Limits { per_address: 2, per_user: 1, loopback_is_free: false, ..LIMITS };
-    let site = TestSite::new(limits);
-    let mut first = Client::connect(site.address());
+fn an_address_and_a_user_have_limits_when_loopback_is_not_exempt() {
+    let limits = ConnectionLimits { per_address: 2, per_user: 1, loopback_exempt: false, ..LIMITS };
+    let fixture = GatewayFixture::new(limits);
+    let mut first = RawClient::connect(fixture.address());
     first.send(handshake("?user=ann"));
-    assert_eq!(first.answer().status, 101);
-    let mut second = Client::connect(site.address());
+    assert_eq!(first.response().status, 101);
+    let mut second = RawClient::connect(fixture.address());
     second.send(handshake("?user=ann"));
-    assert_eq!(second.answer().status, 429);
-    assert_eq!(Client::connect(site.address()).get("/healthz").status, 429);
+    assert_eq!(second.response().status, 429);
+    assert_eq!(RawClient::connect(fixture.address()).get("/healthz").status, 429);
 }
 
 #[test]
 fn a_head_that_trickles_in_ends_the_connection() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     let begun = clock::now();
     let trickled = (0..2_000).any(|_| {
         clock::pause(Duration::from_millis(10));
         std::io::Write::write_all(&mut client.stream, b"G").is_err()
     });
     assert!(trickled, "still open after {:?}", begun.elapsed());
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
 }
 
 #[test]
 fn a_body_that_trickles_in_is_answered_with_408() {
-    let (_site, mut client) = site();
+    let (_fixture, mut client) = connected();
     client.send(
         "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: 1000\r\n\r\n{",
     );
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.code().as_str()), (408, "timeout"));
+    let response = client.response();
+    assert_eq!((response.status, response.code().as_str()), (408, "timeout"));
     assert!(client.is_at_end());
 }
 
 #[test]
 fn idle_connections_are_closed_when_the_gateway_drains() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     assert_eq!(client.get("/healthz").status, 200);
-    site.gateway.drain(Duration::ZERO);
+    fixture.gateway.drain(Duration::ZERO);
     assert!(client.is_at_end());
-    site.gateway.join();
+    fixture.gateway.join();
 }

@@ -3,11 +3,11 @@
 //! Clients here are plain blocking sockets, so that a test can send exactly the bytes it means to.
 
 mod client;
-mod script;
-mod site;
+mod fixture;
+mod scripted_shard;
 
-mod events;
+mod end_to_end;
 mod http;
+mod publish;
 mod sse;
 mod websocket;
-mod whole;

@@ -2,37 +2,37 @@
 
 use std::time::Duration;
 
-use super::client::{Client, frame, handshake, text_frame};
-use super::site::{LIMITS, TestSite, wait_for};
+use super::client::{RawClient, frame, handshake, text_frame};
+use super::fixture::{GatewayFixture, LIMITS, wait_for};
 
-fn connect(site: &TestSite) -> Client {
-    let mut client = Client::connect(site.address());
+fn connect(fixture: &GatewayFixture) -> RawClient {
+    let mut client = RawClient::connect(fixture.address());
     client.send(handshake("?user=ann"));
-    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.response().status, 101);
     assert_eq!(client.frame(), (0x81, b"welcome".to_vec()));
     client
 }
 
-fn site() -> (TestSite, Client) {
-    let site = TestSite::new(LIMITS);
-    let client = connect(&site);
-    (site, client)
+fn connected() -> (GatewayFixture, RawClient) {
+    let fixture = GatewayFixture::new(LIMITS);
+    let client = connect(&fixture);
+    (fixture, client)
 }
 
 /// Sends bytes and expects to be closed with this code.
 fn check_closed(bytes: &[u8], code: u16) {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     client.send(bytes);
     assert_eq!(client.close_frame().0, code);
     assert!(client.is_at_end());
     drop(client);
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
-    assert_eq!(site.script.seen.lock().unwrap().closed, 1);
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+    assert_eq!(fixture.script.seen.lock().unwrap().closed, 1);
 }
 
 #[test]
 fn a_fragmented_message_with_a_ping_inside_is_one_message() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     for part in [frame(0x01, b"echo he"), frame(0x89, b"?"), frame(0x00, b"l"), frame(0x80, b"lo")]
     {
         for byte in part {
@@ -41,7 +41,7 @@ fn a_fragmented_message_with_a_ping_inside_is_one_message() {
     }
     assert_eq!(client.frame(), (0x8a, b"?".to_vec()));
     assert_eq!(client.frame(), (0x81, b"hello".to_vec()));
-    assert_eq!(site.script.seen.lock().unwrap().inputs, ["echo hello"]);
+    assert_eq!(fixture.script.seen.lock().unwrap().inputs, ["echo hello"]);
 }
 
 #[test]
@@ -57,24 +57,24 @@ fn a_client_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
 
 #[test]
 fn the_largest_message_passes() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     client.send(text_frame(&"x".repeat(65_536)));
     client.send(text_frame("echo after"));
     assert_eq!(client.frame(), (0x81, b"after".to_vec()));
-    assert_eq!(site.script.seen.lock().unwrap().inputs.len(), 2);
+    assert_eq!(fixture.script.seen.lock().unwrap().inputs.len(), 2);
 }
 
 #[test]
 fn a_close_is_answered_and_the_server_closes_first() {
-    let (_site, mut client) = site();
+    let (_fixture, mut client) = connected();
     client.send(frame(0x88, &[0x0f, 0xa0, b'b', b'y', b'e']));
     assert_eq!(client.close_frame(), (4000, "bye".to_owned()));
     assert!(client.is_at_end());
 }
 
 #[test]
-fn what_the_streams_close_gets_its_code_and_its_reason() {
-    let (_site, mut client) = site();
+fn what_the_shard_closes_gets_its_code_and_its_reason() {
+    let (_fixture, mut client) = connected();
     client.send([text_frame("echo last words"), text_frame("slow")].concat());
     assert_eq!(client.frame(), (0x81, b"last words".to_vec()));
     let (code, text) = client.close_frame();
@@ -85,17 +85,17 @@ fn what_the_streams_close_gets_its_code_and_its_reason() {
 
 #[test]
 fn pongs_count_as_life() {
-    let (site, mut client) = site();
+    let (fixture, mut client) = connected();
     client.send(frame(0x8a, b""));
-    wait_for(|| (site.script.seen.lock().unwrap().heard == 1).then_some(()));
+    wait_for(|| (fixture.script.seen.lock().unwrap().alive == 1).then_some(()));
 }
 
 #[test]
 fn a_slow_reader_gets_every_byte_in_order_and_holds_nobody_up() {
-    let (site, mut slow) = site();
+    let (fixture, mut slow) = connected();
     // 20 MB, far more than the kernel takes for a client that doesn't read.
     slow.send(text_frame("frames 20000"));
-    let mut quick = connect(&site);
+    let mut quick = connect(&fixture);
     quick.send(text_frame("echo now"));
     assert_eq!(quick.frame(), (0x81, b"now".to_vec()));
     for n in 0..20_000 {
@@ -106,8 +106,8 @@ fn a_slow_reader_gets_every_byte_in_order_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_client_that_takes_no_answers_is_asked_for_no_more_questions() {
-    let (site, client) = site();
+fn a_client_that_reads_no_answers_is_not_read_any_more() {
+    let (fixture, client) = connected();
     let mut sender = client.stream.try_clone().expect("a second handle");
     sender.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
     let pings = frame(0x89, &[b'p'; 125]).repeat(1_000);
@@ -115,56 +115,56 @@ fn a_client_that_takes_no_answers_is_asked_for_no_more_questions() {
     let blocked = (0..2_000).any(|_| std::io::Write::write_all(&mut sender, &pings).is_err());
     assert!(blocked, "262 MB of pings were taken");
     drop((client, sender));
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
 }
 
 #[test]
 fn a_connection_that_breaks_off_is_forgotten() {
-    let (site, client) = site();
+    let (fixture, client) = connected();
     socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("linger");
     drop(client);
-    wait_for(|| (site.gateway.connections() == 0).then_some(()));
-    assert_eq!(site.script.seen.lock().unwrap().closed, 1);
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+    assert_eq!(fixture.script.seen.lock().unwrap().closed, 1);
 }
 
 #[test]
-fn whoever_the_streams_refuse_is_closed_with_1013() {
-    let site = TestSite::new(LIMITS);
-    site.script.seen.lock().unwrap().is_full = true;
-    let mut client = Client::connect(site.address());
+fn a_stream_the_shard_refuses_is_closed_with_1013() {
+    let fixture = GatewayFixture::new(LIMITS);
+    fixture.script.seen.lock().unwrap().is_full = true;
+    let mut client = RawClient::connect(fixture.address());
     client.send(handshake(""));
-    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.response().status, 101);
     assert_eq!(client.close_frame().0, 1013);
     assert!(client.is_at_end());
 }
 
 #[test]
 fn draining_closes_everyone_with_1001_and_ends_the_threads() {
-    let (site, mut client) = site();
-    site.gateway.drain(Duration::ZERO);
+    let (fixture, mut client) = connected();
+    fixture.gateway.drain(Duration::ZERO);
     assert_eq!(client.close_frame().0, 1001);
     assert!(client.is_at_end());
     drop(client);
-    site.gateway.join();
+    fixture.gateway.join();
 }
 
 #[test]
-fn with_a_window_clients_are_told_to_move_before_they_are_closed() {
-    let (site, mut client) = site();
-    site.gateway.drain(Duration::from_millis(400));
-    let (_, told) = client.frame();
-    let told = String::from_utf8(told).expect("text");
-    assert!(told.starts_with(r#"{"op":"move","within_ms":"#), "{told}");
+fn with_a_window_clients_get_move_frames_before_they_are_closed() {
+    let (fixture, mut client) = connected();
+    fixture.gateway.drain(Duration::from_millis(400));
+    let (_, text) = client.frame();
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.starts_with(r#"{"op":"move","within_ms":"#), "{text}");
     assert_eq!(client.close_frame().0, 1001);
     assert!(client.is_at_end());
-    site.gateway.join();
+    fixture.gateway.join();
 }
 
 #[test]
 fn a_wake_reaches_everyone_at_once() {
-    let (site, first) = site();
-    let mut all = vec![first, connect(&site), connect(&site)];
-    site.script.say("news");
+    let (fixture, first) = connected();
+    let mut all = vec![first, connect(&fixture), connect(&fixture)];
+    fixture.script.broadcast("news");
     for client in &mut all {
         assert_eq!(client.frame(), (0x81, b"news".to_vec()));
     }
@@ -174,20 +174,20 @@ fn a_wake_reaches_everyone_at_once() {
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
 fn quiet_connections_cost_little_memory() {
     const COUNT: usize = 2_000;
-    let site = TestSite::new(LIMITS);
+    let fixture = GatewayFixture::new(LIMITS);
     // What is needed once, such as tables and stacks, is there before measuring.
-    let _first: Vec<Client> = (0..50).map(|_| connect(&site)).collect();
+    let _first: Vec<RawClient> = (0..50).map(|_| connect(&fixture)).collect();
     // Other tests of this process take memory too, so the least of some tries is nearest.
     let mut all = Vec::new();
     let mut per_connection = usize::MAX;
     while per_connection >= 5 * 1_024 && all.len() < 2 * COUNT {
         let before = resident_bytes();
-        all.extend((0..COUNT).map(|_| connect(&site).stream));
+        all.extend((0..COUNT).map(|_| connect(&fixture).stream));
         per_connection = per_connection.min(resident_bytes().saturating_sub(before) / COUNT);
     }
     println!("{per_connection} bytes of resident memory per quiet WebSocket (streams not counted)");
     assert!(per_connection < 5 * 1_024, "{per_connection} bytes per connection");
-    assert_eq!(site.gateway.connections(), all.len() + 50);
+    assert_eq!(fixture.gateway.connections(), all.len() + 50);
     drop(all);
 }
 

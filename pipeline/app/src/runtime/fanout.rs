@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire_engine::fanout::catchup::sweeper::Sweeper;
 use tidewire_engine::fanout::config::FanoutConfig;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::reader::HubReader;
-use tidewire_engine::fanout::sweep::Sweeper;
 use tidewire_engine::port::{Clock, Wake};
 use tidewire_engine::turn::EngineError;
 

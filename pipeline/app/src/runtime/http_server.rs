@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use tidewire_connectors::socket::events::IngestTopics;
 use tidewire_connectors::socket::gateway::{
-    Gateway, GatewayConfig, GatewayHandle, GatewayParts, Ingress,
+    Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts,
 };
-use tidewire_connectors::socket::guard::{Guard, Names};
-use tidewire_connectors::socket::limits::{Limits, Patience};
-use tidewire_connectors::socket::routes::Pages;
-use tidewire_connectors::socket::verbs::{Effect, Verb};
-use tidewire_connectors::socket::worker::{self, WorkerHandle};
+use tidewire_connectors::socket::http::admin::{AdminEndpoint, Effect};
+use tidewire_connectors::socket::http::guard::{Guard, UnlistedHosts};
+use tidewire_connectors::socket::http::publish::IngestTopics;
+use tidewire_connectors::socket::http::routes::AppHooks;
+use tidewire_connectors::socket::limits::{ConnectionLimits, RequestTimeouts};
+use tidewire_connectors::socket::stream::worker::{self, WorkerHandle};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
@@ -50,22 +50,25 @@ pub fn start(
     gateway_inputs: Option<GatewayInputs>,
 ) -> Result<GatewayHandle, ProcessExit> {
     let ports = state.ports;
-    let (ingress, workers) = match gateway_inputs {
+    let (publish, workers) = match gateway_inputs {
         Some(GatewayInputs { hub, appender }) => {
             let topics = ingest_topics(ports);
             let (clock, registry) = (ports.clock.clone(), ports.registry.clone());
-            let ingress = Ingress { appender, topics, clock, registry };
-            (Some(ingress), start_workers(config, ports, &hub)?)
+            let publish = PublishParts { appender, topics, clock, registry };
+            (Some(publish), start_workers(config, ports, &hub)?)
         }
         None => (None, Vec::new()),
     };
     let gateway = GatewayConfig {
         listen: config.listen,
-        limits: Limits { loopback_is_free: config.insecure_dev, ..Limits::of_process() },
+        limits: ConnectionLimits {
+            loopback_exempt: config.insecure_dev,
+            ..ConnectionLimits::of_process()
+        },
         guard: guard(config, state.role),
-        patience: Patience::default(),
+        timeouts: RequestTimeouts::default(),
     };
-    let parts = GatewayParts { ingress, pages: pages(config, state), workers };
+    let parts = GatewayParts { publish, hooks: pages(config, state), workers };
     Gateway::start(gateway, parts).map_err(|error| {
         ProcessExit::because(
             format!(
@@ -83,7 +86,7 @@ fn guard(config: &Config, role: Role) -> Guard {
     Guard {
         hosts: config.allowed_hosts.clone(),
         origins: config.allowed_origins.clone(),
-        names: if shared { Names::Inside } else { Names::Loopback },
+        unlisted_hosts: if shared { UnlistedHosts::Internal } else { UnlistedHosts::Loopback },
     }
 }
 
@@ -107,13 +110,13 @@ fn ingest_topics(ports: &ProcessPorts) -> IngestTopics {
     }
 }
 
-fn pages(config: &Config, state: ServerState<'_>) -> Pages {
+fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     let ServerState { role, ports, ready, metrics } = state;
     let (log, instance) = (ports.log.clone(), config.instance.clone());
     let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
-    Pages {
-        serves: Box::new(move || started.check_started().is_ok()),
-        verbs,
+    AppHooks {
+        accepts_subscribers: Box::new(move || started.check_started().is_ok()),
+        admin_endpoints: verbs,
         ready: Box::new(move || ready.check()),
         metrics: Box::new(move || metrics.render()),
         stats: Box::new(move || {
@@ -145,7 +148,7 @@ fn restore(at: &RestoreProgress) -> Value {
 
 /// What an operator may ask of this process: dead letters wherever there is a log, and to go on
 /// where the input is read.
-fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<Verb> {
+fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
     let mut verbs = dead_letters::verbs(AdminApi::new(ports.log.clone(), ports.topology.clone()));
     if !ready.breakers.is_empty() {
         let breakers = ready.breakers.clone();
@@ -155,7 +158,7 @@ fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<Verb> {
             Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
         };
         let path = "/v1/resume";
-        verbs.push(Verb { path, effect: Effect::Changes, run: Arc::new(run) });
+        verbs.push(AdminEndpoint { path, effect: Effect::Mutating, run: Arc::new(run) });
     }
     verbs
 }
@@ -165,17 +168,17 @@ mod tests {
     use super::*;
     use crate::config::settings::Settings;
 
-    fn names(role: Role, listen: &str) -> Names {
+    fn names(role: Role, listen: &str) -> UnlistedHosts {
         let mut settings = Settings::defaults();
         settings.add_flag("listen", "--listen", Some(listen.into()));
         let config = Config::parse(settings, None).expect("right");
-        guard(&config, role).names
+        guard(&config, role).unlisted_hosts
     }
 
     #[test]
     fn only_what_serves_operators_answers_to_names_of_other_machines() {
-        assert_eq!(names(Role::Derive, "0.0.0.0:9100"), Names::Inside);
-        assert_eq!(names(Role::Derive, "127.0.0.1:9100"), Names::Loopback);
-        assert_eq!(names(Role::Gateway, "0.0.0.0:8080"), Names::Loopback);
+        assert_eq!(names(Role::Derive, "0.0.0.0:9100"), UnlistedHosts::Internal);
+        assert_eq!(names(Role::Derive, "127.0.0.1:9100"), UnlistedHosts::Loopback);
+        assert_eq!(names(Role::Gateway, "0.0.0.0:8080"), UnlistedHosts::Loopback);
     }
 }

@@ -16,7 +16,7 @@ use std::fs;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidewire_connectors::socket::verbs::{Effect, Verb};
+use tidewire_connectors::socket::http::admin::{AdminEndpoint, Effect};
 use tidewire_engine::dead_letters::DeadLettersError;
 use tidewire_engine::port::LogError;
 
@@ -36,11 +36,11 @@ pub use admin::AdminApi;
 const IDS_PER_REQUEST: usize = 32;
 
 /// The desk's routes in a running process.
-pub fn verbs(api: AdminApi) -> Vec<Verb> {
+pub fn verbs(api: AdminApi) -> Vec<AdminEndpoint> {
     let verb = |path, effect, action| {
         let api = api.clone();
         let run = move |parameters: &[(String, String)]| Ok(api.handle(action, parameters)?);
-        Verb { path, effect, run: Arc::new(run) }
+        AdminEndpoint { path, effect, run: Arc::new(run) }
     };
     [Action::List, Action::Show, Action::Requeue, Action::Drop]
         .map(|action| verb(path_of(action), effect_of(action), action))
@@ -58,8 +58,8 @@ fn path_of(action: Action) -> &'static str {
 
 fn effect_of(action: Action) -> Effect {
     match action {
-        Action::List | Action::Show => Effect::Looks,
-        Action::Requeue | Action::Drop => Effect::Changes,
+        Action::List | Action::Show => Effect::ReadOnly,
+        Action::Requeue | Action::Drop => Effect::Mutating,
     }
 }
 
@@ -301,8 +301,8 @@ impl Backend {
             Self::Remote(client, url) => {
                 let path = format!("{}{}", path_of(action), query_string(parameters));
                 let answer = match effect_of(action) {
-                    Effect::Looks => client.get_json(&path)?,
-                    Effect::Changes => client.post_json(&path)?,
+                    Effect::ReadOnly => client.get_json(&path)?,
+                    Effect::Mutating => client.post_json(&path)?,
                 };
                 answer.ok_or_else(|| {
                     ProcessExit::failed(format!(

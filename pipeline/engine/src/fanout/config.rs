@@ -52,9 +52,9 @@ pub struct FanoutConfig {
     pub slow_min_bytes: u32,
     /// Times a connection may fall out of a sweep, without reaching the ring between, before it is
     /// closed with 4008.
-    pub sweep_leaves_max: u8,
+    pub sweep_misses_max: u8,
     /// Milliseconds a sweep waits for its slowest reader before it goes on without it.
-    pub sweep_patience_ms: u32,
+    pub sweep_wait_max_ms: u32,
     /// Records a sweep reads from a partition per step.
     pub sweep_step_records: usize,
     /// Bytes a sweep reads from a partition per step.
@@ -74,8 +74,8 @@ impl Default for FanoutConfig {
             pending_max_refs: 4_096,
             slow_window_ms: 30_000,
             slow_min_bytes: 128 * 1024,
-            sweep_leaves_max: 64,
-            sweep_patience_ms: 1_000,
+            sweep_misses_max: 64,
+            sweep_wait_max_ms: 1_000,
             sweep_step_records: 2_048,
             sweep_step_bytes: 512 * 1024,
             beyond_end_wait_ms: 2_000,

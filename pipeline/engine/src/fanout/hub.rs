@@ -13,18 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::catchup::sweeper::{SweepReply, SweepRequest};
 use super::config::FanoutConfig;
-use super::place::Place;
-use super::segment::{Segment, SegmentSpec, Tally};
+use super::offsets::PartitionOffsets;
+use super::segment::{RingTotals, Segment, SegmentSpec};
 use super::shard::Shard;
-use super::sweep::{Answer, Ask};
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::EngineError;
 
 /// Questions shards may have open with the sweeper; beyond it they ask again a second later.
-const ASKS_MAX: usize = 65_536;
+const SWEEP_REQUESTS_MAX: usize = 65_536;
 
 /// The rings and the shards that follow them.
 pub struct Hub {
@@ -33,12 +33,12 @@ pub struct Hub {
     topics: [Topic; 3],
     epoch: u32,
     rings: Vec<Ring>,
-    tally: Arc<Tally>,
-    boxes: Mutex<Vec<Arc<ShardBox>>>,
-    asks: Mutex<Vec<Ask>>,
-    sweeper: Mutex<Option<Arc<dyn Wake>>>,
+    totals: Arc<RingTotals>,
+    inboxes: Mutex<Vec<Arc<ShardInbox>>>,
+    requests: Mutex<Vec<SweepRequest>>,
+    sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
     /// Counts the sweepers there have been: a new one knows nothing of what the last was asked.
-    sweepers: AtomicU64,
+    sweeper_generation: AtomicU64,
     warm: AtomicBool,
 }
 
@@ -57,15 +57,15 @@ struct RingInner {
     floor_seq: u64,
     next_seq: u64,
     /// Where the reader stands.
-    head: Place,
+    head: PartitionOffsets,
 }
 
 /// What a ring has that a shard has not seen.
-pub(super) struct News {
+pub(super) struct RingUpdate {
     /// The oldest segment still in the ring.
     pub(super) floor_seq: u64,
     /// Where the reader stood before the first of `segments`.
-    pub(super) before: Place,
+    pub(super) before: PartitionOffsets,
     /// The number behind the newest segment.
     pub(super) next_seq: u64,
     /// In order, without a hole.
@@ -73,8 +73,8 @@ pub(super) struct News {
 }
 
 /// What the sweeper has for one shard. Bounded by what the shard has asked for.
-pub(super) struct ShardBox {
-    pub(super) answers: Mutex<Vec<Answer>>,
+pub(super) struct ShardInbox {
+    pub(super) replies: Mutex<Vec<SweepReply>>,
     wake: Arc<dyn Wake>,
 }
 
@@ -99,21 +99,21 @@ impl Hub {
             topics: topics.map(Clone::clone),
             epoch,
             rings: (0..topology.partitions()).map(|_| ring()).collect(),
-            tally: Arc::default(),
-            boxes: Mutex::default(),
-            asks: Mutex::default(),
-            sweeper: Mutex::default(),
-            sweepers: AtomicU64::new(0),
+            totals: Arc::default(),
+            inboxes: Mutex::default(),
+            requests: Mutex::default(),
+            sweeper_wake: Mutex::default(),
+            sweeper_generation: AtomicU64::new(0),
             warm: AtomicBool::new(false),
         }))
     }
 
     /// A new shard. `wake` is used whenever there is something for [`Shard::pull`].
     pub fn shard(self: &Arc<Self>, wake: Arc<dyn Wake>) -> Shard {
-        let inbox = Arc::new(ShardBox { answers: Mutex::default(), wake });
-        let mut boxes = lock(&self.boxes);
-        boxes.push(Arc::clone(&inbox));
-        Shard::new(Arc::clone(self), (boxes.len() - 1) as u32, inbox)
+        let inbox = Arc::new(ShardInbox { replies: Mutex::default(), wake });
+        let mut inboxes = lock(&self.inboxes);
+        inboxes.push(Arc::clone(&inbox));
+        Shard::new(Arc::clone(self), (inboxes.len() - 1) as u32, inbox)
     }
 
     /// The limits.
@@ -128,12 +128,12 @@ impl Hub {
 
     /// Bytes of records and frames in the rings.
     pub fn ring_bytes(&self) -> usize {
-        self.tally.ring_bytes.load(Ordering::Relaxed)
+        self.totals.ring_bytes.load(Ordering::Relaxed)
     }
 
     /// Frames encoded since the start; each event at most once per wire format.
     pub fn encodes(&self) -> u64 {
-        self.tally.encodes.load(Ordering::Relaxed)
+        self.totals.encodes.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_warm(&self) {
@@ -144,15 +144,15 @@ impl Hub {
         self.epoch
     }
 
-    pub(super) fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    pub(super) fn totals(&self) -> &Arc<RingTotals> {
+        &self.totals
     }
 
     pub(super) fn partitions(&self) -> u32 {
         self.rings.len() as u32
     }
 
-    pub(super) fn at(&self, topic: usize, partition: u32) -> TopicPartition {
+    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
         TopicPartition::new(&self.topics[topic], Partition(partition))
     }
 
@@ -162,7 +162,7 @@ impl Hub {
         let mut inner = lock(&ring.inner);
         spec.seq = inner.next_seq;
         inner.head = spec.after;
-        let segment = Segment::new(spec, &self.tally);
+        let segment = Segment::new(spec, &self.totals);
         segment.enter_ring();
         inner.segments.push_back(Arc::new(segment));
         inner.next_seq += 1;
@@ -171,7 +171,7 @@ impl Hub {
 
     /// Empties a ring and goes on at `head`: the reader starts there, or the log lost what the
     /// reader had not read yet.
-    pub(super) fn restart(&self, partition: u32, head: Place) {
+    pub(super) fn restart(&self, partition: u32, head: PartitionOffsets) {
         let ring = &self.rings[partition as usize];
         let mut inner = lock(&ring.inner);
         for segment in inner.segments.drain(..) {
@@ -193,13 +193,13 @@ impl Hub {
     }
 
     /// From where on a partition's ring holds everything.
-    pub(super) fn floor(&self, partition: u32) -> Place {
+    pub(super) fn floor(&self, partition: u32) -> PartitionOffsets {
         let inner = lock(&self.rings[partition as usize].inner);
         inner.segments.front().map_or(inner.head, |segment| segment.before)
     }
 
     /// What a ring has from segment `seen` on; `None` if nothing.
-    pub(super) fn news(&self, partition: u32, seen: u64) -> Option<News> {
+    pub(super) fn update_since(&self, partition: u32, seen: u64) -> Option<RingUpdate> {
         let ring = &self.rings[partition as usize];
         if ring.next_seq.load(Ordering::Acquire) == seen {
             return None;
@@ -207,7 +207,7 @@ impl Hub {
         let inner = lock(&ring.inner);
         let skip = seen.saturating_sub(inner.floor_seq) as usize;
         let segments: Vec<_> = inner.segments.iter().skip(skip).cloned().collect();
-        Some(News {
+        Some(RingUpdate {
             floor_seq: inner.floor_seq,
             before: segments.first().map_or(inner.head, |segment| segment.before),
             next_seq: inner.next_seq,
@@ -217,45 +217,45 @@ impl Hub {
 
     /// Wakes every shard.
     pub(super) fn wake_shards(&self) {
-        for shard in &*lock(&self.boxes) {
+        for shard in &*lock(&self.inboxes) {
             shard.wake.wake();
         }
     }
 
     /// Asks the sweeper for something; `false` if it has too much to do.
-    pub(super) fn ask(&self, ask: Ask) -> bool {
-        let mut asks = lock(&self.asks);
-        if asks.len() >= ASKS_MAX && matches!(ask, Ask::Start { .. }) {
+    pub(super) fn request(&self, request: SweepRequest) -> bool {
+        let mut requests = lock(&self.requests);
+        if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve { .. }) {
             return false;
         }
-        asks.push(ask);
-        drop(asks);
-        if let Some(wake) = &*lock(&self.sweeper) {
+        requests.push(request);
+        drop(requests);
+        if let Some(wake) = &*lock(&self.sweeper_wake) {
             wake.wake();
         }
         true
     }
 
-    pub(super) fn take_asks(&self) -> Vec<Ask> {
-        std::mem::take(&mut *lock(&self.asks))
+    pub(super) fn take_requests(&self) -> Vec<SweepRequest> {
+        std::mem::take(&mut *lock(&self.requests))
     }
 
     /// A sweeper begins, in place of the one before: every shard asks it again.
     pub(super) fn set_sweeper(&self, wake: Arc<dyn Wake>) {
-        *lock(&self.sweeper) = Some(wake);
-        self.take_asks();
-        self.sweepers.fetch_add(1, Ordering::Release);
+        *lock(&self.sweeper_wake) = Some(wake);
+        self.take_requests();
+        self.sweeper_generation.fetch_add(1, Ordering::Release);
         self.wake_shards();
     }
 
-    pub(super) fn sweepers(&self) -> u64 {
-        self.sweepers.load(Ordering::Acquire)
+    pub(super) fn sweeper_generation(&self) -> u64 {
+        self.sweeper_generation.load(Ordering::Acquire)
     }
 
     /// Hands answers to a shard and wakes it.
-    pub(super) fn answer(&self, shard: u32, answers: &mut Vec<Answer>) {
-        let Some(inbox) = lock(&self.boxes).get(shard as usize).cloned() else { return };
-        lock(&inbox.answers).append(answers);
+    pub(super) fn reply(&self, shard: u32, replies: &mut Vec<SweepReply>) {
+        let Some(inbox) = lock(&self.inboxes).get(shard as usize).cloned() else { return };
+        lock(&inbox.replies).append(replies);
         inbox.wake.wake();
     }
 }

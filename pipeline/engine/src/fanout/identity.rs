@@ -18,7 +18,7 @@ pub enum Accounts {
 
 impl Accounts {
     /// Whether records of `account` may be seen.
-    pub fn admits(&self, account: &str) -> bool {
+    pub fn allows(&self, account: &str) -> bool {
         match self {
             Self::All => true,
             Self::Only(accounts) => accounts.iter().any(|a| **a == *account),
@@ -45,12 +45,12 @@ impl Roles {
     pub const ALL: Self = Self(31);
 
     /// Both sets together.
-    pub fn and(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Whether any of `others` is among these.
-    pub fn any(self, others: Self) -> bool {
+    pub fn intersects(self, others: Self) -> bool {
         self.0 & others.0 != 0
     }
 }
@@ -70,14 +70,14 @@ impl Identity {
     /// Whether this user may subscribe to `channel`. Participation in a thread or conversation is
     /// not known here yet, so those ask for a member's role.
     pub fn may_read(&self, channel: &Channel) -> bool {
-        if self.roles.any(Roles::ANALYST.and(Roles::ADMIN)) {
+        if self.roles.intersects(Roles::ANALYST.union(Roles::ADMIN)) {
             return true;
         }
         channel.kind.readers.iter().any(|who| match who {
             ReaderRole::Anyone => true,
-            ReaderRole::Member | ReaderRole::Participant => self.roles.any(Roles::MEMBER),
+            ReaderRole::Member | ReaderRole::Participant => self.roles.intersects(Roles::MEMBER),
             ReaderRole::User => channel.id.as_deref() == Some(&*self.user),
-            ReaderRole::Producer => self.roles.any(Roles::PRODUCER),
+            ReaderRole::Producer => self.roles.intersects(Roles::PRODUCER),
         })
     }
 }

@@ -3,36 +3,33 @@
 //! One [`reader::HubReader`] turns the log's tail into immutable segments in the [`hub::Hub`], one
 //! ring per partition under one byte budget. Each worker thread owns a [`shard::Shard`], which
 //! mirrors the rings, knows its connections and writes each one's due frames into a buffer it is
-//! given. What lies behind the rings is read by one [`sweep::Sweeper`] for everyone who waits.
+//! given. What lies behind the rings is read by one [`catchup::sweeper::Sweeper`] for
+//! everyone who waits.
 //!
 //! Parts in reading order.
 
 pub mod config;
 pub mod identity;
-pub mod protocol;
 
-mod place;
+/// What clients and the server say to each other, as values and as bytes.
+pub mod protocol {
+    pub(super) mod frame;
+    pub mod native;
+}
 
-mod frame;
+mod offsets;
 mod segment;
 
 pub mod hub;
 pub mod reader;
 
-mod channels;
-mod conn;
-mod ready;
-
 pub mod shard;
 
-mod follow;
-
-mod catchup;
-
-mod ops;
-
-mod pass;
-pub mod sweep;
+/// Reads from the log what the rings no longer hold.
+pub mod catchup {
+    mod scan;
+    pub mod sweeper;
+}
 
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hub::Hub;
-use super::place::{Place, SERVED};
-use super::segment::{Entry, SegmentSpec};
+use super::offsets::{PartitionOffsets, SERVED_TOPICS};
+use super::segment::{SegmentEntry, SegmentSpec};
 use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Offset, Record};
 use crate::telemetry;
@@ -20,7 +20,7 @@ use crate::turn::EngineError;
 pub struct HubReader {
     hub: Arc<Hub>,
     reader: Box<dyn Reader>,
-    partitions: Vec<Followed>,
+    partitions: Vec<PartitionReader>,
     /// The partitions of the segments in the rings, oldest first.
     order: VecDeque<u32>,
     taken: Vec<Record>,
@@ -28,11 +28,11 @@ pub struct HubReader {
 }
 
 /// One partition number, read from the served topics.
-struct Followed {
-    slots: [ReaderSlot; SERVED],
-    at: Place,
+struct PartitionReader {
+    slots: [ReaderSlot; SERVED_TOPICS],
+    at: PartitionOffsets,
     /// Where the topics ended at start: warm once read up to here.
-    warm_at: Place,
+    warm_at: PartitionOffsets,
 }
 
 impl HubReader {
@@ -42,9 +42,9 @@ impl HubReader {
             let mut reader = log.reader(Isolation::Committed)?;
             let mut partitions = Vec::new();
             for partition in 0..hub.partitions() {
-                let followed = follow(log, hub, &mut *reader, partition)?;
-                hub.restart(partition, followed.at);
-                partitions.push(followed);
+                let partition_reader = open_partition(log, hub, &mut *reader, partition)?;
+                hub.restart(partition, partition_reader.at);
+                partitions.push(partition_reader);
             }
             Ok(Self {
                 hub: Arc::clone(hub),
@@ -97,7 +97,7 @@ impl HubReader {
         let mut at = before;
         let mut entries = Vec::new();
         let mut passed = 0;
-        for topic in 0..SERVED {
+        for topic in 0..SERVED_TOPICS {
             match self.take_topic(partition, topic) {
                 Ok(()) => {}
                 Err(LogError::OutOfRange { start, .. }) => {
@@ -107,7 +107,7 @@ impl HubReader {
             }
             for record in self.taken.drain(..) {
                 at.0[topic] = record.offset.next().0;
-                match Entry::new(topic, record, at) {
+                match SegmentEntry::new(topic, record, at) {
                     Ok(entry) => entries.push(entry),
                     Err(_) => passed += 1,
                 }
@@ -141,15 +141,15 @@ impl HubReader {
     /// followed find out from the log that something is gone, and say so.
     fn skip_lost(&mut self, partition: usize, topic: usize, start: u64) -> Result<usize, LogError> {
         self.taken.clear();
-        let followed = &mut self.partitions[partition];
+        let partition_reader = &mut self.partitions[partition];
         // What this turn took of another topic is read again: its place has not moved.
-        for (t, slot) in followed.slots.into_iter().enumerate() {
-            let to = if t == topic { start } else { followed.at.0[t] };
+        for (t, slot) in partition_reader.slots.into_iter().enumerate() {
+            let to = if t == topic { start } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
-            followed.at.0[t] = to;
+            partition_reader.at.0[t] = to;
         }
         telemetry::hub_overtaken();
-        self.hub.restart(partition as u32, followed.at);
+        self.hub.restart(partition as u32, partition_reader.at);
         Ok(1)
     }
 
@@ -168,17 +168,17 @@ impl HubReader {
     }
 }
 
-fn follow(
+fn open_partition(
     log: &dyn Log,
     hub: &Hub,
     reader: &mut dyn Reader,
     partition: u32,
-) -> Result<Followed, LogError> {
-    let mut at = Place::default();
-    let mut warm_at = Place::default();
-    let mut slots = [ReaderSlot(0); SERVED];
+) -> Result<PartitionReader, LogError> {
+    let mut at = PartitionOffsets::default();
+    let mut warm_at = PartitionOffsets::default();
+    let mut slots = [ReaderSlot(0); SERVED_TOPICS];
     for (topic, slot) in slots.iter_mut().enumerate() {
-        let tp = hub.at(topic, partition);
+        let tp = hub.topic_partition(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;
         let warm_from = bounds.end.0.saturating_sub(hub.config().warmup_records);
         at.0[topic] = warm_from.max(bounds.start.0);
@@ -192,5 +192,5 @@ fn follow(
             other => other?,
         };
     }
-    Ok(Followed { slots, at, warm_at })
+    Ok(PartitionReader { slots, at, warm_at })
 }

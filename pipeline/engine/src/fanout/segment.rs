@@ -11,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use tidewire_schemas::event::{DecodeError, EventView};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::frame::Frame;
-use super::place::{Place, token};
-use super::shard::Wire;
+use super::offsets::{PartitionOffsets, token};
+use super::protocol::frame::Frame;
+use super::shard::Framing;
 use crate::record::{Body, Record};
 
 /// Added to a segment's frame bytes when it leaves the ring, so that what is encoded later is not
@@ -22,13 +22,13 @@ const EVICTED_MARK: usize = usize::MAX / 2;
 
 /// One event for one channel.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct SegmentEntry {
     /// Which output topic.
     pub(super) topic: u8,
     /// Its offset there.
     pub(super) offset: u64,
     /// Where its reader stood right behind it.
-    pub(super) after: Place,
+    pub(super) after: PartitionOffsets,
     /// Where the account stands in the body's bytes.
     account_at: u32,
     account_len: u32,
@@ -36,9 +36,13 @@ pub(super) struct Entry {
     frames: [OnceLock<Frame>; 2],
 }
 
-impl Entry {
+impl SegmentEntry {
     /// An entry of a record, unless its value is no event or its key no text.
-    pub(super) fn new(topic: usize, record: Record, after: Place) -> Result<Self, DecodeError> {
+    pub(super) fn new(
+        topic: usize,
+        record: Record,
+        after: PartitionOffsets,
+    ) -> Result<Self, DecodeError> {
         let body = record.body;
         let damaged = DecodeError::Damaged { at: 0 };
         std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
@@ -73,7 +77,7 @@ impl Entry {
     }
 
     /// Where its reader stood right before it.
-    pub(super) fn before(&self) -> Place {
+    pub(super) fn before(&self) -> PartitionOffsets {
         self.after.with(usize::from(self.topic), self.offset)
     }
 
@@ -94,7 +98,7 @@ pub(super) fn scoped_hash(channel: u64, account: &str) -> u64 {
 
 /// What all segments count into.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RingTotals {
     /// Bytes of records and frames in the rings.
     pub(super) ring_bytes: AtomicUsize,
     /// Frames encoded since the start.
@@ -108,10 +112,10 @@ pub(super) struct Segment {
     pub(super) seq: u64,
     pub(super) partition: u32,
     /// Where the reader stood before the first entry.
-    pub(super) before: Place,
+    pub(super) before: PartitionOffsets,
     /// Where it stood at the end, records it skipped included.
-    pub(super) after: Place,
-    pub(super) entries: Box<[Entry]>,
+    pub(super) after: PartitionOffsets,
+    pub(super) entries: Box<[SegmentEntry]>,
     /// Per entry [`channel_hash`].
     pub(super) channels: Box<[u64]>,
     /// Per entry [`scoped_hash`].
@@ -119,25 +123,26 @@ pub(super) struct Segment {
     epoch: u32,
     record_bytes: usize,
     frame_bytes: AtomicUsize,
-    tally: Arc<Tally>,
+    totals: Arc<RingTotals>,
 }
 
 /// What a segment is made of.
 pub(super) struct SegmentSpec {
     pub(super) seq: u64,
     pub(super) partition: u32,
-    pub(super) before: Place,
-    pub(super) after: Place,
+    pub(super) before: PartitionOffsets,
+    pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<SegmentEntry>,
 }
 
 impl Segment {
-    pub(super) fn new(spec: SegmentSpec, tally: &Arc<Tally>) -> Self {
+    pub(super) fn new(spec: SegmentSpec, totals: &Arc<RingTotals>) -> Self {
         let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
         let channels: Box<[u64]> = entries.iter().map(|e| channel_hash(e.channel())).collect();
         let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
-        let record_bytes = entries.iter().map(Entry::size).sum::<usize>() + size_of::<Self>();
+        let record_bytes =
+            entries.iter().map(SegmentEntry::size).sum::<usize>() + size_of::<Self>();
         Self {
             seq,
             partition,
@@ -149,26 +154,26 @@ impl Segment {
             epoch,
             record_bytes,
             frame_bytes: AtomicUsize::new(EVICTED_MARK),
-            tally: Arc::clone(tally),
+            totals: Arc::clone(totals),
         }
     }
 
     /// The frame of an entry, encoded by whoever needs it first.
-    pub(super) fn frame(&self, at: usize, wire: Wire) -> &Frame {
+    pub(super) fn frame(&self, at: usize, framing: Framing) -> &Frame {
         let entry = &self.entries[at];
-        entry.frames[wire as usize].get_or_init(|| self.encode(entry, wire))
+        entry.frames[framing as usize].get_or_init(|| self.encode(entry, framing))
     }
 
     #[cold]
-    fn encode(&self, entry: &Entry, wire: Wire) -> Frame {
+    fn encode(&self, entry: &SegmentEntry, framing: Framing) -> Frame {
         let value = entry.body.value().unwrap_or_default();
         let event = EventView::decode(value).expect("an entry is only made of an event");
         let token = token(self.epoch, self.partition, &entry.after);
-        let frame = Frame::encode(wire, &event, entry.channel(), &token);
-        self.tally.encodes.fetch_add(1, Ordering::Relaxed);
+        let frame = Frame::encode(framing, &event, entry.channel(), &token);
+        self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         let bytes = frame.bytes().len();
         if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {
-            self.tally.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.totals.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         frame
     }
@@ -176,12 +181,12 @@ impl Segment {
     /// Begins to count this segment among the rings' bytes.
     pub(super) fn enter_ring(&self) {
         self.frame_bytes.store(0, Ordering::Relaxed);
-        self.tally.ring_bytes.fetch_add(self.record_bytes, Ordering::Relaxed);
+        self.totals.ring_bytes.fetch_add(self.record_bytes, Ordering::Relaxed);
     }
 
     /// Ends it.
     pub(super) fn leave_ring(&self) {
         let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
-        self.tally.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);
+        self.totals.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);
     }
 }

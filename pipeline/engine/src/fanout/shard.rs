@@ -1,30 +1,37 @@
 //! One worker thread's share of the connections. The thread owns the sockets and this value; every
 //! method returns at once, and what is to be done comes back as values.
 //!
-//! The loop around it: `tick(now)`; `pull()` after its wake; `input`, `heard`, `bad_frame` for what
-//! came in; then `fill` for every connection of `take_ready`, and for those whose socket has become
-//! writable after a [`Filled::More`]; then end what `take_closes` names.
+//! The loop around it: `tick(now)`; `pull()` after its wake; `input`, `mark_alive`, `bad_frame` for
+//! what came in; then `fill` for every connection of `take_ready`, and for those whose socket has
+//! become writable after a [`Filled::More`]; then end what `take_closes` names.
+
+pub(super) mod channels;
+pub(super) mod conn;
+
+mod catch_up;
+mod follow;
+mod ops;
+mod ready;
 
 use std::sync::Arc;
 
-use super::catchup::Budget;
-use super::channels::Channels;
 use super::config::{SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SUBSCRIPTIONS_MAX, WEBSOCKET_KEEPALIVE_MS};
-use super::conn::{Conn, FOLLOWS, Phase};
-use super::follow::{Head, Mirror};
-use super::frame;
-use super::hub::{Hub, ShardBox, lock};
+use super::hub::{Hub, ShardInbox, lock};
 use super::identity::Identity;
-use super::ops;
-use super::place::{Place, token_of};
-use super::protocol::{CloseReason, ErrorCode, Refusal, StartAt, admit_channel};
-use super::ready::{Ready, Since};
+use super::offsets::{PartitionOffsets, token_of};
+use super::protocol::frame;
+use super::protocol::native::{CloseReason, ErrorCode, RequestError, StartAt, authorize_channel};
 use crate::record::Millis;
 use crate::telemetry;
+use catch_up::WriteBudget;
+use channels::Channels;
+use conn::{Conn, FOLLOWS, FeedPhase};
+use follow::{ListHead, RingMirror};
+use ready::{ReadySet, ReadySince};
 
 /// How a connection's frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wire {
+pub enum Framing {
     /// Complete unmasked WebSocket frames (RFC 6455), pings included.
     WebSocket,
     /// Blocks of `text/event-stream`, behind the response head, without chunked coding.
@@ -42,9 +49,9 @@ pub struct ConnId {
 
 /// A connection to open.
 #[derive(Clone, Debug)]
-pub struct Open {
+pub struct OpenRequest {
     /// How its frames are written.
-    pub wire: Wire,
+    pub framing: Framing,
     /// Who it is.
     pub identity: Arc<Identity>,
     /// Channels it is subscribed to from the start, all from one place. An SSE stream has no
@@ -105,45 +112,45 @@ pub struct ShardStats {
 
 /// A place in the table of connections.
 #[derive(Default)]
-struct Slot {
+struct ConnSlot {
     generation: u32,
     conn: Option<Box<Conn>>,
 }
 
 /// A worker thread's share of the connections.
 pub struct Shard {
-    pub(super) hub: Arc<Hub>,
-    pub(super) number: u32,
-    inbox: Arc<ShardBox>,
-    slots: Vec<Slot>,
+    hub: Arc<Hub>,
+    number: u32,
+    inbox: Arc<ShardInbox>,
+    slots: Vec<ConnSlot>,
     free: Vec<u32>,
     pub(super) channels: Channels,
     /// By partition.
-    pub(super) mirrors: Vec<Mirror>,
-    pub(super) ready: Ready,
+    mirrors: Vec<RingMirror>,
+    ready: ReadySet,
     /// Connections whose question the sweeper had no room for.
-    pub(super) retry: Vec<u32>,
+    retry: Vec<u32>,
     closes: Vec<Close>,
-    pub(super) now: Millis,
+    now: Millis,
     /// Which sweeper knows what this shard has asked.
-    sweeper: u64,
+    sweeper_generation: u64,
     /// The last second keepalives were done for.
     second: i64,
     draining: bool,
-    pub(super) next_feed: u32,
+    next_feed: u32,
     websockets: usize,
-    pub(super) subscriptions: usize,
-    pub(super) deliveries: u64,
+    subscriptions: usize,
+    deliveries: u64,
     deliveries_reported: u64,
     bytes: u64,
     /// Scratch, empty between calls.
-    pub(super) heads: Vec<Head>,
-    pub(super) wanted: Vec<u64>,
+    heads: Vec<ListHead>,
+    wanted_hashes: Vec<u64>,
 }
 
 impl Shard {
-    pub(super) fn new(hub: Arc<Hub>, number: u32, inbox: Arc<ShardBox>) -> Self {
-        let mirrors = (0..hub.partitions()).map(|_| Mirror::default()).collect();
+    pub(super) fn new(hub: Arc<Hub>, number: u32, inbox: Arc<ShardInbox>) -> Self {
+        let mirrors = (0..hub.partitions()).map(|_| RingMirror::default()).collect();
         Self {
             hub,
             number,
@@ -152,11 +159,11 @@ impl Shard {
             free: Vec::new(),
             channels: Channels::default(),
             mirrors,
-            ready: Ready::default(),
+            ready: ReadySet::default(),
             retry: Vec::new(),
             closes: Vec::new(),
             now: Millis(0),
-            sweeper: 0,
+            sweeper_generation: 0,
             second: 0,
             draining: false,
             next_feed: FOLLOWS + 1,
@@ -166,42 +173,42 @@ impl Shard {
             deliveries_reported: 0,
             bytes: 0,
             heads: Vec::new(),
-            wanted: Vec::new(),
+            wanted_hashes: Vec::new(),
         }
     }
 
     /// Judges a subscription before a connection is made of it, so that SSE can answer with an HTTP
     /// status.
-    pub fn check(identity: &Identity, channel: &str, start: &StartAt) -> Result<(), Refusal> {
+    pub fn check(identity: &Identity, channel: &str, start: &StartAt) -> Result<(), RequestError> {
         if let StartAt::Token(token) = start {
             StartAt::parse(token)?;
         }
-        admit_channel(identity, channel).map(drop)
+        authorize_channel(identity, channel).map(drop)
     }
 
     /// Opens a connection; `welcome` (WebSocket) or `retry:` (SSE) waits for the first `fill`.
-    pub fn open(&mut self, open: Open) -> Result<ConnId, Refusal> {
+    pub fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError> {
         if self.draining || !self.hub.warm() {
             let text = "the gateway is starting or stopping: try again in a moment";
-            return Err(Refusal::new(ErrorCode::Overloaded, text));
+            return Err(RequestError::new(ErrorCode::Overloaded, text));
         }
         if open.channels.len() > SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            return Err(Refusal::new(ErrorCode::TooManySubscriptions, text));
+            return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
-        let names = open.channels.iter().map(|name| admit_channel(&open.identity, name));
+        let names = open.channels.iter().map(|name| authorize_channel(&open.identity, name));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         self.pull();
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(ConnSlot::default());
             (self.slots.len() - 1) as u32
         });
         let id = ConnId { slot, generation: self.slots[slot as usize].generation };
-        let mut conn = Box::new(Conn::new(id, open.wire, open.identity, self.now.0));
+        let mut conn = Box::new(Conn::new(id, open.framing, open.identity, self.now.0));
         ops::put_welcome(&mut conn, self.number);
         self.subscribe_all(&mut conn, &names, &open.start);
-        conn.position_due = open.wire == Wire::Sse;
-        self.websockets += usize::from(open.wire == Wire::WebSocket);
+        conn.position_due = open.framing == Framing::Sse;
+        self.websockets += usize::from(open.framing == Framing::WebSocket);
         self.slots[slot as usize].conn = Some(conn);
         self.ready.mark(slot);
         Ok(id)
@@ -217,7 +224,7 @@ impl Shard {
             self.remove_sub(&mut conn, at);
         }
         let slot = conn.id.slot;
-        self.websockets -= usize::from(conn.wire == Wire::WebSocket);
+        self.websockets -= usize::from(conn.framing == Framing::WebSocket);
         self.ready.forget(slot);
         self.slots[slot as usize].generation = conn.id.generation.wrapping_add(1);
         self.free.push(slot);
@@ -226,19 +233,19 @@ impl Shard {
     /// A text frame arrived.
     pub fn input(&mut self, conn: ConnId, text: &str) {
         let Some(mut conn) = self.take(conn) else { return };
-        conn.heard_ms = self.now.0;
-        if conn.wire == Wire::WebSocket && !conn.closing {
-            self.hear(&mut conn, text);
+        conn.last_input_ms = self.now.0;
+        if conn.framing == Framing::WebSocket && !conn.closing {
+            self.handle_text(&mut conn, text);
             self.ready.mark(conn.id.slot);
         }
         self.put_conn(conn);
     }
 
     /// Something else arrived, a pong or a ping: the peer lives.
-    pub fn heard(&mut self, conn: ConnId) {
+    pub fn mark_alive(&mut self, conn: ConnId) {
         let now = self.now.0;
         if let Some(conn) = self.conn_mut(conn.slot).filter(|c| c.id == conn) {
-            conn.heard_ms = now;
+            conn.last_input_ms = now;
         }
     }
 
@@ -259,18 +266,20 @@ impl Shard {
     pub fn pull(&mut self) {
         let hub = Arc::clone(&self.hub);
         for partition in 0..hub.partitions() {
-            if let Some(news) = hub.news(partition, self.mirrors[partition as usize].next_seq) {
-                self.take_in(partition, news);
+            if let Some(update) =
+                hub.update_since(partition, self.mirrors[partition as usize].next_seq)
+            {
+                self.apply_update(partition, update);
             }
         }
         self.mark_touched();
-        let answers = std::mem::take(&mut *lock(&self.inbox.answers));
-        for answer in answers {
-            self.take_answer(answer);
+        let replies = std::mem::take(&mut *lock(&self.inbox.replies));
+        for reply in replies {
+            self.receive_reply(reply);
         }
-        if self.sweeper != hub.sweepers() {
-            self.sweeper = hub.sweepers();
-            self.ask_again();
+        if self.sweeper_generation != hub.sweeper_generation() {
+            self.sweeper_generation = hub.sweeper_generation();
+            self.request_again();
         }
     }
 
@@ -284,10 +293,10 @@ impl Shard {
             return;
         }
         for due in self.second.max(second - cycle) + 1..=second {
-            self.keep_alive(due);
+            self.send_keepalives(due);
         }
         self.second = second;
-        self.end_slow();
+        self.close_slow();
         for slot in std::mem::take(&mut self.retry) {
             self.ready.mark(slot);
         }
@@ -297,20 +306,20 @@ impl Shard {
 
     /// Keepalives are spread over the cycle by slot, so there is no timer per connection and no
     /// second in which all are due.
-    fn keep_alive(&mut self, second: i64) {
+    fn send_keepalives(&mut self, second: i64) {
         let websocket = i64::from(WEBSOCKET_KEEPALIVE_MS / 1_000);
         let sse = i64::from(SSE_KEEPALIVE_MS / 1_000);
         let first = second.rem_euclid(sse) as usize;
         for slot in (first..self.slots.len()).step_by(sse as usize) {
             let Some(mut conn) = self.take_conn(slot as u32) else { continue };
-            let due = match conn.wire {
-                Wire::WebSocket => slot as i64 % websocket == second.rem_euclid(websocket),
-                Wire::Sse => true,
+            let due = match conn.framing {
+                Framing::WebSocket => slot as i64 % websocket == second.rem_euclid(websocket),
+                Framing::Sse => true,
             };
             if due && !conn.closing {
-                if conn.wire == Wire::WebSocket {
+                if conn.framing == Framing::WebSocket {
                     frame::put_ping(&mut conn.control);
-                    if self.now.0 - conn.heard_ms > i64::from(SILENT_CLOSE_MS) {
+                    if self.now.0 - conn.last_input_ms > i64::from(SILENT_CLOSE_MS) {
                         self.end(&mut conn, CloseReason::Silent);
                     }
                 }
@@ -322,16 +331,16 @@ impl Shard {
     }
 
     /// Ends connections that had more to read for a whole window and took too little of it.
-    fn end_slow(&mut self) {
+    fn close_slow(&mut self) {
         let window = i64::from(self.hub.config().slow_window_ms);
         let enough = self.hub.config().slow_min_bytes;
         for (slot, since) in self.ready.waiting() {
             let Some(mut conn) = self.take_conn(slot) else { continue };
             let over = self.now.0 - conn.window_ms >= window;
-            if !conn.closing && since == Since::Before && over && conn.window_bytes < enough {
+            if !conn.closing && since == ReadySince::Before && over && conn.window_bytes < enough {
                 self.end(&mut conn, CloseReason::Slow);
             }
-            if since == Since::Now || over {
+            if since == ReadySince::Now || over {
                 conn.window_ms = self.now.0;
                 conn.window_bytes = 0;
             }
@@ -374,20 +383,20 @@ impl Shard {
         conn.control = Vec::new();
         // An SSE stream's token speaks for all its partitions, so none is written before all have
         // a place.
-        let unplaced = conn.wire == Wire::Sse && conn.feeds.iter().any(|feed| !feed.started);
+        let unplaced = conn.framing == Framing::Sse && conn.feeds.iter().any(|feed| !feed.started);
         if conn.closing || unplaced {
             return Filled::Drained;
         }
         let epoch = self.hub.epoch();
-        if conn.wire == Wire::Sse && std::mem::take(&mut conn.position_due) {
-            self.refresh_cuts(conn);
-            frame::put_position(conn.wire, &token_of(epoch, &conn.cuts), out);
+        if conn.framing == Framing::Sse && std::mem::take(&mut conn.position_due) {
+            self.refresh_offsets(conn);
+            frame::put_position(conn.framing, &token_of(epoch, &conn.partition_offsets), out);
         }
-        let mut all = Budget { out, end: from + budget, epoch };
+        let mut all = WriteBudget { out, end: from + budget, epoch };
         let mut more = false;
         if !conn.feeds.is_empty() {
             // What is live goes on beside what is old: each gets half.
-            let mut half = Budget { out: all.out, end: from + budget / 2, epoch };
+            let mut half = WriteBudget { out: all.out, end: from + budget / 2, epoch };
             self.fill_following(conn, &mut half);
             more = self.fill_feeds(conn, &mut all);
         }
@@ -395,30 +404,30 @@ impl Shard {
         if more {
             return Filled::More;
         }
-        self.put_place(conn, out);
+        self.put_reached_position(conn, out);
         Filled::Drained
     }
 
     /// A connection that has been given everything stands at the hub's heads. It is told so if it
     /// is due; on a WebSocket only while nothing is behind, because one position would not be
     /// right for all its channels.
-    fn put_place(&mut self, conn: &mut Conn, out: &mut Vec<u8>) {
-        if conn.wire == Wire::Sse {
-            self.refresh_cuts(conn);
+    fn put_reached_position(&mut self, conn: &mut Conn, out: &mut Vec<u8>) {
+        if conn.framing == Framing::Sse {
+            self.refresh_offsets(conn);
             return;
         }
         if !std::mem::take(&mut conn.position_due) || !conn.feeds.is_empty() {
             return;
         }
-        let mut cuts: Vec<(u32, Place)> = Vec::with_capacity(conn.subs.len());
+        let mut reached: Vec<(u32, PartitionOffsets)> = Vec::with_capacity(conn.subs.len());
         for sub in &conn.subs {
-            let partition = self.channels.log(sub.log).partition;
-            cuts.push((partition, self.mirrors[partition as usize].head));
+            let partition = self.channels.list(sub.list).partition;
+            reached.push((partition, self.mirrors[partition as usize].head));
         }
-        cuts.sort_unstable_by_key(|(partition, _)| *partition);
-        cuts.dedup_by_key(|(partition, _)| *partition);
-        if !cuts.is_empty() {
-            frame::put_position(conn.wire, &token_of(self.hub.epoch(), &cuts), out);
+        reached.sort_unstable_by_key(|(partition, _)| *partition);
+        reached.dedup_by_key(|(partition, _)| *partition);
+        if !reached.is_empty() {
+            frame::put_position(conn.framing, &token_of(self.hub.epoch(), &reached), out);
         }
     }
 
@@ -455,7 +464,7 @@ impl Shard {
     }
 
     /// Marks a connection to be ended, once.
-    pub(super) fn end(&mut self, conn: &mut Conn, reason: CloseReason) {
+    fn end(&mut self, conn: &mut Conn, reason: CloseReason) {
         if !conn.closing {
             conn.closing = true;
             self.closes.push(Close { conn: conn.id, reason });
@@ -464,20 +473,20 @@ impl Shard {
         }
     }
 
-    pub(super) fn new_feed_number(&mut self) -> u32 {
+    fn new_feed_number(&mut self) -> u32 {
         let number = self.next_feed;
         self.next_feed = number.checked_add(1).unwrap_or(FOLLOWS + 1);
         number
     }
 
     /// What the last sweeper was asked is lost with it.
-    fn ask_again(&mut self) {
+    fn request_again(&mut self) {
         for slot in 0..self.slots.len() as u32 {
             let Some(mut conn) = self.take_conn(slot) else { continue };
             for at in 0..conn.feeds.len() {
-                if conn.feeds[at].phase == Phase::Asked {
-                    self.forget_asked(&conn, at);
-                    conn.feeds[at].forget_answers();
+                if conn.feeds[at].phase == FeedPhase::Requested {
+                    self.cancel_request(&conn, at);
+                    conn.feeds[at].discard_replies();
                     self.ready.mark(slot);
                 }
             }
@@ -489,17 +498,17 @@ impl Shard {
         self.slots.get(slot as usize)?.conn.as_deref()
     }
 
-    pub(super) fn conn_mut(&mut self, slot: u32) -> Option<&mut Conn> {
+    fn conn_mut(&mut self, slot: u32) -> Option<&mut Conn> {
         self.slots.get_mut(slot as usize)?.conn.as_deref_mut()
     }
 
     /// Takes a connection out of the table, to work on it beside the table; `put_conn` puts it
     /// back.
-    pub(super) fn take_conn(&mut self, slot: u32) -> Option<Box<Conn>> {
+    fn take_conn(&mut self, slot: u32) -> Option<Box<Conn>> {
         self.slots.get_mut(slot as usize)?.conn.take()
     }
 
-    pub(super) fn put_conn(&mut self, conn: Box<Conn>) {
+    fn put_conn(&mut self, conn: Box<Conn>) {
         let slot = conn.id.slot as usize;
         self.slots[slot].conn = Some(conn);
     }

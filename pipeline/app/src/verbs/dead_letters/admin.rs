@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tidewire_connectors::socket::answer::Failure;
+use tidewire_connectors::socket::http::response::ErrorResponse;
 use tidewire_engine::dead_letters::{
     DeadLetter, DeadLettersError, Filter, ListEntry, Listing, Resolution, ResolutionRecord,
     ResolveRequest, fetch, list, plan, resolutions_of, resolve,
@@ -53,17 +53,17 @@ impl From<DeadLettersError> for AdminError {
     }
 }
 
-impl From<AdminError> for Failure {
+impl From<AdminError> for ErrorResponse {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::InvalidQuery(text) => Self::bad("invalid_query", text),
+            AdminError::InvalidQuery(text) => Self::bad_request("invalid_query", text),
             AdminError::Failed(error @ DeadLettersError::TooMany) => {
-                Self::bad("invalid_query", error.to_string())
+                Self::bad_request("invalid_query", error.to_string())
             }
             AdminError::Failed(error @ DeadLettersError::TakenOver { .. }) => {
                 Self::conflict(error.to_string())
             }
-            AdminError::Failed(error) => Self::unanswered(in_one_line(&error)),
+            AdminError::Failed(error) => Self::log_failed(in_one_line(&error)),
         }
     }
 }

@@ -4,11 +4,11 @@
 use serde_json::Value;
 use tidewire_schemas::position::Position;
 
-use super::super::shard::Wire;
+use super::super::shard::Framing;
 
 /// What a server frame says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Heard {
+pub(super) enum ServerFrame {
     /// A JSON object, by `op` or by SSE event name; the SSE `id:` beside it if there was one.
     Object {
         op: String,
@@ -21,19 +21,19 @@ pub(super) enum Heard {
 }
 
 /// Takes whole frames off the front of `bytes`, leaving what is incomplete.
-pub(super) fn read_frames(wire: Wire, bytes: &mut Vec<u8>) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    while let Some((frame, len)) = match wire {
-        Wire::WebSocket => read_websocket(bytes),
-        Wire::Sse => read_block(bytes),
+pub(super) fn read_frames(framing: Framing, bytes: &mut Vec<u8>) -> Vec<ServerFrame> {
+    let mut frames = Vec::new();
+    while let Some((frame, len)) = match framing {
+        Framing::WebSocket => read_websocket(bytes),
+        Framing::Sse => read_block(bytes),
     } {
-        heard.extend(frame);
+        frames.extend(frame);
         bytes.drain(..len);
     }
-    heard
+    frames
 }
 
-fn read_websocket(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
+fn read_websocket(bytes: &[u8]) -> Option<(Option<ServerFrame>, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (len, header) = match second {
         126 => (u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?) as usize, 4),
@@ -42,16 +42,16 @@ fn read_websocket(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
     };
     let payload = bytes.get(header..header + len)?;
     if first == 0x89 {
-        return Some((Some(Heard::Ping), header + len));
+        return Some((Some(ServerFrame::Ping), header + len));
     }
     assert_eq!(first, 0x81, "a text frame");
     let json: Value = serde_json::from_slice(payload).expect("frames are JSON");
     assert!(!payload.contains(&b'\n'));
     let op = json["op"].as_str().expect("an op").to_owned();
-    Some((Some(Heard::Object { op, id: None, json }), header + len))
+    Some((Some(ServerFrame::Object { op, id: None, json }), header + len))
 }
 
-fn read_block(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
+fn read_block(bytes: &[u8]) -> Option<(Option<ServerFrame>, usize)> {
     let len = bytes.windows(2).position(|two| two == b"\n\n")? + 2;
     let text = std::str::from_utf8(&bytes[..len]).expect("UTF-8");
     let (mut id, mut op, mut json) = (None, String::new(), None);
@@ -65,12 +65,12 @@ fn read_block(bytes: &[u8]) -> Option<(Option<Heard>, usize)> {
             other => panic!("unknown field {other}"),
         }
     }
-    let heard = match (json, id) {
-        (Some(json), id) => Some(Heard::Object { op, id, json }),
-        (None, Some(id)) => Some(Heard::Id(id)),
+    let frame = match (json, id) {
+        (Some(json), id) => Some(ServerFrame::Object { op, id, json }),
+        (None, Some(id)) => Some(ServerFrame::Id(id)),
         (None, None) => None,
     };
-    Some((heard, len))
+    Some((frame, len))
 }
 
 /// The next offsets of a token in one partition.

@@ -6,22 +6,22 @@ use serde_json::Value;
 
 use std::sync::Arc;
 
+use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
-use super::super::protocol::StartAt;
+use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
-use super::super::shard::Wire;
-use super::super::sweep::Sweeper;
-use super::client::{Heard, cut_of};
-use super::log::FakeLog;
-use super::world::{Gateway, Line, Watch, World, identity};
+use super::super::shard::Framing;
+use super::client::{ServerFrame, cut_of};
+use super::fixture::{ClientConnection, FanoutFixture, FanoutGateway, Watch, identity};
+use super::log::MemoryLog;
 
 const CHANNELS: [&str; 4] = ["posts:a", "posts:b", "posts:c", "posts:d"];
 const CLIENTS: usize = 3;
 
 /// One step of a history.
 #[derive(Clone, Debug)]
-enum Step {
+enum HistoryStep {
     Append {
         channel: usize,
         topic: usize,
@@ -69,37 +69,38 @@ enum Step {
         keep: u64,
     },
     /// A failed loop is made anew; its shard lives on.
-    Remake {
+    Restart {
         gateway: usize,
         sweeper: usize,
     },
 }
 
-fn steps(retention: bool) -> impl Strategy<Value = Vec<Step>> {
+fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
     let client = 0..CLIENTS;
     let channel = 0..CHANNELS.len();
     let step = prop_oneof![
         8 => (channel.clone(), 0..2usize, 1..6usize)
-            .prop_map(|(channel, topic, times)| Step::Append { channel, topic, times }),
-        1 => (0..2usize, 0..2u32).prop_map(|(topic, partition)| Step::Hole { topic, partition }),
-        6 => (0..2usize).prop_map(|gateway| Step::Read { gateway }),
-        5 => (0..2usize).prop_map(|gateway| Step::Pull { gateway }),
-        5 => (0..2usize).prop_map(|gateway| Step::Sweep { gateway }),
+            .prop_map(|(channel, topic, times)| HistoryStep::Append { channel, topic, times }),
+        1 => (0..2usize, 0..2u32)
+            .prop_map(|(topic, partition)| HistoryStep::Hole { topic, partition }),
+        6 => (0..2usize).prop_map(|gateway| HistoryStep::Read { gateway }),
+        5 => (0..2usize).prop_map(|gateway| HistoryStep::Pull { gateway }),
+        5 => (0..2usize).prop_map(|gateway| HistoryStep::Sweep { gateway }),
         8 => (client.clone(), prop_oneof![Just(1usize), 100..2000usize])
-            .prop_map(|(client, budget)| Step::Fill { client, budget }),
+            .prop_map(|(client, budget)| HistoryStep::Fill { client, budget }),
         4 => (client.clone(), channel.clone(), 0..3usize)
-            .prop_map(|(client, channel, from)| Step::Subscribe { client, channel, from }),
+            .prop_map(|(client, channel, from)| HistoryStep::Subscribe { client, channel, from }),
         1 => (client.clone(), channel)
-            .prop_map(|(client, channel)| Step::Unsubscribe { client, channel }),
+            .prop_map(|(client, channel)| HistoryStep::Unsubscribe { client, channel }),
         2 => (client, 0..3000usize, 0..2usize)
-            .prop_map(|(client, kept, gateway)| Step::Cut { client, kept, gateway }),
+            .prop_map(|(client, kept, gateway)| HistoryStep::Cut { client, kept, gateway }),
         1 => (0..2usize, 0..2usize)
-            .prop_map(|(gateway, sweeper)| Step::Remake { gateway, sweeper }),
-        1 => (1..20_000i64).prop_map(|ms| Step::Time { ms }),
+            .prop_map(|(gateway, sweeper)| HistoryStep::Restart { gateway, sweeper }),
+        1 => (1..20_000i64).prop_map(|ms| HistoryStep::Time { ms }),
         2 => (0..2usize, 0..2u32, 0..20u64)
             .prop_map(move |(topic, partition, keep)| match retention {
-                true => Step::Retain { topic, partition, keep },
-                false => Step::Hole { topic, partition },
+                true => HistoryStep::Retain { topic, partition, keep },
+                false => HistoryStep::Hole { topic, partition },
             }),
     ];
     proptest::collection::vec(step, 1..160)
@@ -120,45 +121,45 @@ fn configs() -> impl Strategy<Value = FanoutConfig> {
 }
 
 /// A client across its connections.
-struct Client {
-    line: Line,
+struct ResumingClient {
+    connection: ClientConnection,
     watches: Vec<Watch>,
     /// Per watch the position to resume from; on SSE all have the same.
     positions: Vec<Option<String>>,
     ended: Vec<Watch>,
 }
 
-impl Client {
-    fn new(world: &mut World, number: usize) -> Self {
+impl ResumingClient {
+    fn new(fixture: &mut FanoutFixture, number: usize) -> Self {
         if number == 0 {
-            let line = stream(world, 0, None);
-            let watches = CHANNELS.iter().map(|channel| Watch::new(world, channel)).collect();
+            let connection = stream(fixture, 0, None);
+            let watches = CHANNELS.iter().map(|channel| Watch::new(fixture, channel)).collect();
             let positions = vec![None; CHANNELS.len()];
-            return Self { line, watches, positions, ended: Vec::new() };
+            return Self { connection, watches, positions, ended: Vec::new() };
         }
-        let line = Line::open(world, 0, &identity(Accounts::All));
-        Self { line, watches: Vec::new(), positions: Vec::new(), ended: Vec::new() }
+        let connection = ClientConnection::open(fixture, 0, &identity(Accounts::All));
+        Self { connection, watches: Vec::new(), positions: Vec::new(), ended: Vec::new() }
     }
 
-    fn subscribe(&mut self, world: &mut World, channel: &str, from: &str) {
-        if self.line.wire == Wire::Sse || self.find(channel).is_some() {
+    fn subscribe(&mut self, fixture: &mut FanoutFixture, channel: &str, from: &str) {
+        if self.connection.framing == Framing::Sse || self.find(channel).is_some() {
             return;
         }
-        let mut watch = Watch::new(world, channel);
-        watch.request = self.line.subscribe(world, channel, from);
+        let mut watch = Watch::new(fixture, channel);
+        watch.request = self.connection.subscribe(fixture, channel, from);
         self.watches.push(watch);
         self.positions.push(None);
     }
 
-    fn unsubscribe(&mut self, world: &mut World, channel: &str) {
+    fn unsubscribe(&mut self, fixture: &mut FanoutFixture, channel: &str) {
         let Some(at) = self.find(channel) else { return };
         // What is still on its way belongs to the old subscription.
-        self.hear(world);
-        if self.line.wire == Wire::Sse || self.watches[at].from.is_none() {
+        self.process_frames(fixture);
+        if self.connection.framing == Framing::Sse || self.watches[at].from.is_none() {
             return;
         }
         let request = serde_json::json!({"op": "unsubscribe", "channel": channel});
-        self.line.send(world, &request);
+        self.connection.send(fixture, &request);
         self.ended.push(self.watches.swap_remove(at));
         self.positions.swap_remove(at);
     }
@@ -167,26 +168,26 @@ impl Client {
         self.watches.iter().position(|watch| watch.channel == channel)
     }
 
-    fn hear(&mut self, world: &World) {
-        for heard in self.line.heard() {
-            match heard {
-                Heard::Ping => {}
-                Heard::Id(id) => self.stands_at(&id),
-                Heard::Object { op, id, json } => {
-                    self.hear_object(world, &op, &json);
+    fn process_frames(&mut self, fixture: &FanoutFixture) {
+        for frame in self.connection.take_frames() {
+            match frame {
+                ServerFrame::Ping => {}
+                ServerFrame::Id(id) => self.set_position(&id),
+                ServerFrame::Object { op, id, json } => {
+                    self.process_object(fixture, &op, &json);
                     if let Some(id) = id {
-                        self.stands_at(&id);
+                        self.set_position(&id);
                     }
                 }
             }
         }
     }
 
-    fn hear_object(&mut self, world: &World, op: &str, json: &Value) {
+    fn process_object(&mut self, fixture: &FanoutFixture, op: &str, json: &Value) {
         let at = json["channel"].as_str().and_then(|channel| self.find(channel));
         match op {
             "welcome" => {}
-            "position" => self.stands_at(json["position"].as_str().expect("a position")),
+            "position" => self.set_position(json["position"].as_str().expect("a position")),
             "ok" => {
                 let (Some(at), Some(position)) = (at, json["position"].as_str()) else { return };
                 let watch = &mut self.watches[at];
@@ -202,11 +203,11 @@ impl Client {
                 let watch = &mut self.watches[at];
                 assert_eq!(json["reason"], "retention");
                 watch.gap(
-                    world,
+                    fixture,
                     json["from"].as_str().expect("from"),
                     json["to"].as_str().expect("to"),
                 );
-                if self.line.wire == Wire::WebSocket {
+                if self.connection.framing == Framing::WebSocket {
                     self.positions[at] = json["to"].as_str().map(str::to_owned);
                 }
             }
@@ -214,7 +215,7 @@ impl Client {
                 let id = json["event_id"].as_str().expect("an id");
                 let number = id[1..].parse().expect("e and a number");
                 let at = at.expect("an event of a watched channel");
-                self.watches[at].event(world, number);
+                self.watches[at].event(fixture, number);
                 if let Some(position) = json["position"].as_str() {
                     self.positions[at] = Some(position.to_owned());
                 }
@@ -224,7 +225,7 @@ impl Client {
     }
 
     /// All channels stand at this position.
-    fn stands_at(&mut self, position: &str) {
+    fn set_position(&mut self, position: &str) {
         for (watch, held) in self.watches.iter_mut().zip(&mut self.positions) {
             // A keepalive may cross a request still on its way, about which it says nothing.
             if watch.request == 0 {
@@ -235,92 +236,96 @@ impl Client {
         }
     }
 
-    fn cut(&mut self, world: &mut World, kept: usize, gateway: usize) {
-        self.line.bytes.truncate(kept);
-        self.hear(world);
-        let (from, conn) = (self.line.gateway, self.line.conn);
-        world.gateways[from].shard.close(conn);
-        if self.line.wire == Wire::Sse {
-            self.line = stream(world, gateway, self.positions[0].as_deref());
+    fn cut(&mut self, fixture: &mut FanoutFixture, kept: usize, gateway: usize) {
+        self.connection.bytes.truncate(kept);
+        self.process_frames(fixture);
+        let (from, conn) = (self.connection.gateway, self.connection.conn);
+        fixture.gateways[from].shard.close(conn);
+        if self.connection.framing == Framing::Sse {
+            self.connection = stream(fixture, gateway, self.positions[0].as_deref());
             return;
         }
-        self.line = Line::open(world, gateway, &identity(Accounts::All));
+        self.connection = ClientConnection::open(fixture, gateway, &identity(Accounts::All));
         for (watch, position) in self.watches.iter_mut().zip(&self.positions) {
             let from = position.as_deref().unwrap_or("latest");
-            watch.request = self.line.subscribe(world, &watch.channel, from);
+            watch.request = self.connection.subscribe(fixture, &watch.channel, from);
         }
     }
 }
 
-fn stream(world: &mut World, gateway: usize, position: Option<&str>) -> Line {
+fn stream(fixture: &mut FanoutFixture, gateway: usize, position: Option<&str>) -> ClientConnection {
     let channels: Vec<String> = CHANNELS.iter().map(|c| (*c).to_owned()).collect();
     let start = position.map_or(StartAt::Latest, |p| StartAt::Token(p.into()));
-    Line::stream(world, gateway, &channels, start)
+    ClientConnection::stream(fixture, gateway, &channels, start)
 }
 
-fn take(world: &mut World, clients: &mut [Client], step: &Step) {
+fn apply_step(fixture: &mut FanoutFixture, clients: &mut [ResumingClient], step: &HistoryStep) {
     match *step {
-        Step::Append { channel, topic, times } => {
+        HistoryStep::Append { channel, topic, times } => {
             for _ in 0..times {
-                world.append(CHANNELS[channel], topic);
+                fixture.append(CHANNELS[channel], topic);
             }
         }
-        Step::Hole { topic, partition } => world.log.skip(&world.at(topic, partition)),
-        Step::Read { gateway } => world.read(gateway),
-        Step::Pull { gateway } => world.gateways[gateway].shard.pull(),
-        Step::Sweep { gateway } => drop(world.sweep(gateway)),
-        Step::Fill { client, budget } => {
-            clients[client].line.fill(world, budget);
+        HistoryStep::Hole { topic, partition } => {
+            fixture.log.skip(&fixture.topic_partition(topic, partition))
         }
-        Step::Subscribe { client, channel, from } => {
+        HistoryStep::Read { gateway } => fixture.read(gateway),
+        HistoryStep::Pull { gateway } => fixture.gateways[gateway].shard.pull(),
+        HistoryStep::Sweep { gateway } => drop(fixture.sweep(gateway)),
+        HistoryStep::Fill { client, budget } => {
+            clients[client].connection.fill(fixture, budget);
+        }
+        HistoryStep::Subscribe { client, channel, from } => {
             let from = ["latest", "earliest", "1970-01-01T00:00:05Z"][from];
-            clients[client].subscribe(world, CHANNELS[channel], from);
+            clients[client].subscribe(fixture, CHANNELS[channel], from);
         }
-        Step::Unsubscribe { client, channel } => {
-            clients[client].unsubscribe(world, CHANNELS[channel]);
+        HistoryStep::Unsubscribe { client, channel } => {
+            clients[client].unsubscribe(fixture, CHANNELS[channel]);
         }
-        Step::Cut { client, kept, gateway } => clients[client].cut(world, kept, gateway),
-        Step::Time { ms } => {
+        HistoryStep::Cut { client, kept, gateway } => clients[client].cut(fixture, kept, gateway),
+        HistoryStep::Time { ms } => {
             for client in clients {
-                let line = &client.line;
-                world.gateways[line.gateway].shard.heard(line.conn);
+                let connection = &client.connection;
+                fixture.gateways[connection.gateway].shard.mark_alive(connection.conn);
             }
-            world.pass_time(ms);
+            fixture.pass_time(ms);
         }
-        Step::Remake { gateway, sweeper } => {
-            let Gateway { hub, reader, sweeper: sweeps, .. } = &mut world.gateways[gateway];
+        HistoryStep::Restart { gateway, sweeper } => {
+            let FanoutGateway { hub, reader, sweeper: sweeps, .. } = &mut fixture.gateways[gateway];
             match sweeper {
-                0 => *reader = HubReader::open(&*world.log, hub).unwrap(),
+                0 => *reader = HubReader::open(&*fixture.log, hub).unwrap(),
                 _ => {
-                    let log: Arc<FakeLog> = Arc::clone(&world.log);
+                    let log: Arc<MemoryLog> = Arc::clone(&fixture.log);
                     *sweeps = Sweeper::open(log, hub).unwrap();
                 }
             }
         }
-        Step::Retain { topic, partition, keep } => {
-            let at = world.at(topic, partition);
-            let end = crate::port::Log::bounds(&*world.log, &at, crate::port::Isolation::Committed);
-            world.log.retain_from(&at, end.unwrap().end.0.saturating_sub(keep));
+        HistoryStep::Retain { topic, partition, keep } => {
+            let at = fixture.topic_partition(topic, partition);
+            let end =
+                crate::port::Log::bounds(&*fixture.log, &at, crate::port::Isolation::Committed);
+            fixture.log.retain_from(&at, end.unwrap().end.0.saturating_sub(keep));
         }
     }
 }
 
-fn check(config: &FanoutConfig, steps: &[Step]) {
-    let mut world = World::new(2, config);
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(&mut world, n)).collect();
+fn check(config: &FanoutConfig, steps: &[HistoryStep]) {
+    let mut fixture = FanoutFixture::new(2, config);
+    let mut clients: Vec<ResumingClient> =
+        (0..CLIENTS).map(|n| ResumingClient::new(&mut fixture, n)).collect();
     for step in steps {
-        take(&mut world, &mut clients, step);
+        apply_step(&mut fixture, &mut clients, step);
     }
     let mut idle = 0;
     for _ in 0..10_000 {
-        world.settle();
+        fixture.settle();
         let mut moved = false;
         for client in &mut clients {
-            client.line.fill(&mut world, 1 << 20);
-            moved |= !client.line.bytes.is_empty();
-            client.hear(&world);
+            client.connection.fill(&mut fixture, 1 << 20);
+            moved |= !client.connection.bytes.is_empty();
+            client.process_frames(&fixture);
         }
-        let behind = world.gateways.iter().any(|gateway| gateway.shard.stats().behind > 0);
+        let behind = fixture.gateways.iter().any(|gateway| gateway.shard.stats().behind > 0);
         idle = if moved || behind { 0 } else { idle + 1 };
         if idle == 3 {
             break;
@@ -329,13 +334,13 @@ fn check(config: &FanoutConfig, steps: &[Step]) {
     for client in &clients {
         for watch in &client.watches {
             assert!(watch.from.is_some(), "{} was never answered", watch.channel);
-            watch.check_complete(&world);
+            watch.check_complete(&fixture);
         }
-        assert!(client.line.closes(&mut world).is_empty(), "nobody is closed");
+        assert!(client.connection.closes(&mut fixture).is_empty(), "nobody is closed");
     }
-    for gateway in &world.gateways {
+    for gateway in &fixture.gateways {
         assert_eq!(gateway.shard.stats().behind, 0, "everybody follows in the end");
-        assert_eq!(gateway.sweeper.passes(), 0, "no sweep is left");
+        assert_eq!(gateway.sweeper.scans(), 0, "no sweep is left");
     }
 }
 

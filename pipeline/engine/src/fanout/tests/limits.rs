@@ -2,13 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::super::channels::Ref;
 use super::super::config::FanoutConfig;
-use super::super::conn::{Conn, Sub};
 use super::super::identity::Accounts;
-use super::super::protocol::StartAt;
+use super::super::protocol::native::StartAt;
 use super::super::shard::Filled;
-use super::world::{Line, World, identity, numbers};
+use super::super::shard::channels::EntryRef;
+use super::super::shard::conn::{Conn, Subscription};
+use super::fixture::{ClientConnection, FanoutFixture, identity, numbers};
 
 /// Bytes of a WebSocket connection with two subscriptions that this room may hold, the lists of
 /// channels apart. The whole connection's target is 5 KiB.
@@ -16,79 +16,84 @@ const CONN_MAX_BYTES: usize = 512;
 
 #[test]
 fn a_connection_with_two_subscriptions_is_small_while_it_is_idle() {
-    let mut world = World::new(1, &FanoutConfig::default());
-    let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
     for channel in ["posts:a", "posts:b"] {
-        line.subscribe(&mut world, channel, "earliest");
-        world.append(channel, 1);
+        connection.subscribe(&mut fixture, channel, "earliest");
+        fixture.append(channel, 1);
     }
-    assert_eq!(numbers(&line.hear_all(&mut world)).len(), 2);
-    let conn = world.gateways[0].shard.conn(line.conn.slot).unwrap();
-    let heap = conn.subs.capacity() * size_of::<Sub>()
+    assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 2);
+    let conn = fixture.gateways[0].shard.conn(connection.conn.slot).unwrap();
+    let heap = conn.subs.capacity() * size_of::<Subscription>()
         + conn.feeds.capacity() * size_of::<usize>()
         + conn.control.capacity()
-        + conn.cuts.capacity();
+        + conn.partition_offsets.capacity();
     assert!(size_of::<Conn>() + heap <= CONN_MAX_BYTES, "{} + {heap}", size_of::<Conn>());
 }
 
 #[test]
 fn each_event_is_encoded_at_most_once_per_wire_format() {
     let config = FanoutConfig { pending_max_refs: 8, ..FanoutConfig::default() };
-    let mut world = World::new(1, &config);
-    let mut lines: Vec<Line> = Vec::new();
+    let mut fixture = FanoutFixture::new(1, &config);
+    let mut connections: Vec<ClientConnection> = Vec::new();
     for _ in 0..20 {
-        let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
-        line.subscribe(&mut world, "posts:a", "latest");
-        lines.push(line);
-        lines.push(Line::stream(&mut world, 0, &["posts:a".to_owned()], StartAt::Latest));
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        connections.push(connection);
+        connections.push(ClientConnection::stream(
+            &mut fixture,
+            0,
+            &["posts:a".to_owned()],
+            StartAt::Latest,
+        ));
     }
     for _ in 0..50 {
-        world.append("posts:a", 1);
-        world.append("posts:nobody", 1);
-        world.settle();
+        fixture.append("posts:a", 1);
+        fixture.append("posts:nobody", 1);
+        fixture.settle();
         // Half of them read as it comes, the others are left behind and read the ring.
-        for line in lines.iter_mut().step_by(4) {
-            line.fill(&mut world, 1 << 20);
+        for connection in connections.iter_mut().step_by(4) {
+            connection.fill(&mut fixture, 1 << 20);
         }
     }
-    for line in &mut lines {
-        assert_eq!(numbers(&line.hear_all(&mut world)).len(), 50);
+    for connection in &mut connections {
+        assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 50);
     }
-    assert_eq!(world.gateways[0].hub.encodes(), 100);
-    assert_eq!(world.gateways[0].shard.stats().deliveries, 2_000);
+    assert_eq!(fixture.gateways[0].hub.encodes(), 100);
+    assert_eq!(fixture.gateways[0].shard.stats().deliveries, 2_000);
 }
 
 #[test]
 fn an_event_nobody_is_subscribed_to_is_never_encoded() {
-    let mut world = World::new(1, &FanoutConfig::default());
-    world.append("posts:a", 1);
-    world.settle();
-    assert_eq!(world.gateways[0].hub.encodes(), 0);
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    fixture.append("posts:a", 1);
+    fixture.settle();
+    assert_eq!(fixture.gateways[0].hub.encodes(), 0);
 }
 
 #[test]
 fn the_rings_stay_within_their_budget_and_lists_within_their_bound() {
     let config =
         FanoutConfig { ring_max_bytes: 50_000, pending_max_refs: 64, ..FanoutConfig::default() };
-    let mut world = World::new(1, &config);
-    let mut stalled = Line::open(&mut world, 0, &identity(Accounts::All));
-    let mut reading = Line::open(&mut world, 0, &identity(Accounts::All));
-    for line in [&mut stalled, &mut reading] {
-        line.subscribe(&mut world, "posts:a", "latest");
+    let mut fixture = FanoutFixture::new(1, &config);
+    let mut stalled = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    let mut reading = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    for connection in [&mut stalled, &mut reading] {
+        connection.subscribe(&mut fixture, "posts:a", "latest");
     }
     let mut seen = 0;
     for _ in 0..500 {
-        world.append("posts:a", 1);
-        world.append("posts:b", 0);
-        world.settle();
-        seen += numbers(&reading.hear(&mut world)).len();
-        let gateway = &world.gateways[0];
+        fixture.append("posts:a", 1);
+        fixture.append("posts:b", 0);
+        fixture.settle();
+        seen += numbers(&reading.read(&mut fixture)).len();
+        let gateway = &fixture.gateways[0];
         assert!(gateway.hub.ring_bytes() <= 50_000 + 2_000, "{}", gateway.hub.ring_bytes());
-        let list = gateway.shard.channels.log(0);
+        let list = gateway.shard.channels.list(0);
         assert!(list.len() <= 64, "{} references", list.len());
     }
     assert_eq!(seen, 500);
-    assert_eq!(numbers(&stalled.hear_all(&mut world)).len(), 500);
+    assert_eq!(numbers(&stalled.read_all(&mut fixture)).len(), 500);
 }
 
 /// Resume at depth, small: everyone gets everything once, in a few passes, and what a sweep holds
@@ -101,34 +106,34 @@ fn a_crowd_at_depth_shares_its_sweeps() {
         sweep_step_records: 512,
         ..FanoutConfig::default()
     };
-    let mut world = World::new(1, &config);
+    let mut fixture = FanoutFixture::new(1, &config);
     let mut wanted = 0;
     for n in 0..30_000 {
         let hot = n % 100 == 0;
         wanted += usize::from(hot);
-        world.append(if hot { "posts:a" } else { "posts:b" }, 1);
+        fixture.append(if hot { "posts:a" } else { "posts:b" }, 1);
     }
-    world.gateways = vec![world.gateway(&config)];
-    let before = world.log.taken();
-    let mut lines: Vec<Line> = Vec::new();
+    fixture.gateways = vec![fixture.gateway(&config)];
+    let before = fixture.log.taken();
+    let mut connections: Vec<ClientConnection> = Vec::new();
     for _ in 0..200 {
-        let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
-        line.subscribe(&mut world, "posts:a", "earliest");
-        line.fill(&mut world, 1 << 20);
-        lines.push(line);
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        connection.fill(&mut fixture, 1 << 20);
+        connections.push(connection);
     }
-    let mut seen = vec![0; lines.len()];
+    let mut seen = vec![0; connections.len()];
     while seen.iter().any(|seen| *seen < wanted) {
-        world.settle();
-        assert!(world.gateways[0].sweeper.passes() <= 4);
-        for (line, seen) in lines.iter_mut().zip(&mut seen) {
-            *seen += numbers(&line.hear(&mut world)).len();
+        fixture.settle();
+        assert!(fixture.gateways[0].sweeper.scans() <= 4);
+        for (connection, seen) in connections.iter_mut().zip(&mut seen) {
+            *seen += numbers(&connection.read(&mut fixture)).len();
         }
     }
     assert!(seen.iter().all(|seen| *seen == wanted));
-    let read = world.log.taken() - before;
+    let read = fixture.log.taken() - before;
     assert!(read <= 2 * 30_000, "{read} records read for 200 clients");
-    assert_eq!(world.gateways[0].hub.encodes() as usize, wanted);
+    assert_eq!(fixture.gateways[0].hub.encodes() as usize, wanted);
 }
 
 #[test]
@@ -139,47 +144,47 @@ fn a_reader_that_stalls_does_not_hold_up_the_sweep_of_the_others() {
         sweep_step_records: 16,
         ..FanoutConfig::default()
     };
-    let mut world = World::new(1, &config);
+    let mut fixture = FanoutFixture::new(1, &config);
     for _ in 0..1_000 {
-        world.append("posts:a", 1);
+        fixture.append("posts:a", 1);
     }
-    world.gateways = vec![world.gateway(&config)];
-    let mut stalled = Line::open(&mut world, 0, &identity(Accounts::All));
-    let mut reading = Line::open(&mut world, 0, &identity(Accounts::All));
-    for line in [&mut stalled, &mut reading] {
-        line.subscribe(&mut world, "posts:a", "earliest");
-        line.fill(&mut world, 1 << 20);
+    fixture.gateways = vec![fixture.gateway(&config)];
+    let mut stalled = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    let mut reading = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    for connection in [&mut stalled, &mut reading] {
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        connection.fill(&mut fixture, 1 << 20);
     }
     let mut seen = 0;
     for _ in 0..150 {
-        world.settle();
-        world.pass_time(100);
-        world.gateways[0].shard.heard(stalled.conn);
-        world.gateways[0].shard.heard(reading.conn);
-        seen += numbers(&reading.hear(&mut world)).len();
+        fixture.settle();
+        fixture.pass_time(100);
+        fixture.gateways[0].shard.mark_alive(stalled.conn);
+        fixture.gateways[0].shard.mark_alive(reading.conn);
+        seen += numbers(&reading.read(&mut fixture)).len();
     }
     assert_eq!(seen, 1_000);
-    assert_eq!(world.gateways[0].sweeper.passes(), 0);
+    assert_eq!(fixture.gateways[0].sweeper.scans(), 0);
     assert_eq!(
-        numbers(&stalled.heard()).len() + numbers(&stalled.hear_all(&mut world)).len(),
+        numbers(&stalled.take_frames()).len() + numbers(&stalled.read_all(&mut fixture)).len(),
         1_000
     );
 }
 
 #[test]
 fn a_fill_keeps_to_its_budget_within_one_frame() {
-    let mut world = World::new(1, &FanoutConfig::default());
-    let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
-    line.subscribe(&mut world, "posts:a", "latest");
-    line.hear_all(&mut world);
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    connection.read_all(&mut fixture);
     for _ in 0..100 {
-        world.append("posts:a", 1);
+        fixture.append("posts:a", 1);
     }
-    world.settle();
+    fixture.settle();
     let mut fills = 0;
-    while line.fill(&mut world, 1_000) == Filled::More {
-        assert!(line.bytes.len() < 1_000 + 500, "{}", line.bytes.len());
-        line.heard();
+    while connection.fill(&mut fixture, 1_000) == Filled::More {
+        assert!(connection.bytes.len() < 1_000 + 500, "{}", connection.bytes.len());
+        connection.take_frames();
         fills += 1;
     }
     assert!(fills > 10);
@@ -191,7 +196,7 @@ proptest! {
         a in (0..1u64 << 40, 0..1usize << 24),
         b in (0..1u64 << 40, 0..1usize << 24),
     ) {
-        let (x, y) = (Ref::new(a.0, a.1), Ref::new(b.0, b.1));
+        let (x, y) = (EntryRef::new(a.0, a.1), EntryRef::new(b.0, b.1));
         prop_assert_eq!((x.seq(), x.index()), a);
         prop_assert_eq!(x.cmp(&y), a.cmp(&b));
     }

@@ -16,46 +16,46 @@ use crate::topology::Topology;
 
 /// Records and bounds of one partition.
 #[derive(Default)]
-struct Kept {
+struct StoredPartition {
     start: u64,
     end: u64,
     records: BTreeMap<u64, Record>,
 }
 
 /// The log.
-pub(super) struct FakeLog {
+pub(super) struct MemoryLog {
     topology: Topology,
     id: u128,
-    kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+    stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
     taken: Arc<AtomicU64>,
 }
 
-impl FakeLog {
+impl MemoryLog {
     pub(super) fn new(topology: &Topology, id: u128) -> Self {
-        Self { topology: topology.clone(), id, kept: Arc::default(), taken: Arc::default() }
+        Self { topology: topology.clone(), id, stored: Arc::default(), taken: Arc::default() }
     }
 
     /// Appends and returns the offset.
     pub(super) fn append(&self, at: &TopicPartition, time: Millis, body: Body) -> u64 {
-        let mut kept = lock(&self.kept);
-        let kept = kept.entry(at.clone()).or_default();
-        let offset = Offset(kept.end);
-        kept.records.insert(kept.end, Record { offset, timestamp: time, body });
-        kept.end += 1;
+        let mut stored = lock(&self.stored);
+        let stored = stored.entry(at.clone()).or_default();
+        let offset = Offset(stored.end);
+        stored.records.insert(stored.end, Record { offset, timestamp: time, body });
+        stored.end += 1;
         offset.0
     }
 
     /// Passes an offset without a record.
     pub(super) fn skip(&self, at: &TopicPartition) {
-        lock(&self.kept).entry(at.clone()).or_default().end += 1;
+        lock(&self.stored).entry(at.clone()).or_default().end += 1;
     }
 
     /// Removes what stands before `start`.
     pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
-        let mut kept = lock(&self.kept);
-        let kept = kept.entry(at.clone()).or_default();
-        kept.start = kept.start.max(start.min(kept.end));
-        kept.records = kept.records.split_off(&kept.start);
+        let mut stored = lock(&self.stored);
+        let stored = stored.entry(at.clone()).or_default();
+        stored.start = stored.start.max(start.min(stored.end));
+        stored.records = stored.records.split_off(&stored.start);
     }
 
     /// Records all readers together have taken.
@@ -64,7 +64,7 @@ impl FakeLog {
     }
 
     pub(super) fn start(&self, at: &TopicPartition) -> u64 {
-        lock(&self.kept).get(at).map_or(0, |kept| kept.start)
+        lock(&self.stored).get(at).map_or(0, |stored| stored.start)
     }
 }
 
@@ -72,7 +72,7 @@ fn unused<T>() -> Result<T, LogError> {
     Err(LogError::Invalid("the fan-out only reads".to_owned()))
 }
 
-impl Log for FakeLog {
+impl Log for MemoryLog {
     fn create(&self, _: &TopicSpec) -> Result<bool, LogError> {
         unused()
     }
@@ -83,14 +83,14 @@ impl Log for FakeLog {
     }
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
-        let kept = lock(&self.kept);
-        let (start, end) = kept.get(at).map_or((0, 0), |kept| (kept.start, kept.end));
+        let stored = lock(&self.stored);
+        let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
         Ok(Bounds { start: Offset(start), end: Offset(end) })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        let kept = lock(&self.kept);
-        let mut records = kept.get(at).into_iter().flat_map(|kept| kept.records.values());
+        let stored = lock(&self.stored);
+        let mut records = stored.get(at).into_iter().flat_map(|stored| stored.records.values());
         Ok(records.find(|record| record.timestamp >= time).map(|record| record.offset))
     }
 
@@ -107,8 +107,8 @@ impl Log for FakeLog {
     }
 
     fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
-        let (kept, taken) = (Arc::clone(&self.kept), Arc::clone(&self.taken));
-        Ok(Box::new(FakeReader { kept, taken, slots: Vec::new() }))
+        let (stored, taken) = (Arc::clone(&self.stored), Arc::clone(&self.taken));
+        Ok(Box::new(MemoryLogReader { stored, taken, slots: Vec::new() }))
     }
 
     fn member(&self, _: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
@@ -116,13 +116,13 @@ impl Log for FakeLog {
     }
 }
 
-struct FakeReader {
-    kept: Arc<Mutex<BTreeMap<TopicPartition, Kept>>>,
+struct MemoryLogReader {
+    stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
     taken: Arc<AtomicU64>,
     slots: Vec<(TopicPartition, u64)>,
 }
 
-impl Reader for FakeReader {
+impl Reader for MemoryLogReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         self.slots.push((at.clone(), from.0));
         Ok(ReaderSlot((self.slots.len() - 1) as u32))
@@ -141,18 +141,18 @@ impl Reader for FakeReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
-        let mut kept = lock(&self.kept);
+        let mut stored = lock(&self.stored);
         let (at, next) = &mut self.slots[slot.0 as usize];
-        let kept = kept.entry(at.clone()).or_default();
-        if *next < kept.start || *next > kept.end {
-            let (at, asked, start, end) = (at.clone(), *next, kept.start, kept.end);
+        let stored = stored.entry(at.clone()).or_default();
+        if *next < stored.start || *next > stored.end {
+            let (at, asked, start, end) = (at.clone(), *next, stored.start, stored.end);
             return Err(LogError::OutOfRange { at, asked, start, end });
         }
         let before = out.len();
-        out.extend(kept.records.range(*next..).take(limit.records).map(|(_, r)| r.clone()));
+        out.extend(stored.records.range(*next..).take(limit.records).map(|(_, r)| r.clone()));
         let taken = out.len() - before;
         self.taken.fetch_add(taken as u64, Ordering::Relaxed);
-        *next = if taken == limit.records { out[out.len() - 1].offset.0 + 1 } else { kept.end };
+        *next = if taken == limit.records { out[out.len() - 1].offset.0 + 1 } else { stored.end };
         Ok(taken)
     }
 

@@ -2,9 +2,9 @@
 //! and come back, and what each must have seen in the end.
 
 mod client;
+mod fixture;
 mod history;
 mod limits;
 mod log;
 mod protocol;
 mod speed;
-mod world;

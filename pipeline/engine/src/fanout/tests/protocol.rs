@@ -5,39 +5,39 @@ use tidewire_schemas::position::{PartitionPosition, Position};
 
 use super::super::config::{BAD_FRAMES_MAX, FanoutConfig, SUBSCRIPTIONS_MAX};
 use super::super::identity::{Accounts, Identity, Roles};
-use super::super::protocol::{CloseReason, StartAt};
+use super::super::protocol::native::{CloseReason, StartAt};
 use super::super::shard::{BadFrame, Filled, Shard};
-use super::client::Heard;
-use super::world::{Line, World, identity, numbers, objects};
+use super::client::ServerFrame;
+use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
 
-fn world() -> World {
-    World::new(1, &FanoutConfig::default())
+fn fixture() -> FanoutFixture {
+    FanoutFixture::new(1, &FanoutConfig::default())
 }
 
-fn line(world: &mut World) -> Line {
-    Line::open(world, 0, &identity(Accounts::All))
+fn connection(fixture: &mut FanoutFixture) -> ClientConnection {
+    ClientConnection::open(fixture, 0, &identity(Accounts::All))
 }
 
 /// What a fresh connection answers to one request, `welcome` apart.
 #[track_caller]
 fn check(request: &str, expected: Value) {
-    let mut world = world();
-    let mut line = line(&mut world);
-    line.hear(&mut world);
-    world.gateways[0].shard.input(line.conn, request);
-    let heard = line.hear_all(&mut world);
-    let [Heard::Object { json, .. }] = &heard[..] else { panic!("{heard:?}") };
+    let mut fixture = fixture();
+    let mut connection = connection(&mut fixture);
+    connection.read(&mut fixture);
+    fixture.gateways[0].shard.input(connection.conn, request);
+    let frames = connection.read_all(&mut fixture);
+    let [ServerFrame::Object { json, .. }] = &frames[..] else { panic!("{frames:?}") };
     for (name, value) in expected.as_object().unwrap() {
-        let said = &json[name];
-        match (said.as_str(), value.as_str().and_then(|v| v.strip_prefix("..."))) {
-            (Some(said), Some(part)) => assert!(said.contains(part), "{name}: {said}"),
-            _ => assert_eq!(said, value, "{name} of {json}"),
+        let actual = &json[name];
+        match (actual.as_str(), value.as_str().and_then(|v| v.strip_prefix("..."))) {
+            (Some(actual), Some(part)) => assert!(actual.contains(part), "{name}: {actual}"),
+            _ => assert_eq!(actual, value, "{name} of {json}"),
         }
     }
 }
 
 #[test]
-fn every_request_is_answered_by_what_was_done_or_what_is_right() {
+fn every_request_is_answered_with_its_result_or_the_right_usage() {
     check(r#"{"op":"ping","id":5}"#, json!({"op": "pong", "id": 5}));
     check(r#"{"op":"ping","id":"a"}"#, json!({"op": "pong", "id": "a"}));
     check("{", json!({"op": "error", "code": "invalid_json"}));
@@ -68,9 +68,9 @@ fn every_request_is_answered_by_what_was_done_or_what_is_right() {
 
 #[test]
 fn a_connection_is_welcomed_with_its_name_and_limits() {
-    let mut world = world();
-    let heard = line(&mut world).hear(&mut world);
-    let [welcome] = objects(&heard, "welcome")[..] else { panic!("{heard:?}") };
+    let mut fixture = fixture();
+    let frames = connection(&mut fixture).read(&mut fixture);
+    let [welcome] = objects(&frames, "welcome")[..] else { panic!("{frames:?}") };
     assert_eq!(welcome["user"], "u1");
     assert_eq!(welcome["heartbeat_ms"], 30_000);
     assert_eq!(welcome["limits"]["subscriptions"], SUBSCRIPTIONS_MAX);
@@ -78,35 +78,35 @@ fn a_connection_is_welcomed_with_its_name_and_limits() {
 
 #[test]
 fn an_event_frame_carries_the_event_and_its_position() {
-    let mut world = world();
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", "latest");
-    world.append("posts:a", 0);
-    let heard = line.hear_all(&mut world);
-    let [event] = objects(&heard, "event")[..] else { panic!("{heard:?}") };
+    let mut fixture = fixture();
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    fixture.append("posts:a", 0);
+    let frames = connection.read_all(&mut fixture);
+    let [event] = objects(&frames, "event")[..] else { panic!("{frames:?}") };
     assert_eq!(event["channel"], "posts:a");
     assert_eq!(event["type"], "post.created");
     assert_eq!(event["account_id"], "a1");
     assert_eq!(event["timestamp"], "1970-01-01T00:00:01.000Z");
     assert_eq!(event["priority"], 1);
     assert_eq!(event["data"]["n"], 0);
-    let partition = world.written[0].partition;
+    let partition = fixture.appended[0].partition;
     let position = Position::decode(event["position"].as_str().unwrap()).unwrap();
     assert_eq!(position.partitions, [PartitionPosition { partition, next: [1, 0, 0] }]);
 }
 
 #[test]
 fn a_stream_begins_with_its_position_and_every_event_has_an_id() {
-    let mut world = world();
+    let mut fixture = fixture();
     let channels = ["posts:a".to_owned(), "posts:b".to_owned()];
-    let mut line = Line::stream(&mut world, 0, &channels, StartAt::Latest);
-    assert!(matches!(&line.hear(&mut world)[..], [Heard::Id(_)]));
-    world.append("posts:a", 1);
-    world.append("posts:b", 1);
-    let heard = line.hear_all(&mut world);
-    assert_eq!(numbers(&heard).len(), 2);
-    for heard in &heard {
-        let Heard::Object { op, id, json } = heard else { panic!("{heard:?}") };
+    let mut connection = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
+    assert!(matches!(&connection.read(&mut fixture)[..], [ServerFrame::Id(_)]));
+    fixture.append("posts:a", 1);
+    fixture.append("posts:b", 1);
+    let frames = connection.read_all(&mut fixture);
+    assert_eq!(numbers(&frames).len(), 2);
+    for frame in &frames {
+        let ServerFrame::Object { op, id, json } = frame else { panic!("{frame:?}") };
         assert_eq!((op.as_str(), json["op"].as_str()), ("post.created", None));
         assert!(id.is_some(), "an event without an id");
     }
@@ -115,17 +115,17 @@ fn a_stream_begins_with_its_position_and_every_event_has_an_id() {
 #[test]
 fn a_record_of_another_account_never_arrives() {
     let check = |accounts: Accounts, expected: &[usize]| {
-        let mut world = world();
+        let mut fixture = fixture();
         for account in ["a1", "a2", "a3"] {
-            world.append_for(account, "posts:a", 1);
+            fixture.append_for(account, "posts:a", 1);
         }
-        let mut line = Line::open(&mut world, 0, &identity(accounts.clone()));
-        line.subscribe(&mut world, "posts:a", "earliest");
-        let mut seen = numbers(&line.hear_all(&mut world));
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity(accounts.clone()));
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        let mut seen = numbers(&connection.read_all(&mut fixture));
         for account in ["a1", "a2", "a3"] {
-            world.append_for(account, "posts:a", 1);
+            fixture.append_for(account, "posts:a", 1);
         }
-        seen.extend(numbers(&line.hear_all(&mut world)));
+        seen.extend(numbers(&connection.read_all(&mut fixture)));
         assert_eq!(seen, expected, "{accounts:?}");
     };
     check(Accounts::All, &[0, 1, 2, 3, 4, 5]);
@@ -139,8 +139,8 @@ fn a_client_without_the_role_or_the_name_is_forbidden() {
     let check = |channel: &str, roles: Roles, expected: Option<&str>| {
         let accounts = Accounts::Only(vec!["a1".into()]);
         let identity = Identity { user: "u1".into(), accounts, roles };
-        let said = Shard::check(&identity, channel, &StartAt::Latest);
-        assert_eq!(said.err().map(|refusal| refusal.code.as_str()), expected, "{channel}");
+        let actual = Shard::check(&identity, channel, &StartAt::Latest);
+        assert_eq!(actual.err().map(|refusal| refusal.code.as_str()), expected, "{channel}");
     };
     check("dm:u1", Roles::CLIENT, None);
     check("dm:u2", Roles::CLIENT, Some("forbidden"));
@@ -152,187 +152,195 @@ fn a_client_without_the_role_or_the_name_is_forbidden() {
 
 #[test]
 fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
-    let mut world = world();
-    world.append("posts:a", 1);
-    world.settle();
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", "latest");
-    let ok = line.hear_all(&mut world);
+    let mut fixture = fixture();
+    fixture.append("posts:a", 1);
+    fixture.settle();
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    let ok = connection.read_all(&mut fixture);
     let mut position =
         Position::decode(objects(&ok, "ok")[0]["position"].as_str().unwrap()).unwrap();
     position.partitions[0].next[1] += 1;
     let token = position.encode();
-    let resume = |world: &mut World| {
-        let mut line = Line::open(world, 0, &identity(Accounts::All));
-        line.subscribe(world, "posts:a", &token);
-        assert_eq!(objects(&line.hear_all(world), "ok").len(), 0);
-        line
+    let resume = |fixture: &mut FanoutFixture| {
+        let mut connection = ClientConnection::open(fixture, 0, &identity(Accounts::All));
+        connection.subscribe(fixture, "posts:a", &token);
+        assert_eq!(objects(&connection.read_all(fixture), "ok").len(), 0);
+        connection
     };
-    let mut line = resume(&mut world);
-    world.append("posts:a", 1);
-    world.append("posts:a", 1);
-    assert_eq!(numbers(&line.hear_all(&mut world)), [2], "what the token passed is not repeated");
+    let mut connection = resume(&mut fixture);
+    fixture.append("posts:a", 1);
+    fixture.append("posts:a", 1);
+    assert_eq!(
+        numbers(&connection.read_all(&mut fixture)),
+        [2],
+        "what the token passed is not repeated"
+    );
     position.partitions[0].next[1] += 5;
     let token = position.encode();
-    let mut line = Line::open(&mut world, 0, &identity(Accounts::All));
-    line.subscribe(&mut world, "posts:a", &token);
-    line.hear_all(&mut world);
-    world.pass_time(2_000);
-    let heard = line.hear_all(&mut world);
-    assert_eq!(objects(&heard, "error")[0]["code"], "invalid_position");
-    assert_eq!(world.gateways[0].shard.stats().subscriptions, 2);
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:a", &token);
+    connection.read_all(&mut fixture);
+    fixture.pass_time(2_000);
+    let frames = connection.read_all(&mut fixture);
+    assert_eq!(objects(&frames, "error")[0]["code"], "invalid_position");
+    assert_eq!(fixture.gateways[0].shard.stats().subscriptions, 2);
 }
 
 #[test]
-fn a_position_of_topics_made_anew_meets_a_gap() {
-    let mut world = world();
+fn a_position_of_recreated_topics_meets_a_gap() {
+    let mut fixture = fixture();
     let token = Position { epoch: 1, partitions: vec![] }.encode();
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", &token);
-    world.append("posts:a", 1);
-    let heard = line.hear_all(&mut world);
-    let gap = objects(&heard, "gap")[0];
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", &token);
+    fixture.append("posts:a", 1);
+    let frames = connection.read_all(&mut fixture);
+    let gap = objects(&frames, "gap")[0];
     assert_eq!((gap["reason"].as_str(), gap["from"].as_str()), (Some("epoch"), Some(&*token)));
-    assert_eq!(numbers(&heard), [0]);
+    assert_eq!(numbers(&frames), [0]);
 }
 
 #[test]
 fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
-    let mut world = World::new(1, &FanoutConfig { warmup_records: 0, ..Default::default() });
+    let mut fixture =
+        FanoutFixture::new(1, &FanoutConfig { warmup_records: 0, ..Default::default() });
     for _ in 0..10 {
-        world.append("posts:a", 1);
+        fixture.append("posts:a", 1);
     }
-    let partition = world.written[0].partition;
-    let epoch = world.gateways[0].hub.epoch();
-    world.log.retain_from(&world.at(1, partition), 4);
+    let partition = fixture.appended[0].partition;
+    let epoch = fixture.gateways[0].hub.epoch();
+    fixture.log.retain_from(&fixture.topic_partition(1, partition), 4);
     let config = FanoutConfig { warmup_records: 2, ..Default::default() };
-    world.gateways = vec![world.gateway(&config)];
+    fixture.gateways = vec![fixture.gateway(&config)];
     let token =
         Position { epoch, partitions: vec![PartitionPosition { partition, next: [0, 1, 0] }] }
             .encode();
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", &token);
-    let heard = line.hear_all(&mut world);
-    assert_eq!(objects(&heard, "gap").len(), 1);
-    assert_eq!(objects(&heard, "gap")[0]["reason"], "retention");
-    assert_eq!(numbers(&heard), [4, 5, 6, 7, 8, 9]);
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", &token);
+    let frames = connection.read_all(&mut fixture);
+    assert_eq!(objects(&frames, "gap").len(), 1);
+    assert_eq!(objects(&frames, "gap")[0]["reason"], "retention");
+    assert_eq!(numbers(&frames), [4, 5, 6, 7, 8, 9]);
 }
 
 #[test]
 fn a_time_starts_at_the_first_record_appended_since() {
-    let mut world = World::new(1, &FanoutConfig { warmup_records: 1, ..Default::default() });
+    let mut fixture =
+        FanoutFixture::new(1, &FanoutConfig { warmup_records: 1, ..Default::default() });
     for _ in 0..5 {
-        world.append("posts:a", 1);
-        world.pass_time(1_000);
+        fixture.append("posts:a", 1);
+        fixture.pass_time(1_000);
     }
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", "1970-01-01T00:00:03.500Z");
-    assert_eq!(numbers(&line.hear_all(&mut world)), [3, 4]);
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", "1970-01-01T00:00:03.500Z");
+    assert_eq!(numbers(&connection.read_all(&mut fixture)), [3, 4]);
 }
 
 #[test]
-fn a_quiet_websocket_is_pinged_and_told_its_position() {
-    let mut world = world();
-    let mut line = line(&mut world);
-    line.subscribe(&mut world, "posts:a", "latest");
-    line.hear_all(&mut world);
-    world.append("posts:b", 1);
-    world.settle();
-    world.pass_time(30_000);
-    let heard = line.hear(&mut world);
-    assert!(matches!(heard[0], Heard::Ping), "{heard:?}");
-    assert_eq!(objects(&heard, "position").len(), 1, "{heard:?}");
-    world.pass_time(30_000);
-    world.pass_time(30_000);
-    let closes = line.closes(&mut world);
+fn a_quiet_websocket_is_pinged_and_sent_its_position() {
+    let mut fixture = fixture();
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    connection.read_all(&mut fixture);
+    fixture.append("posts:b", 1);
+    fixture.settle();
+    fixture.pass_time(30_000);
+    let frames = connection.read(&mut fixture);
+    assert!(matches!(frames[0], ServerFrame::Ping), "{frames:?}");
+    assert_eq!(objects(&frames, "position").len(), 1, "{frames:?}");
+    fixture.pass_time(30_000);
+    fixture.pass_time(30_000);
+    let closes = connection.closes(&mut fixture);
     assert_eq!(closes[0].reason, CloseReason::Silent);
 }
 
 #[test]
 fn limits_end_a_connection_with_their_own_code() {
-    let check = |reason: CloseReason, code: u16, act: &dyn Fn(&mut World, &mut Line)| {
-        let mut world = world();
-        let mut line = line(&mut world);
-        act(&mut world, &mut line);
-        let closes = line.closes(&mut world);
+    let check = |reason: CloseReason,
+                 code: u16,
+                 act: &dyn Fn(&mut FanoutFixture, &mut ClientConnection)| {
+        let mut fixture = fixture();
+        let mut connection = connection(&mut fixture);
+        act(&mut fixture, &mut connection);
+        let closes = connection.closes(&mut fixture);
         assert_eq!(closes.iter().map(|close| close.reason).collect::<Vec<_>>(), [reason]);
         assert_eq!(reason.code(), code);
         assert!(reason.text().len() <= 123);
-        line.hear(&mut world);
-        world.gateways[0].shard.close(line.conn);
-        let stats = world.gateways[0].shard.stats();
+        connection.read(&mut fixture);
+        fixture.gateways[0].shard.close(connection.conn);
+        let stats = fixture.gateways[0].shard.stats();
         assert_eq!((stats.websockets, stats.subscriptions, stats.channels), (0, 0, 0));
         assert_eq!(stats.backlogged, 0);
     };
-    check(CloseReason::ProtocolError, 4009, &|world, line| {
-        world.gateways[0].shard.bad_frame(line.conn, BadFrame::NotText);
+    check(CloseReason::ProtocolError, 4009, &|fixture, connection| {
+        fixture.gateways[0].shard.bad_frame(connection.conn, BadFrame::NotText);
     });
-    check(CloseReason::TooLarge, 1009, &|world, line| {
-        world.gateways[0].shard.input(line.conn, &" ".repeat(65_537));
+    check(CloseReason::TooLarge, 1009, &|fixture, connection| {
+        fixture.gateways[0].shard.input(connection.conn, &" ".repeat(65_537));
     });
-    check(CloseReason::ProtocolError, 4009, &|world, line| {
+    check(CloseReason::ProtocolError, 4009, &|fixture, connection| {
         for _ in 0..BAD_FRAMES_MAX {
-            world.gateways[0].shard.input(line.conn, "{");
+            fixture.gateways[0].shard.input(connection.conn, "{");
         }
     });
-    check(CloseReason::RateLimited, 4029, &|world, line| {
+    check(CloseReason::RateLimited, 4029, &|fixture, connection| {
         for _ in 0..40 {
             for _ in 0..20 {
-                line.send(world, &json!({"op": "ping"}));
+                connection.send(fixture, &json!({"op": "ping"}));
             }
-            line.hear(world);
-            world.pass_time(100);
+            connection.read(fixture);
+            fixture.pass_time(100);
         }
     });
-    check(CloseReason::Drain, 1001, &|world, _| world.gateways[0].shard.drain());
+    check(CloseReason::Drain, 1001, &|fixture, _| fixture.gateways[0].shard.drain());
 }
 
 #[test]
-fn a_client_that_takes_too_little_for_too_long_is_closed_as_slow() {
-    let mut world = world();
-    let mut slow = line(&mut world);
-    slow.subscribe(&mut world, "posts:a", "latest");
-    let mut steady = line(&mut world);
-    steady.subscribe(&mut world, "posts:a", "latest");
-    slow.hear_all(&mut world);
-    steady.hear_all(&mut world);
+fn a_client_that_reads_too_little_for_too_long_is_closed_as_slow() {
+    let mut fixture = fixture();
+    let mut slow = connection(&mut fixture);
+    slow.subscribe(&mut fixture, "posts:a", "latest");
+    let mut steady = connection(&mut fixture);
+    steady.subscribe(&mut fixture, "posts:a", "latest");
+    slow.read_all(&mut fixture);
+    steady.read_all(&mut fixture);
     let mut closes = Vec::new();
     while closes.is_empty() {
         for _ in 0..20 {
-            world.append("posts:a", 1);
+            fixture.append("posts:a", 1);
         }
-        world.settle();
-        assert_eq!(slow.fill(&mut world, 1), Filled::More);
-        steady.hear(&mut world);
-        world.pass_time(1_000);
-        world.gateways[0].shard.heard(slow.conn);
-        world.gateways[0].shard.heard(steady.conn);
-        closes = slow.closes(&mut world);
-        assert!(world.now.0 < 60_000, "nobody was closed");
+        fixture.settle();
+        assert_eq!(slow.fill(&mut fixture, 1), Filled::More);
+        steady.read(&mut fixture);
+        fixture.pass_time(1_000);
+        fixture.gateways[0].shard.mark_alive(slow.conn);
+        fixture.gateways[0].shard.mark_alive(steady.conn);
+        closes = slow.closes(&mut fixture);
+        assert!(fixture.now.0 < 60_000, "nobody was closed");
     }
     assert_eq!(closes.len(), 1);
     assert_eq!((closes[0].conn, closes[0].reason), (slow.conn, CloseReason::Slow));
 }
 
 #[test]
-fn the_limit_of_subscriptions_holds_and_freed_places_are_used_again() {
-    let mut world = world();
-    let mut line = line(&mut world);
+fn the_limit_of_subscriptions_holds_and_freed_slots_are_used_again() {
+    let mut fixture = fixture();
+    let mut connection = connection(&mut fixture);
     for n in 0..SUBSCRIPTIONS_MAX {
-        line.subscribe(&mut world, &format!("posts:{n}"), "latest");
-        world.pass_time(20);
+        connection.subscribe(&mut fixture, &format!("posts:{n}"), "latest");
+        fixture.pass_time(20);
     }
-    line.subscribe(&mut world, "posts:more", "latest");
-    let heard = line.hear_all(&mut world);
-    assert_eq!(objects(&heard, "ok").len(), SUBSCRIPTIONS_MAX);
-    assert_eq!(objects(&heard, "error")[0]["code"], "too_many_subscriptions");
-    world.pass_time(1_000);
-    line.send(&mut world, &json!({"op": "unsubscribe", "channel": "posts:0"}));
-    line.subscribe(&mut world, "posts:more", "latest");
-    world.append("posts:more", 1);
-    world.append("posts:0", 1);
-    world.append("posts:127", 1);
-    let mut seen = numbers(&line.hear_all(&mut world));
+    connection.subscribe(&mut fixture, "posts:more", "latest");
+    let frames = connection.read_all(&mut fixture);
+    assert_eq!(objects(&frames, "ok").len(), SUBSCRIPTIONS_MAX);
+    assert_eq!(objects(&frames, "error")[0]["code"], "too_many_subscriptions");
+    fixture.pass_time(1_000);
+    connection.send(&mut fixture, &json!({"op": "unsubscribe", "channel": "posts:0"}));
+    connection.subscribe(&mut fixture, "posts:more", "latest");
+    fixture.append("posts:more", 1);
+    fixture.append("posts:0", 1);
+    fixture.append("posts:127", 1);
+    let mut seen = numbers(&connection.read_all(&mut fixture));
     seen.sort_unstable();
     assert_eq!(seen, [0, 2]);
 }
@@ -340,14 +348,14 @@ fn the_limit_of_subscriptions_holds_and_freed_places_are_used_again() {
 /// A shared table of slots must not mix up old and new owners.
 #[test]
 fn a_stale_connection_is_ignored_everywhere() {
-    let mut world = world();
-    let old = line(&mut world);
-    world.gateways[0].shard.close(old.conn);
-    let mut new = line(&mut world);
+    let mut fixture = fixture();
+    let old = connection(&mut fixture);
+    fixture.gateways[0].shard.close(old.conn);
+    let mut new = connection(&mut fixture);
     assert_eq!(old.conn.slot, new.conn.slot);
-    old.send(&mut world, &json!({"op": "subscribe", "channel": "posts:a"}));
-    world.gateways[0].shard.heard(old.conn);
-    world.gateways[0].shard.close(old.conn);
-    assert_eq!(objects(&new.hear(&mut world), "welcome").len(), 1);
-    assert_eq!(world.gateways[0].shard.stats().subscriptions, 0);
+    old.send(&mut fixture, &json!({"op": "subscribe", "channel": "posts:a"}));
+    fixture.gateways[0].shard.mark_alive(old.conn);
+    fixture.gateways[0].shard.close(old.conn);
+    assert_eq!(objects(&new.read(&mut fixture), "welcome").len(), 1);
+    assert_eq!(fixture.gateways[0].shard.stats().subscriptions, 0);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
-use super::world::{Line, World, identity};
+use super::fixture::{ClientConnection, FanoutFixture, identity};
 
 /// Connections; the ceiling of the fan-out benchmark.
 const CONNECTIONS: usize = 9_900;
@@ -15,26 +15,26 @@ const BATCH: usize = 10;
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn one_hot_channel_costs_far_below_a_microsecond_per_delivery() {
-    let mut world = World::new(1, &FanoutConfig::default());
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
     let identity = identity(Accounts::All);
-    let mut lines = Vec::with_capacity(CONNECTIONS);
+    let mut connections = Vec::with_capacity(CONNECTIONS);
     let mut out = Vec::with_capacity(1 << 20);
     for _ in 0..CONNECTIONS {
-        let mut line = Line::open(&mut world, 0, &identity);
-        line.subscribe(&mut world, "posts:a", "latest");
-        line.fill(&mut world, 1 << 20);
-        lines.push(line.conn);
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity);
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        connection.fill(&mut fixture, 1 << 20);
+        connections.push(connection.conn);
     }
     let mut ready = Vec::new();
-    world.gateways[0].shard.take_ready(&mut ready);
-    let before = world.gateways[0].shard.stats();
+    fixture.gateways[0].shard.take_ready(&mut ready);
+    let before = fixture.gateways[0].shard.stats();
     let (mut pull, mut fill) = (0, 0);
     for _ in 0..5 {
         for _ in 0..BATCH {
-            world.append("posts:a", 1);
+            fixture.append("posts:a", 1);
         }
-        world.read(0);
-        let shard = &mut world.gateways[0].shard;
+        fixture.read(0);
+        let shard = &mut fixture.gateways[0].shard;
         let begun = Instant::now();
         shard.pull();
         ready.clear();
@@ -47,7 +47,7 @@ fn one_hot_channel_costs_far_below_a_microsecond_per_delivery() {
         }
         fill += begun.elapsed().as_nanos();
     }
-    let stats = world.gateways[0].shard.stats();
+    let stats = fixture.gateways[0].shard.stats();
     let deliveries = u128::from(stats.deliveries - before.deliveries);
     assert_eq!(deliveries, (5 * BATCH * CONNECTIONS) as u128);
     eprintln!(

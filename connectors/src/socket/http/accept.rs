@@ -1,0 +1,116 @@
+//! The accept loop: takes connections, gives each a seat or a refusal, and lets it be served.
+//!
+//! A refused client is answered too (429 or 503 with `Retry-After`), by a router that says nothing
+//! else, but only so many at once: the files reserved for that are few.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use http::HeaderValue;
+use http::header::CONNECTION;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::connection::{DetachedConnection, HttpServer};
+use super::subscribe::limit_response;
+use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
+use crate::telemetry;
+
+/// Connections the kernel completes while we are busy; the kernel's own limit cuts it further.
+const BACKLOG: u32 = 4_096;
+
+/// How long accepting pauses when the process or the system is out of files.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes a connection that left the HTTP server.
+pub type HandOver = dyn Fn(DetachedConnection) + Send + Sync;
+
+/// A listener and what its connections get.
+pub struct Acceptor {
+    /// What serves.
+    pub server: HttpServer,
+    /// Who may come in.
+    pub limiter: Arc<ConnectionLimiter>,
+    /// Where streams go.
+    pub hand_over: Arc<HandOver>,
+}
+
+/// Opens the listening socket.
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(BACKLOG)
+}
+
+impl Acceptor {
+    /// Accepts until the gateway drains; the listener is closed then.
+    pub async fn run(self, listener: TcpListener) {
+        let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+        let mut draining = self.server.draining.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = draining.wait_for(|draining| *draining) => return,
+            };
+            match accepted {
+                Ok((stream, from)) => self.serve_or_refuse(stream, (from, &refusals)),
+                Err(error) => pause_if_out_of_files(&error).await,
+            }
+        }
+    }
+
+    fn serve_or_refuse(&self, stream: TcpStream, (from, refusals): (SocketAddr, &Arc<Semaphore>)) {
+        // Without it the last bytes of an answer could wait for the client's acknowledgement.
+        if stream.set_nodelay(true).is_err() {
+            telemetry::connection_closed("reset");
+            return;
+        }
+        match self.limiter.acquire(from.ip()) {
+            Ok(permit) => {
+                let server = self.server.clone();
+                let hand_over = Arc::clone(&self.hand_over);
+                tokio::spawn(async move {
+                    if let Some(detached) = server.serve(stream, Some(permit)).await {
+                        hand_over(detached);
+                    }
+                });
+            }
+            Err(full) => self.refuse(stream, (full, refusals)),
+        }
+    }
+
+    fn refuse(&self, stream: TcpStream, (full, refusals): (LimitReached, &Arc<Semaphore>)) {
+        let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else {
+            telemetry::connection_refused("unanswered");
+            return;
+        };
+        let server = HttpServer { router: refusal_router(full), ..self.server.clone() };
+        tokio::spawn(async move {
+            server.serve(stream, None).await;
+            drop(permit);
+        });
+    }
+}
+
+/// A router that refuses everything and ends the connection.
+fn refusal_router(full: LimitReached) -> Router {
+    Router::new().fallback(async move || {
+        let mut response = limit_response(full).into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    })
+}
+
+async fn pause_if_out_of_files(error: &io::Error) {
+    let full = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    if error.raw_os_error().is_some_and(|code| full.contains(&code)) {
+        tracing::warn!(%error, "accepting pauses: raise the limit of open files");
+        telemetry::connection_refused("out_of_files");
+        tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! What an operator's command line asks of a running process: letters listed and resolved, a line
+//! that stands still taken on.
+//!
+//! They show what events say and change what becomes of them, and this server can't tell an
+//! operator from anybody else yet. So only this very machine is answered, whatever else may reach
+//! the door. What a verb does is the wiring's; here is who may, and that the threads of HTTP don't
+//! wait for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Extension, Query};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
+use http::StatusCode;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::response::{ErrorResponse, json_response};
+use super::routes::RouterState;
+use crate::telemetry;
+
+/// Verbs at work at once: each asks the log, which may take its time.
+pub(super) const ADMIN_AT_ONCE: usize = 4;
+
+/// What a verb does with what was asked: the pairs of the query, a name possibly more than once. It
+/// may block.
+pub type AdminHandler = dyn Fn(&[(String, String)]) -> Result<Value, ErrorResponse> + Send + Sync;
+
+/// Whether a verb changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It only looks: `GET`.
+    ReadOnly,
+    /// It changes something: `POST`.
+    Mutating,
+}
+
+/// A verb of an operator.
+#[derive(Clone)]
+pub struct AdminEndpoint {
+    /// Where.
+    pub path: &'static str,
+    /// By which method.
+    pub effect: Effect,
+    /// What it does.
+    pub run: Arc<AdminHandler>,
+}
+
+/// Who sent a request, in every request's extensions; unknown if the socket is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+/// The route of a verb.
+pub(super) fn route(
+    endpoint: &AdminEndpoint,
+    permits: &Arc<Semaphore>,
+) -> MethodRouter<RouterState> {
+    let (run, permits) = (Arc::clone(&endpoint.run), Arc::clone(permits));
+    let handler = async move |Extension(from): Extension<ClientAddress>, query: QueryPairs| {
+        respond(from, query, (run, permits)).await
+    };
+    match endpoint.effect {
+        Effect::ReadOnly => get(handler),
+        Effect::Mutating => post(handler),
+    }
+}
+
+type QueryPairs = Query<Vec<(String, String)>>;
+
+async fn respond(
+    from: ClientAddress,
+    Query(pairs): QueryPairs,
+    (run, permits): (Arc<AdminHandler>, Arc<Semaphore>),
+) -> Result<Response, ErrorResponse> {
+    if !is_local(from) {
+        telemetry::connection_refused("not_local");
+        let message = "verbs of an operator are answered to this machine only; run them on the \
+                       host of this process, or on Kafka from anywhere with --log kafka://…";
+        return Err(ErrorResponse::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    let Ok(permit) = permits.try_acquire_owned() else {
+        return Err(ErrorResponse::overloaded("other verbs are at work; ask again in a moment"));
+    };
+    // It goes on even if the client has left, and keeps its turn.
+    let work = move || {
+        let done = run(&pairs);
+        drop(permit);
+        done
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    let answer = done.map_err(|_| ErrorResponse::overloaded("the process is ending"))??;
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+fn is_local(from: ClientAddress) -> bool {
+    from.0.is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_answered() {
+        let here = |text: &str| is_local(ClientAddress(Some(text.parse().expect("an address"))));
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(here(address), "{address}");
+        }
+        for address in ["10.0.0.1", "192.168.0.9", "::ffff:10.0.0.1", "fe80::1", "0.0.0.0"] {
+            assert!(!here(address), "{address}");
+        }
+        assert!(!is_local(ClientAddress(None)));
+    }
+}

@@ -1,0 +1,210 @@
+//! Who may speak to a gateway that believes its clients: the check of `Host` and `Origin`.
+//!
+//! Without tokens a web page anywhere could reach a developer's gateway through the browser, either
+//! across origins or by pointing its own name at 127.0.0.1 (DNS rebinding). So a `Host` has to be a
+//! loopback name or a listed one, and an `Origin`, which browsers always send on WebSockets and on
+//! requests that change something, has to be this very host or a listed one.
+//!
+//! Pages for operators are the same for everybody and may be reached from other machines. There it
+//! is enough that no page of the public web can name us: such a page stands under a name with a dot
+//! in it, and whoever gave it that name could point it here.
+//!
+//! It decides on two strings and never looks a name up.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue};
+
+/// What is accepted beside this machine's own names.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Host names (without port) this gateway is reached by, for example `tidewire.lan`; one that
+    /// begins with a dot is every name that ends so.
+    pub hosts: Vec<String>,
+    /// Origins of web pages that may use it, for example `http://localhost:3000`.
+    pub origins: Vec<String>,
+    /// Which names need no listing.
+    pub unlisted_hosts: UnlistedHosts,
+}
+
+/// Which host names need no listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnlistedHosts {
+    /// This machine's own, on loopback.
+    #[default]
+    Loopback,
+    /// Those, addresses, and names without a dot, as machines and services have inside a network.
+    Internal,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuardError {
+    /// Not exactly one `Host`, or one that isn't text.
+    #[error("a request needs exactly one Host header")]
+    NoHost,
+    /// A name this gateway doesn't answer to.
+    #[error(
+        "this gateway does not answer to the host '{0}'; list it in allowed_hosts if it should"
+    )]
+    Host(String),
+    /// A page that may not use it.
+    #[error("pages of the origin '{0}' may not use this gateway; list it in allowed_origins if so")]
+    Origin(String),
+}
+
+/// Where a request comes from, once allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestOrigin {
+    /// A page of this gateway, or no page at all.
+    SameOrigin,
+    /// A page of another, listed origin: answers must name it.
+    Allowed(HeaderValue),
+}
+
+impl Guard {
+    /// Judges a request by its headers.
+    pub fn check(&self, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
+        let host = single(headers, HOST.as_str()).ok_or(GuardError::NoHost)?;
+        let name = host_name(host);
+        if !self.accepts_host(name) {
+            return Err(GuardError::Host(shorten(host)));
+        }
+        if !headers.contains_key(ORIGIN) {
+            return Ok(RequestOrigin::SameOrigin);
+        }
+        let origin = single(headers, ORIGIN.as_str()).unwrap_or("null");
+        let own = ["http://", "https://"].iter().any(|scheme| {
+            origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+        });
+        match &headers.get(ORIGIN) {
+            _ if own => Ok(RequestOrigin::SameOrigin),
+            Some(value) if self.origins.iter().any(|o| o.eq_ignore_ascii_case(origin)) => {
+                Ok(RequestOrigin::Allowed((*value).clone()))
+            }
+            _ => Err(GuardError::Origin(shorten(origin))),
+        }
+    }
+
+    fn accepts_host(&self, name: &str) -> bool {
+        let unlisted = match self.unlisted_hosts {
+            UnlistedHosts::Loopback => is_loopback_name(name),
+            UnlistedHosts::Internal => is_loopback_name(name) || is_internal_name(name),
+        };
+        unlisted || self.hosts.iter().any(|listed| is_listed(name, listed))
+    }
+}
+
+fn is_listed(name: &str, listed: &str) -> bool {
+    if !listed.starts_with('.') {
+        return name.eq_ignore_ascii_case(listed);
+    }
+    let begins = name.len().saturating_sub(listed.len());
+    begins > 0 && name.get(begins..).is_some_and(|end| end.eq_ignore_ascii_case(listed))
+}
+
+/// An address names no one but itself, and a name without a dot is nobody's in the public web.
+fn is_internal_name(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// `Host` without its port; an IPv6 address without its brackets.
+fn host_name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(host: &str, origin: Option<&str>, expected: Result<(), &str>) {
+        let guard = Guard {
+            hosts: vec!["tidewire.lan".into()],
+            origins: vec!["http://localhost:3000".into()],
+            unlisted_hosts: UnlistedHosts::Loopback,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().expect("a header"));
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, origin.parse().expect("a header"));
+        }
+        let got = guard.check(&headers);
+        match expected {
+            Ok(()) => assert!(got.is_ok(), "{host} {origin:?}: {got:?}"),
+            Err(part) => {
+                let text = got.expect_err("refused").to_string();
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn loopback_names_and_listed_hosts_are_answered() {
+        for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "tidewire.lan:80"]
+        {
+            check(host, None, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_is_refused() {
+        check("evil.example:8080", None, Err("evil.example"));
+        check("127.0.0.1.evil.example", None, Err("evil.example"));
+        check("localhost.evil.example", None, Err("evil.example"));
+        check("192.168.0.9:8080", None, Err("192.168.0.9"));
+    }
+
+    #[test]
+    fn only_own_and_listed_origins_may_use_it() {
+        check("127.0.0.1:8080", Some("http://127.0.0.1:8080"), Ok(()));
+        check("127.0.0.1:8080", Some("http://localhost:3000"), Ok(()));
+        check("127.0.0.1:8080", Some("http://127.0.0.1:9"), Err("allowed_origins"));
+        check("127.0.0.1:8080", Some("https://evil.example"), Err("evil.example"));
+        check("127.0.0.1:8080", Some("null"), Err("null"));
+    }
+
+    #[test]
+    fn inside_a_network_addresses_and_bare_names_are_answered_and_public_names_are_not() {
+        let hosts = vec![".tidewire.svc".into()];
+        let guard = Guard { hosts, unlisted_hosts: UnlistedHosts::Internal, ..Guard::default() };
+        for host in ["10.1.2.3:9100", "[fd00::1]:9100", "derive:9100", "DERIVE-0.tidewire.SVC:9100"]
+        {
+            assert!(guard.accepts_host(host_name(host)), "{host}");
+        }
+        for host in ["evil.example:9100", "10.1.2.3.evil.example", "evil-tidewire.svc", "a.", ""] {
+            assert!(!guard.accepts_host(host_name(host)), "{host}");
+        }
+        assert!(!guard.accepts_host(".tidewire.svc"), "a name ends so, it is not only the end");
+    }
+
+    #[test]
+    fn two_hosts_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        headers.append(HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(Guard::default().check(&headers), Err(GuardError::NoHost));
+    }
+}

@@ -1,0 +1,222 @@
+//! The road from HTTP requests into the log: a bounded queue and the one thread that appends.
+//!
+//! The one idea: appending costs the same for one record as for thousands, so the thread waits for
+//! one request and takes every other that is waiting with it into a single append. Requests are
+//! async and many; the log is blocking and has one writer here.
+//!
+//! Room is claimed in bytes before a body is read, so neither bodies nor the queue can outgrow
+//! [`INGEST_BYTES`]. A full house is an answer (503), never a wait; and so is a log that does not
+//! answer in time, whatever the thread is waiting for meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidewire_engine::port::{Appender, LogError};
+use tidewire_engine::record::{Offset, Outgoing};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::{clock, telemetry};
+
+/// Bytes of all bodies between their first byte and their answer: sixteen of the largest.
+pub const INGEST_BYTES: usize = 64 * 1_024 * 1_024;
+
+/// Requests waiting for the thread. Small bodies are bounded by this, large ones by bytes.
+const QUEUE_REQUESTS: usize = 1_024;
+
+/// What one append takes at most, so that the first request of a burst isn't kept waiting for all.
+const BATCH_RECORDS: usize = 10_000;
+const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
+
+/// A repeatable failure is repeated this often, this far apart, before requests are answered.
+const ATTEMPTS: u32 = 5;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The semaphore counts in these.
+const PERMIT_BYTES: usize = 1_024;
+
+/// Why records were not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// Too much is waiting; the same request may be sent again in a moment.
+    #[error("too many events are waiting to be appended; send the request again in a moment")]
+    Overloaded,
+    /// The log didn't take them, though some of them may stand in it. With event ids the request
+    /// may be sent again: duplicates are dropped.
+    #[error("the log did not confirm the events; send them again with the same event_id")]
+    NotConfirmed,
+    /// The process has lost its log or is stopping.
+    #[error("this gateway takes no events any more; use another or wait until it is back")]
+    Closed,
+}
+
+struct IngestRequest {
+    records: Vec<Outgoing>,
+    pending: PendingReply,
+}
+
+/// Whoever waits for an answer, and the room its body takes until there is one.
+struct PendingReply {
+    count: usize,
+    reply: oneshot::Sender<Result<Vec<Offset>, IngestError>>,
+    _permit: BodyPermit,
+}
+
+/// Room for a body, given back when it is dropped.
+#[derive(Debug)]
+pub struct BodyPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// Where handlers leave records. Cheap to clone; the thread ends with the last clone.
+#[derive(Clone)]
+pub struct IngestQueue {
+    requests: SyncSender<IngestRequest>,
+    permits: Arc<Semaphore>,
+    lost: Arc<AtomicBool>,
+    reply_timeout: Duration,
+}
+
+impl IngestQueue {
+    /// Starts the thread, which the gateway joins. Requests wait for the log up to `reply_timeout`.
+    #[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
+    pub fn start(
+        appender: Box<dyn Appender>,
+        reply_timeout: Duration,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (requests, queue) = sync_channel(QUEUE_REQUESTS);
+        let lost = Arc::new(AtomicBool::new(false));
+        let mut writer =
+            IngestWriter { appender, queue, lost: Arc::clone(&lost), carried_over: None };
+        let thread =
+            std::thread::Builder::new().name("ingest".to_owned()).spawn(move || writer.run())?;
+        let permits = Arc::new(Semaphore::new(INGEST_BYTES / PERMIT_BYTES));
+        Ok((Self { requests, permits, lost, reply_timeout }, thread))
+    }
+
+    /// Claims room for a body of at most this many bytes.
+    pub fn reserve(&self, bytes: usize) -> Result<BodyPermit, IngestError> {
+        let count = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.permits).try_acquire_many_owned(count.max(1)).map(BodyPermit).map_err(
+            |_| {
+                telemetry::ingest_overloaded("bytes");
+                IngestError::Overloaded
+            },
+        )
+    }
+
+    /// Appends records and returns their offsets in the same order. The room is given back once
+    /// they are out of the queue, even if the answer came too late for this.
+    pub async fn append(
+        &self,
+        records: Vec<Outgoing>,
+        permit: BodyPermit,
+    ) -> Result<Vec<Offset>, IngestError> {
+        let (reply, replied) = oneshot::channel();
+        let pending = PendingReply { count: records.len(), reply, _permit: permit };
+        match self.requests.try_send(IngestRequest { records, pending }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                telemetry::ingest_overloaded("queue");
+                return Err(IngestError::Overloaded);
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(IngestError::Closed),
+        }
+        match tokio::time::timeout(self.reply_timeout, replied).await {
+            Ok(reply) => reply.unwrap_or(Err(IngestError::Closed)),
+            Err(_) => Err(IngestError::NotConfirmed),
+        }
+    }
+
+    /// Whether the log is lost to this process.
+    pub fn has_lost_log(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+struct IngestWriter {
+    appender: Box<dyn Appender>,
+    queue: Receiver<IngestRequest>,
+    lost: Arc<AtomicBool>,
+    /// A job that was taken but didn't fit the batch before it.
+    carried_over: Option<IngestRequest>,
+}
+
+impl IngestWriter {
+    fn run(&mut self) {
+        let mut records = Vec::new();
+        while let Some(first) = self.carried_over.take().or_else(|| self.queue.recv().ok()) {
+            let pending = self.gather(first, &mut records);
+            if pending.is_empty() {
+                continue;
+            }
+            match self.append(&records) {
+                Ok(offsets) => {
+                    let mut rest = offsets.into_iter();
+                    for PendingReply { count, reply, .. } in pending {
+                        // A client that left meanwhile doesn't want its answer.
+                        let _ = reply.send(Ok(rest.by_ref().take(count).collect()));
+                    }
+                }
+                Err(error) => {
+                    for PendingReply { reply, .. } in pending {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
+            }
+            records.clear();
+            if self.lost.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Moves the records of `first` and of all that is waiting into one batch. Requests that gave
+    /// up meanwhile are left out: they were told to send their events again.
+    fn gather(&mut self, first: IngestRequest, records: &mut Vec<Outgoing>) -> Vec<PendingReply> {
+        let mut bytes = 0;
+        let mut pending = Vec::new();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            let size: usize = request.records.iter().map(|r| r.body.as_bytes().len()).sum();
+            let full =
+                records.len() + request.records.len() > BATCH_RECORDS || bytes + size > BATCH_BYTES;
+            if full && !pending.is_empty() {
+                self.carried_over = Some(request);
+                break;
+            }
+            if !request.pending.reply.is_closed() {
+                bytes += size;
+                pending.push(request.pending);
+                records.extend(request.records);
+            }
+            next = self.queue.try_recv().ok();
+        }
+        pending
+    }
+
+    fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, IngestError> {
+        let begun = clock::now();
+        for attempt in 1..=ATTEMPTS {
+            match self.appender.append(records) {
+                Ok(offsets) => {
+                    telemetry::ingest_appended(records.len(), begun.elapsed().as_secs_f64());
+                    assert_eq!(offsets.len(), records.len(), "one offset per record appended");
+                    return Ok(offsets);
+                }
+                Err(LogError::Retry(cause)) if attempt < ATTEMPTS => {
+                    tracing::warn!(%cause, attempt, "an append is repeated");
+                    clock::pause(ATTEMPT_PAUSE);
+                }
+                Err(error) => {
+                    tracing::error!(%error, records = records.len(), "events were not appended");
+                    if matches!(error, LogError::Fatal(..) | LogError::Fenced(_)) {
+                        self.lost.store(true, Ordering::Relaxed);
+                    }
+                    return Err(IngestError::NotConfirmed);
+                }
+            }
+        }
+        Err(IngestError::NotConfirmed)
+    }
+}

@@ -1,0 +1,270 @@
+//! `POST /v1/events`: producers' events by HTTP.
+//!
+//! Each event of a body goes through the same validation as a record that came by the log, on its
+//! own: one bad event doesn't hold up the others, and the answer has one entry per event in the
+//! order sent. What is appended are the producer's own bytes; refused ones go to the dead letters
+//! with the reason, as they would have behind the log.
+//!
+//! It never parses an event a second time and never answers before the log has confirmed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter_body};
+use tidewire_engine::port::Clock;
+use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
+use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
+use tidewire_schemas::partition::partition_for;
+
+use super::body::{BODY_BYTES, BodyFormat, too_large};
+use super::ingest::{BodyPermit, IngestError, IngestQueue};
+use super::response::{ErrorResponse, json_response};
+use super::routes::RouterState;
+use crate::telemetry;
+
+/// What a record from here says of where it came from, in its `source` header.
+pub const SOURCE: &str = "http";
+
+/// An offset no log reaches: an id derived from it shows that the event brought none.
+const NO_OFFSET: u64 = u64::MAX;
+
+/// Where events go. All three topics have the same number of partitions.
+#[derive(Clone, Debug)]
+pub struct IngestTopics {
+    /// Events.
+    pub input: Topic,
+    /// Critical events, which have a road of their own.
+    pub urgent: Topic,
+    /// Refused events.
+    pub dead_letters: Topic,
+    /// Partitions of each.
+    pub partitions: u32,
+}
+
+/// All that taking events needs.
+pub struct PublishHandler {
+    /// The road into the log.
+    pub ingest: IngestQueue,
+    /// Where to.
+    pub topics: IngestTopics,
+    /// What events are.
+    pub catalogue: &'static Catalogue,
+    /// Whom to ask for schemas, if there is somebody.
+    pub registry: Option<Arc<dyn Registry>>,
+    /// What "now" is, for timestamps ahead of it.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers the refused events of this process.
+    pub refused: AtomicU64,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// The handler.
+pub async fn post(
+    State(state): State<RouterState>,
+    request: Request<Body>,
+) -> Result<Response, ErrorResponse> {
+    let publish_handler = state.publish_handler().expect("the path is there only with an intake");
+    let format = BodyFormat::of(request.headers())?;
+    let permit = publish_handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
+    let body = read(request.into_body(), publish_handler.body_timeout).await?;
+    let batch = if format.is_slow() {
+        let state = state.clone();
+        let validate = move || {
+            state.publish_handler().map(|publish_handler| publish_handler.validate(&format, body))
+        };
+        let validated = tokio::task::spawn_blocking(validate).await;
+        let validated =
+            validated.map_err(|_| ErrorResponse::overloaded("the process is ending"))?;
+        validated.expect("the intake stays")?
+    } else {
+        publish_handler.validate(&format, body)?
+    };
+    publish_handler.append(batch, permit).await
+}
+
+impl From<IngestError> for ErrorResponse {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Overloaded | IngestError::Closed => Self::overloaded(error.to_string()),
+            IngestError::NotConfirmed => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "internal", error.to_string())
+            }
+        }
+    }
+}
+
+async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
+    let whole = tokio::time::timeout(at_most, read_all(body)).await;
+    whole.unwrap_or_else(|_| {
+        let message = format!("the body did not arrive within {} s", at_most.as_secs());
+        Err(ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+    })
+}
+
+async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|_| ErrorResponse::bad_request("invalid_message", "the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > BODY_BYTES {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole)
+}
+
+/// What is known of one event before the log has answered.
+enum EventOutcome {
+    /// Its id, if it brought one.
+    Accepted(Option<String>),
+    Refused(Rejection),
+}
+
+/// What a record says of itself.
+type HeaderSlice<'a> = &'a [(&'a str, &'a [u8])];
+
+/// A judged body: one record and one verdict per event, in the order sent.
+struct ValidatedBatch {
+    records: Vec<Outgoing>,
+    outcomes: Vec<EventOutcome>,
+}
+
+impl PublishHandler {
+    fn validate(
+        &self,
+        format: &BodyFormat,
+        body: Vec<u8>,
+    ) -> Result<ValidatedBatch, ErrorResponse> {
+        let body = format.unpack(body)?;
+        let events = format.split(&body)?;
+        let mut batch = ValidatedBatch {
+            records: Vec::with_capacity(events.len()),
+            outcomes: Vec::with_capacity(events.len()),
+        };
+        let now = self.clock.now();
+        let origin = RecordOrigin {
+            topic: self.topics.input.as_str(),
+            partition: 0,
+            offset: NO_OFFSET,
+            append_time_ms: now.0,
+        };
+        let context = DecodeContext {
+            catalogue: self.catalogue,
+            registry: self.registry.as_deref(),
+            origin: &origin,
+        };
+        let sent = format.headers.0.iter().map(|(name, value)| (name.as_str(), &value[..]));
+        let own: Vec<(&str, &[u8])> =
+            [("source", SOURCE.as_bytes())].into_iter().chain(sent).collect();
+        let derived = format!("{}/0/{NO_OFFSET}", origin.topic);
+        for event in events {
+            let (record, outcome) = match admit(&context, Some(event), &format.headers) {
+                Ok(admitted) => {
+                    let of = admitted.event;
+                    let topic = match of.priority {
+                        Priority::Critical => &self.topics.urgent,
+                        _ => &self.topics.input,
+                    };
+                    let record = self.record(topic, of.key.as_bytes(), (event, &own));
+                    let id = (of.event_id != derived).then_some(of.event_id);
+                    (record, EventOutcome::Accepted(id))
+                }
+                Err(rejection) => {
+                    (self.dead_letter((event, &own), &rejection), EventOutcome::Refused(rejection))
+                }
+            };
+            batch.records.push(record);
+            batch.outcomes.push(outcome);
+        }
+        Ok(batch)
+    }
+
+    fn record(
+        &self,
+        topic: &Topic,
+        key: &[u8],
+        (event, own): (&[u8], HeaderSlice<'_>),
+    ) -> Outgoing {
+        Outgoing {
+            topic: topic.clone(),
+            partition: Partition(partition_for(key, self.topics.partitions)),
+            body: RecordBody::new(Some(key), Some(event), own),
+        }
+    }
+
+    /// A refused event never had a place in the log; its key says so and is unique nevertheless.
+    fn dead_letter(
+        &self,
+        (event, own): (&[u8], HeaderSlice<'_>),
+        rejection: &Rejection,
+    ) -> Outgoing {
+        let number = self.refused.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now();
+        let key = format!("{SOURCE}/{}/{number}", now.0);
+        let own = RecordBody::new(None, Some(event), own);
+        let diagnosis = Diagnosis {
+            reason: rejection.reason.as_str(),
+            field: rejection.field.as_deref(),
+            detail: &rejection.message,
+        };
+        Outgoing {
+            topic: self.topics.dead_letters.clone(),
+            partition: Partition(partition_for(key.as_bytes(), self.topics.partitions)),
+            body: dead_letter_body(&key, (now, &own), diagnosis),
+        }
+    }
+
+    async fn append(
+        &self,
+        batch: ValidatedBatch,
+        permit: BodyPermit,
+    ) -> Result<Response, ErrorResponse> {
+        let ValidatedBatch { records, outcomes } = batch;
+        let partitions: Vec<(Topic, Partition)> =
+            records.iter().map(|record| (record.topic.clone(), record.partition)).collect();
+        let offsets = self.ingest.append(records, permit).await?;
+        let mut accepted = 0u64;
+        let entries: Vec<Value> = outcomes
+            .into_iter()
+            .zip(partitions.iter().zip(offsets))
+            .map(|(outcome, position)| match outcome {
+                EventOutcome::Accepted(id) => {
+                    accepted += 1;
+                    accepted_entry(id, position)
+                }
+                EventOutcome::Refused(rejection) => refused_entry(&rejection),
+            })
+            .collect();
+        telemetry::ingested("accepted", accepted);
+        telemetry::ingested("refused", entries.len() as u64 - accepted);
+        let status = match accepted {
+            0 => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::ACCEPTED,
+        };
+        Ok(json_response(status, &json!({"accepted": accepted, "events": entries})))
+    }
+}
+
+fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
+    let ((topic, partition), offset) = at;
+    let position = format!("{topic}/{}/{}", partition.0, offset.0);
+    json!({"event_id": id.unwrap_or_else(|| position.clone()), "log_position": position})
+}
+
+fn refused_entry(rejection: &Rejection) -> Value {
+    let Rejection { reason, field, message } = rejection;
+    json!({"error": {"reason": Reason::as_str(*reason), "field": field, "message": message}})
+}

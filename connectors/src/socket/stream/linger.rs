@@ -1,0 +1,127 @@
+//! Connections that have ended for their shard and only have to reach their clients' notice.
+//!
+//! What is left to send is sent, then the sending half is shut; the receiving half is read and
+//! thrown away until the client ends it too. Closing while the client's bytes lie unread would
+//! reset the connection, and a reset destroys the close frame on its way. All of it is bounded by a
+//! deadline and by [`LINGERING_MAX`].
+
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::live_connection::{Unsent, read_some, write_some};
+use crate::clock;
+use crate::socket::limits::ConnectionPermit;
+
+/// How long a client may take to read the end.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections lingering at once in one worker; those beyond are closed at once.
+const LINGERING_MAX: usize = 1_024;
+
+/// Tokens from here on are lingering connections'.
+pub const FIRST_LINGER_TOKEN: usize = 1 << 40;
+
+#[derive(Debug)]
+struct LingeringConnection {
+    stream: TcpStream,
+    unsent: Unsent,
+    deadline: Instant,
+    is_shut: bool,
+    _permit: ConnectionPermit,
+}
+
+/// The lingering connections of one worker.
+#[derive(Debug, Default)]
+pub struct Lingering {
+    slots: Vec<Option<LingeringConnection>>,
+    count: usize,
+}
+
+impl Lingering {
+    /// Whether nobody lingers.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Takes over a registered connection. Without room for it, it is closed at once.
+    pub fn add(
+        &mut self,
+        registry: &Registry,
+        mut stream: TcpStream,
+        (unsent, permit): (Unsent, ConnectionPermit),
+    ) {
+        if self.count >= LINGERING_MAX {
+            return;
+        }
+        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.reregister(&mut stream, Token(FIRST_LINGER_TOKEN + free), interest).is_err() {
+            return;
+        }
+        let deadline = clock::now() + LINGER_TIMEOUT;
+        let lingering =
+            LingeringConnection { stream, unsent, deadline, is_shut: false, _permit: permit };
+        if free == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[free] = Some(lingering);
+        self.count += 1;
+        self.advance(FIRST_LINGER_TOKEN + free);
+    }
+
+    /// Goes on with the connection of this token.
+    pub fn advance(&mut self, token: usize) {
+        let Some(slot) = self.slots.get_mut(token - FIRST_LINGER_TOKEN) else { return };
+        if slot.as_mut().is_some_and(|lingering| !lingering.advance()) {
+            *slot = None;
+            self.count -= 1;
+        }
+    }
+
+    /// Closes those whose time is over.
+    pub fn expire(&mut self, now: Instant) {
+        for slot in &mut self.slots {
+            if slot.as_ref().is_some_and(|lingering| lingering.deadline <= now) {
+                *slot = None;
+                self.count -= 1;
+            }
+        }
+        if self.count == 0 {
+            self.slots = Vec::new();
+        }
+    }
+}
+
+impl LingeringConnection {
+    /// `false` once it is over.
+    fn advance(&mut self) -> bool {
+        if !self.unsent.is_empty() {
+            let mut rest = Vec::new();
+            self.unsent.move_to(&mut rest);
+            match write_some(&self.stream, &rest) {
+                Ok(sent) => self.unsent.keep(&rest[sent..]),
+                Err(_) => return false,
+            }
+        }
+        if self.unsent.is_empty() && !self.is_shut {
+            self.is_shut = true;
+            if self.stream.shutdown(Shutdown::Write).is_err() {
+                return false;
+            }
+        }
+        let mut nowhere = [0; 4_096];
+        // Bounded, so that a client that never stops sending can't keep the worker; what is left
+        // unread then costs it the reset.
+        for _ in 0..16 {
+            match read_some(&self.stream, &mut nowhere) {
+                Ok(None) => return true,
+                Ok(Some(0)) | Err(_) => return false,
+                Ok(Some(_)) => {}
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,87 @@
+//! What a worker asks of its shard, as a trait, so that the epoll loop can be tested with streams
+//! that say exactly what a test wants. In production it is the engine's [`Shard`], method by
+//! method.
+
+use tidewire_engine::fanout::protocol::native::RequestError;
+use tidewire_engine::fanout::shard::{
+    BadFrame, Close, ConnId, Filled, OpenRequest, Shard, ShardStats,
+};
+use tidewire_engine::record::Millis;
+
+/// A worker's share of the streams. The documentation is at [`Shard`].
+pub trait ShardPort {
+    /// See [`Shard::open`].
+    fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError>;
+    /// See [`Shard::close`].
+    fn close(&mut self, conn: ConnId);
+    /// See [`Shard::input`].
+    fn input(&mut self, conn: ConnId, text: &str);
+    /// See [`Shard::mark_alive`].
+    fn mark_alive(&mut self, conn: ConnId);
+    /// See [`Shard::bad_frame`].
+    fn bad_frame(&mut self, conn: ConnId, bad: BadFrame);
+    /// See [`Shard::pull`].
+    fn pull(&mut self);
+    /// See [`Shard::tick`].
+    fn tick(&mut self, now: Millis);
+    /// See [`Shard::take_ready`].
+    fn take_ready(&mut self, into: &mut Vec<ConnId>);
+    /// See [`Shard::fill`].
+    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled;
+    /// See [`Shard::take_closes`].
+    fn take_closes(&mut self, into: &mut Vec<Close>);
+    /// See [`Shard::drain`].
+    fn drain(&mut self);
+    /// See [`Shard::stats`].
+    fn stats(&self) -> ShardStats;
+}
+
+impl ShardPort for Shard {
+    fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError> {
+        Shard::open(self, open)
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        Shard::close(self, conn);
+    }
+
+    fn input(&mut self, conn: ConnId, text: &str) {
+        Shard::input(self, conn, text);
+    }
+
+    fn mark_alive(&mut self, conn: ConnId) {
+        Shard::mark_alive(self, conn);
+    }
+
+    fn bad_frame(&mut self, conn: ConnId, bad: BadFrame) {
+        Shard::bad_frame(self, conn, bad);
+    }
+
+    fn pull(&mut self) {
+        Shard::pull(self);
+    }
+
+    fn tick(&mut self, now: Millis) {
+        Shard::tick(self, now);
+    }
+
+    fn take_ready(&mut self, into: &mut Vec<ConnId>) {
+        Shard::take_ready(self, into);
+    }
+
+    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+        Shard::fill(self, conn, out, budget)
+    }
+
+    fn take_closes(&mut self, into: &mut Vec<Close>) {
+        Shard::take_closes(self, into);
+    }
+
+    fn drain(&mut self) {
+        Shard::drain(self);
+    }
+
+    fn stats(&self) -> ShardStats {
+        Shard::stats(self)
+    }
+}

@@ -1,0 +1,96 @@
+//! The workers of a gateway: how they are started, reached and added up. What one does is in
+//! [`super::event_loop`].
+
+use std::io;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use mio::Poll;
+use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::fanout::shard::ShardStats;
+use tidewire_engine::port::{Clock, Wake};
+
+use super::event_loop::{EventLoop, WAKE_TOKEN};
+use super::shard_port::ShardPort;
+use super::worker_queue::{WorkerQueue, WorkerWaker};
+
+/// Connections and commands waiting for a worker; beyond it the next worker is asked.
+const COMMANDS: usize = 4_096;
+
+/// A running worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// How to reach it.
+    pub queue: WorkerQueue,
+    /// Its newest sums.
+    pub stats: Arc<Mutex<ShardStats>>,
+    /// Its thread, which ends after [`WorkerCommand::Drain`].
+    pub thread: JoinHandle<()>,
+}
+
+/// The sums of all workers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WorkerStats(Arc<[Arc<Mutex<ShardStats>>]>);
+
+impl WorkerStats {
+    /// Of these workers.
+    pub fn of(workers: &[WorkerHandle]) -> Self {
+        Self(workers.iter().map(|worker| Arc::clone(&worker.stats)).collect())
+    }
+
+    /// Whether there are any: a process without has no streams.
+    pub fn has_workers(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Added up, as of a moment ago. A channel followed in two workers counts twice.
+    pub fn total(&self) -> ShardStats {
+        self.0.iter().fold(ShardStats::default(), |sum, one| {
+            let one = *one.lock().unwrap_or_else(PoisonError::into_inner);
+            ShardStats {
+                websockets: sum.websockets + one.websockets,
+                streams: sum.streams + one.streams,
+                subscriptions: sum.subscriptions + one.subscriptions,
+                channels: sum.channels + one.channels,
+                backlogged: sum.backlogged + one.backlogged,
+                behind: sum.behind + one.behind,
+                deliveries: sum.deliveries + one.deliveries,
+                bytes: sum.bytes + one.bytes,
+            }
+        })
+    }
+}
+
+/// Starts so many workers over the hub; 0 takes one per processor.
+pub fn start_all(
+    count: usize,
+    clock: &Arc<dyn Clock>,
+    hub: &Arc<Hub>,
+) -> io::Result<Vec<WorkerHandle>> {
+    let count = match count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    (0..count).map(|number| start(number, Arc::clone(clock), |wake| hub.shard(wake))).collect()
+}
+
+/// Starts a worker around the streams that `make_shard` makes, given what wakes it.
+#[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
+pub fn start<S: ShardPort + Send + 'static>(
+    number: usize,
+    clock: Arc<dyn Clock>,
+    make_shard: impl FnOnce(Arc<dyn Wake>) -> S,
+) -> io::Result<WorkerHandle> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(WorkerWaker::new(mio::Waker::new(poll.registry(), WAKE_TOKEN)?));
+    let (commands, inbox) = sync_channel(COMMANDS);
+    let stats = Arc::<Mutex<ShardStats>>::default();
+    let shard = make_shard(Arc::clone(&waker) as Arc<dyn Wake>);
+    let mut event_loop = EventLoop::new(shard, poll, (inbox, Arc::clone(&waker)), clock);
+    let shared_stats = Arc::clone(&stats);
+    let thread = std::thread::Builder::new()
+        .name(format!("streams-{number}"))
+        .spawn(move || event_loop.run(&shared_stats))?;
+    Ok(WorkerHandle { queue: WorkerQueue { commands, waker }, stats, thread })
+}

@@ -1,0 +1,153 @@
+//! A gateway on a free port, and the smallest log that keeps what it is given.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tidewire_engine::port::{Appender, Clock, LogError};
+use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
+
+use crate::clock;
+use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts};
+use crate::socket::http::guard::Guard;
+use crate::socket::http::publish::IngestTopics;
+use crate::socket::http::routes::{AppHooks, Asset};
+use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
+use crate::socket::stream::worker::{self, WorkerHandle};
+
+use super::scripted_shard::ShardScript;
+
+pub(super) const LIMITS: ConnectionLimits = ConnectionLimits {
+    connections: 5_000,
+    per_address: 5_000,
+    per_user: 5_000,
+    loopback_exempt: true,
+};
+
+/// What was appended, and a gate that can hold appends back.
+#[derive(Default)]
+pub(super) struct AppendedRecords {
+    pub(super) batches: Mutex<Vec<Vec<Outgoing>>>,
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl AppendedRecords {
+    pub(super) fn shut(&self) {
+        *self.shut.lock().unwrap() = true;
+    }
+
+    pub(super) fn open(&self) {
+        *self.shut.lock().unwrap() = false;
+        self.opened.notify_all();
+    }
+
+    pub(super) fn records(&self) -> Vec<Outgoing> {
+        self.batches.lock().unwrap().concat()
+    }
+}
+
+struct MemoryAppender {
+    appended: Arc<AppendedRecords>,
+    ends: HashMap<(Topic, Partition), u64>,
+}
+
+impl Appender for MemoryAppender {
+    fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
+        let shut = self.appended.shut.lock().unwrap();
+        drop(self.appended.opened.wait_while(shut, |shut| *shut).unwrap());
+        self.appended.batches.lock().unwrap().push(records.to_vec());
+        let offsets = records.iter().map(|record| {
+            let end = self.ends.entry((record.topic.clone(), record.partition)).or_default();
+            *end += 1;
+            Offset(*end - 1)
+        });
+        Ok(offsets.collect())
+    }
+}
+
+pub(super) struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> Millis {
+        Millis(1_767_607_200_000)
+    }
+}
+
+pub(super) struct GatewayFixture {
+    pub(super) gateway: GatewayHandle,
+    pub(super) appended: Arc<AppendedRecords>,
+    pub(super) script: ShardScript,
+}
+
+impl GatewayFixture {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        let appended = Arc::new(AppendedRecords::default());
+        let script = ShardScript::default();
+        let worker = worker::start(0, Arc::new(FixedClock), |wake| script.shard(wake));
+        let gateway = start(limits, &appended, vec![worker.expect("a thread")]);
+        Self { gateway, appended, script }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.gateway.local_addr()
+    }
+}
+
+/// A gateway around these workers that appends to `appended`.
+pub(super) fn start(
+    limits: ConnectionLimits,
+    appended: &Arc<AppendedRecords>,
+    workers: Vec<WorkerHandle>,
+) -> GatewayHandle {
+    let publish = PublishParts {
+        appender: Box::new(MemoryAppender { appended: Arc::clone(appended), ends: HashMap::new() }),
+        topics: IngestTopics {
+            input: Topic::new("tw.in"),
+            urgent: Topic::new("tw.in.urgent"),
+            dead_letters: Topic::new("tw.dead-letters"),
+            partitions: 8,
+        },
+        clock: Arc::new(FixedClock),
+        registry: None,
+    };
+    start_parts(limits, GatewayParts { publish: Some(publish), hooks: hooks(), workers })
+}
+
+/// A gateway of these parts on a free port.
+pub(super) fn start_parts(limits: ConnectionLimits, parts: GatewayParts) -> GatewayHandle {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let limit = Duration::from_secs(2);
+    let timeouts = RequestTimeouts { head: limit, body: limit, append: limit };
+    let config = GatewayConfig { listen, limits, guard: Guard::default(), timeouts };
+    Gateway::start(config, parts).expect("a free port")
+}
+
+pub(super) fn hooks() -> AppHooks {
+    AppHooks {
+        ready: Box::new(|| Ok(())),
+        metrics: Box::new(|| "tidewire_up 1\n".to_owned()),
+        stats: Box::new(|| json!({"heads": 7})),
+        accepts_subscribers: Box::new(|| true),
+        admin_endpoints: Vec::new(),
+        assets: vec![Asset {
+            path: "/".to_owned(),
+            kind: "text/html; charset=utf-8",
+            content: Bytes::from_static(b"<!doctype html>"),
+        }],
+    }
+}
+
+/// Asks again until there is something; fails after a time no machine needs.
+pub(super) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2_000 {
+        if let Some(found) = ask() {
+            return found;
+        }
+        clock::pause(Duration::from_millis(10));
+    }
+    panic!("nothing came within 20 s");
+}

@@ -1,0 +1,204 @@
+//! Streams that say what a test wants: a welcome, echoes, and as much as is asked for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode, RequestError};
+use tidewire_engine::fanout::shard::{
+    BadFrame, Close, ConnId, Filled, Framing, OpenRequest, ShardStats,
+};
+use tidewire_engine::port::Wake;
+use tidewire_engine::record::Millis;
+
+use crate::socket::stream::shard_port::ShardPort;
+
+/// What a test sees of the streams, and what it has them say.
+#[derive(Default)]
+pub(super) struct ShardObservations {
+    pub(super) inputs: Vec<String>,
+    pub(super) alive: usize,
+    pub(super) opened: usize,
+    pub(super) closed: usize,
+    /// Said to everyone at the next pull.
+    pub(super) broadcasts: VecDeque<Vec<u8>>,
+    /// Refuse whoever comes.
+    pub(super) is_full: bool,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct ShardScript {
+    pub(super) seen: Arc<Mutex<ShardObservations>>,
+    pub(super) wake: Arc<Mutex<Option<Arc<dyn Wake>>>>,
+}
+
+impl ShardScript {
+    pub(super) fn shard(&self, wake: Arc<dyn Wake>) -> ScriptedShard {
+        *self.wake.lock().unwrap() = Some(wake);
+        ScriptedShard { seen: Arc::clone(&self.seen), ..ScriptedShard::default() }
+    }
+
+    pub(super) fn broadcast(&self, text: &str) {
+        self.seen.lock().unwrap().broadcasts.push_back(text.as_bytes().to_vec());
+        self.wake.lock().unwrap().as_ref().expect("a worker").wake();
+    }
+}
+
+struct ScriptedStream {
+    generation: u32,
+    framing: Framing,
+    due: VecDeque<Vec<u8>>,
+    is_ready: bool,
+}
+
+#[derive(Default)]
+pub(super) struct ScriptedShard {
+    seen: Arc<Mutex<ShardObservations>>,
+    streams: Vec<Option<ScriptedStream>>,
+    generation: u32,
+    ready: Vec<ConnId>,
+    closes: Vec<Close>,
+}
+
+impl ScriptedShard {
+    fn push(&mut self, slot: usize, text: Vec<u8>) {
+        let Some(Some(stream)) = self.streams.get_mut(slot) else { return };
+        stream.due.push_back(text);
+        if !stream.is_ready {
+            stream.is_ready = true;
+            self.ready.push(ConnId { slot: slot as u32, generation: stream.generation });
+        }
+    }
+
+    fn stream(&mut self, conn: ConnId) -> Option<&mut ScriptedStream> {
+        self.streams
+            .get_mut(conn.slot as usize)?
+            .as_mut()
+            .filter(|s| s.generation == conn.generation)
+    }
+
+    fn everyone(&self) -> Vec<ConnId> {
+        let all = self.streams.iter().enumerate();
+        all.filter_map(|(slot, stream)| {
+            stream.as_ref().map(|s| ConnId { slot: slot as u32, generation: s.generation })
+        })
+        .collect()
+    }
+}
+
+impl ShardPort for ScriptedShard {
+    fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError> {
+        if self.seen.lock().unwrap().is_full {
+            return Err(RequestError::new(ErrorCode::Overloaded, "full"));
+        }
+        self.seen.lock().unwrap().opened += 1;
+        self.generation += 1;
+        let stream = ScriptedStream {
+            generation: self.generation,
+            framing: open.framing,
+            due: VecDeque::new(),
+            is_ready: false,
+        };
+        let slot = self.streams.iter().position(Option::is_none).unwrap_or(self.streams.len());
+        if slot == self.streams.len() {
+            self.streams.push(None);
+        }
+        self.streams[slot] = Some(stream);
+        self.push(slot, b"welcome".to_vec());
+        Ok(ConnId { slot: slot as u32, generation: self.generation })
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if self.stream(conn).is_some() {
+            self.streams[conn.slot as usize] = None;
+            self.seen.lock().unwrap().closed += 1;
+        }
+    }
+
+    fn input(&mut self, conn: ConnId, text: &str) {
+        self.seen.lock().unwrap().inputs.push(text.chars().take(100).collect());
+        let slot = conn.slot as usize;
+        match text.split_once(' ') {
+            Some(("echo", rest)) => self.push(slot, rest.as_bytes().to_vec()),
+            Some(("frames", count)) => {
+                for n in 0..count.parse::<usize>().expect("a count") {
+                    self.push(slot, format!("{n:01000}").into_bytes());
+                }
+            }
+            _ if text == "slow" => self.closes.push(Close { conn, reason: CloseReason::Slow }),
+            _ => {}
+        }
+    }
+
+    fn mark_alive(&mut self, _: ConnId) {
+        self.seen.lock().unwrap().alive += 1;
+    }
+
+    fn bad_frame(&mut self, conn: ConnId, bad: BadFrame) {
+        let reason = match bad {
+            BadFrame::NotText => CloseReason::ProtocolError,
+            BadFrame::TooLarge => CloseReason::TooLarge,
+        };
+        self.closes.push(Close { conn, reason });
+    }
+
+    fn pull(&mut self) {
+        let texts = std::mem::take(&mut self.seen.lock().unwrap().broadcasts);
+        for text in texts {
+            for conn in self.everyone() {
+                self.push(conn.slot as usize, text.clone());
+            }
+        }
+    }
+
+    fn tick(&mut self, _: Millis) {}
+
+    fn take_ready(&mut self, into: &mut Vec<ConnId>) {
+        into.append(&mut self.ready);
+    }
+
+    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+        let Some(stream) = self.stream(conn) else { return Filled::Drained };
+        let begun = out.len();
+        while let Some(text) = stream.due.pop_front() {
+            match stream.framing {
+                Framing::WebSocket => put_text(out, &text),
+                Framing::Sse => {
+                    out.extend_from_slice(b"data: ");
+                    out.extend_from_slice(&text);
+                    out.extend_from_slice(b"\n\n");
+                }
+            }
+            if out.len() - begun >= budget {
+                break;
+            }
+        }
+        stream.is_ready = !stream.due.is_empty();
+        if stream.is_ready { Filled::More } else { Filled::Drained }
+    }
+
+    fn take_closes(&mut self, into: &mut Vec<Close>) {
+        into.append(&mut self.closes);
+    }
+
+    fn drain(&mut self) {
+        let all = self.everyone();
+        self.closes.extend(all.into_iter().map(|conn| Close { conn, reason: CloseReason::Drain }));
+    }
+
+    fn stats(&self) -> ShardStats {
+        let open = self.everyone().len();
+        ShardStats { websockets: open, ..ShardStats::default() }
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(0x81);
+    match text.len() {
+        len @ 0..=125 => out.push(len as u8),
+        len => {
+            out.push(126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(text);
+}

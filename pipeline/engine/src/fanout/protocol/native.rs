@@ -1,0 +1,196 @@
+//! The native protocol's words: what a refusal says, why a connection ends, where a subscription
+//! starts. Close codes and error codes are a published contract; their numbers and names never
+//! change.
+//!
+//! Nothing here knows a connection; texts in, values out.
+
+use tidewire_schemas::catalogue::Class;
+use tidewire_schemas::channel::Channel;
+use tidewire_schemas::position::Position;
+use tidewire_schemas::time::parse_rfc3339;
+
+use crate::fanout::identity::{Accounts, Identity};
+use crate::record::Millis;
+
+/// What went wrong with one request; the connection stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The frame is no JSON.
+    InvalidJson,
+    /// The frame is JSON but no request of ours.
+    InvalidMessage,
+    /// No such channel name.
+    InvalidChannel,
+    /// No such position, or one beyond the log's end.
+    InvalidPosition,
+    /// The filter can't be served.
+    InvalidFilter,
+    /// This identity may not.
+    Forbidden,
+    /// What was asked for is not there.
+    NotFound,
+    /// Too many messages.
+    RateLimited,
+    /// Too many subscriptions on this connection.
+    TooManySubscriptions,
+    /// The server has no room now.
+    Overloaded,
+    /// Our fault.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidMessage => "invalid_message",
+            Self::InvalidChannel => "invalid_channel",
+            Self::InvalidPosition => "invalid_position",
+            Self::InvalidFilter => "invalid_filter",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::Overloaded => "overloaded",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A refused request: the code for programs, the text says what is right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// The code.
+    pub code: ErrorCode,
+    /// What is right.
+    pub message: String,
+}
+
+impl RequestError {
+    /// A refusal with this code and text.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Why the server ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The server is stopping; resume elsewhere.
+    Drain,
+    /// A frame larger than the limit.
+    TooLarge,
+    /// No room.
+    Overloaded,
+    /// The end of the slow reader's ladder.
+    Slow,
+    /// A binary frame, or too many bad ones.
+    ProtocolError,
+    /// Too many messages for too long.
+    RateLimited,
+    /// Nothing was heard for too long. The peer is most likely gone; a close frame is a courtesy.
+    Silent,
+}
+
+impl CloseReason {
+    /// The WebSocket close code.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Drain | Self::Silent => 1001,
+            Self::TooLarge => 1009,
+            Self::Overloaded => 1013,
+            Self::Slow => 4008,
+            Self::ProtocolError => 4009,
+            Self::RateLimited => 4029,
+        }
+    }
+
+    /// The text beside the code; a close frame has room for 123 bytes.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Drain => "the server is stopping: resume with your last position",
+            Self::TooLarge => "a frame has at most 65536 bytes",
+            Self::Overloaded => "the server has no room: come back in a moment",
+            Self::Slow => "too slow to catch up: resume with your last position",
+            Self::ProtocolError => "binary or too many invalid frames: send JSON text",
+            Self::RateLimited => "more than 50 messages a second for too long",
+            Self::Silent => "nothing was heard for 60 s: answer pings",
+        }
+    }
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::TooLarge => "too_large",
+            Self::Overloaded => "overloaded",
+            Self::Slow => "slow",
+            Self::ProtocolError => "protocol_error",
+            Self::RateLimited => "rate_limited",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// Where a subscription starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// With what comes from now on.
+    Latest,
+    /// With the oldest record there is.
+    Earliest,
+    /// With the first record appended at or after this time.
+    Time(Millis),
+    /// Where a client was; the token it was given.
+    Token(Box<str>),
+}
+
+impl StartAt {
+    /// Reads `latest`, `earliest`, an RFC 3339 time or a position.
+    pub fn parse(text: &str) -> Result<Self, RequestError> {
+        match text {
+            "latest" => return Ok(Self::Latest),
+            "earliest" => return Ok(Self::Earliest),
+            _ => {}
+        }
+        if let Some(time) = parse_rfc3339(text) {
+            return Ok(Self::Time(Millis(time)));
+        }
+        match Position::decode(text) {
+            Ok(_) => Ok(Self::Token(text.into())),
+            Err(error) => Err(RequestError::new(ErrorCode::InvalidPosition, error.to_string())),
+        }
+    }
+}
+
+/// Judges a subscription by its channel's name alone, and returns the name as outputs are keyed by
+/// it.
+pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, RequestError> {
+    let mut channel = Channel::parse(name)
+        .map_err(|error| RequestError::new(ErrorCode::InvalidChannel, error.to_string()))?;
+    if channel.id.is_none() {
+        match &identity.accounts {
+            Accounts::Only(only) if only.len() == 1 => channel.id = Some(only[0].to_string()),
+            _ => {
+                let text = format!("name the account: `{name}:ACCOUNT`");
+                return Err(RequestError::new(ErrorCode::InvalidChannel, text));
+            }
+        }
+    }
+    if !identity.may_read(&channel) {
+        let text = format!("user `{}` may not read `{name}`", identity.user);
+        return Err(RequestError::new(ErrorCode::Forbidden, text));
+    }
+    if !channel.kind.classes.contains(&Class::Stream) {
+        let class = match channel.kind.classes.first() {
+            Some(Class::State) => "state",
+            Some(Class::Derived) => "derived",
+            _ => "ephemeral",
+        };
+        let text = format!("{class} channels are not served yet: `{name}` is one");
+        return Err(RequestError::new(ErrorCode::NotFound, text));
+    }
+    Ok(channel.name())
+}

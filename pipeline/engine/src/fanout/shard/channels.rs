@@ -1,0 +1,303 @@
+//! The channels somebody of this shard is subscribed to, and for each the references to its recent
+//! entries: one list per channel, not one per connection. A connection's share of it is a cursor.
+//!
+//! A list is kept for one account's share of a channel, or for the whole channel where an identity
+//! may see more than one account. It holds what some follower has not been given yet, up to a
+//! bound; what followers further back need, they get from the ring.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::fanout::identity::Accounts;
+use crate::fanout::segment::{SegmentEntry, channel_hash, scoped_hash};
+
+/// References a new list has room for before it asks who still needs them.
+const REFS_MIN: usize = 32;
+
+/// Takes a 64-bit hash as it is: the keys are xxh3 hashes already.
+#[derive(Default)]
+pub(in crate::fanout) struct PassThroughHasher(u64);
+
+impl Hasher for PassThroughHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// Builds [`PassThroughHasher`].
+pub(in crate::fanout) type BuildPassThrough = BuildHasherDefault<PassThroughHasher>;
+
+/// A place in a partition's ring: segment number and index in it. Orders as the hub does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::fanout) struct EntryRef(u64);
+
+impl EntryRef {
+    const INDEX_BITS: u32 = 24;
+
+    pub(in crate::fanout) fn new(seq: u64, index: usize) -> Self {
+        Self(seq << Self::INDEX_BITS | index as u64)
+    }
+
+    pub(in crate::fanout) fn seq(self) -> u64 {
+        self.0 >> Self::INDEX_BITS
+    }
+
+    pub(in crate::fanout) fn index(self) -> usize {
+        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
+    }
+}
+
+/// A subscription, as its list knows it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::fanout) struct ListSubscriber {
+    /// The connection's slot.
+    pub(super) slot: u32,
+    /// The subscription's place in the connection's list.
+    pub(super) sub: u32,
+}
+
+/// One channel's list.
+pub(in crate::fanout) struct ChannelList {
+    pub(super) partition: u32,
+    pub(super) name: Box<str>,
+    /// The hash of the name alone, for walks over segments.
+    pub(super) hash: u64,
+    /// The one account, or all of them.
+    account: Option<Box<str>>,
+    key: u64,
+    refs: VecDeque<EntryRef>,
+    /// Counts the references that were dropped from the front, so that cursors stay valid.
+    base: u64,
+    /// References to hold before looking who needs them.
+    trim_threshold: usize,
+    pub(super) subscribers: Vec<ListSubscriber>,
+    /// Another list whose key has the same hash.
+    next_in_bucket: Option<u32>,
+    /// Whether it is on the list of those with news.
+    touched: bool,
+}
+
+impl ChannelList {
+    /// The cursor of whoever has seen everything.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.refs.len() as u64
+    }
+
+    /// The reference at a cursor.
+    pub(super) fn get(&self, cursor: u64) -> Option<EntryRef> {
+        self.refs.get(cursor.checked_sub(self.base)? as usize).copied()
+    }
+
+    pub(super) fn first(&self) -> Option<EntryRef> {
+        self.refs.front().copied()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.refs.len() >= self.trim_threshold
+    }
+
+    pub(in crate::fanout) fn len(&self) -> usize {
+        self.refs.len()
+    }
+
+    pub(super) fn push(&mut self, reference: EntryRef) {
+        debug_assert!(self.refs.back().is_none_or(|last| *last < reference));
+        self.refs.push_back(reference);
+    }
+
+    /// Drops what stands before `cursor`.
+    pub(super) fn drop_before(&mut self, cursor: u64) {
+        let count = (cursor.saturating_sub(self.base) as usize).min(self.refs.len());
+        self.refs.drain(..count);
+        self.base += count as u64;
+        if self.refs.is_empty() && self.trim_threshold > REFS_MIN {
+            self.trim_threshold = REFS_MIN;
+            self.refs.shrink_to(REFS_MIN);
+        }
+    }
+
+    /// The cursor of the first reference at or behind `reference`.
+    pub(super) fn cursor_at(&self, reference: EntryRef) -> u64 {
+        self.base + self.refs.partition_point(|r| *r < reference) as u64
+    }
+
+    /// Doubles the room if most of it is needed; `false` if that is not allowed.
+    pub(super) fn grow(&mut self, max: usize) -> bool {
+        if self.refs.len() * 2 >= self.trim_threshold {
+            if self.trim_threshold >= max {
+                return false;
+            }
+            self.trim_threshold = (self.trim_threshold * 2).min(max);
+        }
+        true
+    }
+
+    fn matches(&self, entry: &SegmentEntry) -> bool {
+        *self.name == *entry.channel()
+            && self.account.as_deref().is_none_or(|account| account == entry.account())
+    }
+}
+
+/// All lists of a shard.
+#[derive(Default)]
+pub(in crate::fanout) struct Channels {
+    lists: Vec<Option<Box<ChannelList>>>,
+    free: Vec<u32>,
+    index: HashMap<u64, u32, BuildPassThrough>,
+    touched: Vec<u32>,
+}
+
+impl Channels {
+    pub(in crate::fanout) fn len(&self) -> usize {
+        self.lists.len() - self.free.len()
+    }
+
+    pub(in crate::fanout) fn list(&self, id: u32) -> &ChannelList {
+        self.lists[id as usize].as_deref().expect("a list lives while somebody is subscribed")
+    }
+
+    pub(super) fn list_mut(&mut self, id: u32) -> &mut ChannelList {
+        self.lists[id as usize].as_deref_mut().expect("a list lives while somebody is subscribed")
+    }
+
+    /// Adds a subscriber, making the list if it is the first. Returns the list's number and the
+    /// subscriber's place in it.
+    pub(super) fn subscribe(
+        &mut self,
+        (name, partition): (&str, u32),
+        accounts: &Accounts,
+        subscriber: ListSubscriber,
+    ) -> (u32, u32) {
+        let hash = channel_hash(name);
+        let account = match accounts {
+            Accounts::Only(only) if only.len() == 1 => Some(&*only[0]),
+            _ => None,
+        };
+        let key = account.map_or(hash, |account| scoped_hash(hash, account));
+        let mut at = self.index.get(&key).copied();
+        while let Some(id) = at {
+            let list = self.list_mut(id);
+            if *list.name == *name && list.account.as_deref() == account {
+                list.subscribers.push(subscriber);
+                return (id, (list.subscribers.len() - 1) as u32);
+            }
+            at = list.next_in_bucket;
+        }
+        let list = ChannelList {
+            partition,
+            name: name.into(),
+            hash,
+            account: account.map(Into::into),
+            key,
+            refs: VecDeque::new(),
+            base: 0,
+            trim_threshold: REFS_MIN,
+            subscribers: vec![subscriber],
+            next_in_bucket: None,
+            touched: false,
+        };
+        (self.insert(list), 0)
+    }
+
+    fn insert(&mut self, mut list: ChannelList) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.lists.push(None);
+            (self.lists.len() - 1) as u32
+        });
+        list.next_in_bucket = self.index.insert(list.key, id);
+        self.lists[id as usize] = Some(Box::new(list));
+        id
+    }
+
+    /// Removes the subscriber at `list_index`. Returns the one that stands there now, if any: it
+    /// has to be told.
+    pub(super) fn unsubscribe(&mut self, id: u32, list_index: u32) -> Option<ListSubscriber> {
+        let list = self.list_mut(id);
+        list.subscribers.swap_remove(list_index as usize);
+        let moved = list.subscribers.get(list_index as usize).copied();
+        if list.subscribers.is_empty() {
+            self.remove(id);
+        } else if list.subscribers.capacity() > 4 * list.subscribers.len() {
+            list.subscribers.shrink_to_fit();
+        }
+        moved
+    }
+
+    fn remove(&mut self, id: u32) {
+        let list = self.lists[id as usize].take().expect("removed once, by its last subscriber");
+        if list.touched {
+            self.touched.retain(|touched| *touched != id);
+        }
+        let first = self.index[&list.key];
+        if first == id {
+            match list.next_in_bucket {
+                Some(next) => self.index.insert(list.key, next),
+                None => self.index.remove(&list.key),
+            };
+        } else {
+            let mut at = first;
+            while self.list(at).next_in_bucket != Some(id) {
+                at = self.list(at).next_in_bucket.expect("the list is in its chain");
+            }
+            self.list_mut(at).next_in_bucket = list.next_in_bucket;
+        }
+        self.free.push(id);
+    }
+
+    /// The list of an entry under this key, if there is one.
+    pub(super) fn find(&self, key: u64, entry: &SegmentEntry) -> Option<u32> {
+        let mut at = self.index.get(&key).copied();
+        while let Some(id) = at {
+            let list = self.list(id);
+            if list.matches(entry) {
+                return Some(id);
+            }
+            at = list.next_in_bucket;
+        }
+        None
+    }
+
+    /// Remembers that a list has news.
+    pub(super) fn touch(&mut self, id: u32) {
+        let list = self.list_mut(id);
+        if !list.touched {
+            list.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// The lists with news since the last call.
+    pub(super) fn take_touched(&mut self) -> Vec<u32> {
+        let touched = std::mem::take(&mut self.touched);
+        for id in &touched {
+            self.list_mut(*id).touched = false;
+        }
+        touched
+    }
+
+    /// Gives the emptied vector back, to be filled again.
+    pub(super) fn recycle_touched(&mut self, mut touched: Vec<u32>) {
+        touched.clear();
+        if self.touched.is_empty() {
+            self.touched = touched;
+        }
+    }
+
+    /// Every list of a partition.
+    pub(super) fn of_partition(&self, partition: u32) -> Vec<u32> {
+        let mine = |(id, list): (usize, &Option<Box<ChannelList>>)| {
+            list.as_ref().is_some_and(|list| list.partition == partition).then_some(id as u32)
+        };
+        self.lists.iter().enumerate().filter_map(mine).collect()
+    }
+}

@@ -1,0 +1,318 @@
+//! Gateways over one log, and the clients of a test.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::Event;
+
+use super::super::catchup::sweeper::Sweeper;
+use super::super::config::FanoutConfig;
+use super::super::hub::Hub;
+use super::super::identity::{Accounts, Identity, Roles};
+use super::super::protocol::native::StartAt;
+use super::super::reader::HubReader;
+use super::super::shard::{Close, ConnId, Filled, Framing, OpenRequest, Shard};
+use super::client::{ServerFrame, cut_of, read_frames};
+use super::log::{MemoryLog, NoWake};
+use crate::record::{Body, Millis, Partition, TopicPartition};
+use crate::topology::Topology;
+
+/// One gateway: hub, reader, sweeper, a shard.
+pub(super) struct FanoutGateway {
+    pub(super) hub: Arc<Hub>,
+    pub(super) reader: HubReader,
+    pub(super) sweeper: Sweeper,
+    pub(super) shard: Shard,
+}
+
+/// An event in the log.
+#[derive(Clone, Debug)]
+pub(super) struct AppendedEvent {
+    pub(super) channel: String,
+    pub(super) topic: usize,
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+}
+
+/// The log and its gateways.
+pub(super) struct FanoutFixture {
+    pub(super) topology: Topology,
+    pub(super) log: Arc<MemoryLog>,
+    pub(super) gateways: Vec<FanoutGateway>,
+    /// By event id: `e0`, `e1`, …
+    pub(super) appended: Vec<AppendedEvent>,
+    pub(super) now: Millis,
+}
+
+pub(super) fn identity(accounts: Accounts) -> Arc<Identity> {
+    Arc::new(Identity { user: "u1".into(), accounts, roles: Roles::ALL })
+}
+
+impl FanoutFixture {
+    pub(super) fn new(gateways: usize, config: &FanoutConfig) -> Self {
+        let topology = Topology::new("t.", 2);
+        let log = Arc::new(MemoryLog::new(&topology, 7));
+        let mut fixture =
+            Self { topology, log, gateways: Vec::new(), appended: Vec::new(), now: Millis(1_000) };
+        for _ in 0..gateways {
+            let gateway = fixture.gateway(config);
+            fixture.gateways.push(gateway);
+        }
+        fixture
+    }
+
+    /// A gateway that has read to the log's end.
+    pub(super) fn gateway(&self, config: &FanoutConfig) -> FanoutGateway {
+        let hub = Hub::open(&*self.log, &self.topology, config.clone()).unwrap();
+        let mut reader = HubReader::open(&*self.log, &hub).unwrap();
+        while reader.turn(Duration::ZERO).unwrap() > 0 {}
+        let log: Arc<MemoryLog> = Arc::clone(&self.log);
+        let sweeper = Sweeper::open(log, &hub).unwrap();
+        let mut shard = hub.shard(Arc::new(NoWake));
+        shard.tick(self.now);
+        FanoutGateway { hub, reader, sweeper, shard }
+    }
+
+    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
+        let topics = [self.topology.out_urgent(), self.topology.out_stream()];
+        TopicPartition::new(topics[topic], Partition(partition))
+    }
+
+    pub(super) fn append(&mut self, channel: &str, topic: usize) -> usize {
+        self.append_for("a1", channel, topic)
+    }
+
+    pub(super) fn append_for(
+        &mut self,
+        account: &'static str,
+        channel: &str,
+        topic: usize,
+    ) -> usize {
+        let number = self.appended.len();
+        let event = Event {
+            event_id: format!("e{number}"),
+            event_type: "post.created".to_owned(),
+            account_id: account.to_owned(),
+            timestamp_ms: self.now.0,
+            correlation_id: format!("e{number}"),
+            priority: Priority::Normal,
+            key: "k".to_owned(),
+            source: None,
+            alias: None,
+            data: format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}"),
+        };
+        let partition = self.topology.partition_of(channel.as_bytes()).0;
+        let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
+        let offset = self.log.append(&self.topic_partition(topic, partition), self.now, body);
+        let channel = channel.to_owned();
+        self.appended.push(AppendedEvent { channel, topic, partition, offset });
+        number
+    }
+
+    pub(super) fn read(&mut self, gateway: usize) {
+        self.gateways[gateway].reader.turn(Duration::ZERO).unwrap();
+    }
+
+    pub(super) fn sweep(&mut self, gateway: usize) -> bool {
+        self.gateways[gateway].sweeper.turn(self.now, Duration::ZERO).unwrap()
+    }
+
+    pub(super) fn pass_time(&mut self, ms: i64) {
+        self.now.0 += ms;
+        for gateway in &mut self.gateways {
+            gateway.shard.tick(self.now);
+        }
+    }
+
+    /// Everything reads all there is, until nothing moves. Clients must be drained between.
+    pub(super) fn settle(&mut self) {
+        for gateway in &mut self.gateways {
+            while gateway.reader.turn(Duration::ZERO).unwrap() > 0 {}
+            gateway.shard.pull();
+            for _ in 0..3 {
+                gateway.sweeper.turn(self.now, Duration::ZERO).unwrap();
+                gateway.shard.pull();
+            }
+        }
+    }
+}
+
+/// A client's connection.
+pub(super) struct ClientConnection {
+    pub(super) gateway: usize,
+    pub(super) conn: ConnId,
+    pub(super) framing: Framing,
+    pub(super) bytes: Vec<u8>,
+    requests: u64,
+}
+
+impl ClientConnection {
+    pub(super) fn open(
+        fixture: &mut FanoutFixture,
+        gateway: usize,
+        identity: &Arc<Identity>,
+    ) -> Self {
+        let open = OpenRequest {
+            framing: Framing::WebSocket,
+            identity: Arc::clone(identity),
+            channels: Vec::new(),
+            start: StartAt::Latest,
+        };
+        let conn = fixture.gateways[gateway].shard.open(open).unwrap();
+        Self { gateway, conn, framing: Framing::WebSocket, bytes: Vec::new(), requests: 0 }
+    }
+
+    pub(super) fn stream(
+        fixture: &mut FanoutFixture,
+        gateway: usize,
+        channels: &[String],
+        start: StartAt,
+    ) -> Self {
+        let identity = identity(Accounts::All);
+        let open =
+            OpenRequest { framing: Framing::Sse, identity, channels: channels.to_vec(), start };
+        let conn = fixture.gateways[gateway].shard.open(open).unwrap();
+        Self { gateway, conn, framing: Framing::Sse, bytes: Vec::new(), requests: 0 }
+    }
+
+    pub(super) fn send(&self, fixture: &mut FanoutFixture, request: &Value) {
+        fixture.gateways[self.gateway].shard.input(self.conn, &request.to_string());
+    }
+
+    /// Subscribes, and returns the request's id.
+    pub(super) fn subscribe(
+        &mut self,
+        fixture: &mut FanoutFixture,
+        channel: &str,
+        from: &str,
+    ) -> u64 {
+        self.requests += 1;
+        let id = self.requests;
+        self.send(fixture, &json!({"op": "subscribe", "id": id, "channel": channel, "from": from}));
+        id
+    }
+
+    /// One fill of at most about `budget` bytes.
+    pub(super) fn fill(&mut self, fixture: &mut FanoutFixture, budget: usize) -> Filled {
+        fixture.gateways[self.gateway].shard.fill(self.conn, &mut self.bytes, budget)
+    }
+
+    pub(super) fn take_frames(&mut self) -> Vec<ServerFrame> {
+        read_frames(self.framing, &mut self.bytes)
+    }
+
+    /// Fills and reads until there is nothing more.
+    pub(super) fn read(&mut self, fixture: &mut FanoutFixture) -> Vec<ServerFrame> {
+        while self.fill(fixture, 1 << 20) == Filled::More {}
+        self.take_frames()
+    }
+
+    /// Lets everything move until this connection has all it is due.
+    pub(super) fn read_all(&mut self, fixture: &mut FanoutFixture) -> Vec<ServerFrame> {
+        let mut frames = Vec::new();
+        let mut idle = 0;
+        while idle < 4 {
+            fixture.settle();
+            let more = self.read(fixture);
+            idle = if more.is_empty() { idle + 1 } else { 0 };
+            frames.extend(more);
+        }
+        frames
+    }
+
+    pub(super) fn closes(&self, fixture: &mut FanoutFixture) -> Vec<Close> {
+        let mut closes = Vec::new();
+        fixture.gateways[self.gateway].shard.take_closes(&mut closes);
+        closes
+    }
+}
+
+/// The numbers of the events among what was heard, in order.
+pub(super) fn numbers(frames: &[ServerFrame]) -> Vec<usize> {
+    let number = |frame: &ServerFrame| match frame {
+        ServerFrame::Object { json, .. } => {
+            json["event_id"].as_str()?.strip_prefix('e')?.parse().ok()
+        }
+        _ => None,
+    };
+    frames.iter().filter_map(number).collect()
+}
+
+/// The objects of one `op`.
+pub(super) fn objects<'a>(frames: &'a [ServerFrame], of: &str) -> Vec<&'a Value> {
+    let object = |frame: &'a ServerFrame| match frame {
+        ServerFrame::Object { op, json, .. } if op == of => Some(json),
+        _ => None,
+    };
+    frames.iter().filter_map(object).collect()
+}
+
+/// One channel as a client follows it across connections: where it began, what it has seen, what it
+/// was told is lost.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pub(super) channel: String,
+    pub(super) partition: u32,
+    pub(super) from: Option<[u64; 3]>,
+    /// The request the present connection has to answer, or 0 if it has.
+    pub(super) request: u64,
+    seen: BTreeSet<(usize, u64)>,
+    last: [Option<u64>; 2],
+    lost: Vec<[std::ops::Range<u64>; 2]>,
+}
+
+impl Watch {
+    pub(super) fn new(fixture: &FanoutFixture, channel: &str) -> Self {
+        Self {
+            channel: channel.to_owned(),
+            partition: fixture.topology.partition_of(channel.as_bytes()).0,
+            from: None,
+            request: 0,
+            seen: BTreeSet::new(),
+            last: [None; 2],
+            lost: Vec::new(),
+        }
+    }
+
+    /// Takes an event; it must be new, the channel's own and in order within its topic.
+    pub(super) fn event(&mut self, fixture: &FanoutFixture, number: usize) {
+        let appended = &fixture.appended[number];
+        assert_eq!(appended.channel, self.channel, "an event of another channel");
+        let from = self.from.expect("no event before the start is known");
+        assert!(appended.offset >= from[appended.topic], "e{number} is from before the start");
+        let first = self.seen.insert((appended.topic, appended.offset));
+        assert!(first, "e{number} came twice on {}", self.channel);
+        let last = &mut self.last[appended.topic];
+        assert!(last.is_none_or(|last| last < appended.offset), "e{number} is out of order");
+        *last = Some(appended.offset);
+    }
+
+    /// Takes a gap; what it spans must be gone from the log.
+    pub(super) fn gap(&mut self, fixture: &FanoutFixture, from: &str, to: &str) {
+        let from = cut_of(from, self.partition).expect("the gap is of this partition");
+        let to = cut_of(to, self.partition).expect("the gap is of this partition");
+        assert_ne!(from, to, "an empty gap");
+        for topic in 0..2 {
+            let start = fixture.log.start(&fixture.topic_partition(topic, self.partition));
+            let real = from[topic] == to[topic] || to[topic] <= start;
+            assert!(real, "a gap to {} though the log starts at {start}", to[topic]);
+        }
+        self.lost.push([from[0]..to[0], from[1]..to[1]]);
+    }
+
+    /// Everything from the start on was seen, but for what was announced as lost.
+    pub(super) fn check_complete(&self, fixture: &FanoutFixture) {
+        let Some(from) = self.from else { return };
+        for (number, appended) in fixture.appended.iter().enumerate() {
+            if appended.channel != self.channel || appended.offset < from[appended.topic] {
+                continue;
+            }
+            let seen = self.seen.contains(&(appended.topic, appended.offset));
+            let lost = self.lost.iter().any(|lost| lost[appended.topic].contains(&appended.offset));
+            assert!(seen || lost, "e{number} on {} never came: {appended:?}", self.channel);
+        }
+    }
+}
