@@ -20,6 +20,6 @@ mod source;
 mod words;
 
 /// Fails with every complaint, one per line.
-fn check(complaints: Vec<String>) {
-    assert!(complaints.is_empty(), "\n  {}\n", complaints.join("\n  "));
+fn check(violations: Vec<String>) {
+    assert!(violations.is_empty(), "\n  {}\n", violations.join("\n  "));
 }

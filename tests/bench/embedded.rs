@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tidewire_connectors::embedded::{Config, Durability, EmbeddedLog};
 use tidewire_engine::port::{Cleanup, Isolation, Log, ReadLimit, TopicSpec};
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Topic, TopicPartition};
-use tidewire_tests::wall::Wall;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 const RECORDS: usize = 2_000_000;
 const BATCH: usize = 1_000;
@@ -21,7 +21,7 @@ const BODY_BYTES: usize = 300;
 const PARTITIONS: u32 = 8;
 const WAKE_UPS: usize = 2_000;
 
-struct Bench {
+struct LogBench {
     log: Arc<EmbeddedLog>,
     topic: Topic,
     batches: usize,
@@ -35,8 +35,8 @@ fn main() {
         let dir = dir.path().join(format!("{durability:?}"));
         let batches = if durability == Durability::Host { batches.min(200) } else { batches };
         let config = Config { durability, ..Config::new(dir) };
-        let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("the log opens");
-        let bench = Bench { log, topic: Topic::new("bench"), batches };
+        let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("the log opens");
+        let bench = LogBench { log, topic: Topic::new("bench"), batches };
         bench.create();
         println!("durability {durability:?}, records of {BODY_BYTES} B, {PARTITIONS} partitions");
         bench.append(&batch(&bench.topic, |_| 0), "one partition");
@@ -61,7 +61,7 @@ fn rate(what: &str, count: usize, since: Instant) {
     println!("  {what}: {:.0} thousand records/s", count as f64 / seconds / 1e3);
 }
 
-impl Bench {
+impl LogBench {
     fn create(&self) {
         let cleanup = Cleanup::Delete { retention_ms: Some(86_400_000), retention_bytes: None };
         let spec = TopicSpec { topic: self.topic.clone(), partitions: PARTITIONS, cleanup };

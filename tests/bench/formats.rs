@@ -30,7 +30,7 @@ const EVENTS: usize = 100_000;
 const ROUNDS: usize = 5;
 
 /// Different events, so that no branch predictor learns one by heart.
-const DIFFERENT: usize = 1_000;
+const DISTINCT_EVENTS: usize = 1_000;
 
 const ORIGIN: RecordOrigin<'_> =
     RecordOrigin { topic: "in", partition: 0, offset: 0, append_time_ms: 1_767_607_201_000 };
@@ -51,17 +51,17 @@ const POST: &str = r#"{"type":"record","name":"Post","namespace":"com.acme","fie
     {"name":"score","type":"double"}]}"#;
 
 #[derive(Debug)]
-struct OneSchema(Arc<WriterSchema>);
+struct SingleSchema(Arc<WriterSchema>);
 
-impl Registry for OneSchema {
+impl Registry for SingleSchema {
     fn schema(&self, _: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
         Ok(Arc::clone(&self.0))
     }
 }
 
-struct Given(&'static [(&'static str, &'static [u8])]);
+struct StaticHeaders(&'static [(&'static str, &'static [u8])]);
 
-impl HeaderLookup for Given {
+impl HeaderLookup for StaticHeaders {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.header(name)
     }
@@ -84,8 +84,8 @@ fn main() {
         ours.to_json(record).expect("a record").len()
     });
     println!("  ratio: {:.1}", peer.as_secs_f64() / own.as_secs_f64());
-    let registry = OneSchema(ours);
-    let whole = |what: &str, records: &[Vec<u8>], headers: Given| {
+    let registry = SingleSchema(ours);
+    let whole = |what: &str, records: &[Vec<u8>], headers: StaticHeaders| {
         println!("{what}, records of {} B to events:", mean_bytes(records));
         let context = DecodeContext {
             catalogue: Catalogue::builtin(),
@@ -98,11 +98,11 @@ fn main() {
         println!("  {:.2} million/s", 1e-6 / each.as_secs_f64());
     };
     let typed: Vec<_> = records.iter().map(|r| [&[0, 0, 0, 0, 7][..], r].concat()).collect();
-    whole("JSON envelope, the mix of `generate`", &mix(), Given(&[]));
-    whole("JSON envelope, posts", &posts(), Given(&[]));
-    let kind = Given(&[("content-type", b"application/cloudevents+json")]);
+    whole("JSON envelope, the mix of `generate`", &mix(), StaticHeaders(&[]));
+    whole("JSON envelope, posts", &posts(), StaticHeaders(&[]));
+    let kind = StaticHeaders(&[("content-type", b"application/cloudevents+json")]);
     whole("CloudEvents, structured, posts", &cloudevents(), kind);
-    whole("Avro in Confluent's framing", &typed, Given(&[("event_type", b"post.created")]));
+    whole("Avro in Confluent's framing", &typed, StaticHeaders(&[("event_type", b"post.created")]));
 }
 
 /// The time one call takes in the best round.
@@ -165,7 +165,7 @@ fn records(schema: &Schema) -> Vec<Vec<u8>> {
         let fields = fields.map(|(name, value)| (name.to_owned(), value));
         writer.write_value_to_vec(Value::Record(fields.into())).expect("it fits")
     };
-    (0..DIFFERENT).map(record).collect()
+    (0..DISTINCT_EVENTS).map(record).collect()
 }
 
 fn mix() -> Vec<Vec<u8>> {
@@ -175,7 +175,7 @@ fn mix() -> Vec<Vec<u8>> {
         generator.next_line(&mut line);
         line.into_bytes()
     };
-    (0..DIFFERENT).map(line).collect()
+    (0..DISTINCT_EVENTS).map(line).collect()
 }
 
 fn data(n: usize) -> serde_json::Value {
@@ -191,7 +191,7 @@ fn posts() -> Vec<Vec<u8>> {
             "priority": n % 4, "data": data(n)});
         event.to_string().into_bytes()
     };
-    (0..DIFFERENT).map(post).collect()
+    (0..DISTINCT_EVENTS).map(post).collect()
 }
 
 fn cloudevents() -> Vec<Vec<u8>> {
@@ -201,5 +201,5 @@ fn cloudevents() -> Vec<Vec<u8>> {
             "time": "2026-01-05T10:00:00Z", "data": data(n)});
         event.to_string().into_bytes()
     };
-    (0..DIFFERENT).map(event).collect()
+    (0..DISTINCT_EVENTS).map(event).collect()
 }

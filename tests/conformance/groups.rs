@@ -5,12 +5,12 @@ use std::time::Duration;
 use tidewire_engine::port::{Change, Committed};
 use tidewire_engine::record::Offset;
 
-use super::subject::{
-    FOR_EVER, Subject, append, assert_fenced, at, changes, committed, member, names, progress,
+use super::log_under_test::{
+    FOR_EVER, LogUnderTest, append, assert_fenced, at, changes, committed, member, names, progress,
     settle, topic, until,
 };
 
-pub(crate) fn a_lone_member_gets_every_partition_of_every_topic<S: Subject>() {
+pub(crate) fn a_single_member_gets_every_partition_of_every_topic<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let (a, b) = (topic(&subject, "ga", (3, FOR_EVER)), topic(&subject, "gb", (3, FOR_EVER)));
@@ -23,11 +23,11 @@ pub(crate) fn a_lone_member_gets_every_partition_of_every_topic<S: Subject>() {
     until("a member reads", || {
         only.wait(Duration::from_millis(20)).unwrap();
         only.changes().unwrap();
-        (only.take(slot, super::subject::ALL, &mut out).unwrap() > 0).then_some(())
+        (only.take(slot, super::log_under_test::ALL, &mut out).unwrap() > 0).then_some(())
     });
 }
 
-pub(crate) fn partitions_are_given_up_before_another_member_gets_them<S: Subject>() {
+pub(crate) fn partitions_are_revoked_before_another_member_gets_them<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "handed", (2, FOR_EVER));
@@ -66,7 +66,7 @@ pub(crate) fn partitions_are_given_up_before_another_member_gets_them<S: Subject
     });
 }
 
-pub(crate) fn each_member_gets_the_same_partition_numbers_of_each_topic<S: Subject>() {
+pub(crate) fn each_member_gets_the_same_partition_numbers_of_each_topic<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let (a, b) = (topic(&subject, "ra", (5, FOR_EVER)), topic(&subject, "rb", (5, FOR_EVER)));
@@ -80,7 +80,7 @@ pub(crate) fn each_member_gets_the_same_partition_numbers_of_each_topic<S: Subje
     );
 }
 
-pub(crate) fn committed_offsets_are_read_back_with_their_metadata<S: Subject>() {
+pub(crate) fn committed_offsets_are_read_back_with_their_metadata<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "commits", (2, FOR_EVER));
@@ -96,7 +96,7 @@ pub(crate) fn committed_offsets_are_read_back_with_their_metadata<S: Subject>() 
     }
 }
 
-pub(crate) fn a_commit_of_a_passed_generation_is_fenced<S: Subject>() {
+pub(crate) fn a_commit_of_an_old_generation_is_fenced<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "fenced", (1, FOR_EVER));
@@ -111,7 +111,7 @@ pub(crate) fn a_commit_of_a_passed_generation_is_fenced<S: Subject>() {
     assert_eq!(committed(&*log, "fenced", &at(&topic, 0)), Some(0));
 }
 
-pub(crate) fn the_restart_of_a_named_member_is_no_rebalance<S: Subject>() {
+pub(crate) fn the_restart_of_a_static_member_causes_no_rebalance<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "named", (2, FOR_EVER));
@@ -129,7 +129,7 @@ pub(crate) fn the_restart_of_a_named_member_is_no_rebalance<S: Subject>() {
     two.commit(&progress(&at(&topic, 1), 0)).unwrap();
 }
 
-pub(crate) fn groups_do_not_see_each_other<S: Subject>() {
+pub(crate) fn groups_do_not_see_each_other<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "apart", (1, FOR_EVER));

@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use tidewire_engine::port::{Isolation, Log, TopicSpec};
 use tidewire_engine::record::{Topic, TopicPartition};
-use tidewire_tests::dice::Dice;
+use tidewire_tests::test_rng::TestRng;
 
-use super::subject::{
-    Can, FOR_EVER, PATIENCE, Subject, at, can, committed, member, names, progress, read, record,
-    settle, topic, values,
+use super::log_under_test::{
+    Capability, FOR_EVER, LogUnderTest, TIMEOUT, at, committed, has_capability, member, names,
+    progress, read, record, settle, topic, values,
 };
 
 const ROUNDS: u64 = 50;
 const GROUP: &str = "killed";
 const TRANSACTOR: &str = "killed";
-const PLACE: &str = "TIDEWIRE_TEST_PLACE";
+const LOCATION: &str = "TIDEWIRE_TEST_PLACE";
 const FIRST: &str = "TIDEWIRE_TEST_FIRST";
 const TOPIC: &str = "TIDEWIRE_TEST_TOPIC";
 
 /// What a child said before it was killed: the newest number of each kind.
 #[derive(Debug, Default)]
-struct Said {
+struct Acknowledged {
     appended: Option<u64>,
     committed: Option<u64>,
 }
@@ -39,11 +39,11 @@ fn partitions(topic: &Topic) -> [TopicPartition; 3] {
 }
 
 /// The child: writes numbers from the first on, until it is killed.
-pub(crate) fn write_until_killed<S: Subject>() {
-    let Ok(place) = std::env::var(PLACE) else { return };
+pub(crate) fn write_until_killed<S: LogUnderTest>() {
+    let Ok(location) = std::env::var(LOCATION) else { return };
     let first: u64 = std::env::var(FIRST).expect("given with the place").parse().expect("a number");
     let topic = Topic::new(std::env::var(TOPIC).expect("given with the place"));
-    let log = S::borrowed(&place);
+    let log = S::open_in_child(&location);
     let [plain, left, right] = partitions(&topic);
     let mut only = member(&*log, (GROUP, "child"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1, 2])]);
@@ -76,29 +76,29 @@ pub(crate) fn write_until_killed<S: Subject>() {
 }
 
 /// The parent.
-pub(crate) fn rounds<S: Subject>(child: &str) {
-    if !can::<S>(Can::BeKilled) {
+pub(crate) fn kill_children<S: LogUnderTest>(child: &str) {
+    if !has_capability::<S>(Capability::Kill) {
         return;
     }
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     println!("repeat with TIDEWIRE_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let mut subject = S::new();
     let topic = topic(&subject, "killed", (3, FOR_EVER));
     let id = topic_id(&*subject.log(), &topic);
     let (mut first, mut transactions) = (1, 0);
     for round in 0..ROUNDS {
-        let place = subject.lend();
-        let said = one_child(child, [&place, &first.to_string(), topic.as_str()], &mut dice);
+        let location = subject.hand_to_child();
+        let acks = one_child(child, [&location, &first.to_string(), topic.as_str()], &mut rng);
         subject.take_back();
         let log = subject.log();
         // As whoever takes over does: it ends what the dead one left open.
         drop(log.transactor(TRANSACTOR).expect("initialised"));
         assert_eq!(topic_id(&*log, &topic), id, "round {round}: nothing was lost");
-        first = check(&*log, &topic, (first, &said)).unwrap_or_else(|why| {
-            panic!("round {round}: {why}; the child said {said:?}, seed {seed}")
+        first = check(&*log, &topic, (first, &acks)).unwrap_or_else(|why| {
+            panic!("round {round}: {why}; the child said {acks:?}, seed {seed}")
         });
-        transactions += u64::from(said.committed.is_some());
+        transactions += u64::from(acks.committed.is_some());
     }
     assert!(transactions > ROUNDS / 4, "children were killed before they wrote: {transactions}");
 }
@@ -112,36 +112,36 @@ fn topic_id(log: &dyn Log, topic: &Topic) -> u128 {
 }
 
 /// Starts a child, kills it some milliseconds after its first word, and returns what it said.
-fn one_child(test: &str, [place, first, topic]: [&str; 3], dice: &mut Dice) -> Said {
+fn one_child(test: &str, [location, first, topic]: [&str; 3], rng: &mut TestRng) -> Acknowledged {
     // The path of a test has no crate name in it.
     let test = test.split_once("::").map_or(test, |(_, path)| path);
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
         .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .envs([(PLACE, place), (FIRST, first), (TOPIC, topic)])
+        .envs([(LOCATION, location), (FIRST, first), (TOPIC, topic)])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the child starts");
     let stdout = child.stdout.take().expect("piped");
     let mut lines = BufReader::new(stdout).lines();
-    let mut said = Said::default();
+    let mut acks = Acknowledged::default();
     let begun = Instant::now();
-    while said.appended.is_none() {
-        assert!(begun.elapsed() < PATIENCE, "the child does not begin");
+    while acks.appended.is_none() {
+        assert!(begun.elapsed() < TIMEOUT, "the child does not begin");
         match lines.next() {
-            Some(Ok(line)) => hear(&mut said, &line),
+            Some(Ok(line)) => parse_line(&mut acks, &line),
             _ => panic!("the child ended before it wrote: {:?}", child.wait()),
         }
     }
     std::thread::scope(|scope| {
         let rest = scope.spawn(|| {
             for line in lines.map_while(Result::ok) {
-                hear(&mut said, &line);
+                parse_line(&mut acks, &line);
             }
         });
-        kill_after(&mut child, Duration::from_micros(dice.below(40_000) as u64));
+        kill_after(&mut child, Duration::from_micros(rng.below(40_000) as u64));
         rest.join().expect("the listener ends with the child");
     });
-    said
+    acks
 }
 
 fn kill_after(child: &mut Child, time: Duration) {
@@ -151,20 +151,20 @@ fn kill_after(child: &mut Child, time: Duration) {
 }
 
 /// Takes a line; a cut one says nothing.
-fn hear(said: &mut Said, line: &str) {
+fn parse_line(acks: &mut Acknowledged, line: &str) {
     // The test runner may have begun the line with words of its own.
     let Some((_, word)) = line.rsplit_once("said ") else { return };
     let Some((kind, n)) = word.split_once(' ') else { return };
     let Ok(n) = n.parse() else { return };
     match kind {
-        "a" => said.appended = Some(n),
-        "c" => said.committed = Some(n),
+        "a" => acks.appended = Some(n),
+        "c" => acks.committed = Some(n),
         _ => {}
     }
 }
 
 /// Compares the log with what was said; returns the number the next child begins with.
-fn check(log: &dyn Log, topic: &Topic, (first, said): (u64, &Said)) -> Result<u64, String> {
+fn check(log: &dyn Log, topic: &Topic, (first, acks): (u64, &Acknowledged)) -> Result<u64, String> {
     let [plain, left, right] = partitions(topic);
     let numbers = |at: &TopicPartition| -> Vec<u64> {
         let end = log.bounds(at, Isolation::Committed).expect("bounds");
@@ -176,7 +176,7 @@ fn check(log: &dyn Log, topic: &Topic, (first, said): (u64, &Said)) -> Result<u6
     if !appended.iter().copied().eq(1..=last) {
         return Err(format!("numbers are missing or doubled below {last}"));
     }
-    let acknowledged = said.appended.unwrap_or(0);
+    let acknowledged = acks.appended.unwrap_or(0);
     if last < acknowledged || last > acknowledged + 1 {
         return Err(format!("appended up to {last}, acknowledged {acknowledged}"));
     }
@@ -191,7 +191,7 @@ fn check(log: &dyn Log, topic: &Topic, (first, said): (u64, &Said)) -> Result<u6
     if !own.iter().copied().eq(asked.clone().take(own.len())) {
         return Err(format!("an aborted transaction is there, or one is missing: {own:?}"));
     }
-    let promised = said.committed.unwrap_or(0);
+    let promised = acks.committed.unwrap_or(0);
     let acknowledged = asked.filter(|n| *n <= promised).count();
     if own.len() < acknowledged || own.len() > acknowledged + 1 {
         return Err(format!("committed {own:?}, acknowledged up to {promised}"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tidewire_engine::port::{Isolation, LogError, ReadLimit};
 use tidewire_engine::record::{Body, Millis, Offset};
 
-use super::subject::{
-    ALL, Can, FOR_EVER, Subject, append, append_all, at, can, offsets, outgoing, read, record,
-    refused, topic, until, values,
+use super::log_under_test::{
+    ALL, Capability, FOR_EVER, LogUnderTest, append, append_all, at, has_capability, offsets,
+    outgoing, read, record, refused, topic, until, values,
 };
 
-pub(crate) fn order_holds_within_each_partition<S: Subject>() {
+pub(crate) fn order_holds_within_each_partition<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "order", (3, FOR_EVER));
@@ -29,7 +29,7 @@ pub(crate) fn order_holds_within_each_partition<S: Subject>() {
     }
 }
 
-pub(crate) fn offsets_outside_transactions_are_contiguous_from_zero<S: Subject>() {
+pub(crate) fn offsets_outside_transactions_are_contiguous_from_zero<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "offsets", (2, FOR_EVER));
@@ -42,9 +42,9 @@ pub(crate) fn offsets_outside_transactions_are_contiguous_from_zero<S: Subject>(
     assert_eq!((bounds.start, bounds.end), (Offset(0), Offset(3)));
 }
 
-pub(crate) fn every_form_of_record_comes_back_as_it_was<S: Subject>() {
+pub(crate) fn every_form_of_record_is_read_back_unchanged<S: LogUnderTest>() {
     let subject = S::new();
-    let place = at(&topic(&subject, "forms", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "forms", (1, FOR_EVER)), 0);
     let large = vec![7; 300_000];
     let bodies = [
         Body::new(None, Some(b"no key"), &[]),
@@ -52,41 +52,41 @@ pub(crate) fn every_form_of_record_comes_back_as_it_was<S: Subject>() {
         Body::new(Some(b""), Some(b""), &[("", b"")]),
         Body::new(Some(&[0, 255]), Some(&large), &[("h", b"1"), ("h", b"2"), ("i", &[0, 9])]),
     ];
-    let records: Vec<_> = bodies.iter().map(|body| outgoing(&place, body.clone())).collect();
+    let records: Vec<_> = bodies.iter().map(|body| outgoing(&partition, body.clone())).collect();
     append_all(&*subject.log(), &records);
-    let found = read(&*subject.log(), &place, 0);
+    let found = read(&*subject.log(), &partition, 0);
     assert_eq!(found.iter().map(|r| r.body.clone()).collect::<Vec<_>>(), bodies);
 }
 
-pub(crate) fn reading_starts_at_the_offset_asked_for<S: Subject>() {
+pub(crate) fn reading_starts_at_the_offset_asked_for<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "from", (1, FOR_EVER)), 0);
-    append(&*log, &place, &["a", "b", "c"]);
+    let partition = at(&topic(&subject, "from", (1, FOR_EVER)), 0);
+    append(&*log, &partition, &["a", "b", "c"]);
     for (from, expected) in [(0, vec!["a", "b", "c"]), (2, vec!["c"]), (3, vec![])] {
-        assert_eq!(values(&read(&*log, &place, from)), expected);
+        assert_eq!(values(&read(&*log, &partition, from)), expected);
     }
 }
 
-pub(crate) fn reading_outside_the_log_is_out_of_range<S: Subject>() {
+pub(crate) fn reading_outside_the_log_is_out_of_range<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "range", (1, FOR_EVER)), 0);
-    append(&*log, &place, &["a"]);
-    match refused(&*log, &place, 2) {
-        LogError::OutOfRange { at, asked: 2, start: 0, end: 1 } => assert_eq!(at, place),
+    let partition = at(&topic(&subject, "range", (1, FOR_EVER)), 0);
+    append(&*log, &partition, &["a"]);
+    match refused(&*log, &partition, 2) {
+        LogError::OutOfRange { at, asked: 2, start: 0, end: 1 } => assert_eq!(at, partition),
         other => panic!("not out of range: {other:?}"),
     }
 }
 
-pub(crate) fn a_take_respects_its_limit_and_gives_at_least_one_record<S: Subject>() {
+pub(crate) fn a_take_respects_its_limit_and_gives_at_least_one_record<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "limit", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "limit", (1, FOR_EVER)), 0);
     let value = "v".repeat(100);
-    append(&*log, &place, &[value.as_str(); 50]);
+    append(&*log, &partition, &[value.as_str(); 50]);
     let mut reader = log.reader(Isolation::Committed).unwrap();
-    let slot = reader.add(&place, Offset(0)).unwrap();
+    let slot = reader.add(&partition, Offset(0)).unwrap();
     let mut taken = Vec::new();
     for (limit, least, most) in [
         (ReadLimit { records: 7, bytes: usize::MAX }, 1, 7),
@@ -105,7 +105,7 @@ pub(crate) fn a_take_respects_its_limit_and_gives_at_least_one_record<S: Subject
     assert_eq!(reader.position(slot).unwrap(), Offset(taken.len() as u64));
 }
 
-pub(crate) fn seeking_and_removing_move_only_their_own_partition<S: Subject>() {
+pub(crate) fn seeking_and_removing_move_only_their_own_partition<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "slots", (2, FOR_EVER));
@@ -140,14 +140,14 @@ pub(crate) fn seeking_and_removing_move_only_their_own_partition<S: Subject>() {
     assert_eq!(reader.position(second).unwrap(), Offset(1));
 }
 
-pub(crate) fn one_reader_reads_a_partition_at_two_places<S: Subject>() {
+pub(crate) fn one_reader_reads_a_partition_at_two_positions<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "two-places", (1, FOR_EVER)), 0);
-    append(&*log, &place, &["a", "b", "c"]);
+    let partition = at(&topic(&subject, "two-places", (1, FOR_EVER)), 0);
+    append(&*log, &partition, &["a", "b", "c"]);
     let mut reader = log.reader(Isolation::Committed).unwrap();
     let (first, second) =
-        (reader.add(&place, Offset(0)).unwrap(), reader.add(&place, Offset(2)).unwrap());
+        (reader.add(&partition, Offset(0)).unwrap(), reader.add(&partition, Offset(2)).unwrap());
     let (mut from_start, mut from_two) = (Vec::new(), Vec::new());
     until("both are read", || {
         reader.wait(Duration::from_millis(20)).unwrap();
@@ -161,44 +161,44 @@ pub(crate) fn one_reader_reads_a_partition_at_two_places<S: Subject>() {
     );
 }
 
-pub(crate) fn append_times_never_run_backwards<S: Subject>() {
+pub(crate) fn append_times_never_run_backwards<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "times", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "times", (1, FOR_EVER)), 0);
     for value in ["a", "b", "c", "d"] {
-        append(&*log, &place, &[value, value]);
+        append(&*log, &partition, &[value, value]);
     }
-    let times: Vec<_> = read(&*log, &place, 0).iter().map(|r| r.timestamp).collect();
+    let times: Vec<_> = read(&*log, &partition, 0).iter().map(|r| r.timestamp).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert!(times[0] > Millis(0));
 }
 
-pub(crate) fn the_offset_of_a_time_is_the_first_record_at_or_after_it<S: Subject>() {
-    if !can::<S>(Can::PassTime) {
+pub(crate) fn the_offset_of_a_time_is_the_first_record_at_or_after_it<S: LogUnderTest>() {
+    if !has_capability::<S>(Capability::AdvanceTime) {
         return;
     }
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "by-time", (1, FOR_EVER)), 0);
-    assert_eq!(log.offset_at(&place, Millis(0)).unwrap(), None);
+    let partition = at(&topic(&subject, "by-time", (1, FOR_EVER)), 0);
+    assert_eq!(log.offset_at(&partition, Millis(0)).unwrap(), None);
     for value in ["a", "b", "c"] {
-        append(&*log, &place, &[value, value, value]);
-        subject.pass(1_000);
+        append(&*log, &partition, &[value, value, value]);
+        subject.advance_time(1_000);
     }
-    let records = read(&*log, &place, 0);
+    let records = read(&*log, &partition, 0);
     for record in &records {
         for time in [record.timestamp.0 - 1, record.timestamp.0, record.timestamp.0 + 1] {
             let expected = records.iter().find(|r| r.timestamp.0 >= time).map(|r| r.offset);
-            assert_eq!(log.offset_at(&place, Millis(time)).unwrap(), expected);
+            assert_eq!(log.offset_at(&partition, Millis(time)).unwrap(), expected);
         }
     }
 }
 
-pub(crate) fn writers_side_by_side_get_offsets_of_their_own<S: Subject>() {
+pub(crate) fn concurrent_writers_get_distinct_offsets<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "side-by-side", (1, FOR_EVER)), 0);
-    let place = &place;
+    let partition = at(&topic(&subject, "side-by-side", (1, FOR_EVER)), 0);
+    let partition = &partition;
     let mut all: Vec<(u64, String)> = std::thread::scope(|scope| {
         let write = |writer: usize| {
             let mut appender = log.appender().unwrap();
@@ -206,7 +206,7 @@ pub(crate) fn writers_side_by_side_get_offsets_of_their_own<S: Subject>() {
                 let mut mine = Vec::new();
                 for n in 0..50 {
                     let value = format!("{writer}-{n}");
-                    let offsets = appender.append(&[record(place, &value)]).unwrap();
+                    let offsets = appender.append(&[record(partition, &value)]).unwrap();
                     mine.push((offsets[0].0, value));
                 }
                 mine
@@ -216,22 +216,22 @@ pub(crate) fn writers_side_by_side_get_offsets_of_their_own<S: Subject>() {
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
     all.sort();
-    let found = read(&*log, place, 0);
+    let found = read(&*log, partition, 0);
     let found: Vec<_> = offsets(&found).into_iter().zip(values(&found)).collect();
     assert_eq!(found, all);
     assert_eq!(all.len(), 200);
 }
 
-pub(crate) fn a_reader_far_behind_gets_every_record_once<S: Subject>() {
+pub(crate) fn a_reader_far_behind_gets_every_record_once<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "behind", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "behind", (1, FOR_EVER)), 0);
     let mut reader = log.reader(Isolation::Committed).unwrap();
-    let slot = reader.add(&place, Offset(0)).unwrap();
+    let slot = reader.add(&partition, Offset(0)).unwrap();
     let mut taken = Vec::new();
     let value = "v".repeat(1_000);
     for _ in 0..20 {
-        append(&*log, &place, &[value.as_str(); 100]);
+        append(&*log, &partition, &[value.as_str(); 100]);
         let limit = ReadLimit { records: 37, bytes: usize::MAX };
         reader.take(slot, limit, &mut taken).unwrap();
     }

@@ -4,59 +4,59 @@ use tidewire_engine::port::{Cleanup, Isolation};
 use tidewire_engine::record::Offset;
 
 use super::cleanup::COMPACTED;
-use super::subject::{
-    Can, FOR_EVER, Subject, append, append_all, at, can, committed, keyed, member, names, pairs,
-    progress, read, record, settle, topic, values,
+use super::log_under_test::{
+    Capability, FOR_EVER, LogUnderTest, append, append_all, at, committed, has_capability, keyed,
+    member, names, pairs, progress, read, record, settle, topic, values,
 };
 
-pub(crate) fn records_offsets_and_topics_survive_a_restart<S: Subject>() {
-    if !can::<S>(Can::Restart) {
+pub(crate) fn records_offsets_and_topics_survive_a_restart<S: LogUnderTest>() {
+    if !has_capability::<S>(Capability::Restart) {
         return;
     }
     let mut subject = S::new();
     let topic = topic(&subject, "survives", (2, FOR_EVER));
-    let place = at(&topic, 1);
-    append(&*subject.log(), &place, &["a", "b"]);
+    let partition = at(&topic, 1);
+    append(&*subject.log(), &partition, &["a", "b"]);
     {
         let log = subject.log();
         let mut only = member(&*log, ("survives", "one"), std::slice::from_ref(&topic));
         settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
-        only.commit(&progress(&place, 1)).unwrap();
+        only.commit(&progress(&partition, 1)).unwrap();
     }
     let before = subject.log().topics().unwrap();
     subject.restart();
     assert_eq!(subject.log().topics().unwrap(), before, "and no id has changed");
-    assert_eq!(values(&read(&*subject.log(), &place, 0)), ["a", "b"]);
-    assert_eq!(committed(&*subject.log(), "survives", &place), Some(1));
-    assert_eq!(append(&*subject.log(), &place, &["c"]), [2]);
+    assert_eq!(values(&read(&*subject.log(), &partition, 0)), ["a", "b"]);
+    assert_eq!(committed(&*subject.log(), "survives", &partition), Some(1));
+    assert_eq!(append(&*subject.log(), &partition, &["c"]), [2]);
     let log = subject.log();
     let mut only = member(&*log, ("survives", "one"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
 }
 
-pub(crate) fn an_open_transaction_is_gone_after_a_restart<S: Subject>() {
-    if !can::<S>(Can::Restart) {
+pub(crate) fn an_open_transaction_is_gone_after_a_restart<S: LogUnderTest>() {
+    if !has_capability::<S>(Capability::Restart) {
         return;
     }
     let mut subject = S::new();
-    let place = at(&topic(&subject, "left-open", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "left-open", (1, FOR_EVER)), 0);
     {
         let mut transactor = subject.log().transactor("left-open").unwrap();
         transactor.begin().unwrap();
-        transactor.append(&[record(&place, "lost")]).unwrap();
+        transactor.append(&[record(&partition, "lost")]).unwrap();
         transactor.drain().unwrap();
     }
     subject.restart();
     let mut transactor = subject.log().transactor("left-open").unwrap();
     transactor.begin().unwrap();
-    transactor.append(&[record(&place, "kept")]).unwrap();
+    transactor.append(&[record(&partition, "kept")]).unwrap();
     transactor.drain().unwrap();
     transactor.commit().unwrap();
-    assert_eq!(values(&read(&*subject.log(), &place, 0)), ["kept"]);
+    assert_eq!(values(&read(&*subject.log(), &partition, 0)), ["kept"]);
 }
 
-pub(crate) fn starts_moved_by_retention_survive_a_restart<S: Subject>() {
-    if !can::<S>(Can::Restart) || !can::<S>(Can::PassTime) {
+pub(crate) fn starts_moved_by_retention_survive_a_restart<S: LogUnderTest>() {
+    if !has_capability::<S>(Capability::Restart) || !has_capability::<S>(Capability::AdvanceTime) {
         return;
     }
     let mut subject = S::new();
@@ -64,31 +64,37 @@ pub(crate) fn starts_moved_by_retention_survive_a_restart<S: Subject>() {
         ("kept-age", Cleanup::Delete { retention_ms: Some(60_000), retention_bytes: None }),
         ("kept-both", Cleanup::Delete { retention_ms: Some(60_000), retention_bytes: Some(9_999) }),
     ] {
-        let place = at(&topic(&subject, name, (1, cleanup)), 0);
-        append(&*subject.log(), &place, &["a", "b"]);
-        subject.pass(90_000);
-        append(&*subject.log(), &place, &["c"]);
+        let partition = at(&topic(&subject, name, (1, cleanup)), 0);
+        append(&*subject.log(), &partition, &["a", "b"]);
+        subject.advance_time(90_000);
+        append(&*subject.log(), &partition, &["c"]);
         subject.restart();
-        let bounds = subject.log().bounds(&place, Isolation::Committed).unwrap();
+        let bounds = subject.log().bounds(&partition, Isolation::Committed).unwrap();
         assert_eq!((bounds.start, bounds.end), (Offset(2), Offset(3)));
-        assert_eq!(values(&read(&*subject.log(), &place, 2)), ["c"]);
+        assert_eq!(values(&read(&*subject.log(), &partition, 2)), ["c"]);
     }
 }
 
-pub(crate) fn compaction_goes_on_after_a_restart<S: Subject>() {
-    if !can::<S>(Can::Restart) || !can::<S>(Can::PassTime) {
+pub(crate) fn compaction_continues_after_a_restart<S: LogUnderTest>() {
+    if !has_capability::<S>(Capability::Restart) || !has_capability::<S>(Capability::AdvanceTime) {
         return;
     }
     let mut subject = S::new();
-    let place = at(&topic(&subject, "compact-on", (1, COMPACTED)), 0);
-    append_all(&*subject.log(), &[keyed(&place, "a", Some("1")), keyed(&place, "b", Some("1"))]);
-    subject.pass(60_000);
-    append_all(&*subject.log(), &[keyed(&place, "a", Some("2")), keyed(&place, "a", Some("3"))]);
+    let partition = at(&topic(&subject, "compact-on", (1, COMPACTED)), 0);
+    append_all(
+        &*subject.log(),
+        &[keyed(&partition, "a", Some("1")), keyed(&partition, "b", Some("1"))],
+    );
+    subject.advance_time(60_000);
+    append_all(
+        &*subject.log(),
+        &[keyed(&partition, "a", Some("2")), keyed(&partition, "a", Some("3"))],
+    );
     subject.restart();
-    append_all(&*subject.log(), &[keyed(&place, "b", Some("2"))]);
-    subject.pass(60_000);
+    append_all(&*subject.log(), &[keyed(&partition, "b", Some("2"))]);
+    subject.advance_time(60_000);
     subject.restart();
-    assert_eq!(pairs(&read(&*subject.log(), &place, 0)), ["a=3", "b=2"]);
-    let bounds = subject.log().bounds(&place, Isolation::Committed).unwrap();
+    assert_eq!(pairs(&read(&*subject.log(), &partition, 0)), ["a=3", "b=2"]);
+    let bounds = subject.log().bounds(&partition, Isolation::Committed).unwrap();
     assert_eq!((bounds.start, bounds.end), (Offset(0), Offset(5)));
 }

@@ -3,9 +3,9 @@
 use tidewire_engine::port::{Cleanup, Isolation, LogError, TopicSpec};
 use tidewire_engine::record::Topic;
 
-use super::subject::{FOR_EVER, Subject, append, at, record, topic};
+use super::log_under_test::{FOR_EVER, LogUnderTest, append, at, record, topic};
 
-pub(crate) fn create_answers_whether_the_topic_is_new<S: Subject>() {
+pub(crate) fn create_reports_whether_the_topic_is_new<S: LogUnderTest>() {
     let subject = S::new();
     let spec = TopicSpec { topic: subject.name("new"), partitions: 3, cleanup: FOR_EVER };
     assert!(subject.log().create(&spec).unwrap());
@@ -16,7 +16,7 @@ pub(crate) fn create_answers_whether_the_topic_is_new<S: Subject>() {
     assert_eq!(found[0].spec, spec);
 }
 
-pub(crate) fn create_is_refused_when_the_topic_is_there_with_other_settings<S: Subject>() {
+pub(crate) fn create_fails_when_the_topic_exists_with_other_settings<S: LogUnderTest>() {
     let subject = S::new();
     let topic = topic(&subject, "there", (3, FOR_EVER));
     let spec = TopicSpec { topic: topic.clone(), partitions: 3, cleanup: FOR_EVER };
@@ -33,27 +33,27 @@ pub(crate) fn create_is_refused_when_the_topic_is_there_with_other_settings<S: S
     assert!(!subject.log().create(&spec).unwrap());
 }
 
-pub(crate) fn an_unknown_topic_or_partition_is_refused_by_name<S: Subject>() {
+pub(crate) fn an_unknown_topic_or_partition_is_named_in_the_error<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let there = topic(&subject, "known", (1, FOR_EVER));
     let unknown = Topic::new(format!("{there}-unknown"));
-    for place in [at(&unknown, 0), at(&there, 1)] {
-        let name = place.topic.as_str();
+    for partition in [at(&unknown, 0), at(&there, 1)] {
+        let name = partition.topic.as_str();
         let refusals = [
-            log.appender().unwrap().append(&[record(&place, "x")]).map(drop),
-            log.bounds(&place, Isolation::Committed).map(drop),
+            log.appender().unwrap().append(&[record(&partition, "x")]).map(drop),
+            log.bounds(&partition, Isolation::Committed).map(drop),
         ];
         for refusal in refusals {
             match refusal {
                 Err(LogError::Invalid(text)) => assert!(text.contains(name), "{text}"),
-                outcome => panic!("{place} is not refused: {outcome:?}"),
+                outcome => panic!("{partition} is not refused: {outcome:?}"),
             }
         }
     }
 }
 
-pub(crate) fn a_topic_keeps_its_id<S: Subject>() {
+pub(crate) fn a_topic_keeps_its_id<S: LogUnderTest>() {
     let subject = S::new();
     let (a, b) = (topic(&subject, "a", (1, FOR_EVER)), topic(&subject, "b", (1, FOR_EVER)));
     let id = |name: &Topic| {

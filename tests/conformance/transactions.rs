@@ -5,9 +5,9 @@ use std::time::Duration;
 use tidewire_engine::port::{Isolation, LogError, Transactor};
 use tidewire_engine::record::{Offset, TopicPartition};
 
-use super::subject::{
-    ALL, FOR_EVER, Subject, append, assert_fenced, at, committed, member, names, progress, read,
-    record, settle, topic, until, values,
+use super::log_under_test::{
+    ALL, FOR_EVER, LogUnderTest, append, assert_fenced, at, committed, member, names, progress,
+    read, record, settle, topic, until, values,
 };
 
 /// Begins, writes and drains.
@@ -18,7 +18,7 @@ fn write(transactor: &mut dyn Transactor, at: &TopicPartition, values: &[&str]) 
     transactor.drain().expect("drained");
 }
 
-pub(crate) fn committed_records_appear_and_commit_tells_their_ends<S: Subject>() {
+pub(crate) fn committed_records_appear_and_commit_returns_their_end_offsets<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "t-commit", (3, FOR_EVER));
@@ -38,22 +38,22 @@ pub(crate) fn committed_records_appear_and_commit_tells_their_ends<S: Subject>()
     assert!(reader.add(&p, Offset(2)).is_ok(), "what follows the commit is read from its end");
 }
 
-pub(crate) fn nothing_is_visible_to_committed_readers_before_the_commit<S: Subject>() {
+pub(crate) fn nothing_is_visible_to_committed_readers_before_the_commit<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "t-open", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "t-open", (1, FOR_EVER)), 0);
     let mut reader = log.reader(Isolation::Committed).unwrap();
-    let slot = reader.add(&place, Offset(0)).unwrap();
+    let slot = reader.add(&partition, Offset(0)).unwrap();
     let mut transactor = log.transactor("t-open").unwrap();
-    write(&mut *transactor, &place, &["a"]);
+    write(&mut *transactor, &partition, &["a"]);
     let mut out = Vec::new();
     for _ in 0..5 {
         reader.wait(Duration::from_millis(5)).unwrap();
         assert_eq!(reader.take(slot, ALL, &mut out).unwrap(), 0);
     }
-    let stable = log.bounds(&place, Isolation::Committed).unwrap();
+    let stable = log.bounds(&partition, Isolation::Committed).unwrap();
     assert_eq!(stable.end, Offset(0));
-    assert!(log.bounds(&place, Isolation::Uncommitted).unwrap().end >= stable.end);
+    assert!(log.bounds(&partition, Isolation::Uncommitted).unwrap().end >= stable.end);
     transactor.commit().unwrap();
     until("the record is there", || {
         reader.wait(Duration::from_millis(20)).unwrap();
@@ -62,60 +62,60 @@ pub(crate) fn nothing_is_visible_to_committed_readers_before_the_commit<S: Subje
     assert_eq!(values(&out), ["a"]);
 }
 
-pub(crate) fn aborted_records_never_appear_to_committed_readers<S: Subject>() {
+pub(crate) fn aborted_records_never_appear_to_committed_readers<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "t-abort", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "t-abort", (1, FOR_EVER)), 0);
     let mut transactor = log.transactor("t-abort").unwrap();
-    write(&mut *transactor, &place, &["lost"]);
+    write(&mut *transactor, &partition, &["lost"]);
     transactor.abort().unwrap();
-    write(&mut *transactor, &place, &["kept"]);
+    write(&mut *transactor, &partition, &["kept"]);
     transactor.commit().unwrap();
-    append(&*log, &place, &["after"]);
-    assert_eq!(values(&read(&*log, &place, 0)), ["kept", "after"]);
+    append(&*log, &partition, &["after"]);
+    assert_eq!(values(&read(&*log, &partition, 0)), ["kept", "after"]);
 }
 
-pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: Subject>() {
+pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
-    let place = at(&topic, 0);
+    let partition = at(&topic, 0);
     let mut only =
         member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-offsets").unwrap();
-    write(&mut *transactor, &place, &["a"]);
-    transactor.send_offsets(&only.token().unwrap(), &progress(&place, 1)).unwrap();
+    write(&mut *transactor, &partition, &["a"]);
+    transactor.send_offsets(&only.token().unwrap(), &progress(&partition, 1)).unwrap();
     transactor.abort().unwrap();
-    assert_eq!(committed(&*log, &subject.group("t-offsets"), &place), None);
-    write(&mut *transactor, &place, &["b"]);
-    transactor.send_offsets(&only.token().unwrap(), &progress(&place, 2)).unwrap();
-    match log.committed(&subject.group("t-offsets"), std::slice::from_ref(&place)) {
+    assert_eq!(committed(&*log, &subject.group("t-offsets"), &partition), None);
+    write(&mut *transactor, &partition, &["b"]);
+    transactor.send_offsets(&only.token().unwrap(), &progress(&partition, 2)).unwrap();
+    match log.committed(&subject.group("t-offsets"), std::slice::from_ref(&partition)) {
         Ok(found) => assert_eq!(found, [None], "not before the commit"),
         // Or no answer until it is known how the transaction ends.
         Err(LogError::Retry(_)) => {}
         Err(other) => panic!("not an answer: {other:?}"),
     }
     transactor.commit().unwrap();
-    assert_eq!(committed(&*log, &subject.group("t-offsets"), &place), Some(2));
+    assert_eq!(committed(&*log, &subject.group("t-offsets"), &partition), Some(2));
 }
 
-pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: Subject>() {
+pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "t-fence", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "t-fence", (1, FOR_EVER)), 0);
     let mut old = log.transactor("t-fence").unwrap();
-    write(&mut *old, &place, &["old"]);
+    write(&mut *old, &partition, &["old"]);
     let mut new = log.transactor("t-fence").unwrap();
     assert_fenced(old.commit());
-    write(&mut *new, &place, &["new"]);
+    write(&mut *new, &partition, &["new"]);
     new.commit().unwrap();
-    assert_eq!(values(&read(&*log, &place, 0)), ["new"]);
+    assert_eq!(values(&read(&*log, &partition, 0)), ["new"]);
 }
 
 /// Whoever is fenced must hear it by that name: who takes it for anything else initialises the id
 /// again, and fences the one that has it now.
-pub(crate) fn a_fenced_producer_is_told_so_wherever_it_stands<S: Subject>() {
+pub(crate) fn a_fenced_producer_gets_the_error_from_every_call<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "t-told", (8, FOR_EVER));
@@ -153,11 +153,11 @@ pub(crate) fn a_fenced_producer_is_told_so_wherever_it_stands<S: Subject>() {
     assert_eq!(values(&read(&*log, &at(&topic, 0), 0)), rounds);
 }
 
-pub(crate) fn a_fenced_member_s_offsets_are_refused<S: Subject>() {
+pub(crate) fn offsets_of_a_fenced_member_are_refused<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "t-member", (1, FOR_EVER));
-    let place = at(&topic, 0);
+    let partition = at(&topic, 0);
     let topics = [topic.clone()];
     let mut old = member(&*log, ("t-member", "one"), &topics);
     settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
@@ -165,24 +165,24 @@ pub(crate) fn a_fenced_member_s_offsets_are_refused<S: Subject>() {
     let mut new = member(&*log, ("t-member", "one"), &topics);
     settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-member").unwrap();
-    write(&mut *transactor, &place, &["a"]);
-    match transactor.send_offsets(&token, &progress(&place, 1)) {
+    write(&mut *transactor, &partition, &["a"]);
+    match transactor.send_offsets(&token, &progress(&partition, 1)) {
         Err(LogError::Fenced(_) | LogError::Abort(_)) => transactor.abort().unwrap(),
         outcome => panic!("not refused: {outcome:?}"),
     }
-    assert_eq!(committed(&*log, "t-member", &place), None);
-    assert_eq!(values(&read(&*log, &place, 0)), [""; 0]);
+    assert_eq!(committed(&*log, "t-member", &partition), None);
+    assert_eq!(values(&read(&*log, &partition, 0)), [""; 0]);
 }
 
-pub(crate) fn one_producer_runs_many_transactions_in_turn<S: Subject>() {
+pub(crate) fn one_producer_runs_many_transactions_in_turn<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "t-many", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "t-many", (1, FOR_EVER)), 0);
     let mut transactor = log.transactor("t-many").unwrap();
     let mut expected = Vec::new();
     for n in 0..30 {
         let value = n.to_string();
-        write(&mut *transactor, &place, &[&value, &value]);
+        write(&mut *transactor, &partition, &[&value, &value]);
         if n % 4 == 3 {
             transactor.abort().unwrap();
         } else {
@@ -190,10 +190,10 @@ pub(crate) fn one_producer_runs_many_transactions_in_turn<S: Subject>() {
             expected.extend([value.clone(), value]);
         }
     }
-    assert_eq!(values(&read(&*log, &place, 0)), expected);
+    assert_eq!(values(&read(&*log, &partition, 0)), expected);
 }
 
-pub(crate) fn an_empty_transaction_commits<S: Subject>() {
+pub(crate) fn an_empty_transaction_commits<S: LogUnderTest>() {
     let subject = S::new();
     let mut transactor = subject.log().transactor("t-empty").unwrap();
     transactor.begin().unwrap();
@@ -203,15 +203,15 @@ pub(crate) fn an_empty_transaction_commits<S: Subject>() {
     transactor.abort().unwrap();
 }
 
-pub(crate) fn the_position_passes_what_no_reader_sees<S: Subject>() {
+pub(crate) fn the_position_skips_control_and_aborted_records<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "t-position", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "t-position", (1, FOR_EVER)), 0);
     let mut transactor = log.transactor("t-position").unwrap();
-    write(&mut *transactor, &place, &["a"]);
+    write(&mut *transactor, &partition, &["a"]);
     transactor.commit().unwrap();
-    write(&mut *transactor, &place, &["lost"]);
+    write(&mut *transactor, &partition, &["lost"]);
     transactor.abort().unwrap();
     // Reads until the position is at the end, whatever stands last; `read` would not return else.
-    assert_eq!(values(&read(&*log, &place, 0)), ["a"]);
+    assert_eq!(values(&read(&*log, &partition, 0)), ["a"]);
 }

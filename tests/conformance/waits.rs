@@ -5,62 +5,64 @@ use std::time::{Duration, Instant};
 use tidewire_engine::port::Isolation;
 use tidewire_engine::record::Offset;
 
-use super::subject::{ALL, FOR_EVER, PATIENCE, Subject, append, at, topic, until, values};
+use super::log_under_test::{
+    ALL, FOR_EVER, LogUnderTest, TIMEOUT, append, at, topic, until, values,
+};
 
 /// How long the other thread lets us fall asleep. No clause depends on that it was enough.
 const DOZE: Duration = Duration::from_millis(30);
 
-pub(crate) fn a_wait_ends_when_a_record_comes<S: Subject>() {
+pub(crate) fn a_wait_ends_when_a_record_comes<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let place = at(&topic(&subject, "wait", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "wait", (1, FOR_EVER)), 0);
     let mut reader = log.reader(Isolation::Committed).unwrap();
-    let slot = reader.add(&place, Offset(0)).unwrap();
+    let slot = reader.add(&partition, Offset(0)).unwrap();
     let before = Instant::now();
     let mut out = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(DOZE);
-            append(&*log, &place, &["x"]);
+            append(&*log, &partition, &["x"]);
         });
         until("the record is taken", || {
-            reader.wait(PATIENCE).unwrap();
+            reader.wait(TIMEOUT).unwrap();
             (reader.take(slot, ALL, &mut out).unwrap() > 0).then_some(())
         });
     });
     assert_eq!(values(&out), ["x"]);
-    assert!(before.elapsed() < PATIENCE, "the wait ended by its time");
+    assert!(before.elapsed() < TIMEOUT, "the wait ended by its time");
 }
 
-pub(crate) fn a_wait_ends_when_it_is_woken_and_remembers_a_wake_before_it<S: Subject>() {
+pub(crate) fn a_wake_ends_the_wait_it_comes_in_or_the_next_one<S: LogUnderTest>() {
     let subject = S::new();
-    let place = at(&topic(&subject, "wake", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "wake", (1, FOR_EVER)), 0);
     let mut reader = subject.log().reader(Isolation::Committed).unwrap();
-    reader.add(&place, Offset(0)).unwrap();
+    reader.add(&partition, Offset(0)).unwrap();
     let waker = reader.waker();
     let before = Instant::now();
     waker.wake();
-    reader.wait(PATIENCE).unwrap();
+    reader.wait(TIMEOUT).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(DOZE);
             waker.wake();
         });
-        reader.wait(PATIENCE).unwrap();
+        reader.wait(TIMEOUT).unwrap();
     });
-    assert!(before.elapsed() < PATIENCE, "a wait ended by its time");
+    assert!(before.elapsed() < TIMEOUT, "a wait ended by its time");
 }
 
-pub(crate) fn a_wait_ends_when_its_time_is_over<S: Subject>() {
+pub(crate) fn a_wait_ends_after_its_timeout<S: LogUnderTest>() {
     let subject = S::new();
-    let place = at(&topic(&subject, "timeout", (1, FOR_EVER)), 0);
+    let partition = at(&topic(&subject, "timeout", (1, FOR_EVER)), 0);
     let mut reader = subject.log().reader(Isolation::Committed).unwrap();
-    reader.add(&place, Offset(0)).unwrap();
+    reader.add(&partition, Offset(0)).unwrap();
     reader.wait(Duration::from_millis(5)).unwrap();
     reader.wait(Duration::ZERO).unwrap();
 }
 
-pub(crate) fn no_wake_up_is_missed_between_taking_and_waiting<S: Subject>() {
+pub(crate) fn no_wake_up_is_missed_between_taking_and_waiting<S: LogUnderTest>() {
     const RECORDS: usize = 2_000;
     let subject = S::new();
     let log = subject.log();
@@ -77,15 +79,15 @@ pub(crate) fn no_wake_up_is_missed_between_taking_and_waiting<S: Subject>() {
         for n in 0..RECORDS {
             while seen.len() + begins <= n {
                 if reader.take(slot, ALL, &mut seen).unwrap() == 0 {
-                    reader.wait(PATIENCE).unwrap();
+                    reader.wait(TIMEOUT).unwrap();
                 }
             }
-            appender.append(&[super::subject::record(writes, "x")]).unwrap();
+            appender.append(&[super::log_under_test::record(writes, "x")]).unwrap();
         }
     };
     std::thread::scope(|scope| {
         scope.spawn(|| play(ping, pong, 0));
         scope.spawn(|| play(pong, ping, 1));
     });
-    assert!(before.elapsed() < PATIENCE, "a wait ended by its time: a wake-up was missed");
+    assert!(before.elapsed() < TIMEOUT, "a wait ended by its time: a wake-up was missed");
 }

@@ -22,26 +22,26 @@ fn every_form_of_an_event_is_read() {
 }
 
 #[test]
-fn the_pipeline_on_kafka_delivers_everything_and_tells_its_hops() {
+fn the_pipeline_on_kafka_delivers_everything_and_reports_its_hops() {
     let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());
 }
 
 #[test]
-fn the_pipeline_delivers_everything_posted_steadily_and_at_once() {
+fn the_pipeline_delivers_everything_at_a_steady_rate_and_at_once() {
     let arguments = ["--seconds", "1", "--rate", "200", "--subscribers", "10", "--events", "5000"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &arguments);
 }
 
 #[test]
-fn derive_and_kafka_streams_count_every_record_and_put_each_out_once() {
+fn derive_and_kafka_streams_count_every_record_and_output_each_once() {
     let arguments = ["--runs", "1", "--records", "100000", "--keys", "2000", "--rate", "200"];
     let arguments = [&arguments[..], &["--warm-up", "1", "--seconds", "2"]].concat();
     run(env!("CARGO_BIN_EXE_bench-derive"), &arguments);
 }
 
 #[test]
-fn some_kills_on_each_log_lose_double_and_reorder_nothing() {
+fn kills_on_each_log_lose_duplicate_and_reorder_nothing() {
     // The seed of a round that went well before.
     let arguments = ["--round", "0", "--kills", "5", "--seed", "3"];
     run(env!("CARGO_BIN_EXE_soak"), &arguments);

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidewire_tests::browser::Browser;
 use tidewire_tests::event_source::EventSource;
-use tidewire_tests::received::{Received, query_escape};
+use tidewire_tests::received_event::{ReceivedEvent, query_escape};
 use tidewire_tests::server::Server;
 
 use super::real_posts::delivery::{author_channels, check, post};
-use super::real_posts::mapper::{ACCOUNT, Expected, real_posts};
+use super::real_posts::mapper::{ACCOUNT, ExpectedEvent, real_posts};
 
 /// How long one step may take on a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ const DEMO_RECORDER: &str = r"
 ";
 
 #[test]
-fn the_event_source_of_a_browser_comes_back_by_itself_and_gets_every_event_once() {
+fn a_browser_event_source_reconnects_and_gets_every_event_once() {
     real_posts_through_event_source(&mut Server::start(&[]));
 }
 
@@ -161,11 +161,11 @@ pub(crate) fn real_posts_through_web_socket(server: &Server) {
     assert_eq!(lives.len(), 1 + page.seen.len() / CUT_EVERY, "as many lives as cuts, and one");
     assert!(lives.iter().all(|protocol| protocol == "tidewire.v1"), "agreed on: {lives:?}");
     page.compare_order(server, &channels);
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_errors(), [""; 0]);
 }
 
 #[test]
-fn the_demo_page_shows_what_comes_and_goes_on_where_its_line_was_cut() {
+fn the_demo_page_shows_events_and_resumes_after_a_disconnect() {
     let server = Server::start(&["--demo"]);
     let browser = Browser::start();
     let mut page = Page::open(&browser, &server);
@@ -191,11 +191,11 @@ fn the_demo_page_shows_what_comes_and_goes_on_where_its_line_was_cut() {
     browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-page.png"));
     while page.next(Duration::ZERO).is_some() {}
     page.compare_order(&server, &DEMO_CHANNELS.map(str::to_owned));
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_errors(), [""; 0]);
 }
 
 /// The account, the timeline and some authors.
-fn watched(expected: &[Expected]) -> Vec<String> {
+fn watched(expected: &[ExpectedEvent]) -> Vec<String> {
     let whole = [format!("timeline:{ACCOUNT}"), format!("account:{ACCOUNT}")];
     whole.into_iter().chain(author_channels(expected).into_iter().take(AUTHORS)).collect()
 }
@@ -205,7 +205,7 @@ fn sse_path(channels: &[String]) -> String {
 }
 
 /// All that may come as a message: an `EventSource` hears only what it is told to listen for.
-fn types(expected: &[Expected]) -> Vec<&str> {
+fn types(expected: &[ExpectedEvent]) -> Vec<&str> {
     let mut types: Vec<&str> = expected.iter().map(|event| event.canonical).collect();
     types.sort_unstable();
     types.dedup();
@@ -216,7 +216,7 @@ fn types(expected: &[Expected]) -> Vec<&str> {
 /// What a page's `listener` hears, and what it heard so far.
 struct Page<'a> {
     browser: &'a Browser,
-    waiting: VecDeque<Received>,
+    waiting: VecDeque<ReceivedEvent>,
     /// Channel and id, in the order they came.
     seen: Vec<(String, String)>,
 }
@@ -228,7 +228,7 @@ impl<'a> Page<'a> {
         Self { browser, waiting: VecDeque::new(), seen: Vec::new() }
     }
 
-    fn next(&mut self, limit: Duration) -> Option<Received> {
+    fn next(&mut self, limit: Duration) -> Option<ReceivedEvent> {
         let deadline = Instant::now() + limit;
         loop {
             self.ask();
@@ -249,10 +249,10 @@ impl<'a> Page<'a> {
         }
         let script = "return [listener.trouble(), listener.heard.splice(0)];";
         let told = self.browser.run(script, json!([]));
-        assert_eq!(told[0], Value::Null, "{:#?}", self.browser.complaints());
+        assert_eq!(told[0], Value::Null, "{:#?}", self.browser.console_errors());
         for heard in told[1].as_array().unwrap() {
             let (text, position) = (heard[0].as_str().unwrap(), heard[1].as_str());
-            self.waiting.push_back(Received::parse(text, position));
+            self.waiting.push_back(ReceivedEvent::parse(text, position));
         }
     }
 

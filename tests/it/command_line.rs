@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use tidewire_tests::server::{self, Server};
 
 /// What a verb left behind.
-struct Done {
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-fn run(args: &[&str], variables: &[(&str, &str)], dir: &TempDir) -> Done {
+fn run(args: &[&str], variables: &[(&str, &str)], dir: &TempDir) -> CommandOutput {
     let mut command: Command = server::command();
     command.args(args).envs(variables.iter().copied()).current_dir(dir.path());
     let Output { status, stdout, stderr } =
         command.stdin(Stdio::null()).output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("it prints text");
-    Done { code: status.code(), out: text(stdout), err: text(stderr) }
+    CommandOutput { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
 fn folder() -> TempDir {
@@ -39,7 +39,7 @@ fn check_refused(args: &[&str], says: &[&str]) {
 }
 
 #[test]
-fn everything_wrong_with_the_settings_is_said_at_once_and_nothing_is_started() {
+fn all_settings_errors_are_reported_at_once_and_nothing_starts() {
     let dir = folder();
     fs::write(dir.path().join("t.toml"), "listn = 1\n[topics]\npartitions = 'many'\n").unwrap();
     let args = ["dev", "--config", "t.toml", "--data-dir", "data", "--listen", "here"];
@@ -58,7 +58,7 @@ fn everything_wrong_with_the_settings_is_said_at_once_and_nothing_is_started() {
 }
 
 #[test]
-fn mistakes_end_with_code_2_and_say_what_is_right() {
+fn usage_errors_exit_with_code_2_and_name_the_fix() {
     check_refused(&["dev", "--listen", "0.0.0.0:0"], &["listen on 127.0.0.1:0"]);
     check_refused(&["dev", "--log", "kafka://localhost"], &["kafka://HOST:PORT"]);
     check_refused(&["dev", "--config", "absent.toml"], &["could not read", "absent.toml"]);
@@ -69,7 +69,7 @@ fn mistakes_end_with_code_2_and_say_what_is_right() {
 }
 
 #[test]
-fn a_role_apart_is_refused_with_the_reason() {
+fn a_separate_role_is_refused_with_the_reason() {
     let dir = folder();
     fs::write(dir.path().join("t.toml"), "").unwrap();
     for role in ["admit", "derive", "gateway"] {
@@ -90,14 +90,14 @@ fn synthetic_traffic_is_the_same_bytes_for_the_same_seed() {
 }
 
 #[test]
-fn topics_are_told_by_the_running_process_and_by_the_folder_of_a_stopped_one() {
+fn topics_are_listed_by_a_running_process_and_from_the_folder_of_a_stopped_one() {
     let mut server = Server::start(&[]);
     let (status, listed) = server.run_verb(&["topics", "list"], None);
     assert!(status.success(), "{listed}");
     assert!(listed.contains("tw.lane.critical"), "{listed}");
-    let (status, said) = server.run_verb(&["topics", "describe", "tw.absent"], None);
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("there is no topic tw.absent; there are: tw.control"), "{said}");
+    let (status, output) = server.run_verb(&["topics", "describe", "tw.absent"], None);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("there is no topic tw.absent; there are: tw.control"), "{output}");
     server.stop();
     let data = server.data_dir();
     let data = data.to_str().expect("a path of text");
@@ -108,7 +108,7 @@ fn topics_are_told_by_the_running_process_and_by_the_folder_of_a_stopped_one() {
 }
 
 #[test]
-fn a_folder_that_is_in_use_is_named_with_the_way_out() {
+fn a_folder_in_use_is_named_with_the_fix() {
     let server = Server::start(&[]);
     let data = server.data_dir();
     let data = data.to_str().expect("a path of text");
@@ -120,8 +120,8 @@ fn a_folder_that_is_in_use_is_named_with_the_way_out() {
 #[test]
 fn the_history_a_tail_shows_is_the_same_after_a_kill() {
     let mut server = Server::start(&[]);
-    let (status, said) = server.run_verb(&["generate", "--seed", "1", "--count", "100"], None);
-    assert!(status.success(), "{said}");
+    let (status, output) = server.run_verb(&["generate", "--seed", "1", "--count", "100"], None);
+    assert!(status.success(), "{output}");
     let args = ["tail", "timeline:demo", "--from", "earliest", "--json", "--count", "10"];
     let (status, first) = server.run_verb(&args, None);
     assert!(status.success(), "{first}");
@@ -137,7 +137,7 @@ fn ids(lines: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_doctor_finds_a_fresh_place_fine_and_a_folder_that_is_a_file_wrong() {
+fn the_doctor_accepts_a_fresh_folder_and_rejects_a_file() {
     let dir = folder();
     let args = ["doctor", "--data-dir", "data", "--listen", "127.0.0.1:0"];
     let fine = run(&args, &[], &dir);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tidewire_tests::event_source::EventSource;
-use tidewire_tests::received::Received;
+use tidewire_tests::received_event::ReceivedEvent;
 use tidewire_tests::server::Server;
 
 /// How long the first events may take on a busy machine.
@@ -26,13 +26,13 @@ fn sse_path(ready_line: &str) -> String {
     path.expect("split gives at least one part").to_owned()
 }
 
-fn read(source: &mut EventSource, count: usize) -> Vec<Received> {
+fn read(source: &mut EventSource, count: usize) -> Vec<ReceivedEvent> {
     let next = |_| source.next_event(ARRIVAL_LIMIT).unwrap().expect("the demo feed goes on");
     (0..count).map(next).collect()
 }
 
 #[test]
-fn the_ready_line_names_a_stream_that_shows_the_demo_and_its_history_survives_ctrl_c() {
+fn the_ready_line_names_a_demo_stream_whose_history_survives_ctrl_c() {
     let mut server = Server::start(&["--demo"]);
     let path = sse_path(server.ready_line());
     let seen = read(&mut EventSource::open(server.addr(), &path, None, None).unwrap(), 5);
@@ -45,13 +45,14 @@ fn the_ready_line_names_a_stream_that_shows_the_demo_and_its_history_survives_ct
     let resume = Some(seen[0].position.as_str());
     let mut source = EventSource::open(server.addr(), &path, resume, None).unwrap();
     let again = read(&mut source, 4);
-    let ids = |events: &[Received]| events.iter().map(|e| e.event_id.clone()).collect::<Vec<_>>();
+    let ids =
+        |events: &[ReceivedEvent]| events.iter().map(|e| e.event_id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&seen[1..]), "what followed the first event follows it again");
     server.stop();
 }
 
 #[test]
-fn it_answers_health_stats_and_metrics_and_refuses_what_it_cannot_serve() {
+fn it_serves_health_stats_and_metrics_and_refuses_the_rest() {
     let server = Server::start(&[]);
     let mut http = server.http();
     for path in ["/healthz", "/readyz", "/v1/stats", "/metrics", "/"] {

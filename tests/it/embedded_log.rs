@@ -9,12 +9,12 @@ use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
 
 use crate::conformance::conformance;
-use crate::conformance::subject::{Can, Subject};
+use crate::conformance::log_under_test::{Capability, LogUnderTest};
 
 /// A clock that moves when told to.
-struct Hands(AtomicI64);
+struct ManualClock(AtomicI64);
 
-impl Clock for Hands {
+impl Clock for ManualClock {
     fn now(&self) -> Millis {
         Millis(self.0.load(Ordering::Relaxed))
     }
@@ -22,13 +22,13 @@ impl Clock for Hands {
 
 struct Embedded {
     dir: TempDir,
-    clock: Arc<Hands>,
+    clock: Arc<ManualClock>,
     log: Option<Arc<EmbeddedLog>>,
 }
 
 impl Embedded {
-    fn open(place: &std::path::Path, clock: Arc<Hands>) -> Arc<EmbeddedLog> {
-        let config = Config { upkeep: Upkeep::Caller, ..Config::new(place) };
+    fn open(dir: &std::path::Path, clock: Arc<ManualClock>) -> Arc<EmbeddedLog> {
+        let config = Config { upkeep: Upkeep::Caller, ..Config::new(dir) };
         EmbeddedLog::open(config, clock).expect("the log opens")
     }
 
@@ -37,12 +37,13 @@ impl Embedded {
     }
 }
 
-impl Subject for Embedded {
-    const CAN: &'static [Can] = &[Can::Restart, Can::PassTime, Can::BeKilled];
+impl LogUnderTest for Embedded {
+    const CAPABILITIES: &'static [Capability] =
+        &[Capability::Restart, Capability::AdvanceTime, Capability::Kill];
 
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let clock = Arc::new(Hands(AtomicI64::new(1_767_600_000_000)));
+        let clock = Arc::new(ManualClock(AtomicI64::new(1_767_600_000_000)));
         let log = Some(Self::open(dir.path(), clock.clone()));
         Self { dir, clock, log }
     }
@@ -52,16 +53,16 @@ impl Subject for Embedded {
     }
 
     fn restart(&mut self) {
-        self.lend();
+        self.hand_to_child();
         self.take_back();
     }
 
-    fn pass(&self, ms: u64) {
+    fn advance_time(&self, ms: u64) {
         let now = self.clock.0.fetch_add(ms.cast_signed(), Ordering::Relaxed) + ms.cast_signed();
         self.opened().maintain(Millis(now)).expect("maintained");
     }
 
-    fn lend(&mut self) -> String {
+    fn hand_to_child(&mut self) -> String {
         self.log = None;
         self.dir.path().to_str().expect("a temporary directory is text").to_owned()
     }
@@ -70,8 +71,8 @@ impl Subject for Embedded {
         self.log = Some(Self::open(self.dir.path(), self.clock.clone()));
     }
 
-    fn borrowed(place: &str) -> Arc<dyn Log> {
-        Self::open(place.as_ref(), Arc::new(Hands(AtomicI64::new(1_767_600_000_000))))
+    fn open_in_child(location: &str) -> Arc<dyn Log> {
+        Self::open(location.as_ref(), Arc::new(ManualClock(AtomicI64::new(1_767_600_000_000))))
     }
 }
 

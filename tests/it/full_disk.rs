@@ -14,13 +14,13 @@ use tidewire_schemas::event::EventView;
 use tidewire_tests::http::HttpClient;
 use tidewire_tests::server::Server;
 use tidewire_tests::small_disk::SmallDisk;
-use tidewire_tests::wall::Wall;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 /// Exit code of a process that lost its log.
 const LOST: i32 = 3;
 
 /// How long anything may take on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn event(n: u64) -> String {
     format!(
@@ -47,7 +47,7 @@ fn post_until_refused(server: &Server, mut n: u64, give_up: Instant) -> u64 {
 /// How often each number stands on its author's channel.
 fn delivered(server: &Server) -> BTreeMap<u64, u32> {
     let config = Config::new(server.data_dir().join("log"));
-    let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("the log opens");
+    let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("the log opens");
     let topology = Topology::default();
     let mut times = BTreeMap::new();
     for partition in (0..topology.partitions()).map(Partition) {
@@ -73,7 +73,7 @@ fn wait_until_still(server: &Server) {
     let taken = || server.metric("tidewire_derive_events_total{lane=\"normal\"}").unwrap_or(0.0);
     let (begun, mut last, mut since) = (Instant::now(), 0.0, Instant::now());
     while last < 10.0 || since.elapsed() < Duration::from_secs(1) {
-        assert!(begun.elapsed() < PATIENCE, "it goes on");
+        assert!(begun.elapsed() < TIMEOUT, "it goes on");
         thread::sleep(Duration::from_millis(20));
         let now = taken();
         if now > last {
@@ -97,8 +97,8 @@ fn a_full_disk_under_the_embedded_log_loses_nothing_that_was_acknowledged() {
     let first = post_until_refused(&server, 0, Instant::now() + Duration::from_secs(2));
     assert!(first > 100, "it works");
     let ballast = small.fill();
-    let refused = post_until_refused(&server, first, Instant::now() + PATIENCE);
-    let (code, printed) = server.ended(PATIENCE);
+    let refused = post_until_refused(&server, first, Instant::now() + TIMEOUT);
+    let (code, printed) = server.ended(TIMEOUT);
     assert_eq!(code, Some(LOST), "{printed}");
     assert!(printed.contains("is full; free some space"), "it says why:\n{printed}");
     std::fs::remove_file(ballast).expect("it is ours");

@@ -6,12 +6,12 @@ mod browser;
 mod command_line;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod dead_letters;
 mod deploy;
 mod dev_command;
 mod embedded_log;
 mod full_disk;
 mod kafka;
-mod letters;
 mod pipeline;
 mod real_posts;
 mod registry;

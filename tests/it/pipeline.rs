@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
 use tidewire_connectors::rocks::{self, RocksStores};
@@ -18,13 +18,14 @@ use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
-use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
+use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::event::EventView;
-use tidewire_tests::dice::Dice;
+use tidewire_tests::test_rng::TestRng;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 /// Where the child works; unset in every other run of its test.
-const PLACE: &str = "TIDEWIRE_TEST_PIPELINE";
+const DIR_VARIABLE: &str = "TIDEWIRE_TEST_PIPELINE";
 
 /// Children killed in one run.
 const ROUNDS: usize = 6;
@@ -33,27 +34,18 @@ const ROUNDS: usize = 6;
 const KEYS: usize = 40;
 
 /// How long anything may take on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        Millis(since.as_millis() as i64)
-    }
-}
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A log and stores in one directory.
-struct Place {
+struct PipelineUnderTest {
     log: Arc<dyn Log>,
     ports: DerivePorts,
     topology: Topology,
 }
 
-impl Place {
+impl PipelineUnderTest {
     fn open(dir: &Path) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(Wall);
+        let clock: Arc<dyn Clock> = Arc::new(SystemWallClock);
         let log: Arc<dyn Log> =
             EmbeddedLog::open(Config::new(dir.join("log")), clock.clone()).expect("the log opens");
         let stores = RocksStores::new(rocks::Config::new(dir.join("state")));
@@ -94,7 +86,7 @@ impl Place {
         let begun = Instant::now();
         let mut idle = 0;
         while idle < 5 {
-            assert!(begun.elapsed() < PATIENCE, "the pipeline does not come to rest");
+            assert!(begun.elapsed() < TIMEOUT, "the pipeline does not come to rest");
             let admitted = admit.turn(Duration::from_millis(5)).expect("no faults");
             let derived = derive.turn(Duration::from_millis(5)).expect("no faults");
             let busy = admitted.taken + derived.taken + derived.written > 0 || derived.restoring;
@@ -136,12 +128,12 @@ impl Place {
     }
 
     /// Appends events of these numbers; a producer that isn't sure sends the one before again.
-    fn produce(&self, numbers: std::ops::Range<usize>, dice: &mut Dice) {
+    fn produce(&self, numbers: std::ops::Range<usize>, rng: &mut TestRng) {
         let mut appender = self.log.appender().expect("an appender");
         let mut batch = Vec::new();
         for n in numbers {
             batch.push(self.event(n));
-            if n > KEYS && dice.one_in(10) {
+            if n > KEYS && rng.one_in(10) {
                 batch.push(self.event(n - 1));
             }
         }
@@ -225,36 +217,36 @@ impl Place {
 #[test]
 fn events_go_through_lanes_to_channels_once_and_in_order_over_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut dice = Dice::new(7);
+    let mut rng = TestRng::new(7);
     for round in 1..=2 {
-        let place = Place::open(dir.path());
-        place.produce((round - 1) * 2_000..round * 2_000, &mut dice);
-        place.settle();
-        place.check(round * 2_000);
+        let pipeline = PipelineUnderTest::open(dir.path());
+        pipeline.produce((round - 1) * 2_000..round * 2_000, &mut rng);
+        pipeline.settle();
+        pipeline.check(round * 2_000);
     }
 }
 
 #[test]
 #[ignore = "the child of the test below"]
-fn the_child_runs_the_pipeline_until_it_is_killed() {
-    let Ok(dir) = std::env::var(PLACE) else { return };
-    let place = Place::open(Path::new(&dir));
-    let first = place.next_number();
+fn child_pipeline() {
+    let Ok(dir) = std::env::var(DIR_VARIABLE) else { return };
+    let pipeline = PipelineUnderTest::open(Path::new(&dir));
+    let first = pipeline.next_number();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut dice = Dice::new(first as u64);
+            let mut rng = TestRng::new(first as u64);
             for n in (first..).step_by(50) {
-                place.produce(n..n + 50, &mut dice);
+                pipeline.produce(n..n + 50, &mut rng);
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
         scope.spawn(|| {
-            let mut admit = place.admit();
+            let mut admit = pipeline.admit();
             loop {
                 admit.turn(Duration::from_millis(50)).expect("no faults");
             }
         });
-        let mut derive = place.derive();
+        let mut derive = pipeline.derive();
         loop {
             let turned = derive.turn(Duration::from_millis(50)).expect("no faults");
             if turned.taken > 0 {
@@ -267,37 +259,37 @@ fn the_child_runs_the_pipeline_until_it_is_killed() {
 }
 
 #[test]
-fn what_a_killed_process_has_taken_is_delivered_once_and_in_order() {
+fn events_of_a_killed_process_are_delivered_once_and_in_order() {
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..ROUNDS {
         // Some die young, some after the stores were written behind for the first time.
         let life =
-            Duration::from_millis(dice.below(if round % 3 == 2 { 2_500 } else { 200 }) as u64);
+            Duration::from_millis(rng.below(if round % 3 == 2 { 2_500 } else { 200 }) as u64);
         one_child(dir.path(), life);
     }
-    let place = Place::open(dir.path());
-    place.settle();
-    let numbers = place.next_number();
+    let pipeline = PipelineUnderTest::open(dir.path());
+    pipeline.settle();
+    let numbers = pipeline.next_number();
     assert!(numbers > 100, "the children were killed before they did anything");
-    place.check(numbers);
+    pipeline.check(numbers);
 }
 
 /// Runs a child, and kills it so long after its first commit.
 fn one_child(dir: &Path, life: Duration) {
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["pipeline::the_child_runs_the_pipeline_until_it_is_killed", "--exact"])
+        .args(["pipeline::child_pipeline", "--exact"])
         .args(["--ignored", "--nocapture", "--test-threads=1"])
-        .env(PLACE, dir)
+        .env(DIR_VARIABLE, dir)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the child starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let begun = Instant::now();
     while !lines.next().is_some_and(|line| line.is_ok_and(|line| line == "committed")) {
-        assert!(begun.elapsed() < PATIENCE && alive(&mut child), "the child does not begin");
+        assert!(begun.elapsed() < TIMEOUT && alive(&mut child), "the child does not begin");
     }
     std::thread::scope(|scope| {
         let rest = scope.spawn(|| lines.map_while(Result::ok).count());

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tidewire_connectors::registry::{Config, Credentials, QueryPolicy, SchemaRegistry};
 use tidewire_schemas::codec::{Registry, RegistryFault};
-use tidewire_tests::registry::{FakeRegistry, Mood};
+use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": []}"#;
 
 /// Short enough for a test that has to wait.
-const BRIEF: QueryPolicy = QueryPolicy {
+const SHORT_LIMITS: QueryPolicy = QueryPolicy {
     try_limit: Duration::from_millis(400),
     limit: Duration::from_millis(1_000),
     tries: 3,
@@ -26,7 +26,7 @@ fn client_of(urls: &[String], credentials: Credentials, policy: QueryPolicy) -> 
 }
 
 fn client(registry: &FakeRegistry) -> SchemaRegistry {
-    client_of(&[registry.url()], Credentials::None, BRIEF)
+    client_of(&[registry.url()], Credentials::None, SHORT_LIMITS)
 }
 
 /// An address where nothing listens.
@@ -50,7 +50,7 @@ fn unusable(client: &SchemaRegistry, id: u32) -> String {
 }
 
 #[test]
-fn a_thousand_records_of_one_schema_ask_once() {
+fn a_thousand_records_of_one_schema_make_one_request() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
     let client = client(&registry);
@@ -58,12 +58,12 @@ fn a_thousand_records_of_one_schema_ask_once() {
         client.schema(id).expect("it is there");
     }
     assert_eq!(registry.requests(), ["GET /schemas/ids/1"]);
-    registry.behave(Mood::Down);
+    registry.set_behaviour(RegistryBehaviour::Down);
     client.schema(id).expect("what is known needs nobody");
 }
 
 #[test]
-fn it_may_be_asked_inside_an_async_runtime() {
+fn it_works_inside_an_async_runtime() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
     let client = std::sync::Arc::new(client(&registry));
@@ -75,7 +75,7 @@ fn it_may_be_asked_inside_an_async_runtime() {
 }
 
 #[test]
-fn an_unknown_id_is_asked_again_only_after_a_pause() {
+fn an_unknown_id_is_requested_again_only_after_a_pause() {
     let registry = FakeRegistry::start();
     let client = client(&registry);
     for _ in 0..100 {
@@ -88,34 +88,37 @@ fn an_unknown_id_is_asked_again_only_after_a_pause() {
     assert!(why.contains("no schema registry gives the id 4294967295"), "{why}");
     assert_eq!(registry.count(), 1);
     let id = registry.put("s", SCHEMA);
-    std::thread::sleep(BRIEF.unknown_pause);
+    std::thread::sleep(SHORT_LIMITS.unknown_pause);
     client.schema(id).expect("it is there by now");
 }
 
 #[test]
-fn a_registry_that_is_down_is_tried_thrice_and_then_left_alone_for_a_while() {
+fn a_registry_that_is_down_is_tried_three_times_and_then_paused() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
-    registry.behave(Mood::Lying(503, r#"{"error_code": 50003, "message": "no leader"}"#.into()));
+    registry.set_behaviour(RegistryBehaviour::Fixed(
+        503,
+        r#"{"error_code": 50003, "message": "no leader"}"#.into(),
+    ));
     let client = client(&registry);
-    let said = unavailable(&client, id);
-    assert!(said.contains("503: no leader (tried 3 times in"), "{said}");
-    assert!(said.contains("check that the schema registry runs, and registry.url"), "{said}");
+    let error = unavailable(&client, id);
+    assert!(error.contains("503: no leader (tried 3 times in"), "{error}");
+    assert!(error.contains("check that the schema registry runs, and registry.url"), "{error}");
     let begin = Instant::now();
     for id in 0..1_000 {
         unavailable(&client, id);
     }
-    assert!(begin.elapsed() < BRIEF.unavailable_pause, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < SHORT_LIMITS.unavailable_pause, "{:?}", begin.elapsed());
     assert_eq!(registry.count(), 3);
-    registry.behave(Mood::Honest);
-    std::thread::sleep(BRIEF.unavailable_pause);
+    registry.set_behaviour(RegistryBehaviour::Normal);
+    std::thread::sleep(SHORT_LIMITS.unavailable_pause);
     client.schema(id).expect("it is asked again");
 }
 
 #[test]
-fn a_registry_that_is_silent_is_waited_for_5_seconds_in_all() {
+fn a_silent_registry_times_out_after_5_seconds_in_all() {
     let registry = FakeRegistry::start();
-    registry.behave(Mood::Slow(Duration::from_secs(20)));
+    registry.set_behaviour(RegistryBehaviour::Slow(Duration::from_secs(20)));
     let client = client_of(&[registry.url()], Credentials::None, QueryPolicy::default());
     let begin = Instant::now();
     unavailable(&client, 1);
@@ -126,37 +129,37 @@ fn a_registry_that_is_silent_is_waited_for_5_seconds_in_all() {
 }
 
 #[test]
-fn one_that_fails_now_and_then_is_no_failure() {
+fn occasional_failures_are_retried() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
-    registry.behave(Mood::Slow(Duration::from_millis(100)));
+    registry.set_behaviour(RegistryBehaviour::Slow(Duration::from_millis(100)));
     client(&registry).schema(id).expect("slow is not down");
-    registry.behave(Mood::Down);
+    registry.set_behaviour(RegistryBehaviour::Down);
     let client = client(&registry);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(50));
-            registry.behave(Mood::Honest);
+            registry.set_behaviour(RegistryBehaviour::Normal);
         });
         client.schema(id).expect("a later try finds it up");
     });
 }
 
 #[test]
-fn the_next_address_takes_over_and_stays() {
+fn the_next_address_takes_over_and_is_kept() {
     let registry = FakeRegistry::start();
     let ids = [registry.put("a", SCHEMA), registry.put("b", &SCHEMA.replace('R', "S"))];
     let dead = FakeRegistry::start();
-    dead.behave(Mood::Lying(500, String::new()));
+    dead.set_behaviour(RegistryBehaviour::Fixed(500, String::new()));
     let urls = [nowhere(), dead.url(), registry.url()];
-    let client = client_of(&urls, Credentials::None, BRIEF);
+    let client = client_of(&urls, Credentials::None, SHORT_LIMITS);
     for id in ids {
         client.schema(id).expect("the third has it");
     }
     assert_eq!(dead.count(), 1, "the second question goes to the one that answered");
-    let none = client_of(&[nowhere(), nowhere()], Credentials::None, BRIEF);
-    let said = unavailable(&none, 1);
-    assert!(said.contains("tried 3 times"), "{said}");
+    let none = client_of(&[nowhere(), nowhere()], Credentials::None, SHORT_LIMITS);
+    let error = unavailable(&none, 1);
+    assert!(error.contains("tried 3 times"), "{error}");
 }
 
 #[test]
@@ -165,29 +168,29 @@ fn a_login_is_sent_and_never_shown() {
     let id = registry.put("s", SCHEMA);
     let user =
         |password: &str| Credentials::Basic { username: "ann".into(), password: password.into() };
-    registry.demand_user("ann", "s3cret-1");
-    let asked = |credentials| client_of(&[registry.url()], credentials, BRIEF);
+    registry.require_user("ann", "s3cret-1");
+    let asked = |credentials| client_of(&[registry.url()], credentials, SHORT_LIMITS);
     asked(user("s3cret-1")).schema(id).expect("the right one");
     for credentials in [user("s3cret-2"), Credentials::Bearer("s3cret-3".into())] {
         let client = asked(credentials);
-        let said = format!("{} {client:?}", unavailable(&client, id));
-        assert!(said.contains("401: our login is not taken; check registry.username"), "{said}");
-        assert!(!said.contains("s3cret"), "{said}");
+        let error = format!("{} {client:?}", unavailable(&client, id));
+        assert!(error.contains("401: our login is not taken; check registry.username"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
-    let said = unavailable(&asked(Credentials::None), id);
-    assert!(said.contains("give registry.username and registry.password, or"), "{said}");
+    let error = unavailable(&asked(Credentials::None), id);
+    assert!(error.contains("give registry.username and registry.password, or"), "{error}");
     assert_eq!(registry.count(), 4, "a wrong login is not tried again");
-    registry.demand_token("t0ken");
+    registry.require_token("t0ken");
     asked(Credentials::Bearer("t0ken".into())).schema(id).expect("the right one");
     // What a registry repeats of our login is not repeated by us.
     let echo = r#"{"error_code": 42200, "message": "Bearer t0ken is odd"}"#;
-    registry.behave(Mood::Lying(422, echo.into()));
-    let said = unavailable(&asked(Credentials::Bearer("t0ken".into())), 9);
-    assert!(said.contains("Bearer … is odd") && !said.contains("t0ken"), "{said}");
+    registry.set_behaviour(RegistryBehaviour::Fixed(422, echo.into()));
+    let error = unavailable(&asked(Credentials::Bearer("t0ken".into())), 9);
+    assert!(error.contains("Bearer … is odd") && !error.contains("t0ken"), "{error}");
 }
 
 #[test]
-fn what_a_schema_refers_to_is_fetched_once_and_deepest_first() {
+fn references_are_fetched_once_and_deepest_first() {
     let registry = FakeRegistry::start();
     let one = |name: &str, of: &[&str]| {
         let fields: Vec<String> =
@@ -209,16 +212,16 @@ fn what_a_schema_refers_to_is_fetched_once_and_deepest_first() {
 }
 
 #[test]
-fn references_that_lead_nowhere_in_a_circle_or_on_and_on_are_refused() {
+fn missing_circular_and_too_deep_references_are_refused() {
     let registry = FakeRegistry::start();
     let client = client(&registry);
     let gone = registry.put_as("gone", ("AVRO", SCHEMA), &[("nobody", 3)]);
-    let said = unusable(&client, gone);
-    assert!(said.contains("refers to nobody version 3: Subject 'nobody' not found."), "{said}");
+    let error = unusable(&client, gone);
+    assert!(error.contains("refers to nobody version 3: Subject 'nobody' not found."), "{error}");
     registry.put_as("x", ("AVRO", r#""int""#), &[("y", 1)]);
     let circle = registry.put_as("y", ("AVRO", r#""long""#), &[("x", 1)]);
-    let said = unusable(&client, circle);
-    assert!(said.contains("leads back"), "{said}");
+    let error = unusable(&client, circle);
+    assert!(error.contains("leads back"), "{error}");
     let text = |n: usize| format!(r#"{{"type": "fixed", "name": "F{n}", "size": {n}}}"#);
     registry.put("chain0", &text(1));
     let mut last = 0;
@@ -227,29 +230,29 @@ fn references_that_lead_nowhere_in_a_circle_or_on_and_on_are_refused() {
         let subject = format!("chain{n}");
         last = registry.put_as(&subject, ("AVRO", &text(n + 1)), &[(&before, 1)]);
     }
-    let said = unusable(&client, last);
-    assert!(said.contains("through more than 16 in a row"), "{said}");
+    let error = unusable(&client, last);
+    assert!(error.contains("through more than 16 in a row"), "{error}");
     let names: Vec<String> = (0..100).map(|n| format!("wide{n}")).collect();
     for (n, name) in names.iter().enumerate() {
         registry.put(name, &text(n + 1_000));
     }
     let all: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
     let wide = registry.put_as("wide", ("AVRO", r#""double""#), &all);
-    let said = unusable(&client, wide);
-    assert!(said.contains("more than 64 schemas"), "{said}");
+    let error = unusable(&client, wide);
+    assert!(error.contains("more than 64 schemas"), "{error}");
     let asked = registry.count();
     unusable(&client, wide);
     assert_eq!(registry.count(), asked, "what can't be used is remembered");
 }
 
 #[test]
-fn json_is_read_and_protobuf_is_refused_with_a_sentence() {
+fn json_is_read_and_protobuf_is_refused_with_an_error() {
     let registry = FakeRegistry::start();
     let client = client(&registry);
     client.schema(registry.put_as("j", ("JSON", "{}"), &[])).expect("JSON is read");
     let id = registry.put_as("p", ("PROTOBUF", "syntax = \"proto3\";"), &[]);
-    let said = unusable(&client, id);
-    assert!(said.contains("is PROTOBUF, which is not read; send Avro or JSON"), "{said}");
+    let error = unusable(&client, id);
+    assert!(error.contains("is PROTOBUF, which is not read; send Avro or JSON"), "{error}");
 }
 
 #[test]
@@ -262,13 +265,13 @@ fn schemas_are_bounded() {
         format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, all.join(","))
     };
     for text in [record(100_000), format!("\"{}\"", "x".repeat(1_100_000))] {
-        let said = unusable(&client, registry.put("large", &text));
-        assert!(said.contains("too large") || said.contains("more than 1 MiB"), "{said}");
+        let error = unusable(&client, registry.put("large", &text));
+        assert!(error.contains("too large") || error.contains("more than 1 MiB"), "{error}");
     }
     let id = registry.put_as("sum", ("AVRO", &record(20_000)), &[("large2", 1)]);
     registry.put("large2", &record(30_000));
-    let said = unusable(&client, id);
-    assert!(said.contains("more than 1 MiB with all it refers to"), "{said}");
+    let error = unusable(&client, id);
+    assert!(error.contains("more than 1 MiB with all it refers to"), "{error}");
     let recursive = r#"{"type": "record", "name": "List",
         "fields": [{"name": "next", "type": ["null", "List"]}]}"#;
     client.schema(registry.put("list", recursive)).expect("a list of any length is one schema");
@@ -279,7 +282,7 @@ fn schemas_are_bounded() {
 }
 
 #[test]
-fn lies_are_answered_with_a_sentence_and_never_with_a_panic() {
+fn invalid_responses_give_an_error_and_never_a_panic() {
     let registry = FakeRegistry::start();
     let deep = "[".repeat(100_000);
     for (status, body) in [
@@ -303,24 +306,24 @@ fn lies_are_answered_with_a_sentence_and_never_with_a_panic() {
         (418, "[]"),
         (500, "oops"),
     ] {
-        registry.behave(Mood::Lying(status, body.to_owned()));
-        let said = unavailable(&client(&registry), 1);
-        assert!(said.contains("http://127.0.0.1") || said.contains("registry.url"), "{said}");
-        assert!(said.len() < 1_000, "{said}");
+        registry.set_behaviour(RegistryBehaviour::Fixed(status, body.to_owned()));
+        let error = unavailable(&client(&registry), 1);
+        assert!(error.contains("http://127.0.0.1") || error.contains("registry.url"), "{error}");
+        assert!(error.len() < 1_000, "{error}");
     }
-    registry.behave(Mood::Huge(64 << 20));
-    let said = unusable(&client(&registry), 1);
-    assert!(said.contains("answers with more than 2 MiB"), "{said}");
+    registry.set_behaviour(RegistryBehaviour::Huge(64 << 20));
+    let error = unusable(&client(&registry), 1);
+    assert!(error.contains("answers with more than 2 MiB"), "{error}");
     // A schema nobody can read is no schema, and one of somebody else reads as what it is.
     for text in ["", "nonsense", "{}", &deep] {
         let body = serde_json::json!({"schema": text}).to_string();
-        registry.behave(Mood::Lying(200, body));
+        registry.set_behaviour(RegistryBehaviour::Fixed(200, body));
         let _ = client(&registry).schema(1);
     }
 }
 
 #[test]
-fn an_https_registry_is_believed_where_a_known_authority_vouches_for_it() {
+fn an_https_registry_is_trusted_if_a_known_authority_signed_its_certificate() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     tidewire_tests::broker::secure::make_certificates(folder.path());
     // openssl serves files of its folder, which is all of a registry that is wanted here.
@@ -335,7 +338,8 @@ fn an_https_registry_is_believed_where_a_known_authority_vouches_for_it() {
     let mut server = command.spawn().expect("openssl is there: scripts/install.sh test");
     let asked = |authorities: Option<String>| {
         let urls = vec![format!("https://{address}")];
-        let config = Config { urls, credentials: Credentials::None, authorities, policy: BRIEF };
+        let config =
+            Config { urls, credentials: Credentials::None, authorities, policy: SHORT_LIMITS };
         SchemaRegistry::new(&config).schema(1)
     };
     let authority = fs::read_to_string(folder.path().join("ca.pem")).expect("it was made");

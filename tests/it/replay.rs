@@ -13,7 +13,7 @@ use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, TopicPa
 use tidewire_engine::topology::Topology;
 use tidewire_tests::server::{Server, command};
 
-use crate::letters::ground::{open, read, wait_until};
+use crate::dead_letters::fixture::{open, read, wait_until};
 
 /// Events before the process is killed, and again after it.
 const EVENTS: usize = 1_500;
@@ -22,13 +22,13 @@ const EVENTS: usize = 1_500;
 const CHANNELS: usize = 3;
 
 /// What the verb said, and its exit code.
-pub(crate) struct Said {
+pub(crate) struct VerifyOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Said {
+impl VerifyOutput {
     /// The sum of the numbers before this word, over all lines.
     pub(crate) fn sum(&self, word: &str) -> usize {
         let before = |line: &str| {
@@ -39,16 +39,19 @@ impl Said {
     }
 }
 
-pub(crate) fn verify(data: &Path, args: &[&str], prefix: &str) -> Said {
+pub(crate) fn verify(data: &Path, args: &[&str], prefix: &str) -> VerifyOutput {
     let mut command = command();
     command.args(["replay", "verify", "--data-dir"]).arg(data).args(args);
     command.env("TIDEWIRE_TOPICS_PREFIX", prefix).stdin(Stdio::null());
     let output = command.output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("it prints text");
-    let said =
-        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-    eprintln!("{:?} {:?}\n{}{}", args, said.code, said.out, said.err);
-    said
+    let output = VerifyOutput {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    };
+    eprintln!("{:?} {:?}\n{}{}", args, output.code, output.out, output.err);
+    output
 }
 
 fn produce(server: &Server, numbers: std::ops::Range<usize>) {
@@ -67,8 +70,8 @@ fn produce(server: &Server, numbers: std::ops::Range<usize>) {
     let text: String = numbers.map(|n| line(n) + "\n").collect();
     let file = server.data_dir().join("events.ndjson");
     std::fs::write(&file, text).expect("the folder can be written");
-    let (status, said) = server.run_verb(&["produce", &file.to_string_lossy()], None);
-    assert!(status.success(), "{said}");
+    let (status, output) = server.run_verb(&["produce", &file.to_string_lossy()], None);
+    assert!(status.success(), "{output}");
 }
 
 fn wait_for_outputs(server: &Server, count: usize) {
@@ -108,7 +111,7 @@ fn trace(data: &Path) -> String {
 }
 
 #[test]
-fn a_history_with_a_kill_in_it_comes_out_again_whole_and_from_a_checkpoint() {
+fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
     let mut server = Server::start(&[]);
     let data = server.data_dir();
     produce(&server, 0..EVENTS);
@@ -118,9 +121,9 @@ fn a_history_with_a_kill_in_it_comes_out_again_whole_and_from_a_checkpoint() {
     server.restart();
     produce(&server, EVENTS..2 * EVENTS);
     wait_for_outputs(&server, 2 * EVENTS * CHANNELS);
-    let said = verify(&data, &[], "tw.");
-    assert_eq!(said.code, Some(1), "a log in use is not opened");
-    assert!(said.err.contains("open in another process"), "{}", said.err);
+    let output = verify(&data, &[], "tw.");
+    assert_eq!(output.code, Some(1), "a log in use is not opened");
+    assert!(output.err.contains("open in another process"), "{}", output.err);
     server.stop();
 
     let before = trace(&data);
@@ -152,16 +155,16 @@ fn check_usage(data: &Path) {
         (&["--from", "yesterday"], "--from: \"yesterday\" is no place"),
         (&["--task", "0", "--from", "99999999"], "tw.order/0 ends at"),
     ] {
-        let said = verify(data, args, "tw.");
-        assert_eq!(said.code, Some(2), "{args:?}");
-        assert!(said.err.contains(says), "{args:?}: {}", said.err);
+        let output = verify(data, args, "tw.");
+        assert_eq!(output.code, Some(2), "{args:?}");
+        assert!(output.err.contains(says), "{args:?}: {}", output.err);
     }
 }
 
 /// A clock that shows what it is told.
-struct Hands(AtomicI64);
+struct RecordedClock(AtomicI64);
 
-impl Clock for Hands {
+impl Clock for RecordedClock {
     fn now(&self) -> Millis {
         Millis(self.0.load(Ordering::Relaxed))
     }
@@ -170,7 +173,7 @@ impl Clock for Hands {
 /// Writes every record to a new log, at the same offsets and times, one of them with another byte.
 fn copy_with_damage(from: &Path, to: &Path, damaged: (&TopicPartition, Offset)) {
     let (log, topology) = (open(from), Topology::default());
-    let clock = Arc::new(Hands(AtomicI64::new(0)));
+    let clock = Arc::new(RecordedClock(AtomicI64::new(0)));
     let copy = EmbeddedLog::open(Config::new(to.join("log")), clock.clone()).expect("a new log");
     let mut appender = copy.appender().expect("an appender");
     for spec in topology.specs() {
@@ -200,11 +203,12 @@ fn check_damage(data: &Path) {
     };
     let other = tempfile::tempdir().expect("the temporary folder can be written");
     copy_with_damage(data, other.path(), (&at, offset));
-    let said = verify(other.path(), &[], "tw.");
-    assert_eq!(said.code, Some(1));
-    let differing: Vec<&str> = said.out.lines().filter(|l| l.contains(": differs after")).collect();
+    let output = verify(other.path(), &[], "tw.");
+    assert_eq!(output.code, Some(1));
+    let differing: Vec<&str> =
+        output.out.lines().filter(|l| l.contains(": differs after")).collect();
     assert_eq!(differing.len(), 1, "one task wrote it: {differing:?}");
     let nearest = format!("nearest is {at}/{} (bytes that differ: 1, the first at", offset.0);
     assert!(differing[0].contains(&nearest), "{} says {nearest:?}", differing[0]);
-    assert!(said.err.contains("1 of 8 tasks differ"), "{}", said.err);
+    assert!(output.err.contains("1 of 8 tasks differ"), "{}", output.err);
 }

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use tempfile::TempDir;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::typed;
-use tidewire_tests::registry::{FakeRegistry, Mood};
+use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server;
 
 /// Runs the binary in a folder of its own; exit code and all it printed.
@@ -23,28 +23,28 @@ fn folder() -> TempDir {
 }
 
 fn check(args: &[&str], code: i32, says: &[&str]) {
-    let (ended, said) = run(args, &[], &folder());
-    assert_eq!(ended, Some(code), "{args:?}: {said}");
+    let (ended, output) = run(args, &[], &folder());
+    assert_eq!(ended, Some(code), "{args:?}: {output}");
     for part in says {
-        assert!(said.contains(part), "{args:?} says {part:?}: {said}");
+        assert!(output.contains(part), "{args:?} says {part:?}: {output}");
     }
 }
 
 #[test]
 fn export_writes_the_files_of_the_repository() {
     let dir = folder();
-    let (code, said) = run(&["schemas", "export", "--dir", "a/b"], &[], &dir);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(&["schemas", "export", "--dir", "a/b"], &[], &dir);
+    assert_eq!(code, Some(0), "{output}");
     let types: Vec<_> = typed::types(Catalogue::builtin()).collect();
-    assert!(said.contains(&format!("{} schemas written to a/b", types.len())), "{said}");
+    assert!(output.contains(&format!("{} schemas written to a/b", types.len())), "{output}");
     for event_type in types {
         let name = format!("{}.avsc", event_type.name);
         let written = fs::read_to_string(dir.path().join("a/b").join(&name)).expect(&name);
         let path = format!("{}/../schemas/avro/{name}", env!("CARGO_MANIFEST_DIR"));
         assert_eq!(written, fs::read_to_string(path).expect(&name));
     }
-    let (code, said) = run(&["schemas", "export", "post.created", "health_alert"], &[], &dir);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(&["schemas", "export", "post.created", "health_alert"], &[], &dir);
+    assert_eq!(code, Some(0), "{output}");
     let mut names: Vec<_> = fs::read_dir(dir.path().join("tidewire-schemas"))
         .expect("the default folder")
         .map(|entry| entry.expect("listed").file_name())
@@ -54,21 +54,21 @@ fn export_writes_the_files_of_the_repository() {
 }
 
 #[test]
-fn mistakes_say_what_is_right() {
+fn usage_errors_name_the_fix() {
     check(&["schemas", "export", "post.creatd"], 2, &["did you mean post.created?"]);
     check(&["schemas", "export", "custom.mine"], 2, &["send custom.mine as JSON"]);
     check(&["schemas", "export", "incident.opened"], 2, &["no producer sends it"]);
     check(&["schemas", "check"], 2, &["give --registry http://HOST:PORT, or the setting"]);
     let secret = ["schemas", "check", "--registry", "http://ann:s3cret@h:1"];
     check(&secret, 2, &["--registry", "credentials don't stand in the address"]);
-    let (_, said) = run(&secret, &[], &folder());
-    assert!(!said.contains("s3cret"), "{said}");
+    let (_, output) = run(&secret, &[], &folder());
+    assert!(!output.contains("s3cret"), "{output}");
     let nowhere = ["schemas", "register", "--registry", "http://127.0.0.1:1"];
     check(&nowhere, 1, &["stopped at tidewire.", "check that the schema registry runs"]);
 }
 
 #[test]
-fn registering_is_repeatable_and_check_tells_what_the_registry_has() {
+fn registering_is_idempotent_and_check_reports_what_the_registry_has() {
     let registry = FakeRegistry::start();
     let url = registry.url();
     let at = ["--registry", &url];
@@ -77,18 +77,18 @@ fn registering_is_repeatable_and_check_tells_what_the_registry_has() {
     let says = [&missing, "`tidewire schemas register` registers them"];
     check(&["schemas", "check", at[0], at[1]], 1, &says);
     for _ in 0..2 {
-        let (code, said) = run(&["schemas", "register", at[0], at[1]], &[], &folder());
-        assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains(&format!("{all} registered, 0 refused")), "{said}");
-        let line = said.lines().find(|line| line.starts_with("tidewire.post.Created "));
-        assert!(line.expect("named").ends_with("version 1"), "{said}");
+        let (code, output) = run(&["schemas", "register", at[0], at[1]], &[], &folder());
+        assert_eq!(code, Some(0), "{output}");
+        assert!(output.contains(&format!("{all} registered, 0 refused")), "{output}");
+        let line = output.lines().find(|line| line.starts_with("tidewire.post.Created "));
+        assert!(line.expect("named").ends_with("version 1"), "{output}");
     }
     let same = format!("{all} same, 0 compatible, 0 missing, 0 incompatible");
     check(&["schemas", "check", at[0], at[1]], 0, &[&same]);
 }
 
 #[test]
-fn another_version_is_compatible_or_not_and_only_the_latter_fails() {
+fn only_an_incompatible_version_fails() {
     let registry = FakeRegistry::start();
     let url = registry.url();
     let one = |verb| ["schemas", verb, "--registry", &url, "post.deleted"];
@@ -114,7 +114,7 @@ fn another_version_is_compatible_or_not_and_only_the_latter_fails() {
 #[test]
 fn the_login_of_the_settings_is_used_and_never_printed() {
     let registry = FakeRegistry::start();
-    registry.demand_user("ann", "s3cret");
+    registry.require_user("ann", "s3cret");
     let url = registry.url();
     let verb = ["schemas", "register", "post.created"];
     let login = [
@@ -122,19 +122,19 @@ fn the_login_of_the_settings_is_used_and_never_printed() {
         ("TIDEWIRE_REGISTRY_USERNAME", "ann"),
         ("TIDEWIRE_REGISTRY_PASSWORD", "s3cret"),
     ];
-    let (code, said) = run(&verb, &login, &folder());
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(&verb, &login, &folder());
+    assert_eq!(code, Some(0), "{output}");
     let wrong = [login[0], login[1], ("TIDEWIRE_REGISTRY_PASSWORD", "s3cret-too")];
-    let (code, said) = run(&verb, &wrong, &folder());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("our login is not taken"), "{said}");
-    assert!(!said.contains("s3cret"), "{said}");
-    let (_, said) = run(&["settings"], &login, &folder());
-    assert!(said.contains("registry.password") && !said.contains("s3cret"), "{said}");
+    let (code, output) = run(&verb, &wrong, &folder());
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("our login is not taken"), "{output}");
+    assert!(!output.contains("s3cret"), "{output}");
+    let (_, output) = run(&["settings"], &login, &folder());
+    assert!(output.contains("registry.password") && !output.contains("s3cret"), "{output}");
 }
 
 #[test]
-fn the_doctor_looks_at_a_registry_that_is_configured() {
+fn the_doctor_checks_a_configured_registry() {
     let registry = FakeRegistry::start();
     registry.put("s", r#""int""#);
     let url = registry.url();
@@ -144,10 +144,10 @@ fn the_doctor_looks_at_a_registry_that_is_configured() {
     let fine = format!("fine  the schema registry at {url} answers, 1 subjects");
     assert!(doctor(&at).contains(&fine), "{}", doctor(&at));
     assert!(!doctor(&[]).contains("registry"), "there is none to look at");
-    registry.demand_token("t");
-    let said = doctor(&at);
-    assert!(said.contains("mend  the schema registry: http://"), "{said}");
-    assert!(said.contains("or registry.token"), "{said}");
-    registry.behave(Mood::Down);
+    registry.require_token("t");
+    let output = doctor(&at);
+    assert!(output.contains("mend  the schema registry: http://"), "{output}");
+    assert!(output.contains("or registry.token"), "{output}");
+    registry.set_behaviour(RegistryBehaviour::Down);
     assert!(doctor(&at).contains("check that the schema registry runs"));
 }

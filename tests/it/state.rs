@@ -14,11 +14,11 @@ use tidewire_engine::port::{Log as _, StoreBatch, Stores as _};
 use tidewire_engine::record::{Body, Outgoing, Partition};
 use tidewire_engine::topology::Topology;
 use tidewire_tests::http::HttpClient;
-use tidewire_tests::publisher::Feed;
+use tidewire_tests::publisher::PostTarget;
 use tidewire_tests::server::{Server, command};
-use tidewire_tests::wall::Wall;
+use tidewire_tests::wall_clock::SystemWallClock;
 
-use crate::letters::ground::wait_until;
+use crate::dead_letters::fixture::wait_until;
 
 /// Events whose ids are remembered.
 const EVENTS: u64 = 2_000;
@@ -31,11 +31,11 @@ const FOREIGN: u32 = 1_000_000;
 const TABLE: u8 = 250;
 
 /// How long anything may take on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 const DUPLICATES: &str = "tidewire_derive_duplicates_total";
 
-fn feed(server: &Server) -> Feed {
+fn target(server: &Server) -> PostTarget {
     let line = |n: u64, out: &mut Vec<u8>| {
         let author = n % 1_000;
         let event = serde_json::json!({
@@ -44,7 +44,7 @@ fn feed(server: &Server) -> Feed {
         });
         out.extend_from_slice(event.to_string().as_bytes());
     };
-    Feed { addr: server.addr(), path: "/v1/events", line: Arc::new(line) }
+    PostTarget { addr: server.addr(), path: "/v1/events", line: Arc::new(line) }
 }
 
 fn taken(server: &Server) -> f64 {
@@ -54,7 +54,7 @@ fn taken(server: &Server) -> f64 {
 /// Events that were there before are known: none of them is taken twice.
 fn check_remembered(server: &Server, events: u64) {
     let before = server.metric(DUPLICATES).unwrap_or(0.0);
-    feed(server).post_all(0, events).expect("posted");
+    target(server).post_all(0, events).expect("posted");
     wait_until("the same events are duplicates", || {
         server.metric(DUPLICATES).unwrap_or(0.0) - before >= events as f64
     });
@@ -65,14 +65,14 @@ fn rebuild(data_dir: &Path, further: &[&str]) -> (Option<i32>, String) {
     let mut command = command();
     command.args(["state", "rebuild", "--data-dir"]).arg(data_dir).args(further);
     let output = command.output().expect("the binary starts");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 /// Makes the changelog of one partition long.
 fn lengthen(server: &Server) {
     let config = embedded::Config::new(server.data_dir().join("log"));
-    let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("the log opens");
+    let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("the log opens");
     let mut appender = log.appender().expect("an appender");
     let topology = Topology::default();
     let mut records = Vec::new();
@@ -89,18 +89,18 @@ fn lengthen(server: &Server) {
 /// Asks until a restore is seen under way: what `/v1/stats` says of it, and `/readyz` meanwhile.
 fn watch(addr: SocketAddr) -> Option<(Value, String)> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < TIMEOUT {
         let Ok(mut http) = HttpClient::connect(addr) else { continue };
         while let Ok(stats) = http.get("/v1/stats") {
             let stats: Value = serde_json::from_str(&stats.text()).unwrap_or_default();
             let restores = stats["restoring"].as_array().cloned().unwrap_or_default();
             let Ok(ready) = http.get("/readyz") else { break };
-            let told = ready.text();
+            let body = ready.text();
             if ready.status == 200 {
                 return None;
             }
             if !restores.is_empty() {
-                return Some((restores.into(), told));
+                return Some((restores.into(), body));
             }
         }
     }
@@ -108,45 +108,45 @@ fn watch(addr: SocketAddr) -> Option<(Value, String)> {
 }
 
 #[test]
-fn removed_state_comes_back_and_is_seen_coming() {
+fn removed_state_is_restored_with_visible_progress() {
     let mut server = Server::start(&[]);
-    let (code, said) = rebuild(&server.data_dir(), &[]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("in use by process"), "{said}");
-    feed(&server).post_all(0, EVENTS).expect("posted");
+    let (code, printed) = rebuild(&server.data_dir(), &[]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("in use by process"), "{printed}");
+    target(&server).post_all(0, EVENTS).expect("posted");
     wait_until("everything is taken", || taken(&server) >= EVENTS as f64);
     let addr = server.addr();
     server.stop();
     lengthen(&server);
 
     let mistyped = server.data_dir().with_extension("x");
-    let (code, said) = rebuild(&mistyped, &[]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("there is no state in"), "{said}");
+    let (code, printed) = rebuild(&mistyped, &[]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("there is no state in"), "{printed}");
     assert!(!mistyped.exists(), "nothing is made where nothing was");
-    let (code, said) = rebuild(&server.data_dir(), &["--partition", "99"]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("no state of partition 99"), "{said}");
-    let (code, said) = rebuild(&server.data_dir(), &[]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.starts_with("removed the state of 8 tasks"), "{said}");
+    let (code, printed) = rebuild(&server.data_dir(), &["--partition", "99"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("no state of partition 99"), "{printed}");
+    let (code, printed) = rebuild(&server.data_dir(), &[]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.starts_with("removed the state of 8 tasks"), "{printed}");
 
     let watching = thread::spawn(move || watch(addr));
     server.restart_in_place();
-    let (restores, told) = watching.join().expect("it watches").expect("a restore was seen");
-    eprintln!("{restores}\n{told}");
+    let (restores, body) = watching.join().expect("it watches").expect("a restore was seen");
+    eprintln!("{restores}\n{body}");
     for restore in restores.as_array().expect("a list") {
         assert!(restore["total"].as_u64() >= restore["done"].as_u64(), "{restore}");
     }
     // Which it says of all that it waits for depends on who is slower.
-    assert!(told.contains("not_ready"), "{told}");
+    assert!(body.contains("not_ready"), "{body}");
     check_remembered(&server, EVENTS);
 }
 
 #[test]
 fn state_of_a_later_build_is_refused_until_it_is_removed() {
     let mut server = Server::start(&[]);
-    feed(&server).post_all(0, EVENTS).expect("posted");
+    target(&server).post_all(0, EVENTS).expect("posted");
     wait_until("everything is taken", || taken(&server) >= EVENTS as f64);
     server.stop();
     let stores = RocksStores::new(Config::new(server.data_dir().join("state")));
@@ -158,13 +158,13 @@ fn state_of_a_later_build_is_refused_until_it_is_removed() {
     let mut command = command();
     command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(server.data_dir());
     let refused = command.output().expect("the binary starts");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("the state of partition 3 was written by a later build"), "{said}");
-    assert!(said.contains("`tidewire state rebuild`"), "{said}");
+    let printed = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("the state of partition 3 was written by a later build"), "{printed}");
+    assert!(printed.contains("`tidewire state rebuild`"), "{printed}");
 
-    let (code, said) = rebuild(&server.data_dir(), &["--partition", "3"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = rebuild(&server.data_dir(), &["--partition", "3"]);
+    assert_eq!(code, Some(0), "{printed}");
     server.restart();
     check_remembered(&server, EVENTS);
 }

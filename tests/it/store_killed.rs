@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tidewire_connectors::rocks::{Config, RocksStores};
 use tidewire_engine::port::{Store, StoreBatch, StoreWrite, Stores, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Partition;
-use tidewire_tests::dice::Dice;
+use tidewire_tests::test_rng::TestRng;
 
 const ROUNDS: usize = 20;
 const KEYS: u64 = 500;
-const DIR: &str = "TIDEWIRE_TEST_STORE";
+const DIR_VARIABLE: &str = "TIDEWIRE_TEST_STORE";
 const TABLES: &[TableSpec] = &[
     TableSpec { table: Table(1), name: "one", expiry: TableExpiry::Never },
     TableSpec { table: Table(2), name: "two", expiry: TableExpiry::Never },
@@ -53,8 +53,8 @@ fn progress(store: &mut dyn Store) -> u64 {
 
 #[test]
 #[ignore = "the child of the test below, which starts it by name"]
-fn a_store_s_writer_to_be_killed() {
-    let Ok(dir) = std::env::var(DIR) else { return };
+fn child_store_writer() {
+    let Ok(dir) = std::env::var(DIR_VARIABLE) else { return };
     let mut store = open(dir.as_ref());
     for n in progress(&mut *store) + 1.. {
         store.hand_over(batch(n)).expect("handed over");
@@ -65,13 +65,13 @@ fn a_store_s_writer_to_be_killed() {
 }
 
 #[test]
-fn a_store_s_data_and_progress_agree_after_its_process_was_killed() {
+fn data_and_progress_of_a_store_agree_after_its_process_was_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dice = Dice::new(7);
+    let mut rng = TestRng::new(7);
     let mut expected: BTreeMap<(Table, Bytes), Bytes> = BTreeMap::new();
     let mut applied = 0;
     for round in 0..ROUNDS {
-        write_for_a_while(dir.path(), Duration::from_millis(40 + dice.below(80) as u64));
+        write_for_a_while(dir.path(), Duration::from_millis(40 + rng.below(80) as u64));
         let mut store = open(dir.path());
         let reached = progress(&mut *store);
         assert!(reached >= applied, "round {round}: progress went back");
@@ -99,8 +99,8 @@ fn a_store_s_data_and_progress_agree_after_its_process_was_killed() {
 
 fn write_for_a_while(dir: &Path, time: Duration) {
     let mut child = Command::new(std::env::current_exe().expect("this test"))
-        .args(["store_killed::a_store_s_writer_to_be_killed", "--exact", "--ignored"])
-        .env(DIR, dir)
+        .args(["store_killed::child_store_writer", "--exact", "--ignored"])
+        .env(DIR_VARIABLE, dir)
         .stdout(Stdio::null())
         .spawn()
         .expect("a child");

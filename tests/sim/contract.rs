@@ -8,16 +8,16 @@ use std::sync::Arc;
 use tidewire_engine::port::Log;
 
 use crate::conformance::conformance;
-use crate::conformance::subject::{Can, Subject};
+use crate::conformance::log_under_test::{Capability, LogUnderTest};
 use crate::fake::FakeLog;
 
-struct Fake {
+struct FakeSubject {
     log: FakeLog,
     processes: u64,
 }
 
-impl Subject for Fake {
-    const CAN: &'static [Can] = &[Can::Restart, Can::PassTime];
+impl LogUnderTest for FakeSubject {
+    const CAPABILITIES: &'static [Capability] = &[Capability::Restart, Capability::AdvanceTime];
 
     fn new() -> Self {
         Self { log: FakeLog::new(1), processes: 0 }
@@ -33,11 +33,11 @@ impl Subject for Fake {
         self.log = self.log.as_process(self.processes);
     }
 
-    fn pass(&self, ms: u64) {
-        let mut inner = self.log.inner();
-        inner.now.0 += ms.cast_signed();
-        inner.clean(|_| true);
+    fn advance_time(&self, ms: u64) {
+        let mut log_state = self.log.state();
+        log_state.now.0 += ms.cast_signed();
+        log_state.clean(|_| true);
     }
 }
 
-conformance!(Fake);
+conformance!(FakeSubject);

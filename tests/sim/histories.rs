@@ -15,20 +15,20 @@ pub(crate) const SEED: &str = "TIDEWIRE_SIM_SEED";
 const REPLAYED_EVERY: u64 = 4;
 
 /// How often everything has happened that is worth counting.
-pub(crate) type Tally = BTreeMap<&'static str, u64>;
+pub(crate) type HistoryCounts = BTreeMap<&'static str, u64>;
 
 /// Runs these histories: what happened in them, or what one of them does not keep.
-pub(crate) fn run(seeds: Range<u64>) -> Result<Tally, String> {
+pub(crate) fn run(seeds: Range<u64>) -> Result<HistoryCounts, String> {
     let next = AtomicU64::new(seeds.start);
     let work = || {
-        let mut tally = Tally::new();
+        let mut counts = HistoryCounts::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
-                return Ok(tally);
+                return Ok(counts);
             }
             match history(seed) {
-                Ok(world) => add(&mut tally, &world.log.inner().tally),
+                Ok(world) => add(&mut counts, &world.log.state().counts),
                 Err(why) => {
                     // What is left would only take time.
                     next.store(seeds.end, Ordering::Relaxed);
@@ -40,11 +40,11 @@ pub(crate) fn run(seeds: Range<u64>) -> Result<Tally, String> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut tally = Tally::new();
+        let mut counts = HistoryCounts::new();
         for worker in workers {
-            add(&mut tally, &worker.join().expect("a history panicked; its words are above")?);
+            add(&mut counts, &worker.join().expect("a history panicked; its words are above")?);
         }
-        Ok(tally)
+        Ok(counts)
     })
 }
 
@@ -58,7 +58,7 @@ fn history(seed: u64) -> Result<World, String> {
         let mut world = World::new(seed);
         world.run()?;
         if seed.is_multiple_of(REPLAYED_EVERY) {
-            replay::comes_out_again(&world)?;
+            replay::check_replay(&world)?;
         }
         Ok(world)
     });
@@ -68,8 +68,8 @@ fn history(seed: u64) -> Result<World, String> {
     }
 }
 
-fn add(tally: &mut Tally, more: &Tally) {
+fn add(counts: &mut HistoryCounts, more: &HistoryCounts) {
     for (what, times) in more {
-        *tally.entry(what).or_default() += times;
+        *counts.entry(what).or_default() += times;
     }
 }

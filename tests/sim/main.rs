@@ -8,9 +8,9 @@
 mod conformance;
 mod contract;
 mod crash;
+mod dead_letters;
 mod fake;
 mod histories;
-mod letters;
 mod model;
 mod mutants;
 mod operators;
@@ -55,16 +55,16 @@ fn number_in(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn every_history_keeps_its_promises() {
+fn every_history_holds_its_invariants() {
     let seeds = match number_in(SEED) {
         Some(seed) => seed..seed + 1,
         None => 0..number_in(COUNT).unwrap_or(HISTORIES),
     };
     let many = seeds.end - seeds.start > 100;
-    let tally = run(seeds).unwrap_or_else(|why| panic!("{why}"));
-    eprintln!("what happened in these histories: {tally:?}");
+    let counts = run(seeds).unwrap_or_else(|why| panic!("{why}"));
+    eprintln!("what happened in these histories: {counts:?}");
     for what in FAULTS.iter().filter(|_| many) {
-        assert!(tally.contains_key(what), "no history had {what}: the faults are not injected");
+        assert!(counts.contains_key(what), "no history had {what}: the faults are not injected");
     }
 }
 

@@ -47,7 +47,7 @@ fn verify(
 }
 
 /// Each task's history, whole.
-pub(crate) fn comes_out_again(world: &World) -> Result<(), String> {
+pub(crate) fn check_replay(world: &World) -> Result<(), String> {
     let before = world.log.fingerprint();
     let stores = FakeStores::new(0, &world.log);
     for partition in (0..world.topology.partitions()).map(Partition) {
@@ -71,16 +71,16 @@ pub(crate) fn comes_out_again(world: &World) -> Result<(), String> {
 }
 
 /// What one task made of some events, with the faults off.
-struct Ground {
+struct ReplayFixture {
     log: FakeLog,
     task: TaskSpec,
 }
 
-struct FakeClock(FakeLog);
+struct LogClock(FakeLog);
 
-impl Clock for FakeClock {
+impl Clock for LogClock {
     fn now(&self) -> Millis {
-        self.0.inner().now
+        self.0.state().now
     }
 }
 
@@ -99,7 +99,7 @@ fn event(n: usize) -> Event {
     }
 }
 
-impl Ground {
+impl ReplayFixture {
     fn new(operators: Operators) -> Self {
         let (log, topology) = (FakeLog::new(1), Topology::new("t.", 1));
         for spec in topology.specs() {
@@ -124,7 +124,7 @@ impl Ground {
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),
             stores: Arc::new(FakeStores::new(0, &self.log)),
-            clock: Arc::new(FakeClock(self.log.clone())),
+            clock: Arc::new(LogClock(self.log.clone())),
         };
         let mut derive =
             Derive::with_operators(config, ports, self.task.operators).expect("joined");
@@ -136,7 +136,7 @@ impl Ground {
             };
             self.log.clone().append(&[record]).expect("no faults");
             for _ in 0..5 {
-                self.log.inner().now.0 += 10;
+                self.log.state().now.0 += 10;
                 derive.turn(Duration::ZERO).expect("no faults");
             }
         }
@@ -178,10 +178,10 @@ impl Ground {
 }
 
 #[test]
-fn a_history_without_faults_comes_out_again_and_is_counted() {
-    let ground = Ground::new(OPERATORS);
-    ground.run("one", 0..20);
-    let (whole, difference) = ground.verify(ReplayRange::default()).expect("replayed");
+fn a_history_without_faults_replays_and_is_counted() {
+    let fixture = ReplayFixture::new(OPERATORS);
+    fixture.run("one", 0..20);
+    let (whole, difference) = fixture.verify(ReplayRange::default()).expect("replayed");
     assert_eq!(difference, None);
     let ticks = whole.transactions - 20;
     assert!((1..=7).contains(&ticks), "timers fired in transactions of their own: {whole:?}");
@@ -189,54 +189,54 @@ fn a_history_without_faults_comes_out_again_and_is_counted() {
     // Three channels each, and a dead letter of each timer that failed.
     let timers_at_most = 60 + 7 * 20;
     assert!((60..=timers_at_most).contains(&whole.outputs), "{whole:?}");
-    let (from, to) = (ground.orders()[5].0, ground.orders()[9].0);
+    let (from, to) = (fixture.orders()[5].0, fixture.orders()[9].0);
     let span = ReplayRange { from: Some(Point::Offset(from)), to: Some(Point::Offset(to)) };
-    let (part, difference) = ground.verify(span).expect("replayed");
+    let (part, difference) = fixture.verify(span).expect("replayed");
     assert_eq!((part.before, part.transactions, difference), (5, 4, None));
 }
 
 #[test]
-fn a_changed_byte_of_an_output_is_found_and_named() {
-    let ground = Ground::new(OPERATORS);
-    ground.run("one", 0..20);
-    let topic = ground.task.topology.out_stream().clone();
-    let record = &ground.records(&topic)[30];
+fn a_changed_byte_of_an_output_is_found_and_located() {
+    let fixture = ReplayFixture::new(OPERATORS);
+    fixture.run("one", 0..20);
+    let topic = fixture.task.topology.out_stream().clone();
+    let record = &fixture.records(&topic)[30];
     let mut value = record.body.value().expect("a value").to_vec();
     let last = value.len() - 2;
     value[last] ^= 1;
     let at = TopicPartition::new(&topic, Partition(0));
     let damaged = Body::new(record.body.key(), Some(&value), &[]);
-    ground.log.damage(&at, record.offset, damaged);
-    let found = ground.difference();
+    fixture.log.damage(&at, record.offset, damaged);
+    let found = fixture.difference();
     let DivergenceKind::Output { index, to, nearest: Some(Nearest { offset, bytes, .. }) } =
         found.kind
     else {
         panic!("{found}");
     };
     assert_eq!((index, to, offset, bytes), (0, at, record.offset, 1));
-    let whose = ground.orders().into_iter().find(|(at, _)| *at == found.transaction.1);
+    let whose = fixture.orders().into_iter().find(|(at, _)| *at == found.transaction.1);
     let taken = whose.expect("its transaction").1.spans[Lane::Normal.index()].expect("a record");
-    assert_eq!(ground.records(ground.task.topology.lane(Lane::Normal))[10].offset, taken.first);
+    assert_eq!(fixture.records(fixture.task.topology.lane(Lane::Normal))[10].offset, taken.first);
 }
 
 #[test]
-fn a_record_that_was_passed_over_is_found() {
-    let ground = Ground::new(OPERATORS);
-    ground.run("one", 0..6);
+fn a_skipped_record_is_found() {
+    let fixture = ReplayFixture::new(OPERATORS);
+    fixture.run("one", 0..6);
     // As if the fourth record had never been taken: its transaction claims the fifth.
-    let orders = ground.orders();
+    let orders = fixture.orders();
     let takes = |(_, order): &&(Offset, OrderRecord)| order.spans[Lane::Normal.index()].is_some();
     let (at, mut order) = orders.iter().filter(takes).nth(3).expect("six were taken").clone();
     let span = order.spans[Lane::Normal.index()].as_mut().expect("one was taken");
     (span.first, span.last) = (span.first.next(), span.last.next());
-    ground.forge(at, &order);
-    let found = ground.difference();
+    fixture.forge(at, &order);
+    let found = fixture.difference();
     assert_eq!(found.transaction.1, at);
     assert!(found.to_string().contains("t.lane.normal/0/3 was passed over"), "{found}");
 }
 
 #[test]
-fn forged_fields_are_found_by_their_names() {
+fn forged_fields_are_found_and_named() {
     type Forge = fn(&mut OrderRecord);
     let forges: [(&str, Forge); 4] = [
         ("time after", |order| order.time_after.0 += 1),
@@ -245,12 +245,12 @@ fn forged_fields_are_found_by_their_names() {
         ("outputs", |order| order.outputs_hash ^= 1),
     ];
     for (name, forge) in forges {
-        let ground = Ground::new(OPERATORS);
-        ground.run("one", 0..6);
-        let (at, mut order) = ground.orders()[2].clone();
+        let fixture = ReplayFixture::new(OPERATORS);
+        fixture.run("one", 0..6);
+        let (at, mut order) = fixture.orders()[2].clone();
         forge(&mut order);
-        ground.forge(at, &order);
-        let found = ground.difference();
+        fixture.forge(at, &order);
+        let found = fixture.difference();
         assert_eq!(found.transaction.1, at, "{name}");
         assert!(
             matches!(found.kind, DivergenceKind::Order { field, .. } if field == name),
@@ -265,11 +265,11 @@ static ASKED: AtomicU64 = AtomicU64::new(0);
 const SEEN: Table = Table(90);
 
 /// Fails on, and writes, what is outside its tables.
-struct Fickle {
+struct NondeterministicOperator {
     fails: bool,
 }
 
-impl Operator for Fickle {
+impl Operator for NondeterministicOperator {
     fn number(&self) -> u8 {
         90
     }
@@ -298,12 +298,14 @@ impl Operator for Fickle {
 }
 
 #[test]
-fn an_operator_that_depends_on_what_is_elsewhere_is_found_by_its_outputs_and_by_its_changes() {
-    let failing = Ground::new(&[&Fickle { fails: true }, &ChannelDelivery]);
+fn a_nondeterministic_operator_is_found_by_its_outputs_and_by_its_changelog() {
+    let failing =
+        ReplayFixture::new(&[&NondeterministicOperator { fails: true }, &ChannelDelivery]);
     failing.run("one", 0..10);
     let found = failing.difference();
     assert!(matches!(found.kind, DivergenceKind::Order { field: "dead letters", .. }), "{found}");
-    let writing = Ground::new(&[&Fickle { fails: false }, &ChannelDelivery]);
+    let writing =
+        ReplayFixture::new(&[&NondeterministicOperator { fails: false }, &ChannelDelivery]);
     writing.run("one", 0..10);
     let found = writing.difference();
     let first = writing.records(writing.task.topology.state())[0].offset;
@@ -312,56 +314,56 @@ fn an_operator_that_depends_on_what_is_elsewhere_is_found_by_its_outputs_and_by_
 }
 
 #[test]
-fn a_span_of_two_builds_is_refused_by_name_and_each_part_by_the_other_one() {
-    let ground = Ground::new(OPERATORS);
-    ground.run("one", 0..5);
-    let change = ground.orders().len();
-    ground.run("two", 5..10);
-    let at = ground.orders()[change].0;
-    let text = ground.refusal(ReplayRange::default());
+fn a_span_of_two_builds_is_refused_with_both_builds_named() {
+    let fixture = ReplayFixture::new(OPERATORS);
+    fixture.run("one", 0..5);
+    let change = fixture.orders().len();
+    fixture.run("two", 5..10);
+    let at = fixture.orders()[change].0;
+    let text = fixture.refusal(ReplayRange::default());
     let ours = format!("by this build (one) --to {} can be verified", at.0);
     for part in ["build one", "build two", &format!("up to {}", at.0), &ours] {
         assert!(text.contains(part), "{part:?}: {text}");
     }
     let (to, from) = (Some(Point::Offset(at)), Some(Point::Offset(at)));
-    let (replayed, difference) = ground.verify(ReplayRange { from: None, to }).expect("one build");
+    let (replayed, difference) = fixture.verify(ReplayRange { from: None, to }).expect("one build");
     assert_eq!((replayed.transactions, difference), (change as u64, None));
-    let text = ground.refusal(ReplayRange { from, to: None });
+    let text = fixture.refusal(ReplayRange { from, to: None });
     assert!(text.contains("two builds"), "its state comes from before: {text}");
 }
 
 #[test]
-fn another_catalogue_or_other_settings_are_another_build() {
+fn a_changed_catalogue_or_changed_settings_count_as_another_build() {
     for forge in [(|o| o.settings_hash = 1) as fn(&mut OrderRecord), |o| o.catalogue_hash = 1] {
-        let ground = Ground::new(OPERATORS);
-        ground.run("one", 0..3);
-        for (at, mut order) in ground.orders() {
+        let fixture = ReplayFixture::new(OPERATORS);
+        fixture.run("one", 0..3);
+        for (at, mut order) in fixture.orders() {
             forge(&mut order);
-            ground.forge(at, &order);
+            fixture.forge(at, &order);
         }
-        let text = ground.refusal(ReplayRange::default());
+        let text = fixture.refusal(ReplayRange::default());
         assert!(text.contains("0000000000000001"), "the other one is named: {text}");
         assert!(text.contains("verify it with that one"), "{text}");
     }
 }
 
 #[test]
-fn what_retention_has_taken_is_refused_and_said_how_far_back_it_goes() {
+fn a_span_removed_by_retention_is_refused_with_its_earliest_offset() {
     const DAY_MS: i64 = 24 * 3_600_000;
-    let ground = Ground::new(OPERATORS);
-    ground.run("one", 0..5);
-    ground.log.inner().now.0 += 4 * DAY_MS;
-    ground.run("one", 5..8);
-    let order = ground.task.topology.order().clone();
-    let lane = ground.task.topology.lane(Lane::Normal).clone();
-    ground.log.inner().clean(|topic| *topic == order);
-    let text = ground.refusal(ReplayRange::default());
+    let fixture = ReplayFixture::new(OPERATORS);
+    fixture.run("one", 0..5);
+    fixture.log.state().now.0 += 4 * DAY_MS;
+    fixture.run("one", 5..8);
+    let order = fixture.task.topology.order().clone();
+    let lane = fixture.task.topology.lane(Lane::Normal).clone();
+    fixture.log.state().clean(|topic| *topic == order);
+    let text = fixture.refusal(ReplayRange::default());
     assert!(text.contains("no state of this task is known"), "{text}");
-    let other = Ground::new(OPERATORS);
+    let other = ReplayFixture::new(OPERATORS);
     other.run("one", 0..5);
-    other.log.inner().now.0 += 8 * DAY_MS;
+    other.log.state().now.0 += 8 * DAY_MS;
     other.run("one", 5..8);
-    other.log.inner().clean(|topic| *topic == lane);
+    other.log.state().clean(|topic| *topic == lane);
     let from = Some(Point::Offset(Offset(0)));
     let text = other.refusal(ReplayRange { from, to: None });
     assert!(text.contains("t.lane.normal/0 starts at 5"), "{text}");

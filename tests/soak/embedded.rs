@@ -13,10 +13,10 @@ use tidewire_engine::port::{Isolation, Log as _, ReadLimit};
 use tidewire_engine::record::{Offset, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::event::EventView;
-use tidewire_tests::dice::Dice;
 use tidewire_tests::http::HttpClient;
 use tidewire_tests::server::Server;
-use tidewire_tests::wall::Wall;
+use tidewire_tests::test_rng::TestRng;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 use crate::LIFE_MS_MAX;
 
@@ -27,16 +27,16 @@ const KEYS: usize = 40;
 const CHANNELS_PER_EVENT: usize = 3;
 
 /// How long everything may take to come out.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Kills so many times, checks, and says how many events it was.
-pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
+pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let mut server = Server::start(&[]);
     let over = Arc::new(AtomicBool::new(false));
-    let (told, addr) = (Arc::clone(&over), server.addr());
-    let posting = thread::spawn(move || post_until(&told, addr));
+    let (stop, addr) = (Arc::clone(&over), server.addr());
+    let posting = thread::spawn(move || post_until(&stop, addr));
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(dice.below(LIFE_MS_MAX) as u64));
+        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX) as u64));
         server.kill9();
         server.restart_in_place();
     }
@@ -48,7 +48,7 @@ pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
         thread::sleep(Duration::from_millis(500));
         server.kill9();
         let outputs = outputs(&server);
-        if outputs.len() >= numbers * CHANNELS_PER_EVENT || begun.elapsed() > PATIENCE {
+        if outputs.len() >= numbers * CHANNELS_PER_EVENT || begun.elapsed() > TIMEOUT {
             check(&outputs, numbers);
             return numbers;
         }
@@ -103,7 +103,7 @@ fn event(n: usize) -> String {
 /// What a process that is gone has delivered.
 fn outputs(server: &Server) -> Vec<Record> {
     let config = Config::new(server.data_dir().join("log"));
-    let log = EmbeddedLog::open(config, Arc::new(Wall)).expect("nobody else has it");
+    let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("nobody else has it");
     let topology = Topology::default();
     assert!(read(&log, &topology, topology.dead_letters()).is_empty(), "events were put aside");
     let mut all = read(&log, &topology, topology.out_urgent());

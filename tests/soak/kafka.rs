@@ -4,11 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use tidewire_tests::broker::Broker;
-use tidewire_tests::dice::Dice;
 use tidewire_tests::server::command;
+use tidewire_tests::test_rng::TestRng;
 
 use crate::LIFE_MS_MAX;
-use crate::ground::{Writer, check, serve};
+use crate::fixture::{EventWriter, check, serve};
 
 const PREFIX: &str = "tw.";
 
@@ -16,7 +16,7 @@ const PREFIX: &str = "tw.";
 const RATE: u32 = 400;
 
 /// Kills so many times, checks, and says how many events it was.
-pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
+pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
@@ -28,14 +28,14 @@ pub(crate) fn round(mut dice: Dice, kills: usize) -> usize {
     let roles = [("admit", "a1"), ("admit", "a2"), ("derive", "d1"), ("derive", "d2")];
     let mut servers = Vec::from(roles.map(|(verb, instance)| serve(verb, at, instance)));
     servers.push(serve("gateway", at, "g1"));
-    let writer = Writer::start(at, RATE);
+    let writer = EventWriter::start(at, RATE);
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(dice.below(LIFE_MS_MAX) as u64));
-        let victim = dice.below(servers.len());
+        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX) as u64));
+        let victim = rng.below(servers.len());
         servers[victim].kill9();
-        if dice.one_in(4) {
+        if rng.one_in(4) {
             // Long enough that work piles up, and others may begin to wonder.
-            thread::sleep(Duration::from_millis(dice.below(3 * LIFE_MS_MAX) as u64));
+            thread::sleep(Duration::from_millis(rng.below(3 * LIFE_MS_MAX) as u64));
         }
         servers[victim].restart();
     }

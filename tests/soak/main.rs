@@ -9,18 +9,18 @@
 #![expect(clippy::print_stdout, reason = "a soak's output is how far it is")]
 
 mod embedded;
-#[path = "../it/kafka/ground.rs"]
-mod ground;
+#[path = "../it/kafka/fixture.rs"]
+mod fixture;
 mod kafka;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tidewire_tests::dice::Dice;
+use tidewire_tests::test_rng::TestRng;
 
 /// Kills of a round: few enough to find the one that did it.
-const ROUND: usize = 50;
+const KILLS_PER_ROUND: usize = 50;
 
 /// Milliseconds until the next kill at most: dying young, and after the stores were written behind.
 const LIFE_MS_MAX: usize = 1_500;
@@ -72,17 +72,18 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
 /// Rounds on one log until there were enough kills. A round that fails panics.
 fn soak(log: &str, arguments: &Arguments) {
     let Arguments { kills, seed, round, .. } = *arguments;
-    let mut done = round.map_or_else(|| progress(log, seed).min(kills), |round| round * ROUND);
-    let until = round.map_or(kills, |round| round * ROUND + kills.min(ROUND));
+    let mut done =
+        round.map_or_else(|| progress(log, seed).min(kills), |round| round * KILLS_PER_ROUND);
+    let until = round.map_or(kills, |round| round * KILLS_PER_ROUND + kills.min(KILLS_PER_ROUND));
     while done < until {
-        let (round, kills) = (done / ROUND, ROUND.min(until - done));
+        let (round, kills) = (done / KILLS_PER_ROUND, KILLS_PER_ROUND.min(until - done));
         println!("{log}: {done} of {until} kills; if the next {kills} fail, this repeats them:");
         println!("  make soak ARGS=\"--log {log} --seed {seed} --round {round} --kills {kills}\"");
         // Neighbouring rounds share nothing.
-        let dice = Dice::new(seed ^ (round as u64).wrapping_mul(0xD134_2543_DE82_EF95));
+        let rng = TestRng::new(seed ^ (round as u64).wrapping_mul(0xD134_2543_DE82_EF95));
         let numbers = match log {
-            "kafka" => kafka::round(dice, kills),
-            _ => embedded::round(dice, kills),
+            "kafka" => kafka::round(rng, kills),
+            _ => embedded::round(rng, kills),
         };
         done += kills;
         if arguments.round.is_none() {

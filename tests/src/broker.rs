@@ -3,14 +3,15 @@
 //!
 //! ```text
 //! Broker::start()          one node, everything quick      Cluster::start(3)   three of them
-//! Broker::with_clock()     and `pass(ms)` lets hours pass  Broker::skewed(s)   its clock is wrong
+//! Broker::with_clock()     and `advance_time(ms)`
+//! Broker::skewed(s)        its clock is wrong
 //! Broker::secure()         and a TLS + SCRAM listener with access control
 //! shared()                 one per test process, for tests that only need topics of their own
 //! ```
 //!
 //! Nothing is left behind: dropping a broker kills its process, by id, and removes its folder; a
-//! test process that is killed takes its brokers with it ([`crate::keeper`]). What a broker logged
-//! is part of every panic here.
+//! test process that is killed takes its brokers with it ([`crate::child_process`]). What a broker
+//! logged is part of every panic here.
 
 pub mod cluster;
 pub mod folder;
@@ -19,9 +20,9 @@ pub mod ports;
 pub mod secure;
 pub mod setup;
 
+mod broker_dir;
 mod clock;
 mod node;
-mod site;
 
 use std::sync::OnceLock;
 

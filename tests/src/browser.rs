@@ -115,7 +115,7 @@ impl Browser {
                 Value::Null => panic!(
                     "not within {limit:?}: {script}\nThe page shows:\n{}\nIts console: {:#?}",
                     self.run("return document.body.innerText;", json!([])),
-                    self.complaints()
+                    self.console_errors()
                 ),
                 found => return found,
             }
@@ -124,7 +124,7 @@ impl Browser {
 
     /// What the browser has complained about in its console since it was last asked: exceptions,
     /// failed requests, warnings.
-    pub fn complaints(&self) -> Vec<String> {
+    pub fn console_errors(&self) -> Vec<String> {
         let entries = self.call("/se/log", Some(json!({"type": "browser"})));
         let entries = entries.as_array().expect("a log is a list");
         let bad = entries
@@ -170,26 +170,26 @@ impl Drop for Browser {
 
 /// Starts chromedriver, which takes a free port of the loopback, and says which.
 fn start_driver(folder: &Path) -> (Child, u16) {
-    let complaints = folder.join("chromedriver.log");
+    let log_path = folder.join("chromedriver.log");
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "chromedriver", "--port=0"]).current_dir(folder);
     for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
         command.env(name, folder);
     }
-    let log = File::create(&complaints).expect("the temporary folder can be written");
+    let log = File::create(&log_path).expect("the temporary folder can be written");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let (found, started) = mpsc::channel();
     // The kernel's signal comes when the thread that started a process ends, not the process of
     // that thread; so the one thread that starts it also reads it to its end.
-    thread::spawn(move || keep(command, &found));
+    thread::spawn(move || run_driver(command, &found));
     started.recv_timeout(CALL_LIMIT).unwrap_or_else(|_| {
-        let complaints = fs::read_to_string(&complaints).unwrap_or_default();
-        panic!("chromedriver did not start; run: scripts/install.sh test\n{complaints}")
+        let log_path = fs::read_to_string(&log_path).unwrap_or_default();
+        panic!("chromedriver did not start; run: scripts/install.sh test\n{log_path}")
     })
 }
 
 /// Starts the driver, tells its port, and stays until it ends.
-fn keep(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
+fn run_driver(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
     let Ok(mut driver) = command.spawn() else { return };
     let output = driver.stdout.take().expect("the output is piped");
     let mut driver = Some(driver);
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_is_read_out_of_the_greeting() {
+    fn the_port_is_parsed_from_the_greeting() {
         let line = "ChromeDriver was started successfully on port 42857.";
         assert_eq!(port_in(line), Some(42857));
         assert_eq!(port_in("Starting ChromeDriver 156.0 on port 0"), None);

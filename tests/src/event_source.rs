@@ -9,9 +9,9 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::fuse::{Fuse, is_quiet};
-use crate::http::{Head, read_chunk};
-use crate::received::Received;
+use crate::cut_stream::{CutStream, is_timeout};
+use crate::http::{ResponseHead, read_chunk};
+use crate::received_event::ReceivedEvent;
 
 /// How long the response's head may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ const READ_BYTES: usize = 16 << 10;
 
 /// One message as it would fire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct SseMessage {
     /// The last id seen when it fired.
     pub id: String,
     /// `event:` or `message`.
@@ -33,7 +33,7 @@ pub struct Message {
 /// One open stream.
 #[derive(Debug)]
 pub struct EventSource {
-    stream: Fuse,
+    stream: CutStream,
     chunked: bool,
     raw: Vec<u8>,
     parser: Parser,
@@ -41,14 +41,14 @@ pub struct EventSource {
 
 impl EventSource {
     /// Opens `path` (with its query), resuming behind `last_event_id` if given; `bytes_left` as in
-    /// [`Fuse`].
+    /// [`CutStream`].
     pub fn open(
         addr: SocketAddr,
         path: &str,
         last_event_id: Option<&str>,
         bytes_left: Option<usize>,
     ) -> io::Result<Self> {
-        let mut stream = Fuse::connect(addr, bytes_left)?;
+        let mut stream = CutStream::connect(addr, bytes_left)?;
         let resume = last_event_id.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {addr}\r\nAccept: text/event-stream\r\n{resume}\r\n"
@@ -64,7 +64,7 @@ impl EventSource {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         };
-        let head = Head::read(&mut &raw[..head_end])?;
+        let head = ResponseHead::read(&mut &raw[..head_end])?;
         raw.drain(..head_end);
         let kind = head.header("content-type").unwrap_or_default();
         if head.status != 200 || !kind.starts_with("text/event-stream") {
@@ -81,7 +81,7 @@ impl EventSource {
     }
 
     /// The next message, or `None` if none came in time.
-    pub fn next_message(&mut self, limit: Duration) -> io::Result<Option<Message>> {
+    pub fn next_message(&mut self, limit: Duration) -> io::Result<Option<SseMessage>> {
         let deadline = Instant::now() + limit;
         loop {
             self.decode()?;
@@ -96,13 +96,13 @@ impl EventSource {
     }
 
     /// The next message that carries an event of a channel, whatever else comes between.
-    pub fn next_event(&mut self, limit: Duration) -> io::Result<Option<Received>> {
+    pub fn next_event(&mut self, limit: Duration) -> io::Result<Option<ReceivedEvent>> {
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.next_message(left)? {
                 Some(message) if message.data.contains("\"event_id\"") => {
-                    return Ok(Some(Received::parse(&message.data, Some(&message.id))));
+                    return Ok(Some(ReceivedEvent::parse(&message.data, Some(&message.id))));
                 }
                 Some(_) => {}
                 None => return Ok(None),
@@ -136,7 +136,7 @@ impl EventSource {
 }
 
 /// Reads once; 0 means that nothing came in the read slice, the end of the stream is an error.
-fn read_some(stream: &mut Fuse, raw: &mut Vec<u8>) -> io::Result<usize> {
+fn read_some(stream: &mut CutStream, raw: &mut Vec<u8>) -> io::Result<usize> {
     let mut buffer = [0; READ_BYTES];
     match stream.read(&mut buffer) {
         Ok(0) => Err(ended()),
@@ -144,7 +144,7 @@ fn read_some(stream: &mut Fuse, raw: &mut Vec<u8>) -> io::Result<usize> {
             raw.extend_from_slice(&buffer[..count]);
             Ok(count)
         }
-        Err(error) if is_quiet(&error) => Ok(0),
+        Err(error) if is_timeout(&error) => Ok(0),
         Err(error) => Err(error),
     }
 }
@@ -161,7 +161,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn next(&mut self) -> Option<Message> {
+    fn next(&mut self) -> Option<SseMessage> {
         while let Some(end) = self.text.windows(2).position(|window| window == b"\n\n") {
             let block: Vec<u8> = self.text.drain(..end + 2).collect();
             let block = String::from_utf8(block).expect("an event stream is UTF-8");
@@ -172,7 +172,7 @@ impl Parser {
         None
     }
 
-    fn fire(&mut self, block: &str) -> Option<Message> {
+    fn fire(&mut self, block: &str) -> Option<SseMessage> {
         let mut event = "message";
         let mut data: Option<String> = None;
         for line in block.lines() {
@@ -192,7 +192,7 @@ impl Parser {
             }
         }
         let data = data?;
-        Some(Message { id: self.id.clone(), event: event.to_owned(), data })
+        Some(SseMessage { id: self.id.clone(), event: event.to_owned(), data })
     }
 }
 
@@ -201,13 +201,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_fire_on_the_blank_line_and_an_id_alone_moves_the_position() {
+    fn messages_fire_on_the_blank_line_and_an_id_alone_sets_the_last_event_id() {
         let mut parser = Parser::default();
         let stream =
             ": hello\n\nid: 1\nevent: a\ndata: x\ndata: y\n\nid: 2\n\ndata:z\n\nid: 3\ndata: ";
         parser.text.extend_from_slice(stream.as_bytes());
         let message = |id: &str, event: &str, data: &str| {
-            Some(Message { id: id.into(), event: event.into(), data: data.into() })
+            Some(SseMessage { id: id.into(), event: event.into(), data: data.into() })
         };
         assert_eq!(parser.next(), message("1", "a", "x\ny"));
         assert_eq!(parser.next(), message("2", "message", "z"));

@@ -8,7 +8,7 @@ use std::io;
 
 /// What kind of frame it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// A whole text message.
     Text,
     /// A whole binary message.
@@ -23,9 +23,9 @@ pub enum Kind {
 
 /// One frame: its kind, its payload, and its whole length on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct ParsedFrame<'a> {
     /// Kind of frame.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// What it carries.
     pub payload: &'a [u8],
     /// Header and payload, in bytes.
@@ -34,13 +34,13 @@ pub struct Frame<'a> {
 
 /// Splits a stream into frames; holds at most one unfinished frame and whatever arrived with it.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub struct FrameSplitter {
     rest: Vec<u8>,
 }
 
-impl Splitter {
+impl FrameSplitter {
     /// Takes bytes and hands each frame that is now whole to `each`.
-    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> io::Result<()> {
+    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ParsedFrame<'_>)) -> io::Result<()> {
         if self.rest.is_empty() {
             let used = split(bytes, &mut each)?;
             self.rest.extend_from_slice(&bytes[used..]);
@@ -63,7 +63,7 @@ impl Splitter {
 }
 
 /// Hands over every whole frame and says how many bytes they took.
-fn split(bytes: &[u8], each: &mut impl FnMut(Frame<'_>)) -> io::Result<usize> {
+fn split(bytes: &[u8], each: &mut impl FnMut(ParsedFrame<'_>)) -> io::Result<usize> {
     let mut used = 0;
     while let Some(frame) = parse(&bytes[used..])? {
         each(frame);
@@ -72,14 +72,14 @@ fn split(bytes: &[u8], each: &mut impl FnMut(Frame<'_>)) -> io::Result<usize> {
     Ok(used)
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
+fn parse(bytes: &[u8]) -> io::Result<Option<ParsedFrame<'_>>> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     let kind = match first {
-        0x81 => Kind::Text,
-        0x82 => Kind::Binary,
-        0x88 => Kind::Close,
-        0x89 => Kind::Ping,
-        0x8A => Kind::Pong,
+        0x81 => FrameKind::Text,
+        0x82 => FrameKind::Binary,
+        0x88 => FrameKind::Close,
+        0x89 => FrameKind::Ping,
+        0x8A => FrameKind::Pong,
         other => return Err(invalid(format!("first frame byte {other:#04x}"))),
     };
     let (header, length): (usize, usize) = match second {
@@ -95,7 +95,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
         _ => return Err(invalid("a masked frame from a server")),
     };
     let payload = bytes.get(header..header.saturating_add(length));
-    Ok(payload.map(|payload| Frame { kind, payload, wire_bytes: header + length }))
+    Ok(payload.map(|payload| ParsedFrame { kind, payload, wire_bytes: header + length }))
 }
 
 fn invalid(why: impl ToString) -> io::Error {
@@ -150,15 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_out_whole_however_the_bytes_arrive() {
+    fn frames_are_whole_however_the_bytes_arrive() {
         let payloads = [vec![], vec![7; 125], vec![8; 126], vec![9; 65_536], vec![1; 3]];
         let stream: Vec<u8> = payloads.iter().flat_map(|payload| server_frame(payload)).collect();
         for step in [1, 2, 3, 7, 130, 4_096, stream.len()] {
-            let mut splitter = Splitter::default();
+            let mut splitter = FrameSplitter::default();
             let mut seen = Vec::new();
             let mut wire_bytes = 0;
             for chunk in stream.chunks(step) {
-                let take = |frame: Frame<'_>| {
+                let take = |frame: ParsedFrame<'_>| {
                     wire_bytes += frame.wire_bytes;
                     seen.push(frame.payload.to_vec());
                 };
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_masked_or_fragmented_frame_is_an_error() {
         for bytes in [[0x81, 0x85], [0x01, 0x05]] {
-            assert!(Splitter::default().feed(&bytes, |_| {}).is_err());
+            assert!(FrameSplitter::default().feed(&bytes, |_| {}).is_err());
         }
     }
 }

@@ -25,7 +25,7 @@ use tidewire_schemas::event::{Event, EventView};
 use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_schemas::time::parse_rfc3339;
 
-use crate::dice::Dice;
+use crate::test_rng::TestRng;
 
 /// A parser with its samples.
 pub struct Target {
@@ -58,14 +58,14 @@ pub fn target(name: &str) -> &'static Target {
 impl Target {
     /// Runs on the samples and on so many mutations of them; a failure says the input.
     pub fn mutate_and_run(&self, seed: u64, rounds: usize) {
-        let (samples, mut dice) = ((self.samples)(), Dice::new(seed));
+        let (samples, mut rng) = ((self.samples)(), TestRng::new(seed));
         for sample in &samples {
             self.run_named(sample);
         }
         for _ in 0..rounds {
-            let mut input = samples[dice.below(samples.len())].clone();
-            for _ in 0..=dice.below(4) {
-                mutate(&mut input, &samples[dice.below(samples.len())], &mut dice);
+            let mut input = samples[rng.below(samples.len())].clone();
+            for _ in 0..=rng.below(4) {
+                mutate(&mut input, &samples[rng.below(samples.len())], &mut rng);
             }
             self.run_named(&input);
         }
@@ -80,24 +80,24 @@ impl Target {
 }
 
 /// Changes an input a little, or takes a part of another one over.
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
+fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut TestRng) {
     const BYTES: &[u8] = b"\0\x01\x7f\x80\xff{}[]\",:\\-0e9.n";
     const LENGTH_MAX: usize = 4_096;
-    let at = dice.below(input.len() + 1);
-    let len = dice.below(16).min(input.len() - at);
-    match dice.below(7) {
-        0 if at < input.len() => input[at] ^= 1 << dice.below(8),
-        1 if at < input.len() => input[at] = BYTES[dice.below(BYTES.len())],
+    let at = rng.below(input.len() + 1);
+    let len = rng.below(16).min(input.len() - at);
+    match rng.below(7) {
+        0 if at < input.len() => input[at] ^= 1 << rng.below(8),
+        1 if at < input.len() => input[at] = BYTES[rng.below(BYTES.len())],
         2 => drop(input.drain(at..at + len)),
-        3 => input.insert(at, BYTES[dice.below(BYTES.len())]),
+        3 => input.insert(at, BYTES[rng.below(BYTES.len())]),
         4 => input.truncate(at),
         5 => {
-            let part = input[at..at + len].repeat(1 + dice.below(64));
+            let part = input[at..at + len].repeat(1 + rng.below(64));
             input.splice(at..at, part);
         }
         _ => {
-            let from = dice.below(other.len() + 1);
-            let part = other[from..(from + dice.below(64)).min(other.len())].to_vec();
+            let from = rng.below(other.len() + 1);
+            let part = other[from..(from + rng.below(64)).min(other.len())].to_vec();
             input.splice(at..at + len, part);
         }
     }
@@ -144,12 +144,12 @@ fn read_event(value: &[u8], headers: &dyn HeaderLookup) {
         origin: &ORIGIN,
     };
     if let Ok(admitted) = admit(&context, Some(value), headers) {
-        holds_together(&admitted);
+        check_consistent(&admitted);
     }
 }
 
 /// What is true of every event that gets in.
-fn holds_together(admitted: &Admitted) {
+fn check_consistent(admitted: &Admitted) {
     let event = &admitted.event;
     let encoded = event.encode();
     assert_eq!(EventView::decode(&encoded).expect("our own encoding").to_event(), *event);
@@ -410,7 +410,7 @@ mod tests {
     const ROUNDS: usize = 20_000;
 
     #[test]
-    fn no_parser_breaks_on_anything() {
+    fn no_parser_panics_on_mutated_input() {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
         let seed = number("TIDEWIRE_SEED").unwrap_or(1);
         let rounds = number("TIDEWIRE_ROUNDS").map_or(ROUNDS, |rounds| rounds as usize);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_has_a_file_for_cargo_fuzz_and_the_other_way_round() {
+    fn every_target_has_a_file_for_cargo_fuzz_and_every_file_a_target() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/fuzz_targets");
         let mut files: Vec<String> = std::fs::read_dir(dir)
             .expect("the folder is there")

@@ -39,13 +39,13 @@ impl Response {
 
 /// A response's status line and headers.
 #[derive(Debug)]
-pub struct Head {
+pub struct ResponseHead {
     /// Status code.
     pub status: u16,
     headers: Vec<(String, String)>,
 }
 
-impl Head {
+impl ResponseHead {
     /// Reads up to the blank line.
     pub fn read(reader: &mut impl BufRead) -> io::Result<Self> {
         let status_line = read_line(reader)?;
@@ -111,7 +111,7 @@ impl HttpClient {
 
     fn exchange(&mut self, request: &[u8]) -> io::Result<Response> {
         self.reader.get_mut().write_all(request)?;
-        let head = Head::read(&mut self.reader)?;
+        let head = ResponseHead::read(&mut self.reader)?;
         let mut body = Vec::new();
         if head.is_chunked() {
             while read_chunk(&mut self.reader, &mut body)? {}

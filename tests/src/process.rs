@@ -29,8 +29,8 @@ pub struct Usage {
 pub fn usage(pid: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let ticks = cpu_ticks(&stat).ok_or_else(|| odd("stat", pid))?;
-    let kib = |name| kib(&status, name).ok_or_else(|| odd("status", pid));
+    let ticks = cpu_ticks(&stat).ok_or_else(|| unexpected("stat", pid))?;
+    let kib = |name| kib(&status, name).ok_or_else(|| unexpected("status", pid));
     Ok(Usage {
         cpu: Duration::from_millis(ticks * 1_000 / USER_TICKS_PER_SECOND),
         resident_bytes: kib("VmRSS:")? * 1_024,
@@ -38,7 +38,7 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
-fn odd(file: &str, pid: u32) -> io::Error {
+fn unexpected(file: &str, pid: u32) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/{file} has another form"))
 }
 

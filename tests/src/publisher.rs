@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::HttpClient;
 
-/// Most events in one request of [`Feed::post_all`]; the server's own limit is 1,000.
+/// Most events in one request of [`PostTarget::post_all`]; the server's own limit is 1,000.
 pub const MAX_EVENTS_PER_POST: u64 = 500;
 
 /// Most events in one request of the closed loop, so that its window moves in small steps.
@@ -27,20 +27,20 @@ const WINDOW_FULL_PAUSE: Duration = Duration::from_micros(500);
 const PACED_CONNECTIONS: u64 = 4;
 
 /// Appends the event with this number, without a newline, to the body.
-pub type Line = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
+pub type LineEncoder = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 
 /// Where events go and how they look.
 #[derive(Clone)]
-pub struct Feed {
+pub struct PostTarget {
     /// The server.
     pub addr: SocketAddr,
     /// The path to post to.
     pub path: &'static str,
     /// The text of one event.
-    pub line: Line,
+    pub line: LineEncoder,
 }
 
-impl Feed {
+impl PostTarget {
     /// Posts `count` events from `first` on in one request and insists on success.
     fn post(&self, client: &mut HttpClient, first: u64, count: u64) -> io::Result<()> {
         let mut body = Vec::new();
@@ -95,10 +95,10 @@ impl Schedule {
 }
 
 /// Posts one event per request when it is due, late ones at once; returns when all are posted.
-pub fn pace(feed: &Feed, schedule: Schedule) -> io::Result<()> {
+pub fn pace(target: &PostTarget, schedule: Schedule) -> io::Result<()> {
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..PACED_CONNECTIONS)
-            .map(|lane| scope.spawn(move || pace_lane(feed, schedule, lane)))
+            .map(|lane| scope.spawn(move || pace_connection(target, schedule, lane)))
             .collect();
         let outcomes =
             lanes.into_iter().map(|lane| lane.join().expect("a lane returns its errors"));
@@ -106,12 +106,12 @@ pub fn pace(feed: &Feed, schedule: Schedule) -> io::Result<()> {
     })
 }
 
-fn pace_lane(feed: &Feed, schedule: Schedule, lane: u64) -> io::Result<()> {
-    let mut client = HttpClient::connect(feed.addr)?;
+fn pace_connection(target: &PostTarget, schedule: Schedule, lane: u64) -> io::Result<()> {
+    let mut client = HttpClient::connect(target.addr)?;
     let mut seq = schedule.first_seq + lane;
     while let Some(due) = schedule.intended(seq) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        feed.post(&mut client, seq, 1)?;
+        target.post(&mut client, seq, 1)?;
         seq += PACED_CONNECTIONS;
     }
     Ok(())
@@ -119,13 +119,13 @@ fn pace_lane(feed: &Feed, schedule: Schedule, lane: u64) -> io::Result<()> {
 
 /// What the two ends of a closed loop tell each other.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct PublishProgress {
     posted: AtomicU64,
     arrived: AtomicU64,
     stopped: AtomicBool,
 }
 
-impl Progress {
+impl PublishProgress {
     /// Events accepted by the server so far.
     pub fn posted(&self) -> u64 {
         self.posted.load(Ordering::Acquire)
@@ -141,22 +141,27 @@ impl Progress {
         self.stopped.store(true, Ordering::Release);
     }
 
-    fn room(&self, window: u64) -> u64 {
+    fn free_window(&self, window: u64) -> u64 {
         let in_flight = self.posted().saturating_sub(self.arrived.load(Ordering::Acquire));
         window.saturating_sub(in_flight)
     }
 }
 
 /// Posts from `first_seq` on with at most `window` events in flight, until stopped.
-pub fn saturate(feed: &Feed, first_seq: u64, window: u64, progress: &Progress) -> io::Result<()> {
-    let mut client = HttpClient::connect(feed.addr)?;
+pub fn saturate(
+    target: &PostTarget,
+    first_seq: u64,
+    window: u64,
+    progress: &PublishProgress,
+) -> io::Result<()> {
+    let mut client = HttpClient::connect(target.addr)?;
     while !progress.stopped.load(Ordering::Acquire) {
-        let count = progress.room(window).min(MAX_EVENTS_PER_STEP);
+        let count = progress.free_window(window).min(MAX_EVENTS_PER_STEP);
         if count == 0 {
             thread::sleep(WINDOW_FULL_PAUSE);
             continue;
         }
-        feed.post(&mut client, first_seq + progress.posted(), count)?;
+        target.post(&mut client, first_seq + progress.posted(), count)?;
         progress.posted.fetch_add(count, Ordering::AcqRel);
     }
     Ok(())

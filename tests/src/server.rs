@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::child_process;
 use crate::http::HttpClient;
-use crate::keeper;
 
 /// A start on a machine busy with other tests; the product's own target is far below.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const KEPT_LINES: usize = 200;
 /// A running `tidewire dev`, or a role of it, and its data.
 #[derive(Debug)]
 pub struct Server {
-    process: Option<Running>,
+    process: Option<RunningProcess>,
     data_dir: TempDir,
     verb: String,
     args: Vec<String>,
@@ -53,14 +53,14 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningProcess {
     child: Child,
     addr: SocketAddr,
     ready_line: String,
-    printed: Printed,
+    printed: PrintedLines,
 }
 
-type Printed = Arc<Mutex<VecDeque<String>>>;
+type PrintedLines = Arc<Mutex<VecDeque<String>>>;
 
 impl Server {
     /// Starts `tidewire dev` with these further arguments and waits for its ready line.
@@ -98,13 +98,13 @@ impl Server {
     fn launch(&mut self, listen: SocketAddr) {
         assert!(self.process.is_none(), "still running: stop or kill it first");
         let begin = Instant::now();
-        let mut command = settled(keeper::command(&binary().to_string_lossy()));
+        let mut command = without_settings(child_process::command(&binary().to_string_lossy()));
         command.args([&self.verb, "--listen", &listen.to_string(), "--data-dir"]);
         command.arg(self.data_dir()).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(&self.args).current_dir(self.data_dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = keeper::spawn(command).expect("the binary starts");
-        let printed = Printed::default();
+        let mut child = child_process::spawn(command).expect("the binary starts");
+        let printed = PrintedLines::default();
         let (found, ready) = mpsc::channel();
         watch(child.stdout.take(), &printed, found.clone());
         watch(child.stderr.take(), &printed, found);
@@ -112,7 +112,7 @@ impl Server {
             Ok((ready_line, addr)) => {
                 self.starts.push(begin.elapsed());
                 self.last_addr = addr;
-                self.process = Some(Running { child, addr, ready_line, printed });
+                self.process = Some(RunningProcess { child, addr, ready_line, printed });
             }
             Err(why) => {
                 // It may have ended by itself, which the message below shows.
@@ -239,7 +239,7 @@ impl Server {
         (output.status, String::from_utf8_lossy(&printed).into_owned())
     }
 
-    fn running(&self) -> &Running {
+    fn running(&self) -> &RunningProcess {
         self.process.as_ref().expect("a running server")
     }
 }
@@ -274,7 +274,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 /// Keeps what a process prints and tells when a line names an HTTP address.
 fn watch(
     output: Option<impl Read + Send + 'static>,
-    printed: &Printed,
+    printed: &PrintedLines,
     found: mpsc::Sender<(String, SocketAddr)>,
 ) {
     let lines = BufReader::new(output.expect("the output is piped")).lines();
@@ -294,7 +294,7 @@ fn watch(
     });
 }
 
-fn text(printed: &Printed) -> String {
+fn text(printed: &PrintedLines) -> String {
     let kept = printed.lock().expect("no thread panics while it holds this");
     kept.iter().map(|line| format!("  | {line}\n")).collect()
 }
@@ -308,10 +308,10 @@ fn address_in(line: &str) -> Option<SocketAddr> {
 
 /// The binary under test, without settings from the environment of whoever runs the tests.
 pub fn command() -> Command {
-    settled(Command::new(binary()))
+    without_settings(Command::new(binary()))
 }
 
-fn settled(mut command: Command) -> Command {
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEWIRE_") {
             command.env_remove(name);
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_found_in_a_sentence() {
+    fn the_address_is_parsed_from_a_line() {
         let line = "ready: http://127.0.0.1:8080/ and curl -N http://127.0.0.1:8080/v1/sse";
         assert_eq!(address_in(line), Some("127.0.0.1:8080".parse().unwrap()));
         assert_eq!(address_in("see http://example.org/"), None);

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
-use crate::fuse::{Fuse, is_quiet};
-use crate::received::Received;
+use crate::cut_stream::{CutStream, is_timeout};
+use crate::received_event::ReceivedEvent;
 
 /// How long an answer to an operation may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a connection can't go on.
 #[derive(Debug)]
-pub enum Broken {
+pub enum ClientError {
     /// The transport ended: cut, killed or closed. Positions are worth keeping.
     Cut(String),
     /// The server refused an operation; the frame it said so with.
@@ -32,9 +32,9 @@ pub enum Broken {
 /// One connection with its subscriptions.
 #[derive(Debug)]
 pub struct WebSocketClient {
-    socket: WebSocket<Fuse>,
+    socket: WebSocket<CutStream>,
     positions: BTreeMap<String, String>,
-    waiting: VecDeque<Received>,
+    waiting: VecDeque<ReceivedEvent>,
     gaps: Vec<Value>,
     next_id: u64,
 }
@@ -45,8 +45,8 @@ impl WebSocketClient {
         addr: SocketAddr,
         user: &str,
         bytes_left: Option<usize>,
-    ) -> Result<Self, Broken> {
-        let stream = Fuse::connect(addr, bytes_left)?;
+    ) -> Result<Self, ClientError> {
+        let stream = CutStream::connect(addr, bytes_left)?;
         let mut attempt = tungstenite::client(format!("ws://{addr}/v1/ws?user={user}"), stream);
         let deadline = Instant::now() + ANSWER_LIMIT;
         let socket = loop {
@@ -55,7 +55,7 @@ impl WebSocketClient {
                 Err(HandshakeError::Interrupted(halfway)) if Instant::now() < deadline => {
                     attempt = halfway.handshake();
                 }
-                Err(error) => return Err(Broken::Cut(error.to_string())),
+                Err(error) => return Err(ClientError::Cut(error.to_string())),
             }
         };
         Ok(Self {
@@ -68,7 +68,7 @@ impl WebSocketClient {
     }
 
     /// Subscribes from `latest`, `earliest`, a position or a time, and waits for the server's `ok`.
-    pub fn subscribe(&mut self, channel: &str, from: &str) -> Result<(), Broken> {
+    pub fn subscribe(&mut self, channel: &str, from: &str) -> Result<(), ClientError> {
         let id = self.next_id;
         self.next_id += 1;
         let request = json!({"op": "subscribe", "id": id, "channel": channel, "from": from});
@@ -83,20 +83,20 @@ impl WebSocketClient {
                     self.positions.entry(channel.to_owned()).or_insert(position.to_owned());
                     return Ok(());
                 }
-                (Some("error"), _) => return Err(Broken::Refused(frame)),
+                (Some("error"), _) => return Err(ClientError::Refused(frame)),
                 _ => {}
             }
         }
-        Err(Broken::Cut(format!("no answer to {request} in {ANSWER_LIMIT:?}")))
+        Err(ClientError::Cut(format!("no answer to {request} in {ANSWER_LIMIT:?}")))
     }
 
     /// Sends any frame of the protocol.
-    pub fn send(&mut self, frame: &Value) -> Result<(), Broken> {
+    pub fn send(&mut self, frame: &Value) -> Result<(), ClientError> {
         Ok(self.socket.send(Message::text(frame.to_string()))?)
     }
 
     /// The next event, or `None` if none came in time.
-    pub fn next_event(&mut self, limit: Duration) -> Result<Option<Received>, Broken> {
+    pub fn next_event(&mut self, limit: Duration) -> Result<Option<ReceivedEvent>, ClientError> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -110,13 +110,13 @@ impl WebSocketClient {
     }
 
     /// An event that was read while something else was waited for; never reads.
-    pub fn pop_waiting(&mut self) -> Option<Received> {
+    pub fn pop_waiting(&mut self) -> Option<ReceivedEvent> {
         self.waiting.pop_front()
     }
 
     /// The next frame that isn't an event, such as `welcome` or `error`, or `None` if none came in
     /// time.
-    pub fn next_control(&mut self, limit: Duration) -> Result<Option<Value>, Broken> {
+    pub fn next_control(&mut self, limit: Duration) -> Result<Option<Value>, ClientError> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Some(frame) = self.read_frame()? {
@@ -137,19 +137,21 @@ impl WebSocketClient {
     }
 
     /// Reads for one slice of time. Events and gaps are kept, other frames returned.
-    fn read_frame(&mut self) -> Result<Option<Value>, Broken> {
+    fn read_frame(&mut self) -> Result<Option<Value>, ClientError> {
         let text = match self.socket.read() {
             Ok(Message::Text(text)) => text,
-            Ok(Message::Close(close)) => return Err(Broken::Cut(format!("closed: {close:?}"))),
+            Ok(Message::Close(close)) => {
+                return Err(ClientError::Cut(format!("closed: {close:?}")));
+            }
             Ok(_) => return Ok(None),
-            Err(tungstenite::Error::Io(error)) if is_quiet(&error) => return Ok(None),
+            Err(tungstenite::Error::Io(error)) if is_timeout(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let frame: Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("a frame that is not JSON ({error}): {text}"));
         match frame["op"].as_str() {
             Some("event") => {
-                let event = Received::parse(&text, None);
+                let event = ReceivedEvent::parse(&text, None);
                 self.positions.insert(event.channel.clone(), event.position.clone());
                 self.waiting.push_back(event);
                 Ok(None)
@@ -163,13 +165,13 @@ impl WebSocketClient {
     }
 }
 
-impl From<tungstenite::Error> for Broken {
+impl From<tungstenite::Error> for ClientError {
     fn from(error: tungstenite::Error) -> Self {
         Self::Cut(error.to_string())
     }
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
         Self::Cut(error.to_string())
     }

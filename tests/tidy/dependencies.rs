@@ -11,7 +11,7 @@ use crate::check;
 use crate::source::root;
 
 /// The rooms in order; each uses only what stands before it.
-const ROOMS: [&str; 5] = [
+const CRATES: [&str; 5] = [
     "tidewire-schemas",
     "tidewire-engine",
     "tidewire-connectors",
@@ -68,19 +68,19 @@ fn packages(metadata: &Value) -> BTreeMap<&str, &Value> {
 }
 
 #[test]
-fn a_room_uses_only_rooms_to_its_left() {
+fn a_crate_uses_only_crates_to_its_left() {
     let metadata = metadata();
     let packages = packages(&metadata);
     let mut all = Vec::new();
-    for (place, room) in ROOMS.iter().enumerate() {
-        for dependency in packages[room]["dependencies"].as_array().expect("a list") {
+    for (rank, user) in CRATES.iter().enumerate() {
+        for dependency in packages[user]["dependencies"].as_array().expect("a list") {
             let name = dependency["name"].as_str().expect("a name");
-            let allowed = ROOMS.iter().position(|other| *other == name).is_none_or(|at| at < place);
+            let allowed = CRATES.iter().position(|other| *other == name).is_none_or(|at| at < rank);
             if !allowed {
-                all.push(format!("{room} uses {name}, which stands to its right"));
+                all.push(format!("{user} uses {name}, which stands to its right"));
             }
             let foreign = !name.starts_with("tidewire-") && dependency["kind"].is_null();
-            if *room == "tidewire-engine" && foreign && !ENGINE_USES.contains(&name) {
+            if *user == "tidewire-engine" && foreign && !ENGINE_USES.contains(&name) {
                 all.push(format!("the engine uses {name}; does it do IO? say so in this list"));
             }
         }

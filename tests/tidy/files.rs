@@ -11,7 +11,7 @@ const COLUMNS_MAX: usize = 100;
 const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "misc"];
 
 #[test]
-fn every_file_begins_by_saying_what_it_is_for() {
+fn every_file_begins_with_a_header() {
     let mut all = Vec::new();
     for source in sources() {
         let header = source.text.lines().take_while(|line| line.starts_with("//!")).count();
@@ -42,7 +42,7 @@ fn no_line_of_code_is_wider_than_100_columns() {
             let is_text = source.is_test(at) && code.trim_end().chars().count() <= COLUMNS_MAX;
             let columns = line.chars().count();
             if columns > COLUMNS_MAX && !(is_text && line.contains('"')) {
-                all.push(format!("{}: {columns} columns", source.place(at)));
+                all.push(format!("{}: {columns} columns", source.location(at)));
             }
             at += line.len() + 1;
         }
@@ -64,7 +64,7 @@ fn lib_and_mod_files_only_list_their_parts() {
     for source in sources() {
         let lists = source.path.ends_with("/lib.rs") || source.path.ends_with("/mod.rs");
         if lists && let Some(at) = source.words("fn").find(|at| !source.is_test(*at)) {
-            all.push(format!("{}: logic in a list of parts", source.place(at)));
+            all.push(format!("{}: logic in a list of parts", source.location(at)));
         }
     }
     check(all);
@@ -88,18 +88,20 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
-fn unsafe_code_stands_in_the_one_file_that_was_reviewed_for_it() {
+fn unsafe_code_is_only_in_the_reviewed_file() {
     const REVIEWED: &str = "connectors/src/kafka/native.rs";
     let mut all = Vec::new();
     for source in sources().iter().filter(|source| source.path != REVIEWED) {
-        all.extend(source.words("unsafe").map(|at| format!("{}: unsafe", source.place(at))));
-        all.extend(source.words("unsafe_code").map(|at| format!("{}: unsafe", source.place(at))));
+        all.extend(source.words("unsafe").map(|at| format!("{}: unsafe", source.location(at))));
+        all.extend(
+            source.words("unsafe_code").map(|at| format!("{}: unsafe", source.location(at))),
+        );
     }
     check(all);
 }
 
 #[test]
-fn the_commands_of_the_readme_are_verbs_of_the_makefile() {
+fn the_commands_of_the_readme_are_makefile_targets() {
     let readme = read("README.md").expect("the README is text");
     let makefile = read("Makefile").expect("the Makefile is text");
     let verbs: Vec<&str> = readme

@@ -1,7 +1,7 @@
 //! Rules about functions: how long they are, what they take, and what they must not call.
 
 use crate::check;
-use crate::source::{Source, sources};
+use crate::source::{SourceFile, sources};
 
 /// Lines from the signature's first to the closing brace.
 const LINES_MAX: usize = 70;
@@ -31,7 +31,7 @@ struct Function {
     lines: usize,
 }
 
-fn functions(source: &Source) -> Vec<Function> {
+fn functions(source: &SourceFile) -> Vec<Function> {
     let mut found = Vec::new();
     for at in source.words("fn") {
         let rest = &source.code[at + 2..];
@@ -52,7 +52,7 @@ fn functions(source: &Source) -> Vec<Function> {
 }
 
 /// Where the arguments begin: behind the name and its `<…>`, arrows inside them not counted.
-fn parenthesis(source: &Source, at: usize) -> Option<usize> {
+fn parenthesis(source: &SourceFile, at: usize) -> Option<usize> {
     let bytes = source.code.as_bytes();
     let mut depth = 0i32;
     for i in at..bytes.len() {
@@ -93,13 +93,13 @@ fn split(list: &str) -> Vec<String> {
     trimmed.filter(|a| !a.is_empty() && !is_self(a) && !is_typed_self(a)).collect()
 }
 
-fn complaints(judge: impl Fn(&Source, &Function) -> Option<String>) -> Vec<String> {
+fn violations(rule: impl Fn(&SourceFile, &Function) -> Option<String>) -> Vec<String> {
     let mut all = Vec::new();
     for source in sources() {
         for function in functions(&source) {
-            let complaint = judge(&source, &function);
-            let place = || format!("{} {}", source.place(function.at), function.name);
-            all.extend(complaint.map(|text| format!("{}: {text}", place())));
+            let violation = rule(&source, &function);
+            let location = || format!("{} {}", source.location(function.at), function.name);
+            all.extend(violation.map(|text| format!("{}: {text}", location())));
         }
     }
     all
@@ -107,7 +107,7 @@ fn complaints(judge: impl Fn(&Source, &Function) -> Option<String>) -> Vec<Strin
 
 #[test]
 fn no_function_is_longer_than_70_lines() {
-    check(complaints(|_, function| {
+    check(violations(|_, function| {
         (function.lines > LINES_MAX)
             .then(|| format!("{} lines; give its parts names of their own", function.lines))
     }));
@@ -115,7 +115,7 @@ fn no_function_is_longer_than_70_lines() {
 
 #[test]
 fn no_function_takes_more_than_4_arguments() {
-    check(complaints(|source, function| {
+    check(violations(|source, function| {
         let count = function.arguments.len();
         let many = count > ARGUMENTS_MAX && !source.is_test(function.at);
         many.then(|| format!("{count} arguments; group what belongs together"))
@@ -124,7 +124,7 @@ fn no_function_takes_more_than_4_arguments() {
 
 #[test]
 fn no_function_takes_a_bare_bool() {
-    check(complaints(|source, function| {
+    check(violations(|source, function| {
         let flag = function.arguments.iter().find(|argument| argument.ends_with(": bool"))?;
         (!source.is_test(function.at)).then(|| format!("`{flag}`; say what it means by an enum"))
     }));
@@ -136,8 +136,8 @@ fn nothing_is_unwrapped_outside_tests() {
     for source in sources() {
         for (at, _) in source.code.match_indices(".unwrap()") {
             if !source.is_test(at) {
-                let place = source.place(at);
-                all.push(format!("{place}: unwrap; handle it, or `expect` with why it holds"));
+                let location = source.location(at);
+                all.push(format!("{location}: unwrap; handle it, or `expect` with why it holds"));
             }
         }
     }
@@ -153,8 +153,8 @@ fn clocks_sleeps_threads_chance_and_the_environment_are_used_by_their_owners_onl
                 continue;
             }
             for at in source.words(call).filter(|at| !source.is_test(*at)) {
-                let place = source.place(at);
-                all.push(format!("{place}: {call} belongs to {}", owners.join(" or ")));
+                let location = source.location(at);
+                all.push(format!("{location}: {call} belongs to {}", owners.join(" or ")));
             }
         }
     }
@@ -162,10 +162,10 @@ fn clocks_sleeps_threads_chance_and_the_environment_are_used_by_their_owners_onl
 }
 
 #[test]
-fn the_scanner_finds_what_functions_are_made_of() {
+fn the_scanner_finds_the_parts_of_a_function() {
     let text =
         "impl A { fn f<T: Fn(u8) -> u8>(&mut self, a: (u8, u8), b: Vec<[u8; 2]>) -> u8 {\n1\n} }";
-    let source = Source::new("a.rs".into(), text.into());
+    let source = SourceFile::new("a.rs".into(), text.into());
     let found = functions(&source);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].name.as_str(), found[0].lines), ("f", 3));

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::check;
-use crate::source::{Source, root, sources};
+use crate::source::{SourceFile, root, sources};
 
 const CALLS: [&str; 3] = ["counter!", "gauge!", "histogram!"];
 
 #[test]
-fn metrics_are_touched_in_telemetry_files_only() {
+fn metrics_are_recorded_in_telemetry_files_only() {
     let mut all = Vec::new();
     for source in sources().iter().filter(|source| !source.path.ends_with("/telemetry.rs")) {
         for call in CALLS {
             for at in source.words(call.trim_end_matches('!')) {
                 if source.code[at..].starts_with(call) && !source.is_test(at) {
-                    all.push(format!("{}: call a function of telemetry.rs", source.place(at)));
+                    all.push(format!("{}: call a function of telemetry.rs", source.location(at)));
                 }
             }
         }
@@ -50,7 +50,7 @@ fn every_metric_is_in_its_crates_catalogue_and_every_entry_is_used() {
 }
 
 /// The texts that stand first behind `call` and a parenthesis.
-fn first_names(source: &Source, call: &str, within: Range<usize>) -> BTreeSet<String> {
+fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSet<String> {
     let text = &source.text[within.clone()];
     let opening = format!("{call}(");
     let opened = text.match_indices(&opening).filter_map(|(at, whole)| {
@@ -62,7 +62,7 @@ fn first_names(source: &Source, call: &str, within: Range<usize>) -> BTreeSet<St
 
 /// Every metric as the operator meets it: name, kind, labels, meaning.
 fn page() -> String {
-    let rooms = [
+    let crates = [
         ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),
         ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
         ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
@@ -70,8 +70,9 @@ fn page() -> String {
     let mut out = "# Metrics\n\nGenerated from the tables in the code: \
                    `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it anew.\n"
         .to_owned();
-    for (room, catalogue) in rooms {
-        out += &format!("\n## {room}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for (section, catalogue) in crates {
+        out +=
+            &format!("\n## {section}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
         for (name, kind, labels, meaning) in catalogue {
             let labels = labels.join(", ");
             out += &format!("| `tidewire_{name}` | {kind} | {labels} | {meaning} |\n");
@@ -81,7 +82,7 @@ fn page() -> String {
 }
 
 #[test]
-fn the_operators_page_of_metrics_is_what_the_code_has() {
+fn the_metrics_page_matches_the_code() {
     let path = root().join("deploy/prometheus/METRICS.md");
     if std::env::var_os("TIDEWIRE_UPDATE").is_some() {
         std::fs::write(&path, page()).expect("the page can be written");

@@ -33,7 +33,7 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
 }
 
 #[test]
-fn every_command_of_the_runbook_is_one() {
+fn every_command_in_the_runbook_exists() {
     let (runbook, makefile) = (runbook(), read("Makefile").expect("text"));
     let mut all = Vec::new();
     for span in spans(&runbook) {
@@ -65,7 +65,7 @@ fn words(command: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_metric_and_log_line_of_the_runbook_is_one() {
+fn every_metric_and_log_line_in_the_runbook_exists() {
     let (runbook, page) = (runbook(), read("deploy/prometheus/METRICS.md").expect("text"));
     let sources = sources();
     let mut all = Vec::new();

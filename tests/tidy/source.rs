@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A Rust file.
-pub(crate) struct Source {
+pub(crate) struct SourceFile {
     /// Its path from the root of the repository.
     pub(crate) path: String,
     /// Its text.
@@ -44,12 +44,12 @@ pub(crate) fn read(path: &str) -> Option<String> {
 }
 
 /// Every Rust file.
-pub(crate) fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<SourceFile> {
     let rust = tracked().into_iter().filter(|path| path.ends_with(".rs"));
-    rust.map(|path| Source::new(path.clone(), read(&path).expect("Rust is UTF-8"))).collect()
+    rust.map(|path| SourceFile::new(path.clone(), read(&path).expect("Rust is UTF-8"))).collect()
 }
 
-impl Source {
+impl SourceFile {
     /// Scans a file.
     pub(crate) fn new(path: String, text: String) -> Self {
         let code = blank(&text);
@@ -110,7 +110,7 @@ impl Source {
     }
 
     /// `path:line` of a byte.
-    pub(crate) fn place(&self, at: usize) -> String {
+    pub(crate) fn location(&self, at: usize) -> String {
         let line = self.text[..at].matches('\n').count() + 1;
         format!("{}:{line}", self.path)
     }
@@ -210,7 +210,7 @@ fn follows_name(bytes: &[u8], at: usize) -> bool {
 }
 
 #[test]
-fn what_is_not_code_is_blanked_and_nothing_else() {
+fn everything_but_code_is_blanked() {
     let check = |text: &str, expected: &str| assert_eq!(blank(text), expected, "{text}");
     check("a // b\nc", "a     \nc");
     check("a /* b /* c */ */ d", "a                 d");

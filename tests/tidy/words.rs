@@ -15,7 +15,7 @@ fn ours() -> impl Iterator<Item = (String, String)> {
 }
 
 #[test]
-fn no_debt_is_left_as_a_comment() {
+fn no_comment_marks_unfinished_work() {
     let words = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X")];
     let mut all = Vec::new();
     for (path, text) in ours() {
@@ -30,7 +30,7 @@ fn no_debt_is_left_as_a_comment() {
 }
 
 #[test]
-fn no_file_knows_the_machine_it_was_written_on() {
+fn no_file_contains_a_path_of_a_developer_machine() {
     let folders = ["tmp", "root", "work", "home"].map(|name| format!("/{name}/"));
     let mut all = Vec::new();
     for (path, text) in ours() {
@@ -61,13 +61,13 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
     for source in sources() {
         let marks = ["#[allow(", "#![allow("].into_iter();
         for (at, _) in marks.flat_map(|mark| source.code.match_indices(mark)) {
-            all.push(format!("{}: use #[expect(…, reason = …)]", source.place(at)));
+            all.push(format!("{}: use #[expect(…, reason = …)]", source.location(at)));
         }
         for (at, _) in source.code.match_indices("#[expect(") {
             let open = at + "#[expect".len();
             let close = source.closing(open).expect("an attribute is closed");
             if !source.code[open..close].contains("reason") {
-                all.push(format!("{}: say the reason", source.place(at)));
+                all.push(format!("{}: say the reason", source.location(at)));
             }
         }
     }
@@ -75,7 +75,7 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
 }
 
 #[test]
-fn the_engine_names_no_library_that_touches_the_world() {
+fn the_engine_names_no_io_library() {
     let worlds = ["tokio", "rocksdb", "axum", "mio", "hyper", "rdkafka"];
     let mut all = Vec::new();
     let pure = |path: &str| path.starts_with("schemas/") || path.starts_with("pipeline/engine/");
@@ -85,7 +85,7 @@ fn the_engine_names_no_library_that_touches_the_world() {
                 .words(world)
                 .filter(|at| source.code[*at..].starts_with(&format!("{world}::")))
             {
-                all.push(format!("{}: {world} is behind the ports", source.place(at)));
+                all.push(format!("{}: {world} is behind the ports", source.location(at)));
             }
         }
     }

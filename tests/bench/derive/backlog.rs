@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use tidewire_engine::topology::Lane;
 use tidewire_tests::process::Usage;
 
-use crate::ground::Ground;
+use crate::fixture::BenchFixture;
 use crate::sides::Side;
 use crate::{median, row};
 
 /// How often a group's progress is looked at.
-const GRAIN: Duration = Duration::from_millis(50);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long nothing may be committed.
-const STILL: Duration = Duration::from_secs(120);
+const STALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// What draining came to.
-pub(crate) struct Drained {
+pub(crate) struct BacklogFigures {
     /// Events a second, from the first commit seen to the last.
     pub(crate) rate: f64,
     /// CPU of the process per event meanwhile.
@@ -31,28 +31,28 @@ pub(crate) struct Drained {
 }
 
 /// A look at a side's progress.
-struct Look {
+struct ProgressSample {
     at: Instant,
     committed: usize,
     usage: Usage,
 }
 
-pub(crate) fn run(ground: &Ground, side: Side) -> io::Result<Drained> {
-    let observer = ground.observer(&side.group(ground), Lane::Normal)?;
-    let running = side.start(ground)?;
-    let look = || -> io::Result<Look> {
+pub(crate) fn run(fixture: &BenchFixture, side: Side) -> io::Result<BacklogFigures> {
+    let observer = fixture.observer(&side.group(fixture), Lane::Normal)?;
+    let running = side.start(fixture)?;
+    let sample = || -> io::Result<ProgressSample> {
         let committed = observer.committed()?;
-        Ok(Look { at: Instant::now(), committed, usage: running.usage()? })
+        Ok(ProgressSample { at: Instant::now(), committed, usage: running.usage()? })
     };
     let mut first = None;
-    let mut last = look()?;
-    while last.committed < ground.written {
-        thread::sleep(GRAIN);
-        let now = look()?;
+    let mut last = sample()?;
+    while last.committed < fixture.written {
+        thread::sleep(SAMPLE_INTERVAL);
+        let now = sample()?;
         if now.committed > last.committed {
-            first.get_or_insert(Look { ..now });
+            first.get_or_insert(ProgressSample { ..now });
             last = now;
-        } else if now.at - last.at > STILL {
+        } else if now.at - last.at > STALL_LIMIT {
             return Err(io::Error::other(format!("{}: nothing is committed", side.name())));
         }
     }
@@ -61,30 +61,31 @@ pub(crate) fn run(ground: &Ground, side: Side) -> io::Result<Drained> {
     running.stop()?;
     let events = (last.committed - first.committed) as f64;
     let cpu = last.usage.cpu - first.usage.cpu;
-    Ok(Drained {
+    Ok(BacklogFigures {
         rate: events / (last.at - first.at).as_secs_f64(),
         cpu_us: cpu.as_secs_f64() * 1e6 / events,
         life_cpu_us: last.usage.cpu.as_secs_f64() * 1e6 / last.committed as f64,
         peak_mib: last.usage.peak_bytes as f64 / f64::from(1 << 20),
-        outputs: ground.check(side.output(ground).as_str())?,
+        outputs: fixture.check(side.output(fixture).as_str())?,
     })
 }
 
 /// Prints the table, and how the sides stand to each other in each run.
-pub(crate) fn report(all: &[(usize, Side, Drained)]) {
+pub(crate) fn report(all: &[(usize, Side, BacklogFigures)]) {
     if all.is_empty() {
         return;
     }
     println!("\n| backlog | events/s | CPU µs/event | with its start | peak MiB | outputs |");
     println!("|---|---:|---:|---:|---:|---:|");
     for (run, side, drained) in all {
-        let Drained { rate, cpu_us, life_cpu_us, peak_mib, outputs } = drained;
+        let BacklogFigures { rate, cpu_us, life_cpu_us, peak_mib, outputs } = drained;
         let values = [*rate, *cpu_us, *life_cpu_us, *peak_mib, *outputs as f64];
         row(&format!("run {run}: {}", side.name()), &values);
     }
     let mut ratios = Vec::new();
     for (run, _, ours) in all.iter().filter(|(_, side, _)| *side == Side::Tidewire) {
-        let other = |entry: &&(usize, Side, Drained)| entry.0 == *run && entry.1 != Side::Tidewire;
+        let other =
+            |entry: &&(usize, Side, BacklogFigures)| entry.0 == *run && entry.1 != Side::Tidewire;
         let Some((_, _, peer)) = all.iter().find(other) else { return };
         let cpu = peer.cpu_us / ours.cpu_us;
         let life = peer.life_cpu_us / ours.life_cpu_us;

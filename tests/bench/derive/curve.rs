@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::backlog::{self, Drained};
-use crate::ground::Ground;
+use crate::backlog::{self, BacklogFigures};
+use crate::fixture::BenchFixture;
 use crate::row;
 use crate::sides::Side;
 
@@ -15,14 +15,14 @@ const KEYS: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 pub(crate) fn run(bootstrap: &str, records: usize) -> io::Result<()> {
     let mut all = Vec::new();
     for keys in KEYS {
-        let mut ground = Ground::make(bootstrap, &format!("curve{keys}."))?;
-        ground.produce(keys.max(records), keys)?;
-        backlog::run(&ground, Side::Tidewire)?;
-        ground.produce(records, keys)?;
-        all.push((keys, backlog::run(&ground, Side::Tidewire)?));
+        let mut fixture = BenchFixture::make(bootstrap, &format!("curve{keys}."))?;
+        fixture.produce(keys.max(records), keys)?;
+        backlog::run(&fixture, Side::Tidewire)?;
+        fixture.produce(records, keys)?;
+        all.push((keys, backlog::run(&fixture, Side::Tidewire)?));
     }
     println!("\n| keys | events/s | CPU µs/event | peak MiB |\n|---:|---:|---:|---:|");
-    for (keys, Drained { rate, cpu_us, peak_mib, .. }) in &all {
+    for (keys, BacklogFigures { rate, cpu_us, peak_mib, .. }) in &all {
         row(&keys.to_string(), &[*rate, *cpu_us, *peak_mib]);
     }
     Ok(())

@@ -17,7 +17,7 @@
 
 mod backlog;
 mod curve;
-mod ground;
+mod fixture;
 mod restart;
 mod sides;
 mod steady;
@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::machine;
 
-use ground::Ground;
+use fixture::BenchFixture;
 use sides::Side;
 
 /// The allocator of the binary.
@@ -53,7 +53,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
-        Some((first, rest)) if first == tidewire::WORD => tidewire::run(rest),
+        Some((first, rest)) if first == tidewire::SUBCOMMAND => tidewire::run(rest),
         _ => match parse(words.into_iter()) {
             Ok(arguments) => measure(&arguments),
             Err(why) => {
@@ -129,23 +129,23 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     let (mut drained, mut steady, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
     let both = [Side::Tidewire, Side::Streams { commit_ms: 100 }];
     for run in 0..arguments.runs {
-        let mut ground = Ground::make(&broker.bootstrap(), &format!("run{run}."))?;
+        let mut fixture = BenchFixture::make(&broker.bootstrap(), &format!("run{run}."))?;
         if arguments.has("backlog") {
-            ground.produce(arguments.records, arguments.keys)?;
+            fixture.produce(arguments.records, arguments.keys)?;
             for side in arguments.sides(&both, run) {
-                drained.push((run, side, backlog::run(&ground, side)?));
+                drained.push((run, side, backlog::run(&fixture, side)?));
             }
         }
         if arguments.has("steady") {
             let all =
                 [Side::Tidewire, Side::Streams { commit_ms: 100 }, Side::Streams { commit_ms: 10 }];
             for side in arguments.sides(&all, run) {
-                steady.push((run, side, steady::run(&mut ground, side, arguments)?));
+                steady.push((run, side, steady::run(&mut fixture, side, arguments)?));
             }
         }
         if arguments.has("restart") {
             for side in arguments.sides(&both, run) {
-                restarts.push((run, side, restart::run(&ground, side)?));
+                restarts.push((run, side, restart::run(&fixture, side)?));
             }
         }
     }
@@ -153,7 +153,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     steady::report(&steady);
     restart::report(&restarts);
     if arguments.has("urgent") {
-        urgent::run(&Ground::make(&broker.bootstrap(), "urgent.")?, arguments)?;
+        urgent::run(&BenchFixture::make(&broker.bootstrap(), "urgent.")?, arguments)?;
     }
     if arguments.has("curve") {
         curve::run(&broker.bootstrap(), arguments.records)?;

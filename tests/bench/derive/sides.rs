@@ -8,14 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use tidewire_engine::record::Topic;
-use tidewire_tests::keeper;
+use tidewire_tests::child_process;
 use tidewire_tests::process::{Usage, usage};
 
-use crate::ground::Ground;
+use crate::fixture::BenchFixture;
 use crate::tidewire;
 
 /// How long a side may take to say something, on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Who counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,36 +45,36 @@ impl Side {
     }
 
     /// The consumer group.
-    pub(crate) fn group(self, ground: &Ground) -> String {
+    pub(crate) fn group(self, fixture: &BenchFixture) -> String {
         match self {
-            Self::Tidewire => ground.topology.derive_group(),
-            Self::Streams { .. } => format!("{}streams", ground.topology.prefix()),
+            Self::Tidewire => fixture.topology.derive_group(),
+            Self::Streams { .. } => format!("{}streams", fixture.topology.prefix()),
         }
     }
 
     /// Where its counts come out.
-    pub(crate) fn output(self, ground: &Ground) -> Topic {
+    pub(crate) fn output(self, fixture: &BenchFixture) -> Topic {
         match self {
-            Self::Tidewire => ground.topology.out_state().clone(),
+            Self::Tidewire => fixture.topology.out_state().clone(),
             Self::Streams { .. } => {
-                Topic::new(format!("{}streams-counts", ground.topology.prefix()))
+                Topic::new(format!("{}streams-counts", fixture.topology.prefix()))
             }
         }
     }
 
     /// Starts it.
-    pub(crate) fn start(self, ground: &Ground) -> io::Result<Running> {
+    pub(crate) fn start(self, fixture: &BenchFixture) -> io::Result<SideProcess> {
         let mut command = match self {
-            Self::Tidewire => tidewire_command(ground)?,
-            Self::Streams { commit_ms } => streams_command(ground, self, commit_ms)?,
+            Self::Tidewire => tidewire_command(fixture)?,
+            Self::Streams { commit_ms } => streams_command(fixture, self, commit_ms)?,
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = keeper::spawn(command)?;
+        let mut child = child_process::spawn(command)?;
         if self == Self::Tidewire {
             eprintln!("Tidewire's DERIVE is process {}", child.id());
         }
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let (sender, said) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 // Nobody may want to know any more.
@@ -82,50 +82,50 @@ impl Side {
             }
         });
         let input = child.stdin.take();
-        Ok(Running { child, input, said })
+        Ok(SideProcess { child, input, lines })
     }
 }
 
-fn tidewire_command(ground: &Ground) -> io::Result<Command> {
+fn tidewire_command(fixture: &BenchFixture) -> io::Result<Command> {
     let this = std::env::current_exe()?;
-    let mut command = keeper::command(&this.to_string_lossy());
-    command.args([tidewire::WORD, &ground.bootstrap, ground.topology.prefix()]);
-    command.arg(ground.dir(Side::Tidewire.kind()));
+    let mut command = child_process::command(&this.to_string_lossy());
+    command.args([tidewire::SUBCOMMAND, &fixture.bootstrap, fixture.topology.prefix()]);
+    command.arg(fixture.dir(Side::Tidewire.kind()));
     Ok(command)
 }
 
-fn streams_command(ground: &Ground, side: Side, commit_ms: u32) -> io::Result<Command> {
+fn streams_command(fixture: &BenchFixture, side: Side, commit_ms: u32) -> io::Result<Command> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/kafka-streams/install.sh");
     let output = Command::new(script).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(io::Error::other("Kafka Streams could not be installed; see above"));
     }
     let class_path = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-    let mut command = keeper::command("java");
+    let mut command = child_process::command("java");
     command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &class_path]);
-    command.args(["CountByKey", &ground.bootstrap, ground.input()]);
-    command.args([side.output(ground).as_str(), &side.group(ground)]);
-    command.arg(ground.dir(side.kind())).arg(commit_ms.to_string());
+    command.args(["CountByKey", &fixture.bootstrap, fixture.input()]);
+    command.args([side.output(fixture).as_str(), &side.group(fixture)]);
+    command.arg(fixture.dir(side.kind())).arg(commit_ms.to_string());
     Ok(command)
 }
 
 /// A side at work.
-pub(crate) struct Running {
+pub(crate) struct SideProcess {
     child: Child,
     input: Option<ChildStdin>,
-    said: mpsc::Receiver<String>,
+    lines: mpsc::Receiver<String>,
 }
 
-impl Running {
+impl SideProcess {
     /// What it has used so far.
     pub(crate) fn usage(&self) -> io::Result<Usage> {
         usage(self.child.id())
     }
 
     /// Waits for a line that begins so; returns the rest of it.
-    pub(crate) fn hear(&self, beginning: &str) -> io::Result<String> {
+    pub(crate) fn wait_for_line(&self, beginning: &str) -> io::Result<String> {
         loop {
-            let line = self.said.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+            let line = self.lines.recv_timeout(TIMEOUT).map_err(io::Error::other)?;
             if let Some(rest) = line.strip_prefix(beginning) {
                 return Ok(rest.trim().to_owned());
             }
@@ -146,7 +146,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for SideProcess {
     fn drop(&mut self) {
         // After `stop` there is nothing left to kill.
         self.child.kill().ok();

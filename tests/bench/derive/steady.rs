@@ -11,16 +11,16 @@ use rdkafka::topic_partition_list::Offset;
 use tidewire_schemas::Priority;
 use tidewire_tests::latency::Latencies;
 
-use crate::ground::{Ground, Writer, counted, key_number};
+use crate::fixture::{BenchFixture, LaneWriter, counted, key_number};
 use crate::sides::Side;
 use crate::{Arguments, median, row};
 
 /// How long a side may take for the last output.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A schedule: record `n` is due at `start + n × interval`.
 #[derive(Clone, Copy)]
-struct Pace {
+struct Pacing {
     start: Instant,
     interval: Duration,
     first: usize,
@@ -28,35 +28,39 @@ struct Pace {
 }
 
 /// What a steady rate came to.
-pub(crate) struct Steady {
+pub(crate) struct SteadyFigures {
     p50_ms: f64,
     p99_ms: f64,
     max_ms: f64,
     cpu_us: f64,
 }
 
-pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io::Result<Steady> {
-    let running = side.start(ground)?;
-    running.hear("running")?;
-    ground.wait_for(side)?;
-    let reader = ground.reader(side.output(ground).as_str(), Offset::End)?;
+pub(crate) fn run(
+    fixture: &mut BenchFixture,
+    side: Side,
+    arguments: &Arguments,
+) -> io::Result<SteadyFigures> {
+    let running = side.start(fixture)?;
+    running.wait_for_line("running")?;
+    fixture.wait_for(side)?;
+    let reader = fixture.reader(side.output(fixture).as_str(), Offset::End)?;
     let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
     let count = arguments.rate * (arguments.warm_up + arguments.seconds);
     let warm = arguments.rate * arguments.warm_up;
     let start = Instant::now() + Duration::from_millis(500);
-    let pace = Pace { start, interval, first: 0, count: warm };
+    let pace = Pacing { start, interval, first: 0, count: warm };
     // One writer for both: a new one takes its time to find the leaders.
-    let writer = ground.writer(Priority::Normal, "0")?;
+    let writer = fixture.writer(Priority::Normal, "0")?;
     follow(&writer, &reader, pace)?;
     let before = running.usage()?;
     let start = Instant::now() + interval;
-    let pace = Pace { start, interval, first: warm, count: count - warm };
+    let pace = Pacing { start, interval, first: warm, count: count - warm };
     let mut latencies = follow(&writer, &reader, pace)?;
     let cpu = running.usage()?.cpu - before.cpu;
-    ground.written += count;
+    fixture.written += count;
     running.stop()?;
     let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
-    Ok(Steady {
+    Ok(SteadyFigures {
         p50_ms: millis(latencies.percentile(50.0)),
         p99_ms: millis(latencies.percentile(99.0)),
         max_ms: millis(latencies.percentile(100.0)),
@@ -65,7 +69,7 @@ pub(crate) fn run(ground: &mut Ground, side: Side, arguments: &Arguments) -> io:
 }
 
 /// Writes to the schedule and reads until every record has come out, once.
-fn follow(writer: &Writer, reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
+fn follow(writer: &LaneWriter, reader: &BaseConsumer, pace: Pacing) -> io::Result<Latencies> {
     thread::scope(|scope| {
         let writing = scope.spawn(|| write(writer, pace));
         let latencies = listen(reader, pace)?;
@@ -75,10 +79,10 @@ fn follow(writer: &Writer, reader: &BaseConsumer, pace: Pace) -> io::Result<Late
 }
 
 /// Reads until every record has come out.
-fn listen(reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
+fn listen(reader: &BaseConsumer, pace: Pacing) -> io::Result<Latencies> {
     let (mut latencies, mut seen) = (Latencies::default(), vec![false; pace.count]);
     let due = |n: usize| pace.start + pace.interval * u32::try_from(n).expect("few records");
-    let patience = due(pace.count) + PATIENCE;
+    let patience = due(pace.count) + TIMEOUT;
     while latencies.count() < pace.count {
         match reader.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
@@ -103,7 +107,7 @@ fn listen(reader: &BaseConsumer, pace: Pace) -> io::Result<Latencies> {
     Ok(latencies)
 }
 
-fn write(writer: &Writer, pace: Pace) -> io::Result<()> {
+fn write(writer: &LaneWriter, pace: Pacing) -> io::Result<()> {
     for n in 0..pace.count {
         let due = pace.start + pace.interval * u32::try_from(n).expect("few records");
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -114,13 +118,13 @@ fn write(writer: &Writer, pace: Pace) -> io::Result<()> {
 }
 
 /// Prints the table, and how the sides stand to each other in each run.
-pub(crate) fn report(all: &[(usize, Side, Steady)]) {
+pub(crate) fn report(all: &[(usize, Side, SteadyFigures)]) {
     if all.is_empty() {
         return;
     }
     println!("\n| steady | p50 ms | p99 ms | max ms | CPU µs/event |\n|---|---:|---:|---:|---:|");
     for (run, side, steady) in all {
-        let Steady { p50_ms, p99_ms, max_ms, cpu_us } = steady;
+        let SteadyFigures { p50_ms, p99_ms, max_ms, cpu_us } = steady;
         row(&format!("run {run}: {}", side.name()), &[*p50_ms, *p99_ms, *max_ms, *cpu_us]);
     }
     for commit_ms in [100, 10] {

@@ -20,10 +20,10 @@ use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
-use tidewire_tests::wall::Wall;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 /// What makes this binary Tidewire's side.
-pub(crate) const WORD: &str = "tidewire";
+pub(crate) const SUBCOMMAND: &str = "tidewire";
 
 /// How long a turn waits for records.
 const WAIT: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
     };
     let log = KafkaLog::open(Config::new(bootstrap, prefix)).map_err(io::Error::other)?;
     let stores = RocksStores::new(rocks::Config::new(folder));
-    let ports = DerivePorts { log, stores, clock: Arc::new(Wall) };
+    let ports = DerivePorts { log, stores, clock: Arc::new(SystemWallClock) };
     let config = DeriveConfig {
         topology: Topology::new(prefix, DEFAULT_PARTITIONS),
         instance: "bench".to_owned(),
@@ -99,11 +99,11 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
 /// Turns until standard input ends.
 fn turn(mut derive: Derive) -> io::Result<()> {
     let over = Arc::new(AtomicBool::new(false));
-    let (told, waker) = (Arc::clone(&over), derive.waker());
+    let (stop, waker) = (Arc::clone(&over), derive.waker());
     thread::spawn(move || {
         // Whether it ended or failed, whoever started this is gone.
         io::stdin().read_to_end(&mut Vec::new()).ok();
-        told.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         waker.wake();
     });
     let (mut assigned, mut running) = (None, false);

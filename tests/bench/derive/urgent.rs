@@ -12,7 +12,7 @@ use tidewire_engine::topology::Lane;
 use tidewire_schemas::Priority;
 use tidewire_tests::latency::Latencies;
 
-use crate::ground::{Ground, key_name};
+use crate::fixture::{BenchFixture, key_name};
 use crate::sides::Side;
 use crate::{Arguments, row};
 
@@ -23,16 +23,16 @@ const EVENTS: usize = 30;
 const PAUSE: Duration = Duration::from_millis(37);
 
 /// How long one may take: as long as the backlog.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(crate) fn run(ground: &Ground, arguments: &Arguments) -> io::Result<()> {
-    ground.fill(Priority::Low, (arguments.records, arguments.keys))?;
-    let reader = ground.reader(ground.topology.out_urgent().as_str(), Offset::End)?;
-    let writer = ground.writer(Priority::Critical, "0")?;
-    let group = Side::Tidewire.group(ground);
-    let observer = ground.observer(&group, Lane::Low)?;
-    let running = Side::Tidewire.start(ground)?;
-    running.hear("running")?;
+pub(crate) fn run(fixture: &BenchFixture, arguments: &Arguments) -> io::Result<()> {
+    fixture.fill(Priority::Low, (arguments.records, arguments.keys))?;
+    let reader = fixture.reader(fixture.topology.out_urgent().as_str(), Offset::End)?;
+    let writer = fixture.writer(Priority::Critical, "0")?;
+    let group = Side::Tidewire.group(fixture);
+    let observer = fixture.observer(&group, Lane::Low)?;
+    let running = Side::Tidewire.start(fixture)?;
+    running.wait_for_line("running")?;
     let mut latencies = Latencies::default();
     for n in 0..EVENTS {
         thread::sleep(PAUSE);
@@ -59,7 +59,7 @@ pub(crate) fn run(ground: &Ground, arguments: &Arguments) -> io::Result<()> {
 
 /// Reads until the event of a key has come out.
 fn wait_for(reader: &BaseConsumer, key: &str) -> io::Result<()> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while Instant::now() < give_up {
         let Some(Ok(message)) = reader.poll(PAUSE) else { continue };
         if message.key().is_some_and(|channel| channel.ends_with(key.as_bytes())) {

@@ -12,8 +12,8 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
 mod baseline;
-mod contender;
 mod phases;
+mod server_under_test;
 
 use std::io;
 use std::process::ExitCode;
@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use tidewire_tests::machine;
 
-use crate::contender::Contender;
-use crate::phases::{Figures, Plan};
+use crate::phases::{Figures, LoadPlan};
+use crate::server_under_test::ServerUnderTest;
 
 /// Crowds measured when none are named: one of the size peers publish, one near the limit of open
 /// files.
@@ -33,15 +33,15 @@ const PHASE_SECONDS: u64 = 10;
 
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Only {
+enum Selection {
     Both,
     Tidewire,
     Axum,
 }
 
 struct Arguments {
-    plans: Vec<Plan>,
-    only: Only,
+    plans: Vec<LoadPlan>,
+    only: Selection,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ fn ended(outcome: io::Result<()>) -> ExitCode {
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut connections = CONNECTIONS.to_vec();
     let mut seconds = PHASE_SECONDS;
-    let mut only = Only::Both;
+    let mut only = Selection::Both;
     while let Some(word) = words.next() {
         let value = words.next().ok_or(format!("{word} needs a value"))?;
         let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
@@ -81,13 +81,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                 connections = sizes?;
             }
             ("--seconds", value) => seconds = number(value)? as u64,
-            ("--only", "tidewire") => only = Only::Tidewire,
-            ("--only", "axum") => only = Only::Axum,
+            ("--only", "tidewire") => only = Selection::Tidewire,
+            ("--only", "axum") => only = Selection::Axum,
             _ => return Err(format!("{word} {value}: see the head of this program's source")),
         }
     }
     let phase = Duration::from_secs(seconds);
-    let plans = connections.into_iter().map(|connections| Plan { connections, phase });
+    let plans = connections.into_iter().map(|connections| LoadPlan { connections, phase });
     Ok(Arguments { plans: plans.collect(), only })
 }
 
@@ -95,12 +95,12 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     println!("{}", machine::describe());
     for plan in &arguments.plans {
         let axum = match arguments.only {
-            Only::Tidewire => None,
-            _ => Some(phases::run(&Contender::axum()?, plan)?),
+            Selection::Tidewire => None,
+            _ => Some(phases::run(&ServerUnderTest::axum()?, plan)?),
         };
         let tidewire = match arguments.only {
-            Only::Axum => None,
-            _ => Some(phases::run(&Contender::tidewire()?, plan)?),
+            Selection::Axum => None,
+            _ => Some(phases::run(&ServerUnderTest::tidewire()?, plan)?),
         };
         print_table(plan, axum.as_ref(), tidewire.as_ref());
     }
@@ -108,7 +108,7 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
 }
 
 /// One table per crowd; the last column is how many times better Tidewire is.
-fn print_table(plan: &Plan, axum: Option<&Figures>, tidewire: Option<&Figures>) {
+fn print_table(plan: &LoadPlan, axum: Option<&Figures>, tidewire: Option<&Figures>) {
     println!("\n| {} connections, 200 B | axum | tidewire | ratio |", plan.connections);
     println!("|---|---:|---:|---:|");
     let rows = axum.or(tidewire).map(Figures::rows).unwrap_or_default();

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidewire_tests::crowd::{Crowd, Delivered};
 use tidewire_tests::latency::Latencies;
 use tidewire_tests::process::{Usage, usage};
-use tidewire_tests::publisher::{Progress, Schedule, pace, saturate};
+use tidewire_tests::publisher::{PublishProgress, Schedule, pace, saturate};
+use tidewire_tests::subscriber_pool::{DeliveryTotals, SubscriberPool};
 
-use crate::contender::Contender;
+use crate::server_under_test::ServerUnderTest;
 
 /// Members that are parsed also while the server is saturated.
-const SAMPLED_MEMBERS: usize = 20;
+const SAMPLED_SUBSCRIBERS: usize = 20;
 
 /// Deliveries per second of the schedule: what the figures published for other servers were
 /// measured at.
@@ -37,7 +37,7 @@ const SETTLE_PHASES: f64 = 1.5;
 const RAMP_UP: Duration = Duration::from_secs(1);
 
 /// One crowd.
-pub(crate) struct Plan {
+pub(crate) struct LoadPlan {
     /// Members.
     pub(crate) connections: usize,
     /// Length of the scheduled and of the saturated phase.
@@ -55,20 +55,20 @@ pub(crate) struct Figures {
     scheduled: Latencies,
     p50: Duration,
     p99: Duration,
-    saturated: Saturated,
+    saturated: SaturatedFigures,
 }
 
-struct Saturated {
+struct SaturatedFigures {
     deliveries: f64,
-    wall: Duration,
+    elapsed: Duration,
     cpu: Duration,
     /// What this process used meanwhile, publishing included.
     generator_cpu: Duration,
-    total: Delivered,
+    total: DeliveryTotals,
 }
 
 /// How far things were at one moment of the saturated phase.
-struct Mark {
+struct SaturationSample {
     delivered: f64,
     at: Instant,
     cpu: Duration,
@@ -76,7 +76,7 @@ struct Mark {
 }
 
 /// One line of the table.
-pub(crate) struct Row {
+pub(crate) struct FigureRow {
     /// What it says.
     pub(crate) name: &'static str,
     /// The figure.
@@ -90,7 +90,7 @@ enum Better {
     Neither,
 }
 
-impl Row {
+impl FigureRow {
     /// The figure with as many digits as it deserves.
     pub(crate) fn show(&self, value: f64) -> String {
         if value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
@@ -108,9 +108,9 @@ impl Row {
 
 impl Figures {
     /// The table's lines, always the same ones in the same order.
-    pub(crate) fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<FigureRow> {
         use Better::{Higher, Lower, Neither};
-        let row = |name, better, value| Row { name, better, value };
+        let row = |name, better, value| FigureRow { name, better, value };
         let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
         let micros_each = |cpu: Duration, count: f64| cpu.as_secs_f64() * 1e6 / count;
         let kilobytes = |usage: &Usage| {
@@ -118,7 +118,7 @@ impl Figures {
             grown as f64 / 1_024.0 / self.connections
         };
         let saturated = &self.saturated;
-        let rate = saturated.deliveries / saturated.wall.as_secs_f64();
+        let rate = saturated.deliveries / saturated.elapsed.as_secs_f64();
         let scheduled = self.scheduled.count() as f64;
         vec![
             row("deliveries/s, saturated", Higher, rate),
@@ -155,20 +155,21 @@ impl Figures {
 }
 
 /// All phases on a fresh server.
-pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
+pub(crate) fn run(server: &ServerUnderTest, plan: &LoadPlan) -> io::Result<Figures> {
     let settle = plan.phase.mul_f64(SETTLE_PHASES);
     thread::sleep(settle);
-    let before = usage(contender.pid())?;
+    let before = usage(server.pid())?;
     let begin = Instant::now();
-    let mut crowd = Crowd::gather(&contender.entrance, plan.connections, SAMPLED_MEMBERS)?;
-    println!("{}: {} connected in {:.1?}", contender.name, crowd.size(), begin.elapsed());
+    let mut pool =
+        SubscriberPool::connect(&server.endpoint, plan.connections, SAMPLED_SUBSCRIBERS)?;
+    println!("{}: {} connected in {:.1?}", server.name, pool.size(), begin.elapsed());
     thread::sleep(settle);
-    let at_rest = usage(contender.pid())?;
-    let (mut scheduled, scheduled_cpu, next_seq) = follow_schedule(contender, plan, &mut crowd)?;
-    let after_schedule = usage(contender.pid())?;
-    crowd.begin_sweeping()?;
-    let saturated = flood(contender, plan, &mut crowd, next_seq)?;
-    let after = usage(contender.pid())?;
+    let at_rest = usage(server.pid())?;
+    let (mut scheduled, scheduled_cpu, next_seq) = follow_schedule(server, plan, &mut pool)?;
+    let after_schedule = usage(server.pid())?;
+    pool.begin_sweeping()?;
+    let saturated = flood(server, plan, &mut pool, next_seq)?;
+    let after = usage(server.pid())?;
     Ok(Figures {
         connections: plan.connections as f64,
         before,
@@ -184,61 +185,66 @@ pub(crate) fn run(contender: &Contender, plan: &Plan) -> io::Result<Figures> {
 }
 
 fn follow_schedule(
-    contender: &Contender,
-    plan: &Plan,
-    crowd: &mut Crowd,
+    server: &ServerUnderTest,
+    plan: &LoadPlan,
+    pool: &mut SubscriberPool,
 ) -> io::Result<(Latencies, Duration, u64)> {
     let per_second = SCHEDULED_DELIVERIES_PER_SECOND as f64 / plan.connections as f64;
     let interval = Duration::from_secs_f64(1.0 / per_second).max(MIN_INTERVAL);
     let count = (plan.phase.as_secs_f64() / interval.as_secs_f64()).ceil() as u64;
     let start = Instant::now() + interval;
     let schedule = Schedule { first_seq: 0, count, start, interval };
-    let before = usage(contender.pid())?;
-    let feed = contender.feed.clone();
-    let publisher = thread::spawn(move || pace(&feed, schedule));
-    let latencies = crowd.follow(&schedule)?;
-    let cpu = usage(contender.pid())?.cpu - before.cpu;
+    let before = usage(server.pid())?;
+    let target = server.target.clone();
+    let publisher = thread::spawn(move || pace(&target, schedule));
+    let latencies = pool.follow(&schedule)?;
+    let cpu = usage(server.pid())?.cpu - before.cpu;
     publisher.join().expect("the publisher returns its errors")?;
     let expected = count * plan.connections as u64;
     let what = "scheduled";
     check(
-        contender,
+        server,
         what,
-        Account { expected, delivered: latencies.count() as u64, odd: crowd.repeated() },
+        DeliveryCount { expected, delivered: latencies.count() as u64, odd: pool.repeated() },
     )?;
     Ok((latencies, cpu, count))
 }
 
 fn flood(
-    contender: &Contender,
-    plan: &Plan,
-    crowd: &mut Crowd,
+    server: &ServerUnderTest,
+    plan: &LoadPlan,
+    pool: &mut SubscriberPool,
     first_seq: u64,
-) -> io::Result<Saturated> {
-    let progress = Arc::new(Progress::default());
-    let feed = contender.feed.clone();
+) -> io::Result<SaturatedFigures> {
+    let progress = Arc::new(PublishProgress::default());
+    let target = server.target.clone();
     let shared = Arc::clone(&progress);
-    let publisher = thread::spawn(move || saturate(&feed, first_seq, WINDOW_EVENTS, &shared));
-    let sweep_for = |crowd: &mut Crowd, limit: Duration| -> io::Result<Mark> {
+    let publisher = thread::spawn(move || saturate(&target, first_seq, WINDOW_EVENTS, &shared));
+    let sweep_for = |pool: &mut SubscriberPool, limit: Duration| -> io::Result<SaturationSample> {
         let deadline = Instant::now() + limit;
         let mut delivered = 0.0;
         while Instant::now() < deadline && !publisher.is_finished() {
-            delivered = crowd.sweep(&progress)?;
+            delivered = pool.sweep(&progress)?;
         }
         let generator_cpu = usage(std::process::id())?.cpu;
-        Ok(Mark { delivered, at: Instant::now(), cpu: usage(contender.pid())?.cpu, generator_cpu })
+        Ok(SaturationSample {
+            delivered,
+            at: Instant::now(),
+            cpu: usage(server.pid())?.cpu,
+            generator_cpu,
+        })
     };
-    let ramp_up = sweep_for(crowd, RAMP_UP)?;
-    let measured = sweep_for(crowd, plan.phase)?;
+    let ramp_up = sweep_for(pool, RAMP_UP)?;
+    let measured = sweep_for(pool, plan.phase)?;
     progress.stop();
     publisher.join().expect("the publisher returns its errors")?;
-    let total = crowd.drain(&progress)?;
-    let odd = total.uneven_members as u64 + crowd.repeated();
+    let total = pool.drain(&progress)?;
+    let odd = total.uneven_subscribers as u64 + pool.repeated();
     let (expected, delivered) = (total.expected, total.delivered);
-    check(contender, "saturated", Account { expected, delivered, odd })?;
-    Ok(Saturated {
+    check(server, "saturated", DeliveryCount { expected, delivered, odd })?;
+    Ok(SaturatedFigures {
         deliveries: measured.delivered - ramp_up.delivered,
-        wall: measured.at - ramp_up.at,
+        elapsed: measured.at - ramp_up.at,
         cpu: measured.cpu - ramp_up.cpu,
         generator_cpu: measured.generator_cpu - ramp_up.generator_cpu,
         total,
@@ -247,17 +253,17 @@ fn flood(
 
 /// What a phase owes and what came; `odd` are repeats and members whose bytes differ from the
 /// others'.
-struct Account {
+struct DeliveryCount {
     expected: u64,
     delivered: u64,
     odd: u64,
 }
 
-fn check(contender: &Contender, phase: &str, account: Account) -> io::Result<()> {
-    let Account { expected, delivered, odd } = account;
-    println!("{}: {phase}: expected {expected} = delivered {delivered}, odd {odd}", contender.name);
+fn check(server: &ServerUnderTest, phase: &str, account: DeliveryCount) -> io::Result<()> {
+    let DeliveryCount { expected, delivered, odd } = account;
+    println!("{}: {phase}: expected {expected} = delivered {delivered}, odd {odd}", server.name);
     if expected == delivered && odd == 0 {
         return Ok(());
     }
-    Err(io::Error::other(format!("{}: {phase}: deliveries were lost or repeated", contender.name)))
+    Err(io::Error::other(format!("{}: {phase}: deliveries were lost or repeated", server.name)))
 }

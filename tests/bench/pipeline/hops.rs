@@ -21,7 +21,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Append times in milliseconds, by event id.
-type Times = BTreeMap<String, i64>;
+type AppendTimes = BTreeMap<String, i64>;
 
 pub(crate) fn report(bootstrap: &str, prefix: &str) -> io::Result<()> {
     let by_json = |value: &[u8]| {
@@ -41,7 +41,7 @@ pub(crate) fn report(bootstrap: &str, prefix: &str) -> io::Result<()> {
 }
 
 /// The mean time between the same events in two places.
-fn mean(from: &Times, to: &Times) -> io::Result<f64> {
+fn mean(from: &AppendTimes, to: &AppendTimes) -> io::Result<f64> {
     let spans: Vec<i64> = from.iter().filter_map(|(id, at)| Some(to.get(id)? - at)).collect();
     if spans.len() < from.len() {
         return Err(io::Error::other(format!("{} of {} events", spans.len(), from.len())));
@@ -53,7 +53,7 @@ fn read(
     bootstrap: &str,
     (prefix, topics): (&str, &[&str]),
     id: &dyn Fn(&[u8]) -> Option<String>,
-) -> Result<Times, KafkaError> {
+) -> Result<AppendTimes, KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "bench")
@@ -69,7 +69,7 @@ fn read(
         }
     }
     consumer.assign(&all)?;
-    let mut times = Times::new();
+    let mut times = AppendTimes::new();
     while let Some(message) = consumer.poll(QUIET) {
         let message = message?;
         let at = message.timestamp().to_millis();

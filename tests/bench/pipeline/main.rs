@@ -24,9 +24,9 @@ use std::io;
 use std::process::ExitCode;
 
 use tidewire_tests::broker::Broker;
-use tidewire_tests::crowd::Entrance;
 use tidewire_tests::machine;
 use tidewire_tests::server::Server;
+use tidewire_tests::subscriber_pool::SubscriberEndpoint;
 
 /// Account of all events here.
 const ACCOUNT: &str = "bench";
@@ -119,13 +119,13 @@ fn on(broker: &Broker, prefix: &str) -> Server {
 }
 
 /// A subscriber of one channel, from now on.
-fn entrance(server: &Server, channel: &str, mark: &'static str) -> Entrance {
+fn endpoint(server: &Server, channel: &str, seq_marker: &'static str) -> SubscriberEndpoint {
     let subscribe = format!(r#"{{"op":"subscribe","id":1,"channel":"{channel}","from":"latest"}}"#);
-    Entrance {
+    SubscriberEndpoint {
         addr: server.addr(),
         path: "/v1/ws?user=bench".to_owned(),
         greeting: Some((subscribe, r#""op":"ok""#)),
-        mark,
+        seq_marker,
     }
 }
 

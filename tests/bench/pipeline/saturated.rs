@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::envelope::{RecordOrigin, admit};
-use tidewire_tests::crowd::Crowd;
 use tidewire_tests::http::HttpClient;
 use tidewire_tests::process::usage;
 use tidewire_tests::publisher::MAX_EVENTS_PER_POST;
 use tidewire_tests::server::{Server, command};
+use tidewire_tests::subscriber_pool::SubscriberPool;
 
-use crate::{ACCOUNT, Arguments, entrance, row};
+use crate::{ACCOUNT, Arguments, endpoint, row};
 
 /// Connections that post, so that one is answered while the other is read.
 const POSTERS: usize = 2;
@@ -28,13 +28,14 @@ const SUBSCRIBERS: usize = 2;
 const SEED: &str = "1";
 
 /// What stands before an event's number in its id.
-const MARK: &str = "\"event_id\":\"g1-";
+const SEQ_MARKER: &str = "\"event_id\":\"g1-";
 
 pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     let lines = Arc::new(generate(arguments.events)?);
     let channel = format!("account:{ACCOUNT}");
     let owed = owed(&lines, &channel);
-    let mut crowd = Crowd::gather(&entrance(server, &channel, MARK), SUBSCRIBERS, SUBSCRIBERS)?;
+    let mut pool =
+        SubscriberPool::connect(&endpoint(server, &channel, SEQ_MARKER), SUBSCRIBERS, SUBSCRIBERS)?;
     let before = usage(server.pid())?;
     let begin = Instant::now();
     let addr = server.addr();
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
             thread::spawn(move || post(addr, &lines, poster))
         })
         .collect();
-    let (delivered, last_arrival) = crowd.collect(owed)?;
+    let (delivered, last_arrival) = pool.collect(owed)?;
     let after = usage(server.pid())?;
     let posted: io::Result<Vec<Instant>> = posters
         .into_iter()
@@ -56,10 +57,10 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     row("resident MiB after", after.resident_bytes as f64 / f64::from(1 << 20));
     row("expected", (owed * SUBSCRIBERS as u64) as f64);
     row("delivered", delivered as f64);
-    match (delivered, crowd.repeated()) == (owed * SUBSCRIBERS as u64, 0) {
+    match (delivered, pool.repeated()) == (owed * SUBSCRIBERS as u64, 0) {
         true => Ok(()),
         false => {
-            Err(io::Error::other(format!("events were lost, or {} repeated", crowd.repeated())))
+            Err(io::Error::other(format!("events were lost, or {} repeated", pool.repeated())))
         }
     }
 }

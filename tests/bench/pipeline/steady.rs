@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tidewire_tests::crowd::Crowd;
 use tidewire_tests::process::usage;
-use tidewire_tests::publisher::{Feed, Line, Schedule, pace};
+use tidewire_tests::publisher::{LineEncoder, PostTarget, Schedule, pace};
 use tidewire_tests::server::Server;
+use tidewire_tests::subscriber_pool::SubscriberPool;
 
-use crate::{ACCOUNT, Arguments, entrance, row};
+use crate::{ACCOUNT, Arguments, endpoint, row};
 
 /// Authors the posts are spread over.
 const AUTHORS: u64 = 64;
@@ -22,16 +22,16 @@ const AUTHORS: u64 = 64;
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sends the events of a schedule, each when it is due.
-pub(crate) type Pace = Arc<dyn Fn(Schedule) -> io::Result<()> + Send + Sync>;
+pub(crate) type SchedulePublisher = Arc<dyn Fn(Schedule) -> io::Result<()> + Send + Sync>;
 
 /// One request per event.
-pub(crate) fn by_post(server: &Server) -> Pace {
-    let feed = Feed { addr: server.addr(), path: "/v1/events", line: posts() };
-    Arc::new(move |schedule| pace(&feed, schedule))
+pub(crate) fn by_post(server: &Server) -> SchedulePublisher {
+    let target = PostTarget { addr: server.addr(), path: "/v1/events", line: posts() };
+    Arc::new(move |schedule| pace(&target, schedule))
 }
 
 /// One record per event, by a plain producer of Kafka.
-pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<Pace> {
+pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<SchedulePublisher> {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
@@ -58,10 +58,11 @@ pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<Pace> {
 pub(crate) fn run(
     arguments: &Arguments,
     server: &Server,
-    (from, pace): (&str, Pace),
+    (from, pace): (&str, SchedulePublisher),
 ) -> io::Result<()> {
-    let entrance = entrance(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
-    let mut crowd = Crowd::gather(&entrance, arguments.subscribers, arguments.subscribers)?;
+    let endpoint = endpoint(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
+    let mut pool =
+        SubscriberPool::connect(&endpoint, arguments.subscribers, arguments.subscribers)?;
     let interval = Duration::from_secs(1) / u32::try_from(arguments.rate).unwrap_or(u32::MAX);
     let mut follow = |first_seq: u64, seconds: u64| {
         let count = arguments.rate * seconds;
@@ -69,12 +70,12 @@ pub(crate) fn run(
         let schedule = Schedule { first_seq, count, start, interval };
         let pace = Arc::clone(&pace);
         let publisher = thread::spawn(move || pace(schedule));
-        let latencies = crowd.follow(&schedule)?;
+        let latencies = pool.follow(&schedule)?;
         publisher.join().expect("the publisher returns its errors")?;
         let expected = count * arguments.subscribers as u64;
         let delivered = latencies.count() as u64;
-        if (delivered, crowd.repeated()) != (expected, 0) {
-            let repeated = crowd.repeated();
+        if (delivered, pool.repeated()) != (expected, 0) {
+            let repeated = pool.repeated();
             let text = format!("expected {expected}, delivered {delivered}, repeated {repeated}");
             return Err(io::Error::other(text));
         }
@@ -95,7 +96,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn posts() -> Line {
+fn posts() -> LineEncoder {
     Arc::new(|seq, body| {
         let author = seq % AUTHORS;
         let event = format!(

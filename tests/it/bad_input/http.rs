@@ -9,7 +9,7 @@ use tidewire_tests::server::Server;
 use super::samples::values;
 
 #[test]
-fn every_bad_event_is_answered_with_its_reason_and_the_one_behind_it_is_taken() {
+fn every_bad_event_gets_its_reason_and_the_next_event_is_accepted() {
     let server = Server::start(&[]);
     let mut http = server.http();
     for sample in values() {
@@ -32,7 +32,7 @@ fn every_bad_event_is_answered_with_its_reason_and_the_one_behind_it_is_taken() 
 }
 
 #[test]
-fn a_post_that_trickles_in_holds_up_nobody_and_ends() {
+fn a_slow_post_blocks_nobody_and_is_ended() {
     let server = Server::start(&[]);
     let mut slow = TcpStream::connect(server.addr()).expect("it listens");
     slow.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
@@ -44,8 +44,8 @@ fn a_post_that_trickles_in_holds_up_nobody_and_ends() {
     let answer = server.http().post("/v1/events", "application/json", good).expect("an answer");
     assert_eq!(answer.status, 202);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    let mut said = String::new();
-    slow.read_to_string(&mut said).expect("it is answered and closed");
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
-    assert!(said.contains("did not arrive within"), "{said}");
+    let mut response = String::new();
+    slow.read_to_string(&mut response).expect("it is answered and closed");
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert!(response.contains("did not arrive within"), "{response}");
 }

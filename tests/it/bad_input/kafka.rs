@@ -9,8 +9,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidewire_schemas::event::EventView;
 use tidewire_tests::broker;
 
-use super::samples::{Sample, records};
-use crate::kafka::ground::{Outputs, PATIENCE, serve};
+use super::samples::{BadRecord, records};
+use crate::kafka::fixture::{OutputReader, TIMEOUT, serve};
 
 /// The good event with this number; all of one author, so their order is kept.
 fn good(n: usize) -> String {
@@ -20,7 +20,7 @@ fn good(n: usize) -> String {
     .to_string()
 }
 
-fn send(producer: &BaseProducer, topic: &str, sample: &Sample) {
+fn send(producer: &BaseProducer, topic: &str, sample: &BadRecord) {
     let mut headers = OwnedHeaders::new();
     for (key, value) in &sample.headers {
         headers = headers.insert(Header { key, value: Some(value) });
@@ -34,7 +34,7 @@ fn send(producer: &BaseProducer, topic: &str, sample: &Sample) {
 }
 
 #[test]
-fn bad_records_are_put_aside_whole_and_the_good_ones_around_arrive_in_order() {
+fn bad_records_are_dead_lettered_whole_and_good_ones_arrive_in_order() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "bad.");
     let server = serve("dev", at, "only");
@@ -52,11 +52,16 @@ fn bad_records_are_put_aside_whole_and_the_good_ones_around_arrive_in_order() {
     }
     producer.flush(Duration::from_secs(30)).expect("all are acknowledged");
 
-    let mut letters = Outputs::open(at, &["dead-letters"]);
-    assert!(letters.read(samples.len(), PATIENCE), "{} of {}", letters.all.len(), samples.len());
+    let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
+    assert!(
+        dead_letters.read(samples.len(), TIMEOUT),
+        "{} of {}",
+        dead_letters.all.len(),
+        samples.len()
+    );
     for (n, sample) in samples.iter().enumerate() {
         let key = format!("{topic}/0/{}", 2 * n + 1);
-        let letter = letters.all.iter().find(|letter| letter.key() == Some(key.as_bytes()));
+        let letter = dead_letters.all.iter().find(|letter| letter.key() == Some(key.as_bytes()));
         let letter = letter.unwrap_or_else(|| panic!("{}: no letter {key}", sample.what));
         let header = |name: &str| {
             let headers = letter.headers().expect("headers");
@@ -74,8 +79,8 @@ fn bad_records_are_put_aside_whole_and_the_good_ones_around_arrive_in_order() {
             assert_eq!(kept.value, Some(&value[..]), "{}", sample.what);
         }
     }
-    let mut outputs = Outputs::open(at, &["out.stream"]);
-    assert!(outputs.read(3 * samples.len(), PATIENCE), "{} events", outputs.all.len() / 3);
+    let mut outputs = OutputReader::open(at, &["out.stream"]);
+    assert!(outputs.read(3 * samples.len(), TIMEOUT), "{} events", outputs.all.len() / 3);
     let texts: Vec<String> = outputs
         .all
         .iter()

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 /// One bad record.
-pub(super) struct Sample {
+pub(super) struct BadRecord {
     pub(super) what: &'static str,
     pub(super) value: Option<Vec<u8>>,
     pub(super) headers: Vec<(&'static str, Vec<u8>)>,
@@ -22,21 +22,21 @@ fn event(change: impl FnOnce(&mut serde_json::Value)) -> String {
     event.to_string()
 }
 
-fn text(what: &'static str, value: impl Into<Vec<u8>>, expected: [&'static str; 2]) -> Sample {
+fn text(what: &'static str, value: impl Into<Vec<u8>>, expected: [&'static str; 2]) -> BadRecord {
     let [reason, detail] = expected;
-    Sample { what, value: Some(value.into()), headers: vec![], reason, detail }
+    BadRecord { what, value: Some(value.into()), headers: vec![], reason, detail }
 }
 
 fn changed(
     what: &'static str,
     (path, value): (&str, serde_json::Value),
     expected: [&'static str; 2],
-) -> Sample {
+) -> BadRecord {
     text(what, event(|event| *event.pointer_mut(path).expect("it is there") = value), expected)
 }
 
 /// Values a producer can send over any road.
-pub(super) fn values() -> Vec<Sample> {
+pub(super) fn values() -> Vec<BadRecord> {
     let with = |part: &str| event(|_| ()).replace("\"text\":\"t\"", part);
     let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
     let year_ahead = json!("2030-01-01T00:00:00Z");
@@ -99,11 +99,11 @@ pub(super) fn values() -> Vec<Sample> {
 }
 
 /// Values and headers only a client of Kafka can send.
-pub(super) fn records() -> Vec<Sample> {
+pub(super) fn records() -> Vec<BadRecord> {
     let mut all = values();
     let framed = |what, value: &[u8], expected| text(what, value, expected);
     all.extend([
-        Sample {
+        BadRecord {
             what: "a null value",
             value: None,
             headers: vec![],
@@ -127,15 +127,15 @@ pub(super) fn records() -> Vec<Sample> {
             b"\0\0\0\0\x07rest",
             ["registry_unavailable", "registry.url"],
         ),
-        Sample {
+        BadRecord {
             headers: vec![("content-type", b"application/cloudevents-batch+json".to_vec())],
             ..text("a batch in one record", "[]", ["connector_mapping", "a record of its own"])
         },
-        Sample {
+        BadRecord {
             headers: vec![("ce_specversion", b"1.0".to_vec()), ("ce_type", vec![0xff])],
             ..text("a header that is not UTF-8", "{}", ["not_utf8", "ce_type"])
         },
-        Sample {
+        BadRecord {
             headers: vec![("trace", vec![b'x'; 900_000])],
             ..text("bad, with headers of almost 1 MB", "{", ["not_json", "at byte"])
         },

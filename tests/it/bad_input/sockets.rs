@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_tests::server::Server;
-use tidewire_tests::websocket::{Broken, WebSocketClient};
+use tidewire_tests::websocket::{ClientError, WebSocketClient};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -18,13 +18,13 @@ fn connect(server: &Server) -> WebSocketClient {
 /// What a subscription from a position is refused with.
 fn refused(server: &Server, channel: &str, from: &str) -> Value {
     match connect(server).subscribe(channel, from) {
-        Err(Broken::Refused(frame)) => frame,
+        Err(ClientError::Refused(frame)) => frame,
         other => panic!("{channel} from {from}: {other:?}"),
     }
 }
 
 #[test]
-fn a_position_that_is_not_this_log_s_is_refused_or_announced() {
+fn a_position_of_another_log_is_refused_or_reported_as_a_gap() {
     let server = Server::start(&[]);
     let mut client = connect(&server);
     client.subscribe("posts:ann", "latest").expect("subscribed");
@@ -39,8 +39,10 @@ fn a_position_that_is_not_this_log_s_is_refused_or_announced() {
     let beyond = Position { partitions: vec![cut], ..mine.clone() };
     // Waited for, in case this gateway is behind; then the client is sent away to come back.
     match connect(&server).subscribe("posts:ann", &beyond.encode()) {
-        Err(Broken::Refused(frame)) => assert_eq!(frame["code"], "invalid_position", "{frame}"),
-        Err(Broken::Cut(why)) => assert!(why.contains("1013"), "{why}"),
+        Err(ClientError::Refused(frame)) => {
+            assert_eq!(frame["code"], "invalid_position", "{frame}")
+        }
+        Err(ClientError::Cut(why)) => assert!(why.contains("1013"), "{why}"),
         Ok(()) => panic!("a place that is not there"),
     }
     let elsewhere = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
@@ -54,14 +56,14 @@ fn a_position_that_is_not_this_log_s_is_refused_or_announced() {
 }
 
 #[test]
-fn unknown_channels_and_ten_thousand_subscriptions_cost_an_error_frame_each() {
+fn unknown_channels_and_too_many_subscriptions_get_an_error_frame_each() {
     let server = Server::start(&[]);
     let frame = refused(&server, "psots:ann", "latest");
     assert_eq!(frame["code"], "invalid_channel", "{frame}");
     assert!(frame["message"].as_str().expect("text").contains("posts"), "{frame}");
 
     let mut client = connect(&server);
-    let subscribe = |client: &mut WebSocketClient, n: usize| -> Result<Value, Broken> {
+    let subscribe = |client: &mut WebSocketClient, n: usize| -> Result<Value, ClientError> {
         let channel = format!("posts:user-{n}");
         client.send(&json!({"op": "subscribe", "id": n, "channel": channel, "from": "latest"}))?;
         loop {
@@ -85,7 +87,7 @@ fn unknown_channels_and_ten_thousand_subscriptions_cost_an_error_frame_each() {
     for n in 130..10_000 {
         match subscribe(&mut client, n) {
             Ok(frame) => assert_eq!(frame["op"], "error", "{frame}"),
-            Err(Broken::Cut(why)) => {
+            Err(ClientError::Cut(why)) => {
                 assert!(why.contains("4029"), "{why}");
                 break;
             }
@@ -96,16 +98,16 @@ fn unknown_channels_and_ten_thousand_subscriptions_cost_an_error_frame_each() {
 }
 
 #[test]
-fn a_frame_of_ten_megabytes_is_refused_before_it_has_come() {
+fn a_frame_of_ten_megabytes_is_refused_before_it_is_read() {
     let server = Server::start(&[]);
     let mut client = connect(&server);
     let big = json!({"op": "ping", "id": "x".repeat(10 << 20)});
     // It may be cut while the frame is still being sent.
     let why = match client.send(&big) {
-        Err(Broken::Cut(why)) => why,
+        Err(ClientError::Cut(why)) => why,
         _ => loop {
             match client.next_control(LIMIT) {
-                Err(Broken::Cut(why)) => break why,
+                Err(ClientError::Cut(why)) => break why,
                 Ok(Some(frame)) if frame["op"] == "welcome" => {}
                 other => panic!("{other:?}"),
             }
@@ -116,7 +118,7 @@ fn a_frame_of_ten_megabytes_is_refused_before_it_has_come() {
 }
 
 #[test]
-fn clients_that_are_half_open_are_let_go_and_take_nothing_from_others() {
+fn half_open_clients_are_closed_and_do_not_affect_others() {
     let server = Server::start(&[]);
     // Some say nothing, some begin a request, some shut one side of a stream.
     let mut idle = Vec::new();
@@ -144,7 +146,7 @@ fn clients_that_are_half_open_are_let_go_and_take_nothing_from_others() {
     assert!(client.next_event(LIMIT).expect("connected").is_some());
     for (n, stream) in idle.iter_mut().enumerate().filter(|(n, _)| n % 3 == 1).take(2) {
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-        let mut said = Vec::new();
-        stream.read_to_end(&mut said).unwrap_or_else(|error| panic!("{n} is kept: {error}"));
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap_or_else(|error| panic!("{n} is kept: {error}"));
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Service {
     pub(crate) cap_drop: Vec<String>,
     #[serde(default)]
     pub(crate) security_opt: Vec<String>,
-    pub(crate) ulimits: Option<Limits>,
+    pub(crate) ulimits: Option<Ulimits>,
 }
 
 /// How an image is built.
@@ -98,7 +98,7 @@ pub(crate) struct Logging {
 /// Limits of the kernel.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Limits {
+pub(crate) struct Ulimits {
     pub(crate) nofile: OpenFiles,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct OpenFiles {
 
 /// A port of the host and the port of the container behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
+pub(crate) struct PublishedPort {
     pub(crate) address: String,
     pub(crate) host: u16,
     pub(crate) container: u16,
@@ -176,7 +176,7 @@ impl Service {
     }
 
     /// Its published ports.
-    pub(crate) fn published(&self) -> Vec<Published> {
+    pub(crate) fn published(&self) -> Vec<PublishedPort> {
         self.ports.iter().map(|text| published(text)).collect()
     }
 
@@ -224,13 +224,13 @@ pub(crate) fn text() -> String {
     file("docker-compose.yml")
 }
 
-fn published(text: &str) -> Published {
+fn published(text: &str) -> PublishedPort {
     let parts: Vec<&str> = text.split(':').collect();
     let [address, host, container] = parts[..] else {
         panic!("port {text}: write ADDRESS:PORT:PORT, or it is open to every machine")
     };
     let port = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is no port"));
-    Published { address: address.into(), host: port(host), container: port(container) }
+    PublishedPort { address: address.into(), host: port(host), container: port(container) }
 }
 
 fn mount(text: &str) -> Mount {
@@ -273,7 +273,7 @@ fn split_unit(text: &str) -> (u64, &str) {
 }
 
 #[test]
-fn what_compose_would_not_understand_is_refused() {
+fn what_compose_does_not_accept_is_refused() {
     let service = "image: a:1\n    restart: 'no'\n    mem_limit: 1g\n    logging: {driver: local}";
     let check = |more: &str, expected: Option<&str>| {
         let text = format!("name: t\nservices:\n  s:\n    {service}\n{more}volumes:\n  v:\n");
@@ -292,7 +292,7 @@ fn what_compose_would_not_understand_is_refused() {
 }
 
 #[test]
-fn what_is_written_once_is_merged_and_the_nearer_wins() {
+fn yaml_anchors_are_merged_and_the_nearer_value_wins() {
     let text = "name: t\nx-a: &a {image: 'a:1', restart: always, logging: {driver: local}}\n\
                 x-b: &b\n  <<: *a\n  mem_limit: 1g\n\
                 services:\n  s:\n    <<: *b\n    restart: 'no'\nvolumes: {}\n";

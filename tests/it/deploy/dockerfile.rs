@@ -20,7 +20,7 @@ pub(crate) struct Instruction {
 
 /// What one image is made of.
 #[derive(Clone, Debug)]
-pub(crate) struct Stage {
+pub(crate) struct BuildStage {
     pub(crate) base: String,
     pub(crate) name: Option<String>,
     pub(crate) instructions: Vec<Instruction>,
@@ -28,7 +28,7 @@ pub(crate) struct Stage {
 
 /// What is copied into an image.
 #[derive(Clone, Debug)]
-pub(crate) struct Copied {
+pub(crate) struct CopyInstruction {
     /// The stage it comes from; `None`: the build's context.
     pub(crate) from: Option<String>,
     pub(crate) sources: Vec<String>,
@@ -36,12 +36,12 @@ pub(crate) struct Copied {
 }
 
 /// Reads the stages of this repository's image.
-pub(crate) fn stages() -> Vec<Stage> {
+pub(crate) fn stages() -> Vec<BuildStage> {
     parse(&file(PATH))
 }
 
-fn parse(text: &str) -> Vec<Stage> {
-    let mut stages: Vec<Stage> = Vec::new();
+fn parse(text: &str) -> Vec<BuildStage> {
+    let mut stages: Vec<BuildStage> = Vec::new();
     for line in logical_lines(text) {
         let (name, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let rest = rest.trim().to_owned();
@@ -52,7 +52,7 @@ fn parse(text: &str) -> Vec<Stage> {
                 [base, "AS", name] => (base, Some(name.to_owned())),
                 _ => panic!("FROM {rest}: write FROM IMAGE:TAG [AS NAME]"),
             };
-            stages.push(Stage { base: base.to_owned(), name, instructions: Vec::new() });
+            stages.push(BuildStage { base: base.to_owned(), name, instructions: Vec::new() });
             continue;
         }
         let stage = stages.last_mut().unwrap_or_else(|| panic!("{name} before FROM"));
@@ -78,7 +78,7 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-impl Stage {
+impl BuildStage {
     /// The texts of the instructions of this name.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let named = self.instructions.iter().filter(|instruction| instruction.name == name);
@@ -94,7 +94,7 @@ impl Stage {
     }
 
     /// Its `COPY` instructions.
-    pub(crate) fn copies(&self) -> Vec<Copied> {
+    pub(crate) fn copies(&self) -> Vec<CopyInstruction> {
         self.all("COPY").iter().map(|text| copied(text)).collect()
     }
 
@@ -136,7 +136,7 @@ fn without_options(text: &str) -> &str {
     rest
 }
 
-fn copied(text: &str) -> Copied {
+fn copied(text: &str) -> CopyInstruction {
     let options: Vec<&str> =
         text.split_whitespace().take_while(|word| word.starts_with("--")).collect();
     let from = match options[..] {
@@ -148,15 +148,15 @@ fn copied(text: &str) -> Copied {
         without_options(text).split_whitespace().map(str::to_owned).collect();
     let target = words.pop().expect("COPY has a target");
     assert!(!words.is_empty(), "COPY {text}: no source");
-    Copied { from, sources: words, target }
+    CopyInstruction { from, sources: words, target }
 }
 
 /// The rules of `.dockerignore`.
-pub(crate) struct Ignore {
+pub(crate) struct DockerIgnore {
     rules: Vec<String>,
 }
 
-impl Ignore {
+impl DockerIgnore {
     /// Reads the file of this repository.
     pub(crate) fn read() -> Self {
         Self::parse(&file(".dockerignore"))
@@ -173,7 +173,7 @@ impl Ignore {
 
     /// Whether a path is kept out of the build's context. The last rule that fits it, or a folder
     /// it is in, decides.
-    pub(crate) fn keeps_out(&self, path: &str) -> bool {
+    pub(crate) fn excludes(&self, path: &str) -> bool {
         let mut out = false;
         for rule in &self.rules {
             let (fits, excludes) = match rule.strip_prefix('!') {
@@ -205,7 +205,7 @@ pub(crate) fn tracked() -> Vec<String> {
 }
 
 #[test]
-fn instructions_go_on_over_lines_and_comments() {
+fn instructions_continue_over_lines_and_comments() {
     let text = "# c\nFROM a:1 AS b\nRUN --mount=type=cache,target=/x \\\n    one -y \\\n # why\n \
                 && apt-get install -y \\\n  p2 p1\n\nFROM c:2\nCOPY --from=b /o /t/\nENV A=1\n";
     let stages = parse(text);
@@ -219,8 +219,8 @@ fn instructions_go_on_over_lines_and_comments() {
 }
 
 #[test]
-fn the_last_rule_that_fits_decides_what_is_sent() {
-    let ignore = Ignore::parse("# c\n*\n!a\n!b/c\na/secret\n");
+fn the_last_matching_rule_decides() {
+    let ignore = DockerIgnore::parse("# c\n*\n!a\n!b/c\na/secret\n");
     for (path, out) in [
         ("x", true),
         ("a/f", false),
@@ -229,6 +229,6 @@ fn the_last_rule_that_fits_decides_what_is_sent() {
         ("b/c", false),
         ("b/d", true),
     ] {
-        assert_eq!(ignore.keeps_out(path), out, "{path}");
+        assert_eq!(ignore.excludes(path), out, "{path}");
     }
 }

@@ -15,7 +15,7 @@ use tidewire_app::config::settings::{SETTINGS, Settings};
 use tidewire_tests::server;
 
 use crate::deploy::compose::{file, grammar, root};
-use crate::deploy::dockerfile::{Ignore, Stage, is_within, stages, tracked};
+use crate::deploy::dockerfile::{BuildStage, DockerIgnore, is_within, stages, tracked};
 
 /// Installed for what they hold, not linked with.
 const NOT_LINKED: &[&str] = &["ca-certificates"];
@@ -25,28 +25,28 @@ const C_LIBRARIES: &[&str] = &["libc6", "libgcc-s1"];
 const CALLER: &str = "make";
 
 /// The stage that builds and the one that runs.
-fn pair() -> (Stage, Stage) {
-    let [build, run]: [Stage; 2] = stages().try_into().expect("one stage builds, one runs");
+fn pair() -> (BuildStage, BuildStage) {
+    let [build, run]: [BuildStage; 2] = stages().try_into().expect("one stage builds, one runs");
     (build, run)
 }
 
 /// The tracked files that the build is sent and that it copies.
 fn context() -> Vec<String> {
-    let ignore = Ignore::read();
+    let ignore = DockerIgnore::read();
     let (build, run) = pair();
     let copies: Vec<String> = [build, run]
         .iter()
-        .flat_map(Stage::copies)
+        .flat_map(BuildStage::copies)
         .filter(|copied| copied.from.is_none())
         .flat_map(|copied| copied.sources)
         .collect();
-    let sent = tracked().into_iter().filter(|path| !ignore.keeps_out(path));
+    let sent = tracked().into_iter().filter(|path| !ignore.excludes(path));
     sent.filter(|path| copies.iter().any(|source| is_within(path, source))).collect()
 }
 
 #[test]
-fn what_is_copied_is_there_and_sent_and_nothing_else_is_sent() {
-    let ignore = Ignore::read();
+fn copied_files_exist_and_are_the_whole_build_context() {
+    let ignore = DockerIgnore::read();
     let (build, run) = pair();
     let mut copied = Vec::new();
     for one in build.copies().into_iter().chain(run.copies()) {
@@ -58,21 +58,21 @@ fn what_is_copied_is_there_and_sent_and_nothing_else_is_sent() {
         }
         for source in one.sources {
             assert!(root().join(&source).exists(), "there is no {source}");
-            assert!(!ignore.keeps_out(&source), ".dockerignore keeps {source} out");
+            assert!(!ignore.excludes(&source), ".dockerignore keeps {source} out");
             copied.push(source);
         }
     }
     let needless = tracked().into_iter().find(|path| {
-        !ignore.keeps_out(path) && !copied.iter().any(|source| is_within(path, source))
+        !ignore.excludes(path) && !copied.iter().any(|source| is_within(path, source))
     });
     assert_eq!(needless, None, "it is sent but not copied");
-    assert!(ignore.keeps_out(".git/config") && ignore.keeps_out("target/release/tidewire"));
-    assert!(ignore.keeps_out("rust-toolchain.toml"), "the image's Rust is the pinned one");
+    assert!(ignore.excludes(".git/config") && ignore.excludes("target/release/tidewire"));
+    assert!(ignore.excludes("rust-toolchain.toml"), "the image's Rust is the pinned one");
 }
 
 /// Cargo reads the workspace out of a folder that holds what the image's build would see.
 #[test]
-fn cargo_finds_all_it_needs_in_what_is_copied() {
+fn cargo_finds_all_it_needs_in_the_copied_files() {
     let folder = tempfile::tempdir().unwrap();
     let context = context();
     for path in &context {
@@ -131,7 +131,7 @@ fn check_included(folder: &Path, context: &[String]) {
 }
 
 #[test]
-fn it_builds_with_what_the_install_script_names_and_with_a_rust_that_is_new_enough() {
+fn it_builds_with_the_packages_of_the_install_script_and_a_recent_rust() {
     let (build, run) = pair();
     let script = file("scripts/install.sh");
     // What stands inside `if [ "$purpose" = test ]` is indented.
@@ -153,7 +153,7 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 #[test]
-fn it_runs_as_somebody_without_rights_who_owns_the_data() {
+fn it_runs_as_an_unprivileged_user_that_owns_the_data() {
     let (_, run) = pair();
     let commands = run.commands();
     let made = |program: &str| {
@@ -177,7 +177,7 @@ fn it_runs_as_somebody_without_rights_who_owns_the_data() {
 }
 
 #[test]
-fn its_name_stands_for_the_binary_and_its_port_is_the_default_one() {
+fn its_entry_point_is_the_binary_and_its_port_the_default() {
     let (_, run) = pair();
     let entry: Vec<String> = serde_json::from_str(run.only("ENTRYPOINT")).expect("the list form");
     assert_eq!(entry, ["tidewire"], "the verb follows");
@@ -192,7 +192,7 @@ fn its_name_stands_for_the_binary_and_its_port_is_the_default_one() {
 
 /// The packages of the shared libraries that the binary was linked with here.
 #[test]
-fn it_has_the_libraries_that_the_binary_is_linked_with_and_no_others() {
+fn it_has_exactly_the_libraries_that_the_binary_is_linked_with() {
     let binary = server::command().get_program().to_owned();
     let listed = Command::new("ldd").arg(binary).output().expect("ldd is there");
     let listed = String::from_utf8(listed.stdout).unwrap();

@@ -17,10 +17,10 @@ const ALERTS: &str = "deploy/prometheus/alerts.yml";
 /// What is scraped, how often, and which rules are evaluated.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Config {
+pub(crate) struct PrometheusConfig {
     global: Global,
     rule_files: Vec<String>,
-    scrape_configs: Vec<Job>,
+    scrape_configs: Vec<ScrapeJob>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -33,7 +33,7 @@ struct Global {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Job {
+struct ScrapeJob {
     job_name: String,
     static_configs: Vec<Targets>,
 }
@@ -48,12 +48,12 @@ struct Targets {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Alerts {
-    groups: Vec<Group>,
+    groups: Vec<AlertGroup>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Group {
+struct AlertGroup {
     name: String,
     rules: Vec<Alert>,
 }
@@ -69,7 +69,7 @@ struct Alert {
     annotations: BTreeMap<String, String>,
 }
 
-impl Config {
+impl PrometheusConfig {
     /// Reads the file of this repository.
     pub(crate) fn read() -> Self {
         serde_saphyr::from_str(&file(CONFIG)).unwrap_or_else(|why| panic!("{CONFIG}: {why}"))
@@ -96,7 +96,7 @@ fn option<'a>(command: &'a [String], name: &str) -> &'a str {
 }
 
 #[test]
-fn prometheus_is_given_its_configuration_the_alerts_and_a_volume_where_it_looks_for_them() {
+fn prometheus_finds_its_configuration_alerts_and_volume() {
     let compose = Compose::read();
     let service = compose.service("prometheus");
     let mounts = service.mounts();
@@ -105,25 +105,25 @@ fn prometheus_is_given_its_configuration_the_alerts_and_a_volume_where_it_looks_
         found.unwrap_or_else(|| panic!("{source} is not mounted")).target.as_str()
     };
     assert_eq!(target_of(CONFIG), option(&service.command, "--config.file"));
-    assert_eq!(Config::read().rule_files, [target_of(ALERTS)]);
+    assert_eq!(PrometheusConfig::read().rule_files, [target_of(ALERTS)]);
     let data = option(&service.command, "--storage.tsdb.path");
     assert!(mounts.iter().any(|mount| mount.target == data && !mount.read_only), "{mounts:?}");
     option(&service.command, "--storage.tsdb.retention.size");
 }
 
 #[test]
-fn it_scrapes_every_role_where_that_listens() {
+fn it_scrapes_every_role_at_its_address() {
     let compose = Compose::read();
     let listens: BTreeMap<String, String> = compose
         .roles()
         .map(|(name, service, _)| (name.to_owned(), service.environment["TIDEWIRE_LISTEN"].clone()))
         .collect();
-    assert_eq!(Config::read().targets(), listens);
+    assert_eq!(PrometheusConfig::read().targets(), listens);
 }
 
 #[test]
-fn a_scrape_gives_up_before_the_next_one_begins() {
-    let Config { global, scrape_configs, .. } = Config::read();
+fn a_scrape_times_out_before_the_next_one_begins() {
+    let PrometheusConfig { global, scrape_configs, .. } = PrometheusConfig::read();
     assert!(duration(&global.scrape_timeout) < duration(&global.scrape_interval));
     assert!(duration(&global.scrape_interval) <= duration(&global.evaluation_interval));
     let names: BTreeSet<&str> = scrape_configs.iter().map(|job| job.job_name.as_str()).collect();
@@ -131,7 +131,7 @@ fn a_scrape_gives_up_before_the_next_one_begins() {
 }
 
 #[test]
-fn each_alert_says_how_bad_it_is_what_it_is_and_what_to_do_first() {
+fn each_alert_has_a_severity_a_summary_and_a_first_step() {
     let alerts: Alerts =
         serde_saphyr::from_str(&file(ALERTS)).unwrap_or_else(|why| panic!("{ALERTS}: {why}"));
     let mut seen = BTreeSet::new();

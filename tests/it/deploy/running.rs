@@ -22,7 +22,7 @@ use tidewire_tests::{process, server};
 
 use crate::deploy::compose::{Compose, Service, grammar};
 use crate::deploy::dockerfile::stages;
-use crate::deploy::elsewhere::Elsewhere;
+use crate::deploy::host_mapping::HostMapping;
 use crate::deploy::prometheus;
 
 /// A start on a machine busy with other tests.
@@ -44,13 +44,13 @@ const COUNTED: &[(&str, &str)] = &[
 ];
 
 /// The file, and where its services are.
-struct Site {
+struct Deployment {
     compose: Compose,
-    elsewhere: Elsewhere,
+    host_mapping: HostMapping,
 }
 
 /// A service's process; dropping it kills it.
-struct Running {
+struct ServiceProcess {
     name: String,
     child: Child,
     printed: PathBuf,
@@ -59,15 +59,15 @@ struct Running {
 /// How a health check ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
-    Well,
-    Unwell,
+    Healthy,
+    Unhealthy,
 }
 
-impl Site {
+impl Deployment {
     fn new() -> Self {
         let compose = Compose::read();
         let hosts: Vec<String> = compose.services.keys().cloned().collect();
-        Self { compose, elsewhere: Elsewhere::new(hosts.into_iter()) }
+        Self { compose, host_mapping: HostMapping::new(hosts.into_iter()) }
     }
 
     fn service(&self, name: &str) -> Service {
@@ -80,7 +80,7 @@ impl Site {
         command.args(["--pdeathsig", "KILL", "--", program]).env_clear();
         command.env("PATH", std::env::var_os("PATH").expect("there is a path"));
         for (variable, value) in self.service(name).environment {
-            command.env(variable, self.elsewhere.text(&value));
+            command.env(variable, self.host_mapping.text(&value));
         }
         command
     }
@@ -91,41 +91,41 @@ impl Site {
         let mut command = self.command(name, &binary);
         let image = stages().pop().expect("an image has a stage");
         for (variable, path) in image.variables() {
-            command.env(variable, self.elsewhere.folder(name, &path));
+            command.env(variable, self.host_mapping.folder(name, &path));
         }
-        command.current_dir(self.elsewhere.folder(name, image.only("WORKDIR")));
-        command.args(words.iter().map(|word| self.elsewhere.text(word)));
+        command.current_dir(self.host_mapping.folder(name, image.only("WORKDIR")));
+        command.args(words.iter().map(|word| self.host_mapping.text(word)));
         command
     }
 
     /// Starts one of ours.
-    fn start(&mut self, name: &str) -> Running {
+    fn start(&mut self, name: &str) -> ServiceProcess {
         let words = self.service(name).command;
         let command = self.ours(name, &words);
         self.spawn(name, command)
     }
 
-    fn spawn(&self, name: &str, mut command: Command) -> Running {
-        let printed = self.elsewhere.top().join(format!("{name}.log"));
+    fn spawn(&self, name: &str, mut command: Command) -> ServiceProcess {
+        let printed = self.host_mapping.top().join(format!("{name}.log"));
         let out = File::create(&printed).unwrap();
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().expect("setpriv is there, and what it starts");
-        Running { name: name.into(), child, printed }
+        ServiceProcess { name: name.into(), child, printed }
     }
 
     /// Where a role listens.
     fn address(&mut self, name: &str) -> SocketAddr {
         let listen = &self.service(name).environment["TIDEWIRE_LISTEN"];
-        self.elsewhere.address(listen)
+        self.host_mapping.address(listen)
     }
 
     /// Starts Kafka as its image does.
-    fn start_kafka(&mut self) -> Running {
+    fn start_kafka(&mut self) -> ServiceProcess {
         let service = self.service("kafka");
         let data = &service.environment["KAFKA_LOG_DIRS"];
-        let data = self.elsewhere.folder("kafka", data);
+        let data = self.host_mapping.folder("kafka", data);
         let [defaults, mounted, made] =
-            ["defaults", "mounted", "made"].map(|name| self.elsewhere.folder("kafka", name));
+            ["defaults", "mounted", "made"].map(|name| self.host_mapping.folder("kafka", name));
         for name in ["server.properties", "log4j2.yaml", "tools-log4j2.yaml"] {
             fs::write(defaults.join(name), "").unwrap();
         }
@@ -155,7 +155,7 @@ impl Site {
         assert!(heap.starts_with("KAFKA_HEAP_OPTS="), "it would take the broker's memory again");
         assert_eq!(script, "/opt/kafka/bin/kafka-broker-api-versions.sh");
         let class = "org.apache.kafka.tools.BrokerApiVersionsCommand";
-        java::run(class, &[flag, &self.elsewhere.text(at)]);
+        java::run(class, &[flag, &self.host_mapping.text(at)]);
     }
 
     /// Runs the one service that ends by itself.
@@ -172,7 +172,7 @@ impl Site {
         assert_eq!((kind.as_str(), program.as_str()), ("CMD", "tidewire"), "{name}");
         grammar(words).unwrap_or_else(|why| panic!("{name}: {why}"));
         let output = self.ours(name, words).output().unwrap();
-        let health = if output.status.success() { Health::Well } else { Health::Unwell };
+        let health = if output.status.success() { Health::Healthy } else { Health::Unhealthy };
         assert_eq!(health, expected, "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -193,10 +193,10 @@ impl Site {
 
     /// Asks every target of Prometheus for what that role has counted.
     fn check_metrics(&mut self) {
-        let targets = prometheus::Config::read().targets();
+        let targets = prometheus::PrometheusConfig::read().targets();
         assert_eq!(targets.len(), COUNTED.len());
         for (role, metric) in COUNTED {
-            let at = self.elsewhere.address(&targets[*role]);
+            let at = self.host_mapping.address(&targets[*role]);
             let deadline = Instant::now() + ARRIVAL_LIMIT;
             // What counts a transaction does so when it is over, and the event was out before.
             while counted(at, metric) < 1.0 {
@@ -219,7 +219,7 @@ fn counted(at: SocketAddr, metric: &str) -> f64 {
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-impl Running {
+impl ServiceProcess {
     fn printed(&self) -> String {
         fs::read_to_string(&self.printed).unwrap_or_default()
     }
@@ -261,7 +261,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ServiceProcess {
     fn drop(&mut self) {
         // It may have ended by itself.
         self.child.kill().ok();
@@ -270,38 +270,38 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_services_run_as_the_file_says_and_an_event_goes_all_the_way() {
-    let mut site = Site::new();
-    let kafka = site.start_kafka();
-    site.check_kafka();
+fn the_services_run_as_the_file_says_and_deliver_an_event() {
+    let mut deployment = Deployment::new();
+    let kafka = deployment.start_kafka();
+    deployment.check_kafka();
 
-    site.create_topics("topics created, 0 were there");
-    let names: Vec<String> = site.compose.roles().map(|(name, ..)| name.to_owned()).collect();
-    let mut roles: Vec<Running> = names.iter().map(|name| site.start(name)).collect();
+    deployment.create_topics("topics created, 0 were there");
+    let names: Vec<String> = deployment.compose.roles().map(|(name, ..)| name.to_owned()).collect();
+    let mut roles: Vec<ServiceProcess> = names.iter().map(|name| deployment.start(name)).collect();
     for role in &mut roles {
-        let at = site.address(&role.name);
+        let at = deployment.address(&role.name);
         role.wait_ready(at);
-        site.check_health(&role.name, Health::Well);
+        deployment.check_health(&role.name, Health::Healthy);
     }
-    site.send_one_event();
-    site.check_metrics();
+    deployment.send_one_event();
+    deployment.check_metrics();
     // The next `up` runs it again.
-    site.create_topics("0 topics created, ");
+    deployment.create_topics("0 topics created, ");
     for role in &roles {
         let used = process::usage(role.child.id()).unwrap().resident_bytes;
-        let limit = site.service(&role.name).memory_bytes();
+        let limit = deployment.service(&role.name).memory_bytes();
         assert!(used < limit / 2, "{}: {used} of {limit} bytes without any load", role.name);
     }
     for role in roles {
         let (name, printed) = (role.name.clone(), role.printed());
-        let status = role.stop(&site.service(&name));
+        let status = role.stop(&deployment.service(&name));
         assert_eq!(status.code(), Some(0), "{name}: {printed}");
-        site.check_health(&name, Health::Unwell);
+        deployment.check_health(&name, Health::Unhealthy);
         let data = stages().pop().unwrap().only("WORKDIR").to_owned();
-        let kept = fs::read_dir(site.elsewhere.folder(&name, &data)).unwrap().count() > 0;
-        let mounted = site.service(&name).mounts().iter().any(|mount| mount.target == data);
+        let kept = fs::read_dir(deployment.host_mapping.folder(&name, &data)).unwrap().count() > 0;
+        let mounted = deployment.service(&name).mounts().iter().any(|mount| mount.target == data);
         assert_eq!(kept, mounted, "{name} writes where it has a volume and nowhere else");
     }
-    let status = kafka.stop(&site.service("kafka"));
+    let status = kafka.stop(&deployment.service("kafka"));
     assert_eq!(status.code(), Some(JAVA_STOPPED), "{status}");
 }

@@ -32,7 +32,7 @@ fn configs(compose: &Compose) -> BTreeMap<&str, Config> {
 }
 
 #[test]
-fn every_command_is_one_that_the_binary_takes() {
+fn every_command_is_valid_for_the_binary() {
     let compose = Compose::read();
     for (name, service) in compose.ours() {
         let verb = service.verb().unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -47,7 +47,7 @@ fn every_command_is_one_that_the_binary_takes() {
 }
 
 #[test]
-fn every_variable_is_a_setting_with_a_value_that_is_right() {
+fn every_variable_is_a_setting_with_a_valid_value() {
     let compose = Compose::read();
     for (name, service) in compose.ours() {
         let foreign = service.environment.keys().find(|key| !key.starts_with(OURS));
@@ -57,7 +57,7 @@ fn every_variable_is_a_setting_with_a_value_that_is_right() {
 }
 
 #[test]
-fn all_of_them_mean_the_same_topics_and_each_has_a_name_of_its_own() {
+fn services_share_topics_and_have_distinct_names() {
     let compose = Compose::read();
     let configs = configs(&compose);
     let topics: Vec<_> = configs.values().map(|config| (&config.topics, &config.log)).collect();
@@ -69,7 +69,7 @@ fn all_of_them_mean_the_same_topics_and_each_has_a_name_of_its_own() {
 }
 
 #[test]
-fn they_go_to_the_broker_where_it_is_published_and_where_it_sends_them_on() {
+fn services_use_the_published_and_advertised_broker_addresses() {
     let compose = Compose::read();
     let kafka = compose.service("kafka");
     let advertised = listeners(kafka, "KAFKA_ADVERTISED_LISTENERS");
@@ -90,7 +90,7 @@ fn they_go_to_the_broker_where_it_is_published_and_where_it_sends_them_on() {
 }
 
 #[test]
-fn whoever_decodes_records_asks_the_registry_where_it_is_published() {
+fn roles_that_decode_records_use_the_published_registry_address() {
     let compose = Compose::read();
     let published = compose.service("registry").published();
     let [port] = &published[..] else { panic!("one port is published: {published:?}") };
@@ -132,7 +132,7 @@ fn addresses(compose: &Compose) -> BTreeMap<SocketAddr, String> {
 }
 
 #[test]
-fn nothing_can_be_reached_from_another_machine_and_no_two_want_the_same_port() {
+fn ports_are_loopback_only_and_distinct() {
     let compose = Compose::read();
     let addresses = addresses(&compose);
     let open = addresses.iter().find(|(at, _)| !at.ip().is_loopback());
@@ -150,24 +150,24 @@ fn nothing_can_be_reached_from_another_machine_and_no_two_want_the_same_port() {
 }
 
 #[test]
-fn the_ports_in_the_files_head_are_those_that_answer() {
+fn the_ports_in_the_file_header_are_the_published_ones() {
     let text = compose::text();
     let head = text.lines().take_while(|line| line.starts_with('#'));
-    let told: BTreeMap<SocketAddr, String> = head
+    let listed: BTreeMap<SocketAddr, String> = head
         .filter_map(|line| {
             let (at, what) = line.strip_prefix("#   ")?.split_once("  ")?;
             Some((at.parse().ok()?, what.to_lowercase()))
         })
         .collect();
     let addresses = addresses(&Compose::read());
-    assert_eq!(told.keys().collect::<Vec<_>>(), addresses.keys().collect::<Vec<_>>());
+    assert_eq!(listed.keys().collect::<Vec<_>>(), addresses.keys().collect::<Vec<_>>());
     for (at, name) in &addresses {
-        assert!(told[at].contains(name), "{at} is {name}: {}", told[at]);
+        assert!(listed[at].contains(name), "{at} is {name}: {}", listed[at]);
     }
 }
 
 #[test]
-fn what_is_mounted_is_there_and_what_is_declared_is_used() {
+fn mounted_files_exist_and_declared_volumes_are_used() {
     let compose = Compose::read();
     let mut used = BTreeSet::new();
     for (name, service) in &compose.services {
@@ -187,7 +187,7 @@ fn what_is_mounted_is_there_and_what_is_declared_is_used() {
 }
 
 #[test]
-fn only_derive_keeps_something_and_it_keeps_it_in_a_volume() {
+fn only_derive_has_state_and_keeps_it_in_a_volume() {
     let compose = Compose::read();
     for (name, service) in compose.ours() {
         let mounts = service.mounts();
@@ -201,7 +201,7 @@ fn only_derive_keeps_something_and_it_keeps_it_in_a_volume() {
 }
 
 #[test]
-fn whoever_waits_for_another_waits_for_something_that_can_come() {
+fn services_wait_for_conditions_that_can_be_met() {
     let compose = Compose::read();
     for (name, service) in &compose.services {
         for (other, dependency) in &service.depends_on {
@@ -224,7 +224,7 @@ fn whoever_waits_for_another_waits_for_something_that_can_come() {
 }
 
 #[test]
-fn whatever_serves_is_started_again_has_limits_and_is_given_time_to_end() {
+fn services_restart_and_have_limits_and_a_stop_grace_period() {
     let compose = Compose::read();
     for (name, service) in &compose.services {
         assert_eq!(service.logging.driver, BOUNDED_LOG, "{name}");
@@ -251,7 +251,7 @@ fn whatever_serves_is_started_again_has_limits_and_is_given_time_to_end() {
 }
 
 #[test]
-fn images_are_pinned_and_ours_is_built_once_and_never_fetched() {
+fn images_are_pinned_and_ours_is_built_once_and_never_pulled() {
     let compose = Compose::read();
     for (name, service) in &compose.services {
         let (_, tag) = service.image.rsplit_once(':').unwrap_or(("", "latest"));
@@ -276,7 +276,7 @@ fn images_are_pinned_and_ours_is_built_once_and_never_fetched() {
 }
 
 #[test]
-fn the_broker_is_the_one_that_the_tests_run_on() {
+fn the_broker_has_the_version_of_the_tests() {
     let pom = compose::file("tests/data/kafka/pom.xml");
     let version = pom.split("<kafka.version>").nth(1).expect("the pom pins it");
     let version = version.split('<').next().expect("split gives a part");

@@ -18,11 +18,14 @@ use serde_json::json;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::broker::{self, Broker};
 use tidewire_tests::event_source::EventSource;
-use tidewire_tests::received::query_escape;
+use tidewire_tests::received_event::query_escape;
 use tidewire_tests::server::Server;
 
-use self::program::{Client, Ending, Got, Isolation, Place, Sent, Way, all};
-use super::ground::serve;
+use self::program::{
+    ClientProgram, ConsumedRecord, IsolationArgument, ProducedRecord, TopicAddress, TransactionEnd,
+    WriteOptions, all,
+};
+use super::fixture::serve;
 
 /// Records written in one go.
 const BATCH: usize = 200;
@@ -34,7 +37,7 @@ const KEYS: usize = 7;
 const AUTHORS: usize = 5;
 
 /// What not every client can write or read; it has a topic of its own.
-const RARE: &str = "zstd";
+const RARE_COMPRESSION: &str = "zstd";
 
 /// How long everything may take to arrive on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
@@ -50,25 +53,29 @@ static ONE_ABORT: Mutex<()> = Mutex::new(());
 const PREFIX: &str = "clients.";
 
 #[test]
-fn what_each_client_writes_each_other_reads_back_byte_for_byte() {
+fn every_client_reads_back_what_every_other_writes_byte_for_byte() {
     let bootstrap = broker::shared().bootstrap();
     for topic in ["plain.usual", "plain.rare"] {
         create(broker::shared(), topic, &[]);
     }
-    let usual = Place { bootstrap: &bootstrap, topic: "plain.usual" };
-    let rare = Place { bootstrap: &bootstrap, topic: "plain.rare" };
+    let usual = TopicAddress { bootstrap: &bootstrap, topic: "plain.usual" };
+    let rare = TopicAddress { bootstrap: &bootstrap, topic: "plain.rare" };
     let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
     for written in at_once(|writer| write_plain(writer, usual, rare)) {
         owed.extend(written.0);
         owed_rare.extend(written.1);
     }
     at_once(|reader| {
-        same(reader, &reader.consume(usual, owed.len(), Isolation::Committed), &owed);
-        if reader.can(RARE) {
-            same(reader, &reader.consume(rare, owed_rare.len(), Isolation::Committed), &owed_rare);
+        same(reader, &reader.consume(usual, owed.len(), IsolationArgument::Committed), &owed);
+        if reader.can(RARE_COMPRESSION) {
+            same(
+                reader,
+                &reader.consume(rare, owed_rare.len(), IsolationArgument::Committed),
+                &owed_rare,
+            );
         }
     });
-    let everything = all()[0].consume(usual, owed.len() + 1, Isolation::Uncommitted);
+    let everything = all()[0].consume(usual, owed.len() + 1, IsolationArgument::Uncommitted);
     for writer in all() {
         let mark = format!("{}/aborted", writer.name);
         let there =
@@ -78,16 +85,16 @@ fn what_each_client_writes_each_other_reads_back_byte_for_byte() {
 }
 
 #[test]
-fn a_client_whose_record_is_refused_does_not_call_it_acknowledged() {
+fn a_client_does_not_report_a_refused_record_as_acknowledged() {
     let bootstrap = broker::shared().bootstrap();
     create(broker::shared(), "plain.narrow", &["--config", "max.message.bytes=10000"]);
-    let narrow = Place { bootstrap: &bootstrap, topic: "plain.narrow" };
+    let narrow = TopicAddress { bootstrap: &bootstrap, topic: "plain.narrow" };
     let value = "wide ".repeat(4_000);
-    let wide = Sent { key: None, value, headers: BTreeMap::new() };
+    let wide = ProducedRecord { key: None, value, headers: BTreeMap::new() };
     at_once(|client| {
-        let way = Way { compression: "none", ending: Ending::Plain };
-        let said = client.fail_to_produce(narrow, way, std::slice::from_ref(&wide));
-        assert!(!said.is_empty(), "{} does not say why", client.name);
+        let options = WriteOptions { compression: "none", transaction_end: TransactionEnd::Plain };
+        let output = client.fail_to_produce(narrow, options, std::slice::from_ref(&wide));
+        assert!(!output.is_empty(), "{} does not say why", client.name);
     });
 }
 
@@ -95,7 +102,7 @@ fn a_client_whose_record_is_refused_does_not_call_it_acknowledged() {
 fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
     let bootstrap = broker::shared().bootstrap();
     let server = serve("dev", (&bootstrap, PREFIX), "only");
-    let into = Place { bootstrap: &bootstrap, topic: &format!("{PREFIX}in") };
+    let into = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}in") };
     let written = at_once(|client| {
         let mut subscriber = subscribe(&server, client);
         let events = write(client, into);
@@ -103,15 +110,15 @@ fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
         events
     });
     let owed: BTreeMap<_, _> = written.into_iter().flatten().collect();
-    let from = Place { bootstrap: &bootstrap, topic: &format!("{PREFIX}out.stream") };
+    let from = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}out.stream") };
     at_once(|client| {
-        let got = client.consume(from, owed.len(), Isolation::Committed);
+        let got = client.consume(from, owed.len(), IsolationArgument::Committed);
         check_deliveries(client, &got, &owed);
     });
 }
 
 /// A delivery: the channel, and the event's id.
-type Delivery = (String, String);
+type DeliveryId = (String, String);
 
 fn create(broker: &Broker, topic: &str, further: &[&str]) {
     let arguments = [&["--create", "--topic", topic, "--partitions", "4"], further].concat();
@@ -119,7 +126,7 @@ fn create(broker: &Broker, topic: &str, further: &[&str]) {
 }
 
 /// Does the same with every client at once: most of their time they wait.
-fn at_once<T: Send>(each: impl Fn(&Client) -> T + Sync) -> Vec<T> {
+fn at_once<T: Send>(each: impl Fn(&ClientProgram) -> T + Sync) -> Vec<T> {
     let each = &each;
     thread::scope(|scope| {
         let runs: Vec<_> = all().iter().map(|client| scope.spawn(move || each(client))).collect();
@@ -130,33 +137,49 @@ fn at_once<T: Send>(each: impl Fn(&Client) -> T + Sync) -> Vec<T> {
 
 /// Writes batches in every way the client has, those in the rare compression apart; returns what
 /// must be read of each topic.
-fn write_plain(writer: &Client, usual: Place<'_>, rare: Place<'_>) -> (Vec<Sent>, Vec<Sent>) {
+fn write_plain(
+    writer: &ClientProgram,
+    usual: TopicAddress<'_>,
+    rare: TopicAddress<'_>,
+) -> (Vec<ProducedRecord>, Vec<ProducedRecord>) {
     let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
     for compression in &writer.compressions {
         let records = numbered(&writer.name, compression);
-        let is_rare = compression == RARE;
+        let is_rare = compression == RARE_COMPRESSION;
         let place = if is_rare { rare } else { usual };
-        writer.produce(place, Way { compression, ending: Ending::Plain }, &records);
+        writer.produce(
+            place,
+            WriteOptions { compression, transaction_end: TransactionEnd::Plain },
+            &records,
+        );
         if is_rare { &mut owed_rare } else { &mut owed }.extend(records);
     }
     let aborted = numbered(&writer.name, "aborted");
     {
         let _alone = ONE_ABORT.lock();
-        writer.produce(usual, Way { compression: "none", ending: Ending::Abort }, &aborted);
+        writer.produce(
+            usual,
+            WriteOptions { compression: "none", transaction_end: TransactionEnd::Abort },
+            &aborted,
+        );
     }
     let committed = numbered(&writer.name, "committed");
-    writer.produce(usual, Way { compression: "gzip", ending: Ending::Commit }, &committed);
+    writer.produce(
+        usual,
+        WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
+        &committed,
+    );
     owed.extend(committed);
     (owed, owed_rare)
 }
 
 /// A batch of records that can be told from any other: with keys and without, in several scripts,
 /// with what JSON escapes.
-fn numbered(client: &str, batch: &str) -> Vec<Sent> {
+fn numbered(client: &str, batch: &str) -> Vec<ProducedRecord> {
     let record = |n: usize| {
         let text = "Flut 🌊 \"höher\"\n\t\\ 潮の満ち引き\u{1} ".repeat(n % 20);
         let value = json!({"n": n, "batch": format!("{client}/{batch}"), "text": text});
-        Sent { key: key(n), value: value.to_string(), headers: headers(client, batch) }
+        ProducedRecord { key: key(n), value: value.to_string(), headers: headers(client, batch) }
     };
     (0..BATCH).map(record).collect()
 }
@@ -172,9 +195,9 @@ fn headers(client: &str, batch: &str) -> BTreeMap<String, String> {
 }
 
 /// How many records there are too few or too many, and whose they are.
-struct Difference<'a>(Vec<&'a Sent>);
+struct RecordDifference<'a>(Vec<&'a ProducedRecord>);
 
-impl fmt::Display for Difference<'_> {
+impl fmt::Display for RecordDifference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let batches: BTreeSet<_> = self.0.iter().map(|record| &record.headers).collect();
         let first = self.0.first().map(|record| (&record.key, &record.value));
@@ -183,15 +206,18 @@ impl fmt::Display for Difference<'_> {
 }
 
 /// A reader got exactly these records, in the order of each batch and key.
-fn same(reader: &Client, got: &[Got], owed: &[Sent]) {
+fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord]) {
     let name = &reader.name;
-    let text = |got: &Got| String::from_utf8(got.value.clone()).expect("we write text");
-    let sent =
-        |got: &Got| Sent { key: got.key.clone(), value: text(got), headers: got.headers.clone() };
+    let text = |got: &ConsumedRecord| String::from_utf8(got.value.clone()).expect("we write text");
+    let sent = |got: &ConsumedRecord| ProducedRecord {
+        key: got.key.clone(),
+        value: text(got),
+        headers: got.headers.clone(),
+    };
     let came: BTreeSet<_> = got.iter().map(sent).collect();
     let wanted: BTreeSet<_> = owed.iter().cloned().collect();
-    let missing = Difference(wanted.difference(&came).collect());
-    let surplus = Difference(came.difference(&wanted).collect());
+    let missing = RecordDifference(wanted.difference(&came).collect());
+    let surplus = RecordDifference(came.difference(&wanted).collect());
     let complete = missing.0.is_empty() && surplus.0.is_empty();
     assert!(complete, "{name} did not read {missing}; but read {surplus}");
     assert_eq!(got.len(), owed.len(), "{name} read some twice");
@@ -211,28 +237,28 @@ fn same(reader: &Client, got: &[Got], owed: &[Sent]) {
 }
 
 /// Listens to all that one client's events concern.
-fn subscribe(server: &Server, client: &Client) -> EventSource {
+fn subscribe(server: &Server, client: &ClientProgram) -> EventSource {
     let path =
         format!("/v1/sse?from=latest&channels={}", query_escape(&channels(client).join(",")));
     EventSource::open(server.addr(), &path, None, None).expect("the server serves")
 }
 
-fn channels(client: &Client) -> Vec<String> {
+fn channels(client: &ClientProgram) -> Vec<String> {
     let name = &client.name;
     let mut channels = vec![format!("account:{name}"), format!("timeline:{name}")];
     channels.extend((0..AUTHORS).map(|author| posts_of(client, author)));
     channels
 }
 
-fn posts_of(client: &Client, author: usize) -> String {
+fn posts_of(client: &ClientProgram, author: usize) -> String {
     format!("posts:{}-{author}", client.name)
 }
 
 /// Writes events in every way the client has, one batch twice and one that is given up; returns
 /// what must be delivered, and each event's text.
-fn write(client: &Client, into: Place<'_>) -> BTreeMap<Delivery, String> {
+fn write(client: &ClientProgram, into: TopicAddress<'_>) -> BTreeMap<DeliveryId, String> {
     let mut owed = BTreeMap::new();
-    let plain = |compression| Way { compression, ending: Ending::Plain };
+    let plain = |compression| WriteOptions { compression, transaction_end: TransactionEnd::Plain };
     for compression in &client.compressions {
         let batch = events(client, compression, &mut owed);
         client.produce(into, plain(compression), &batch);
@@ -242,13 +268,25 @@ fn write(client: &Client, into: Place<'_>) -> BTreeMap<Delivery, String> {
         }
     }
     let aborted = events(client, "aborted", &mut BTreeMap::new());
-    client.produce(into, Way { compression: "none", ending: Ending::Abort }, &aborted);
+    client.produce(
+        into,
+        WriteOptions { compression: "none", transaction_end: TransactionEnd::Abort },
+        &aborted,
+    );
     let committed = events(client, "committed", &mut owed);
-    client.produce(into, Way { compression: "gzip", ending: Ending::Commit }, &committed);
+    client.produce(
+        into,
+        WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
+        &committed,
+    );
     owed
 }
 
-fn events(client: &Client, batch: &str, owed: &mut BTreeMap<Delivery, String>) -> Vec<Sent> {
+fn events(
+    client: &ClientProgram,
+    batch: &str,
+    owed: &mut BTreeMap<DeliveryId, String>,
+) -> Vec<ProducedRecord> {
     let name = &client.name;
     let event = |n: usize| {
         let (event_id, author) = (format!("{name}-{batch}-{n}"), n % AUTHORS);
@@ -268,16 +306,16 @@ fn events(client: &Client, batch: &str, owed: &mut BTreeMap<Delivery, String>) -
             "account_id": name,
             "data": data,
         });
-        Sent { key: key(n), value: value.to_string(), headers: headers(name, batch) }
+        ProducedRecord { key: key(n), value: value.to_string(), headers: headers(name, batch) }
     };
     (0..BATCH).map(event).collect()
 }
 
 /// The subscriber gets all that is owed, once, and nothing after it.
 fn check_subscriber(
-    client: &Client,
+    client: &ClientProgram,
     subscriber: &mut EventSource,
-    owed: &BTreeMap<Delivery, String>,
+    owed: &BTreeMap<DeliveryId, String>,
 ) {
     let mut missing = owed.clone();
     let deadline = Instant::now() + ARRIVAL_LIMIT;
@@ -298,7 +336,11 @@ fn check_subscriber(
 }
 
 /// A client read every delivery of every client once, keyed by its channel.
-fn check_deliveries(client: &Client, got: &[Got], owed: &BTreeMap<Delivery, String>) {
+fn check_deliveries(
+    client: &ClientProgram,
+    got: &[ConsumedRecord],
+    owed: &BTreeMap<DeliveryId, String>,
+) {
     let name = &client.name;
     let mut missing = owed.clone();
     for record in got {

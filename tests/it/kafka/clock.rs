@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::server::Server;
 
-use super::ground::{Outputs, Writer, check};
+use super::fixture::{EventWriter, OutputReader, check};
 use super::stalls::watch;
 
 /// How long the outputs are looked at after each step.
@@ -27,7 +27,7 @@ fn clock(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_clock_set_back_and_ahead_holds_nothing_up_and_loses_and_doubles_nothing() {
+fn clock_changes_stall_lose_and_duplicate_nothing() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "clock.");
     let folder = tempfile::tempdir().expect("a folder");
@@ -48,8 +48,8 @@ fn a_clock_set_back_and_ahead_holds_nothing_up_and_loses_and_doubles_nothing() {
     let server = Server::start_as("dev", &["--log", &log], &variables);
     let maps = fs::read_to_string(format!("/proc/{}/maps", server.pid())).expect("it runs");
     assert!(maps.contains("stepped.so"), "its clock is ours");
-    let writer = Writer::start(at, 300);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 300);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(900, Duration::from_secs(60)), "it works");
     for seconds in [-3_600, 3_600, 0] {
         set(seconds);

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::small_disk::SmallDisk;
 
-use super::ground::{Outputs, PATIENCE, Writer, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
 
 /// Exit code of work that failed; 3 is for a lost log, and the log is well.
 const FAILED: i32 = 1;
 
 #[test]
-fn a_full_disk_under_the_state_ends_the_process_and_a_start_with_space_goes_on() {
+fn a_full_state_disk_ends_the_process_and_a_restart_with_space_recovers() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "disk.");
     let mut server = serve("dev", at, "disk");
@@ -26,11 +26,11 @@ fn a_full_disk_under_the_state_ends_the_process_and_a_start_with_space_goes_on()
         }
     };
     server.restart();
-    let writer = Writer::start(at, 300);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 300);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(900, Duration::from_secs(60)), "it works");
     let ballast = small.fill();
-    let (code, printed) = server.ended(PATIENCE);
+    let (code, printed) = server.ended(TIMEOUT);
     assert_eq!(code, Some(FAILED), "{printed}");
     assert!(printed.contains("No space left on device"), "it says why:\n{printed}");
     std::fs::remove_file(ballast).expect("it is ours");

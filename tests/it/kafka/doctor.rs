@@ -2,7 +2,7 @@
 //! that names it is compared. Real brokers wherever one can be brought into that state; what no
 //! broker of today is like (too old, no broker at all) is imitated on a socket.
 
-mod imitation;
+mod fake_broker;
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ use tidewire_tests::broker::secure::{GUEST, OWNER, PASSWORD};
 use tidewire_tests::broker::{self, Broker, Setup};
 use tidewire_tests::server;
 
-use imitation::{Manner, imitate};
+use fake_broker::{FakeBroker, start_fake_broker};
 
 /// Whatever is wrong, it is said by then: no check waits for longer than a few seconds.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How long a test's own questions to a broker may take.
 const ASKING: Duration = Duration::from_secs(20);
@@ -30,15 +30,15 @@ const ASKING: Duration = Duration::from_secs(20);
 type Variables<'a> = [(&'a str, &'a str)];
 
 /// What the doctor said.
-struct Said {
+struct DoctorOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
+impl DoctorOutput {
     /// It said all of this, found something to mend in so many places, and ended accordingly.
-    fn check(&self, mends: usize, parts: &[&str]) {
+    fn check(&self, fixes: usize, parts: &[&str]) {
         let Self { code, out, err } = self;
         for line in out.lines() {
             assert!(line.starts_with("fine  ") || line.starts_with("mend  "), "{out}{err}");
@@ -47,35 +47,35 @@ impl Said {
         for part in parts {
             assert!(out.contains(part), "{part:?} is said:\n{out}{err}");
         }
-        assert_eq!(lines.len(), mends, "{out}{err}");
-        assert_eq!(*code, Some(i32::from(mends > 0)), "{out}{err}");
+        assert_eq!(lines.len(), fixes, "{out}{err}");
+        assert_eq!(*code, Some(i32::from(fixes > 0)), "{out}{err}");
     }
 }
 
-fn run(mut command: Command, variables: &Variables<'_>) -> Said {
+fn run(mut command: Command, variables: &Variables<'_>) -> DoctorOutput {
     let dir = TempDir::new().expect("the temporary folder can be written");
     command.envs(variables.iter().copied()).current_dir(dir.path()).stdin(Stdio::null());
     let Output { status, stdout, stderr } = command.output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("it prints text");
-    Said { code: status.code(), out: text(stdout), err: text(stderr) }
+    DoctorOutput { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
 /// Asks the doctor about these brokers.
-fn doctor(brokers: &str, variables: &Variables<'_>) -> Said {
+fn doctor(brokers: &str, variables: &Variables<'_>) -> DoctorOutput {
     let mut command = server::command();
     command.args(["doctor", "--listen", "127.0.0.1:0", "--log", &format!("kafka://{brokers}")]);
     let begun = Instant::now();
-    let said = run(command, variables);
-    eprintln!("in {:?}:\n{}{}", begun.elapsed(), said.out, said.err);
-    assert!(begun.elapsed() < PATIENCE, "it hung for {:?}", begun.elapsed());
-    said
+    let output = run(command, variables);
+    eprintln!("in {:?}:\n{}{}", begun.elapsed(), output.out, output.err);
+    assert!(begun.elapsed() < TIMEOUT, "it hung for {:?}", begun.elapsed());
+    output
 }
 
 fn create_topics(brokers: &str, variables: &Variables<'_>) {
     let mut command = server::command();
     command.args(["topics", "create", "--log", &format!("kafka://{brokers}")]);
-    let said = run(command, variables);
-    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let output = run(command, variables);
+    assert_eq!(output.code, Some(0), "{}{}", output.out, output.err);
 }
 
 /// The topics there are whose names begin so.
@@ -87,7 +87,7 @@ fn topics(brokers: &str, prefix: &str) -> usize {
 }
 
 /// A broker answers that a setting is changed before it says so of the topic.
-fn until_it_is_said(
+fn wait_until_described(
     (admin, topic): (&AdminClient<DefaultClientContext>, &str),
     (name, value): (&str, &str),
 ) {
@@ -104,7 +104,7 @@ fn until_it_is_said(
 }
 
 #[test]
-fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
+fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     let brokers = broker::shared().bootstrap();
     let variables = [("TIDEWIRE_TOPICS_PREFIX", "doc-sound.")];
     doctor(&brokers, &variables).check(
@@ -135,7 +135,7 @@ fn a_sound_broker_is_fine_and_missing_topics_are_not_made() {
 }
 
 #[test]
-fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
+fn topics_with_wrong_settings_are_named_with_the_difference() {
     let brokers = broker::shared().bootstrap();
     let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
     let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
@@ -154,7 +154,7 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let changed = block_on(admin.alter_configs([&change], &AdminOptions::new()));
         changed.expect("the broker answers")[0].as_ref().expect("changed");
-        until_it_is_said((&admin, topic), (name, value));
+        wait_until_described((&admin, topic), (name, value));
     }
     doctor(&brokers, &[prefix, four]).check(
         2,
@@ -165,9 +165,9 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
             "--alter --topic doc-wrong.in --add-config message.timestamp.type=[LogAppendTime]`, or",
         ],
     );
-    let said = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
+    let output = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
     let alike = "mend  min.insync.replicas is 1 and must be 2 in the 14 topics, such as";
-    said.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
+    output.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
     let fails = "mend  creating fails for the 16 topics, such as doc-more.in: \
                  InvalidReplicationFactor";
@@ -175,7 +175,7 @@ fn topics_that_are_otherwise_than_they_must_be_are_named_with_the_difference() {
 }
 
 #[test]
-fn an_address_that_leads_nowhere_says_why() {
+fn an_unreachable_address_is_reported_with_its_cause() {
     let port = Port::reserve();
     let down = format!("127.0.0.1:{}", port.number());
     doctor(&down, &[]).check(
@@ -184,28 +184,28 @@ fn an_address_that_leads_nowhere_says_why() {
     );
     let nameless = doctor("broker.invalid:9092", &[]);
     nameless.check(1, &["mend  broker.invalid:9092 can't be resolved (", "correct the name"]);
-    let http = imitate(Manner::Http);
+    let http = start_fake_broker(FakeBroker::Http);
     doctor(&http, &[]).check(
         1,
         &[&format!(
             "mend  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; give the address"
         )],
     );
-    let silent = imitate(Manner::Silent);
+    let silent = start_fake_broker(FakeBroker::Silent);
     doctor(&silent, &[]).check(
         1,
         &[&format!(
             "mend  {silent} takes connections and says nothing for 5 s; restart that broker"
         )],
     );
-    let closing = imitate(Manner::Closing);
+    let closing = start_fake_broker(FakeBroker::Closing);
     doctor(&closing, &[]).check(1, &[&format!("mend  {closing} ends every connection")]);
 }
 
 #[test]
-fn a_broker_that_is_too_old_is_told_what_it_lacks() {
+fn missing_features_of_an_old_broker_are_named() {
     // What Apache Kafka 2.4 knows of what is used: Metadata 9, JoinGroup 6, TxnOffsetCommit 2.
-    let old = imitate(Manner::Kafka(vec![(3, 9), (11, 6), (18, 3), (28, 2)]));
+    let old = start_fake_broker(FakeBroker::Kafka(vec![(3, 9), (11, 6), (18, 3), (28, 2)]));
     doctor(&old, &[]).check(
         1,
         &[&format!(
@@ -213,28 +213,28 @@ fn a_broker_that_is_too_old_is_told_what_it_lacks() {
          2.5), topic ids (Kafka 2.8); run Apache Kafka 2.8 or newer there"
         )],
     );
-    let of_3_9 = imitate(Manner::Kafka(vec![(3, 12), (11, 9), (18, 4), (28, 3)]));
+    let of_3_9 = start_fake_broker(FakeBroker::Kafka(vec![(3, 12), (11, 9), (18, 4), (28, 3)]));
     doctor(&of_3_9, &[("TIDEWIRE_KAFKA_GROUP_PROTOCOL", "consumer")]).check(
         1,
         &["it lacks groups of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, or give \
          kafka.group_protocol = \"classic\""],
     );
-    let controller = imitate(Manner::Kafka(vec![(1, 17), (18, 4), (52, 2)]));
+    let controller = start_fake_broker(FakeBroker::Kafka(vec![(1, 17), (18, 4), (52, 2)]));
     doctor(&controller, &[])
         .check(1, &["is the listener of a controller, which serves no clients"]);
 }
 
 #[test]
-fn an_advertised_address_that_leads_nowhere_is_named() {
+fn an_unreachable_advertised_address_is_named() {
     let port = Port::reserve();
-    let astray = format!("127.0.0.1:{}", port.number());
-    let listeners = format!("PLAINTEXT://{astray}");
+    let down = format!("127.0.0.1:{}", port.number());
+    let listeners = format!("PLAINTEXT://{down}");
     let broker = Broker::start_with(&[("advertised.listeners", &listeners)]);
     doctor(&broker.bootstrap(), &[]).check(
         1,
         &[
             &format!(
-                "mend  {} sends its clients on to {astray} (broker 1), which refuses connections",
+                "mend  {} sends its clients on to {down} (broker 1), which refuses connections",
                 broker.bootstrap()
             ),
             "correct advertised.listeners of that broker",
@@ -243,13 +243,13 @@ fn an_advertised_address_that_leads_nowhere_is_named() {
 }
 
 #[test]
-fn a_wrong_clock_and_offsets_that_are_forgotten_early_are_told_in_numbers() {
+fn clock_skew_and_short_offset_retention_are_reported_in_numbers() {
     let forgetful = [("offsets.retention.minutes", "60")];
     let broker = Setup::quick().with(&forgetful).with_clock(90_000).start();
     let brokers = broker.bootstrap();
     create_topics(&brokers, &[]);
-    let said = doctor(&brokers, &[]);
-    said.check(
+    let output = doctor(&brokers, &[]);
+    output.check(
         2,
         &[
             "mend  the brokers forget where a group was 60 minutes after its last member left",
@@ -258,7 +258,7 @@ fn a_wrong_clock_and_offsets_that_are_forgotten_early_are_told_in_numbers() {
         ],
     );
     let clock = format!("mend  the clock of the broker {brokers} is ");
-    let (_, rest) = said.out.split_once(&clock).expect("it names the broker");
+    let (_, rest) = output.out.split_once(&clock).expect("it names the broker");
     let (seconds, _) = rest.split_once(" s ahead of this machine's").expect("it says how much");
     let seconds: u32 = seconds.parse().expect("a number");
     assert!((60..=91).contains(&seconds), "{seconds} s");
@@ -276,15 +276,15 @@ fn as_user<'a>(user: &'a str, password: &'a str, ca: &'a str) -> Vec<(&'a str, &
 }
 
 #[test]
-fn a_way_in_that_does_not_fit_the_listener_is_told_and_so_is_each_right_that_is_missing() {
+fn wrong_security_settings_and_each_missing_acl_are_reported() {
     let broker = Broker::secure();
     let ca = broker.ca_pem();
     let ca = ca.to_str().expect("a path of text");
-    ways_in(&broker, ca);
-    rights(&broker, ca);
+    check_security_settings(&broker, ca);
+    check_acls(&broker, ca);
 }
 
-fn ways_in(broker: &Broker, ca: &str) {
+fn check_security_settings(broker: &Broker, ca: &str) {
     let (plain, secure) = (broker.bootstrap(), broker.secure_bootstrap());
     doctor(&secure, &[]).check(1, &[&format!(
         "mend  {secure} speaks TLS, and security.protocol asks for none; give security.protocol = \
@@ -318,14 +318,18 @@ fn ways_in(broker: &Broker, ca: &str) {
          \"SASL_SSL\""
         )],
     );
-    let said = doctor(&secure, &as_user(OWNER, "not-the-secret", ca));
-    said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "correct sasl.username"]);
-    assert!(!said.out.contains("not-the-secret") && !said.err.contains("not-the-secret"));
+    let output = doctor(&secure, &as_user(OWNER, "not-the-secret", ca));
+    output
+        .check(1, &[&format!("mend  {secure} refuses our credentials ("), "correct sasl.username"]);
+    assert!(!output.out.contains("not-the-secret") && !output.err.contains("not-the-secret"));
     let unusual = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_MECHANISM", "PLAIN");
-    let said = doctor(&secure, &[&owner[..], &[unusual]].concat());
-    said.check(1, &[&format!("mend  {secure} refuses our credentials ("), "sasl.mechanism"]);
+    let output = doctor(&secure, &[&owner[..], &[unusual]].concat());
+    output.check(1, &[&format!("mend  {secure} refuses our credentials ("), "sasl.mechanism"]);
     // A listener with a login and without TLS, which this broker has none of.
-    let wants = imitate(Manner::Login(vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)], "PLAIN"));
+    let wants = start_fake_broker(FakeBroker::Login(
+        vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)],
+        "PLAIN",
+    ));
     doctor(&wants, &[]).check(
         1,
         &[&format!(
@@ -339,7 +343,7 @@ fn ways_in(broker: &Broker, ca: &str) {
     );
 }
 
-fn rights(broker: &Broker, ca: &str) {
+fn check_acls(broker: &Broker, ca: &str) {
     let secure = broker.secure_bootstrap();
     let guest = as_user(GUEST, PASSWORD, ca);
     let prefixed = ["--resource-pattern-type", "prefixed"];
@@ -385,11 +389,11 @@ fn rights(broker: &Broker, ca: &str) {
             "fine  the brokers' clocks agree",
         ],
     );
-    nobody_was_fenced(&secure, &guest);
+    check_nobody_is_fenced(&secure, &guest);
 }
 
 /// A process that runs keeps its transactional ids whatever the doctor tries.
-fn nobody_was_fenced(brokers: &str, guest: &Variables<'_>) {
+fn check_nobody_is_fenced(brokers: &str, guest: &Variables<'_>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("transactional.id", "tw.derive-here-0-a");
     for (name, value) in guest {
@@ -406,7 +410,7 @@ fn nobody_was_fenced(brokers: &str, guest: &Variables<'_>) {
 }
 
 #[test]
-fn a_low_limit_of_open_files_is_told_with_what_is_needed() {
+fn a_low_limit_of_open_files_is_reported_with_the_number_needed() {
     let port = Port::reserve();
     let down = format!("127.0.0.1:{}", port.number());
     let doctor = server::command();
@@ -418,8 +422,8 @@ fn a_low_limit_of_open_files_is_told_with_what_is_needed() {
         command.env_remove(name);
     }
     // 16 × 136 files of stores, and 19 clients with 3 connections of 3 files each.
-    let said = run(command, &[("TIDEWIRE_TOPICS_PARTITIONS", "16")]);
-    said.check(2, &[
+    let output = run(command, &[("TIDEWIRE_TOPICS_PARTITIONS", "16")]);
+    output.check(2, &[
         "mend  only 2000 files may be open, and 2347 of them are for the state of 16 partitions",
         "raise the hard limit to 5419 or more: `ulimit -Hn 5419`",
     ]);

@@ -10,11 +10,11 @@ use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidewire_schemas::event::EventView;
 use tidewire_tests::broker;
-use tidewire_tests::registry::{FakeRegistry, Mood};
+use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server::Server;
 
 use super::clients::program::write_formats;
-use super::ground::{Outputs, PATIENCE};
+use super::fixture::{OutputReader, TIMEOUT};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/avro/post.created.avsc");
 
@@ -30,7 +30,7 @@ fn serve(bootstrap: &str, prefix: &str, registry: &FakeRegistry) -> Server {
 }
 
 #[test]
-fn every_form_arrives_as_the_event_it_says() {
+fn every_format_is_delivered_as_its_event() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "formats.");
     let registry = FakeRegistry::start();
@@ -49,8 +49,8 @@ fn every_form_arrives_as_the_event_it_says() {
         "/py/batch-1",
         "http-avro-one",
     ];
-    let mut outputs = Outputs::open(at, &["out.stream"]);
-    let complete = outputs.read(3 * names.len(), PATIENCE);
+    let mut outputs = OutputReader::open(at, &["out.stream"]);
+    let complete = outputs.read(3 * names.len(), TIMEOUT);
     let mut events = BTreeMap::new();
     for message in outputs.all.iter().filter(|m| m.key() == Some(&b"posts:ann"[..])) {
         let event = EventView::decode(message.payload().expect("an event")).expect("an event");
@@ -92,17 +92,17 @@ fn write(producer: &BaseProducer, topic: &str, (first, ids): (usize, &[u32])) {
 }
 
 /// The reasons of the dead letters, in their order.
-fn reasons(letters: &Outputs) -> Vec<String> {
+fn reasons(dead_letters: &OutputReader) -> Vec<String> {
     let reason = |message: &rdkafka::message::OwnedMessage| {
         let headers = message.headers().expect("headers");
         let header = headers.iter().find(|header| header.key == "reason").expect("a reason");
         String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned()
     };
-    letters.all.iter().map(reason).collect()
+    dead_letters.all.iter().map(reason).collect()
 }
 
 #[test]
-fn a_registry_that_fails_costs_its_records_and_never_the_line() {
+fn a_failing_registry_affects_only_records_that_need_it() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "failing.");
     let registry = FakeRegistry::start();
@@ -110,15 +110,15 @@ fn a_registry_that_fails_costs_its_records_and_never_the_line() {
     let server = serve(at.0, at.1, &registry);
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", at.0).create().expect("a producer");
-    let mut letters = Outputs::open(at, &["dead-letters"]);
-    let mut outputs = Outputs::open(at, &["out.stream"]);
+    let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
+    let mut outputs = OutputReader::open(at, &["out.stream"]);
     let (mut good, mut bad) = (0, 0);
     let mut expect = |more_good: usize, more_bad: usize, reason: &str| {
         good += more_good;
         bad += more_bad;
-        assert!(letters.read(bad, PATIENCE), "{reason}: {:?}", reasons(&letters));
-        assert!(outputs.read(3 * good, PATIENCE), "{reason}: {} events", outputs.all.len() / 3);
-        for given in &reasons(&letters)[bad - more_bad..] {
+        assert!(dead_letters.read(bad, TIMEOUT), "{reason}: {:?}", reasons(&dead_letters));
+        assert!(outputs.read(3 * good, TIMEOUT), "{reason}: {} events", outputs.all.len() / 3);
+        for given in &reasons(&dead_letters)[bad - more_bad..] {
             assert_eq!(given, reason);
         }
     };
@@ -127,26 +127,26 @@ fn a_registry_that_fails_costs_its_records_and_never_the_line() {
 
     // What is known goes on whatever the registry does.
     let other = registry.put("other", &FOREIGN.replace("Post", "Note"));
-    registry.behave(Mood::Down);
+    registry.set_behaviour(RegistryBehaviour::Down);
     write(&producer, "failing.in", (10, &[id, other, id]));
     expect(2, 1, "registry_unavailable");
-    registry.behave(Mood::Honest);
+    registry.set_behaviour(RegistryBehaviour::Normal);
     std::thread::sleep(Duration::from_secs(6));
     write(&producer, "failing.in", (20, &[other]));
     expect(1, 0, "");
 
-    for (n, (mood, reason)) in [
-        (Mood::Slow(Duration::from_secs(30)), "registry_unavailable"),
-        (Mood::Lying(200, r#"{"schema":"\"int\""}"#.to_owned()), "avro_decode"),
-        (Mood::Huge(8 << 20), "avro_decode"),
+    for (n, (behaviour, reason)) in [
+        (RegistryBehaviour::Slow(Duration::from_secs(30)), "registry_unavailable"),
+        (RegistryBehaviour::Fixed(200, r#"{"schema":"\"int\""}"#.to_owned()), "avro_decode"),
+        (RegistryBehaviour::Huge(8 << 20), "avro_decode"),
     ]
     .into_iter()
     .enumerate()
     {
-        registry.behave(mood.clone());
+        registry.set_behaviour(behaviour.clone());
         let unknown = 100 + n as u32;
         write(&producer, "failing.in", (30 + 10 * n, &[id, unknown, id]));
-        eprintln!("{mood:?}");
+        eprintln!("{behaviour:?}");
         expect(2, 1, reason);
         // What failed for now is left alone for a while.
         std::thread::sleep(Duration::from_secs(6));

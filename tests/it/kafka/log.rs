@@ -2,7 +2,7 @@
 //!
 //! All clauses share one broker; each has topics of its own prefix, and groups of its own by name.
 //! What restarts here is this process's side, as after a crash of ours; what a broker's restart
-//! does is tried with the whole pipeline in `trouble`.
+//! does is tried with the whole pipeline in `failures`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,10 +13,10 @@ use tidewire_engine::record::Topic;
 use tidewire_tests::broker;
 
 use crate::conformance::conformance;
-use crate::conformance::subject::{Can, Subject};
+use crate::conformance::log_under_test::{Capability, LogUnderTest};
 
 /// Makes every subject's prefix another one.
-static SUBJECTS: AtomicU32 = AtomicU32::new(0);
+static LOGS: AtomicU32 = AtomicU32::new(0);
 
 struct Kafka {
     prefix: String,
@@ -29,11 +29,11 @@ impl Kafka {
     }
 }
 
-impl Subject for Kafka {
-    const CAN: &'static [Can] = &[Can::Restart, Can::BeKilled];
+impl LogUnderTest for Kafka {
+    const CAPABILITIES: &'static [Capability] = &[Capability::Restart, Capability::Kill];
 
     fn new() -> Self {
-        let prefix = format!("c{}.", SUBJECTS.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!("c{}.", LOGS.fetch_add(1, Ordering::Relaxed));
         let log = Some(Self::open(&broker::shared().bootstrap(), &prefix));
         Self { prefix, log }
     }
@@ -51,7 +51,7 @@ impl Subject for Kafka {
         self.take_back();
     }
 
-    fn lend(&mut self) -> String {
+    fn hand_to_child(&mut self) -> String {
         format!("{}/{}", broker::shared().bootstrap(), self.prefix)
     }
 
@@ -59,8 +59,8 @@ impl Subject for Kafka {
         self.log = Some(Self::open(&broker::shared().bootstrap(), &self.prefix));
     }
 
-    fn borrowed(place: &str) -> Arc<dyn Log> {
-        let (bootstrap, prefix) = place.split_once('/').expect("as it was lent");
+    fn open_in_child(location: &str) -> Arc<dyn Log> {
+        let (bootstrap, prefix) = location.split_once('/').expect("as it was lent");
         Self::open(bootstrap, prefix)
     }
 }
@@ -69,14 +69,14 @@ conformance!(Kafka);
 
 /// The same, on a broker whose clock is moved: what retention and compaction take away. One clause
 /// at a time, since the clock is everybody's.
-mod in_time {
+mod with_clock {
     use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
     use tidewire_tests::broker::Broker;
 
     use super::*;
 
-    static TURN: Mutex<()> = Mutex::new(());
+    static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
     /// The broker of all clauses here. It ends with the process, as every broker of the harness.
     fn broker() -> &'static Broker {
@@ -84,72 +84,72 @@ mod in_time {
         BROKER.get_or_init(Broker::with_clock)
     }
 
-    struct KafkaInTime {
-        inner: Kafka,
-        _turn: MutexGuard<'static, ()>,
+    struct KafkaWithClock {
+        kafka: Kafka,
+        _exclusive: MutexGuard<'static, ()>,
     }
 
-    impl Subject for KafkaInTime {
-        const CAN: &'static [Can] = &[Can::PassTime, Can::Restart];
+    impl LogUnderTest for KafkaWithClock {
+        const CAPABILITIES: &'static [Capability] = &[Capability::AdvanceTime, Capability::Restart];
 
         fn new() -> Self {
             // A clause that failed leaves nothing behind that matters to the next.
-            let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-            let prefix = format!("t{}.", SUBJECTS.fetch_add(1, Ordering::Relaxed));
+            let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+            let prefix = format!("t{}.", LOGS.fetch_add(1, Ordering::Relaxed));
             let log = Some(Kafka::open(&broker().bootstrap(), &prefix));
-            Self { inner: Kafka { prefix, log }, _turn: turn }
+            Self { kafka: Kafka { prefix, log }, _exclusive: exclusive }
         }
 
         fn log(&self) -> Arc<dyn Log> {
-            self.inner.log()
+            self.kafka.log()
         }
 
         fn name(&self, name: &str) -> Topic {
-            self.inner.name(name)
+            self.kafka.name(name)
         }
 
         fn restart(&mut self) {
-            self.inner.log = None;
-            self.inner.log = Some(Kafka::open(&broker().bootstrap(), &self.inner.prefix));
+            self.kafka.log = None;
+            self.kafka.log = Some(Kafka::open(&broker().bootstrap(), &self.kafka.prefix));
         }
 
-        fn pass(&self, ms: u64) {
-            broker().pass(ms);
+        fn advance_time(&self, ms: u64) {
+            broker().advance_time(ms);
         }
     }
 
-    conformance!(@clauses KafkaInTime;
+    conformance!(@clauses KafkaWithClock;
         records: the_offset_of_a_time_is_the_first_record_at_or_after_it,
         cleanup: compaction_keeps_the_newest_record_of_each_key,
-        cleanup: a_tombstone_stays_for_its_time_and_then_leaves,
+        cleanup: a_tombstone_is_removed_after_its_retention,
         cleanup: retention_by_age_moves_the_start_and_keeps_offsets_contiguous,
         cleanup: retention_by_size_keeps_at_least_that_much,
-        cleanup: a_partition_whose_records_all_left_goes_on_with_its_next_offset,
-        cleanup: a_reader_that_retention_passed_is_told,
-        cleanup: compaction_with_retention_lets_old_keys_leave,
+        cleanup: an_emptied_partition_continues_at_its_next_offset,
+        cleanup: a_reader_behind_retention_gets_out_of_range,
+        cleanup: compaction_with_retention_removes_old_keys,
         restart: starts_moved_by_retention_survive_a_restart,
-        restart: compaction_goes_on_after_a_restart,
+        restart: compaction_continues_after_a_restart,
     );
 }
 
 /// The clauses about groups, with the broker deciding who reads what (KIP-848).
-mod decided_by_the_broker {
+mod kip_848 {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
     use tidewire_connectors::kafka::GroupProtocol;
 
-    use crate::conformance::subject::{FOR_EVER, changes, member, topic, until};
+    use crate::conformance::log_under_test::{FOR_EVER, changes, member, topic, until};
 
     use super::*;
 
     struct Kip848(Kafka);
 
-    impl Subject for Kip848 {
-        const CAN: &'static [Can] = &[];
+    impl LogUnderTest for Kip848 {
+        const CAPABILITIES: &'static [Capability] = &[];
 
         fn new() -> Self {
-            let prefix = format!("k{}.", SUBJECTS.fetch_add(1, Ordering::Relaxed));
+            let prefix = format!("k{}.", LOGS.fetch_add(1, Ordering::Relaxed));
             let mut config = Config::new(&broker::shared().bootstrap(), &prefix);
             config.protocol = GroupProtocol::Consumer;
             let log = Some(KafkaLog::open(config).expect("the configuration is right"));
@@ -170,8 +170,8 @@ mod decided_by_the_broker {
     }
 
     conformance!(@clauses Kip848;
-        groups: a_lone_member_gets_every_partition_of_every_topic,
-        groups: partitions_are_given_up_before_another_member_gets_them,
+        groups: a_single_member_gets_every_partition_of_every_topic,
+        groups: partitions_are_revoked_before_another_member_gets_them,
         groups: committed_offsets_are_read_back_with_their_metadata,
         transactions: offsets_in_a_transaction_are_committed_or_aborted_with_it,
     );

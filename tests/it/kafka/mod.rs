@@ -2,11 +2,12 @@
 
 mod clients;
 mod clock;
+mod dead_letters;
 mod disk;
 mod doctor;
+mod failures;
+pub(crate) mod fixture;
 mod formats;
-pub(crate) mod ground;
-mod letters;
 mod log;
 mod partitions;
 mod real_posts;
@@ -16,5 +17,4 @@ mod replicas;
 mod security;
 mod stalls;
 mod standby;
-mod trouble;
 mod zombie;

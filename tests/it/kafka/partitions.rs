@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidewire_tests::broker;
 
-use super::ground::{Writer, check, serve};
+use super::fixture::{EventWriter, check, serve};
 
 /// Events a second: enough that a transaction holds several.
 const RATE: u32 = 300;
@@ -15,7 +15,7 @@ fn a_typical_transaction_writes_to_at_most_sixteen_partitions() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "narrow.");
     let server = serve("dev", at, "only");
-    let writer = Writer::start(at, RATE);
+    let writer = EventWriter::start(at, RATE);
     thread::sleep(Duration::from_secs(5));
     let written = writer.finish();
     check(at, written);

@@ -5,21 +5,21 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidewire_tests::broker;
 
-use super::ground::{PATIENCE, serve};
+use super::fixture::{TIMEOUT, serve};
 use crate::browser::{real_posts_through_event_source, real_posts_through_web_socket};
 use crate::real_posts::delivery::check_subscribers;
-use crate::real_posts::mapper::Expected;
+use crate::real_posts::mapper::ExpectedEvent;
 use crate::real_posts::resume::history;
 
 #[test]
-fn what_a_plain_producer_writes_reaches_websocket_and_sse_as_the_file_says_it() {
+fn posts_of_a_plain_producer_reach_websocket_and_sse_unchanged() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), "posts-plain.");
     check_subscribers(&serve("dev", at, "plain"), |_, expected| write(at, expected));
 }
 
 /// Writes each post to `in`, keyed by its author as a producer that wants order would.
-fn write((bootstrap, prefix): (&str, &str), expected: &[Expected]) {
+fn write((bootstrap, prefix): (&str, &str), expected: &[ExpectedEvent]) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a producer");
     let topic = format!("{prefix}in");
@@ -29,17 +29,17 @@ fn write((bootstrap, prefix): (&str, &str), expected: &[Expected]) {
         let record = BaseRecord::to(&topic).key(key).payload(&value);
         producer.send(record).map_err(|(error, _)| error).expect("taken");
     }
-    producer.flush(PATIENCE).expect("acknowledged");
+    producer.flush(TIMEOUT).expect("acknowledged");
 }
 
 #[test]
-fn cut_and_killed_on_kafka_nothing_is_lost_and_nothing_comes_twice() {
+fn cuts_and_kills_on_kafka_lose_and_duplicate_nothing() {
     let bootstrap = broker::shared().bootstrap();
     history(serve("dev", (&bootstrap, "posts-cut."), "cut"), 3);
 }
 
 #[test]
-fn a_browser_s_event_source_and_web_socket_get_every_post_once() {
+fn a_browser_event_source_and_web_socket_get_every_post_once() {
     let bootstrap = broker::shared().bootstrap();
     real_posts_through_event_source(&mut serve("dev", (&bootstrap, "posts-sse."), "sse"));
     real_posts_through_web_socket(&serve("dev", (&bootstrap, "posts-ws."), "ws"));

@@ -9,14 +9,14 @@ use rustix::process::Signal;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::ground::{Outputs, Writer, check};
+use super::fixture::{EventWriter, OutputReader, check};
 use super::stalls::{Stalls, watch};
 
 /// Longer than a session and the assignment after it.
 const LOOK: Duration = Duration::from_secs(12);
 
 #[test]
-fn scaling_from_one_to_three_and_back_costs_a_bounded_standstill() {
+fn scaling_from_one_to_three_and_back_stalls_for_a_bounded_time() {
     let broker = Broker::start();
     for protocol in ["classic", "consumer"] {
         let [up, down] = scale(&broker, protocol);
@@ -41,8 +41,8 @@ fn scale(broker: &Broker, protocol: &str) -> [Stalls; 2] {
         Server::start_as(verb, &["--log", &log], &variables)
     };
     let first = start("dev", "first");
-    let writer = Writer::start(at, 200);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 200);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(1_200, Duration::from_secs(60)), "it works");
     let (up, more) = thread::scope(|scope| {
         let starting = scope.spawn(|| ["second", "third"].map(|name| start("derive", name)));

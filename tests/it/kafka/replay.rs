@@ -11,8 +11,8 @@ use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::Log;
 use tidewire_tests::broker;
 
-use super::ground::{Outputs, PATIENCE, Writer, check, serve};
-use crate::letters::ground::wait_until;
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use crate::dead_letters::fixture::wait_until;
 use crate::replay::{kept, verify};
 
 const PREFIX: &str = "replay.";
@@ -24,12 +24,12 @@ const CHANNELS_PER_EVENT: usize = 3;
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 /// Reads what the broker notes about groups and transactions from now on.
-struct Notes {
+struct InternalTopics {
     consumer: BaseConsumer,
     ends: TopicPartitionList,
 }
 
-impl Notes {
+impl InternalTopics {
     fn begin(bootstrap: &str) -> Self {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -49,7 +49,7 @@ impl Notes {
         self.consumer.assign(&self.ends).expect("assigned");
         let mut about = 0;
         while left > 0 {
-            match self.consumer.poll(PATIENCE).expect("every partition has an end") {
+            match self.consumer.poll(TIMEOUT).expect("every partition has an end") {
                 Ok(note) => {
                     let key = note.key().unwrap_or_default();
                     let ours = key.windows(prefix.len()).any(|part| part == prefix.as_bytes());
@@ -66,10 +66,10 @@ impl Notes {
 fn ends(consumer: &BaseConsumer) -> TopicPartitionList {
     let mut ends = TopicPartitionList::new();
     for topic in INTERNAL {
-        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
         for partition in metadata.topics()[0].partitions() {
             let (_, end) =
-                consumer.fetch_watermarks(topic, partition.id(), PATIENCE).expect("an end");
+                consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).expect("an end");
             ends.add_partition_offset(topic, partition.id(), Offset::Offset(end)).expect("valid");
         }
     }
@@ -77,16 +77,16 @@ fn ends(consumer: &BaseConsumer) -> TopicPartitionList {
 }
 
 #[test]
-fn a_running_pipeline_is_verified_and_nothing_is_left_behind() {
+fn verifying_a_running_pipeline_leaves_no_trace() {
     let bootstrap = broker::shared().bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
     let log = format!("kafka://{bootstrap}");
     let mut server = serve("dev", at, "only");
     let data = server.data_dir();
-    let writer = Writer::start(at, 200);
+    let writer = EventWriter::start(at, 200);
     let came_out = |count| {
-        let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
-        assert!(outputs.read(count, PATIENCE), "{} of {count} came out", outputs.all.len());
+        let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
+        assert!(outputs.read(count, TIMEOUT), "{} of {count} came out", outputs.all.len());
     };
     came_out(600);
     let running = verify(&data, &["--log", &log], PREFIX);
@@ -101,7 +101,7 @@ fn a_running_pipeline_is_verified_and_nothing_is_left_behind() {
     // What the pipeline itself notes at its leisure is noted by now.
     std::thread::sleep(Duration::from_secs(2));
 
-    let notes = Notes::begin(&bootstrap);
+    let notes = InternalTopics::begin(&bootstrap);
     let whole = verify(&data, &["--log", &log], PREFIX);
     assert_eq!(whole.code, Some(0));
     assert_eq!(whole.sum(" outputs"), numbers * CHANNELS_PER_EVENT);
@@ -111,7 +111,7 @@ fn a_running_pipeline_is_verified_and_nothing_is_left_behind() {
     assert_eq!(part.code, Some(0));
     assert!(part.out.contains(&format!("from the checkpoint at {from})")), "{}", part.out);
     assert_eq!(notes.about(PREFIX), 0, "it joined no group and took no transactional id");
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     outputs.read(usize::MAX, Duration::from_secs(1));
     assert_eq!(outputs.all.len(), numbers * CHANNELS_PER_EVENT, "it wrote no output");
     let id = format!("{PREFIX}somebody");

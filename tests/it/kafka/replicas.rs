@@ -9,12 +9,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tidewire_tests::broker::Cluster;
 use tidewire_tests::server::Server;
 
-use super::ground::{Outputs, PATIENCE, Writer, check};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check};
 
 const PREFIX: &str = "tw.";
 
 #[test]
-fn coordinators_that_die_and_too_few_replicas_cost_nothing_but_time() {
+fn dead_coordinators_and_too_few_replicas_only_delay_delivery() {
     let mut cluster = Cluster::start(3);
     let bootstrap = cluster.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
@@ -26,8 +26,8 @@ fn coordinators_that_die_and_too_few_replicas_cost_nothing_but_time() {
     ];
     let server = Server::start_as("dev", &["--log", &log], &variables);
     let process = server.pid();
-    let writer = Writer::start(at, 200);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 200);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(600, Duration::from_secs(60)), "it works");
     let derive = format!("{PREFIX}derive");
     let transactions = format!("{derive}-only-0-a");
@@ -51,16 +51,16 @@ fn coordinators_that_die_and_too_few_replicas_cost_nothing_but_time() {
 }
 
 /// Some seconds' worth of outputs come.
-fn goes_on(outputs: &mut Outputs, when: &str) {
+fn goes_on(outputs: &mut OutputReader, when: &str) {
     let wanted = outputs.all.len() + 1_500;
-    assert!(outputs.read(wanted, PATIENCE), "nothing comes out {when}");
+    assert!(outputs.read(wanted, TIMEOUT), "nothing comes out {when}");
 }
 
 /// The broker that leads the partition of an internal topic which this name belongs to.
 fn coordinator(bootstrap: &str, topic: &str, name: &str) -> u32 {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
     let partitions = metadata.topics()[0].partitions();
     // Java's `String.hashCode`, without its sign.
     let hash = name.bytes().fold(0i32, |h, byte| h.wrapping_mul(31).wrapping_add(byte.into()));

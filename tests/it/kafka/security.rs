@@ -25,7 +25,7 @@ fn properties(broker: &Broker, password: &str) -> [(&'static str, String); 5] {
 }
 
 #[test]
-fn an_event_goes_all_the_way_over_tls_and_scram_and_a_wrong_password_is_told_apart() {
+fn an_event_is_delivered_over_tls_and_scram_and_a_wrong_password_is_reported() {
     let broker = Broker::secure();
     let log = format!("kafka://{}", broker.secure_bootstrap());
     let given = properties(&broker, secure::PASSWORD);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
 
-use super::ground::Outputs;
+use super::fixture::OutputReader;
 
 /// The longest times without output.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Stalls {
 }
 
 /// Looks so long for the times without output, in the partitions that had some before.
-pub(super) fn watch(outputs: &mut Outputs, over: Duration) -> Stalls {
+pub(super) fn watch(outputs: &mut OutputReader, over: Duration) -> Stalls {
     let begun = Instant::now();
     let mut last = BTreeMap::new();
     for message in &outputs.all {

@@ -6,22 +6,22 @@ use std::time::Duration;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::ground::{Outputs, PATIENCE, Writer, check, serve, serve_with};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve, serve_with};
 use super::zombie::until;
 
 #[test]
-fn who_stands_by_takes_over_with_a_short_tail() {
+fn a_standby_takes_over_with_a_short_tail() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), "tw.");
     let mut owner = serve("dev", at, "owner");
     let standby = serve_with("dev", at, ("standby", &[("TIDEWIRE_DERIVE_STANDBY", "true")]));
-    let writer = Writer::start(at, 500);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
-    assert!(outputs.read(12_000, PATIENCE), "both work");
+    let writer = EventWriter::start(at, 500);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
+    assert!(outputs.read(12_000, TIMEOUT), "both work");
     let metric = |name: &str| metric(&standby, name);
     until("it follows what is another's", || metric("tidewire_derive_followed_partitions") == 4.0);
-    assert!(outputs.read(24_000, PATIENCE), "both work");
+    assert!(outputs.read(24_000, TIMEOUT), "both work");
     let before = metric("tidewire_derive_restored_records_total");
     owner.stop();
     until("it has taken over", || {
@@ -30,7 +30,7 @@ fn who_stands_by_takes_over_with_a_short_tail() {
             && metric("tidewire_derive_restore_seconds_count") >= 8.0
     });
     let replayed = metric("tidewire_derive_restored_records_total") - before;
-    let mut order = Outputs::open(at, &["order"]);
+    let mut order = OutputReader::open(at, &["order"]);
     order.read(usize::MAX, Duration::from_secs(3));
     let whole = order.all.len() / 2;
     eprintln!("taken over with {replayed} records to replay, of about {whole}");

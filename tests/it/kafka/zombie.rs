@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::ground::{Outputs, PATIENCE, Writer, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
 
 /// Longer than a session and the time a transaction may stay open: 10 s each.
 const FROZEN: Duration = Duration::from_secs(14);
 
 #[test]
-fn a_process_frozen_past_its_session_is_fenced_and_comes_back_by_itself() {
+fn a_process_frozen_past_its_session_is_fenced_and_recovers() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), "tw.");
     let zombie = serve("dev", at, "zombie");
     let other = serve("dev", at, "other");
-    let writer = Writer::start(at, 300);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 300);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(1_500, Duration::from_secs(60)), "both work");
     until_it_has_tasks(&zombie);
     zombie.pause();
@@ -44,7 +44,7 @@ fn until_it_has_tasks(server: &Server) {
 }
 
 pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < give_up, "waited too long: {what}");
         thread::sleep(Duration::from_millis(100));

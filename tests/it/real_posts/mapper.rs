@@ -18,7 +18,7 @@ pub(crate) const ACCOUNT: &str = "real";
 
 /// One event to send, and what must come of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Expected {
+pub(crate) struct ExpectedEvent {
     /// The envelope as it is posted.
     pub(crate) envelope: Value,
     /// Its id.
@@ -34,7 +34,7 @@ pub(crate) struct Expected {
 }
 
 /// Everything in the file, in the order of the file.
-pub(crate) fn real_posts() -> Vec<Expected> {
+pub(crate) fn real_posts() -> Vec<ExpectedEvent> {
     let file: Value = serde_json::from_str(&read_file()).expect("the package's file is JSON");
     let statuses = file["statuses"].as_array().expect("the file lists statuses");
     let newest = statuses.iter().map(created_ms).max().expect("the file has statuses");
@@ -60,7 +60,7 @@ struct Mapper {
     shift: i64,
     /// Posts already sent: many statuses repeat the same one.
     originals: BTreeSet<String>,
-    events: Vec<Expected>,
+    events: Vec<ExpectedEvent>,
 }
 
 impl Mapper {
@@ -98,7 +98,11 @@ impl Mapper {
         });
         let sent_type = if by_alias { "tweet_create" } else { "post.created" };
         let channels = vec![format!("posts:{author}"), format!("timeline:{ACCOUNT}")];
-        self.send(status, Sent { event_id: format!("post-{id}"), sent_type, data }, channels);
+        self.send(
+            status,
+            MappedEvent { event_id: format!("post-{id}"), sent_type, data },
+            channels,
+        );
     }
 
     fn repost(&mut self, status: &Value, original: &Value) {
@@ -111,8 +115,9 @@ impl Mapper {
             "repost_id": id,
             "text": status["text"],
         });
-        let sent = Sent { event_id: format!("repost-{id}"), sent_type: "post.reposted", data };
-        self.send(status, sent, Vec::new());
+        let mapped =
+            MappedEvent { event_id: format!("repost-{id}"), sent_type: "post.reposted", data };
+        self.send(status, mapped, Vec::new());
     }
 
     fn reply(&mut self, status: &Value) {
@@ -125,8 +130,9 @@ impl Mapper {
             "reply_id": id,
             "text": status["text"],
         });
-        let sent = Sent { event_id: format!("reply-{id}"), sent_type: "post.replied", data };
-        self.send(status, sent, Vec::new());
+        let mapped =
+            MappedEvent { event_id: format!("reply-{id}"), sent_type: "post.replied", data };
+        self.send(status, mapped, Vec::new());
     }
 
     fn mentions(&mut self, status: &Value) {
@@ -142,28 +148,28 @@ impl Mapper {
                 "text": status["text"],
             });
             let event_id = format!("mention-{id}-{user}");
-            let sent = Sent { event_id, sent_type: "mention.created", data };
-            self.send(status, sent, Vec::new());
+            let mapped = MappedEvent { event_id, sent_type: "mention.created", data };
+            self.send(status, mapped, Vec::new());
         }
     }
 
-    fn send(&mut self, status: &Value, sent: Sent, mut channels: Vec<String>) {
+    fn send(&mut self, status: &Value, mapped: MappedEvent, mut channels: Vec<String>) {
         let timestamp_ms = created_ms(status) + self.shift;
         channels.push(format!("account:{ACCOUNT}"));
-        let canonical = match sent.sent_type {
+        let canonical = match mapped.sent_type {
             "tweet_create" => "post.created",
             canonical => canonical,
         };
         let envelope = json!({
-            "event_id": sent.event_id,
-            "event_type": sent.sent_type,
+            "event_id": mapped.event_id,
+            "event_type": mapped.sent_type,
             "account_id": ACCOUNT,
             "timestamp": timestamp_ms,
-            "data": sent.data,
+            "data": mapped.data,
         });
-        self.events.push(Expected {
+        self.events.push(ExpectedEvent {
             envelope,
-            event_id: sent.event_id,
+            event_id: mapped.event_id,
             canonical,
             text: text(status, "text"),
             timestamp_ms,
@@ -172,7 +178,7 @@ impl Mapper {
     }
 }
 
-struct Sent {
+struct MappedEvent {
     event_id: String,
     sent_type: &'static str,
     data: Value,
@@ -208,7 +214,7 @@ fn created_ms(status: &Value) -> i64 {
 }
 
 #[test]
-fn the_file_has_the_posts_it_is_known_for() {
+fn the_file_has_the_expected_posts() {
     let events = real_posts();
     let count = |canonical: &str| events.iter().filter(|e| e.canonical == canonical).count();
     assert_eq!(count("post.reposted"), 73);

@@ -13,14 +13,14 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidewire_tests::dice::Dice;
 use tidewire_tests::event_source::EventSource;
 use tidewire_tests::http::HttpClient;
-use tidewire_tests::received::{Received, query_escape};
+use tidewire_tests::received_event::{ReceivedEvent, query_escape};
 use tidewire_tests::server::Server;
-use tidewire_tests::websocket::{Broken, WebSocketClient};
+use tidewire_tests::test_rng::TestRng;
+use tidewire_tests::websocket::{ClientError, WebSocketClient};
 
-use super::mapper::{ACCOUNT, Expected, real_posts};
+use super::mapper::{ACCOUNT, ExpectedEvent, real_posts};
 
 /// Kills in one history.
 const KILLS: usize = 4;
@@ -29,7 +29,7 @@ const KILLS: usize = 4;
 const MAX_BATCH: usize = 12;
 
 /// Longest life of a connection in bytes: a handful of these posts.
-const MAX_FUSE_BYTES: usize = 24_000;
+const MAX_CONNECTION_BYTES: usize = 24_000;
 
 /// Blown fuses per subscriber; then one connection lives on, so that the test ends.
 const CUTS: usize = 25;
@@ -41,13 +41,13 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 const RETRY: Duration = Duration::from_millis(20);
 
 /// How long a subscriber waits for one event before it looks at its deadline.
-const TURN: Duration = Duration::from_millis(200);
+const EVENT_WAIT: Duration = Duration::from_millis(200);
 
 /// Where the server is now; it moves with every start.
-type Address = Arc<RwLock<SocketAddr>>;
+type SharedAddress = Arc<RwLock<SocketAddr>>;
 
 #[test]
-fn cut_and_killed_at_random_moments_nothing_is_lost_and_nothing_comes_twice() {
+fn random_cuts_and_kills_lose_and_duplicate_nothing() {
     for seed in [1, 2] {
         history(Server::start(&[]), seed);
     }
@@ -56,23 +56,23 @@ fn cut_and_killed_at_random_moments_nothing_is_lost_and_nothing_comes_twice() {
 /// One history on this server, which has no real posts yet.
 pub(crate) fn history(mut server: Server, seed: u64) {
     let expected = Arc::new(real_posts());
-    let address: Address = Arc::new(RwLock::new(server.addr()));
+    let address: SharedAddress = Arc::new(RwLock::new(server.addr()));
     let channels = watched(&expected);
     let mut subscribers = Vec::new();
     for index in 0..4 {
-        let subscriber = Subscriber {
+        let subscriber = ResumingSubscriber {
             address: Arc::clone(&address),
-            dice: Dice::new(seed * 1_000 + index),
+            rng: TestRng::new(seed * 1_000 + index),
             channels: channels.clone(),
-            got: Got::default(),
+            got: ReceivedEvents::default(),
         };
         let expected = Arc::clone(&expected);
         subscribers.push(thread::spawn(move || match index % 2 {
-            0 => subscriber.by_websocket(&expected),
-            _ => subscriber.by_sse(&expected),
+            0 => subscriber.run_websocket(&expected),
+            _ => subscriber.run_sse(&expected),
         }));
     }
-    write_all(&mut server, &address, &expected, &mut Dice::new(seed));
+    write_all(&mut server, &address, &expected, &mut TestRng::new(seed));
     for (index, subscriber) in subscribers.into_iter().enumerate() {
         if subscriber.join().is_err() {
             let printed = server.printed();
@@ -83,7 +83,7 @@ pub(crate) fn history(mut server: Server, seed: u64) {
 }
 
 /// The account, the timeline and the busiest authors.
-fn watched(expected: &[Expected]) -> Vec<String> {
+fn watched(expected: &[ExpectedEvent]) -> Vec<String> {
     let mut posts: BTreeMap<&String, usize> = BTreeMap::new();
     for channel in expected.iter().flat_map(|event| &event.channels) {
         *posts.entry(channel).or_default() += 1;
@@ -96,20 +96,25 @@ fn watched(expected: &[Expected]) -> Vec<String> {
 }
 
 /// Posts everything in order, a few at a time, with kills between and during posts.
-fn write_all(server: &mut Server, address: &Address, expected: &[Expected], dice: &mut Dice) {
-    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| dice.below(expected.len())).collect();
+fn write_all(
+    server: &mut Server,
+    address: &SharedAddress,
+    expected: &[ExpectedEvent],
+    rng: &mut TestRng,
+) {
+    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| rng.below(expected.len())).collect();
     let mut sent = 0;
     while sent < expected.len() {
-        let count = (1 + dice.below(MAX_BATCH)).min(expected.len() - sent);
+        let count = (1 + rng.below(MAX_BATCH)).min(expected.len() - sent);
         let batch = &expected[sent..sent + count];
         if kill_at.pop_first_below(sent + count) {
-            post_and_kill(server, batch, dice);
+            post_and_kill(server, batch, rng);
             server.restart();
             *address.write().unwrap() = server.addr();
         }
         post_until_answered(server, batch);
         sent += count;
-        thread::sleep(Duration::from_millis(dice.below(30) as u64));
+        thread::sleep(Duration::from_millis(rng.below(30) as u64));
     }
 }
 
@@ -125,7 +130,7 @@ impl PopBelow for BTreeSet<usize> {
 }
 
 /// Kills the server while a post is under way, or has just been answered.
-fn post_and_kill(server: &mut Server, batch: &[Expected], dice: &mut Dice) {
+fn post_and_kill(server: &mut Server, batch: &[ExpectedEvent], rng: &mut TestRng) {
     let (addr, body) = (server.addr(), body_of(batch));
     let post = thread::spawn(move || {
         // Whether it was answered doesn't matter: it will be posted again.
@@ -133,30 +138,30 @@ fn post_and_kill(server: &mut Server, batch: &[Expected], dice: &mut Dice) {
             .and_then(|mut client| client.post("/v1/events", "application/x-ndjson", &body))
             .ok()
     });
-    thread::sleep(Duration::from_micros(dice.below(8_000) as u64));
+    thread::sleep(Duration::from_micros(rng.below(8_000) as u64));
     server.kill9();
     post.join().unwrap();
 }
 
-fn post_until_answered(server: &Server, batch: &[Expected]) {
+fn post_until_answered(server: &Server, batch: &[ExpectedEvent]) {
     let answer = server.http().post("/v1/events", "application/x-ndjson", &body_of(batch)).unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
-fn body_of(batch: &[Expected]) -> Vec<u8> {
+fn body_of(batch: &[ExpectedEvent]) -> Vec<u8> {
     let lines: Vec<String> = batch.iter().map(|event| format!("{}\n", event.envelope)).collect();
     lines.concat().into_bytes()
 }
 
 /// What a subscriber has, in the order it came.
 #[derive(Default)]
-struct Got {
+struct ReceivedEvents {
     events: BTreeMap<(String, String), String>,
     order: BTreeMap<String, Vec<String>>,
 }
 
-impl Got {
-    fn take(&mut self, event: Received) {
+impl ReceivedEvents {
+    fn take(&mut self, event: ReceivedEvent) {
         let text = event.data_str("text").to_owned();
         let key = (event.channel.clone(), event.event_id.clone());
         let earlier = self.events.insert(key, text);
@@ -165,22 +170,22 @@ impl Got {
     }
 }
 
-struct Subscriber {
-    address: Address,
-    dice: Dice,
+struct ResumingSubscriber {
+    address: SharedAddress,
+    rng: TestRng,
     channels: Vec<String>,
-    got: Got,
+    got: ReceivedEvents,
 }
 
-impl Subscriber {
-    fn by_websocket(mut self, expected: &[Expected]) {
+impl ResumingSubscriber {
+    fn run_websocket(mut self, expected: &[ExpectedEvent]) {
         let mut positions: BTreeMap<String, String> = BTreeMap::new();
         let owed = self.owed(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
         let mut life = 0;
         while self.got.events.len() < owed && Instant::now() < deadline {
-            let fuse = self.fuse(life);
-            let Ok(mut client) = WebSocketClient::connect(self.addr(), "reader", fuse) else {
+            let cut_after = self.cut_after(life);
+            let Ok(mut client) = WebSocketClient::connect(self.addr(), "reader", cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
@@ -192,7 +197,7 @@ impl Subscriber {
                 "nothing was old enough to be gone: {:?}",
                 client.gaps()
             );
-            if let Err(Broken::Refused(frame)) = end {
+            if let Err(ClientError::Refused(frame)) = end {
                 panic!("refused: {frame}, positions {positions:?}");
             }
         }
@@ -204,7 +209,7 @@ impl Subscriber {
         client: &mut WebSocketClient,
         positions: &BTreeMap<String, String>,
         (owed, deadline): (usize, Instant),
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ClientError> {
         for channel in &self.channels.clone() {
             // Nothing is known before the first answer, and the history began with this test.
             let from = positions.get(channel).map_or("earliest", String::as_str);
@@ -213,7 +218,7 @@ impl Subscriber {
             subscribed?;
         }
         while self.got.events.len() < owed && Instant::now() < deadline {
-            match client.next_event(TURN) {
+            match client.next_event(EVENT_WAIT) {
                 Ok(Some(event)) => self.got.take(event),
                 Ok(None) => {}
                 Err(broken) => {
@@ -232,7 +237,7 @@ impl Subscriber {
         }
     }
 
-    fn by_sse(mut self, expected: &[Expected]) {
+    fn run_sse(mut self, expected: &[ExpectedEvent]) {
         let mut last_event_id = String::new();
         let owed = self.owed(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
@@ -240,15 +245,15 @@ impl Subscriber {
         let path = format!("/v1/sse?from=earliest&channels={channels}");
         let mut life = 0;
         while self.got.events.len() < owed && Instant::now() < deadline {
-            let fuse = self.fuse(life);
+            let cut_after = self.cut_after(life);
             let resume = Some(last_event_id.as_str()).filter(|id| !id.is_empty());
-            let Ok(mut source) = EventSource::open(self.addr(), &path, resume, fuse) else {
+            let Ok(mut source) = EventSource::open(self.addr(), &path, resume, cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
             life += 1;
             while self.got.events.len() < owed && Instant::now() < deadline {
-                match source.next_event(TURN) {
+                match source.next_event(EVENT_WAIT) {
                     Ok(Some(event)) => self.got.take(event),
                     Ok(None) => {}
                     Err(_) => break,
@@ -263,16 +268,16 @@ impl Subscriber {
         *self.address.read().unwrap()
     }
 
-    fn fuse(&mut self, life: usize) -> Option<usize> {
-        (life < CUTS).then(|| 100 + self.dice.below(MAX_FUSE_BYTES))
+    fn cut_after(&mut self, life: usize) -> Option<usize> {
+        (life < CUTS).then(|| 100 + self.rng.below(MAX_CONNECTION_BYTES))
     }
 
-    fn owed(&self, expected: &[Expected]) -> usize {
+    fn owed(&self, expected: &[ExpectedEvent]) -> usize {
         let channels = expected.iter().flat_map(|event| &event.channels);
         channels.filter(|channel| self.channels.contains(channel)).count()
     }
 
-    fn compare(self, expected: &[Expected]) {
+    fn compare(self, expected: &[ExpectedEvent]) {
         for channel in &self.channels {
             let carried = expected.iter().filter(|event| event.channels.contains(channel));
             for event in carried.clone() {

@@ -3,25 +3,25 @@
 
 use std::collections::BTreeSet;
 
-use super::scene::{Heir, Run, Scene};
-use crate::fake::{Call, Ending, Strike};
+use super::scenario::{CrashRun, Scenario, Successor};
+use crate::fake::{Call, CommitOutcome, InjectedFault};
 
-const ENDINGS: [Ending; 5] = [
-    Ending::Committed,
-    Ending::Refused,
-    Ending::UnknownCommitted,
-    Ending::UnknownAborted,
-    Ending::UnknownPrepared,
+const COMMIT_OUTCOMES: [CommitOutcome; 5] = [
+    CommitOutcome::Committed,
+    CommitOutcome::Refused,
+    CommitOutcome::UnknownCommitted,
+    CommitOutcome::UnknownAborted,
+    CommitOutcome::UnknownPrepared,
 ];
 
 /// The calls of a scene when nothing strikes, which is checked to its end too.
-fn calls(scene: Scene, ending: Ending) -> Vec<Call> {
-    let done = Run::new(scene).and_then(|mut run| {
-        let calls = run.watch(None, ending)?;
-        run.go_on(Heir::Itself)?;
+fn calls(scenario: Scenario, commit_outcome: CommitOutcome) -> Vec<Call> {
+    let done = CrashRun::new(scenario).and_then(|mut run| {
+        let calls = run.watch(None, commit_outcome)?;
+        run.finish(Successor::SameMachine)?;
         Ok(calls)
     });
-    done.unwrap_or_else(|why| panic!("{scene:?}, {ending:?}, nothing strikes: {why}"))
+    done.unwrap_or_else(|why| panic!("{scenario:?}, {commit_outcome:?}, nothing strikes: {why}"))
 }
 
 /// Every call of these scenes has a place among them.
@@ -33,19 +33,19 @@ fn assert_watched(calls: &[Call], wanted: &[Call]) {
 }
 
 /// Dies before and after each call, and is followed by itself and by another.
-fn die_everywhere(scene: Scene, ending: Ending) -> usize {
-    let calls = calls(scene, ending);
+fn crash_everywhere(scenario: Scenario, commit_outcome: CommitOutcome) -> usize {
+    let calls = calls(scenario, commit_outcome);
     for (at, call) in calls.iter().enumerate() {
-        for strike in [Strike::CrashBefore, Strike::CrashAfter] {
-            for heir in [Heir::Itself, Heir::Other] {
-                let done = Run::new(scene).and_then(|mut run| {
-                    run.written_at_death(at % 4);
-                    run.watch(Some((at, strike)), ending)?;
-                    run.go_on(heir)
+        for injected in [InjectedFault::CrashBefore, InjectedFault::CrashAfter] {
+            for successor in [Successor::SameMachine, Successor::OtherMachine] {
+                let done = CrashRun::new(scenario).and_then(|mut run| {
+                    run.batches_written_at_crash(at % 4);
+                    run.watch(Some((at, injected)), commit_outcome)?;
+                    run.finish(successor)
                 });
                 done.unwrap_or_else(|why| {
                     panic!(
-                        "{scene:?}, {ending:?}, {strike:?} call {at} ({call:?}), {heir:?}: {why}"
+                        "{scenario:?}, {commit_outcome:?}, {injected:?} call {at} ({call:?}), {successor:?}: {why}"
                     )
                 });
             }
@@ -55,14 +55,14 @@ fn die_everywhere(scene: Scene, ending: Ending) -> usize {
 }
 
 #[test]
-fn a_cycle_survives_a_death_at_every_call_whatever_becomes_of_its_commit() {
+fn a_transaction_survives_a_crash_at_every_call_for_every_commit_outcome() {
     let mut places = 0;
-    for ending in ENDINGS {
-        places += die_everywhere(Scene::Alone, ending);
+    for commit_outcome in COMMIT_OUTCOMES {
+        places += crash_everywhere(Scenario::Alone, commit_outcome);
     }
     eprintln!("{places} places to die at");
     assert_watched(
-        &calls(Scene::Alone, Ending::Committed),
+        &calls(Scenario::Alone, CommitOutcome::Committed),
         &[
             Call::Changes,
             Call::Take,
@@ -76,29 +76,33 @@ fn a_cycle_survives_a_death_at_every_call_whatever_becomes_of_its_commit() {
             Call::StoreWritten,
         ],
     );
-    assert_watched(&calls(Scene::Alone, Ending::Refused), &[Call::Abort, Call::Seek]);
+    assert_watched(&calls(Scenario::Alone, CommitOutcome::Refused), &[Call::Abort, Call::Seek]);
     assert_watched(
-        &calls(Scene::Alone, Ending::UnknownAborted),
+        &calls(Scenario::Alone, CommitOutcome::UnknownAborted),
         &[Call::Transactor, Call::StoreClose, Call::StoreOpen],
     );
 }
 
 #[test]
-fn a_restore_survives_a_death_at_every_call() {
-    for scene in [
-        Scene::Restore,
-        Scene::TakeOver,
-        Scene::TakeOverFromNew,
-        Scene::TakeOverFromHeir,
-        Scene::TakeOverAgain,
+fn a_restore_survives_a_crash_at_every_call() {
+    for scenario in [
+        Scenario::Restore,
+        Scenario::TakeOver,
+        Scenario::TakeOverFromNew,
+        Scenario::TakeOverFromSuccessor,
+        Scenario::TakeOverAgain,
     ] {
-        die_everywhere(scene, Ending::Committed);
-        let calls = calls(scene, Ending::Committed);
+        crash_everywhere(scenario, CommitOutcome::Committed);
+        let calls = calls(scenario, CommitOutcome::Committed);
         let fenced = calls.iter().filter(|call| **call == Call::Transactor).count();
         // Who takes over again has been there all the time.
-        let (own, dead) = (scene != Scene::TakeOverAgain, scene != Scene::Restore);
+        let (own, dead) = (scenario != Scenario::TakeOverAgain, scenario != Scenario::Restore);
         let owners = usize::from(own) + usize::from(dead);
-        assert_eq!(fenced, 4 * owners, "{scene:?}: its own ids, and each of the dead one's once");
+        assert_eq!(
+            fenced,
+            4 * owners,
+            "{scenario:?}: its own ids, and each of the dead one's once"
+        );
         if own {
             assert_watched(&calls, &[Call::Member]);
         }
@@ -120,20 +124,20 @@ fn a_restore_survives_a_death_at_every_call() {
 }
 
 #[test]
-fn a_rebalance_may_come_at_every_call() {
-    for ending in ENDINGS {
-        let calls = calls(Scene::Beside, ending);
+fn a_rebalance_is_survived_at_every_call() {
+    for commit_outcome in COMMIT_OUTCOMES {
+        let calls = calls(Scenario::Beside, commit_outcome);
         for (at, call) in calls.iter().enumerate() {
             // Its own session ends: lost. The other's does: revoked, to be shared out anew.
             for whose in 0..2 {
-                let done = Run::new(Scene::Beside).and_then(|mut run| {
+                let done = CrashRun::new(Scenario::Beside).and_then(|mut run| {
                     let process = run.processes()[whose];
-                    run.watch(Some((at, Strike::Expire(process))), ending)?;
-                    run.go_on(Heir::Itself)
+                    run.watch(Some((at, InjectedFault::Expire(process))), commit_outcome)?;
+                    run.finish(Successor::SameMachine)
                 });
                 done.unwrap_or_else(|why| {
                     let lost = ["lost", "revoked"][whose];
-                    panic!("{ending:?}, {lost} at call {at} ({call:?}): {why}")
+                    panic!("{commit_outcome:?}, {lost} at call {at} ({call:?}): {why}")
                 });
             }
         }

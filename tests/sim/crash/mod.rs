@@ -4,4 +4,4 @@
 //! run; so a step that is added to a loop is tried without anybody adding it here.
 
 mod matrix;
-mod scene;
+mod scenario;

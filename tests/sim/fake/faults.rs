@@ -3,8 +3,8 @@
 
 use tidewire_engine::port::{LogError, StoreError};
 
-use super::inner::Inner;
 use super::log::FakeLog;
+use super::log_state::LogState;
 
 /// A crash is expected once in so many calls, while faults are on.
 const CRASH_ONCE_IN: u64 = 900;
@@ -66,7 +66,7 @@ pub(crate) enum Call {
 
 /// In which ways a call may fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CallKind {
     Plain,
     Transaction,
     Commit,
@@ -77,12 +77,12 @@ enum Kind {
 }
 
 impl Call {
-    fn kind(self) -> Kind {
+    fn kind(self) -> CallKind {
         match self {
-            Self::Create | Self::Wait => Kind::Wait,
-            Self::Begin | Self::Produce | Self::Drain | Self::SendOffsets => Kind::Transaction,
-            Self::Commit => Kind::Commit,
-            Self::Abort => Kind::Abort,
+            Self::Create | Self::Wait => CallKind::Wait,
+            Self::Begin | Self::Produce | Self::Drain | Self::SendOffsets => CallKind::Transaction,
+            Self::Commit => CallKind::Commit,
+            Self::Abort => CallKind::Abort,
             Self::StoreOpen
             | Self::StoreDestroy
             | Self::StoreGet
@@ -90,15 +90,15 @@ impl Call {
             | Self::StoreHandOver
             | Self::StoreWritten
             | Self::StoreProgress
-            | Self::StoreClose => Kind::Store,
-            _ => Kind::Plain,
+            | Self::StoreClose => CallKind::Store,
+            _ => CallKind::Plain,
         }
     }
 }
 
 /// How a commit ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum CommitOutcome {
     /// Committed, and said so.
     #[default]
     Committed,
@@ -115,7 +115,7 @@ pub(crate) enum Ending {
 
 /// What a script does at one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Strike {
+pub(crate) enum InjectedFault {
     /// The process dies before the call's effect.
     CrashBefore,
     /// It dies after the effect.
@@ -126,21 +126,21 @@ pub(crate) enum Strike {
 
 /// What happens to one process, call by call, in place of chance.
 #[derive(Clone, Debug)]
-pub(crate) struct Script {
+pub(crate) struct FaultScript {
     /// To whom.
     pub(crate) process: u64,
     /// At which call, counted from 0, what happens.
-    pub(crate) strike: Option<(usize, Strike)>,
+    pub(crate) injected: Option<(usize, InjectedFault)>,
     /// How its first commit ends.
-    pub(crate) ending: Ending,
+    pub(crate) commit_outcome: CommitOutcome,
     /// The calls it has made.
     pub(crate) calls: Vec<Call>,
 }
 
 /// What was decided for a call that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Well,
+pub(super) enum CallOutcome {
+    Succeeds,
     CrashAfter,
     /// The effect happens and nobody says so.
     Unknown,
@@ -161,28 +161,28 @@ impl FakeLog {
     pub(super) fn call<T>(
         &self,
         call: Call,
-        effect: impl FnOnce(&mut Inner) -> Result<T, LogError>,
+        effect: impl FnOnce(&mut LogState) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
-        let mut inner = self.inner();
-        let fate = self.fate(&mut inner, call)?;
-        let done = effect(&mut inner);
-        self.after(&mut inner, fate, done)
+        let mut log_state = self.state();
+        let outcome = self.decide(&mut log_state, call)?;
+        let done = effect(&mut log_state);
+        self.after(&mut log_state, outcome, done)
     }
 
     /// What the caller hears of a call that was made.
     pub(super) fn after<T>(
         &self,
-        inner: &mut Inner,
-        fate: Fate,
+        log_state: &mut LogState,
+        outcome: CallOutcome,
         done: Result<T, LogError>,
     ) -> Result<T, LogError> {
-        match fate {
-            Fate::Well => done,
-            Fate::CrashAfter => {
-                inner.dead.insert(self.process);
+        match outcome {
+            CallOutcome::Succeeds => done,
+            CallOutcome::CrashAfter => {
+                log_state.dead.insert(self.process);
                 Err(fatal("crashed after the call"))
             }
-            Fate::Unknown | Fate::Prepared => Err(unknown()),
+            CallOutcome::Unknown | CallOutcome::Prepared => Err(unknown()),
         }
     }
 
@@ -193,122 +193,142 @@ impl FakeLog {
         effect: impl FnOnce() -> T,
     ) -> Result<T, StoreError> {
         let failed = |error: LogError| StoreError { message: error.to_string(), source: None };
-        let fate = self.fate(&mut self.inner(), call).map_err(failed)?;
+        let outcome = self.decide(&mut self.state(), call).map_err(failed)?;
         let done = effect();
-        self.after(&mut self.inner(), fate, Ok(done)).map_err(failed)
+        self.after(&mut self.state(), outcome, Ok(done)).map_err(failed)
     }
 
-    pub(super) fn fate(&self, inner: &mut Inner, call: Call) -> Result<Fate, LogError> {
-        if inner.dead.contains(&self.process) {
+    pub(super) fn decide(
+        &self,
+        log_state: &mut LogState,
+        call: Call,
+    ) -> Result<CallOutcome, LogError> {
+        if log_state.dead.contains(&self.process) {
             return Err(fatal("this process has crashed"));
         }
-        inner.pass_call();
-        if inner.script.as_ref().is_some_and(|script| script.process == self.process) {
-            return self.scripted(inner, call);
+        log_state.count_call();
+        if log_state.script.as_ref().is_some_and(|script| script.process == self.process) {
+            return self.decide_by_script(log_state, call);
         }
-        if inner.faults { self.chance(inner, call) } else { Ok(Fate::Well) }
+        if log_state.faults {
+            self.decide_by_chance(log_state, call)
+        } else {
+            Ok(CallOutcome::Succeeds)
+        }
     }
 
-    fn scripted(&self, inner: &mut Inner, call: Call) -> Result<Fate, LogError> {
-        let script = inner.script.as_mut().expect("its caller has seen it");
+    fn decide_by_script(
+        &self,
+        log_state: &mut LogState,
+        call: Call,
+    ) -> Result<CallOutcome, LogError> {
+        let script = log_state.script.as_mut().expect("its caller has seen it");
         let at = script.calls.len();
         script.calls.push(call);
-        let ending = match call {
-            Call::Commit => std::mem::take(&mut script.ending),
-            _ => Ending::Committed,
+        let commit_outcome = match call {
+            Call::Commit => std::mem::take(&mut script.commit_outcome),
+            _ => CommitOutcome::Committed,
         };
-        let strike = script.strike.filter(|(n, _)| *n == at).map(|(_, strike)| strike);
-        match strike {
-            Some(Strike::CrashBefore) => {
-                inner.dead.insert(self.process);
+        let injected = script.injected.filter(|(n, _)| *n == at).map(|(_, injected)| injected);
+        match injected {
+            Some(InjectedFault::CrashBefore) => {
+                log_state.dead.insert(self.process);
                 return Err(fatal("crashed before the call"));
             }
-            Some(Strike::Expire(process)) => inner.expire(process),
-            Some(Strike::CrashAfter) | None => {}
+            Some(InjectedFault::Expire(process)) => log_state.expire(process),
+            Some(InjectedFault::CrashAfter) | None => {}
         }
-        let crashes = strike == Some(Strike::CrashAfter);
-        match ending {
-            Ending::Committed | Ending::UnknownCommitted if crashes => Ok(Fate::CrashAfter),
-            Ending::Committed => Ok(Fate::Well),
-            Ending::UnknownCommitted => Ok(Fate::Unknown),
+        let crashes = injected == Some(InjectedFault::CrashAfter);
+        match commit_outcome {
+            CommitOutcome::Committed | CommitOutcome::UnknownCommitted if crashes => {
+                Ok(CallOutcome::CrashAfter)
+            }
+            CommitOutcome::Committed => Ok(CallOutcome::Succeeds),
+            CommitOutcome::UnknownCommitted => Ok(CallOutcome::Unknown),
             other => {
                 if crashes {
-                    inner.dead.insert(self.process);
+                    log_state.dead.insert(self.process);
                 }
                 match other {
-                    Ending::UnknownPrepared => Ok(Fate::Prepared),
-                    Ending::UnknownAborted => Err(unknown()),
+                    CommitOutcome::UnknownPrepared => Ok(CallOutcome::Prepared),
+                    CommitOutcome::UnknownAborted => Err(unknown()),
                     _ => Err(LogError::Abort("the commit was refused".into())),
                 }
             }
         }
     }
 
-    fn chance(&self, inner: &mut Inner, call: Call) -> Result<Fate, LogError> {
+    fn decide_by_chance(
+        &self,
+        log_state: &mut LogState,
+        call: Call,
+    ) -> Result<CallOutcome, LogError> {
         let kind = call.kind();
-        if inner.random.once_in(CRASH_ONCE_IN) {
-            inner.count("crashes");
-            if inner.random.once_in(2) {
-                return Ok(Fate::CrashAfter);
+        if log_state.random.once_in(CRASH_ONCE_IN) {
+            log_state.count("crashes");
+            if log_state.random.once_in(2) {
+                return Ok(CallOutcome::CrashAfter);
             }
-            inner.dead.insert(self.process);
+            log_state.dead.insert(self.process);
             return Err(fatal("crashed before the call"));
         }
         match kind {
-            Kind::Wait => return Ok(Fate::Well),
-            Kind::Store => return self.store_fails(inner),
+            CallKind::Wait => return Ok(CallOutcome::Succeeds),
+            CallKind::Store => return self.store_fails(log_state),
             _ => {}
         }
-        if inner.random.once_in(EXPIRE_ONCE_IN) {
-            inner.expire(self.process);
+        if log_state.random.once_in(EXPIRE_ONCE_IN) {
+            log_state.expire(self.process);
         }
-        if inner.outage == 0 && inner.random.once_in(OUTAGE_ONCE_IN) {
-            inner.outage = 1 + inner.random.below(OUTAGE_CALLS_MAX);
-            inner.count("outages");
+        if log_state.outage == 0 && log_state.random.once_in(OUTAGE_ONCE_IN) {
+            log_state.outage = 1 + log_state.random.below(OUTAGE_CALLS_MAX);
+            log_state.count("outages");
         }
-        if inner.outage > 0 || inner.random.once_in(RETRY_ONCE_IN) {
-            inner.outage = inner.outage.saturating_sub(1);
-            inner.count("retries");
+        if log_state.outage > 0 || log_state.random.once_in(RETRY_ONCE_IN) {
+            log_state.outage = log_state.outage.saturating_sub(1);
+            log_state.count("retries");
             return Err(LogError::Retry("busy".into()));
         }
         match kind {
-            Kind::Transaction | Kind::Commit if inner.random.once_in(ABORT_ONCE_IN) => {
-                inner.count("aborts asked for");
+            CallKind::Transaction | CallKind::Commit if log_state.random.once_in(ABORT_ONCE_IN) => {
+                log_state.count("aborts asked for");
                 Err(LogError::Abort("a delivery failed".into()))
             }
-            Kind::Transaction | Kind::Abort if inner.random.once_in(LOST_ONCE_IN) => {
-                inner.count("answers lost");
-                if inner.random.once_in(2) { Ok(Fate::Unknown) } else { Err(unknown()) }
+            CallKind::Transaction | CallKind::Abort if log_state.random.once_in(LOST_ONCE_IN) => {
+                log_state.count("answers lost");
+                if log_state.random.once_in(2) { Ok(CallOutcome::Unknown) } else { Err(unknown()) }
             }
-            Kind::Commit if inner.random.once_in(UNKNOWN_ONCE_IN) => Self::lose_the_outcome(inner),
-            _ => Ok(Fate::Well),
+            CallKind::Commit if log_state.random.once_in(UNKNOWN_ONCE_IN) => {
+                Self::unknown_outcome(log_state)
+            }
+            _ => Ok(CallOutcome::Succeeds),
         }
     }
 
-    fn lose_the_outcome(inner: &mut Inner) -> Result<Fate, LogError> {
-        match inner.random.below(3) {
+    fn unknown_outcome(log_state: &mut LogState) -> Result<CallOutcome, LogError> {
+        match log_state.random.below(3) {
             0 => {
-                inner.count("unknown, committed");
-                Ok(Fate::Unknown)
+                log_state.count("unknown, committed");
+                Ok(CallOutcome::Unknown)
             }
             1 => {
-                inner.count("unknown, committed later");
-                Ok(Fate::Prepared)
+                log_state.count("unknown, committed later");
+                Ok(CallOutcome::Prepared)
             }
             _ => {
-                inner.count("unknown, not committed");
+                log_state.count("unknown, not committed");
                 Err(unknown())
             }
         }
     }
 
     /// A disk that fails ends its process.
-    fn store_fails(&self, inner: &mut Inner) -> Result<Fate, LogError> {
-        if !inner.random.once_in(STORE_FAILS_ONCE_IN) {
-            return Ok(Fate::Well);
+    fn store_fails(&self, log_state: &mut LogState) -> Result<CallOutcome, LogError> {
+        if !log_state.random.once_in(STORE_FAILS_ONCE_IN) {
+            return Ok(CallOutcome::Succeeds);
         }
-        inner.count("stores failed");
-        inner.dead.insert(self.process);
+        log_state.count("stores failed");
+        log_state.dead.insert(self.process);
         Err(fatal("the disk is full"))
     }
 }

@@ -20,17 +20,17 @@ const ABSENCE_MS_MAX: i64 = 4_000;
 
 /// How a member stands to the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum MemberState {
     /// Its partitions are its own.
-    Holds,
+    Stable,
     /// The revocation is among its changes.
-    Told,
+    RevocationQueued,
     /// It has heard of the revocation; its next look acknowledges.
-    Heard,
+    Revoking,
     /// It has nothing, and stands for the next generation.
-    Waits,
+    Joining,
     /// It lost everything, and stands again once it has heard of that.
-    Out,
+    Expelled,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct GroupMember {
     spec: MemberSpec,
     /// Partitions of each of its topics.
     partitions: u32,
-    standing: Standing,
+    state: MemberState,
     assigned: Vec<TopicPartition>,
     changes: VecDeque<Change>,
     /// Since when nobody holds this place.
@@ -48,7 +48,7 @@ struct GroupMember {
 
 /// A group.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(super) struct FakeGroup {
     generation: u64,
     members: BTreeMap<u64, GroupMember>,
     /// Until when everybody has to give up what it has; `None`: nobody has to.
@@ -57,13 +57,13 @@ pub(super) struct Group {
 
 /// What a member shows to commit.
 #[derive(Clone, Debug)]
-pub(super) struct Proof {
+pub(super) struct FakeGroupProof {
     pub(super) member: u64,
     pub(super) generation: u64,
 }
 
 /// Who joins.
-pub(super) struct Joining<'a> {
+pub(super) struct JoinRequest<'a> {
     /// Never used before.
     pub(super) member: u64,
     pub(super) process: u64,
@@ -71,14 +71,14 @@ pub(super) struct Joining<'a> {
     pub(super) partitions: u32,
 }
 
-impl Group {
-    pub(super) fn join(&mut self, joining: &Joining<'_>, now: Millis) {
-        let spec = joining.spec;
+impl FakeGroup {
+    pub(super) fn join(&mut self, request: &JoinRequest<'_>, now: Millis) {
+        let spec = request.spec;
         let mut member = GroupMember {
-            process: joining.process,
+            process: request.process,
             spec: spec.clone(),
-            partitions: joining.partitions,
-            standing: Standing::Waits,
+            partitions: request.partitions,
+            state: MemberState::Joining,
             assigned: Vec::new(),
             changes: VecDeque::new(),
             absent: None,
@@ -86,15 +86,15 @@ impl Group {
         let same = self.members.iter().find(|(_, m)| m.spec.instance == spec.instance);
         if let Some(before) = same.map(|(id, _)| *id) {
             let before = self.members.remove(&before).expect("found just now");
-            if before.standing == Standing::Holds && before.spec.topics == spec.topics {
-                member.standing = Standing::Holds;
+            if before.state == MemberState::Stable && before.spec.topics == spec.topics {
+                member.state = MemberState::Stable;
                 member.assigned.clone_from(&before.assigned);
                 member.changes.push_back(Change::Assigned(before.assigned));
-                self.members.insert(joining.member, member);
+                self.members.insert(request.member, member);
                 return;
             }
         }
-        self.members.insert(joining.member, member);
+        self.members.insert(request.member, member);
         self.prepare(now);
         self.finish(now);
     }
@@ -102,7 +102,7 @@ impl Group {
     /// The holder of this membership is gone.
     pub(super) fn leave(&mut self, id: u64, now: Millis) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        if self.preparing.is_none() && member.standing == Standing::Holds {
+        if self.preparing.is_none() && member.state == MemberState::Stable {
             member.absent = Some(now);
             member.changes.clear();
             return;
@@ -119,21 +119,21 @@ impl Group {
             self.prepare(now);
         }
         let member = self.member(id)?;
-        match member.standing {
-            Standing::Heard => {
-                member.standing = Standing::Waits;
+        match member.state {
+            MemberState::Revoking => {
+                member.state = MemberState::Joining;
                 member.assigned.clear();
             }
-            Standing::Out => {
-                member.standing = Standing::Waits;
+            MemberState::Expelled => {
+                member.state = MemberState::Joining;
                 self.prepare(now);
             }
-            Standing::Holds | Standing::Told | Standing::Waits => {}
+            MemberState::Stable | MemberState::RevocationQueued | MemberState::Joining => {}
         }
         self.finish(now);
         let member = self.member(id)?;
-        if member.standing == Standing::Told {
-            member.standing = Standing::Heard;
+        if member.state == MemberState::RevocationQueued {
+            member.state = MemberState::Revoking;
         }
         Ok(member.changes.drain(..).collect())
     }
@@ -144,15 +144,18 @@ impl Group {
     }
 
     /// What proves a membership now. It is looked at where it is shown.
-    pub(super) fn proof(&self, member: u64) -> Proof {
-        Proof { member, generation: self.generation }
+    pub(super) fn proof(&self, member: u64) -> FakeGroupProof {
+        FakeGroupProof { member, generation: self.generation }
     }
 
     /// Fails unless this member may commit.
-    pub(super) fn check(&self, proof: &Proof) -> Result<(), LogError> {
+    pub(super) fn check(&self, proof: &FakeGroupProof) -> Result<(), LogError> {
         let holds = |m: &GroupMember| {
             m.absent.is_none()
-                && matches!(m.standing, Standing::Holds | Standing::Told | Standing::Heard)
+                && matches!(
+                    m.state,
+                    MemberState::Stable | MemberState::RevocationQueued | MemberState::Revoking
+                )
         };
         let member = self.members.get(&proof.member);
         if proof.generation == self.generation && member.is_some_and(holds) {
@@ -165,8 +168,8 @@ impl Group {
     pub(super) fn expire(&mut self, process: u64, now: Millis) -> bool {
         let mut any = false;
         for member in self.members.values_mut() {
-            if member.process == process && member.standing != Standing::Out {
-                member.put_out();
+            if member.process == process && member.state != MemberState::Expelled {
+                member.expel();
                 any = true;
             }
         }
@@ -185,13 +188,13 @@ impl Group {
         self.preparing = Some(Millis(now.0 + REVOKE_MS_MAX));
         // Whoever is away has nobody to commit for it.
         self.members.retain(|_, member| member.absent.is_none());
-        for member in self.members.values_mut().filter(|m| m.standing == Standing::Holds) {
-            if member.assigned.is_empty() || member.has_not_heard() {
+        for member in self.members.values_mut().filter(|m| m.state == MemberState::Stable) {
+            if member.assigned.is_empty() || member.has_unread_changes() {
                 member.changes.clear();
                 member.assigned.clear();
-                member.standing = Standing::Waits;
+                member.state = MemberState::Joining;
             } else {
-                member.standing = Standing::Told;
+                member.state = MemberState::RevocationQueued;
                 member.changes.push_back(Change::Revoked(member.assigned.clone()));
             }
         }
@@ -202,9 +205,9 @@ impl Group {
         let Some(deadline) = self.preparing else { return };
         let mut waiting = false;
         for member in self.members.values_mut() {
-            if matches!(member.standing, Standing::Told | Standing::Heard) {
+            if matches!(member.state, MemberState::RevocationQueued | MemberState::Revoking) {
                 if now >= deadline {
-                    member.put_out();
+                    member.expel();
                 } else {
                     waiting = true;
                 }
@@ -218,7 +221,7 @@ impl Group {
     }
 
     fn assign(&mut self) {
-        let stand = |m: &&mut GroupMember| m.standing == Standing::Waits;
+        let stand = |m: &&mut GroupMember| m.state == MemberState::Joining;
         let mut members: Vec<_> = self.members.values_mut().filter(stand).collect();
         members.sort_by(|a, b| a.spec.instance.cmp(&b.spec.instance));
         let topics: BTreeSet<_> = members.iter().flat_map(|m| m.spec.topics.clone()).collect();
@@ -236,7 +239,7 @@ impl Group {
             }
         }
         for member in members {
-            member.standing = Standing::Holds;
+            member.state = MemberState::Stable;
             member.changes.push_back(Change::Assigned(member.assigned.clone()));
         }
     }
@@ -244,17 +247,17 @@ impl Group {
 
 impl GroupMember {
     /// Whether it does not know yet what it has, so that nothing was begun with it.
-    fn has_not_heard(&self) -> bool {
+    fn has_unread_changes(&self) -> bool {
         matches!(self.changes.back(), Some(Change::Assigned(_)))
     }
 
-    fn put_out(&mut self) {
+    fn expel(&mut self) {
         let lost = std::mem::take(&mut self.assigned);
-        let nothing = lost.is_empty() || self.has_not_heard();
+        let nothing = lost.is_empty() || self.has_unread_changes();
         self.changes.clear();
         if !nothing {
             self.changes.push_back(Change::Lost(lost));
         }
-        self.standing = Standing::Out;
+        self.state = MemberState::Expelled;
     }
 }

@@ -11,9 +11,9 @@ pub(crate) enum Fact {
     /// The transaction of this number was committed.
     Committed(usize),
     /// A group's progress outside transactions.
-    Moved(String, TopicPartition, Committed),
+    OffsetCommitted(String, TopicPartition, Committed),
     /// A member reads a partition from here on, which ends there.
-    TakenUp(TopicPartition, Offset, u64),
+    ReadFrom(TopicPartition, Offset, u64),
     /// A batch was written to a store.
     Written(DiskId, StoreBatch),
     /// A store was removed.

@@ -9,34 +9,34 @@ use tidewire_engine::port::{
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Record, TopicPartition};
 
 use super::faults::Call;
-use super::group::Joining;
-use super::inner::Inner;
+use super::group::JoinRequest;
+use super::log_state::LogState;
 use super::member::FakeMember;
-use super::part::Entry;
+use super::partition::LogEntry;
 use super::reader::FakeReader;
 use super::transactor::FakeTransactor;
 
 /// The log as one process sees it.
 #[derive(Clone)]
 pub(crate) struct FakeLog {
-    pub(super) inner: Arc<Mutex<Inner>>,
+    pub(super) log_state: Arc<Mutex<LogState>>,
     pub(super) process: u64,
 }
 
 impl FakeLog {
     /// An empty log.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner::new(seed))), process: 0 }
+        Self { log_state: Arc::new(Mutex::new(LogState::new(seed))), process: 0 }
     }
 
     /// The same log as another process sees it.
     pub(crate) fn as_process(&self, process: u64) -> Self {
-        Self { inner: self.inner.clone(), process }
+        Self { log_state: self.log_state.clone(), process }
     }
 
     /// The inside, for the world.
-    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no holder panics")
+    pub(crate) fn state(&self) -> MutexGuard<'_, LogState> {
+        self.log_state.lock().expect("no holder panics")
     }
 
     /// The process whose view this is.
@@ -46,87 +46,87 @@ impl FakeLog {
 
     /// Whether this process has crashed.
     pub(crate) fn is_dead(&self) -> bool {
-        self.inner().dead.contains(&self.process)
+        self.state().dead.contains(&self.process)
     }
 
     /// Stops this process here.
     pub(crate) fn crash(&self) {
         let process = self.process;
-        self.inner().dead.insert(process);
+        self.state().dead.insert(process);
     }
 
     /// What a partition holds, as this isolation shows it.
     pub(crate) fn records(&self, at: &TopicPartition, isolation: Isolation) -> Vec<Record> {
-        let inner = self.inner();
-        let part = inner.part(at).expect("the topic is there");
-        let end = inner.end(at, isolation).expect("the topic is there");
-        let record = |offset: u64| match &part.entries[offset as usize] {
-            entry @ Entry::Record { time, body, .. } if inner.visible(entry, isolation) => {
+        let log_state = self.state();
+        let partition = log_state.partition(at).expect("the topic is there");
+        let end = log_state.end(at, isolation).expect("the topic is there");
+        let record = |offset: u64| match &partition.entries[offset as usize] {
+            entry @ LogEntry::Record { time, body, .. } if log_state.visible(entry, isolation) => {
                 Some(Record { offset: Offset(offset), timestamp: *time, body: body.clone() })
             }
             _ => None,
         };
-        (part.start..end).filter_map(record).collect()
+        (partition.start..end).filter_map(record).collect()
     }
 
     /// Replaces a record's body, as a damaged disk would.
     pub(crate) fn damage(&self, at: &TopicPartition, offset: Offset, to: Body) {
-        let mut inner = self.inner();
-        let topic = inner.topics.get_mut(&at.topic).expect("the topic is there");
-        match &mut topic.parts[at.partition.0 as usize].entries[offset.0 as usize] {
-            Entry::Record { body, .. } => *body = to,
+        let mut log_state = self.state();
+        let topic = log_state.topics.get_mut(&at.topic).expect("the topic is there");
+        match &mut topic.partitions[at.partition.0 as usize].entries[offset.0 as usize] {
+            LogEntry::Record { body, .. } => *body = to,
             other => panic!("{at}/{} is no record: {other:?}", offset.0),
         }
     }
 
     /// A fingerprint of everything in the log, and of who has ever written to it or joined.
     pub(crate) fn fingerprint(&self) -> String {
-        let inner = self.inner();
+        let log_state = self.state();
         let mut text = String::new();
-        for (name, topic) in &inner.topics {
-            for (p, part) in topic.parts.iter().enumerate() {
-                let hash = part.entries.iter().fold(0u64, |hash, entry| {
+        for (name, topic) in &log_state.topics {
+            for (p, partition) in topic.partitions.iter().enumerate() {
+                let hash = partition.entries.iter().fold(0u64, |hash, entry| {
                     let bytes = format!("{entry:?}");
                     bytes
                         .bytes()
                         .fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
                 });
-                text.push_str(&format!("{name}/{p}: {} {hash:016x}\n", part.end()));
+                text.push_str(&format!("{name}/{p}: {} {hash:016x}\n", partition.end()));
             }
         }
-        text.push_str(&format!("{:?}\n{:?}\n", inner.offsets, inner.tally));
-        text.push_str(&format!("{:?}\n{}", inner.ids, inner.next_member));
+        text.push_str(&format!("{:?}\n{:?}\n", log_state.offsets, log_state.counts));
+        text.push_str(&format!("{:?}\n{}", log_state.ids, log_state.next_member));
         text
     }
 }
 
 impl Log for FakeLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        self.call(Call::Create, |inner| inner.create(spec))
+        self.call(Call::Create, |log_state| log_state.create(spec))
     }
 
     fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
-        self.call(Call::Topics, |inner| {
-            let topics = inner.topics.values();
+        self.call(Call::Topics, |log_state| {
+            let topics = log_state.topics.values();
             Ok(topics.map(|t| TopicInfo { spec: t.spec.clone(), id: t.id }).collect())
         })
     }
 
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
-        self.call(Call::Bounds, |inner| {
-            let (start, end) = (inner.part(at)?.start, inner.end(at, isolation)?);
+        self.call(Call::Bounds, |log_state| {
+            let (start, end) = (log_state.partition(at)?.start, log_state.end(at, isolation)?);
             Ok(Bounds { start: Offset(start), end: Offset(end) })
         })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        self.call(Call::OffsetAt, |inner| {
-            let part = inner.part(at)?;
-            let late = |offset: &u64| match &part.entries[*offset as usize] {
-                Entry::Record { time: appended, .. } => *appended >= time,
-                Entry::Control | Entry::Gone => false,
+        self.call(Call::OffsetAt, |log_state| {
+            let partition = log_state.partition(at)?;
+            let late = |offset: &u64| match &partition.entries[*offset as usize] {
+                LogEntry::Record { time: appended, .. } => *appended >= time,
+                LogEntry::Control | LogEntry::Gone => false,
             };
-            Ok((part.start..part.end()).find(late).map(Offset))
+            Ok((partition.start..partition.end()).find(late).map(Offset))
         })
     }
 
@@ -135,14 +135,14 @@ impl Log for FakeLog {
         group: &str,
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
-        self.call(Call::Committed, |inner| {
+        self.call(Call::Committed, |log_state| {
             // As a broker does: no answer until it is known how the transaction ends.
-            if inner.is_undecided(group, of) {
-                inner.count("offsets undecided");
+            if log_state.is_undecided(group, of) {
+                log_state.count("offsets undecided");
                 return Err(LogError::Retry("a transaction decides about these offsets".into()));
             }
             let of = of.iter().map(|at| (group.to_owned(), at.clone()));
-            Ok(of.map(|key| inner.offsets.get(&key).cloned()).collect())
+            Ok(of.map(|key| log_state.offsets.get(&key).cloned()).collect())
         })
     }
 
@@ -152,14 +152,14 @@ impl Log for FakeLog {
     }
 
     fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
-        let epoch = self.call(Call::Transactor, |inner| {
-            let state = inner.ids.entry(id.to_owned()).or_default();
+        let epoch = self.call(Call::Transactor, |log_state| {
+            let state = log_state.ids.entry(id.to_owned()).or_default();
             state.epoch += 1;
             let epoch = state.epoch;
             if let Some(open) = state.open.take() {
-                inner.end_transaction(open);
+                log_state.end_transaction(open);
             }
-            inner.wait_for_ends(id);
+            log_state.wait_for_ends(id);
             Ok(epoch)
         })?;
         Ok(Box::new(FakeTransactor { log: self.clone(), id: id.to_owned(), epoch }))
@@ -172,20 +172,20 @@ impl Log for FakeLog {
 
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         let process = self.process;
-        let id = self.call(Call::Member, |inner| {
+        let id = self.call(Call::Member, |log_state| {
             let mut partitions = None;
             for topic in &spec.topics {
-                let count = inner.topic(topic)?.spec.partitions;
+                let count = log_state.topic(topic)?.spec.partitions;
                 if *partitions.get_or_insert(count) != count {
                     let text = "the topics of a member must have the same partition count";
                     return Err(LogError::Invalid(text.to_owned()));
                 }
             }
-            inner.next_member += 1;
-            let member = inner.next_member;
+            log_state.next_member += 1;
+            let member = log_state.next_member;
             let partitions = partitions.unwrap_or(0);
-            let group = inner.groups.entry(spec.group.clone()).or_default();
-            group.join(&Joining { member, process, spec, partitions }, inner.now);
+            let group = log_state.groups.entry(spec.group.clone()).or_default();
+            group.join(&JoinRequest { member, process, spec, partitions }, log_state.now);
             Ok(member)
         })?;
         let reader = FakeReader::new(self, Isolation::Committed);
@@ -196,18 +196,18 @@ impl Log for FakeLog {
 impl Appender for FakeLog {
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
         let failing = {
-            let mut inner = self.inner();
-            inner.faults && inner.random.once_in(40)
+            let mut log_state = self.state();
+            log_state.faults && log_state.random.once_in(40)
         };
-        self.call(Call::Append, |inner| {
+        self.call(Call::Append, |log_state| {
             let mut some = records.len();
             if failing {
-                some = inner.random.below(records.len() as u64 + 1) as usize;
+                some = log_state.random.below(records.len() as u64 + 1) as usize;
             }
-            records.iter().try_for_each(|record| inner.may_append(record))?;
-            let offsets = records[..some].iter().map(|r| inner.write(r, None)).collect();
+            records.iter().try_for_each(|record| log_state.check_append(record))?;
+            let offsets = records[..some].iter().map(|r| log_state.write(r, None)).collect();
             if failing {
-                inner.count("appends cut short");
+                log_state.count("appends cut short");
                 return Err(LogError::Abort("the connection broke".into()));
             }
             Ok(offsets)

@@ -9,8 +9,8 @@ use tidewire_engine::port::{
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::Call;
-use super::inner::Inner;
 use super::journal::Fact;
+use super::log_state::LogState;
 use super::reader::FakeReader;
 
 pub(super) struct FakeMember {
@@ -22,9 +22,9 @@ pub(super) struct FakeMember {
 impl Reader for FakeMember {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let slot = self.reader.add(at, from)?;
-        let mut inner = self.reader.log.inner();
-        let end = inner.end(at, Isolation::Committed)?;
-        inner.journal.push(Fact::TakenUp(at.clone(), from, end));
+        let mut log_state = self.reader.log.state();
+        let end = log_state.end(at, Isolation::Committed)?;
+        log_state.journal.push(Fact::ReadFrom(at.clone(), from, end));
         Ok(slot)
     }
 
@@ -62,14 +62,16 @@ impl Member for FakeMember {
     fn changes(&mut self) -> Result<Vec<Change>, LogError> {
         let (group, id) = (&self.group, self.id);
         let process = self.reader.log.process();
-        self.reader.log.call(Call::Changes, |inner| {
-            let now = inner.now;
-            let changes = inner.groups.get_mut(group).expect("joined").changes(id, now)?;
+        self.reader.log.call(Call::Changes, |log_state| {
+            let now = log_state.now;
+            let changes = log_state.groups.get_mut(group).expect("joined").changes(id, now)?;
             for change in &changes {
                 match change {
-                    Change::Lost(of) => inner.lost.extend(places(process, of)),
+                    Change::Lost(of) => log_state.lost.extend(process_partitions(process, of)),
                     Change::Assigned(of) => {
-                        inner.lost.retain(|place| !places(process, of).any(|own| own == *place));
+                        log_state.lost.retain(|place| {
+                            !process_partitions(process, of).any(|own| own == *place)
+                        });
                     }
                     Change::Revoked(_) => {}
                 }
@@ -80,29 +82,29 @@ impl Member for FakeMember {
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
         let (group, id) = (&self.group, self.id);
-        self.reader.log.call(Call::Token, |inner| Ok(token(inner, group, id)))
+        self.reader.log.call(Call::Token, |log_state| Ok(token(log_state, group, id)))
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) -> Result<(), LogError> {
         let (group, id) = (&self.group, self.id);
-        self.reader.log.call(Call::CommitOffsets, |inner| {
-            inner.check(&token(inner, group, id))?;
+        self.reader.log.call(Call::CommitOffsets, |log_state| {
+            log_state.check(&token(log_state, group, id))?;
             for (at, committed) in offsets {
-                inner.offsets.insert((group.clone(), at.clone()), committed.clone());
-                let moved = Fact::Moved(group.clone(), at.clone(), committed.clone());
-                inner.journal.push(moved);
+                log_state.offsets.insert((group.clone(), at.clone()), committed.clone());
+                let moved = Fact::OffsetCommitted(group.clone(), at.clone(), committed.clone());
+                log_state.journal.push(moved);
             }
             Ok(())
         })
     }
 }
 
-fn places(process: u64, of: &[TopicPartition]) -> impl Iterator<Item = (u64, u32)> {
+fn process_partitions(process: u64, of: &[TopicPartition]) -> impl Iterator<Item = (u64, u32)> {
     of.iter().map(move |at| (process, at.partition.0))
 }
 
-fn token(inner: &Inner, group: &str, id: u64) -> GroupToken {
-    let proof = inner.groups[group].proof(id);
+fn token(log_state: &LogState, group: &str, id: u64) -> GroupToken {
+    let proof = log_state.groups[group].proof(id);
     GroupToken { group: group.to_owned(), proof: Arc::new(proof) }
 }
 
@@ -112,8 +114,8 @@ impl Drop for FakeMember {
         if self.reader.log.is_dead() {
             return;
         }
-        let mut inner = self.reader.log.inner();
-        let now = inner.now;
-        inner.groups.get_mut(&self.group).expect("joined").leave(self.id, now);
+        let mut log_state = self.reader.log.state();
+        let now = log_state.now;
+        log_state.groups.get_mut(&self.group).expect("joined").leave(self.id, now);
     }
 }

@@ -10,17 +10,17 @@
 
 mod faults;
 mod group;
-mod inner;
 mod journal;
 mod log;
+mod log_state;
 mod member;
-mod part;
+mod partition;
 mod reader;
 mod stores;
 mod transactor;
 
-pub(crate) use faults::{Call, Ending, Script, Strike};
-pub(crate) use inner::Inner;
+pub(crate) use faults::{Call, CommitOutcome, FaultScript, InjectedFault};
 pub(crate) use journal::{DiskId, Fact};
 pub(crate) use log::FakeLog;
+pub(crate) use log_state::LogState;
 pub(crate) use stores::FakeStores;

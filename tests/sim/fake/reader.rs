@@ -8,7 +8,7 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::faults::{Call, LAZY_ONCE_IN};
 use super::log::FakeLog;
-use super::part::Entry;
+use super::partition::LogEntry;
 
 pub(super) struct FakeReader {
     pub(super) log: FakeLog,
@@ -29,7 +29,7 @@ impl FakeReader {
 
 impl Reader for FakeReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
-        self.log.call(Call::Add, |inner| inner.part(at)?.check(at, from.0))?;
+        self.log.call(Call::Add, |log_state| log_state.partition(at)?.check(at, from.0))?;
         self.slots.push(Some((at.clone(), from.0)));
         Ok(ReaderSlot(self.slots.len() as u32 - 1))
     }
@@ -40,7 +40,7 @@ impl Reader for FakeReader {
 
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let at = self.at(slot).0.clone();
-        self.log.call(Call::Seek, |inner| inner.part(&at)?.check(&at, to.0))?;
+        self.log.call(Call::Seek, |log_state| log_state.partition(&at)?.check(&at, to.0))?;
         self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
         Ok(())
     }
@@ -52,19 +52,20 @@ impl Reader for FakeReader {
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
         let (at, from) = self.at(slot).clone();
-        let (records, position) = self.log.call(Call::Take, |inner| {
-            if inner.faults && inner.random.once_in(LAZY_ONCE_IN) {
+        let (records, position) = self.log.call(Call::Take, |log_state| {
+            if log_state.faults && log_state.random.once_in(LAZY_ONCE_IN) {
                 return Ok((Vec::new(), from));
             }
-            inner.part(&at)?.check(&at, from)?;
-            let most = if inner.faults { 1 + inner.random.below(40) as usize } else { 1_000 };
+            log_state.partition(&at)?.check(&at, from)?;
+            let most =
+                if log_state.faults { 1 + log_state.random.below(40) as usize } else { 1_000 };
             let mut left = ReadLimit { records: limit.records.min(most), bytes: limit.bytes };
             let (mut records, mut position) = (Vec::new(), from);
-            let (part, end) = (inner.part(&at)?, inner.end(&at, self.isolation)?);
+            let (partition, end) = (log_state.partition(&at)?, log_state.end(&at, self.isolation)?);
             while position < end {
-                let entry = &part.entries[position as usize];
-                if let Entry::Record { time, body, .. } = entry
-                    && inner.visible(entry, self.isolation)
+                let entry = &partition.entries[position as usize];
+                if let LogEntry::Record { time, body, .. } = entry
+                    && log_state.visible(entry, self.isolation)
                 {
                     let bytes = body.as_bytes().len();
                     if !records.is_empty() && (left.records == 0 || left.bytes < bytes) {
@@ -93,7 +94,7 @@ impl Reader for FakeReader {
     /// Returns at once, as the port allows: in a history nothing can come while it waits. The
     /// contract is tried with two threads, and the other one shall have its turn.
     fn wait(&mut self, _: Duration) -> Result<(), LogError> {
-        if !self.log.inner().one_thread {
+        if !self.log.state().one_thread {
             std::thread::yield_now();
         }
         self.log.call(Call::Wait, |_| Ok(()))

@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 3;
 
 /// One store's files and its writer's queue.
 #[derive(Debug, Default)]
-pub(crate) struct Disk {
+pub(crate) struct FakeDisk {
     /// What is written.
     pub(crate) data: BTreeMap<(Table, Bytes), Bytes>,
     /// The progress of the newest written batch.
@@ -33,7 +33,7 @@ pub(crate) struct Disk {
     horizon: BTreeMap<Table, Millis>,
 }
 
-impl Disk {
+impl FakeDisk {
     /// Writes the oldest batch that waits, and gives it back.
     fn write_one(&mut self) -> Option<StoreBatch> {
         let (ticket, batch) = self.waiting.pop_front()?;
@@ -66,7 +66,7 @@ impl Disk {
 /// The disks of one machine, by partition, as one process sees them.
 #[derive(Clone)]
 pub(crate) struct FakeStores {
-    disks: Arc<Mutex<BTreeMap<u32, Disk>>>,
+    disks: Arc<Mutex<BTreeMap<u32, FakeDisk>>>,
     machine: usize,
     /// The view of the process whose disks these are.
     log: FakeLog,
@@ -84,7 +84,7 @@ impl FakeStores {
     }
 
     /// The disks.
-    pub(crate) fn disks(&self) -> MutexGuard<'_, BTreeMap<u32, Disk>> {
+    pub(crate) fn disks(&self) -> MutexGuard<'_, BTreeMap<u32, FakeDisk>> {
         self.disks.lock().expect("one thread")
     }
 
@@ -108,9 +108,9 @@ impl FakeStores {
         }
     }
 
-    fn write_one(&self, of: u32, disk: &mut Disk) {
+    fn write_one(&self, of: u32, disk: &mut FakeDisk) {
         if let Some(batch) = disk.write_one() {
-            self.log.inner().journal.push(Fact::Written(self.id(of), batch));
+            self.log.state().journal.push(Fact::Written(self.id(of), batch));
         }
     }
 
@@ -142,9 +142,9 @@ impl Stores for FakeStores {
     fn destroy(&self, of: Partition) -> Result<(), StoreError> {
         self.log.store_call(Call::StoreDestroy, || {
             self.disks().remove(&of.0);
-            let mut inner = self.log.inner();
-            inner.count("stores rebuilt");
-            inner.journal.push(Fact::Destroyed(self.id(of.0)));
+            let mut log_state = self.log.state();
+            log_state.count("stores rebuilt");
+            log_state.journal.push(Fact::Destroyed(self.id(of.0)));
         })
     }
 }
@@ -155,19 +155,26 @@ struct FakeStore {
 }
 
 impl FakeStore {
-    fn with<T>(&self, call: impl FnOnce(&mut Disk) -> T) -> T {
+    fn with<T>(&self, call: impl FnOnce(&mut FakeDisk) -> T) -> T {
         call(self.stores.disks().get_mut(&self.of).expect("it is open"))
     }
 
-    fn call<T>(&self, call: Call, effect: impl FnOnce(&mut Disk) -> T) -> Result<T, StoreError> {
+    fn call<T>(
+        &self,
+        call: Call,
+        effect: impl FnOnce(&mut FakeDisk) -> T,
+    ) -> Result<T, StoreError> {
         self.stores.log.store_call(call, || self.with(effect))
     }
 
     /// What is lost may be another's already.
     fn check_owner(&self) {
-        let mut inner = self.stores.log.inner();
-        if inner.lost.contains(&(self.stores.log.process(), self.of)) {
-            inner.breaks(format!("partition {} was lost, and its store is written to", self.of));
+        let mut log_state = self.stores.log.state();
+        if log_state.lost.contains(&(self.stores.log.process(), self.of)) {
+            log_state.report_violation(format!(
+                "partition {} was lost, and its store is written to",
+                self.of
+            ));
         }
     }
 }

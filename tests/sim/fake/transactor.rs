@@ -3,9 +3,9 @@
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
-use super::faults::{Call, Fate};
-use super::inner::{Inner, Outcome};
+use super::faults::{Call, CallOutcome};
 use super::log::FakeLog;
+use super::log_state::{LogState, TransactionOutcome};
 
 /// A drain finds that something never arrived.
 const FAILED_DELIVERY_ONCE_IN: u64 = 60;
@@ -17,8 +17,8 @@ pub(super) struct FakeTransactor {
 }
 
 impl FakeTransactor {
-    fn open(&self, inner: &Inner) -> Result<usize, LogError> {
-        let state = &inner.ids[&self.id];
+    fn open(&self, log_state: &LogState) -> Result<usize, LogError> {
+        let state = &log_state.ids[&self.id];
         if state.epoch != self.epoch {
             return Err(LogError::Fenced(format!("{} was initialised again", self.id)));
         }
@@ -28,28 +28,28 @@ impl FakeTransactor {
     fn in_transaction<T>(
         &self,
         call: Call,
-        effect: impl FnOnce(&mut Inner, usize) -> Result<T, LogError>,
+        effect: impl FnOnce(&mut LogState, usize) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
-        self.log.call(call, |inner| {
-            let open = self.open(inner)?;
-            effect(inner, open)
+        self.log.call(call, |log_state| {
+            let open = self.open(log_state)?;
+            effect(log_state, open)
         })
     }
 }
 
 impl Transactor for FakeTransactor {
     fn begin(&mut self) -> Result<(), LogError> {
-        self.log.call(Call::Begin, |inner| {
-            let state = &inner.ids[&self.id];
+        self.log.call(Call::Begin, |log_state| {
+            let state = &log_state.ids[&self.id];
             if state.epoch != self.epoch {
                 return Err(LogError::Fenced(format!("{} was initialised again", self.id)));
             }
             if state.open.is_some() {
                 return Err(LogError::Invalid("a transaction is begun inside another".to_owned()));
             }
-            inner.wait_for_ends(&self.id);
-            let n = inner.begin();
-            let state = inner.ids.get_mut(&self.id).expect("made with it");
+            log_state.wait_for_ends(&self.id);
+            let n = log_state.begin();
+            let state = log_state.ids.get_mut(&self.id).expect("made with it");
             (state.open, state.last) = (Some(n), Some(n));
             Ok(())
         })
@@ -57,33 +57,33 @@ impl Transactor for FakeTransactor {
 
     /// Some of it arrives at once, some by the drain; a process that dies in between leaves either.
     fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
-        self.in_transaction(Call::Produce, |inner, open| {
-            records.iter().try_for_each(|record| inner.may_append(record))?;
-            let transaction = &mut inner.transactions[open];
+        self.in_transaction(Call::Produce, |log_state, open| {
+            records.iter().try_for_each(|record| log_state.check_append(record))?;
+            let transaction = &mut log_state.transactions[open];
             transaction.in_flight.extend_from_slice(records);
             transaction.drained &= records.is_empty();
-            if !inner.faults || inner.random.once_in(2) {
-                inner.deliver_all(open);
+            if !log_state.faults || log_state.random.once_in(2) {
+                log_state.deliver_all(open);
             }
             Ok(())
         })
     }
 
     fn drain(&mut self) -> Result<(), LogError> {
-        self.in_transaction(Call::Drain, |inner, open| {
-            if inner.faults && inner.random.once_in(FAILED_DELIVERY_ONCE_IN) {
-                inner.count("deliveries failed");
-                let count = inner.transactions[open].in_flight.len() as u64;
-                let arrive = inner.random.below(count + 1) as usize;
-                inner.deliver(open, arrive);
-                inner.transactions[open].in_flight.clear();
-                inner.transactions[open].failed = true;
+        self.in_transaction(Call::Drain, |log_state, open| {
+            if log_state.faults && log_state.random.once_in(FAILED_DELIVERY_ONCE_IN) {
+                log_state.count("deliveries failed");
+                let count = log_state.transactions[open].in_flight.len() as u64;
+                let arrive = log_state.random.below(count + 1) as usize;
+                log_state.deliver(open, arrive);
+                log_state.transactions[open].in_flight.clear();
+                log_state.transactions[open].failed = true;
             }
-            if inner.transactions[open].failed {
+            if log_state.transactions[open].failed {
                 return Err(LogError::Abort("a delivery failed".into()));
             }
-            inner.deliver_all(open);
-            inner.transactions[open].drained = true;
+            log_state.deliver_all(open);
+            log_state.transactions[open].drained = true;
             Ok(())
         })
     }
@@ -93,44 +93,47 @@ impl Transactor for FakeTransactor {
         token: &GroupToken,
         offsets: &[(TopicPartition, Committed)],
     ) -> Result<(), LogError> {
-        self.in_transaction(Call::SendOffsets, |inner, open| {
-            inner.check(token)?;
-            if !inner.transactions[open].drained {
-                inner.breaks(format!("{}: offsets are sent with records in flight", self.id));
+        self.in_transaction(Call::SendOffsets, |log_state, open| {
+            log_state.check(token)?;
+            if !log_state.transactions[open].drained {
+                log_state.report_violation(format!(
+                    "{}: offsets are sent with records in flight",
+                    self.id
+                ));
             }
             for (at, committed) in offsets {
                 let entry = (token.group.clone(), at.clone(), committed.clone());
-                inner.transactions[open].offsets.push(entry);
+                log_state.transactions[open].offsets.push(entry);
             }
             Ok(())
         })
     }
 
     fn commit(&mut self) -> Result<Vec<(TopicPartition, Offset)>, LogError> {
-        let mut inner = self.log.inner();
-        let fate = self.log.fate(&mut inner, Call::Commit)?;
-        let open = self.open(&inner)?;
-        if inner.transactions[open].failed {
+        let mut log_state = self.log.state();
+        let outcome = self.log.decide(&mut log_state, Call::Commit)?;
+        let open = self.open(&log_state)?;
+        if log_state.transactions[open].failed {
             return Err(LogError::Abort("a delivery failed".into()));
         }
-        inner.deliver_all(open);
-        if fate == Fate::Prepared {
-            inner.transactions[open].prepared = true;
-            return self.log.after(&mut inner, fate, Ok(Vec::new()));
+        log_state.deliver_all(open);
+        if outcome == CallOutcome::Prepared {
+            log_state.transactions[open].prepared = true;
+            return self.log.after(&mut log_state, outcome, Ok(Vec::new()));
         }
-        inner.ids.get_mut(&self.id).expect("made with it").open = None;
-        inner.count("commits");
-        let ends = inner.settle(open, Outcome::Committed);
-        self.log.after(&mut inner, fate, Ok(ends))
+        log_state.ids.get_mut(&self.id).expect("made with it").open = None;
+        log_state.count("commits");
+        let ends = log_state.complete(open, TransactionOutcome::Committed);
+        self.log.after(&mut log_state, outcome, Ok(ends))
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
-        self.in_transaction(Call::Abort, |inner, open| {
-            if inner.transactions[open].prepared {
+        self.in_transaction(Call::Abort, |log_state, open| {
+            if log_state.transactions[open].prepared {
                 return Err(LogError::Invalid("its commit was asked for".to_owned()));
             }
-            inner.ids.get_mut(&self.id).expect("made with it").open = None;
-            inner.settle(open, Outcome::Aborted);
+            log_state.ids.get_mut(&self.id).expect("made with it").open = None;
+            log_state.complete(open, TransactionOutcome::Aborted);
             Ok(())
         })
     }

@@ -11,23 +11,23 @@ use super::ensure::ensure;
 
 /// What a producer wrote.
 #[derive(Clone, Debug)]
-pub(crate) enum Sent {
+pub(crate) enum ProducedInput {
     /// An event, in parts that are easy to find again.
     Event { key: String, lane: Lane, id: Option<String>, text: String },
     /// What can't become one.
     Poison(Vec<u8>),
 }
 
-struct Line {
-    sent: Sent,
+struct InputRecord {
+    produced: ProducedInput,
     /// The first saying: where, and the record.
-    said: Option<Body>,
+    admitted: Option<Body>,
 }
 
 /// One partition of an input.
 #[derive(Default)]
-struct Input {
-    lines: Vec<Line>,
+struct InputPartition {
+    records: Vec<InputRecord>,
     committed: u64,
 }
 
@@ -35,7 +35,7 @@ struct Input {
 #[derive(Default)]
 pub(super) struct Admission {
     /// By topic and partition, as positions spell them.
-    inputs: HashMap<String, Input>,
+    inputs: HashMap<String, InputPartition>,
     /// The newest first saying, by lane's partition and input's partition.
     newest: HashMap<(TopicPartition, String), u64>,
     /// The events that pass, by account and id.
@@ -48,18 +48,18 @@ fn text(bytes: Option<&[u8]>) -> &str {
 
 impl Admission {
     /// Notes what a producer wrote at the next offset.
-    pub(super) fn sent(&mut self, at: &TopicPartition, sent: Sent) {
-        let lines = &mut self.inputs.entry(at.to_string()).or_default().lines;
-        lines.push(Line { sent, said: None });
+    pub(super) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
+        let records = &mut self.inputs.entry(at.to_string()).or_default().records;
+        records.push(InputRecord { produced, admitted: None });
     }
 
-    fn line(&mut self, position: &str) -> Result<(&mut Line, String, u64), String> {
+    fn record(&mut self, position: &str) -> Result<(&mut InputRecord, String, u64), String> {
         let unknown = || format!("{position} is said, and nobody wrote it");
         let (input, offset) = position.rsplit_once('/').ok_or_else(unknown)?;
         let offset: u64 = offset.parse().map_err(|_| unknown())?;
-        let lines = &mut self.inputs.get_mut(input).ok_or_else(unknown)?.lines;
-        let line = lines.get_mut(offset as usize).ok_or_else(unknown)?;
-        Ok((line, input.to_owned(), offset))
+        let records = &mut self.inputs.get_mut(input).ok_or_else(unknown)?.records;
+        let record = records.get_mut(offset as usize).ok_or_else(unknown)?;
+        Ok((record, input.to_owned(), offset))
     }
 
     /// A lane record that ADMIT wrote.
@@ -70,11 +70,12 @@ impl Admission {
         topology: &Topology,
     ) -> Result<(), String> {
         let position = text(body.header(SOURCE)).to_owned();
-        let (line, input, offset) = self.line(&position)?;
-        if let Some(first) = &line.said {
+        let (record, input, offset) = self.record(&position)?;
+        if let Some(first) = &record.admitted {
             return ensure(first == body, || format!("{position} is said again and differs"));
         }
-        let Sent::Event { key, lane: wanted, id, text: said } = &line.sent else {
+        let ProducedInput::Event { key, lane: wanted, id, text: admitted } = &record.produced
+        else {
             return Err(format!("{position} is no event and stands in {at}"));
         };
         let event = EventView::decode(body.value().unwrap_or_default());
@@ -84,10 +85,10 @@ impl Admission {
             && lane == *wanted
             && at.partition == topology.partition_of(key.as_bytes())
             && id.as_deref().is_none_or(|id| id == event.event_id)
-            && event.data.contains(&format!("\"text\":\"{said}\""));
+            && event.data.contains(&format!("\"text\":\"{admitted}\""));
         ensure(whole, || format!("{position} became {event:?} in {at}"))?;
         let event_id = event.event_id.to_owned();
-        line.said = Some(body.clone());
+        record.admitted = Some(body.clone());
         let newest = self.newest.insert((at.clone(), input), offset);
         ensure(newest.is_none_or(|before| before < offset), || {
             format!("{position} is said first behind {newest:?}")
@@ -97,35 +98,39 @@ impl Admission {
     }
 
     /// A dead letter that ADMIT wrote.
-    pub(super) fn letter(&mut self, body: &Body) -> Result<(), String> {
+    pub(super) fn dead_letter(&mut self, body: &Body) -> Result<(), String> {
         let position = text(body.key()).to_owned();
-        let (line, _, _) = self.line(&position)?;
-        let whole = match &line.sent {
-            Sent::Poison(value) => body.value() == Some(value),
-            Sent::Event { .. } => false,
+        let (record, _, _) = self.record(&position)?;
+        let whole = match &record.produced {
+            ProducedInput::Poison(value) => body.value() == Some(value),
+            ProducedInput::Event { .. } => false,
         };
         ensure(whole, || format!("{position} has a dead letter that it should not have"))?;
-        line.said.get_or_insert_with(|| body.clone());
+        record.admitted.get_or_insert_with(|| body.clone());
         Ok(())
     }
 
     /// An offset it commits.
-    pub(super) fn moved(&mut self, at: &TopicPartition, to: Offset) -> Result<(), String> {
+    pub(super) fn offset_committed(
+        &mut self,
+        at: &TopicPartition,
+        to: Offset,
+    ) -> Result<(), String> {
         let input = self.inputs.entry(at.to_string()).or_default();
         let from = std::mem::replace(&mut input.committed, to.0);
         ensure(from <= to.0, || format!("{at}: the committed offset goes back to {to:?}"))?;
-        let lines = input.lines.get(from as usize..to.0 as usize);
-        let hole = lines.ok_or("an offset beyond the end is committed")?;
-        match hole.iter().position(|line| line.said.is_none()) {
+        let records = input.records.get(from as usize..to.0 as usize);
+        let hole = records.ok_or("an offset beyond the end is committed")?;
+        match hole.iter().position(|record| record.admitted.is_none()) {
             None => Ok(()),
             Some(n) => Err(format!("{at}/{} is committed and lost", from + n as u64)),
         }
     }
 
     /// At the end: everything that was written was admitted.
-    pub(super) fn ends(&self) -> Result<(), String> {
+    pub(super) fn check_end(&self) -> Result<(), String> {
         for (at, input) in &self.inputs {
-            let (done, all) = (input.committed, input.lines.len());
+            let (done, all) = (input.committed, input.records.len());
             ensure(done == all as u64, || format!("{at}: {done} of {all} were admitted"))?;
         }
         Ok(())

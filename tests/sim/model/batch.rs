@@ -12,13 +12,13 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, Fate};
+use super::operators::{self, ModelOutcome};
 use super::task::TaskModel;
-use crate::fake::Inner;
+use crate::fake::LogState;
 
 /// An output as it must be.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(super) struct ExpectedOutput {
     pub(super) to: TopicPartition,
     /// `None`: not looked at.
     key: Option<Bytes>,
@@ -27,9 +27,9 @@ pub(super) struct Output {
     reason: Option<&'static str>,
 }
 
-impl Output {
+impl ExpectedOutput {
     /// Whether this record is it.
-    pub(super) fn is(&self, body: &Body) -> bool {
+    pub(super) fn matches(&self, body: &Body) -> bool {
         let reason = || body.header("reason") == self.reason.map(str::as_bytes);
         let key = || self.key.is_none() || self.key.as_deref() == body.key();
         body.value() == Some(&self.value[..]) && key() && reason()
@@ -38,32 +38,32 @@ impl Output {
 
 /// What a transaction of a task comes to.
 #[derive(Debug, Default)]
-pub(super) struct Made {
-    pub(super) outputs: VecDeque<Output>,
+pub(super) struct ExpectedOutputs {
+    pub(super) outputs: VecDeque<ExpectedOutput>,
     accepted: Vec<Accepted>,
-    letters: Vec<u32>,
+    dead_letters: Vec<u32>,
 }
 
-impl Made {
+impl ExpectedOutputs {
     /// Takes the first output that may be this record, if it is.
-    fn take(&mut self, body: &Body, may_be: impl Fn(&Output, &Body) -> bool) -> bool {
+    fn take(&mut self, body: &Body, may_be: impl Fn(&ExpectedOutput, &Body) -> bool) -> bool {
         let next = self.outputs.iter().position(|output| may_be(output, body));
-        let next = next.filter(|at| self.outputs[*at].is(body));
+        let next = next.filter(|at| self.outputs[*at].matches(body));
         next.and_then(|at| self.outputs.remove(at)).is_some()
     }
 }
 
 /// A walk through what one `order` record says.
-pub(super) struct Walk<'a> {
-    pub(super) log: &'a Inner,
+pub(super) struct TransactionReplay<'a> {
+    pub(super) log: &'a LogState,
     pub(super) topology: &'a Topology,
     pub(super) task: &'a mut TaskModel,
     /// More may stand in the log than did when it ticked.
     pub(super) late: bool,
-    pub(super) made: Made,
+    pub(super) expected: ExpectedOutputs,
 }
 
-impl Walk<'_> {
+impl TransactionReplay<'_> {
     /// Takes what the record says was taken, in its order.
     pub(super) fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
         let mut ticks = order.ticks.iter().peekable();
@@ -78,37 +78,37 @@ impl Walk<'_> {
             }
         }
         ticks.try_for_each(|tick| self.tick(tick.value))?;
-        self.agrees(order)
+        self.check_order(order)
     }
 
-    fn agrees(&self, order: &OrderRecord) -> Result<(), String> {
-        let made = &self.made;
+    fn check_order(&self, order: &OrderRecord) -> Result<(), String> {
+        let expected = &self.expected;
         ensure(order.time_after == self.task.time, || {
             format!("time goes to {:?}, not {:?}", order.time_after, self.task.time)
         })?;
-        ensure(order.accepted == made.accepted, || {
-            format!("accepted {:?}, not {:?}", order.accepted, made.accepted)
+        ensure(order.accepted == expected.accepted, || {
+            format!("accepted {:?}, not {:?}", order.accepted, expected.accepted)
         })?;
-        ensure(order.dead_letters == made.letters, || {
-            format!("dead letters {:?}, not {:?}", order.dead_letters, made.letters)
+        ensure(order.dead_letters == expected.dead_letters, || {
+            format!("dead letters {:?}, not {:?}", order.dead_letters, expected.dead_letters)
         })?;
-        ensure(order.outputs as usize == made.outputs.len(), || {
-            format!("{} outputs, not {}", order.outputs, made.outputs.len())
+        ensure(order.outputs as usize == expected.outputs.len(), || {
+            format!("{} outputs, not {}", order.outputs, expected.outputs.len())
         })
     }
 
     /// A tick waits for every critical record that stands in the log.
     fn tick(&mut self, value: Millis) -> Result<(), String> {
         let critical = TopicPartition::new(self.topology.lane(Lane::Critical), self.task.partition);
-        let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.very_end(&critical));
+        let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.log_end(&critical));
         let waited = at == end || self.late;
         ensure(waited, || format!("a tick at {at} of {end} critical records"))?;
         ensure(value >= self.task.time, || "a tick brings time back".to_owned())?;
         self.task.time = value;
         for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
-            if operators::fire(&mut self.task.tables, stored) == Fate::Failed {
+            if operators::fire(&mut self.task.tables, stored) == ModelOutcome::Failed {
                 let value = Bytes::copy_from_slice(&stored[9..]);
-                self.letter(None, value, "processing_failed");
+                self.dead_letter(None, value, "processing_failed");
             }
         }
         Ok(())
@@ -128,17 +128,17 @@ impl Walk<'_> {
         let position = Some(Bytes::from(format!("{at}/{offset}")));
         let value = body.value_bytes().unwrap_or_default();
         let Ok(event) = EventView::decode(&value) else {
-            self.made.letters.push(nth);
-            self.letter(position, value, "avro_decode");
+            self.expected.dead_letters.push(nth);
+            self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
         match operators::event(&mut self.task.tables, &event, self.task.time) {
-            Fate::Duplicate => {}
-            Fate::Failed => {
-                self.made.letters.push(nth);
-                self.letter(position, value.clone(), "processing_failed");
+            ModelOutcome::Duplicate => {}
+            ModelOutcome::Failed => {
+                self.expected.dead_letters.push(nth);
+                self.dead_letter(position, value.clone(), "processing_failed");
             }
-            Fate::Accepted(id) => {
+            ModelOutcome::Accepted(id) => {
                 self.accept(id);
                 self.deliver(&event, &value)?;
             }
@@ -148,17 +148,17 @@ impl Walk<'_> {
 
     fn accept(&mut self, id: [u8; 16]) {
         let at = self.task.time;
-        match self.made.accepted.last_mut() {
+        match self.expected.accepted.last_mut() {
             Some(run) if run.at == at => run.ids.push(id),
-            _ => self.made.accepted.push(Accepted { at, ids: vec![id] }),
+            _ => self.expected.accepted.push(Accepted { at, ids: vec![id] }),
         }
     }
 
-    fn letter(&mut self, key: Option<Bytes>, value: Bytes, reason: &'static str) {
+    fn dead_letter(&mut self, key: Option<Bytes>, value: Bytes, reason: &'static str) {
         // Where a letter stands follows from its key; without one any place is right.
         let partition = self.topology.partition_of(key.as_deref().unwrap_or_default());
         let to = TopicPartition::new(self.topology.dead_letters(), partition);
-        self.made.outputs.push_back(Output { to, key, value, reason: Some(reason) });
+        self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason: Some(reason) });
     }
 
     fn deliver(&mut self, event: &EventView<'_>, value: &Bytes) -> Result<(), String> {
@@ -174,7 +174,7 @@ impl Walk<'_> {
                 }
             };
             let partition = self.topology.partition_of(delivery.channel.as_bytes());
-            self.made.outputs.push_back(Output {
+            self.expected.outputs.push_back(ExpectedOutput {
                 to: TopicPartition::new(topic, partition),
                 key: Some(delivery.channel.into_bytes().into()),
                 value: value.clone(),
@@ -187,15 +187,17 @@ impl Walk<'_> {
 
 /// Takes from these outputs, each task's in its order, what the transaction wrote to a partition.
 pub(super) fn take_outputs<'a>(
-    made: &mut BTreeMap<u32, Made>,
+    expected: &mut BTreeMap<u32, ExpectedOutputs>,
     to: &TopicPartition,
     bodies: impl Iterator<Item = &'a Body>,
 ) -> Result<(), String> {
-    let placed = |o: &Output, _: &Body| o.key.is_some() && o.to == *to;
-    let keyless = |o: &Output, b: &Body| o.key.is_none() && o.to.topic == to.topic && o.is(b);
+    let placed = |o: &ExpectedOutput, _: &Body| o.key.is_some() && o.to == *to;
+    let keyless =
+        |o: &ExpectedOutput, b: &Body| o.key.is_none() && o.to.topic == to.topic && o.matches(b);
     for body in bodies {
-        let taken =
-            made.values_mut().any(|made| made.take(body, placed) || made.take(body, keyless));
+        let taken = expected
+            .values_mut()
+            .any(|expected| expected.take(body, placed) || expected.take(body, keyless));
         ensure(taken, || {
             let key = String::from_utf8_lossy(body.key().unwrap_or_default()).into_owned();
             format!("{to}: nothing that was taken makes a record of key {key:?}")

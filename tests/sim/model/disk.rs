@@ -8,13 +8,13 @@ use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::port::StoreBatch;
 
 use super::ensure::ensure;
-use super::tables::Key;
+use super::tables::TableKey;
 use super::task::TaskModel;
 
 /// The model of a store.
 #[derive(Default)]
 pub(super) struct DiskModel {
-    data: BTreeMap<Key, Bytes>,
+    data: BTreeMap<TableKey, Bytes>,
     /// The transactions of its task that it holds.
     pub(super) transactions: usize,
 }
@@ -53,7 +53,7 @@ impl DiskModel {
     }
 
     /// What it must hold, key by key; what is out of its window may have gone.
-    pub(super) fn data(&self) -> &BTreeMap<Key, Bytes> {
+    pub(super) fn data(&self) -> &BTreeMap<TableKey, Bytes> {
         &self.data
     }
 }

@@ -10,13 +10,13 @@ use tidewire_engine::record::{Offset, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::id::hash128;
 
-use super::admission::{Admission, Sent};
+use super::admission::{Admission, ProducedInput};
 use super::batch::take_outputs;
 use super::disk::DiskModel;
 use super::ensure::ensure;
 use super::operators::first_timer;
-use super::task::{Sealed, TaskModel};
-use crate::fake::{DiskId, Fact, FakeLog, FakeStores, Inner};
+use super::task::{SealedTransaction, TaskModel};
+use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState};
 use crate::operators::FAILING;
 
 /// How late a timer may be that has not fired in a quiet time.
@@ -44,22 +44,22 @@ impl Model {
     }
 
     /// Notes what a producer wrote.
-    pub(crate) fn sent(&mut self, at: &TopicPartition, sent: Sent) {
-        self.admission.sent(at, sent);
+    pub(crate) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
+        self.admission.produced(at, produced);
     }
 
     /// Holds against the models what has become a fact since the last look.
-    pub(crate) fn look(&mut self, log: &FakeLog) -> Result<(), String> {
-        let mut inner = log.inner();
-        if let Some(broken) = &inner.broken {
-            return Err(broken.clone());
+    pub(crate) fn check_facts(&mut self, log: &FakeLog) -> Result<(), String> {
+        let mut log_state = log.state();
+        if let Some(violation) = &log_state.violation {
+            return Err(violation.clone());
         }
-        for fact in std::mem::take(&mut inner.journal) {
+        for fact in std::mem::take(&mut log_state.journal) {
             match fact {
-                Fact::Appended(at, offset) => self.appended(&inner, &at, offset)?,
-                Fact::Committed(n) => self.committed(&inner, n)?,
-                Fact::Moved(group, at, to) => self.moved(&group, &at, &to)?,
-                Fact::TakenUp(at, from, end) => self.taken_up(&at, from, end),
+                Fact::Appended(at, offset) => self.appended(&log_state, &at, offset)?,
+                Fact::Committed(n) => self.committed(&log_state, n)?,
+                Fact::OffsetCommitted(group, at, to) => self.offset_committed(&group, &at, &to)?,
+                Fact::ReadFrom(at, from, end) => self.read_from(&at, from, end),
                 Fact::Written(disk, batch) => {
                     let task = &self.tasks[disk.partition as usize];
                     let model = self.disks.entry(disk).or_default();
@@ -71,10 +71,15 @@ impl Model {
         Ok(())
     }
 
-    fn appended(&mut self, log: &Inner, at: &TopicPartition, offset: Offset) -> Result<(), String> {
+    fn appended(
+        &mut self,
+        log: &LogState,
+        at: &TopicPartition,
+        offset: Offset,
+    ) -> Result<(), String> {
         let Some((_, body)) = log.record(at, offset.0) else { return Ok(()) };
         if at.topic == *self.topology.dead_letters() {
-            return self.admission.letter(body);
+            return self.admission.dead_letter(body);
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         match lane.filter(|_| body.header(SOURCE).is_some()) {
@@ -84,22 +89,27 @@ impl Model {
     }
 
     /// A task begins to run: what stands in its critical lane by now comes before its time.
-    fn taken_up(&mut self, at: &TopicPartition, from: Offset, end: u64) {
+    fn read_from(&mut self, at: &TopicPartition, from: Offset, end: u64) {
         if at.topic == *self.topology.lane(Lane::Critical) {
             let backlog = (from.0 < end).then_some(end);
             self.tasks[at.partition.0 as usize].backlog_until = backlog;
         }
     }
 
-    fn moved(&mut self, group: &str, at: &TopicPartition, to: &Committed) -> Result<(), String> {
+    fn offset_committed(
+        &mut self,
+        group: &str,
+        at: &TopicPartition,
+        to: &Committed,
+    ) -> Result<(), String> {
         if group == self.admit_group {
-            return self.admission.moved(at, to.offset);
+            return self.admission.offset_committed(at, to.offset);
         }
-        self.stands(at, to)
+        self.check_offset(at, to)
     }
 
     /// DERIVE's committed offsets are where the task's last transaction ended.
-    fn stands(&self, at: &TopicPartition, to: &Committed) -> Result<(), String> {
+    fn check_offset(&self, at: &TopicPartition, to: &Committed) -> Result<(), String> {
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         let lane = lane.ok_or_else(|| format!("{at} is no lane, and an offset is committed"))?;
         let taken = self.tasks[at.partition.0 as usize].lanes[lane.index()];
@@ -108,43 +118,43 @@ impl Model {
         })
     }
 
-    fn committed(&mut self, log: &Inner, n: usize) -> Result<(), String> {
+    fn committed(&mut self, log: &LogState, n: usize) -> Result<(), String> {
         let transaction = log.transaction(n);
-        let mut made = BTreeMap::new();
+        let mut expected = BTreeMap::new();
         let before: Vec<[u64; 5]> = self.tasks.iter().map(|task| task.lanes).collect();
         let of_tasks = transaction.spans.keys().filter(|at| at.topic == *self.topology.order());
         for at in of_tasks {
             let p = at.partition.0;
-            let sealed = self.sealed(log, n, at)?;
+            let sealed_transaction = self.sealed_transaction(log, n, at)?;
             let task = &mut self.tasks[p as usize];
-            let done = task.commit(&sealed, (log, &self.topology));
-            made.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
+            let done = task.commit(&sealed_transaction, (log, &self.topology));
+            expected.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
         }
         let topology = &self.topology;
         let sealing = [topology.order(), topology.state()];
         for at in transaction.spans.keys() {
             if !sealing.contains(&&at.topic) {
-                take_outputs(&mut made, at, log.written(n, at).map(|(_, body)| body))?;
+                take_outputs(&mut expected, at, log.written(n, at).map(|(_, body)| body))?;
             } else {
-                let known = made.contains_key(&at.partition.0);
+                let known = expected.contains_key(&at.partition.0);
                 ensure(known, || format!("{at}: a changelog without an order record"))?;
             }
         }
-        for (p, made) in &made {
-            let missing = made.outputs.front();
+        for (p, expected) in &expected {
+            let missing = expected.outputs.front();
             ensure(missing.is_none(), || format!("partition {p}: {missing:?} is missing"))?;
         }
-        self.offsets_follow(&transaction.offsets, &before)
+        self.check_offsets(&transaction.offsets, &before)
     }
 
     /// What was taken is committed, and nothing else.
-    fn offsets_follow(
+    fn check_offsets(
         &self,
         offsets: &[(String, TopicPartition, Committed)],
         before: &[[u64; 5]],
     ) -> Result<(), String> {
         for (_, at, to) in offsets {
-            self.stands(at, to)?;
+            self.check_offset(at, to)?;
         }
         for (task, before) in self.tasks.iter().zip(before) {
             for lane in Lane::ALL.into_iter().filter(|l| task.lanes[l.index()] != before[l.index()])
@@ -157,12 +167,12 @@ impl Model {
         Ok(())
     }
 
-    fn sealed<'a>(
+    fn sealed_transaction<'a>(
         &self,
-        log: &'a Inner,
+        log: &'a LogState,
         n: usize,
         at: &TopicPartition,
-    ) -> Result<Sealed<'a>, String> {
+    ) -> Result<SealedTransaction<'a>, String> {
         let mut records = log.written(n, at);
         let (order_at, body) = records.next().ok_or("a transaction without an order record")?;
         ensure(records.next().is_none(), || format!("{at}: two order records"))?;
@@ -170,28 +180,28 @@ impl Model {
         let order = order.map_err(|error| format!("{at}/{order_at}: {error}"))?;
         let state = TopicPartition::new(self.topology.state(), at.partition);
         let late = log.transaction(n).prepared;
-        Ok(Sealed { order_at, order, late, state: log.written(n, &state).collect() })
+        Ok(SealedTransaction { order_at, order, late, state: log.written(n, &state).collect() })
     }
 
     /// At the end of a quiet time: everything was taken, and every store has everything.
     pub(crate) fn end(&self, log: &FakeLog, machines: &[FakeStores]) -> Result<(), String> {
-        self.admission.ends()?;
-        let inner = log.inner();
+        self.admission.check_end()?;
+        let log_state = log.state();
         for task in &self.tasks {
             for lane in Lane::ALL {
                 let at = TopicPartition::new(self.topology.lane(lane), task.partition);
-                let (taken, end) = (task.lanes[lane.index()], inner.very_end(&at));
+                let (taken, end) = (task.lanes[lane.index()], log_state.log_end(&at));
                 ensure(taken == end, || format!("{at}: {taken} of {end} were taken"))?;
             }
-            let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < inner.now.0);
+            let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < log_state.now.0);
             ensure(late.is_none(), || format!("{:?}: a timer is late", task.partition))?;
         }
-        drop(inner);
-        self.everything_passed()?;
-        self.stores_are_complete(machines)
+        drop(log_state);
+        self.check_everything_passed()?;
+        self.check_stores_are_complete(machines)
     }
 
-    fn everything_passed(&self) -> Result<(), String> {
+    fn check_everything_passed(&self) -> Result<(), String> {
         for (account, id) in self.admission.events.iter().filter(|(_, id)| !id.contains(FAILING)) {
             let hash = hash128(account, id);
             let passed = self.tasks.iter().any(|task| task.has_accepted(&hash));
@@ -200,7 +210,7 @@ impl Model {
         Ok(())
     }
 
-    fn stores_are_complete(&self, machines: &[FakeStores]) -> Result<(), String> {
+    fn check_stores_are_complete(&self, machines: &[FakeStores]) -> Result<(), String> {
         for (p, task) in self.tasks.iter().enumerate() {
             let lacks = |transactions: usize| task.keys(transactions..task.transactions()).next();
             let done = |(id, disk): (&DiskId, &DiskModel)| {

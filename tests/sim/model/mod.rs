@@ -15,5 +15,5 @@ mod operators;
 mod tables;
 mod task;
 
-pub(crate) use admission::Sent;
+pub(crate) use admission::ProducedInput;
 pub(crate) use facts::Model;

@@ -6,7 +6,7 @@ use tidewire_engine::record::Millis;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
-use super::tables::Tables;
+use super::tables::ModelTables;
 use crate::operators::{
     COUNTER, COUNTS, FAILING, FIRED, FOUND, RECENT, RECENT_MAX, TIMER_EVERY, TIMER_FAILS_EVERY,
     TIMER_MS, number, recent_range,
@@ -17,14 +17,14 @@ pub(super) const TIMERS: Table = Table(0);
 
 /// What becomes of an event or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ModelOutcome {
     /// It goes on, under this id.
     Accepted([u8; 16]),
     Duplicate,
     Failed,
 }
 
-fn add_one(tables: &mut Tables, table: Table, key: &[u8]) -> u64 {
+fn add_one(tables: &mut ModelTables, table: Table, key: &[u8]) -> u64 {
     let count = tables.get(table, key).map_or(0, number) + 1;
     tables.set(table, key, Some(&count.to_be_bytes()));
     count
@@ -34,20 +34,20 @@ fn timer(at: i64, key: &[u8]) -> Vec<u8> {
     [&(at ^ i64::MIN).to_be_bytes()[..], &[COUNTER], key].concat()
 }
 
-fn recent(tables: &Tables, key: &[u8]) -> Vec<bytes::Bytes> {
+fn recent(tables: &ModelTables, key: &[u8]) -> Vec<bytes::Bytes> {
     let (from, to) = recent_range(key);
     tables.keys(RECENT, (&from, &to))
 }
 
 /// An event at this task time.
-pub(super) fn event(tables: &mut Tables, event: &EventView<'_>, time: Millis) -> Fate {
+pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Millis) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
     let seen = tables.get(IDS, &id).map(|at| number(at).cast_signed());
     if seen.is_some_and(|at| time.0 - at < WINDOW_MS) {
-        return Fate::Duplicate;
+        return ModelOutcome::Duplicate;
     }
     if event.event_id.contains(FAILING) {
-        return Fate::Failed;
+        return ModelOutcome::Failed;
     }
     tables.set(IDS, &id, Some(&time.0.to_be_bytes()));
     let key = event.key.as_bytes();
@@ -60,26 +60,26 @@ pub(super) fn event(tables: &mut Tables, event: &EventView<'_>, time: Millis) ->
     if count.is_multiple_of(TIMER_EVERY) {
         tables.set(TIMERS, &timer(time.0 + TIMER_MS, key), Some(b""));
     }
-    Fate::Accepted(id)
+    ModelOutcome::Accepted(id)
 }
 
 /// The keys of the timers due at this time, in the order they are due; takes them away.
-pub(super) fn due(tables: &Tables, time: Millis) -> Vec<bytes::Bytes> {
+pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<bytes::Bytes> {
     tables.keys(TIMERS, (&[], &timer(time.0 + 1, b"")[..8]))
 }
 
 /// When the first timer is due.
-pub(super) fn first_timer(tables: &Tables) -> Option<Millis> {
+pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
     let first = tables.now().keys().next().filter(|(table, _)| *table == TIMERS)?;
     Some(Millis(i64::from_be_bytes(*first.1.first_chunk()?) ^ i64::MIN))
 }
 
 /// A timer fires, or fails and leaves nothing but its absence.
-pub(super) fn fire(tables: &mut Tables, stored: &[u8]) -> Fate {
+pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> ModelOutcome {
     tables.set(TIMERS, stored, None);
     let key = &stored[9..];
     if tables.get(COUNTS, key).map_or(0, number).is_multiple_of(TIMER_FAILS_EVERY) {
-        return Fate::Failed;
+        return ModelOutcome::Failed;
     }
     add_one(tables, FIRED, key);
     let found = recent(tables, key);
@@ -87,5 +87,5 @@ pub(super) fn fire(tables: &mut Tables, stored: &[u8]) -> Fate {
     if let Some(newest) = found.last() {
         tables.set(RECENT, newest, None);
     }
-    Fate::Accepted([0; 16])
+    ModelOutcome::Accepted([0; 16])
 }

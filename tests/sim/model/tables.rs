@@ -7,19 +7,19 @@ use bytes::Bytes;
 use tidewire_engine::port::Table;
 
 /// A key of a table.
-pub(super) type Key = (Table, Bytes);
+pub(super) type TableKey = (Table, Bytes);
 
 /// The tables.
 #[derive(Default)]
-pub(super) struct Tables {
-    now: BTreeMap<Key, Bytes>,
+pub(super) struct ModelTables {
+    now: BTreeMap<TableKey, Bytes>,
     /// The keys this transaction has written, and whether they are there.
-    dirty: BTreeMap<Key, Option<Bytes>>,
+    dirty: BTreeMap<TableKey, Option<Bytes>>,
     /// After how many transactions a key took which value.
-    past: HashMap<Key, Vec<(usize, Option<Bytes>)>>,
+    past: HashMap<TableKey, Vec<(usize, Option<Bytes>)>>,
 }
 
-impl Tables {
+impl ModelTables {
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
         self.now.get(&(table, Bytes::copy_from_slice(key)))
     }
@@ -41,7 +41,7 @@ impl Tables {
     }
 
     /// Ends the transaction that makes it so many: what it wrote, each key once.
-    pub(super) fn commit(&mut self, transactions: usize) -> BTreeMap<Key, Option<Bytes>> {
+    pub(super) fn commit(&mut self, transactions: usize) -> BTreeMap<TableKey, Option<Bytes>> {
         let dirty = mem::take(&mut self.dirty);
         for (key, value) in &dirty {
             self.past.entry(key.clone()).or_default().push((transactions, value.clone()));
@@ -50,14 +50,14 @@ impl Tables {
     }
 
     /// The value a key had after so many transactions.
-    pub(super) fn after(&self, transactions: usize, key: &Key) -> Option<&Bytes> {
+    pub(super) fn after(&self, transactions: usize, key: &TableKey) -> Option<&Bytes> {
         let past = self.past.get(key)?;
         let at = past.partition_point(|(since, _)| *since <= transactions);
         past.get(at.checked_sub(1)?)?.1.as_ref()
     }
 
     /// Everything there is.
-    pub(super) fn now(&self) -> &BTreeMap<Key, Bytes> {
+    pub(super) fn now(&self) -> &BTreeMap<TableKey, Bytes> {
         &self.now
     }
 }

@@ -7,14 +7,14 @@ use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::record::{Body, Millis, Partition};
 use tidewire_engine::topology::{Lane, Topology};
 
-use super::batch::{Made, Walk};
+use super::batch::{ExpectedOutputs, TransactionReplay};
 use super::ensure::ensure;
-use super::tables::{Key, Tables};
-use crate::fake::Inner;
+use super::tables::{ModelTables, TableKey};
+use crate::fake::LogState;
 
 /// Where everything of a task stood after a transaction.
 #[derive(Clone, Debug)]
-struct Cut {
+struct TaskSnapshot {
     /// The transaction's `order` record.
     order: u64,
     /// Its first and last `state` record, if it has any.
@@ -22,7 +22,7 @@ struct Cut {
     time: Millis,
     lanes: [u64; 5],
     /// The keys it wrote.
-    keys: Vec<Key>,
+    keys: Vec<TableKey>,
 }
 
 /// The model of a task.
@@ -31,14 +31,14 @@ pub(super) struct TaskModel {
     /// What is taken next of each lane.
     pub(super) lanes: [u64; 5],
     pub(super) time: Millis,
-    pub(super) tables: Tables,
+    pub(super) tables: ModelTables,
     /// Where the critical lane ended when its owner began, if there was something before that.
     pub(super) backlog_until: Option<u64>,
-    cuts: Vec<Cut>,
+    snapshots: Vec<TaskSnapshot>,
 }
 
 /// What a transaction wrote for one task beside its outputs.
-pub(super) struct Sealed<'a> {
+pub(super) struct SealedTransaction<'a> {
     pub(super) order_at: u64,
     pub(super) order: OrderRecord,
     /// Whether it was committed some time after its process had asked for that.
@@ -49,24 +49,30 @@ pub(super) struct Sealed<'a> {
 
 impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
-        let (time, tables) = (Millis(0), Tables::default());
-        let (backlog_until, cuts) = (None, Vec::new());
-        Self { partition, lanes: [0; 5], time, tables, backlog_until, cuts }
+        let (time, tables) = (Millis(0), ModelTables::default());
+        let (backlog_until, snapshots) = (None, Vec::new());
+        Self { partition, lanes: [0; 5], time, tables, backlog_until, snapshots }
     }
 
     /// Follows a committed transaction; what its outputs must be is handed back.
     pub(super) fn commit(
         &mut self,
-        sealed: &Sealed<'_>,
-        (log, topology): (&Inner, &Topology),
-    ) -> Result<Made, String> {
+        sealed: &SealedTransaction<'_>,
+        (log, topology): (&LogState, &Topology),
+    ) -> Result<ExpectedOutputs, String> {
         let order = &sealed.order;
-        self.begins_where_the_last_ended(order)?;
+        self.check_continues_the_last(order)?;
         let before = self.lanes;
         let late = sealed.late;
-        let mut walk = Walk { log, topology, task: self, late, made: Made::default() };
-        walk.follow(order)?;
-        let made = walk.made;
+        let mut replay = TransactionReplay {
+            log,
+            topology,
+            task: self,
+            late,
+            expected: ExpectedOutputs::default(),
+        };
+        replay.follow(order)?;
+        let expected = replay.expected;
         for lane in Lane::ALL {
             let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
             let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
@@ -75,10 +81,10 @@ impl TaskModel {
             })?;
         }
         self.seal(sealed)?;
-        Ok(made)
+        Ok(expected)
     }
 
-    fn begins_where_the_last_ended(&self, order: &OrderRecord) -> Result<(), String> {
+    fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
         ensure(order.time_before == self.time, || {
             format!("time goes on at {:?}, not {:?}", order.time_before, self.time)
         })?;
@@ -90,8 +96,8 @@ impl TaskModel {
     }
 
     /// The changelog says every key that was written, and nothing else.
-    fn seal(&mut self, sealed: &Sealed<'_>) -> Result<(), String> {
-        let written = self.tables.commit(self.cuts.len() + 1);
+    fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
+        let written = self.tables.commit(self.snapshots.len() + 1);
         let mut state = sealed.state.iter();
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {
             let wanted = [&[table.0], &key[..]].concat();
@@ -103,7 +109,7 @@ impl TaskModel {
         let more = state.count();
         ensure(more == 0, || format!("{more} records of the changelog say what nobody wrote"))?;
         let ends = sealed.state.first().zip(sealed.state.last());
-        self.cuts.push(Cut {
+        self.snapshots.push(TaskSnapshot {
             order: sealed.order_at,
             state: ends.map(|(first, last)| (first.0, last.0)),
             time: self.time,
@@ -115,15 +121,15 @@ impl TaskModel {
 
     /// How many transactions there were.
     pub(super) fn transactions(&self) -> usize {
-        self.cuts.len()
+        self.snapshots.len()
     }
 
     /// After how many transactions a store stands that says this of itself.
     pub(super) fn transactions_at(&self, progress: &TaskProgress) -> Result<usize, String> {
-        let done = self.cuts.partition_point(|cut| cut.order < progress.order.0);
-        let (before, after) = self.cuts.split_at(done);
-        let last = before.iter().rev().find_map(|cut| cut.state);
-        let next = after.iter().find_map(|cut| cut.state);
+        let done = self.snapshots.partition_point(|snapshot| snapshot.order < progress.order.0);
+        let (before, after) = self.snapshots.split_at(done);
+        let last = before.iter().rev().find_map(|snapshot| snapshot.state);
+        let next = after.iter().find_map(|snapshot| snapshot.state);
         let fits = last.is_none_or(|(_, last)| last < progress.state.0)
             && next.is_none_or(|(first, _)| first >= progress.state.0);
         ensure(fits, || {
@@ -131,14 +137,17 @@ impl TaskModel {
         })?;
         let (time, lanes) = before.last().map_or((Millis(0), [0; 5]), |c| (c.time, c.lanes));
         ensure(progress.time == time, || format!("{progress:?}: its time is {time:?}"))?;
-        let stands = progress.lanes.map(|at| at.map_or(0, |at| at.0));
-        ensure(stands == lanes, || format!("{progress:?}: its lanes stand at {lanes:?}"))?;
+        let held = progress.lanes.map(|at| at.map_or(0, |at| at.0));
+        ensure(held == lanes, || format!("{progress:?}: its lanes stand at {lanes:?}"))?;
         Ok(done)
     }
 
     /// The keys these transactions wrote.
-    pub(super) fn keys(&self, transactions: std::ops::Range<usize>) -> impl Iterator<Item = &Key> {
-        self.cuts[transactions].iter().flat_map(|cut| &cut.keys)
+    pub(super) fn keys(
+        &self,
+        transactions: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = &TableKey> {
+        self.snapshots[transactions].iter().flat_map(|snapshot| &snapshot.keys)
     }
 
     /// Whether an id was accepted.

@@ -15,45 +15,45 @@ pub(super) struct Mutant {
 }
 
 /// A limit that is so tight in the copy that histories of some hundred records meet it.
-pub(super) struct Limit {
+pub(super) struct TightLimit {
     pub(super) file: &'static str,
     pub(super) original: &'static str,
     pub(super) tight: &'static str,
 }
 
 /// The tight limits.
-pub(super) const LIMITS: &[Limit] = &[
-    Limit {
+pub(super) const LIMITS: &[TightLimit] = &[
+    TightLimit {
         file: "src/overlay.rs",
         original: "pub const CACHE_BYTES: usize = 32 << 20;",
         tight: "pub const CACHE_BYTES: usize = 600;",
     },
-    Limit {
+    TightLimit {
         file: "src/derive/derive_loop.rs",
         original: "pub const HAND_OVER_BYTES: usize = 8 << 20;",
         tight: "pub const HAND_OVER_BYTES: usize = 1 << 10;",
     },
-    Limit {
+    TightLimit {
         file: "src/derive/commit.rs",
         original: "const APPEND_BYTES: usize = 512 << 10;",
         tight: "const APPEND_BYTES: usize = 1 << 10;",
     },
-    Limit {
+    TightLimit {
         file: "src/derive/running.rs",
         original: "const STEP_RECORDS: usize = 64;",
         tight: "const STEP_RECORDS: usize = 3;",
     },
-    Limit {
+    TightLimit {
         file: "src/derive/limits.rs",
         original: "pub const MAX_RECORDS: usize = 20_000;",
         tight: "pub const MAX_RECORDS: usize = 16;",
     },
-    Limit {
+    TightLimit {
         file: "src/derive/timers.rs",
         original: "pub const MAX_TIMERS_PER_TICK: usize = 1_000;",
         tight: "pub const MAX_TIMERS_PER_TICK: usize = 2;",
     },
-    Limit {
+    TightLimit {
         file: "src/lanes.rs",
         original: "pub const QUANTUM_UNITS: i64 = 64;",
         tight: "pub const QUANTUM_UNITS: i64 = 2;",
@@ -140,7 +140,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 }"#,
     },
     Mutant {
-        name: "ids_are_not_initialised_again",
+        name: "transactional_ids_are_not_initialised_again",
         file: "src/derive/derive_loop.rs",
         breaks: "An unknown outcome stays open while the task restores.",
         original: "self.commit_groups = \
@@ -185,7 +185,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
             [a.clone(), b.clone(), a, b]"#,
     },
     Mutant {
-        name: "offsets_of_records_not_stepped",
+        name: "offsets_of_unprocessed_records",
         file: "src/derive/commit.rs",
         breaks: "One more record is committed than was taken.",
         original: "running.batch.next(lane)",
@@ -251,7 +251,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "Ok(())",
     },
     Mutant {
-        name: "a_backlog_is_not_waited_for",
+        name: "the_backlog_is_not_awaited",
         file: "src/derive/running.rs",
         breaks: "Timers run out before the renewals waiting in the critical lane.",
         original: "(at < critical_end).then_some(critical_end)",
@@ -265,14 +265,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "self.time.0 >= 0",
     },
     Mutant {
-        name: "time_is_held_for_ever",
+        name: "time_is_held_after_the_backlog",
         file: "src/derive/running.rs",
         breaks: "A backlog that was taken still holds time.",
         original: "self.held_until.filter(|end| critical < Some(*end))",
         mutated: "self.held_until",
     },
     Mutant {
-        name: "timers_stay",
+        name: "fired_timers_are_kept",
         file: "src/derive/running.rs",
         breaks: "A timer that has fired fires again.",
         original: "Timers::take(&mut self.state, &due);",
@@ -322,7 +322,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "let _ = (table, key, value);",
     },
     Mutant {
-        name: "everything_handed_over_is_written",
+        name: "handed_over_counts_as_written",
         file: "src/overlay.rs",
         breaks: "What the writer has not written is believed to be in the store.",
         original: "*ticket <= written",
@@ -374,7 +374,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "step.done &= self.replayed + step.replayed as u64 >= self.tails[n].end.0;",
     },
     Mutant {
-        name: "a_control_record_is_taken_for_granted",
+        name: "a_control_record_is_assumed",
         file: "src/derive/restore.rs",
         breaks: "A restore ends one before its end.",
         original: "step.done &= position >= self.tails[n].end;",
@@ -432,7 +432,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "step.done",
     },
     Mutant {
-        name: "a_claim_that_failed_is_taken_for_said",
+        name: "a_failed_claim_counts_as_made",
         file: "src/derive/assign.rs",
         breaks: "The same, if the group did not answer when its task began.",
         original: r#"restoring.report_unclaimed(&error, self.shared.now());
@@ -484,7 +484,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "seen.is_some_and(|at| at.0 < 0)",
     },
     Mutant {
-        name: "ids_are_remembered_for_ever",
+        name: "ids_never_expire",
         file: "src/derive/dedup.rs",
         breaks: "An id out of its window does not pass.",
         original: "seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS)",

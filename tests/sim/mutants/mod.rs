@@ -11,7 +11,7 @@
 //! Parts in reading order: the list, its way into a copy, the package around that copy, the hunt.
 //! `program.rs` is the package's, not this one's.
 
-mod hunt;
+mod check;
 mod list;
 mod package;
 mod schema;

@@ -23,8 +23,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let count = std::env::args().nth(1).and_then(|count| count.parse().ok());
     match histories::run(0..count.expect("how many histories")) {
-        Ok(tally) => {
-            println!("{tally:?}");
+        Ok(counts) => {
+            println!("{counts:?}");
             ExitCode::SUCCESS
         }
         Err(why) => {

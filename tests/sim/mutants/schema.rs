@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::list::{Limit, Mutant};
+use super::list::{Mutant, TightLimit};
 
 /// The file the copy gets for its switch.
 pub(super) const SWITCH_FILE: &str = "src/mutant.rs";
@@ -25,7 +25,7 @@ pub(super) fn switch(mutants: &[Mutant]) -> String {
 }
 
 /// Where a snippet stands, which must be once.
-fn only_place(text: &str, file: &str, snippet: &str) -> Result<usize, String> {
+fn find_once(text: &str, file: &str, snippet: &str) -> Result<usize, String> {
     let mut places = text.match_indices(snippet).map(|(at, _)| at);
     match (places.next(), places.next()) {
         (Some(at), None) => Ok(at),
@@ -43,15 +43,15 @@ fn only_place(text: &str, file: &str, snippet: &str) -> Result<usize, String> {
 pub(super) fn mutate(
     file: &str,
     text: &str,
-    (limits, mutants): (&[Limit], &[Mutant]),
+    (limits, mutants): (&[TightLimit], &[Mutant]),
 ) -> Result<String, String> {
     let mut places: Vec<(usize, &str, String)> = Vec::new();
     for limit in limits.iter().filter(|limit| limit.file == file) {
-        let at = only_place(text, file, limit.original)?;
+        let at = find_once(text, file, limit.original)?;
         places.push((at, limit.original, limit.tight.to_owned()));
     }
     for (n, mutant) in mutants.iter().enumerate().filter(|(_, mutant)| mutant.file == file) {
-        let at = only_place(text, file, mutant.original)?;
+        let at = find_once(text, file, mutant.original)?;
         let branch = format!("if crate::mutant::on({n}) {{ {} }} else ", mutant.mutated);
         match places.iter_mut().find(|(_, original, _)| *original == mutant.original) {
             Some((_, _, branches)) => branches.push_str(&branch),
@@ -80,7 +80,7 @@ pub(super) fn mutate(
 }
 
 #[test]
-fn mutants_of_one_snippet_share_it_and_one_that_is_gone_is_named() {
+fn mutants_of_one_snippet_are_combined_and_a_missing_snippet_is_named() {
     let mutant = |name, mutated| Mutant { name, file: "f", original: "a + b", mutated, breaks: "" };
     let text = "let x = a + b;";
     let mutants = [mutant("one", "a - b"), mutant("two", "0")];
@@ -90,6 +90,6 @@ fn mutants_of_one_snippet_share_it_and_one_that_is_gone_is_named() {
     );
     let gone = mutate("f", "let x = 1;", (&[], &mutants)).expect_err("it is gone");
     assert!(gone.contains("list.rs") && gone.contains("a + b"), "{gone}");
-    let limits = [Limit { file: "f", original: "1 << 20", tight: "1" }];
+    let limits = [TightLimit { file: "f", original: "1 << 20", tight: "1" }];
     assert_eq!(mutate("f", "N = 1 << 20;", (&limits, &[])).as_deref(), Ok("N = 1;"));
 }

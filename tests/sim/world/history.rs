@@ -47,7 +47,7 @@ pub(crate) struct World {
     /// What must hold.
     pub(crate) model: Model,
     /// Batches a disk still writes when its process dies, while no dice decide.
-    pub(crate) written_at_death: usize,
+    pub(crate) batches_written_at_crash: usize,
     producer: Producer,
     random: Random,
 }
@@ -67,12 +67,12 @@ impl World {
         for spec in topology.specs() {
             log.create(&spec).expect("a new log");
         }
-        log.inner().one_thread = true;
+        log.state().one_thread = true;
         Self {
             machines: (0..owners).map(|machine| FakeStores::new(machine, &log)).collect(),
             loops: Loops::new(&log, owners),
             model: Model::new(&topology),
-            written_at_death: 0,
+            batches_written_at_crash: 0,
             producer: Producer::new(seed),
             random: Random::new(seed),
             topology,
@@ -82,34 +82,36 @@ impl World {
 
     /// Runs a whole history and checks it step by step; an error says what does not hold.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        self.log.inner().faults = true;
+        self.log.state().faults = true;
         for step in 0..STEPS {
-            self.step().and_then(|()| self.look()).map_err(|why| format!("step {step}: {why}"))?;
+            self.step()
+                .and_then(|()| self.check_facts())
+                .map_err(|why| format!("step {step}: {why}"))?;
         }
         self.finish()
     }
 
     /// Ends the faults, lets everything come to its end and checks it.
     fn finish(&mut self) -> Result<(), String> {
-        let mut inner = self.log.inner();
-        inner.faults = false;
-        inner.skew = 0;
+        let mut log_state = self.log.state();
+        log_state.faults = false;
+        log_state.skew = 0;
         // A clock that was set back delays ticks and hand-overs by as much.
-        inner.now.0 += 2 * SKEW_MS_MAX;
-        drop(inner);
+        log_state.now.0 += 2 * SKEW_MS_MAX;
+        drop(log_state);
         self.bring_up();
-        self.come_to_rest()
+        self.settle_and_check()
     }
 
     /// Lets everything come to its end and checks it.
-    pub(crate) fn come_to_rest(&mut self) -> Result<(), String> {
+    pub(crate) fn settle_and_check(&mut self) -> Result<(), String> {
         self.settle()?;
         self.model.end(&self.log, &self.machines)
     }
 
     /// Checks what has happened since the last look.
-    pub(crate) fn look(&mut self) -> Result<(), String> {
-        self.model.look(&self.log)
+    pub(crate) fn check_facts(&mut self) -> Result<(), String> {
+        self.model.check_facts(&self.log)
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -137,7 +139,7 @@ impl World {
             }
             _ => {
                 let process = self.random.below(self.loops.processes + 1);
-                self.log.inner().expire(process);
+                self.log.state().expire(process);
             }
         }
         Ok(())
@@ -165,23 +167,23 @@ impl World {
             4..20 => 150,
             _ => 3,
         };
-        let mut inner = self.log.inner();
-        inner.now.0 += ms;
+        let mut log_state = self.log.state();
+        log_state.now.0 += ms;
         if ms == JUMP_MS {
-            inner.count("clocks jumped ahead");
+            log_state.count("clocks jumped ahead");
         }
         if ms >= 5_000 {
-            inner.time_out();
-            inner.clean(|topic| topic == self.topology.state());
+            log_state.time_out();
+            log_state.clean(|topic| topic == self.topology.state());
         }
     }
 
     /// The machines' clocks are set, ahead or back.
     fn set_clocks(&mut self) {
         let skew = self.random.below(2 * SKEW_MS_MAX as u64).cast_signed() - SKEW_MS_MAX;
-        let mut inner = self.log.inner();
-        let back = std::mem::replace(&mut inner.skew, skew) > skew;
-        inner.count(if back { "clocks set back" } else { "clocks set ahead" });
+        let mut log_state = self.log.state();
+        let back = std::mem::replace(&mut log_state.skew, skew) > skew;
+        log_state.count(if back { "clocks set back" } else { "clocks set ahead" });
     }
 
     /// Machines that are down come back, or never do: one that is up is enough.
@@ -207,12 +209,12 @@ impl World {
                 let turned = self.turn_derive(n)?;
                 busy |= turned.taken > 0 || turned.written > 0 || turned.restoring;
             }
-            let mut inner = self.log.inner();
-            inner.now.0 += ROUND_MS;
-            inner.time_out();
-            drop(inner);
+            let mut log_state = self.log.state();
+            log_state.now.0 += ROUND_MS;
+            log_state.time_out();
+            drop(log_state);
             self.machines.iter().for_each(FakeStores::write_some);
-            self.look().map_err(|why| format!("while it settles: {why}"))?;
+            self.check_facts().map_err(|why| format!("while it settles: {why}"))?;
             idle = if busy { 0 } else { idle + 1 };
             if idle > IDLE_ROUNDS {
                 return Ok(());

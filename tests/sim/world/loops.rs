@@ -23,7 +23,7 @@ const DOWN_ONCE_IN: u64 = 4;
 const DOWN_TURNS_MAX: u64 = 30;
 
 /// A loop and what it takes to make it anew.
-struct Loop<T> {
+struct LoopSlot<T> {
     /// Turns that pass before it is made anew.
     down: u64,
     /// The log as its process sees it.
@@ -31,7 +31,7 @@ struct Loop<T> {
     running: Option<T>,
 }
 
-impl<T> Loop<T> {
+impl<T> LoopSlot<T> {
     fn new(log: &FakeLog) -> Self {
         Self { down: 0, log: log.clone(), running: None }
     }
@@ -39,27 +39,28 @@ impl<T> Loop<T> {
 
 /// Every loop of a world.
 pub(crate) struct Loops {
-    admits: [(AdmitInput, Loop<Admit>); 2],
+    admits: [(AdmitInput, LoopSlot<Admit>); 2],
     /// By machine.
-    derives: Vec<Loop<Derive>>,
+    derives: Vec<LoopSlot<Derive>>,
     /// Processes there have been.
     pub(crate) processes: u64,
 }
 
-struct FakeClock(FakeLog);
+struct MachineClock(FakeLog);
 
-impl Clock for FakeClock {
+impl Clock for MachineClock {
     fn now(&self) -> Millis {
-        let inner = self.0.inner();
-        Millis(inner.now.0 + inner.skew)
+        let log_state = self.0.state();
+        Millis(log_state.now.0 + log_state.skew)
     }
 }
 
 impl Loops {
     pub(super) fn new(log: &FakeLog, owners: usize) -> Self {
         Self {
-            admits: [AdmitInput::Main, AdmitInput::Urgent].map(|source| (source, Loop::new(log))),
-            derives: (0..owners).map(|_| Loop::new(log)).collect(),
+            admits: [AdmitInput::Main, AdmitInput::Urgent]
+                .map(|source| (source, LoopSlot::new(log))),
+            derives: (0..owners).map(|_| LoopSlot::new(log)).collect(),
             processes: 0,
         }
     }
@@ -123,7 +124,7 @@ impl World {
             self.loops.admits[n].1.log = process.clone();
             match Admit::new(config, &log) {
                 Ok(admit) => self.loops.admits[n].1.running = Some(admit),
-                Err(error) => return excuse(&process, &error),
+                Err(error) => return tolerate_restart(&process, &error),
             }
         }
         let of = &mut self.loops.admits[n].1;
@@ -131,7 +132,7 @@ impl World {
         if turned.is_err() {
             of.running = None;
         }
-        turned.or_else(|error| excuse(&of.log, &error))
+        turned.or_else(|error| tolerate_restart(&of.log, &error))
     }
 
     /// A turn of a machine's DERIVE, made anew if it isn't there and the machine is not down.
@@ -154,7 +155,7 @@ impl World {
             let ports = DerivePorts {
                 log: Arc::new(log.clone()),
                 stores: Arc::new(self.machines[n].of_process(&log)),
-                clock: Arc::new(FakeClock(log)),
+                clock: Arc::new(MachineClock(log)),
             };
             match Derive::with_operators(config, ports, OPERATORS) {
                 Ok(derive) => self.loops.derives[n].running = Some(derive),
@@ -191,35 +192,38 @@ impl World {
         };
         of.running = None;
         if log.is_dead() {
-            let faults = self.log.inner().faults;
-            let batches =
-                if faults { self.random().below(4) as usize } else { self.written_at_death };
+            let faults = self.log.state().faults;
+            let batches = if faults {
+                self.random().below(4) as usize
+            } else {
+                self.batches_written_at_crash
+            };
             self.machines[n].crash(batches);
             self.stay_down(n);
         }
         match error {
-            Some(error) => excuse(&log, &error),
+            Some(error) => tolerate_restart(&log, &error),
             None => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
         }
     }
 
     /// Some machines stay down for so long that others take over what they had.
     fn stay_down(&mut self, n: usize) {
-        if !self.log.inner().faults || self.machines.len() == 1 {
+        if !self.log.state().faults || self.machines.len() == 1 {
             return;
         }
         if self.random().once_in(DOWN_ONCE_IN) {
             let turns = 1 + self.random().below(DOWN_TURNS_MAX);
             self.loops.keep_down(n, turns);
-            let mut inner = self.log.inner();
-            inner.expire_the_dead();
-            inner.count("machines down");
+            let mut log_state = self.log.state();
+            log_state.expire_dead();
+            log_state.count("machines down");
         }
     }
 }
 
 /// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.
-fn excuse(log: &FakeLog, error: &EngineError) -> Result<TurnOutcome, String> {
+fn tolerate_restart(log: &FakeLog, error: &EngineError) -> Result<TurnOutcome, String> {
     match error {
         EngineError::Fatal { .. } if !log.is_dead() => Err(format!("fatal: {error:?}")),
         // It begins anew: there is something to do.

@@ -10,7 +10,7 @@ use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
 
 use crate::fake::FakeLog;
-use crate::model::{Model, Sent};
+use crate::model::{Model, ProducedInput};
 use crate::operators::FAILING;
 use crate::random::Random;
 
@@ -19,11 +19,11 @@ const ENTITIES: u64 = 7;
 
 /// What a producer sends, and may send again.
 #[derive(Clone)]
-struct Message {
+struct ProducedMessage {
     source: AdmitInput,
     key: String,
     value: Vec<u8>,
-    sent: Sent,
+    produced: ProducedInput,
 }
 
 /// All producers of a world.
@@ -31,7 +31,7 @@ pub(super) struct Producer {
     random: Random,
     sequence: u64,
     /// Those with an id: without one a second sending is another event.
-    again: Vec<Message>,
+    again: Vec<ProducedMessage>,
 }
 
 impl Producer {
@@ -61,11 +61,11 @@ impl Producer {
             let headers: &[(&str, &[u8])] = &[("trace", b"t")];
             let body = Body::new(Some(message.key.as_bytes()), Some(&message.value), headers);
             write(log, &at, body);
-            model.sent(&at, message.sent);
+            model.produced(&at, message.produced);
         }
     }
 
-    fn event(&mut self) -> Message {
+    fn event(&mut self) -> ProducedMessage {
         self.sequence += 1;
         let (sequence, author) = (self.sequence, self.random.below(ENTITIES));
         let source = if author == ENTITIES - 1 { AdmitInput::Urgent } else { AdmitInput::Main };
@@ -84,19 +84,25 @@ impl Producer {
         );
         let lane = Lane::of(Priority::from_number(priority.into()).expect("one of four"));
         let has_id = id.is_some();
-        let sent = Sent::Event { key: key.clone(), lane, id, text: sequence.to_string() };
-        let message = Message { source, key, value: value.into_bytes(), sent };
+        let produced =
+            ProducedInput::Event { key: key.clone(), lane, id, text: sequence.to_string() };
+        let message = ProducedMessage { source, key, value: value.into_bytes(), produced };
         if has_id {
             self.again.push(message.clone());
         }
         message
     }
 
-    fn poison(&mut self) -> Message {
+    fn poison(&mut self) -> ProducedMessage {
         self.sequence += 1;
         let value = format!("!{}", self.sequence).into_bytes();
         let key = format!("k{}", self.random.below(ENTITIES));
-        Message { source: AdmitInput::Main, key, sent: Sent::Poison(value.clone()), value }
+        ProducedMessage {
+            source: AdmitInput::Main,
+            key,
+            produced: ProducedInput::Poison(value.clone()),
+            value,
+        }
     }
 
     fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {
@@ -112,7 +118,7 @@ impl Producer {
 fn write(log: &FakeLog, at: &TopicPartition, body: Body) {
     let record = Outgoing { topic: at.topic.clone(), partition: at.partition, body };
     let mut producer = log.clone();
-    let faults = std::mem::replace(&mut log.inner().faults, false);
+    let faults = std::mem::replace(&mut log.state().faults, false);
     producer.append(&[record]).expect("no faults");
-    log.inner().faults = faults;
+    log.state().faults = faults;
 }

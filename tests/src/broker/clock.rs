@@ -12,37 +12,37 @@ use super::node::Broker;
 
 /// The clock of one broker, over its restarts.
 #[derive(Debug)]
-pub(super) struct Clock {
-    state: Mutex<State>,
+pub(super) struct BrokerClock {
+    state: Mutex<BrokerClockState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct BrokerClockState {
     ahead_ms: i64,
     process: Option<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
-impl Clock {
+impl BrokerClock {
     /// A clock that is ahead, or behind if negative.
     pub(super) fn new(ahead_ms: i64) -> Self {
-        Self { state: Mutex::new(State { ahead_ms, process: None }) }
+        Self { state: Mutex::new(BrokerClockState { ahead_ms, process: None }) }
     }
 
     /// Adds what the process needs to know to its command.
-    pub(super) fn give(&self, command: &mut Command) {
+    pub(super) fn configure(&self, command: &mut Command) {
         command.arg(self.state().ahead_ms.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
 
     /// Takes over the process that was started so.
-    pub(super) fn listen_to(&self, child: &mut Child) {
+    pub(super) fn attach(&self, child: &mut Child) {
         let input = child.stdin.take().expect("it is piped");
         let output = child.stdout.take().expect("it is piped");
         self.state().process = Some((input, BufReader::new(output)));
     }
 
     /// Sets the clock forward; false if the process did not do its part.
-    fn pass(&self, ms: u64) -> bool {
+    fn advance_time(&self, ms: u64) -> bool {
         let mut state = self.state();
         state.ahead_ms += i64::try_from(ms).expect("less than an age");
         let (input, output) = state.process.as_mut().expect("a running broker");
@@ -51,7 +51,7 @@ impl Clock {
         asked.and_then(|()| output.read_line(&mut answer)).is_ok() && answer == "passed\n"
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BrokerClockState> {
         self.state.lock().expect("no thread panics while it holds this")
     }
 }
@@ -60,7 +60,7 @@ impl Broker {
     /// Sets its clock forward and waits until retention and compaction did what they would do in
     /// that time. The segment being written is closed first, as the next append would do, so that
     /// it takes part. Nobody may append meanwhile to a topic that is both compacted and deleted.
-    pub fn pass(&self, ms: u64) {
-        assert!(self.clock().pass(ms), "time did not pass:\n{}", self.log_tail());
+    pub fn advance_time(&self, ms: u64) {
+        assert!(self.clock().advance_time(ms), "time did not pass:\n{}", self.log_tail());
     }
 }

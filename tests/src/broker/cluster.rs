@@ -1,9 +1,9 @@
 //! Several brokers that are one cluster: each is a broker and a controller, every topic lives on
 //! all of them, and a write is good once two have it.
 
+use super::broker_dir::BrokerDir;
 use super::node::{Broker, NotReady};
 use super::setup::Setup;
-use super::site::Site;
 
 /// Starts at other ports before a clash is no accident any more.
 const ATTEMPTS: u32 = 3;
@@ -33,8 +33,9 @@ impl Cluster {
     /// Starts brokers of this setup.
     pub(super) fn of(setup: Setup, count: u32) -> Self {
         for attempt in 1.. {
-            let site = |site| Broker::new(setup.clone(), site);
-            let mut nodes: Vec<Broker> = Site::make(count, &setup).into_iter().map(site).collect();
+            let new_broker = |broker_dir| Broker::new(setup.clone(), broker_dir);
+            let mut nodes: Vec<Broker> =
+                BrokerDir::make(count, &setup).into_iter().map(new_broker).collect();
             for node in &mut nodes {
                 node.launch();
             }

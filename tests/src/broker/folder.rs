@@ -14,24 +14,24 @@ const PREFIX: &str = "tidewire-kafka-";
 
 /// Makes a new folder, and removes those of processes that are gone.
 pub fn make() -> TempDir {
-    sweep(&env::temp_dir());
+    remove_orphans(&env::temp_dir());
     let prefix = format!("{PREFIX}{}-", process::id());
     let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
     folder.expect("the temporary folder can be written")
 }
 
 /// Removes what processes that are gone left in this place.
-pub(super) fn sweep(place: &Path) {
-    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+pub(super) fn remove_orphans(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if owner(&name.to_string_lossy()).is_some_and(is_gone) {
+        if owner_pid(&name.to_string_lossy()).is_some_and(is_gone) {
             // Another test process may be removing it too.
             fs::remove_dir_all(entry.path()).ok();
         }
     }
 }
 
-fn owner(name: &str) -> Option<u32> {
+fn owner_pid(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
@@ -44,15 +44,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_processes_that_are_gone_are_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let gone = place.path().join(format!("{PREFIX}{}-x", u32::MAX));
-        let ours = place.path().join(format!("{PREFIX}{}-x", process::id()));
-        let other = place.path().join("tidewire-kafka");
+    fn folders_of_dead_processes_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let gone = parent.path().join(format!("{PREFIX}{}-x", u32::MAX));
+        let ours = parent.path().join(format!("{PREFIX}{}-x", process::id()));
+        let other = parent.path().join("tidewire-kafka");
         for folder in [&gone, &ours, &other] {
             fs::create_dir(folder).unwrap();
         }
-        sweep(place.path());
+        remove_orphans(parent.path());
         assert!(!gone.exists() && ours.exists() && other.exists());
     }
 }

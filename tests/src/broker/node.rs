@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::clock::Clock;
+use super::broker_dir::BrokerDir;
+use super::clock::BrokerClock;
 use super::java;
 use super::setup::Setup;
-use super::site::Site;
-use crate::keeper;
+use crate::child_process;
 
 /// A start on a machine busy with other tests and builds; it usually takes two seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);
@@ -46,9 +46,9 @@ const STOPPED: i32 = 143;
 #[derive(Debug)]
 pub struct Broker {
     setup: Setup,
-    site: Site,
+    broker_dir: BrokerDir,
     child: Option<Child>,
-    clock: Option<Clock>,
+    clock: Option<BrokerClock>,
     /// How long the log was when this start began.
     log_before: u64,
 }
@@ -73,10 +73,10 @@ impl fmt::Display for NotReady {
 
 impl Broker {
     /// A broker that is ready to be launched for the first time.
-    pub(super) fn new(setup: Setup, site: Site) -> Self {
-        site.format(&setup);
-        let clock = setup.clock_ahead_ms().map(Clock::new);
-        Self { setup, site, child: None, clock, log_before: 0 }
+    pub(super) fn new(setup: Setup, broker_dir: BrokerDir) -> Self {
+        broker_dir.format(&setup);
+        let clock = setup.clock_ahead_ms().map(BrokerClock::new);
+        Self { setup, broker_dir, child: None, clock, log_before: 0 }
     }
 
     /// Starts its process.
@@ -85,17 +85,17 @@ impl Broker {
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("its folder can be written");
         self.log_before = log.metadata().expect("an open file").len();
-        let mut command = keeper::command("java");
-        command.args(self.setup.java()).arg(self.class()).arg(self.site.properties());
+        let mut command = child_process::command("java");
+        command.args(self.setup.java()).arg(self.class()).arg(self.broker_dir.properties());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("an open file")).stderr(log);
         if let Some(clock) = &self.clock {
-            clock.give(&mut command);
+            clock.configure(&mut command);
         }
-        let child = keeper::spawn(command);
+        let child = child_process::spawn(command);
         let child = child.expect("setpriv and Java are there: scripts/install.sh test");
         let child = self.child.insert(child);
         if let Some(clock) = &self.clock {
-            clock.listen_to(child);
+            clock.attach(child);
         }
     }
 
@@ -111,7 +111,7 @@ impl Broker {
                 let failed = || NotReady::Failed(format!("{status}, it logged:\n{logged}"));
                 return Err(if taken { NotReady::PortTaken } else { failed() });
             }
-            if logged.contains(STARTED) && answers(self.site.address()).is_ok() {
+            if logged.contains(STARTED) && responds(self.broker_dir.address()).is_ok() {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -123,7 +123,7 @@ impl Broker {
 
     /// Its address for clients, `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
-        self.site.address().to_string()
+        self.broker_dir.address().to_string()
     }
 
     /// Its process id.
@@ -133,16 +133,16 @@ impl Broker {
 
     /// Its number in the cluster, from 1.
     pub fn number(&self) -> u32 {
-        self.site.number()
+        self.broker_dir.number()
     }
 
     /// Where it lives, and how to get in.
-    pub(super) fn site(&self) -> &Site {
-        &self.site
+    pub(super) fn broker_dir(&self) -> &BrokerDir {
+        &self.broker_dir
     }
 
     /// Its clock, if it has one of its own.
-    pub(super) fn clock(&self) -> &Clock {
+    pub(super) fn clock(&self) -> &BrokerClock {
         self.clock.as_ref().expect("start it by Broker::with_clock")
     }
 
@@ -216,7 +216,7 @@ impl Broker {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.site.folder().join("broker.log")
+        self.broker_dir.folder().join("broker.log")
     }
 
     fn logged_since_start(&self) -> String {
@@ -271,7 +271,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 
 /// Asks for the API versions, the request that every Kafka client makes first; version 0 has no
 /// body and needs no rights.
-pub(super) fn answers(address: SocketAddr) -> io::Result<()> {
+pub(super) fn responds(address: SocketAddr) -> io::Result<()> {
     const API_VERSIONS: u16 = 18;
     const CORRELATION: u32 = 7;
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;

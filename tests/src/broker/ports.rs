@@ -19,13 +19,13 @@ const FIRST: u16 = 12_000;
 const END: u16 = 32_768;
 
 /// Nothing listens here: a port of this address says that the same port of 127.0.0.1 is taken.
-const MARKS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const MARKER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A port of 127.0.0.1 that no other harness uses.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _mark: Socket,
+    _marker: Socket,
 }
 
 impl Port {
@@ -37,7 +37,7 @@ impl Port {
         let begin = u16::try_from(process::id() % u32::from(count)).expect("less than the count");
         (0..count)
             .map(|n| FIRST + (begin + n) % count)
-            .find_map(Self::mark)
+            .find_map(Self::try_reserve)
             .expect("one of thousands of ports is free")
     }
 
@@ -46,12 +46,12 @@ impl Port {
         self.number
     }
 
-    fn mark(number: u16) -> Option<Self> {
-        let mark = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
-        mark.bind(&SocketAddr::from((MARKS, number)).into()).ok()?;
+    fn try_reserve(number: u16) -> Option<Self> {
+        let marker = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+        marker.bind(&SocketAddr::from((MARKER_HOST, number)).into()).ok()?;
         // A connection that lingers on the port doesn't hinder a broker, so it mustn't hinder this.
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Self { number, _mark: mark })
+        Some(Self { number, _marker: marker })
     }
 }
 
@@ -65,14 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_taken_once_and_given_back() {
+    fn ports_are_reserved_once_and_released() {
         let (a, b) = (Port::reserve(), Port::reserve());
         assert_ne!(a.number(), b.number());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, a.number()));
         listener.expect("a reserved port is free for the broker");
         let number = a.number();
-        assert!(Port::mark(number).is_none(), "it is marked");
+        assert!(Port::try_reserve(number).is_none(), "it is marked");
         drop(a);
-        assert!(Port::mark(number).is_some(), "the mark went with it");
+        assert!(Port::try_reserve(number).is_some(), "the mark went with it");
     }
 }

@@ -24,12 +24,12 @@ const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 impl Broker {
     /// The address of its listener with TLS and SCRAM.
     pub fn secure_bootstrap(&self) -> String {
-        self.site().secure_address().to_string()
+        self.broker_dir().secure_address().to_string()
     }
 
     /// The certificate of the authority that vouches for it.
     pub fn ca_pem(&self) -> PathBuf {
-        ca_pem(self.site().folder())
+        ca_pem(self.broker_dir().folder())
     }
 
     /// Grants a right to [`GUEST`], in the words of `kafka-acls`, such as

@@ -20,20 +20,20 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::keeper;
+use crate::child_process;
 
-use super::node::{NotReady, answers};
+use super::node::{NotReady, responds};
 use super::ports::Port;
 use super::*;
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 /// The whole name of the child that the test about killed processes starts.
-const CHILD: &str = "broker::tests::a_process_with_a_broker";
+const CHILD: &str = "broker::tests::child_with_a_broker";
 
 /// Says to the child that it is one.
-const CHILD_MARK: &str = "TIDEWIRE_TEST_BROKER_CHILD";
+const CHILD_VARIABLE: &str = "TIDEWIRE_TEST_BROKER_CHILD";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn client(broker: &Broker) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -47,8 +47,8 @@ fn create_with(broker: &Broker, topic: &str, settings: &[(&str, &str)]) {
     for (name, value) in settings {
         new = new.set(name, value);
     }
-    let give_up = Instant::now() + PATIENCE;
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE / 6));
+    let give_up = Instant::now() + TIMEOUT;
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT / 6));
     loop {
         // A cluster that is just electing its leaders answers late, and may have done what it was
         // asked for all the same; who asked the controller that has died is not answered at all.
@@ -70,7 +70,7 @@ fn create(broker: &Broker, topic: &str) {
 /// The names of all topics but the broker's own.
 fn topics(broker: &Broker) -> Vec<String> {
     let consumer: BaseConsumer = client(broker).create().unwrap();
-    let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(None, TIMEOUT).unwrap();
     let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
     let mut names: Vec<_> = names.filter(|name| !name.starts_with("__")).collect();
     names.sort();
@@ -85,13 +85,13 @@ fn append(broker: &Broker, topic: &str, records: &[(&str, Option<&str>)]) {
         record.payload = *value;
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    producer.flush(PATIENCE).unwrap();
+    producer.flush(TIMEOUT).unwrap();
 }
 
 /// The first offset and the end of partition 0.
 fn bounds(broker: &Broker, topic: &str) -> (i64, i64) {
     let consumer: BaseConsumer = client(broker).create().unwrap();
-    consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap()
+    consumer.fetch_watermarks(topic, 0, TIMEOUT).unwrap()
 }
 
 /// The records of partition 0 as `offset:key=value`.
@@ -105,7 +105,7 @@ fn read(broker: &Broker, topic: &str) -> Vec<String> {
     from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
     consumer.assign(&from).unwrap();
     let mut records = Vec::new();
-    while let Ok(message) = consumer.poll(PATIENCE).expect("records or the end") {
+    while let Ok(message) = consumer.poll(TIMEOUT).expect("records or the end") {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
         let (key, value) = (text(message.key()), text(message.payload()));
@@ -139,7 +139,7 @@ fn data_survives_a_stop_and_a_kill_at_the_same_address() {
     broker.kill9();
     assert!(!is_alive(pid));
     let address = bootstrap.parse().unwrap();
-    assert!(answers(address).is_err(), "nobody answers for a killed broker");
+    assert!(responds(address).is_err(), "nobody answers for a killed broker");
     let taken = TcpListener::bind(&bootstrap).unwrap();
     broker.launch();
     assert!(matches!(broker.wait_ready(), Err(NotReady::PortTaken)), "told from other failures");
@@ -147,11 +147,11 @@ fn data_survives_a_stop_and_a_kill_at_the_same_address() {
     broker.restart();
     assert_eq!(topics(&broker), ["kept"]);
     assert_eq!(broker.bootstrap(), bootstrap);
-    answers(address).unwrap();
+    responds(address).unwrap();
 }
 
 #[test]
-fn a_paused_broker_takes_connections_and_answers_after_it_is_resumed() {
+fn a_paused_broker_accepts_connections_and_responds_after_it_is_resumed() {
     let broker = Broker::start();
     let address = broker.bootstrap();
     broker.pause();
@@ -159,14 +159,14 @@ fn a_paused_broker_takes_connections_and_answers_after_it_is_resumed() {
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(stream.read(&mut [0]).is_err(), "a paused broker says nothing");
     broker.resume();
-    answers(address.parse().unwrap()).unwrap();
+    responds(address.parse().unwrap()).unwrap();
 }
 
 #[test]
-fn a_broker_outlives_the_thread_that_started_it_and_goes_with_its_value_and_folder() {
+fn a_broker_outlives_the_thread_that_started_it_and_ends_with_its_value_and_folder() {
     let broker = thread::spawn(Broker::start).join().unwrap();
-    answers(broker.bootstrap().parse().unwrap()).unwrap();
-    let (pid, folder) = (broker.pid(), broker.site().folder().to_owned());
+    responds(broker.bootstrap().parse().unwrap()).unwrap();
+    let (pid, folder) = (broker.pid(), broker.broker_dir().folder().to_owned());
     assert!(is_alive(pid) && folder.join("data/meta.properties").exists());
     drop(broker);
     assert!(!is_alive(pid) && !folder.exists());
@@ -176,11 +176,11 @@ fn a_broker_outlives_the_thread_that_started_it_and_goes_with_its_value_and_fold
 fn a_broker_dies_with_a_killed_test_process() {
     let this = env::current_exe().unwrap();
     // Elsewhere another test process might remove the folder, which ends a broker too.
-    let place = tempfile::tempdir().unwrap();
+    let temp_dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(this)
         .args(["--exact", CHILD, "--ignored", "--nocapture"])
-        .env(CHILD_MARK, "1")
-        .env("TMPDIR", place.path())
+        .env(CHILD_VARIABLE, "1")
+        .env("TMPDIR", temp_dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -190,30 +190,30 @@ fn a_broker_dies_with_a_killed_test_process() {
         rest.split_once(" in ").map(|(pid, folder)| (pid.parse().unwrap(), folder.to_owned()))
     });
     let (pid, folder): (u32, String) = said.expect("the child starts a broker");
-    assert!(is_alive(pid) && folder.starts_with(place.path().to_str().unwrap()));
+    assert!(is_alive(pid) && folder.starts_with(temp_dir.path().to_str().unwrap()));
     child.kill().unwrap();
     child.wait().unwrap();
     until("the broker is gone", || !is_alive(pid));
-    folder::sweep(place.path());
+    folder::remove_orphans(temp_dir.path());
     assert!(!Path::new(&folder).exists(), "what a killed process left is removed");
 }
 
 #[test]
 #[ignore = "the child of the test above, which starts it by name"]
 #[expect(clippy::print_stdout, reason = "the parent reads it")]
-fn a_process_with_a_broker() {
-    if env::var_os(CHILD_MARK).is_none() {
+fn child_with_a_broker() {
+    if env::var_os(CHILD_VARIABLE).is_none() {
         return;
     }
     let broker = shared();
-    println!("broker of {} in {}", broker.pid(), broker.site().folder().display());
+    println!("broker of {} in {}", broker.pid(), broker.broker_dir().folder().display());
     loop {
         thread::park();
     }
 }
 
 #[test]
-fn properties_given_later_count() {
+fn later_properties_win() {
     let broker = Broker::start_with(&[("num.partitions", "7"), ("num.partitions", "3")]);
     broker.tool(TOPICS, &["--create", "--topic", "three"]);
     let described = broker.tool(TOPICS, &["--describe", "--topic", "three"]);
@@ -221,7 +221,7 @@ fn properties_given_later_count() {
 }
 
 #[test]
-fn three_brokers_go_on_when_one_is_killed() {
+fn three_brokers_continue_when_one_is_killed() {
     let mut cluster = Cluster::start(3);
     create(&cluster.brokers()[0], "replicated");
     let describe = |broker: &Broker| broker.tool(TOPICS, &["--describe", "--topic", "replicated"]);
@@ -240,7 +240,7 @@ fn three_brokers_go_on_when_one_is_killed() {
 
 /// Kafka's own client with these credentials at the secure listener.
 fn secure_list(broker: &Broker, user: &str, password: &str) -> Result<String, String> {
-    let config = broker.site().folder().join(format!("{user}.properties"));
+    let config = broker.broker_dir().folder().join(format!("{user}.properties"));
     let text = format!(
         "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-256\nssl.truststore.type=PEM\n\
          ssl.truststore.location={}\nsasl.jaas.config=\
@@ -274,50 +274,50 @@ fn the_secure_listener_knows_its_users_and_their_rights() {
 const APPEND_TIME: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 
 #[test]
-fn hours_pass_for_retention_and_over_restarts() {
+fn advanced_time_drives_retention_and_survives_restarts() {
     let mut broker = Broker::with_clock();
     create_with(&broker, "aged", &[("retention.ms", "3600000"), APPEND_TIME]);
     append(&broker, "aged", &[("k", Some("a")), ("k", Some("b"))]);
-    broker.pass(1_800_000);
+    broker.advance_time(1_800_000);
     append(&broker, "aged", &[("k", Some("c"))]);
     assert_eq!(bounds(&broker, "aged"), (0, 3));
     broker.restart();
-    broker.pass(1_860_000);
+    broker.advance_time(1_860_000);
     assert_eq!(bounds(&broker, "aged"), (2, 3));
     assert_eq!(read(&broker, "aged"), ["2:k=c"]);
-    broker.pass(3_600_000);
+    broker.advance_time(3_600_000);
     assert_eq!(bounds(&broker, "aged"), (3, 3), "the newest segment is no exception");
 }
 
 #[test]
-fn hours_pass_for_compaction_and_tombstones() {
+fn advanced_time_drives_compaction_and_tombstones() {
     let broker = Broker::with_clock();
     let compact = [("cleanup.policy", "compact"), ("delete.retention.ms", "3600000"), APPEND_TIME];
     create_with(&broker, "state", &compact);
     append(&broker, "state", &[("a", Some("1")), ("b", Some("1"))]);
     append(&broker, "state", &[("a", None), ("b", Some("2"))]);
-    broker.pass(1_000);
+    broker.advance_time(1_000);
     assert_eq!(read(&broker, "state"), ["2:a=-", "3:b=2"], "the newest segment is no exception");
-    broker.pass(3_000_000);
+    broker.advance_time(3_000_000);
     assert_eq!(read(&broker, "state"), ["2:a=-", "3:b=2"]);
-    broker.pass(600_000);
+    broker.advance_time(600_000);
     assert_eq!(read(&broker, "state"), ["3:b=2"], "the tombstone's time is over");
     append(&broker, "state", &[("b", Some("3"))]);
-    broker.pass(0);
+    broker.advance_time(0);
     assert_eq!(read(&broker, "state"), ["4:b=3"]);
 }
 
 #[test]
-fn segments_of_a_compacted_topic_age_apart() {
+fn segments_of_a_compacted_topic_age_separately() {
     let broker = Broker::with_clock();
     let windows = [("cleanup.policy", "compact,delete"), ("retention.ms", "7200000"), APPEND_TIME];
     create_with(&broker, "windows", &windows);
     append(&broker, "windows", &[("old", Some("1")), ("a", Some("1"))]);
-    broker.pass(3_600_000);
+    broker.advance_time(3_600_000);
     append(&broker, "windows", &[("a", Some("2"))]);
-    broker.pass(60_000);
+    broker.advance_time(60_000);
     assert_eq!(read(&broker, "windows"), ["0:old=1", "2:a=2"]);
-    broker.pass(3_600_000);
+    broker.advance_time(3_600_000);
     assert_eq!(read(&broker, "windows"), ["2:a=2"]);
     append(&broker, "windows", &[("large", Some(&"v".repeat(2_000)))]);
     assert_eq!(bounds(&broker, "windows").1, 4, "its segments have their size back");
@@ -331,7 +331,7 @@ fn clock_ahead_s(broker: &Broker) -> i64 {
     let mut from = TopicPartitionList::new();
     from.add_partition_offset("clock", 0, Offset::Beginning).unwrap();
     consumer.assign(&from).unwrap();
-    let message = consumer.poll(PATIENCE).expect("a record").unwrap();
+    let message = consumer.poll(TIMEOUT).expect("a record").unwrap();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let now_ms = i64::try_from(now.as_millis()).unwrap();
     (message.timestamp().to_millis().unwrap() - now_ms + 500).div_euclid(1_000)
@@ -347,9 +347,9 @@ fn a_skewed_broker_has_the_wrong_time() {
 /// `scripts/kafka.sh run`, as `make kafka` starts it, and its ready line.
 fn run_script(port: u16, data: &Path) -> (Child, String) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh");
-    let mut command = keeper::command(script.to_str().unwrap());
+    let mut command = child_process::command(script.to_str().unwrap());
     command.args(["run", &port.to_string()]).env("TIDEWIRE_KAFKA_DIR", data);
-    let mut child = keeper::spawn(command_with_output(command)).unwrap();
+    let mut child = child_process::spawn(command_with_output(command)).unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     (child, lines.next().expect("a ready line").unwrap())
 }
@@ -372,17 +372,17 @@ fn two_in_a_row() -> [Port; 2] {
 }
 
 #[test]
-fn the_broker_of_make_kafka_says_what_to_do_next_and_keeps_its_data() {
+fn the_broker_of_make_kafka_prints_the_next_step_and_keeps_its_data() {
     let [port, _controller] = two_in_a_row();
     let data = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", port.number());
     for round in ["first", "second"] {
         let (mut script, line) = run_script(port.number(), data.path());
         assert!(line.ends_with(&format!("tidewire dev --log kafka://{address}")), "{line}");
-        answers(address.parse().unwrap()).unwrap();
+        responds(address.parse().unwrap()).unwrap();
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &address);
-        let metadata = config.create::<BaseConsumer>().unwrap().fetch_metadata(None, PATIENCE);
+        let metadata = config.create::<BaseConsumer>().unwrap().fetch_metadata(None, TIMEOUT);
         let known = metadata.unwrap().topics().len();
         assert_eq!(known, usize::from(round == "second"), "{round}");
         if round == "first" {
@@ -392,6 +392,6 @@ fn the_broker_of_make_kafka_says_what_to_do_next_and_keeps_its_data() {
         }
         kill_process(Pid::from_child(&script), Signal::TERM).unwrap();
         script.wait().unwrap();
-        until("the broker ends with the script", || answers(address.parse().unwrap()).is_err());
+        until("the broker ends with the script", || responds(address.parse().unwrap()).is_err());
     }
 }

@@ -16,20 +16,20 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Deserializer, Serialize};
-use tidewire_tests::keeper;
+use tidewire_tests::child_process;
 
 /// A program gives up by itself after a minute; one that is still there after this hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(150);
+const HANG_LIMIT: Duration = Duration::from_secs(150);
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
 /// What is kept of what a program said, from its end.
-const SAID_BYTES: usize = 8 << 10;
+const OUTPUT_BYTES: usize = 8 << 10;
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct ClientProgram {
     /// As its users call it.
     pub(super) name: String,
     command: Vec<String>,
@@ -39,21 +39,21 @@ pub(super) struct Client {
 
 /// A topic of a broker.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct TopicAddress<'a> {
     pub(super) bootstrap: &'a str,
     pub(super) topic: &'a str,
 }
 
 /// How a client writes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way<'a> {
+pub(super) struct WriteOptions<'a> {
     pub(super) compression: &'a str,
-    pub(super) ending: Ending,
+    pub(super) transaction_end: TransactionEnd,
 }
 
 /// What becomes of the records.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ending {
+pub(super) enum TransactionEnd {
     /// They are written outside transactions.
     Plain,
     /// They are one transaction, which is committed.
@@ -64,7 +64,7 @@ pub(super) enum Ending {
 
 /// Which records a client reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Isolation {
+pub(super) enum IsolationArgument {
     /// Those of no transaction and of committed ones.
     Committed,
     /// All.
@@ -73,7 +73,7 @@ pub(super) enum Isolation {
 
 /// A record to write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Sent {
+pub(super) struct ProducedRecord {
     pub(super) key: Option<String>,
     pub(super) value: String,
     pub(super) headers: BTreeMap<String, String>,
@@ -81,7 +81,7 @@ pub(super) struct Sent {
 
 /// A record as it was read.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Got {
+pub(super) struct ConsumedRecord {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) key: Option<String>,
@@ -111,11 +111,11 @@ fn listed() -> &'static str {
 }
 
 /// Every client, installed if need be.
-pub(super) fn all() -> &'static [Client] {
-    static ALL: OnceLock<Vec<Client>> = OnceLock::new();
+pub(super) fn all() -> &'static [ClientProgram] {
+    static ALL: OnceLock<Vec<ClientProgram>> = OnceLock::new();
     ALL.get_or_init(|| {
         let lines = listed().lines().filter(|line| !line.starts_with(FORMATS));
-        let clients: Vec<_> = lines.map(Client::listed).collect();
+        let clients: Vec<_> = lines.map(ClientProgram::listed).collect();
         assert_eq!(clients.len(), 6, "{}", listed());
         clients
     })
@@ -124,10 +124,10 @@ pub(super) fn all() -> &'static [Client] {
 /// Writes one event of every form, by the libraries people use for them.
 pub(in crate::kafka) fn write_formats(arguments: &[&str]) {
     let line = listed().lines().find(|line| line.starts_with(FORMATS)).expect("it is listed");
-    Client::named(line).succeed(arguments, None);
+    ClientProgram::named(line).succeed(arguments, None);
 }
 
-impl Client {
+impl ClientProgram {
     fn named(line: &str) -> Self {
         let mut words = line.split('\t').map(str::to_owned);
         let name = words.next().expect("split gives at least one part");
@@ -148,30 +148,45 @@ impl Client {
     }
 
     /// Writes the records; each is acknowledged when this returns.
-    pub(super) fn produce(&self, to: Place<'_>, way: Way<'_>, records: &[Sent]) {
+    pub(super) fn produce(
+        &self,
+        to: TopicAddress<'_>,
+        options: WriteOptions<'_>,
+        records: &[ProducedRecord],
+    ) {
         let id = self.transactional_id(to);
-        self.succeed(&produce_arguments(to, way, &id), Some(records));
+        self.succeed(&produce_arguments(to, options, &id), Some(records));
     }
 
     /// Tries to write records the broker refuses, and returns what the client said about it.
-    pub(super) fn fail_to_produce(&self, to: Place<'_>, way: Way<'_>, records: &[Sent]) -> String {
+    pub(super) fn fail_to_produce(
+        &self,
+        to: TopicAddress<'_>,
+        options: WriteOptions<'_>,
+        records: &[ProducedRecord],
+    ) -> String {
         let id = self.transactional_id(to);
-        let run = self.run(&produce_arguments(to, way, &id), Some(records));
-        assert_eq!(run.status.code(), Some(1), "{} {}: {}", self.name, run.status, run.said());
-        run.said()
+        let run = self.run(&produce_arguments(to, options, &id), Some(records));
+        assert_eq!(run.status.code(), Some(1), "{} {}: {}", self.name, run.status, run.output());
+        run.output()
     }
 
     /// Stable, as a user has it, but not shared with another test on the same broker.
-    fn transactional_id(&self, to: Place<'_>) -> String {
+    fn transactional_id(&self, to: TopicAddress<'_>) -> String {
         format!("{}-{}", self.name, to.topic)
     }
 
     /// Reads from the beginning until `count` records came, and any that come right after them.
-    pub(super) fn consume(&self, from: Place<'_>, count: usize, isolation: Isolation) -> Vec<Got> {
+    pub(super) fn consume(
+        &self,
+        from: TopicAddress<'_>,
+        count: usize,
+        isolation: IsolationArgument,
+    ) -> Vec<ConsumedRecord> {
         let count = count.to_string();
         let isolation = match isolation {
-            Isolation::Committed => "read_committed",
-            Isolation::Uncommitted => "read_uncommitted",
+            IsolationArgument::Committed => "read_committed",
+            IsolationArgument::Uncommitted => "read_uncommitted",
         };
         let arguments = ["consume", from.bootstrap, from.topic, &count, isolation];
         let printed = self.succeed(&arguments, None);
@@ -180,25 +195,26 @@ impl Client {
         records.unwrap_or_else(|error| panic!("{} printed no record: {error}", self.name))
     }
 
-    fn succeed(&self, arguments: &[&str], input: Option<&[Sent]>) -> String {
+    fn succeed(&self, arguments: &[&str], input: Option<&[ProducedRecord]>) -> String {
         let run = self.run(arguments, input);
-        let (name, status, said) = (&self.name, run.status, run.said());
-        assert!(status.success(), "{name} {arguments:?} ended with {status}:\n{said}");
-        String::from_utf8(run.stdout).unwrap_or_else(|e| panic!("{name} printed {e}:\n{said}"))
+        let (name, status, output) = (&self.name, run.status, run.output());
+        assert!(status.success(), "{name} {arguments:?} ended with {status}:\n{output}");
+        String::from_utf8(run.stdout).unwrap_or_else(|e| panic!("{name} printed {e}:\n{output}"))
     }
 
-    fn run(&self, arguments: &[&str], input: Option<&[Sent]>) -> Run {
+    fn run(&self, arguments: &[&str], input: Option<&[ProducedRecord]>) -> ProgramRun {
         let folder = tempfile::tempdir().expect("the temporary folder can be written");
         let files = ["in", "out", "err"].map(|name| folder.path().join(name));
         let lines = input.unwrap_or_default().iter();
         let lines = lines.map(|record| serde_json::to_string(record).expect("text") + "\n");
         fs::write(&files[0], lines.collect::<String>()).expect("the input can be written");
-        let mut command = keeper::command(&self.command[0]);
+        let mut command = child_process::command(&self.command[0]);
         command.args(&self.command[1..]).args(arguments).process_group(0);
         command.stdin(File::open(&files[0]).expect("it was just written"));
         command.stdout(create(&files[1])).stderr(create(&files[2]));
-        let mut child = keeper::spawn(command).expect("setpriv starts a program that is installed");
-        let deadline = Instant::now() + HANGS_AFTER;
+        let mut child =
+            child_process::spawn(command).expect("setpriv starts a program that is installed");
+        let deadline = Instant::now() + HANG_LIMIT;
         let status = loop {
             match child.try_wait().expect("it is our child") {
                 Some(status) => break status,
@@ -207,35 +223,39 @@ impl Client {
                     let group = Pid::from_child(&child);
                     kill_process_group(group, Signal::KILL).expect("it is our child");
                     child.wait().expect("it is our child");
-                    let said = tail(&files[2]);
-                    panic!("{} {arguments:?} hangs; it said:\n{said}", self.name);
+                    let output = tail(&files[2]);
+                    panic!("{} {arguments:?} hangs; it said:\n{output}", self.name);
                 }
             }
         };
         let stdout = fs::read(&files[1]).expect("it was just written");
-        Run { status, stdout, stderr: tail(&files[2]) }
+        ProgramRun { status, stdout, stderr: tail(&files[2]) }
     }
 }
 
-fn produce_arguments<'a>(to: Place<'a>, way: Way<'a>, id: &'a str) -> Vec<&'a str> {
-    let mut arguments = vec!["produce", to.bootstrap, to.topic, way.compression];
-    match way.ending {
-        Ending::Plain => {}
-        Ending::Commit => arguments.extend([id, "commit"]),
-        Ending::Abort => arguments.extend([id, "abort"]),
+fn produce_arguments<'a>(
+    to: TopicAddress<'a>,
+    options: WriteOptions<'a>,
+    id: &'a str,
+) -> Vec<&'a str> {
+    let mut arguments = vec!["produce", to.bootstrap, to.topic, options.compression];
+    match options.transaction_end {
+        TransactionEnd::Plain => {}
+        TransactionEnd::Commit => arguments.extend([id, "commit"]),
+        TransactionEnd::Abort => arguments.extend([id, "abort"]),
     }
     arguments
 }
 
 /// What a program did.
-struct Run {
+struct ProgramRun {
     status: ExitStatus,
     stdout: Vec<u8>,
     stderr: String,
 }
 
-impl Run {
-    fn said(&self) -> String {
+impl ProgramRun {
+    fn output(&self) -> String {
         self.stderr.clone()
     }
 }
@@ -246,6 +266,6 @@ fn create(path: &Path) -> File {
 
 fn tail(path: &PathBuf) -> String {
     let text = fs::read(path).expect("it was just written");
-    let start = text.len().saturating_sub(SAID_BYTES);
+    let start = text.len().saturating_sub(OUTPUT_BYTES);
     String::from_utf8_lossy(&text[start..]).into_owned()
 }

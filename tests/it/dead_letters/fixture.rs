@@ -8,21 +8,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
 use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
 use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter};
-use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
+use tidewire_engine::port::{Isolation, Log, ReadLimit};
 use tidewire_engine::record::{
     Body, Millis, Offset, Outgoing, Partition, Record, Topic, TopicPartition,
 };
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::server;
+use tidewire_tests::wall_clock::SystemWallClock;
 
 /// How long anything may take on a machine under load.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Entity keys, so that some share a partition.
 const KEYS: usize = 40;
@@ -33,23 +34,14 @@ pub(crate) const FIRST_TIME: i64 = 1_767_607_200_000;
 /// Channels that carry one of our events.
 const CHANNELS: [&str; 3] = ["account", "posts", "timeline"];
 
-pub(crate) struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        Millis(since.as_millis() as i64)
-    }
-}
-
 /// The log in a data folder that no process has open.
 pub(crate) fn open(data: &Path) -> Arc<dyn Log> {
     let begun = Instant::now();
     loop {
         // A process that was killed a moment ago may still be on its way out.
-        match EmbeddedLog::open(Config::new(data.join("log")), Arc::new(Wall)) {
+        match EmbeddedLog::open(Config::new(data.join("log")), Arc::new(SystemWallClock)) {
             Ok(log) => return log,
-            Err(error) if begun.elapsed() > PATIENCE => panic!("{error}"),
+            Err(error) if begun.elapsed() > TIMEOUT => panic!("{error}"),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
@@ -92,7 +84,7 @@ pub(crate) fn input(topology: &Topology, key: &str, value: &[u8]) -> Outgoing {
 }
 
 /// The dead letter of event number `n`.
-pub(crate) fn letter(topology: &Topology, n: usize) -> Outgoing {
+pub(crate) fn dead_letter_record(topology: &Topology, n: usize) -> Outgoing {
     let record = input(topology, &key(n), &event(n));
     let from = TopicPartition::new(topology.input(), record.partition);
     let record = Record {
@@ -206,26 +198,26 @@ pub(crate) fn delivered(log: &dyn Log, topology: &Topology) -> usize {
 }
 
 /// What a verb left behind.
-pub(crate) struct Done {
+pub(crate) struct VerbOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
 /// Runs a verb to its end.
-pub(crate) fn run(args: &[&str]) -> Done {
+pub(crate) fn run(args: &[&str]) -> VerbOutput {
     let mut command = server::command();
     let Output { status, stdout, stderr } =
         command.args(args).stdin(Stdio::null()).output().expect("the binary starts");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Done { code: status.code(), out: text(&stdout), err: text(&stderr) }
+    VerbOutput { code: status.code(), out: text(&stdout), err: text(&stderr) }
 }
 
 /// Asks again until it is so.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "still not: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "still not: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::Message as _;
 use rdkafka::message::OwnedMessage;
 use tidewire_tests::broker::{self, Broker, Cluster};
-use tidewire_tests::dice::Dice;
 use tidewire_tests::server::{Server, command};
+use tidewire_tests::test_rng::TestRng;
 
-use super::ground::{Outputs, PATIENCE, Writer, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::stalls::Stalls;
 
 /// The prefix of the topics.
 const PREFIX: &str = "tw.";
@@ -32,14 +33,14 @@ const LONGER_THAN_A_SESSION: Duration = Duration::from_secs(13);
 const KILLS: usize = 30;
 
 #[test]
-fn a_broker_that_restarts_stands_still_or_dies_costs_nothing_but_time() {
+fn a_broker_that_restarts_pauses_or_dies_only_delays_delivery() {
     // Not put out while it stands still: the writer is an ordinary client, and would not find its
     // broker again (the next test). Ours do.
     let mut broker = Broker::start_with(&[("broker.session.timeout.ms", "15000")]);
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
     let server = serve("dev", at, "only");
-    let writer = Writer::start(at, 300);
+    let writer = EventWriter::start(at, 300);
     thread::sleep(Duration::from_secs(2));
     broker.stop();
     // Slow to come back: members and open transactions have run out by then.
@@ -62,14 +63,14 @@ fn a_broker_that_restarts_stands_still_or_dies_costs_nothing_but_time() {
 /// A lone broker that stood still for longer than its session says for a moment that there is no
 /// broker at all, and librdkafka believes it for ever.
 #[test]
-fn a_lone_broker_that_was_put_out_for_a_moment_is_found_again() {
+fn a_single_broker_is_found_again_after_an_outage() {
     let broker = Broker::start_with(&[("broker.session.timeout.ms", "2000")]);
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
     let server = serve("dev", at, "only");
     for round in 0..3 {
         // Traffic before, so that clients ask again at once when the broker goes on.
-        let writer = Writer::start(at, 300);
+        let writer = EventWriter::start(at, 300);
         thread::sleep(Duration::from_secs(1));
         broker.pause();
         thread::sleep(Duration::from_secs(4));
@@ -78,8 +79,8 @@ fn a_lone_broker_that_was_put_out_for_a_moment_is_found_again() {
         drop(writer);
         // A client that has not lost anybody: it is ours that must have recovered.
         let resumed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        let another = Writer::start(at, 300);
-        let admitted = has_one_since(Outputs::open(at, &["out.stream"]), resumed);
+        let another = EventWriter::start(at, 300);
+        let admitted = has_one_since(OutputReader::open(at, &["out.stream"]), resumed);
         assert!(admitted, "round {round}: nothing is delivered any more");
         another.finish();
     }
@@ -87,17 +88,17 @@ fn a_lone_broker_that_was_put_out_for_a_moment_is_found_again() {
 }
 
 #[test]
-fn thirty_kills_of_the_whole_process_lose_double_and_reorder_nothing() {
+fn thirty_kills_of_the_whole_process_lose_duplicate_and_reorder_nothing() {
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
     let mut server = serve("dev", at, "only");
-    let writer = Writer::start(at, 500);
+    let writer = EventWriter::start(at, 500);
     for _ in 0..KILLS {
-        thread::sleep(Duration::from_millis(dice.below(1_200) as u64));
+        thread::sleep(Duration::from_millis(rng.below(1_200) as u64));
         server.kill9();
         server.restart();
     }
@@ -106,7 +107,7 @@ fn thirty_kills_of_the_whole_process_lose_double_and_reorder_nothing() {
 }
 
 #[test]
-fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
+fn a_killed_derive_process_is_taken_over_and_rejoins_at_once() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
     let at = (bootstrap.as_str(), PREFIX);
@@ -115,8 +116,8 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
     let mut first = serve("derive", at, "d1");
     let second = serve("derive", at, "d2");
     let gateways = [serve("gateway", at, "g1"), serve("gateway", at, "g2")];
-    let writer = Writer::start(at, 300);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 300);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(3_000, Duration::from_secs(60)), "two of each work");
     first.kill9();
     let stalls = longest_stalls(&mut outputs, &writer, Duration::from_secs(16));
@@ -140,9 +141,9 @@ fn one_of_two_derive_processes_killed_is_taken_over_and_comes_back_at_once() {
 }
 
 /// Whether a record comes that was written after this time (since 1970).
-fn has_one_since(mut outputs: Outputs, time: Duration) -> bool {
+fn has_one_since(mut outputs: OutputReader, time: Duration) -> bool {
     let time = i64::try_from(time.as_millis()).expect("a time of this age");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while outputs.read(outputs.all.len() + 1, deadline.saturating_duration_since(Instant::now())) {
         let newest = outputs.all.last().and_then(|m| m.timestamp().to_millis());
         if newest.is_some_and(|at| at > time) {
@@ -163,17 +164,8 @@ fn create_topics((bootstrap, prefix): (&str, &str)) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The longest times without output.
-#[derive(Debug)]
-struct Stalls {
-    /// Of all partitions together.
-    all: Duration,
-    /// Of the partition that stood still longest.
-    worst: Duration,
-}
-
 /// Looks so long for the times without output. Every partition has some before and after.
-fn longest_stalls(outputs: &mut Outputs, writer: &Writer, over: Duration) -> Stalls {
+fn longest_stalls(outputs: &mut OutputReader, writer: &EventWriter, over: Duration) -> Stalls {
     let (begun, before) = (Instant::now(), writer.written());
     let of = |message: &OwnedMessage| (message.topic().to_owned(), message.partition());
     let mut last: BTreeMap<_, _> = outputs.all.iter().map(|m| (of(m), begun)).collect();
@@ -223,8 +215,8 @@ fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
         Server::start_as("dev", &["--log", &log], &variables)
     };
     let first = threads("t1");
-    let writer = Writer::start(at, 200);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let writer = EventWriter::start(at, 200);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(600, Duration::from_secs(60)), "five threads work");
     let second = threads("t2");
     thread::sleep(Duration::from_secs(3));
@@ -246,7 +238,7 @@ fn one_of_three_brokers_killed_under_load_loses_nothing() {
     let log = format!("kafka://{bootstrap}");
     let variables = [("TIDEWIRE_KAFKA_REPLICATION", "3"), ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")];
     let server = Server::start_as("dev", &["--log", &log], &variables);
-    let writer = Writer::start(at, 300);
+    let writer = EventWriter::start(at, 300);
     thread::sleep(Duration::from_secs(3));
     cluster.broker(1).kill9();
     thread::sleep(Duration::from_secs(8));

@@ -6,9 +6,9 @@ use tidewire_engine::port::Clock;
 use tidewire_engine::record::Millis;
 
 /// The wall clock.
-pub struct Wall;
+pub struct SystemWallClock;
 
-impl Clock for Wall {
+impl Clock for SystemWallClock {
     fn now(&self) -> Millis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         Millis(i64::try_from(since.as_millis()).expect("before the year 292 million"))

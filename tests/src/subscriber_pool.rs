@@ -17,26 +17,26 @@ use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Socket, Type};
 use std::os::fd::AsRawFd;
 
-use crate::frames::{Frame, Kind, Splitter, client_pong, client_text};
+use crate::frames::{FrameKind, FrameSplitter, ParsedFrame, client_pong, client_text};
 use crate::latency::Latencies;
-use crate::publisher::{Progress, Schedule};
+use crate::publisher::{PublishProgress, Schedule};
 
 /// How long a step of the handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Members per loopback source address: below the 28,000 ephemeral ports of one address, with room
 /// for those a former run left in TIME_WAIT.
-const MEMBERS_PER_SOURCE: usize = 5_000;
+const SUBSCRIBERS_PER_SOURCE: usize = 5_000;
 
 /// Shortest time between two sweeps of the bulk.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A sweep costs about 1 µs per member; five times that between sweeps keeps it below a fifth of a
 /// core.
-const SWEEP_PAUSE_PER_MEMBER: Duration = Duration::from_micros(5);
+const SWEEP_PAUSE_PER_SUBSCRIBER: Duration = Duration::from_micros(5);
 
 /// Servers drop who shows no sign of life for 60 s; members that are swept can't see a ping.
-const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Bytes read or dropped in one call; larger than any receive buffer here.
 const SCRATCH_BYTES: usize = 1 << 20;
@@ -47,7 +47,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 /// How to get in: where, which path, what to say then, what the answer that ends the handshake
 /// contains, and how events are told apart.
 #[derive(Clone, Debug)]
-pub struct Entrance {
+pub struct SubscriberEndpoint {
     /// The server.
     pub addr: SocketAddr,
     /// Path and query of the upgrade request.
@@ -56,29 +56,29 @@ pub struct Entrance {
     pub greeting: Option<(String, &'static str)>,
     /// What stands before an event's number in its frame, such as `"seq":"`; digits and a quote
     /// follow. A frame without it is no event.
-    pub mark: &'static str,
+    pub seq_marker: &'static str,
 }
 
 /// What a crowd got while the server was saturated, and whether it was all.
 #[derive(Debug, Default)]
-pub struct Delivered {
+pub struct DeliveryTotals {
     /// Events that members should have got, all members together.
     pub expected: u64,
     /// Events that they got.
     pub delivered: u64,
     /// Members whose bytes differ from those of the sampled ones by an event or more.
-    pub uneven_members: usize,
+    pub uneven_subscribers: usize,
     /// Mean bytes of an event's frame on the wire.
     pub frame_bytes: f64,
 }
 
 /// One subscriber.
 #[derive(Debug)]
-struct Member {
+struct PooledSubscriber {
     stream: TcpStream,
-    splitter: Splitter,
+    splitter: FrameSplitter,
     /// Events seen, by number: a repeated one must not hide a lost one.
-    seen: Seen,
+    seen: SeenSequences,
     /// Bytes of event frames, while parsed.
     event_bytes: u64,
     /// Bytes dropped by sweeps.
@@ -89,13 +89,13 @@ struct Member {
 
 /// Which event numbers came.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenSequences {
     words: Vec<u64>,
     distinct: u64,
     repeated: u64,
 }
 
-impl Seen {
+impl SeenSequences {
     fn insert(&mut self, seq: u64) {
         let word = usize::try_from(seq / 64).expect("a benchmark's events fit in memory");
         if self.words.len() <= word {
@@ -112,56 +112,57 @@ impl Seen {
 
 /// The members and the one thread's epoll.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct SubscriberPool {
     poll: Poll,
     ready: Events,
-    members: Vec<Member>,
+    subscribers: Vec<PooledSubscriber>,
     sampled: usize,
-    mark: &'static [u8],
+    seq_marker: &'static [u8],
     scratch: Vec<u8>,
-    last_sign_of_life: Instant,
+    last_keepalive: Instant,
     last_sweep: Instant,
 }
 
-impl Crowd {
+impl SubscriberPool {
     /// Connects `size` members one after the other, each ready before the next; the first `sampled`
     /// stay parsed when the bulk is swept.
-    pub fn gather(entrance: &Entrance, size: usize, sampled: usize) -> io::Result<Self> {
-        let mut members = Vec::with_capacity(size);
+    pub fn connect(endpoint: &SubscriberEndpoint, size: usize, sampled: usize) -> io::Result<Self> {
+        let mut subscribers = Vec::with_capacity(size);
         for index in 0..size {
-            members.push(Member::connect(entrance, index).map_err(|error| {
+            subscribers.push(PooledSubscriber::connect(endpoint, index).map_err(|error| {
                 io::Error::new(error.kind(), format!("member {index}: {error}"))
             })?);
         }
-        let mut crowd = Self {
+        let mut pool = Self {
             poll: Poll::new()?,
             ready: Events::with_capacity(1_024),
-            members,
+            subscribers,
             sampled: sampled.min(size),
-            mark: entrance.mark.as_bytes(),
+            seq_marker: endpoint.seq_marker.as_bytes(),
             scratch: vec![0; SCRATCH_BYTES],
-            last_sign_of_life: Instant::now(),
+            last_keepalive: Instant::now(),
             last_sweep: Instant::now(),
         };
-        crowd.watch(0..size)?;
-        Ok(crowd)
+        pool.watch(0..size)?;
+        Ok(pool)
     }
 
     /// How many members there are.
     pub fn size(&self) -> usize {
-        self.members.len()
+        self.subscribers.len()
     }
 
     /// Events that came more than once, at members that were parsed.
     pub fn repeated(&self) -> u64 {
-        self.members.iter().map(|member| member.seen.repeated).sum()
+        self.subscribers.iter().map(|subscriber| subscriber.seen.repeated).sum()
     }
 
     /// Parses everything until every member has every event of the schedule, or nothing comes any
     /// more. The latencies are of all members, from the intended send time; fewer than expected
     /// means loss.
     pub fn follow(&mut self, schedule: &Schedule) -> io::Result<Latencies> {
-        let expected = self.members.len() * usize::try_from(schedule.count).unwrap_or(usize::MAX);
+        let expected =
+            self.subscribers.len() * usize::try_from(schedule.count).unwrap_or(usize::MAX);
         let mut latencies = Latencies::default();
         let mut last_arrival = schedule.end().max(Instant::now());
         while latencies.count() < expected && last_arrival.elapsed() < SILENCE_LIMIT {
@@ -174,7 +175,7 @@ impl Crowd {
             if latencies.count() > before {
                 last_arrival = last_arrival.max(Instant::now());
             }
-            self.show_life()?;
+            self.send_keepalive()?;
         }
         self.check_alive()?;
         Ok(latencies)
@@ -183,28 +184,28 @@ impl Crowd {
     /// Parses everything until every member has `count` different events, or nothing comes any
     /// more. Says how many they have together, and when the last of them came.
     pub fn collect(&mut self, count: u64) -> io::Result<(u64, Instant)> {
-        let expected = count * self.members.len() as u64;
+        let expected = count * self.subscribers.len() as u64;
         let mut last_arrival = Instant::now();
         while self.distinct() < expected && last_arrival.elapsed() < SILENCE_LIMIT {
             self.parse_ready(MIN_SWEEP_INTERVAL, |_, at| last_arrival = at)?;
-            self.show_life()?;
+            self.send_keepalive()?;
         }
         self.check_alive()?;
         Ok((self.distinct(), last_arrival))
     }
 
     fn distinct(&self) -> u64 {
-        self.members.iter().map(|member| member.seen.distinct).sum()
+        self.subscribers.iter().map(|subscriber| subscriber.seen.distinct).sum()
     }
 
     /// Stops watching the bulk, which from now on is swept. Nothing may be on its way.
     pub fn begin_sweeping(&mut self) -> io::Result<()> {
-        for member in &mut self.members[self.sampled..] {
-            self.poll.registry().deregister(&mut SourceFd(&member.stream.as_raw_fd()))?;
+        for subscriber in &mut self.subscribers[self.sampled..] {
+            self.poll.registry().deregister(&mut SourceFd(&subscriber.stream.as_raw_fd()))?;
         }
-        for member in &mut self.members {
-            (member.event_bytes, member.swept_bytes) = (0, 0);
-            member.seen = Seen::default();
+        for subscriber in &mut self.subscribers {
+            (subscriber.event_bytes, subscriber.swept_bytes) = (0, 0);
+            subscriber.seen = SeenSequences::default();
         }
         Ok(())
     }
@@ -212,27 +213,28 @@ impl Crowd {
     /// One round of the closed loop: parses the sampled members, sweeps the bulk when it is time,
     /// and reports how far the slowest member is. Returns the events delivered so far, all members
     /// together.
-    pub fn sweep(&mut self, progress: &Progress) -> io::Result<f64> {
+    pub fn sweep(&mut self, progress: &PublishProgress) -> io::Result<f64> {
         self.parse_ready(MIN_SWEEP_INTERVAL, |_, _| {})?;
-        let pause = SWEEP_PAUSE_PER_MEMBER * u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let pause =
+            SWEEP_PAUSE_PER_SUBSCRIBER * u32::try_from(self.subscribers.len()).unwrap_or(u32::MAX);
         if self.last_sweep.elapsed() >= pause.max(MIN_SWEEP_INTERVAL) {
-            for member in &mut self.members[self.sampled..] {
-                member.sweep(&mut self.scratch);
+            for subscriber in &mut self.subscribers[self.sampled..] {
+                subscriber.sweep(&mut self.scratch);
             }
             self.last_sweep = Instant::now();
-            self.show_life()?;
+            self.send_keepalive()?;
         }
         let frame_bytes = self.frame_bytes();
         if frame_bytes == 0.0 {
             return Ok(0.0);
         }
-        let slowest = self.members.iter().map(|m| m.event_bytes + m.swept_bytes).min();
+        let slowest = self.subscribers.iter().map(|m| m.event_bytes + m.swept_bytes).min();
         progress.arrived((slowest.unwrap_or(0) as f64 / frame_bytes) as u64);
         Ok(self.total_bytes() as f64 / frame_bytes)
     }
 
     /// Sweeps until every member has the bytes of `posted` events, or nothing comes any more.
-    pub fn drain(&mut self, progress: &Progress) -> io::Result<Delivered> {
+    pub fn drain(&mut self, progress: &PublishProgress) -> io::Result<DeliveryTotals> {
         let posted = progress.posted();
         let (mut last_arrival, mut last_bytes) = (Instant::now(), 0);
         while !self.is_complete(posted) && last_arrival.elapsed() < SILENCE_LIMIT {
@@ -243,59 +245,64 @@ impl Crowd {
             }
         }
         self.check_alive()?;
-        Ok(self.account_for(posted))
+        Ok(self.delivery_totals(posted))
     }
 
     fn is_complete(&self, posted: u64) -> bool {
         let expected_bytes = self.bytes_of_sampled();
-        let (sampled, bulk) = self.members.split_at(self.sampled);
-        sampled.iter().all(|member| member.seen.distinct >= posted)
-            && bulk.iter().all(|member| member.swept_bytes >= expected_bytes)
+        let (sampled, bulk) = self.subscribers.split_at(self.sampled);
+        sampled.iter().all(|subscriber| subscriber.seen.distinct >= posted)
+            && bulk.iter().all(|subscriber| subscriber.swept_bytes >= expected_bytes)
     }
 
-    fn account_for(&self, posted: u64) -> Delivered {
+    fn delivery_totals(&self, posted: u64) -> DeliveryTotals {
         let expected_bytes = self.bytes_of_sampled();
         let frame_bytes = self.frame_bytes();
-        let (sampled, bulk) = self.members.split_at(self.sampled);
-        let parsed: u64 = sampled.iter().map(|member| member.seen.distinct).sum();
+        let (sampled, bulk) = self.subscribers.split_at(self.sampled);
+        let parsed: u64 = sampled.iter().map(|subscriber| subscriber.seen.distinct).sum();
         // Bytes beyond the events' are a ping or a keepalive, as long as they make no whole event.
-        let is_even = |member: &&Member| {
-            let surplus = member.swept_bytes.checked_sub(expected_bytes);
+        let is_even = |subscriber: &&PooledSubscriber| {
+            let surplus = subscriber.swept_bytes.checked_sub(expected_bytes);
             surplus.is_some_and(|surplus| (surplus as f64) < frame_bytes)
         };
-        let counted = |member: &Member| match is_even(&member) {
+        let counted = |subscriber: &PooledSubscriber| match is_even(&subscriber) {
             true => posted,
-            false => (member.swept_bytes as f64 / frame_bytes) as u64,
+            false => (subscriber.swept_bytes as f64 / frame_bytes) as u64,
         };
-        let uneven_sampled = sampled.iter().filter(|member| member.event_bytes != expected_bytes);
-        let uneven = bulk.iter().filter(|member| !is_even(member));
-        Delivered {
-            expected: posted * self.members.len() as u64,
+        let uneven_sampled =
+            sampled.iter().filter(|subscriber| subscriber.event_bytes != expected_bytes);
+        let uneven = bulk.iter().filter(|subscriber| !is_even(subscriber));
+        DeliveryTotals {
+            expected: posted * self.subscribers.len() as u64,
             delivered: parsed + bulk.iter().map(counted).sum::<u64>(),
-            uneven_members: uneven.count() + uneven_sampled.count(),
+            uneven_subscribers: uneven.count() + uneven_sampled.count(),
             frame_bytes,
         }
     }
 
     fn bytes_of_sampled(&self) -> u64 {
-        let bytes = self.members[..self.sampled].iter().map(|member| member.event_bytes);
+        let bytes =
+            self.subscribers[..self.sampled].iter().map(|subscriber| subscriber.event_bytes);
         bytes.max().unwrap_or(0)
     }
 
     fn frame_bytes(&self) -> f64 {
-        let sampled = &self.members[..self.sampled];
-        let bytes: u64 = sampled.iter().map(|member| member.event_bytes).sum();
+        let sampled = &self.subscribers[..self.sampled];
+        let bytes: u64 = sampled.iter().map(|subscriber| subscriber.event_bytes).sum();
         let events: u64 = sampled.iter().map(|m| m.seen.distinct + m.seen.repeated).sum();
         bytes as f64 / events.max(1) as f64
     }
 
     fn total_bytes(&self) -> u64 {
-        self.members.iter().map(|member| member.event_bytes + member.swept_bytes).sum()
+        self.subscribers
+            .iter()
+            .map(|subscriber| subscriber.event_bytes + subscriber.swept_bytes)
+            .sum()
     }
 
     fn watch(&mut self, which: std::ops::Range<usize>) -> io::Result<()> {
         for index in which {
-            let fd = self.members[index].stream.as_raw_fd();
+            let fd = self.subscribers[index].stream.as_raw_fd();
             let mut source = SourceFd(&fd);
             self.poll.registry().register(&mut source, Token(index), Interest::READABLE)?;
         }
@@ -313,23 +320,24 @@ impl Crowd {
             outcome => outcome?,
         }
         for event in &self.ready {
-            let member = &mut self.members[event.token().0];
-            member.parse(&mut self.scratch, self.mark, &mut each);
+            let subscriber = &mut self.subscribers[event.token().0];
+            subscriber.parse(&mut self.scratch, self.seq_marker, &mut each);
         }
         Ok(())
     }
 
-    fn show_life(&mut self) -> io::Result<()> {
-        if self.last_sign_of_life.elapsed() < SIGN_OF_LIFE_INTERVAL {
+    fn send_keepalive(&mut self) -> io::Result<()> {
+        if self.last_keepalive.elapsed() < KEEPALIVE_INTERVAL {
             return Ok(());
         }
-        self.last_sign_of_life = Instant::now();
+        self.last_keepalive = Instant::now();
         let pong = client_pong();
-        self.members.iter().try_for_each(|member| (&member.stream).write_all(&pong))
+        self.subscribers.iter().try_for_each(|subscriber| (&subscriber.stream).write_all(&pong))
     }
 
     fn check_alive(&self) -> io::Result<()> {
-        let mut broken = self.members.iter().filter_map(|member| member.broken.as_ref());
+        let mut broken =
+            self.subscribers.iter().filter_map(|subscriber| subscriber.broken.as_ref());
         match broken.next() {
             None => Ok(()),
             Some(why) => {
@@ -339,35 +347,35 @@ impl Crowd {
     }
 }
 
-impl Member {
+impl PooledSubscriber {
     /// Connects, upgrades, greets, waits for the answer. Blocking up to there.
-    fn connect(entrance: &Entrance, index: usize) -> io::Result<Self> {
-        let host = 1 + u8::try_from(index / MEMBERS_PER_SOURCE).map_err(io::Error::other)?;
+    fn connect(endpoint: &SubscriberEndpoint, index: usize) -> io::Result<Self> {
+        let host = 1 + u8::try_from(index / SUBSCRIBERS_PER_SOURCE).map_err(io::Error::other)?;
         let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&source.into())?;
-        socket.connect(&entrance.addr.into())?;
+        socket.connect(&endpoint.addr.into())?;
         let stream: TcpStream = socket.into();
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
-        let mut member = Self {
+        let mut subscriber = Self {
             stream,
-            splitter: Splitter::default(),
-            seen: Seen::default(),
+            splitter: FrameSplitter::default(),
+            seen: SeenSequences::default(),
             event_bytes: 0,
             swept_bytes: 0,
             broken: None,
         };
-        member.shake_hands(entrance)?;
-        member.stream.set_nonblocking(true)?;
-        Ok(member)
+        subscriber.handshake(endpoint)?;
+        subscriber.stream.set_nonblocking(true)?;
+        Ok(subscriber)
     }
 
-    fn shake_hands(&mut self, entrance: &Entrance) -> io::Result<()> {
+    fn handshake(&mut self, endpoint: &SubscriberEndpoint) -> io::Result<()> {
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            entrance.path, entrance.addr
+            endpoint.path, endpoint.addr
         );
         self.stream.write_all(request.as_bytes())?;
         let mut bytes = Vec::new();
@@ -382,11 +390,11 @@ impl Member {
             return Err(io::Error::other(format!("no upgrade: {answer}")));
         }
         bytes.drain(..head_end);
-        let Some((greeting, answer)) = &entrance.greeting else { return Ok(()) };
+        let Some((greeting, answer)) = &endpoint.greeting else { return Ok(()) };
         self.stream.write_all(&client_text(greeting))?;
         let mut answered = false;
         loop {
-            let is_answer = |frame: Frame<'_>| answered |= contains(frame.payload, answer);
+            let is_answer = |frame: ParsedFrame<'_>| answered |= contains(frame.payload, answer);
             self.splitter.feed(&bytes, is_answer)?;
             if answered {
                 return Ok(());
@@ -407,13 +415,20 @@ impl Member {
     }
 
     /// Reads until nothing is left (epoll is edge-triggered here) and parses it.
-    fn parse(&mut self, scratch: &mut [u8], mark: &[u8], each: &mut impl FnMut(u64, Instant)) {
+    fn parse(
+        &mut self,
+        scratch: &mut [u8],
+        seq_marker: &[u8],
+        each: &mut impl FnMut(u64, Instant),
+    ) {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return self.broken = Some("the server hung up".to_owned()),
                 Ok(count) => {
                     let at = Instant::now();
-                    if let Err(error) = self.take(&scratch[..count], mark, |seq| each(seq, at)) {
+                    if let Err(error) =
+                        self.take(&scratch[..count], seq_marker, |seq| each(seq, at))
+                    {
                         return self.broken = Some(error.to_string());
                     }
                     // A short read empties the buffer; what comes later makes a new edge.
@@ -427,13 +442,18 @@ impl Member {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], mark: &[u8], mut each: impl FnMut(u64)) -> io::Result<()> {
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        seq_marker: &[u8],
+        mut each: impl FnMut(u64),
+    ) -> io::Result<()> {
         let Self { splitter, seen, event_bytes, stream, .. } = self;
         let mut pinged = false;
         splitter.feed(bytes, |frame| match frame.kind {
-            Kind::Ping => pinged = true,
+            FrameKind::Ping => pinged = true,
             _ => {
-                if let Some(seq) = number_in(frame.payload, mark) {
+                if let Some(seq) = number_in(frame.payload, seq_marker) {
                     seen.insert(seq);
                     *event_bytes += frame.wire_bytes as u64;
                     each(seq);
@@ -458,8 +478,9 @@ impl Member {
 }
 
 /// The number behind the mark.
-fn number_in(payload: &[u8], mark: &[u8]) -> Option<u64> {
-    let start = payload.windows(mark.len()).position(|window| window == mark)? + mark.len();
+fn number_in(payload: &[u8], seq_marker: &[u8]) -> Option<u64> {
+    let start = payload.windows(seq_marker.len()).position(|window| window == seq_marker)?
+        + seq_marker.len();
     let digits = payload[start..].split(|byte| *byte == b'"').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -15,7 +15,7 @@ const CLUSTER_ID: &str = "tidewire-kafka-cluster";
 
 /// The place of a node.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct BrokerDir {
     number: u32,
     /// All controllers, as `NUMBER@ADDRESS,…`.
     voters: String,
@@ -25,7 +25,7 @@ pub(super) struct Site {
     folder: TempDir,
 }
 
-impl Site {
+impl BrokerDir {
     /// Places for so many nodes of a cluster that know each other.
     pub(super) fn make(count: u32, setup: &Setup) -> Vec<Self> {
         let reserve = |number| Self {
@@ -36,13 +36,15 @@ impl Site {
             secure: setup.is_secure().then(Port::reserve),
             folder: folder::make(),
         };
-        let mut sites: Vec<Self> = (1..=count).map(reserve).collect();
-        let voter = |site: &Self| format!("{}@127.0.0.1:{}", site.number, site.controller.number());
-        let voters = sites.iter().map(voter).collect::<Vec<_>>().join(",");
-        for site in &mut sites {
-            site.voters.clone_from(&voters);
+        let mut broker_dirs: Vec<Self> = (1..=count).map(reserve).collect();
+        let voter = |broker_dir: &Self| {
+            format!("{}@127.0.0.1:{}", broker_dir.number, broker_dir.controller.number())
+        };
+        let voters = broker_dirs.iter().map(voter).collect::<Vec<_>>().join(",");
+        for broker_dir in &mut broker_dirs {
+            broker_dir.voters.clone_from(&voters);
         }
-        sites
+        broker_dirs
     }
 
     /// Its number in the cluster, from 1.

@@ -23,23 +23,23 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// How it answers.
 #[derive(Clone, Debug, Default)]
-pub enum Mood {
+pub enum RegistryBehaviour {
     /// As a registry does.
     #[default]
-    Honest,
+    Normal,
     /// Not at all: connections are closed at once.
     Down,
     /// Right, but so much later.
     Slow(Duration),
     /// With this status and body, whatever is asked.
-    Lying(u16, String),
+    Fixed(u16, String),
     /// With 200 and so many bytes of one JSON text.
     Huge(usize),
 }
 
 /// A registered schema.
 #[derive(Clone, Debug)]
-struct Stored {
+struct RegisteredSchema {
     text: String,
     /// `AVRO`, `JSON` or `PROTOBUF`.
     kind: String,
@@ -47,12 +47,12 @@ struct Stored {
 }
 
 #[derive(Default)]
-struct State {
+struct RegistryState {
     /// By id, which begins with 1.
-    schemas: Vec<Stored>,
+    schemas: Vec<RegisteredSchema>,
     /// Ids of the versions, which begin with 1.
     subjects: BTreeMap<String, Vec<usize>>,
-    mood: Mood,
+    behaviour: RegistryBehaviour,
     /// What `Authorization` has to be.
     authorization: Option<String>,
     /// `GET /subjects` and so on.
@@ -62,20 +62,21 @@ struct State {
 /// A running registry; dropping it ends it.
 pub struct FakeRegistry {
     addr: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RegistryState>>,
     stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
 
 /// A status and a JSON body.
-type Answer = (u16, Value);
+type RegistryResponse = (u16, Value);
 
 impl FakeRegistry {
     /// Starts an empty one on a free port.
     pub fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let (state, stopped) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
+        let (state, stopped) =
+            (Arc::<Mutex<RegistryState>>::default(), Arc::<AtomicBool>::default());
         let (shared, ends) = (Arc::clone(&state), Arc::clone(&stopped));
         let accepting = thread::spawn(move || {
             for stream in listener.incoming().map_while(io::Result::ok) {
@@ -106,24 +107,24 @@ impl FakeRegistry {
             |(subject, version)| json!({"name": subject, "subject": subject, "version": version}),
         );
         let (kind, text) = (schema.0.to_owned(), schema.1.to_owned());
-        let stored = Stored { text, kind, references: references.collect() };
+        let stored = RegisteredSchema { text, kind, references: references.collect() };
         let id = self.state().add(subject, stored);
         u32::try_from(id).expect("few schemas are registered")
     }
 
     /// Answers so from now on.
-    pub fn behave(&self, mood: Mood) {
-        self.state().mood = mood;
+    pub fn set_behaviour(&self, behaviour: RegistryBehaviour) {
+        self.state().behaviour = behaviour;
     }
 
     /// Asks for this user from now on.
-    pub fn demand_user(&self, username: &str, password: &str) {
+    pub fn require_user(&self, username: &str, password: &str) {
         let pair = STANDARD.encode(format!("{username}:{password}"));
         self.state().authorization = Some(format!("Basic {pair}"));
     }
 
     /// Asks for this bearer token from now on.
-    pub fn demand_token(&self, token: &str) {
+    pub fn require_token(&self, token: &str) {
         self.state().authorization = Some(format!("Bearer {token}"));
     }
 
@@ -137,7 +138,7 @@ impl FakeRegistry {
         self.state().requests.len()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RegistryState> {
         self.state.lock().expect("no holder panics")
     }
 }
@@ -154,56 +155,59 @@ impl Drop for FakeRegistry {
 }
 
 /// A request as far as it is looked at.
-struct Request {
+struct RegistryRequest {
     method: String,
     target: String,
     authorization: Option<String>,
     body: Vec<u8>,
 }
 
-fn read(stream: &TcpStream) -> io::Result<Request> {
-    let odd = || io::Error::from(io::ErrorKind::InvalidData);
+fn read(stream: &TcpStream) -> io::Result<RegistryRequest> {
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, target) = (words.next().ok_or_else(odd)?, words.next().ok_or_else(odd)?);
+    let (method, target) =
+        (words.next().ok_or_else(malformed)?, words.next().ok_or_else(malformed)?);
     let (mut length, mut authorization) = (0, None);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
         let Some((name, value)) = header.trim_end().split_once(':') else { break };
         match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.trim().parse().map_err(|_| odd())?,
+            "content-length" => length = value.trim().parse().map_err(|_| malformed())?,
             "authorization" => authorization = Some(value.trim().to_owned()),
             _ => {}
         }
     }
     if length > BODY_BYTES_MAX {
-        return Err(odd());
+        return Err(malformed());
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Request { method, target, authorization, body })
+    Ok(RegistryRequest { method, target, authorization, body })
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+fn serve(mut stream: TcpStream, state: &Mutex<RegistryState>) -> io::Result<()> {
     let state = || state.lock().expect("no holder panics");
-    if matches!(state().mood, Mood::Down) {
+    if matches!(state().behaviour, RegistryBehaviour::Down) {
         return Ok(());
     }
     let request = read(&stream)?;
     state().requests.push(format!("{} {}", request.method, request.target));
-    let mood = state().mood.clone();
-    let (status, body) = match mood {
-        Mood::Down => return Ok(()),
-        Mood::Lying(status, body) => (status, body),
-        Mood::Huge(bytes) => (200, format!("{{\"schema\": \"{}\"}}", "x".repeat(bytes))),
-        Mood::Slow(time) => {
+    let behaviour = state().behaviour.clone();
+    let (status, body) = match behaviour {
+        RegistryBehaviour::Down => return Ok(()),
+        RegistryBehaviour::Fixed(status, body) => (status, body),
+        RegistryBehaviour::Huge(bytes) => {
+            (200, format!("{{\"schema\": \"{}\"}}", "x".repeat(bytes)))
+        }
+        RegistryBehaviour::Slow(time) => {
             thread::sleep(time);
             state().answer(&request)
         }
-        Mood::Honest => state().answer(&request),
+        RegistryBehaviour::Normal => state().answer(&request),
     };
     write!(
         stream,
@@ -213,22 +217,22 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     )
 }
 
-fn refused(status: u16, code: u64, message: impl Into<String>) -> Answer {
+fn error_response(status: u16, code: u64, message: impl Into<String>) -> RegistryResponse {
     (status, json!({"error_code": code, "message": message.into()}))
 }
 
-impl State {
-    fn answer(&mut self, request: &Request) -> (u16, String) {
+impl RegistryState {
+    fn answer(&mut self, request: &RegistryRequest) -> (u16, String) {
         let wanted = self.authorization.as_ref();
         let (status, body) = if wanted.is_some_and(|w| request.authorization.as_ref() != Some(w)) {
-            refused(401, 401, "Unauthorized")
+            error_response(401, 401, "Unauthorized")
         } else {
             self.route(request)
         };
         (status, body.to_string())
     }
 
-    fn route(&mut self, request: &Request) -> Answer {
+    fn route(&mut self, request: &RegistryRequest) -> RegistryResponse {
         let path = request.target.split('?').next().unwrap_or_default();
         let segments: Vec<String> = path.split('/').skip(1).map(decoded).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -243,34 +247,34 @@ impl State {
                 }
             }
             ("POST", ["subjects", subject, "versions"]) => self.register(subject, &sent),
-            ("POST", ["subjects", subject]) => self.look_up(subject, &sent),
+            ("POST", ["subjects", subject]) => self.find(subject, &sent),
             ("POST", ["compatibility", "subjects", subject, "versions", version]) => {
-                self.judge(subject, version, &sent)
+                self.check_compatibility(subject, version, &sent)
             }
-            _ => refused(404, 404, "HTTP 404 Not Found"),
+            _ => error_response(404, 404, "HTTP 404 Not Found"),
         }
     }
 
-    fn by_id(&self, id: &str) -> Answer {
+    fn by_id(&self, id: &str) -> RegistryResponse {
         let id = id.parse::<usize>().ok().and_then(|id| id.checked_sub(1));
         match id.and_then(|at| self.schemas.get(at)) {
             Some(stored) => (200, stored.json()),
-            None => refused(404, 40403, "Schema not found"),
+            None => error_response(404, 40403, "Schema not found"),
         }
     }
 
     /// A version by number or `latest`, counted from 1.
-    fn version(&self, subject: &str, version: &str) -> Result<usize, Answer> {
+    fn version(&self, subject: &str, version: &str) -> Result<usize, RegistryResponse> {
         let Some(ids) = self.subjects.get(subject) else {
-            return Err(refused(404, 40401, format!("Subject '{subject}' not found.")));
+            return Err(error_response(404, 40401, format!("Subject '{subject}' not found.")));
         };
         let number = if version == "latest" { Some(ids.len()) } else { version.parse().ok() };
         number
             .filter(|number| (1..=ids.len()).contains(number))
-            .ok_or_else(|| refused(404, 40402, format!("Version {version} not found.")))
+            .ok_or_else(|| error_response(404, 40402, format!("Version {version} not found.")))
     }
 
-    fn stored(&self, subject: &str, version: usize) -> &Stored {
+    fn stored(&self, subject: &str, version: usize) -> &RegisteredSchema {
         &self.schemas[self.subjects[subject][version - 1] - 1]
     }
 
@@ -283,8 +287,8 @@ impl State {
     }
 
     /// Adds a version, unless it is there; the schema's id.
-    fn add(&mut self, subject: &str, stored: Stored) -> usize {
-        let known = self.schemas.iter().position(|known| known.is(&stored));
+    fn add(&mut self, subject: &str, stored: RegisteredSchema) -> usize {
+        let known = self.schemas.iter().position(|known| known.is_same_as(&stored));
         let id = known.unwrap_or(self.schemas.len()) + 1;
         if known.is_none() {
             self.schemas.push(stored);
@@ -296,42 +300,42 @@ impl State {
         id
     }
 
-    fn register(&mut self, subject: &str, sent: &Value) -> Answer {
-        let stored = match Stored::sent(sent) {
+    fn register(&mut self, subject: &str, sent: &Value) -> RegistryResponse {
+        let stored = match RegisteredSchema::from_request(sent) {
             Ok(stored) => stored,
             Err(refusal) => return refusal,
         };
-        let there = self.schemas.iter().any(|known| known.is(&stored));
+        let there = self.schemas.iter().any(|known| known.is_same_as(&stored));
         if let Ok(latest) = self.version(subject, "latest")
             && !there
-            && let Some(why) = obstacle(&stored.text, &self.stored(subject, latest).text)
+            && let Some(why) = incompatibility(&stored.text, &self.stored(subject, latest).text)
         {
             let message =
                 format!("Schema being registered is incompatible with an earlier schema: {why}");
-            return refused(409, 409, message);
+            return error_response(409, 409, message);
         }
         (200, json!({"id": self.add(subject, stored)}))
     }
 
-    fn look_up(&self, subject: &str, sent: &Value) -> Answer {
+    fn find(&self, subject: &str, sent: &Value) -> RegistryResponse {
         if let Err(refusal) = self.version(subject, "latest") {
             return refusal;
         }
-        let wanted = match Stored::sent(sent) {
+        let wanted = match RegisteredSchema::from_request(sent) {
             Ok(wanted) => wanted,
             Err(refusal) => return refusal,
         };
         let ids = &self.subjects[subject];
-        match ids.iter().position(|id| self.schemas[id - 1].is(&wanted)) {
+        match ids.iter().position(|id| self.schemas[id - 1].is_same_as(&wanted)) {
             Some(at) => (200, self.described(subject, at + 1)),
-            None => refused(404, 40403, "Schema not found"),
+            None => error_response(404, 40403, "Schema not found"),
         }
     }
 
-    fn judge(&self, subject: &str, version: &str, sent: &Value) -> Answer {
+    fn check_compatibility(&self, subject: &str, version: &str, sent: &Value) -> RegistryResponse {
         let judged = self.version(subject, version).and_then(|version| {
-            let stored = Stored::sent(sent)?;
-            Ok(obstacle(&stored.text, &self.stored(subject, version).text))
+            let stored = RegisteredSchema::from_request(sent)?;
+            Ok(incompatibility(&stored.text, &self.stored(subject, version).text))
         });
         match judged {
             Ok(None) => (200, json!({"is_compatible": true, "messages": []})),
@@ -341,18 +345,18 @@ impl State {
     }
 }
 
-impl Stored {
-    fn sent(sent: &Value) -> Result<Self, Answer> {
+impl RegisteredSchema {
+    fn from_request(sent: &Value) -> Result<Self, RegistryResponse> {
         let text = sent["schema"].as_str().unwrap_or_default().to_owned();
         let kind = sent["schemaType"].as_str().unwrap_or("AVRO").to_owned();
         if kind == "AVRO" && Schema::parse_str(&text).is_err() {
-            return Err(refused(422, 42201, "Invalid schema"));
+            return Err(error_response(422, 42201, "Invalid schema"));
         }
         Ok(Self { text, kind, references: sent["references"].clone() })
     }
 
     /// Whether it is the same schema, however it is spaced.
-    fn is(&self, other: &Self) -> bool {
+    fn is_same_as(&self, other: &Self) -> bool {
         let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
         let same = self.text == other.text
             || parsed(&self.text).is_some_and(|this| parsed(&other.text) == Some(this));
@@ -373,7 +377,7 @@ impl Stored {
 }
 
 /// Why `new` does not read what `old` wrote, as a registry judges by default.
-fn obstacle(new: &str, old: &str) -> Option<String> {
+fn incompatibility(new: &str, old: &str) -> Option<String> {
     let (Ok(new), Ok(old)) = (Schema::parse_str(new), Schema::parse_str(old)) else {
         return Some("one of both can't be parsed".to_owned());
     };

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use tidewire_tests::crowd::Entrance;
-use tidewire_tests::publisher::{Feed, Line};
+use tidewire_tests::publisher::{LineEncoder, PostTarget};
 use tidewire_tests::server::Server;
+use tidewire_tests::subscriber_pool::SubscriberEndpoint;
 
 use crate::baseline;
 
@@ -19,16 +19,16 @@ use crate::baseline;
 const PAYLOAD_BYTES: usize = 200;
 
 /// What stands before an event's number in [`payload`].
-const MARK: &str = "\"seq\":\"";
+const SEQ_MARKER: &str = "\"seq\":\"";
 
 /// A server under test.
-pub(crate) struct Contender {
+pub(crate) struct ServerUnderTest {
     /// Its name in the table.
     pub(crate) name: &'static str,
     /// How subscribers get in.
-    pub(crate) entrance: Entrance,
+    pub(crate) endpoint: SubscriberEndpoint,
     /// How events get in.
-    pub(crate) feed: Feed,
+    pub(crate) target: PostTarget,
     process: Process,
 }
 
@@ -37,7 +37,7 @@ enum Process {
     Tidewire(Box<Server>),
 }
 
-impl Contender {
+impl ServerUnderTest {
     /// This program again, as the baseline.
     pub(crate) fn axum() -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -46,10 +46,16 @@ impl Contender {
         let stdout = child.stdout.take().expect("the output is piped");
         BufReader::new(stdout).read_line(&mut line)?;
         let addr: SocketAddr = line.trim().parse().map_err(io::Error::other)?;
-        let entrance = Entrance { addr, path: "/ws".to_owned(), greeting: None, mark: MARK };
-        let line: Line = Arc::new(|seq, body| body.extend_from_slice(payload(seq).as_bytes()));
-        let feed = Feed { addr, path: "/publish", line };
-        Ok(Self { name: "axum", entrance, feed, process: Process::Axum(child) })
+        let endpoint = SubscriberEndpoint {
+            addr,
+            path: "/ws".to_owned(),
+            greeting: None,
+            seq_marker: SEQ_MARKER,
+        };
+        let line: LineEncoder =
+            Arc::new(|seq, body| body.extend_from_slice(payload(seq).as_bytes()));
+        let target = PostTarget { addr, path: "/publish", line };
+        Ok(Self { name: "axum", endpoint, target, process: Process::Axum(child) })
     }
 
     /// The real binary on a fresh data folder.
@@ -60,8 +66,13 @@ impl Contender {
         let greeting = Some((subscribe.to_owned(), r#""op":"ok""#));
         Ok(Self {
             name: "tidewire",
-            entrance: Entrance { addr, path: "/v1/ws?user=bench".to_owned(), greeting, mark: MARK },
-            feed: Feed { addr, path: "/v1/events", line: event() },
+            endpoint: SubscriberEndpoint {
+                addr,
+                path: "/v1/ws?user=bench".to_owned(),
+                greeting,
+                seq_marker: SEQ_MARKER,
+            },
+            target: PostTarget { addr, path: "/v1/events", line: event() },
             process: Process::Tidewire(Box::new(server)),
         })
     }
@@ -75,7 +86,7 @@ impl Contender {
     }
 }
 
-impl Drop for Contender {
+impl Drop for ServerUnderTest {
     fn drop(&mut self) {
         if let Process::Axum(child) = &mut self.process {
             // Nothing to do about failures: it is gone already. The other process ends with its
@@ -94,7 +105,7 @@ fn payload(seq: u64) -> String {
 }
 
 /// The cheapest event there is: one channel, no operator beyond de-duplication.
-fn event() -> Line {
+fn event() -> LineEncoder {
     Arc::new(|seq, body| {
         let event = format!(
             "{{\"event_id\":\"bench-{seq:010}\",\"event_type\":\"custom.bench\",\

@@ -18,13 +18,13 @@ const PORT_DIGITS_MIN: usize = 4;
 
 /// Where the containers' ports and folders are instead.
 #[derive(Debug)]
-pub(crate) struct Elsewhere {
+pub(crate) struct HostMapping {
     ports: BTreeMap<u16, Port>,
     hosts: Vec<String>,
     folder: TempDir,
 }
 
-impl Elsewhere {
+impl HostMapping {
     /// A new place, for services of these names.
     pub(crate) fn new(hosts: impl Iterator<Item = String>) -> Self {
         let folder = tempfile::Builder::new().prefix("tidewire-deploy-").tempdir();
@@ -46,32 +46,32 @@ impl Elsewhere {
 
     /// What a text with addresses in it says here.
     pub(crate) fn text(&mut self, text: &str) -> String {
-        let mut said = String::with_capacity(text.len());
+        let mut mapped = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(colon) = rest.find(':') {
             let (before, behind) = rest.split_at(colon + 1);
-            said.push_str(before);
+            mapped.push_str(before);
             let digits =
                 behind.len() - behind.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             match behind[..digits].parse() {
                 Ok(port) if digits >= PORT_DIGITS_MIN => {
-                    said.push_str(&self.port(port).to_string());
+                    mapped.push_str(&self.port(port).to_string());
                     rest = &behind[digits..];
                 }
                 _ => rest = behind,
             }
         }
-        said.push_str(rest);
-        let said = said.replace("://:", "://127.0.0.1:");
+        mapped.push_str(rest);
+        let mapped = mapped.replace("://:", "://127.0.0.1:");
         let named =
-            |said: String, host: &String| said.replace(&format!("//{host}:"), "//127.0.0.1:");
-        self.hosts.iter().fold(said, named)
+            |mapped: String, host: &String| mapped.replace(&format!("//{host}:"), "//127.0.0.1:");
+        self.hosts.iter().fold(mapped, named)
     }
 
     /// The address that this one is.
     pub(crate) fn address(&mut self, text: &str) -> SocketAddr {
-        let said = self.text(text);
-        said.parse().unwrap_or_else(|_| panic!("{text} is {said}, which is no address"))
+        let mapped = self.text(text);
+        mapped.parse().unwrap_or_else(|_| panic!("{text} is {mapped}, which is no address"))
     }
 
     fn port(&mut self, number: u16) -> u16 {
@@ -80,11 +80,11 @@ impl Elsewhere {
 }
 
 #[test]
-fn ports_and_hosts_are_others_and_the_rest_stays() {
-    let mut elsewhere = Elsewhere::new(["kafka".to_owned()].into_iter());
-    let (a, b) = (elsewhere.port(9092), elsewhere.port(19092));
-    let said = elsewhere.text("INTERNAL://kafka:19092,HOST://:9092,C:PLAINTEXT,x:1.2,y:12");
+fn ports_and_hosts_are_mapped_and_the_rest_is_unchanged() {
+    let mut host_mapping = HostMapping::new(["kafka".to_owned()].into_iter());
+    let (a, b) = (host_mapping.port(9092), host_mapping.port(19092));
+    let mapped = host_mapping.text("INTERNAL://kafka:19092,HOST://:9092,C:PLAINTEXT,x:1.2,y:12");
     let expected = format!("INTERNAL://127.0.0.1:{b},HOST://127.0.0.1:{a},C:PLAINTEXT,x:1.2,y:12");
-    assert_eq!(said, expected);
-    assert_eq!(elsewhere.address("127.0.0.1:9092").port(), a);
+    assert_eq!(mapped, expected);
+    assert_eq!(host_mapping.address("127.0.0.1:9092").port(), a);
 }

@@ -42,13 +42,13 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
         because: None,
         limit: Some(LETTERS as usize / 3),
     };
-    log.inner().faults = true;
+    log.state().faults = true;
     for attempt in 1..=ATTEMPTS {
         let process: Arc<dyn Log> = Arc::new(log.as_process(attempt));
         // However it ends, the next one makes good.
         resolve(&*process, &topology, &request).ok();
     }
-    log.inner().faults = false;
+    log.state().faults = false;
     let process = log.as_process(ATTEMPTS + 1);
     let request = ResolveRequest { limit: None, ..request };
     resolve(&process, &topology, &request).expect("no faults any more");
@@ -64,7 +64,7 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
 }
 
 #[test]
-fn each_letter_goes_back_once_whatever_fails() {
+fn each_dead_letter_is_requeued_once_whatever_fails() {
     let wanted: BTreeMap<String, u32> = (0..LETTERS).map(|n| (n.to_string(), 1)).collect();
     for seed in 0..HISTORIES {
         assert_eq!(history(seed), wanted, "history {seed}");

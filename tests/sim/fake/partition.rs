@@ -10,7 +10,7 @@ use tidewire_engine::record::{Body, Millis, TopicPartition};
 
 /// What stands at an offset.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum LogEntry {
     Record {
         time: Millis,
         body: Body,
@@ -24,16 +24,16 @@ pub(super) enum Entry {
 
 /// A partition.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Part {
+pub(super) struct FakePartition {
     /// By offset; those before the start are there no more for any reader.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LogEntry>,
     pub(super) start: u64,
     /// When compaction met each tombstone that still stands.
     tombstones: BTreeMap<u64, Millis>,
 }
 
 /// What a clean-up goes by.
-pub(super) struct Ground<'a> {
+pub(super) struct CleanupContext<'a> {
     pub(super) now: Millis,
     /// The first offset that must not be touched.
     pub(super) stable: u64,
@@ -41,7 +41,7 @@ pub(super) struct Ground<'a> {
     pub(super) aborted: &'a dyn Fn(usize) -> bool,
 }
 
-impl Part {
+impl FakePartition {
     pub(super) fn end(&self) -> u64 {
         self.entries.len() as u64
     }
@@ -56,75 +56,79 @@ impl Part {
     }
 
     /// Takes away what this topic does not keep.
-    pub(super) fn clean(&mut self, cleanup: Cleanup, ground: &Ground<'_>) {
+    pub(super) fn clean(&mut self, cleanup: Cleanup, context: &CleanupContext<'_>) {
         match cleanup {
             Cleanup::Delete { retention_ms, retention_bytes } => {
-                self.leave_by_age(retention_ms, ground);
-                self.leave_by_size(retention_bytes, ground);
+                self.remove_by_age(retention_ms, context);
+                self.remove_by_size(retention_bytes, context);
             }
-            Cleanup::Compact { delete_retention_ms } => self.compact(delete_retention_ms, ground),
+            Cleanup::Compact { delete_retention_ms } => self.compact(delete_retention_ms, context),
             Cleanup::CompactDelete { delete_retention_ms, retention_ms } => {
-                self.compact(delete_retention_ms, ground);
-                self.leave_by_age(Some(retention_ms), ground);
+                self.compact(delete_retention_ms, context);
+                self.remove_by_age(Some(retention_ms), context);
             }
         }
     }
 
-    fn leave_by_age(&mut self, retention_ms: Option<u64>, ground: &Ground<'_>) {
+    fn remove_by_age(&mut self, retention_ms: Option<u64>, context: &CleanupContext<'_>) {
         let Some(retention_ms) = retention_ms else { return };
-        self.leave_while(ground, |entry| match entry {
-            Entry::Record { time, .. } => {
-                time.0.saturating_add_unsigned(retention_ms) < ground.now.0
+        self.remove_while(context, |entry| match entry {
+            LogEntry::Record { time, .. } => {
+                time.0.saturating_add_unsigned(retention_ms) < context.now.0
             }
-            Entry::Control | Entry::Gone => true,
+            LogEntry::Control | LogEntry::Gone => true,
         });
     }
 
-    fn leave_by_size(&mut self, retention_bytes: Option<u64>, ground: &Ground<'_>) {
+    fn remove_by_size(&mut self, retention_bytes: Option<u64>, context: &CleanupContext<'_>) {
         let Some(retention_bytes) = retention_bytes else { return };
         let mut left: u64 = self.entries[self.start as usize..].iter().map(size).sum();
-        self.leave_while(ground, |entry| {
+        self.remove_while(context, |entry| {
             left -= size(entry);
             left >= retention_bytes
         });
     }
 
-    fn leave_while(&mut self, ground: &Ground<'_>, mut leaves: impl FnMut(&Entry) -> bool) {
-        while self.start < ground.stable && leaves(&self.entries[self.start as usize]) {
+    fn remove_while(
+        &mut self,
+        context: &CleanupContext<'_>,
+        mut is_removed: impl FnMut(&LogEntry) -> bool,
+    ) {
+        while self.start < context.stable && is_removed(&self.entries[self.start as usize]) {
             self.start += 1;
         }
     }
 
     /// Of each key the newest record stays; a tombstone leaves its time after it was met.
-    fn compact(&mut self, delete_retention_ms: u64, ground: &Ground<'_>) {
+    fn compact(&mut self, delete_retention_ms: u64, context: &CleanupContext<'_>) {
         let mut newest = HashMap::new();
         let mut gone = Vec::new();
-        for offset in self.start..ground.stable {
-            let Entry::Record { body, transaction, .. } = &self.entries[offset as usize] else {
+        for offset in self.start..context.stable {
+            let LogEntry::Record { body, transaction, .. } = &self.entries[offset as usize] else {
                 continue;
             };
-            if transaction.is_some_and(ground.aborted) {
+            if transaction.is_some_and(context.aborted) {
                 gone.push(offset);
                 continue;
             }
             gone.extend(newest.insert(body.key(), offset));
             if body.value().is_none() {
-                self.tombstones.entry(offset).or_insert(ground.now);
+                self.tombstones.entry(offset).or_insert(context.now);
             }
         }
         let over =
-            |since: &Millis| since.0.saturating_add_unsigned(delete_retention_ms) <= ground.now.0;
+            |since: &Millis| since.0.saturating_add_unsigned(delete_retention_ms) <= context.now.0;
         gone.extend(self.tombstones.iter().filter(|(_, since)| over(since)).map(|(at, _)| *at));
         for offset in gone {
             self.tombstones.remove(&offset);
-            self.entries[offset as usize] = Entry::Gone;
+            self.entries[offset as usize] = LogEntry::Gone;
         }
     }
 }
 
-fn size(entry: &Entry) -> u64 {
+fn size(entry: &LogEntry) -> u64 {
     match entry {
-        Entry::Record { body, .. } => body.as_bytes().len() as u64,
-        Entry::Control | Entry::Gone => 0,
+        LogEntry::Record { body, .. } => body.as_bytes().len() as u64,
+        LogEntry::Control | LogEntry::Gone => 0,
     }
 }

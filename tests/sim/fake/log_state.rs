@@ -5,23 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidewire_engine::port::{Cleanup, Committed, GroupToken, Isolation, LogError, TopicSpec};
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 
-use super::faults::Script;
-use super::group::{Group, Proof};
+use super::faults::FaultScript;
+use super::group::{FakeGroup, FakeGroupProof};
 use super::journal::Fact;
-use super::part::{Entry, Ground, Part};
+use super::partition::{CleanupContext, FakePartition, LogEntry};
 use crate::random::Random;
 
 /// The end of a transaction takes its time to one of so many partitions.
-const LATE_ONCE_IN: u64 = 12;
+const DELAY_ONCE_IN: u64 = 12;
 
 /// How many calls of anybody that is at most.
-const LATE_CALLS_MAX: u64 = 300;
+const DELAY_CALLS_MAX: u64 = 300;
 
 /// How long a transaction may be open.
 const TRANSACTION_MS_MAX: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TransactionOutcome {
     Open,
     Committed,
     Aborted,
@@ -31,21 +31,21 @@ pub(super) enum Outcome {
 pub(super) struct FakeTopic {
     pub(super) spec: TopicSpec,
     pub(super) id: u128,
-    pub(super) parts: Vec<Part>,
+    pub(super) partitions: Vec<FakePartition>,
 }
 
 /// What a transaction wrote in a partition.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
+pub(crate) struct WrittenSpan {
     pub(crate) first: Offset,
     /// Behind its last record.
     pub(crate) end: Offset,
 }
 
 #[derive(Debug)]
-pub(crate) struct Transaction {
-    pub(super) outcome: Outcome,
-    pub(crate) spans: BTreeMap<TopicPartition, Span>,
+pub(crate) struct FakeTransaction {
+    pub(super) outcome: TransactionOutcome,
+    pub(crate) spans: BTreeMap<TopicPartition, WrittenSpan>,
     pub(crate) offsets: Vec<(String, TopicPartition, Committed)>,
     pub(super) begun: Millis,
     /// What was appended and has not arrived.
@@ -60,7 +60,7 @@ pub(crate) struct Transaction {
 
 /// The end of a transaction on its way to a partition, which shows nothing behind it until then.
 #[derive(Debug)]
-struct Late {
+struct DelayedEnd {
     at: TopicPartition,
     transaction: usize,
     /// Calls until it arrives.
@@ -68,7 +68,7 @@ struct Late {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Id {
+pub(super) struct TransactionalId {
     pub(super) epoch: u64,
     pub(super) open: Option<usize>,
     /// The newest transaction.
@@ -76,16 +76,16 @@ pub(super) struct Id {
 }
 
 /// Everything the log holds.
-pub(crate) struct Inner {
+pub(crate) struct LogState {
     pub(super) topics: BTreeMap<Topic, FakeTopic>,
-    pub(super) transactions: Vec<Transaction>,
+    pub(super) transactions: Vec<FakeTransaction>,
     /// Those that are open.
     pub(super) open: BTreeSet<usize>,
     /// Ends of transactions that have not arrived in all partitions.
-    late: Vec<Late>,
-    pub(super) ids: BTreeMap<String, Id>,
+    delayed: Vec<DelayedEnd>,
+    pub(super) ids: BTreeMap<String, TransactionalId>,
     pub(super) offsets: BTreeMap<(String, TopicPartition), Committed>,
-    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) groups: BTreeMap<String, FakeGroup>,
     pub(super) dead: BTreeSet<u64>,
     pub(super) next_member: u64,
     /// The clock; append times come from here.
@@ -97,7 +97,7 @@ pub(crate) struct Inner {
     /// Whether all processes take their turns on one thread.
     pub(crate) one_thread: bool,
     /// What happens to one process in place of chance.
-    pub(crate) script: Option<Script>,
+    pub(crate) script: Option<FaultScript>,
     /// Calls for which nobody answers.
     pub(super) outage: u64,
     /// What the clocks of machines are ahead of the log's, milliseconds.
@@ -107,19 +107,19 @@ pub(crate) struct Inner {
     /// What became a fact since somebody took note.
     pub(crate) journal: Vec<Fact>,
     /// The first promise of a port that its caller broke.
-    pub(crate) broken: Option<String>,
+    pub(crate) violation: Option<String>,
     /// What has happened, counted; a test asserts that faults did happen.
-    pub(crate) tally: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
-impl Inner {
+impl LogState {
     /// A log without topics.
     pub(super) fn new(seed: u64) -> Self {
         Self {
             topics: BTreeMap::new(),
             transactions: Vec::new(),
             open: BTreeSet::new(),
-            late: Vec::new(),
+            delayed: Vec::new(),
             ids: BTreeMap::new(),
             offsets: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -134,8 +134,8 @@ impl Inner {
             skew: 0,
             lost: BTreeSet::new(),
             journal: Vec::new(),
-            broken: None,
-            tally: BTreeMap::new(),
+            violation: None,
+            counts: BTreeMap::new(),
         }
     }
 
@@ -148,9 +148,9 @@ impl Inner {
             let (name, there) = (&spec.topic, &there.spec);
             return Err(LogError::Invalid(format!("{name} is there as {there:?}, not {spec:?}")));
         }
-        let parts = vec![Part::default(); spec.partitions as usize];
+        let partitions = vec![FakePartition::default(); spec.partitions as usize];
         let id = self.topics.len() as u128 + 1;
-        self.topics.insert(spec.topic.clone(), FakeTopic { spec: spec.clone(), id, parts });
+        self.topics.insert(spec.topic.clone(), FakeTopic { spec: spec.clone(), id, partitions });
         Ok(true)
     }
 
@@ -158,44 +158,48 @@ impl Inner {
         self.topics.get(name).ok_or_else(|| LogError::Invalid(format!("no topic {name}")))
     }
 
-    pub(super) fn part(&self, at: &TopicPartition) -> Result<&Part, LogError> {
-        let part = self.topic(&at.topic)?.parts.get(at.partition.0 as usize);
-        part.ok_or_else(|| LogError::Invalid(format!("no partition {at}")))
+    pub(super) fn partition(&self, at: &TopicPartition) -> Result<&FakePartition, LogError> {
+        let partition = self.topic(&at.topic)?.partitions.get(at.partition.0 as usize);
+        partition.ok_or_else(|| LogError::Invalid(format!("no partition {at}")))
     }
 
     /// Counts what has happened.
     pub(crate) fn count(&mut self, what: &'static str) {
-        *self.tally.entry(what).or_default() += 1;
+        *self.counts.entry(what).or_default() += 1;
     }
 
     /// One past the newest record this isolation shows: for committed ones, where the first open
     /// transaction begins.
     pub(super) fn end(&self, at: &TopicPartition, isolation: Isolation) -> Result<u64, LogError> {
-        let end = self.part(at)?.end();
+        let end = self.partition(at)?.end();
         if isolation == Isolation::Uncommitted {
             return Ok(end);
         }
-        let late = self.late.iter().filter(|late| late.at == *at).map(|late| &late.transaction);
-        let undecided = self.open.iter().chain(late);
+        let delayed = self
+            .delayed
+            .iter()
+            .filter(|delayed| delayed.at == *at)
+            .map(|delayed| &delayed.transaction);
+        let undecided = self.open.iter().chain(delayed);
         let spans = undecided.filter_map(|n| self.transactions[*n].spans.get(at));
         Ok(spans.map(|span| span.first.0).min().unwrap_or(end))
     }
 
-    pub(super) fn visible(&self, entry: &Entry, isolation: Isolation) -> bool {
+    pub(super) fn visible(&self, entry: &LogEntry, isolation: Isolation) -> bool {
         match entry {
-            Entry::Control | Entry::Gone => false,
-            Entry::Record { transaction: None, .. } => true,
-            Entry::Record { transaction: Some(n), .. } => {
+            LogEntry::Control | LogEntry::Gone => false,
+            LogEntry::Record { transaction: None, .. } => true,
+            LogEntry::Record { transaction: Some(n), .. } => {
                 isolation == Isolation::Uncommitted
-                    || self.transactions[*n].outcome == Outcome::Committed
+                    || self.transactions[*n].outcome == TransactionOutcome::Committed
             }
         }
     }
 
     /// Fails if this record can't be appended.
-    pub(super) fn may_append(&self, record: &Outgoing) -> Result<(), LogError> {
+    pub(super) fn check_append(&self, record: &Outgoing) -> Result<(), LogError> {
         let at = TopicPartition::new(&record.topic, record.partition);
-        self.part(&at)?;
+        self.partition(&at)?;
         let cleanup = self.topic(&record.topic)?.spec.cleanup;
         if !matches!(cleanup, Cleanup::Delete { .. }) && record.body.key().is_none() {
             return Err(LogError::Invalid(format!("{at} is compacted: its records have a key")));
@@ -206,15 +210,15 @@ impl Inner {
     /// Appends a record that may be appended.
     pub(super) fn write(&mut self, record: &Outgoing, transaction: Option<usize>) -> Offset {
         let topic = self.topics.get_mut(&record.topic).expect("it may be appended");
-        let part = &mut topic.parts[record.partition.0 as usize];
-        let offset = Offset(part.end());
+        let partition = &mut topic.partitions[record.partition.0 as usize];
+        let offset = Offset(partition.end());
         let body = record.body.clone();
-        part.entries.push(Entry::Record { time: self.now, body, transaction });
+        partition.entries.push(LogEntry::Record { time: self.now, body, transaction });
         let at = TopicPartition::new(&record.topic, record.partition);
         match transaction {
             Some(n) => {
                 let spans = &mut self.transactions[n].spans;
-                let span = spans.entry(at).or_insert(Span { first: offset, end: offset });
+                let span = spans.entry(at).or_insert(WrittenSpan { first: offset, end: offset });
                 span.end = offset.next();
             }
             None => self.journal.push(Fact::Appended(at, offset)),
@@ -236,25 +240,25 @@ impl Inner {
     }
 
     /// Notes that a caller did what its port forbids.
-    pub(super) fn breaks(&mut self, what: String) {
-        self.broken.get_or_insert(what);
+    pub(super) fn report_violation(&mut self, what: String) {
+        self.violation.get_or_insert(what);
     }
 
     /// What stands at an offset, as long as it is there.
     pub(crate) fn record(&self, at: &TopicPartition, offset: u64) -> Option<(Millis, &Body)> {
-        match self.part(at).ok()?.entries.get(offset as usize)? {
-            Entry::Record { time, body, .. } => Some((*time, body)),
-            Entry::Control | Entry::Gone => None,
+        match self.partition(at).ok()?.entries.get(offset as usize)? {
+            LogEntry::Record { time, body, .. } => Some((*time, body)),
+            LogEntry::Control | LogEntry::Gone => None,
         }
     }
 
     /// The very end of a partition.
-    pub(crate) fn very_end(&self, at: &TopicPartition) -> u64 {
-        self.part(at).map_or(0, Part::end)
+    pub(crate) fn log_end(&self, at: &TopicPartition) -> u64 {
+        self.partition(at).map_or(0, FakePartition::end)
     }
 
     /// A transaction.
-    pub(crate) fn transaction(&self, n: usize) -> &Transaction {
+    pub(crate) fn transaction(&self, n: usize) -> &FakeTransaction {
         &self.transactions[n]
     }
 
@@ -266,9 +270,9 @@ impl Inner {
     ) -> impl Iterator<Item = (u64, &'a Body)> + use<'a> {
         let span = self.transactions[n].spans.get(at);
         let range = span.map_or(0..0, |span| span.first.0..span.end.0);
-        let entries = self.part(at).map_or(&[][..], |part| &part.entries);
+        let entries = self.partition(at).map_or(&[][..], |partition| &partition.entries);
         range.filter_map(move |offset| match &entries[offset as usize] {
-            Entry::Record { body, transaction, .. } if *transaction == Some(n) => {
+            LogEntry::Record { body, transaction, .. } if *transaction == Some(n) => {
                 Some((offset, body))
             }
             _ => None,
@@ -298,14 +302,17 @@ impl Inner {
     /// Ends a transaction in place of whoever began it.
     pub(super) fn end_transaction(&mut self, n: usize) {
         let prepared = self.transactions[n].prepared;
-        self.settle(n, if prepared { Outcome::Committed } else { Outcome::Aborted });
+        self.complete(
+            n,
+            if prepared { TransactionOutcome::Committed } else { TransactionOutcome::Aborted },
+        );
     }
 
     /// Opens a transaction.
     pub(super) fn begin(&mut self) -> usize {
         let n = self.transactions.len();
-        self.transactions.push(Transaction {
-            outcome: Outcome::Open,
+        self.transactions.push(FakeTransaction {
+            outcome: TransactionOutcome::Open,
             spans: BTreeMap::new(),
             offsets: Vec::new(),
             begun: self.now,
@@ -319,9 +326,13 @@ impl Inner {
     }
 
     /// Ends a transaction, and says where it ended in each partition.
-    pub(super) fn settle(&mut self, n: usize, outcome: Outcome) -> Vec<(TopicPartition, Offset)> {
+    pub(super) fn complete(
+        &mut self,
+        n: usize,
+        outcome: TransactionOutcome,
+    ) -> Vec<(TopicPartition, Offset)> {
         let transaction = &mut self.transactions[n];
-        assert_eq!(transaction.outcome, Outcome::Open, "a transaction ends once");
+        assert_eq!(transaction.outcome, TransactionOutcome::Open, "a transaction ends once");
         transaction.outcome = outcome;
         self.open.remove(&n);
         let ends: Vec<_> =
@@ -329,14 +340,14 @@ impl Inner {
         let offsets = transaction.offsets.clone();
         for (at, _) in &ends {
             let at = at.clone();
-            if self.faults && self.random.once_in(LATE_ONCE_IN) {
-                let calls = self.random.below(LATE_CALLS_MAX);
-                self.late.push(Late { at, transaction: n, calls });
+            if self.faults && self.random.once_in(DELAY_ONCE_IN) {
+                let calls = self.random.below(DELAY_CALLS_MAX);
+                self.delayed.push(DelayedEnd { at, transaction: n, calls });
             } else {
                 self.mark_end(&at);
             }
         }
-        if outcome == Outcome::Committed {
+        if outcome == TransactionOutcome::Committed {
             self.journal.push(Fact::Committed(n));
             for (group, at, committed) in offsets {
                 self.offsets.insert((group, at), committed);
@@ -347,30 +358,32 @@ impl Inner {
 
     fn mark_end(&mut self, at: &TopicPartition) {
         let topic = self.topics.get_mut(&at.topic).expect("it was written to");
-        topic.parts[at.partition.0 as usize].entries.push(Entry::Control);
+        topic.partitions[at.partition.0 as usize].entries.push(LogEntry::Control);
     }
 
     /// A call is made: what was on its way for long enough arrives.
-    pub(super) fn pass_call(&mut self) {
-        if !self.late.is_empty() {
-            self.late.iter_mut().for_each(|late| late.calls = late.calls.saturating_sub(1));
-            self.arrive(|late| late.calls == 0);
+    pub(super) fn count_call(&mut self) {
+        if !self.delayed.is_empty() {
+            self.delayed
+                .iter_mut()
+                .for_each(|delayed| delayed.calls = delayed.calls.saturating_sub(1));
+            self.arrive(|delayed| delayed.calls == 0);
         }
     }
 
     /// The end of a transaction arrives everywhere before the next one of its id begins.
     pub(super) fn wait_for_ends(&mut self, id: &str) {
         if let Some(last) = self.ids.get(id).and_then(|id| id.last) {
-            self.arrive(|late| late.transaction == last);
+            self.arrive(|delayed| delayed.transaction == last);
         }
     }
 
-    fn arrive(&mut self, which: impl Fn(&Late) -> bool) {
-        for late in std::mem::take(&mut self.late) {
-            if which(&late) {
-                self.mark_end(&late.at);
+    fn arrive(&mut self, which: impl Fn(&DelayedEnd) -> bool) {
+        for delayed in std::mem::take(&mut self.delayed) {
+            if which(&delayed) {
+                self.mark_end(&delayed.at);
             } else {
-                self.late.push(late);
+                self.delayed.push(delayed);
             }
         }
     }
@@ -383,7 +396,7 @@ impl Inner {
 
     /// Fails unless this proof is of the group's generation.
     pub(super) fn check(&self, token: &GroupToken) -> Result<(), LogError> {
-        let proof = token.proof.downcast_ref::<Proof>().expect("our own proof");
+        let proof = token.proof.downcast_ref::<FakeGroupProof>().expect("our own proof");
         let gone = || LogError::Fenced(format!("there is no group {}", token.group));
         self.groups.get(&token.group).ok_or_else(gone)?.check(proof)
     }
@@ -400,7 +413,7 @@ impl Inner {
     }
 
     /// Ends the sessions of all processes that have died.
-    pub(crate) fn expire_the_dead(&mut self) {
+    pub(crate) fn expire_dead(&mut self) {
         for process in self.dead.clone() {
             self.expire(process);
         }
@@ -415,10 +428,11 @@ impl Inner {
                 .map(|at| self.end(&at, Isolation::Committed).expect("it is there"))
                 .collect();
             let (now, transactions) = (self.now, &self.transactions);
-            let aborted = |n: usize| transactions[n].outcome == Outcome::Aborted;
+            let aborted = |n: usize| transactions[n].outcome == TransactionOutcome::Aborted;
             let topic = self.topics.get_mut(&name).expect("it is there");
-            for (part, stable) in topic.parts.iter_mut().zip(stable) {
-                part.clean(topic.spec.cleanup, &Ground { now, stable, aborted: &aborted });
+            for (partition, stable) in topic.partitions.iter_mut().zip(stable) {
+                partition
+                    .clean(topic.spec.cleanup, &CleanupContext { now, stable, aborted: &aborted });
             }
         }
     }

@@ -10,9 +10,9 @@ use tidewire_engine::port::{
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic, TopicPartition};
 
 /// A log under test.
-pub(crate) trait Subject: Sized {
+pub(crate) trait LogUnderTest: Sized {
     /// What it can do beyond the port.
-    const CAN: &'static [Can];
+    const CAPABILITIES: &'static [Capability];
 
     /// A log with no topics, or one whose topics have other names than ours.
     fn new() -> Self;
@@ -34,10 +34,10 @@ pub(crate) trait Subject: Sized {
     fn restart(&mut self) {}
 
     /// Lets time pass, and retention and compaction do their work.
-    fn pass(&self, _ms: u64) {}
+    fn advance_time(&self, _ms: u64) {}
 
     /// Gives the log to a child process: closes it here if need be, and says where it is.
-    fn lend(&mut self) -> String {
+    fn hand_to_child(&mut self) -> String {
         String::new()
     }
 
@@ -45,25 +45,25 @@ pub(crate) trait Subject: Sized {
     fn take_back(&mut self) {}
 
     /// Opens the log in a child process.
-    fn borrowed(_place: &str) -> Arc<dyn Log> {
+    fn open_in_child(_location: &str) -> Arc<dyn Log> {
         unimplemented!("a subject that is killed says how its child opens it")
     }
 }
 
 /// What a subject may be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Can {
+pub(crate) enum Capability {
     /// Stop and start again with what it had.
     Restart,
     /// Let time pass, retention and compaction included.
-    PassTime,
+    AdvanceTime,
     /// Be written by a process that is killed.
-    BeKilled,
+    Kill,
 }
 
 /// Whether this clause can be tried; says so if not.
-pub(crate) fn can<S: Subject>(what: Can) -> bool {
-    let can = S::CAN.contains(&what);
+pub(crate) fn has_capability<S: LogUnderTest>(what: Capability) -> bool {
+    let can = S::CAPABILITIES.contains(&what);
     if !can {
         println!("skipped: this log can't {what:?}");
     }
@@ -71,7 +71,7 @@ pub(crate) fn can<S: Subject>(what: Can) -> bool {
 }
 
 /// Longer than anything takes that is not broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a topic keeps for ever.
 pub(crate) const FOR_EVER: Cleanup = Cleanup::Delete { retention_ms: None, retention_bytes: None };
@@ -80,7 +80,7 @@ pub(crate) const FOR_EVER: Cleanup = Cleanup::Delete { retention_ms: None, reten
 pub(crate) const ALL: ReadLimit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
 
 /// Makes a topic of this name.
-pub(crate) fn topic<S: Subject>(subject: &S, name: &str, settings: (u32, Cleanup)) -> Topic {
+pub(crate) fn topic<S: LogUnderTest>(subject: &S, name: &str, settings: (u32, Cleanup)) -> Topic {
     let (partitions, cleanup) = settings;
     let topic = subject.name(name);
     let spec = TopicSpec { topic: topic.clone(), partitions, cleanup };
@@ -182,7 +182,7 @@ pub(crate) fn offsets(records: &[Record]) -> Vec<u64> {
 
 /// Repeats until there is something; fails when it takes too long.
 pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = attempt() {
             return found;

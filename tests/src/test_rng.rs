@@ -3,11 +3,11 @@
 
 /// A seeded source of numbers.
 #[derive(Clone, Debug)]
-pub struct Dice {
+pub struct TestRng {
     state: u64,
 }
 
-impl Dice {
+impl TestRng {
     /// The same seed throws the same numbers.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }

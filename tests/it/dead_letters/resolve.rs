@@ -20,9 +20,11 @@ use tidewire_engine::record::Millis;
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::event::EventView;
 
-use super::ground::{
-    FIRST_TIME, Wall, admit, append, delivered, event, fresh, input, letter, numbers_in_input,
-    read, settle,
+use tidewire_tests::wall_clock::SystemWallClock;
+
+use super::fixture::{
+    FIRST_TIME, admit, append, dead_letter_record, delivered, event, fresh, input,
+    numbers_in_input, read, settle,
 };
 
 fn requeue(filter: Filter) -> ResolveRequest {
@@ -34,11 +36,11 @@ fn open_letters(log: &dyn Log, topology: &Topology) -> usize {
 }
 
 #[test]
-fn a_letter_goes_back_once_however_often_it_was_written_and_however_often_it_is_asked_for() {
+fn a_dead_letter_is_requeued_once_however_often_it_was_written_or_requested() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    let mut letters: Vec<_> = (0..50).map(|n| letter(&topology, n)).collect();
-    letters.extend((0..50).step_by(3).map(|n| letter(&topology, n)));
+    let mut letters: Vec<_> = (0..50).map(|n| dead_letter_record(&topology, n)).collect();
+    letters.extend((0..50).step_by(3).map(|n| dead_letter_record(&topology, n)));
     append(&*log, &letters);
     let request = requeue(Filter::default());
     assert_eq!(plan(&*log, &topology, &request).expect("read").count(), 50);
@@ -46,7 +48,7 @@ fn a_letter_goes_back_once_however_often_it_was_written_and_however_often_it_is_
     let done = resolve(&*log, &topology, &request).expect("resolved");
     assert_eq!(done.done, BTreeMap::from([("unknown_type".to_owned(), 50)]));
     // ADMIT says one once more: it fell before it had committed.
-    append(&*log, &[letter(&topology, 7)]);
+    append(&*log, &[dead_letter_record(&topology, 7)]);
     assert_eq!(open_letters(&*log, &topology), 0);
     assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 0);
     let mut back = BTreeMap::new();
@@ -65,10 +67,10 @@ fn a_letter_goes_back_once_however_often_it_was_written_and_however_often_it_is_
 }
 
 #[test]
-fn filters_and_a_limit_choose_and_the_rest_stays_open() {
+fn filters_and_a_limit_select_and_the_rest_stays_open() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    append(&*log, &(0..50).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..50).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let (since, until) = (Some(Millis(FIRST_TIME + 10)), Some(Millis(FIRST_TIME + 30)));
     let mut request = requeue(Filter { since, until, ..Filter::default() });
     request.limit = Some(5);
@@ -94,11 +96,11 @@ fn filters_and_a_limit_choose_and_the_rest_stays_open() {
 }
 
 #[test]
-fn of_two_at_once_one_may_be_told_to_run_again_and_nothing_goes_back_twice() {
+fn of_two_concurrent_requeues_one_may_have_to_run_again_and_nothing_is_requeued_twice() {
     const LETTERS: usize = 12_000;
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let request = requeue(Filter::default());
     let taken_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -125,7 +127,7 @@ fn of_two_at_once_one_may_be_told_to_run_again_and_nothing_goes_back_twice() {
 }
 
 #[test]
-fn what_is_refused_again_tells_where_it_has_been() {
+fn a_record_refused_again_lists_its_former_positions() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     append(&*log, &[input(&topology, "k1", b"never an event")]);
@@ -144,12 +146,12 @@ fn what_is_refused_again_tells_where_it_has_been() {
 }
 
 /// Whether the operator below fails.
-static BROKEN: AtomicBool = AtomicBool::new(true);
+static FAILING: AtomicBool = AtomicBool::new(true);
 
 /// Fails while it is broken.
-struct Fragile;
+struct FailingOperator;
 
-impl Operator for Fragile {
+impl Operator for FailingOperator {
     fn number(&self) -> u8 {
         41
     }
@@ -163,17 +165,17 @@ impl Operator for Fragile {
     }
 
     fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
-        match BROKEN.load(Ordering::SeqCst) {
+        match FAILING.load(Ordering::SeqCst) {
             true => Err(OperatorError::Failed("not mended yet".to_owned())),
             false => Ok(Flow::Continue),
         }
     }
 }
 
-const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery, &Fragile];
+const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery, &FailingOperator];
 
 #[test]
-fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_again() {
+fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued() {
     let topology = Topology::new("t.", 4);
     let (dir, log) = fresh(&topology);
     let mut value: serde_json::Value = serde_json::from_slice(&event(1)).expect("JSON");
@@ -183,7 +185,7 @@ fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_a
     let ports = DerivePorts {
         log: log.clone(),
         stores: RocksStores::new(rocks::Config::new(dir.path().join("state"))),
-        clock: Arc::new(Wall),
+        clock: Arc::new(SystemWallClock),
     };
     let config = DeriveConfig {
         topology: topology.clone(),
@@ -212,7 +214,7 @@ fn an_event_that_an_operator_failed_on_leaves_nothing_and_passes_once_it_comes_a
     assert_eq!(done.count(), 1);
     let back = read(&*log, &topology, topology.input());
     assert_eq!(back[1].1.body.value(), letter.value(), "its lane's bytes");
-    BROKEN.store(false, Ordering::SeqCst);
+    FAILING.store(false, Ordering::SeqCst);
     settle();
     assert_eq!(delivered(&*log, &topology), 3, "to each of its channels, once");
     append(&*log, &[record]);

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// An event out of a WebSocket frame or an SSE message.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub struct ReceivedEvent {
     /// Channel it came on.
     pub channel: String,
     /// Canonical type.
@@ -20,7 +20,7 @@ pub struct Received {
     pub data: Value,
 }
 
-impl Received {
+impl ReceivedEvent {
     /// Reads an event's JSON. Panics with the text if a field is missing: that is a failed test.
     pub fn parse(text: &str, position: Option<&str>) -> Self {
         let event: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));

@@ -11,11 +11,13 @@ use tidewire_engine::port::{Isolation, Log};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
 use tidewire_tests::broker;
-use tidewire_tests::dice::Dice;
 use tidewire_tests::server::command;
+use tidewire_tests::test_rng::TestRng;
 
-use super::ground::serve;
-use crate::letters::ground::{append, check_delivered, delivered, letter, wait_until};
+use super::fixture::serve;
+use crate::dead_letters::fixture::{
+    append, check_delivered, dead_letter_record, delivered, wait_until,
+};
 
 const PREFIX: &str = "letters.";
 const LETTERS: usize = 15_000;
@@ -33,16 +35,16 @@ fn requeue(bootstrap: &str) -> Child {
 }
 
 #[test]
-fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
+fn killed_and_concurrent_requeues_deliver_once() {
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let bootstrap = broker::shared().bootstrap();
     let server = serve("dev", (&bootstrap, PREFIX), "only");
     let topology = Topology::new(PREFIX, Topology::default().partitions());
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
-    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let open = || list(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
     let back = || {
         let end = |p| {
@@ -63,7 +65,7 @@ fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
             std::thread::sleep(Duration::from_millis(50));
         }
         assert!(back() > before || open() == 0, "they took it from each other for {ROUND_MAX:?}");
-        std::thread::sleep(Duration::from_millis(dice.below(200) as u64));
+        std::thread::sleep(Duration::from_millis(rng.below(200) as u64));
         for child in &mut both {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
@@ -76,8 +78,8 @@ fn requeues_that_are_killed_and_meet_each_other_deliver_once() {
     wait_until("one came to its end", || {
         let begun = Instant::now();
         let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
-        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
-        eprintln!("{said}in {:?}", begun.elapsed());
+        let output = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        eprintln!("{output}in {:?}", begun.elapsed());
         done.status.success()
     });
     assert_eq!(open(), 0);

@@ -9,10 +9,10 @@ use std::process::{Child, Command};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 
-type Job = (Command, mpsc::Sender<io::Result<Child>>);
+type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
 
-static KEEPER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
-    let (sender, jobs) = mpsc::channel::<Job>();
+static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(|| {
+    let (sender, jobs) = mpsc::channel::<SpawnRequest>();
     thread::spawn(move || {
         for (mut command, reply) in jobs {
             // Whoever asked may have panicked meanwhile.
@@ -32,6 +32,6 @@ pub fn command(program: &str) -> Command {
 /// Starts it. The child's id is that of the program itself.
 pub fn spawn(command: Command) -> io::Result<Child> {
     let (reply, answer) = mpsc::channel();
-    KEEPER.send((command, reply)).expect("the keeper lives as long as the process");
+    SPAWNER.send((command, reply)).expect("the keeper lives as long as the process");
     answer.recv().expect("the keeper answers every job")
 }

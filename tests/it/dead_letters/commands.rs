@@ -4,10 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tidewire_engine::topology::Topology;
-use tidewire_tests::dice::Dice;
 use tidewire_tests::server::Server;
+use tidewire_tests::test_rng::TestRng;
 
-use super::ground::{append, check_delivered, event, input, letter, open, read, run, wait_until};
+use super::fixture::{
+    append, check_delivered, dead_letter_record, event, input, open, read, run, wait_until,
+};
 
 /// Milliseconds a timestamp may be ahead, and how far beyond that ours are.
 const AHEAD_MS: u128 = 600_000;
@@ -54,7 +56,7 @@ fn prepared() -> Server {
 }
 
 #[test]
-fn letters_are_listed_shown_requeued_and_dropped_by_what_they_are() {
+fn dead_letters_are_listed_shown_requeued_and_dropped_by_filter() {
     let mut server = prepared();
     let (_, table) = server.run_verb(&["dead-letters", "list"], None);
     for part in ["time", "detail", "timestamp_future", "not_json", "not_utf8", "open", "http/"] {
@@ -72,24 +74,24 @@ fn letters_are_listed_shown_requeued_and_dropped_by_what_they_are() {
     for part in ["not_utf8", "key        k1", "header     trace: t1", "in hex:\nff1b5b324a"] {
         assert!(shown.contains(part), "{part:?}: {shown}");
     }
-    let (status, said) = server.run_verb(&["dead-letters", "show", "tw.in/9/9"], None);
-    assert!(!status.success() && said.contains("list --all"), "{said}");
+    let (status, output) = server.run_verb(&["dead-letters", "show", "tw.in/9/9"], None);
+    assert!(!status.success() && output.contains("list --all"), "{output}");
 
-    let (_, said) = server
+    let (_, output) = server
         .run_verb(&["dead-letters", "requeue", "--reason", "timestamp_future", "--dry-run"], None);
-    assert!(said.contains("would requeue 2 letters: timestamp_future 2"), "{said}");
+    assert!(output.contains("would requeue 2 letters: timestamp_future 2"), "{output}");
     std::thread::sleep(Duration::from_millis(BEYOND_MS as u64 + 500));
     let again = ["dead-letters", "requeue", "--reason", "timestamp_future"];
-    let (_, said) = server.run_verb(&again, None);
-    assert!(said.contains("requeued 2 letters: timestamp_future 2"), "{said}");
-    let (_, said) = server.run_verb(&again, None);
-    assert!(said.contains("requeued 0 letters"), "{said}");
+    let (_, output) = server.run_verb(&again, None);
+    assert!(output.contains("requeued 2 letters: timestamp_future 2"), "{output}");
+    let (_, output) = server.run_verb(&again, None);
+    assert!(output.contains("requeued 0 letters"), "{output}");
     let drop = ["dead-letters", "drop", id(&by_log[0]), "--because", "a scan of ports"];
-    let (status, said) = server.run_verb(&drop, None);
-    assert!(status.success() && said.contains("dropped 1 letter: not_utf8 1"), "{said}");
-    let (status, said) = server.run_verb(&drop, None);
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("not open, or not there: tw.in/"), "{said}");
+    let (status, output) = server.run_verb(&drop, None);
+    assert!(status.success() && output.contains("dropped 1 letter: not_utf8 1"), "{output}");
+    let (status, output) = server.run_verb(&drop, None);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("not open, or not there: tw.in/"), "{output}");
     let (_, shown) = server.run_verb(&["dead-letters", "show", id(&by_log[0])], None);
     assert!(shown.contains("dropped    2") && shown.contains(": a scan of ports"), "{shown}");
     assert_eq!((listed(&server, &[]).len(), listed(&server, &["--all"]).len()), (1, 4));
@@ -126,7 +128,7 @@ fn letters_are_listed_shown_requeued_and_dropped_by_what_they_are() {
 }
 
 #[test]
-fn nothing_is_changed_by_a_verb_that_does_not_say_what() {
+fn a_verb_without_a_filter_changes_nothing() {
     for verb in ["requeue", "drop"] {
         let done = run(&["dead-letters", verb]);
         assert_eq!(done.code, Some(2), "{}", done.err);
@@ -145,23 +147,23 @@ fn nothing_is_changed_by_a_verb_that_does_not_say_what() {
 }
 
 #[test]
-fn a_large_requeue_killed_again_and_again_and_run_twice_at_once_delivers_once() {
+fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     const LETTERS: usize = 50_000;
     const KILLS: usize = 8;
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let topology = Topology::default();
     let mut server = Server::start(&[]);
     server.stop();
     let log = open(&server.data_dir());
-    append(&*log, &(0..LETTERS).map(|n| letter(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     drop(log);
     server.restart();
     let requeue = ["dead-letters", "requeue", "--all-open"];
     let mut went_back = 0;
     for _ in 0..KILLS {
-        let wait = Duration::from_millis(dice.below(400) as u64);
+        let wait = Duration::from_millis(rng.below(400) as u64);
         std::thread::scope(|scope| {
             let asked = [0, 1].map(|_| scope.spawn(|| server.run_verb(&requeue, None)));
             std::thread::sleep(Duration::from_millis(100) + wait);
@@ -183,10 +185,10 @@ fn a_large_requeue_killed_again_and_again_and_run_twice_at_once_delivers_once() 
         drop(log);
         server.restart();
     }
-    let (status, said) = server.run_verb(&requeue, None);
-    assert!(status.success(), "{said}");
-    let (_, said) = server.run_verb(&requeue, None);
-    assert!(said.contains("requeued 0 letters"), "{said}");
+    let (status, output) = server.run_verb(&requeue, None);
+    assert!(status.success(), "{output}");
+    let (_, output) = server.run_verb(&requeue, None);
+    assert!(output.contains("requeued 0 letters"), "{output}");
     let mut http = server.http();
     wait_until("everything is taken", || {
         let metrics = http.get("/metrics").expect("an answer").text();

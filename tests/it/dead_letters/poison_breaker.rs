@@ -8,7 +8,7 @@ use tidewire_engine::record::{Outgoing, Record};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::event::EventView;
 
-use super::ground::{admit, append, event, fresh, input, read, settle};
+use super::fixture::{admit, append, event, fresh, input, read, settle};
 
 const LIMIT: PoisonLimit = PoisonLimit { share: 0.5, min_records: 100 };
 
@@ -28,7 +28,7 @@ fn text_of(record: &Record) -> String {
 }
 
 #[test]
-fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
+fn admit_stops_before_the_poison_and_resumes_there() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     let breaker = PoisonBreaker::new(LIMIT);
@@ -43,12 +43,12 @@ fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
         all.sort_unstable();
         all
     };
-    let letters = || read(&*log, &topology, topology.dead_letters()).len();
+    let dead_letters = || read(&*log, &topology, topology.dead_letters()).len();
 
     append(&*log, &good(&topology, 0..60));
     append(&*log, &poison(&topology, 30));
     settle(&mut line);
-    assert_eq!((admitted().len(), letters()), (60, 30), "that much is borne");
+    assert_eq!((admitted().len(), dead_letters()), (60, 30), "that much is borne");
 
     append(&*log, &poison(&topology, 200));
     append(&*log, &good(&topology, 60..80));
@@ -56,25 +56,25 @@ fn the_line_stops_before_the_poison_and_goes_on_where_it_stood() {
     let stopped = breaker.stopped().expect("it stands still");
     assert_eq!((stopped.taken, stopped.rejected), (310, 230));
     assert!(stopped.example.starts_with("t.in/"), "{stopped}");
-    assert_eq!((admitted().len(), letters()), (60, 30), "nothing of the batch was taken");
+    assert_eq!((admitted().len(), dead_letters()), (60, 30), "nothing of the batch was taken");
 
     // Made anew, as after a lost connection, it stands still all the same.
     drop(line);
     line = admit(&log, &topology, &breaker);
     append(&*log, &good(&topology, 80..90));
     settle(&mut line);
-    assert_eq!((admitted().len(), letters()), (60, 30));
+    assert_eq!((admitted().len(), dead_letters()), (60, 30));
     let turned = line.turn(Duration::from_millis(1)).expect("no faults");
     assert!(turned.joined, "it keeps its place in the group");
 
     assert_eq!(breaker.resume(), Some(stopped));
     settle(&mut line);
     assert_eq!(admitted(), (0..90).collect::<Vec<_>>(), "once each");
-    assert_eq!(letters(), 230);
+    assert_eq!(dead_letters(), 230);
     assert_eq!(breaker.stopped(), None);
 
     append(&*log, &poison(&topology, 100));
     settle(&mut line);
     assert!(breaker.stopped().is_some(), "what came after it was resumed is looked at again");
-    assert_eq!(letters(), 230);
+    assert_eq!(dead_letters(), 230);
 }

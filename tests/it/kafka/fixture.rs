@@ -23,7 +23,7 @@ use tidewire_tests::server::Server;
 const KEYS: usize = 40;
 
 /// How long everything may take to come out on a machine under load.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long it is listened for what should not come any more.
 const QUIET: Duration = Duration::from_secs(1);
@@ -55,13 +55,13 @@ pub(crate) fn serve_with(
 
 /// Writes numbered events at a steady rate until told to stop; keys, priorities and authors go
 /// round. It never gives up on a record, as a producer that must not lose one.
-pub(crate) struct Writer {
+pub(crate) struct EventWriter {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
     thread: Option<JoinHandle<usize>>,
 }
 
-impl Writer {
+impl EventWriter {
     pub(crate) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -85,9 +85,9 @@ impl Writer {
                 let due = begun + interval * u32::try_from(n).expect("few events");
                 producer.poll(due.saturating_duration_since(Instant::now()));
             }
-            if let Err(error) = producer.flush(PATIENCE) {
+            if let Err(error) = producer.flush(TIMEOUT) {
                 let client = producer.client();
-                eprintln!("{:?}", client.fetch_metadata(Some(&topic), PATIENCE));
+                eprintln!("{:?}", client.fetch_metadata(Some(&topic), TIMEOUT));
                 panic!(
                     "of {n} events {} are not acknowledged: {error}",
                     producer.in_flight_count()
@@ -112,7 +112,7 @@ impl Writer {
 }
 
 /// A writer that is dropped stops; what was not acknowledged is nobody's business.
-impl Drop for Writer {
+impl Drop for EventWriter {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -141,12 +141,12 @@ fn write_one(producer: &BaseProducer, topic: &str, n: usize) {
 }
 
 /// Reads topics from their beginning, read_committed.
-pub(crate) struct Outputs {
+pub(crate) struct OutputReader {
     consumer: BaseConsumer,
     pub(crate) all: Vec<OwnedMessage>,
 }
 
-impl Outputs {
+impl OutputReader {
     pub(crate) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -158,7 +158,7 @@ impl Outputs {
         let mut assignment = TopicPartitionList::new();
         for topic in topics {
             let topic = format!("{prefix}{topic}");
-            let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).expect("metadata");
+            let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).expect("metadata");
             for partition in metadata.topics()[0].partitions() {
                 assignment
                     .add_partition_offset(&topic, partition.id(), Offset::Beginning)
@@ -170,8 +170,8 @@ impl Outputs {
     }
 
     /// Says which partitions nobody leads: what is in them, and for them, has to wait.
-    fn tell_leaderless(&self) {
-        let metadata = self.consumer.fetch_metadata(None, PATIENCE).expect("metadata");
+    fn report_leaderless(&self) {
+        let metadata = self.consumer.fetch_metadata(None, TIMEOUT).expect("metadata");
         for topic in metadata.topics() {
             for partition in topic.partitions().iter().filter(|partition| partition.leader() < 0) {
                 eprintln!("nobody leads {}/{}", topic.name(), partition.id());
@@ -197,10 +197,10 @@ impl Outputs {
 }
 
 /// Says where these numbers stand in the input, the lanes and the outputs, to find who moved them.
-fn tell_where(at: (&str, &str), numbers: &[usize]) {
+fn report_records(at: (&str, &str), numbers: &[usize]) {
     let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low"];
     for topic in ["in"].iter().chain(&lanes).chain(&["out.urgent", "out.stream"]) {
-        let mut records = Outputs::open(at, &[topic]);
+        let mut records = OutputReader::open(at, &[topic]);
         records.read(usize::MAX, QUIET * 5);
         for message in &records.all {
             let value = String::from_utf8_lossy(message.payload().unwrap_or_default());
@@ -221,11 +221,11 @@ fn tell_where(at: (&str, &str), numbers: &[usize]) {
 /// and nothing was put aside.
 pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
     let at = (bootstrap, prefix);
-    let mut outputs = Outputs::open(at, &["out.stream", "out.urgent"]);
+    let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     let owed = numbers * CHANNELS_PER_EVENT;
-    let complete = outputs.read(owed, PATIENCE);
+    let complete = outputs.read(owed, TIMEOUT);
     if !complete {
-        outputs.tell_leaderless();
+        outputs.report_leaderless();
     }
     outputs.read(usize::MAX, QUIET);
     let mut times = BTreeMap::<(String, usize), u32>::new();
@@ -238,7 +238,7 @@ pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
         *times.entry((kind, n)).or_default() += 1;
         let order = (channel, event.key.to_owned(), event.priority.number());
         if let Some(before) = last.insert(order, n).filter(|before| *before >= n) {
-            tell_where(at, &[before, n]);
+            report_records(at, &[before, n]);
             panic!("{n} comes after {before}");
         }
     }
@@ -258,7 +258,7 @@ pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
         missing.first()
     );
     assert_eq!(outputs.all.len(), owed);
-    let mut letters = Outputs::open(at, &["dead-letters"]);
-    letters.read(1, QUIET);
-    assert!(letters.all.is_empty(), "events were put aside");
+    let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
+    dead_letters.read(1, QUIET);
+    assert!(dead_letters.all.is_empty(), "events were put aside");
 }

@@ -2,7 +2,7 @@
 //!
 //! No dice: what happens is the same every time, up to the strike.
 
-use crate::fake::{Call, Ending, FakeStores, Script, Strike};
+use crate::fake::{Call, CommitOutcome, FakeStores, FaultScript, InjectedFault};
 use crate::world::{ADMITS, World};
 
 /// The seed of the producers; any will do that writes to every lane.
@@ -28,7 +28,7 @@ const TURNS_TO_BEGIN: u32 = 16;
 
 /// What the watched process is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scene {
+pub(super) enum Scenario {
     /// Its tasks run, and records of every lane wait for them.
     Alone,
     /// The same, with half of the tasks.
@@ -40,14 +40,14 @@ pub(super) enum Scene {
     /// The same, and it was the other one's very first.
     TakeOverFromNew,
     /// The same, and the other one had taken over itself, and had touched some lanes only.
-    TakeOverFromHeir,
+    TakeOverFromSuccessor,
     /// The same, and this one took over from the other one once before.
     TakeOverAgain,
 }
 
-impl Scene {
+impl Scenario {
     /// Who dies before it is watched, and at which call.
-    fn death(self) -> Option<(usize, Call)> {
+    fn crash_point(self) -> Option<(usize, Call)> {
         match self {
             Self::Alone | Self::Beside => None,
             Self::Restore => Some((WATCHED, Call::Commit)),
@@ -59,64 +59,65 @@ impl Scene {
 
 /// Who goes on after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heir {
+pub(super) enum Successor {
     /// The same machine, started again.
-    Itself,
+    SameMachine,
     /// The other one, and this one never again.
-    Other,
+    OtherMachine,
 }
 
 /// A run of a scene, to its end.
-pub(super) struct Run(World);
+pub(super) struct CrashRun(World);
 
-impl Run {
+impl CrashRun {
     /// The scene, before anything is watched.
-    pub(super) fn new(scene: Scene) -> Result<Self, String> {
-        let mut run = Self::laid(scene)?;
-        if let Some((dying, last)) = scene.death() {
+    pub(super) fn new(scenario: Scenario) -> Result<Self, String> {
+        let mut run = Self::prepared(scenario)?;
+        if let Some((dying, last)) = scenario.crash_point() {
             let part = (dying, TURNS_TO_BEGIN);
-            let calls = Self::laid(scene)?.watch_turns(part, None, Ending::Committed)?;
+            let calls =
+                Self::prepared(scenario)?.watch_turns(part, None, CommitOutcome::Committed)?;
             let at = calls.iter().position(|call| *call == last);
-            let strike = (at.ok_or("nothing is committed")?, Strike::CrashBefore);
-            run.watch_turns(part, Some(strike), Ending::Committed)?;
-            run.bury(dying);
+            let injected = (at.ok_or("nothing is committed")?, InjectedFault::CrashBefore);
+            run.watch_turns(part, Some(injected), CommitOutcome::Committed)?;
+            run.remove_machine(dying);
         }
-        run.0.look()?;
+        run.0.check_facts()?;
         Ok(run)
     }
 
     /// The scene up to the death in it.
-    fn laid(scene: Scene) -> Result<Self, String> {
-        match scene {
-            Scene::Alone => {
-                let mut run = Self::begun(WATCHED)?;
+    fn prepared(scenario: Scenario) -> Result<Self, String> {
+        match scenario {
+            Scenario::Alone => {
+                let mut run = Self::started(WATCHED)?;
                 run.admit(6)?;
                 Ok(run)
             }
-            Scene::Beside => {
-                let mut run = Self::begun(WATCHED)?;
-                run.share()?;
+            Scenario::Beside => {
+                let mut run = Self::started(WATCHED)?;
+                run.add_other_machine()?;
                 run.admit(6)?;
                 Ok(run)
             }
-            Scene::Restore => Self::begun(WATCHED),
-            Scene::TakeOver => Self::begun(OTHER),
-            Scene::TakeOverFromNew => {
+            Scenario::Restore => Self::started(WATCHED),
+            Scenario::TakeOver => Self::started(OTHER),
+            Scenario::TakeOverFromNew => {
                 let mut run = Self::only(OTHER);
                 run.admit(3)?;
                 Ok(run)
             }
-            Scene::TakeOverFromHeir => {
-                let mut run = Self::begun(FORMER)?;
+            Scenario::TakeOverFromSuccessor => {
+                let mut run = Self::started(FORMER)?;
                 run.turn(FORMER)?;
-                run.pass_over(FORMER, OTHER)?;
+                run.take_over(FORMER, OTHER)?;
                 run.admit(1)?;
                 Ok(run)
             }
-            Scene::TakeOverAgain => {
-                let mut run = Self::begun(OTHER)?;
-                run.pass_over(OTHER, WATCHED)?;
-                run.share()?;
+            Scenario::TakeOverAgain => {
+                let mut run = Self::started(OTHER)?;
+                run.take_over(OTHER, WATCHED)?;
+                run.add_other_machine()?;
                 run.admit(3)?;
                 Ok(run)
             }
@@ -124,26 +125,26 @@ impl Run {
     }
 
     /// The other one comes, and has half of the tasks.
-    fn share(&mut self) -> Result<(), String> {
+    fn add_other_machine(&mut self) -> Result<(), String> {
         self.0.loops.keep_down(OTHER, 0);
         [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| self.turn(n))
     }
 
     /// One dies between two transactions, and another one takes over and does some of its work.
-    fn pass_over(&mut self, from: usize, to: usize) -> Result<(), String> {
+    fn take_over(&mut self, from: usize, to: usize) -> Result<(), String> {
         self.0.loops.crash(ADMITS + from);
-        self.bury(from);
+        self.remove_machine(from);
         self.0.loops.keep_down(to, 0);
         self.admit(1)?;
         (0..TURNS_TO_BEGIN).try_for_each(|_| self.turn(to))
     }
 
     /// A machine has died for good, and its session with it unless it is to come again itself.
-    fn bury(&mut self, machine: usize) {
+    fn remove_machine(&mut self, machine: usize) {
         self.0.loops.keep_down(machine, u64::MAX);
         if machine != WATCHED {
             let dead = self.0.loops.process(machine);
-            self.0.log.inner().expire(dead);
+            self.0.log.state().expire(dead);
         }
     }
 
@@ -157,13 +158,13 @@ impl Run {
     }
 
     /// A world in which one machine has done something, and has something to do.
-    fn begun(first: usize) -> Result<Self, String> {
+    fn started(first: usize) -> Result<Self, String> {
         let mut run = Self::only(first);
         for _ in 0..3 {
             run.admit(2)?;
             run.turn(first)?;
             run.turn(first)?;
-            run.0.log.inner().now.0 += TURN_MS;
+            run.0.log.state().now.0 += TURN_MS;
         }
         run.0.machines.iter().for_each(FakeStores::write_some);
         run.admit(3)?;
@@ -177,35 +178,35 @@ impl Run {
             self.0.produce();
             self.0.turn_admit(0)?;
             self.0.turn_admit(1)?;
-            self.0.look()?;
+            self.0.check_facts()?;
         }
         Ok(())
     }
 
     fn turn(&mut self, machine: usize) -> Result<(), String> {
         self.0.turn_derive(machine)?;
-        self.0.look()
+        self.0.check_facts()
     }
 
     /// Watches the process until it has done its part or died: the calls it made.
     pub(super) fn watch(
         &mut self,
-        strike: Option<(usize, Strike)>,
-        ending: Ending,
+        injected: Option<(usize, InjectedFault)>,
+        commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
         self.0.loops.keep_down(WATCHED, 0);
-        self.watch_turns((WATCHED, TURNS), strike, ending)
+        self.watch_turns((WATCHED, TURNS), injected, commit_outcome)
     }
 
     fn watch_turns(
         &mut self,
         (machine, turns): (usize, u32),
-        strike: Option<(usize, Strike)>,
-        ending: Ending,
+        injected: Option<(usize, InjectedFault)>,
+        commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
         let process = self.0.loops.process_to_turn(machine);
-        let script = Script { process, strike, ending, calls: Vec::new() };
-        self.0.log.inner().script = Some(script);
+        let script = FaultScript { process, injected, commit_outcome, calls: Vec::new() };
+        self.0.log.state().script = Some(script);
         for turn in 0..turns {
             self.turn(machine)?;
             if turn % 2 == 1 {
@@ -214,9 +215,9 @@ impl Run {
             if self.0.log.as_process(process).is_dead() {
                 break;
             }
-            self.0.log.inner().now.0 += TURN_MS;
+            self.0.log.state().now.0 += TURN_MS;
         }
-        Ok(self.0.log.inner().script.take().expect("it was put there").calls)
+        Ok(self.0.log.state().script.take().expect("it was put there").calls)
     }
 
     /// The process that is watched, and the other one.
@@ -225,19 +226,19 @@ impl Run {
     }
 
     /// How many batches the disk still writes when its process dies.
-    pub(super) fn written_at_death(&mut self, batches: usize) {
-        self.0.written_at_death = batches;
+    pub(super) fn batches_written_at_crash(&mut self, batches: usize) {
+        self.0.batches_written_at_crash = batches;
     }
 
     /// Everything goes on to its end, and is checked.
-    pub(super) fn go_on(mut self, heir: Heir) -> Result<(), String> {
-        if heir == Heir::Other {
+    pub(super) fn finish(mut self, successor: Successor) -> Result<(), String> {
+        if successor == Successor::OtherMachine {
             let dead = self.0.loops.process(WATCHED);
-            self.0.log.inner().expire(dead);
+            self.0.log.state().expire(dead);
             self.0.loops.keep_down(WATCHED, u64::MAX);
             self.0.loops.keep_down(OTHER, 0);
         }
         self.admit(2)?;
-        self.0.come_to_rest()
+        self.0.settle_and_check()
     }
 }

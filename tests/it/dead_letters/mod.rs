@@ -1,7 +1,7 @@
 //! Dead letters as an operator meets them, and the line that stands still before too many.
 
-mod brake;
-mod desk;
-pub(crate) mod ground;
-mod line;
-mod verbs;
+mod commands;
+pub(crate) mod fixture;
+mod poison_breaker;
+mod resolve;
+mod stopped_input;

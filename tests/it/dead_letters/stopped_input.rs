@@ -3,10 +3,10 @@
 use tidewire_engine::topology::Topology;
 use tidewire_tests::server::Server;
 
-use super::ground::{append, check_delivered, event, input, key, open, read, wait_until};
+use super::fixture::{append, check_delivered, event, input, key, open, read, wait_until};
 
 #[test]
-fn a_poisoned_input_stops_the_line_and_resume_takes_it_on() {
+fn poisoned_input_stops_admit_and_resume_continues_it() {
     let topology = Topology::default();
     let mut server = Server::start(&[]);
     server.stop();
@@ -35,16 +35,16 @@ fn a_poisoned_input_stops_the_line_and_resume_takes_it_on() {
     let posted = http.post("/v1/events", "application/json", &event(100)).expect("an answer");
     assert_eq!(posted.status, 202, "what is sent meanwhile waits in the log: {}", posted.text());
 
-    let (status, said) = server.run_verb(&["resume"], None);
-    assert!(status.success() && said.contains("resumed; ADMIT stands still"), "{said}");
+    let (status, output) = server.run_verb(&["resume"], None);
+    assert!(status.success() && output.contains("resumed; ADMIT stands still"), "{output}");
     wait_until("it is ready again", || http.get("/readyz").expect("an answer").status == 200);
     wait_until("all was put aside", || {
         let metrics = http.get("/metrics").expect("an answer").text();
         metrics.contains("tidewire_admit_rejected_total{reason=\"not_utf8\"} 400")
             && metrics.contains("tidewire_derive_outputs_total 303")
     });
-    let (status, said) = server.run_verb(&["resume"], None);
-    assert!(status.success() && said.contains("nothing to resume"), "{said}");
+    let (status, output) = server.run_verb(&["resume"], None);
+    assert!(status.success() && output.contains("nothing to resume"), "{output}");
     server.stop();
     let log = open(&server.data_dir());
     check_delivered(&*log, &topology, 101);

@@ -17,12 +17,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A stream with an optional number of bytes left to read.
 #[derive(Debug)]
-pub struct Fuse {
+pub struct CutStream {
     stream: TcpStream,
     bytes_left: Option<usize>,
 }
 
-impl Fuse {
+impl CutStream {
     /// Connects; `bytes_left` is how much may be read before the cut, `None` for a connection that
     /// lives on.
     pub fn connect(addr: SocketAddr, bytes_left: Option<usize>) -> io::Result<Self> {
@@ -33,7 +33,7 @@ impl Fuse {
     }
 }
 
-impl Read for Fuse {
+impl Read for CutStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let limit = self.bytes_left.map_or(buffer.len(), |left| left.min(buffer.len()));
         if limit == 0 && !buffer.is_empty() {
@@ -49,7 +49,7 @@ impl Read for Fuse {
     }
 }
 
-impl Write for Fuse {
+impl Write for CutStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.write(buffer)
     }
@@ -60,6 +60,6 @@ impl Write for Fuse {
 }
 
 /// Whether an error just means that nothing came within the read slice.
-pub fn is_quiet(error: &io::Error) -> bool {
+pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

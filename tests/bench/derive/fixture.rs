@@ -20,12 +20,12 @@ use tidewire_engine::record::Topic;
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Lane, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
-use tidewire_tests::dice::Dice;
+use tidewire_tests::test_rng::TestRng;
 
 use crate::sides::Side;
 
 /// How long an answer, or the last records of a schedule, may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes of an event's text that bring a lane record to about 300.
 const TEXT_BYTES: usize = 150;
@@ -36,7 +36,7 @@ const FILL: &str = "the tide comes in and the tide goes out, twice a day and nev
      it once, in order, whether the moon is up or down, and nobody has to wait for those who sleep";
 
 /// Topics of one run and what was written into its lane.
-pub(crate) struct Ground {
+pub(crate) struct BenchFixture {
     pub(crate) bootstrap: String,
     pub(crate) topology: Topology,
     /// Records in the lane.
@@ -45,7 +45,7 @@ pub(crate) struct Ground {
     dir: TempDir,
 }
 
-impl Ground {
+impl BenchFixture {
     /// Makes the topics.
     pub(crate) fn make(bootstrap: &str, prefix: &str) -> io::Result<Self> {
         let topology = Topology::new(prefix, DEFAULT_PARTITIONS);
@@ -93,20 +93,20 @@ impl Ground {
         (records, keys): (usize, usize),
     ) -> io::Result<()> {
         let writer = self.writer(priority, "20")?;
-        let mut dice = Dice::new(self.written as u64);
+        let mut rng = TestRng::new(self.written as u64);
         for n in self.written..self.written + records {
-            writer.write(n, if n < keys { n } else { dice.below(keys) })?;
+            writer.write(n, if n < keys { n } else { rng.below(keys) })?;
         }
         writer.finish()
     }
 
     /// Who writes into a lane; it gathers records for so many milliseconds.
-    pub(crate) fn writer(&self, priority: Priority, linger_ms: &str) -> io::Result<Writer> {
+    pub(crate) fn writer(&self, priority: Priority, linger_ms: &str) -> io::Result<LaneWriter> {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", linger_ms);
         config.set("queue.buffering.max.messages", "100000");
         let producer = config.create().map_err(io::Error::other)?;
-        Ok(Writer { producer, topology: self.topology.clone(), priority })
+        Ok(LaneWriter { producer, topology: self.topology.clone(), priority })
     }
 
     /// Who asks for a group's progress in a lane.
@@ -124,7 +124,7 @@ impl Ground {
     /// Waits until a side has taken all that is written.
     pub(crate) fn wait_for(&self, side: Side) -> io::Result<()> {
         let observer = self.observer(&side.group(self), Lane::Normal)?;
-        let give_up = Instant::now() + PATIENCE * 10;
+        let give_up = Instant::now() + TIMEOUT * 10;
         while observer.committed()? < self.written {
             if Instant::now() > give_up {
                 return Err(io::Error::other(format!("{}: it does not catch up", side.name())));
@@ -144,7 +144,7 @@ impl Ground {
         for partition in 0..DEFAULT_PARTITIONS as i32 {
             let at = match from {
                 Offset::End => {
-                    let bounds = consumer.fetch_watermarks(topic, partition, PATIENCE);
+                    let bounds = consumer.fetch_watermarks(topic, partition, TIMEOUT);
                     Offset::Offset(bounds.map_err(io::Error::other)?.1)
                 }
                 from => from,
@@ -160,9 +160,9 @@ impl Ground {
     pub(crate) fn check(&self, topic: &str) -> io::Result<usize> {
         let reader = self.reader(topic, Offset::Beginning)?;
         let (mut counts, mut outputs, mut ended) = (HashMap::new(), 0, 0);
-        let patience = Instant::now() + PATIENCE * 10;
+        let patience = Instant::now() + TIMEOUT * 10;
         while ended < DEFAULT_PARTITIONS {
-            match reader.poll(PATIENCE) {
+            match reader.poll(TIMEOUT) {
                 Some(Ok(message)) => {
                     let (key, count) = counted(&message)?;
                     let before = counts.insert(key.to_owned(), count).unwrap_or(0);
@@ -210,13 +210,13 @@ pub(crate) fn key_number(name: &str) -> Option<usize> {
 }
 
 /// Writes lane records as ADMIT does.
-pub(crate) struct Writer {
+pub(crate) struct LaneWriter {
     producer: BaseProducer,
     topology: Topology,
     priority: Priority,
 }
 
-impl Writer {
+impl LaneWriter {
     /// Writes event `n` of a key.
     pub(crate) fn write(&self, n: usize, key: usize) -> io::Result<()> {
         let key = key_name(key);
@@ -255,7 +255,7 @@ impl Writer {
 
     /// Waits until everything is acknowledged.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        self.producer.flush(PATIENCE).map_err(io::Error::other)
+        self.producer.flush(TIMEOUT).map_err(io::Error::other)
     }
 }
 
@@ -268,9 +268,9 @@ pub(crate) struct Observer {
 impl Observer {
     /// Records of the lane the group has committed.
     pub(crate) fn committed(&self) -> io::Result<usize> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         let committed = loop {
-            match self.consumer.committed_offsets(self.list.clone(), PATIENCE) {
+            match self.consumer.committed_offsets(self.list.clone(), TIMEOUT) {
                 Ok(committed) => break committed,
                 // A group that was just made has no coordinator for a moment.
                 Err(_) if Instant::now() < give_up => thread::sleep(Duration::from_millis(50)),

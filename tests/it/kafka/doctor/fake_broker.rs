@@ -18,7 +18,7 @@ const UNSUPPORTED_VERSION: i16 = 35;
 
 /// How it behaves.
 #[derive(Clone)]
-pub(super) enum Manner {
+pub(super) enum FakeBroker {
     /// It takes connections and says nothing.
     Silent,
     /// It ends every connection.
@@ -32,29 +32,29 @@ pub(super) enum Manner {
 }
 
 /// Listens; the address.
-pub(super) fn imitate(manner: Manner) -> String {
+pub(super) fn start_fake_broker(broker: FakeBroker) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it listens").to_string();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let manner = manner.clone();
+            let broker = broker.clone();
             // Whoever asked may be gone before it is answered.
-            thread::spawn(move || answer(stream, &manner).ok());
+            thread::spawn(move || answer(stream, &broker).ok());
         }
     });
     address
 }
 
-fn answer(mut stream: TcpStream, manner: &Manner) -> io::Result<()> {
-    match manner {
-        Manner::Closing => Ok(()),
-        Manner::Silent => io::copy(&mut stream, &mut io::sink()).map(drop),
-        Manner::Http => {
+fn answer(mut stream: TcpStream, broker: &FakeBroker) -> io::Result<()> {
+    match broker {
+        FakeBroker::Closing => Ok(()),
+        FakeBroker::Silent => io::copy(&mut stream, &mut io::sink()).map(drop),
+        FakeBroker::Http => {
             stream.read_exact(&mut [0])?;
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
         }
-        Manner::Kafka(apis) => serve(&mut stream, apis, None),
-        Manner::Login(apis, mechanism) => serve(&mut stream, apis, Some(mechanism)),
+        FakeBroker::Kafka(apis) => serve(&mut stream, apis, None),
+        FakeBroker::Login(apis, mechanism) => serve(&mut stream, apis, Some(mechanism)),
     }
 }
 
