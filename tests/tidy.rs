@@ -12,6 +12,8 @@ mod files;
 mod functions;
 #[path = "tidy/metrics.rs"]
 mod metrics;
+#[path = "tidy/protocol.rs"]
+mod protocol;
 #[path = "tidy/runbook.rs"]
 mod runbook;
 #[path = "tidy/source.rs"]

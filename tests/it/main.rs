@@ -1,5 +1,6 @@
 //! Integration tests in one binary: what must stay true of the whole, tried from outside.
 
+mod api_documents;
 mod bad_input;
 mod benchmarks;
 mod browser;

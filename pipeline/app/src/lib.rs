@@ -33,6 +33,8 @@ pub mod runtime {
     pub mod telemetry;
 }
 
+pub mod api;
+
 /// What each verb of the command line does.
 pub mod verbs {
     pub mod dead_letters;

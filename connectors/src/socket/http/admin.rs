@@ -14,6 +14,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
 use serde_json::Value;
+use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
 use super::response::{ErrorResponse, json_response};
@@ -77,7 +78,7 @@ async fn respond(
         telemetry::connection_refused("not_local");
         let message = "verbs of an operator are answered to this machine only; run them on the \
                        host of this process, or on Kafka from anywhere with --log kafka://…";
-        return Err(ErrorResponse::new(StatusCode::FORBIDDEN, "forbidden", message));
+        return Err(ErrorResponse::new(ErrorCode::Forbidden, message));
     }
     let Ok(permit) = permits.try_acquire_owned() else {
         return Err(ErrorResponse::overloaded("other verbs are at work; ask again in a moment"));

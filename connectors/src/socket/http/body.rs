@@ -14,13 +14,14 @@
 use std::io::Read;
 
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
+use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_schemas::codec::{self, HeaderLookup};
 
-use super::response::ErrorResponse;
+use super::response::{ErrorResponse, HttpErrorCode};
 
 /// Bytes of one body, unpacked.
 pub const BODY_BYTES: usize = 4 * 1_024 * 1_024;
@@ -82,7 +83,7 @@ impl HeaderLookup for RecordHeaders {
 }
 
 fn unsupported(message: impl Into<String>) -> ErrorResponse {
-    ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", message)
+    ErrorResponse::new(HttpErrorCode::Unsupported, message)
 }
 
 impl BodyFormat {
@@ -145,7 +146,7 @@ impl BodyFormat {
             move |error| {
                 let message =
                     format!("the body is not what Content-Encoding says ({name}): {error}");
-                ErrorResponse::bad_request("invalid_message", message)
+                ErrorResponse::new(ErrorCode::InvalidMessage, message)
             }
         };
         let packed = &body[..];
@@ -187,7 +188,7 @@ impl BodyFormat {
             return Err(too_large());
         }
         if events.is_empty() {
-            return Err(ErrorResponse::bad_request("invalid_message", "the body holds no event"));
+            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "the body holds no event"));
         }
         Ok(events)
     }
@@ -215,7 +216,7 @@ fn attributes(headers: &HeaderMap) -> Result<Vec<(String, Vec<u8>)>, ErrorRespon
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         let text = value.to_str().map_err(|_| {
             let message = format!("the header {name} has to be percent-encoded");
-            ErrorResponse::bad_request("invalid_message", message)
+            ErrorResponse::new(ErrorCode::InvalidMessage, message)
         })?;
         own.push((format!("ce_{attribute}"), percent_decode_str(text).collect()));
     }
@@ -235,19 +236,20 @@ fn inflate(
 pub(super) fn too_large() -> ErrorResponse {
     let message =
         format!("a body has at most {BODY_BYTES} bytes, unpacked, and {BODY_EVENTS} events");
-    ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    ErrorResponse::new(HttpErrorCode::TooLarge, message)
 }
 
 fn not_json(error: serde_json::Error) -> ErrorResponse {
     let message = format!(
         "the body is not JSON ({error}); send an object, an array, or application/x-ndjson"
     );
-    ErrorResponse::bad_request("invalid_json", message)
+    ErrorResponse::new(ErrorCode::InvalidJson, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::StatusCode;
 
     fn format(headers: &[(&'static str, &str)]) -> Result<BodyFormat, ErrorResponse> {
         let headers: HeaderMap = headers

@@ -39,7 +39,7 @@ use crate::{clock, telemetry};
 const HTTP_BUFFER_BYTES: usize = 64 * 1_024;
 
 /// Headers of one request.
-const HEADERS: usize = 64;
+pub const REQUEST_HEADERS: usize = 64;
 
 /// How long, and how much, a client that is still sending may go on after its answer: closing at
 /// once would reset the connection and could destroy the answer on its way.
@@ -282,7 +282,7 @@ async fn serve_http(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .max_headers(HEADERS)
+        .max_headers(REQUEST_HEADERS)
         .max_header_size(REQUEST_HEAD_BYTES)
         .max_buf_size(HTTP_BUFFER_BYTES);
     let takeover_slot = service.takeover_slot.clone();

@@ -18,6 +18,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter_body};
+use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
@@ -28,7 +29,7 @@ use tidewire_schemas::partition::partition_for;
 
 use super::body::{BODY_BYTES, BodyFormat, too_large};
 use super::ingest::{BodyPermit, IngestError, IngestQueue};
-use super::response::{ErrorResponse, json_response};
+use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use super::routes::RouterState;
 use crate::telemetry;
 
@@ -97,9 +98,7 @@ impl From<IngestError> for ErrorResponse {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Overloaded | IngestError::Closed => Self::overloaded(error.to_string()),
-            IngestError::NotConfirmed => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "internal", error.to_string())
-            }
+            IngestError::NotConfirmed => Self::log_failed(error.to_string()),
         }
     }
 }
@@ -108,7 +107,7 @@ async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
     let whole = tokio::time::timeout(at_most, read_all(body)).await;
     whole.unwrap_or_else(|_| {
         let message = format!("the body did not arrive within {} s", at_most.as_secs());
-        Err(ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+        Err(ErrorResponse::new(HttpErrorCode::Timeout, message))
     })
 }
 
@@ -116,7 +115,7 @@ async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame
-            .map_err(|_| ErrorResponse::bad_request("invalid_message", "the body broke off"))?;
+            .map_err(|_| ErrorResponse::new(ErrorCode::InvalidMessage, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > BODY_BYTES {
             return Err(too_large());

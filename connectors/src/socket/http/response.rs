@@ -8,8 +8,127 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
+use tidewire_engine::fanout::protocol::native::ErrorCode;
 
 use crate::socket::limits::RETRY_AFTER_SECONDS;
+
+/// The code of an error over HTTP; each has one status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpErrorCode {
+    /// A code that frames have too.
+    Shared(ErrorCode),
+    /// The path does not have this method.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    Timeout,
+    /// Another request of the kind took over.
+    Conflict,
+    /// The body has too many bytes or events.
+    TooLarge,
+    /// The body's type or encoding is not read.
+    Unsupported,
+    /// A parameter of an operator's request is wrong.
+    InvalidQuery,
+    /// The process can't do its work yet.
+    NotReady,
+}
+
+impl HttpErrorCode {
+    /// The codes that come over HTTP only, in the order of the reference page.
+    pub const HTTP_ONLY: [Self; 7] = [
+        Self::MethodNotAllowed,
+        Self::Timeout,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::Unsupported,
+        Self::InvalidQuery,
+        Self::NotReady,
+    ];
+
+    /// The name in the body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared(code) => code.as_str(),
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Timeout => "timeout",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Unsupported => "unsupported",
+            Self::InvalidQuery => "invalid_query",
+            Self::NotReady => "not_ready",
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Shared(code) => status_of(code),
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidQuery => StatusCode::BAD_REQUEST,
+            Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What it means, for the reference page.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Shared(code) => code.meaning(),
+            Self::MethodNotAllowed => "the path does not have this method",
+            Self::Timeout => "the body did not arrive in time",
+            Self::Conflict => "another requeue or drop of dead letters took over",
+            Self::TooLarge => "the body has too many bytes or events",
+            Self::Unsupported => "the content type or encoding is not one that is read",
+            Self::InvalidQuery => "a parameter of an operator's request is wrong",
+            Self::NotReady => {
+                "the process can't do its work yet; the message says what it waits for"
+            }
+        }
+    }
+
+    /// What a client does next.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Shared(code) => code.advice(),
+            Self::MethodNotAllowed => "do not repeat it; the `Allow` header names the methods",
+            Self::Timeout => "repeat it",
+            Self::Conflict => "repeat it for the rest",
+            Self::TooLarge => "split it",
+            Self::Unsupported => "do not repeat it; the message lists those that are",
+            Self::InvalidQuery => "do not repeat it; the message names what is right",
+            Self::NotReady => "repeat it after `Retry-After`",
+        }
+    }
+
+    /// Whether the answer says when to come back.
+    pub fn sends_retry_after(self) -> bool {
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+impl From<ErrorCode> for HttpErrorCode {
+    fn from(code: ErrorCode) -> Self {
+        Self::Shared(code)
+    }
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Overloaded | ErrorCode::Internal => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::InvalidJson
+        | ErrorCode::InvalidMessage
+        | ErrorCode::InvalidChannel
+        | ErrorCode::InvalidPosition
+        | ErrorCode::InvalidFilter
+        | ErrorCode::TooManySubscriptions => StatusCode::BAD_REQUEST,
+    }
+}
 
 /// A refusal or failure, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,45 +136,39 @@ pub struct ErrorResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// The public code.
-    pub code: &'static str,
+    pub code: HttpErrorCode,
     /// What is wrong and what would be right.
     pub message: String,
 }
 
 impl ErrorResponse {
-    /// A failure of these parts.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
-    }
-
-    /// 400 for a request that can't be read.
-    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
+    /// An error with this code, whose status it has.
+    pub fn new(code: impl Into<HttpErrorCode>, message: impl Into<String>) -> Self {
+        let code = code.into();
+        Self { status: code.status(), code, message: message.into() }
     }
 
     /// 409 for a request that met another of its kind.
     pub fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", message)
+        Self::new(HttpErrorCode::Conflict, message)
     }
 
     /// 503 for a request that the log failed.
     pub fn log_failed(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "internal", message)
+        Self::new(ErrorCode::Internal, message)
     }
 
     /// 503 for a request that may be sent again in a moment.
     pub fn overloaded(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+        Self::new(ErrorCode::Overloaded, message)
     }
 }
 
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message}});
+        let body = json!({"error": {"code": self.code.as_str(), "message": self.message}});
         let mut response = json_response(self.status, &body);
-        let again =
-            [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&self.status);
-        if again {
+        if self.code.sends_retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         response

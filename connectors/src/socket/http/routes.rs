@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -22,13 +22,14 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
+use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_engine::fanout::shard::ShardStats;
 use tokio::sync::Semaphore;
 
 use super::admin::{self, ADMIN_AT_ONCE, AdminEndpoint};
 use super::guard::{Guard, GuardError, RequestOrigin};
 use super::publish::{self, PublishHandler};
-use super::response::{ErrorResponse, json_response, text_response};
+use super::response::{ErrorResponse, HttpErrorCode, json_response, text_response};
 use super::subscribe;
 use crate::socket::limits::ConnectionLimiter;
 use crate::socket::stream::worker::WorkerStats;
@@ -38,10 +39,68 @@ use crate::{clock, telemetry};
 const STATS_AT_ONCE: usize = 4;
 
 /// How long a subscriber is held at most while the process is starting.
-const START_WAIT_MAX: Duration = Duration::from_secs(10);
+pub const START_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether the process has started.
 const START_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The paths that a server answers to by itself. Those of operators' verbs and of files come from
+/// the wiring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Opens a WebSocket.
+    WebSocket,
+    /// Opens a stream of server-sent events.
+    Sse,
+    /// Takes events.
+    Events,
+    /// Says what the process does.
+    Stats,
+    /// Says that the process runs.
+    Healthz,
+    /// Says whether it can do its work.
+    Readyz,
+    /// Shows the metrics.
+    Metrics,
+}
+
+impl Route {
+    /// Every route.
+    pub const ALL: [Self; 7] = [
+        Self::WebSocket,
+        Self::Sse,
+        Self::Events,
+        Self::Stats,
+        Self::Healthz,
+        Self::Readyz,
+        Self::Metrics,
+    ];
+
+    /// Its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::WebSocket => "/v1/ws",
+            Self::Sse => "/v1/sse",
+            Self::Events => "/v1/events",
+            Self::Stats => "/v1/stats",
+            Self::Healthz => "/healthz",
+            Self::Readyz => "/readyz",
+            Self::Metrics => "/metrics",
+        }
+    }
+
+    fn handler(self) -> MethodRouter<RouterState> {
+        match self {
+            Self::WebSocket => get(subscribe::websocket),
+            Self::Sse => get(subscribe::sse),
+            Self::Events => post(publish::post),
+            Self::Stats => get(stats),
+            Self::Healthz => get(healthz),
+            Self::Readyz => get(readyz),
+            Self::Metrics => get(metrics_text),
+        }
+    }
+}
 
 /// A file of the web page.
 #[derive(Clone, Debug)]
@@ -123,20 +182,20 @@ impl RouterState {
         }
     }
 
+    /// Whether this process has a part in what a route is for.
+    fn serves(&self, route: Route) -> bool {
+        match route {
+            Route::WebSocket | Route::Sse => self.0.worker_stats.has_workers(),
+            Route::Events => self.0.publish_handler.is_some(),
+            Route::Stats | Route::Healthz | Route::Readyz | Route::Metrics => true,
+        }
+    }
+
     /// The router.
     pub fn router(&self) -> Router {
-        let mut router = Router::new()
-            .route("/v1/stats", get(stats))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics_text));
-        if self.0.publish_handler.is_some() {
-            router = router.route("/v1/events", post(publish::post));
-        }
-        if self.0.worker_stats.has_workers() {
-            router = router
-                .route("/v1/ws", get(subscribe::websocket))
-                .route("/v1/sse", get(subscribe::sse));
+        let mut router = Router::new();
+        for route in Route::ALL.into_iter().filter(|route| self.serves(*route)) {
+            router = router.route(route.path(), route.handler());
         }
         let permits = Arc::new(Semaphore::new(ADMIN_AT_ONCE));
         for endpoint in &self.0.hooks.admin_endpoints {
@@ -168,11 +227,11 @@ async fn check(
         Ok(checked) => checked,
         Err(refused) => {
             telemetry::connection_refused("guard");
-            let (status, code) = match refused {
-                GuardError::NoHost => (StatusCode::BAD_REQUEST, "invalid_message"),
-                GuardError::Host(_) | GuardError::Origin(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            let code = match refused {
+                GuardError::NoHost => ErrorCode::InvalidMessage,
+                GuardError::Host(_) | GuardError::Origin(_) => ErrorCode::Forbidden,
             };
-            return ErrorResponse::new(status, code, refused.to_string()).into_response();
+            return ErrorResponse::new(code, refused.to_string()).into_response();
         }
     };
     let asks_first = request.method() == Method::OPTIONS
@@ -211,9 +270,7 @@ async fn readyz(State(state): State<RouterState>) -> Result<Response, ErrorRespo
     let ready = if lost { Err("the log is lost".to_owned()) } else { (state.0.hooks.ready)() };
     match ready {
         Ok(()) => Ok(text_response(StatusCode::OK, "text/plain; charset=utf-8", "ready\n")),
-        Err(waits_for) => {
-            Err(ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", waits_for))
-        }
+        Err(waits_for) => Err(ErrorResponse::new(HttpErrorCode::NotReady, waits_for)),
     }
 }
 
@@ -272,10 +329,10 @@ async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) 
         _ => "/v1/stats, /metrics, /readyz, /healthz; sockets and events are the gateway's",
     };
     let message = format!("there is nothing at {path}; see {served}");
-    ErrorResponse::new(StatusCode::NOT_FOUND, "not_found", message)
+    ErrorResponse::new(ErrorCode::NotFound, message)
 }
 
 async fn wrong_method(request: Request<Body>) -> ErrorResponse {
     let message = format!("{} is not served here; see the Allow header", request.method());
-    ErrorResponse::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message)
 }

@@ -41,7 +41,7 @@ pub const SUBPROTOCOL: &str = "tidewire.v1";
 const ANONYMOUS: &str = "anonymous";
 
 /// The longest name of a user.
-const USER_CHARS: usize = 128;
+pub const USER_CHARS: usize = 128;
 
 /// What either URL may say; the rest is ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -87,7 +87,7 @@ pub async fn sse(
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     if request.method() != Method::GET || has_body(request.headers()) {
-        return Err(ErrorResponse::bad_request("invalid_message", "send GET without a body").into());
+        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "send GET without a body").into());
     }
     let query = query.map_err(bad_query)?.0;
     let user = user_of(&query)?;
@@ -132,27 +132,25 @@ pub fn limit_response(full: LimitReached) -> ErrorResponse {
             ErrorResponse::overloaded("this gateway holds as many connections as it may")
         }
         LimitReached::Address => ErrorResponse::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
+            ErrorCode::RateLimited,
             "too many connections from this address; close some first",
         ),
         LimitReached::User => ErrorResponse::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
+            ErrorCode::RateLimited,
             "too many streams of this user; close some first",
         ),
     }
 }
 
 fn bad_query(rejection: QueryRejection) -> ErrorResponse {
-    ErrorResponse::bad_request("invalid_message", rejection.body_text())
+    ErrorResponse::new(ErrorCode::InvalidMessage, rejection.body_text())
 }
 
 fn user_of(query: &SubscribeQuery) -> Result<String, ErrorResponse> {
     let user = query.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
     if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
         let message = format!("user= takes 1 to {USER_CHARS} printable characters");
-        return Err(ErrorResponse::bad_request("invalid_message", message));
+        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
     }
     Ok(user.to_owned())
 }
@@ -191,15 +189,7 @@ fn sse_open(
 
 /// A refusal of the fan-out as an HTTP answer.
 fn error_response(error: RequestError) -> ErrorResponse {
-    let status = match error.code {
-        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    ErrorResponse::new(status, error.code.as_str(), error.message)
+    ErrorResponse::new(error.code, error.message)
 }
 
 /// Why a request is no WebSocket handshake.
@@ -261,7 +251,7 @@ impl From<HandshakeRejection> for SubscribeError {
             }
             HandshakeRejection::Malformed(what) => {
                 let message = format!("a WebSocket handshake needs {what}");
-                Self::Response(ErrorResponse::bad_request("invalid_message", message))
+                Self::Response(ErrorResponse::new(ErrorCode::InvalidMessage, message))
             }
         }
     }
@@ -271,9 +261,9 @@ impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
         let Self::Response(response) = self else {
             let message = "this is a WebSocket (version 13): connect with a WebSocket client";
-            let response =
-                ErrorResponse::new(StatusCode::UPGRADE_REQUIRED, "invalid_message", message);
-            let mut response = response.into_response();
+            let status = StatusCode::UPGRADE_REQUIRED;
+            let response = ErrorResponse::new(ErrorCode::InvalidMessage, message);
+            let mut response = ErrorResponse { status, ..response }.into_response();
             let headers = response.headers_mut();
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

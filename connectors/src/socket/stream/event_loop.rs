@@ -21,6 +21,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tidewire_engine::fanout::config::CLIENT_FRAME_MAX_BYTES;
+use tidewire_engine::fanout::protocol::names::FrameName;
 use tidewire_engine::fanout::protocol::native::CloseReason;
 use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Framing, ShardStats};
 use tidewire_engine::port::{Clock, Wake as _};
@@ -29,7 +30,7 @@ use super::drain::{DrainSchedule, DrainStep};
 use super::linger::{FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
 use super::live_connection::{Incoming, LiveConnection, Unsent, read_some, write_some};
 use super::shard_port::ShardPort;
-use super::websocket::{CLOSE_TOO_LARGE, WebSocketInput, WebSocketReader, put_close, put_text};
+use super::websocket::{WebSocketInput, WebSocketReader, put_close, put_text};
 use super::worker_queue::{WorkerCommand, WorkerWaker};
 use crate::socket::http::connection::DetachedConnection;
 use crate::{clock, telemetry};
@@ -48,7 +49,7 @@ const FILL_BYTES: usize = 32 * 1_024;
 const UNSENT_BYTES: usize = 64 * 1_024;
 
 /// What an SSE client may send behind its request; it has nothing to say.
-const SSE_INCOMING_BYTES: usize = 64 * 1_024;
+pub const SSE_INCOMING_BYTES: usize = 64 * 1_024;
 
 /// The kernel's buffer of one connection (Linux doubles it for its own bookkeeping).
 const SEND_BUFFER_BYTES: usize = 128 * 1_024;
@@ -61,7 +62,7 @@ const DRAIN_POLL_WAIT: Duration = Duration::from_millis(20);
 
 /// How long written bytes may stay unacknowledged, or a client's window shut, before the kernel
 /// gives the connection up. It ends half-open streams that have nothing to say to us.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The waker's token; connections' tokens are their slots.
 pub const WAKE_TOKEN: Token = Token(usize::MAX);
@@ -214,7 +215,8 @@ impl<S: ShardPort> EventLoop<S> {
             DrainStep::Nothing => {}
             DrainStep::Close => self.shard.drain(),
             DrainStep::Move { from, to, within_ms } => {
-                let text = format!(r#"{{"op":"move","within_ms":{within_ms}}}"#);
+                let op = FrameName::Move.as_str();
+                let text = format!(r#"{{"op":"{op}","within_ms":{within_ms}}}"#);
                 for connection in self.connections[from..to].iter_mut().flatten() {
                     if matches!(connection.incoming, Incoming::WebSocket(_)) {
                         let mut frame = Vec::new();
@@ -361,7 +363,7 @@ impl<S: ShardPort> EventLoop<S> {
                     self.shard.bad_frame(connection.conn, BadFrame::NotText);
                     break;
                 }
-                WebSocketInput::Violation(CLOSE_TOO_LARGE, _) => {
+                WebSocketInput::Violation(CloseReason::TooLarge) => {
                     connection.input_closed = true;
                     self.shard.bad_frame(connection.conn, BadFrame::TooLarge);
                     break;
@@ -370,8 +372,8 @@ impl<S: ShardPort> EventLoop<S> {
                     outcome = ReadOutcome::Close(0, "");
                     break;
                 }
-                WebSocketInput::Violation(code, text) => {
-                    outcome = ReadOutcome::Close(code, text);
+                WebSocketInput::Violation(reason) => {
+                    outcome = ReadOutcome::Close(reason.code(), reason.text());
                     break;
                 }
                 WebSocketInput::Disconnected => return ReadOutcome::Gone("client_left"),

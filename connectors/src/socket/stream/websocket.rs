@@ -11,6 +11,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use tidewire_engine::fanout::protocol::native::CloseReason;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
@@ -19,9 +20,6 @@ const READ_BYTES: usize = 1_024;
 
 /// The masking key in front of a client's payload (RFC 6455 §5.2).
 const MASK_BYTES: u8 = 4;
-
-/// The close code for a message above the limit.
-pub const CLOSE_TOO_LARGE: u16 = 1009;
 
 /// What came from a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,8 +34,8 @@ pub enum WebSocketInput {
     Binary,
     /// The client closed; the answer is in the outgoing buffer.
     Closed,
-    /// The client broke the protocol: close with this code and reason.
-    Violation(u16, &'static str),
+    /// The client broke the protocol: close with this reason.
+    Violation(CloseReason),
     /// The connection is gone.
     Disconnected,
 }
@@ -111,12 +109,12 @@ fn settings(message_max_bytes: usize) -> WebSocketConfig {
 fn input_of_error(error: &Error) -> WebSocketInput {
     use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {
-        Error::Capacity(_) => WebSocketInput::Violation(CLOSE_TOO_LARGE, "message too large"),
-        Error::Utf8(_) => WebSocketInput::Violation(1007, "text is not UTF-8"),
+        Error::Capacity(_) => WebSocketInput::Violation(CloseReason::TooLarge),
+        Error::Utf8(_) => WebSocketInput::Violation(CloseReason::InvalidUtf8),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             WebSocketInput::Disconnected
         }
-        Error::Protocol(_) => WebSocketInput::Violation(1002, "not a valid WebSocket frame"),
+        Error::Protocol(_) => WebSocketInput::Violation(CloseReason::InvalidFrame),
         _ => WebSocketInput::Disconnected,
     }
 }
@@ -346,15 +344,15 @@ mod tests {
 
     #[test]
     fn what_rfc_6455_forbids_is_broken_with_its_code() {
-        check(&frame(0x81, &[0xff]), &[WebSocketInput::Violation(1007, "text is not UTF-8")]);
-        let not_a_frame = [WebSocketInput::Violation(1002, "not a valid WebSocket frame")];
+        check(&frame(0x81, &[0xff]), &[WebSocketInput::Violation(CloseReason::InvalidUtf8)]);
+        let not_a_frame = [WebSocketInput::Violation(CloseReason::InvalidFrame)];
         check(&[0x81, 0x01, b'x'], &not_a_frame);
         check(&frame(0xc1, b"x"), &not_a_frame);
         check(&frame(0x83, b"x"), &not_a_frame);
         check(&frame(0x80, b"x"), &not_a_frame);
         check(&frame(0x09, b"x"), &not_a_frame);
         check(&frame(0x89, &[0; 126]), &not_a_frame);
-        let too_large = [WebSocketInput::Violation(1009, "message too large")];
+        let too_large = [WebSocketInput::Violation(CloseReason::TooLarge)];
         check(&frame(0x81, &[b'x'; 65_537]), &too_large);
         let halves = [frame(0x01, &[b'x'; 40_000]), frame(0x80, &[b'x'; 40_000])].concat();
         check(&halves, &too_large);

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::clock;
 use crate::socket::gateway::GatewayParts;
 use crate::socket::http::admin::{AdminEndpoint, Effect};
-use crate::socket::http::response::ErrorResponse;
+use crate::socket::http::response::{ErrorResponse, HttpErrorCode};
 use crate::socket::http::routes::AppHooks;
 use crate::socket::limits::ConnectionLimits;
 
@@ -106,7 +106,7 @@ fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
         effect,
         run: Arc::new(|pairs: &[(String, String)]| match pairs.first() {
             Some(_) => Ok(json!({ "asked": pairs })),
-            None => Err(ErrorResponse::bad_request("invalid_query", "say which")),
+            None => Err(ErrorResponse::new(HttpErrorCode::InvalidQuery, "say which")),
         }),
     };
     let admin_endpoints =

@@ -15,13 +15,14 @@ use tidewire_connectors::socket::gateway::{
 use tidewire_connectors::socket::http::admin::{AdminEndpoint, Effect};
 use tidewire_connectors::socket::http::guard::{Guard, UnlistedHosts};
 use tidewire_connectors::socket::http::publish::IngestTopics;
-use tidewire_connectors::socket::http::routes::AppHooks;
+use tidewire_connectors::socket::http::routes::{AppHooks, Asset};
 use tidewire_connectors::socket::limits::{ConnectionLimits, RequestTimeouts};
 use tidewire_connectors::socket::stream::worker::{self, WorkerHandle};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
+use crate::api::documents;
 use crate::config::Config;
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::role::Role;
@@ -30,6 +31,9 @@ use crate::runtime::readiness::Readiness;
 use crate::runtime::startup::GatewayInputs;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::verbs::dead_letters::{self, AdminApi};
+
+/// Where admission that stopped is resumed.
+pub const RESUME_PATH: &str = "/v1/resume";
 
 /// What the door shows.
 pub struct ServerState<'a> {
@@ -132,8 +136,13 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
             }
             stats
         }),
-        assets: if role.serves_clients() { page::assets() } else { Vec::new() },
+        assets: if role.serves_clients() { assets() } else { Vec::new() },
     }
+}
+
+/// The files that clients are shown: the page and the descriptions of the interface.
+fn assets() -> Vec<Asset> {
+    page::assets().into_iter().chain(documents::assets()).collect()
 }
 
 /// How far a task's restore has come, as `/v1/stats` says it.
@@ -157,7 +166,7 @@ fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
                 breakers.iter().filter_map(PoisonBreaker::resume).map(|why| why.to_string());
             Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
         };
-        let path = "/v1/resume";
+        let path = RESUME_PATH;
         verbs.push(AdminEndpoint { path, effect: Effect::Mutating, run: Arc::new(run) });
     }
     verbs

@@ -27,7 +27,8 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::storage;
 use crate::{dispatch, terminal};
 
-use admin::{Action, AdminError};
+pub(crate) use admin::Action;
+use admin::AdminError;
 use query::{Parameters, query_string};
 
 pub use admin::AdminApi;
@@ -42,12 +43,10 @@ pub fn verbs(api: AdminApi) -> Vec<AdminEndpoint> {
         let run = move |parameters: &[(String, String)]| Ok(api.handle(action, parameters)?);
         AdminEndpoint { path, effect, run: Arc::new(run) }
     };
-    [Action::List, Action::Show, Action::Requeue, Action::Drop]
-        .map(|action| verb(path_of(action), effect_of(action), action))
-        .into()
+    Action::ALL.map(|action| verb(path_of(action), effect_of(action), action)).into()
 }
 
-fn path_of(action: Action) -> &'static str {
+pub(crate) fn path_of(action: Action) -> &'static str {
     match action {
         Action::List => "/v1/dead-letters",
         Action::Show => "/v1/dead-letters/show",
@@ -56,7 +55,7 @@ fn path_of(action: Action) -> &'static str {
     }
 }
 
-fn effect_of(action: Action) -> Effect {
+pub(crate) fn effect_of(action: Action) -> Effect {
     match action {
         Action::List | Action::Show => Effect::ReadOnly,
         Action::Requeue | Action::Drop => Effect::Mutating,

@@ -7,6 +7,12 @@ pub const SUBSCRIPTIONS_MAX: usize = 128;
 /// Bytes of one frame a client sends. The protocol's limit, told in `welcome`.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 64 * 1024;
 
+/// Bytes of a request's id as JSON; it comes back in the answer.
+pub const REQUEST_ID_MAX_BYTES: usize = 64;
+
+/// Bytes of unread answers beyond which a client that keeps on being refused is closed as slow.
+pub const UNREAD_ERRORS_MAX_BYTES: usize = 64 * 1024;
+
 /// Messages a client may send per second, sustained.
 pub const CLIENT_MESSAGES_PER_S: u32 = 50;
 
@@ -27,6 +33,9 @@ pub const WEBSOCKET_KEEPALIVE_MS: u32 = 30_000;
 
 /// Milliseconds between the `id:` blocks of a quiet SSE stream; proxies cut at 60 s and more.
 pub const SSE_KEEPALIVE_MS: u32 = 15_000;
+
+/// Milliseconds after which a browser's `EventSource` reconnects, as `retry:` says.
+pub const SSE_RETRY_MS: u32 = 1_000;
 
 /// Milliseconds after which a WebSocket that sent nothing, not even a pong, is dropped.
 pub const SILENT_CLOSE_MS: u32 = 60_000;

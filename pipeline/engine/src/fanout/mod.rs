@@ -14,6 +14,7 @@ pub mod identity;
 /// What clients and the server say to each other, as values and as bytes.
 pub mod protocol {
     pub(super) mod frame;
+    pub mod names;
     pub mod native;
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tidewire_connectors::socket::http::response::ErrorResponse;
+use tidewire_connectors::socket::http::response::{ErrorResponse, HttpErrorCode};
 use tidewire_engine::dead_letters::{
     DeadLetter, DeadLettersError, Filter, ListEntry, Listing, Resolution, ResolutionRecord,
     ResolveRequest, fetch, list, plan, resolutions_of, resolve,
@@ -30,6 +30,11 @@ pub(crate) enum Action {
     Show,
     Requeue,
     Drop,
+}
+
+impl Action {
+    /// Every action.
+    pub(crate) const ALL: [Self; 4] = [Self::List, Self::Show, Self::Requeue, Self::Drop];
 }
 
 /// Why a question is not answered.
@@ -56,9 +61,9 @@ impl From<DeadLettersError> for AdminError {
 impl From<AdminError> for ErrorResponse {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::InvalidQuery(text) => Self::bad_request("invalid_query", text),
+            AdminError::InvalidQuery(text) => Self::new(HttpErrorCode::InvalidQuery, text),
             AdminError::Failed(error @ DeadLettersError::TooMany) => {
-                Self::bad_request("invalid_query", error.to_string())
+                Self::new(HttpErrorCode::InvalidQuery, error.to_string())
             }
             AdminError::Failed(error @ DeadLettersError::TakenOver { .. }) => {
                 Self::conflict(error.to_string())

@@ -7,6 +7,7 @@
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::time::format_rfc3339;
 
+use super::names::FrameName;
 use crate::fanout::shard::Framing;
 
 /// The first byte of an unfragmented text frame (RFC 6455 §5.2).
@@ -92,7 +93,7 @@ fn put_event_object(
     format_rfc3339(event.timestamp_ms, &mut time);
     out.push(b'{');
     if token.is_some() {
-        out.extend_from_slice(b"\"op\":\"event\",");
+        put_field(out, "op", FrameName::Event.as_str());
     }
     put_field(out, "channel", channel);
     put_field(out, "type", event.event_type);
@@ -154,7 +155,12 @@ fn put_header(out: &mut Vec<u8>, len: usize) {
 }
 
 /// Appends a protocol object: a text frame, or an SSE block of event type `name`.
-pub(in crate::fanout) fn put_object(framing: Framing, name: &str, json: &[u8], out: &mut Vec<u8>) {
+pub(in crate::fanout) fn put_object(
+    framing: Framing,
+    name: FrameName,
+    json: &[u8],
+    out: &mut Vec<u8>,
+) {
     match framing {
         Framing::WebSocket => {
             put_header(out, json.len());
@@ -162,7 +168,7 @@ pub(in crate::fanout) fn put_object(framing: Framing, name: &str, json: &[u8], o
         }
         Framing::Sse => {
             out.extend_from_slice(b"event: ");
-            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b"\ndata: ");
             out.extend_from_slice(json);
             out.extend_from_slice(b"\n\n");
@@ -180,8 +186,9 @@ pub(in crate::fanout) fn put_ping(out: &mut Vec<u8>) {
 pub(in crate::fanout) fn put_position(framing: Framing, token: &str, out: &mut Vec<u8>) {
     match framing {
         Framing::WebSocket => {
-            let json = format!("{{\"op\":\"position\",\"position\":\"{token}\"}}");
-            put_object(framing, "position", json.as_bytes(), out);
+            let name = FrameName::Position;
+            let json = format!("{{\"op\":\"{}\",\"position\":\"{token}\"}}", name.as_str());
+            put_object(framing, name, json.as_bytes(), out);
         }
         Framing::Sse => {
             out.extend_from_slice(b"id: ");

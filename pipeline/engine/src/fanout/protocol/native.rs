@@ -40,6 +40,21 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, in the order of the reference page.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidJson,
+        Self::InvalidMessage,
+        Self::InvalidChannel,
+        Self::InvalidPosition,
+        Self::InvalidFilter,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::RateLimited,
+        Self::TooManySubscriptions,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +69,46 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::Overloaded => "overloaded",
             Self::Internal => "internal",
+        }
+    }
+
+    /// What it means, for the reference page.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "the message or body is not JSON",
+            Self::InvalidMessage => "it is JSON or a request, but not one that is understood",
+            Self::InvalidChannel => "no such channel name",
+            Self::InvalidPosition => {
+                "`from` is no position, time or word, or a position this log does not have"
+            }
+            Self::InvalidFilter => "`filter` is not null; filters are not served yet",
+            Self::Forbidden => "this user, host or origin may not do it",
+            Self::NotFound => {
+                "nothing is there: a path, a subscription, an operation or a kind of channel that \
+                 is not served yet"
+            }
+            Self::RateLimited => "too many messages, connections or streams",
+            Self::TooManySubscriptions => "the connection has as many subscriptions as it may",
+            Self::Overloaded => "the server has no room now, or is starting or stopping",
+            Self::Internal => "the log did not confirm in time, or failed",
+        }
+    }
+
+    /// What a client does next.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::InvalidJson | Self::InvalidMessage | Self::InvalidFilter => {
+                "do not repeat it; fix the client"
+            }
+            Self::InvalidChannel => "do not repeat it; the message names what is right",
+            Self::InvalidPosition => {
+                "drop the position; subscribe with `latest`, `earliest` or a time"
+            }
+            Self::Forbidden | Self::NotFound => "do not repeat it",
+            Self::RateLimited => "repeat it after 1 s, over HTTP after `Retry-After`; send fewer",
+            Self::TooManySubscriptions => "unsubscribe first, or open another connection",
+            Self::Overloaded => "repeat it after `Retry-After`",
+            Self::Internal => "repeat it after `Retry-After`, with the same `event_id`s",
         }
     }
 }
@@ -90,15 +145,34 @@ pub enum CloseReason {
     ProtocolError,
     /// Too many messages for too long.
     RateLimited,
+    /// A frame that RFC 6455 forbids.
+    InvalidFrame,
+    /// A text frame that is not UTF-8.
+    InvalidUtf8,
     /// Nothing was heard for too long. The peer is most likely gone; a close frame is a courtesy.
     Silent,
 }
 
 impl CloseReason {
+    /// Every reason, in the order of the reference page.
+    pub const ALL: [Self; 9] = [
+        Self::Drain,
+        Self::Silent,
+        Self::InvalidFrame,
+        Self::InvalidUtf8,
+        Self::TooLarge,
+        Self::Overloaded,
+        Self::Slow,
+        Self::ProtocolError,
+        Self::RateLimited,
+    ];
+
     /// The WebSocket close code.
     pub fn code(self) -> u16 {
         match self {
             Self::Drain | Self::Silent => 1001,
+            Self::InvalidFrame => 1002,
+            Self::InvalidUtf8 => 1007,
             Self::TooLarge => 1009,
             Self::Overloaded => 1013,
             Self::Slow => 4008,
@@ -117,6 +191,8 @@ impl CloseReason {
             Self::ProtocolError => "binary or too many invalid frames: send JSON text",
             Self::RateLimited => "more than 50 messages a second for too long",
             Self::Silent => "nothing was heard for 60 s: answer pings",
+            Self::InvalidFrame => "not a valid WebSocket frame",
+            Self::InvalidUtf8 => "text is not UTF-8",
         }
     }
 
@@ -127,9 +203,57 @@ impl CloseReason {
             Self::TooLarge => "too_large",
             Self::Overloaded => "overloaded",
             Self::Slow => "slow",
-            Self::ProtocolError => "protocol_error",
+            Self::ProtocolError | Self::InvalidFrame | Self::InvalidUtf8 => "protocol_error",
             Self::RateLimited => "rate_limited",
             Self::Silent => "silent",
+        }
+    }
+
+    /// What it means, for the reference page.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Drain => "the server is stopping",
+            Self::Silent => "nothing came from the client, not even a pong",
+            Self::InvalidFrame => "a frame that RFC 6455 forbids",
+            Self::InvalidUtf8 => "a text frame that is not UTF-8",
+            Self::TooLarge => "a message over the limit",
+            Self::Overloaded => "the server has no room, or is starting",
+            Self::Slow => "the client reads too slowly to keep up",
+            Self::ProtocolError => "a binary frame, or too many invalid messages",
+            Self::RateLimited => "messages over the rate limit for too long",
+        }
+    }
+
+    /// Whether a client connects again, and when.
+    pub fn reconnect(self) -> Reconnect {
+        match self {
+            Self::Drain | Self::Silent | Self::Slow => Reconnect::AtOnce,
+            Self::Overloaded | Self::RateLimited => Reconnect::AfterDelay,
+            Self::InvalidFrame | Self::InvalidUtf8 | Self::TooLarge | Self::ProtocolError => {
+                Reconnect::Never
+            }
+        }
+    }
+}
+
+/// Whether a client connects again after a close, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reconnect {
+    /// With the first delay of the client's back-off, and with its last positions.
+    AtOnce,
+    /// The same, but not before the time the server asks refused clients to wait.
+    AfterDelay,
+    /// Not by itself: the next connection would end in the same way.
+    Never,
+}
+
+impl Reconnect {
+    /// Its name in the documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::AfterDelay => "after a delay",
+            Self::Never => "no",
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::fanout::catchup::sweeper::{
 };
 use crate::fanout::offsets::{PartitionOffsets, token, token_of};
 use crate::fanout::protocol::frame;
+use crate::fanout::protocol::names::{FrameName, GapReason};
 use crate::fanout::protocol::native::CloseReason;
 use crate::fanout::segment::{Segment, SegmentEntry};
 use crate::telemetry;
@@ -365,7 +366,7 @@ impl Shard {
         (from, to): (PartitionOffsets, PartitionOffsets),
         budget: &mut WriteBudget<'_>,
     ) {
-        telemetry::gaps("retention");
+        telemetry::gaps(GapReason::Retention.as_str());
         let feed = &mut conn.feeds[at];
         let (partition, number) = (feed.partition, feed.number);
         feed.offsets.join(&to);
@@ -376,8 +377,8 @@ impl Shard {
         for at in 0..conn.subs.len() {
             if conn.subs[at].feed == number {
                 let name = &self.channels.list(conn.subs[at].list).name;
-                let json = ops::gap(name, "retention", (&from, &to));
-                frame::put_object(conn.framing, "gap", &json, budget.out);
+                let json = ops::gap(name, GapReason::Retention, (&from, &to));
+                frame::put_object(conn.framing, FrameName::Gap, &json, budget.out);
             }
         }
     }

@@ -12,22 +12,17 @@ use super::conn::{CatchUpFeed, Conn, FOLLOWS, RateDecision, Subscription};
 use super::{Framing, Shard};
 use crate::fanout::catchup::sweeper::FeedStart;
 use crate::fanout::config::{
-    CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, SUBSCRIPTIONS_MAX,
-    WEBSOCKET_KEEPALIVE_MS,
+    CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, REQUEST_ID_MAX_BYTES,
+    SSE_RETRY_MS, SUBSCRIPTIONS_MAX, UNREAD_ERRORS_MAX_BYTES, WEBSOCKET_KEEPALIVE_MS,
 };
 use crate::fanout::offsets::{PartitionOffsets, token};
 use crate::fanout::protocol::frame::{put_json_text, put_object};
+use crate::fanout::protocol::names::{FrameName, GapReason, OpName};
 use crate::fanout::protocol::native::{
     CloseReason, ErrorCode, RequestError, StartAt, authorize_channel,
 };
 use crate::telemetry;
 use tidewire_schemas::partition::partition_for;
-
-/// Characters of a request's id; it comes back in the answer.
-const ID_MAX_CHARS: usize = 64;
-
-/// Bytes of unread answers beyond which a client that keeps asking is closed as slow.
-const CONTROL_MAX_BYTES: usize = 64 * 1024;
 
 /// A request.
 enum ClientOp {
@@ -67,7 +62,7 @@ fn decode_request(text: &str) -> ClientRequest {
         Some(id @ (Value::Number(_) | Value::String(_))) => Some(id.to_string().into()),
         Some(_) => return invalid(ErrorCode::InvalidMessage, "`id` is a number or a text"),
     };
-    if id.as_ref().is_some_and(|id| id.len() > ID_MAX_CHARS) {
+    if id.as_ref().is_some_and(|id| id.len() > REQUEST_ID_MAX_BYTES) {
         return invalid(ErrorCode::InvalidMessage, "`id` has at most 62 characters");
     }
     ClientRequest { id, op: decode_op(&object) }
@@ -78,15 +73,15 @@ fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
         let text = format!("{what} is not served yet");
         Err(RequestError::new(ErrorCode::NotFound, text))
     };
-    match object.get("op").and_then(Value::as_str) {
-        Some("ping") => Ok(ClientOp::Ping),
-        Some("subscribe") => decode_subscribe(object),
-        Some("unsubscribe") => Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? }),
-        Some("history") => later("`history`: subscribe with `from` instead; it"),
-        Some("send") => later("`send`: post to /v1/events instead; it"),
-        Some("command") => later("`command`"),
-        Some("refresh") => later("`refresh`: connect again with the new token; it"),
-        _ => {
+    match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
+        Some(OpName::Ping) => Ok(ClientOp::Ping),
+        Some(OpName::Subscribe) => decode_subscribe(object),
+        Some(OpName::Unsubscribe) => Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? }),
+        Some(OpName::History) => later("`history`: subscribe with `from` instead; it"),
+        Some(OpName::Send) => later("`send`: post to /v1/events instead; it"),
+        Some(OpName::Command) => later("`command`"),
+        Some(OpName::Refresh) => later("`refresh`: connect again with the new token; it"),
+        None => {
             let text = "`op` is one of subscribe, unsubscribe, ping";
             Err(RequestError::new(ErrorCode::InvalidMessage, text))
         }
@@ -137,7 +132,7 @@ impl Shard {
         let ClientRequest { id, op } = decode_request(text);
         let done = match op {
             Ok(ClientOp::Ping) => {
-                put_answer(conn, "pong", id.as_deref(), |_| {});
+                put_answer(conn, FrameName::Pong, id.as_deref(), |_| {});
                 Ok(())
             }
             Ok(ClientOp::Unsubscribe { channel }) => {
@@ -159,7 +154,7 @@ impl Shard {
         let bad = matches!(error.code, ErrorCode::InvalidJson | ErrorCode::InvalidMessage);
         if bad && conn.limiter.bad_frame(self.now.0) {
             self.end(conn, CloseReason::ProtocolError);
-        } else if conn.control.len() > CONTROL_MAX_BYTES {
+        } else if conn.control.len() > UNREAD_ERRORS_MAX_BYTES {
             self.end(conn, CloseReason::Slow);
         }
     }
@@ -190,9 +185,9 @@ impl Shard {
             }
             SubscriptionStart::OtherEpoch(from) => {
                 put_ok(&mut conn.control, id.as_deref(), &name, Some(&from));
-                telemetry::gaps("epoch");
-                let json = gap(&name, "epoch", (&from, &here));
-                put_object(conn.framing, "gap", &json, &mut conn.control);
+                telemetry::gaps(GapReason::Epoch.as_str());
+                let json = gap(&name, GapReason::Epoch, (&from, &here));
+                put_object(conn.framing, FrameName::Gap, &json, &mut conn.control);
             }
             SubscriptionStart::Behind(start) => {
                 let mut feed = CatchUpFeed::new(self.new_feed_number(), partition, start);
@@ -229,9 +224,10 @@ impl Shard {
             match begin {
                 SubscriptionStart::Follow => {}
                 SubscriptionStart::OtherEpoch(from) => {
-                    telemetry::gaps("epoch");
-                    let json = gap(name, "epoch", (&from, &token(epoch, partition, &head)));
-                    put_object(conn.framing, "gap", &json, &mut conn.control);
+                    telemetry::gaps(GapReason::Epoch.as_str());
+                    let json =
+                        gap(name, GapReason::Epoch, (&from, &token(epoch, partition, &head)));
+                    put_object(conn.framing, FrameName::Gap, &json, &mut conn.control);
                 }
                 SubscriptionStart::Behind(start) => self.join_feed(conn, sub, start),
             }
@@ -344,7 +340,7 @@ fn resolve_start(
 }
 
 /// Appends an answer with `op`, the id and what `more` adds.
-fn put_answer(conn: &mut Conn, op: &str, id: Option<&str>, more: impl FnOnce(&mut Vec<u8>)) {
+fn put_answer(conn: &mut Conn, op: FrameName, id: Option<&str>, more: impl FnOnce(&mut Vec<u8>)) {
     let mut json = Vec::with_capacity(128);
     open_answer(&mut json, op, id);
     more(&mut json);
@@ -352,9 +348,9 @@ fn put_answer(conn: &mut Conn, op: &str, id: Option<&str>, more: impl FnOnce(&mu
     put_object(conn.framing, op, &json, &mut conn.control);
 }
 
-fn open_answer(json: &mut Vec<u8>, op: &str, id: Option<&str>) {
+fn open_answer(json: &mut Vec<u8>, op: FrameName, id: Option<&str>) {
     json.extend_from_slice(b"{\"op\":\"");
-    json.extend_from_slice(op.as_bytes());
+    json.extend_from_slice(op.as_str().as_bytes());
     json.push(b'"');
     if let Some(id) = id {
         json.extend_from_slice(b",\"id\":");
@@ -372,28 +368,28 @@ fn put_member(json: &mut Vec<u8>, name: &str, text: &str) {
 /// Appends `ok` (WebSocket only: nobody else asks).
 pub(super) fn put_ok(out: &mut Vec<u8>, id: Option<&str>, channel: &str, position: Option<&str>) {
     let mut json = Vec::with_capacity(128);
-    open_answer(&mut json, "ok", id);
+    open_answer(&mut json, FrameName::Ok, id);
     put_member(&mut json, "channel", channel);
     if let Some(position) = position {
         put_member(&mut json, "position", position);
     }
     json.push(b'}');
-    put_object(Framing::WebSocket, "ok", &json, out);
+    put_object(Framing::WebSocket, FrameName::Ok, &json, out);
 }
 
 pub(super) fn put_error(conn: &mut Conn, id: Option<&str>, error: &RequestError) {
-    put_answer(conn, "error", id, |json| {
+    put_answer(conn, FrameName::Error, id, |json| {
         put_member(json, "code", error.code.as_str());
         put_member(json, "message", &error.message);
     });
 }
 
 /// The object of a `gap`.
-pub(super) fn gap(channel: &str, reason: &str, (from, to): (&str, &str)) -> Vec<u8> {
+pub(super) fn gap(channel: &str, reason: GapReason, (from, to): (&str, &str)) -> Vec<u8> {
     let mut json = Vec::with_capacity(256);
-    open_answer(&mut json, "gap", None);
+    open_answer(&mut json, FrameName::Gap, None);
     put_member(&mut json, "channel", channel);
-    put_member(&mut json, "reason", reason);
+    put_member(&mut json, "reason", reason.as_str());
     put_member(&mut json, "from", from);
     put_member(&mut json, "to", to);
     json.push(b'}');
@@ -403,13 +399,13 @@ pub(super) fn gap(channel: &str, reason: &str, (from, to): (&str, &str)) -> Vec<
 /// Puts the first frame of a connection.
 pub(super) fn put_welcome(conn: &mut Conn, shard: u32) {
     if conn.framing == Framing::Sse {
-        conn.control.extend_from_slice(b"retry: 1000\n\n");
+        conn.control.extend_from_slice(format!("retry: {SSE_RETRY_MS}\n\n").as_bytes());
         return;
     }
     let mut name = String::with_capacity(24);
     let _ = write!(name, "{shard}-{}-{}", conn.id.slot, conn.id.generation);
     let user = conn.identity.user.clone();
-    put_answer(conn, "welcome", None, |json| {
+    put_answer(conn, FrameName::Welcome, None, |json| {
         put_member(json, "connection", &name);
         put_member(json, "user", &user);
         let limits = format!(

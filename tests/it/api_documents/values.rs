@@ -1,0 +1,432 @@
+//! What a running server sends and answers conforms to its documents, and what it never sends does
+//! not.
+//!
+//! Every object that the documents describe is closed for this: a field that is sent and not
+//! described fails the test.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use tidewire_schemas::catalogue::{Catalogue, Class, EventType, Field, FieldKind};
+use tidewire_schemas::position::{PartitionPosition, Position};
+use tidewire_tests::event_source::EventSource;
+use tidewire_tests::received_event::query_escape;
+use tidewire_tests::server::Server;
+
+use super::raw_socket::{Incoming, RawSocket, TIMEOUT};
+use super::validator::{Kind, Sample, check_samples};
+
+/// Every id of the events below: the id of each channel they go to.
+const ID: &str = "x1";
+
+/// A server sends a position to a quiet connection every 30 s.
+const POSITION_LIMIT: Duration = Duration::from_secs(45);
+
+/// How long nothing comes before everything has come.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Types that reach a subscriber below; the catalogue may grow, not shrink.
+const TYPES_MIN: usize = 60;
+
+fn sample(what: impl Into<String>, schema: impl Into<String>, value: Value) -> Sample {
+    Sample { what: what.into(), schema: schema.into(), value, valid: true }
+}
+
+fn component(name: &str) -> String {
+    format!("/components/schemas/{name}")
+}
+
+fn fetch(server: &Server, kind: Kind) -> Value {
+    server.http().get(kind.path()).expect("an answer").json()
+}
+
+fn check(document: &Value, samples: &[Sample]) {
+    let wrong: Vec<Sample> = counter_examples(samples);
+    let all = [samples, &wrong].concat();
+    check_samples(document, &all).unwrap_or_else(|found| panic!("\n{found}"));
+}
+
+/// Of each schema that objects conform to, but for documents and what producers send: the same with
+/// a field that is not described, and an object without any.
+fn counter_examples(samples: &[Sample]) -> Vec<Sample> {
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for sample in samples.iter().filter(|sample| sample.valid && sample.value.is_object()) {
+        let open = sample.schema.contains("json/get") || sample.schema.ends_with("Envelope");
+        if open || !seen.insert(&sample.schema) {
+            continue;
+        }
+        let mut more = sample.value.clone();
+        more["not_described"] = json!(1);
+        for (how, value) in [("with a field more", more), ("empty", json!({}))] {
+            let what = format!("{} {how}", sample.what);
+            wrong.push(Sample { what, schema: sample.schema.clone(), value, valid: false });
+        }
+    }
+    wrong
+}
+
+fn data_of(event_type: &EventType, wanted: impl Fn(&Field) -> bool) -> Map<String, Value> {
+    let fields = event_type.fields.iter();
+    fields
+        .map(|field| {
+            (field.name.clone(), if wanted(field) { value_of(field) } else { Value::Null })
+        })
+        .collect()
+}
+
+fn value_of(field: &Field) -> Value {
+    if let Some(value) = field.values.first() {
+        return json!(value);
+    }
+    let least = field.range.map_or(1.0, |(least, _)| least);
+    match field.kind {
+        FieldKind::Id => json!(ID),
+        FieldKind::Text if field.identifies => json!(ID),
+        FieldKind::Text => json!("text"),
+        FieldKind::Integer => json!(least as i64),
+        FieldKind::Number => json!(least),
+        FieldKind::Bool => json!(true),
+        FieldKind::Time => json!("2026-01-05T10:00:00Z"),
+        FieldKind::Object => json!({ "id": ID }),
+        FieldKind::Texts => json!(["text"]),
+        FieldKind::Objects => json!([{ "id": ID }]),
+    }
+}
+
+/// Two events of every type that producers send: with every field, and with null for those that are
+/// optional; and one of a type of the producer's own.
+fn events() -> Vec<Value> {
+    let envelope = |event_type: &str, data: Value| {
+        let event_type = event_type.to_owned();
+        json!({ "event_type": event_type, "account_id": ID, "data": data })
+    };
+    let mut all = vec![envelope("custom.own", json!({ "anything": [1, null] }))];
+    for event_type in Catalogue::builtin().types() {
+        if !event_type.producers || event_type.internal || event_type.name.ends_with('*') {
+            continue;
+        }
+        let named = |field: &Field| event_type.one_of.iter().any(|g| g.contains(&field.name));
+        let every = data_of(event_type, |_| true);
+        let few = data_of(event_type, |field| field.required || named(field));
+        for data in [every, few] {
+            all.push(envelope(&event_type.name, Value::Object(data)));
+        }
+    }
+    for (n, event) in all.iter_mut().enumerate() {
+        event["event_id"] = json!(format!("event-{n}"));
+    }
+    all
+}
+
+/// Publishes them and returns the answer.
+fn publish(server: &Server, events: &[Value]) -> Value {
+    let body = Value::from(events.to_vec()).to_string();
+    let answer = server.http().post("/v1/events", "application/json", body.as_bytes());
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    answer.json()
+}
+
+/// A channel of every kind that can be subscribed to.
+fn channels() -> Vec<String> {
+    let kinds = Catalogue::builtin().channel_kinds().iter();
+    let served = kinds.filter(|kind| kind.classes.contains(&Class::Stream));
+    served.map(|kind| format!("{}:{ID}", kind.name)).collect()
+}
+
+/// What came in on a WebSocket, as samples.
+struct Recorded {
+    socket: RawSocket,
+    samples: Vec<Sample>,
+    types: BTreeSet<String>,
+}
+
+impl Recorded {
+    fn new(server: &Server) -> Self {
+        let socket = RawSocket::connect(server.addr(), "/v1/ws?user=ann");
+        let mut new = Self { socket, samples: Vec::new(), types: BTreeSet::new() };
+        new.read_until(|frame| frame["op"] == "welcome", TIMEOUT);
+        new
+    }
+
+    /// Sends a request that is right; it is a sample too.
+    fn send(&mut self, request: &Value) {
+        let schema = format!("{}Request", capitalised(&request["op"]));
+        self.samples.push(sample(request.to_string(), component(&schema), request.clone()));
+        self.socket.send(&request.to_string());
+    }
+
+    /// Reads until a frame fits; every frame is a sample.
+    fn read_until(&mut self, fits: impl Fn(&Value) -> bool, limit: Duration) -> Option<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.socket.next(left) {
+                Incoming::Text(text) => {
+                    let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
+                    self.types.extend(frame["type"].as_str().map(str::to_owned));
+                    let schema = format!("{}Frame", capitalised(&frame["op"]));
+                    self.samples.push(sample(text, component(&schema), frame.clone()));
+                    if fits(&frame) {
+                        return Some(frame);
+                    }
+                }
+                Incoming::Nothing => return None,
+                closed @ Incoming::Closed(..) => panic!("{closed:?}"),
+            }
+        }
+    }
+}
+
+fn capitalised(op: &Value) -> String {
+    let op = op.as_str().expect("every frame has an `op`");
+    let (first, rest) = op.split_at(1);
+    first.to_uppercase() + rest
+}
+
+#[test]
+fn every_frame_of_a_websocket_conforms_to_the_asyncapi_document() {
+    let mut server = Server::start(&[]);
+    let document = fetch(&server, Kind::AsyncApi);
+    publish(&server, &events());
+    let mut recorded = Recorded::new(&server);
+    for (n, channel) in channels().iter().enumerate() {
+        recorded.send(&json!({"op": "subscribe", "id": n, "channel": channel, "from": "earliest"}));
+        recorded.read_until(|frame| frame["op"] == "ok" && frame["id"] == json!(n), TIMEOUT);
+    }
+    while recorded.read_until(|_| true, QUIET).is_some() {}
+    assert!(recorded.types.len() >= TYPES_MIN, "{:?}", recorded.types);
+    provoke_errors(&mut recorded);
+    let position = recorded.read_until(|frame| frame["op"] == "position", POSITION_LIMIT);
+    let position = position.expect("a quiet connection gets its position");
+    provoke_gap(&mut recorded, position["position"].as_str().expect("a position"));
+    // Its frames are read behind the end of the process.
+    server.stop();
+    recorded.read_until(|frame| frame["op"] == "move", TIMEOUT).expect("a stop is announced");
+    let ops: BTreeSet<&str> =
+        recorded.samples.iter().filter_map(|s| s.value["op"].as_str()).collect();
+    for op in ["welcome", "ok", "error", "pong", "event", "position", "gap", "move"] {
+        assert!(ops.contains(op), "no {op} was seen: {ops:?}");
+    }
+    let samples = [recorded.samples, wrong_data()].concat();
+    check(&document, &samples);
+}
+
+/// Every answer to a message that is wrong, and a pong with each kind of id.
+fn provoke_errors(recorded: &mut Recorded) {
+    for id in [json!(7), json!("seven")] {
+        recorded.send(&json!({"op": "ping", "id": id}));
+        recorded.read_until(|frame| frame["op"] == "pong", TIMEOUT).expect("a pong");
+    }
+    recorded.send(&json!({"op": "unsubscribe", "id": 1, "channel": format!("posts:{ID}")}));
+    recorded.read_until(|frame| frame["op"] == "ok", TIMEOUT).expect("an ok");
+    for (message, code) in [
+        ("{", "invalid_json"),
+        (r#"{"op":"shout","id":1}"#, "invalid_message"),
+        (r#"{"op":"subscribe","id":1,"channel":"nothing:a"}"#, "invalid_channel"),
+        (r#"{"op":"subscribe","channel":"posts:b","from":"yesterday"}"#, "invalid_position"),
+        (r#"{"op":"subscribe","channel":"posts:b","filter":"n == 1"}"#, "invalid_filter"),
+        (r#"{"op":"subscribe","channel":"engagement:p"}"#, "not_found"),
+        (r#"{"op":"history","id":"h"}"#, "not_found"),
+    ] {
+        recorded.socket.send(message);
+        let error = recorded.read_until(|frame| frame["op"] == "error", TIMEOUT).expect(message);
+        assert_eq!(error["code"], code, "{message}: {error}");
+    }
+}
+
+/// A subscription from a position of other topics.
+fn provoke_gap(recorded: &mut Recorded, position: &str) {
+    let mine = Position::decode(position).expect("a position");
+    let other = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
+    recorded.send(&json!({"op": "subscribe", "channel": "posts:b", "from": other.encode()}));
+    recorded.read_until(|frame| frame["op"] == "gap", TIMEOUT).expect("a gap");
+}
+
+/// Events whose data is not what their type says.
+fn wrong_data() -> Vec<Sample> {
+    let event = |data: Value| {
+        json!({
+            "op": "event", "channel": "posts:a", "type": "post.created", "event_id": "e",
+            "account_id": "a", "timestamp": "2026-01-05T10:00:00.000Z", "priority": 1,
+            "correlation_id": "e", "position": "AbHz3fEJAQcAAAAMjlKG", "data": data,
+        })
+    };
+    let right = json!({ "post_id": "p", "author_id": 5, "text": "t", "lang": null, "own": 1 });
+    let no_author = json!({ "post_id": "p", "text": "t" });
+    let no_text = json!({ "post_id": "p", "author_id": "a", "text": 5 });
+    [(right, true), (no_author, false), (no_text, false)]
+        .map(|(data, valid)| {
+            let what = format!("post.created with {data}");
+            Sample { valid, ..sample(what, component("EventFrame"), event(data)) }
+        })
+        .into()
+}
+
+#[test]
+fn every_block_of_a_stream_conforms_to_the_asyncapi_document() {
+    let server = Server::start(&[]);
+    let document = fetch(&server, Kind::AsyncApi);
+    publish(&server, &events());
+    let mut samples = Vec::new();
+    let path =
+        |rest: &str| format!("/v1/sse?channels={}&{rest}", query_escape(&channels().join(",")));
+    let open = |rest: &str, last: Option<&str>| {
+        EventSource::open(server.addr(), &path(rest), last, None).expect("a stream")
+    };
+    let mut source = open("from=earliest", None);
+    let mut types = BTreeSet::new();
+    while let Some(message) = source.next_message(QUIET).expect("the stream goes on") {
+        types.insert(message.event.clone());
+        let data = serde_json::from_str(&message.data).expect("JSON");
+        samples.push(sample(message.data, component("StreamEvent"), data));
+        let fields = json!({ "id": message.id, "event": message.event });
+        samples.push(sample(
+            "an event's block",
+            "/components/messages/stream.event/headers",
+            fields,
+        ));
+    }
+    assert!(types.len() >= TYPES_MIN, "{types:?}");
+    let last = source.last_event_id().to_owned();
+    samples.push(sample("the last id", component("Position"), json!(last)));
+    let mine = Position::decode(&last).expect("a position");
+    let other = Position { epoch: mine.epoch.wrapping_add(1), ..mine.clone() };
+    let far = |at: &PartitionPosition| PartitionPosition { next: [1 << 40; 3], ..*at };
+    let beyond = Position { partitions: mine.partitions.iter().map(far).collect(), ..mine };
+    for (position, event, schema) in [(other, "gap", "GapFrame"), (beyond, "error", "ErrorFrame")] {
+        let mut source = open("", Some(&position.encode()));
+        let message = source.next_message(TIMEOUT).expect("a stream").expect(event);
+        assert_eq!(message.event, event, "{message:?}");
+        let data = serde_json::from_str(&message.data).expect("JSON");
+        samples.push(sample(message.data, component(schema), data));
+        let fields = json!({ "event": message.event });
+        let headers = format!("/components/messages/stream.{event}/headers");
+        samples.push(sample("its block", headers, fields));
+    }
+    check(&document, &samples);
+}
+
+/// Where the schema of an answer is. JSON and text are all that is answered.
+fn answer_schema(path: &str, method: &str, (status, media): (u16, &str)) -> String {
+    let path = path.split('?').next().unwrap_or_default().replace('/', "~1");
+    let media = media.replace('/', "~1");
+    format!("/paths/{path}/{method}/responses/{status}/content/{media}/schema")
+}
+
+fn exchange(server: &Server, (method, path): (&str, &str), body: (&str, &[u8])) -> Sample {
+    let mut http = server.http();
+    let answer = match method {
+        "get" => http.get(path),
+        _ => http.post(path, body.0, body.1),
+    };
+    let answer = answer.expect("an answer");
+    let (media, value) = match serde_json::from_slice::<Value>(&answer.body) {
+        Ok(value) => ("application/json", value),
+        Err(_) => ("text/plain", json!(answer.text())),
+    };
+    let what = format!("{method} {path}: {} {:.200}", answer.status, answer.text());
+    sample(what, answer_schema(path, method, (answer.status, media)), value)
+}
+
+#[test]
+fn every_answer_over_http_conforms_to_the_openapi_document() {
+    let server = Server::start(&[]);
+    let document = fetch(&server, Kind::OpenApi);
+    let all = events();
+    let mut samples: Vec<Sample> = all
+        .iter()
+        .map(|event| sample(event.to_string(), component("EventEnvelope"), event.clone()))
+        .collect();
+    let get = |path: &str| exchange(&server, ("get", path), ("", b""));
+    let post = |path: &str, kind: &str, body: &str| {
+        exchange(&server, ("post", path), (kind, body.as_bytes()))
+    };
+    let json = "application/json";
+    let mixed =
+        r#"[{"event_type":"custom.x","account_id":"a","data":{}},{"event_type":"post.created"}]"#;
+    samples.push(post("/v1/events", json, mixed));
+    samples.push(post(
+        "/v1/events",
+        json,
+        r#"{"event_type":"post.creatd","account_id":"a","data":{}}"#,
+    ));
+    samples.push(post("/v1/events", json, "{"));
+    samples.push(post("/v1/events", "text/plain", "{}"));
+    samples.push(post("/v1/events", json, &format!("[{}]", ["{}"; 1_001].join(","))));
+    samples.push(post("/v1/events", json, "[]"));
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/stats",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/v1/ws",
+        "/v1/sse",
+        "/v1/sse?channels=nothing:a",
+        "/v1/sse?channels=engagement:a",
+        "/v1/sse?channels=posts:a&from=yesterday",
+        "/v1/dead-letters?limit=nothing",
+    ] {
+        samples.push(get(path));
+    }
+    samples.extend(dead_letters(&server));
+    samples.push(post("/v1/resume", json, ""));
+    samples.push(refused_by_the_guard(&server));
+    check(&document, &samples);
+    described(&document, &samples);
+}
+
+/// Every question about dead letters, with every parameter that the document names.
+fn dead_letters(server: &Server) -> Vec<Sample> {
+    let get = |path: &str| exchange(server, ("get", path), ("", b""));
+    let post = |path: &str| exchange(server, ("post", path), ("", b""));
+    let list = get("/v1/dead-letters");
+    let letters = list.value["letters"].as_array().expect("letters");
+    let id = query_escape(letters[0]["id"].as_str().expect("an id"));
+    let filter = "reason=unknown_type&reason=missing_field&source=http&since=2026-01-05T10:00:00Z";
+    let until = "until=4102444800000";
+    let found = get(&format!("/v1/dead-letters?{filter}&{until}&limit=5&all=true"));
+    assert!(found.value["matching"].as_u64() >= Some(2), "{found:?}");
+    let planned = format!("/v1/dead-letters/requeue?{filter}&{until}&limit=5&dry_run=true");
+    let resolve = "/v1/dead-letters/drop?all_open=true&because=a%20test";
+    vec![
+        get(&format!("/v1/dead-letters?id={id}")),
+        get(&format!("/v1/dead-letters/show?id={id}")),
+        get("/v1/dead-letters/show"),
+        post(&planned),
+        post("/v1/dead-letters/requeue"),
+        post(resolve),
+        // Shown with what was done to it.
+        get(&format!("/v1/dead-letters/show?id={id}")),
+        list,
+        found,
+    ]
+}
+
+/// A request for a host that is not this one.
+fn refused_by_the_guard(server: &Server) -> Sample {
+    let mut stream = TcpStream::connect(server.addr()).expect("it listens");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
+    let request = "GET /v1/stats HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer in UTF-8");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let value = serde_json::from_str(body).expect("JSON");
+    sample(answer.clone(), answer_schema("/v1/stats", "get", (403, "application/json")), value)
+}
+
+/// Every path of the document was asked, but for those that open a stream.
+fn described(document: &Value, samples: &[Sample]) {
+    for path in document["paths"].as_object().expect("paths").keys() {
+        let prefix = format!("/paths/{}/", path.replace('/', "~1"));
+        assert!(samples.iter().any(|sample| sample.schema.starts_with(&prefix)), "{path}");
+    }
+}
