@@ -280,8 +280,3 @@ fn bytes() -> Value {
     let hex_form = object("Anything else", &[always("hex", hex, "the bytes")]);
     json!({ "description": "Bytes", "oneOf": [text_form, hex_form] })
 }
-
-/// The text of `/healthz`.
-pub(super) fn fixed_text(text: &str) -> Value {
-    constant(text)
-}
