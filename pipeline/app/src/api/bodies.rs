@@ -6,9 +6,7 @@ use tidewire_schemas::envelope::{
     CORRELATION_ID_MAX_CHARS, ID_MAX_CHARS, Reason, SOURCE_MAX_CHARS, TYPE_MAX_CHARS,
 };
 
-use super::property::{
-    always, constant, count, list, object, one_of, reference, sometimes, text, time,
-};
+use super::property::{always, count, list, object, one_of, reference, sometimes, text, time};
 
 /// Every schema of bodies, by name.
 pub(super) fn schemas() -> Map<String, Value> {
