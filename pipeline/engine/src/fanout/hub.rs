@@ -1,23 +1,24 @@
-//! The hub: what the log's tail holds, shared by every shard, one ring per partition.
+//! The hub: the newest records of the output topics in memory, one ring per partition.
 //!
-//! Shards pull. The reader puts segments into the rings and wakes every shard once per batch; a
-//! shard takes what it has not seen when it gets to it. So nothing is queued per shard, and a shard
-//! that stands still costs no memory. The rings share one byte budget: the oldest segment leaves
-//! first, whichever partition it is of.
+//! Shards pull. The hub reader appends segments and wakes every shard once per batch; a shard reads
+//! what it has not seen when it gets to it. So nothing is queued per shard, and a stalled shard
+//! costs no memory. All rings share one byte budget: the oldest segment leaves first, whatever its
+//! partition.
 //!
-//! The hub also carries the few words between shards and the sweeper. It reads nothing itself.
+//! The hub also carries the messages between shards and the sweeper, in bounded queues. It never
+//! reads the log itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidewire_schemas::partition::partition_for;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::catchup::sweeper::{SweepReply, SweepRequest};
 use super::config::FanoutConfig;
+use super::messages::{RingUpdate, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
 use super::segment::{RingTotals, Segment, SegmentSpec};
-use super::shard::Shard;
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
@@ -60,25 +61,21 @@ struct RingInner {
     head: PartitionOffsets,
 }
 
-/// What a ring has that a shard has not seen.
-pub(super) struct RingUpdate {
-    /// The oldest segment still in the ring.
-    pub(super) floor_seq: u64,
-    /// Where the reader stood before the first of `segments`.
-    pub(super) before: PartitionOffsets,
-    /// The number behind the newest segment.
-    pub(super) next_seq: u64,
-    /// In order, without a hole.
-    pub(super) segments: Vec<Arc<Segment>>,
-}
-
-/// What the sweeper has for one shard. Bounded by what the shard has asked for.
+/// Replies of the sweeper for one shard. Bounded by what the shard has asked for.
 pub(super) struct ShardInbox {
-    pub(super) replies: Mutex<Vec<SweepReply>>,
+    /// The shard's number.
+    pub(super) shard: u32,
+    replies: Mutex<Vec<SweepReply>>,
     wake: Arc<dyn Wake>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+impl ShardInbox {
+    pub(super) fn take_replies(&self) -> Vec<SweepReply> {
+        std::mem::take(&mut *lock(&self.replies))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -108,14 +105,6 @@ impl Hub {
         }))
     }
 
-    /// A new shard. `wake` is used whenever there is something for [`Shard::pull`].
-    pub fn shard(self: &Arc<Self>, wake: Arc<dyn Wake>) -> Shard {
-        let inbox = Arc::new(ShardInbox { replies: Mutex::default(), wake });
-        let mut inboxes = lock(&self.inboxes);
-        inboxes.push(Arc::clone(&inbox));
-        Shard::new(Arc::clone(self), (inboxes.len() - 1) as u32, inbox)
-    }
-
     /// The limits.
     pub fn config(&self) -> &FanoutConfig {
         &self.config
@@ -136,6 +125,15 @@ impl Hub {
         self.totals.encodes.load(Ordering::Relaxed)
     }
 
+    /// The inbox of a new shard. `wake` is called when the shard has something to pull.
+    pub(super) fn add_inbox(&self, wake: Arc<dyn Wake>) -> Arc<ShardInbox> {
+        let mut inboxes = lock(&self.inboxes);
+        let shard = inboxes.len() as u32;
+        let inbox = Arc::new(ShardInbox { shard, replies: Mutex::default(), wake });
+        inboxes.push(Arc::clone(&inbox));
+        inbox
+    }
+
     pub(super) fn set_warm(&self) {
         self.warm.store(true, Ordering::Release);
     }
@@ -152,13 +150,22 @@ impl Hub {
         self.rings.len() as u32
     }
 
-    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
-        TopicPartition::new(&self.topics[topic], Partition(partition))
+    /// The partition of a channel's outputs.
+    pub(super) fn partition_of(&self, channel: &str) -> Partition {
+        Partition(partition_for(channel.as_bytes(), self.partitions()))
+    }
+
+    pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
+        TopicPartition::new(&self.topics[topic], partition)
+    }
+
+    fn ring(&self, partition: Partition) -> &Ring {
+        &self.rings[partition.0 as usize]
     }
 
     /// Adds what the reader took to a partition's ring. `spec.seq` is set here.
     pub(super) fn publish(&self, mut spec: SegmentSpec) {
-        let ring = &self.rings[spec.partition as usize];
+        let ring = self.ring(spec.partition);
         let mut inner = lock(&ring.inner);
         spec.seq = inner.next_seq;
         inner.head = spec.after;
@@ -171,8 +178,8 @@ impl Hub {
 
     /// Empties a ring and goes on at `head`: the reader starts there, or the log lost what the
     /// reader had not read yet.
-    pub(super) fn restart(&self, partition: u32, head: PartitionOffsets) {
-        let ring = &self.rings[partition as usize];
+    pub(super) fn restart(&self, partition: Partition, head: PartitionOffsets) {
+        let ring = self.ring(partition);
         let mut inner = lock(&ring.inner);
         for segment in inner.segments.drain(..) {
             segment.leave_ring();
@@ -184,8 +191,8 @@ impl Hub {
     }
 
     /// Drops a partition's oldest segment; `false` if it has none.
-    pub(super) fn evict(&self, partition: u32) -> bool {
-        let mut inner = lock(&self.rings[partition as usize].inner);
+    pub(super) fn evict(&self, partition: Partition) -> bool {
+        let mut inner = lock(&self.ring(partition).inner);
         let Some(segment) = inner.segments.pop_front() else { return false };
         segment.leave_ring();
         inner.floor_seq += 1;
@@ -193,14 +200,14 @@ impl Hub {
     }
 
     /// From where on a partition's ring holds everything.
-    pub(super) fn floor(&self, partition: u32) -> PartitionOffsets {
-        let inner = lock(&self.rings[partition as usize].inner);
+    pub(super) fn floor(&self, partition: Partition) -> PartitionOffsets {
+        let inner = lock(&self.ring(partition).inner);
         inner.segments.front().map_or(inner.head, |segment| segment.before)
     }
 
     /// What a ring has from segment `seen` on; `None` if nothing.
-    pub(super) fn update_since(&self, partition: u32, seen: u64) -> Option<RingUpdate> {
-        let ring = &self.rings[partition as usize];
+    pub(super) fn update_since(&self, partition: Partition, seen: u64) -> Option<RingUpdate> {
+        let ring = self.ring(partition);
         if ring.next_seq.load(Ordering::Acquire) == seen {
             return None;
         }
@@ -225,7 +232,7 @@ impl Hub {
     /// Asks the sweeper for something; `false` if it has too much to do.
     pub(super) fn request(&self, request: SweepRequest) -> bool {
         let mut requests = lock(&self.requests);
-        if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve { .. }) {
+        if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve(_)) {
             return false;
         }
         requests.push(request);

@@ -12,7 +12,7 @@ use super::hub::Hub;
 use super::offsets::{PartitionOffsets, SERVED_TOPICS};
 use super::segment::{SegmentEntry, SegmentSpec};
 use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot};
-use crate::record::{Offset, Record};
+use crate::record::{Offset, Partition, Record};
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -22,7 +22,7 @@ pub struct HubReader {
     reader: Box<dyn Reader>,
     partitions: Vec<PartitionReader>,
     /// The partitions of the segments in the rings, oldest first.
-    order: VecDeque<u32>,
+    order: VecDeque<Partition>,
     taken: Vec<Record>,
     encodes_reported: u64,
 }
@@ -41,7 +41,7 @@ impl HubReader {
         let open = || -> Result<Self, LogError> {
             let mut reader = log.reader(Isolation::Committed)?;
             let mut partitions = Vec::new();
-            for partition in 0..hub.partitions() {
+            for partition in (0..hub.partitions()).map(Partition) {
                 let partition_reader = open_partition(log, hub, &mut *reader, partition)?;
                 hub.restart(partition, partition_reader.at);
                 partitions.push(partition_reader);
@@ -83,7 +83,7 @@ impl HubReader {
     /// for a place that moved on by itself.
     fn take_all(&mut self) -> Result<usize, LogError> {
         let mut taken = 0;
-        for partition in 0..self.partitions.len() {
+        for partition in (0..self.hub.partitions()).map(Partition) {
             taken += self.take_partition(partition)?;
         }
         if !self.hub.warm() && self.partitions.iter().all(|p| p.at.reaches(&p.warm_at)) {
@@ -92,8 +92,8 @@ impl HubReader {
         Ok(taken)
     }
 
-    fn take_partition(&mut self, partition: usize) -> Result<usize, LogError> {
-        let before = self.partitions[partition].at;
+    fn take_partition(&mut self, partition: Partition) -> Result<usize, LogError> {
+        let before = self.partitions[partition.0 as usize].at;
         let mut at = before;
         let mut entries = Vec::new();
         let mut passed = 0;
@@ -112,7 +112,8 @@ impl HubReader {
                     Err(_) => passed += 1,
                 }
             }
-            let position = self.reader.position(self.partitions[partition].slots[topic])?;
+            let position =
+                self.reader.position(self.partitions[partition.0 as usize].slots[topic])?;
             at.0[topic] = at.0[topic].max(position.0);
         }
         if at == before {
@@ -122,26 +123,31 @@ impl HubReader {
             telemetry::hub_undecodable(passed);
         }
         let taken = entries.len().max(1);
-        self.partitions[partition].at = at;
-        self.order.push_back(partition as u32);
-        let (partition, epoch) = (partition as u32, self.hub.epoch());
+        self.partitions[partition.0 as usize].at = at;
+        self.order.push_back(partition);
+        let epoch = self.hub.epoch();
         self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
         Ok(taken)
     }
 
-    fn take_topic(&mut self, partition: usize, topic: usize) -> Result<(), LogError> {
+    fn take_topic(&mut self, partition: Partition, topic: usize) -> Result<(), LogError> {
         let config = self.hub.config();
         let limit = ReadLimit { records: config.take_max_records, bytes: config.take_max_bytes };
-        let slot = self.partitions[partition].slots[topic];
+        let slot = self.partitions[partition.0 as usize].slots[topic];
         self.reader.take(slot, limit, &mut self.taken)?;
         Ok(())
     }
 
     /// Retention overtook the reader. Its ring begins anew behind the loss; connections that
     /// followed find out from the log that something is gone, and say so.
-    fn skip_lost(&mut self, partition: usize, topic: usize, start: u64) -> Result<usize, LogError> {
+    fn skip_lost(
+        &mut self,
+        partition: Partition,
+        topic: usize,
+        start: u64,
+    ) -> Result<usize, LogError> {
         self.taken.clear();
-        let partition_reader = &mut self.partitions[partition];
+        let partition_reader = &mut self.partitions[partition.0 as usize];
         // What this turn took of another topic is read again: its place has not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
             let to = if t == topic { start } else { partition_reader.at.0[t] };
@@ -149,7 +155,7 @@ impl HubReader {
             partition_reader.at.0[t] = to;
         }
         telemetry::hub_overtaken();
-        self.hub.restart(partition as u32, partition_reader.at);
+        self.hub.restart(partition, partition_reader.at);
         Ok(1)
     }
 
@@ -172,7 +178,7 @@ fn open_partition(
     log: &dyn Log,
     hub: &Hub,
     reader: &mut dyn Reader,
-    partition: u32,
+    partition: Partition,
 ) -> Result<PartitionReader, LogError> {
     let mut at = PartitionOffsets::default();
     let mut warm_at = PartitionOffsets::default();

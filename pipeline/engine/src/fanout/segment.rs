@@ -1,20 +1,19 @@
-//! A segment: what the hub or a sweep took from one partition at once. Immutable and shared; the
-//! only thing that changes in it is that a frame, once somebody needs it, is encoded and kept.
+//! A segment: records of one partition that the hub or a sweep read together, immutable and shared.
 //!
-//! An entry keeps the record's body as it came, so an event nobody is subscribed to costs no
-//! encoding; hashes of its channel, and of account and channel together, stand apart in arrays that
-//! can be scanned fast.
+//! An entry keeps the record's body as it was read, so an event without a subscriber is never
+//! encoded. A frame is encoded by the first connection that needs it and kept; that is all that
+//! ever changes. The hashes of channels are in arrays of their own, which can be scanned fast.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tidewire_schemas::event::{DecodeError, EventView};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::channel_hash::{channel_hash, scoped_hash};
 use super::offsets::{PartitionOffsets, token};
-use super::protocol::frame::Frame;
-use super::shard::Framing;
-use crate::record::{Body, Record};
+use super::protocol::event_frame::EventFrame;
+use super::protocol::framing::Framing;
+use crate::record::{Body, Partition, Record};
 
 /// Added to a segment's frame bytes when it leaves the ring, so that what is encoded later is not
 /// counted any more.
@@ -33,7 +32,7 @@ pub(super) struct SegmentEntry {
     account_at: u32,
     account_len: u32,
     body: Body,
-    frames: [OnceLock<Frame>; 2],
+    frames: [OnceLock<EventFrame>; 2],
 }
 
 impl SegmentEntry {
@@ -86,16 +85,6 @@ impl SegmentEntry {
     }
 }
 
-/// The hash a channel is found by.
-pub(super) fn channel_hash(channel: &str) -> u64 {
-    xxh3_64(channel.as_bytes())
-}
-
-/// The hash an account's share of a channel is found by.
-pub(super) fn scoped_hash(channel: u64, account: &str) -> u64 {
-    xxh3_64_with_seed(account.as_bytes(), channel)
-}
-
 /// What all segments count into.
 #[derive(Debug, Default)]
 pub(super) struct RingTotals {
@@ -110,7 +99,7 @@ pub(super) struct RingTotals {
 pub(super) struct Segment {
     /// Its number in the partition's ring.
     pub(super) seq: u64,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     /// Where the reader stood before the first entry.
     pub(super) before: PartitionOffsets,
     /// Where it stood at the end, records it skipped included.
@@ -129,7 +118,7 @@ pub(super) struct Segment {
 /// What a segment is made of.
 pub(super) struct SegmentSpec {
     pub(super) seq: u64,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) before: PartitionOffsets,
     pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
@@ -159,17 +148,17 @@ impl Segment {
     }
 
     /// The frame of an entry, encoded by whoever needs it first.
-    pub(super) fn frame(&self, at: usize, framing: Framing) -> &Frame {
+    pub(super) fn frame(&self, at: usize, framing: Framing) -> &EventFrame {
         let entry = &self.entries[at];
         entry.frames[framing as usize].get_or_init(|| self.encode(entry, framing))
     }
 
     #[cold]
-    fn encode(&self, entry: &SegmentEntry, framing: Framing) -> Frame {
+    fn encode(&self, entry: &SegmentEntry, framing: Framing) -> EventFrame {
         let value = entry.body.value().unwrap_or_default();
         let event = EventView::decode(value).expect("an entry is only made of an event");
         let token = token(self.epoch, self.partition, &entry.after);
-        let frame = Frame::encode(framing, &event, entry.channel(), &token);
+        let frame = EventFrame::encode(framing, &event, entry.channel(), &token);
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         let bytes = frame.bytes().len();
         if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tidewire_schemas::position::Position;
 
 use super::super::shard::Framing;
+use crate::record::Partition;
 
 /// What a server frame says.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,9 +75,9 @@ fn read_block(bytes: &[u8]) -> Option<(Option<ServerFrame>, usize)> {
 }
 
 /// The next offsets of a token in one partition.
-pub(super) fn cut_of(token: &str, partition: u32) -> Option<[u64; 3]> {
+pub(super) fn cut_of(token: &str, partition: Partition) -> Option<[u64; 3]> {
     Position::decode(token)
         .expect("tokens of the server decode")
-        .partition(partition)
+        .partition(partition.0)
         .map(|c| c.next)
 }

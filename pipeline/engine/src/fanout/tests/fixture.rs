@@ -33,7 +33,7 @@ pub(super) struct FanoutGateway {
 pub(super) struct AppendedEvent {
     pub(super) channel: String,
     pub(super) topic: usize,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) offset: u64,
 }
 
@@ -71,14 +71,14 @@ impl FanoutFixture {
         while reader.turn(Duration::ZERO).unwrap() > 0 {}
         let log: Arc<MemoryLog> = Arc::clone(&self.log);
         let sweeper = Sweeper::open(log, &hub).unwrap();
-        let mut shard = hub.shard(Arc::new(NoWake));
+        let mut shard = Shard::new(&hub, Arc::new(NoWake));
         shard.tick(self.now);
         FanoutGateway { hub, reader, sweeper, shard }
     }
 
-    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
+    pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
         let topics = [self.topology.out_urgent(), self.topology.out_stream()];
-        TopicPartition::new(topics[topic], Partition(partition))
+        TopicPartition::new(topics[topic], partition)
     }
 
     pub(super) fn append(&mut self, channel: &str, topic: usize) -> usize {
@@ -104,7 +104,7 @@ impl FanoutFixture {
             alias: None,
             data: format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}"),
         };
-        let partition = self.topology.partition_of(channel.as_bytes()).0;
+        let partition = self.topology.partition_of(channel.as_bytes());
         let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
         let offset = self.log.append(&self.topic_partition(topic, partition), self.now, body);
         let channel = channel.to_owned();
@@ -255,7 +255,7 @@ pub(super) fn objects<'a>(frames: &'a [ServerFrame], of: &str) -> Vec<&'a Value>
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) channel: String,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) from: Option<[u64; 3]>,
     /// The request the present connection has to answer, or 0 if it has.
     pub(super) request: u64,
@@ -268,7 +268,7 @@ impl Watch {
     pub(super) fn new(fixture: &FanoutFixture, channel: &str) -> Self {
         Self {
             channel: channel.to_owned(),
-            partition: fixture.topology.partition_of(channel.as_bytes()).0,
+            partition: fixture.topology.partition_of(channel.as_bytes()),
             from: None,
             request: 0,
             seen: BTreeSet::new(),

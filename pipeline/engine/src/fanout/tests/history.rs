@@ -15,6 +15,7 @@ use super::super::shard::Framing;
 use super::client::{ServerFrame, cut_of};
 use super::fixture::{ClientConnection, FanoutFixture, FanoutGateway, Watch, identity};
 use super::log::MemoryLog;
+use crate::record::Partition;
 
 const CHANNELS: [&str; 4] = ["posts:a", "posts:b", "posts:c", "posts:d"];
 const CLIENTS: usize = 3;
@@ -29,7 +30,7 @@ enum HistoryStep {
     },
     Hole {
         topic: usize,
-        partition: u32,
+        partition: Partition,
     },
     Read {
         gateway: usize,
@@ -65,7 +66,7 @@ enum HistoryStep {
     },
     Retain {
         topic: usize,
-        partition: u32,
+        partition: Partition,
         keep: u64,
     },
     /// A failed loop is made anew; its shard lives on.
@@ -78,10 +79,11 @@ enum HistoryStep {
 fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
     let client = 0..CLIENTS;
     let channel = 0..CHANNELS.len();
+    let partition = (0..2u32).prop_map(Partition);
     let step = prop_oneof![
         8 => (channel.clone(), 0..2usize, 1..6usize)
             .prop_map(|(channel, topic, times)| HistoryStep::Append { channel, topic, times }),
-        1 => (0..2usize, 0..2u32)
+        1 => (0..2usize, partition.clone())
             .prop_map(|(topic, partition)| HistoryStep::Hole { topic, partition }),
         6 => (0..2usize).prop_map(|gateway| HistoryStep::Read { gateway }),
         5 => (0..2usize).prop_map(|gateway| HistoryStep::Pull { gateway }),
@@ -97,7 +99,7 @@ fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
         1 => (0..2usize, 0..2usize)
             .prop_map(|(gateway, sweeper)| HistoryStep::Restart { gateway, sweeper }),
         1 => (1..20_000i64).prop_map(|ms| HistoryStep::Time { ms }),
-        2 => (0..2usize, 0..2u32, 0..20u64)
+        2 => (0..2usize, partition, 0..20u64)
             .prop_map(move |(topic, partition, keep)| match retention {
                 true => HistoryStep::Retain { topic, partition, keep },
                 false => HistoryStep::Hole { topic, partition },

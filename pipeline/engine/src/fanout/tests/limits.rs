@@ -6,8 +6,9 @@ use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
 use super::super::protocol::native::StartAt;
 use super::super::shard::Filled;
-use super::super::shard::channels::EntryRef;
+use super::super::shard::channels::ListId;
 use super::super::shard::conn::{Conn, Subscription};
+use super::super::shard::mirror::EntryRef;
 use super::fixture::{ClientConnection, FanoutFixture, identity, numbers};
 
 /// Bytes of a WebSocket connection with two subscriptions that this room may hold, the lists of
@@ -89,7 +90,7 @@ fn the_rings_stay_within_their_budget_and_lists_within_their_bound() {
         seen += numbers(&reading.read(&mut fixture)).len();
         let gateway = &fixture.gateways[0];
         assert!(gateway.hub.ring_bytes() <= 50_000 + 2_000, "{}", gateway.hub.ring_bytes());
-        let list = gateway.shard.channels.list(0);
+        let list = gateway.shard.channels.list(ListId(0));
         assert!(list.len() <= 64, "{} references", list.len());
     }
     assert_eq!(seen, 500);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::hub::lock;
 use crate::port::{
     Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
     ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
@@ -37,7 +36,7 @@ impl MemoryLog {
 
     /// Appends and returns the offset.
     pub(super) fn append(&self, at: &TopicPartition, time: Millis, body: Body) -> u64 {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
         let offset = Offset(stored.end);
         stored.records.insert(stored.end, Record { offset, timestamp: time, body });
@@ -47,12 +46,12 @@ impl MemoryLog {
 
     /// Passes an offset without a record.
     pub(super) fn skip(&self, at: &TopicPartition) {
-        lock(&self.stored).entry(at.clone()).or_default().end += 1;
+        self.stored.lock().unwrap().entry(at.clone()).or_default().end += 1;
     }
 
     /// Removes what stands before `start`.
     pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
         stored.start = stored.start.max(start.min(stored.end));
         stored.records = stored.records.split_off(&stored.start);
@@ -64,7 +63,7 @@ impl MemoryLog {
     }
 
     pub(super) fn start(&self, at: &TopicPartition) -> u64 {
-        lock(&self.stored).get(at).map_or(0, |stored| stored.start)
+        self.stored.lock().unwrap().get(at).map_or(0, |stored| stored.start)
     }
 }
 
@@ -83,13 +82,13 @@ impl Log for MemoryLog {
     }
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
-        let stored = lock(&self.stored);
+        let stored = self.stored.lock().unwrap();
         let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
         Ok(Bounds { start: Offset(start), end: Offset(end) })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        let stored = lock(&self.stored);
+        let stored = self.stored.lock().unwrap();
         let mut records = stored.get(at).into_iter().flat_map(|stored| stored.records.values());
         Ok(records.find(|record| record.timestamp >= time).map(|record| record.offset))
     }
@@ -141,7 +140,7 @@ impl Reader for MemoryLogReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let (at, next) = &mut self.slots[slot.0 as usize];
         let stored = stored.entry(at.clone()).or_default();
         if *next < stored.start || *next > stored.end {

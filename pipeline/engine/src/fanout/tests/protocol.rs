@@ -92,7 +92,10 @@ fn an_event_frame_carries_the_event_and_its_position() {
     assert_eq!(event["data"]["n"], 0);
     let partition = fixture.appended[0].partition;
     let position = Position::decode(event["position"].as_str().unwrap()).unwrap();
-    assert_eq!(position.partitions, [PartitionPosition { partition, next: [1, 0, 0] }]);
+    assert_eq!(
+        position.partitions,
+        [PartitionPosition { partition: partition.0, next: [1, 0, 0] }]
+    );
 }
 
 #[test]
@@ -212,9 +215,11 @@ fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
     fixture.log.retain_from(&fixture.topic_partition(1, partition), 4);
     let config = FanoutConfig { warmup_records: 2, ..Default::default() };
     fixture.gateways = vec![fixture.gateway(&config)];
-    let token =
-        Position { epoch, partitions: vec![PartitionPosition { partition, next: [0, 1, 0] }] }
-            .encode();
+    let token = Position {
+        epoch,
+        partitions: vec![PartitionPosition { partition: partition.0, next: [0, 1, 0] }],
+    }
+    .encode();
     let mut connection = connection(&mut fixture);
     connection.subscribe(&mut fixture, "posts:a", &token);
     let frames = connection.read_all(&mut fixture);
