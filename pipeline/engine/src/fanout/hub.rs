@@ -24,7 +24,7 @@ use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::EngineError;
 
-/// Questions shards may have open with the sweeper; beyond it they ask again a second later.
+/// Requests that may wait for the sweeper. Above it a shard asks again a second later.
 const SWEEP_REQUESTS_MAX: usize = 65_536;
 
 /// The rings and the shards that follow them.
@@ -38,15 +38,15 @@ pub struct Hub {
     inboxes: Mutex<Vec<Arc<ShardInbox>>>,
     requests: Mutex<Vec<SweepRequest>>,
     sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
-    /// Counts the sweepers there have been: a new one knows nothing of what the last was asked.
+    /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
     warm: AtomicBool,
 }
 
 /// One partition's ring.
 struct Ring {
-    /// The sequence number behind the newest segment, so that a shard sees without the lock whether
-    /// there is news.
+    /// The number after the newest segment, so that a shard sees without the lock whether there are
+    /// new ones.
     next_seq: AtomicU64,
     inner: Mutex<RingInner>,
 }
@@ -57,7 +57,7 @@ struct RingInner {
     /// The oldest segment's number, or `next_seq` if there is none.
     floor_seq: u64,
     next_seq: u64,
-    /// Where the reader stands.
+    /// The hub reader's offsets.
     head: PartitionOffsets,
 }
 
@@ -80,8 +80,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Hub {
-    /// The hub over the output topics. Their ids become the epoch of every position, so a token of
-    /// topics that were made anew is recognised.
+    /// The hub over the output topics. Their ids become the epoch of every position, so that a
+    /// token of topics that were deleted and created again is recognised.
     pub fn open(
         log: &dyn Log,
         topology: &Topology,
@@ -110,7 +110,7 @@ impl Hub {
         &self.config
     }
 
-    /// Whether the rings have reached the ends the topics had at start.
+    /// Whether the rings have reached the ends that the topics had at start.
     pub fn warm(&self) -> bool {
         self.warm.load(Ordering::Acquire)
     }
@@ -120,7 +120,7 @@ impl Hub {
         self.totals.ring_bytes.load(Ordering::Relaxed)
     }
 
-    /// Frames encoded since the start; each event at most once per wire format.
+    /// Frames encoded since the start; each event at most once per framing.
     pub fn encodes(&self) -> u64 {
         self.totals.encodes.load(Ordering::Relaxed)
     }
@@ -163,7 +163,7 @@ impl Hub {
         &self.rings[partition.0 as usize]
     }
 
-    /// Adds what the reader took to a partition's ring. `spec.seq` is set here.
+    /// Adds a segment to its partition's ring. `spec.seq` is set here.
     pub(super) fn publish(&self, mut spec: SegmentSpec) {
         let ring = self.ring(spec.partition);
         let mut inner = lock(&ring.inner);
@@ -176,8 +176,8 @@ impl Hub {
         ring.next_seq.store(inner.next_seq, Ordering::Release);
     }
 
-    /// Empties a ring and goes on at `head`: the reader starts there, or the log lost what the
-    /// reader had not read yet.
+    /// Empties a ring and goes on at `head`: the reader starts there, or the log lost records that
+    /// the reader had not read.
     pub(super) fn restart(&self, partition: Partition, head: PartitionOffsets) {
         let ring = self.ring(partition);
         let mut inner = lock(&ring.inner);
@@ -199,7 +199,7 @@ impl Hub {
         true
     }
 
-    /// From where on a partition's ring holds everything.
+    /// The offsets from which on a partition's ring has everything.
     pub(super) fn floor(&self, partition: Partition) -> PartitionOffsets {
         let inner = lock(&self.ring(partition).inner);
         inner.segments.front().map_or(inner.head, |segment| segment.before)
@@ -229,7 +229,7 @@ impl Hub {
         }
     }
 
-    /// Asks the sweeper for something; `false` if it has too much to do.
+    /// Sends a request to the sweeper; `false` if too many wait already.
     pub(super) fn request(&self, request: SweepRequest) -> bool {
         let mut requests = lock(&self.requests);
         if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve(_)) {
@@ -247,7 +247,7 @@ impl Hub {
         std::mem::take(&mut *lock(&self.requests))
     }
 
-    /// A sweeper begins, in place of the one before: every shard asks it again.
+    /// Registers a sweeper in place of the one before. Every shard sends its requests again.
     pub(super) fn set_sweeper(&self, wake: Arc<dyn Wake>) {
         *lock(&self.sweeper_wake) = Some(wake);
         self.take_requests();
@@ -259,7 +259,7 @@ impl Hub {
         self.sweeper_generation.load(Ordering::Acquire)
     }
 
-    /// Hands answers to a shard and wakes it.
+    /// Moves replies to a shard's inbox and wakes it.
     pub(super) fn reply(&self, shard: u32, replies: &mut Vec<SweepReply>) {
         let Some(inbox) = lock(&self.inboxes).get(shard as usize).cloned() else { return };
         lock(&inbox.replies).append(replies);
@@ -267,7 +267,7 @@ impl Hub {
     }
 }
 
-/// Folds the topics' ids, and checks their partition counts on the way.
+/// Hashes the topics' ids, and checks their partition counts.
 fn epoch(log: &dyn Log, topics: &[&Topic; 3], partitions: u32) -> Result<u32, LogError> {
     let infos = log.topics()?;
     let mut ids = Vec::with_capacity(48);

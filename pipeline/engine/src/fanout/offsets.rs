@@ -2,7 +2,7 @@
 //!
 //! Records are ordered within a topic only, so two sets of offsets are only partly ordered. `join`
 //! keeps the later offset of each topic, `meet` the earlier one. The state topic is not served
-//! yet: its offset is carried along and compared by nobody.
+//! yet: its offset is carried along, never compared.
 
 use tidewire_schemas::position::{PartitionPosition, Position};
 

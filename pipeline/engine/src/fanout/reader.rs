@@ -1,8 +1,9 @@
-//! The hub reader: one thread takes the output topics' tail, all partitions, and publishes it.
+//! The hub reader: follows the end of the output topics, all partitions, and fills the rings.
 //!
-//! Within a partition number, what is urgent is taken first; the order of taking is the hub's
+//! Within a partition number the urgent topic is read first. The order of reading is the hub's
 //! order, the same for every connection that follows. A value that is no event is counted and
-//! passed over, never a reason to stop.
+//! skipped, never a reason to stop. If retention removes records before they are read, the ring is
+//! emptied and its followers find the gap through the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct HubReader {
 struct PartitionReader {
     slots: [ReaderSlot; SERVED_TOPICS],
     at: PartitionOffsets,
-    /// Where the topics ended at start: warm once read up to here.
+    /// The topics' ends at start: the partition is warm once it is read up to here.
     warm_at: PartitionOffsets,
 }
 
@@ -58,8 +59,8 @@ impl HubReader {
         open().map_err(|e| EngineError::of_log("starting the hub reader", e))
     }
 
-    /// Waits for records at most `at_most`, publishes all that is ready and wakes the shards.
-    /// Returns how many records it took.
+    /// Waits at most `at_most` for records, publishes all that are ready and wakes the shards.
+    /// Returns how many records it read.
     pub fn turn(&mut self, at_most: Duration) -> Result<usize, EngineError> {
         self.try_turn(at_most).map_err(|e| EngineError::of_log("reading the output topics", e))
     }
@@ -79,8 +80,9 @@ impl HubReader {
         Ok(taken)
     }
 
-    /// One segment of every partition that has something. Counts records passed over too, and 1
-    /// for a place that moved on by itself.
+    /// Publishes one segment of every partition that has records. Returns how many records were
+    /// read; a partition whose offsets moved on without a record, as past control records, counts
+    /// as 1.
     fn take_all(&mut self) -> Result<usize, LogError> {
         let mut taken = 0;
         for partition in (0..self.hub.partitions()).map(Partition) {
@@ -138,8 +140,8 @@ impl HubReader {
         Ok(())
     }
 
-    /// Retention overtook the reader. Its ring begins anew behind the loss; connections that
-    /// followed find out from the log that something is gone, and say so.
+    /// Retention overtook the reader: its ring starts again after the loss. Connections that
+    /// followed learn from the log that records are gone, and announce a gap.
     fn skip_lost(
         &mut self,
         partition: Partition,
@@ -148,7 +150,7 @@ impl HubReader {
     ) -> Result<usize, LogError> {
         self.taken.clear();
         let partition_reader = &mut self.partitions[partition.0 as usize];
-        // What this turn took of another topic is read again: its place has not moved.
+        // Records of the other topic from this turn are read again: its offset has not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
             let to = if t == topic { start } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
@@ -190,7 +192,7 @@ fn open_partition(
         at.0[topic] = warm_from.max(bounds.start.0);
         warm_at.0[topic] = bounds.end.0;
         *slot = match reader.add(&tp, Offset(at.0[topic])) {
-            // Retention moved between the two calls; begin at its new start.
+            // Retention moved between the two calls: begin at the new start.
             Err(LogError::OutOfRange { start, .. }) => {
                 at.0[topic] = start;
                 reader.add(&tp, Offset(start))?

@@ -15,8 +15,8 @@ use super::protocol::event_frame::EventFrame;
 use super::protocol::framing::Framing;
 use crate::record::{Body, Partition, Record};
 
-/// Added to a segment's frame bytes when it leaves the ring, so that what is encoded later is not
-/// counted any more.
+/// Added to a segment's frame bytes when it leaves the ring, so that frames encoded later are not
+/// counted in the ring's bytes.
 const EVICTED_MARK: usize = usize::MAX / 2;
 
 /// One event for one channel.
@@ -26,9 +26,9 @@ pub(super) struct SegmentEntry {
     pub(super) topic: u8,
     /// Its offset there.
     pub(super) offset: u64,
-    /// Where its reader stood right behind it.
+    /// The reader's offsets right after it.
     pub(super) after: PartitionOffsets,
-    /// Where the account stands in the body's bytes.
+    /// Where the account begins in the body's bytes.
     account_at: u32,
     account_len: u32,
     body: Body,
@@ -36,7 +36,7 @@ pub(super) struct SegmentEntry {
 }
 
 impl SegmentEntry {
-    /// An entry of a record, unless its value is no event or its key no text.
+    /// The entry of a record. Fails if the value is no event or the key is no text.
     pub(super) fn new(
         topic: usize,
         record: Record,
@@ -75,7 +75,7 @@ impl SegmentEntry {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// Where its reader stood right before it.
+    /// The reader's offsets right before it.
     pub(super) fn before(&self) -> PartitionOffsets {
         self.after.with(usize::from(self.topic), self.offset)
     }
@@ -85,7 +85,7 @@ impl SegmentEntry {
     }
 }
 
-/// What all segments count into.
+/// Totals that all segments add to.
 #[derive(Debug, Default)]
 pub(super) struct RingTotals {
     /// Bytes of records and frames in the rings.
@@ -97,12 +97,12 @@ pub(super) struct RingTotals {
 /// Entries of one partition, in the order they were read.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// Its number in the partition's ring.
+    /// Its number in the partition's ring; 0 for a sweep's.
     pub(super) seq: u64,
     pub(super) partition: Partition,
-    /// Where the reader stood before the first entry.
+    /// The reader's offsets before the first entry.
     pub(super) before: PartitionOffsets,
-    /// Where it stood at the end, records it skipped included.
+    /// The reader's offsets at the end, after records that it skipped too.
     pub(super) after: PartitionOffsets,
     pub(super) entries: Box<[SegmentEntry]>,
     /// Per entry [`channel_hash`].
@@ -147,7 +147,7 @@ impl Segment {
         }
     }
 
-    /// The frame of an entry, encoded by whoever needs it first.
+    /// The frame of an entry, encoded by the first caller that needs it.
     pub(super) fn frame(&self, at: usize, framing: Framing) -> &EventFrame {
         let entry = &self.entries[at];
         entry.frames[framing as usize].get_or_init(|| self.encode(entry, framing))
@@ -167,13 +167,13 @@ impl Segment {
         frame
     }
 
-    /// Begins to count this segment among the rings' bytes.
+    /// Adds this segment to the rings' bytes.
     pub(super) fn enter_ring(&self) {
         self.frame_bytes.store(0, Ordering::Relaxed);
         self.totals.ring_bytes.fetch_add(self.record_bytes, Ordering::Relaxed);
     }
 
-    /// Ends it.
+    /// Removes it from the rings' bytes.
     pub(super) fn leave_ring(&self) {
         let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
         self.totals.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);

@@ -18,8 +18,8 @@ use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Millis, Offset, Partition, Record};
 use crate::telemetry;
 
-/// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step this
-/// bounds what a sweep keeps in memory.
+/// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step
+/// this bounds what a sweep keeps in memory.
 const SHARES_OUTSTANDING_MAX: u32 = 4;
 
 /// How a step ended.
@@ -31,7 +31,7 @@ pub(super) enum ScanStep {
     Finished,
 }
 
-/// What a step works with.
+/// What a step reads and changes.
 pub(super) struct ScanContext<'a> {
     pub(super) hub: &'a Hub,
     pub(super) reader: &'a mut dyn Reader,
@@ -40,7 +40,7 @@ pub(super) struct ScanContext<'a> {
     pub(super) now: Millis,
 }
 
-/// What tells sweeps apart: at most one of each is started at a time.
+/// What identifies a sweep: at most one of each is started at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ScanKey {
     pub(super) partition: Partition,
@@ -123,7 +123,7 @@ impl CatchUpScan {
         self.share(topic, with)
     }
 
-    /// Tells every member that the ring has the rest.
+    /// Sends every member `Reached`: the ring has the rest.
     fn finish(&mut self, with: &mut ScanContext<'_>) {
         for key in self.members.drain(..) {
             if let Some(mut cursor) = with.cursors.remove(&key) {
@@ -207,7 +207,7 @@ impl CatchUpScan {
 
     fn share(&mut self, topic: usize, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
         let before = self.at;
-        let slot = self.slots[topic].expect("take has added the slot");
+        let slot = self.slots[topic].expect("read_records added the slot");
         // Asked first: nothing may fail between picking records and sharing them.
         let position = with.reader.position(slot)?;
         let entries = self.pick(topic, with.cursors);

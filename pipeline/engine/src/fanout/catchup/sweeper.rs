@@ -44,7 +44,7 @@ enum StartDecision {
     BeyondEnd,
 }
 
-/// Serves connections that are behind. One per process; the app's thread repeats
+/// Serves feeds that are behind. One per process; the app's thread repeats
 /// [`Sweeper::turn`].
 pub struct Sweeper {
     hub: Arc<Hub>,
@@ -81,8 +81,8 @@ impl Sweeper {
         })
     }
 
-    /// Answers what shards have asked for and moves every sweep on by one bounded step; waits at
-    /// most `at_most` if there was nothing to do. Returns whether there was.
+    /// Answers the requests of shards and moves every sweep on by one bounded step. Waits at most
+    /// `at_most` if there was nothing to do; returns whether there was.
     pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
         let done = self.try_turn(now);
         self.replies.send(&self.hub);

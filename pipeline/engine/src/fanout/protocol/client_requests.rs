@@ -1,7 +1,7 @@
 //! Decodes the frames of clients into requests.
 //!
-//! A frame that is no valid request becomes an error that says what is right, with the client's
-//! `id` if that could be read. Whether a request is allowed is decided elsewhere.
+//! A frame that is not a valid request becomes an error that names the right form, with the
+//! client's `id` if that could be read. Whether a request is allowed is decided elsewhere.
 
 use serde_json::{Map, Value};
 

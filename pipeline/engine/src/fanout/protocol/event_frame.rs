@@ -21,7 +21,7 @@ pub(in crate::fanout) struct EventFrame {
 }
 
 impl EventFrame {
-    /// Encodes an event of `channel`, resumable at `token`.
+    /// Encodes an event of `channel` with the position `token`.
     pub(in crate::fanout) fn encode(
         framing: Framing,
         event: &EventView<'_>,

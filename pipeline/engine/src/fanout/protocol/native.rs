@@ -1,8 +1,7 @@
-//! The native protocol's words: what a refusal says, why a connection ends, where a subscription
-//! starts. Close codes and error codes are a published contract; their numbers and names never
-//! change.
+//! Error codes, close codes and start positions of the native protocol, and who may subscribe.
 //!
-//! Nothing here knows a connection; texts in, values out.
+//! Codes are a published contract: numbers and names never change. Their descriptions are the
+//! tables of `docs/protocol.md`. Nothing here knows a connection or reads the log.
 
 use tidewire_schemas::catalogue::Class;
 use tidewire_schemas::channel::Channel;
@@ -12,30 +11,30 @@ use tidewire_schemas::time::parse_rfc3339;
 use crate::fanout::identity::{Accounts, Identity};
 use crate::record::Millis;
 
-/// What went wrong with one request; the connection stays.
+/// What went wrong with one request; the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// The frame is no JSON.
+    /// The frame is not JSON.
     InvalidJson,
-    /// The frame is JSON but no request of ours.
+    /// The frame is JSON, but not a known request.
     InvalidMessage,
     /// No such channel name.
     InvalidChannel,
     /// No such position, or one beyond the log's end.
     InvalidPosition,
-    /// The filter can't be served.
+    /// The filter is not supported.
     InvalidFilter,
-    /// This identity may not.
+    /// This identity may not do it.
     Forbidden,
-    /// What was asked for is not there.
+    /// The channel, subscription or operation does not exist here.
     NotFound,
     /// Too many messages.
     RateLimited,
     /// Too many subscriptions on this connection.
     TooManySubscriptions,
-    /// The server has no room now.
+    /// The server is at a limit, starting or stopping.
     Overloaded,
-    /// Our fault.
+    /// The log failed, or did not confirm in time.
     Internal,
 }
 
@@ -113,33 +112,34 @@ impl ErrorCode {
     }
 }
 
-/// A refused request: the code for programs, the text says what is right.
+/// A refused request: a code for programs, and a text with what is right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
     /// The code.
     pub code: ErrorCode,
-    /// What is right.
+    /// What is wrong and what is right.
     pub message: String,
 }
 
 impl RequestError {
-    /// A refusal with this code and text.
+    /// An error with this code and text.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
-/// Why the server ends a connection.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// The server is stopping; resume elsewhere.
     Drain,
     /// A frame larger than the limit.
     TooLarge,
-    /// No room.
+    /// The server is at a limit, or starting.
     Overloaded,
-    /// The end of the slow reader's ladder.
+    /// Fewer than `slow_min_bytes` read within `slow_window_ms`, too many sweeps that went on
+    /// without it, or too many unread errors.
     Slow,
     /// A binary frame, or too many bad ones.
     ProtocolError,
@@ -149,7 +149,7 @@ pub enum CloseReason {
     InvalidFrame,
     /// A text frame that is not UTF-8.
     InvalidUtf8,
-    /// Nothing was heard for too long. The peer is most likely gone; a close frame is a courtesy.
+    /// Nothing arrived for too long. The peer is most likely gone.
     Silent,
 }
 
@@ -181,7 +181,7 @@ impl CloseReason {
         }
     }
 
-    /// The text beside the code; a close frame has room for 123 bytes.
+    /// The text after the code; at most 123 bytes fit into a close frame.
     pub fn text(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping: resume with your last position",
@@ -261,13 +261,13 @@ impl Reconnect {
 /// Where a subscription starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
-    /// With what comes from now on.
+    /// With the next event.
     Latest,
-    /// With the oldest record there is.
+    /// With the oldest record that is kept.
     Earliest,
     /// With the first record appended at or after this time.
     Time(Millis),
-    /// Where a client was; the token it was given.
+    /// After a position that a client was given.
     Token(Box<str>),
 }
 
@@ -289,8 +289,8 @@ impl StartAt {
     }
 }
 
-/// Judges a subscription by its channel's name alone, and returns the name as outputs are keyed by
-/// it.
+/// Checks whether an identity may subscribe to a channel, and returns the name by which its outputs
+/// are keyed.
 pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, RequestError> {
     let mut channel = Channel::parse(name)
         .map_err(|error| RequestError::new(ErrorCode::InvalidChannel, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The channels that a shard's connections subscribe to, each with references to its recent entries.
+//! The channels that a shard's connections subscribe to, with references to their recent entries.
 //!
 //! There is one list per channel, not one per connection; a connection's share of it is a cursor. A
 //! list is kept for one account's share of a channel, or for the whole channel if an identity may
@@ -13,7 +13,7 @@ use crate::fanout::identity::Accounts;
 use crate::fanout::segment::SegmentEntry;
 use crate::record::Partition;
 
-/// References a new list has room for before it asks who still needs them.
+/// References a new list holds before it checks which of them are still needed.
 const REFS_MIN: usize = 32;
 
 /// The number of a list in its shard; reused once the list is gone.
@@ -36,12 +36,12 @@ pub(super) struct Listing {
     pub(super) list_index: u32,
 }
 
-/// A subscription, as its list knows it.
+/// A subscription, as its list refers to it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::fanout) struct ListSubscriber {
     /// The connection's slot.
     pub(super) slot: u32,
-    /// The subscription's place in the connection's list.
+    /// The subscription's index in its connection.
     pub(super) sub: u32,
 }
 
@@ -49,25 +49,25 @@ pub(in crate::fanout) struct ListSubscriber {
 pub(in crate::fanout) struct ChannelList {
     pub(super) partition: Partition,
     pub(super) name: Box<str>,
-    /// The hash of the name alone, for walks over segments.
+    /// The hash of the name alone, to search segments by.
     pub(super) hash: u64,
-    /// The one account, or all of them.
+    /// The one account, or `None` for all.
     account: Option<Box<str>>,
     key: u64,
     refs: VecDeque<EntryRef>,
-    /// Counts the references that were dropped from the front, so that cursors stay valid.
+    /// References dropped from the front so far. Cursors count from there, so that they stay valid.
     base: u64,
-    /// References to hold before looking who needs them.
+    /// References to hold before checking which of them are still needed.
     trim_threshold: usize,
     pub(super) subscribers: Vec<ListSubscriber>,
     /// Another list whose key has the same hash.
     next_in_bucket: Option<ListId>,
-    /// Whether it is on the list of those with news.
+    /// Whether it is in [`Channels::touched`].
     touched: bool,
 }
 
 impl ChannelList {
-    /// The cursor of whoever has seen everything.
+    /// The cursor of a follower that has been given everything.
     pub(super) fn end(&self) -> u64 {
         self.base + self.refs.len() as u64
     }
@@ -94,7 +94,7 @@ impl ChannelList {
         self.refs.push_back(reference);
     }
 
-    /// Drops what stands before `cursor`.
+    /// Drops the references before `cursor`.
     pub(super) fn drop_before(&mut self, cursor: u64) {
         let count = (cursor.saturating_sub(self.base) as usize).min(self.refs.len());
         self.refs.drain(..count);
@@ -105,12 +105,12 @@ impl ChannelList {
         }
     }
 
-    /// The cursor of the first reference at or behind `reference`.
+    /// The cursor of the first reference at or after `reference`.
     pub(super) fn cursor_at(&self, reference: EntryRef) -> u64 {
         self.base + self.refs.partition_point(|r| *r < reference) as u64
     }
 
-    /// Doubles the room if most of it is needed; `false` if that is not allowed.
+    /// Doubles the threshold if at least half of it is needed; `false` if it is at `max` already.
     pub(super) fn grow(&mut self, max: usize) -> bool {
         if self.refs.len() * 2 >= self.trim_threshold {
             if self.trim_threshold >= max {
@@ -142,11 +142,11 @@ impl Channels {
     }
 
     pub(in crate::fanout) fn list(&self, id: ListId) -> &ChannelList {
-        self.lists[id.0 as usize].as_deref().expect("a list lives while somebody is subscribed")
+        self.lists[id.0 as usize].as_deref().expect("a list exists while it has a subscriber")
     }
 
     pub(super) fn list_mut(&mut self, id: ListId) -> &mut ChannelList {
-        self.lists[id.0 as usize].as_deref_mut().expect("a list lives while somebody is subscribed")
+        self.lists[id.0 as usize].as_deref_mut().expect("a list exists while it has a subscriber")
     }
 
     /// Adds a subscriber, and the list if it is the first.
@@ -244,7 +244,7 @@ impl Channels {
         None
     }
 
-    /// Remembers that a list has news.
+    /// Notes that a list has new references.
     pub(super) fn touch(&mut self, id: ListId) {
         let list = self.list_mut(id);
         if !list.touched {
@@ -253,7 +253,7 @@ impl Channels {
         }
     }
 
-    /// The lists with news since the last call.
+    /// The lists with new references since the last call.
     pub(super) fn take_touched(&mut self) -> Vec<ListId> {
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
@@ -262,7 +262,7 @@ impl Channels {
         touched
     }
 
-    /// Gives the emptied vector back, to be filled again.
+    /// Returns the vector of [`Channels::take_touched`], to reuse its memory.
     pub(super) fn recycle_touched(&mut self, mut touched: Vec<ListId>) {
         touched.clear();
         if self.touched.is_empty() {

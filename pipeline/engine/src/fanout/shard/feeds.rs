@@ -197,7 +197,7 @@ impl Shard {
         telemetry::requests_refused(error.code.as_str());
         let one = feed.feed_mut();
         let (number, reply) = (one.number, one.reply.take());
-        // The sweeper has forgotten it already.
+        // The sweeper has forgotten the request already, so there is nothing to cancel.
         one.phase = FeedPhase::Unrouted;
         let conn = &mut *feed.conn;
         ServerMessage::Error { id: reply.as_deref(), error }.put(conn.framing, &mut conn.control);
@@ -213,7 +213,7 @@ impl Shard {
         while at < conn.feeds.len() {
             match self.fill_feed(&mut ConnFeed { conn: &mut *conn, at }, budget) {
                 FeedFill::More => {
-                    // The others come first next time.
+                    // The other feeds come first next time, so that none starves.
                     conn.feeds.rotate_left(1);
                     return true;
                 }

@@ -56,8 +56,8 @@ impl Shard {
         }
     }
 
-    /// Drops what every follower of a list has been given. If that is not enough the list grows; at
-    /// its bound, those furthest back become behind.
+    /// Drops the references that every follower of a list has been given. If that is not enough the
+    /// list grows; at its bound, the followers furthest back are moved behind.
     fn trim_list(&mut self, id: ListId) {
         let list = self.channels.list(id);
         let needed = self.needed_from(list);
@@ -107,7 +107,7 @@ impl Shard {
         mirror.front_seq += 1;
     }
 
-    /// Drops a list's references before `limit`; followers that have not been given them become
+    /// Drops a list's references before `limit`; followers that have not been given them are moved
     /// behind.
     fn truncate_list(&mut self, id: ListId, limit: u64) {
         let list = self.channels.list(id);
@@ -175,7 +175,7 @@ impl Shard {
         self.ready.mark(conn.id.slot);
     }
 
-    /// Marks every subscriber of the lists with news.
+    /// Marks every subscriber of the lists with new references.
     pub(super) fn mark_touched(&mut self) {
         let touched = self.channels.take_touched();
         for id in &touched {

@@ -1,5 +1,4 @@
-//! A client as seen from its end of the wire: reads frames, keeps positions, and checks that what
-//! it is shown is in order, once, and its own.
+//! Decodes server frames and positions as a client does.
 
 use serde_json::Value;
 use tidewire_schemas::position::Position;
@@ -7,10 +6,10 @@ use tidewire_schemas::position::Position;
 use super::super::shard::Framing;
 use crate::record::Partition;
 
-/// What a server frame says.
+/// A decoded frame of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ServerFrame {
-    /// A JSON object, by `op` or by SSE event name; the SSE `id:` beside it if there was one.
+    /// A JSON object, by `op` or by SSE event name, with the block's SSE `id:` if it has one.
     Object {
         op: String,
         id: Option<String>,
@@ -21,7 +20,7 @@ pub(super) enum ServerFrame {
     Id(String),
 }
 
-/// Takes whole frames off the front of `bytes`, leaving what is incomplete.
+/// Removes complete frames from the front of `bytes` and decodes them.
 pub(super) fn read_frames(framing: Framing, bytes: &mut Vec<u8>) -> Vec<ServerFrame> {
     let mut frames = Vec::new();
     while let Some((frame, len)) = match framing {

@@ -1,5 +1,6 @@
-//! Random histories: whatever is appended, evicted, cut and resumed in whatever order, each
-//! subscriber sees each event of its channels once, in offset order per topic.
+//! Random histories: appends, evictions, lost connections, resumes and retention in any order.
+//!
+//! Each subscriber must see each event of its channels once, in offset order per topic.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -55,7 +56,7 @@ enum HistoryStep {
         client: usize,
         channel: usize,
     },
-    /// Loses all but `kept` of what is in flight and connects to a gateway again.
+    /// Loses all but `kept` bytes of what is in flight and connects to a gateway again.
     Cut {
         client: usize,
         kept: usize,
@@ -69,7 +70,7 @@ enum HistoryStep {
         partition: Partition,
         keep: u64,
     },
-    /// A failed loop is made anew; its shard lives on.
+    /// A failed reader or sweeper is created again; its shard lives on.
     Restart {
         gateway: usize,
         sweeper: usize,
@@ -226,7 +227,7 @@ impl ResumingClient {
         }
     }
 
-    /// All channels stand at this position.
+    /// All channels are at this position.
     fn set_position(&mut self, position: &str) {
         for (watch, held) in self.watches.iter_mut().zip(&mut self.positions) {
             // A keepalive may cross a request still on its way, about which it says nothing.
@@ -338,10 +339,10 @@ fn check(config: &FanoutConfig, steps: &[HistoryStep]) {
             assert!(watch.from.is_some(), "{} was never answered", watch.channel);
             watch.check_complete(&fixture);
         }
-        assert!(client.connection.closes(&mut fixture).is_empty(), "nobody is closed");
+        assert!(client.connection.closes(&mut fixture).is_empty(), "no connection is closed");
     }
     for gateway in &fixture.gateways {
-        assert_eq!(gateway.shard.stats().behind, 0, "everybody follows in the end");
+        assert_eq!(gateway.shard.stats().behind, 0, "every subscription follows in the end");
         assert_eq!(gateway.sweeper.scans(), 0, "no sweep is left");
     }
 }

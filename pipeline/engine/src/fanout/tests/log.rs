@@ -1,5 +1,5 @@
-//! A log in memory: offsets may have holes, as Kafka's control records leave, and retention moves
-//! when a test says so.
+//! A log in memory whose offsets may have holes, as Kafka's control records leave, and whose
+//! retention moves when a test asks for it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,12 +44,12 @@ impl MemoryLog {
         offset.0
     }
 
-    /// Passes an offset without a record.
+    /// Skips an offset, as a control record does.
     pub(super) fn skip(&self, at: &TopicPartition) {
         self.stored.lock().unwrap().entry(at.clone()).or_default().end += 1;
     }
 
-    /// Removes what stands before `start`.
+    /// Removes the records before `start`.
     pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
         let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
@@ -57,7 +57,7 @@ impl MemoryLog {
         stored.records = stored.records.split_off(&stored.start);
     }
 
-    /// Records all readers together have taken.
+    /// Records that all readers together have read.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
@@ -168,7 +168,7 @@ impl Reader for MemoryLogReader {
     }
 }
 
-/// Wakes nobody: tests take every step themselves.
+/// Does nothing: tests take every step themselves.
 pub(super) struct NoWake;
 
 impl Wake for NoWake {
