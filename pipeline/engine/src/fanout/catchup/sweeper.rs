@@ -91,7 +91,9 @@ impl Sweeper {
             Ok(false) | Err(LogError::Retry(_)) => self.reader.wait(at_most),
             Err(error) => Err(error),
         };
-        waited.map_err(|e| EngineError::of_log("reading the log for clients behind", e))?;
+        waited.map_err(|e| {
+            EngineError::of_log("reading the log for subscriptions that are behind", e)
+        })?;
         Ok(false)
     }
 
@@ -250,7 +252,7 @@ fn class_of(depth: u64) -> usize {
 }
 
 fn beyond_end() -> RequestError {
-    let text = "the position is beyond the end of the log: send one this service gave, or \
+    let text = "the position is beyond the end of the log: send one from this deployment, \
                 `latest` or `earliest`";
     RequestError::new(ErrorCode::InvalidPosition, text)
 }

@@ -37,38 +37,47 @@ impl ClientRequest {
             |code, message: &str| Self { id: None, op: Err(RequestError::new(code, message)) };
         let object = match serde_json::from_str(text) {
             Ok(Value::Object(object)) => object,
-            Ok(_) => return invalid(ErrorCode::InvalidMessage, "send an object with an `op`"),
+            Ok(_) => {
+                return invalid(
+                    ErrorCode::InvalidMessage,
+                    "not a JSON object: send one with an `op`",
+                );
+            }
             Err(error) => {
-                return invalid(ErrorCode::InvalidJson, &format!("send one JSON object: {error}"));
+                return invalid(
+                    ErrorCode::InvalidJson,
+                    &format!("not JSON, send one object: {error}"),
+                );
             }
         };
         let id: Option<Box<str>> = match object.get("id") {
             None | Some(Value::Null) => None,
             Some(id @ (Value::Number(_) | Value::String(_))) => Some(id.to_string().into()),
-            Some(_) => return invalid(ErrorCode::InvalidMessage, "`id` is a number or a text"),
+            Some(_) => {
+                return invalid(ErrorCode::InvalidMessage, "`id` must be a number or a string");
+            }
         };
         if id.as_ref().is_some_and(|id| id.len() > REQUEST_ID_MAX_BYTES) {
-            return invalid(ErrorCode::InvalidMessage, "`id` has at most 62 characters");
+            return invalid(ErrorCode::InvalidMessage, "`id` is too long: at most 62 bytes");
         }
         Self { id, op: decode_op(&object) }
     }
 }
 
 fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
-    let later = |what: &str| {
-        let text = format!("{what} is not served yet");
-        Err(RequestError::new(ErrorCode::NotFound, text))
-    };
+    let later = |text: &str| Err(RequestError::new(ErrorCode::NotFound, text));
     match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
         Some(OpName::Ping) => Ok(ClientOp::Ping),
         Some(OpName::Subscribe) => decode_subscribe(object),
         Some(OpName::Unsubscribe) => Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? }),
-        Some(OpName::History) => later("`history`: subscribe with `from` instead; it"),
-        Some(OpName::Send) => later("`send`: post to /v1/events instead; it"),
-        Some(OpName::Command) => later("`command`"),
-        Some(OpName::Refresh) => later("`refresh`: connect again with the new token; it"),
+        Some(OpName::History) => {
+            later("`history` is not served yet: subscribe with `from` instead")
+        }
+        Some(OpName::Send) => later("`send` is not served yet: post to /v1/events instead"),
+        Some(OpName::Command) => later("`command` is not served yet"),
+        Some(OpName::Refresh) => later("`refresh` is not served yet: connect again instead"),
         None => {
-            let text = "`op` is one of subscribe, unsubscribe, ping";
+            let text = "`op` must be one of subscribe, unsubscribe, ping";
             Err(RequestError::new(ErrorCode::InvalidMessage, text))
         }
     }
@@ -78,7 +87,7 @@ fn decode_channel(object: &Map<String, Value>) -> Result<String, RequestError> {
     match object.get("channel") {
         Some(Value::String(channel)) => Ok(channel.clone()),
         _ => {
-            let text = "`channel` is a text such as \"posts:alice\"";
+            let text = "`channel` must be a string such as \"posts:alice\"";
             Err(RequestError::new(ErrorCode::InvalidMessage, text))
         }
     }
@@ -93,7 +102,7 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
         None | Some(Value::Null) => StartAt::Latest,
         Some(Value::String(from)) => StartAt::parse(from)?,
         Some(_) => {
-            let text = "`from` is \"latest\", \"earliest\", a position or an RFC 3339 time";
+            let text = "`from` must be \"latest\", \"earliest\", a position or an RFC 3339 time";
             return Err(RequestError::new(ErrorCode::InvalidPosition, text));
         }
     };

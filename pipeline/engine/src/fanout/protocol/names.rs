@@ -28,7 +28,7 @@ impl GapReason {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Retention => {
-                "the log has deleted events behind `from`; every event kept from `to` on follows"
+                "the log has deleted events after `from`; every event kept from `to` on follows"
             }
             Self::Epoch => {
                 "the topics were created again since `from` was given; only new events follow"

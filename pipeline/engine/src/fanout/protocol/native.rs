@@ -75,7 +75,7 @@ impl ErrorCode {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::InvalidJson => "the message or body is not JSON",
-            Self::InvalidMessage => "it is JSON or a request, but not one that is understood",
+            Self::InvalidMessage => "the message or request is incomplete or not understood",
             Self::InvalidChannel => "no such channel name",
             Self::InvalidPosition => {
                 "`from` is no position, time or word, or a position this log does not have"
@@ -87,8 +87,8 @@ impl ErrorCode {
                  is not served yet"
             }
             Self::RateLimited => "too many messages, connections or streams",
-            Self::TooManySubscriptions => "the connection has as many subscriptions as it may",
-            Self::Overloaded => "the server has no room now, or is starting or stopping",
+            Self::TooManySubscriptions => "the connection has the maximum number of subscriptions",
+            Self::Overloaded => "the server is at a limit, or is starting or stopping",
             Self::Internal => "the log did not confirm in time, or failed",
         }
     }
@@ -185,12 +185,12 @@ impl CloseReason {
     pub fn text(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping: resume with your last position",
-            Self::TooLarge => "a frame has at most 65536 bytes",
-            Self::Overloaded => "the server has no room: come back in a moment",
-            Self::Slow => "too slow to catch up: resume with your last position",
+            Self::TooLarge => "a message has more than 65536 bytes: send smaller ones",
+            Self::Overloaded => "the server is at a limit or starting: connect again later",
+            Self::Slow => "the client reads too slowly: resume with your last position",
             Self::ProtocolError => "binary or too many invalid frames: send JSON text",
-            Self::RateLimited => "more than 50 messages a second for too long",
-            Self::Silent => "nothing was heard for 60 s: answer pings",
+            Self::RateLimited => "more than 50 messages a second for too long: send fewer",
+            Self::Silent => "nothing was received for 60 s: answer pings",
             Self::InvalidFrame => "not a valid WebSocket frame",
             Self::InvalidUtf8 => "text is not UTF-8",
         }
@@ -213,11 +213,11 @@ impl CloseReason {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping",
-            Self::Silent => "nothing came from the client, not even a pong",
+            Self::Silent => "the client sent nothing, not even a pong",
             Self::InvalidFrame => "a frame that RFC 6455 forbids",
             Self::InvalidUtf8 => "a text frame that is not UTF-8",
             Self::TooLarge => "a message over the limit",
-            Self::Overloaded => "the server has no room, or is starting",
+            Self::Overloaded => "the server is at a limit, or is starting",
             Self::Slow => "the client reads too slowly to keep up",
             Self::ProtocolError => "a binary frame, or too many invalid messages",
             Self::RateLimited => "messages over the rate limit for too long",
@@ -298,7 +298,7 @@ pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, Requ
         match &identity.accounts {
             Accounts::Only(only) if only.len() == 1 => channel.id = Some(only[0].to_string()),
             _ => {
-                let text = format!("name the account: `{name}:ACCOUNT`");
+                let text = format!("`{name}` needs an account: `{name}:ACCOUNT`");
                 return Err(RequestError::new(ErrorCode::InvalidChannel, text));
             }
         }
@@ -313,7 +313,7 @@ pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, Requ
             Some(Class::Derived) => "derived",
             _ => "ephemeral",
         };
-        let text = format!("{class} channels are not served yet: `{name}` is one");
+        let text = format!("`{name}`: {class} channels are not served yet");
         return Err(RequestError::new(ErrorCode::NotFound, text));
     }
     Ok(channel.name())

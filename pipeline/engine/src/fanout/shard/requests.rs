@@ -27,7 +27,8 @@ impl Shard {
             RateDecision::Allowed => {}
             RateDecision::LimitedTooLong => return self.end(conn, CloseReason::RateLimited),
             RateDecision::Limited => {
-                let text = format!("send at most {CLIENT_MESSAGES_PER_S} messages a second");
+                let text =
+                    format!("too many messages: send at most {CLIENT_MESSAGES_PER_S} a second");
                 let error = RequestError::new(ErrorCode::RateLimited, text);
                 return self.reject(conn, None, &error);
             }
@@ -72,7 +73,7 @@ impl Shard {
             return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
         if self.sub_of(conn, &name).is_some() {
-            let text = format!("`{name}` is subscribed already: unsubscribe first");
+            let text = format!("already subscribed to `{name}`: unsubscribe first");
             return Err(RequestError::new(ErrorCode::InvalidMessage, text));
         }
         let partition = self.hub.partition_of(&name);
@@ -111,7 +112,7 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let name = authorize_channel(&conn.identity, channel)?;
         let Some(at) = self.sub_of(conn, &name) else {
-            let text = format!("`{name}` is not subscribed");
+            let text = format!("not subscribed to `{name}`");
             return Err(RequestError::new(ErrorCode::NotFound, text));
         };
         let mode = conn.subs[at].mode;

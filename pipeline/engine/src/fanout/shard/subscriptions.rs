@@ -46,7 +46,7 @@ pub(super) fn decode_start(
     match position.partition(partition.0) {
         Some(found) => Ok(SubscriptionStart::Behind(FeedStart::At(PartitionOffsets(found.next)))),
         None => {
-            let text = "the position says nothing about this channel: send one of its own, or \
+            let text = "the position does not cover this channel: send one of this channel, \
                         `latest` or `earliest`";
             Err(RequestError::new(ErrorCode::InvalidPosition, text))
         }
