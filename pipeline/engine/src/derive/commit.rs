@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each commit group has a transaction of its own per turn. All are written before the first is
-//! drained, and one that fails takes those that are not committed yet with it.
+//! drained; a failure aborts every one that is not committed yet.
 //!
 //! A task's committed state changes only after the log has confirmed the commit, and then all of it
 //! at once. The drain precedes the offsets, because offsets of records whose outputs are still in

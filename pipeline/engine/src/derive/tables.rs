@@ -1,5 +1,6 @@
-//! The tables of a task: those of the timers and those that its operators declare, checked at the
-//! start.
+//! The tables of a task: the timers' and those that its operators declare.
+//!
+//! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::operator::Operator;
 use crate::derive::stores::EXPIRY;
