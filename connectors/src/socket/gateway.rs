@@ -19,11 +19,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::http::accept::{Acceptor, listen};
-use super::http::connection::{DetachedConnection, HttpServer};
+use super::http::connection::HttpServer;
 use super::http::guard::Guard;
 use super::http::ingest::IngestQueue;
 use super::http::publish::{IngestTopics, PublishHandler};
-use super::http::routes::{AppHooks, RouterState};
+use super::http::routes;
+use super::http::state::{AppHooks, RouterParts, RouterState};
+use super::http::takeover::DetachedConnection;
 use super::limits::{ConnectionLimiter, ConnectionLimits, RequestTimeouts};
 use super::stream::worker::{WorkerHandle, WorkerStats};
 use super::stream::worker_queue::{WorkerCommand, WorkerQueue};
@@ -93,21 +95,23 @@ impl Gateway {
         let (publish_handler, ingest_thread) = match parts.publish {
             Some(publish) => {
                 let (publish_handler, thread) = start_publish_handler(publish, config.timeouts)?;
-                (Some(publish_handler), Some(thread))
+                (Some(Arc::new(publish_handler)), Some(thread))
             }
             None => (None, None),
         };
-        let ingest = publish_handler.as_ref().map(|publish_handler| publish_handler.ingest.clone());
+        let ingest = publish_handler.as_ref().map(|handler| handler.ingest.clone());
         let worker_stats = WorkerStats::of(&parts.workers);
-        let state = RouterState::new(
-            config.guard,
-            parts.hooks,
+        let state = RouterState::new(RouterParts {
+            guard: config.guard,
+            hooks: parts.hooks,
             publish_handler,
-            (Arc::clone(&limiter), worker_stats.clone()),
-        );
+            limiter: Arc::clone(&limiter),
+            worker_stats: worker_stats.clone(),
+        });
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;
-        let server = HttpServer { router: state.router(), timeouts: config.timeouts, draining };
+        let router = routes::router(&state);
+        let server = HttpServer { router, timeouts: config.timeouts, draining };
         let queues: Vec<WorkerQueue> =
             parts.workers.iter().map(|worker| worker.queue.clone()).collect();
         let hand_over = Arc::new(move |detached| hand_over(&queues, detached));

@@ -15,8 +15,9 @@ use http::header::CONNECTION;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::{DetachedConnection, HttpServer};
+use super::connection::HttpServer;
 use super::subscribe::limit_response;
+use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
 
@@ -58,13 +59,13 @@ impl Acceptor {
                 _ = draining.wait_for(|draining| *draining) => return,
             };
             match accepted {
-                Ok((stream, from)) => self.serve_or_refuse(stream, (from, &refusals)),
+                Ok((stream, from)) => self.serve_or_refuse(stream, from, &refusals),
                 Err(error) => pause_if_out_of_files(&error).await,
             }
         }
     }
 
-    fn serve_or_refuse(&self, stream: TcpStream, (from, refusals): (SocketAddr, &Arc<Semaphore>)) {
+    fn serve_or_refuse(&self, stream: TcpStream, from: SocketAddr, refusals: &Arc<Semaphore>) {
         // Without it the last bytes of an answer could wait for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             telemetry::connection_closed("reset");
@@ -80,11 +81,11 @@ impl Acceptor {
                     }
                 });
             }
-            Err(full) => self.refuse(stream, (full, refusals)),
+            Err(full) => self.refuse(stream, full, refusals),
         }
     }
 
-    fn refuse(&self, stream: TcpStream, (full, refusals): (LimitReached, &Arc<Semaphore>)) {
+    fn refuse(&self, stream: TcpStream, full: LimitReached, refusals: &Arc<Semaphore>) {
         let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else {
             telemetry::connection_refused("unanswered");
             return;

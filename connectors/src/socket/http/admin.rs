@@ -6,7 +6,6 @@
 //! the door. What a verb does is the wiring's; here is who may, and that the threads of HTTP don't
 //! wait for it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Query};
@@ -17,8 +16,8 @@ use serde_json::Value;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
+use super::extensions::ClientAddress;
 use super::response::{ErrorResponse, json_response};
-use super::routes::RouterState;
 use crate::telemetry;
 
 /// Verbs at work at once: each asks the log, which may take its time.
@@ -48,18 +47,14 @@ pub struct AdminEndpoint {
     pub run: Arc<AdminHandler>,
 }
 
-/// Who sent a request, in every request's extensions; unknown if the socket is gone.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientAddress(pub Option<IpAddr>);
-
 /// The route of a verb.
-pub(super) fn route(
+pub(super) fn route<S: Clone + Send + Sync + 'static>(
     endpoint: &AdminEndpoint,
     permits: &Arc<Semaphore>,
-) -> MethodRouter<RouterState> {
+) -> MethodRouter<S> {
     let (run, permits) = (Arc::clone(&endpoint.run), Arc::clone(permits));
     let handler = async move |Extension(from): Extension<ClientAddress>, query: QueryPairs| {
-        respond(from, query, (run, permits)).await
+        respond(from, query, run, permits).await
     };
     match endpoint.effect {
         Effect::ReadOnly => get(handler),
@@ -72,7 +67,8 @@ type QueryPairs = Query<Vec<(String, String)>>;
 async fn respond(
     from: ClientAddress,
     Query(pairs): QueryPairs,
-    (run, permits): (Arc<AdminHandler>, Arc<Semaphore>),
+    run: Arc<AdminHandler>,
+    permits: Arc<Semaphore>,
 ) -> Result<Response, ErrorResponse> {
     if !is_local(from) {
         telemetry::connection_refused("not_local");

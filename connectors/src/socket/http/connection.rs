@@ -2,7 +2,7 @@
 //! is taken out of both.
 //!
 //! The one idea: a WebSocket or SSE request is judged by an ordinary handler, which leaves a
-//! [`Takeover`] in the connection's [`TakeoverSlot`]. The service then ends with an error instead
+//! [`Takeover`](super::takeover::Takeover) in the connection's [`TakeoverSlot`]. The service then ends with an error instead
 //! of a response. Hyper writes nothing for that, and gives back the socket and the bytes it had
 //! read too far, so a shard gets the connection exactly as the client left it. After that no task,
 //! no timer and no buffer of the HTTP server is left behind for it.
@@ -12,8 +12,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::admin::ClientAddress;
-use super::takeover::Takeover;
+use super::extensions::{ClientAddress, PermitSlot, TakeoverSlot};
+use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionPermit, REQUEST_HEAD_BYTES, RequestTimeouts, STALL_TIMEOUT};
 use crate::{clock, telemetry};
 
@@ -45,51 +45,6 @@ pub const REQUEST_HEADERS: usize = 64;
 /// once would reset the connection and could destroy the answer on its way.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 * 1_024 * 1_024;
-
-/// Where a handler leaves a [`Takeover`] for the connection it runs on. In every request's
-/// extensions.
-#[derive(Clone, Debug, Default)]
-pub struct TakeoverSlot(Arc<Mutex<Option<Takeover>>>);
-
-impl TakeoverSlot {
-    /// Asks for this connection to leave the HTTP server once the handler has returned.
-    pub fn put(&self, takeover: Takeover) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
-    }
-
-    fn take(&self) -> Option<Takeover> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-}
-
-/// The connection's seat, lent to handlers so that they can count its user. In every request's
-/// extensions.
-#[derive(Clone, Debug)]
-pub struct PermitSlot(Arc<Mutex<Option<ConnectionPermit>>>);
-
-impl PermitSlot {
-    /// Calls `with` on the seat; `None` once the connection has left.
-    pub fn with_permit<T>(&self, with: impl FnOnce(&mut ConnectionPermit) -> T) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(with)
-    }
-}
-
-/// A connection that left the HTTP server for a shard.
-#[derive(Debug)]
-pub struct DetachedConnection {
-    /// The socket, still registered nowhere.
-    pub stream: std::net::TcpStream,
-    /// What the client sent behind its request.
-    pub read_ahead: Bytes,
-    /// What is to become of it.
-    pub takeover: Takeover,
-    /// Its place in the house.
-    pub permit: ConnectionPermit,
-}
 
 /// The error that makes hyper let go.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +190,7 @@ impl HttpServer {
         permit: Option<ConnectionPermit>,
     ) -> Option<DetachedConnection> {
         let takeover_slot = TakeoverSlot::default();
-        let permit_slot = PermitSlot(Arc::new(Mutex::new(permit)));
+        let permit_slot = PermitSlot::new(permit);
         let client = ClientAddress(stream.peer_addr().ok().map(|address| address.ip()));
         let (slot_clone, permit_clone) = (takeover_slot.clone(), permit_slot.clone());
         let service = HyperService {
@@ -245,12 +200,12 @@ impl HttpServer {
             client,
         };
         let io = MonitoredStream { stream, progress: IoProgress::new(), writing: false };
-        let parts = serve_http(io, service, (self.timeouts.head, self.draining)).await?;
+        let parts = serve_http(io, service, self.timeouts.head, self.draining).await?;
         let Some(takeover) = takeover_slot.take() else {
             linger(parts.io.stream).await;
             return None;
         };
-        let permit = permit_slot.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let permit = permit_slot.take()?;
         if parts.io.writing {
             // A pipelined earlier answer is still unsent inside hyper and would be lost.
             telemetry::connection_refused("pipelined");
@@ -277,7 +232,8 @@ struct FinishedConnection {
 async fn serve_http(
     io: MonitoredStream,
     service: HyperService,
-    (head_timeout, mut draining): (Duration, watch::Receiver<bool>),
+    head_timeout: Duration,
+    mut draining: watch::Receiver<bool>,
 ) -> Option<FinishedConnection> {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())

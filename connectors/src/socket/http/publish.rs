@@ -30,7 +30,6 @@ use tidewire_schemas::partition::partition_for;
 use super::body::{BODY_BYTES, BodyFormat, too_large};
 use super::ingest::{BodyPermit, IngestError, IngestQueue};
 use super::response::{ErrorResponse, HttpErrorCode, json_response};
-use super::routes::RouterState;
 use crate::telemetry;
 
 /// What a record from here says of where it came from, in its `source` header.
@@ -72,26 +71,20 @@ pub struct PublishHandler {
 
 /// The handler.
 pub async fn post(
-    State(state): State<RouterState>,
+    State(handler): State<Arc<PublishHandler>>,
     request: Request<Body>,
 ) -> Result<Response, ErrorResponse> {
-    let publish_handler = state.publish_handler().expect("the path is there only with an intake");
     let format = BodyFormat::of(request.headers())?;
-    let permit = publish_handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
-    let body = read(request.into_body(), publish_handler.body_timeout).await?;
+    let permit = handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
+    let body = read(request.into_body(), handler.body_timeout).await?;
     let batch = if format.is_slow() {
-        let state = state.clone();
-        let validate = move || {
-            state.publish_handler().map(|publish_handler| publish_handler.validate(&format, body))
-        };
-        let validated = tokio::task::spawn_blocking(validate).await;
-        let validated =
-            validated.map_err(|_| ErrorResponse::overloaded("the process is ending"))?;
-        validated.expect("the intake stays")?
+        let blocking = Arc::clone(&handler);
+        let validated = tokio::task::spawn_blocking(move || blocking.validate(&format, body)).await;
+        validated.map_err(|_| ErrorResponse::overloaded("the process is ending"))??
     } else {
-        publish_handler.validate(&format, body)?
+        handler.validate(&format, body)?
     };
-    publish_handler.append(batch, permit).await
+    handler.append(batch, permit).await
 }
 
 impl From<IngestError> for ErrorResponse {
@@ -132,8 +125,12 @@ enum EventOutcome {
     Refused(Rejection),
 }
 
-/// What a record says of itself.
-type HeaderSlice<'a> = &'a [(&'a str, &'a [u8])];
+/// One event as it was sent, with the headers its record gets.
+#[derive(Clone, Copy)]
+struct SentEvent<'a> {
+    bytes: &'a [u8],
+    headers: &'a [(&'a str, &'a [u8])],
+}
 
 /// A judged body: one record and one verdict per event, in the order sent.
 struct ValidatedBatch {
@@ -169,20 +166,21 @@ impl PublishHandler {
         let own: Vec<(&str, &[u8])> =
             [("source", SOURCE.as_bytes())].into_iter().chain(sent).collect();
         let derived = format!("{}/0/{NO_OFFSET}", origin.topic);
-        for event in events {
-            let (record, outcome) = match admit(&context, Some(event), &format.headers) {
+        for bytes in events {
+            let sent = SentEvent { bytes, headers: &own };
+            let (record, outcome) = match admit(&context, Some(bytes), &format.headers) {
                 Ok(admitted) => {
                     let of = admitted.event;
                     let topic = match of.priority {
                         Priority::Critical => &self.topics.urgent,
                         _ => &self.topics.input,
                     };
-                    let record = self.record(topic, of.key.as_bytes(), (event, &own));
+                    let record = self.record(topic, of.key.as_bytes(), sent);
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }
                 Err(rejection) => {
-                    (self.dead_letter((event, &own), &rejection), EventOutcome::Refused(rejection))
+                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
                 }
             };
             batch.records.push(record);
@@ -191,29 +189,20 @@ impl PublishHandler {
         Ok(batch)
     }
 
-    fn record(
-        &self,
-        topic: &Topic,
-        key: &[u8],
-        (event, own): (&[u8], HeaderSlice<'_>),
-    ) -> Outgoing {
+    fn record(&self, topic: &Topic, key: &[u8], sent: SentEvent<'_>) -> Outgoing {
         Outgoing {
             topic: topic.clone(),
             partition: Partition(partition_for(key, self.topics.partitions)),
-            body: RecordBody::new(Some(key), Some(event), own),
+            body: RecordBody::new(Some(key), Some(sent.bytes), sent.headers),
         }
     }
 
     /// A refused event never had a place in the log; its key says so and is unique nevertheless.
-    fn dead_letter(
-        &self,
-        (event, own): (&[u8], HeaderSlice<'_>),
-        rejection: &Rejection,
-    ) -> Outgoing {
+    fn dead_letter(&self, sent: SentEvent<'_>, rejection: &Rejection) -> Outgoing {
         let number = self.refused.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         let key = format!("{SOURCE}/{}/{number}", now.0);
-        let own = RecordBody::new(None, Some(event), own);
+        let own = RecordBody::new(None, Some(sent.bytes), sent.headers);
         let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),

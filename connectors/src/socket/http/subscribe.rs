@@ -26,10 +26,10 @@ use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, StartAt
 use tidewire_engine::fanout::shard::{Framing, OpenRequest, Shard};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::connection::{PermitSlot, TakeoverSlot};
+use super::extensions::{CheckedOrigin, PermitSlot, TakeoverSlot};
 use super::guard::RequestOrigin;
 use super::response::ErrorResponse;
-use super::routes::{CheckedOrigin, RouterState};
+use super::state::RouterState;
 use super::takeover::Takeover;
 use crate::socket::limits::LimitReached;
 use crate::telemetry;

@@ -17,6 +17,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
@@ -27,13 +28,16 @@ use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Framing, S
 use tidewire_engine::port::{Clock, Wake as _};
 
 use super::drain::{DrainSchedule, DrainStep};
-use super::linger::{FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
-use super::live_connection::{Incoming, LiveConnection, Unsent, read_some, write_some};
+use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
+use super::live_connection::{
+    ConnectionParts, IncomingHalf, LiveConnection, Unsent, read_some, write_some,
+};
 use super::shard_port::ShardPort;
 use super::websocket::{WebSocketInput, WebSocketReader, put_close, put_text};
 use super::worker_queue::{WorkerCommand, WorkerWaker};
-use crate::socket::http::connection::DetachedConnection;
-use crate::{clock, telemetry};
+use crate::clock;
+use crate::socket::http::takeover::DetachedConnection;
+use crate::telemetry::{self, SocketIo};
 
 /// Connections adopted per turn; a reconnect storm must not delay those already here.
 const ADOPTED_PER_TURN: usize = 256;
@@ -67,14 +71,6 @@ pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The waker's token; connections' tokens are their slots.
 pub const WAKE_TOKEN: Token = Token(usize::MAX);
 
-/// What a turn moved, told to the metrics once.
-#[derive(Debug, Default)]
-struct TurnTotals {
-    writes: u64,
-    written: u64,
-    read: u64,
-}
-
 /// The loop's state.
 pub struct EventLoop<S> {
     shard: S,
@@ -92,18 +88,27 @@ pub struct EventLoop<S> {
     lingering: Lingering,
     /// Where everything that is written is gathered.
     scratch: Vec<u8>,
-    totals: TurnTotals,
+    /// Of this turn.
+    io: SocketIo,
     draining: Option<DrainSchedule>,
 }
 
+/// What an [`EventLoop`] is made of, beside its shard.
+pub struct LoopParts {
+    /// The poll, in which `waker` is registered as [`WAKE_TOKEN`].
+    pub poll: Poll,
+    /// Commands of other threads.
+    pub inbox: Receiver<WorkerCommand>,
+    /// Ends the poll's wait.
+    pub waker: Arc<WorkerWaker>,
+    /// The wall clock, for the shard.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl<S: ShardPort> EventLoop<S> {
-    /// A worker of no connections, around a poll in which `waker` is registered as [`WAKE_TOKEN`].
-    pub fn new(
-        shard: S,
-        poll: Poll,
-        (inbox, waker): (Receiver<WorkerCommand>, Arc<WorkerWaker>),
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    /// A worker without connections.
+    pub fn new(shard: S, parts: LoopParts) -> Self {
+        let LoopParts { poll, inbox, waker, clock } = parts;
         Self {
             shard,
             poll,
@@ -116,7 +121,7 @@ impl<S: ShardPort> EventLoop<S> {
             writing: Vec::new(),
             lingering: Lingering::default(),
             scratch: Vec::with_capacity(FILL_BYTES),
-            totals: TurnTotals::default(),
+            io: SocketIo::default(),
             draining: None,
         }
     }
@@ -160,11 +165,7 @@ impl<S: ShardPort> EventLoop<S> {
                 Token(lingering) if lingering >= FIRST_LINGER_TOKEN => {
                     self.lingering.advance(lingering)
                 }
-                Token(slot) => {
-                    let readable =
-                        event.is_readable() || event.is_read_closed() || event.is_error();
-                    self.mark_ready(slot, (readable, event.is_writable()));
-                }
+                Token(slot) => self.mark_ready(slot, event),
             }
         }
         self.waker.acknowledge();
@@ -176,18 +177,18 @@ impl<S: ShardPort> EventLoop<S> {
         self.read_all();
         self.write_all();
         self.close_all();
-        telemetry::socket_io((self.totals.writes, self.totals.written), self.totals.read);
-        self.totals = TurnTotals::default();
+        telemetry::socket_io(std::mem::take(&mut self.io));
     }
 
-    fn mark_ready(&mut self, slot: usize, (readable, writable): (bool, bool)) {
+    fn mark_ready(&mut self, slot: usize, event: &Event) {
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         connection.readable |= readable;
         if readable && !connection.read_queued {
             connection.read_queued = true;
             self.reading.push(connection.conn);
         }
-        if writable && !connection.writable {
+        if event.is_writable() && !connection.writable {
             connection.writable = true;
             if connection.fill_pending || !connection.unsent.is_empty() {
                 self.writing.push(connection.conn);
@@ -218,7 +219,7 @@ impl<S: ShardPort> EventLoop<S> {
                 let op = FrameName::Move.as_str();
                 let text = format!(r#"{{"op":"{op}","within_ms":{within_ms}}}"#);
                 for connection in self.connections[from..to].iter_mut().flatten() {
-                    if matches!(connection.incoming, Incoming::WebSocket(_)) {
+                    if matches!(connection.incoming, IncomingHalf::WebSocket(_)) {
                         let mut frame = Vec::new();
                         put_text(&mut frame, &text);
                         connection.unsent.push(&frame);
@@ -264,18 +265,20 @@ impl<S: ShardPort> EventLoop<S> {
                     put_close(&mut frame, reason.code(), reason.text());
                     unsent.push(&frame);
                 }
-                return self.lingering.add(self.poll.registry(), stream, (unsent, permit));
+                let ended = EndedConnection { stream, unsent, permit };
+                return self.lingering.add(self.poll.registry(), ended);
             }
         };
         let incoming = match framing {
-            Framing::WebSocket => Incoming::WebSocket(WebSocketReader::with_read_ahead(
+            Framing::WebSocket => IncomingHalf::WebSocket(WebSocketReader::with_read_ahead(
                 &read_ahead,
                 CLIENT_FRAME_MAX_BYTES,
             )),
-            Framing::Sse => Incoming::Sse(read_ahead.len()),
+            Framing::Sse => IncomingHalf::Sse(read_ahead.len()),
         };
         telemetry::connection_opened(incoming.label());
-        self.insert(LiveConnection::new(conn, stream, (unsent, incoming), permit));
+        let parts = ConnectionParts { conn, stream, unsent, incoming, permit };
+        self.insert(LiveConnection::new(parts));
     }
 
     /// Gives a new peer its place, to be read and written in this very turn.
@@ -307,9 +310,7 @@ impl<S: ShardPort> EventLoop<S> {
                     self.put(connection);
                 }
                 ReadOutcome::Gone(reason) => self.drop_connection(*connection, reason),
-                ReadOutcome::Close(code, text) => {
-                    self.start_close(*connection, (code, text, "protocol_error"))
-                }
+                ReadOutcome::Close(by) => self.start_close(*connection, by),
             }
         }
     }
@@ -320,20 +321,22 @@ impl<S: ShardPort> EventLoop<S> {
             return ReadOutcome::Continue;
         }
         match &mut connection.incoming {
-            Incoming::Sse(_) => self.read_sse(connection),
-            Incoming::WebSocket(_) => self.read_websocket(connection),
+            IncomingHalf::Sse(_) => self.read_sse(connection),
+            IncomingHalf::WebSocket(_) => self.read_websocket(connection),
         }
     }
 
     fn read_sse(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
         let mut nowhere = [0; 4_096];
         let read = read_some(&connection.stream, &mut nowhere);
-        let Incoming::Sse(total) = &mut connection.incoming else { return ReadOutcome::Continue };
+        let IncomingHalf::Sse(total) = &mut connection.incoming else {
+            return ReadOutcome::Continue;
+        };
         match read {
             Ok(None) => connection.readable = false,
             Ok(Some(0)) | Err(_) => return ReadOutcome::Gone("client_left"),
             Ok(Some(count)) => {
-                self.totals.read += count as u64;
+                self.io.read_bytes += count as u64;
                 *total += count;
                 if *total > SSE_INCOMING_BYTES {
                     return ReadOutcome::Gone("protocol_error");
@@ -344,13 +347,13 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     fn read_websocket(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        let Incoming::WebSocket(reader) = &mut connection.incoming else {
+        let IncomingHalf::WebSocket(reader) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
         let mut replies = Vec::new();
         let mut outcome = ReadOutcome::Continue;
         for _ in 0..MESSAGES_PER_TURN {
-            let from = CountingReader(&connection.stream, &mut self.totals.read);
+            let from = CountingReader(&connection.stream, &mut self.io.read_bytes);
             match reader.read_next(from, &mut replies, CLIENT_FRAME_MAX_BYTES) {
                 WebSocketInput::Text(text) => self.shard.input(connection.conn, &text),
                 WebSocketInput::PingPong => self.shard.mark_alive(connection.conn),
@@ -369,11 +372,11 @@ impl<S: ShardPort> EventLoop<S> {
                     break;
                 }
                 WebSocketInput::Closed => {
-                    outcome = ReadOutcome::Close(0, "");
+                    outcome = ReadOutcome::Close(ClosedBy::Client);
                     break;
                 }
                 WebSocketInput::Violation(reason) => {
-                    outcome = ReadOutcome::Close(reason.code(), reason.text());
+                    outcome = ReadOutcome::Close(ClosedBy::Server(reason));
                     break;
                 }
                 WebSocketInput::Disconnected => return ReadOutcome::Gone("client_left"),
@@ -415,8 +418,8 @@ impl<S: ShardPort> EventLoop<S> {
             return Ok(());
         }
         let sent = write_some(&connection.stream, &self.scratch)?;
-        self.totals.writes += 1;
-        self.totals.written += sent as u64;
+        self.io.writes += 1;
+        self.io.written_bytes += sent as u64;
         if sent < self.scratch.len() {
             connection.writable = false;
             connection.unsent.keep(&self.scratch[sent..]);
@@ -442,31 +445,28 @@ impl<S: ShardPort> EventLoop<S> {
                     let mut last = Vec::new();
                     self.shard.fill(conn, &mut last, FILL_BYTES);
                     connection.unsent.push(&last);
-                    self.start_close(*connection, (reason.code(), reason.text(), reason.label()));
+                    self.start_close(*connection, ClosedBy::Server(reason));
                 }
                 None => self.shard.close(conn),
             }
         }
     }
 
-    /// Ends a connection by the rules of its protocol. Code 0: the close is answered already.
-    fn start_close(
-        &mut self,
-        connection: LiveConnection,
-        (code, text, label): (u16, &str, &'static str),
-    ) {
-        let label = if code == 0 { "client_closed" } else { label };
+    /// Ends a connection by the rules of its protocol.
+    fn start_close(&mut self, connection: LiveConnection, by: ClosedBy) {
         let LiveConnection { conn, stream, mut unsent, incoming, permit, .. } = connection;
         self.shard.close(conn);
         self.count -= 1;
         telemetry::connection_left(incoming.label());
-        telemetry::connection_closed(label);
-        if incoming.framing() == Framing::WebSocket && code != 0 {
+        telemetry::connection_closed(by.label());
+        if let ClosedBy::Server(reason) = by
+            && incoming.framing() == Framing::WebSocket
+        {
             let mut frame = Vec::new();
-            put_close(&mut frame, code, text);
+            put_close(&mut frame, reason.code(), reason.text());
             unsent.push(&frame);
         }
-        self.lingering.add(self.poll.registry(), stream, (unsent, permit));
+        self.lingering.add(self.poll.registry(), EndedConnection { stream, unsent, permit });
     }
 
     /// The socket is gone.
@@ -497,8 +497,27 @@ enum ReadOutcome {
     Continue,
     /// The socket is gone, for this reason.
     Gone(&'static str),
-    /// It is to be closed with this code and text; 0 if the close is answered already.
-    Close(u16, &'static str),
+    /// It is to be closed.
+    Close(ClosedBy),
+}
+
+/// Which side closes a connection.
+#[derive(Clone, Copy)]
+enum ClosedBy {
+    /// The client; the answer to its close frame is in the outgoing buffer already.
+    Client,
+    /// This side, for this reason.
+    Server(CloseReason),
+}
+
+impl ClosedBy {
+    /// The label in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client_closed",
+            Self::Server(reason) => reason.label(),
+        }
+    }
 }
 
 /// A socket to read from that counts.

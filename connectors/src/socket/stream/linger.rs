@@ -24,6 +24,17 @@ const LINGERING_MAX: usize = 1_024;
 /// Tokens from here on are lingering connections'.
 pub const FIRST_LINGER_TOKEN: usize = 1 << 40;
 
+/// A connection that has ended for its shard.
+#[derive(Debug)]
+pub struct EndedConnection {
+    /// The socket, registered with the worker's poll.
+    pub stream: TcpStream,
+    /// What is still to be sent, a close frame included.
+    pub unsent: Unsent,
+    /// Keeps the connection counted until the client has read the end.
+    pub permit: ConnectionPermit,
+}
+
 #[derive(Debug)]
 struct LingeringConnection {
     stream: TcpStream,
@@ -47,12 +58,8 @@ impl Lingering {
     }
 
     /// Takes over a registered connection. Without room for it, it is closed at once.
-    pub fn add(
-        &mut self,
-        registry: &Registry,
-        mut stream: TcpStream,
-        (unsent, permit): (Unsent, ConnectionPermit),
-    ) {
+    pub fn add(&mut self, registry: &Registry, ended: EndedConnection) {
+        let EndedConnection { mut stream, unsent, permit } = ended;
         if self.count >= LINGERING_MAX {
             return;
         }

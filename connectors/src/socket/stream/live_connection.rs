@@ -23,7 +23,7 @@ pub struct LiveConnection {
     /// What the socket hasn't taken.
     pub unsent: Unsent,
     /// The incoming half.
-    pub incoming: Incoming,
+    pub incoming: IncomingHalf,
     /// Its place in the house.
     pub permit: ConnectionPermit,
     /// The socket may hold something to read.
@@ -38,15 +38,26 @@ pub struct LiveConnection {
     pub input_closed: bool,
 }
 
+/// What a [`LiveConnection`] is made of.
+#[derive(Debug)]
+pub struct ConnectionParts {
+    /// Its name in the shard.
+    pub conn: ConnId,
+    /// The socket, non-blocking.
+    pub stream: TcpStream,
+    /// What the socket hasn't taken.
+    pub unsent: Unsent,
+    /// The incoming half.
+    pub incoming: IncomingHalf,
+    /// Its place in the house.
+    pub permit: ConnectionPermit,
+}
+
 impl LiveConnection {
     /// A connection that has just arrived: it may hold input, may take output and is owed its
     /// first frames, and is therefore in both of the worker's lists.
-    pub fn new(
-        conn: ConnId,
-        stream: TcpStream,
-        (unsent, incoming): (Unsent, Incoming),
-        permit: ConnectionPermit,
-    ) -> Self {
+    pub fn new(parts: ConnectionParts) -> Self {
+        let ConnectionParts { conn, stream, unsent, incoming, permit } = parts;
         Self {
             conn,
             stream,
@@ -64,14 +75,14 @@ impl LiveConnection {
 
 /// The incoming half of a connection.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum IncomingHalf {
     /// WebSocket frames.
     WebSocket(WebSocketReader),
     /// Nothing is expected; so many bytes came nevertheless.
     Sse(usize),
 }
 
-impl Incoming {
+impl IncomingHalf {
     /// How this connection is written to.
     pub fn framing(&self) -> Framing {
         match self {

@@ -11,7 +11,7 @@ use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::shard::ShardStats;
 use tidewire_engine::port::{Clock, Wake};
 
-use super::event_loop::{EventLoop, WAKE_TOKEN};
+use super::event_loop::{EventLoop, LoopParts, WAKE_TOKEN};
 use super::shard_port::ShardPort;
 use super::worker_queue::{WorkerQueue, WorkerWaker};
 
@@ -87,7 +87,8 @@ pub fn start<S: ShardPort + Send + 'static>(
     let (commands, inbox) = sync_channel(COMMANDS);
     let stats = Arc::<Mutex<ShardStats>>::default();
     let shard = make_shard(Arc::clone(&waker) as Arc<dyn Wake>);
-    let mut event_loop = EventLoop::new(shard, poll, (inbox, Arc::clone(&waker)), clock);
+    let parts = LoopParts { poll, inbox, waker: Arc::clone(&waker), clock };
+    let mut event_loop = EventLoop::new(shard, parts);
     let shared_stats = Arc::clone(&stats);
     let thread = std::thread::Builder::new()
         .name(format!("streams-{number}"))

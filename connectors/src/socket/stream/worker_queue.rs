@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidewire_engine::port::Wake;
 
-use crate::socket::http::connection::DetachedConnection;
+use crate::socket::http::takeover::DetachedConnection;
 
 /// What other threads ask of a worker.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts};
 use crate::socket::http::guard::Guard;
 use crate::socket::http::publish::IngestTopics;
-use crate::socket::http::routes::{AppHooks, Asset};
+use crate::socket::http::state::{AppHooks, Asset};
 use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
 use crate::socket::stream::worker::{self, WorkerHandle};
 

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::socket::gateway::GatewayParts;
 use crate::socket::http::admin::{AdminEndpoint, Effect};
 use crate::socket::http::response::{ErrorResponse, HttpErrorCode};
-use crate::socket::http::routes::AppHooks;
+use crate::socket::http::state::AppHooks;
 use crate::socket::limits::ConnectionLimits;
 
 use super::client::{RawClient, handshake, text_frame};
