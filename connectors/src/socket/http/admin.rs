@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
@@ -17,7 +18,7 @@ use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
 use super::extensions::ClientAddress;
-use super::response::{ErrorResponse, json_response};
+use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use crate::telemetry;
 
 /// Verbs at work at once: each asks the log, which may take its time.
@@ -62,11 +63,12 @@ pub(super) fn route<S: Clone + Send + Sync + 'static>(
     }
 }
 
-type QueryPairs = Query<Vec<(String, String)>>;
+/// A result, so that a rejected query gets the JSON error body and not axum's plain text.
+type QueryPairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 async fn respond(
     from: ClientAddress,
-    Query(pairs): QueryPairs,
+    query: QueryPairs,
     run: Arc<AdminHandler>,
     permits: Arc<Semaphore>,
 ) -> Result<Response, ErrorResponse> {
@@ -76,6 +78,7 @@ async fn respond(
                        host of this process, or on Kafka from anywhere with --log kafka://…";
         return Err(ErrorResponse::new(ErrorCode::Forbidden, message));
     }
+    let Query(pairs) = query.map_err(invalid_query)?;
     let Ok(permit) = permits.try_acquire_owned() else {
         return Err(ErrorResponse::overloaded("other verbs are at work; ask again in a moment"));
     };
@@ -90,12 +93,19 @@ async fn respond(
     Ok(json_response(StatusCode::OK, &answer))
 }
 
+fn invalid_query(rejection: QueryRejection) -> ErrorResponse {
+    ErrorResponse::new(HttpErrorCode::InvalidQuery, rejection.body_text())
+}
+
 fn is_local(from: ClientAddress) -> bool {
     from.0.is_some_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+    use http::header::CONTENT_TYPE;
+
     use super::*;
 
     #[test]
@@ -108,5 +118,17 @@ mod tests {
             assert!(!here(address), "{address}");
         }
         assert!(!is_local(ClientAddress(None)));
+    }
+
+    #[test]
+    fn a_rejected_query_is_answered_with_the_json_of_every_error() {
+        let uri = "/v1/dead-letters?limit=many".parse().expect("a URI");
+        let rejection = Query::<Vec<(String, u64)>>::try_from_uri(&uri).expect_err("no number");
+        let text = rejection.body_text();
+        let error = invalid_query(rejection);
+        assert_eq!((error.code, &error.message), (HttpErrorCode::InvalidQuery, &text));
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
     }
 }

@@ -121,6 +121,11 @@ fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
     let response = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
     assert_eq!(response.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
     assert_eq!((client.get("/v1/look").status, client.get("/v1/change").status), (400, 405));
+    for query in ["=", "&&", "%", "%ff=%fe", "a=b=c", "a;b", "a+b=%2"] {
+        let response = client.get(&format!("/v1/look?{query}"));
+        assert!(response.head.contains("content-type: application/json"), "{query}");
+        assert!(response.json().is_object(), "{query}: {}", response.status);
+    }
     client.send("POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(client.response().status, 200);
     let page = "POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\norigin: http://a.b\r\n\r\n";
