@@ -1,7 +1,8 @@
-//! The accept loop: takes connections, gives each a seat or a refusal, and lets it be served.
+//! The accept loop: accepts connections and serves each, or refuses it at a connection limit.
 //!
-//! A refused client is answered too (429 or 503 with `Retry-After`), by a router that says nothing
-//! else, but only so many at once: the files reserved for that are few.
+//! A refused client gets an answer too (429 or 503 with `Retry-After`), from a router that answers
+//! nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are
+//! reserved for other things; those beyond are closed unanswered. Out of files, accepting pauses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,22 +22,22 @@ use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
 
-/// Connections the kernel completes while we are busy; the kernel's own limit cuts it further.
+/// Connections the kernel queues until they are accepted; `net.core.somaxconn` may lower it.
 const BACKLOG: u32 = 4_096;
 
-/// How long accepting pauses when the process or the system is out of files.
+/// How long accepting pauses when the process or the system is out of files or memory.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes a connection that left the HTTP server.
+/// Gives a connection that left the HTTP server to a worker.
 pub type HandOver = dyn Fn(DetachedConnection) + Send + Sync;
 
-/// A listener and what its connections get.
+/// Accepts connections and serves them.
 pub struct Acceptor {
-    /// What serves.
+    /// Serves the connections.
     pub server: HttpServer,
-    /// Who may come in.
+    /// Counts the connections.
     pub limiter: Arc<ConnectionLimiter>,
-    /// Where streams go.
+    /// Where connections go that become streams.
     pub hand_over: Arc<HandOver>,
 }
 
@@ -49,7 +50,7 @@ pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Acceptor {
-    /// Accepts until the gateway drains; the listener is closed then.
+    /// Accepts until the gateway drains, then closes the listener.
     pub async fn run(self, listener: TcpListener) {
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
         let mut draining = self.server.draining.clone();
@@ -66,7 +67,7 @@ impl Acceptor {
     }
 
     fn serve_or_refuse(&self, stream: TcpStream, from: SocketAddr, refusals: &Arc<Semaphore>) {
-        // Without it the last bytes of an answer could wait for the client's acknowledgement.
+        // Otherwise the last bytes of a response could wait for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             telemetry::connection_closed("reset");
             return;
@@ -98,7 +99,7 @@ impl Acceptor {
     }
 }
 
-/// A router that refuses everything and ends the connection.
+/// A router that refuses every request and ends the connection.
 fn refusal_router(full: LimitReached) -> Router {
     Router::new().fallback(async move || {
         let mut response = limit_response(full).into_response();

@@ -1,10 +1,9 @@
-//! What an operator's command line asks of a running process: letters listed and resolved, a line
-//! that stands still taken on.
+//! Admin endpoints: dead letters and resuming ADMIT, for clients on this machine only.
 //!
-//! They show what events say and change what becomes of them, and this server can't tell an
-//! operator from anybody else yet. So only this very machine is answered, whatever else may reach
-//! the door. What a verb does is the wiring's; here is who may, and that the threads of HTTP don't
-//! wait for it.
+//! They show the content of events and change what happens to them, and this version can't
+//! authenticate an administrator. So only loopback clients are answered, whatever address the
+//! server listens on. Handlers come from the wiring and may block: they run on blocking threads, at
+//! most [`ADMIN_AT_ONCE`] of them.
 
 use std::sync::Arc;
 
@@ -21,34 +20,33 @@ use super::extensions::ClientAddress;
 use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use crate::telemetry;
 
-/// Verbs at work at once: each asks the log, which may take its time.
+/// Admin requests handled at once: each queries the log, which may be slow.
 pub(super) const ADMIN_AT_ONCE: usize = 4;
 
-/// What a verb does with what was asked: the pairs of the query, a name possibly more than once. It
-/// may block.
+/// Handles the parameters of a query, where a name may occur more than once. May block.
 pub type AdminHandler = dyn Fn(&[(String, String)]) -> Result<Value, ErrorResponse> + Send + Sync;
 
-/// Whether a verb changes something.
+/// Whether an endpoint changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It only looks: `GET`.
+    /// It only reads: `GET`.
     ReadOnly,
     /// It changes something: `POST`.
     Mutating,
 }
 
-/// A verb of an operator.
+/// An admin endpoint.
 #[derive(Clone)]
 pub struct AdminEndpoint {
-    /// Where.
+    /// Its path.
     pub path: &'static str,
-    /// By which method.
+    /// Decides its method.
     pub effect: Effect,
-    /// What it does.
+    /// Its handler.
     pub run: Arc<AdminHandler>,
 }
 
-/// The route of a verb.
+/// The route of an endpoint.
 pub(super) fn route<S: Clone + Send + Sync + 'static>(
     endpoint: &AdminEndpoint,
     permits: &Arc<Semaphore>,
@@ -82,14 +80,14 @@ async fn respond(
     let Ok(permit) = permits.try_acquire_owned() else {
         return Err(ErrorResponse::overloaded("other verbs are at work; ask again in a moment"));
     };
-    // It goes on even if the client has left, and keeps its turn.
-    let work = move || {
-        let done = run(&pairs);
+    // The handler goes on if the client leaves, and keeps its permit until it ends.
+    let handle = move || {
+        let result = run(&pairs);
         drop(permit);
-        done
+        result
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    let answer = done.map_err(|_| ErrorResponse::overloaded("the process is ending"))??;
+    let handled = tokio::task::spawn_blocking(handle).await;
+    let answer = handled.map_err(|_| ErrorResponse::overloaded("the process is ending"))??;
     Ok(json_response(StatusCode::OK, &answer))
 }
 
@@ -109,13 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_answered() {
-        let here = |text: &str| is_local(ClientAddress(Some(text.parse().expect("an address"))));
+    fn only_loopback_clients_are_answered() {
+        let local = |text: &str| is_local(ClientAddress(Some(text.parse().expect("an address"))));
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(here(address), "{address}");
+            assert!(local(address), "{address}");
         }
         for address in ["10.0.0.1", "192.168.0.9", "::ffff:10.0.0.1", "fe80::1", "0.0.0.0"] {
-            assert!(!here(address), "{address}");
+            assert!(!local(address), "{address}");
         }
         assert!(!is_local(ClientAddress(None)));
     }

@@ -1,11 +1,10 @@
-//! `POST /v1/events`: producers' events by HTTP.
+//! `POST /v1/events`: validates the events of a body and appends them to the input.
 //!
-//! Each event of a body goes through the same validation as a record that came by the log, on its
-//! own: one bad event doesn't hold up the others, and the answer has one entry per event in the
-//! order sent. What is appended are the producer's own bytes; refused ones go to the dead letters
-//! with the reason, as they would have behind the log.
+//! Each event goes through ADMIT's own validation by itself: an invalid one does not hold up the
+//! others, and the response has one entry per event in the order sent. The bytes appended are the
+//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT.
 //!
-//! It never parses an event a second time and never answers before the log has confirmed.
+//! It never parses an event twice and never answers before the log has confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,44 +31,45 @@ use super::ingest::{BodyPermit, IngestError, IngestQueue};
 use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use crate::telemetry;
 
-/// What a record from here says of where it came from, in its `source` header.
+/// The `source` header of records that came over HTTP.
 pub const SOURCE: &str = "http";
 
-/// An offset no log reaches: an id derived from it shows that the event brought none.
+/// An offset no log reaches, so that an id derived from it is known to be derived: such an event
+/// had no id of its own.
 const NO_OFFSET: u64 = u64::MAX;
 
-/// Where events go. All three topics have the same number of partitions.
+/// The topics events are appended to. All three have the same number of partitions.
 #[derive(Clone, Debug)]
 pub struct IngestTopics {
     /// Events.
     pub input: Topic,
-    /// Critical events, which have a road of their own.
+    /// Critical events.
     pub urgent: Topic,
-    /// Refused events.
+    /// Invalid events.
     pub dead_letters: Topic,
     /// Partitions of each.
     pub partitions: u32,
 }
 
-/// All that taking events needs.
+/// What the handler works with.
 pub struct PublishHandler {
-    /// The road into the log.
+    /// Appends to the log.
     pub ingest: IngestQueue,
-    /// Where to.
+    /// Where events go.
     pub topics: IngestTopics,
-    /// What events are.
+    /// Event types and their fields.
     pub catalogue: &'static Catalogue,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
-    /// What "now" is, for timestamps ahead of it.
+    /// The wall clock, to reject timestamps too far ahead of it.
     pub clock: Arc<dyn Clock>,
-    /// Numbers the refused events of this process.
+    /// How many events this process refused; numbers their dead letters.
     pub refused: AtomicU64,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
 }
 
-/// The handler.
+/// `POST /v1/events`.
 pub async fn post(
     State(handler): State<Arc<PublishHandler>>,
     request: Request<Body>,
@@ -118,9 +118,9 @@ async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
     Ok(whole)
 }
 
-/// What is known of one event before the log has answered.
+/// The result of validating one event.
 enum EventOutcome {
-    /// Its id, if it brought one.
+    /// Its id, if it has one of its own.
     Accepted(Option<String>),
     Refused(Rejection),
 }
@@ -132,7 +132,7 @@ struct SentEvent<'a> {
     headers: &'a [(&'a str, &'a [u8])],
 }
 
-/// A judged body: one record and one verdict per event, in the order sent.
+/// A validated body: one record and one outcome per event, in the order sent.
 struct ValidatedBatch {
     records: Vec<Outgoing>,
     outcomes: Vec<EventOutcome>,
@@ -197,7 +197,8 @@ impl PublishHandler {
         }
     }
 
-    /// A refused event never had a place in the log; its key says so and is unique nevertheless.
+    /// The record of an invalid event. Its key names no position, since the event was never in the
+    /// log, and is unique by time and number.
     fn dead_letter(&self, sent: SentEvent<'_>, rejection: &Rejection) -> Outgoing {
         let number = self.refused.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();

@@ -1,16 +1,17 @@
-//! One OS thread with an epoll loop that owns a shard of the streams.
+//! A worker's epoll loop: reads and writes all connections of one shard, on one thread.
 //!
-//! The one idea: a turn takes what has happened (events, commands, the hub's wake), gives each
-//! connection a bounded share of reading and writing, and puts what is left at the end of a list
-//! for the next turn. So no connection, however busy, keeps the others waiting for more than its
-//! share; and everything a connection is due since its last turn goes out in one write.
+//! A turn handles what happened since the last one (socket events, commands, the hub's wake). It
+//! reads and writes at most a bounded share per connection; the rest waits for the next turn. So a
+//! busy connection delays the others by no more than its share, and all frames that became due for
+//! a connection go out in one write.
 //!
 //! ```text
 //! poll → tick → commands (adopt, drain) → pull → read → fill and write → closes → linger
 //! ```
 //!
-//! Readiness is edge-triggered: a peer's flags say what the socket may do, and only "it would
-//! block" takes them back. It never blocks outside `poll` and never decides what a client gets.
+//! Readiness is edge-triggered: a connection's flags are set by events and cleared only when the
+//! socket would block. If `poll` fails, the worker ends and its connections are closed. The loop
+//! never blocks outside `poll` and never decides what a client receives.
 
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -39,36 +40,37 @@ use crate::clock;
 use crate::socket::http::takeover::DetachedConnection;
 use crate::telemetry::{self, SocketIo};
 
-/// Connections adopted per turn; a reconnect storm must not delay those already here.
+/// Commands handled per turn: many clients reconnecting at once must not delay those connected.
 const ADOPTED_PER_TURN: usize = 256;
 
-/// Messages heard from one connection per turn: the burst a client is allowed.
+/// Messages read from one connection per turn: the burst a client is allowed.
 const MESSAGES_PER_TURN: usize = 100;
 
-/// Bytes filled for one connection per turn, and so the most that is kept when its socket takes
-/// nothing. A send costs about the same up to 12 KB; far larger ones only bring memory into play.
+/// Bytes filled for one connection per turn, and so the most that is kept when its socket accepts
+/// nothing. A write costs about the same up to 12 KB; much larger ones only use more memory.
 const FILL_BYTES: usize = 32 * 1_024;
 
-/// With this much unsent a connection isn't read: who doesn't take answers gets no more questions.
+/// A connection with more unsent bytes than this is not read: a client that reads no answers can
+/// cause no more of them.
 const UNSENT_BYTES: usize = 64 * 1_024;
 
-/// What an SSE client may send behind its request; it has nothing to say.
+/// Bytes an SSE client may send after its request; they are discarded.
 pub const SSE_INCOMING_BYTES: usize = 64 * 1_024;
 
-/// The kernel's buffer of one connection (Linux doubles it for its own bookkeeping).
+/// The kernel's send buffer of one connection (Linux doubles it for its own bookkeeping).
 const SEND_BUFFER_BYTES: usize = 128 * 1_024;
 
-/// The longest wait, so that time passes for the shard even when nothing happens.
+/// The longest wait for events, since the shard needs a `tick` at least once a second.
 const POLL_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// The same while draining, which has a timetable.
+/// The same during a drain, whose move requests have times.
 const DRAIN_POLL_WAIT: Duration = Duration::from_millis(20);
 
-/// How long written bytes may stay unacknowledged, or a client's window shut, before the kernel
-/// gives the connection up. It ends half-open streams that have nothing to say to us.
+/// How long written bytes may stay unacknowledged, or the client's receive window closed, before
+/// the kernel drops the connection. It ends streams whose client is gone without a FIN.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The waker's token; connections' tokens are their slots.
+/// The waker's token. The token of a connection is its slot.
 pub const WAKE_TOKEN: Token = Token(usize::MAX);
 
 /// The loop's state.
@@ -78,7 +80,7 @@ pub struct EventLoop<S> {
     inbox: Receiver<WorkerCommand>,
     waker: Arc<WorkerWaker>,
     clock: Arc<dyn Clock>,
-    /// By the shard's slot.
+    /// Indexed by the slot of the shard's [`ConnId`].
     connections: Vec<Option<Box<LiveConnection>>>,
     count: usize,
     /// Connections whose socket may hold more to read.
@@ -86,7 +88,7 @@ pub struct EventLoop<S> {
     /// Connections to fill and write in this turn.
     writing: Vec<ConnId>,
     lingering: Lingering,
-    /// Where everything that is written is gathered.
+    /// The bytes of one write.
     scratch: Vec<u8>,
     /// Of this turn.
     io: SocketIo,
@@ -126,7 +128,8 @@ impl<S: ShardPort> EventLoop<S> {
         }
     }
 
-    /// Turns until a drain is over, leaving its sums in `stats` now and then.
+    /// Repeats `turn` until a drain is over, and copies the shard's sums into `stats` about twice a
+    /// second.
     pub fn run(&mut self, stats: &Mutex<ShardStats>) {
         let mut events = Events::with_capacity(1_024);
         let mut begun = clock::now();
@@ -169,7 +172,7 @@ impl<S: ShardPort> EventLoop<S> {
             }
         }
         self.waker.acknowledge();
-        // Before anyone is adopted: a connection's age counts from the time the shard knows.
+        // Before connections are opened, whose age counts from the shard's time.
         self.shard.tick(self.clock.now());
         self.run_commands();
         self.shard.pull();
@@ -206,7 +209,7 @@ impl<S: ShardPort> EventLoop<S> {
                 Err(_) => return,
             }
         }
-        // More may be waiting: come back at once.
+        // More may be queued: the next poll must not wait.
         self.waker.wake();
     }
 
@@ -233,7 +236,8 @@ impl<S: ShardPort> EventLoop<S> {
     fn adopt(&mut self, detached: DetachedConnection) {
         let DetachedConnection { stream, read_ahead, takeover, permit } = detached;
         let socket = SockRef::from(&stream);
-        // A slow client's arrears belong in the log, not in the kernel's memory.
+        // What a slow client has not read yet is read again from the log, so it needs no larger
+        // buffer here.
         let set = socket
             .set_send_buffer_size(SEND_BUFFER_BYTES)
             .and_then(|()| socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
@@ -281,7 +285,7 @@ impl<S: ShardPort> EventLoop<S> {
         self.insert(LiveConnection::new(parts));
     }
 
-    /// Gives a new peer its place, to be read and written in this very turn.
+    /// Stores a new connection, to be read and written in this turn.
     fn insert(&mut self, connection: LiveConnection) {
         let conn = connection.conn;
         let slot = conn.slot as usize;
@@ -327,8 +331,8 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     fn read_sse(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        let mut nowhere = [0; 4_096];
-        let read = read_some(&connection.stream, &mut nowhere);
+        let mut discarded = [0; 4_096];
+        let read = read_some(&connection.stream, &mut discarded);
         let IncomingHalf::Sse(total) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
@@ -429,7 +433,7 @@ impl<S: ShardPort> EventLoop<S> {
             self.writing.push(connection.conn);
         }
         if connection.readable && !connection.read_queued {
-            // It wasn't read while it had too much to take.
+            // It was not read while it had more than UNSENT_BYTES unsent.
             connection.read_queued = true;
             self.reading.push(connection.conn);
         }
@@ -492,12 +496,12 @@ impl<S: ShardPort> EventLoop<S> {
     }
 }
 
-/// Whether a connection goes on.
+/// What follows from reading a connection.
 enum ReadOutcome {
     Continue,
-    /// The socket is gone, for this reason.
+    /// Drop the socket; the label in metrics.
     Gone(&'static str),
-    /// It is to be closed.
+    /// Close by the rules of the protocol.
     Close(ClosedBy),
 }
 
@@ -520,7 +524,7 @@ impl ClosedBy {
     }
 }
 
-/// A socket to read from that counts.
+/// Reads from a socket and counts the bytes.
 struct CountingReader<'a>(&'a TcpStream, &'a mut u64);
 
 impl io::Read for CountingReader<'_> {
