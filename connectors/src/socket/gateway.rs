@@ -209,7 +209,7 @@ impl GatewayHandle {
         self.drain.send_replace(true);
         for worker in &self.workers {
             if worker.queue.send(WorkerCommand::Drain(window)).is_err() {
-                tracing::warn!("a worker took no command to drain");
+                tracing::warn!("a worker got no drain command: its queue is full or it ended");
             }
         }
     }
@@ -223,7 +223,7 @@ impl GatewayHandle {
         self.runtime.shutdown_timeout(HTTP_STOP);
         for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {
-                tracing::error!("a worker of streams panicked");
+                tracing::error!("a worker panicked; its connections were dropped");
             }
         }
         self.ingest = None;
@@ -239,7 +239,8 @@ fn end_ingest(thread: JoinHandle<()>) {
     while !thread.is_finished() {
         if since.elapsed() > INGEST_STOP {
             tracing::warn!(
-                "the log does not answer; what it has not confirmed was promised to nobody"
+                "the log does not answer: stopping without its last append, which no client was \
+                 told is stored"
             );
             return;
         }

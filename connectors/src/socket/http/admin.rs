@@ -72,13 +72,20 @@ async fn respond(
 ) -> Result<Response, ErrorResponse> {
     if !is_local(from) {
         telemetry::connection_refused("not_local");
-        let message = "verbs of an operator are answered to this machine only; run them on the \
-                       host of this process, or on Kafka from anywhere with --log kafka://…";
+        let client = from.0.map_or("an unknown address".to_owned(), |address| address.to_string());
+        let message = format!(
+            "admin endpoints answer only clients on this machine, not {client}; run the command on \
+             the host of this process, or with --log kafka://… from any machine"
+        );
         return Err(ErrorResponse::new(ErrorCode::Forbidden, message));
     }
     let Query(pairs) = query.map_err(invalid_query)?;
     let Ok(permit) = permits.try_acquire_owned() else {
-        return Err(ErrorResponse::overloaded("other verbs are at work; ask again in a moment"));
+        let message = format!(
+            "{ADMIN_AT_ONCE} admin requests are in progress, which is the limit; repeat it after \
+             Retry-After"
+        );
+        return Err(ErrorResponse::overloaded(message));
     };
     // The handler goes on if the client leaves, and keeps its permit until it ends.
     let handle = move || {
@@ -87,7 +94,7 @@ async fn respond(
         result
     };
     let handled = tokio::task::spawn_blocking(handle).await;
-    let answer = handled.map_err(|_| ErrorResponse::overloaded("the process is ending"))??;
+    let answer = handled.map_err(|_| ErrorResponse::stopping())??;
     Ok(json_response(StatusCode::OK, &answer))
 }
 

@@ -83,7 +83,12 @@ impl HeaderLookup for RecordHeaders {
     }
 }
 
-fn unsupported(message: impl Into<String>) -> ErrorResponse {
+fn unsupported(header: &str, sent: &str, supported: &str) -> ErrorResponse {
+    let sent: String = sent.chars().take(80).collect();
+    let message = match sent.as_str() {
+        "" => format!("{header} is missing; send {supported}"),
+        sent => format!("{header} `{sent}` is not supported; send {supported}"),
+    };
     ErrorResponse::new(HttpErrorCode::Unsupported, message)
 }
 
@@ -115,9 +120,11 @@ impl BodyFormat {
             }
             _ => {
                 return Err(unsupported(
-                    "send Content-Type: application/json (an object or an array), \
-                     application/x-ndjson (one object per line), application/cloudevents+json, \
-                     application/cloudevents-batch+json or application/avro",
+                    "Content-Type",
+                    sent,
+                    "application/json (an object or an array), application/x-ndjson (one object \
+                     per line), application/cloudevents+json, application/cloudevents-batch+json \
+                     or application/avro",
                 ));
             }
         };
@@ -146,7 +153,7 @@ impl BodyFormat {
         let broken = |name| {
             move |error| {
                 let message =
-                    format!("the body is not what Content-Encoding says ({name}): {error}");
+                    format!("the body can't be unpacked by its Content-Encoding {name}: {error}");
                 ErrorResponse::new(ErrorCode::InvalidMessage, message)
             }
         };
@@ -189,7 +196,8 @@ impl BodyFormat {
             return Err(too_large());
         }
         if events.is_empty() {
-            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "the body holds no event"));
+            let message = "the body has no event; send at least one";
+            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
         }
         Ok(events)
     }
@@ -204,7 +212,7 @@ impl ContentEncoding {
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "deflate" => Ok(Self::Deflate),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(unsupported("send Content-Encoding: gzip, deflate or zstd, or none")),
+            _ => Err(unsupported("Content-Encoding", &name, "gzip, deflate, zstd or no encoding")),
         }
     }
 }
@@ -216,7 +224,7 @@ fn attributes(headers: &HeaderMap) -> Result<Vec<(String, Vec<u8>)>, ErrorRespon
     for (name, value) in headers {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         let text = value.to_str().map_err(|_| {
-            let message = format!("the header {name} has to be percent-encoded");
+            let message = format!("the header {name} is not printable ASCII; percent-encode it");
             ErrorResponse::new(ErrorCode::InvalidMessage, message)
         })?;
         own.push((format!("ce_{attribute}"), percent_decode_str(text).collect()));
@@ -235,14 +243,16 @@ fn inflate(
 }
 
 pub(super) fn too_large() -> ErrorResponse {
-    let message =
-        format!("a body has at most {BODY_BYTES} bytes, unpacked, and {BODY_EVENTS} events");
+    let message = format!(
+        "a body has at most {BODY_BYTES} bytes unpacked and {BODY_EVENTS} events; split it"
+    );
     ErrorResponse::new(HttpErrorCode::TooLarge, message)
 }
 
 fn not_json(error: serde_json::Error) -> ErrorResponse {
     let message = format!(
-        "the body is not JSON ({error}); send an object, an array, or application/x-ndjson"
+        "the body is not JSON ({error}); send an object or an array, or one object per line as \
+         application/x-ndjson"
     );
     ErrorResponse::new(ErrorCode::InvalidJson, message)
 }

@@ -216,7 +216,7 @@ impl HttpServer {
                 Some(DetachedConnection { stream, read_ahead: parts.read_ahead, takeover, permit })
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not leave the HTTP server");
+                tracing::warn!(%error, "a socket could not be detached from the HTTP server and is closed");
                 None
             }
         }
@@ -253,7 +253,7 @@ async fn serve_http(
         tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
                 if let Err(error) = ended && !takeover_slot.is_set() {
-                    tracing::debug!(%error, "a connection ended");
+                    tracing::debug!(%error, "an HTTP connection ended with an error");
                 }
                 break;
             }

@@ -43,15 +43,13 @@ pub enum UnlistedHosts {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
     /// Not exactly one `Host`, or one that is not ASCII text.
-    #[error("a request needs exactly one Host header")]
+    #[error("a request must have exactly one Host header, of ASCII text")]
     NoHost,
     /// The host is not allowed.
-    #[error(
-        "this gateway does not answer to the host '{0}'; list it in allowed_hosts if it should"
-    )]
+    #[error("the host '{0}' is not allowed; use localhost, or add the host to allowed_hosts")]
     Host(String),
     /// The origin is not allowed.
-    #[error("pages of the origin '{0}' may not use this gateway; list it in allowed_origins if so")]
+    #[error("the origin '{0}' is not allowed; add it to allowed_origins if its pages may use this")]
     Origin(String),
 }
 

@@ -41,14 +41,17 @@ const PERMIT_BYTES: usize = 1_024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
     /// Too many bytes or requests are waiting; the request may be sent again.
-    #[error("too many events are waiting to be appended; send the request again in a moment")]
+    #[error("too many events are waiting for the log; send the request again after Retry-After")]
     Overloaded,
     /// The log did not confirm them, though it may have stored some. The request may be sent again
     /// with the same event ids: duplicates are dropped.
     #[error("the log did not confirm the events; send them again with the same event_id")]
     NotConfirmed,
     /// The log is lost, or the process is stopping.
-    #[error("this gateway takes no events any more; use another or wait until it is back")]
+    #[error(
+        "this process is stopping or has lost its log; send the request again after Retry-After, or \
+         to another gateway"
+    )]
     Closed,
 }
 
@@ -205,11 +208,11 @@ impl IngestWriter {
                     return Ok(offsets);
                 }
                 Err(LogError::Retry(cause)) if attempt < ATTEMPTS => {
-                    tracing::warn!(%cause, attempt, "an append is repeated");
+                    tracing::warn!(%cause, attempt, "an append failed and is repeated");
                     clock::pause(ATTEMPT_PAUSE);
                 }
                 Err(error) => {
-                    tracing::error!(%error, records = records.len(), "events were not appended");
+                    tracing::error!(%error, records = records.len(), "events were not appended, their requests get 503");
                     if matches!(error, LogError::Fatal(..) | LogError::Fenced(_)) {
                         self.lost.store(true, Ordering::Relaxed);
                     }

@@ -80,7 +80,7 @@ pub async fn post(
     let batch = if format.is_slow() {
         let blocking = Arc::clone(&handler);
         let validated = tokio::task::spawn_blocking(move || blocking.validate(&format, body)).await;
-        validated.map_err(|_| ErrorResponse::overloaded("the process is ending"))??
+        validated.map_err(|_| ErrorResponse::stopping())??
     } else {
         handler.validate(&format, body)?
     };
@@ -99,7 +99,7 @@ impl From<IngestError> for ErrorResponse {
 async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
     let whole = tokio::time::timeout(at_most, read_all(body)).await;
     whole.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s", at_most.as_secs());
+        let message = format!("the body did not arrive within {} s; repeat it", at_most.as_secs());
         Err(ErrorResponse::new(HttpErrorCode::Timeout, message))
     })
 }
@@ -107,8 +107,10 @@ async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
 async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|_| ErrorResponse::new(ErrorCode::InvalidMessage, "the body broke off"))?;
+        let frame = frame.map_err(|_| {
+            let message = "the body ended before it was complete; send it again";
+            ErrorResponse::new(ErrorCode::InvalidMessage, message)
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > BODY_BYTES {
             return Err(too_large());

@@ -82,8 +82,8 @@ impl HttpErrorCode {
             Self::Timeout => "the body did not arrive in time",
             Self::Conflict => "another requeue or drop of dead letters took over",
             Self::TooLarge => "the body has too many bytes or events",
-            Self::Unsupported => "the content type or encoding is not one that is read",
-            Self::InvalidQuery => "a parameter of an operator's request is wrong",
+            Self::Unsupported => "the content type or encoding is not supported",
+            Self::InvalidQuery => "a parameter of an admin endpoint is wrong",
             Self::NotReady => {
                 "the process can't do its work yet; the message says what it waits for"
             }
@@ -162,6 +162,11 @@ impl ErrorResponse {
     /// 503: the request may be sent again after `Retry-After`.
     pub fn overloaded(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Overloaded, message)
+    }
+
+    /// 503: the process stops before it could handle the request.
+    pub fn stopping() -> Self {
+        Self::overloaded("the process is stopping; repeat the request after Retry-After")
     }
 }
 

@@ -157,13 +157,16 @@ async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) 
     let path: String = request.uri().path().chars().take(80).collect();
     let served = match (state.publish_handler(), state.worker_stats().has_workers()) {
         (Some(_), true) => "/v1/events, /v1/ws, /v1/sse, /v1/stats",
-        _ => "/v1/stats, /metrics, /readyz, /healthz; sockets and events are the gateway's",
+        _ => "/v1/stats, /metrics, /readyz, /healthz; events and subscribers go to a gateway",
     };
-    let message = format!("there is nothing at {path}; see {served}");
+    let message = format!("this process does not serve {path}; it serves {served}");
     ErrorResponse::new(ErrorCode::NotFound, message)
 }
 
 async fn wrong_method(request: Request<Body>) -> ErrorResponse {
-    let message = format!("{} is not served here; see the Allow header", request.method());
+    let message = format!(
+        "the method {} is not allowed here; the Allow header lists those that are",
+        request.method()
+    );
     ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message)
 }

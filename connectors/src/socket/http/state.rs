@@ -19,7 +19,7 @@ use crate::socket::limits::ConnectionLimiter;
 use crate::socket::stream::worker::WorkerStats;
 
 /// Requests for `/v1/stats` answered at once: each queries the log, which may be slow.
-const STATS_AT_ONCE: usize = 4;
+pub(super) const STATS_AT_ONCE: usize = 4;
 
 /// How long a subscriber is held at most while the process starts.
 pub const START_WAIT_MAX: Duration = Duration::from_secs(10);

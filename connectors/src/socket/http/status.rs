@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tidewire_engine::fanout::shard::ShardStats;
 
 use super::response::{ErrorResponse, HttpErrorCode, json_response, text_response};
-use super::state::RouterState;
+use super::state::{RouterState, STATS_AT_ONCE};
 
 /// `GET /healthz`.
 pub(super) async fn healthz() -> Response {
@@ -39,9 +39,11 @@ pub(super) async fn metrics(State(state): State<RouterState>) -> Response {
 /// `GET /v1/stats`.
 pub(super) async fn stats(State(state): State<RouterState>) -> Result<Response, ErrorResponse> {
     let Some(permit) = state.try_stats_permit() else {
-        return Err(ErrorResponse::overloaded(
-            "the log is being asked already; ask again in a moment",
-        ));
+        let message = format!(
+            "{STATS_AT_ONCE} requests for /v1/stats are in progress, which is the limit; repeat it \
+             after Retry-After"
+        );
+        return Err(ErrorResponse::overloaded(message));
     };
     // The query goes on if the client leaves, and keeps its permit until it ends.
     let blocking = state.clone();
@@ -51,7 +53,7 @@ pub(super) async fn stats(State(state): State<RouterState>) -> Result<Response, 
         stats
     };
     let queried = tokio::task::spawn_blocking(query).await;
-    let mut stats = queried.map_err(|_| ErrorResponse::overloaded("the process is ending"))?;
+    let mut stats = queried.map_err(|_| ErrorResponse::stopping())?;
     if let Value::Object(fields) = &mut stats {
         fields.insert("uptime_seconds".to_owned(), json!(state.uptime().as_secs()));
         fields.insert("connections".to_owned(), json!(state.connections()));

@@ -87,7 +87,8 @@ pub async fn sse(
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     if request.method() != Method::GET || has_body(request.headers()) {
-        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "send GET without a body").into());
+        let message = "/v1/sse needs a GET request without a body";
+        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message).into());
     }
     let query = query.map_err(bad_query)?.0;
     let user = user_of(&query)?;
@@ -114,7 +115,10 @@ fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, Su
     let (Some(takeover_slot), Some(permit_slot)) =
         (extensions.get::<TakeoverSlot>(), extensions.get::<PermitSlot>())
     else {
-        return Err(ErrorResponse::overloaded("this connection can't carry a stream").into());
+        return Err(ErrorResponse::overloaded(
+            "this connection can't become a stream; open a new one",
+        )
+        .into());
     };
     if let Some(Err(full)) =
         permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity.user))
@@ -130,15 +134,15 @@ pub fn limit_response(full: LimitReached) -> ErrorResponse {
     telemetry::connection_refused(full.reason());
     match full {
         LimitReached::Process => {
-            ErrorResponse::overloaded("this gateway holds as many connections as it may")
+            ErrorResponse::overloaded("this gateway has reached its limit of connections")
         }
         LimitReached::Address => ErrorResponse::new(
             ErrorCode::RateLimited,
-            "too many connections from this address; close some first",
+            "this address has reached its limit of connections; close some first",
         ),
         LimitReached::User => ErrorResponse::new(
             ErrorCode::RateLimited,
-            "too many streams of this user; close some first",
+            "this user has reached its limit of streams; close some first",
         ),
     }
 }
@@ -150,7 +154,7 @@ fn bad_query(rejection: QueryRejection) -> ErrorResponse {
 fn user_of(query: &SubscribeQuery) -> Result<String, ErrorResponse> {
     let user = query.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
     if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
-        let message = format!("user= takes 1 to {USER_CHARS} printable characters");
+        let message = format!("user= must have 1 to {USER_CHARS} printable characters");
         return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
     }
     Ok(user.to_owned())
@@ -171,7 +175,10 @@ fn sse_open(
     let channels: Vec<String> =
         list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
-        let message = format!("channels= takes 1 to {SUBSCRIPTIONS_MAX} names, comma between");
+        let message = format!(
+            "channels= has {} channels; give 1 to {SUBSCRIPTIONS_MAX}, separated by commas",
+            channels.len()
+        );
         return Err(RequestError::new(ErrorCode::InvalidChannel, message));
     }
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
@@ -261,7 +268,8 @@ impl From<HandshakeRejection> for SubscribeError {
 impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
         let Self::Response(response) = self else {
-            let message = "this is a WebSocket (version 13): connect with a WebSocket client";
+            let message =
+                "/v1/ws needs a WebSocket handshake of version 13: use a WebSocket client";
             let status = StatusCode::UPGRADE_REQUIRED;
             let response = ErrorResponse::new(ErrorCode::InvalidMessage, message);
             let mut response = ErrorResponse { status, ..response }.into_response();

@@ -142,7 +142,7 @@ impl<S: ShardPort> EventLoop<S> {
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!(%error, "a worker's poll failed: its streams are closed");
+                tracing::error!(%error, "epoll failed in a worker, its connections are closed");
                 return;
             }
             self.turn(&events);
@@ -242,7 +242,7 @@ impl<S: ShardPort> EventLoop<S> {
             .set_send_buffer_size(SEND_BUFFER_BYTES)
             .and_then(|()| socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
         if let Err(error) = set {
-            tracing::debug!(%error, "a socket keeps the system's own limits");
+            tracing::debug!(%error, "the options of a socket could not be set");
         }
         let mut stream = TcpStream::from_std(stream);
         let framing = takeover.open.framing;
@@ -255,7 +255,7 @@ impl<S: ShardPort> EventLoop<S> {
         let token = Token(opened.map_or(FIRST_LINGER_TOKEN, |conn| conn.slot as usize));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            tracing::warn!(%error, "a connection could not be watched");
+            tracing::warn!(%error, "a connection could not be registered with epoll and is closed");
             telemetry::connection_refused("epoll");
             opened.into_iter().for_each(|conn| self.shard.close(conn));
             return;

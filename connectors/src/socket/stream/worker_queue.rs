@@ -47,7 +47,7 @@ impl Wake for WorkerWaker {
             && let Err(error) = self.waker.wake()
         {
             // Its poll times out within half a second, so the worker is only late.
-            tracing::warn!(%error, "a worker could not be woken");
+            tracing::warn!(%error, "a worker could not be woken and runs late");
         }
     }
 }
