@@ -111,7 +111,3 @@ install_packages
 install_rust
 check_rust
 if [ "$purpose" = test ]; then check_rust_tools; fi
-
-if [ ! -e "$CARGO_TARGET_DIR/release" ]; then
-  say "first build: every dependency is compiled once, about a quarter of an hour on two cores"
-fi
