@@ -4,7 +4,7 @@
 //! any client would.
 
 use bytes::Bytes;
-use tidewire_connectors::socket::http::routes::Asset;
+use tidewire_connectors::socket::http::state::Asset;
 
 /// The files and where they are served.
 pub fn assets() -> Vec<Asset> {
