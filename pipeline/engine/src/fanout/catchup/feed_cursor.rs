@@ -1,4 +1,7 @@
 //! What the sweeper keeps per feed, and the replies it has not sent yet.
+//!
+//! Replies are collected per shard and sent once per turn, so that a shard is woken once for all of
+//! them. They are sent even if the turn fails: what a cursor has counted as sent must arrive.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub(super) struct ListSelector<'a> {
 }
 
 /// Where a subscriber is listed.
-pub(super) struct Listing {
+pub(super) struct ListedAt {
     pub(super) list: ListId,
     /// The index among the list's subscribers.
     pub(super) list_index: u32,
@@ -154,7 +154,7 @@ impl Channels {
         &mut self,
         selector: ListSelector<'_>,
         subscriber: ListSubscriber,
-    ) -> Listing {
+    ) -> ListedAt {
         let hash = channel_hash(selector.channel);
         let account = match selector.accounts {
             Accounts::Only(only) if only.len() == 1 => Some(&*only[0]),
@@ -166,7 +166,7 @@ impl Channels {
             let list = self.list_mut(id);
             if *list.name == *selector.channel && list.account.as_deref() == account {
                 list.subscribers.push(subscriber);
-                return Listing { list: id, list_index: (list.subscribers.len() - 1) as u32 };
+                return ListedAt { list: id, list_index: (list.subscribers.len() - 1) as u32 };
             }
             at = list.next_in_bucket;
         }
@@ -183,7 +183,7 @@ impl Channels {
             next_in_bucket: None,
             touched: false,
         };
-        Listing { list: self.insert(list), list_index: 0 }
+        ListedAt { list: self.insert(list), list_index: 0 }
     }
 
     fn insert(&mut self, mut list: ChannelList) -> ListId {

@@ -1,4 +1,7 @@
 //! The values that a worker thread and its shard exchange.
+//!
+//! None of them holds a socket or borrows from the shard, so a worker can be tested with a scripted
+//! shard and a shard without a worker.
 
 use std::sync::Arc;
 

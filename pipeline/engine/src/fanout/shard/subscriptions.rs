@@ -5,7 +5,7 @@
 
 use tidewire_schemas::position::Position;
 
-use super::channels::{ListSelector, ListSubscriber, Listing};
+use super::channels::{ListSelector, ListSubscriber, ListedAt};
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
 use super::state::Shard;
 use crate::fanout::messages::{FeedNumber, FeedStart};
@@ -106,7 +106,7 @@ impl Shard {
     pub(super) fn add_sub(&mut self, conn: &mut Conn, name: &str, partition: Partition) -> usize {
         let at = conn.subs.len();
         let accounts = &conn.identity.accounts;
-        let Listing { list, list_index } = self.channels.subscribe(
+        let ListedAt { list, list_index } = self.channels.subscribe(
             ListSelector { channel: name, partition, accounts },
             ListSubscriber { slot: conn.id.slot, sub: at as u32 },
         );

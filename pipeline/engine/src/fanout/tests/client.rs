@@ -1,4 +1,7 @@
 //! Decodes server frames and positions as a client does.
+//!
+//! Written apart from the encoders, so that an encoding error is not decoded away. Panics on any
+//! frame that a client could not read.
 
 use serde_json::Value;
 use tidewire_schemas::position::Position;

@@ -1,4 +1,7 @@
 //! Gateways over one log in memory, and the clients of a test.
+//!
+//! There is no thread: a test moves readers, sweepers, shards, clients and the time step by step.
+//! A watch checks what a client receives on one channel across its connections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

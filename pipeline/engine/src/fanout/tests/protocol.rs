@@ -1,4 +1,6 @@
 //! Tests of the frames that a client receives: answers, events, gaps, keepalives and closes.
+//!
+//! They assert codes, not texts: codes are the contract, texts may change.
 
 use serde_json::{Value, json};
 use tidewire_schemas::position::{PartitionPosition, Position};
