@@ -1,7 +1,7 @@
 //! A log in memory for the fan-out's tests.
 //!
-//! Its offsets may have holes, as Kafka's control records leave, and its retention moves when a test
-//! asks for it. It only serves reads: any other call is an error.
+//! Its offsets may have holes, as Kafka's control records leave, and its retention moves when a
+//! test asks for it. It only serves reads: any other call is an error.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
