@@ -1,6 +1,6 @@
 //! Tests of the frames that a client receives: answers, events, gaps, keepalives and closes.
 //!
-//! They assert codes in full, because those are the contract, and of texts only a hint that matters.
+//! They assert codes in full, because those are the contract, and of texts only an important hint.
 
 use serde_json::{Value, json};
 use tidewire_schemas::position::{PartitionPosition, Position};
