@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidewire_app::{cli, dispatch, process_exit};
+use tidewire_app::{cli, dispatch, terminal};
 
 /// A tenth less CPU per event than with the system's allocator, measured on synthetic traffic, for
 /// a twentieth more memory.
@@ -11,5 +11,5 @@ use tidewire_app::{cli, dispatch, process_exit};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    process_exit::report(dispatch::run(cli::Cli::parse()))
+    terminal::report(dispatch::run(cli::Cli::parse()))
 }

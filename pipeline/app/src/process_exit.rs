@@ -4,12 +4,9 @@
 //! went wrong and what to do next; the chain of causes is printed below it.
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use tidewire_engine::port::LogError;
-
-use crate::terminal;
 
 /// Everything went as asked.
 const CODE_DONE: u8 = 0;
@@ -85,7 +82,8 @@ impl ProcessExit {
         }
     }
 
-    fn code(&self) -> u8 {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
         match self {
             Self::Failed { .. } => CODE_FAILED,
             Self::Usage(_) => CODE_USAGE,
@@ -93,15 +91,6 @@ impl ProcessExit {
             Self::OutputClosed => CODE_DONE,
         }
     }
-}
-
-/// Prints the sentence of an unhappy ending, with its causes, and gives the exit code.
-pub fn report(result: Result<(), ProcessExit>) -> ExitCode {
-    let Err(exit) = result else { return ExitCode::from(CODE_DONE) };
-    if !matches!(exit, ProcessExit::OutputClosed) {
-        terminal::print_notice(&format!("tidewire: {}", with_causes(&exit)));
-    }
-    ExitCode::from(exit.code())
 }
 
 /// The message and, one per line below it, its causes.

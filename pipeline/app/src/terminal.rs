@@ -4,8 +4,9 @@
 //! every verb can stand in a pipe. A reader that goes away (`| head`) ends the verb well.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 
-use crate::process_exit::ProcessExit;
+use crate::process_exit::{ProcessExit, with_causes};
 
 /// Writes one line of output.
 pub fn print_line(line: &str) -> Result<(), ProcessExit> {
@@ -26,6 +27,15 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), ProcessExit> {
 /// Writes one line about the work. If even that fails there is no one left to tell.
 pub fn print_notice(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Prints why a command failed, with the causes below, and returns the exit code.
+pub fn report(result: Result<(), ProcessExit>) -> ExitCode {
+    let Err(exit) = result else { return ExitCode::SUCCESS };
+    if !matches!(exit, ProcessExit::OutputClosed) {
+        print_notice(&format!("tidewire: {}", with_causes(&exit)));
+    }
+    ExitCode::from(exit.code())
 }
 
 /// Whether a person reads our output.

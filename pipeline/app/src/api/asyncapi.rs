@@ -10,7 +10,7 @@ use tidewire_engine::fanout::protocol::names::{FrameName, OpName};
 use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode};
 use tidewire_schemas::catalogue::Catalogue;
 
-use super::documents::{OPENAPI_PATH, info};
+use super::document_info::{OPENAPI_PATH, info};
 use super::frames::{self, client_schema_name, server_schema_name};
 use super::property::{Property, object, reference};
 use super::{events, limits, parameters, values};

@@ -9,9 +9,9 @@ use tidewire_connectors::socket::http::response::HttpErrorCode;
 use tidewire_connectors::socket::http::routes::Route;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 
-use super::documents::{ASYNCAPI_PATH, OPENAPI_PATH};
-use crate::runtime::http_server::RESUME_PATH;
+use super::document_info::{ASYNCAPI_PATH, OPENAPI_PATH};
 use crate::verbs::dead_letters::{Action, effect_of, path_of};
+use crate::verbs::resume::RESUME_PATH;
 
 /// Which part of the server answers at an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,4 +26,5 @@ mod bodies;
 mod asyncapi;
 mod openapi;
 
+pub mod document_info;
 pub mod documents;

@@ -10,7 +10,7 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::envelope::Reason;
 
 use super::bodies;
-use super::documents::{ASYNCAPI_PATH, info};
+use super::document_info::{ASYNCAPI_PATH, info};
 use super::endpoints::{Audience, COMMON_ERRORS, Endpoint, EndpointKind, all};
 use super::parameters;
 use super::property::{Presence, Property, constant, count, one_of, reference, text};

@@ -9,7 +9,8 @@ use std::fmt;
 
 use tidewire_connectors::kafka::{self, GroupProtocol};
 
-use super::{Config, values};
+use super::Config;
+use super::values::{self, Placeholder};
 use crate::config::settings::Settings;
 
 /// More copies than this no cluster we know keeps.
@@ -97,6 +98,18 @@ pub(super) enum LogChoice {
     Embedded,
     /// The brokers, as librdkafka wants them.
     Kafka(String),
+}
+
+impl Placeholder for LogChoice {
+    fn placeholder() -> Self {
+        Self::Embedded
+    }
+}
+
+impl Placeholder for GroupProtocol {
+    fn placeholder() -> Self {
+        Self::Classic
+    }
 }
 
 pub(super) fn log_choice(text: &str) -> Result<LogChoice, String> {

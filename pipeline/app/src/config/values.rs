@@ -6,10 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tidewire_connectors::kafka::GroupProtocol;
-
 use super::AckDurability;
-use super::kafka::LogChoice;
 
 /// Characters of a prefix or an instance: topics' names may have 249 with ours behind them.
 const NAME_CHARS_MAX: usize = 100;
@@ -38,8 +35,6 @@ placeholder! {
     u64 => 1,
     f64 => 1.0,
     AckDurability => AckDurability::Process,
-    LogChoice => LogChoice::Embedded,
-    GroupProtocol => GroupProtocol::Classic,
     Option<u16> => None,
     Vec<String> => Vec::new(),
 }

@@ -10,7 +10,7 @@ use tidewire_engine::port::Clock;
 use crate::api_client::ApiClient;
 use crate::process_exit::{ProcessExit, with_causes};
 use crate::runtime::clock::{Pacer, SystemClock};
-use crate::runtime::supervisor::StopSignal;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::telemetry;
 use crate::synthetic::Generator;
 

@@ -31,9 +31,7 @@ use crate::runtime::readiness::Readiness;
 use crate::runtime::startup::GatewayInputs;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::verbs::dead_letters::{self, AdminApi};
-
-/// Where admission that stopped is resumed.
-pub const RESUME_PATH: &str = "/v1/resume";
+use crate::verbs::resume::RESUME_PATH;
 
 /// What the door shows.
 pub struct ServerState<'a> {

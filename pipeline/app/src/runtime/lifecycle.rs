@@ -26,90 +26,94 @@ const DRAIN_WINDOW: Duration = Duration::from_secs(1);
 /// the 10 s after which container runtimes kill.
 const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
 
-/// Runs until a signal, or until something is lost.
+/// Runs until a signal, or until the process cannot go on.
 pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     limits::raise_open_files();
     let metrics = telemetry::start()?;
-    let mut supervisor = Supervisor::start()?;
+    let supervisor = Supervisor::start()?;
     let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
-    // The folder is ours until the loops have closed their stores.
+    // Held until the loops have closed their stores: another process may use the folder then.
     let folder = opened.folder.clone();
-    let ended = serve(&mut supervisor, (role, config), (opened, metrics));
-    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
+    let mut process = Process { role, config, supervisor };
+    let ended = process.serve(opened, metrics);
+    let closed = process.supervisor.drain(LOOPS_CLOSE_LIMIT);
     drop(folder);
     ended.and(closed)
 }
 
-fn serve(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    (opened, metrics): (ProcessParts, PrometheusHandle),
-) -> Result<(), ProcessExit> {
-    start_metrics_upkeep(supervisor, &metrics)?;
-    let ready = start_loops(supervisor, (role, config), &opened)?;
-    let state = ServerState { role, ports: &opened.ports, ready: ready.clone(), metrics };
-    let gateway = http_server::start(config, state, opened.gateway_inputs)?;
-    let ended = run_until_stopped(supervisor, (role, config), (&gateway, &ready));
-    supervisor.request_stop();
-    gateway.drain(DRAIN_WINDOW);
-    gateway.join();
-    ended
+/// A process whose log and folder are open.
+struct Process<'a> {
+    role: Role,
+    config: &'a Config,
+    supervisor: Supervisor,
 }
 
-fn start_metrics_upkeep(
-    supervisor: &mut Supervisor,
-    metrics: &PrometheusHandle,
-) -> Result<(), ProcessExit> {
-    let (metrics, stop) = (metrics.clone(), supervisor.stop());
-    supervisor.spawn_task("metrics", move || {
-        telemetry::run_upkeep(&metrics, &stop);
-        Ok(())
-    })
-}
+impl Process<'_> {
+    fn serve(
+        &mut self,
+        opened: ProcessParts,
+        metrics: PrometheusHandle,
+    ) -> Result<(), ProcessExit> {
+        self.start_metrics_upkeep(&metrics)?;
+        let ready = self.start_loops(&opened)?;
+        let state =
+            ServerState { role: self.role, ports: &opened.ports, ready: ready.clone(), metrics };
+        let gateway = http_server::start(self.config, state, opened.gateway_inputs)?;
+        let ended = self.run_until_stopped(&gateway, &ready);
+        self.supervisor.request_stop();
+        gateway.drain(DRAIN_WINDOW);
+        gateway.join();
+        ended
+    }
 
-fn start_loops(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    opened: &ProcessParts,
-) -> Result<Readiness, ProcessExit> {
-    let ports = &opened.ports;
-    let mut ready = Readiness::default();
-    if role.admits() {
-        for (status, breaker) in pipeline::start_admit(supervisor, config, ports)? {
-            ready.loops.push(status);
-            ready.breakers.push(breaker);
+    fn start_metrics_upkeep(&mut self, metrics: &PrometheusHandle) -> Result<(), ProcessExit> {
+        let (metrics, stop) = (metrics.clone(), self.supervisor.stop());
+        self.supervisor.spawn_task("metrics", move || {
+            telemetry::run_upkeep(&metrics, &stop);
+            Ok(())
+        })
+    }
+
+    fn start_loops(&mut self, opened: &ProcessParts) -> Result<Readiness, ProcessExit> {
+        let (config, ports) = (self.config, &opened.ports);
+        let mut ready = Readiness::default();
+        if self.role.admits() {
+            for handle in pipeline::start_admit(&mut self.supervisor, config, ports)? {
+                ready.loops.push(handle.status);
+                ready.breakers.push(handle.breaker);
+            }
         }
+        if self.role.derives() {
+            ready.loops.extend(pipeline::start_derive(&mut self.supervisor, config, ports)?);
+        }
+        if let Some(gateway_inputs) = &opened.gateway_inputs {
+            fanout::start(&mut self.supervisor, ports, &gateway_inputs.hub)?;
+            ready.hub = Some(gateway_inputs.hub.clone());
+        }
+        Ok(ready)
     }
-    if role.derives() {
-        ready.loops.extend(pipeline::start_derive(supervisor, config, ports)?);
-    }
-    if let Some(gateway_inputs) = &opened.gateway_inputs {
-        fanout::start(supervisor, ports, &gateway_inputs.hub)?;
-        ready.hub = Some(gateway_inputs.hub.clone());
-    }
-    Ok(ready)
-}
 
-/// From the open door to whatever ends the process.
-fn run_until_stopped(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    (gateway, ready): (&GatewayHandle, &Readiness),
-) -> Result<(), ProcessExit> {
-    if !supervisor.wait_until(|| ready.check_started().is_ok())? {
-        return Ok(());
+    /// From the listening server to what ends the process.
+    fn run_until_stopped(
+        &mut self,
+        gateway: &GatewayHandle,
+        ready: &Readiness,
+    ) -> Result<(), ProcessExit> {
+        if !self.supervisor.wait_until(|| ready.check_started().is_ok())? {
+            return Ok(());
+        }
+        let url = format!("http://{}", gateway.local_addr());
+        terminal::print_line(&ready_line(self.role, &url))?;
+        if let Some(rate) = self.config.demo_rate_per_s
+            && self.role.serves_clients()
+        {
+            let stop = self.supervisor.stop();
+            self.supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
+        }
+        let signal = self.supervisor.wait(|| gateway_failure(gateway))?;
+        tracing::info!("{signal}: draining");
+        Ok(())
     }
-    let url = format!("http://{}", gateway.local_addr());
-    terminal::print_line(&ready_line(role, &url))?;
-    if let Some(rate) = config.demo_rate_per_s
-        && role.serves_clients()
-    {
-        let stop = supervisor.stop();
-        supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
-    }
-    let signal = supervisor.wait(|| gateway_failure(gateway))?;
-    tracing::info!("{signal}: draining");
-    Ok(())
 }
 
 /// What the supervisor does not see: the threads behind the door are the door's own.

@@ -11,7 +11,8 @@ use tidewire_engine::turn::EngineError;
 
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::runtime::clock::Stopwatch;
-use crate::runtime::supervisor::{self, StopSignal};
+use crate::runtime::stop_signal::StopSignal;
+use crate::runtime::supervisor;
 
 /// The wait after the first attempt; each further one is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(250);

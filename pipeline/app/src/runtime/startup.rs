@@ -18,8 +18,9 @@ use crate::runtime::fanout;
 use crate::runtime::registry;
 use crate::runtime::retry::{AttemptError, with_retries};
 use crate::runtime::state_folder::{FollowError, StateFolder};
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, ProcessPorts};
-use crate::runtime::supervisor::{StopSignal, Supervisor};
+use crate::runtime::supervisor::Supervisor;
 
 /// How long a start waits for what it needs: a broker that starts together with us, an election,
 /// the topics that another process is about to create.
@@ -69,7 +70,7 @@ fn open_with_retries(
     let (topology, clock) = (config.topology(), Arc::new(SystemClock));
     let ports = ProcessPorts { log, stores, topology, clock, registry: registry::open(config) };
     let gateway_inputs = with_retries(START_LIMIT, stop, || {
-        prepare(role, config, (&*ports.log, folder.as_ref()))?;
+        prepare(role, config, &*ports.log, folder.as_ref())?;
         if role.serves_clients() { open_gateway_inputs(config, &ports).map(Some) } else { Ok(None) }
     })?;
     Ok(ProcessParts { ports, gateway_inputs, folder })
@@ -79,7 +80,8 @@ fn open_with_retries(
 fn prepare(
     role: Role,
     config: &Config,
-    (log, folder): (&dyn Log, Option<&StateFolder>),
+    log: &dyn Log,
+    folder: Option<&StateFolder>,
 ) -> Result<(), AttemptError> {
     if role.is_apart() {
         storage::require_topics(config, log)?;

@@ -8,7 +8,6 @@
 use std::any::Any;
 use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -20,7 +19,8 @@ use tidewire_engine::port::{LogError, Wake};
 use tidewire_engine::turn::EngineError;
 
 use crate::process_exit::{ProcessExit, in_one_line};
-use crate::runtime::clock::{self, Stopwatch};
+use crate::runtime::clock::Stopwatch;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::telemetry;
 
 /// How long a turn waits for something to do; `stop` wakes it earlier.
@@ -36,8 +36,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(15);
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often it is looked whether something outside the supervised threads has failed.
 const FAILURE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How finely a waiting thread looks whether it should stop.
-const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Something that is turned until told to stop.
 pub trait EngineLoop {
@@ -53,29 +51,6 @@ pub trait EngineLoop {
 
 /// Makes a loop, again whenever it has failed in a way that passes.
 pub type LoopFactory = Box<dyn FnMut() -> Result<Box<dyn EngineLoop>, EngineError> + Send>;
-
-/// Whether the process is ending. Cheap to clone and to ask.
-#[derive(Clone, Debug, Default)]
-pub struct StopSignal(Arc<AtomicBool>);
-
-impl StopSignal {
-    /// Whether to stop.
-    pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Waits for `time` or until asked to stop.
-    pub fn pause(&self, time: Duration) {
-        let since = Stopwatch::start();
-        while !self.is_requested() {
-            let left = time.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            clock::pause(left.min(STOP_POLL_INTERVAL));
-        }
-    }
-}
 
 /// What ends a running process.
 enum ShutdownCause {
@@ -226,7 +201,7 @@ impl Supervisor {
 
     /// Tells every thread to stop; returns at once.
     pub fn request_stop(&self) {
-        self.stop.0.store(true, Ordering::Relaxed);
+        self.stop.request();
         for thread in &self.threads {
             wake(&thread.waker);
         }
@@ -362,7 +337,8 @@ fn of_panic(name: &str, panic: &(dyn Any + Send)) -> ProcessExit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
+    use crate::runtime::clock;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     struct ScriptedLoop(Vec<Result<(), EngineError>>);
 

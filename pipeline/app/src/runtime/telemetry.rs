@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::process_exit::ProcessExit;
-use crate::runtime::supervisor::StopSignal;
+use crate::runtime::stop_signal::StopSignal;
 
 /// What every metric's name begins with when it is rendered.
 const PREFIX: &str = "tidewire_";

@@ -25,7 +25,7 @@ use crate::cli::{DeadLetterFilter, DeadLettersArgs, DeadLettersVerb, LogArgs, Re
 use crate::config::{Config, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::storage;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 pub(crate) use admin::Action;
 use admin::AdminError;
@@ -147,6 +147,13 @@ impl ResolveTotals {
         }
         answer["left"].as_u64().unwrap_or_default()
     }
+
+    /// Adds those that could not be resolved. Every call for the same ids reports the same ones.
+    fn add_exceptions(&mut self, answer: &Value) {
+        self.unable += answer["unable"].as_u64().unwrap_or_default();
+        let absent = answer["absent"].as_array().into_iter().flatten();
+        self.absent.extend(absent.filter_map(Value::as_str).map(str::to_owned));
+    }
 }
 
 fn resolve(action: Action, args: &ResolveArgs) -> Result<(), ProcessExit> {
@@ -154,55 +161,58 @@ fn resolve(action: Action, args: &ResolveArgs) -> Result<(), ProcessExit> {
     parameters.extend(args.all_open.then(|| parameter("all_open", "true")));
     parameters.extend(args.dry_run.then(|| parameter("dry_run", "true")));
     parameters.extend(args.because.iter().map(|because| parameter("because", because)));
-    // Before anything is opened: what is asked wrongly needs no log to say so.
+    // Before anything is opened: a wrong selection is reported without a log.
     let whole: Parameters =
         parameters.iter().cloned().chain(args.ids.iter().map(|id| parameter("id", id))).collect();
     let read = query::Query::read(&whole).and_then(|query| query.check_selection());
     read.map_err(ProcessExit::Usage)?;
     let backend = Backend::find(&args.at)?;
-    let mut totals = ResolveTotals::default();
+    let mut run = ResolveRun { backend, action, args, totals: ResolveTotals::default() };
     if args.ids.is_empty() {
-        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+        run.resolve_all(&parameters)?;
     }
     for ids in args.ids.chunks(IDS_PER_REQUEST) {
         let mut parameters = parameters.clone();
         parameters.extend(ids.iter().map(|id| parameter("id", id)));
-        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+        run.resolve_all(&parameters)?;
     }
-    conclude(action, args, &totals)
+    conclude(action, args, &run.totals)
 }
 
-/// Asks until nothing is left or the limit is reached.
-fn resolve_all(
-    backend: &Backend,
+/// One run of `requeue` or `drop`, which takes as many calls as there are chunks.
+struct ResolveRun<'a> {
+    backend: Backend,
     action: Action,
-    (parameters, args): (&Parameters, &ResolveArgs),
-    totals: &mut ResolveTotals,
-) -> Result<(), ProcessExit> {
-    let limit = args.which.limit.map(u64::from);
-    let mut first = true;
-    loop {
-        let rest = limit.map(|limit| limit.saturating_sub(totals.count()));
-        if rest == Some(0) {
-            return Ok(());
+    args: &'a ResolveArgs,
+    totals: ResolveTotals,
+}
+
+impl ResolveRun<'_> {
+    /// Calls until nothing is left or the limit is reached.
+    fn resolve_all(&mut self, parameters: &Parameters) -> Result<(), ProcessExit> {
+        let limit = self.args.which.limit.map(u64::from);
+        let mut first = true;
+        loop {
+            let before = self.totals.count();
+            let rest = limit.map(|limit| limit.saturating_sub(before));
+            if rest == Some(0) {
+                return Ok(());
+            }
+            let mut parameters = parameters.clone();
+            parameters.retain(|(name, _)| name != "limit");
+            parameters.extend(rest.map(|rest| parameter("limit", &rest.to_string())));
+            let answer = self.backend.call(self.action, &parameters);
+            let answer = answer.map_err(|error| report_progress(&self.totals, error))?;
+            let left = self.totals.add(&answer);
+            if first {
+                self.totals.add_exceptions(&answer);
+                first = false;
+            }
+            if left == 0 || self.args.dry_run || self.totals.count() == before {
+                return Ok(());
+            }
+            terminal::print_notice(&format!("{} done, {left} left", self.totals.count()));
         }
-        let mut parameters = parameters.clone();
-        parameters.retain(|(name, _)| name != "limit");
-        parameters.extend(rest.map(|rest| parameter("limit", &rest.to_string())));
-        let before = totals.count();
-        let answer =
-            backend.call(action, &parameters).map_err(|error| report_progress(totals, error))?;
-        let left = totals.add(&answer);
-        if first {
-            totals.unable += answer["unable"].as_u64().unwrap_or_default();
-            let absent = answer["absent"].as_array().into_iter().flatten();
-            totals.absent.extend(absent.filter_map(Value::as_str).map(str::to_owned));
-            first = false;
-        }
-        if left == 0 || args.dry_run || totals.count() == before {
-            return Ok(());
-        }
-        terminal::print_notice(&format!("{} done, {left} left", totals.count()));
     }
 }
 
@@ -259,7 +269,7 @@ impl Backend {
         if let Some(url) = &at.url {
             return Ok(Self::Remote(ApiClient::new(url)?, url.clone()));
         }
-        let config = dispatch::configure(&at.settings)?;
+        let config = configure::for_command(&at.settings)?;
         if config.log != LogConfig::Embedded {
             return Self::open(config);
         }

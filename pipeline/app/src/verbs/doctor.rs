@@ -19,7 +19,7 @@ use crate::config::{Config, KafkaConfig, LogConfig};
 use crate::process_exit::{ProcessExit, with_causes};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::storage;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 /// Free space below which an evening of events may fill the disk.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -40,7 +40,7 @@ const FURTHER_CONNECTIONS: usize = 2;
 
 /// Checks everything and says what it found.
 pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
-    let config = dispatch::configure(args)?;
+    let config = configure::for_command(args)?;
     let owner = find_port_owner(&config);
     let mut findings = Findings::default();
     findings.add(check_port(&config, owner));

@@ -12,12 +12,12 @@ use tidewire_engine::record::Partition;
 use crate::cli::{StateArgs, StateVerb};
 use crate::process_exit::ProcessExit;
 use crate::runtime::state_folder::StateFolder;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 /// Does it and says how many there were.
 pub fn run(args: &StateArgs) -> Result<(), ProcessExit> {
     let StateVerb::Rebuild { partitions, settings } = &args.verb;
-    let config = dispatch::configure(settings)?;
+    let config = configure::for_command(settings)?;
     if !StateFolder::is_in(&config.data.dir) {
         let shown = config.data.dir.display();
         let text = format!("there is no state in {shown}; --data-dir names another folder");

@@ -29,7 +29,7 @@ use crate::config::{Config, LogConfig};
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::runtime::pipeline::{BUILD, SETTINGS_HASH};
 use crate::runtime::{state_folder, storage};
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 use scratch::Scratch;
 
@@ -38,7 +38,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), ProcessExit> {
     let ReplayVerb::Verify(args) = &args.verb;
     let from = args.from.as_deref().map(|text| point("--from", text)).transpose()?;
     let to = args.to.as_deref().map(|text| point("--to", text)).transpose()?;
-    let config = dispatch::configure(&args.settings)?;
+    let config = configure::for_command(&args.settings)?;
     let tasks = tasks(args, &config)?;
     let verifier = Verifier::open(&config)?;
     let mut summary = VerifySummary::default();

@@ -5,12 +5,15 @@
 use crate::api_client::ApiClient;
 use crate::cli::ProcessArgs;
 use crate::process_exit::ProcessExit;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
+
+/// Where a running process resumes ADMIT.
+pub const RESUME_PATH: &str = "/v1/resume";
 
 /// Does it and says what it stood still for.
 pub fn run(args: &ProcessArgs) -> Result<(), ProcessExit> {
-    let url = dispatch::url_of(args)?;
-    let Some(answer) = ApiClient::new(&url)?.post_json("/v1/resume")? else {
+    let url = configure::url_of(args)?;
+    let Some(answer) = ApiClient::new(&url)?.post_json(RESUME_PATH)? else {
         return Err(ProcessExit::failed(format!(
             "nothing listens at {url}; --url names the process that reads the input (`dev` or \
              `admit`)"

@@ -13,7 +13,7 @@ use tidewire_schemas::typed;
 
 use crate::cli::{RegistryArgs, SchemasArgs, SchemasVerb};
 use crate::process_exit::ProcessExit;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 /// Does what was asked for.
 pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
@@ -57,7 +57,7 @@ fn select_type(
 }
 
 fn registry(at: &RegistryArgs) -> Result<SchemaRegistry, ProcessExit> {
-    let config = dispatch::configure_registry(&at.settings, at.registry.clone())?;
+    let config = configure::with_registry(&at.settings, at.registry.clone())?;
     let registry = config.registry.as_ref().map(SchemaRegistry::new);
     registry.ok_or_else(|| {
         ProcessExit::Usage(

@@ -14,9 +14,9 @@ use crate::config::{Config, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::retry::{AttemptError, with_retries};
 use crate::runtime::startup::START_LIMIT;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, TopicReport};
-use crate::runtime::supervisor::StopSignal;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 /// Does what was asked for.
 pub fn run(args: &TopicsArgs) -> Result<(), ProcessExit> {
@@ -28,7 +28,7 @@ pub fn run(args: &TopicsArgs) -> Result<(), ProcessExit> {
 }
 
 fn create(at: &LogArgs) -> Result<(), ProcessExit> {
-    let config = dispatch::configure(&at.settings)?;
+    let config = configure::for_command(&at.settings)?;
     if let Some((url, reports)) = running(at, &config)? {
         return terminal::print_line(&format!(
             "{url} runs on this log and has created them: {} topics",
@@ -80,7 +80,7 @@ fn describe(topic: &str, reports: &[TopicReport]) -> Result<(), ProcessExit> {
 }
 
 fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
-    let config = dispatch::configure(&at.settings)?;
+    let config = configure::for_command(&at.settings)?;
     if let Some((_, reports)) = running(at, &config)? {
         return Ok(reports);
     }

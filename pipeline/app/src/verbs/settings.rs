@@ -1,0 +1,19 @@
+//! `tidewire settings`: every setting with its default and its environment variable.
+
+use crate::config::settings::{PROPERTIES, SETTINGS, Setting, variable_of};
+use crate::process_exit::ProcessExit;
+use crate::terminal;
+
+/// Prints them.
+pub fn run() -> Result<(), ProcessExit> {
+    for setting in SETTINGS {
+        describe(setting, &variable_of(setting.key))?;
+    }
+    describe(&PROPERTIES, &format!("{}_SASL_USERNAME and so on", variable_of(PROPERTIES.key)))
+}
+
+fn describe(setting: &Setting, variable: &str) -> Result<(), ProcessExit> {
+    let Setting { key, default, meaning } = setting;
+    let default = if default.is_empty() { "unset" } else { default };
+    terminal::print_line(&format!("{key:24} {default:18} {meaning}\n{:24} {variable}", ""))
+}
