@@ -16,6 +16,8 @@ mod metrics;
 mod protocol;
 #[path = "tidy/runbook.rs"]
 mod runbook;
+#[path = "tidy/settings.rs"]
+mod settings;
 #[path = "tidy/source.rs"]
 mod source;
 #[path = "tidy/words.rs"]

@@ -147,5 +147,5 @@ fn the_doctor_accepts_a_fresh_folder_and_rejects_a_file() {
     fs::write(dir.path().join("data"), "").unwrap();
     let wrong = run(&args, &[], &dir);
     assert_eq!(wrong.code, Some(2), "{}", wrong.err);
-    assert!(wrong.err.contains("a file stands there"), "{}", wrong.err);
+    assert!(wrong.err.contains("this is a file"), "{}", wrong.err);
 }

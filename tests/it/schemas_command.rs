@@ -60,7 +60,7 @@ fn usage_errors_name_the_fix() {
     check(&["schemas", "export", "incident.opened"], 2, &["no producer sends it"]);
     check(&["schemas", "check"], 2, &["give --registry http://HOST:PORT, or the setting"]);
     let secret = ["schemas", "check", "--registry", "http://ann:s3cret@h:1"];
-    check(&secret, 2, &["--registry", "credentials don't stand in the address"]);
+    check(&secret, 2, &["--registry", "credentials are not accepted in a URL"]);
     let (_, output) = run(&secret, &[], &folder());
     assert!(!output.contains("s3cret"), "{output}");
     let nowhere = ["schemas", "register", "--registry", "http://127.0.0.1:1"];

@@ -1,7 +1,7 @@
-//! The terminal: the one room that writes to standard output and standard error.
+//! Writes to standard output and standard error; the only file of the binary that does.
 //!
-//! Output is data and goes to standard output, words about the work go to standard error, so that
-//! every verb can stand in a pipe. A reader that goes away (`| head`) ends the verb well.
+//! Data goes to standard output and messages to standard error, so that every command works in a
+//! pipe. A reader that closes the pipe (`| head`) ends the command with exit code 0.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), ProcessExit> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(output_failed)
 }
 
-/// Writes one line about the work. If even that fails there is no one left to tell.
+/// Writes one message. A failure is ignored: there is no other place to report it.
 pub fn print_notice(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

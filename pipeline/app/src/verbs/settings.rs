@@ -1,4 +1,4 @@
-//! `tidewire settings`: every setting with its default and its environment variable.
+//! `tidewire settings`: every setting with its default, its variable and what it is for.
 
 use crate::config::settings::{PROPERTIES, SETTINGS, Setting, variable_of};
 use crate::process_exit::ProcessExit;
@@ -9,11 +9,12 @@ pub fn run() -> Result<(), ProcessExit> {
     for setting in SETTINGS {
         describe(setting, &variable_of(setting.key))?;
     }
-    describe(&PROPERTIES, &format!("{}_SASL_USERNAME and so on", variable_of(PROPERTIES.key)))
+    describe(&PROPERTIES, &format!("{}_NAME", variable_of(PROPERTIES.key)))
 }
 
 fn describe(setting: &Setting, variable: &str) -> Result<(), ProcessExit> {
-    let Setting { key, default, meaning } = setting;
+    let Setting { key, default, accepts, meaning, .. } = setting;
     let default = if default.is_empty() { "unset" } else { default };
-    terminal::print_line(&format!("{key:24} {default:18} {meaning}\n{:24} {variable}", ""))
+    let accepts = if accepts.is_empty() { String::new() } else { format!(" [{accepts}]") };
+    terminal::print_line(&format!("{key:24} {default:18} {meaning}\n{:24} {variable}{accepts}", ""))
 }
