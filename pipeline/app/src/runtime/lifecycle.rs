@@ -1,7 +1,8 @@
-//! A running process: from opening its log to the last drained socket, whatever its role.
+//! Runs a process of any role, from opening its log to the last drained connection.
 //!
-//! The order is the content: the log first, then the loops, then the door; the ready line when all
-//! of it has caught up; and the way down in reverse. Nothing is decided here.
+//! The order is what this file is for: the log, the loops, the HTTP server, and the ready line once
+//! all of them are ready; the shutdown is in reverse. The state folder stays locked until the
+//! stores are closed.
 
 use std::time::Duration;
 
@@ -19,11 +20,11 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::{demo, fanout, http_server, pipeline, startup, telemetry};
 use crate::terminal;
 
-/// How long open sockets are given to take what is pending, once the process is asked to end.
+/// How long open connections have to receive what is pending, once the process is asked to end.
 const DRAIN_WINDOW: Duration = Duration::from_secs(1);
-/// How long the loops are given to finish their turn, write their state and leave their groups. On
-/// an idle machine that takes a fraction of a second; with the second of the sockets it stays below
-/// the 10 s after which container runtimes kill.
+/// How long the loops have to finish their turn, write their state and leave their groups. On an
+/// idle machine that takes a fraction of a second; together with the drain it stays below the 10 s
+/// after which container runtimes kill.
 const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs until a signal, or until the process cannot go on.
@@ -116,14 +117,14 @@ impl Process<'_> {
     }
 }
 
-/// What the supervisor does not see: the threads behind the door are the door's own.
+/// Failures that the supervisor cannot see: the gateway's threads are its own.
 fn gateway_failure(gateway: &GatewayHandle) -> Option<ProcessExit> {
     if gateway.has_lost_log() {
-        let message = "events can't be appended any more; the lines above say why".into();
+        let message = "events can no longer be appended to the log; see the lines above".into();
         return Some(ProcessExit::LostLog { message, source: None });
     }
     gateway.has_lost_a_thread().then(|| {
-        ProcessExit::failed("a thread behind the door has ended, which is a bug; please report it")
+        ProcessExit::failed("a thread of the HTTP server ended, which is a bug; please report it")
     })
 }
 

@@ -1,7 +1,7 @@
-//! The page at `/`: three files, compiled in, so that a started binary has all it shows.
+//! The web page at `/`: three files that are compiled into the binary.
 //!
-//! It asks no other server for anything and needs no build step; it speaks the native protocol, as
-//! any client would.
+//! It loads nothing from other servers, has no build step, and uses the native protocol like any
+//! client.
 
 use bytes::Bytes;
 use tidewire_connectors::socket::http::routes::Asset;
@@ -25,11 +25,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_asks_no_other_server() {
+    fn the_page_loads_nothing_from_other_servers() {
         for asset in assets() {
             let text = String::from_utf8(asset.content.to_vec()).expect("text");
             for scheme in ["http://", "https://", "src=\"//", "url("] {
-                assert!(!text.contains(scheme), "{} holds {scheme}", asset.path);
+                assert!(!text.contains(scheme), "{} contains {scheme}", asset.path);
             }
         }
     }

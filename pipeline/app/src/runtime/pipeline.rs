@@ -1,7 +1,7 @@
-//! The pipeline's loops, each given to the supervisor with what makes it anew.
+//! Starts the loops of ADMIT and DERIVE: which there are, their settings and their status.
 //!
-//! This is the list of what runs between `in` and the outputs. The loops are the engine's; here is
-//! only which there are, on which log, and what each has come to.
+//! The loops are values of the engine. The supervisor gets a factory for each, so that it can
+//! create a failed loop again with the same settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::runtime::readiness::{LoopPhase, LoopStatus};
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, LoopFactory, Supervisor};
 
-/// What is decided about an event depends on no setting yet; the first that does becomes part of
-/// this number, which travels with every event.
+/// A hash of the settings that change what is written for an event; it travels with every event.
+/// There is no such setting yet.
 pub(crate) const SETTINGS_HASH: u64 = 0;
 
-/// The build's name in what it writes.
+/// The name of the build in the records it writes.
 pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// The loops of ADMIT: thread name and input.
@@ -106,7 +106,7 @@ fn derive_factory(config: DeriveConfig, ports: DerivePorts, status: LoopStatus) 
     })
 }
 
-/// Notes what a loop has come to by a turn.
+/// Records the phase of a loop after a turn.
 fn record_phase(
     status: &LoopStatus,
     turned: Result<TurnOutcome, EngineError>,

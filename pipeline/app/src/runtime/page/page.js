@@ -1,19 +1,19 @@
-// The page: one WebSocket, the channels it is subscribed to, and what came in.
+// The demo page: one WebSocket, its channels, and the events that arrive.
 //
-// The one idea: every event carries the position behind it, so the page keeps one position per
-// channel, and whatever cuts the line, it subscribes again from there. Text from events only ever
-// becomes text nodes.
+// Every event carries the position after it. The page keeps the newest position of each channel and
+// subscribes from there after a reconnect, so it misses nothing. Text of events becomes text nodes
+// only, never HTML.
 "use strict";
 
 const LANES = ["low", "normal", "high", "critical"];
-const ROWS_MAX = 120; // more than fits a screen; older ones leave the page, not the log
-const RATE_WINDOW_MS = 5000; // long enough to be calm, short enough to follow
+const ROWS_MAX = 120; // more than a screen shows; older rows are removed from the page only
+const RATE_WINDOW_MS = 5000; // long enough to smooth bursts, short enough to show a change
 const DELAYS_MAX = 500; // the newest delays, for the median
 const LOOK_BACK_MS = 60000; // a new page starts with the last minute
 const WAIT_FIRST_MS = 500;
 const WAIT_LONGEST_MS = 8000;
 const CUT_MS = 3000;
-const SILENCE_MS = 70000; // the server says something every 30 s
+const SILENCE_MS = 70000; // the server sends something at least every 30 s
 
 const at = (id) => document.getElementById(id);
 const channels = new Map(); // name -> {position, state}
@@ -26,9 +26,9 @@ let nextId = 1;
 const asked = new Map(); // request id -> channel
 let total = 0;
 let lastHeard = 0;
-let liveSince = Infinity; // what is older than this connection is history, not delay
+let liveSince = Infinity; // events older than the connection have no delay worth showing
 let lostAt = 0;
-let resumed = null; // {since, count, told} while catching up after a loss
+let resumed = null; // {since, count, told} while catching up after a reconnect
 let paused = false;
 let pending = [];
 
@@ -101,9 +101,9 @@ function heard(frame) {
     case "ok": answered(frame); break;
     case "error": refused(frame); break;
     case "event": arrived(frame); break;
-    case "gap": note(`some history of ${frame.channel || "a channel"} is gone (${frame.reason}); it goes on behind it`); break;
+    case "gap": note(`some events of ${frame.channel || "a channel"} are no longer available (${frame.reason}); the channel continues after them`); break;
     case "position": showPosition(frame.position); break;
-    case "move": note("the server is about to stop; the page resumes elsewhere"); break;
+    case "move": note("the server is about to stop; the page reconnects and resumes"); break;
   }
 }
 
@@ -243,14 +243,14 @@ function tally() {
   if (socket && socket.readyState === WebSocket.OPEN && now - lastHeard > SILENCE_MS) socket.close();
 }
 
-// Two quiet facts make the resume visible: how long the line was cut, and what it had missed.
+// Adds a row that shows how long the connection was lost and how many events came meanwhile.
 function tellResumed(now) {
   if (!resumed || resumed.told || asked.size > 0) return;
   resumed.told = true;
   setTimeout(() => {
     if (!resumed) return;
     const seconds = ((now - resumed.since) / 1000).toFixed(1);
-    note(`resumed by position after ${seconds} s: ${resumed.count} events came in the meantime, and here they are`);
+    note(`resumed by position after ${seconds} s: ${resumed.count} events came in the meantime and are shown`);
     setState("live", "live, nothing missed");
     resumed = null;
     lostAt = 0;
@@ -283,11 +283,11 @@ at("subscribe").onsubmit = (event) => {
 at("pause").onclick = () => {
   paused = !paused;
   at("pause").setAttribute("aria-pressed", paused);
-  at("pause").textContent = paused ? "Go on" : "Pause";
+  at("pause").textContent = paused ? "Continue" : "Pause";
 };
 at("cut").onclick = () => {
   wait = CUT_MS;
-  if (socket) socket.close(1000, "cut by hand");
+  if (socket) socket.close(1000, "closed by the user");
 };
 at("theme").onclick = () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
