@@ -74,7 +74,7 @@ fn registering_is_idempotent_and_check_reports_what_the_registry_has() {
     let at = ["--registry", &url];
     let all = typed::types(Catalogue::builtin()).count();
     let missing = format!("0 same, 0 compatible, {all} missing, 0 incompatible");
-    let says = [&missing, "`tidewire schemas register` registers them"];
+    let says = [&missing, "register them with `tidewire schemas register`"];
     check(&["schemas", "check", at[0], at[1]], 1, &says);
     for _ in 0..2 {
         let (code, output) = run(&["schemas", "register", at[0], at[1]], &[], &folder());
@@ -141,12 +141,12 @@ fn the_doctor_checks_a_configured_registry() {
     let at = [("TIDEWIRE_REGISTRY_URL", url.as_str())];
     let args = ["doctor", "--listen", "127.0.0.1:0", "--data-dir", "data"];
     let doctor = |variables: &[(&str, &str)]| run(&args, variables, &folder()).1;
-    let fine = format!("fine  the schema registry at {url} answers, 1 subjects");
+    let fine = format!("ok    the schema registry at {url} answers, 1 subjects");
     assert!(doctor(&at).contains(&fine), "{}", doctor(&at));
     assert!(!doctor(&[]).contains("registry"), "there is none to look at");
     registry.require_token("t");
     let output = doctor(&at);
-    assert!(output.contains("mend  the schema registry: http://"), "{output}");
+    assert!(output.contains("fix:  the schema registry: http://"), "{output}");
     assert!(output.contains("or registry.token"), "{output}");
     registry.set_behaviour(RegistryBehaviour::Down);
     assert!(doctor(&at).contains("check that the schema registry runs"));

@@ -1,4 +1,7 @@
-//! Entry point of the binary `tidewire`; everything else is in this crate's library.
+//! Entry point of the binary `tidewire`.
+//!
+//! It parses the command line, runs the command and exits with its code. Everything else is in the
+//! library of this crate, so that tests can use it.
 
 use std::process::ExitCode;
 

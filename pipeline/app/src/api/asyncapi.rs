@@ -1,4 +1,4 @@
-//! The AsyncAPI 3 document: the WebSocket and the SSE stream, message by message.
+//! Builds the AsyncAPI 3 document: the WebSocket and the SSE stream, message by message.
 //!
 //! Operations are the server's, as AsyncAPI has them: what it receives are the requests of clients,
 //! what it sends are frames. A frame that answers a request is the reply of that operation.

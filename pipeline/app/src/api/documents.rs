@@ -1,4 +1,6 @@
-//! The two documents as files that the server serves with its web page.
+//! The OpenAPI and AsyncAPI documents as files that the server serves.
+//!
+//! They are built once at the start and served next to the web page.
 
 use bytes::Bytes;
 use serde_json::Value;

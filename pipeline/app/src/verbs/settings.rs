@@ -1,4 +1,6 @@
-//! `tidewire settings`: every setting with its default, its variable and what it is for.
+//! `tidewire settings`: prints every setting with its default, its variable and its meaning.
+//!
+//! It prints the table of the build, not the values of the environment, so it prints no secret.
 
 use crate::config::settings::{PROPERTIES, SETTINGS, Setting, variable_of};
 use crate::process_exit::ProcessExit;
