@@ -60,7 +60,7 @@ fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSe
     opened.map(str::to_owned).collect()
 }
 
-/// Every metric as the operator meets it: name, kind, labels, meaning.
+/// Every metric: name, kind, labels, meaning.
 fn page() -> String {
     let crates = [
         ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),
@@ -68,7 +68,7 @@ fn page() -> String {
         ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
     ];
     let mut out = "# Metrics\n\nGenerated from the tables in the code: \
-                   `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it anew.\n"
+                   `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it again.\n"
         .to_owned();
     for (section, catalogue) in crates {
         out +=
