@@ -103,6 +103,7 @@ if [ "$purpose" = test ]; then
   need openssl "makes certificates for the tests" command -v openssl
   # The tests run unmodified Kafka clients; tests/clients/install.sh installs the rest.
   need python3-venv "an environment for the Kafka clients of PyPI" python3 -c 'import ensurepip'
+  need curl "runs the commands of the quickstart in the tests" command -v curl
   need kcat "a Kafka client that the tests run" command -v kcat
   need chromium "the browser that the tests run" command -v chromium
   need chromium-driver "controls Chromium in the tests" command -v chromedriver

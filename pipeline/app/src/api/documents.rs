@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use tidewire_connectors::socket::http::routes::Asset;
+use tidewire_connectors::socket::http::state::Asset;
 
 use super::document_info::{ASYNCAPI_PATH, OPENAPI_PATH};
 use super::{asyncapi, openapi};
