@@ -67,9 +67,10 @@ fn page() -> String {
         ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
         ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
     ];
-    let mut out = "# Metrics\n\nGenerated from the tables in the code: \
-                   `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it again.\n"
-        .to_owned();
+    let mut out =
+        "# Metrics\n\nGenerated from the tables in the code. This command writes it again:\n\n\
+                   ```sh\nTIDEWIRE_UPDATE=1 cargo test --release --test tidy\n```\n"
+            .to_owned();
     for (section, catalogue) in crates {
         out +=
             &format!("\n## {section}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");

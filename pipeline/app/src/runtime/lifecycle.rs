@@ -35,7 +35,7 @@ pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
     // Held until the loops have closed their stores: another process may use the folder then.
     let folder = opened.folder.clone();
-    let mut process = Process { role, config, supervisor };
+    let mut process = ServingProcess { role, config, supervisor };
     let ended = process.serve(opened, metrics);
     let closed = process.supervisor.drain(LOOPS_CLOSE_LIMIT);
     drop(folder);
@@ -43,13 +43,13 @@ pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
 }
 
 /// A process whose log and folder are open.
-struct Process<'a> {
+struct ServingProcess<'a> {
     role: Role,
     config: &'a Config,
     supervisor: Supervisor,
 }
 
-impl Process<'_> {
+impl ServingProcess<'_> {
     fn serve(
         &mut self,
         opened: ProcessParts,
