@@ -13,12 +13,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Cleanup, LogError, TopicSpec};
 
-use super::config::Config;
+use super::config::{Config, WRAPPING_BYTES};
 use super::context::KafkaContext;
 use super::log_error;
-
-/// Bytes of a record that wraps one of another topic: twice what a broker takes by default.
-pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
 
 /// How long an operation on topics may take; creating fifteen of them is the longest.
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Appender, LogError};
 use tidewire_engine::record::{Offset, Outgoing};
 
-use super::log::KafkaCore;
+use super::core::KafkaCore;
 use super::log_error;
 use super::produce::Sender;
 
@@ -37,7 +37,7 @@ impl KafkaAppender {
             // Every place was checked before the first record left.
             let partition_index =
                 self.sender.partition_index(record).map_err(|_| Code::UnknownTopicOrPartition)?;
-            self.sender.send((partition_index, record), slot, ACK_LIMIT)?;
+            self.sender.send(partition_index, record, slot, ACK_LIMIT)?;
         }
         self.sender.await_acks(ACK_LIMIT)
     }

@@ -5,7 +5,7 @@
 //! than its session with the controller. So whoever waits in vain looks now and then whether its
 //! client still knows anybody, and if not, tells it the bootstrap addresses again.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::Config;
-use super::context::KafkaContext;
+use super::context::{KafkaContext, lock};
 use super::native;
 use crate::{clock, telemetry};
 
@@ -29,7 +29,7 @@ impl BootstrapRefresh {
     /// sent and in another if there was nobody to send it to. What it brings is the same refresh
     /// that librdkafka makes every ten seconds by itself.
     pub(super) fn check(&self, config: &Config, client: &Client<KafkaContext>) {
-        let mut last_check = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_check = lock(&self.0);
         if last_check.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
             return;
         }

@@ -26,6 +26,10 @@ const PREFETCH_KIB: u32 = 48 << 10;
 /// would only stall the fetcher.
 const PREFETCH_PARTITION_KIB: (u32, u32) = (1 << 10, 16 << 10);
 
+/// Bytes of a record that wraps one of another topic: twice the largest record a
+/// broker accepts by default.
+pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
+
 /// Properties that the guarantees rest on, with the reason for refusing another value.
 const RESERVED: &[(&str, &str)] = &[
     ("bootstrap.servers", "give the brokers in `log = \"kafka://HOST:PORT,…\"`"),
@@ -174,7 +178,7 @@ impl Config {
     }
 
     fn producer(&self, kind: &[(&str, &str)]) -> ClientConfig {
-        let room = super::admin::WRAPPING_BYTES.to_string();
+        let record_bytes = WRAPPING_BYTES.to_string();
         let tuning = [
             // What is ready leaves at once: batches form while requests are in flight.
             ("linger.ms", "0"),
@@ -184,7 +188,7 @@ impl Config {
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "65536"),
             // Room for a dead letter around the largest record a broker takes by default.
-            ("message.max.bytes", &room),
+            ("message.max.bytes", &record_bytes),
         ];
         let mut fixed = vec![("acks", "all"), ("message.timeout.ms", "0")];
         fixed.extend_from_slice(kind);

@@ -16,8 +16,9 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use tidewire_engine::record::{Partition, Topic, TopicPartition};
+use tidewire_engine::record::TopicPartition;
 
+use super::partition_list::partitions_of;
 use crate::{clock, telemetry};
 
 /// librdkafka's word for a connection that failed or ended.
@@ -109,8 +110,8 @@ fn may_log_disconnect() -> bool {
     due
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is whole at any moment: a panic elsewhere does not spoil it.
+/// Locks a mutex whose value stays consistent even if a holder panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -204,16 +205,6 @@ impl ProducerContext for KafkaContext {
         };
         lock(&self.deliveries).answer(opaque, outcome);
     }
-}
-
-/// A list as the engine names partitions.
-fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    let one = |(topic, partition): (String, i32)| {
-        let partition = u32::try_from(partition).ok()?;
-        Some(TopicPartition::new(&Topic::new(topic), Partition(partition)))
-    };
-    let elements = list.elements();
-    elements.iter().filter_map(|e| one((e.topic().to_owned(), e.partition()))).collect()
 }
 
 #[cfg(test)]

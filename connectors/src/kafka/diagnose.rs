@@ -17,6 +17,7 @@ use super::admin::Admin;
 use super::config::Config;
 use super::context::KafkaContext;
 
+mod listener_problem;
 mod probe;
 mod security;
 mod wire;
@@ -29,8 +30,10 @@ mod rights;
 mod topics;
 
 use client_log::ClusterView;
+use listener_problem::ListenerProblem;
 use probe::ProbeOutcome;
 use security::Security;
+use topics::TopicCheck;
 use wire::Apis;
 
 /// How long one question waits for its answer.
@@ -71,10 +74,9 @@ pub fn diagnose(target: &DoctorTarget<'_>, report: &mut dyn FnMut(Finding)) -> u
         }
     };
     let brokers = cluster.brokers().len();
-    let Some(others) = probe_advertised(target, (&cluster, &named), report) else { return brokers };
-    let Some(age) = check_versions(target, (&cluster, [listeners, others].concat()), report) else {
-        return brokers;
-    };
+    let Some(others) = probe_advertised(target, &cluster, &named, report) else { return brokers };
+    let listeners = [listeners, others].concat();
+    let Some(age) = check_versions(target, &cluster, listeners, report) else { return brokers };
     let (at, all) = (&target.config.bootstrap, pluralize(brokers, "broker"));
     report(Finding::Ok(format!("Kafka at {at} answers: {all}, {age}")));
     check_cluster(target, &cluster, report);
@@ -101,7 +103,7 @@ fn probe_bootstrap(
     let outcomes = probe::probe_all(named, &ours);
     let mut open = Vec::new();
     for (address, outcome) in named.iter().zip(outcomes) {
-        if let Some(problem) = ours.problem(&outcome) {
+        if let Some(problem) = ListenerProblem::find(&ours, &outcome) {
             report(Finding::Fix(format!("{address} {}; {}", problem.clause, problem.fix)));
             continue;
         }
@@ -118,7 +120,8 @@ fn probe_bootstrap(
 /// Tries the addresses that the brokers give for themselves; `None` if one leads nowhere.
 fn probe_advertised(
     target: &DoctorTarget<'_>,
-    (cluster, named): (&ClusterView, &[String]),
+    cluster: &ClusterView,
+    named: &[String],
     report: &mut dyn FnMut(Finding),
 ) -> Option<Listeners> {
     let mut others = cluster.brokers();
@@ -127,7 +130,7 @@ fn probe_advertised(
     let ours = Security::of(target.config);
     let mut listeners = Listeners::new();
     for ((id, address), outcome) in others.iter().zip(probe::probe_all(&addresses, &ours)) {
-        match ours.problem(&outcome) {
+        match ListenerProblem::find(&ours, &outcome) {
             None => listeners.push((address.clone(), apis_of(outcome))),
             Some(problem) => report(Finding::Fix(format!(
                 "{} sends its clients on to {address} (broker {id}), which {}; correct \
@@ -142,7 +145,8 @@ fn probe_advertised(
 /// How old the brokers are, in a word; `None` if one is too old.
 fn check_versions(
     target: &DoctorTarget<'_>,
-    (cluster, listeners): (&ClusterView, Listeners),
+    cluster: &ClusterView,
+    listeners: Listeners,
     report: &mut dyn FnMut(Finding),
 ) -> Option<&'static str> {
     let mut known = cluster.apis();
@@ -171,10 +175,11 @@ fn check_cluster(
         Ok(topic_rights) => topic_rights,
         Err(why) => return report(Finding::Fix(why)),
     };
-    topics::check((target, cluster), (&admin, &topic_rights), report);
-    rights::check((target, cluster), &topic_rights, report);
+    let topics = TopicCheck { target, cluster, admin: &admin, rights: &topic_rights };
+    topics.run(report);
+    rights::check(target, cluster, &topic_rights, report);
     brokers::check_retention(&admin, cluster, report);
-    brokers::check_clocks((target, cluster), &topic_rights, report);
+    brokers::check_clocks(target, cluster, &topic_rights, report);
 }
 
 /// `one broker`, `3 brokers`.

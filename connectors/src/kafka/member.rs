@@ -25,9 +25,10 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::Config;
 use super::context::{KafkaContext, Rebalanced};
-use super::log::{KafkaCore, make_consumer, offset_list};
+use super::core::{KafkaCore, make_consumer};
 use super::log_error;
 use super::native;
+use super::partition_list::offset_list;
 use super::read::KafkaReader;
 
 /// Events of the group that one call of `changes` looks at.

@@ -17,9 +17,10 @@ mod config;
 mod context;
 mod log_error;
 mod native;
+mod partition_list;
 
 mod admin;
-mod log;
+mod core;
 
 mod produce;
 mod read;
@@ -27,6 +28,8 @@ mod read;
 mod append;
 mod member;
 mod transact;
+
+mod log;
 
 mod diagnose;
 

@@ -26,9 +26,10 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
-use tidewire_engine::record::{Body, Millis, Offset, Record};
+use tidewire_engine::record::{Body, Millis, Offset, Record, TopicPartition};
 
 use super::context::KafkaContext;
+use super::partition_list::partition_number;
 use crate::notify::Notifier;
 
 /// A consumer as everything here holds it.
@@ -63,11 +64,12 @@ impl PartitionConsumer {
     /// Starts to read a partition at an offset; `notifier` rings when its queue stops being empty.
     pub(super) fn start(
         client: &SharedConsumer,
-        (topic, partition): (&str, i32),
+        at: &TopicPartition,
         from: Offset,
         notifier: &Arc<Notifier>,
     ) -> Result<Self, RDKafkaErrorCode> {
-        let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        let partition = partition_number(at);
+        let name = CString::new(at.topic.as_str()).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         let handle = client.client().native_ptr();
         // SAFETY: the client lives as long as `Self`; both results are checked and owned by it.
         let (topic, queue) = unsafe {
@@ -283,7 +285,7 @@ pub(super) fn topic_ids(
             u128::from(most) << 64 | u128::from(least)
         }
     };
-    describe_topics(client, (names, limit), 0, read)
+    describe_topics(client, &TopicQuery { names, limit, with_rights: 0 }, read)
 }
 
 /// Asks what this user may do with topics, in any order (KIP-430).
@@ -292,7 +294,7 @@ pub(super) fn topic_rights<C: ConsumerContext>(
     names: &[&str],
     limit: Duration,
 ) -> Result<PerName<Rights>, RDKafkaErrorCode> {
-    describe_topics(client, (names, limit), 1, |topic| {
+    describe_topics(client, &TopicQuery { names, limit, with_rights: 1 }, |topic| {
         let mut count = 0;
         // SAFETY: `describe_topics` gives a topic that is alive, and the list belongs to it.
         unsafe {
@@ -302,20 +304,29 @@ pub(super) fn topic_rights<C: ConsumerContext>(
     })
 }
 
-/// Asks about topics; `with_rights` is 1 or 0, and `read` is given each that is there, alive.
+/// A `DescribeTopics` request.
+struct TopicQuery<'a> {
+    names: &'a [&'a str],
+    limit: Duration,
+    /// 1: the answer includes this user's rights; 0: it does not.
+    with_rights: c_int,
+}
+
+/// Describes topics; `read` is called with each topic that exists, while it is alive.
 fn describe_topics<C: ConsumerContext, T>(
     client: &BaseConsumer<C>,
-    (names, limit): (&[&str], Duration),
-    with_rights: c_int,
+    query: &TopicQuery<'_>,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
 ) -> Result<PerName<T>, RDKafkaErrorCode> {
-    let names = CStringList::of(names);
-    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let names = CStringList::of(query.names);
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
         // SAFETY: names, options and queue are alive; the collection is copied by the call.
         unsafe {
-            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, with_rights);
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(
+                options,
+                query.with_rights,
+            );
             let mut pointers = names.pointers();
             let topics =
                 sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
@@ -338,8 +349,13 @@ fn describe_topics<C: ConsumerContext, T>(
             (0..count).map(one).collect()
         }
     };
-    // SAFETY: the handle is that of a living client.
-    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
+    let operation = AdminOperation {
+        handle,
+        kind: sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        limit: query.limit,
+    };
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    unsafe { operation.run(ask, each) }
 }
 
 /// Asks what this user may do with groups, in any order. A group that is not there yet has rights
@@ -350,7 +366,6 @@ pub(super) fn group_rights<C: ConsumerContext>(
     limit: Duration,
 ) -> Result<PerName<Rights>, RDKafkaErrorCode> {
     let names = CStringList::of(names);
-    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
         let mut pointers = names.pointers();
@@ -380,8 +395,13 @@ pub(super) fn group_rights<C: ConsumerContext>(
             (0..count).map(one).collect()
         }
     };
-    // SAFETY: the handle is that of a living client.
-    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
+    let operation = AdminOperation {
+        handle,
+        kind: sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        limit,
+    };
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    unsafe { operation.run(ask, each) }
 }
 
 /// Names as librdkafka takes them; one with a zero byte in it is none.
@@ -397,37 +417,45 @@ impl CStringList {
     }
 }
 
-/// Runs an operation of an administrator: `ask` starts it, `read` is given the event that answers.
-///
-/// # Safety
-/// The handle must be that of a living client, and `ask` must start this very operation.
-unsafe fn run_admin_operation<T>(
+/// An operation of librdkafka's admin API.
+struct AdminOperation {
     handle: *mut sys::rd_kafka_t,
-    (operation, limit): (sys::rd_kafka_admin_op_t, Duration),
-    ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
-    read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T,
-) -> Result<T, RDKafkaErrorCode> {
-    let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: each object is made, used and destroyed here, the event after it was read.
-    unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(handle, operation);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
-        let queue = sys::rd_kafka_queue_new(handle);
-        ask(options, queue);
-        let event = sys::rd_kafka_queue_poll(queue, millis);
-        let answer = if event.is_null() {
-            Err(RDKafkaErrorCode::OperationTimedOut)
-        } else {
-            let answer = match sys::rd_kafka_event_error(event) {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
-                code => Err(code.into()),
+    kind: sys::rd_kafka_admin_op_t,
+    limit: Duration,
+}
+
+impl AdminOperation {
+    /// Runs the operation: `ask` starts it, `read` is called with the event that answers.
+    ///
+    /// # Safety
+    /// The handle must be that of a living client, and `ask` must start an operation of this kind.
+    unsafe fn run<T>(
+        self,
+        ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+        read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T,
+    ) -> Result<T, RDKafkaErrorCode> {
+        let millis = i32::try_from(self.limit.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: each object is created, used and destroyed here, the event after it was read.
+        unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(self.handle, self.kind);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+            let queue = sys::rd_kafka_queue_new(self.handle);
+            ask(options, queue);
+            let event = sys::rd_kafka_queue_poll(queue, millis);
+            let answer = if event.is_null() {
+                Err(RDKafkaErrorCode::OperationTimedOut)
+            } else {
+                let answer = match sys::rd_kafka_event_error(event) {
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
+                    code => Err(code.into()),
+                };
+                sys::rd_kafka_event_destroy(event);
+                answer
             };
-            sys::rd_kafka_event_destroy(event);
+            sys::rd_kafka_queue_destroy(queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
             answer
-        };
-        sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_AdminOptions_destroy(options);
-        answer
+        }
     }
 }
 
@@ -497,7 +525,7 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
         let mut headers = ptr::null_mut();
         let has = sys::rd_kafka_message_headers(message, &raw mut headers);
         let body = match has {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers((key, value), headers),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers(key, value, headers),
             _ => Body::new(key, value, &[]),
         };
         FetchResult::Record(Record { offset, timestamp: Millis(time.max(0)), body })
@@ -509,7 +537,8 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
 /// # Safety
 /// The headers must be alive.
 unsafe fn with_headers(
-    (key, value): (Option<&[u8]>, Option<&[u8]>),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
     headers: *mut sys::rd_kafka_headers_t,
 ) -> Body {
     let mut all = Vec::new();

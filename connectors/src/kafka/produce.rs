@@ -17,8 +17,9 @@ use tidewire_engine::record::{Outgoing, TopicPartition};
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::invalid_properties;
 use super::context::KafkaContext;
-use super::log::{KafkaCore, partition_number};
+use super::core::KafkaCore;
 use super::native::NotifyingProducer;
+use super::partition_list::partition_number;
 use crate::clock;
 
 /// How long one wait for an answer lasts before its deadline is looked at.
@@ -84,7 +85,8 @@ impl Sender {
     /// Hands a record to librdkafka; its answer goes into `slot`. Waits while its queue is full.
     pub(super) fn send(
         &self,
-        (partition_index, record): (usize, &Outgoing),
+        partition_index: usize,
+        record: &Outgoing,
         slot: usize,
         within: Duration,
     ) -> Result<(), Code> {
@@ -92,7 +94,7 @@ impl Sender {
         let at = &self.checked[partition_index];
         loop {
             let opaque = self.context().deliveries().expect(slot);
-            match self.producer().send(kafka_record((at, record), opaque)) {
+            match self.producer().send(kafka_record(at, record, opaque)) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
                     self.context().deliveries().cancel();
@@ -145,7 +147,8 @@ impl Sender {
 }
 
 fn kafka_record<'a>(
-    (at, record): (&'a TopicPartition, &'a Outgoing),
+    at: &'a TopicPartition,
+    record: &'a Outgoing,
     opaque: usize,
 ) -> BaseRecord<'a, [u8], [u8], usize> {
     let mut kafka =

@@ -18,7 +18,7 @@ use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, 
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
-use super::log::{KafkaCore, make_consumer};
+use super::core::{KafkaCore, make_consumer};
 use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
 use crate::notify::Notifier;
 
@@ -104,12 +104,11 @@ impl KafkaReader {
     fn start(
         &self,
         at: &TopicPartition,
-        (client, from): (usize, Offset),
+        client: usize,
+        from: Offset,
     ) -> Result<PartitionFetcher, LogError> {
-        let partition = i32::try_from(at.partition.0).unwrap_or(i32::MAX);
         let (handle, _) = &self.clients[client];
-        let consumer =
-            PartitionConsumer::start(handle, (at.topic.as_str(), partition), from, &self.notifier);
+        let consumer = PartitionConsumer::start(handle, at, from, &self.notifier);
         let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
         let (waiting, at) = (VecDeque::new(), at.clone());
         Ok(PartitionFetcher {
@@ -195,7 +194,7 @@ impl PartitionFetcher {
 impl Reader for KafkaReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let client = self.client_for(at)?;
-        let fetcher = self.start(at, (client, from))?;
+        let fetcher = self.start(at, client, from)?;
         let slot = ReaderSlot(self.next_slot);
         self.next_slot += 1;
         self.fetchers.insert(slot, fetcher);
@@ -211,7 +210,7 @@ impl Reader for KafkaReader {
         let (at, client) = (fetcher.at.clone(), fetcher.client);
         // The old feed ends before the new one begins: they share the partition's queue.
         drop(fetcher);
-        let fetcher = self.start(&at, (client, to))?;
+        let fetcher = self.start(&at, client, to)?;
         self.fetchers.insert(slot, fetcher);
         Ok(())
     }

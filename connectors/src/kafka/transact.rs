@@ -13,8 +13,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
-use super::log::{KafkaCore, offset_list};
+use super::core::KafkaCore;
 use super::log_error;
+use super::partition_list::offset_list;
 use super::produce::Sender;
 
 /// How long one call to the transaction's coordinator may take. The engine repeats what may be
@@ -86,7 +87,7 @@ impl Transactor for KafkaTransactor {
                     "a transactional producer writes to at most {PARTITIONS_MAX} partitions"
                 )));
             }
-            let sent = self.sender.send((partition_index, record), partition_index, DRAIN_LIMIT);
+            let sent = self.sender.send(partition_index, record, partition_index, DRAIN_LIMIT);
             sent.map_err(|code| self.sort_code("writing in a transaction", code))?;
         }
         Ok(())

@@ -75,7 +75,8 @@ fn unreadable_retention(code: Code) -> Finding {
 
 /// Compares the brokers' clocks with this machine's.
 pub(super) fn check_clocks(
-    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
     rights: &TopicRights,
     report: &mut dyn FnMut(Finding),
 ) {
@@ -94,7 +95,7 @@ pub(super) fn check_clocks(
         };
     let mut wrong = false;
     for (broker, partition) in led_partitions(cluster, topic) {
-        match ahead_ms(target, &producer, (topic, partition)) {
+        match ahead_ms(target, &producer, topic, partition) {
             Ok(ahead) if ahead.abs() <= SKEW_MAX_MS => {}
             Ok(ahead) => {
                 wrong = true;
@@ -137,7 +138,8 @@ fn led_partitions(cluster: &ClusterView, topic: &str) -> Vec<(String, i32)> {
 fn ahead_ms(
     target: &DoctorTarget<'_>,
     producer: &BaseProducer<CapturingContext>,
-    (topic, partition): (&str, i32),
+    topic: &str,
+    partition: i32,
 ) -> Result<i64, String> {
     let begun = clock::now();
     let before = target.clock.now().0;

@@ -6,7 +6,7 @@
 //! library's debug log, where the listener reads it: behind TLS there is no other way.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -24,6 +24,7 @@ use super::security::Security;
 use super::wire::Apis;
 use crate::clock;
 use crate::kafka::config::Config;
+use crate::kafka::context::lock;
 use crate::kafka::native;
 
 /// How long one attempt lasts before what was said meanwhile is looked at.
@@ -42,10 +43,6 @@ pub(super) struct CapturingContext {
     apis: Mutex<BTreeMap<String, Apis>>,
     /// The answer to the one record that is sent at a time.
     appended: Mutex<Option<Result<Timestamp, Code>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CapturingContext {
@@ -163,7 +160,7 @@ pub(super) fn connect(config: &Config) -> Result<ClusterView, String> {
             Err(_) => {}
         }
     };
-    Err(explain(client.context(), (config, &last)))
+    Err(explain(client.context(), config, &last))
 }
 
 fn settings(config: &Config) -> ClientConfig {
@@ -173,7 +170,7 @@ fn settings(config: &Config) -> ClientConfig {
     settings
 }
 
-fn explain(context: &CapturingContext, (config, last): (&Config, &KafkaError)) -> String {
+fn explain(context: &CapturingContext, config: &Config, last: &KafkaError) -> String {
     let at = &config.bootstrap;
     if let Some(error) = context.first_error(|code| code == Code::SSL) {
         return explain_tls(at, &error);

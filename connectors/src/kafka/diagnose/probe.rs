@@ -82,14 +82,14 @@ fn probe_address(address: &str, ours: &Security) -> ProbeOutcome {
     // the other way round.
     let reply = if ours.tls {
         let half = clock::now() + LIMIT / 2;
-        match exchange(&at, (&wire::client_hello(), half)) {
+        match exchange(&at, &wire::client_hello(), half) {
             Ok(ProbeReply::Tls) => return ProbeOutcome::Tls,
-            Ok(_) => exchange(&at, (&wire::api_versions(), deadline)),
+            Ok(_) => exchange(&at, &wire::api_versions(), deadline),
             Err(outcome) => return outcome,
         }
     } else {
-        match exchange(&at, (&wire::api_versions(), deadline)) {
-            Ok(ProbeReply::Closed) => match exchange(&at, (&wire::client_hello(), deadline)) {
+        match exchange(&at, &wire::api_versions(), deadline) {
+            Ok(ProbeReply::Closed) => match exchange(&at, &wire::client_hello(), deadline) {
                 Ok(ProbeReply::Tls) => Ok(ProbeReply::Tls),
                 _ => Ok(ProbeReply::Closed),
             },
@@ -155,7 +155,8 @@ enum ProbeReply {
 /// Connects, says something and listens.
 fn exchange(
     at: &[SocketAddr],
-    (request, deadline): (&[u8], Instant),
+    request: &[u8],
+    deadline: Instant,
 ) -> Result<ProbeReply, ProbeOutcome> {
     let mut stream = ProbeStream { stream: connect(at, deadline)?, deadline };
     // A peer that has closed already is heard of by reading.

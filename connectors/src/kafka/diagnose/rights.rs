@@ -96,7 +96,8 @@ pub(super) fn for_topics(
 
 /// Says what is not allowed, topics first.
 pub(super) fn check(
-    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
     topics: &TopicRights,
     report: &mut dyn FnMut(Finding),
 ) {
@@ -106,7 +107,7 @@ pub(super) fn check(
         alike.entry(denied).or_default().push(topic);
     }
     for (denied, names) in alike {
-        wrong.push(missing_permission(target, denied, ("topic", &such_as("topic", &names))));
+        wrong.push(missing_permission(target, denied, "topic", &such_as("topic", &names)));
     }
     wrong.extend(check_groups(target, cluster));
     wrong.extend(check_transactional_ids(target));
@@ -127,9 +128,8 @@ fn check_groups(target: &DoctorTarget<'_>, cluster: &ClusterView) -> Option<Stri
         }
     }
     let denied: Vec<&str> = denied.iter().map(String::as_str).collect();
-    (!denied.is_empty()).then(|| {
-        missing_permission(target, &GROUP_OPERATIONS, ("group", &such_as("group", &denied)))
-    })
+    (!denied.is_empty())
+        .then(|| missing_permission(target, &GROUP_OPERATIONS, "group", &such_as("group", &denied)))
 }
 
 /// Asks until the group has a coordinator, which the first question gives it.
@@ -168,7 +168,7 @@ fn check_transactional_ids(target: &DoctorTarget<'_>) -> Option<String> {
     match error.rdkafka_error_code() {
         Some(Code::TransactionalIdAuthorizationFailed) => {
             let ids = format!("transactional ids, which begin with {begins}");
-            Some(missing_permission(target, &[Operation::Write], ("transactional-id", &ids)))
+            Some(missing_permission(target, &[Operation::Write], "transactional-id", &ids))
         }
         Some(code) => Some(unanswered(&format!("initialising the transactional id {id}"), code)),
         None => Some(format!("initialising the transactional id {id} failed: {error}")),
@@ -184,7 +184,8 @@ fn missing_operations(needed: &[Operation], rights: Rights) -> Vec<Operation> {
 pub(super) fn missing_permission(
     target: &DoctorTarget<'_>,
     denied: &[Operation],
-    (resource, names): (&str, &str),
+    resource: &str,
+    names: &str,
 ) -> String {
     let operations: Vec<&str> = denied.iter().map(|operation| operation.name()).collect();
     let flags: String =

@@ -29,7 +29,7 @@ pub(super) type Apis = BTreeMap<i16, i16>;
 
 /// Asks which operations there are. It needs no login.
 pub(super) fn api_versions() -> Vec<u8> {
-    request((api::API_VERSIONS, 0), &[])
+    request(api::API_VERSIONS, 0, &[])
 }
 
 /// Asks to log in by this mechanism; the answer lists those there are.
@@ -37,10 +37,10 @@ pub(super) fn sasl_handshake(mechanism: &str) -> Vec<u8> {
     let bytes = mechanism.as_bytes();
     let mut body = i16::try_from(bytes.len()).unwrap_or(0).to_be_bytes().to_vec();
     body.extend_from_slice(bytes);
-    request((api::SASL_HANDSHAKE, 1), &body)
+    request(api::SASL_HANDSHAKE, 1, &body)
 }
 
-fn request((operation, version): (i16, i16), body: &[u8]) -> Vec<u8> {
+fn request(operation: i16, version: i16, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let size = 10 + body.len();
     bytes.extend_from_slice(&u32::try_from(size).unwrap_or(0).to_be_bytes());
