@@ -91,7 +91,7 @@ pub fn connection_refused(reason: &'static str) {
 }
 
 /// What one turn of a worker wrote (writes, bytes) and read (bytes).
-pub fn socket_io((writes, written): (u64, u64), read: u64) {
+pub fn socket_io(writes: u64, written: u64, read: u64) {
     if writes > 0 {
         metrics::counter!("socket_writes_total").increment(writes);
         metrics::counter!("socket_written_bytes_total").increment(written);

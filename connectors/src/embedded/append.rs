@@ -11,7 +11,8 @@ use tidewire_engine::record::{Offset, Outgoing};
 use super::config::{BODY_BYTES_MAX, WRITE_BYTES_MAX};
 use super::core::Core;
 use super::topic::TopicLog;
-use super::writer::{AtomicWrite, PartitionAppend};
+use super::write_queue::{AtomicWrite, PartitionAppend};
+use super::writer;
 
 /// Gathers records into runs, one per partition.
 #[derive(Default)]
@@ -97,7 +98,7 @@ impl Appender for EmbeddedAppender {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let firsts = self.0.writer.submit(&self.0, builder.write)?;
+        let firsts = writer::submit(&self.0, builder.write)?;
         Ok(positions.into_iter().map(|(append, at)| Offset(firsts[append] + at as u64)).collect())
     }
 }

@@ -18,16 +18,13 @@ use super::config::{
 };
 use super::core::Core;
 use super::layout;
-use super::topic::{PartitionLog, TopicLog};
-use super::upkeep::UpkeepScope;
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
 /// Compacts a partition: one pass, or as many as there are.
-pub(super) fn clean(
-    core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
-    (now, scope): (Millis, UpkeepScope),
-) -> Result<(), LogError> {
+pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result<(), LogError> {
+    let PartitionRef { topic, log } = of;
+    let UpkeepRun { now, scope } = run;
     let (Some(keys), Some(delay)) = (&topic.families.keys, tombstone_delay(&topic.spec.cleanup))
     else {
         return Ok(());
@@ -38,7 +35,7 @@ pub(super) fn clean(
     if scope == UpkeepScope::Due && recent && waiting < CLEAN_AFTER_RECORDS {
         return Ok(());
     }
-    let cleaner = PartitionCleaner { core, topic, log, keys, now };
+    let cleaner = PartitionCleaner { core, of, keys, now };
     while progress.cleaned < log.end() {
         progress.cleaned = cleaner.pass(progress.cleaned)?;
         progress.at = now;
@@ -67,8 +64,7 @@ struct Newest {
 
 struct PartitionCleaner<'a> {
     core: &'a Core,
-    topic: &'a TopicLog,
-    log: &'a PartitionLog,
+    of: PartitionRef<'a>,
     keys: &'a str,
     now: Millis,
 }
@@ -78,11 +74,11 @@ impl PartitionCleaner<'_> {
     fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
         let mut newest: HashMap<Bytes, Newest> = HashMap::new();
         let mut older = Vec::new();
-        let mut reached = self.log.end();
+        let mut reached = self.of.log.end();
         let (mut records, mut key_bytes) = (0, 0);
-        let from = cleaned.max(self.log.start());
-        let span = from..self.log.end();
-        self.core.scan((self.topic, self.log), span, &mut |offset, value| {
+        let from = cleaned.max(self.of.log.start());
+        let span = from..self.of.log.end();
+        self.core.scan(self.of, span, &mut |offset, value| {
             let body = self.body(offset, value)?;
             let key = Bytes::copy_from_slice(body.key().unwrap_or_default());
             records += 1;
@@ -115,7 +111,7 @@ impl PartitionCleaner<'_> {
         key: &[u8],
         newest: &Newest,
     ) -> Result<(), LogError> {
-        let row = layout::index_key(self.log.at.partition, key);
+        let row = layout::index_key(self.of.log.at.partition, key);
         let before = self.indexed(&row)?;
         // The same offset: a pass that was cut off had come to here.
         if let Some(before) = before.filter(|before| *before != newest.offset) {
@@ -123,7 +119,7 @@ impl PartitionCleaner<'_> {
         }
         rows.put_key(&row, &newest.offset.to_be_bytes())?;
         if newest.tombstone {
-            let row = layout::tombstone_key(self.log.at.partition, newest.offset);
+            let row = layout::tombstone_key(self.of.log.at.partition, newest.offset);
             rows.put_key(&row, &layout::encode_tombstone(self.now, key))?;
         }
         Ok(())
@@ -143,7 +139,7 @@ impl PartitionCleaner<'_> {
     /// Removes tombstones whose time is over, some at a time; `false` once there is none.
     fn drop_tombstones(&self, delay: u64) -> Result<bool, LogError> {
         let database = &self.core.database;
-        let partition = self.log.at.partition;
+        let partition = self.of.log.at.partition;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(layout::tombstone_key(partition, u64::MAX));
         let family = database.family(self.keys)?;
@@ -194,9 +190,9 @@ impl<'a> CleanerBatch<'a> {
     }
 
     fn remove_record(&mut self, offset: u64) -> Result<(), LogError> {
-        let PartitionCleaner { core, topic, log, .. } = self.cleaner;
-        let family = core.database.family(&topic.families.records)?;
-        self.batch.delete_cf(&family, layout::record_key(log.at.partition, offset));
+        let PartitionCleaner { core, of, .. } = self.cleaner;
+        let family = core.database.family(&of.topic.families.records)?;
+        self.batch.delete_cf(&family, layout::record_key(of.log.at.partition, offset));
         telemetry::log_removed("compaction", 1);
         self.write_if_full()
     }
@@ -224,7 +220,7 @@ impl<'a> CleanerBatch<'a> {
 
     /// Writes the rest and the mark.
     fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
-        let PartitionCleaner { core, log, .. } = self.cleaner;
+        let PartitionCleaner { core, of: PartitionRef { log, .. }, .. } = self.cleaner;
         let key = layout::partition_key(b'c', log.topic, log.at.partition);
         self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
         self.write()

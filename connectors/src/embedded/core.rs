@@ -6,7 +6,7 @@
 //! topics, one partition, one notifier.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use tidewire_engine::port::{Bounds, Clock, LogError, TopicSpec};
@@ -17,8 +17,8 @@ use super::database::{ColumnFamilies, LogDatabase};
 use super::group::Coordinator;
 use super::incarnation::{self, BootNote};
 use super::layout::{self, PartitionHead, TopicRow};
-use super::topic::{PartitionLog, RecoveredState, TopicLog};
-use super::writer::{LogWriter, WriterState};
+use super::topic::{PartitionLog, PartitionRef, RecoveredState, TopicLog};
+use super::write_queue::{WriteQueue, WriterState};
 use crate::telemetry;
 
 /// Gets each record's offset and stored bytes; answers whether it wants more.
@@ -34,8 +34,10 @@ pub(super) struct Core {
     pub(super) database: LogDatabase,
     /// What is served.
     pub(super) topics: RwLock<BTreeMap<Topic, Arc<TopicLog>>>,
-    /// The one writer.
-    pub(super) writer: LogWriter,
+    /// Writes that wait for the writer lock.
+    pub(super) write_queue: WriteQueue,
+    /// The writer lock: the thread that holds it gives out offsets and writes.
+    writer: Mutex<WriterState>,
     /// Consumer groups.
     pub(super) coordinator: Mutex<Coordinator>,
     /// Why the log is lost to this process, once it is.
@@ -54,16 +56,23 @@ impl Core {
             clock,
             database,
             topics: RwLock::default(),
-            writer: LogWriter::default(),
+            write_queue: WriteQueue::default(),
+            writer: Mutex::default(),
             coordinator: Mutex::default(),
             failure: OnceLock::new(),
             note,
         };
         for (topic, row) in core.topic_rows()? {
-            let mut state = core.writer.state(&core)?;
+            let mut state = core.lock_writer()?;
             core.load_topic(&topic, &row, &mut state)?;
         }
         Ok(core)
+    }
+
+    /// Takes the writer lock.
+    pub(super) fn lock_writer(&self) -> Result<MutexGuard<'_, WriterState>, LogError> {
+        self.check_failure()?;
+        self.writer.lock().map_err(|_| self.fail("a writer failed in the middle of its turn"))
     }
 
     /// A topic that is served.
@@ -98,7 +107,7 @@ impl Core {
     }
 
     /// Gives the log up; the first reason stays.
-    pub(super) fn fail(&self, text: &str) -> LogError {
+    fn fail(&self, text: &str) -> LogError {
         LogError::Fatal(self.failure.get_or_init(|| text.to_owned()).clone(), None)
     }
 
@@ -144,14 +153,14 @@ impl Core {
         for partition in (0..row.partitions).map(Partition) {
             let (head, recovered) = self.recover(row.number, partition)?;
             let at = TopicPartition::new(topic, partition);
-            let log = PartitionLog::new(at, (row.number, state.heads.len()), &recovered);
+            let log = PartitionLog::new(at, row.number, state.heads.len(), &recovered);
             state.heads.push(head);
             partitions.push(Arc::new(log));
         }
         let id = row.creation | u128::from(self.note.incarnation);
         let log = Arc::new(TopicLog { spec, id, families, partitions });
         for partition in &log.partitions {
-            self.check_stored(&log, partition)?;
+            self.check_stored(PartitionRef { topic: &log, log: partition })?;
         }
         if !log.families.leaves_by_file {
             let starts = log.partitions.iter().map(|p| p.start.clone()).collect();
@@ -182,7 +191,8 @@ impl Core {
 
     /// Compares a partition's rows with its records: none may stand behind the end, and where
     /// files left while nobody looked, the start moves to the first record that is there.
-    fn check_stored(&self, topic: &TopicLog, log: &PartitionLog) -> Result<(), LogError> {
+    fn check_stored(&self, of: PartitionRef<'_>) -> Result<(), LogError> {
+        let PartitionRef { topic, log } = of;
         let family = self.database.family(&topic.families.records)?;
         let (start, end) = (log.start(), log.end());
         let from = layout::record_key(log.at.partition, end);
@@ -198,7 +208,7 @@ impl Core {
             return Err(self.database.corruption("a record stands behind its partition's end"));
         }
         if topic.families.keys.is_none() && start < end {
-            let first = self.first_stored(topic, log, start..end)?.unwrap_or(end);
+            let first = self.first_stored(of, start..end)?.unwrap_or(end);
             if first > start {
                 self.move_start(log, first)?;
                 telemetry::log_removed("missing", first - start);
@@ -210,8 +220,7 @@ impl Core {
     /// The first offset in this span that has a record.
     pub(super) fn first_stored(
         &self,
-        topic: &TopicLog,
-        log: &PartitionLog,
+        of: PartitionRef<'_>,
         span: std::ops::Range<u64>,
     ) -> Result<Option<u64>, LogError> {
         let mut found = None;
@@ -219,17 +228,18 @@ impl Core {
             found = Some(offset);
             Ok(false)
         };
-        self.scan((topic, log), span, &mut visit)?;
+        self.scan(of, span, &mut visit)?;
         Ok(found)
     }
 
     /// Visits the stored records of a span in order, while the visitor wants more.
     pub(super) fn scan(
         &self,
-        (topic, log): (&TopicLog, &PartitionLog),
+        of: PartitionRef<'_>,
         span: std::ops::Range<u64>,
         visit: VisitRecord<'_>,
     ) -> Result<(), LogError> {
+        let PartitionRef { topic, log } = of;
         let family = self.database.family(&topic.families.records)?;
         let mut options = rocksdb::ReadOptions::default();
         options.set_iterate_upper_bound(layout::record_key(log.at.partition, span.end));

@@ -82,7 +82,8 @@ impl Coordinator {
     /// Adds a member; `partitions` is the count every topic of it has.
     pub(super) fn join(
         &mut self,
-        (spec, partitions): (&MemberSpec, u32),
+        spec: &MemberSpec,
+        partitions: u32,
         notifier: Arc<Notifier>,
         now: Millis,
     ) -> MemberId {
@@ -329,7 +330,7 @@ mod tests {
         fn join(&mut self, instance: &str) -> MemberId {
             let topics = vec![Topic::new("a"), Topic::new("b")];
             let spec = MemberSpec { group: "g".to_owned(), topics, instance: instance.to_owned() };
-            self.coordinator.join((&spec, 3), Arc::default(), self.now)
+            self.coordinator.join(&spec, 3, Arc::default(), self.now)
         }
 
         /// Changes as text: `+` assigned, `-` revoked, `x` lost, with partition numbers.

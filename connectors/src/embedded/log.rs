@@ -14,6 +14,7 @@ use super::core::Core;
 use super::layout;
 use super::member::EmbeddedMember;
 use super::read::EmbeddedReader;
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use super::transact::EmbeddedTransactor;
 use super::upkeep::{self, UpkeepThread};
 
@@ -35,14 +36,14 @@ impl EmbeddedLog {
 
     /// Applies retention and compaction as of this time, and returns once it is done.
     pub fn maintain(&self, now: Millis) -> Result<(), LogError> {
-        upkeep::maintain(&self.core, now, upkeep::UpkeepScope::Everything)
+        upkeep::maintain(&self.core, UpkeepRun { now, scope: UpkeepScope::Everything })
     }
 }
 
 impl Log for EmbeddedLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         check_spec(spec)?;
-        let mut state = self.core.writer.state(&self.core)?;
+        let mut state = self.core.lock_writer()?;
         if let Ok(existing) = self.core.topic(&spec.topic) {
             if existing.spec == *spec {
                 return Ok(false);
@@ -76,7 +77,8 @@ impl Log for EmbeddedLog {
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
         let (topic, log) = self.core.partition(at)?;
-        let found = upkeep::first_where(&self.core, (&topic, &log), |at, _| at >= time)?;
+        let of = PartitionRef { topic: &topic, log: &log };
+        let found = upkeep::first_where(&self.core, of, |at, _| at >= time)?;
         Ok(found.map(Offset))
     }
 

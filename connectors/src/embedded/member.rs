@@ -13,7 +13,8 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 use super::core::Core;
 use super::group::MemberId;
 use super::read::EmbeddedReader;
-use super::writer::AtomicWrite;
+use super::write_queue::AtomicWrite;
+use super::writer;
 
 /// A member and its reader.
 pub(super) struct EmbeddedMember {
@@ -39,7 +40,7 @@ impl EmbeddedMember {
         }
         let reader = EmbeddedReader::new(core);
         let mut coordinator = core.coordinator.lock().expect("no holder panics");
-        let id = coordinator.join((spec, count), reader.notifier.clone(), core.clock.now());
+        let id = coordinator.join(spec, count, reader.notifier.clone(), core.clock.now());
         drop(coordinator);
         Ok(Self { core: core.clone(), reader, group: spec.group.clone(), id })
     }
@@ -67,7 +68,7 @@ impl Member for EmbeddedMember {
         };
         let offsets = offsets.iter().map(row).collect();
         let write = AtomicWrite { offsets, proofs: vec![proof], ..AtomicWrite::default() };
-        self.core.writer.submit(&self.core, write).map(drop)
+        writer::submit(&self.core, write).map(drop)
     }
 }
 

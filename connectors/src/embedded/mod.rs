@@ -24,6 +24,7 @@ mod tail;
 mod topic;
 mod transact;
 mod upkeep;
+mod write_queue;
 mod writer;
 
 pub use config::{Config, Durability, Upkeep};

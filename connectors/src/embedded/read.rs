@@ -17,7 +17,7 @@ use super::config::READ_AHEAD_BYTES;
 use super::core::Core;
 use super::layout;
 use super::tail::Chunk;
-use super::topic::{PartitionLog, TopicLog};
+use super::topic::{PartitionLog, PartitionRef, TopicLog};
 use crate::notify::Notifier;
 use crate::telemetry;
 
@@ -148,7 +148,8 @@ impl LogCursor {
         let mut reached = end;
         let ahead = &mut self.ahead;
         let mut hole = false;
-        core.scan((&self.topic, &self.log), start..end, &mut |offset, value| {
+        let of = PartitionRef { topic: &self.topic, log: &self.log };
+        core.scan(of, start..end, &mut |offset, value| {
             if ahead.is_empty() && offset != start && !gaps {
                 hole = true;
                 return Ok(false);
@@ -175,7 +176,8 @@ impl LogCursor {
     /// The file of the next record left before the log's start was moved.
     fn report_hole(&mut self, core: &Core) -> Result<(), LogError> {
         let (next, end) = (self.next, self.log.end());
-        let first = core.first_stored(&self.topic, &self.log, next..end)?.unwrap_or(end);
+        let of = PartitionRef { topic: &self.topic, log: &self.log };
+        let first = core.first_stored(of, next..end)?.unwrap_or(end);
         if first > next {
             core.move_start(&self.log, first)?;
             telemetry::log_removed("missing", first - next);

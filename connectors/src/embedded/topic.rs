@@ -33,6 +33,30 @@ impl TopicLog {
     }
 }
 
+/// A partition together with its topic.
+#[derive(Clone, Copy)]
+pub(super) struct PartitionRef<'a> {
+    pub(super) topic: &'a TopicLog,
+    pub(super) log: &'a PartitionLog,
+}
+
+/// How much of the upkeep to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpkeepScope {
+    /// What is due.
+    Due,
+    /// All there is.
+    Everything,
+}
+
+/// One run of the upkeep.
+#[derive(Clone, Copy)]
+pub(super) struct UpkeepRun {
+    /// The time it applies to.
+    pub(super) now: Millis,
+    pub(super) scope: UpkeepScope,
+}
+
 /// How far upkeep has come.
 #[derive(Clone, Copy)]
 pub(super) struct UpkeepProgress {
@@ -72,7 +96,8 @@ impl PartitionLog {
     /// A partition with nothing in its tail.
     pub(super) fn new(
         at: TopicPartition,
-        (topic, head_index): (u32, usize),
+        topic: u32,
+        head_index: usize,
         recovered: &RecoveredState,
     ) -> Self {
         let never = Millis(i64::MIN);

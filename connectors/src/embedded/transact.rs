@@ -12,11 +12,13 @@ use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 use super::append::WriteBuilder;
 use super::core::Core;
 use super::group::MembershipProof;
+use super::write_queue::ProducerEpoch;
+use super::writer;
 
 /// The producer of a transactional id.
 pub(super) struct EmbeddedTransactor {
     core: Arc<Core>,
-    epoch: (String, u64),
+    epoch: ProducerEpoch,
     open: Option<PendingTransaction>,
 }
 
@@ -30,8 +32,8 @@ struct PendingTransaction {
 impl EmbeddedTransactor {
     /// Takes the id over.
     pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
-        let epoch = core.writer.state(core)?.next_epoch(id)?;
-        Ok(Self { core: core.clone(), epoch: (id.to_owned(), epoch), open: None })
+        let epoch = core.lock_writer()?.next_epoch(id)?;
+        Ok(Self { core: core.clone(), epoch, open: None })
     }
 
     fn open(&mut self) -> Result<&mut PendingTransaction, LogError> {
@@ -44,7 +46,7 @@ impl Transactor for EmbeddedTransactor {
         if self.open.is_some() {
             return Err(invalid("a transaction is open already; commit or abort it first"));
         }
-        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)?;
+        self.core.lock_writer()?.check_epoch(&self.epoch)?;
         self.open = Some(PendingTransaction { drained: true, ..PendingTransaction::default() });
         Ok(())
     }
@@ -97,14 +99,14 @@ impl Transactor for EmbeddedTransactor {
             .iter()
             .map(|append| (append.log.at.clone(), append.bodies.len() as u64))
             .collect();
-        let firsts = self.core.writer.submit(&self.core, write)?;
+        let firsts = writer::submit(&self.core, write)?;
         let end_offset = |((at, count), first)| (at, Offset(first + count));
         Ok(ends.into_iter().zip(firsts).map(end_offset).collect())
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
         self.open = None;
-        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)
+        self.core.lock_writer()?.check_epoch(&self.epoch)
     }
 }
 

@@ -17,17 +17,8 @@ use super::clean;
 use super::config::{RETAIN_EVERY_MS, UPKEEP_EVERY_MS};
 use super::core::Core;
 use super::layout;
-use super::topic::{PartitionLog, TopicLog};
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
-
-/// How much is looked after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UpkeepScope {
-    /// What is worth it now.
-    Due,
-    /// All there is.
-    Everything,
-}
 
 /// The thread, until it is dropped.
 pub(super) struct UpkeepThread {
@@ -73,7 +64,7 @@ impl Drop for UpkeepThread {
 /// One look; `false` once the log is closed or lost.
 fn run_once(core: &Weak<Core>) -> bool {
     let Some(core) = core.upgrade() else { return false };
-    match maintain(&core, core.clock.now(), UpkeepScope::Due) {
+    match maintain(&core, UpkeepRun { now: core.clock.now(), scope: UpkeepScope::Due }) {
         Ok(()) => true,
         Err(error) => {
             core.fail_by(&error);
@@ -83,30 +74,29 @@ fn run_once(core: &Weak<Core>) -> bool {
 }
 
 /// Applies retention and compaction as of this time.
-pub(super) fn maintain(core: &Core, now: Millis, scope: UpkeepScope) -> Result<(), LogError> {
+pub(super) fn maintain(core: &Core, run: UpkeepRun) -> Result<(), LogError> {
+    let UpkeepRun { now, scope } = run;
     core.check_failure()?;
     let topics: Vec<_> = core.topics.read().expect("no holder panics").values().cloned().collect();
     for topic in topics {
         for log in &topic.partitions {
+            let of = PartitionRef { topic: &topic, log };
             let mut progress = log.progress();
             let recent = now.0.saturating_sub(progress.retained.0) < RETAIN_EVERY_MS;
             if scope == UpkeepScope::Everything || !recent {
-                apply_retention(core, (&topic, log), now)?;
+                apply_retention(core, of, now)?;
                 progress.retained = now;
                 log.set_progress(progress);
             }
-            clean::clean(core, (&topic, log), (now, scope))?;
+            clean::clean(core, of, run)?;
         }
     }
     Ok(())
 }
 
 /// Moves a partition's start past what is too old or too much.
-fn apply_retention(
-    core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
-    now: Millis,
-) -> Result<(), LogError> {
+fn apply_retention(core: &Core, of: PartitionRef<'_>, now: Millis) -> Result<(), LogError> {
+    let PartitionRef { topic, log } = of;
     let (age, size) = match topic.spec.cleanup {
         Cleanup::Delete { retention_ms, retention_bytes } => (retention_ms, retention_bytes),
         Cleanup::Compact { .. } => return Ok(()),
@@ -119,13 +109,13 @@ fn apply_retention(
     let oldest = age.map_or(i64::MIN, |age| now.0.saturating_sub_unsigned(age));
     let least = match size {
         None => 0,
-        Some(size) => newest_bytes(core, (topic, log))?.saturating_sub(size),
+        Some(size) => newest_bytes(core, of)?.saturating_sub(size),
     };
     // A record stays while it is young enough and within the newest bytes. "At least" this size is
     // kept: the record that the limit cuts through stays.
     let stays = |time: Millis, before: u64, bytes: u64| time.0 >= oldest && before + bytes > least;
     let mut first = None;
-    core.scan((topic, log), start..end, &mut |_, value| {
+    core.scan(of, start..end, &mut |_, value| {
         let (time, before, body) = split(core, value)?;
         first = Some(stays(time, before, body));
         Ok(false)
@@ -133,7 +123,7 @@ fn apply_retention(
     if first == Some(true) {
         return Ok(());
     }
-    let kept = search(core, (topic, log), &mut |value| {
+    let kept = search(core, of, &mut |value| {
         let (time, before, body) = split(core, value)?;
         Ok(stays(time, before, body))
     })?;
@@ -155,10 +145,10 @@ fn split(core: &Core, value: &[u8]) -> Result<(Millis, u64, u64), LogError> {
 }
 
 /// Bytes appended up to the newest record.
-fn newest_bytes(core: &Core, (topic, log): (&TopicLog, &PartitionLog)) -> Result<u64, LogError> {
-    let end = log.end();
+fn newest_bytes(core: &Core, of: PartitionRef<'_>) -> Result<u64, LogError> {
+    let end = of.log.end();
     let mut bytes = 0;
-    core.scan((topic, log), end.saturating_sub(1)..end, &mut |_, value| {
+    core.scan(of, end.saturating_sub(1)..end, &mut |_, value| {
         let (_, before, body) = split(core, value)?;
         bytes = before + body;
         Ok(false)
@@ -170,10 +160,10 @@ fn newest_bytes(core: &Core, (topic, log): (&TopicLog, &PartitionLog)) -> Result
 /// true along the offsets.
 pub(super) fn first_where(
     core: &Core,
-    at: (&TopicLog, &PartitionLog),
+    of: PartitionRef<'_>,
     holds: impl Fn(Millis, u64) -> bool,
 ) -> Result<Option<u64>, LogError> {
-    search(core, at, &mut |value| {
+    search(core, of, &mut |value| {
         let (time, before, _) = split(core, value)?;
         Ok(holds(time, before))
     })
@@ -182,16 +172,16 @@ pub(super) fn first_where(
 /// Binary search over the offsets, some of which may have no record.
 fn search(
     core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
+    of: PartitionRef<'_>,
     holds: &mut dyn FnMut(&[u8]) -> Result<bool, LogError>,
 ) -> Result<Option<u64>, LogError> {
-    let (mut low, mut high) = (log.start(), log.end());
+    let (mut low, mut high) = (of.log.start(), of.log.end());
     let end = high;
     let mut found = None;
     while low < high {
         let middle = low + (high - low) / 2;
         let mut probe = None;
-        core.scan((topic, log), middle..end, &mut |offset, value| {
+        core.scan(of, middle..end, &mut |offset, value| {
             probe = Some((offset, holds(value)?));
             Ok(false)
         })?;

@@ -82,7 +82,8 @@ impl SchemaCache {
         &mut self,
         id: u32,
         fault: &RegistryFault,
-        (now, policy): (Instant, &QueryPolicy),
+        now: Instant,
+        policy: &QueryPolicy,
     ) {
         if matches!(fault, RegistryFault::Unavailable(_)) {
             self.pause = Some((fault.clone(), now + policy.unavailable_pause));
@@ -141,11 +142,11 @@ mod tests {
         let (mut cache, now, policy) =
             (SchemaCache::default(), clock::now(), QueryPolicy::default());
         let later = |seconds| now + Duration::from_secs(seconds);
-        cache.store_fault(1, &RegistryFault::Unknown("no".into()), (now, &policy));
+        cache.store_fault(1, &RegistryFault::Unknown("no".into()), now, &policy);
         assert!(matches!(cache.answer(1, later(29)), Some(Err(RegistryFault::Unknown(_)))));
         assert!(cache.answer(1, later(30)).is_none() && cache.answer(2, now).is_none());
         cache.store(3, schema(), 1);
-        cache.store_fault(2, &RegistryFault::Unavailable("?".into()), (now, &policy));
+        cache.store_fault(2, &RegistryFault::Unavailable("?".into()), now, &policy);
         assert!(matches!(cache.answer(9, later(4)), Some(Err(RegistryFault::Unavailable(_)))));
         assert!(matches!(cache.answer(3, later(4)), Some(Ok(_))), "what is known needs nobody");
         assert!(cache.answer(9, later(5)).is_none());
@@ -156,7 +157,7 @@ mod tests {
         let (mut cache, now, policy) =
             (SchemaCache::default(), clock::now(), QueryPolicy::default());
         for id in 0..3 * FAULTS_MAX as u32 {
-            cache.store_fault(id, &RegistryFault::Unknown(String::new()), (now, &policy));
+            cache.store_fault(id, &RegistryFault::Unknown(String::new()), now, &policy);
             assert!(cache.faults.len() <= FAULTS_MAX);
         }
     }

@@ -55,7 +55,7 @@ impl Registry for SchemaRegistry {
             }
             Err(fault) => {
                 telemetry::registry_failed(reason(&fault));
-                cache.store_fault(id, &fault, (clock::now(), &self.policy));
+                cache.store_fault(id, &fault, clock::now(), &self.policy);
                 Err(fault)
             }
         };

@@ -129,7 +129,7 @@ impl Exchange {
             }
             let at = (first + tried) % self.urls.len();
             tried += 1;
-            match self.attempt(&self.urls[at], (path, body), left.min(self.policy.try_limit)) {
+            match self.attempt(&self.urls[at], path, body, left.min(self.policy.try_limit)) {
                 AttemptOutcome::Done(answer) => {
                     self.first.store(at, Ordering::Relaxed);
                     return Ok(answer);
@@ -152,7 +152,8 @@ impl Exchange {
     fn attempt(
         &self,
         url: &str,
-        (path, body): (&str, Option<&Value>),
+        path: &str,
+        body: Option<&Value>,
         limit: Duration,
     ) -> AttemptOutcome {
         let address = format!("{url}{path}");

@@ -21,8 +21,7 @@ use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::topology::ORDER_RETENTION_MS;
 
 use super::config::{CHECKPOINTS_MAX, Config};
-use super::database::TaskDatabase;
-use super::store::{remove_dir, task_dir_name};
+use super::database::{TaskDatabase, remove_dir, task_dir_name};
 use crate::telemetry;
 
 const CHECKPOINTS: &str = "checkpoints";
@@ -121,7 +120,7 @@ impl TaskCheckpoints {
         if !due {
             return;
         }
-        match self.create_checkpoint(database, (order, time)) {
+        match self.create_checkpoint(database, order, time) {
             Ok(()) => telemetry::checkpoint_kept(self.partition.0, self.bytes()),
             Err(error) => telemetry::checkpoint_failed(&error),
         }
@@ -130,7 +129,8 @@ impl TaskCheckpoints {
     fn create_checkpoint(
         &mut self,
         database: &TaskDatabase,
-        (order, time): (Offset, Millis),
+        order: Offset,
+        time: Millis,
     ) -> Result<(), StoreError> {
         fs::create_dir_all(&self.folder).map_err(|error| StoreError {
             message: format!("can't make the directory {}", self.folder.display()),

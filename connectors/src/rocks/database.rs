@@ -21,10 +21,30 @@ use rocksdb::{
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
 use tidewire_engine::port::{StoreBatch, StoreError, Table, TableExpiry, TableSpec};
+use tidewire_engine::record::Partition;
 
 use super::config::{
     BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX,
 };
+
+/// What the names of the tasks' directories begin with.
+pub(super) const TASK_DIR_PREFIX: &str = "task-";
+
+/// The name of a task's directory, for its store and for its checkpoints.
+pub(super) fn task_dir_name(partition: Partition) -> String {
+    format!("{TASK_DIR_PREFIX}{}", partition.0)
+}
+
+/// Removes a directory, if it is there.
+pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
+            message: format!("can't remove {}; remove it by hand", dir.display()),
+            source: Some(Box::new(error)),
+        }),
+        _ => Ok(()),
+    }
+}
 
 /// RocksDB as used here: all families are there from the beginning.
 type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
@@ -163,9 +183,10 @@ impl TaskDatabase {
     pub(super) fn scan(
         &self,
         table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
+        range: (&[u8], Option<&[u8]>),
         visit: VisitRow<'_>,
     ) -> Result<(), StoreError> {
+        let (from, to) = range;
         let mut options = rocksdb::ReadOptions::default();
         if let Some(to) = to {
             options.set_iterate_upper_bound(to);

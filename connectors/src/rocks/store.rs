@@ -1,7 +1,7 @@
 //! The stores as the engine sees them: each verb of the ports, and nothing else.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,21 +10,13 @@ use tidewire_engine::record::{Millis, Partition};
 
 use super::checkpoint::{self, TaskCheckpoints};
 use super::config::Config;
-use super::database::{SharedBuffers, TaskDatabase};
+use super::database::{SharedBuffers, TASK_DIR_PREFIX, TaskDatabase, remove_dir, task_dir_name};
 use super::write_behind::WriteBehind;
 
 /// The stores of a process: one directory per task.
 pub struct RocksStores {
     config: Config,
     shared: SharedBuffers,
-}
-
-/// What the names of tasks' directories begin with.
-const PREFIX: &str = "task-";
-
-/// What a task's directories are called.
-pub(super) fn task_dir_name(partition: Partition) -> String {
-    format!("{PREFIX}{}", partition.0)
 }
 
 impl RocksStores {
@@ -39,7 +31,8 @@ impl RocksStores {
         let mut partitions = Vec::new();
         for entry in std::fs::read_dir(&self.config.dir)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+            let number =
+                name.to_str().and_then(|name| name.strip_prefix(TASK_DIR_PREFIX)?.parse().ok());
             partitions.extend(number.map(Partition));
         }
         partitions.sort_unstable();
@@ -59,7 +52,7 @@ impl Stores for RocksStores {
     ) -> Result<Box<dyn Store>, StoreError> {
         let database = Arc::new(TaskDatabase::open(&self.dir(partition), tables, &self.shared)?);
         let checkpoints = TaskCheckpoints::open(&self.config, partition)?;
-        let write_behind = WriteBehind::start((database.clone(), checkpoints), partition)?;
+        let write_behind = WriteBehind::start(database.clone(), checkpoints, partition)?;
         Ok(Box::new(RocksStore { write_behind, database }))
     }
 
@@ -67,17 +60,6 @@ impl Stores for RocksStores {
         // What no longer fits the log had checkpoints that may not fit it either.
         checkpoint::remove_all(&self.config.dir, partition)?;
         remove_dir(&self.dir(partition))
-    }
-}
-
-/// Removes a directory, if it is there.
-pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
-            message: format!("can't remove {}; remove it by hand", dir.display()),
-            source: Some(Box::new(error)),
-        }),
-        _ => Ok(()),
     }
 }
 
@@ -128,8 +110,11 @@ impl Store for RocksStore {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
     use tidewire_engine::port::{StoreWrite, TableExpiry};
+
+    use super::*;
 
     const T: Table = Table(3);
     const TABLES: &[TableSpec] =

@@ -73,13 +73,14 @@ impl WriteBehind {
     /// Starts the writer of a database.
     #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
-        (database, mut checkpoints): (Arc<TaskDatabase>, TaskCheckpoints),
+        database: Arc<TaskDatabase>,
+        mut checkpoints: TaskCheckpoints,
         partition: Partition,
     ) -> Result<Self, StoreError> {
         let queue = Arc::new(BatchQueue::default());
         let run = {
             let queue = queue.clone();
-            move || run(&queue, (&database, &mut checkpoints))
+            move || run(&queue, &database, &mut checkpoints)
         };
         let thread = std::thread::Builder::new()
             .name(format!("store-{}", partition.0))
@@ -144,7 +145,7 @@ impl Drop for WriteBehind {
     }
 }
 
-fn run(queue: &BatchQueue, (database, checkpoints): (&TaskDatabase, &mut TaskCheckpoints)) {
+fn run(queue: &BatchQueue, database: &TaskDatabase, checkpoints: &mut TaskCheckpoints) {
     while let Some((batches, bytes)) = next(queue) {
         let count = batches.len() as u64;
         let merged = merge::merge(batches);

@@ -176,7 +176,7 @@ impl<S: ShardPort> EventLoop<S> {
         self.read_all();
         self.write_all();
         self.close_all();
-        telemetry::socket_io((self.totals.writes, self.totals.written), self.totals.read);
+        telemetry::socket_io(self.totals.writes, self.totals.written, self.totals.read);
         self.totals = TurnTotals::default();
     }
 
