@@ -141,8 +141,8 @@ fn the_doctor_accepts_a_fresh_folder_and_rejects_a_file() {
     let dir = folder();
     let args = ["doctor", "--data-dir", "data", "--listen", "127.0.0.1:0"];
     let fine = run(&args, &[], &dir);
-    assert!(fine.out.contains("fine  127.0.0.1:0 is free"), "{}", fine.out);
-    assert!(fine.out.contains("fine  data is not there yet and can be made"), "{}", fine.out);
+    assert!(fine.out.contains("ok    127.0.0.1:0 is free"), "{}", fine.out);
+    assert!(fine.out.contains("ok    data is not there yet and can be made"), "{}", fine.out);
     assert!(!dir.path().join("data").exists(), "it changes nothing");
     fs::write(dir.path().join("data"), "").unwrap();
     let wrong = run(&args, &[], &dir);

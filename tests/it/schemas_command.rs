@@ -127,7 +127,7 @@ fn the_login_of_the_settings_is_used_and_never_printed() {
     let wrong = [login[0], login[1], ("TIDEWIRE_REGISTRY_PASSWORD", "s3cret-too")];
     let (code, output) = run(&verb, &wrong, &folder());
     assert_eq!(code, Some(1), "{output}");
-    assert!(output.contains("our login is not taken"), "{output}");
+    assert!(output.contains("the login was rejected"), "{output}");
     assert!(!output.contains("s3cret"), "{output}");
     let (_, output) = run(&["settings"], &login, &folder());
     assert!(output.contains("registry.password") && !output.contains("s3cret"), "{output}");
@@ -141,12 +141,12 @@ fn the_doctor_checks_a_configured_registry() {
     let at = [("TIDEWIRE_REGISTRY_URL", url.as_str())];
     let args = ["doctor", "--listen", "127.0.0.1:0", "--data-dir", "data"];
     let doctor = |variables: &[(&str, &str)]| run(&args, variables, &folder()).1;
-    let fine = format!("fine  the schema registry at {url} answers, 1 subjects");
+    let fine = format!("ok    the schema registry at {url} answers, 1 subjects");
     assert!(doctor(&at).contains(&fine), "{}", doctor(&at));
     assert!(!doctor(&[]).contains("registry"), "there is none to look at");
     registry.require_token("t");
     let output = doctor(&at);
-    assert!(output.contains("mend  the schema registry: http://"), "{output}");
+    assert!(output.contains("fix:  the schema registry: http://"), "{output}");
     assert!(output.contains("or registry.token"), "{output}");
     registry.set_behaviour(RegistryBehaviour::Down);
     assert!(doctor(&at).contains("check that the schema registry runs"));

@@ -2,14 +2,14 @@
 
 use crate::kafka::config::Config;
 
-/// What librdkafka takes where nobody names a mechanism.
+/// librdkafka's default mechanism.
 const DEFAULT_MECHANISM: &str = "GSSAPI";
 
-/// What the properties ask for.
+/// What the properties configure.
 #[derive(Clone, Debug)]
 pub(super) struct Security {
     pub(super) tls: bool,
-    /// The SASL mechanism, if there is to be a login.
+    /// The SASL mechanism, if a login is configured.
     pub(super) mechanism: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl Security {
         }
     }
 
-    /// The name of this for `security.protocol`.
+    /// The value of `security.protocol` for these settings.
     pub(super) fn protocol(&self) -> &'static str {
         match (self.tls, &self.mechanism) {
             (false, None) => "PLAINTEXT",

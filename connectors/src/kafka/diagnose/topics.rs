@@ -1,7 +1,7 @@
-//! Whether the topics are there as they must be, without creating or changing any.
+//! Checks that the topics exist as they must be, without creating or changing any.
 //!
-//! What many topics have in common is said once, with one of them named: a wrong
-//! `topics.partitions` is one mistake, not fifteen.
+//! A problem that several topics share is one finding that names one of them: a wrong
+//! `topics.partitions` is one mistake, not sixteen.
 
 use std::collections::BTreeMap;
 
@@ -33,13 +33,13 @@ impl TopicCheck<'_> {
         let mut wrong = Vec::new();
         if let Some(first) = missing.first() {
             wrong.push(format!(
-            "{} of {} topics are not there, such as {}; `tidewire topics create` makes them (or \
-             is topics.prefix = \"{}\" another?)",
-            missing.len(),
-            specs.len(),
-            first.topic,
-            target.topology.prefix()
-        ));
+                "{} of {} topics do not exist, such as {}; create them with `tidewire topics \
+                 create`, or correct topics.prefix (\"{}\")",
+                missing.len(),
+                specs.len(),
+                first.topic,
+                target.topology.prefix()
+            ));
             wrong.extend(self.validate_missing(&missing));
         }
         wrong.extend(self.partition_problems(&present));
@@ -55,13 +55,15 @@ impl TopicCheck<'_> {
             |s: &&&TopicSpec| self.rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
         let shown = present.iter().filter(shows).count();
         let all = pluralize(present.len(), "topic");
-        Finding::Ok(match shown == present.len() {
-            true => format!("{all} are there as they must be"),
-            false => format!("of {all} only {shown} can be looked at by this user"),
-        })
+        match shown == present.len() {
+            true => Finding::Ok(format!("{all} exist with the required settings")),
+            false => Finding::Warn(format!(
+                "the settings of {shown} of {all} were checked; the others need DescribeConfigs"
+            )),
+        }
     }
 
-    /// What creating the missing ones would come to.
+    /// Whether the missing topics could be created.
     fn validate_missing(&self, missing: &[&TopicSpec]) -> Vec<String> {
         let mut denied = Vec::new();
         let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -91,15 +93,15 @@ impl TopicCheck<'_> {
         }
         for (why, names) in failed {
             wrong.push(format!(
-            "creating fails for the {}: {why}; look at kafka.replication and kafka.min_insync, and \
-             at how many brokers there are",
-            such_as("topic", &names)
-        ));
+                "creating fails for the {}: {why}; check kafka.replication and kafka.min_insync \
+                 against the number of brokers",
+                such_as("topic", &names)
+            ));
         }
         wrong
     }
 
-    /// Partitions and copies.
+    /// Differences in partitions and replicas.
     fn partition_problems(&self, present: &[&TopicSpec]) -> Vec<String> {
         let Self { target, cluster, .. } = self;
         let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
@@ -111,33 +113,34 @@ impl TopicCheck<'_> {
             if partitions != spec.partitions as usize {
                 counts.entry(partitions).or_default().push(spec.topic.as_str());
             }
-            let copies = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
-            if copies < wanted {
-                fewest.entry(copies).or_default().push(spec.topic.as_str());
+            let replicas = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+            if replicas < wanted {
+                fewest.entry(replicas).or_default().push(spec.topic.as_str());
             }
         }
         let mut wrong = Vec::new();
         for (partitions, names) in counts {
             wrong.push(format!(
-                "{} instead of {} in the {}; give topics.partitions = {partitions}, or another \
-             topics.prefix for a new generation of topics",
+                "{} instead of {} in the {}; set topics.partitions = {partitions}, or another \
+                 topics.prefix for a new set of topics",
                 pluralize(partitions, "partition"),
                 target.topology.partitions(),
                 such_as("topic", &names)
             ));
         }
-        for (copies, names) in fewest {
-            let copies = if copies == 1 { "one copy".into() } else { format!("{copies} copies") };
+        for (replicas, names) in fewest {
+            let replicas =
+                if replicas == 1 { "one replica".into() } else { format!("{replicas} replicas") };
             wrong.push(format!(
-                "{copies} of each partition instead of {wanted} in the {}; add copies with \
-             `kafka-reassign-partitions.sh`, or lower kafka.replication",
+                "{replicas} of each partition instead of {wanted} in the {}; add replicas with \
+                 `kafka-reassign-partitions.sh`, or lower kafka.replication",
                 such_as("topic", &names)
             ));
         }
         wrong
     }
 
-    /// Cleanup, timestamps and the rest, where they may be looked at.
+    /// Differences in settings, as far as this user may read them.
     fn setting_problems(&self, present: &[&TopicSpec]) -> Vec<String> {
         let Self { admin, rights, .. } = self;
         let allowed = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
@@ -157,18 +160,18 @@ impl TopicCheck<'_> {
         let name = |(wrong, names): (Vec<SettingMismatch>, Vec<&str>)| {
             let (first, rest) = names.split_first().filter(|_| !wrong.is_empty())?;
             Some(format!(
-                "{} in the {}; mend it by `{}`{}, or give another topics.prefix",
+                "{} in the {}; correct it with `{}`{}, or set another topics.prefix",
                 SettingMismatch::list(&wrong),
                 such_as("topic", &names),
                 admin.alter_command(first, &wrong),
-                if rest.is_empty() { "" } else { " and so for each of them" }
+                if rest.is_empty() { "" } else { " and likewise for each of them" }
             ))
         };
         alike.into_iter().filter_map(name).collect()
     }
 }
 
-/// A topic as the brokers told it.
+/// A topic in the cluster's metadata.
 pub(super) fn find<'a>(cluster: &'a ClusterView, topic: &str) -> Option<&'a MetadataTopic> {
     cluster.metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())
 }

@@ -175,6 +175,6 @@ mod tests {
         refused(&[URL, user, ("registry.password", "s3cret\r\n")], "is a line's end in it?");
         refused(&[URL, ("registry.username", "a:b")], "no colon");
         refused(&[URL, ("registry.ca", "absent.pem")], "it can't be read");
-        refused(&[URL, ("registry.ca", "Cargo.toml")], "no certificate stands in it");
+        refused(&[URL, ("registry.ca", "Cargo.toml")], "it contains no certificate");
     }
 }

@@ -73,10 +73,11 @@ struct Findings {
 impl Findings {
     fn add(&mut self, finding: Finding) {
         let line = match finding {
-            Finding::Ok(text) => format!("fine  {text}"),
+            Finding::Ok(text) => format!("ok    {text}"),
+            Finding::Warn(text) => format!("warn  {text}"),
             Finding::Fix(text) => {
                 self.problems += 1;
-                format!("mend  {text}")
+                format!("fix:  {text}")
             }
         };
         if self.output_error.is_none() {
