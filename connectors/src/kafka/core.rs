@@ -27,19 +27,19 @@ use super::native;
 use super::partition_list::partition_number;
 use crate::clock;
 
-/// How long a question may take before the caller is told that there was no answer.
+/// How long a question may take before it fails.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a new topic's leaders may take to be known.
+/// How long a new topic may take until all partitions have leaders.
 const LEADERS_LIMIT: Duration = Duration::from_secs(20);
 
-/// The rest between two looks at a topic that is being made.
+/// The pause between two checks of a topic that is being created.
 const LEADERS_GRAIN: Duration = Duration::from_millis(10);
 
-/// Events a question serves at most before it is asked: logs and errors, some a second at worst.
+/// Events that are served at most before a question: log lines and errors, a few per second.
 const EVENTS_MAX: usize = 1_000;
 
-/// What the log and all that was made from it share.
+/// Shared by the log and everything made from it.
 pub(super) struct KafkaCore {
     pub(super) config: Config,
     pub(super) admin: Admin,
@@ -47,9 +47,9 @@ pub(super) struct KafkaCore {
     pub(super) stable: BaseConsumer<KafkaContext>,
     /// Sees the high watermark as the end.
     pub(super) latest: BaseConsumer<KafkaContext>,
-    /// By group: who asks for its offsets.
+    /// The client that asks for a group's offsets, by group.
     observers: Mutex<BTreeMap<String, Arc<BaseConsumer<KafkaContext>>>>,
-    /// Partition counts of topics that were seen; fixed for a topic's life.
+    /// Partition counts of topics that were seen. They never change while a topic exists.
     counts: Mutex<BTreeMap<Topic, u32>>,
 }
 
@@ -72,22 +72,22 @@ impl KafkaCore {
         Ok(Self { config, admin, stable, latest, observers, counts })
     }
 
-    /// Serves what a client has to say: its log lines and errors reach its context.
+    /// Serves a client's events: its log lines and errors reach its context.
     pub(super) fn serve(&self, client: &BaseConsumer<KafkaContext>) {
         let mut left = EVENTS_MAX;
         while left > 0 && native::has_events(client) {
-            // What it returns is an error that its context has noted.
+            // It returns an error, which its context has recorded.
             let _ = client.poll(Duration::ZERO);
             left -= 1;
         }
     }
 
-    /// A code that a client without a context at hand came up with.
+    /// The error for a code, with the context of the stable client.
     pub(super) fn failed(&self, doing: impl fmt::Display, code: Code) -> LogError {
         log_error::from_code(doing, code, self.stable.context())
     }
 
-    /// Asks and, if there is no answer, serves the client so that its newest error says why.
+    /// Asks a question. If it fails, serves the client, so that its newest error is the cause.
     pub(super) fn ask<T>(
         &self,
         client: &BaseConsumer<KafkaContext>,
@@ -114,29 +114,28 @@ impl KafkaCore {
             Isolation::Uncommitted => &self.latest,
         };
         let partition = partition_number(at);
-        let (start, end) =
-            self.ask(client, format_args!("asking for the bounds of {at}"), |c| {
-                c.fetch_watermarks(at.topic.as_str(), partition, CALL_LIMIT)
-            })?;
+        let (start, end) = self.ask(client, format_args!("reading the bounds of {at}"), |c| {
+            c.fetch_watermarks(at.topic.as_str(), partition, CALL_LIMIT)
+        })?;
         let offset = |raw: i64| Offset(u64::try_from(raw).unwrap_or(0));
         Ok(Bounds { start: offset(start), end: offset(end) })
     }
 
-    /// Refuses a topic or partition that is not there.
+    /// Fails if the topic or partition does not exist.
     pub(super) fn check(&self, at: &TopicPartition) -> Result<(), LogError> {
         match self.count(&at.topic)? {
             None => Err(LogError::Invalid(format!(
-                "there is no topic {}; `tidewire topics create` makes the topics",
+                "topic {} does not exist; create the topics with `tidewire topics create`",
                 at.topic
             ))),
             Some(count) if at.partition.0 >= count => Err(LogError::Invalid(format!(
-                "{at}: the topic has {count} partitions, counted from 0"
+                "{at}: the topic has {count} partitions, numbered from 0"
             ))),
             Some(_) => Ok(()),
         }
     }
 
-    /// How many partitions a topic has; `None` if it is not there.
+    /// How many partitions a topic has; `None` if it does not exist.
     pub(super) fn count(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
         if let Some(count) = lock(&self.counts).get(topic) {
             return Ok(Some(*count));
@@ -149,13 +148,13 @@ impl KafkaCore {
         Ok(count)
     }
 
-    /// Looks at what the brokers know of a topic; `None` if it is not there.
+    /// Reads the metadata of a topic; `None` if it does not exist.
     pub(super) fn find_topic<T>(
         &self,
         topic: &Topic,
         read: impl FnOnce(&MetadataTopic) -> T,
     ) -> Result<Option<T>, LogError> {
-        let doing = format!("looking for the topic {topic}");
+        let doing = format!("looking up the topic {topic}");
         let metadata = self.ask(&self.latest, &doing, |client| {
             client.fetch_metadata(Some(topic.as_str()), CALL_LIMIT)
         })?;
@@ -182,29 +181,29 @@ impl KafkaCore {
             }
             if begun.elapsed() > LEADERS_LIMIT {
                 return Err(LogError::Retry(
-                    format!("the partitions of {} have no leaders yet", spec.topic).into(),
+                    format!("some partitions of {} have no leader yet", spec.topic).into(),
                 ));
             }
             clock::pause(LEADERS_GRAIN);
         }
     }
 
-    /// Refuses a topic that is there otherwise.
+    /// Fails if a topic exists with other partitions, replicas or settings.
     pub(super) fn compare(&self, spec: &TopicSpec, found: TopicShape) -> Result<(), LogError> {
-        let TopicShape { partitions, copies } = found;
+        let TopicShape { partitions, replicas } = found;
         if partitions != spec.partitions as usize {
             return Err(LogError::Invalid(format!(
-                "the topic {} has {partitions} partitions and must have {}; give \
-                 topics.partitions = {partitions}, or another topics.prefix for a new generation \
-                 of topics (which partition a key belongs to depends on their number)",
+                "the topic {} has {partitions} partitions and must have {}; set \
+                 topics.partitions = {partitions}, or another topics.prefix for a new set of \
+                 topics (the partition of a key depends on their number)",
                 spec.topic, spec.partitions
             )));
         }
-        let wanted = self.config.replication.map_or(copies, usize::from);
-        if copies < wanted {
+        let wanted = self.config.replication.map_or(replicas, usize::from);
+        if replicas < wanted {
             return Err(LogError::Invalid(format!(
-                "the topic {} has {copies} copies of each partition and kafka.replication asks for \
-                 {wanted}; add copies with `kafka-reassign-partitions.sh`, or lower \
+                "the topic {} has {replicas} replicas of each partition and kafka.replication is \
+                 {wanted}; add replicas with `kafka-reassign-partitions.sh`, or lower \
                  kafka.replication",
                 spec.topic
             )));
@@ -226,15 +225,15 @@ impl KafkaCore {
     }
 }
 
-/// A topic as it was found: its partitions, and the fewest copies one of them has.
+/// The partitions of a topic on the broker, and the fewest replicas one of them has.
 pub(super) struct TopicShape {
     partitions: usize,
-    copies: usize,
+    replicas: usize,
 }
 
 impl TopicShape {
     pub(super) fn of(topic: &MetadataTopic) -> Self {
-        let copies = topic.partitions().iter().map(|p| p.replicas().len()).min();
-        Self { partitions: topic.partitions().len(), copies: copies.unwrap_or(0) }
+        let replicas = topic.partitions().iter().map(|p| p.replicas().len()).min();
+        Self { partitions: topic.partitions().len(), replicas: replicas.unwrap_or(0) }
     }
 }

@@ -21,7 +21,7 @@ use super::partition_list::partition_number;
 use super::read::KafkaReader;
 use super::transact::KafkaTransactor;
 
-/// The log on Kafka. Cheap to clone; what is made from it keeps what it needs.
+/// The log on Kafka. Cheap to clone; everything made from it shares its core.
 #[derive(Clone)]
 pub struct KafkaLog {
     core: Arc<KafkaCore>,
@@ -40,7 +40,7 @@ impl Log for KafkaLog {
             return self.core.compare(spec, found).map(|()| false);
         }
         if !self.core.admin.create(spec)? {
-            // Another process was faster; what it made is looked at like any other.
+            // Another process created it first; compare it like any existing topic.
             self.core.await_leaders(spec)?;
             return self.create(spec);
         }
@@ -61,14 +61,14 @@ impl Log for KafkaLog {
         }
         let names: Vec<&str> = topics.iter().map(|(name, _)| *name).collect();
         let ids = native::topic_ids(&core.latest, &names, CALL_LIMIT);
-        let ids = ids.map_err(|code| core.failed("asking for the ids of the topics", code))?;
+        let ids = ids.map_err(|code| core.failed("reading the ids of the topics", code))?;
         let described = core.admin.describe(&names)?;
         let mut infos = Vec::new();
         for ((name, partitions), described) in topics.into_iter().zip(described) {
             let id = ids.iter().find(|(of, _)| of == name).map(|(_, id)| *id);
             let id = id.unwrap_or(Err(Code::UnknownTopicOrPartition));
-            let id =
-                id.map_err(|code| core.failed(format!("asking for the id of {name}"), code))?;
+            let id = id
+                .map_err(|code| core.failed(format!("reading the id of the topic {name}"), code))?;
             let spec =
                 TopicSpec { topic: Topic::new(name), partitions, cleanup: described.cleanup };
             infos.push(TopicInfo { spec, id });
@@ -86,7 +86,7 @@ impl Log for KafkaLog {
         let time = KafkaOffset::Offset(time.0.max(0));
         ask.add_partition_offset(at.topic.as_str(), partition_number(at), time)
             .map_err(|error| LogError::Invalid(format!("{at}: {error}")))?;
-        let doing = format!("asking for the offset of a time in {at}");
+        let doing = format!("looking up an offset by time in {at}");
         let found = self.core.ask(&self.core.stable, &doing, |client| {
             let found = client.offsets_for_times(ask, CALL_LIMIT)?;
             let element = found.find_partition(at.topic.as_str(), partition_number(at));
@@ -108,7 +108,7 @@ impl Log for KafkaLog {
             ask.add_partition(at.topic.as_str(), partition_number(at));
         }
         let observer = self.core.observer(group)?;
-        let doing = format!("asking for the offsets of the group {group}");
+        let doing = format!("reading the offsets of the group {group}");
         let found = self.core.ask(&observer, &doing, |c| c.committed_offsets(ask, CALL_LIMIT))?;
         let mut committed = Vec::with_capacity(of.len());
         for at in of {

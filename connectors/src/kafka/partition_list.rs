@@ -4,12 +4,12 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use tidewire_engine::port::{Committed, LogError};
 use tidewire_engine::record::{Partition, Topic, TopicPartition};
 
-/// A partition's number as Kafka counts.
+/// A partition's number in Kafka's type.
 pub(super) fn partition_number(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition.0).unwrap_or(i32::MAX)
 }
 
-/// Offsets with their metadata as librdkafka lists them.
+/// Offsets with their metadata, as a list of librdkafka.
 pub(super) fn offset_list(
     offsets: &[(TopicPartition, Committed)],
 ) -> Result<TopicPartitionList, LogError> {
@@ -24,7 +24,7 @@ pub(super) fn offset_list(
     Ok(list)
 }
 
-/// A list as the engine names partitions.
+/// The partitions of a list of librdkafka.
 pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let elements = list.elements();
     let partitions = elements.iter().filter_map(|element| {
