@@ -1,10 +1,11 @@
-//! Compaction of a topic: of each key only the newest record stays, and a tombstone leaves after
-//! its time. A pass takes the records that no pass has looked at, finds the newest of each key
-//! among them, and removes what stood for those keys before, which the key index knows.
+//! Compaction of a topic: keeps the newest record of each key, and tombstones for a limited time.
 //!
-//! A pass writes in small batches, so that no commit waits long behind one. A pass that was cut off
-//! is simply made again: its last batch is what moves the mark, and each step may be repeated.
-//! Nothing at or above the mark is ever removed but for a newer record of its key.
+//! A pass reads the records after those that were compacted before, finds the newest of each key
+//! among them, and removes the older record of each of these keys, which the key index knows.
+//!
+//! A pass writes in small batches so that no commit waits long behind one. An interrupted pass is
+//! repeated: its last batch moves the compacted offset, and every step may be repeated. A record at
+//! or above that offset is removed only because of a newer record of its key.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,7 @@ use super::layout;
 use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
-/// Compacts a partition: one pass, or as many as there are.
+/// Compacts a partition: one pass if it is due, or as many as there are records for.
 pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result<(), LogError> {
     let PartitionRef { topic, log } = of;
     let UpkeepRun { now, scope } = run;
@@ -70,7 +71,7 @@ struct PartitionCleaner<'a> {
 }
 
 impl PartitionCleaner<'_> {
-    /// Takes the records from the mark on; returns how far it came.
+    /// Compacts from the compacted offset on; returns the new one.
     fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
         let mut newest: HashMap<Bytes, Newest> = HashMap::new();
         let mut older = Vec::new();
@@ -104,7 +105,7 @@ impl PartitionCleaner<'_> {
         Ok(reached)
     }
 
-    /// Points the index at a key's newest record and removes the one before.
+    /// Points the key index at a key's newest record and removes the older one.
     fn index(
         &self,
         rows: &mut CleanerBatch<'_>,
@@ -113,7 +114,7 @@ impl PartitionCleaner<'_> {
     ) -> Result<(), LogError> {
         let row = layout::index_key(self.of.log.at.partition, key);
         let before = self.indexed(&row)?;
-        // The same offset: a pass that was cut off had come to here.
+        // The same offset: an interrupted pass had done this.
         if let Some(before) = before.filter(|before| *before != newest.offset) {
             rows.remove_record(before)?;
         }
@@ -136,7 +137,7 @@ impl PartitionCleaner<'_> {
         }
     }
 
-    /// Removes tombstones whose time is over, some at a time; `false` once there is none.
+    /// Removes expired tombstones, at most one pass; returns whether there may be more.
     fn drop_tombstones(&self, delay: u64) -> Result<bool, LogError> {
         let database = &self.core.database;
         let partition = self.of.log.at.partition;
@@ -150,7 +151,7 @@ impl PartitionCleaner<'_> {
         while let Some((row, value)) = found.item() {
             let (offset, (since, key)) = layout::tombstone_offset(row)
                 .zip(layout::split_tombstone(value))
-                .ok_or_else(|| database.corruption("a tombstone's row is unreadable"))?;
+                .ok_or_else(|| database.corruption("the row of a tombstone is unreadable"))?;
             if since.0.saturating_add_unsigned(delay) > self.now.0 {
                 break;
             }
@@ -178,7 +179,7 @@ impl PartitionCleaner<'_> {
     }
 }
 
-/// Rows on their way to the database, in batches that nobody has to wait for.
+/// Changes of a pass, written in batches small enough not to delay a commit.
 struct CleanerBatch<'a> {
     cleaner: &'a PartitionCleaner<'a>,
     batch: WriteBatch,
@@ -218,7 +219,7 @@ impl<'a> CleanerBatch<'a> {
         if batch.is_empty() { Ok(()) } else { self.cleaner.core.database.write(batch) }
     }
 
-    /// Writes the rest and the mark.
+    /// Writes the rest and the compacted offset.
     fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
         let PartitionCleaner { core, of: PartitionRef { log, .. }, .. } = self.cleaner;
         let key = layout::partition_key(b'c', log.topic, log.at.partition);

@@ -1,9 +1,11 @@
-//! Retention, and who looks after it: a thread of the log that sleeps between looks. It is not the
-//! append path's work, because a pass of compaction would stand in the way of a commit.
+//! Retention, and the thread that runs it and compaction.
 //!
-//! Retention moves a partition's start, on disk first; what stands below is gone for readers at
-//! once and leaves the disk later: by whole files, or when RocksDB compacts. Offsets stay
-//! contiguous from the start, and the next offset never depends on what is left.
+//! They have a thread of their own because a pass of compaction on the append path would delay
+//! commits. Retention moves a partition's start, on disk first. Records below the start can no
+//! longer be read at once; their bytes are freed later, by whole files or when RocksDB compacts.
+//! Offsets after the start stay contiguous, and the next offset never depends on what is stored.
+//!
+//! A failed run marks the whole log as failed.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
@@ -20,14 +22,14 @@ use super::layout;
 use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
-/// The thread, until it is dropped.
+/// The upkeep thread. Dropping this stops and joins it.
 pub(super) struct UpkeepThread {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl UpkeepThread {
-    /// Starts it. It does not keep the log open.
+    /// Starts the thread. It does not keep the log open.
     #[expect(clippy::disallowed_methods, reason = "the drop of what is returned joins it")]
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, LogError> {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -61,7 +63,7 @@ impl Drop for UpkeepThread {
     }
 }
 
-/// One look; `false` once the log is closed or lost.
+/// Runs what is due; `false` once the log is closed or failed.
 fn run_once(core: &Weak<Core>) -> bool {
     let Some(core) = core.upgrade() else { return false };
     match maintain(&core, UpkeepRun { now: core.clock.now(), scope: UpkeepScope::Due }) {
@@ -73,7 +75,7 @@ fn run_once(core: &Weak<Core>) -> bool {
     }
 }
 
-/// Applies retention and compaction as of this time.
+/// Applies retention and compaction as of the time of the run.
 pub(super) fn maintain(core: &Core, run: UpkeepRun) -> Result<(), LogError> {
     let UpkeepRun { now, scope } = run;
     core.check_failure()?;
@@ -94,7 +96,7 @@ pub(super) fn maintain(core: &Core, run: UpkeepRun) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Moves a partition's start past what is too old or too much.
+/// Moves a partition's start past what is too old or beyond the size limit.
 fn apply_retention(core: &Core, of: PartitionRef<'_>, now: Millis) -> Result<(), LogError> {
     let PartitionRef { topic, log } = of;
     let (age, size) = match topic.spec.cleanup {
@@ -111,8 +113,8 @@ fn apply_retention(core: &Core, of: PartitionRef<'_>, now: Millis) -> Result<(),
         None => 0,
         Some(size) => newest_bytes(core, of)?.saturating_sub(size),
     };
-    // A record stays while it is young enough and within the newest bytes. "At least" this size is
-    // kept: the record that the limit cuts through stays.
+    // A record stays while it is young enough and within the newest bytes. At least this size is
+    // kept: a record that crosses the limit stays.
     let stays = |time: Millis, before: u64, bytes: u64| time.0 >= oldest && before + bytes > least;
     let mut first = None;
     core.scan(of, start..end, &mut |_, value| {
@@ -140,11 +142,11 @@ fn apply_retention(core: &Core, of: PartitionRef<'_>, now: Millis) -> Result<(),
 
 fn split(core: &Core, value: &[u8]) -> Result<(Millis, u64, u64), LogError> {
     let (time, before, body) = layout::split_record(value)
-        .ok_or_else(|| core.database.corruption("a record's head is unreadable"))?;
+        .ok_or_else(|| core.database.corruption("the header of a record is unreadable"))?;
     Ok((time, before, body.len() as u64))
 }
 
-/// Bytes appended up to the newest record.
+/// Bytes appended to the partition so far, the newest record included.
 fn newest_bytes(core: &Core, of: PartitionRef<'_>) -> Result<u64, LogError> {
     let end = of.log.end();
     let mut bytes = 0;
@@ -156,8 +158,8 @@ fn newest_bytes(core: &Core, of: PartitionRef<'_>) -> Result<u64, LogError> {
     Ok(bytes)
 }
 
-/// The first record for which `holds(time, bytes before it)` is true, where it is false and then
-/// true along the offsets.
+/// The first record for which `holds(time, bytes before it)` is true. Along the offsets it must be
+/// false first and true from there on.
 pub(super) fn first_where(
     core: &Core,
     of: PartitionRef<'_>,

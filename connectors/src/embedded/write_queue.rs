@@ -1,6 +1,8 @@
-//! Writes that wait for the writer, and the state that the writer lock protects.
+//! The queue of writes, and the writer's state, which the writer lock protects.
 //!
-//! A leaf: the log's core owns the queue and the state, and `writer` works on both.
+//! A leaf that both `core` and `writer` import: the core owns queue and state, the writer uses
+//! them. The queue is bounded by the number of threads that write, since each waits for its own
+//! write.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -30,14 +32,14 @@ pub(super) struct ProducerEpoch {
     epoch: u64,
 }
 
-/// What is written together or not at all.
+/// Records and offsets that are written together or not at all.
 #[derive(Default)]
 pub(super) struct AtomicWrite {
     /// Records, at most one run per partition.
     pub(super) appends: Vec<PartitionAppend>,
     /// Bytes of their bodies.
     pub(super) bytes: usize,
-    /// Progress of groups.
+    /// Offsets that groups commit.
     pub(super) offsets: Vec<(String, TopicPartition, Committed)>,
     /// The transactional id and its epoch.
     pub(super) epoch: Option<ProducerEpoch>,
@@ -56,21 +58,21 @@ pub(super) struct QueuedWrite {
     outcome: Mutex<Option<Result<FirstOffsets, LogError>>>,
 }
 
-/// Writes that wait. Bounded by the number of threads that write: each waits for its own.
+/// Writes that wait, oldest first.
 #[derive(Default)]
 pub(super) struct WriteQueue(Mutex<VecDeque<Arc<QueuedWrite>>>);
 
 /// What only the thread that holds the writer lock may touch.
 #[derive(Default)]
 pub(super) struct WriterState {
-    /// Where each partition stands, by [`PartitionLog::head_index`].
+    /// The head of each partition, by [`PartitionLog::head_index`].
     pub(super) heads: Vec<PartitionHead>,
     /// The current epoch of each transactional id. In memory: no producer outlives the process.
     epochs: HashMap<String, u64>,
-    /// The chunks of all tails in the order they came, with their bytes.
+    /// The chunks of all tails with their bytes, oldest first, for eviction.
     pub(super) tails: VecDeque<(Arc<PartitionLog>, usize)>,
     pub(super) tail_bytes: usize,
-    /// For a record as it is stored.
+    /// Buffer for a record's stored form.
     pub(super) scratch: Vec<u8>,
 }
 
@@ -125,7 +127,7 @@ impl WriterState {
     pub(super) fn next_epoch(&mut self, id: &str) -> Result<ProducerEpoch, LogError> {
         if self.epochs.len() >= TRANSACTIONAL_IDS_MAX && !self.epochs.contains_key(id) {
             return Err(LogError::Invalid(format!(
-                "{TRANSACTIONAL_IDS_MAX} transactional ids are in use; use stable ids, one per \
+                "all {TRANSACTIONAL_IDS_MAX} transactional ids are in use; use stable ids, one per \
                  instance and thread"
             )));
         }

@@ -1,11 +1,12 @@
-//! The one writer: offsets are given out in turns. Whoever wants to write puts its job into the
-//! queue and waits for its turn; when it comes, either somebody before did the job along with its
-//! own, or it does everything that is waiting, its own included, in one `WriteBatch`. So a disk
-//! sync is shared by all who wait for it, and nobody needs a thread for writing.
+//! Writes queued appends and transactions: gives out offsets, writes one batch, publishes the ends.
 //!
-//! Order of a turn: check fences, give out offsets, write, publish ends, ring the bells. Nothing
-//! is published that was not written. When a write fails nothing is known of the disk any more:
-//! the log is lost to this process, and every later call says so.
+//! A thread that wants to write queues its write and takes the writer lock. By then another thread
+//! has either written it along with its own, or this one writes everything that waits in one
+//! `WriteBatch`. So all waiting threads share one disk sync, and no thread exists only to write.
+//!
+//! The order is: check fences, give out offsets, write, publish ends, signal readers. Nothing is
+//! published before it is written. After a failed write the state on disk is not known: the log is
+//! marked as failed, and every later call returns that error.
 
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ use super::topic::PartitionLog;
 use super::write_queue::{AtomicWrite, FirstOffsets, PartitionAppend, QueuedWrite, WriterState};
 use crate::telemetry;
 
-/// What each run becomes once it is written.
+/// What each run becomes in memory once it is written.
 type Chunks = Vec<(Arc<PartitionLog>, Chunk)>;
 
-/// A job whose records stand in the batch.
+/// A write whose records are in the batch.
 struct Staged {
     queued: Arc<QueuedWrite>,
     first_offsets: FirstOffsets,
@@ -37,7 +38,7 @@ struct Staging<'a> {
     batch: &'a mut WriteBatch,
 }
 
-/// Writes this and returns the first offset of each run.
+/// Appends the write to the log and returns the first offset of each run.
 pub(super) fn submit(core: &Core, write: AtomicWrite) -> Result<FirstOffsets, LogError> {
     let queued = core.write_queue.push(write);
     let mut state = core.lock_writer()?;
@@ -80,8 +81,8 @@ impl WriterState {
         }
     }
 
-    /// Puts a job's records and offsets into the batch, unless it is fenced. Nothing fails after
-    /// the first offset is given out except for a log that is lost anyway.
+    /// Puts a write's records and offsets into the batch, unless it is fenced. After the first
+    /// offset is given out nothing can fail but the log as a whole.
     fn stage(
         &mut self,
         write: AtomicWrite,

@@ -1,4 +1,4 @@
-//! The stores as the engine sees them: each verb of the ports, and nothing else.
+//! The `Store` and `Stores` ports on RocksDB: each method of the ports, and nothing else.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -57,13 +57,13 @@ impl Stores for RocksStores {
     }
 
     fn destroy(&self, partition: Partition) -> Result<(), StoreError> {
-        // What no longer fits the log had checkpoints that may not fit it either.
+        // The checkpoints of a store that no longer fits the log may not fit it either.
         checkpoint::remove_all(&self.config.dir, partition)?;
         remove_dir(&self.dir(partition))
     }
 }
 
-/// An open store. The writer stands first, so that it has ended before the database is closed.
+/// An open store. The writer comes first, so that it ends before the database is closed.
 struct RocksStore {
     write_behind: WriteBehind,
     database: Arc<TaskDatabase>,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_store_has_everything_handed_over_and_its_progress() {
+    fn closing_writes_every_queued_batch_and_its_progress() {
         let dir = tempfile::tempdir().unwrap();
         let stores = stores(dir.path());
         let mut store = stores.open(Partition(0), TABLES).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_written_once_its_batch_can_be_read() {
+    fn a_ticket_is_reported_once_its_batch_can_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = stores(dir.path()).open(Partition(0), TABLES).unwrap();
         let ticket = store.hand_over(batch("p", &[("a", Some("1"))])).unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_before_the_horizon_are_gone_and_the_rest_stays() {
+    fn entries_before_the_horizon_are_deleted_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let windows = TableSpec { table: T, name: "windows", expiry: TableExpiry::ByKeyTime };
         let mut store = stores(dir.path()).open(Partition(0), &[windows]).unwrap();
@@ -192,7 +192,7 @@ mod tests {
             |store: &mut dyn Store| times.map(|at| store.get(T, &key(at)).unwrap().is_some());
         store.set_horizon(T, Millis(3_600_000)).unwrap();
         assert_eq!(left(&mut *store), [false, false, false, true, true]);
-        // Not worth a mark yet, and never backwards.
+        // The horizon has not moved far enough, and never moves back.
         store.set_horizon(T, Millis(3_600_001)).unwrap();
         store.set_horizon(T, Millis(0)).unwrap();
         assert_eq!(left(&mut *store), [false, false, false, true, true]);
@@ -224,9 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_the_store_as_it_was_and_becomes_a_store_elsewhere() {
+    fn a_checkpoint_is_a_copy_that_can_be_restored_to_another_directory() {
         let dir = tempfile::tempdir().unwrap();
-        // It writes a second later or when it is closed, so that what is said in between counts.
+        // Closing writes what is queued, so that `allow_checkpoints` before it takes effect.
         let stores = RocksStores::new(Config::new(dir.path()));
         let hand_over = |store: &mut dyn Store, (order, minutes), value| {
             let batch = batch("", &[("a", Some(value))]);
@@ -245,7 +245,7 @@ mod tests {
         store.allow_checkpoints();
         store.close().unwrap();
         let kept = checkpoint::checkpoints(dir.path(), Partition(0)).unwrap();
-        assert_eq!(kept.len(), 1, "none while it was restored, one on time: {kept:?}");
+        assert_eq!(kept.len(), 1, "none during the restore, one when due: {kept:?}");
         assert_eq!((kept[0].order.0, kept[0].time), (5, Millis(61 * 60_000)));
         let elsewhere = tempfile::tempdir().unwrap();
         kept[0].restore(elsewhere.path(), Partition(0)).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_store_says_that_it_is_rebuilt_once_removed() {
+    fn the_error_of_a_damaged_store_says_how_to_rebuild_it() {
         let dir = tempfile::tempdir().unwrap();
         let stores = stores(dir.path());
         let mut store = stores.open(Partition(0), TABLES).unwrap();
