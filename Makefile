@@ -19,7 +19,7 @@ workspace := --release --workspace --locked
 
 run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
 	@scripts/install.sh run
-	@cargo build $(workspace) --bins
+	@scripts/build.sh
 	@scripts/serve.sh dev --demo
 
 kafka: ## A real Apache Kafka at 127.0.0.1:9092 until Ctrl-C, without Docker

@@ -20,7 +20,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
-use tidewire_engine::port::{StoreBatch, StoreError, Table, TableExpiry, TableSpec};
+use tidewire_engine::port::{KeyRange, StoreBatch, StoreError, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Partition;
 
 use super::config::{
@@ -187,10 +187,9 @@ impl TaskDatabase {
     pub(super) fn scan(
         &self,
         table: Table,
-        range: (&[u8], Option<&[u8]>),
+        KeyRange { from, to }: KeyRange<'_>,
         visit: VisitRow<'_>,
     ) -> Result<(), StoreError> {
-        let (from, to) = range;
         let mut options = rocksdb::ReadOptions::default();
         if let Some(to) = to {
             options.set_iterate_upper_bound(to);

@@ -1,28 +1,26 @@
-//! How far the lanes are behind, for the operator alone: nothing here decides anything.
+//! The lag of the lanes, sampled for metrics; no decision of the loop depends on it.
 //!
-//! A partition's end has to be asked of the log, so one lane of one task is looked at a time, and
-//! whoever is not running is not looked at.
+//! Each sample costs a call to the log, so one lane of one running task is sampled at a time.
 
 use std::collections::BTreeMap;
 
-use crate::derive::assign::{Task, TaskPhase};
-use crate::derive::derive_loop::DeriveShared;
-use crate::port::Isolation;
+use crate::derive::task::{Task, TaskPhase};
+use crate::port::{Isolation, Log};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Lane;
 
-/// Milliseconds between two looks: with eight tasks, each lane is looked at every ten seconds.
+/// Milliseconds between two samples: with eight tasks, each lane is sampled every ten seconds.
 const SAMPLE_EVERY_MS: i64 = 250;
 
-/// What was seen of one lane of one task.
+/// The last sample of one lane of one task.
 #[derive(Clone, Copy, Default)]
 struct LaneLag {
     records: u64,
     wait_ms: i64,
 }
 
-/// What was seen of each lane of each task.
+/// The last samples of all lanes of all running tasks.
 #[derive(Default)]
 pub(super) struct Lag {
     next: usize,
@@ -31,10 +29,9 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    /// Looks at one lane of one task, if it is time to. What the log does not tell now it tells the
-    /// next time.
-    pub(super) fn sample(&mut self, shared: &DeriveShared, tasks: &BTreeMap<Partition, Task>) {
-        let now = shared.now();
+    /// Samples one lane of one task if a sample is due. A failed call is ignored; the lane's next
+    /// sample replaces it.
+    pub(super) fn sample(&mut self, log: &dyn Log, now: Millis, tasks: &BTreeMap<Partition, Task>) {
         self.sampled_at = self.sampled_at.min(now);
         if now.0.saturating_sub(self.sampled_at.0) < SAMPLE_EVERY_MS {
             return;
@@ -51,7 +48,7 @@ impl Lag {
         let lanes: Vec<_> = running.flat_map(|task| Lane::ALL.map(|lane| (lane, task))).collect();
         let Some((lane, task)) = lanes.get(self.next % lanes.len().max(1)) else { return };
         self.next += 1;
-        let bounds = shared.ports.log.bounds(task.lane(*lane), Isolation::Committed);
+        let bounds = log.bounds(task.lane(*lane), Isolation::Committed);
         if let (Ok(bounds), Some(at)) = (bounds, task.progress.lanes[lane.index()]) {
             let records = bounds.end.0.saturating_sub(at.0);
             let wait_ms = task.oldest(*lane).map_or(0, |oldest| now.0.saturating_sub(oldest.0));

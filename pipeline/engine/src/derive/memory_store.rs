@@ -1,14 +1,16 @@
-//! A store in memory, for tests of operators: what is handed over is written at once.
+//! A store in memory for tests of operators; a batch is written as soon as it is handed over.
+//!
+//! It never fails and keeps nothing after the process ends.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use crate::port::{Store, StoreBatch, StoreError, Table, Ticket};
+use crate::port::{KeyRange, Store, StoreBatch, StoreError, Table, Ticket};
 use crate::record::Millis;
 
-/// A store that is gone with the process.
+/// The tables of one task, in memory.
 #[derive(Default)]
 pub(super) struct MemoryStore {
     tables: BTreeMap<Table, BTreeMap<Bytes, Bytes>>,
@@ -24,7 +26,7 @@ impl Store for MemoryStore {
     fn scan(
         &mut self,
         table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
+        KeyRange { from, to }: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let range = (Bound::Included(from), Bound::Unbounded);

@@ -1,10 +1,10 @@
-//! DERIVE: from lanes to outputs, exactly once, with state.
+//! DERIVE: processes the lanes into outputs and state, exactly once.
 //!
-//! The one idea: what a transaction took, what it wrote and what it changed become visible
-//! together or not at all, and the local store only ever follows what the log has said yes to.
+//! One transaction makes the offsets read, the outputs and the state changes visible together or
+//! not at all. The local store only follows what the log has committed.
 //!
-//! Parts in reading order: the loop, one transaction of it, a task's steps and its restore; a task
-//! without a log; what an operator is, then the operators; at the end what is persisted, one file
+//! Parts in reading order: the loop and its transactions; a task's steps and its restore; a task
+//! without a log; what an operator is, and the operators; last the persisted formats, one file
 //! each.
 
 mod assign;
@@ -19,7 +19,7 @@ mod failure;
 mod restore;
 mod running;
 mod standby;
-mod tables;
+mod task;
 
 mod driver;
 mod memory_store;
@@ -30,7 +30,10 @@ mod delivery;
 pub mod emit;
 mod operator;
 pub mod stores;
+mod table_decl;
+mod tables;
 mod timers;
+mod trigger;
 
 mod changelog;
 mod encoding;
@@ -43,12 +46,12 @@ pub use derive_loop::{
     Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
 };
 pub use driver::{START, TopologyDriver};
-pub use emit::Emission;
+pub use emit::{Emission, StateKey};
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
-pub use operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
+pub use operator::{Context, Flow, Operator, OperatorError};
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
+pub use table_decl::{Changelog, TableDecl};
 pub use timers::MAX_TIMERS_PER_TICK;
 
-pub(crate) use batch::BatchCounts;
-pub(crate) use sandbox::{Executed, Sandbox, table_specs};
+pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};

@@ -1,31 +1,52 @@
-//! Timers: what a task has been asked to do later, kept in its state like anything else.
+//! Timers of a task: keys with a due time, kept in a table of its state.
 //!
 //! ```text
 //! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → nothing
 //! ```
 //!
-//! The one idea: the engine waits for nothing. It tells its loop when the first timer is due; the
-//! loop injects a tick once that time has come, and only a tick fires timers. Ticks stand in the
-//! `order` record, so a replay fires the same timers between the same records.
+//! The engine never waits for a timer. The loop reads when the first one is due and injects a tick
+//! once that time has come, and only a tick fires timers. Ticks are in the `order` record, so a
+//! replay fires the same timers between the same records.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Changelog, TableDecl};
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::overlay::TaskState;
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// The timers.
+/// The declaration of the table.
 pub(super) const TIMERS: TableDecl = TableDecl {
     spec: TableSpec { table: Table(0), name: "timers", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
 };
 
-/// Timers one tick fires at most; the rest waits for the next tick, so that a tick stays short.
+/// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 1_000;
+
+/// A timer's key in the table.
+#[derive(Clone, Copy)]
+pub(super) struct TimerKey<'a> {
+    /// The task time at which it is due.
+    pub(super) at: Millis,
+    /// The number of the operator that set it.
+    pub(super) operator: u8,
+    /// The operator's own key.
+    pub(super) key: &'a [u8],
+}
+
+impl TimerKey<'_> {
+    fn encode(self) -> Bytes {
+        let mut out = Vec::with_capacity(9 + self.key.len());
+        out.extend_from_slice(&(self.at.0 ^ i64::MIN).to_be_bytes());
+        out.push(self.operator);
+        out.extend_from_slice(self.key);
+        out.into()
+    }
+}
 
 /// A timer that is due.
 pub(super) struct DueTimer {
@@ -34,51 +55,48 @@ pub(super) struct DueTimer {
     pub(super) stored: Bytes,
 }
 
-/// When the first timer of a task is due.
+/// The first due time of a task's timers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     first: Option<Millis>,
 }
 
 impl Timers {
-    /// Reads the first timer from the state: after a restore, a tick, or an abort.
+    /// Reads the first timer from the state, as after a restore, a tick or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
-        state.scan(TIMERS.spec.table, (&[], None), &mut |key, _| {
+        state.scan(TIMERS.spec.table, KeyRange::ALL, &mut |key, _| {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
     }
 
-    /// When a tick is wanted.
+    /// The due time of the first timer, or an earlier one; `None` without timers.
     pub(super) fn first(&self) -> Option<Millis> {
         self.first
     }
 
-    pub(super) fn set(&mut self, state: &mut TaskState, (at, operator): (Millis, u8), key: &[u8]) {
-        state.put(TIMERS.spec.table, stored(at, operator, key), Some(Bytes::new()));
-        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+    /// Sets a timer; the same key again is the same timer.
+    pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
+        state.put(TIMERS.spec.table, timer.encode(), Some(Bytes::new()));
+        self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
-    /// The first due time may be too early now, which costs one tick that fires nothing.
-    pub(super) fn remove(
-        &mut self,
-        state: &mut TaskState,
-        (at, operator): (Millis, u8),
-        key: &[u8],
-    ) {
-        state.put(TIMERS.spec.table, stored(at, operator, key), None);
+    /// Removes a timer. [`Timers::first`] may then be too early, which costs a tick without effect.
+    pub(super) fn remove(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
+        state.put(TIMERS.spec.table, timer.encode(), None);
     }
 
-    /// The first timers due at `now`, in the order they are due.
+    /// The first timers due at `now`, in order of their due times.
     pub(super) fn due(
         &self,
         state: &mut TaskState,
         now: Millis,
     ) -> Result<Vec<DueTimer>, StoreError> {
-        let end = stored(Millis(now.0.saturating_add(1)), 0, &[]);
+        let end = TimerKey { at: Millis(now.0.saturating_add(1)), operator: 0, key: &[] }.encode();
         let mut due = Vec::new();
-        state.scan(TIMERS.spec.table, (&[], Some(&end)), &mut |key, _| {
+        let range = KeyRange { from: &[], to: Some(&end) };
+        state.scan(TIMERS.spec.table, range, &mut |key, _| {
             if let Some((operator, own)) = key.get(8..).and_then(<[u8]>::split_first) {
                 due.push(DueTimer {
                     operator: *operator,
@@ -95,18 +113,10 @@ impl Timers {
         Ok(due)
     }
 
-    /// Takes a due timer away, before it is fired.
+    /// Removes a due timer before it is fired.
     pub(super) fn take(state: &mut TaskState, due: &DueTimer) {
         state.put(TIMERS.spec.table, due.stored.clone(), None);
     }
-}
-
-fn stored(at: Millis, operator: u8, key: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(9 + key.len());
-    out.extend_from_slice(&(at.0 ^ i64::MIN).to_be_bytes());
-    out.push(operator);
-    out.extend_from_slice(key);
-    out.into()
 }
 
 fn due_of(stored: &[u8]) -> Option<Millis> {

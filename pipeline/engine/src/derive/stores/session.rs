@@ -1,12 +1,14 @@
-//! Values per key and session: a burst of events, each no further than the gap from the next.
+//! Values per key and session: a burst of events in which none is further from the next than the
+//! gap.
 //!
 //! ```text
 //! bucket of its end, 8 bytes · key as given · its start, 8 bytes → its end, 8 bytes · value
 //! ```
 //!
-//! The one idea: sessions stand in buckets of time by their ends, so what is too old is a range
-//! at the beginning of the table and goes without being looked at. A key's sessions are found by
-//! looking into the few buckets that can hold one; a session that grows over a bucket's edge moves.
+//! Sessions are stored in buckets of time by their ends, so expired ones are a range at the
+//! beginning of the table and are dropped without being read. A key's sessions are found by reading
+//! the few buckets that can hold one; a session that grows past the end of its bucket moves to the
+//! next.
 //!
 //! A session is open until task time has passed its end by gap and grace.
 
@@ -14,26 +16,45 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// How far ahead of task time an event may be; what claims more counts as if it were this much. It
-/// bounds the buckets that can hold a session.
+/// Milliseconds an event may be ahead of task time; a later one is treated as if it were this much
+/// ahead. It bounds the buckets that can hold a session.
 pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
-/// A session as it stands.
+/// A session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session<V> {
     /// The time of its first event.
     pub start: Millis,
     /// The time of its last event.
     pub end: Millis,
-    /// What was made of them.
+    /// The joined value of its events.
+    pub value: V,
+}
+
+/// How events are grouped into sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionWindows {
+    /// Events at most this many milliseconds apart belong to one session.
+    pub gap_ms: i64,
+    /// Milliseconds after the gap during which late events are still accepted.
+    pub grace_ms: i64,
+}
+
+/// An event to add to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEvent<V> {
+    /// Event time.
+    pub at: Millis,
+    /// The value of a session of this event alone.
     pub value: V,
 }
 
@@ -47,28 +68,30 @@ pub struct Sessions<K, V> {
 }
 
 impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
-    /// The store of this number; numbers are persisted. Events up to `gap_ms` apart are one
-    /// session, and are taken until `grace_ms` after that.
-    pub const fn new(number: u8, name: &'static str, (gap_ms, grace_ms): (i64, i64)) -> Self {
+    /// The store of this number; numbers are persisted.
+    pub const fn new(number: u8, name: &'static str, windows: SessionWindows) -> Self {
+        let SessionWindows { gap_ms, grace_ms } = windows;
         assert!(gap_ms > 0 && grace_ms >= 0, "a session has a gap");
         Self { table: Table(number), name, gap_ms, grace_ms, of: PhantomData }
     }
 
-    /// What its operator declares. A bucket goes once its last session is over.
+    /// The declaration for its operator's `tables`. A bucket expires with its last session.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.gap_ms + self.grace_ms + self.bucket_ms();
         TableDecl { spec, changelog: Changelog::Windows, window_ms }
     }
 
-    /// Adds an event of this time to its session, or begins one; sessions that it brings together
-    /// become one by `join`, which is given the older first. `None`: the event is late.
+    /// Adds an event to its session, or begins one. Sessions that the event connects become one by
+    /// `join`, which gets the older value first. `None`: the event is late.
     pub fn add(
         &self,
         context: &mut Context<'_>,
-        (at, key): (Millis, &K),
-        (value, mut join): (V, impl FnMut(V, V) -> V),
+        key: &K,
+        event: SessionEvent<V>,
+        mut join: impl FnMut(V, V) -> V,
     ) -> Result<Option<Session<V>>, OperatorError> {
+        let SessionEvent { at, value } = event;
         let at = Millis(at.0.min(context.time().0.saturating_add(MAX_AHEAD_MS)));
         if !self.is_open(at, context.time()) {
             return Ok(None);
@@ -108,8 +131,8 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         while bucket <= last {
             let mut prefix = key_bytes(&bucket);
             key.put(&mut prefix);
-            for (row, stored) in first_rows(context, self.table, (&prefix, usize::MAX))? {
-                let session = self.read((&row[prefix.len()..], &stored))?;
+            for (row, stored) in first_rows(context, self.table, &prefix, usize::MAX)? {
+                let session = self.read(&row[prefix.len()..], &stored)?;
                 if self.is_open(session.end, Millis(now)) {
                     sessions.push(session);
                 }
@@ -140,7 +163,7 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         row
     }
 
-    fn read(&self, (start, stored): (&[u8], &Bytes)) -> Result<Session<V>, StoreError> {
+    fn read(&self, start: &[u8], stored: &Bytes) -> Result<Session<V>, StoreError> {
         let start = read_key(self.table, start)?;
         let mut from = FieldDecoder(stored);
         let end = read_key(self.table, from.take(8).unwrap_or_default())?;

@@ -1,24 +1,25 @@
-//! Values per key and window of time: tumbling windows stand side by side, hopping ones overlap.
+//! Values per key and window of time: tumbling windows do not overlap, hopping ones do.
 //!
 //! ```text
 //! start of the window, 8 bytes · key as given → value
 //! ```
 //!
-//! The one idea: a window is named by its start, and the start stands first in the key. So one
-//! window's keys stand together, and what is too old is a range at the beginning of the table,
-//! which goes without being looked at.
+//! A key begins with the window's start. So the keys of one window are adjacent, and expired
+//! windows are a range at the beginning of the table, which is dropped without being read.
 //!
-//! A window is open until task time has passed its end by the grace; what comes later is late, and
-//! the caller is told, since it counts and reports it. A window that is not open reads as empty.
+//! A window is open until task time has passed its end by the grace. A later event is late; the
+//! result counts it, so that the operator can report it. A window that is not open reads as empty.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
 use crate::derive::stores::session::MAX_AHEAD_MS;
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
@@ -31,36 +32,38 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Side by side, each `size` long; events are taken until `grace` after its end.
+    /// Adjacent windows, each `size` long; late events are accepted until `grace` after its end.
     pub const fn tumbling(size: i64, grace: i64) -> Self {
-        Self::hopping((size, size), grace)
+        assert!(size > 0 && grace >= 0, "a window has a length");
+        Self { size, advance: size, grace }
     }
 
-    /// Each `size` long, a new one every `advance`; an event is in several.
-    pub const fn hopping((size, advance): (i64, i64), grace: i64) -> Self {
-        assert!(0 < advance && advance <= size && grace >= 0, "windows leave no gap");
-        Self { size, advance, grace }
+    /// Hopping windows of the same size: one begins every `advance`, so that an event is in
+    /// several.
+    pub const fn advance_by(self, advance: i64) -> Self {
+        assert!(0 < advance && advance <= self.size, "windows leave no gap");
+        Self { advance, ..self }
     }
 
-    /// The starts of the windows an event of this time is in, oldest first.
+    /// The starts of the windows that contain this time, oldest first.
     pub fn starts(self, at: Millis) -> impl Iterator<Item = Millis> {
         let last = at.0.div_euclid(self.advance) * self.advance;
         let before = (self.size - 1 - (at.0 - last)).div_euclid(self.advance);
         (0..=before).rev().map(move |n| Millis(last - n * self.advance))
     }
 
-    /// Whether a window takes events at this task time.
+    /// Whether a window accepts events at this task time.
     pub fn is_open(self, start: Millis, now: Millis) -> bool {
         now.0.saturating_sub(self.size + self.grace) < start.0
     }
 }
 
-/// What an update came to.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
-    /// Windows that took it.
+    /// Windows that were updated.
     pub taken: usize,
-    /// Windows that were over.
+    /// Windows that were no longer open.
     pub late: usize,
 }
 
@@ -78,7 +81,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Self { table: Table(number), name, windows, of: PhantomData }
     }
 
-    /// What its operator declares.
+    /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.windows.size + self.windows.grace;
@@ -89,7 +92,8 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn get(
         &self,
         context: &mut Context<'_>,
-        (start, key): (Millis, &K),
+        key: &K,
+        start: Millis,
     ) -> Result<Option<V>, OperatorError> {
         if !self.windows.is_open(start, context.time()) {
             return Ok(None);
@@ -98,11 +102,12 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
     }
 
-    /// Changes the value of a key in every window that an event of this time is in.
+    /// Changes the value of a key in every window that contains this time.
     pub fn update(
         &self,
         context: &mut Context<'_>,
-        (at, key): (Millis, &K),
+        key: &K,
+        at: Millis,
         mut change: impl FnMut(Option<V>) -> V,
     ) -> Result<Updated, OperatorError> {
         let mut updated = Updated::default();
@@ -111,7 +116,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
                 updated.late += 1;
                 continue;
             }
-            let value = change(self.get(context, (start, key))?);
+            let value = change(self.get(context, key, start)?);
             let mut stored = Vec::with_capacity(32);
             put_value(&value, &mut stored);
             context.put(self.table, &row(start, key), &stored);
@@ -120,22 +125,22 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Ok(updated)
     }
 
-    /// A key's open windows that begin in `from..to`, oldest first; none that begin further ahead
+    /// A key's open windows that begin in `starts`, oldest first; none that begin further ahead
     /// of task time than [`MAX_AHEAD_MS`].
     pub fn range(
         &self,
         context: &mut Context<'_>,
         key: &K,
-        (from, to): (Millis, Millis),
+        starts: Range<Millis>,
     ) -> Result<Vec<(Millis, V)>, OperatorError> {
         let Windows { size, advance, grace } = self.windows;
         let open = context.time().0.saturating_sub(size + grace).saturating_add(1);
-        let mut start = from.0.max(open);
+        let mut start = starts.start.0.max(open);
         start += (-start).rem_euclid(advance);
         let mut found = Vec::new();
-        let end = to.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
+        let end = starts.end.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
         while start < end {
-            if let Some(value) = self.get(context, (Millis(start), key))? {
+            if let Some(value) = self.get(context, key, Millis(start))? {
                 found.push((Millis(start), value));
             }
             start += advance;
@@ -153,7 +158,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         if !self.windows.is_open(start, context.time()) {
             return Ok(Vec::new());
         }
-        let rows = first_rows(context, self.table, (&key_bytes(&start), limit))?;
+        let rows = first_rows(context, self.table, &key_bytes(&start), limit)?;
         let read = |(row, value): (bytes::Bytes, bytes::Bytes)| -> Result<(K, V), StoreError> {
             let key = read_key::<(Millis, K)>(self.table, &row)?.1;
             Ok((key, read_value(self.table, &value)?))
@@ -180,7 +185,7 @@ mod tests {
             at in -200i64..200, advance in 1i64..20, more in 0i64..60,
         ) {
             let size = advance + more;
-            let windows = Windows::hopping((size, advance), 0);
+            let windows = Windows::tumbling(size, 0).advance_by(advance);
             let starts: Vec<i64> = windows.starts(Millis(at)).map(|start| start.0).collect();
             let covers: Vec<i64> = (-300..300)
                 .filter(|start| start % advance == 0 && *start <= at && at < start + size)
