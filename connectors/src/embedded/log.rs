@@ -1,4 +1,7 @@
 //! The `Log` port on the embedded log: each method of the port, and nothing else.
+//!
+//! Topics are fixed at creation: `create` fails for a topic that exists with other settings. An
+//! error about the directory (in use, disk full, damaged) is `Fatal` and says what to do.
 
 use std::sync::Arc;
 

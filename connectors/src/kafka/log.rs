@@ -1,4 +1,7 @@
 //! The `Log` port on Apache Kafka: each method of the port, and nothing else.
+//!
+//! Opening only creates clients, so an unreachable broker fails the first call, not `open`. A topic
+//! that exists with other settings is refused, never changed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! The `Store` and `Stores` ports on RocksDB: each method of the ports, and nothing else.
+//!
+//! A store is open once; opening it a second time is an error. Destroying a store also removes its
+//! checkpoints.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

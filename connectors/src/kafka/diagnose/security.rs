@@ -1,4 +1,7 @@
 //! The TLS and SASL settings that clients use, read from the properties of librdkafka.
+//!
+//! Values are read as librdkafka reads them: the protocol in any case, and a default mechanism.
+//! Secrets are not read.
 
 use crate::kafka::config::Config;
 

@@ -1,4 +1,6 @@
-//! Tests against librdkafka's mock cluster that a broker's leader hints are ignored.
+//! Tests on librdkafka's mock cluster that a broker's leader hints are ignored.
+//!
+//! An update of librdkafka that renames the wrapped function fails here.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
