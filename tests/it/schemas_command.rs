@@ -127,7 +127,7 @@ fn the_login_of_the_settings_is_used_and_never_printed() {
     let wrong = [login[0], login[1], ("TIDEWIRE_REGISTRY_PASSWORD", "s3cret-too")];
     let (code, output) = run(&verb, &wrong, &folder());
     assert_eq!(code, Some(1), "{output}");
-    assert!(output.contains("our login is not taken"), "{output}");
+    assert!(output.contains("the login was rejected"), "{output}");
     assert!(!output.contains("s3cret"), "{output}");
     let (_, output) = run(&["settings"], &login, &folder());
     assert!(output.contains("registry.password") && !output.contains("s3cret"), "{output}");

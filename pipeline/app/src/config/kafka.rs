@@ -233,7 +233,7 @@ mod tests {
             "4 settings are wrong",
             "t.toml: kafka.min_insync: 3 replicas cannot be in sync with kafka.replication = 2",
             "t.toml: kafka.group_protocol: \"wild\": give classic, or consumer",
-            "t.toml: kafka.properties.acks: acks can't be given: ",
+            "t.toml: kafka.properties.acks: acks can't be set: ",
             "t.toml: listn: there is no such setting",
         ] {
             assert!(error.contains(part), "{part:?}: {error}");

@@ -2,7 +2,7 @@
 //!
 //! It leaves nothing behind: files and ports are released, and what it writes to Kafka expires
 //! after a minute. Each line is printed as soon as it is known, because some checks wait for
-//! brokers. Exit code 1 if a problem would keep `dev` from running.
+//! brokers. Exit code 1 if there is a line with `fix:`; a `warn` is a check that was not possible.
 
 use std::fs;
 use std::net::TcpListener;
@@ -73,6 +73,7 @@ impl Findings {
     fn add(&mut self, finding: Finding) {
         let line = match finding {
             Finding::Ok(text) => format!("ok    {text}"),
+            Finding::Warn(text) => format!("warn  {text}"),
             Finding::Fix(text) => {
                 self.problems += 1;
                 format!("fix:  {text}")
