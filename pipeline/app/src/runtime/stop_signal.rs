@@ -1,6 +1,6 @@
 //! The flag that asks every thread of the process to end.
 //!
-//! It is asked, never waited for: a thread checks it between two pieces of work and in its pauses.
+//! Threads check it between two pieces of work and in their pauses; nothing blocks on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
