@@ -92,8 +92,18 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "Restored tasks whose committed offsets differ from what their order topic says.",
     ),
-    ("letters_requeued_total", "counter", &["reason"], "Dead letters put back into their input."),
-    ("letters_dropped_total", "counter", &["reason"], "Dead letters given up by an operator."),
+    (
+        "dead_letters_requeued_total",
+        "counter",
+        &["reason"],
+        "Dead letters put back into their input.",
+    ),
+    (
+        "dead_letters_dropped_total",
+        "counter",
+        &["reason"],
+        "Dead letters given up by an administrator.",
+    ),
     (
         "records_lost_total",
         "counter",
@@ -337,10 +347,10 @@ pub(crate) fn dead_letters_resolved(resolution: Resolution, (reason, count): (&s
     let reason = reason.unwrap_or("other");
     match resolution {
         Resolution::Requeued => {
-            counter!("letters_requeued_total", "reason" => reason).increment(count);
+            counter!("dead_letters_requeued_total", "reason" => reason).increment(count);
         }
         Resolution::Dropped => {
-            counter!("letters_dropped_total", "reason" => reason).increment(count);
+            counter!("dead_letters_dropped_total", "reason" => reason).increment(count);
         }
     }
 }
