@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewire_connectors::rocks::{Config, RocksStores};
-use tidewire_engine::port::{Store, StoreBatch, StoreWrite, Stores, Table, TableExpiry, TableSpec};
+use tidewire_engine::port::{
+    KeyRange, Store, StoreBatch, StoreWrite, Stores, Table, TableExpiry, TableSpec,
+};
 use tidewire_engine::record::Partition;
 use tidewire_tests::test_rng::TestRng;
 
@@ -89,7 +91,7 @@ fn data_and_progress_of_a_store_agree_after_its_process_was_killed() {
                 found.insert(key, Bytes::copy_from_slice(value));
                 ControlFlow::Continue(())
             };
-            store.scan(spec.table, (b"", None), visit).unwrap();
+            store.scan(spec.table, KeyRange::ALL, visit).unwrap();
         }
         assert!(found == expected, "round {round}: the data is not that of progress {reached}");
         store.close().unwrap();

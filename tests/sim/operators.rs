@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::{
     Changelog, ChannelDelivery, Context, Flow, Operator, OperatorError, TableDecl, dedup::Dedup,
 };
-use tidewire_engine::port::{Table, TableExpiry, TableSpec};
+use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_schemas::event::EventView;
 
@@ -74,7 +74,8 @@ pub(crate) fn recent_range(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
 fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorError> {
     let (from, to) = recent_range(key);
     let mut found = Vec::new();
-    context.scan(RECENT, (&from, Some(&to)), &mut |key, _| {
+    let range = KeyRange { from: &from, to: Some(&to) };
+    context.scan(RECENT, range, &mut |key, _| {
         found.push(Bytes::copy_from_slice(key));
         ControlFlow::Continue(())
     })?;

@@ -20,7 +20,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
-use tidewire_engine::port::{StoreBatch, StoreError, Table, TableExpiry, TableSpec};
+use tidewire_engine::port::{KeyRange, StoreBatch, StoreError, Table, TableExpiry, TableSpec};
 
 use super::config::{
     BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX,
@@ -163,7 +163,7 @@ impl TaskDatabase {
     pub(super) fn scan(
         &self,
         table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
+        KeyRange { from, to }: KeyRange<'_>,
         visit: VisitRow<'_>,
     ) -> Result<(), StoreError> {
         let mut options = rocksdb::ReadOptions::default();

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewire_engine::port::{Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket};
+use tidewire_engine::port::{
+    KeyRange, Store, StoreBatch, StoreError, Stores, Table, TableSpec, Ticket,
+};
 use tidewire_engine::record::{Millis, Partition};
 
 use super::checkpoint::{self, TaskCheckpoints};
@@ -95,7 +97,7 @@ impl Store for RocksStore {
     fn scan(
         &mut self,
         table: Table,
-        range: (&[u8], Option<&[u8]>),
+        range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.database.scan(table, range, visit)
@@ -149,7 +151,7 @@ mod tests {
         StoreBatch { writes: writes.iter().map(write).collect(), progress: bytes(progress) }
     }
 
-    fn all(store: &mut dyn Store, range: (&[u8], Option<&[u8]>)) -> String {
+    fn all(store: &mut dyn Store, range: KeyRange<'_>) -> String {
         let mut found = String::new();
         let visit = &mut |key: &[u8], value: &[u8]| {
             let text = |bytes| std::str::from_utf8(bytes).unwrap();
@@ -173,8 +175,8 @@ mod tests {
         store.close().unwrap();
         let mut store = stores.open(Partition(0), TABLES).unwrap();
         assert_eq!(store.progress().unwrap(), Some(Bytes::from("p2")));
-        assert_eq!(all(&mut *store, (b"", None)), "b=2 c=3 ");
-        assert_eq!(all(&mut *store, (b"b", Some(b"c"))), "b=2 ");
+        assert_eq!(all(&mut *store, KeyRange::ALL), "b=2 c=3 ");
+        assert_eq!(all(&mut *store, KeyRange { from: b"b", to: Some(b"c") }), "b=2 ");
         assert_eq!(store.get(T, b"c").unwrap(), Some(Bytes::from("3")));
         assert_eq!(store.get(T, b"a").unwrap(), None);
     }
@@ -267,13 +269,13 @@ mod tests {
         let copies = RocksStores::new(Config::new(elsewhere.path()));
         let mut copy = copies.open(Partition(0), TABLES).unwrap();
         assert_eq!(copy.progress().unwrap(), Some(progress_at(5, 61)));
-        assert_eq!(all(&mut *copy, (b"", None)), "a=then ");
+        assert_eq!(all(&mut *copy, KeyRange::ALL), "a=then ");
         hand_over(&mut *copy, (6, 61), "written to the copy");
         copy.close().unwrap();
         let again = tempfile::tempdir().unwrap();
         kept[0].restore(again.path(), Partition(0)).unwrap();
         let mut copy = RocksStores::new(Config::new(again.path())).open(Partition(0), TABLES);
-        assert_eq!(all(&mut **copy.as_mut().unwrap(), (b"", None)), "a=then ");
+        assert_eq!(all(&mut **copy.as_mut().unwrap(), KeyRange::ALL), "a=then ");
         stores.destroy(Partition(0)).unwrap();
         assert_eq!(checkpoint::checkpoints(dir.path(), Partition(0)).unwrap(), []);
     }

@@ -21,7 +21,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use crate::cache::ReadCache;
-use crate::port::{Store, StoreBatch, StoreError, StoreWrite, Table, Ticket};
+use crate::port::{KeyRange, Store, StoreBatch, StoreError, StoreWrite, Table, Ticket};
 
 /// Bytes the clean cache of one task may hold.
 pub const CACHE_BYTES: usize = 32 << 20;
@@ -147,11 +147,11 @@ impl TaskState {
         self.undo.push(Undo { table, key, before });
     }
 
-    /// Visits the live keys of `from..to` in order, this transaction's writes included.
+    /// Visits the live keys of a range in order, this transaction's writes included.
     pub fn scan(
         &mut self,
         table: Table,
-        range: (&[u8], Option<&[u8]>),
+        range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let layers = [&self.overlay, &self.pending]
@@ -275,11 +275,8 @@ struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    fn new(
-        layers: impl Iterator<Item = &'a Layer>,
-        table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
-    ) -> Self {
+    fn new(layers: impl Iterator<Item = &'a Layer>, table: Table, range: KeyRange<'_>) -> Self {
+        let KeyRange { from, to } = range;
         let empty = to.is_some_and(|to| to <= from);
         let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
         let layers = layers
@@ -381,7 +378,7 @@ mod tests {
         fn scan(
             &mut self,
             _: Table,
-            (from, to): (&[u8], Option<&[u8]>),
+            KeyRange { from, to }: KeyRange<'_>,
             visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
         ) -> Result<(), StoreError> {
             for (key, value) in &self.0.lock().expect("one thread").data {
@@ -467,7 +464,7 @@ mod tests {
             let mut got = Vec::new();
             let end = to.map(key);
             state
-                .scan(T, (&key(from), end.as_deref()), &mut |key, value| {
+                .scan(T, KeyRange { from: &key(from), to: end.as_deref() }, &mut |key, value| {
                     got.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
                     ControlFlow::Continue(())
                 })

@@ -326,6 +326,20 @@ pub enum TableExpiry {
     ByKeyTime,
 }
 
+/// Keys of a table in byte order, the end excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange<'a> {
+    /// The first key of the range, whether or not it exists.
+    pub from: &'a [u8],
+    /// The first key behind the range; `None`: to the end of the table.
+    pub to: Option<&'a [u8]>,
+}
+
+impl KeyRange<'_> {
+    /// The whole table.
+    pub const ALL: KeyRange<'static> = KeyRange { from: &[], to: None };
+}
+
 /// A change of one key; no value is a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreWrite {
@@ -367,12 +381,11 @@ pub trait Store: Send {
     /// The value as of the newest *written* batch.
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Visits keys in `from..to` (no `to`: to the end of the table) in order, as of the newest
-    /// written batch.
+    /// Visits the keys of a range in order, as of the newest written batch.
     fn scan(
         &mut self,
         table: Table,
-        range: (&[u8], Option<&[u8]>),
+        range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 

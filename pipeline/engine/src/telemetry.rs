@@ -9,7 +9,6 @@ use tidewire_schemas::envelope::Reason;
 
 use crate::admit::PoisonStop;
 use crate::dead_letters::Resolution;
-use crate::derive::{BatchCounts, RestoreProgress};
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -178,7 +177,21 @@ pub(crate) fn admit_ignored_fields(count: u64) {
     counter!("admit_ignored_fields_total").increment(count);
 }
 
-/// What became of a committed batch.
+/// Counts of one DERIVE batch by outcome, added up while it is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BatchCounts {
+    /// Records taken, by [`Lane::index`].
+    pub(crate) taken: [u64; 5],
+    pub(crate) duplicates: u64,
+    pub(crate) undelivered: u64,
+    pub(crate) undecodable: u64,
+    pub(crate) empty: u64,
+    pub(crate) failed: u64,
+    pub(crate) outputs: u64,
+    pub(crate) timers: u64,
+}
+
+/// Adds the counts of a committed batch.
 pub(crate) fn batch_committed(counts: &BatchCounts) {
     for lane in Lane::ALL {
         let taken = counts.taken[lane.index()];
@@ -275,11 +288,11 @@ pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
 }
 
 /// A restore that takes longer says how far it has come.
-pub(crate) fn task_restoring(at: RestoreProgress) {
+pub(crate) fn task_restoring(partition: Partition, percent: u64, seconds_left: Option<u64>) {
     tracing::info!(
-        partition = at.partition.0,
-        percent = (at.done * 100).checked_div(at.total).unwrap_or(100),
-        seconds_left = at.left_ms().map(|ms| ms.div_ceil(1_000)),
+        partition = partition.0,
+        percent,
+        seconds_left,
         "a task's state is being restored"
     );
 }

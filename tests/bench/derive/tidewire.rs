@@ -14,7 +14,7 @@ use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::derive::{
     Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Operator, OperatorError,
-    TableDecl,
+    StateKey, TableDecl,
 };
 use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
@@ -61,7 +61,8 @@ impl Operator for Count {
         let before = before.and_then(|value| value.first_chunk().copied());
         let count = before.map_or(0, u64::from_be_bytes) + 1;
         context.put(COUNTS, key, &count.to_be_bytes());
-        context.publish(event, (event.key, ""), &count.to_be_bytes());
+        let at = StateKey { channel: event.key, state_key: "" };
+        context.publish(event, at, &count.to_be_bytes());
         if event.priority == Priority::Critical {
             // As a delivery does: to the channels of its type, by the topic that nothing low is in.
             context.emit(&Emission {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tidewire_engine::port::{
-    Store, StoreBatch, StoreError, Stores, Table, TableExpiry, TableSpec, Ticket,
+    KeyRange, Store, StoreBatch, StoreError, Stores, Table, TableExpiry, TableSpec, Ticket,
 };
 use tidewire_engine::record::{Millis, Partition};
 
@@ -188,7 +188,7 @@ impl Store for FakeStore {
     fn scan(
         &mut self,
         table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
+        KeyRange { from, to }: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.call(Call::StoreScan, |disk| {

@@ -7,85 +7,12 @@
 use crate::derive::derive_loop::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::derive::restore::{RestoreContext, RestoringTask};
 use crate::derive::running::RunningTask;
-use crate::overlay::TaskState;
+use crate::derive::task::{Task, TaskPhase};
 use crate::port::{Change, Committed};
 use crate::record::{Millis, Partition, TopicPartition};
-use crate::task::{Lifecycle, TaskStage};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
-
-/// What a task is doing; its place in the life cycle is [`Lifecycle`]'s to allow.
-pub(super) enum TaskPhase {
-    Restoring(Box<RestoringTask>),
-    Running(Box<RunningTask>),
-    Draining(Box<TaskState>),
-    Closed,
-}
-
-impl TaskPhase {
-    fn stage(&self) -> TaskStage {
-        match self {
-            Self::Restoring(_) => TaskStage::Restoring,
-            Self::Running(_) => TaskStage::Running,
-            Self::Draining(_) => TaskStage::Draining,
-            Self::Closed => TaskStage::Closed,
-        }
-    }
-}
-
-/// What the group has said of a partition.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Assigned {
-    /// Which of its lanes are ours, by [`Lane::index`]; a task needs all.
-    lanes: [bool; 5],
-    /// When it was last said.
-    at: Millis,
-}
-
-impl Assigned {
-    fn is_whole(&self) -> bool {
-        self.lanes == [true; 5]
-    }
-}
-
-/// One partition's task.
-pub(super) struct Task {
-    lifecycle: Lifecycle,
-    pub(super) phase: TaskPhase,
-    /// When its state was last handed over.
-    pub(super) handed: Millis,
-    /// When its last tick was injected.
-    pub(super) ticked: Millis,
-}
-
-impl Task {
-    pub(super) fn new(restoring: RestoringTask) -> Self {
-        Self {
-            lifecycle: Lifecycle::default(),
-            phase: TaskPhase::Restoring(Box::new(restoring)),
-            handed: Millis(0),
-            ticked: Millis(0),
-        }
-    }
-
-    /// Leaves its phase for another one that [`Task::enter`] will set.
-    pub(super) fn leave(&mut self) -> TaskPhase {
-        std::mem::replace(&mut self.phase, TaskPhase::Closed)
-    }
-
-    pub(super) fn enter(&mut self, phase: TaskPhase) {
-        self.lifecycle.transition(phase.stage());
-        self.phase = phase;
-    }
-
-    pub(super) fn running(&mut self) -> Option<&mut RunningTask> {
-        match &mut self.phase {
-            TaskPhase::Running(running) => Some(running),
-            _ => None,
-        }
-    }
-}
 
 impl Derive {
     pub(super) fn follow_assignments(&mut self) -> Result<(), EngineError> {
@@ -115,8 +42,7 @@ impl Derive {
         for of in of {
             let Some(lane) = self.lane_of(of) else { continue };
             let assigned = self.assigned.entry(of.partition).or_default();
-            assigned.lanes[lane.index()] = true;
-            assigned.at = at;
+            assigned.add(lane, at);
             // A task that was never taken away holds the store; it begins anew.
             if let Some(task) = self.tasks.remove(&of.partition) {
                 self.abandon(task)?;
@@ -133,7 +59,7 @@ impl Derive {
         let Some((partition, assigned)) = self.waiting().next() else { return Ok(false) };
         let context = RestoreContext { now: assigned, ..self.shared.restore_context() };
         let follower = self.standby.as_mut().and_then(|standby| standby.take(partition));
-        let restoring = RestoringTask::begin(context, (partition, follower), &mut self.fenced)?;
+        let restoring = RestoringTask::begin(context, partition, follower, &mut self.fenced)?;
         self.tasks.insert(partition, Task::new(restoring));
         Ok(true)
     }
@@ -142,7 +68,7 @@ impl Derive {
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Partition, Millis)> {
         let ours = self.assigned.iter().filter(|(_, assigned)| assigned.is_whole());
         ours.filter(|(partition, _)| !self.tasks.contains_key(partition))
-            .map(|(partition, assigned)| (*partition, assigned.at))
+            .map(|(partition, assigned)| (*partition, assigned.at()))
     }
 
     /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.

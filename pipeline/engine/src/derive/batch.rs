@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::record::{Millis, Offset, Outgoing};
+use crate::telemetry::BatchCounts;
 use crate::topology::Lane;
 
 /// A place in a batch to roll back to.
@@ -16,19 +17,6 @@ pub(super) struct BatchSavepoint {
     bytes: usize,
     accepted: (usize, usize),
     urgent: bool,
-}
-
-/// What became of the records of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BatchCounts {
-    pub(crate) taken: [u64; 5],
-    pub(crate) duplicates: u64,
-    pub(crate) undelivered: u64,
-    pub(crate) undecodable: u64,
-    pub(crate) empty: u64,
-    pub(crate) failed: u64,
-    pub(crate) outputs: u64,
-    pub(crate) timers: u64,
 }
 
 /// One transaction of one task, under way.

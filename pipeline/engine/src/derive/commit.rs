@@ -17,16 +17,16 @@ use std::collections::BTreeMap;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{Task, TaskPhase};
 use crate::derive::changelog;
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::derive_loop::{Derive, DeriveConfig, DeriveShared, HAND_OVER_MS};
 use crate::derive::failure::CommitFailure;
 use crate::derive::limits::TransactionLimits;
-use crate::derive::operator::Changelog;
 use crate::derive::order::OrderRecord;
 use crate::derive::running::RunningTask;
+use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
+use crate::derive::task::{Task, TaskPhase};
 use crate::port::{Committed, Isolation, LogError};
 use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
@@ -267,7 +267,7 @@ fn put_offsets(running: &RunningTask, owner: &str, offsets: &mut Offsets) {
 /// Adds the task's changelog and its `order` record.
 fn seal(shared: &DeriveShared, running: &RunningTask, outgoing: &mut Vec<Outgoing>) {
     let topology = &shared.config.topology;
-    put_changelog(running, (topology, &shared.tables), outgoing);
+    put_changelog(running, topology, &shared.tables, outgoing);
     let order = order_record(running, &shared.config);
     outgoing.push(Outgoing {
         topic: topology.order().clone(),
@@ -279,7 +279,8 @@ fn seal(shared: &DeriveShared, running: &RunningTask, outgoing: &mut Vec<Outgoin
 /// Adds the task's changelog, one record per changed key.
 pub(super) fn put_changelog(
     running: &RunningTask,
-    (topology, tables): (&Topology, &TaskTables),
+    topology: &Topology,
+    tables: &TaskTables,
     outgoing: &mut Vec<Outgoing>,
 ) {
     for (table, key, value) in running.state.writes() {

@@ -9,7 +9,6 @@
 //! transaction of an id right after it said yes.
 
 use crate::derive::failure::CommitFailure;
-use crate::derive::restore::transactional_ids;
 use crate::port::{Committed, Log, LogError, Member, Transactor};
 use crate::record::{Offset, Outgoing, Partition, TopicPartition};
 use crate::turn::{EngineError, repeat};
@@ -88,4 +87,9 @@ impl CommitGroup {
         let transactor = &mut self.transactors[self.transactor];
         repeat(|| transactor.abort())
     }
+}
+
+/// The transactional ids of an owner, two for each of its lines.
+pub(super) fn transactional_ids(owner: &str) -> [String; 4] {
+    ["a", "b", "c", "d"].map(|letter| format!("{owner}-{letter}"))
 }

@@ -13,7 +13,8 @@
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
-use crate::derive::operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
+use crate::derive::operator::{Context, Flow, Operator, OperatorError};
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 
-use crate::derive::assign::{Assigned, Task, TaskPhase};
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ChannelDelivery;
@@ -21,6 +20,7 @@ use crate::derive::operator::{Operator, Rules};
 use crate::derive::restore::{RestoreContext, RestoreProgress, RestoringTask};
 use crate::derive::standby::Standby;
 use crate::derive::tables::TaskTables;
+use crate::derive::task::{Assigned, Task, TaskPhase};
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Wake};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
@@ -189,10 +189,10 @@ impl Derive {
             }
         };
         if let Some(standby) = self.standby.as_mut().filter(|_| self.joined) {
-            let partitions = self.shared.config.topology.partitions();
-            standby.follow(self.shared.restore_context(), (&self.tasks, partitions))?;
+            let ours = |partition| self.tasks.contains_key(&partition);
+            standby.follow(self.shared.restore_context(), ours)?;
         }
-        self.lag.sample(&self.shared, &self.tasks);
+        self.lag.sample(&*self.shared.ports.log, self.shared.now(), &self.tasks);
         turned.joined = self.joined;
         turned.restoring = self.waiting().next().is_some()
             || self.tasks.values().any(|task| matches!(task.phase, TaskPhase::Restoring(_)));
@@ -235,11 +235,9 @@ impl Derive {
                     state
                         .close()
                         .map_err(|e| EngineError::of_store("closing a task's store", e))?;
-                    let restoring = RestoringTask::begin(
-                        self.shared.restore_context(),
-                        (partition, None),
-                        &mut self.fenced,
-                    )?;
+                    let context = self.shared.restore_context();
+                    let restoring =
+                        RestoringTask::begin(context, partition, None, &mut self.fenced)?;
                     task.enter(TaskPhase::Restoring(Box::new(restoring)));
                 }
                 phase => task.phase = phase,

@@ -16,8 +16,8 @@ use crate::derive::derive_loop::DeriveConfig;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::order::OrderRecord;
 use crate::derive::progress::TaskProgress;
-use crate::derive::sandbox::{Executed, Operators, Sandbox};
-use crate::port::Table;
+use crate::derive::sandbox::{Executed, Operators, Sandbox, StoredTask};
+use crate::port::{KeyRange, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
 
@@ -197,7 +197,7 @@ impl TopologyDriver {
             all.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
             ControlFlow::Continue(())
         };
-        self.sandbox.state().scan(table, (&[], None), visit).expect(NEVER_FAILS);
+        self.sandbox.state().scan(table, KeyRange::ALL, visit).expect(NEVER_FAILS);
         all
     }
 
@@ -228,9 +228,12 @@ impl TopologyDriver {
 }
 
 fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
-    let progress = TaskProgress::default();
-    let store = Box::<MemoryStore>::default();
-    Sandbox::new(config.clone(), operators, (PARTITION, store, progress)).expect(NEVER_FAILS)
+    let stored = StoredTask {
+        partition: PARTITION,
+        store: Box::<MemoryStore>::default(),
+        progress: TaskProgress::default(),
+    };
+    Sandbox::new(config.clone(), operators, stored).expect(NEVER_FAILS)
 }
 
 fn execute(sandbox: &mut Sandbox, input: &DriverInput) -> Executed {

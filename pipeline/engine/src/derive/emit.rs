@@ -16,48 +16,12 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::record::{Body, Outgoing, Partition, Record};
+use crate::derive::trigger::{HOPS, Trigger};
+use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
 /// How many facts may follow from each other.
 pub const MAX_HOPS: u8 = 4;
-
-/// The header of a fact: one byte, how many facts led to it, itself included.
-pub const HOPS: &str = "tw-hops";
-
-/// What an operator is being called for.
-#[derive(Clone, Copy)]
-pub(super) enum Trigger<'a> {
-    /// An event, its encoded form, and how many facts led to it.
-    Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8 },
-    /// A timer of this partition, by its stored key.
-    Timer { partition: Partition, stored: &'a [u8] },
-}
-
-impl<'a> Trigger<'a> {
-    /// The event of a lane's record.
-    pub(super) fn of((lane, record): (Lane, &'a Record), event: &'a EventView<'a>) -> Self {
-        let hops = match lane {
-            Lane::Facts => record.body.header(HOPS).and_then(|hops| hops.first().copied()),
-            _ => None,
-        };
-        let value = record.body.value().unwrap_or_default();
-        Self::Event { event, value, hops: hops.unwrap_or(0) }
-    }
-
-    /// What the ids of emitted events are made of, and what they belong to.
-    fn names(&self) -> (&'a str, String, Option<&'a str>) {
-        match self {
-            Self::Event { event, .. } => {
-                (event.account_id, event.event_id.to_owned(), Some(event.correlation_id))
-            }
-            Self::Timer { partition, stored } => {
-                let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
-                ("", format!("timer/{}/{hex}", partition.0), None)
-            }
-        }
-    }
-}
 
 /// An event as an operator says it. Its id and what it belongs to follow from its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +38,15 @@ pub struct Emission<'a> {
     pub priority: Priority,
     /// A JSON object.
     pub data: &'a str,
+}
+
+/// Which value of `out.state` to replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateKey<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// The state key within it; empty if the channel has one value.
+    pub state_key: &'a str,
 }
 
 impl Context<'_> {
@@ -116,12 +89,8 @@ impl Context<'_> {
     }
 
     /// Writes what an event makes the latest value of a channel's state key to `out.state`.
-    pub fn publish(
-        &mut self,
-        event: &EventView<'_>,
-        (channel, state_key): (&str, &str),
-        value: &[u8],
-    ) {
+    pub fn publish(&mut self, event: &EventView<'_>, at: StateKey<'_>, value: &[u8]) {
+        let StateKey { channel, state_key } = at;
         let topology = self.rules.topology;
         let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
@@ -146,7 +115,8 @@ impl Context<'_> {
             Class::Ephemeral | Class::Derived => return,
             Class::State => {
                 let state_key = to.state_key.as_deref().unwrap_or_default();
-                return self.publish(event, (&to.channel, state_key), value);
+                let at = StateKey { channel: &to.channel, state_key };
+                return self.publish(event, at, value);
             }
             Class::Stream if lane == Lane::Critical => topology.out_urgent(),
             Class::Stream => topology.out_stream(),

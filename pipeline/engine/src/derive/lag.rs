@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::derive::assign::{Task, TaskPhase};
-use crate::derive::derive_loop::DeriveShared;
-use crate::port::Isolation;
+use crate::derive::task::{Task, TaskPhase};
+use crate::port::{Isolation, Log};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Lane;
@@ -33,8 +32,7 @@ pub(super) struct Lag {
 impl Lag {
     /// Looks at one lane of one task, if it is time to. What the log does not tell now it tells the
     /// next time.
-    pub(super) fn sample(&mut self, shared: &DeriveShared, tasks: &BTreeMap<Partition, Task>) {
-        let now = shared.now();
+    pub(super) fn sample(&mut self, log: &dyn Log, now: Millis, tasks: &BTreeMap<Partition, Task>) {
         self.sampled_at = self.sampled_at.min(now);
         if now.0.saturating_sub(self.sampled_at.0) < SAMPLE_EVERY_MS {
             return;
@@ -51,7 +49,7 @@ impl Lag {
         let lanes: Vec<_> = running.flat_map(|task| Lane::ALL.map(|lane| (lane, task))).collect();
         let Some((lane, task)) = lanes.get(self.next % lanes.len().max(1)) else { return };
         self.next += 1;
-        let bounds = shared.ports.log.bounds(task.lane(*lane), Isolation::Committed);
+        let bounds = log.bounds(task.lane(*lane), Isolation::Committed);
         if let (Ok(bounds), Some(at)) = (bounds, task.progress.lanes[lane.index()]) {
             let records = bounds.end.0.saturating_sub(at.0);
             let wait_ms = task.oldest(*lane).map_or(0, |oldest| now.0.saturating_sub(oldest.0));

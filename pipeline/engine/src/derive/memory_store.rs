@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use crate::port::{Store, StoreBatch, StoreError, Table, Ticket};
+use crate::port::{KeyRange, Store, StoreBatch, StoreError, Table, Ticket};
 use crate::record::Millis;
 
 /// A store that is gone with the process.
@@ -24,7 +24,7 @@ impl Store for MemoryStore {
     fn scan(
         &mut self,
         table: Table,
-        (from, to): (&[u8], Option<&[u8]>),
+        KeyRange { from, to }: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let range = (Bound::Included(from), Bound::Unbounded);

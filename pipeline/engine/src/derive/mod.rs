@@ -19,7 +19,7 @@ mod failure;
 mod restore;
 mod running;
 mod standby;
-mod tables;
+mod task;
 
 mod driver;
 mod memory_store;
@@ -30,7 +30,10 @@ mod delivery;
 pub mod emit;
 mod operator;
 pub mod stores;
+mod table_decl;
+mod tables;
 mod timers;
+mod trigger;
 
 mod changelog;
 mod encoding;
@@ -43,12 +46,12 @@ pub use derive_loop::{
     Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
 };
 pub use driver::{START, TopologyDriver};
-pub use emit::Emission;
+pub use emit::{Emission, StateKey};
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
-pub use operator::{Changelog, Context, Flow, Operator, OperatorError, TableDecl};
+pub use operator::{Context, Flow, Operator, OperatorError};
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
+pub use table_decl::{Changelog, TableDecl};
 pub use timers::MAX_TIMERS_PER_TICK;
 
-pub(crate) use batch::BatchCounts;
-pub(crate) use sandbox::{Executed, Sandbox, table_specs};
+pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};

@@ -14,34 +14,13 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use crate::derive::batch::TaskBatch;
-use crate::derive::emit::Trigger;
-use crate::derive::timers::Timers;
+use crate::derive::table_decl::TableDecl;
+use crate::derive::timers::{TimerKey, Timers};
+use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
-use crate::port::{StoreError, Table, TableSpec};
+use crate::port::{KeyRange, StoreError, Table};
 use crate::record::Millis;
 use crate::topology::Topology;
-
-/// Which topic brings a table back after a loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changelog {
-    /// `state`: one record per changed key.
-    State,
-    /// `state.windows`: the same, for tables whose keys begin with their time.
-    Windows,
-    /// `order`: the ids accepted; the table of de-duplication alone.
-    Order,
-}
-
-/// A table an operator keeps.
-#[derive(Clone, Copy, Debug)]
-pub struct TableDecl {
-    /// Number, name, and whether values begin with their time.
-    pub spec: TableSpec,
-    /// What brings it back.
-    pub changelog: Changelog,
-    /// For a table that is not kept for ever: milliseconds of task time its entries matter.
-    pub window_ms: i64,
-}
 
 /// What happens to an event after an operator has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,11 +117,11 @@ impl Context<'_> {
         self.state.put(table, Bytes::copy_from_slice(key), None);
     }
 
-    /// Visits a table's keys in `from..to` in order.
+    /// Visits a table's keys of a range in order.
     pub fn scan(
         &mut self,
         table: Table,
-        range: (&[u8], Option<&[u8]>),
+        range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), OperatorError> {
         Ok(self.state.scan(table, range, visit)?)
@@ -151,12 +130,12 @@ impl Context<'_> {
     /// Asks for [`Operator::on_timer`] with this key once task time has reached `at`. The same
     /// time and key again is the same timer.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.set(self.state, (at, self.operator.number()), key);
+        self.timers.set(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
 
     /// Takes back a timer.
     pub fn remove_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.remove(self.state, (at, self.operator.number()), key);
+        self.timers.remove(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
 
     /// Sets an accepted id's time; the `order` record carries it.

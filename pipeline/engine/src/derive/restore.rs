@@ -8,6 +8,7 @@
 //! A store that can't be brought up from where it stands is destroyed and rebuilt, and counted.
 
 use crate::derive::changelog;
+use crate::derive::commit_group::transactional_ids;
 use crate::derive::dedup::IDS;
 use crate::derive::operator::Rules;
 use crate::derive::order::OrderRecord;
@@ -109,6 +110,11 @@ pub struct RestoreProgress {
 }
 
 impl RestoreProgress {
+    /// The share replayed, in percent.
+    pub fn percent(&self) -> u64 {
+        (self.done * 100).checked_div(self.total).unwrap_or(100)
+    }
+
     /// Milliseconds until the end if it goes on as fast; `None` before anything was replayed.
     pub fn left_ms(&self) -> Option<u64> {
         let left = u128::from(self.total.saturating_sub(self.done));
@@ -270,7 +276,8 @@ impl RestoringTask {
     /// Asks the log, and opens the store or takes it over from who followed it.
     pub(super) fn begin(
         context: RestoreContext<'_>,
-        (partition, follower): (Partition, Option<ChangelogReader>),
+        partition: Partition,
+        follower: Option<ChangelogReader>,
         fenced: &mut BTreeSet<String>,
     ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
@@ -291,7 +298,9 @@ impl RestoringTask {
         let step = self.changelogs.step(context)?;
         if context.now.0.saturating_sub(self.reported.0) >= REPORT_EVERY_MS {
             self.reported = context.now;
-            telemetry::task_restoring(self.progress(context.now));
+            let progress = self.progress(context.now);
+            let seconds_left = progress.left_ms().map(|ms| ms.div_ceil(1_000));
+            telemetry::task_restoring(progress.partition, progress.percent(), seconds_left);
         }
         Ok(step)
     }
@@ -411,11 +420,6 @@ fn positions(
         };
     }
     Ok(positions)
-}
-
-/// The transactional ids of an owner, two for each of its lines.
-pub(super) fn transactional_ids(owner: &str) -> [String; 4] {
-    ["a", "b", "c", "d"].map(|letter| format!("{owner}-{letter}"))
 }
 
 /// Opens the store, anew if its progress no longer fits the changelogs.

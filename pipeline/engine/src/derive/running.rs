@@ -12,12 +12,12 @@ use tidewire_schemas::event::EventView;
 
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::derive::batch::TaskBatch;
-use crate::derive::emit::Trigger;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
 use crate::derive::progress::TaskProgress;
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timers::Timers;
+use crate::derive::trigger::Trigger;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
 use crate::port::{LogError, Member, ReadLimit, ReaderSlot};
@@ -59,6 +59,13 @@ pub(super) struct RestoredTask {
     /// The position of each lane.
     pub(super) positions: [Offset; 5],
     pub(super) critical_end: Offset,
+}
+
+/// The record being processed, and the lane it was taken from.
+#[derive(Clone, Copy)]
+struct LaneRecord<'a> {
+    lane: Lane,
+    record: &'a Record,
 }
 
 impl RunningTask {
@@ -131,19 +138,17 @@ impl RunningTask {
         if self.held_until.is_none() || lane == Lane::Critical || self.time == Millis::default() {
             self.time = self.time.max(record.timestamp);
         }
+        let taken = LaneRecord { lane, record };
         let Some(value) = record.body.value() else {
-            self.put_dead_letter(
-                rules,
-                (lane, record),
-                (Reason::EmptyValue, "a lane record has a value"),
-            );
+            let detail = "a lane record has a value";
+            self.put_dead_letter(rules, taken, Reason::EmptyValue, detail);
             return Ok(());
         };
         match EventView::decode(value) {
-            Ok(event) => self.operate(rules, (lane, record), &event),
+            Ok(event) => self.operate(rules, taken, &event),
             Err(error) => {
                 let detail = error.to_string();
-                self.put_dead_letter(rules, (lane, record), (Reason::AvroDecode, &detail));
+                self.put_dead_letter(rules, taken, Reason::AvroDecode, &detail);
                 Ok(())
             }
         }
@@ -152,13 +157,13 @@ impl RunningTask {
     fn operate(
         &mut self,
         rules: Rules<'_>,
-        (lane, record): (Lane, &Record),
+        taken: LaneRecord<'_>,
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
         // What fails leaves nothing behind, be it in an operator before: its id is not accepted, so
         // that it passes once it is requeued.
         let undo = (self.state.savepoint(), self.batch.savepoint());
-        let trigger = Trigger::of((lane, record), event);
+        let trigger = Trigger::of(taken.lane, taken.record, event);
         for operator in rules.operators {
             match operator.on_event(event, &mut self.context(rules, *operator, trigger)) {
                 Ok(Flow::Continue) => {}
@@ -171,11 +176,7 @@ impl RunningTask {
                     self.state.roll_back(undo.0);
                     self.batch.roll_back(undo.1);
                     let detail = format!("{}: {why}", operator.name());
-                    self.put_dead_letter(
-                        rules,
-                        (lane, record),
-                        (Reason::ProcessingFailed, &detail),
-                    );
+                    self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &detail);
                     return Ok(());
                 }
             }
@@ -208,8 +209,9 @@ impl RunningTask {
     fn put_dead_letter(
         &mut self,
         rules: Rules<'_>,
-        (lane, record): (Lane, &Record),
-        (reason, detail): (Reason, &str),
+        taken: LaneRecord<'_>,
+        reason: Reason,
+        detail: &str,
     ) {
         match reason {
             Reason::ProcessingFailed => self.batch.counts.failed += 1,
@@ -217,8 +219,8 @@ impl RunningTask {
             _ => self.batch.counts.undecodable += 1,
         }
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
-        let from = &self.lanes[lane.index()];
-        self.batch.put_dead_letter(dead_letter(rules.topology, from, record, diagnosis));
+        let from = &self.lanes[taken.lane.index()];
+        self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
     }
 
     /// Brings task time to `max(time, now)` and fires the timers due by then.
@@ -246,7 +248,7 @@ impl RunningTask {
                 Err(OperatorError::Failed(why)) => {
                     self.state.roll_back(undo.0);
                     self.batch.roll_back(undo.1);
-                    self.put_timer_dead_letter(rules, (operator.name(), &due.key), &why);
+                    self.put_timer_dead_letter(rules, operator.name(), &due.key, &why);
                 }
             }
         }
@@ -256,12 +258,7 @@ impl RunningTask {
     /// A failed timer has no source record; what is left of it is the operator and its key. In
     /// place of an offset it has the task time: where `order` goes on depends on what the log has
     /// put between two transactions, and a replay could not know it.
-    fn put_timer_dead_letter(
-        &mut self,
-        rules: Rules<'_>,
-        (operator, key): (&str, &[u8]),
-        why: &str,
-    ) {
+    fn put_timer_dead_letter(&mut self, rules: Rules<'_>, operator: &str, key: &[u8], why: &str) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);
         let record = Record {

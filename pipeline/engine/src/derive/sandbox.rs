@@ -31,6 +31,13 @@ pub(crate) struct Executed {
     pub(crate) changelog: Vec<Outgoing>,
 }
 
+/// A task's store and how far it has come.
+pub(crate) struct StoredTask {
+    pub(crate) partition: Partition,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) progress: TaskProgress,
+}
+
 /// A task without a log.
 pub(crate) struct Sandbox {
     config: DeriveConfig,
@@ -49,8 +56,9 @@ impl Sandbox {
     pub(crate) fn new(
         config: DeriveConfig,
         operators: Operators,
-        (partition, store, progress): (Partition, Box<dyn Store>, TaskProgress),
+        stored: StoredTask,
     ) -> Result<Self, EngineError> {
+        let StoredTask { partition, store, progress } = stored;
         let restored = RestoredTask {
             partition,
             state: TaskState::new(store),
@@ -99,8 +107,8 @@ impl Sandbox {
         let mut executed =
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
         self.running.batch.take_outputs(&mut executed.outputs);
-        let into = (&self.config.topology, &self.tables);
-        put_changelog(&self.running, into, &mut executed.changelog);
+        let topology = &self.config.topology;
+        put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);
         executed.order = order_record(&self.running, &self.config);
         self.running.apply(rules(&self.config, self.operators), &[]);
         self.write_behind()

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::derive::assign::Task;
 use crate::derive::restore::{ChangelogReader, RestoreContext};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
@@ -30,7 +29,7 @@ impl Standby {
     pub(super) fn follow(
         &mut self,
         context: RestoreContext<'_>,
-        (tasks, partitions): (&BTreeMap<Partition, Task>, u32),
+        is_ours: impl Fn(Partition) -> bool,
     ) -> Result<(), EngineError> {
         self.begun = self.begun.min(context.now);
         let mut failed = Vec::new();
@@ -43,10 +42,9 @@ impl Standby {
         for partition in failed {
             self.followers.remove(&partition);
         }
-        let ours = |partition: &Partition| tasks.contains_key(partition);
-        let next = (0..partitions)
+        let next = (0..context.rules.topology.partitions())
             .map(Partition)
-            .find(|partition| !ours(partition) && !self.followers.contains_key(partition));
+            .find(|partition| !is_ours(*partition) && !self.followers.contains_key(partition));
         if let Some(partition) = next
             && context.now.0.saturating_sub(self.begun.0) >= BEGIN_EVERY_MS
         {

@@ -1,7 +1,8 @@
 //! The tables of a task: those its operators declare, and the timers'.
 
-use crate::derive::operator::{Changelog, Operator, TableDecl};
+use crate::derive::operator::Operator;
 use crate::derive::stores::EXPIRY;
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::TIMERS;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;

@@ -12,9 +12,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Changelog, TableDecl};
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::overlay::TaskState;
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// The timers.
@@ -26,6 +26,27 @@ pub(super) const TIMERS: TableDecl = TableDecl {
 
 /// Timers one tick fires at most; the rest waits for the next tick, so that a tick stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 1_000;
+
+/// A timer's key in the table.
+#[derive(Clone, Copy)]
+pub(super) struct TimerKey<'a> {
+    /// The task time at which it is due.
+    pub(super) at: Millis,
+    /// The number of the operator that set it.
+    pub(super) operator: u8,
+    /// The operator's own key.
+    pub(super) key: &'a [u8],
+}
+
+impl TimerKey<'_> {
+    fn encode(self) -> Bytes {
+        let mut out = Vec::with_capacity(9 + self.key.len());
+        out.extend_from_slice(&(self.at.0 ^ i64::MIN).to_be_bytes());
+        out.push(self.operator);
+        out.extend_from_slice(self.key);
+        out.into()
+    }
+}
 
 /// A timer that is due.
 pub(super) struct DueTimer {
@@ -44,7 +65,7 @@ impl Timers {
     /// Reads the first timer from the state: after a restore, a tick, or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
-        state.scan(TIMERS.spec.table, (&[], None), &mut |key, _| {
+        state.scan(TIMERS.spec.table, KeyRange::ALL, &mut |key, _| {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
@@ -55,19 +76,15 @@ impl Timers {
         self.first
     }
 
-    pub(super) fn set(&mut self, state: &mut TaskState, (at, operator): (Millis, u8), key: &[u8]) {
-        state.put(TIMERS.spec.table, stored(at, operator, key), Some(Bytes::new()));
-        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+    /// Sets a timer; the same key again is the same timer.
+    pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
+        state.put(TIMERS.spec.table, timer.encode(), Some(Bytes::new()));
+        self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
     /// The first due time may be too early now, which costs one tick that fires nothing.
-    pub(super) fn remove(
-        &mut self,
-        state: &mut TaskState,
-        (at, operator): (Millis, u8),
-        key: &[u8],
-    ) {
-        state.put(TIMERS.spec.table, stored(at, operator, key), None);
+    pub(super) fn remove(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
+        state.put(TIMERS.spec.table, timer.encode(), None);
     }
 
     /// The first timers due at `now`, in the order they are due.
@@ -76,9 +93,10 @@ impl Timers {
         state: &mut TaskState,
         now: Millis,
     ) -> Result<Vec<DueTimer>, StoreError> {
-        let end = stored(Millis(now.0.saturating_add(1)), 0, &[]);
+        let end = TimerKey { at: Millis(now.0.saturating_add(1)), operator: 0, key: &[] }.encode();
         let mut due = Vec::new();
-        state.scan(TIMERS.spec.table, (&[], Some(&end)), &mut |key, _| {
+        let range = KeyRange { from: &[], to: Some(&end) };
+        state.scan(TIMERS.spec.table, range, &mut |key, _| {
             if let Some((operator, own)) = key.get(8..).and_then(<[u8]>::split_first) {
                 due.push(DueTimer {
                     operator: *operator,
@@ -99,14 +117,6 @@ impl Timers {
     pub(super) fn take(state: &mut TaskState, due: &DueTimer) {
         state.put(TIMERS.spec.table, due.stored.clone(), None);
     }
-}
-
-fn stored(at: Millis, operator: u8, key: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(9 + key.len());
-    out.extend_from_slice(&(at.0 ^ i64::MIN).to_be_bytes());
-    out.push(operator);
-    out.extend_from_slice(key);
-    out.into()
 }
 
 fn due_of(stored: &[u8]) -> Option<Millis> {

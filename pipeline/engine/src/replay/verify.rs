@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
-use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, table_specs};
+use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, StoredTask, table_specs};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
@@ -112,12 +112,14 @@ impl Verification {
             standby: false,
         };
         let state = TopicPartition::new(task.topology.state(), task.partition);
+        let changelog = ChangelogMatcher::open(log, &state, progress.state)?;
+        let stored = StoredTask { partition: task.partition, store, progress };
         Ok(Self {
             order: PartitionCursor::open(log, &task.order(), plan.start())?,
             lanes: [const { None }; 5],
             matcher: LogMatcher::new(log, &task.topology, plan.since),
-            changelog: ChangelogMatcher::open(log, &state, progress.state)?,
-            sandbox: Sandbox::new(config, task.operators, (task.partition, store, progress))?,
+            changelog,
+            sandbox: Sandbox::new(config, task.operators, stored)?,
             replayed: Replayed::default(),
             last: (plan.start(), Millis::default()),
             log: log.clone(),

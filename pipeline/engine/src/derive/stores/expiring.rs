@@ -10,10 +10,12 @@
 
 use std::marker::PhantomData;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_value,
 };
+use crate::derive::table_decl::{Changelog, TableDecl};
+use crate::derive::timers::TimerKey;
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
@@ -53,8 +55,9 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     pub fn put(
         &self,
         context: &mut Context<'_>,
-        (key, until): (&K, Millis),
+        key: &K,
         value: &V,
+        until: Millis,
     ) -> Result<(), OperatorError> {
         let key = key_bytes(key);
         self.remove_timer(context, &key)?;
@@ -62,7 +65,9 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         until.put(&mut stored);
         put_value(value, &mut stored);
         context.put(self.table, &key, &stored);
-        context.timers.set(context.state, (until, EXPIRY), &self.due(&key));
+        let due = self.due(&key);
+        let timer = TimerKey { at: until, operator: EXPIRY, key: &due };
+        context.timers.set(context.state, timer);
         Ok(())
     }
 
@@ -78,7 +83,9 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     fn remove_timer(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
         let before = context.get(self.table, key)?;
         if let Some(at) = before.and_then(|stored| expires_at(&stored)) {
-            context.timers.remove(context.state, (at, EXPIRY), &self.due(key));
+            let due = self.due(key);
+            let timer = TimerKey { at, operator: EXPIRY, key: &due };
+            context.timers.remove(context.state, timer);
         }
         Ok(())
     }

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::derive::table_decl::{Changelog, TableDecl};
+use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 
 /// One value per key.
 pub struct KeyValue<K, V> {
@@ -56,7 +57,7 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
         limit: usize,
     ) -> Result<Vec<(K, V)>, OperatorError> {
         let prefix = key_bytes(prefix);
-        let rows = first_rows(context, self.table, (&prefix, limit))?;
+        let rows = first_rows(context, self.table, &prefix, limit)?;
         let read = |(key, value): (Bytes, Bytes)| -> Result<(K, V), StoreError> {
             Ok((read_key(self.table, &key)?, read_value(self.table, &value)?))
         };
@@ -68,14 +69,16 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
 pub(super) fn first_rows(
     context: &mut Context<'_>,
     table: Table,
-    (prefix, limit): (&[u8], usize),
+    prefix: &[u8],
+    limit: usize,
 ) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
     let mut rows = Vec::new();
     if limit == 0 {
         return Ok(rows);
     }
     let end = prefix_end(prefix);
-    context.scan(table, (prefix, end.as_deref()), &mut |key, value| {
+    let range = KeyRange { from: prefix, to: end.as_deref() };
+    context.scan(table, range, &mut |key, value| {
         rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

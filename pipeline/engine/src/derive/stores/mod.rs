@@ -24,5 +24,5 @@ pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
 pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
-pub use session::{MAX_AHEAD_MS, Session, Sessions};
+pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};
 pub use window::{Updated, Windowed, Windows};

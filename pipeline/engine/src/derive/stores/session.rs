@@ -14,11 +14,12 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
@@ -37,6 +38,24 @@ pub struct Session<V> {
     pub value: V,
 }
 
+/// How events are grouped into sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionWindows {
+    /// Events at most this many milliseconds apart belong to one session.
+    pub gap_ms: i64,
+    /// Milliseconds after the gap during which late events are still accepted.
+    pub grace_ms: i64,
+}
+
+/// An event to add to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEvent<V> {
+    /// Event time.
+    pub at: Millis,
+    /// The value of a session of this event alone.
+    pub value: V,
+}
+
 /// A value per key and session.
 pub struct Sessions<K, V> {
     table: Table,
@@ -47,9 +66,9 @@ pub struct Sessions<K, V> {
 }
 
 impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
-    /// The store of this number; numbers are persisted. Events up to `gap_ms` apart are one
-    /// session, and are taken until `grace_ms` after that.
-    pub const fn new(number: u8, name: &'static str, (gap_ms, grace_ms): (i64, i64)) -> Self {
+    /// The store of this number; numbers are persisted.
+    pub const fn new(number: u8, name: &'static str, windows: SessionWindows) -> Self {
+        let SessionWindows { gap_ms, grace_ms } = windows;
         assert!(gap_ms > 0 && grace_ms >= 0, "a session has a gap");
         Self { table: Table(number), name, gap_ms, grace_ms, of: PhantomData }
     }
@@ -66,9 +85,11 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
     pub fn add(
         &self,
         context: &mut Context<'_>,
-        (at, key): (Millis, &K),
-        (value, mut join): (V, impl FnMut(V, V) -> V),
+        key: &K,
+        event: SessionEvent<V>,
+        mut join: impl FnMut(V, V) -> V,
     ) -> Result<Option<Session<V>>, OperatorError> {
+        let SessionEvent { at, value } = event;
         let at = Millis(at.0.min(context.time().0.saturating_add(MAX_AHEAD_MS)));
         if !self.is_open(at, context.time()) {
             return Ok(None);
@@ -108,8 +129,8 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         while bucket <= last {
             let mut prefix = key_bytes(&bucket);
             key.put(&mut prefix);
-            for (row, stored) in first_rows(context, self.table, (&prefix, usize::MAX))? {
-                let session = self.read((&row[prefix.len()..], &stored))?;
+            for (row, stored) in first_rows(context, self.table, &prefix, usize::MAX)? {
+                let session = self.read(&row[prefix.len()..], &stored)?;
                 if self.is_open(session.end, Millis(now)) {
                     sessions.push(session);
                 }
@@ -140,7 +161,7 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         row
     }
 
-    fn read(&self, (start, stored): (&[u8], &Bytes)) -> Result<Session<V>, StoreError> {
+    fn read(&self, start: &[u8], stored: &Bytes) -> Result<Session<V>, StoreError> {
         let start = read_key(self.table, start)?;
         let mut from = FieldDecoder(stored);
         let end = read_key(self.table, from.take(8).unwrap_or_default())?;

@@ -6,10 +6,12 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
 use super::{
-    Desc, Expiring, FieldDecoder, Index, KeyValue, MAX_AHEAD_MS, Sessions, StoreValue, Windowed,
+    Desc, Expiring, FieldDecoder, Index, KeyValue, MAX_AHEAD_MS, SessionEvent, SessionWindows,
+    Sessions, StoreValue, Windowed,
 };
 use super::{Windows, put_signed};
-use crate::derive::emit::{Emission, MAX_HOPS};
+use crate::derive::emit::{Emission, MAX_HOPS, StateKey};
+use crate::derive::trigger::HOPS;
 use crate::derive::{
     Context, Flow, Operator, OperatorError, START, TICK_MS, TableDecl, TopologyDriver,
 };
@@ -40,8 +42,9 @@ const LEASES: Expiring<String, u64> = Expiring::new(102, "leases");
 const PER_MINUTE: Windowed<String, u64> =
     Windowed::new(103, "per-minute", Windows::tumbling(MINUTE, MINUTE));
 const PER_HOUR: Windowed<String, u64> =
-    Windowed::new(104, "per-hour", Windows::hopping((60 * MINUTE, 20 * MINUTE), 0));
-const BURSTS: Sessions<String, u64> = Sessions::new(105, "bursts", (MINUTE, MINUTE));
+    Windowed::new(104, "per-hour", Windows::tumbling(60 * MINUTE, 0).advance_by(20 * MINUTE));
+const BURSTS: Sessions<String, u64> =
+    Sessions::new(105, "bursts", SessionWindows { gap_ms: MINUTE, grace_ms: MINUTE });
 
 const TABLES: &[TableDecl] = &[
     TOTALS.decl(),
@@ -78,32 +81,35 @@ impl Operator for ScriptedOperator {
             "rank" => rank(context, &key)?,
             "lease" => {
                 let until = Millis(context.time().0 + MINUTE);
-                LEASES.put(context, (&key, until), &1)?;
+                LEASES.put(context, &key, &1, until)?;
                 "leased".to_owned()
             }
             "leased?" => format!("{:?}", LEASES.get(context, &key)?),
             "minute" => {
-                let updated = PER_MINUTE.update(context, (at, &key), |n| n.unwrap_or(0) + 1)?;
+                let updated = PER_MINUTE.update(context, &key, at, |n| n.unwrap_or(0) + 1)?;
                 format!("{} taken {} late", updated.taken, updated.late)
             }
             "minutes?" => {
-                let all = (Millis(0), Millis(i64::MAX / 2));
-                let range = PER_MINUTE.range(context, &key, (all.0, Millis(at.0.min(all.1.0))))?;
+                let starts = Millis(0)..Millis(at.0.min(i64::MAX / 2));
+                let range = PER_MINUTE.range(context, &key, starts)?;
                 format!("{range:?}")
             }
             "keys?" => format!("{:?}", PER_MINUTE.first(context, at, 2)?),
             "hour" => {
-                let updated = PER_HOUR.update(context, (at, &key), |n| n.unwrap_or(0) + 1)?;
+                let updated = PER_HOUR.update(context, &key, at, |n| n.unwrap_or(0) + 1)?;
                 format!("{} taken {} late", updated.taken, updated.late)
             }
-            "burst" => match BURSTS.add(context, (at, &key), (1, |a, b| a + b))? {
-                Some(s) => format!("{}..{}: {}", s.start.0, s.end.0, s.value),
-                None => "late".to_owned(),
-            },
+            "burst" => {
+                let event = SessionEvent { at, value: 1 };
+                match BURSTS.add(context, &key, event, |a, b| a + b)? {
+                    Some(s) => format!("{}..{}: {}", s.start.0, s.end.0, s.value),
+                    None => "late".to_owned(),
+                }
+            }
             "bursts?" => format!("{}", BURSTS.all(context, &key)?.len()),
             _ => emit_fact(context, event)?,
         };
-        context.publish(event, ("answers", ""), answer.as_bytes());
+        context.publish(event, StateKey { channel: "answers", state_key: "" }, answer.as_bytes());
         Ok(Flow::Continue)
     }
 }
@@ -140,7 +146,7 @@ impl StoreHarness {
     }
 
     /// Pipes an event and returns what the operator answered.
-    fn send(&mut self, (event_type, key): (&str, &str), at: i64) -> String {
+    fn send(&mut self, event_type: &str, key: &str, at: i64) -> String {
         self.1 += 1;
         let id = format!("e-{}", self.1);
         self.0.pipe_input(&Event {
@@ -169,12 +175,12 @@ impl StoreHarness {
 #[test]
 fn an_index_has_the_first_of_a_group_at_hand() {
     let mut harness = StoreHarness::new();
-    harness.send(("rank", "a"), 0);
-    harness.send(("rank", "b"), 0);
-    assert_eq!(harness.send(("rank", "b"), 0), "b=2 a=1 ");
-    harness.send(("rank", "c"), 0);
-    harness.send(("rank", "c"), 0);
-    assert_eq!(harness.send(("rank", "c"), 0), "c=3 b=2 ");
+    harness.send("rank", "a", 0);
+    harness.send("rank", "b", 0);
+    assert_eq!(harness.send("rank", "b", 0), "b=2 a=1 ");
+    harness.send("rank", "c", 0);
+    harness.send("rank", "c", 0);
+    assert_eq!(harness.send("rank", "c", 0), "c=3 b=2 ");
     assert_eq!(harness.rows(101), 3, "each stands there once");
     harness.0.replay().unwrap();
 }
@@ -182,16 +188,16 @@ fn an_index_has_the_first_of_a_group_at_hand() {
 #[test]
 fn an_entry_is_over_by_its_time_and_goes_a_tick_later() {
     let mut harness = StoreHarness::new();
-    harness.send(("lease", "g"), 0);
-    assert_eq!(harness.send(("leased?", "g"), 0), "Some(1)");
+    harness.send("lease", "g", 0);
+    assert_eq!(harness.send("leased?", "g", 0), "Some(1)");
     harness.0.advance_wall_clock_time(MINUTE / 2);
     // A renewal moves the end: the timer of the first lease is taken back.
-    harness.send(("lease", "g"), 0);
+    harness.send("lease", "g", 0);
     harness.0.advance_wall_clock_time(MINUTE / 2 + TICK_MS);
-    assert_eq!(harness.send(("leased?", "g"), 0), "Some(1)");
+    assert_eq!(harness.send("leased?", "g", 0), "Some(1)");
     assert_eq!(harness.rows(0), 1, "one timer per entry");
     harness.0.advance_wall_clock_time(MINUTE);
-    assert_eq!(harness.send(("leased?", "g"), 0), "None");
+    assert_eq!(harness.send("leased?", "g", 0), "None");
     assert_eq!((harness.rows(102), harness.rows(0)), (0, 0));
     harness.0.replay().unwrap();
 }
@@ -200,20 +206,20 @@ fn an_entry_is_over_by_its_time_and_goes_a_tick_later() {
 fn a_window_counts_what_is_in_it_until_its_grace_is_over() {
     let mut harness = StoreHarness::new();
     let start = START.0 - START.0.rem_euclid(MINUTE);
-    assert_eq!(harness.send(("minute", "a"), start), "1 taken 0 late");
-    assert_eq!(harness.send(("minute", "a"), start + MINUTE - 1), "1 taken 0 late");
-    assert_eq!(harness.send(("minute", "b"), start + MINUTE), "1 taken 0 late");
-    assert_eq!(harness.send(("minute", "c"), start + MINUTE), "1 taken 0 late");
+    assert_eq!(harness.send("minute", "a", start), "1 taken 0 late");
+    assert_eq!(harness.send("minute", "a", start + MINUTE - 1), "1 taken 0 late");
+    assert_eq!(harness.send("minute", "b", start + MINUTE), "1 taken 0 late");
+    assert_eq!(harness.send("minute", "c", start + MINUTE), "1 taken 0 late");
     let windows = format!("[(Millis({start}), 2)]");
-    assert_eq!(harness.send(("minutes?", "a"), i64::MAX), windows);
-    assert_eq!(harness.send(("keys?", ""), start + MINUTE), r#"[("b", 1), ("c", 1)]"#);
-    assert_eq!(harness.send(("keys?", ""), start), r#"[("a", 2)]"#);
+    assert_eq!(harness.send("minutes?", "a", i64::MAX), windows);
+    assert_eq!(harness.send("keys?", "", start + MINUTE), r#"[("b", 1), ("c", 1)]"#);
+    assert_eq!(harness.send("keys?", "", start), r#"[("a", 2)]"#);
     let left = start + 2 * MINUTE - harness.0.now().0;
     harness.0.advance_wall_clock_time(left - 1);
-    assert_eq!(harness.send(("minute", "a"), start), "1 taken 0 late");
+    assert_eq!(harness.send("minute", "a", start), "1 taken 0 late");
     harness.0.advance_wall_clock_time(1);
-    assert_eq!(harness.send(("minute", "a"), start), "0 taken 1 late");
-    assert_eq!(harness.send(("minutes?", "a"), i64::MAX), "[]", "what is over reads as empty");
+    assert_eq!(harness.send("minute", "a", start), "0 taken 1 late");
+    assert_eq!(harness.send("minutes?", "a", i64::MAX), "[]", "what is over reads as empty");
     harness.0.replay().unwrap();
 }
 
@@ -223,8 +229,8 @@ fn an_event_is_in_every_hopping_window_that_is_still_open() {
     let hour = START.0 - START.0.rem_euclid(60 * MINUTE);
     let left = hour + 60 * MINUTE - harness.0.now().0;
     harness.0.advance_wall_clock_time(left);
-    assert_eq!(harness.send(("hour", "a"), hour + 61 * MINUTE), "3 taken 0 late");
-    assert_eq!(harness.send(("hour", "a"), hour + 41 * MINUTE), "2 taken 1 late");
+    assert_eq!(harness.send("hour", "a", hour + 61 * MINUTE), "3 taken 0 late");
+    assert_eq!(harness.send("hour", "a", hour + 41 * MINUTE), "2 taken 1 late");
     assert_eq!(harness.rows(104), 3);
 }
 
@@ -232,21 +238,21 @@ fn an_event_is_in_every_hopping_window_that_is_still_open() {
 fn sessions_grow_meet_and_are_over() {
     let mut harness = StoreHarness::new();
     let t = START.0;
-    let send = |harness: &mut StoreHarness, at: i64| harness.send(("burst", "a"), t + at);
+    let send = |harness: &mut StoreHarness, at: i64| harness.send("burst", "a", t + at);
     assert_eq!(send(&mut harness, 0), format!("{t}..{t}: 1"));
     assert_eq!(send(&mut harness, 2 * MINUTE), format!("{0}..{0}: 1", t + 2 * MINUTE));
-    assert_eq!(harness.send(("bursts?", "a"), 0), "2");
+    assert_eq!(harness.send("bursts?", "a", 0), "2");
     // The event between brings both together.
     assert_eq!(send(&mut harness, MINUTE), format!("{t}..{}: 3", t + 2 * MINUTE));
-    assert_eq!(harness.send(("bursts?", "a"), 0), "1");
-    assert_eq!(harness.send(("bursts?", "other"), 0), "0");
+    assert_eq!(harness.send("bursts?", "a", 0), "1");
+    assert_eq!(harness.send("bursts?", "other", 0), "0");
     harness.0.advance_wall_clock_time(4 * MINUTE + 1);
-    assert_eq!(harness.send(("bursts?", "a"), 0), "0", "it is over by its time");
+    assert_eq!(harness.send("bursts?", "a", 0), "0", "it is over by its time");
     assert_eq!(send(&mut harness, MINUTE), "late");
     let far = harness.0.now().0 + 48 * 60 * MINUTE;
     let clamped = harness.0.now().0 + MAX_AHEAD_MS;
-    assert_eq!(harness.send(("burst", "a"), far), format!("{clamped}..{clamped}: 1"));
-    assert_eq!(harness.send(("bursts?", "a"), 0), "1", "an event ahead of time is found again");
+    assert_eq!(harness.send("burst", "a", far), format!("{clamped}..{clamped}: 1"));
+    assert_eq!(harness.send("bursts?", "a", 0), "1", "an event ahead of time is found again");
     harness.0.replay().unwrap();
 }
 
@@ -256,8 +262,8 @@ fn a_session_that_grows_over_the_edge_of_a_bucket_moves() {
     let edge = START.0 - START.0.rem_euclid(MAX_AHEAD_MS) + MAX_AHEAD_MS;
     let left = edge - MINUTE / 2 - harness.0.now().0;
     harness.0.advance_wall_clock_time(left);
-    harness.send(("burst", "a"), edge - MINUTE / 2);
-    let grown = harness.send(("burst", "a"), edge + MINUTE / 2);
+    harness.send("burst", "a", edge - MINUTE / 2);
+    let grown = harness.send("burst", "a", edge + MINUTE / 2);
     assert_eq!(grown, format!("{}..{}: 2", edge - MINUTE / 2, edge + MINUTE / 2));
     assert_eq!(harness.rows(105), 1);
 }
@@ -266,13 +272,13 @@ fn a_session_that_grows_over_the_edge_of_a_bucket_moves() {
 fn a_fact_goes_to_its_own_keys_lane_with_an_id_that_follows_from_its_cause() {
     let facts_of = |id_of_run: u32| {
         let mut harness = StoreHarness(TopologyDriver::new(&[&ScriptedOperator]), id_of_run);
-        harness.send(("tell", "alice"), 7);
+        harness.send("tell", "alice", 7);
         let facts = harness.0.topology().facts().clone();
         harness.0.read_output(&facts)
     };
     let [fact] = &facts_of(0)[..] else { panic!("one fact") };
     assert_eq!(fact.key(), Some(&b"bob"[..]));
-    assert_eq!(fact.header(super::super::emit::HOPS), Some(&[1][..]));
+    assert_eq!(fact.header(HOPS), Some(&[1][..]));
     let event = EventView::decode(fact.value().unwrap()).unwrap();
     assert_eq!((event.event_type, event.correlation_id, event.timestamp_ms), ("told", "e-1", 7));
     assert!(event.event_id.starts_with("scripted-"), "{}", event.event_id);
@@ -284,13 +290,13 @@ fn a_fact_goes_to_its_own_keys_lane_with_an_id_that_follows_from_its_cause() {
 #[test]
 fn facts_that_answer_each_other_end_as_a_dead_letter() {
     let mut harness = StoreHarness::new();
-    harness.send(("tell", "alice"), 0);
+    harness.send("tell", "alice", 0);
     let facts = harness.0.topology().facts().clone();
     let letters = harness.0.topology().dead_letters().clone();
     for hop in 1..=MAX_HOPS {
         let emitted = harness.0.read_output(&facts);
         let [fact] = &emitted[..] else { panic!("one fact after {hop} hops") };
-        assert_eq!(fact.header(super::super::emit::HOPS), Some(&[hop][..]));
+        assert_eq!(fact.header(HOPS), Some(&[hop][..]));
         harness.0.pipe_body(crate::topology::Lane::Facts, fact.clone());
     }
     assert_eq!(harness.0.read_output(&facts), []);

@@ -12,13 +12,15 @@
 //! the caller is told, since it counts and reports it. A window that is not open reads as empty.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use crate::derive::operator::{Changelog, Context, OperatorError, TableDecl};
+use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
 use crate::derive::stores::session::MAX_AHEAD_MS;
+use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
@@ -33,13 +35,15 @@ pub struct Windows {
 impl Windows {
     /// Side by side, each `size` long; events are taken until `grace` after its end.
     pub const fn tumbling(size: i64, grace: i64) -> Self {
-        Self::hopping((size, size), grace)
+        assert!(size > 0 && grace >= 0, "a window has a length");
+        Self { size, advance: size, grace }
     }
 
-    /// Each `size` long, a new one every `advance`; an event is in several.
-    pub const fn hopping((size, advance): (i64, i64), grace: i64) -> Self {
-        assert!(0 < advance && advance <= size && grace >= 0, "windows leave no gap");
-        Self { size, advance, grace }
+    /// Turns them into hopping windows: a new one begins every `advance`, so that an event is in
+    /// several.
+    pub const fn advance_by(self, advance: i64) -> Self {
+        assert!(0 < advance && advance <= self.size, "windows leave no gap");
+        Self { advance, ..self }
     }
 
     /// The starts of the windows an event of this time is in, oldest first.
@@ -89,7 +93,8 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn get(
         &self,
         context: &mut Context<'_>,
-        (start, key): (Millis, &K),
+        key: &K,
+        start: Millis,
     ) -> Result<Option<V>, OperatorError> {
         if !self.windows.is_open(start, context.time()) {
             return Ok(None);
@@ -102,7 +107,8 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn update(
         &self,
         context: &mut Context<'_>,
-        (at, key): (Millis, &K),
+        key: &K,
+        at: Millis,
         mut change: impl FnMut(Option<V>) -> V,
     ) -> Result<Updated, OperatorError> {
         let mut updated = Updated::default();
@@ -111,7 +117,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
                 updated.late += 1;
                 continue;
             }
-            let value = change(self.get(context, (start, key))?);
+            let value = change(self.get(context, key, start)?);
             let mut stored = Vec::with_capacity(32);
             put_value(&value, &mut stored);
             context.put(self.table, &row(start, key), &stored);
@@ -120,22 +126,22 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Ok(updated)
     }
 
-    /// A key's open windows that begin in `from..to`, oldest first; none that begin further ahead
+    /// A key's open windows that begin in `starts`, oldest first; none that begin further ahead
     /// of task time than [`MAX_AHEAD_MS`].
     pub fn range(
         &self,
         context: &mut Context<'_>,
         key: &K,
-        (from, to): (Millis, Millis),
+        starts: Range<Millis>,
     ) -> Result<Vec<(Millis, V)>, OperatorError> {
         let Windows { size, advance, grace } = self.windows;
         let open = context.time().0.saturating_sub(size + grace).saturating_add(1);
-        let mut start = from.0.max(open);
+        let mut start = starts.start.0.max(open);
         start += (-start).rem_euclid(advance);
         let mut found = Vec::new();
-        let end = to.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
+        let end = starts.end.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
         while start < end {
-            if let Some(value) = self.get(context, (Millis(start), key))? {
+            if let Some(value) = self.get(context, key, Millis(start))? {
                 found.push((Millis(start), value));
             }
             start += advance;
@@ -153,7 +159,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         if !self.windows.is_open(start, context.time()) {
             return Ok(Vec::new());
         }
-        let rows = first_rows(context, self.table, (&key_bytes(&start), limit))?;
+        let rows = first_rows(context, self.table, &key_bytes(&start), limit)?;
         let read = |(row, value): (bytes::Bytes, bytes::Bytes)| -> Result<(K, V), StoreError> {
             let key = read_key::<(Millis, K)>(self.table, &row)?.1;
             Ok((key, read_value(self.table, &value)?))
@@ -180,7 +186,7 @@ mod tests {
             at in -200i64..200, advance in 1i64..20, more in 0i64..60,
         ) {
             let size = advance + more;
-            let windows = Windows::hopping((size, advance), 0);
+            let windows = Windows::tumbling(size, 0).advance_by(advance);
             let starts: Vec<i64> = windows.starts(Millis(at)).map(|start| start.0).collect();
             let covers: Vec<i64> = (-300..300)
                 .filter(|start| start % advance == 0 && *start <= at && at < start + size)

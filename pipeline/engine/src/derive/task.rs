@@ -1,0 +1,95 @@
+//! One partition's task inside a DERIVE loop: its assignment, its phase and the data of that phase.
+//!
+//! [`Lifecycle`] allows or refuses every change of phase, so that a task that skips one stops the
+//! thread before it can write anything.
+
+use crate::derive::restore::RestoringTask;
+use crate::derive::running::RunningTask;
+use crate::overlay::TaskState;
+use crate::record::Millis;
+use crate::task::{Lifecycle, TaskStage};
+use crate::topology::Lane;
+
+/// What a task is doing; its place in the life cycle is [`Lifecycle`]'s to allow.
+pub(super) enum TaskPhase {
+    Restoring(Box<RestoringTask>),
+    Running(Box<RunningTask>),
+    Draining(Box<TaskState>),
+    Closed,
+}
+
+impl TaskPhase {
+    fn stage(&self) -> TaskStage {
+        match self {
+            Self::Restoring(_) => TaskStage::Restoring,
+            Self::Running(_) => TaskStage::Running,
+            Self::Draining(_) => TaskStage::Draining,
+            Self::Closed => TaskStage::Closed,
+        }
+    }
+}
+
+/// What the group has said of a partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Assigned {
+    /// Which of its lanes are ours, by [`Lane::index`]; a task needs all.
+    lanes: [bool; 5],
+    /// When it was last said.
+    at: Millis,
+}
+
+impl Assigned {
+    /// Notes a lane assigned at `at`.
+    pub(super) fn add(&mut self, lane: Lane, at: Millis) {
+        self.lanes[lane.index()] = true;
+        self.at = at;
+    }
+
+    /// When the last lane was assigned.
+    pub(super) fn at(&self) -> Millis {
+        self.at
+    }
+
+    /// Whether every lane is assigned.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lanes == [true; 5]
+    }
+}
+
+/// One partition's task.
+pub(super) struct Task {
+    lifecycle: Lifecycle,
+    pub(super) phase: TaskPhase,
+    /// When its state was last handed over.
+    pub(super) handed: Millis,
+    /// When its last tick was injected.
+    pub(super) ticked: Millis,
+}
+
+impl Task {
+    pub(super) fn new(restoring: RestoringTask) -> Self {
+        Self {
+            lifecycle: Lifecycle::default(),
+            phase: TaskPhase::Restoring(Box::new(restoring)),
+            handed: Millis(0),
+            ticked: Millis(0),
+        }
+    }
+
+    /// Leaves its phase for another one that [`Task::enter`] will set.
+    pub(super) fn leave(&mut self) -> TaskPhase {
+        std::mem::replace(&mut self.phase, TaskPhase::Closed)
+    }
+
+    pub(super) fn enter(&mut self, phase: TaskPhase) {
+        self.lifecycle.transition(phase.stage());
+        self.phase = phase;
+    }
+
+    pub(super) fn running(&mut self) -> Option<&mut RunningTask> {
+        match &mut self.phase {
+            TaskPhase::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}

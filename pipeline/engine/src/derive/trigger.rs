@@ -1,0 +1,46 @@
+//! The cause of an operator call: an event or a due timer.
+//!
+//! Ids of emitted events are derived from it, so that a second execution of the same cause gives
+//! the same ids.
+
+use tidewire_schemas::event::EventView;
+
+use crate::record::{Partition, Record};
+use crate::topology::Lane;
+
+/// The header of a fact: one byte, how many facts led to it, itself included.
+pub(super) const HOPS: &str = "tw-hops";
+
+/// What an operator is being called for.
+#[derive(Clone, Copy)]
+pub(super) enum Trigger<'a> {
+    /// An event, its encoded form, and how many facts led to it.
+    Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8 },
+    /// A timer of this partition, by its stored key.
+    Timer { partition: Partition, stored: &'a [u8] },
+}
+
+impl<'a> Trigger<'a> {
+    /// The event of a lane's record.
+    pub(super) fn of(lane: Lane, record: &'a Record, event: &'a EventView<'a>) -> Self {
+        let hops = match lane {
+            Lane::Facts => record.body.header(HOPS).and_then(|hops| hops.first().copied()),
+            _ => None,
+        };
+        let value = record.body.value().unwrap_or_default();
+        Self::Event { event, value, hops: hops.unwrap_or(0) }
+    }
+
+    /// What the ids of emitted events are made of, and what they belong to.
+    pub(super) fn names(&self) -> (&'a str, String, Option<&'a str>) {
+        match self {
+            Self::Event { event, .. } => {
+                (event.account_id, event.event_id.to_owned(), Some(event.correlation_id))
+            }
+            Self::Timer { partition, stored } => {
+                let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+                ("", format!("timer/{}/{hex}", partition.0), None)
+            }
+        }
+    }
+}
