@@ -5,6 +5,7 @@
 pub mod port;
 pub mod record;
 
+pub mod lane_record;
 pub mod topology;
 pub mod turn;
 

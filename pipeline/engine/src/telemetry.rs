@@ -4,11 +4,11 @@
 //! construction; dashboards and alerts are checked against it. Counters are added to once per
 //! batch, never once per record; what an operator of the system must read is logged here too.
 
+use std::fmt::Display;
+
 use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
-use crate::admit::PoisonStop;
-use crate::dead_letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -156,7 +156,7 @@ pub(crate) fn admit_rejected(reason: Reason, count: u64) {
 }
 
 /// ADMIT stands still before too much poison.
-pub(crate) fn admit_stopped(source: &'static str, stopped: &PoisonStop) {
+pub(crate) fn admit_stopped(source: &'static str, stopped: &impl Display) {
     gauge!("admit_stopped", "source" => source).set(1.0);
     tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
 }
@@ -330,19 +330,21 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
     );
 }
 
-/// Letters an operator resolved. A foreign record in the topic may claim any reason; as a label it
-/// is one of ours or `other`.
-pub(crate) fn dead_letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
-    let reason = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
-    let reason = reason.unwrap_or("other");
-    match resolution {
-        Resolution::Requeued => {
-            counter!("letters_requeued_total", "reason" => reason).increment(count);
-        }
-        Resolution::Dropped => {
-            counter!("letters_dropped_total", "reason" => reason).increment(count);
-        }
-    }
+/// Dead letters that were requeued.
+pub(crate) fn dead_letters_requeued(reason: &str, count: u64) {
+    counter!("letters_requeued_total", "reason" => reason_label(reason)).increment(count);
+}
+
+/// Dead letters that were dropped.
+pub(crate) fn dead_letters_dropped(reason: &str, count: u64) {
+    counter!("letters_dropped_total", "reason" => reason_label(reason)).increment(count);
+}
+
+/// The label of a reason. A foreign record in the topic may claim any reason, and labels must stay
+/// few.
+fn reason_label(reason: &str) -> &'static str {
+    let known = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
+    known.unwrap_or("other")
 }
 
 /// Records that left the log unread.

@@ -3,7 +3,8 @@
 //!
 //! Every check goes on after an error, so that all are reported together.
 
-use super::load::{Errors, IngressRules};
+use super::errors::Errors;
+use super::ingress::IngressRules;
 use super::lookup::{ByName, Catalogue, NameIndex};
 use super::model::Class;
 use super::notation;

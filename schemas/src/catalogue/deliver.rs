@@ -71,16 +71,24 @@ impl Condition {
     }
 }
 
+/// The parts of the envelope that keys and channels may be made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EnvelopeIds<'a> {
+    pub(crate) account_id: &'a str,
+    /// The canonical type.
+    pub(crate) event_type: &'a str,
+}
+
 impl Source {
-    /// The text it stands for in this event; `None` where it is absent or no scalar.
+    /// Its text in this event; `None` where it is absent or no scalar.
     pub(crate) fn text<'a>(
         &self,
-        (account_id, event_type): (&'a str, &'a str),
+        envelope: EnvelopeIds<'a>,
         fields: &'a (impl FieldLookup + ?Sized),
     ) -> Option<Cow<'a, str>> {
         match self {
-            Self::Account => Some(Cow::Borrowed(account_id)),
-            Self::Type => Some(Cow::Borrowed(event_type)),
+            Self::Account => Some(Cow::Borrowed(envelope.account_id)),
+            Self::Type => Some(Cow::Borrowed(envelope.event_type)),
             Self::Field(name) => fields.value(name).and_then(json::scalar),
             Self::Inner(object, name) => {
                 json::member(fields.value(object)?, name).and_then(json::scalar)
@@ -103,7 +111,7 @@ impl Catalogue {
         let found = wanted_fields(event_type, event.data)
             .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
         let fields = &found[..];
-        let envelope = (event.account_id, event.event_type);
+        let envelope = EnvelopeIds { account_id: event.account_id, event_type: event.event_type };
         let mut out = Vec::with_capacity(event_type.channels.len() + 1);
         for rule in &event_type.channels {
             if rule.when.as_ref().is_some_and(|condition| !condition.holds(fields)) {
@@ -172,7 +180,11 @@ fn wanted_fields<'a>(event_type: &'a EventType, data: &'a str) -> Option<Vec<(&'
 
 /// One part stands as it is; several are joined by `/`, which is encoded inside them, and an absent
 /// one is empty. `None` if there is nothing at all to make a key of.
-fn state_key(parts: &[Source], envelope: (&str, &str), fields: &[(&str, &str)]) -> Option<String> {
+fn state_key(
+    parts: &[Source],
+    envelope: EnvelopeIds<'_>,
+    fields: &[(&str, &str)],
+) -> Option<String> {
     if let [part] = parts {
         return part.text(envelope, fields).map(Cow::into_owned);
     }

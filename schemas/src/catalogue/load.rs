@@ -7,52 +7,35 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
+use super::errors::{CatalogueErrors, Errors};
+use super::ingress::IngressRules;
 use super::lookup::Catalogue;
 use super::model::{
-    Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldDefault,
-    FieldKind, Lift, Move, OperatorSpec, ReaderRole, Rename, Source,
+    Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldKind, Lift,
+    Move, OperatorSpec, ReaderRole, Source,
 };
 use super::{check, files, notation};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
 
-/// Everything that is wrong with a catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatalogueErrors(pub Vec<String>);
+impl Catalogue {
+    /// The catalogue of this build, read and checked at the first call.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
+            Catalogue::load(files::FILES).unwrap_or_else(|errors| panic!("{errors}"))
+        });
+        &BUILTIN
+    }
 
-impl fmt::Display for CatalogueErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the catalogue has {} errors", self.0.len())?;
-        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    /// Reads a catalogue from files given as name and text; every error at once.
+    pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
+        load(files)
     }
 }
 
-impl std::error::Error for CatalogueErrors {}
-
-/// Collects errors, each with its place.
-#[derive(Default)]
-pub(super) struct Errors(Vec<String>);
-
-impl Errors {
-    pub(super) fn add(&mut self, place: &str, error: impl fmt::Display) {
-        self.0.push(format!("{place}: {error}"));
-    }
-
-    fn keep<T>(&mut self, place: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|error| self.add(place, error)).ok()
-    }
-}
-
-/// The rules of `ingress.toml` while types are read.
-#[derive(Default)]
-pub(super) struct IngressRules {
-    pub(super) renames: Vec<files::RenameEntry>,
-    pub(super) defaults: Vec<files::DefaultEntry>,
-}
-
-/// Reads files, given as name and text.
-pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
+fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
     let mut errors = Errors::default();
     let mut read = Vec::new();
     for (name, text) in files {
@@ -61,8 +44,8 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
             Err(error) => errors.add(&format!("{name}.toml"), error.to_string().trim_end()),
         }
     }
-    if !errors.0.is_empty() {
-        return Err(CatalogueErrors(errors.0));
+    if !errors.is_empty() {
+        return Err(errors.into_catalogue_errors());
     }
     let mut catalogue = Catalogue { hash: hash(files), ..Catalogue::default() };
     let mut ingress = IngressRules::default();
@@ -91,15 +74,21 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
         }
         for (type_name, entry) in types {
             let place = format!("{name}.toml, {type_name}");
-            let mut reader = TypeReader { errors: &mut errors, place, file, catalogue: &catalogue };
-            let event_type = reader.read(name, type_name, (entry, &ingress));
+            let mut reader = TypeReader {
+                errors: &mut errors,
+                place,
+                file,
+                catalogue: &catalogue,
+                ingress: &ingress,
+            };
+            let event_type = reader.read(name, type_name, entry);
             catalogue.types.push(event_type);
         }
     }
     check::ingress(&catalogue, &ingress, &mut errors);
     check::kinds(&catalogue, &mut errors);
     catalogue.names = check::names(&catalogue, &mut errors);
-    if errors.0.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors(errors.0)) }
+    if errors.is_empty() { Ok(catalogue) } else { Err(errors.into_catalogue_errors()) }
 }
 
 /// A hash of every file's name and text.
@@ -166,6 +155,7 @@ struct TypeReader<'a> {
     place: String,
     file: &'a files::CatalogueFile,
     catalogue: &'a Catalogue,
+    ingress: &'a IngressRules,
 }
 
 impl TypeReader<'_> {
@@ -177,12 +167,7 @@ impl TypeReader<'_> {
         self.errors.keep(&self.place, result)
     }
 
-    fn read(
-        &mut self,
-        domain: &str,
-        name: String,
-        (entry, ingress): (files::TypeEntry, &IngressRules),
-    ) -> EventType {
+    fn read(&mut self, domain: &str, name: String, entry: files::TypeEntry) -> EventType {
         let data = self.keep(notation::data(&entry.data, &self.file.groups)).unwrap_or_default();
         let defaults = &self.file.defaults;
         let key = entry.key.as_ref().unwrap_or(&defaults.key);
@@ -225,7 +210,7 @@ impl TypeReader<'_> {
             }
         }
         if !event_type.unchecked {
-            ingress.apply(&mut event_type);
+            self.ingress.apply(&mut event_type);
         }
         self.finish(event_type)
     }
@@ -416,38 +401,4 @@ fn wanted(channels: &[ChannelRule]) -> Vec<String> {
         }
     }
     wanted
-}
-
-impl IngressRules {
-    /// Gives a type the rules that cover it.
-    fn apply(&self, event_type: &mut EventType) {
-        for entry in &self.renames {
-            if entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
-                event_type.renames.extend(entry.fields.iter().map(|(from, to)| Rename {
-                    from: from.clone(),
-                    to: to.clone(),
-                    lower: entry.lower,
-                }));
-            }
-        }
-        for entry in &self.defaults {
-            if !entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
-                continue;
-            }
-            for (field, text) in &entry.fields {
-                if event_type.field(field).is_some() {
-                    event_type.defaults.push(default(field, text));
-                }
-            }
-        }
-    }
-}
-
-fn default(field: &str, text: &str) -> FieldDefault {
-    let braces = text.strip_suffix('}').and_then(|text| text.split_once('{'));
-    let (prefix, value) = match braces {
-        Some((prefix, value)) => (prefix, Some(value.to_owned())),
-        None => (text, None),
-    };
-    FieldDefault { field: field.to_owned(), prefix: prefix.to_owned(), value }
 }

@@ -5,12 +5,9 @@
 //! together if they ever differ.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::files;
-use super::load::{CatalogueErrors, load};
 use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec};
 
 /// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash does.
@@ -39,19 +36,6 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The catalogue of this build, read and checked at the first call.
-    pub fn builtin() -> &'static Self {
-        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
-            Catalogue::load(files::FILES).unwrap_or_else(|errors| panic!("{errors}"))
-        });
-        &BUILTIN
-    }
-
-    /// Reads a catalogue from files given as name and text; every error at once.
-    pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
-        load(files)
-    }
-
     /// Changes whenever a file of the catalogue does.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -8,7 +8,9 @@
 
 mod check;
 mod deliver;
+mod errors;
 mod files;
+mod ingress;
 mod load;
 mod lookup;
 mod model;
@@ -18,9 +20,9 @@ mod page;
 mod tests;
 
 pub use deliver::{Delivery, DeliveryError};
-pub(crate) use deliver::{FieldLookup, OPERATOR_SOURCE};
+pub(crate) use deliver::{EnvelopeIds, FieldLookup, OPERATOR_SOURCE};
+pub use errors::CatalogueErrors;
 pub use files::FILES;
-pub use load::CatalogueErrors;
 pub use lookup::Catalogue;
 pub use model::{
     Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, Field,

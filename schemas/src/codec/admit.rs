@@ -1,38 +1,10 @@
 //! Which form a record came in: told by its headers, else by its first bytes. Nothing is guessed
 //! from what stands further inside.
 
-use super::{Registry, avro, cloudevents};
-use crate::catalogue::Catalogue;
-use crate::envelope::{self, Admitted, Reason, RecordOrigin, Rejection, within_limits};
-
-/// The header that says what a value is.
-pub const CONTENT_TYPE: &str = "content-type";
-
-/// The content type of a CloudEvent in structured mode.
-pub const STRUCTURED: &str = "application/cloudevents+json";
-
-/// A record's headers.
-pub trait HeaderLookup {
-    /// The value of a header; the last one if there are several.
-    fn header(&self, name: &str) -> Option<&[u8]>;
-}
-
-impl HeaderLookup for [(&str, &[u8])] {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
-}
-
-/// What records are read with.
-#[derive(Clone, Copy, Debug)]
-pub struct DecodeContext<'a> {
-    /// What events are.
-    pub catalogue: &'a Catalogue,
-    /// Whom to ask for schemas, if there is somebody.
-    pub registry: Option<&'a dyn Registry>,
-    /// Where the record came from.
-    pub origin: &'a RecordOrigin<'a>,
-}
+use super::context::{DecodeContext, HeaderLookup};
+use super::form::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, is_avro, media_type};
+use super::{avro, cloudevents};
+use crate::envelope::{self, Admitted, Reason, Rejection, within_limits};
 
 /// Reads a producer's record of any form: decodes, normalises and validates it, and completes what
 /// the producer left out. May wait for the registry, for a bounded time.
@@ -41,7 +13,7 @@ pub fn admit(
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
-    if headers.header(cloudevents::SPECVERSION_HEADER).is_some() {
+    if headers.header(SPECVERSION_HEADER).is_some() {
         return cloudevents::binary(context, value, headers);
     }
     let kind = headers.header(CONTENT_TYPE).unwrap_or_default();
@@ -68,15 +40,4 @@ const CLOUDEVENTS: &[u8] = b"application/cloudevents";
 
 fn unread(message: &str) -> Rejection {
     Rejection::of(Reason::ConnectorMapping, CONTENT_TYPE, message)
-}
-
-/// A content type without its parameters, in small letters.
-pub(super) fn media_type(kind: &[u8]) -> String {
-    let kind = String::from_utf8_lossy(kind);
-    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-/// Whether a value begins as Avro does.
-pub(super) fn is_avro(value: &[u8]) -> bool {
-    value.starts_with(&avro::SINGLE_OBJECT) || value.first() == Some(&avro::FRAMED)
 }

@@ -18,22 +18,18 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::builtin;
+use super::context::{DecodeContext, HeaderLookup};
+use super::form::SINGLE_OBJECT;
 use super::read::{DecodedFields, read};
+use super::read_plan::ReadPlan;
 use super::registry::RegistryFault;
-use super::writer::{ReadPlan, RecordFormat, WriterSchema};
-use super::{DecodeContext, HeaderLookup};
+use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
     complete, rejection, text,
 };
 use crate::json::{self, JsonMember, Scanner};
-
-/// What single-object encoding begins with.
-pub(super) const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
-
-/// What Confluent's framing begins with.
-pub(super) const FRAMED: u8 = 0;
 
 /// Envelope fields a record or its headers may have.
 const ENVELOPE: [&str; 8] = [

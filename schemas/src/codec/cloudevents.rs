@@ -17,8 +17,8 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::admit::{is_avro, media_type};
-use super::{DecodeContext, HeaderLookup};
+use super::context::{DecodeContext, HeaderLookup};
+use super::form::{is_avro, media_type};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
@@ -42,9 +42,6 @@ const NAMES: [&str; 10] = [
     "correlationid",
     "priority",
 ];
-
-/// The header that shows that a record is a CloudEvent in binary mode.
-pub(super) const SPECVERSION_HEADER: &str = "ce_specversion";
 
 /// The attributes of an event as text, by their place in [`NAMES`].
 #[derive(Default)]

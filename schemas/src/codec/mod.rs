@@ -18,12 +18,18 @@ mod admit;
 mod avro;
 mod builtin;
 mod cloudevents;
+mod context;
+mod form;
 mod read;
+mod read_plan;
 mod registry;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use admit::{CONTENT_TYPE, DecodeContext, HeaderLookup, STRUCTURED, admit};
+pub use admit::admit;
+pub use context::{DecodeContext, HeaderLookup};
+pub use form::{CONTENT_TYPE, STRUCTURED};
+pub use read_plan::{SCHEMA_MAX_NODES, SchemaFault};
 pub use registry::{Registry, RegistryFault};
-pub use writer::{SCHEMA_MAX_BYTES, SCHEMA_MAX_NODES, SchemaFault, WriterSchema};
+pub use writer::{SCHEMA_MAX_BYTES, WriterSchema};

@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::writer::{Node, NodeId, ReadPlan};
+use super::read_plan::{Node, NodeId, ReadPlan};
 use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
 use crate::json;
 

@@ -9,7 +9,7 @@ use super::normalise::{DATA_MAX_DEPTH, EventData, rejection};
 use super::reason::{Reason, Rejection};
 use super::validate::{ID_MAX_CHARS, id, instant, validate};
 use crate::Priority;
-use crate::catalogue::{Alias, Catalogue, EventType, OPERATOR_SOURCE};
+use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE};
 use crate::event::Event;
 use crate::json::{self, Scanner};
 
@@ -150,7 +150,10 @@ pub(crate) fn complete(
     let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };
     let key = match envelope.key {
         Some(value) => key_text(value)?,
-        None => catalogue_key(event_type, (&account_id, canonical), &data)?,
+        None => {
+            let ids = EnvelopeIds { account_id: &account_id, event_type: canonical };
+            catalogue_key(event_type, ids, &data)?
+        }
     };
     let event = Event {
         correlation_id: correlation_id.unwrap_or_else(|| event_id.clone()),
@@ -351,7 +354,7 @@ fn key_text(value: &str) -> Result<String, Rejection> {
 
 fn catalogue_key(
     event_type: &EventType,
-    envelope: (&str, &str),
+    envelope: EnvelopeIds<'_>,
     data: &EventData<'_>,
 ) -> Result<String, Rejection> {
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));

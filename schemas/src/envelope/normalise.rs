@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::reason::{Reason, Rejection};
-use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Rename};
+use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Lift, Rename};
 use crate::json::{self, JsonError, JsonErrorKind, JsonMember, Scanner, quoted};
 
 /// How deep `data` may be nested, itself counted: clients have stacks too.
@@ -95,7 +95,7 @@ impl<'a> EventData<'a> {
         }
         self.names_to_snake_case();
         for lift in catalogue.lifts() {
-            self.lift(&lift.object, (&lift.field, &lift.from));
+            self.lift(lift);
         }
         for rename in &event_type.renames {
             self.rename(rename);
@@ -144,15 +144,16 @@ impl<'a> EventData<'a> {
         }
     }
 
-    fn lift(&mut self, object: &str, (field, from): (&str, &[String])) {
-        // Few events have the object, so that is asked first.
-        let Some(value) = self.get(object).filter(|value| value.starts_with('{')) else { return };
-        if self.get(field).is_some() {
+    fn lift(&mut self, lift: &Lift) {
+        // Few events have the object, so that is checked first.
+        let object = self.get(&lift.object).filter(|value| value.starts_with('{'));
+        let Some(object) = object else { return };
+        if self.get(&lift.field).is_some() {
             return;
         }
-        let value = from.iter().find_map(|name| inner(value, name)).map(str::to_owned);
+        let value = lift.from.iter().find_map(|name| inner(object, name)).map(str::to_owned);
         if let Some(value) = value {
-            self.set(field, value);
+            self.set(&lift.field, value);
         }
     }
 

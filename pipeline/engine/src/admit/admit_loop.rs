@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
-use crate::admit::classify::{AdmitCounts, Classifier, SourcePartition};
+use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, InputRecord, SourcePartition};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
@@ -255,7 +255,8 @@ impl Admit {
             for record in &self.taken {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
-                self.classifier.classify(&from, record, &mut self.outgoing, counts);
+                let mut output = AdmitOutput { records: &mut self.outgoing, counts };
+                self.classifier.classify(InputRecord { from: &from, record }, &mut output);
             }
             batch.taken += self.taken.len();
         }

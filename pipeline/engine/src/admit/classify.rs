@@ -19,15 +19,10 @@ use tidewire_schemas::event::Event;
 use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
+use crate::lane_record::{SOURCE, VERDICT};
 use crate::record::{Body, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
-
-/// Header of a lane record: the position in the input it was made of, `topic/partition/offset`.
-pub const SOURCE: &str = "src";
-
-/// Header of a lane record: the verdict, 8 bytes big-endian: what the settings in force hashed to.
-pub const VERDICT: &str = "v";
 
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
@@ -63,14 +58,9 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    /// Adds what `record`, taken from `from`, becomes.
-    pub(super) fn classify(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        out: &mut Vec<Outgoing>,
-        counts: &mut AdmitCounts,
-    ) {
+    /// Adds what a record becomes to the output.
+    pub(super) fn classify(&self, input: InputRecord<'_>, output: &mut AdmitOutput<'_>) {
+        let InputRecord { from, record } = input;
         let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
             partition: from.at.partition.0,
@@ -83,48 +73,39 @@ impl Classifier {
             origin: &origin,
         };
         match admit(&context, record.body.value(), &record.body) {
-            Ok(admitted) => self.accept(from, record, &admitted, (out, counts)),
-            Err(rejection) => out.push(self.reject(from, record, (&rejection, counts))),
+            Ok(admitted) => self.accept(input, &admitted, output),
+            Err(rejection) => self.reject(input, &rejection, output),
         }
     }
 
-    fn accept(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        admitted: &Admitted,
-        (out, counts): (&mut Vec<Outgoing>, &mut AdmitCounts),
-    ) {
+    fn accept(&self, input: InputRecord<'_>, admitted: &Admitted, output: &mut AdmitOutput<'_>) {
         let event = &admitted.event;
-        counts.ignored_fields += u64::from(admitted.ignored_fields);
+        output.counts.ignored_fields += u64::from(admitted.ignored_fields);
         let value = event.encode();
         let ephemeral = match self.ephemeral_deliveries(event) {
             Ok(ephemeral) => ephemeral,
-            Err(rejection) => {
-                out.push(self.reject(from, record, (&rejection, counts)));
-                return;
-            }
+            Err(rejection) => return self.reject(input, &rejection, output),
         };
         for delivery in &ephemeral.to {
             let key = delivery.channel.as_bytes();
-            out.push(Outgoing {
+            output.records.push(Outgoing {
                 topic: self.topology.ephemeral().clone(),
                 partition: self.topology.partition_of(key),
                 body: Body::new(Some(key), Some(&value), &[]),
             });
-            counts.ephemeral += 1;
+            output.counts.ephemeral += 1;
         }
         if ephemeral.only {
             return;
         }
         let lane = Lane::of(event.priority);
-        counts.lanes[lane.index()] += 1;
+        output.counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
-        let source = from.position(record);
+        let source = input.position();
         let mut headers: Vec<(&str, &[u8])> = vec![(SOURCE, &source), (VERDICT, &self.verdict)];
         // The trail goes on if DERIVE puts it aside too.
-        headers.extend(record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
-        out.push(Outgoing {
+        headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
+        output.records.push(Outgoing {
             topic: self.topology.lane(lane).clone(),
             partition: self.topology.partition_of(key),
             body: Body::new(Some(key), Some(&value), &headers),
@@ -153,19 +134,15 @@ impl Classifier {
         Ok(EphemeralDeliveries { to, only })
     }
 
-    fn reject(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        (rejection, counts): (&Rejection, &mut AdmitCounts),
-    ) -> Outgoing {
-        counts.rejected.add(rejection.reason, (from.at, record.offset));
+    fn reject(&self, input: InputRecord<'_>, rejection: &Rejection, output: &mut AdmitOutput<'_>) {
+        let InputRecord { from, record } = input;
+        output.counts.rejected.add(rejection.reason, from.at, record.offset);
         let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),
             detail: &rejection.message,
         };
-        dead_letter(&self.topology, from.at, record, diagnosis)
+        output.records.push(dead_letter(&self.topology, from.at, record, diagnosis));
     }
 }
 
@@ -182,12 +159,25 @@ pub(super) struct SourcePartition<'a> {
     pub(super) name: &'a str,
 }
 
-impl SourcePartition<'_> {
+/// A record of the input and the partition it was read from.
+#[derive(Clone, Copy)]
+pub(super) struct InputRecord<'a> {
+    pub(super) from: &'a SourcePartition<'a>,
+    pub(super) record: &'a Record,
+}
+
+/// Where a record's results are added.
+pub(super) struct AdmitOutput<'a> {
+    pub(super) records: &'a mut Vec<Outgoing>,
+    pub(super) counts: &'a mut AdmitCounts,
+}
+
+impl InputRecord<'_> {
     /// `topic/partition/offset`, without the formatting machinery: it is written for every event.
-    fn position(&self, record: &Record) -> Vec<u8> {
+    fn position(&self) -> Vec<u8> {
         let mut digits = [0u8; 20];
         let mut at = digits.len();
-        let mut left = record.offset.0;
+        let mut left = self.record.offset.0;
         loop {
             at -= 1;
             digits[at] = b'0' + (left % 10) as u8;
@@ -196,6 +186,6 @@ impl SourcePartition<'_> {
                 break;
             }
         }
-        [self.name.as_bytes(), &digits[at..]].concat()
+        [self.from.name.as_bytes(), &digits[at..]].concat()
     }
 }

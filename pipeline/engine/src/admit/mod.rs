@@ -14,5 +14,4 @@ mod classify;
 mod poison_breaker;
 
 pub use admit_loop::{Admit, AdmitConfig, AdmitInput};
-pub use classify::{SOURCE, VERDICT};
 pub use poison_breaker::{PoisonBreaker, PoisonLimit, PoisonStop};

@@ -46,36 +46,46 @@ impl PoisonLimit {
     }
 }
 
-/// Rejected records by reason, with the newest of each.
+/// Rejected records of one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ReasonCount {
+    reason: Reason,
+    count: u64,
+    /// Partition and offset of the newest of them.
+    at: TopicPartition,
+    offset: Offset,
+}
+
+/// Rejected records by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rejected(Vec<(Reason, u64, TopicPartition, Offset)>);
+pub(super) struct Rejected(Vec<ReasonCount>);
 
 impl Rejected {
-    pub(super) fn add(&mut self, reason: Reason, (at, offset): (&TopicPartition, Offset)) {
-        self.merge(reason, (1, at, offset));
+    pub(super) fn add(&mut self, reason: Reason, at: &TopicPartition, offset: Offset) {
+        self.merge(reason, 1, at, offset);
     }
 
-    fn merge(&mut self, reason: Reason, (count, at, offset): (u64, &TopicPartition, Offset)) {
-        match self.0.iter_mut().find(|(known, ..)| *known == reason) {
+    fn merge(&mut self, reason: Reason, count: u64, at: &TopicPartition, offset: Offset) {
+        match self.0.iter_mut().find(|known| known.reason == reason) {
             Some(known) => {
-                known.1 += count;
-                if known.2 != *at {
-                    known.2 = at.clone();
+                known.count += count;
+                if known.at != *at {
+                    known.at = at.clone();
                 }
-                known.3 = offset;
+                known.offset = offset;
             }
-            None => self.0.push((reason, count, at.clone(), offset)),
+            None => self.0.push(ReasonCount { reason, count, at: at.clone(), offset }),
         }
     }
 
     fn merge_all(&mut self, other: &Self) {
-        for (reason, count, at, offset) in &other.0 {
-            self.merge(*reason, (*count, at, *offset));
+        for ReasonCount { reason, count, at, offset } in &other.0 {
+            self.merge(*reason, *count, at, *offset);
         }
     }
 
     pub(super) fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
-        self.0.iter().map(|(reason, count, ..)| (*reason, *count))
+        self.0.iter().map(|known| (known.reason, known.count))
     }
 
     fn total(&self) -> u64 {
@@ -219,8 +229,9 @@ impl PoisonBreaker {
 }
 
 fn explain(taken: u64, rejected: &Rejected) -> PoisonStop {
-    let most = rejected.0.iter().max_by_key(|(_, count, ..)| *count);
-    let (reason, _, at, offset) = most.expect("a limit above zero is exceeded by something");
+    let most = rejected.0.iter().max_by_key(|known| known.count);
+    let ReasonCount { reason, at, offset, .. } =
+        most.expect("the limit is exceeded only by rejected records");
     PoisonStop {
         taken,
         rejected: rejected.total(),
@@ -239,18 +250,17 @@ mod tests {
     /// Counts batches of (second, taken, rejected) and says which was too much.
     fn first_stop(limit: PoisonLimit, batches: &[(i64, u64, u64)]) -> Option<usize> {
         let breaker = PoisonBreaker::new(limit);
-        batches.iter().position(|batch| count(&breaker, *batch).is_err())
+        batches
+            .iter()
+            .position(|&(second, taken, bad)| count(&breaker, second, taken, bad).is_err())
     }
 
-    fn count(
-        breaker: &PoisonBreaker,
-        (bucket, taken, bad): (i64, u64, u64),
-    ) -> Result<(), PoisonStop> {
+    fn count(breaker: &PoisonBreaker, second: i64, taken: u64, bad: u64) -> Result<(), PoisonStop> {
         let at = TopicPartition::new(&Topic::new("t.in"), Partition(0));
         let mut rejected = Rejected::default();
-        (0..bad).for_each(|n| rejected.add(Reason::NotJson, (&at, Offset(n))));
+        (0..bad).for_each(|n| rejected.add(Reason::NotJson, &at, Offset(n)));
         breaker.count(BatchSample {
-            newest: Millis(bucket * 1_000 + 7),
+            newest: Millis(second * 1_000 + 7),
             taken,
             rejected: &rejected,
         })
@@ -285,7 +295,7 @@ mod tests {
         let breaker = PoisonBreaker::new(LIMIT);
         assert_eq!(breaker.resume(), None);
         assert!(!breaker.is_resumed());
-        let stopped = count(&breaker, (0, 200, 150)).expect_err("too much");
+        let stopped = count(&breaker, 0, 200, 150).expect_err("too much");
         assert_eq!(breaker.stopped(), Some(stopped.clone()));
         let text = stopped.to_string();
         for part in ["t.in:", "150 of 200 records (75 %)", "not_json", "t.in/0/149"] {
@@ -298,6 +308,6 @@ mod tests {
         breaker.exempt(vec![(at.clone(), Offset(9))]);
         assert!(!breaker.is_resumed());
         assert_eq!(breaker.counted_from(&at), Offset(9));
-        assert_eq!(count(&breaker, (1, 99, 99)), Ok(()), "the window is empty");
+        assert_eq!(count(&breaker, 1, 99, 99), Ok(()), "the window is empty");
     }
 }

@@ -10,17 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::error::{DeadLettersError, LIST_MAX};
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::requeue::destination;
 use crate::dead_letters::resolution::{Resolution, ResolutionRecord};
-use crate::dead_letters::resolve::DeadLettersError;
 use crate::dead_letters::scan::Scan;
 use crate::port::{Bounds, Log};
 use crate::record::{Millis, Offset, Partition};
 use crate::topology::Topology;
-
-/// Letters in one index: some 60 MB of memory.
-pub(super) const LIST_MAX: usize = 1_000_000;
 
 /// Records passed over while fetching, rather than starting to read anew behind them.
 const GAP_MAX: u64 = 1_000;
@@ -78,7 +75,7 @@ pub fn list(
 ) -> Result<Listing, DeadLettersError> {
     let mut scan = Scan::new(log, topology)?;
     let mut list = Listing::default();
-    let (mut topics, mut reasons) = (Interner::default(), Interner::default());
+    let mut names = ListingNames::default();
     for partition in filter.partitions(topology) {
         let mut part = PartitionRecords::default();
         let range = scan.bounds(partition)?;
@@ -90,7 +87,7 @@ pub fn list(
             }
             let letter = DeadLetter::of(partition, record);
             if filter.matches(&letter, topology) && part.letters.len() <= LIST_MAX {
-                let entry = entry_of(topology, &letter, (&mut topics, &mut reasons));
+                let entry = names.entry_of(topology, &letter);
                 part.letters.entry(letter.identity()).or_insert(entry);
             }
             Ok(())
@@ -104,7 +101,7 @@ pub fn list(
         }
     }
     list.entries.sort_unstable();
-    list.reasons = reasons.into_list();
+    list.reasons = names.reasons.into_list();
     Ok(list)
 }
 
@@ -115,18 +112,27 @@ struct PartitionRecords {
     resolutions: BTreeMap<[u8; 16], Resolution>,
 }
 
-fn entry_of(
-    topology: &Topology,
-    letter: &DeadLetter,
-    (topics, reasons): (&mut Interner, &mut Interner),
-) -> ListEntry {
-    let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source_position| {
-        (topics.number(&source_position.topic), source_position.partition, source_position.offset)
-    });
-    let bytes = u32::try_from(letter.size()).unwrap_or(u32::MAX);
-    let reason = reasons.number(&letter.reason());
-    let requeueable = destination(topology, letter).is_some();
-    ListEntry { time: letter.time(), source_position, at: letter.at, bytes, reason, requeueable }
+/// Topics and reasons of a listing, each under a number.
+#[derive(Default)]
+struct ListingNames {
+    topics: Interner,
+    reasons: Interner,
+}
+
+impl ListingNames {
+    fn entry_of(&mut self, topology: &Topology, letter: &DeadLetter) -> ListEntry {
+        let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source| {
+            (self.topics.number(&source.topic), source.partition, source.offset)
+        });
+        ListEntry {
+            time: letter.time(),
+            source_position,
+            at: letter.at,
+            bytes: u32::try_from(letter.size()).unwrap_or(u32::MAX),
+            reason: self.reasons.number(&letter.reason()),
+            requeueable: destination(topology, letter).is_some(),
+        }
+    }
 }
 
 /// Texts that come again and again, each kept once under a number.

@@ -14,6 +14,7 @@ mod dead_letter;
 pub mod record;
 mod resolution;
 
+mod error;
 mod filter;
 mod scan;
 
@@ -25,8 +26,9 @@ mod resolve;
 pub use dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX, trail,
 };
+pub use error::DeadLettersError;
 pub use filter::Filter;
 pub use listing::{ListEntry, Listing, fetch, list, resolutions_of};
 pub use requeue::destination;
 pub use resolution::{Resolution, ResolutionRecord};
-pub use resolve::{DeadLettersError, ResolveRequest, ResolveSummary, plan, resolve};
+pub use resolve::{ResolveRequest, ResolveSummary, plan, resolve};

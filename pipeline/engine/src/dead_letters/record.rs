@@ -50,13 +50,13 @@ pub fn dead_letter(
     Outgoing {
         topic: topology.dead_letters().clone(),
         partition: topology.partition_of(key.as_bytes()),
-        body: dead_letter_body(&key, (record.timestamp, &record.body), diagnosis),
+        body: dead_letter_body(&key, record.timestamp, &record.body, diagnosis),
     }
 }
 
 /// The same of what never was a record: `key` says where it came from and is unlike any other,
 /// `time` when it was refused, `own` what would have become its record.
-pub fn dead_letter_body(key: &str, (time, own): (Millis, &Body), diagnosis: Diagnosis<'_>) -> Body {
+pub fn dead_letter_body(key: &str, time: Millis, own: &Body, diagnosis: Diagnosis<'_>) -> Body {
     let time = time.0.to_string();
     let prefixed: Vec<(String, &[u8])> =
         own.headers().map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value)).collect();

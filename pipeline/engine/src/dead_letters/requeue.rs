@@ -5,10 +5,10 @@
 //! It goes to the partition it came from: that is where its producer puts this key, so what follows
 //! the record there still follows it.
 
-use crate::admit::{SOURCE, VERDICT};
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
 };
+use crate::lane_record::{SOURCE, VERDICT};
 use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
 use crate::topology::{Lane, Topology};
 

@@ -14,8 +14,9 @@
 use std::collections::BTreeMap;
 
 use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::error::DeadLettersError;
 use crate::dead_letters::filter::Filter;
-use crate::dead_letters::listing::{LIST_MAX, ListEntry, Listing, fetch_by, list, resolutions_of};
+use crate::dead_letters::listing::{ListEntry, Listing, fetch_by, list, resolutions_of};
 use crate::dead_letters::requeue::{destination, requeued_record};
 use crate::dead_letters::resolution::{Resolution, resolution_record};
 use crate::dead_letters::scan::Scan;
@@ -36,38 +37,6 @@ const FETCH_BYTES: usize = 8 << 20;
 
 /// Times it is started again after a transaction that was aborted or whose outcome is unknown.
 const RESTARTS_MAX: u32 = 20;
-
-/// Why letters could not be read or resolved.
-#[derive(Debug, thiserror::Error)]
-pub enum DeadLettersError {
-    /// More than an index holds.
-    #[error("more than {LIST_MAX} letters match; narrow them down by reason, source or time")]
-    TooMany,
-    /// Somebody else requeues or drops.
-    #[error(
-        "another requeue or drop took over after {done} letters of this one; what was done stays \
-         done, run it again for the rest"
-    )]
-    TakenOver {
-        /// Letters resolved before.
-        done: u64,
-    },
-    /// The log failed.
-    #[error("the log failed after {done} letters; what was done stays done, run it again")]
-    Log {
-        /// Letters resolved before.
-        done: u64,
-        /// How.
-        #[source]
-        source: LogError,
-    },
-}
-
-impl From<LogError> for DeadLettersError {
-    fn from(source: LogError) -> Self {
-        Self::Log { done: 0, source }
-    }
-}
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -270,7 +239,10 @@ impl Resolver<'_> {
             *by_reason.entry(letter.reason().into_owned()).or_default() += 1;
         }
         for (reason, count) in by_reason {
-            telemetry::dead_letters_resolved(self.request.resolution, (&reason, count));
+            match self.request.resolution {
+                Resolution::Requeued => telemetry::dead_letters_requeued(&reason, count),
+                Resolution::Dropped => telemetry::dead_letters_dropped(&reason, count),
+            }
             *self.resolved.done.entry(reason).or_default() += count;
             self.done += count;
         }

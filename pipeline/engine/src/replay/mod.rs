@@ -8,6 +8,7 @@
 
 mod cursor;
 mod read_only;
+mod task_spec;
 
 mod log_matcher;
 mod plan;
@@ -18,4 +19,5 @@ mod divergence;
 pub use divergence::{Divergence, DivergenceKind, Nearest, ReplayError};
 pub use plan::{Point, ReplayPlan, ReplayRange};
 pub use read_only::ReadOnlyLog;
-pub use verify::{Replayed, TaskSpec, Verification, VerifyStep};
+pub use task_spec::TaskSpec;
+pub use verify::{Replayed, Verification, VerifyStep};

@@ -19,7 +19,7 @@ use crate::derive::order::OrderRecord;
 use crate::port::Isolation;
 use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::cursor::{PartitionCursor, bounds};
-use crate::replay::verify::TaskSpec;
+use crate::replay::task_spec::TaskSpec;
 use crate::replay::{ReadOnlyLog, ReplayError};
 use crate::topology::Lane;
 use crate::turn::repeat;
@@ -98,8 +98,19 @@ impl BuildIdentity {
     }
 }
 
-/// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
-pub(super) fn plan(
+impl TaskSpec {
+    /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
+    pub fn plan(
+        &self,
+        log: &ReadOnlyLog,
+        checkpoints: &BTreeSet<Offset>,
+        range: ReplayRange,
+    ) -> Result<ReplayPlan, ReplayError> {
+        plan(log, self, checkpoints, range)
+    }
+}
+
+fn plan(
     log: &ReadOnlyLog,
     task: &TaskSpec,
     checkpoints: &BTreeSet<Offset>,
@@ -115,9 +126,10 @@ pub(super) fn plan(
         checkpoints.iter().copied().filter(|c| *c >= stable.start && *c <= to).collect();
     let at_start = (stable.start == Offset(0)).then_some(Offset(0));
     starts.extend(at_start);
-    let suffixes = starts.iter().copied().chain(from);
     let nearest = from.and_then(|from| starts.range(..=from).next_back().copied());
-    let survey = Survey::read(log, task, (nearest.unwrap_or(stable.start), to, suffixes))?;
+    let suffixes = starts.iter().copied().chain(from).collect();
+    let range = SurveyRange { start: nearest.unwrap_or(stable.start), end: to, suffixes };
+    let survey = Survey::read(log, task, range)?;
     let start = match from {
         Some(from) if from > to => {
             let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
@@ -169,6 +181,14 @@ struct OrderSuffix {
     first: Option<(Offset, Millis)>,
 }
 
+/// The offsets of `order` to read.
+struct SurveyRange {
+    start: Offset,
+    end: Offset,
+    /// Offsets from which on transactions are counted.
+    suffixes: BTreeSet<Offset>,
+}
+
 /// What `order` says from the start of the execution on, or from its own; read through once.
 struct Survey {
     at: TopicPartition,
@@ -184,11 +204,7 @@ struct Survey {
 }
 
 impl Survey {
-    fn read(
-        log: &ReadOnlyLog,
-        task: &TaskSpec,
-        (start, to, suffixes): (Offset, Offset, impl Iterator<Item = Offset>),
-    ) -> Result<Self, ReplayError> {
+    fn read(log: &ReadOnlyLog, task: &TaskSpec, range: SurveyRange) -> Result<Self, ReplayError> {
         let at = task.order();
         let mut starts = Vec::new();
         for lane in Lane::ALL {
@@ -198,15 +214,17 @@ impl Survey {
         }
         let mut survey = Self {
             current: BuildIdentity::current(task),
-            suffixes: suffixes.map(|suffix| (suffix, OrderSuffix::default())).collect(),
+            suffixes: (range.suffixes.into_iter())
+                .map(|suffix| (suffix, OrderSuffix::default()))
+                .collect(),
             changes: Vec::new(),
             foreign: None,
             expired: None,
             at,
         };
-        let mut cursor = PartitionCursor::open(log, &survey.at, start)?;
+        let mut cursor = PartitionCursor::open(log, &survey.at, range.start)?;
         let mut before = None;
-        while let Some(record) = cursor.next()?.filter(|record| record.offset < to) {
+        while let Some(record) = cursor.next()?.filter(|record| record.offset < range.end) {
             before = Some(survey.look(&record, before, &starts)?);
         }
         Ok(survey)

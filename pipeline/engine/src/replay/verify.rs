@@ -4,52 +4,19 @@
 //! and the ticks where they stood; then everything it makes is compared with what the log has. It
 //! ends at the first difference, since nothing behind one proves anything.
 
-use std::collections::BTreeSet;
-
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
-use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, StoredTask, table_specs};
+use crate::derive::{DeriveConfig, Executed, Sandbox, StoredTask, table_specs};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
-use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
 use crate::replay::cursor::PartitionCursor;
 use crate::replay::divergence::{Divergence, DivergenceKind, ReplayError};
 use crate::replay::log_matcher::{ChangelogMatcher, LogMatcher, OutputMatch};
-use crate::replay::plan::{ReplayPlan, ReplayRange, decode, plan};
-use crate::topology::{Lane, Topology};
+use crate::replay::plan::{ReplayPlan, decode};
+use crate::replay::task_spec::TaskSpec;
+use crate::topology::Lane;
 use crate::turn::repeat;
-
-/// Whose history it is, and what executes it again.
-#[derive(Clone)]
-pub struct TaskSpec {
-    /// The topics.
-    pub topology: Topology,
-    /// The task.
-    pub partition: Partition,
-    /// This build's name.
-    pub build: String,
-    /// What the settings in force hash to.
-    pub settings_hash: u64,
-    /// The operators.
-    pub operators: Operators,
-}
-
-impl TaskSpec {
-    /// The task's `order`.
-    pub fn order(&self) -> TopicPartition {
-        TopicPartition::new(self.topology.order(), self.partition)
-    }
-
-    /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
-    pub fn plan(
-        &self,
-        log: &ReadOnlyLog,
-        checkpoints: &BTreeSet<Offset>,
-        range: ReplayRange,
-    ) -> Result<ReplayPlan, ReplayError> {
-        plan(log, self, checkpoints, range)
-    }
-}
 
 /// What was executed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
