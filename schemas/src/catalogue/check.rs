@@ -1,7 +1,7 @@
-//! What the entries of a catalogue say about each other: names two types claim, channels nobody
-//! writes, rules for the way in that concern nobody.
+//! Checks the entries of a catalogue against each other.
 //!
-//! Every check goes on after an error, so that all are reported together.
+//! It finds names that two types claim, channel kinds that nothing writes, and ingress rules that
+//! cover nothing. Every check continues after an error, so that all errors are reported together.
 
 use super::errors::Errors;
 use super::ingress::IngressRules;
@@ -9,8 +9,8 @@ use super::lookup::{ByName, Catalogue, NameIndex};
 use super::model::Class;
 use super::notation;
 
-/// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
-/// is a field of one of the types covered.
+/// Every pattern of an ingress rule covers a type, and one of the covered types declares each field
+/// that the rule sets.
 pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut Errors) {
     let renames = (rules.renames.iter())
         .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
@@ -32,7 +32,7 @@ pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut 
     }
 }
 
-/// Every kind is written by somebody, and unions are of kinds there are.
+/// Every channel kind has a writer, and unions consist of known kinds.
 pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
     for kind in &catalogue.kinds {
         let place = format!("channels.toml, {}", kind.name);
@@ -57,7 +57,7 @@ pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
     }
 }
 
-/// Who answers to which name; a name two types claim is an error.
+/// The index from names to types; a name that two types claim is an error.
 pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
     let mut names = NameIndex::default();
     let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {

@@ -1,8 +1,8 @@
-//! The errors of a catalogue, collected so that one run reports all of them.
+//! The errors of a catalogue, collected so that all are reported together.
 
 use std::fmt;
 
-/// Everything that is wrong with a catalogue.
+/// All errors of a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueErrors(pub Vec<String>);
 
@@ -15,7 +15,7 @@ impl fmt::Display for CatalogueErrors {
 
 impl std::error::Error for CatalogueErrors {}
 
-/// Collects errors, each with its place.
+/// Collects errors, each with the entry it was found in.
 #[derive(Default)]
 pub(super) struct Errors(Vec<String>);
 
@@ -28,7 +28,7 @@ impl Errors {
         self.0.is_empty()
     }
 
-    /// The value, or `None` once its error is noted.
+    /// The value; an error is added and gives `None`.
     pub(super) fn keep<T>(&mut self, place: &str, result: Result<T, String>) -> Option<T> {
         result.map_err(|error| self.add(place, error)).ok()
     }

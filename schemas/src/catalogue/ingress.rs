@@ -1,11 +1,13 @@
-//! The rules of `ingress.toml`: other spellings and defaults of fields, given to each type they
-//! cover.
+//! The rules of `ingress.toml`: other spellings and defaults of fields.
+//!
+//! Each rule is copied into every type it covers when the catalogue is loaded, so admission looks
+//! at its event type alone.
 
 use super::files;
 use super::model::{EventType, FieldDefault, Rename};
 use super::notation;
 
-/// The rules of `ingress.toml` while types are read.
+/// The rules, while types are read.
 #[derive(Default)]
 pub(super) struct IngressRules {
     pub(super) renames: Vec<files::RenameEntry>,

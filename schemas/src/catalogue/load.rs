@@ -1,9 +1,8 @@
-//! From the files to the model. Everything that could be wrong is looked at before anything is
-//! said, and all errors are reported together.
+//! Loads a catalogue from its files and reports all errors together.
 //!
-//! Two passes: the first, here, reads kinds, operators and types on their own; the second, in
-//! `check`, looks at what they say about each other. A catalogue that loads can be used without
-//! further checks.
+//! The first pass, here, reads kinds, operators and types on their own; the second, `check`,
+//! compares them with each other. A catalogue that loads needs no further checks. The built-in
+//! catalogue can't fail at run time: a test loads the same files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +28,7 @@ impl Catalogue {
         &BUILTIN
     }
 
-    /// Reads a catalogue from files given as name and text; every error at once.
+    /// Reads a catalogue from files given as name and text; returns all errors.
     pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
         load(files)
     }
@@ -301,7 +300,7 @@ impl TypeReader<'_> {
         Some(ChannelRule { kind, id, classes, state_key, when: parsed.when, text })
     }
 
-    /// Checks what a type says about itself and notes what evaluation will look at.
+    /// Checks a type on its own and collects the fields that evaluation needs.
     fn finish(&mut self, mut event_type: EventType) -> EventType {
         let of_channels: Vec<Source> = (event_type.channels.iter())
             .flat_map(|rule| rule.state_key.iter().chain([&rule.id]).cloned())
@@ -365,7 +364,7 @@ impl TypeReader<'_> {
     }
 }
 
-/// The defaults with what an entry adds (`+`), or what it puts in their place.
+/// The defaults with the lines an entry adds (`+`), or the lines that replace them.
 fn plus<'a>(defaults: &'a [String], own: Option<&'a [String]>) -> Vec<&'a str> {
     let own: Vec<&str> = match own {
         None => return defaults.iter().map(String::as_str).collect(),

@@ -1,10 +1,10 @@
-//! The catalogue: event types and channel kinds as data, read from the files in `catalogue/` once
-//! and checked as a whole.
+//! The catalogue: event types and channel kinds, read once from data files and checked as a whole.
 //!
-//! In reading order: `model` (what a type and a channel kind are), `files` (the files as they
-//! are written), `notation` (the small languages inside them), `load` and `check` (from files to
-//! model, all errors together), `lookup` (by name and alias), `deliver` (from an event to its
-//! channels), and `page` (the reference page). Adding a type is one entry in one file, no code.
+//! In reading order: `model` (what a type and a channel kind are), `files` (the TOML files),
+//! `notation` (the syntax inside their strings), `errors`, `ingress` (spellings and defaults),
+//! `load` and `check` (from files to model), `lookup` (by name and alias), `deliver` (from an event
+//! to its channels), and `page` (the reference page). Adding a type is one entry in one file, no
+//! code.
 
 mod check;
 mod deliver;

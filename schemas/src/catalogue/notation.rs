@@ -1,4 +1,4 @@
-//! The small languages inside the catalogue's files: fields, channels, aliases, conditions.
+//! Parsers of the short notations in the catalogue's files: fields, channels, aliases, conditions.
 //!
 //! ```text
 //! data       post_id, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
@@ -7,22 +7,22 @@
 //! condition  field | field=value | field=beginning*
 //! ```
 //!
-//! What stands before the `/` of a data line is required; `@group` is replaced by that group's
-//! line, and alternatives joined by `|` are optional each but not together. Every parser answers a
-//! mistake with a sentence; none knows the rest of the catalogue.
+//! Fields before the `/` of a data line are required. `@group` is replaced by that group's line.
+//! Alternatives joined by `|` are optional each, but one of them is required. Errors are sentences;
+//! no parser knows the rest of the catalogue.
 
 use std::collections::BTreeMap;
 
 use super::model::{Condition, Field, FieldKind, Predicate, Source};
 
-/// A data line, read.
+/// A parsed data line.
 #[derive(Debug, Default)]
 pub(super) struct DataLine {
     pub(super) fields: Vec<Field>,
     pub(super) one_of: Vec<Vec<String>>,
 }
 
-/// A channel line, read.
+/// A parsed channel line.
 #[derive(Debug)]
 pub(super) struct ChannelLine<'a> {
     pub(super) kind: &'a str,
@@ -32,7 +32,7 @@ pub(super) struct ChannelLine<'a> {
     pub(super) when: Option<Condition>,
 }
 
-/// An alias line, read.
+/// A parsed alias line.
 #[derive(Debug)]
 pub(super) struct AliasLine<'a> {
     pub(super) name: &'a str,
@@ -81,7 +81,7 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
     }
 }
 
-/// Splits where `sign` stands outside brackets; parts are trimmed, empty ones dropped.
+/// Splits at `sign` outside brackets; parts are trimmed, and empty ones dropped except around `/`.
 fn split(text: &str, sign: char) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0usize, 0);
@@ -147,7 +147,7 @@ fn field_kind(text: &str) -> Result<FieldKind, String> {
     })
 }
 
-/// Takes what stands in brackets at the end.
+/// Splits off the text in brackets at the end.
 fn bracketed(text: &str, brackets: [char; 2]) -> Result<(&str, Option<&str>), String> {
     let Some(open) = text.strip_suffix(brackets[1]) else { return Ok((text, None)) };
     match open.split_once(brackets[0]) {
@@ -194,7 +194,7 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
     Ok(Condition { field: field.to_owned(), predicate, negated: false })
 }
 
-/// Reads what follows the words of a line: nothing, or one condition.
+/// Reads the rest of a line: nothing, or one condition.
 fn when(words: &[&str]) -> Result<Option<Condition>, String> {
     match words {
         [] => Ok(None),
@@ -245,7 +245,7 @@ pub(super) fn alias(line: &str) -> Result<AliasLine<'_>, String> {
     Ok(AliasLine { name, preset, when: when(rest)? })
 }
 
-/// Reads the name of an operator an event moves.
+/// Reads the operator of a `moves` line.
 pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match &words[..] {
@@ -254,7 +254,7 @@ pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> 
     }
 }
 
-/// Whether a canonical name is meant by `name`, `prefix.*` or `*`.
+/// Whether a pattern (`name`, `prefix.*` or `*`) covers a canonical name.
 pub(super) fn covers(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),

@@ -1,7 +1,7 @@
-//! The reference page `schemas/CATALOGUE.md`, written from the catalogue.
+//! Generates the reference page `schemas/CATALOGUE.md` from the catalogue.
 //!
-//! The page is committed, so that it can be read without a build, and a test fails when it differs
-//! from what the catalogue says. It never says anything the catalogue does not.
+//! The page is committed, so that it can be read without a build; a test fails if it differs. It
+//! contains nothing that is not in the catalogue.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use crate::envelope::Reason;
 pub const UPDATE_COMMAND: &str =
     "TIDEWIRE_UPDATE=1 cargo test --release -p tidewire-schemas the_committed_page";
 
-/// What the page says before its tables.
+/// The text before the tables.
 const INTRODUCTION: &str = "\
 Generated from `schemas/catalogue/`; don't edit it here, run `{command}`.
 
@@ -100,7 +100,7 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
-/// The name with what is special about the type.
+/// The name with the properties of the type.
 fn name(event_type: &EventType) -> String {
     let mut notes = Vec::new();
     match (&event_type.emitted_by, event_type.producers) {
@@ -249,7 +249,7 @@ fn readers(kind: &ChannelKind) -> String {
     out
 }
 
-/// What normalisation does to data.
+/// How data is normalised.
 fn normalisation_section(out: &mut String, catalogue: &Catalogue) {
     out.push_str("\n## On the way in\n\n");
     out.push_str(

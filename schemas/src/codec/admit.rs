@@ -1,13 +1,14 @@
-//! Which form a record came in: told by its headers, else by its first bytes. Nothing is guessed
-//! from what stands further inside.
+//! Detects the format of a record by its headers, else by its first bytes, and decodes it.
+//!
+//! Nothing beyond them is inspected, so the content of a record can't change how it is read.
 
 use super::context::{DecodeContext, HeaderLookup};
-use super::form::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, is_avro, media_type};
+use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, is_avro, media_type};
 use super::{avro, cloudevents};
 use crate::envelope::{self, Admitted, Reason, Rejection, within_limits};
 
-/// Reads a producer's record of any form: decodes, normalises and validates it, and completes what
-/// the producer left out. May wait for the registry, for a bounded time.
+/// Decodes, normalises and validates a producer's record of any format, and fills in what the
+/// producer left out. May wait for the registry, for a bounded time.
 pub fn admit(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,

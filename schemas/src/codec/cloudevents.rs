@@ -1,4 +1,4 @@
-//! CloudEvents 1.0: the same event in the attributes of a standard.
+//! Decodes CloudEvents 1.0 by mapping their attributes to the envelope.
 //!
 //! ```text
 //! type          event_type           time           timestamp
@@ -7,10 +7,10 @@
 //! priority      priority             source         source, if it is short enough
 //! ```
 //!
-//! Structured: one JSON object (CloudEvents JSON format, section 3). Binary: attributes in headers
-//! `ce_…`, data in the value (Kafka protocol binding, section 3.2). The id is `source/id`, or a
-//! hash of both where that is no id of ours. Data is JSON: as it stands, in base64, or Avro whose
-//! schema is known. Other attributes are ignored and counted.
+//! Structured mode: one JSON object (CloudEvents JSON format, section 3). Binary mode: attributes
+//! in headers `ce_…`, data in the value (Kafka protocol binding, section 3.2). The event id is
+//! `source/id`, or a hash of both if that is no valid id. Data is JSON, plain or in base64, or Avro
+//! with a known schema. Other attributes are ignored and counted.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::context::{DecodeContext, HeaderLookup};
-use super::form::{is_avro, media_type};
+use super::format::{is_avro, media_type};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
@@ -26,10 +26,10 @@ use crate::envelope::{
 use crate::id::hash128;
 use crate::json::{self, Scanner, quoted};
 
-/// The only version there is of this major one.
+/// The only released version 1.
 const SPECVERSION: &str = "1.0";
 
-/// Attributes that are understood.
+/// Attributes that are read.
 const NAMES: [&str; 10] = [
     "specversion",
     "id",
@@ -43,7 +43,7 @@ const NAMES: [&str; 10] = [
     "priority",
 ];
 
-/// The attributes of an event as text, by their place in [`NAMES`].
+/// The attributes of an event as text, in the order of [`NAMES`].
 #[derive(Default)]
 struct Attributes<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
@@ -128,7 +128,7 @@ pub(super) fn binary(
     attributes.complete(context, data)
 }
 
-/// Data of an event that has none: an object without fields.
+/// The data of an event that has none: an empty object.
 fn empty<'a>() -> DataField<'a> {
     DataField::Object(crate::envelope::EventData::of_members(Vec::new()))
 }
@@ -146,7 +146,8 @@ fn decoded(value: &str) -> Result<String, Rejection> {
 
 impl<'a> Attributes<'a> {
     fn set(&mut self, name: &str, value: &'a str) -> Result<(), Rejection> {
-        let place = NAMES.iter().position(|known| *known == name).expect("the caller knows it");
+        let place =
+            NAMES.iter().position(|known| *known == name).expect("callers pass names of NAMES");
         if value != "null" {
             let text = json::scalar(value).ok_or_else(|| {
                 let message = format!("the attribute `{name}` is a string");
@@ -169,7 +170,7 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// Only JSON becomes an event.
+    /// Rejects data that is not JSON.
     fn check_kind(&self) -> Result<(), Rejection> {
         let kind = self.get("datacontenttype").unwrap_or("application/json");
         let media = media_type(kind.as_bytes());
@@ -213,7 +214,7 @@ impl<'a> Attributes<'a> {
         complete(context.catalogue, envelope, context.origin).map_err(in_attribute_names)
     }
 
-    /// Unique by `source` and `id` together, as the standard has it.
+    /// `source` and `id` together, which the standard makes unique.
     fn event_id(&self) -> Result<String, Rejection> {
         let (source, id) = (self.need("source")?, self.need("id")?);
         let plain = format!("{source}/{id}");
@@ -225,7 +226,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// An attribute as the envelope's field: `time` is text, and a priority a number.
+/// An attribute as a field of the envelope: a priority becomes a number, the rest strings.
 fn field(name: &str, text: &str) -> String {
     match name {
         "priority" if text.parse::<u8>().is_ok() => text.to_owned(),
@@ -233,7 +234,7 @@ fn field(name: &str, text: &str) -> String {
     }
 }
 
-/// A rejection that names the attribute instead of the field it became.
+/// Names the attribute in a rejection instead of the envelope field.
 fn in_attribute_names(refused: Rejection) -> Rejection {
     let field = refused.field.map(|field| {
         let theirs = match &*field {

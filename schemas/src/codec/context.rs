@@ -1,4 +1,4 @@
-//! What decoding a record needs beside its value: headers, catalogue, registry and origin.
+//! What decoders need beside a record's value: headers, catalogue, registry and origin.
 
 use super::Registry;
 use crate::catalogue::Catalogue;
@@ -16,12 +16,12 @@ impl HeaderLookup for [(&str, &[u8])] {
     }
 }
 
-/// What records are read with.
+/// What records are decoded with.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeContext<'a> {
-    /// What events are.
+    /// The event types.
     pub catalogue: &'a Catalogue,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<&'a dyn Registry>,
     /// Where the record came from.
     pub origin: &'a RecordOrigin<'a>,

@@ -1,10 +1,10 @@
-//! From an Avro record's bytes to JSON text, field by field, in one pass.
+//! Decodes an Avro record to JSON text, field by field, in one pass.
 //!
-//! The bytes are whatever somebody sent. Reading follows the plan, never allocates by a length it
-//! was told, and is bounded in depth and in what it writes, so that a record that refers to itself
-//! or lists a billion nothings ends early. What it writes is what apache-avro's `Value` becomes as
-//! JSON, except for times finer than a millisecond, which become milliseconds, and for decimals and
-//! binary UUIDs, which become text.
+//! The bytes are untrusted. Reading follows the plan, never allocates by a length it read, and
+//! limits depth and output, so that a recursive record or a list of a billion nulls ends early.
+//!
+//! The output equals what apache-avro's `Value` becomes as JSON, with two exceptions: times finer
+//! than a millisecond become milliseconds, and decimals and binary UUIDs become text.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -17,18 +17,18 @@ use crate::json;
 #[derive(Debug)]
 pub(super) struct DecodedFields {
     text: String,
-    /// Where each field's value stands, in the plan's order.
+    /// The range of each field's value in `text`, in the plan's order.
     values: Vec<Range<u32>>,
 }
 
 impl DecodedFields {
-    /// A field's value, null included, by its place in the plan.
+    /// A field's value, null included, by its index in the plan.
     pub(super) fn value(&self, at: usize) -> &str {
         let Range { start, end } = self.values[at];
         &self.text[start as usize..end as usize]
     }
 
-    /// All of them as one object.
+    /// All fields as one object.
     pub(super) fn to_object(&self, plan: &ReadPlan) -> String {
         let mut out = String::with_capacity(self.text.len() + 32 * self.values.len());
         out.push('{');
@@ -44,7 +44,7 @@ impl DecodedFields {
     }
 }
 
-/// Reads the record; nothing may follow it.
+/// Reads a record; bytes after it are an error.
 pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejection> {
     let text = String::with_capacity(bytes.len() * 2);
     let mut reader = AvroReader { plan, bytes, at: 0, text, depth: 1 };
@@ -78,7 +78,7 @@ struct AvroReader<'a> {
     bytes: &'a [u8],
     at: usize,
     text: String,
-    /// Objects and lists around the value, `data` included.
+    /// Nesting depth of the value, `data` included.
     depth: usize,
 }
 
@@ -134,7 +134,7 @@ impl<'a> AvroReader<'a> {
         }
     }
 
-    /// A value that holds no others.
+    /// A value without nested values.
     fn single(&mut self, node: &Node) -> Result<(), AvroError> {
         match node {
             Node::Null => self.text.push_str("null"),
@@ -203,7 +203,7 @@ impl<'a> AvroReader<'a> {
         self.text.push(bracket);
     }
 
-    /// Items in blocks, each with its count in front; a negative one is followed by a size.
+    /// Items in blocks, each preceded by its count; a negative count is followed by a size.
     fn blocks(
         &mut self,
         open: char,
@@ -243,7 +243,7 @@ impl<'a> AvroReader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], AvroError> {
-        Ok(*self.take(N)?.first_chunk().expect("so many were taken"))
+        Ok(*self.take(N)?.first_chunk().expect("take returns N bytes"))
     }
 
     /// Avro's `int` and `long`: LEB128, then zigzag.
@@ -287,7 +287,7 @@ impl<'a> AvroReader<'a> {
         if !value.is_finite() {
             return Err(AvroError::Malformed("JSON has no number for infinity or NaN; send null"));
         }
-        // The digits serde_json writes too: of two forms as short, the nearer to the number.
+        // The same digits as serde_json: of two shortest forms, the nearer to the number.
         self.text.push_str(zmij::Buffer::new().format_finite(value));
         Ok(())
     }
@@ -306,7 +306,7 @@ impl<'a> AvroReader<'a> {
 
     fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
-        // Bytes that only repeat the sign say nothing.
+        // Leading bytes that only repeat the sign carry no digits.
         let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut wide = [sign; 16];
         let extra = bytes.len().saturating_sub(wide.len());

@@ -1,8 +1,8 @@
-//! A producer's Avro schema laid out for reading, so that reading a record looks nothing up.
+//! A read plan: an Avro schema prepared so that reading a record looks nothing up.
 //!
-//! A plan is a flat list of nodes that point to each other by number, with names resolved and field
-//! names quoted. A schema that refers to itself is a node that points back. The number of nodes is
-//! limited, since anyone may have written the schema.
+//! A plan is a flat list of nodes that refer to each other by number, with names resolved and field
+//! names quoted. A recursive schema is a node that refers back. The number of nodes is limited,
+//! since anyone may have written the schema.
 
 use std::collections::HashMap;
 
@@ -11,39 +11,39 @@ use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
 
 use crate::json;
 
-/// The most nodes of a schema, fields and branches included: sixteen times what `data` may hold.
+/// The most nodes of a schema, fields and branches included: sixteen times the fields of `data`.
 pub const SCHEMA_MAX_NODES: usize = 16 * 1024;
 
-/// Why a text is no schema to read records with.
+/// Why a schema can't be used to read records.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SchemaFault(pub String);
 
-/// A node's place in its plan.
+/// The index of a node in its plan.
 pub(super) type NodeId = u32;
 
-/// What one value is read as, and written as.
+/// How one value is read, and what it is written as.
 #[derive(Debug)]
 pub(super) enum Node {
-    /// Named and not laid out yet; never met when reading.
+    /// A named node that is still being built; never met when reading.
     Pending,
     Null,
     Bool,
     Int,
     Long,
-    /// A time in units of which so many make a millisecond.
+    /// A time; the number of its units in a millisecond.
     Time(i64),
     Float,
     Double,
-    /// A list of numbers.
+    /// Written as a list of numbers.
     Bytes,
     Fixed(usize),
-    /// A number with so many digits behind the point, as text; in bytes, or in so many.
+    /// Written as text with `scale` digits after the point; `fixed` is its size in bytes, if fixed.
     Decimal {
         scale: usize,
         fixed: Option<usize>,
     },
-    /// Sixteen bytes, in bytes of that length or in so many, as text.
+    /// Sixteen bytes, written as text; `fixed` is the size of its type, if fixed.
     Uuid {
         fixed: Option<usize>,
     },
@@ -65,7 +65,7 @@ pub(super) struct PlanField {
     pub(super) node: NodeId,
 }
 
-/// A schema laid out for reading.
+/// A schema prepared for reading.
 #[derive(Debug)]
 pub(super) struct ReadPlan {
     /// The full name of its record.
@@ -107,7 +107,7 @@ impl PlanField {
     }
 }
 
-/// A plan being laid out.
+/// A plan that is being built.
 struct Layout {
     nodes: Vec<Node>,
     named: HashMap<Name, NodeId>,

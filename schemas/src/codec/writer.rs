@@ -1,4 +1,4 @@
-//! The schema of a producer's records, parsed by apache-avro and made ready for reading.
+//! The schema that wrote a producer's records, parsed by apache-avro and prepared for reading.
 //!
 //! Its text is limited in length, since anyone may have written it. JSON in Confluent's framing is
 //! read as it is; its JSON schema is not checked.
@@ -11,7 +11,7 @@ use super::read::read;
 use super::read_plan::{ReadPlan, SchemaFault};
 use crate::envelope::{Rejection, text};
 
-/// The longest schema text, those it refers to included.
+/// The longest schema text, the schemas it refers to included.
 pub const SCHEMA_MAX_BYTES: usize = 1024 * 1024;
 
 /// The schema a record was written with.
@@ -30,7 +30,7 @@ pub(super) enum RecordFormat {
 }
 
 impl WriterSchema {
-    /// An Avro schema, with those it refers to, each before whoever refers to it.
+    /// An Avro schema with the schemas it refers to, each before the first that refers to it.
     pub fn avro(text: &str, references: &[String]) -> Result<Self, SchemaFault> {
         let bytes = references.iter().map(String::len).sum::<usize>() + text.len();
         if bytes > SCHEMA_MAX_BYTES {
@@ -43,12 +43,12 @@ impl WriterSchema {
         Ok(Self { format: RecordFormat::Avro(ReadPlan::of(&schema, &others)?) })
     }
 
-    /// JSON: the record is JSON text, whatever its schema says of it.
+    /// JSON text; its schema is not checked.
     pub fn json() -> Self {
         Self { format: RecordFormat::Json }
     }
 
-    /// A record this schema wrote as JSON text: of Avro one object of all its fields.
+    /// A record as JSON text: an Avro record becomes one object.
     pub fn to_json<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
         match &self.format {
             RecordFormat::Json => text(Some(record)).map(Cow::Borrowed),

@@ -1,7 +1,7 @@
-//! The way in as a whole: from a record's bytes to an [`Event`].
+//! Admits a JSON envelope: from a record's bytes to an [`Event`].
 //!
 //! The envelope is read in one pass over the text. Its own fields are decoded, `data` is kept as a
-//! list of slices for normalisation, and everything else is checked for being JSON and counted.
+//! list of slices for normalisation, and all other fields are checked to be JSON and counted.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE
 use crate::event::Event;
 use crate::json::{self, Scanner};
 
-/// The largest record: with every channel it is delivered to it still fits a client's frame.
+/// The largest record: with the names of its channels it still fits a client's frame.
 pub const EVENT_MAX_BYTES: usize = 256 * 1024;
 /// The longest event type.
 pub const TYPE_MAX_CHARS: usize = 64;
@@ -21,14 +21,14 @@ pub const TYPE_MAX_CHARS: usize = 64;
 pub const CORRELATION_ID_MAX_CHARS: usize = 128;
 /// The longest name of a producer.
 pub const SOURCE_MAX_CHARS: usize = 64;
-/// How far an event's time may be ahead of its append time: clocks differ, but windows must not
-/// close on what has not happened.
+/// How far an event's time may be ahead of its append time: clocks differ, but a far future time
+/// would close windows too early.
 pub const TIMESTAMP_AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
 
-/// The envelope is one level around data.
+/// The envelope adds one level around data.
 const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
 
-/// Where a record came from, and when the log took it.
+/// The position of a record in the input, and its append time.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordOrigin<'a> {
     /// The input topic.
@@ -46,11 +46,11 @@ pub struct RecordOrigin<'a> {
 pub struct Admitted {
     /// The event.
     pub event: Event,
-    /// How many envelope fields were unknown and ignored.
+    /// How many unknown envelope fields were ignored.
     pub ignored_fields: u32,
 }
 
-/// The envelope as it was sent, whatever its form: values as JSON text, null left out.
+/// The envelope as sent, in any format: values as JSON text, null left out.
 #[derive(Debug, Default)]
 pub(crate) struct Envelope<'a> {
     pub(crate) event_id: Option<&'a str>,
@@ -63,11 +63,11 @@ pub(crate) struct Envelope<'a> {
     pub(crate) source: Option<&'a str>,
     pub(crate) data: Option<DataField<'a>>,
     pub(crate) ignored: u32,
-    /// Whether an unknown field showed that this is an event of another envelope.
+    /// Whether an unknown field shows that this is a CloudEvent.
     pub(crate) is_cloudevent: bool,
 }
 
-/// What stands where `data` has to be.
+/// The value of `data`: an object, or anything else.
 #[derive(Debug)]
 pub(crate) enum DataField<'a> {
     Object(EventData<'a>),
@@ -75,7 +75,7 @@ pub(crate) enum DataField<'a> {
 }
 
 impl<'a> DataField<'a> {
-    /// Reads the value the scanner stands before; null is none.
+    /// Reads the value at the scanner; null gives `None`.
     pub(crate) fn read(
         scanner: &mut Scanner<'a>,
         text: &'a str,
@@ -86,7 +86,7 @@ impl<'a> DataField<'a> {
         })
     }
 
-    /// Reads a text that is data and nothing else.
+    /// Reads a text that consists of data alone.
     pub(crate) fn of_text(text: &'a str) -> Result<Option<Self>, Rejection> {
         let mut scanner = Scanner::new(text, DATA_MAX_DEPTH);
         let data = Self::read(&mut scanner, text)?;
@@ -95,7 +95,7 @@ impl<'a> DataField<'a> {
     }
 }
 
-/// Reads a producer's record that is a JSON envelope. Records of every form:
+/// Admits a record that is a JSON envelope. For records of every format see
 /// [`codec::admit`](crate::codec::admit).
 pub fn admit(
     catalogue: &Catalogue,
@@ -105,7 +105,7 @@ pub fn admit(
     complete(catalogue, Envelope::read(text(value)?)?, origin)
 }
 
-/// Normalises and validates what was sent, and completes what the producer left out.
+/// Normalises and validates an envelope, and fills in what the producer left out.
 pub(crate) fn complete(
     catalogue: &Catalogue,
     envelope: Envelope<'_>,
@@ -179,7 +179,7 @@ pub(crate) fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
     })
 }
 
-/// The record, if it has bytes and not too many.
+/// The value of a record, if it is neither empty nor too large.
 pub(crate) fn within_limits(value: Option<&[u8]>) -> Result<&[u8], Rejection> {
     let value = value.unwrap_or_default();
     if value.is_empty() {
@@ -215,7 +215,7 @@ impl<'a> Envelope<'a> {
         Ok(out)
     }
 
-    /// Reads a member's value; returns the bit that stands for the name, none for unknown ones.
+    /// Reads a member's value; returns the bit of its name, 0 for unknown ones.
     fn member(
         &mut self,
         name: &str,
@@ -344,7 +344,7 @@ fn priority(
     })
 }
 
-/// The key as sent. It follows the rules of ids, except that it never stands in a channel's name.
+/// The key as sent. It follows the rules of ids, but an invalid one is a bad field.
 fn key_text(value: &str) -> Result<String, Rejection> {
     match id("key", value) {
         Ok(text) => Ok(text.into_owned()),

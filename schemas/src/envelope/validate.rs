@@ -1,7 +1,7 @@
-//! Step 6 of the way in: required fields and types, and what a usable id is.
+//! Step 6 of admission: checks required fields, types of fields and ids.
 //!
-//! Null counts as absent: for a required field it is missing, for an optional one it is fine and
-//! passed on. Fields the type does not declare are not looked at.
+//! Null counts as absent: a required field that is null is missing; an optional one is passed on.
+//! Fields that the type does not declare are not checked.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::{json, time};
 /// The longest id.
 pub const ID_MAX_CHARS: usize = 128;
 
-/// Checks the fields of data against their type.
+/// Checks the fields of data against the event type.
 pub(super) fn validate(event_type: &EventType, data: &EventData<'_>) -> Result<(), Rejection> {
     for field in event_type.fields.iter().filter(|field| field.required) {
         if data.get(&field.name).is_none() {
@@ -83,7 +83,7 @@ fn check(field: &Field, value: &str) -> Result<(), Rejection> {
     check_value(field, value)
 }
 
-/// The listed values or the range, where there are such.
+/// Checks the listed values or the range of a field, if it has them.
 fn check_value(field: &Field, value: &str) -> Result<(), Rejection> {
     if !field.values.is_empty() {
         let text = json::scalar(value).unwrap_or_default();
@@ -102,8 +102,8 @@ fn check_value(field: &Field, value: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Reads an id: a string of 1 to 128 characters, or an integer, which becomes its decimal text.
-/// Control characters are refused, and so is what would not fit a channel's name once encoded.
+/// Reads an id: a string of 1 to 128 characters, or an integer, which becomes its decimal text. Ids
+/// with control characters, and ids that are too long for a channel name once encoded, are invalid.
 pub(super) fn id<'a>(field: &str, value: &'a str) -> Result<Cow<'a, str>, Rejection> {
     let bad = |message: String| Err(Rejection::of(Reason::BadId, field, message));
     let text = match value.as_bytes().first() {
@@ -127,7 +127,7 @@ pub(super) fn id<'a>(field: &str, value: &'a str) -> Result<Cow<'a, str>, Reject
     Ok(text)
 }
 
-/// A time as it is sent: RFC 3339 in a string, or epoch milliseconds (a fraction is cut off).
+/// A time as sent: RFC 3339 in a string, or epoch milliseconds (a fraction is cut off).
 pub(super) fn instant(value: &str) -> Option<i64> {
     if let Some(text) = json::string(value) {
         return time::parse_rfc3339(&text);
