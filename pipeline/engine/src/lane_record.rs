@@ -1,13 +1,13 @@
-//! Headers that ADMIT adds to the records of lanes.
+//! The layout of lane records and the headers that ADMIT adds to them.
 //!
 //! ```text
 //! key      the event's key
 //! value    the event (Avro single-object)
-//! headers  src · v · requeued-from and requeued-reason (if it was requeued)
+//! headers  src · v · requeued-from and requeued-reason (if the record was requeued)
 //! ```
 
-/// Header of a lane record: the position in the input it was made of, `topic/partition/offset`.
+/// Header: the position of its record in the input, `topic/partition/offset`.
 pub const SOURCE: &str = "src";
 
-/// Header of a lane record: the verdict, 8 bytes big-endian: what the settings in force hashed to.
+/// Header: the hash of the settings that admitted it, 8 bytes, big-endian.
 pub const VERDICT: &str = "v";

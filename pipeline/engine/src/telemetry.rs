@@ -1,8 +1,8 @@
-//! The engine's metrics: one function per metric, and the table that says what each one means.
+//! The engine's metrics: one function per metric, and the catalogue with their meanings.
 //!
-//! Call sites call a function of this file and nothing else, so that the catalogue is complete by
-//! construction; dashboards and alerts are checked against it. Counters are added to once per
-//! batch, never once per record; what an operator of the system must read is logged here too.
+//! Code outside calls functions of this file only, so the catalogue is complete; dashboards and
+//! alerts are checked against it. Counters are increased once per batch, never once per record.
+//! Events that an administrator must know of are logged here too.
 
 use std::fmt::Display;
 
@@ -135,7 +135,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("fanout_sweep_left_total", "counter", &[], "Times a sweep went on without a slow reader."),
 ];
 
-/// Records taken from an input.
+/// Records read from an input.
 pub(crate) fn admit_records(source: &'static str, count: u64) {
     counter!("admit_records_total", "source" => source).increment(count);
 }
@@ -150,23 +150,23 @@ pub(crate) fn admit_ephemeral(count: u64) {
     counter!("admit_ephemeral_total").increment(count);
 }
 
-/// Records ADMIT put aside.
+/// Records that ADMIT wrote to the dead letters.
 pub(crate) fn admit_rejected(reason: Reason, count: u64) {
     counter!("admit_rejected_total", "reason" => reason.as_str()).increment(count);
 }
 
-/// ADMIT stands still before too much poison.
+/// ADMIT reached the poison limit.
 pub(crate) fn admit_stopped(source: &'static str, stopped: &impl Display) {
     gauge!("admit_stopped", "source" => source).set(1.0);
     tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
 }
 
-/// ADMIT reads, as it does from the start.
+/// ADMIT is not stopped.
 pub(crate) fn admit_running(source: &'static str) {
     gauge!("admit_stopped", "source" => source).set(0.0);
 }
 
-/// An operator took ADMIT on.
+/// ADMIT was resumed.
 pub(crate) fn admit_resumed(source: &'static str) {
     admit_running(source);
     tracing::warn!(source, "resumed: what stands in the input now is taken whatever it is");
@@ -214,24 +214,24 @@ pub(crate) fn batch_committed(counts: &BatchCounts) {
     }
 }
 
-/// A timer nobody answers to.
+/// A timer of an operator that this build does not have.
 pub(crate) fn timers_orphaned() {
     counter!("derive_timers_orphaned_total").increment(1);
 }
 
-/// A transaction that ended well, and how many partitions it wrote to.
+/// A committed transaction, and how many partitions it wrote to.
 pub(crate) fn transaction_committed(partitions: usize) {
     counter!("derive_transactions_total", "outcome" => "committed").increment(1);
     histogram!("derive_transaction_partitions").record(partitions as f64);
 }
 
-/// A transaction that is undone and taken again.
+/// A transaction that is aborted and repeated.
 pub(crate) fn transaction_aborted(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "aborted").increment(1);
     tracing::warn!(error = why as &dyn std::error::Error, "a transaction is aborted and repeated");
 }
 
-/// Partitions were given up and the next owner could not be told that nothing is open.
+/// Partitions were released, but the owner's name could not be removed from their offsets.
 pub(crate) fn release_failed(why: &LogError) {
     tracing::info!(
         error = why as &dyn std::error::Error,
@@ -239,7 +239,7 @@ pub(crate) fn release_failed(why: &LogError) {
     );
 }
 
-/// A task is restored and waits for its group to hear whose it is.
+/// A task is restored, but its owner's name is not committed yet.
 pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
     tracing::info!(
         partition = partition.0,
@@ -248,7 +248,7 @@ pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
     );
 }
 
-/// A transaction whose outcome only a restore can tell.
+/// A transaction whose outcome is unknown; a restore finds it out.
 pub(crate) fn transaction_unknown(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "unknown").increment(1);
     tracing::warn!(
@@ -262,12 +262,12 @@ pub(crate) fn tasks(count: usize) {
     gauge!("derive_tasks").set(count as f64);
 }
 
-/// Partitions with some lanes missing.
+/// Partitions of which not all lanes are assigned.
 pub(crate) fn partial_assignments(count: usize) {
     gauge!("derive_partial_assignments").set(count as f64);
 }
 
-/// How far a lane's tasks are behind, together, and how long the longest wait is.
+/// The lag of a lane's tasks, and the longest wait of a record.
 pub(crate) fn lane_lag(lane: Lane, records: u64, wait_ms: i64) {
     gauge!("derive_lane_lag_records", "lane" => lane.name()).set(records as f64);
     gauge!("derive_lane_oldest_wait_seconds", "lane" => lane.name()).set(wait_ms as f64 / 1000.0);
@@ -278,7 +278,7 @@ pub(crate) fn followers(count: usize) {
     gauge!("derive_followed_partitions").set(count as f64);
 }
 
-/// A follower is given up; it begins again.
+/// A follower failed and starts again.
 pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
     tracing::warn!(
         partition = partition.0,
@@ -287,7 +287,7 @@ pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
     );
 }
 
-/// A restore that takes longer says how far it has come.
+/// The progress of a long restore.
 pub(crate) fn task_restoring(partition: Partition, percent: u64, seconds_left: Option<u64>) {
     tracing::info!(
         partition = partition.0,
@@ -297,30 +297,30 @@ pub(crate) fn task_restoring(partition: Partition, percent: u64, seconds_left: O
     );
 }
 
-/// Offsets of changelogs that the restores of a loop still have to replay.
+/// Offsets of changelogs that the restores of a loop have still to replay.
 pub(crate) fn restores_left(offsets: u64) {
     gauge!("derive_restore_left_records").set(offsets as f64);
 }
 
-/// A task is restored, so many milliseconds after it was assigned.
+/// A task is restored, `took_ms` after it was assigned.
 pub(crate) fn task_restored(partition: Partition, replayed: u64, took_ms: i64) {
     counter!("derive_restored_records_total").increment(replayed);
     histogram!("derive_restore_seconds").record(took_ms as f64 / 1000.0);
     tracing::debug!(partition = partition.0, replayed, took_ms, "a task is restored");
 }
 
-/// A change of a table this build does not have.
+/// A change of a table that this build does not have.
 pub(crate) fn changelog_ignored() {
     counter!("derive_changelog_ignored_total").increment(1);
 }
 
-/// A store that no longer fits the log.
+/// A store that does not match the log and is rebuilt.
 pub(crate) fn store_rebuilt(partition: Partition, reason: &'static str) {
     counter!("derive_stores_rebuilt_total", "reason" => reason).increment(1);
     tracing::warn!(partition = partition.0, reason, "a task's store is rebuilt from its changelog");
 }
 
-/// The group's offsets were moved by somebody else, or a changelog has lost its end.
+/// Another program moved the group's offsets, or a changelog has lost its end.
 pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
     counter!("derive_progress_disagreements_total").increment(1);
     tracing::warn!(
@@ -347,30 +347,30 @@ fn reason_label(reason: &str) -> &'static str {
     known.unwrap_or("other")
 }
 
-/// Records that left the log unread.
+/// Records that retention removed unread.
 pub(crate) fn records_lost(place: &'static str, at: &TopicPartition, count: u64) {
     counter!("records_lost_total", "where" => place).increment(count);
     tracing::error!(partition = %at, count, "records left the log before they were read");
 }
 
-/// Records the hub reader took.
+/// Records that the hub reader read.
 pub(crate) fn hub_records(count: u64) {
     counter!("fanout_records_total").increment(count);
 }
 
-/// Output records that are no event.
+/// Output records that can't be decoded.
 pub(crate) fn hub_undecodable(count: u64) {
     counter!("fanout_undecodable_total").increment(count);
     tracing::warn!(count, "output records are no event and were passed over");
 }
 
-/// The hub reader was slower than retention.
+/// Retention removed output records before the hub reader read them.
 pub(crate) fn hub_overtaken() {
     counter!("fanout_hub_overtaken_total").increment(1);
     tracing::error!("output records left the log before the hub reader came to them");
 }
 
-/// What the rings hold.
+/// Bytes in the rings.
 pub(crate) fn ring_bytes(bytes: usize) {
     gauge!("fanout_ring_bytes").set(bytes as f64);
 }
@@ -385,7 +385,7 @@ pub(crate) fn deliveries(count: u64) {
     counter!("fanout_deliveries_total").increment(count);
 }
 
-/// Followers fell behind: `references`, `ring`.
+/// A subscription fell behind; the limit is `references` or `ring`.
 pub(crate) fn behind(bound: &'static str) {
     counter!("fanout_behind_total", "bound" => bound).increment(1);
 }
@@ -395,12 +395,12 @@ pub(crate) fn gaps(reason: &'static str) {
     counter!("fanout_gaps_total", "reason" => reason).increment(1);
 }
 
-/// A client was told what is right.
+/// A client request was answered with an error.
 pub(crate) fn requests_refused(code: &'static str) {
     counter!("fanout_requests_refused_total", "code" => code).increment(1);
 }
 
-/// The server ended a connection.
+/// The server closed a connection.
 pub(crate) fn connections_closed(reason: &'static str) {
     counter!("fanout_closed_total", "reason" => reason).increment(1);
 }
@@ -410,12 +410,12 @@ pub(crate) fn sweeps_started() {
     counter!("fanout_sweeps_total").increment(1);
 }
 
-/// Records a sweep read.
+/// Records that a sweep read.
 pub(crate) fn sweep_records(count: u64) {
     counter!("fanout_sweep_records_total").increment(count);
 }
 
-/// A sweep did not wait any longer.
+/// A sweep continued without a slow subscription.
 pub(crate) fn sweep_left() {
     counter!("fanout_sweep_left_total").increment(1);
 }

@@ -1,13 +1,13 @@
-//! One record: judged, and turned into what it becomes.
+//! Classifies a record of the input and creates the records it becomes.
 //!
 //! ```text
-//! record ─▶ event ─┬─▶ its lane, unless nothing durable comes of its type
+//! record ─▶ event ─┬─▶ its lane, unless its type is ephemeral
 //!                  └─▶ ephemeral, one record per ephemeral channel
 //!        └▶ rejected ─▶ dead-letters, whole
 //! ```
 //!
-//! The one idea: the same record gives the same bytes whenever it is judged, since "now" is its
-//! append time and its id, if it has none, is its position. So a second saying is a duplicate.
+//! The same record always gives the same bytes: "now" is its append time, and the default id is its
+//! position. A record that is admitted twice therefore becomes a duplicate that DERIVE drops.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::topology::{Lane, Topology};
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
 
-/// What became of a batch.
+/// Counts of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AdmitCounts {
     pub(super) lanes: [u64; 5],
@@ -49,7 +49,7 @@ impl AdmitCounts {
     }
 }
 
-/// What records are judged by.
+/// Classifies records by catalogue, registry and topology.
 pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
@@ -58,7 +58,7 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    /// Adds what a record becomes to the output.
+    /// Adds the records that an input record becomes.
     pub(super) fn classify(&self, input: InputRecord<'_>, output: &mut AdmitOutput<'_>) {
         let InputRecord { from, record } = input;
         let origin = RecordOrigin {
@@ -103,7 +103,7 @@ impl Classifier {
         let key = event.key.as_bytes();
         let source = input.position();
         let mut headers: Vec<(&str, &[u8])> = vec![(SOURCE, &source), (VERDICT, &self.verdict)];
-        // The trail goes on if DERIVE puts it aside too.
+        // Kept so that a dead letter of DERIVE has the trail too.
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         output.records.push(Outgoing {
             topic: self.topology.lane(lane).clone(),
@@ -112,9 +112,9 @@ impl Classifier {
         });
     }
 
-    /// The ephemeral deliveries of an event, and whether there is nothing else to it: a type that
-    /// has a durable channel or moves an operator goes through its lane too, and so does an event
-    /// that goes nowhere, to be counted there.
+    /// The ephemeral deliveries of an event, and whether it skips the lane. A type with a durable
+    /// channel or an operator goes through its lane too, and so does an event without deliveries,
+    /// which DERIVE counts.
     fn ephemeral_deliveries(&self, event: &Event) -> Result<EphemeralDeliveries, Rejection> {
         let none = EphemeralDeliveries { to: Vec::new(), only: false };
         let Some(event_type) = self.catalogue.resolve(&event.event_type) else {
@@ -146,13 +146,14 @@ impl Classifier {
     }
 }
 
-/// Where an event goes that is void within a minute.
+/// The ephemeral deliveries of an event.
 struct EphemeralDeliveries {
     to: Vec<Delivery>,
+    /// Whether the event has no others and skips its lane.
     only: bool,
 }
 
-/// The partition a batch was taken from, its name ready for headers.
+/// The partition of a batch, with its name for headers.
 pub(super) struct SourcePartition<'a> {
     pub(super) at: &'a TopicPartition,
     /// `topic/partition/`.
@@ -173,7 +174,7 @@ pub(super) struct AdmitOutput<'a> {
 }
 
 impl InputRecord<'_> {
-    /// `topic/partition/offset`, without the formatting machinery: it is written for every event.
+    /// `topic/partition/offset`, formatted by hand because every event needs it.
     fn position(&self) -> Vec<u8> {
         let mut digits = [0u8; 20];
         let mut at = digits.len();

@@ -1,11 +1,11 @@
-//! What there is: every letter that is meant, in the order in which their records came.
+//! Lists dead letters, in the order in which their records were appended.
 //!
 //! ```text
-//! topic ─▶ index: some 60 bytes a letter, copies counted once, marks laid over ─▶ fetch: letters
+//! topic ─▶ listing: some 60 bytes per dead letter, copies once, with resolutions ─▶ fetch: bodies
 //! ```
 //!
-//! The one idea: only the index is held of all of them; the letters themselves are read again, a
-//! bounded number at a time, when they are shown or go back.
+//! Only the listing is kept in memory for all of them. The dead letters themselves are read again,
+//! a limited number at a time, when they are shown or requeued.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,45 +19,45 @@ use crate::port::{Bounds, Log};
 use crate::record::{Millis, Offset, Partition};
 use crate::topology::Topology;
 
-/// Records passed over while fetching, rather than starting to read anew behind them.
+/// Records skipped by reading them, instead of starting another read behind them.
 const GAP_MAX: u64 = 1_000;
 
-/// A letter in an index. Its order is that in which records came: by time, then by position.
+/// A dead letter in a listing. Ordered by the time of its record, then by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListEntry {
-    /// When the record came.
+    /// The append time of the record.
     pub time: Millis,
-    /// Its topic's number in the index, partition and offset.
+    /// The record's position: number of the topic, partition and offset.
     source_position: (u32, u64, u64),
-    /// Where the letter stands.
+    /// The position of the dead letter.
     pub at: (Partition, Offset),
-    /// Bytes of the letter.
+    /// Size of the dead letter in bytes.
     pub bytes: u32,
     /// Its reason's number in [`Listing::reasons`].
     pub reason: u32,
-    /// Whether its record has somewhere to go back to.
+    /// Whether its record has a topic to be requeued to.
     pub requeueable: bool,
 }
 
-/// Letters in the order in which their records came, and what became of them.
+/// Dead letters in the order of their records, with their resolutions.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The letters.
+    /// The dead letters.
     pub entries: Vec<ListEntry>,
-    /// What became of those that are not open, by where they stand.
+    /// The resolutions of those that are not open, by position.
     pub resolved: BTreeMap<(Partition, Offset), Resolution>,
     /// Their reasons, each once.
     pub reasons: Vec<String>,
 }
 
 impl Listing {
-    /// Keeps the open ones.
+    /// Keeps the open dead letters only.
     pub fn open(mut self) -> Self {
         self.entries.retain(|entry| !self.resolved.contains_key(&entry.at));
         self
     }
 
-    /// How many there are of each reason.
+    /// The number of dead letters per reason.
     pub fn by_reason(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for entry in &self.entries {
@@ -67,7 +67,7 @@ impl Listing {
     }
 }
 
-/// Reads the topic to its end.
+/// Lists the dead letters that match a filter.
 pub fn list(
     log: &dyn Log,
     topology: &Topology,
@@ -105,14 +105,14 @@ pub fn list(
     Ok(list)
 }
 
-/// Both of one partition: a mark stands behind its letter, but perhaps before a copy of it.
+/// The records of one partition. A resolution record may be followed by a copy of its dead letter.
 #[derive(Default)]
 struct PartitionRecords {
     letters: BTreeMap<[u8; 16], ListEntry>,
     resolutions: BTreeMap<[u8; 16], Resolution>,
 }
 
-/// Topics and reasons of a listing, each under a number.
+/// The topics and reasons of a listing, numbered.
 #[derive(Default)]
 struct ListingNames {
     topics: Interner,
@@ -135,7 +135,7 @@ impl ListingNames {
     }
 }
 
-/// Texts that come again and again, each kept once under a number.
+/// Repeated texts, each kept once and numbered.
 #[derive(Default)]
 struct Interner(BTreeMap<String, u32>);
 
@@ -157,7 +157,7 @@ impl Interner {
     }
 }
 
-/// Reads letters, in the order of `entries`; those that left the log meanwhile are missing.
+/// Reads dead letters in the order of `entries`; those that retention removed are left out.
 pub fn fetch(
     log: &dyn Log,
     topology: &Topology,
@@ -185,7 +185,7 @@ pub(super) fn fetch_by(
     Ok(entries.iter().filter_map(|entry| found.remove(&entry.at)).collect())
 }
 
-/// What has to be read to have all of these, with no long way between two of them.
+/// The ranges to read for these offsets; a long gap starts another range.
 fn ranges(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
     let mut ranges: Vec<(Partition, Bounds)> = Vec::new();
     for (partition, offset) in wanted {
@@ -199,7 +199,7 @@ fn ranges(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
     ranges
 }
 
-/// Every mark beside a letter, oldest first.
+/// The resolution records of a dead letter, oldest first.
 pub fn resolutions_of(
     log: &dyn Log,
     topology: &Topology,

@@ -1,10 +1,8 @@
-//! Replay: a task's history executed again and compared with what is in the log, byte for byte.
+//! Replay: executes a task's history again and compares the results with the log, byte for byte.
 //!
-//! The one idea: what a task makes follows from the records it took and their order, and `order`
-//! has both. A replay is given a [`ReadOnlyLog`], so that whatever goes wrong in it, it has joined
-//! no group, opened no transaction and written nothing.
-//!
-//! Parts in reading order.
+//! The results of a task follow from the records it read and their order, and `order` contains
+//! both. A replay uses a [`ReadOnlyLog`], so whatever fails in it, it joins no group, opens no
+//! transaction and writes nothing.
 
 mod cursor;
 mod read_only;

@@ -1,14 +1,14 @@
-//! Which transactions are executed again, and from which state: decided before anything is.
+//! Plans a replay: which transactions to execute, and from which state.
 //!
 //! ```text
 //! order   ├──── state ────┼──────────── span ────────────┤
 //!       start           from                            to
 //! ```
 //!
-//! The one idea: the state of a task is known at the start of the log, when it was nothing, and
-//! where a checkpoint was kept. From the nearest of them everything up to the span is executed
-//! too. What stands against it is found by reading `order` alone, and refused with what is
-//! possible: transactions of another build, records that retention has taken.
+//! The state of a task is known at the start of the log, where it is empty, and at each checkpoint.
+//! Transactions between the nearest of these and the span are executed too. `order` alone shows
+//! what prevents a replay: transactions of another build, or records that retention has removed.
+//! Such a span is refused with a span that can be replayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,38 +33,38 @@ pub enum Point {
     Time(Millis),
 }
 
-/// What is asked for.
+/// The requested span.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayRange {
-    /// The first transaction; none: the first whose state can be had.
+    /// The first transaction; `None`: the first with a known state.
     pub from: Option<Point>,
-    /// The transaction behind the last; none: the end.
+    /// The transaction after the last; `None`: the end of the log.
     pub to: Option<Point>,
 }
 
-/// What will be executed.
+/// The transactions to execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayPlan {
-    /// The checkpoint to begin with, by its offset in `order`; none: nothing, at the log's start.
+    /// The checkpoint to start from, by its offset in `order`; `None`: the start of the log.
     pub checkpoint: Option<Offset>,
     /// The first transaction of the span.
     pub from: Offset,
-    /// The transaction behind its last.
+    /// The transaction after its last.
     pub to: Offset,
     /// Transactions to execute, those before the span included.
     pub transactions: u64,
-    /// When the first of the span was appended, if it is not the first of the log.
+    /// The append time of the first transaction of the span, unless it is the first of the log.
     pub(super) since: Option<Millis>,
 }
 
 impl ReplayPlan {
-    /// Where the execution begins.
+    /// The first offset of `order` to execute.
     pub fn start(&self) -> Offset {
         self.checkpoint.unwrap_or(Offset(0))
     }
 }
 
-/// Who decided what a transaction made.
+/// What decides the results of a transaction, besides its records.
 #[derive(Clone, PartialEq, Eq)]
 struct BuildIdentity {
     build: String,
@@ -85,7 +85,7 @@ impl BuildIdentity {
         Self { build, settings_hash, catalogue_hash }
     }
 
-    /// Its name: the build, and the rest in so far as the other one's is another.
+    /// Its name: the build, and the hashes that differ from `other`.
     fn name(&self, other: &Self) -> String {
         let mut name = format!("build {}", self.build);
         if self.settings_hash != other.settings_hash {
@@ -99,7 +99,7 @@ impl BuildIdentity {
 }
 
 impl TaskSpec {
-    /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
+    /// Plans a replay. `checkpoints` are the offsets in `order` of the existing checkpoints.
     pub fn plan(
         &self,
         log: &ReadOnlyLog,
@@ -121,7 +121,7 @@ fn plan(
     let place = |point| resolve(log, &at, point, stable.end);
     let from = range.from.map(place).transpose()?;
     let to = range.to.map(place).transpose()?.unwrap_or(stable.end);
-    // Where the state is known: at the log's very start, and at each checkpoint.
+    // The state is known at the start of the log and at each checkpoint.
     let mut starts: BTreeSet<Offset> =
         checkpoints.iter().copied().filter(|c| *c >= stable.start && *c <= to).collect();
     let at_start = (stable.start == Offset(0)).then_some(Offset(0));
@@ -173,11 +173,11 @@ fn no_known_state(at: &TopicPartition, from: Option<Offset>, possible: &str) -> 
     format!("no state of this task is known{from}: {possible}")
 }
 
-/// What there is from an offset on.
+/// The transactions from an offset on.
 #[derive(Default)]
 struct OrderSuffix {
     transactions: u64,
-    /// The first, and when it was appended.
+    /// The first, and its append time.
     first: Option<(Offset, Millis)>,
 }
 
@@ -185,21 +185,21 @@ struct OrderSuffix {
 struct SurveyRange {
     start: Offset,
     end: Offset,
-    /// Offsets from which on transactions are counted.
+    /// Offsets from which transactions are counted.
     suffixes: BTreeSet<Offset>,
 }
 
-/// What `order` says from the start of the execution on, or from its own; read through once.
+/// What `order` contains in a range, read once.
 struct Survey {
     at: TopicPartition,
     current: BuildIdentity,
-    /// What there is from some offsets on.
+    /// Transactions from some offsets on.
     suffixes: BTreeMap<Offset, OrderSuffix>,
-    /// Where the author changes, or is not this build: the transaction, who before, who from there.
+    /// Transactions at which the build changes: the offset, the build before, the new build.
     changes: Vec<(Offset, Option<BuildIdentity>, BuildIdentity)>,
-    /// The last transaction of another author than this build.
+    /// The last transaction of another build.
     foreign: Option<Offset>,
-    /// The last transaction that took records which have left their lane, and the lane's start.
+    /// The last transaction that read records which retention has removed, and the lane's start.
     expired: Option<(Offset, TopicPartition, Offset)>,
 }
 
@@ -257,12 +257,12 @@ impl Survey {
         Ok(identity)
     }
 
-    /// Where nothing has left the lanes from there on.
+    /// The offset from which on the lanes are complete.
     fn readable_from(&self, start: Offset) -> Offset {
         self.expired.as_ref().map_or(start, |(offset, ..)| offset.next())
     }
 
-    /// What can be replayed by this build, in words.
+    /// Says what this build can replay.
     fn possible(&self, starts: &BTreeSet<Offset>) -> String {
         let behind = |offset: Option<Offset>| offset.map_or(Offset(0), Offset::next);
         let expired = self.expired.as_ref().map(|(offset, ..)| *offset);
@@ -274,7 +274,7 @@ impl Survey {
         }
     }
 
-    /// Refuses what can't be executed from `start` on.
+    /// Fails if the transactions from `start` on can't be executed.
     fn check(&self, start: Offset, starts: &BTreeSet<Offset>) -> Result<(), ReplayError> {
         let at = &self.at;
         let possible = self.possible(starts);
@@ -293,7 +293,7 @@ impl Survey {
         }
     }
 
-    /// Says who wrote the transactions from `start` on.
+    /// Says which builds wrote the transactions from `start` on.
     fn name_builds(&self, start: Offset, possible: &str) -> String {
         let at = &self.at;
         let first = self.suffixes[&start].first.map_or(start, |(first, _)| first);

@@ -1,10 +1,10 @@
-//! Which task to replay, and the build and settings that replay it.
+//! The task to replay, and the build and settings that replay it.
 
 use crate::derive::Operators;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Topology;
 
-/// Whose history it is, and what executes it again.
+/// A task to replay, and what executes it.
 #[derive(Clone)]
 pub struct TaskSpec {
     /// The topics.
@@ -13,14 +13,14 @@ pub struct TaskSpec {
     pub partition: Partition,
     /// This build's name.
     pub build: String,
-    /// What the settings in force hash to.
+    /// The hash of the settings.
     pub settings_hash: u64,
     /// The operators.
     pub operators: Operators,
 }
 
 impl TaskSpec {
-    /// The task's `order`.
+    /// The task's partition of `order`.
     pub fn order(&self) -> TopicPartition {
         TopicPartition::new(self.topology.order(), self.partition)
     }

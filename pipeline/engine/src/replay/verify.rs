@@ -1,8 +1,8 @@
-//! The execution: one transaction at a time, from what `order` says was taken to what came of it.
+//! Verifies a replay: executes one transaction at a time and compares its results with the log.
 //!
-//! The one idea: the sandbox is given the records of the lanes in the sequence that was recorded
-//! and the ticks where they stood; then everything it makes is compared with what the log has. It
-//! ends at the first difference, since nothing behind one proves anything.
+//! The sandbox gets the records of the lanes in the recorded order, and the ticks between them.
+//! Then everything it makes is compared with the log. Verification ends at the first difference,
+//! since results after it prove nothing.
 
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
@@ -18,33 +18,33 @@ use crate::replay::task_spec::TaskSpec;
 use crate::topology::Lane;
 use crate::turn::repeat;
 
-/// What was executed so far.
+/// Counts of what was executed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Transactions before the span, for its state.
+    /// Transactions before the span, executed for its state.
     pub before: u64,
     /// Transactions of the span.
     pub transactions: u64,
-    /// Records taken in them.
+    /// Records read by them.
     pub records: u64,
-    /// Outputs of them that are the same.
+    /// Outputs of them, all equal.
     pub outputs: u64,
-    /// Of these, such as retention or compaction has taken since: only their hash was compared.
+    /// Outputs that retention or compaction has removed: only their hash was compared.
     pub only_hashed: u64,
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VerifyStep {
-    /// A transaction is the same.
+    /// A transaction is equal.
     Same,
-    /// All are.
+    /// All transactions are equal.
     Done,
-    /// The first that isn't.
+    /// The first difference.
     Differs(Box<Divergence>),
 }
 
-/// A task's history under execution.
+/// A replay under way.
 pub struct Verification {
     log: ReadOnlyLog,
     task: TaskSpec,
@@ -55,13 +55,13 @@ pub struct Verification {
     matcher: LogMatcher,
     changelog: ChangelogMatcher,
     replayed: Replayed,
-    /// The transaction executed last, and when it was appended.
+    /// The last executed transaction, and its append time.
     last: (Offset, Millis),
 }
 
 impl Verification {
-    /// Begins a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
-    /// what is written there is the replay's own.
+    /// Starts a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
+    /// the replay writes to it.
     pub fn begin(
         log: &ReadOnlyLog,
         task: &TaskSpec,
@@ -95,7 +95,7 @@ impl Verification {
         })
     }
 
-    /// What was executed so far.
+    /// Counts of what was executed so far.
     pub fn replayed(&self) -> Replayed {
         self.replayed
     }
@@ -132,12 +132,12 @@ impl Verification {
         }))
     }
 
-    /// Gives the sandbox what the transaction took.
+    /// Executes the transaction in the sandbox.
     fn execute(
         &mut self,
         order: &OrderRecord,
     ) -> Result<Result<Executed, DivergenceKind>, ReplayError> {
-        // A backlog held time back or it did not; how long it was changes nothing in here.
+        // Only whether a backlog held task time back matters, not how long it was.
         self.sandbox.hold(order.held.then_some(Offset(u64::MAX)));
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
@@ -159,7 +159,7 @@ impl Verification {
         Ok(Ok(self.sandbox.commit()?))
     }
 
-    /// The record of a lane that comes next, if it is one that was taken.
+    /// The next record of a lane, if the transaction read it.
     fn next_of(
         &mut self,
         lane: Lane,
@@ -186,7 +186,7 @@ impl Verification {
         }
     }
 
-    /// The first thing that differs.
+    /// The first difference.
     fn compare(
         &mut self,
         order: &OrderRecord,
@@ -215,7 +215,7 @@ impl Verification {
         Ok(field.or(unmatched.map(|at| DivergenceKind::Changelog { at })))
     }
 
-    /// All were the same. If nothing follows in `order`, nothing may be left of the changelog.
+    /// Ends the span. If nothing follows in `order`, no record of the changelog may be unmatched.
     fn conclude(&mut self) -> Result<VerifyStep, ReplayError> {
         let at = self.task.order();
         let end = repeat(|| self.log.bounds(&at, Isolation::Uncommitted))?.end;
@@ -227,7 +227,7 @@ impl Verification {
     }
 }
 
-/// How far the state has come that a plan begins with.
+/// The progress of the state that a plan starts with.
 fn progress(store: &mut dyn Store, plan: &ReplayPlan) -> Result<TaskProgress, StoreError> {
     let nothing = TaskProgress::default();
     let stored = store.progress()?;
@@ -250,7 +250,7 @@ fn open_lane(
     PartitionCursor::open(log, at, from).map_err(|error| expired_meanwhile(at, error))
 }
 
-/// The plan saw to it that every record was there.
+/// The plan checked that every record exists, so retention has removed it since.
 fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
     match error {
         LogError::OutOfRange { start, .. } => ReplayError::Refused(format!(
@@ -260,7 +260,7 @@ fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
     }
 }
 
-/// The first field that differs. The number and the hash of the outputs are one: `outputs`.
+/// The first field that differs. Number and hash of the outputs count as one field: `outputs`.
 fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<DivergenceKind> {
     let OrderRecord { time_before, time_after, spans, sequence, .. } = recorded;
     let OrderRecord { ticks, dead_letters, accepted, outputs, outputs_hash, .. } = recorded;
