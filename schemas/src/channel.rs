@@ -34,7 +34,7 @@ impl Channel {
     /// Reads a name.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
         if name.len() > NAME_MAX_CHARS {
-            return fail(format!("a channel name has at most {NAME_MAX_CHARS} characters"));
+            return fail(format!("the channel name has more than {NAME_MAX_CHARS} characters"));
         }
         let (kind_name, id) = match name.split_once(':') {
             Some((kind, id)) => (kind, Some(id)),
@@ -54,7 +54,7 @@ impl Channel {
         };
         let channel = Self { kind, id };
         if channel.name().len() > NAME_MAX_CHARS {
-            return fail(format!("a channel name has at most {NAME_MAX_CHARS} characters"));
+            return fail(format!("the channel name has more than {NAME_MAX_CHARS} characters"));
         }
         Ok(channel)
     }
@@ -97,7 +97,9 @@ fn decode_id(id: &str) -> Result<String, ChannelError> {
         if byte == b'%' {
             let digits = rest.first_chunk::<2>().and_then(|digits| hex2(*digits));
             let Some(decoded) = digits else {
-                return fail("`%` in a channel name is followed by two hexadecimal digits".into());
+                return fail(
+                    "`%` in a channel name must be followed by two hexadecimal digits".into(),
+                );
             };
             bytes.push(decoded);
             rest = &rest[2..];
@@ -107,15 +109,15 @@ fn decode_id(id: &str) -> Result<String, ChannelError> {
             let mut right = String::new();
             encode_id(id, &mut right);
             return fail(format!(
-                "ids are visible ASCII without comma, `*`, `{{` and `}}`, the rest \
-                 percent-encoded; that id is written `{right}`"
+                "the id must be visible ASCII without comma, `*`, `{{` and `}}`, the rest \
+                 percent-encoded; this one is written `{right}`"
             ));
         }
     }
     match String::from_utf8(bytes) {
         Ok(id) if !id.chars().any(char::is_control) => Ok(id),
-        Ok(_) => fail("an id has no control characters".into()),
-        Err(_) => fail("a channel's id is UTF-8 once it is percent-decoded".into()),
+        Ok(_) => fail("a channel id must not contain control characters".into()),
+        Err(_) => fail("the channel id is not UTF-8 after percent-decoding".into()),
     }
 }
 

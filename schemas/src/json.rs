@@ -167,7 +167,7 @@ impl<'a> Scanner<'a> {
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.error("only true, false and null are words"));
+            return Err(self.error("true, false or null was expected"));
         }
         self.at += word.len();
         Ok(())
@@ -237,7 +237,7 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                _ => return Err(self.error("control characters are escaped in strings")),
+                _ => return Err(self.error("a control character in a string must be escaped")),
             }
         }
     }
@@ -248,15 +248,15 @@ impl<'a> Scanner<'a> {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {
                 let Some(unit) = hex4(rest) else {
-                    return Err(self.error("\\u is followed by four hexadecimal digits"));
+                    return Err(self.error("\\u must be followed by four hexadecimal digits"));
                 };
                 self.at += 6;
                 match unit {
                     0xd800..=0xdbff => match hex4(&rest[6..]) {
                         Some(0xdc00..=0xdfff) => self.at += 6,
-                        _ => return Err(self.error("a surrogate stands alone")),
+                        _ => return Err(self.error("a surrogate has no pair")),
                     },
-                    0xdc00..=0xdfff => return Err(self.error("a surrogate stands alone")),
+                    0xdc00..=0xdfff => return Err(self.error("a surrogate has no pair")),
                     _ => {}
                 }
             }
@@ -563,7 +563,7 @@ mod tests {
     #[test]
     fn lone_surrogates_are_rejected() {
         for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#] {
-            let fault = JsonErrorKind::Syntax("a surrogate stands alone");
+            let fault = JsonErrorKind::Syntax("a surrogate has no pair");
             assert_eq!(scan(text).map_err(|error| error.kind), Err(fault), "{text}");
         }
     }

@@ -47,19 +47,19 @@ pub enum PositionError {
     #[error("the position is empty: send the one the server gave, or `latest` or `earliest`")]
     Empty,
     /// Longer than any position.
-    #[error("the position has {chars} characters, a position has at most {TOKEN_MAX_CHARS}")]
+    #[error("the position has {chars} characters; at most {TOKEN_MAX_CHARS} are allowed")]
     TooLong {
         /// How many it has.
         chars: usize,
     },
     /// Characters outside base64url, or padding.
-    #[error("the position is not base64url: send back unchanged what the server gave")]
+    #[error("the position is not base64url: send the server's position unchanged")]
     NotBase64,
     /// Truncated, extended or altered.
-    #[error("the position is damaged: send back unchanged what the server gave")]
+    #[error("the position is damaged: send the server's position unchanged")]
     Damaged,
     /// From another version of the server.
-    #[error("the position has version {version}, this server reads version {VERSION}")]
+    #[error("the position has version {version}; this server reads version {VERSION}")]
     Version {
         /// The version it says.
         version: u8,

@@ -147,10 +147,10 @@ fn doc_of(event_type: &EventType, field: &Field) -> String {
         notes.push(format!("From {least} to {greatest}."));
     }
     for group in event_type.one_of.iter().filter(|group| group.contains(&field.name)) {
-        notes.push(format!("At least one of {} is there.", group.join(", ")));
+        notes.push(format!("At least one of {} is required.", group.join(", ")));
     }
     if ENVELOPE.iter().any(|(name, ..)| *name == field.name) {
-        notes.push("Data's own; the envelope's of this name comes from a record header.".into());
+        notes.push("A field of data; a record header sets the envelope field of this name.".into());
     }
     notes.join(" ")
 }

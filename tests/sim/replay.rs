@@ -232,7 +232,7 @@ fn a_skipped_record_is_found() {
     fixture.forge(at, &order);
     let found = fixture.difference();
     assert_eq!(found.transaction.1, at);
-    assert!(found.to_string().contains("t.lane.normal/0/3 was passed over"), "{found}");
+    assert!(found.to_string().contains("t.lane.normal/0/3 was skipped"), "{found}");
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_changed_catalogue_or_changed_settings_count_as_another_build() {
         }
         let text = fixture.refusal(ReplayRange::default());
         assert!(text.contains("0000000000000001"), "the other one is named: {text}");
-        assert!(text.contains("verify it with that one"), "{text}");
+        assert!(text.contains("verify it with that build"), "{text}");
     }
 }
 

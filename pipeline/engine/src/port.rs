@@ -25,7 +25,7 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The same call may be made again: it had no effect, or repeating it is safe.
-    #[error("the log did not answer; the call is repeated")]
+    #[error("the log did not answer; the call can be repeated")]
     Retry(#[source] Cause),
     /// The open transaction must be aborted and its records processed again.
     #[error("the transaction must be aborted")]
@@ -54,7 +54,7 @@ pub enum LogError {
     #[error("{0}")]
     Invalid(String),
     /// This process can't use the log any more: a full or broken disk, damaged data, access denied.
-    #[error("the log is lost: {0}")]
+    #[error("the log can't be used any more: {0}")]
     Fatal(String, #[source] Option<Cause>),
 }
 

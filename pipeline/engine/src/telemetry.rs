@@ -16,49 +16,54 @@ use crate::turn::EngineError;
 
 /// Name, kind, labels and meaning of every metric of this crate.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
-    ("admit_records_total", "counter", &["source"], "Records taken from the inputs."),
+    ("admit_records_total", "counter", &["source"], "Records read from the inputs."),
     ("admit_events_total", "counter", &["lane"], "Events written to a lane."),
-    ("admit_ephemeral_total", "counter", &[], "Records written to ephemeral."),
-    ("admit_rejected_total", "counter", &["reason"], "Records put into dead-letters by ADMIT."),
+    ("admit_ephemeral_total", "counter", &[], "Records written to the topic ephemeral."),
+    ("admit_rejected_total", "counter", &["reason"], "Records that ADMIT wrote to dead-letters."),
     (
         "admit_stopped",
         "gauge",
         &["source"],
-        "1 while ADMIT stands still before too much poison, until it is resumed.",
+        "1 while ADMIT is stopped at the poison limit, until it is resumed.",
     ),
-    ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields ignored."),
-    ("derive_events_total", "counter", &["lane"], "Records taken from a lane and committed."),
+    ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields that were ignored."),
+    ("derive_events_total", "counter", &["lane"], "Records read from a lane and committed."),
     ("derive_outputs_total", "counter", &[], "Output records committed."),
-    ("derive_duplicates_total", "counter", &[], "Events whose id was accepted before."),
-    ("derive_undelivered_total", "counter", &[], "Events that go to no durable channel."),
+    ("derive_duplicates_total", "counter", &[], "Duplicate events that were dropped."),
+    ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
         "derive_dead_letters_total",
         "counter",
         &["reason"],
-        "Records put into dead-letters by DERIVE.",
+        "Records that DERIVE wrote to dead-letters.",
     ),
     ("derive_timers_total", "counter", &[], "Timers fired."),
-    ("derive_timers_orphaned_total", "counter", &[], "Timers of an operator this build lacks."),
-    ("derive_transactions_total", "counter", &["outcome"], "Transactions by how they ended."),
+    (
+        "derive_timers_orphaned_total",
+        "counter",
+        &[],
+        "Timers of operators that this build does not have.",
+    ),
+    ("derive_transactions_total", "counter", &["outcome"], "Transactions by outcome."),
     (
         "derive_transaction_partitions",
         "histogram",
         &[],
-        "Partitions one transaction wrote to; each costs time at the broker.",
+        "Partitions that one transaction wrote to; each costs time at the broker.",
     ),
-    ("derive_tasks", "gauge", &[], "Tasks of a loop, whatever their stage."),
+    ("derive_tasks", "gauge", &[], "Tasks of a loop, in any phase."),
     (
         "derive_partial_assignments",
         "gauge",
         &[],
-        "Partitions of which only some lanes are assigned; above zero for long, tasks stand still.",
+        "Partitions of which only some lanes are assigned; their tasks do not run.",
     ),
     ("derive_restored_records_total", "counter", &[], "Changelog records replayed by restores."),
     (
         "derive_restore_seconds",
         "histogram",
         &[],
-        "From the assignment of a task until it takes records.",
+        "Time from the assignment of a task until it processes records.",
     ),
     (
         "derive_followed_partitions",
@@ -70,69 +75,84 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_restore_left_records",
         "gauge",
         &[],
-        "Offsets of changelogs that restores under way still have to replay.",
+        "Offsets of changelogs that running restores have still to replay.",
     ),
     (
         "derive_lane_lag_records",
         "gauge",
         &["lane"],
-        "Records of a lane that its tasks have not taken yet; looked at every few seconds.",
+        "Records of a lane that its tasks have not read yet; updated every few seconds.",
     ),
     (
         "derive_lane_oldest_wait_seconds",
         "gauge",
         &["lane"],
-        "How long the next record of a lane has waited since its append, of the task that is last.",
+        "Time since the append of the next record of a lane, for the task with the longest wait.",
     ),
-    ("derive_changelog_ignored_total", "counter", &[], "Changes of tables this build lacks."),
-    ("derive_stores_rebuilt_total", "counter", &["reason"], "Stores thrown away and rebuilt."),
+    (
+        "derive_changelog_ignored_total",
+        "counter",
+        &[],
+        "Changelog records of tables that this build does not have.",
+    ),
+    (
+        "derive_stores_rebuilt_total",
+        "counter",
+        &["reason"],
+        "Stores removed and rebuilt from the changelogs.",
+    ),
     (
         "derive_progress_disagreements_total",
         "counter",
         &[],
-        "Restored tasks whose committed offsets differ from what their order topic says.",
+        "Restored tasks whose committed offsets differ from their order topic.",
     ),
-    ("letters_requeued_total", "counter", &["reason"], "Dead letters put back into their input."),
-    ("letters_dropped_total", "counter", &["reason"], "Dead letters given up by an operator."),
+    ("letters_requeued_total", "counter", &["reason"], "Dead letters that were requeued."),
+    ("letters_dropped_total", "counter", &["reason"], "Dead letters that were dropped."),
     (
         "records_lost_total",
         "counter",
         &["where"],
-        "Offsets that left the log before they were read.",
+        "Offsets that retention removed before they were read.",
     ),
-    ("fanout_records_total", "counter", &[], "Output records the hub reader took."),
+    ("fanout_records_total", "counter", &[], "Output records that the hub read."),
     (
         "fanout_undecodable_total",
         "counter",
         &[],
-        "Output records passed over because they are no event.",
+        "Output records skipped because they can't be decoded.",
     ),
     (
         "fanout_hub_overtaken_total",
         "counter",
         &[],
-        "Times retention removed output records before the hub reader came to them.",
+        "Times that retention removed output records before the hub read them.",
     ),
     ("fanout_ring_bytes", "gauge", &[], "Bytes of records and frames held in the rings."),
-    ("fanout_frames_encoded_total", "counter", &[], "Frames encoded, once per event and format."),
+    ("fanout_frames_encoded_total", "counter", &[], "Frames encoded; once per event and format."),
     ("fanout_deliveries_total", "counter", &[], "Event frames written to connections."),
     (
         "fanout_behind_total",
         "counter",
         &["bound"],
-        "Times followers fell behind, by the bound they met.",
+        "Times that subscriptions fell behind, by the limit they reached.",
     ),
-    ("fanout_gaps_total", "counter", &["reason"], "Gaps announced to clients."),
+    ("fanout_gaps_total", "counter", &["reason"], "Gaps announced to subscribers."),
     (
         "fanout_requests_refused_total",
         "counter",
         &["code"],
-        "Client requests answered by an error.",
+        "Client requests answered with an error.",
     ),
-    ("fanout_closed_total", "counter", &["reason"], "Connections the server ended."),
-    ("fanout_sweeps_total", "counter", &[], "Sweeps through the log begun."),
+    ("fanout_closed_total", "counter", &["reason"], "Connections that the server closed."),
+    ("fanout_sweeps_total", "counter", &[], "Sweeps through the log that were started."),
     ("fanout_sweep_records_total", "counter", &[], "Records read by sweeps."),
-    ("fanout_sweep_left_total", "counter", &[], "Times a sweep went on without a slow reader."),
+    (
+        "fanout_sweep_left_total",
+        "counter",
+        &[],
+        "Times that a sweep continued without a slow subscription.",
+    ),
 ];
 
 /// Records read from an input.
@@ -158,7 +178,7 @@ pub(crate) fn admit_rejected(reason: Reason, count: u64) {
 /// ADMIT reached the poison limit.
 pub(crate) fn admit_stopped(source: &'static str, stopped: &impl Display) {
     gauge!("admit_stopped", "source" => source).set(1.0);
-    tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
+    tracing::error!(source, "{stopped}; fix the cause, then run `tidewire resume`");
 }
 
 /// ADMIT is not stopped.
@@ -169,7 +189,10 @@ pub(crate) fn admit_running(source: &'static str) {
 /// ADMIT was resumed.
 pub(crate) fn admit_resumed(source: &'static str) {
     admit_running(source);
-    tracing::warn!(source, "resumed: what stands in the input now is taken whatever it is");
+    tracing::warn!(
+        source,
+        "ADMIT is resumed; records now in its input do not count for the poison limit"
+    );
 }
 
 /// Unknown envelope fields.
@@ -235,7 +258,7 @@ pub(crate) fn transaction_aborted(why: &LogError) {
 pub(crate) fn release_failed(why: &LogError) {
     tracing::info!(
         error = why as &dyn std::error::Error,
-        "partitions were given up without a word; their next owner fences this process once"
+        "partitions were released, but their offsets still name this owner, which is fenced once"
     );
 }
 
@@ -244,7 +267,7 @@ pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
     tracing::info!(
         partition = partition.0,
         error = why as &dyn std::error::Error,
-        "a task is restored and waits for its group"
+        "a task is restored, but its group did not accept the owner's name yet"
     );
 }
 
@@ -283,7 +306,7 @@ pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
     tracing::warn!(
         partition = partition.0,
         error = error as &dyn std::error::Error,
-        "following a partition's changelogs begins again"
+        "following a partition's changelogs failed and starts again"
     );
 }
 
@@ -326,7 +349,7 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
     tracing::warn!(
         partition = partition.0,
         lane = lane.name(),
-        "committed offsets differ from what the order topic says; the committed ones are followed"
+        "committed offsets differ from the order topic; the committed ones are used"
     );
 }
 
@@ -361,13 +384,13 @@ pub(crate) fn hub_records(count: u64) {
 /// Output records that can't be decoded.
 pub(crate) fn hub_undecodable(count: u64) {
     counter!("fanout_undecodable_total").increment(count);
-    tracing::warn!(count, "output records are no event and were passed over");
+    tracing::warn!(count, "output records could not be decoded and were skipped");
 }
 
 /// Retention removed output records before the hub reader read them.
 pub(crate) fn hub_overtaken() {
     counter!("fanout_hub_overtaken_total").increment(1);
-    tracing::error!("output records left the log before the hub reader came to them");
+    tracing::error!("output records left the log before the hub read them");
 }
 
 /// Bytes in the rings.

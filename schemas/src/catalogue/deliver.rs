@@ -33,15 +33,15 @@ pub enum DeliveryError {
     #[error("event type `{0}` is not in the catalogue of this build")]
     UnknownType(String),
     /// A required field of a channel or a state key is missing or no valid id.
-    #[error("event type `{event_type}`: channel `{rule}` needs a field that is not there")]
+    #[error("event type `{event_type}`: channel `{rule}` needs a field that is absent")]
     MissingField {
         /// The type.
         event_type: String,
         /// The rule of its entry.
         rule: String,
     },
-    /// `data` is no JSON object.
-    #[error("event type `{0}`: data is no JSON object")]
+    /// `data` is not a JSON object.
+    #[error("event type `{0}`: data is not a JSON object")]
     BadData(String),
 }
 

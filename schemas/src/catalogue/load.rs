@@ -109,7 +109,7 @@ fn lifts(entries: BTreeMap<String, BTreeMap<String, Vec<String>>>) -> impl Itera
 fn class(text: &str) -> Result<Class, String> {
     let all = [Class::Stream, Class::State, Class::Ephemeral, Class::Derived];
     let found = all.into_iter().find(|class| class.as_str() == text);
-    found.ok_or_else(|| format!("`{text}` is no class (stream, state, ephemeral or derived)"))
+    found.ok_or_else(|| format!("unknown class `{text}` (stream, state, ephemeral or derived)"))
 }
 
 fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
@@ -121,16 +121,18 @@ fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
         ReaderRole::Producer,
     ];
     let one = |text: &String| all.into_iter().find(|role| role.as_str() == text);
-    texts.iter().map(|text| one(text).ok_or_else(|| format!("`{text}` may read nothing"))).collect()
+    texts.iter().map(|text| one(text).ok_or_else(|| format!("unknown role `{text}`"))).collect()
 }
 
 fn channel_kind(name: String, entry: files::KindEntry) -> Result<ChannelKind, String> {
     if name.len() + 1 + ID_MAX_ENCODED_CHARS > NAME_MAX_CHARS {
-        return Err(format!("the name is too long for names of {NAME_MAX_CHARS} characters"));
+        return Err(format!(
+            "the name is too long: with an id it exceeds {NAME_MAX_CHARS} characters"
+        ));
     }
     let classes = entry.classes.iter().map(|text| class(text)).collect::<Result<Vec<_>, _>>()?;
     if classes.is_empty() || entry.who.is_empty() {
-        return Err("a channel kind has at least one class and somebody who reads it".to_owned());
+        return Err("a channel kind needs at least one class and one role in `who`".to_owned());
     }
     let by_prefix = entry.who_by_prefix.into_iter();
     Ok(ChannelKind {
@@ -217,7 +219,7 @@ impl TypeReader<'_> {
     fn priority(&mut self, number: i64) -> Priority {
         let priority = Priority::from_number(number);
         if priority.is_none() {
-            self.error(format!("{number} is no priority (0 to 3)"));
+            self.error(format!("{number} is not a priority (0 to 3)"));
         }
         priority.unwrap_or(Priority::Normal)
     }
@@ -227,7 +229,9 @@ impl TypeReader<'_> {
             None => DeliveryPolicy::Always,
             Some("emitted") => DeliveryPolicy::Emitted,
             Some(other) => {
-                self.error(format!("deliver `{other}` is not understood (`emitted` or nothing)"));
+                self.error(format!(
+                    "unknown value `{other}` of deliver (`emitted`, or leave it out)"
+                ));
                 DeliveryPolicy::Always
             }
         }
@@ -241,7 +245,7 @@ impl TypeReader<'_> {
         }
         for (surface, lines) in entries {
             if !matches!(surface.as_str(), "S0" | "S1" | "S2" | "S3" | "S4") {
-                self.error(format!("`{surface}` is no surface (S0 to S4)"));
+                self.error(format!("unknown surface `{surface}` (S0 to S4)"));
             }
             for line in lines {
                 if let Some(alias) = self.keep(notation::alias(line)) {
@@ -281,7 +285,7 @@ impl TypeReader<'_> {
         };
         for class in &classes {
             if *class == Class::Derived || !kind.classes.contains(class) {
-                self.error(format!("`{line}`: nothing is written to it as {}", class.as_str()));
+                self.error(format!("`{line}`: the kind can't be written as {}", class.as_str()));
             }
         }
         let mut state_key = Vec::new();
@@ -313,7 +317,7 @@ impl TypeReader<'_> {
             .chain(event_type.priority_if.iter().map(|(condition, _)| condition));
         for Condition { field, .. } in conditions {
             if event_type.field(field).is_none() {
-                self.errors.add(&self.place, format!("the condition's `{field}` is no field"));
+                self.errors.add(&self.place, format!("the condition's `{field}` is not a field"));
             }
         }
         let presets = event_type
@@ -322,7 +326,7 @@ impl TypeReader<'_> {
             .chain(event_type.aliases.iter().filter_map(|alias| alias.preset.as_ref()));
         for (field, _) in presets {
             if event_type.field(field).is_none() {
-                self.errors.add(&self.place, format!("the preset's `{field}` is no field"));
+                self.errors.add(&self.place, format!("the preset's `{field}` is not a field"));
             }
         }
         if !event_type.key.iter().any(|source| always_there(&event_type, source)) {
@@ -336,7 +340,7 @@ impl TypeReader<'_> {
         }
         if event_type.delivery_policy == DeliveryPolicy::Emitted && event_type.emitted_by.is_none()
         {
-            self.error("only emitted events are delivered, but no operator emits it");
+            self.error("only emitted events are delivered, but `emitted_by` is not set");
         }
         event_type.wanted = wanted(&event_type.channels);
         event_type
@@ -348,8 +352,7 @@ impl TypeReader<'_> {
             Source::Field(name) | Source::Inner(name, _) => name,
         };
         let Some(field) = event_type.fields.iter_mut().find(|field| field.name == *name) else {
-            return self
-                .error(format!("`{name}` is no field, but a key or a channel is made of it"));
+            return self.error(format!("`{name}` is not a field, but a key or a channel uses it"));
         };
         match (source, field.kind) {
             (Source::Inner(..), FieldKind::Object) => {
@@ -357,9 +360,11 @@ impl TypeReader<'_> {
                     event_type.inner_ids.push(source.clone());
                 }
             }
-            (Source::Inner(..), _) => self.error(format!("`{name}` is no object")),
+            (Source::Inner(..), _) => self.error(format!("`{name}` is not an object")),
             (_, FieldKind::Id | FieldKind::Text) => field.identifies = true,
-            _ => self.error(format!("no key or channel can be made of `{name}`")),
+            _ => {
+                self.error(format!("a key or a channel can't use `{name}`: it is no id or string"))
+            }
         }
     }
 }

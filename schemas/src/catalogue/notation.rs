@@ -47,7 +47,7 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
         text = text.replace(&format!("@{name}"), group);
     }
     if let Some(at) = text.find('@') {
-        return Err(format!("`{}` is no group of this file", &text[at..]));
+        return Err(format!("`{}` is not a group of this file", &text[at..]));
     }
     let halves: Vec<&str> = split(&text, '/');
     let [required, rest @ ..] = &halves[..] else { return Ok(DataLine::default()) };
@@ -124,7 +124,7 @@ fn field(text: &str) -> Result<Field, String> {
         match values.split_once("..") {
             Some((least, greatest)) => {
                 let number = |text: &str| {
-                    text.trim().parse().map_err(|_| format!("`{text}` is no number in `{rest}`"))
+                    text.trim().parse().map_err(|_| format!("`{text}` is not a number in `{rest}`"))
                 };
                 field.range = Some((number(least)?, number(greatest)?));
             }
@@ -143,7 +143,7 @@ fn field_kind(text: &str) -> Result<FieldKind, String> {
         "o" => FieldKind::Object,
         "s[]" => FieldKind::Texts,
         "o[]" => FieldKind::Objects,
-        _ => return Err(format!("`:{text}` is no kind of field (i, f, b, t, o, s[] or o[])")),
+        _ => return Err(format!("unknown kind of field `:{text}` (i, f, b, t, o, s[] or o[])")),
     })
 }
 
@@ -152,7 +152,7 @@ fn bracketed(text: &str, brackets: [char; 2]) -> Result<(&str, Option<&str>), St
     let Some(open) = text.strip_suffix(brackets[1]) else { return Ok((text, None)) };
     match open.split_once(brackets[0]) {
         Some((rest, inside)) => Ok((rest.trim(), Some(inside.trim()))),
-        None => Err(format!("`{text}` closes a bracket it did not open")),
+        None => Err(format!("`{text}` has no opening bracket")),
     }
 }
 
@@ -161,7 +161,7 @@ fn is_name(name: &str) -> Result<(), String> {
     if !name.is_empty() && name.bytes().all(plain) {
         return Ok(());
     }
-    Err(format!("`{name}` is no field name (a-z, 0-9 and _)"))
+    Err(format!("`{name}` is not a field name (a-z, 0-9 and _)"))
 }
 
 /// Reads where a value comes from: `account_id`, `$type`, a field, or `object.field`.
@@ -202,7 +202,7 @@ fn when(words: &[&str]) -> Result<Option<Condition>, String> {
         ["unless", text] => {
             condition(text).map(|condition| Some(Condition { negated: true, ..condition }))
         }
-        _ => Err(format!("`{}` is not understood", words.join(" "))),
+        _ => Err(format!("`{}` is neither `if` nor `unless` and a condition", words.join(" "))),
     }
 }
 
@@ -214,7 +214,7 @@ pub(super) fn channel(line: &str) -> Result<ChannelLine<'_>, String> {
         None => (*name, None),
         Some((kind, id)) => {
             let inside = id.strip_prefix('{').and_then(|id| id.strip_suffix('}'));
-            let field = inside.ok_or_else(|| format!("`{id}` is no field in braces"))?;
+            let field = inside.ok_or_else(|| format!("`{id}` is not a field in braces"))?;
             (kind, Some(source(field)?))
         }
     };
@@ -239,7 +239,7 @@ pub(super) fn alias(line: &str) -> Result<AliasLine<'_>, String> {
     let preset = preset
         .map(|preset| match preset.split_once('=') {
             Some((field, value)) => Ok((field.to_owned(), value.to_owned())),
-            None => Err(format!("`{preset}` is no field=value")),
+            None => Err(format!("`{preset}` is not of the form field=value")),
         })
         .transpose()?;
     Ok(AliasLine { name, preset, when: when(rest)? })

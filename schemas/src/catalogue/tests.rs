@@ -231,19 +231,19 @@ fn an_invalid_catalogue_gives_all_errors() {
     let errors = Catalogue::load(&[("channels", channels), ("types", types)]).expect_err("wrong");
     let text = errors.to_string();
     for part in [
-        "channels.toml, posts: `nobody`",
+        "channels.toml, posts: unknown role `nobody`",
         "channels.toml, unused: no type is delivered to it",
-        "types.toml, a.one: 7 is no priority",
-        "types.toml, a.one: `S9` is no surface",
-        "types.toml, a.one: no key or channel can be made of `y`",
+        "types.toml, a.one: 7 is not a priority",
+        "types.toml, a.one: unknown surface `S9`",
+        "types.toml, a.one: a key or a channel can't use `y`",
         "types.toml, a.one: the key may be missing",
         "types.toml, a.one: unknown operator `dance`",
         "types.toml, a.two: field `x_id` is listed twice",
         "types.toml, a.two: unknown channel kind `+nowhere`",
-        "types.toml, a.two: `same` is claimed by a.one too",
+        "types.toml, a.two: `same` is a name of a.one too",
         "types.toml, a.two: no type has the name `maybe`",
-        "types.toml, a.three: `:q` is no kind of field",
-        "types.toml, a.three: `missing` is no field",
+        "types.toml, a.three: unknown kind of field `:q`",
+        "types.toml, a.three: `missing` is not a field",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }

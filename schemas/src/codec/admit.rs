@@ -24,10 +24,10 @@ pub fn admit(
         return match media_type(kind).as_str() {
             STRUCTURED => cloudevents::structured(context, value),
             "application/cloudevents-batch+json" => Err(unread(
-                "a record holds one CloudEvent; write each event of a batch as a record of its own",
+                "a record holds one CloudEvent; send each event of a batch as a record of its own",
             )),
             _ => Err(unread(
-                "of CloudEvents' formats JSON is read: content-type: application/cloudevents+json",
+                "only the JSON format of CloudEvents is read: application/cloudevents+json",
             )),
         };
     }

@@ -77,7 +77,7 @@ fn find<'a>(
 /// A record in single-object encoding.
 fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
     let (fingerprint, record) = bytes.split_first_chunk().ok_or_else(|| {
-        let message = "Avro's single-object form has a fingerprint of 8 bytes behind C3 01";
+        let message = "the record ends within the fingerprint, the 8 bytes after C3 01";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let fingerprint = u64::from_le_bytes(*fingerprint);
@@ -97,13 +97,13 @@ fn framed<'a>(
     bytes: &'a [u8],
 ) -> Result<SchemaAndRecord<'a>, Rejection> {
     let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
-        let message = "a record that begins with 0 has a schema id of 4 bytes behind it";
+        let message = "the record ends within the schema id, the 4 bytes after the first byte 0";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let id = u32::from_be_bytes(*id);
     let registry = context.registry.ok_or_else(|| {
         let message = format!(
-            "the record names schema {id} of a registry, and none is configured: set registry.url"
+            "the record needs schema {id} of a registry, but none is configured; set registry.url"
         );
         Rejection::new(Reason::RegistryUnavailable, message)
     })?;
@@ -257,7 +257,7 @@ impl<'a> AvroRecord<'a> {
                 continue;
             }
             if members.len() == DATA_MAX_FIELDS {
-                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                let message = format!("data has more than {DATA_MAX_FIELDS} fields");
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
             let kind = declared.and_then(|of| of.field(&field.name)).map(|field| field.kind);
@@ -290,7 +290,7 @@ fn json_in_text(value: &str, field: &str) -> Result<String, Rejection> {
     let checked = scanner.value().and_then(|inner| scanner.end().map(|()| inner));
     let inner = checked.map_err(|error| {
         let refused = rejection(error);
-        let message = format!("data.{field} is JSON in a string; {}", refused.message);
+        let message = format!("data.{field} must be JSON in a string: {}", refused.message);
         Rejection { field: Some(format!("data.{field}")), message, ..refused }
     })?;
     let mut out = String::with_capacity(inner.len());

@@ -59,7 +59,7 @@ pub(super) fn structured(
     let mut scanner = Scanner::new(text, DATA_MAX_DEPTH + 1);
     if scanner.peek() != Some(b'{') {
         scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
-        return Err(Rejection::new(Reason::NotObject, "a CloudEvent is a JSON object"));
+        return Err(Rejection::new(Reason::NotObject, "a CloudEvent must be a JSON object"));
     }
     scanner.open(b'{').map_err(rejection)?;
     let mut attributes = Attributes::default();
@@ -68,7 +68,7 @@ pub(super) fn structured(
     let mut first = true;
     while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
         if seen.contains(&name) {
-            let message = format!("`{name}` is there twice, so it is not clear which is meant");
+            let message = format!("`{name}` occurs twice; send it once");
             return Err(Rejection::of(Reason::BadField, name, message));
         }
         match &*name {
@@ -139,9 +139,10 @@ fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
 
 fn decoded(value: &str) -> Result<String, Rejection> {
     let refuse = |message: &str| Rejection::of(Reason::BadField, "data_base64", message);
-    let text = json::string(value).ok_or_else(|| refuse("data_base64 is a string"))?;
-    let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| refuse("data_base64 is no base64"))?;
-    String::from_utf8(bytes).map_err(|_| refuse("data_base64 has to hold JSON in UTF-8"))
+    let text = json::string(value).ok_or_else(|| refuse("data_base64 must be a string"))?;
+    let bytes =
+        STANDARD.decode(text.as_bytes()).map_err(|_| refuse("data_base64 is not valid base64"))?;
+    String::from_utf8(bytes).map_err(|_| refuse("data_base64 must contain JSON in UTF-8"))
 }
 
 impl<'a> Attributes<'a> {
@@ -150,7 +151,7 @@ impl<'a> Attributes<'a> {
             NAMES.iter().position(|known| *known == name).expect("callers pass names of NAMES");
         if value != "null" {
             let text = json::scalar(value).ok_or_else(|| {
-                let message = format!("the attribute `{name}` is a string");
+                let message = format!("the attribute `{name}` must be a string");
                 Rejection::of(Reason::BadField, name, message)
             })?;
             self.values[place] = Some(text);
@@ -165,7 +166,7 @@ impl<'a> Attributes<'a> {
 
     fn need(&self, name: &str) -> Result<&str, Rejection> {
         self.get(name).ok_or_else(|| {
-            let message = format!("a CloudEvent has the attribute `{name}`");
+            let message = format!("a CloudEvent needs the attribute `{name}`");
             Rejection::of(Reason::MissingField, name, message)
         })
     }
@@ -177,7 +178,7 @@ impl<'a> Attributes<'a> {
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
-        let message = format!("data of an event is JSON, not {media}");
+        let message = format!("data of an event must be JSON, not {media}");
         Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
     }
 
@@ -188,7 +189,7 @@ impl<'a> Attributes<'a> {
     ) -> Result<Admitted, Rejection> {
         let version = self.need("specversion")?;
         if version != SPECVERSION {
-            let message = format!("CloudEvents {SPECVERSION} is read, not `{version}`");
+            let message = format!("specversion must be {SPECVERSION}, not `{version}`");
             return Err(Rejection::of(Reason::BadField, "specversion", message));
         }
         let id = quoted(&self.event_id()?);
@@ -249,7 +250,9 @@ fn in_attribute_names(refused: Rejection) -> Rejection {
         theirs.to_owned()
     });
     let message = match field.as_deref() {
-        Some("accountid") => format!("{}; a CloudEvent does so by `accountid`", refused.message),
+        Some("accountid") => {
+            format!("{}; in a CloudEvent it is the attribute `accountid`", refused.message)
+        }
         _ => refused.message,
     };
     Rejection { field, message, ..refused }

@@ -57,7 +57,7 @@ pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejec
     if reader.at < bytes.len() {
         let rest = bytes.len() - reader.at;
         let message = format!(
-            "{rest} bytes follow the record; was it written with another version of {}?",
+            "{rest} bytes follow the record; it may have been written with another version of {}",
             plan.name
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
@@ -91,7 +91,7 @@ impl<'a> AvroReader<'a> {
             }
             AvroError::TooDeep => (
                 Reason::TooLarge,
-                format!("the record {name} is nested at most {DATA_MAX_DEPTH} levels deep"),
+                format!("the record {name} is nested more than {DATA_MAX_DEPTH} levels deep"),
             ),
             AvroError::TooLong => (
                 Reason::TooLarge,
@@ -141,11 +141,13 @@ impl<'a> AvroReader<'a> {
             Node::Bool => match self.take(1)? {
                 [0] => self.text.push_str("false"),
                 [1] => self.text.push_str("true"),
-                _ => return Err(AvroError::Malformed("a boolean is 0 or 1")),
+                _ => return Err(AvroError::Malformed("a boolean is neither 0 nor 1")),
             },
             Node::Int => {
                 let value = i32::try_from(self.long()?);
-                self.integer(value.map_err(|_| AvroError::Malformed("an int has 32 bits"))?.into());
+                self.integer(
+                    value.map_err(|_| AvroError::Malformed("an int has more than 32 bits"))?.into(),
+                );
             }
             Node::Long => {
                 let value = self.long()?;
@@ -334,7 +336,7 @@ impl<'a> AvroReader<'a> {
     fn uuid(&mut self, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
         if bytes.len() != 16 {
-            return Err(AvroError::Malformed("a UUID has 16 bytes"));
+            return Err(AvroError::Malformed("a UUID does not have 16 bytes"));
         }
         self.text.push('"');
         for (n, byte) in bytes.iter().enumerate() {

@@ -77,7 +77,7 @@ pub(super) struct ReadPlan {
 impl ReadPlan {
     pub(super) fn of(schema: &Schema, others: &[Schema]) -> Result<Self, SchemaFault> {
         let Schema::Record(record) = schema else {
-            let message = "an event's schema is a record, whose fields are the event's data";
+            let message = "an event's schema must be a record, whose fields are the event's data";
             return Err(SchemaFault(message.to_owned()));
         };
         let mut layout = Layout { nodes: Vec::new(), named: HashMap::new() };
@@ -145,7 +145,8 @@ impl Layout {
             Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { fixed: None },
             Schema::Decimal(decimal) => return self.decimal(decimal),
             Schema::BigDecimal => {
-                let message = "the logical type big-decimal is not read; use decimal or string";
+                let message =
+                    "the logical type big-decimal is not supported; use decimal or string";
                 return Err(SchemaFault(message.to_owned()));
             }
             Schema::Uuid(UuidSchema::Fixed(fixed)) => {
@@ -167,7 +168,9 @@ impl Layout {
             Schema::Record(record) => return self.record(record),
             Schema::Ref { name } => {
                 let known = self.named.get(name).copied();
-                return known.ok_or_else(|| SchemaFault(format!("{name} is not defined")));
+                return known.ok_or_else(|| {
+                    SchemaFault(format!("the schema refers to {name}, which is not defined"))
+                });
             }
         };
         self.add(node)

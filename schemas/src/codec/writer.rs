@@ -35,10 +35,11 @@ impl WriterSchema {
         let bytes = references.iter().map(String::len).sum::<usize>() + text.len();
         if bytes > SCHEMA_MAX_BYTES {
             let message =
-                format!("the schema has {bytes} bytes, at most {SCHEMA_MAX_BYTES} are read");
+                format!("the schema has {bytes} bytes; at most {SCHEMA_MAX_BYTES} are allowed");
             return Err(SchemaFault(message));
         }
-        let broken = |error: apache_avro::Error| SchemaFault(format!("no Avro schema: {error}"));
+        let broken =
+            |error: apache_avro::Error| SchemaFault(format!("invalid Avro schema: {error}"));
         let (schema, others) = Schema::parse_str_with_list(text, references).map_err(broken)?;
         Ok(Self { format: RecordFormat::Avro(ReadPlan::of(&schema, &others)?) })
     }

@@ -114,14 +114,14 @@ pub(crate) fn complete(
     let sent_type = envelope.sent_type(catalogue)?;
     let account_id = match envelope.account_id {
         Some(value) => id("account_id", value)?.into_owned(),
-        None => return Err(missing("account_id", "every event names its account")),
+        None => return Err(missing("account_id", "account_id is required")),
     };
     let mut data = match envelope.data {
         Some(DataField::Object(data)) => data,
         Some(DataField::Other) => {
-            return Err(Rejection::of(Reason::BadField, "data", "data has to be an object"));
+            return Err(Rejection::of(Reason::BadField, "data", "data must be an object"));
         }
-        None => return Err(missing("data", "an event has an object `data`, even if it is empty")),
+        None => return Err(missing("data", "data is required; it may be an empty object")),
     };
     let (event_type, alias) = resolve(catalogue, &sent_type, &data)?;
     let timestamp_ms = timestamp(envelope.timestamp, origin)?;
@@ -138,7 +138,8 @@ pub(crate) fn complete(
         None => None,
     };
     if source.as_deref().is_some_and(|source| source.starts_with(OPERATOR_SOURCE)) {
-        let message = format!("sources that begin with `{OPERATOR_SOURCE}` are operators");
+        let message =
+            format!("source must not begin with `{OPERATOR_SOURCE}`, which marks operators");
         return Err(Rejection::of(Reason::BadField, "source", message));
     }
     if !event_type.unchecked {
@@ -175,7 +176,7 @@ pub(crate) fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
     let value = within_limits(value)?;
     std::str::from_utf8(value).map_err(|error| {
         let at = error.valid_up_to();
-        Rejection::new(Reason::NotUtf8, format!("at byte {at}: events are UTF-8"))
+        Rejection::new(Reason::NotUtf8, format!("at byte {at}: the value is not UTF-8"))
     })
 }
 
@@ -186,7 +187,10 @@ pub(crate) fn within_limits(value: Option<&[u8]>) -> Result<&[u8], Rejection> {
         return Err(Rejection::new(Reason::EmptyValue, "the record has no value"));
     }
     if value.len() > EVENT_MAX_BYTES {
-        let message = format!("an event has at most {EVENT_MAX_BYTES} bytes, not {}", value.len());
+        let message = format!(
+            "the event has {} bytes; at most {EVENT_MAX_BYTES} bytes are allowed",
+            value.len()
+        );
         return Err(Rejection::new(Reason::TooLarge, message));
     }
     Ok(value)
@@ -197,7 +201,7 @@ impl<'a> Envelope<'a> {
         let mut scanner = Scanner::new(text, ENVELOPE_MAX_DEPTH);
         if scanner.peek() != Some(b'{') {
             scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
-            return Err(Rejection::new(Reason::NotObject, "an event is a JSON object"));
+            return Err(Rejection::new(Reason::NotObject, "the event must be a JSON object"));
         }
         scanner.open(b'{').map_err(rejection)?;
         let mut out = Self::default();
@@ -206,7 +210,7 @@ impl<'a> Envelope<'a> {
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             let bit = out.member(&name, &mut scanner, text)?;
             if seen & bit != 0 {
-                let message = format!("`{name}` is there twice, so it is not clear which is meant");
+                let message = format!("`{name}` occurs twice; send it once");
                 return Err(Rejection::of(Reason::BadField, name, message));
             }
             seen |= bit;
@@ -250,16 +254,17 @@ impl<'a> Envelope<'a> {
         let Some(value) = self.event_type else {
             let hint = match self.is_cloudevent {
                 true => {
-                    "every event says what it is; this looks like a CloudEvent, which is sent with \
+                    "event_type is required; this looks like a CloudEvent, which needs \
                      content-type: application/cloudevents+json"
                 }
-                false => "every event says what it is",
+                false => "event_type is required",
             };
             return Err(missing("event_type", hint));
         };
         let name = json::string(value).filter(|name| name.chars().count() <= TYPE_MAX_CHARS);
         let Some(name) = name else {
-            let message = format!("event_type is a string of at most {TYPE_MAX_CHARS} characters");
+            let message =
+                format!("event_type must be a string of at most {TYPE_MAX_CHARS} characters");
             return Err(Rejection::of(Reason::BadField, "event_type", message));
         };
         if catalogue.reserved().iter().any(|reserved| *reserved == name) {
@@ -282,7 +287,7 @@ fn resolve<'c>(
     catalogue.resolve_sent(name, |alias| data.fits(alias)).ok_or_else(|| {
         let message = match catalogue.nearest(name) {
             Some(near) => format!("unknown event type `{name}`, did you mean `{near}`?"),
-            None => format!("unknown event type `{name}`; types of your own are `custom.<name>`"),
+            None => format!("unknown event type `{name}`; name your own types `custom.<name>`"),
         };
         Rejection::of(Reason::UnknownType, "event_type", message)
     })
@@ -292,13 +297,13 @@ fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Reje
     let Some(value) = value else { return Ok(origin.append_time_ms) };
     let Some(timestamp) = instant(value) else {
         let message =
-            "timestamp is RFC 3339, as in 2026-01-05T10:00:00.123Z, or epoch milliseconds";
+            "timestamp must be RFC 3339, such as 2026-01-05T10:00:00.123Z, or epoch milliseconds";
         return Err(Rejection::of(Reason::TimestampInvalid, "timestamp", message));
     };
     let ahead = timestamp.saturating_sub(origin.append_time_ms);
     if ahead > TIMESTAMP_AHEAD_MAX_MS {
         let message = format!(
-            "timestamp is {} s ahead of the time the event came in; check the producer's clock",
+            "timestamp is {} s ahead of the append time; check the producer's clock",
             ahead / 1000
         );
         return Err(Rejection::of(Reason::TimestampFuture, "timestamp", message));
@@ -309,7 +314,7 @@ fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Reje
 fn event_id(value: &str) -> Result<String, Rejection> {
     let text = id("event_id", value)?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!("event_id is 1 to {ID_MAX_CHARS} visible ASCII characters");
+        let message = format!("event_id must be 1 to {ID_MAX_CHARS} visible ASCII characters");
         return Err(Rejection::of(Reason::BadId, "event_id", message));
     }
     Ok(text.into_owned())
@@ -322,7 +327,7 @@ fn short_text(field: &str, value: &str, max_chars: usize) -> Result<Option<Strin
             Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
         }
         _ => {
-            let message = format!("{field} is a string of at most {max_chars} characters");
+            let message = format!("{field} must be a string of at most {max_chars} characters");
             Err(Rejection::of(Reason::BadField, field, message))
         }
     }
@@ -339,7 +344,7 @@ fn priority(
     };
     let number = value.parse().ok();
     number.and_then(Priority::from_number).ok_or_else(|| {
-        let message = "priority is 0 (low), 1 (normal), 2 (high) or 3 (critical)";
+        let message = "priority must be 0 (low), 1 (normal), 2 (high) or 3 (critical)";
         Rejection::of(Reason::PriorityInvalid, "priority", message)
     })
 }
@@ -359,7 +364,8 @@ fn catalogue_key(
 ) -> Result<String, Rejection> {
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
     key.map(Cow::into_owned).ok_or_else(|| {
-        let message = format!("{} has nothing to make its key of", event_type.name);
+        let message =
+            format!("{} needs `key`: no field of its default key is present", event_type.name);
         Rejection::of(Reason::MissingField, "key", message)
     })
 }

@@ -37,11 +37,11 @@ impl<'a> EventData<'a> {
         let mut first = true;
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             if members.len() == DATA_MAX_FIELDS {
-                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                let message = format!("data has more than {DATA_MAX_FIELDS} fields");
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
             if members.iter().any(|member| member.name == name) {
-                let message = format!("data has `{name}` twice, so it is not clear which is meant");
+                let message = format!("data has `{name}` twice; send it once");
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
@@ -215,12 +215,12 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
         }
         JsonErrorKind::OutOfRange => Rejection::new(
             Reason::BadField,
-            format!("at byte {}: a number is beyond what a double can hold", error.at),
+            format!("at byte {}: a number is outside the range of a double", error.at),
         ),
         JsonErrorKind::TooDeep => Rejection::of(
             Reason::TooLarge,
             "data",
-            format!("at byte {}: data is nested at most {DATA_MAX_DEPTH} levels", error.at),
+            format!("at byte {}: data is nested more than {DATA_MAX_DEPTH} levels deep", error.at),
         ),
     }
 }

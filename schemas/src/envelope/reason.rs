@@ -106,24 +106,34 @@ impl Reason {
         match self {
             Self::EmptyValue => "the record has no bytes",
             Self::NotUtf8 => "the bytes are not UTF-8",
-            Self::NotJson => "the text is not JSON; says where",
-            Self::NotObject => "the JSON is no object",
+            Self::NotJson => "the text is not JSON; the detail gives the byte",
+            Self::NotObject => "the JSON is not an object",
             Self::TooLarge => "the event is over 256 KiB, or `data` over 32 levels or 1,024 fields",
-            Self::AvroDecode => "the bytes don't follow their Avro schema",
-            Self::SchemaUnknown => "the schema registry does not have the schema's id",
-            Self::RegistryUnavailable => "the schema registry did not answer, retries included",
-            Self::MissingField => "a required field is absent or null; names it",
-            Self::BadField => "a field has the wrong type, length or value, or stands there twice",
-            Self::BadId => "an id is no string of 1 to 128 characters and no integer",
-            Self::UnknownType => "the catalogue does not have the type; names the nearest",
+            Self::AvroDecode => {
+                "the bytes do not follow their Avro schema, or the schema cannot be used"
+            }
+            Self::SchemaUnknown => "no schema has this fingerprint or id",
+            Self::RegistryUnavailable => {
+                "the schema registry did not answer, retries included, or none is configured"
+            }
+            Self::MissingField => "a required field is absent or null; the detail names it",
+            Self::BadField => "a field has the wrong type, length or value, or occurs twice",
+            Self::BadId => "an id is not a string of 1 to 128 characters or an integer",
+            Self::UnknownType => {
+                "the catalogue does not have the type; the detail names the most similar one"
+            }
             Self::ReservedType => "the type is the name of a protocol frame",
             Self::TimestampInvalid => "the timestamp is neither RFC 3339 nor epoch milliseconds",
             Self::TimestampFuture => "the timestamp is over 10 minutes ahead of the append time",
             Self::PriorityInvalid => "the priority is not 0, 1, 2 or 3",
-            Self::AccountForbidden => "the producer may not write to the account",
-            Self::ConnectorMapping => "no mapping of the connector fits the payload",
-            Self::HopLimit => "an operator's fact was passed on too often",
-            Self::ProcessingFailed => "the engine failed on the event",
+            Self::AccountForbidden => "reserved: this version has no tokens",
+            Self::ConnectorMapping => {
+                "a CloudEvents batch, a CloudEvents format except JSON, or data that is not JSON"
+            }
+            Self::HopLimit => {
+                "reserved: too many facts in a row are reported as `processing_failed`"
+            }
+            Self::ProcessingFailed => "an operator of DERIVE failed on the event",
         }
     }
 }

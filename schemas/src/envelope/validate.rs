@@ -74,7 +74,7 @@ fn check(field: &Field, value: &str) -> Result<(), Rejection> {
             FieldKind::Objects => "a list of objects",
             FieldKind::Id | FieldKind::Text => "a string",
         };
-        let message = format!("data.{} has to be {kind}", field.name);
+        let message = format!("data.{} must be {kind}", field.name);
         return Err(Rejection::of(Reason::BadField, &field.name, message));
     }
     if field.identifies {
@@ -89,14 +89,14 @@ fn check_value(field: &Field, value: &str) -> Result<(), Rejection> {
         let text = json::scalar(value).unwrap_or_default();
         if !field.values.iter().any(|known| *known == text) {
             let known = field.values.join(", ");
-            let message = format!("data.{} is one of {known}", field.name);
+            let message = format!("data.{} must be one of {known}", field.name);
             return Err(Rejection::of(Reason::BadField, &field.name, message));
         }
     }
     if let Some((least, greatest)) = field.range
         && !value.parse::<f64>().is_ok_and(|number| (least..=greatest).contains(&number))
     {
-        let message = format!("data.{} is between {least} and {greatest}", field.name);
+        let message = format!("data.{} must be between {least} and {greatest}", field.name);
         return Err(Rejection::of(Reason::BadField, &field.name, message));
     }
     Ok(())
@@ -109,18 +109,18 @@ pub(super) fn id<'a>(field: &str, value: &'a str) -> Result<Cow<'a, str>, Reject
     let text = match value.as_bytes().first() {
         Some(b'"') => json::string(value).unwrap_or_default(),
         Some(b'-' | b'0'..=b'9') if !value.contains(['.', 'e', 'E']) => Cow::Borrowed(value),
-        _ => return bad(format!("{field} has to be a string or an integer")),
+        _ => return bad(format!("{field} must be a string or an integer")),
     };
     let short = text.len() <= ID_MAX_CHARS || text.chars().count() <= ID_MAX_CHARS;
     if text.is_empty() || !short {
-        return bad(format!("{field} has 1 to {ID_MAX_CHARS} characters"));
+        return bad(format!("{field} must have 1 to {ID_MAX_CHARS} characters"));
     }
     if text.chars().any(char::is_control) {
-        return bad(format!("{field} has no control characters"));
+        return bad(format!("{field} must not contain control characters"));
     }
     if text.len() * 3 > ID_MAX_ENCODED_CHARS && encoded_len(&text) > ID_MAX_ENCODED_CHARS {
         return bad(format!(
-            "{field} is too long for a channel's name: percent-encoded it has at most \
+            "{field} is too long for a channel name: percent-encoded it may have at most \
              {ID_MAX_ENCODED_CHARS} characters"
         ));
     }

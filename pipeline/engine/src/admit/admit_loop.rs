@@ -173,7 +173,8 @@ impl Admit {
             self.pause();
             return self.idle(wait);
         }
-        self.unpause().map_err(|error| EngineError::of_log("going on after a stop", error))?;
+        self.unpause()
+            .map_err(|error| EngineError::of_log("reading paused partitions again", error))?;
         self.outgoing.clear();
         let batch = self.take()?;
         if batch.taken == 0 {

@@ -112,8 +112,8 @@ impl fmt::Display for PoisonStop {
         let topic = example.split('/').next().unwrap_or_default();
         write!(
             f,
-            "ADMIT stands still before {topic}: {rejected} of {taken} records ({share:.0} %) of a \
-             minute are no events, most often {reason} (the newest is {example})"
+            "ADMIT stopped reading {topic}: {rejected} of {taken} records ({share:.0} %) of one \
+             minute are invalid, most often {reason} (the newest is {example})"
         )
     }
 }
@@ -216,7 +216,10 @@ impl PoisonBreaker {
         if number > newest {
             state.window.push_back(Bucket { number, ..Bucket::default() });
         }
-        let bucket = state.window.back_mut().expect("one was pushed now or before");
+        let bucket = state
+            .window
+            .back_mut()
+            .expect("the window has a bucket: one was pushed above if it was empty");
         bucket.taken += batch.taken;
         bucket.rejected.merge_all(batch.rejected);
         Ok(())

@@ -9,19 +9,21 @@ pub(super) const LIST_MAX: usize = 1_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
     /// More dead letters match than a listing holds.
-    #[error("more than {LIST_MAX} letters match; narrow them down by reason, source or time")]
+    #[error("more than {LIST_MAX} dead letters match; select fewer by reason, source or time")]
     TooMany,
     /// Another process requeues or drops.
     #[error(
-        "another requeue or drop took over after {done} letters of this one; what was done stays \
-         done, run it again for the rest"
+        "another requeue or drop took over after {done} dead letters; these stay resolved, run it \
+         again for the rest"
     )]
     TakenOver {
         /// Dead letters resolved before.
         done: u64,
     },
     /// The log failed.
-    #[error("the log failed after {done} letters; what was done stays done, run it again")]
+    #[error(
+        "the log failed after {done} dead letters; these stay resolved, run it again for the rest"
+    )]
     Log {
         /// Dead letters resolved before.
         done: u64,

@@ -107,7 +107,7 @@ pub fn resolve(
             Err(ResolveError::Failed(error)) => return Err(error),
         }
     }
-    let source = LogError::Retry("no transaction came to an end".into());
+    let source = LogError::Retry("no transaction was completed".into());
     Err(DeadLettersError::Log { done: resolver.done, source })
 }
 

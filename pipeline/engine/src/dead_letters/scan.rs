@@ -67,7 +67,9 @@ impl<'a> Scan<'a> {
             let (reader, taken) = (&mut self.reader, &mut self.taken);
             match repeat(|| reader.take(slot, TAKE, taken)) {
                 Ok(0) if waits == WAITS_MAX => {
-                    return Err(LogError::Retry(format!("{at} gave nothing for a minute").into()));
+                    return Err(LogError::Retry(
+                        format!("{at} returned no records for a minute").into(),
+                    ));
                 }
                 Ok(0) => {
                     waits += 1;

@@ -74,7 +74,7 @@ impl PartitionCursor {
         while self.ahead.is_empty() && repeat(|| self.reader.position(self.slot))? < self.end {
             if repeat(|| self.reader.take(self.slot, FETCH, &mut self.taken))? == 0 {
                 if waits == WAITS_MAX {
-                    let text = format!("{} gave nothing for a minute", self.at);
+                    let text = format!("{} returned no records for a minute", self.at);
                     return Err(LogError::Retry(text.into()));
                 }
                 waits += 1;

@@ -71,7 +71,7 @@ impl fmt::Display for DivergenceKind {
         match self {
             Self::Lane { text } => f.write_str(text),
             Self::Order { field, recorded, replayed } => {
-                write!(f, "{field}: {recorded} in the log, {replayed} now")
+                write!(f, "{field}: {recorded} in the log, {replayed} in the replay")
             }
             Self::Output { index, to, nearest: None } => {
                 write!(f, "output {index} is not in {to}")
@@ -83,7 +83,7 @@ impl fmt::Display for DivergenceKind {
                 offset.0
             ),
             Self::Changelog { at: (at, offset) } => {
-                write!(f, "{at}/{} did not come out", offset.0)
+                write!(f, "{at}/{} is not among the replayed changes", offset.0)
             }
         }
     }
@@ -99,7 +99,7 @@ pub enum ReplayError {
     #[error("could not read the log")]
     Log(#[from] LogError),
     /// The sandbox's store failed.
-    #[error("could not keep the replay's state")]
+    #[error("could not write the replay's state")]
     Store(#[from] StoreError),
     /// The sandbox failed.
     #[error(transparent)]

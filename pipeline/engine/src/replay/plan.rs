@@ -132,7 +132,7 @@ fn plan(
     let survey = Survey::read(log, task, range)?;
     let start = match from {
         Some(from) if from > to => {
-            let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
+            let text = format!("the span ends at {at}/{}, before its start at {}", to.0, from.0);
             return Err(ReplayError::Refused(text));
         }
         Some(_) => nearest,
@@ -160,9 +160,10 @@ fn resolve(
     end: Offset,
 ) -> Result<Offset, ReplayError> {
     match point {
-        Point::Offset(offset) if offset > end => {
-            Err(ReplayError::Refused(format!("{at} ends at {}, before {}", end.0, offset.0)))
-        }
+        Point::Offset(offset) if offset > end => Err(ReplayError::Refused(format!(
+            "{at} ends at {}; it has no offset {}",
+            end.0, offset.0
+        ))),
         Point::Offset(offset) => Ok(offset),
         Point::Time(time) => Ok(repeat(|| log.offset_at(at, time))?.unwrap_or(end).min(end)),
     }
@@ -268,8 +269,8 @@ impl Survey {
         let expired = self.expired.as_ref().map(|(offset, ..)| *offset);
         match starts.range(behind(self.foreign).max(behind(expired))..).next() {
             Some(start) => format!("--from {} or later can be verified", start.0),
-            None => "nothing of it can be verified before the next checkpoint is kept; a running \
-                     task keeps one now and then in its data folder"
+            None => "nothing can be verified before the next checkpoint; a running task keeps \
+                     checkpoints in its data folder at intervals"
                 .to_owned(),
         }
     }
@@ -284,7 +285,7 @@ impl Survey {
         match &self.expired {
             Some((offset, lane, start_of_lane)) if *offset >= start => {
                 Err(ReplayError::Refused(format!(
-                    "{lane} starts at {}: what {at}/{} took has been removed by retention; \
+                    "{lane} starts at {}: what {at}/{} read has been removed by retention; \
                      {possible}",
                     start_of_lane.0, offset.0
                 )))
@@ -302,8 +303,8 @@ impl Survey {
             Some((offset, Some(before), identity)) => {
                 let ours = format!("--to {} can be verified", offset.0);
                 format!(
-                    "{at} has two builds: {} up to {}, {} from there on; a span within one of \
-                     them can be verified by it; by this build ({}) {}",
+                    "{at} has two builds: {} up to {}, {} from there on; each can verify a span \
+                     within its part; by this build ({}) {}",
                     before.name(identity),
                     offset.0,
                     identity.name(before),
@@ -315,7 +316,7 @@ impl Survey {
                 let identity = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
                 let identity = identity.map_or(&self.current, |(.., identity)| identity);
                 format!(
-                    "{at} is of {} from {} on, and this is {}; verify it with that one; {possible}",
+                    "{at} is of {} from {} on, and this is {}; verify it with that build; {possible}",
                     identity.name(&self.current),
                     first.0,
                     self.current.name(identity)

@@ -168,7 +168,7 @@ impl Verification {
         let at = TopicPartition::new(self.task.topology.lane(lane), self.task.partition);
         let wrong = |text| Ok(Err(DivergenceKind::Lane { text }));
         let Some(LaneSpan { first, last }) = span else {
-            return wrong(format!("it took from {at}, and does not say what"));
+            return wrong(format!("the transaction read from {at}, but has no offsets of it"));
         };
         let place = &mut self.lanes[lane.index()];
         if place.is_none() {
@@ -178,11 +178,14 @@ impl Verification {
         let cursor = place.as_mut().expect("it was just opened");
         match cursor.next().map_err(|error| expired_meanwhile(&at, error))? {
             Some(record) if record.offset < first => wrong(format!(
-                "{at}/{} was passed over: it took from {} on",
+                "{at}/{} was skipped: the transaction read from {} on",
                 record.offset.0, first.0
             )),
             Some(record) if record.offset <= last => Ok(Ok(record)),
-            _ => wrong(format!("it took more of {at} up to {} than stands there", last.0)),
+            _ => wrong(format!(
+                "the transaction read more records of {at} up to {} than exist",
+                last.0
+            )),
         }
     }
 
@@ -237,7 +240,10 @@ fn progress(store: &mut dyn Store, plan: &ReplayPlan) -> Result<TaskProgress, St
         _ => None,
     };
     found.ok_or_else(|| StoreError {
-        message: format!("the checkpoint at {} is not what its name says", plan.start().0),
+        message: format!(
+            "the checkpoint at {} has another progress than its name says; remove it",
+            plan.start().0
+        ),
         source: None,
     })
 }
@@ -254,7 +260,8 @@ fn open_lane(
 fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
     match error {
         LogError::OutOfRange { start, .. } => ReplayError::Refused(format!(
-            "{at} starts at {start} by now: retention was faster; run it again, from later on"
+            "{at} now starts at {start}: retention removed records meanwhile; run it again from a \
+             later point"
         )),
         error => error.into(),
     }
@@ -278,7 +285,7 @@ fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<Diverge
     })
     .or_else(|| {
         let same = (spans, sequence) == (&new.spans, &new.sequence);
-        differs("records taken", same, texts(spans, &new.spans))
+        differs("records read", same, texts(spans, &new.spans))
     })
     .or_else(|| differs("ticks", *ticks == new.ticks, texts(ticks, &new.ticks)))
     .or_else(|| {
@@ -297,8 +304,9 @@ fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<Diverge
     })
     .or_else(|| {
         let same = (outputs, outputs_hash) == (&new.outputs, &new.outputs_hash);
-        let text =
-            |order: &OrderRecord| format!("{} of hash {:016x}", order.outputs, order.outputs_hash);
+        let text = |order: &OrderRecord| {
+            format!("{} with hash {:016x}", order.outputs, order.outputs_hash)
+        };
         differs("outputs", same, [text(recorded), text(new)])
     })
 }
