@@ -10,4 +10,4 @@
 pub const SOURCE: &str = "src";
 
 /// Header: the hash of the settings that admitted it, 8 bytes, big-endian.
-pub const VERDICT: &str = "v";
+pub const SETTINGS_HASH: &str = "v";

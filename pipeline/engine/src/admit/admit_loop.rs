@@ -152,7 +152,7 @@ impl Admit {
             classifier: Classifier {
                 topology,
                 catalogue: Catalogue::builtin(),
-                verdict: config.settings_hash.to_be_bytes(),
+                settings_hash: config.settings_hash.to_be_bytes(),
                 registry: config.registry,
             },
             inputs: BTreeMap::new(),

@@ -19,7 +19,7 @@ use tidewire_schemas::event::Event;
 use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
-use crate::lane_record::{SOURCE, VERDICT};
+use crate::lane_record::{SETTINGS_HASH, SOURCE};
 use crate::record::{Body, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
@@ -53,7 +53,7 @@ impl AdmitCounts {
 pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
-    pub(super) verdict: [u8; 8],
+    pub(super) settings_hash: [u8; 8],
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
@@ -102,7 +102,8 @@ impl Classifier {
         output.counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
         let source = input.position();
-        let mut headers: Vec<(&str, &[u8])> = vec![(SOURCE, &source), (VERDICT, &self.verdict)];
+        let mut headers: Vec<(&str, &[u8])> =
+            vec![(SOURCE, &source), (SETTINGS_HASH, &self.settings_hash)];
         // Kept so that a dead letter of DERIVE has the trail too.
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         output.records.push(Outgoing {

@@ -7,7 +7,7 @@
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
 };
-use crate::lane_record::{SOURCE, VERDICT};
+use crate::lane_record::{SETTINGS_HASH, SOURCE};
 use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
 use crate::topology::{Lane, Topology};
 
@@ -39,7 +39,7 @@ pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
     // ADMIT added src and v; it sets them again.
-    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, VERDICT];
+    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, SETTINGS_HASH];
     let mut headers: Vec<(&str, &[u8])> =
         letter.own_headers().filter(|(name, _)| !passing.contains(name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));
