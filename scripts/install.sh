@@ -103,6 +103,7 @@ if [ "$purpose" = test ]; then
   need openssl "the tests make certificates with it" command -v openssl
   # The tests write and read with clients of Kafka as users have them: tests/clients/install.sh.
   need python3-venv "Kafka clients of PyPI are installed apart" python3 -c 'import ensurepip'
+  need curl "the tests run the commands of the quickstart" command -v curl
   need kcat "it is one of the Kafka clients that the tests run" command -v kcat
   need chromium "the tests listen with a real browser" command -v chromium
   need chromium-driver "the tests steer Chromium through it" command -v chromedriver

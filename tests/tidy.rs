@@ -6,18 +6,26 @@
 
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/files.rs"]
 mod files;
 #[path = "tidy/functions.rs"]
 mod functions;
+#[path = "tidy/imports.rs"]
+mod imports;
 #[path = "tidy/metrics.rs"]
 mod metrics;
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/protocol.rs"]
 mod protocol;
 #[path = "tidy/runbook.rs"]
 mod runbook;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/types.rs"]
+mod types;
 #[path = "tidy/words.rs"]
 mod words;
 

@@ -90,14 +90,25 @@ pub fn connection_refused(reason: &'static str) {
     metrics::counter!("socket_connections_refused_total", "reason" => reason).increment(1);
 }
 
-/// What one turn of a worker wrote (writes, bytes) and read (bytes).
-pub fn socket_io((writes, written): (u64, u64), read: u64) {
-    if writes > 0 {
-        metrics::counter!("socket_writes_total").increment(writes);
-        metrics::counter!("socket_written_bytes_total").increment(written);
+/// What one turn of a worker wrote to its connections and read from them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketIo {
+    /// Calls of `write`.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+}
+
+/// Adds one turn of a worker.
+pub fn socket_io(io: SocketIo) {
+    if io.writes > 0 {
+        metrics::counter!("socket_writes_total").increment(io.writes);
+        metrics::counter!("socket_written_bytes_total").increment(io.written_bytes);
     }
-    if read > 0 {
-        metrics::counter!("socket_read_bytes_total").increment(read);
+    if io.read_bytes > 0 {
+        metrics::counter!("socket_read_bytes_total").increment(io.read_bytes);
     }
 }
 

@@ -14,6 +14,7 @@ mod embedded_log;
 mod full_disk;
 mod kafka;
 mod pipeline;
+mod quickstart;
 mod real_posts;
 mod registry;
 mod replay;

@@ -116,10 +116,17 @@ fn no_function_is_longer_than_70_lines() {
 #[test]
 fn no_function_takes_more_than_4_arguments() {
     check(violations(|source, function| {
-        let count = function.arguments.len();
+        let count = function.arguments.iter().map(|argument| values(argument)).sum::<usize>();
         let many = count > ARGUMENTS_MAX && !source.is_test(function.at);
         many.then(|| format!("{count} arguments; group what belongs together"))
     }));
+}
+
+/// How many values an argument passes: a tuple that is taken apart passes its elements.
+fn values(argument: &str) -> usize {
+    let Some(inner) = argument.strip_prefix('(') else { return 1 };
+    let pattern = inner.split(')').next().unwrap_or_default();
+    pattern.split(',').filter(|element| !element.trim().is_empty()).count()
 }
 
 #[test]

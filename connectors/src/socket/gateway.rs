@@ -1,8 +1,9 @@
-//! The gateway as one value: started, drained, joined.
+//! The gateway's server as one value: start it, drain it, join it.
 //!
-//! It owns a small tokio runtime for HTTP and one thread per shard for streams; nothing of either
-//! is visible outside. The order of an end is fixed: stop accepting, let answers finish, tell
-//! streams to move on, close them, stop the threads.
+//! It owns the tokio runtime of HTTP, the ingest thread and the workers; callers see none of them.
+//! A drain has a fixed order: stop accepting, let responses finish, send move requests to
+//! subscribers, close them, stop the threads. A thread that ends by itself, or a log that is lost,
+//! is reported to the caller, which ends the process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,61 +20,63 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::http::accept::{Acceptor, listen};
-use super::http::connection::{DetachedConnection, HttpServer};
+use super::http::connection::HttpServer;
 use super::http::guard::Guard;
 use super::http::ingest::IngestQueue;
 use super::http::publish::{IngestTopics, PublishHandler};
-use super::http::routes::{AppHooks, RouterState};
+use super::http::routes;
+use super::http::state::{AppHooks, RouterParts, RouterState};
+use super::http::takeover::DetachedConnection;
 use super::limits::{ConnectionLimiter, ConnectionLimits, RequestTimeouts};
 use super::stream::worker::{WorkerHandle, WorkerStats};
 use super::stream::worker_queue::{WorkerCommand, WorkerQueue};
 use crate::{clock, telemetry};
 
-/// Threads of the HTTP runtime. Streams don't live there, so two serve many.
+/// Threads of the HTTP runtime. Two are enough: streams leave it for the workers.
 const HTTP_THREADS: usize = 2;
 
-/// How long answers under way may take once the gateway stops.
+/// How long responses in progress may take once the gateway stops.
 const HTTP_STOP: Duration = Duration::from_secs(1);
 
-/// How long an append under way may take then. Who is waiting for it has been answered or cut off
-/// by now, and was never told that its events were taken.
+/// How long an append in progress may take after that. Its clients were answered with an error or
+/// disconnected before; none was told that its events were accepted.
 const INGEST_STOP: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether that thread has ended.
-const INGEST_STOP_GRAIN: Duration = Duration::from_millis(10);
+/// How often it is checked whether the ingest thread has ended.
+const INGEST_STOP_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Settings of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Who may come in.
+    /// How many connections may be open.
     pub limits: ConnectionLimits,
     /// Which hosts and origins are answered.
     pub guard: Guard,
-    /// How long clients may take to say what they want.
+    /// How long clients may take to send a request.
     pub timeouts: RequestTimeouts,
 }
 
-/// What a gateway needs to take events.
+/// What a gateway needs to accept events.
 pub struct PublishParts {
-    /// A producer of its own.
+    /// Appends to the log; used by the ingest thread alone.
     pub appender: Box<dyn Appender>,
-    /// Where events go.
+    /// The topics events are appended to.
     pub topics: IngestTopics,
-    /// The wall clock, for timestamps ahead of it.
+    /// The wall clock, to reject timestamps too far ahead of it.
     pub clock: Arc<dyn Clock>,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
 }
 
 /// What a gateway is made of.
 pub struct GatewayParts {
-    /// Taking events, if this gateway does.
+    /// Accepting events, if this process does.
     pub publish: Option<PublishParts>,
     /// What only the wiring knows.
     pub hooks: AppHooks,
-    /// The threads that hold streams; see [`super::stream::worker::start_all`].
+    /// The threads that own the streams; see [`super::stream::worker::start_all`].
     pub workers: Vec<WorkerHandle>,
 }
 
@@ -81,7 +84,7 @@ pub struct GatewayParts {
 pub struct Gateway;
 
 impl Gateway {
-    /// Listens and serves. Fails if the address is taken or threads can't be made.
+    /// Listens and serves. Fails if the address is in use or a thread can't be started.
     pub fn start(config: GatewayConfig, parts: GatewayParts) -> io::Result<GatewayHandle> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
@@ -93,21 +96,23 @@ impl Gateway {
         let (publish_handler, ingest_thread) = match parts.publish {
             Some(publish) => {
                 let (publish_handler, thread) = start_publish_handler(publish, config.timeouts)?;
-                (Some(publish_handler), Some(thread))
+                (Some(Arc::new(publish_handler)), Some(thread))
             }
             None => (None, None),
         };
-        let ingest = publish_handler.as_ref().map(|publish_handler| publish_handler.ingest.clone());
+        let ingest = publish_handler.as_ref().map(|handler| handler.ingest.clone());
         let worker_stats = WorkerStats::of(&parts.workers);
-        let state = RouterState::new(
-            config.guard,
-            parts.hooks,
+        let state = RouterState::new(RouterParts {
+            guard: config.guard,
+            hooks: parts.hooks,
             publish_handler,
-            (Arc::clone(&limiter), worker_stats.clone()),
-        );
+            limiter: Arc::clone(&limiter),
+            worker_stats: worker_stats.clone(),
+        });
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;
-        let server = HttpServer { router: state.router(), timeouts: config.timeouts, draining };
+        let router = routes::router(&state);
+        let server = HttpServer { router, timeouts: config.timeouts, draining };
         let queues: Vec<WorkerQueue> =
             parts.workers.iter().map(|worker| worker.queue.clone()).collect();
         let hand_over = Arc::new(move |detached| hand_over(&queues, detached));
@@ -127,7 +132,7 @@ impl Gateway {
     }
 }
 
-/// Gives a stream to a worker: the next in turn by slot in the process, or any other with room.
+/// Gives a stream to a worker: round robin, skipping those whose queue is full.
 fn hand_over(queues: &[WorkerQueue], detached: DetachedConnection) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let first = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +143,7 @@ fn hand_over(queues: &[WorkerQueue], detached: DetachedConnection) {
             Err(back) => command = back,
         }
     }
-    // Dropping it closes the connection: the client comes back, perhaps elsewhere.
+    // Dropping the command closes the connection; the client reconnects.
     telemetry::connection_refused("workers_full");
 }
 
@@ -182,35 +187,35 @@ impl GatewayHandle {
         self.limiter.connections()
     }
 
-    /// Sums over all streams, a moment old.
+    /// Sums over all streams, at most about a second old.
     pub fn stats(&self) -> ShardStats {
         self.worker_stats.total()
     }
 
-    /// Whether appending failed for good: the process has lost its log and should end with it.
+    /// Whether the log is lost: no append can succeed any more, and the process should end.
     pub fn has_lost_log(&self) -> bool {
         self.ingest.as_ref().is_some_and(IngestQueue::has_lost_log)
     }
 
-    /// Whether a thread has ended that should be running: a bug, and a reason to end the process.
+    /// Whether a thread ended that should be running: a bug, and a reason to end the process.
     pub fn has_lost_a_thread(&self) -> bool {
         let stopped = self.ingest_thread.iter().chain(self.workers.iter().map(|w| &w.thread));
         !*self.drain.borrow() && stopped.into_iter().any(JoinHandle::is_finished)
     }
 
-    /// Stops accepting, tells streams to move on within `window`, then closes them. Returns at
-    /// once.
+    /// Stops accepting, sends move requests to subscribers within `window`, then closes them.
+    /// Returns at once.
     pub fn drain(&self, window: Duration) {
         self.drain.send_replace(true);
         for worker in &self.workers {
             if worker.queue.send(WorkerCommand::Drain(window)).is_err() {
-                tracing::warn!("a worker took no command to drain");
+                tracing::warn!("a worker got no drain command: its queue is full or it ended");
             }
         }
     }
 
-    /// Waits until everything has ended, at most a few seconds longer than the window of the drain;
-    /// without one, everyone is closed at once.
+    /// Waits until everything has ended, at most a few seconds longer than the window of the drain.
+    /// Without a drain before, all connections are closed at once.
     pub fn join(mut self) {
         if !*self.drain.borrow() {
             self.drain(Duration::ZERO);
@@ -218,7 +223,7 @@ impl GatewayHandle {
         self.runtime.shutdown_timeout(HTTP_STOP);
         for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {
-                tracing::error!("a worker of streams panicked");
+                tracing::error!("a worker panicked; its connections were dropped");
             }
         }
         self.ingest = None;
@@ -228,17 +233,18 @@ impl GatewayHandle {
     }
 }
 
-/// Waits for the thread, unless the log keeps it waiting.
+/// Waits for the thread, but not for a log that does not answer.
 fn end_ingest(thread: JoinHandle<()>) {
     let since = clock::now();
     while !thread.is_finished() {
         if since.elapsed() > INGEST_STOP {
             tracing::warn!(
-                "the log does not answer; what it has not confirmed was promised to nobody"
+                "the log does not answer: stopping without its last append, which no client was \
+                 told is stored"
             );
             return;
         }
-        clock::pause(INGEST_STOP_GRAIN);
+        clock::pause(INGEST_STOP_POLL_INTERVAL);
     }
     if thread.join().is_err() {
         tracing::error!("the ingest thread panicked");

@@ -1,10 +1,10 @@
-//! What a gateway lets in: its limits, and the count of who holds a seat now.
+//! Connection limits of a process, and the counts of open connections held against them.
 //!
-//! The one idea: whoever is served holds a [`ConnectionPermit`], a value that gives its place back
-//! when it is dropped, whichever way a connection ends. Counts are therefore never adjusted by
-//! hand. The table of addresses and users is bounded by the seats themselves.
+//! Each connection that is served holds a [`ConnectionPermit`]. Dropping it decrements the counts,
+//! whichever way the connection ends, so no code path can forget to. The tables of addresses and
+//! users have at most one entry per permit.
 //!
-//! It never waits: a full house is an answer (429 or 503), not a queue.
+//! Nothing waits for a permit: at a limit the client is refused with 429 or 503.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,36 +13,37 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// File descriptors kept for what isn't a client socket: the log's files, the listener, epoll.
+/// File descriptors reserved for everything but client sockets: the log's files, the listener,
+/// epoll.
 pub const RESERVED_FILES: usize = 1_024;
 
-/// Connections from one address; an office behind one address fits, a runaway client doesn't.
+/// Connections from one address: enough for an office behind NAT, too few for a runaway client.
 pub const CONNECTIONS_PER_ADDRESS: usize = 200;
 
-/// Live streams of one user: phones, laptops and many tabs.
+/// Streams of one user: enough for phones, laptops and many tabs.
 pub const STREAMS_PER_USER: usize = 20;
 
-/// Connections answered with a refusal at the same time; those beyond are just closed.
+/// Refused connections that are answered at the same time; those beyond are closed unanswered.
 pub const REFUSALS_AT_ONCE: usize = 256;
 
-/// A client's request head, start line included; tokens in a query fit well.
+/// A request head, start line included; positions in a query fit.
 pub const REQUEST_HEAD_BYTES: usize = 16 * 1_024;
 
-/// A plain HTTP connection that moved no byte for this long is closed.
+/// A plain HTTP connection on which no byte moved for this long is closed.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// What a refused client is told to wait, in seconds.
+/// The `Retry-After` of refused requests, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// How long clients may take to say what they want, and how long they are kept waiting for it.
+/// How long clients may take to send a request, and how long they wait for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTimeouts {
-    /// For a request's head, which is also how long a kept-alive connection may stay silent.
+    /// For a request's head; a kept-alive connection may stay silent for as long.
     pub head: Duration,
     /// For a request's body.
     pub body: Duration,
-    /// For the log to take events: less than clients wait for an answer, so that it is ours they
-    /// get.
+    /// For the log to confirm events: shorter than clients usually wait, so that they get an answer
+    /// instead of their own timeout.
     pub append: Duration,
 }
 
@@ -61,17 +62,18 @@ impl Default for RequestTimeouts {
 pub struct ConnectionLimits {
     /// Connections of the whole process.
     pub connections: usize,
-    /// Connections of one address.
+    /// Connections from one address.
     pub per_address: usize,
-    /// Live streams of one user.
+    /// Streams of one user.
     pub per_user: usize,
-    /// Whether loopback addresses (and the users that come from there) are counted only as part of
-    /// the whole; true in development, where one machine plays all clients.
+    /// Whether the limits per address and per user don't count loopback connections; true in
+    /// development, where one machine runs all clients.
     pub loopback_exempt: bool,
 }
 
 impl ConnectionLimits {
-    /// The limits for a process that may open this many files.
+    /// The limits of a process that may open this many files: all but [`RESERVED_FILES`], at least
+    /// a quarter.
     pub fn for_open_files(open_files: usize) -> Self {
         Self {
             connections: open_files.saturating_sub(RESERVED_FILES).max(open_files / 4),
@@ -81,37 +83,37 @@ impl ConnectionLimits {
         }
     }
 
-    /// The limits for this process, by what the system lets it open.
+    /// The limits of this process, from its open-file limit.
     pub fn of_process() -> Self {
         Self::for_open_files(open_files())
     }
 }
 
-/// How many files this process may open now.
+/// The open-file limit of this process.
 pub fn open_files() -> usize {
     let now = getrlimit(Resource::Nofile).current;
     now.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-/// Raises the number of files this process may open as far as the system lets it, and returns what
-/// holds then. Failing to raise is no error: the limits follow what is there.
+/// Raises the open-file limit of this process to the hard limit and returns the limit in force. A
+/// failure is not an error: the connection limits follow from the limit in force.
 pub fn raise_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "the open-file limit could not be raised");
     }
     open_files()
 }
 
-/// Why somebody got no seat.
+/// The connection limit that refused a connection or stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReached {
-    /// The process holds as many connections as it may.
+    /// Connections of the process.
     Process,
-    /// The address does.
+    /// Connections from one address.
     Address,
-    /// The user does.
+    /// Streams of one user.
     User,
 }
 
@@ -133,7 +135,7 @@ struct ConnectionCounts {
     users: HashMap<Arc<str>, usize>,
 }
 
-/// All seats of one gateway.
+/// Counts the connections of one process and refuses those beyond its limits.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
@@ -141,17 +143,17 @@ pub struct ConnectionLimiter {
 }
 
 impl ConnectionLimiter {
-    /// An empty house.
+    /// A limiter without connections.
     pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self { limits, counts: Mutex::default() })
     }
 
-    /// How many are taken.
+    /// Open connections.
     pub fn connections(&self) -> usize {
         self.counts().total
     }
 
-    /// A seat for a new connection from `address`.
+    /// A permit for a new connection from `address`.
     pub fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, LimitReached> {
         let mut counts = self.counts();
         if counts.total >= self.limits.connections {
@@ -176,12 +178,12 @@ impl ConnectionLimiter {
     }
 
     fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
-        // A panic elsewhere can't leave the counts half changed: each change is one addition.
+        // A panic in another thread can't leave a count half changed: each change is one addition.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to be connected; dropping it gives the place back.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
@@ -190,12 +192,12 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// The address it was given to.
+    /// The address of the client.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// Counts the connection as a live stream of `user`.
+    /// Counts the connection as a stream of `user`.
     pub fn count_stream(&mut self, user: &str) -> Result<(), LimitReached> {
         if self.limiter.is_exempt(self.address) || self.user.is_some() {
             return Ok(());
@@ -241,8 +243,8 @@ fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 mod tests {
     use super::*;
 
-    const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn limiter(
         connections: usize,
@@ -258,29 +260,30 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_permit_is_free_again_and_leaves_nothing_in_the_tables() {
+    fn dropping_a_permit_removes_its_counts() {
         let limiter = limiter(10, 1, false);
-        let mut permit = limiter.acquire(AWAY).expect("room");
-        permit.count_stream("ann").expect("room");
-        assert_eq!(limiter.acquire(AWAY).err(), Some(LimitReached::Address));
+        let mut permit = limiter.acquire(REMOTE).expect("below the limit");
+        permit.count_stream("ann").expect("below the limit");
+        assert_eq!(limiter.acquire(REMOTE).err(), Some(LimitReached::Address));
         drop(permit);
         assert_eq!(limiter.connections(), 0);
         assert!(limiter.counts().addresses.is_empty() && limiter.counts().users.is_empty());
-        assert!(limiter.acquire(AWAY).is_ok());
+        assert!(limiter.acquire(REMOTE).is_ok());
     }
 
     #[test]
-    fn the_process_has_a_limit_that_holds_on_loopback_too() {
+    fn the_limit_of_the_process_counts_loopback_connections() {
         let limiter = limiter(2, 1, true);
-        let _two = [limiter.acquire(HERE).expect("first"), limiter.acquire(HERE).expect("second")];
-        assert_eq!(limiter.acquire(HERE).err(), Some(LimitReached::Process));
+        let _two =
+            [limiter.acquire(LOCAL).expect("first"), limiter.acquire(LOCAL).expect("second")];
+        assert_eq!(limiter.acquire(LOCAL).err(), Some(LimitReached::Process));
     }
 
     #[test]
-    fn a_user_may_hold_only_so_many_streams_wherever_from() {
+    fn streams_of_a_user_are_limited_over_all_its_connections() {
         let limiter = limiter(10, 10, false);
         let mut taken: Vec<ConnectionPermit> =
-            (0..3).map(|_| limiter.acquire(AWAY).expect("room")).collect();
+            (0..3).map(|_| limiter.acquire(REMOTE).expect("below the limit")).collect();
         assert_eq!(taken[0].count_stream("ann"), Ok(()));
         assert_eq!(taken[1].count_stream("ann"), Ok(()));
         assert_eq!(taken[2].count_stream("ann"), Err(LimitReached::User));
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_leave_files_for_the_log_and_something_for_clients() {
+    fn limits_reserve_files_but_leave_at_least_a_quarter_for_clients() {
         assert_eq!(ConnectionLimits::for_open_files(20_000).connections, 18_976);
         assert_eq!(ConnectionLimits::for_open_files(1_024).connections, 256);
     }

@@ -1,49 +1,20 @@
-//! Sockets: HTTP in, streams out.
+//! The network side of the gateway: HTTP requests, and WebSocket and SSE connections.
 //!
-//! The one idea: HTTP is a short conversation and belongs to an async runtime; a stream is a long
-//! one and belongs to a thread with an epoll loop, where ten thousand of them cost no task, no
-//! timer and no buffer while they are quiet. A request that becomes a stream is judged in the first
-//! world and then moved, socket and all, to the second.
+//! A request is short and runs on an async runtime (`http`). A stream is long and runs on a worker
+//! thread with an epoll loop (`stream`), where a quiet connection costs no task, no timer and no
+//! buffer. A request that opens a stream is checked by an ordinary handler; its socket then moves
+//! from the one side to the other.
 //!
-//! Nothing here decides what a client gets to see: that is the fan-out in the engine.
+//! Nothing here decides what a subscriber receives: that is the fan-out in the engine.
 //!
 //! In reading order.
 
 pub mod gateway;
 pub mod limits;
 
-/// Requests and their answers.
-pub mod http {
-    pub mod accept;
-    pub mod guard;
-    pub mod response;
-    pub mod routes;
+pub mod http;
 
-    pub mod body;
-    pub mod ingest;
-    pub mod publish;
-
-    pub mod admin;
-
-    pub mod subscribe;
-    pub mod takeover;
-
-    pub mod connection;
-}
-
-/// Live connections, on the worker threads.
-pub mod stream {
-    pub mod event_loop;
-    pub mod live_connection;
-    pub mod shard_port;
-    pub mod websocket;
-
-    pub mod drain;
-    pub mod linger;
-
-    pub mod worker;
-    pub mod worker_queue;
-}
+pub mod stream;
 
 #[cfg(test)]
 mod tests;

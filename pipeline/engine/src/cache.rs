@@ -1,11 +1,11 @@
-//! What a store answered lately, bounded in bytes: the clean layer under a task's state.
+//! The read cache of one task: what its store answered, bounded in bytes.
 //!
-//! The one idea: an entry here says what the store says, a miss included, so forgetting it costs a
-//! read and nothing else. Second chance decides what leaves: the oldest entry, unless it was asked
-//! for since it was last considered.
+//! Every entry repeats what the store holds, missing keys included, so evicting one costs a later
+//! read and never data. Eviction is second chance: the oldest entry leaves unless it was read since
+//! it was last considered.
 //!
-//! A key lives here only while the store agrees or a layer above overrides it; nothing unwritten is
-//! ever kept here alone.
+//! Unwritten values never live here alone: a key is cached only while the store agrees with it or a
+//! layer above overrides it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,10 +15,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::port::Table;
 
-/// Bytes an entry costs beside its key's and value's length: map slot, queue slot, share counts.
+/// Overhead of an entry beyond its key and value: map slot, queue slot and reference counts.
 const ENTRY_BYTES: usize = 160;
 
-/// Hashes keys the same way in every run; the map is never walked, so its order shows nowhere.
+/// Hashes keys the same way in every run. The map is never iterated, so its order has no effect.
 #[derive(Default)]
 pub(crate) struct KeyHasher(u64);
 
@@ -42,7 +42,7 @@ type CachedKeys = HashMap<Bytes, ReadCacheEntry, BuildHasherDefault<KeyHasher>>;
 struct ReadCacheEntry {
     /// `None`: the store has no such key.
     value: Option<Bytes>,
-    /// Asked for since it was last considered for leaving.
+    /// Read since eviction last considered it.
     referenced: bool,
 }
 
@@ -61,14 +61,14 @@ impl ReadCache {
         Self { tables: Vec::new(), queue: VecDeque::new(), bytes: 0, limit_bytes }
     }
 
-    /// What the store says about a key, if it is known here.
+    /// The store's answer for a key, if it is cached.
     pub(crate) fn find(&mut self, table: Table, key: &[u8]) -> Option<Option<Bytes>> {
         let entry = self.tables.get_mut(usize::from(table.0))?.get_mut(key)?;
         entry.referenced = true;
         Some(entry.value.clone())
     }
 
-    /// Notes what the store says about a key.
+    /// Caches the store's answer for a key.
     pub(crate) fn insert(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         let at = usize::from(table.0);
         if self.tables.len() <= at {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_stays_within_its_bytes_and_keeps_what_is_asked_for() {
+    fn the_cache_stays_within_its_limit_and_keeps_what_is_read() {
         let mut cache = ReadCache::new(100 * (ENTRY_BYTES + 16));
         for n in 0..1_000 {
             cache.insert(TABLE, key(n), Some(key(n)));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_is_remembered_and_a_write_replaces_it() {
+    fn a_missing_key_is_cached_and_a_write_replaces_it() {
         let mut cache = ReadCache::new(1 << 20);
         cache.insert(TABLE, key(1), None);
         assert_eq!(cache.find(TABLE, &key(1)), Some(None));

@@ -1,33 +1,33 @@
-//! Which record a task takes next: deficit round-robin over its lanes.
+//! Lane scheduling of one task: deficit round-robin decides which record is processed next.
 //!
-//! The one idea: shares are of *work* (a record costs one unit and one more per KiB), each round
-//! gives every waiting lane its weight, and the critical lane may interrupt the others for as long
-//! as its share of the round lasts. So critical events overtake a backlog of any length, and the
-//! lowest lane still gets its reserved part of every round.
+//! Shares are of *work*: a record costs one unit plus one per KiB. Each round gives every waiting
+//! lane units by its weight, and the critical lane may interrupt the others while it has units
+//! left. So critical events overtake a backlog of any length, and the lowest lane still gets its
+//! reserved share of every round.
 //!
 //! ```text
 //! round: | critical 8 | high 4 | facts 4 | normal 2 | low 1 |   × QUANTUM_UNITS
 //!              ▲ probed every PROBE_RECORDS, overtakes while it has units left
 //! ```
 //!
-//! Order holds within a lane, never between lanes. This room holds what was taken from the log and
-//! not yet stepped; it never talks to the log itself: a refill is a call of its caller.
+//! Order holds within a lane, never between lanes. This file holds records that were fetched and
+//! not yet processed; it never reads the log itself, its caller does through [`Refill`].
 
 use crate::record::{Millis, Record};
 use crate::topology::Lane;
 
-/// Units of work per weight and round: large enough that an empty lane is asked rarely, small
+/// Units of work per weight and round: large enough that empty lanes are polled rarely, small
 /// enough that a full round lasts some ten milliseconds.
 pub const QUANTUM_UNITS: i64 = 64;
 
-/// Records of other lanes after which the critical lane is looked at again.
+/// Records of other lanes after which the critical lane is polled again.
 pub const PROBE_RECORDS: u32 = 64;
 
-/// Milliseconds a lane's head has waited before that lane gets the critical lane's weight for a
-/// round, the longest wait first.
+/// Milliseconds after which a waiting lane gets the critical lane's weight for a round. If several
+/// waited that long, the one that waited longest gets it.
 pub const PROMOTE_AFTER_MS: i64 = 5_000;
 
-/// Bytes of a record that cost one more unit of work.
+/// Bytes of a record per additional unit of work.
 const UNIT_BYTES: usize = 1_024;
 
 /// The round's order.
@@ -43,8 +43,7 @@ fn weight(lane: Lane) -> i64 {
     }
 }
 
-/// Records of one lane, taken and not yet stepped; the next one stands last, so that it leaves
-/// without a copy.
+/// Fetched records of one lane, the next one last, so that it is popped without moving the others.
 #[derive(Debug, Default)]
 struct LaneQueue {
     reversed: Vec<Record>,
@@ -60,12 +59,12 @@ impl LaneQueue {
     }
 }
 
-/// Where the scheduler gets more records from.
+/// The scheduler's source of records.
 pub trait Refill {
-    /// How it fails.
+    /// Why a fetch failed.
     type Error;
 
-    /// Puts what is ready in `lane` into `into`, without waiting.
+    /// Appends the records that are ready in `lane` to `into`, without waiting.
     fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), Self::Error>;
 }
 
@@ -73,18 +72,18 @@ pub trait Refill {
 #[derive(Debug, Default)]
 pub struct Lanes {
     queues: [LaneQueue; 5],
-    /// Units each lane may still spend; below zero after a record that cost more.
+    /// Units each lane may still spend; negative after a record that cost more.
     units: [i64; 5],
-    /// Where in [`ROUND`] the round stands.
+    /// The round's current index in [`ROUND`].
     at: usize,
-    /// Records of other lanes since the critical one was looked at.
+    /// Records of other lanes since the critical lane was polled.
     since_probe: u32,
-    /// The lane that has waited longest, for this round.
+    /// The lane that has the critical weight in this round.
     promoted: Option<Lane>,
 }
 
 impl Lanes {
-    /// The next record by lane scheduling; `None` when no lane has one. `now` only measures waits.
+    /// The next record to process; `None` when no lane has one. `now` only measures waits.
     pub fn next<R: Refill>(
         &mut self,
         now: Millis,
@@ -99,8 +98,8 @@ impl Lanes {
         {
             return Ok(Some(found));
         }
-        // Two rounds: a lane in debt may need one to get out of it; a lane deeper in debt is
-        // forgiven below, when no other lane has anything.
+        // Two rounds, since a lane in debt may need one to get out of it. If no other lane has a
+        // record, a lane that is deeper in debt is served below.
         for visited in 0..=2 * ROUND.len() {
             if visited > ROUND.len() && self.queues.iter().all(LaneQueue::is_empty) {
                 return Ok(None);
@@ -117,28 +116,28 @@ impl Lanes {
         Ok(ROUND.into_iter().find_map(|lane| self.serve(lane)))
     }
 
-    /// Whether a record of this lane is waiting, also in the log.
+    /// Whether a record of this lane is waiting, here or in the log.
     pub fn has_waiting<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<bool, R::Error> {
         self.fill(lane, from)?;
         Ok(!self.is_empty(lane))
     }
 
-    /// Whether no record of this lane is at hand.
+    /// Whether no record of this lane was fetched.
     pub fn is_empty(&self, lane: Lane) -> bool {
         self.queues[lane.index()].is_empty()
     }
 
-    /// When the next record of a lane was appended, if one is at hand.
+    /// The append time of the lane's next fetched record.
     pub fn oldest(&self, lane: Lane) -> Option<Millis> {
         self.queues[lane.index()].head().map(|head| head.timestamp)
     }
 
-    /// Bytes held.
+    /// Bytes of all fetched records.
     pub fn bytes(&self) -> usize {
         self.queues.iter().flat_map(|queue| &queue.reversed).map(Record::size).sum()
     }
 
-    /// Forgets what was taken; it will be taken again.
+    /// Drops all fetched records; the caller fetches them again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -162,10 +161,10 @@ impl Lanes {
         Some((lane, record))
     }
 
-    /// Ends this lane's part of the round and gives the next lane its units.
+    /// Moves the round on to the next lane and gives it its units.
     fn advance(&mut self, now: Millis) {
         let left = ROUND[self.at];
-        // The critical lane keeps what is left for interrupts until the round ends.
+        // The critical lane keeps its remaining units for interrupts until the round ends.
         if left != Lane::Critical {
             let units = &mut self.units[left.index()];
             *units = (*units).min(0);
@@ -196,7 +195,7 @@ mod tests {
     use crate::record::{Body, Offset};
     use std::convert::Infallible;
 
-    /// Lanes with so many records left, and the append time of all of them.
+    /// The number of records left in each lane, and the append time of all of them.
     struct Backlog([u64; 5], i64);
 
     impl Refill for Backlog {
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_follow_the_weights_when_every_lane_waits() {
+    fn shares_follow_the_weights_when_every_lane_has_a_backlog() {
         let mut from = Backlog([1_000_000; 5], 0);
         let taken = take(&mut Lanes::default(), &mut from, 19 * 64 * 20);
         let low = share(&taken, Lane::Low);
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_critical_records_starves_nobody() {
+    fn a_flood_of_critical_records_does_not_starve_other_lanes() {
         let mut from = Backlog([1_000_000, 0, 0, 1_000_000, 0], 0);
         let taken = take(&mut Lanes::default(), &mut from, 5_000);
         assert!(share(&taken, Lane::Low) >= 5_000 / 10);
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_costs_more_than_a_round_is_still_taken() {
+    fn a_record_that_costs_more_than_a_round_is_still_served() {
         struct Once(Option<Record>);
         impl Refill for Once {
             type Error = Infallible;
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waiting_gives_nothing() {
+    fn empty_lanes_give_no_record() {
         assert_eq!(take(&mut Lanes::default(), &mut Backlog([0; 5], 0), 1), []);
     }
 }

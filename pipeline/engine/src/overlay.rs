@@ -1,18 +1,18 @@
-//! A task's state as its operators see it: layers of memory over the store that is written behind.
+//! A task's state in layers: uncommitted writes, committed ones, a read cache, and the store below.
 //!
 //! ```text
-//! read  ─▶ overlay    this transaction's writes, undone if it aborts
+//! read  ─▶ overlay    writes of the open transaction, undone if it aborts
 //!          pending    committed, not yet handed to the writer
 //!          handed     handed over, not yet known to be written; a layer per batch
-//!          cache      clean: what the store holds too, misses included; bounded, evicts
+//!          cache      clean: copies of what the store holds, missing keys included; evicts
 //!          store      as of the newest written batch
 //! ```
 //!
-//! The one idea: what the store does not have yet lives in layers that evict nothing, and only the
-//! cache below them evicts. So an eviction can't lose a write, and an acknowledgement, which turns
-//! the oldest handed layer into cache, can't clean a newer value: that one stands in a layer above.
+//! Values that the store does not have yet live in layers that evict nothing; only the cache below
+//! them evicts. So eviction can't lose a write. An acknowledgement moves the oldest handed layer
+//! into the cache and can't hide a newer value, because a newer value is in a layer above.
 //!
-//! Nothing here reaches the store before the log committed it.
+//! Nothing reaches the store before the log committed it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
@@ -23,13 +23,13 @@ use bytes::Bytes;
 use crate::cache::ReadCache;
 use crate::port::{KeyRange, Store, StoreBatch, StoreError, StoreWrite, Table, Ticket};
 
-/// Bytes the clean cache of one task may hold.
+/// Bytes the read cache of one task may hold.
 pub const CACHE_BYTES: usize = 32 << 20;
 
-/// Bytes a key costs in a layer beside its own and its value's length.
+/// Overhead of a key in a layer beyond its own and its value's length.
 const ENTRY_BYTES: usize = 96;
 
-/// One layer: by table number, then by key. No value is a removal.
+/// One layer, by table number, then by key. `None` as a value is a removal.
 #[derive(Debug, Default)]
 struct Layer {
     tables: Vec<BTreeMap<Bytes, Option<Bytes>>>,
@@ -41,7 +41,7 @@ impl Layer {
         self.tables.get(usize::from(table.0))?.get(key)
     }
 
-    /// Sets a key and returns what this layer said about it before.
+    /// Sets a key and returns this layer's former entry.
     fn set(&mut self, table: Table, key: Bytes, value: Option<Bytes>) -> Option<Option<Bytes>> {
         let at = usize::from(table.0);
         if self.tables.len() <= at {
@@ -84,7 +84,7 @@ impl Layer {
     }
 }
 
-/// What a write of this transaction replaced, to undo one operator's part of it.
+/// The entry that a write of this transaction replaced, to undo one operator's writes.
 #[derive(Debug)]
 struct Undo {
     table: Table,
@@ -92,7 +92,7 @@ struct Undo {
     before: Option<Option<Bytes>>,
 }
 
-/// A place in a transaction to roll back to.
+/// A point in a transaction to roll back to.
 #[derive(Clone, Copy, Debug)]
 pub struct Savepoint(usize);
 
@@ -124,7 +124,7 @@ impl TaskState {
         }
     }
 
-    /// The value now, this transaction's writes included.
+    /// The current value, writes of the open transaction included.
     pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let above = [&self.overlay, &self.pending];
         let handed = self.handed.iter().rev().map(|(_, layer)| layer);
@@ -141,13 +141,13 @@ impl TaskState {
         Ok(value)
     }
 
-    /// Sets or (no value) removes a key in this transaction.
+    /// Sets a key in this transaction, or removes it (`None`).
     pub fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         let before = self.overlay.set(table, key.clone(), value);
         self.undo.push(Undo { table, key, before });
     }
 
-    /// Visits the live keys of a range in order, this transaction's writes included.
+    /// Visits the live keys of a range in order, writes of the open transaction included.
     pub fn scan(
         &mut self,
         table: Table,
@@ -177,7 +177,7 @@ impl TaskState {
         Ok(())
     }
 
-    /// Where the transaction's writes stand.
+    /// The current point of the transaction.
     pub fn savepoint(&self) -> Savepoint {
         Savepoint(self.undo.len())
     }
@@ -197,7 +197,7 @@ impl TaskState {
         self.overlay.iter()
     }
 
-    /// The log committed the transaction: its writes are facts now.
+    /// Promotes the transaction's writes once the log has committed it.
     pub fn apply(&mut self) {
         self.undo.clear();
         for (table, key, value) in self.overlay.drain() {
@@ -205,29 +205,29 @@ impl TaskState {
         }
     }
 
-    /// The log did not commit the transaction: its writes never were.
+    /// Drops the transaction's writes; the log did not commit it.
     pub fn discard(&mut self) {
         self.undo.clear();
         self.overlay = Layer::default();
     }
 
-    /// Adds a write the log has already committed, while restoring.
+    /// Adds a write that a changelog holds, during a restore.
     pub fn restore(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         self.pending.set(table, key, value);
     }
 
-    /// Bytes of this transaction's writes.
+    /// Bytes of the open transaction's writes.
     pub fn uncommitted_bytes(&self) -> usize {
         self.overlay.bytes
     }
 
-    /// Bytes committed and not yet handed over.
+    /// Bytes that are committed and not yet handed over.
     pub fn pending_bytes(&self) -> usize {
         self.pending.bytes
     }
 
-    /// Hands what is committed to the writer, with the progress it brings the store to. Waits only
-    /// if the writer is too far behind.
+    /// Hands the committed writes to the writer, with the progress they bring the store to. Blocks
+    /// only if the writer is too far behind.
     pub fn hand_over(&mut self, progress: Bytes) -> Result<Ticket, StoreError> {
         let writes = self
             .pending
@@ -239,7 +239,7 @@ impl TaskState {
         Ok(ticket)
     }
 
-    /// Takes note of what the writer has written since; returns the newest ticket.
+    /// Moves layers that the writer has written into the cache; returns the newest written ticket.
     pub fn acknowledge(&mut self) -> Result<Ticket, StoreError> {
         let written = self.store.written()?;
         while self.handed.front().is_some_and(|(ticket, _)| *ticket <= written) {
@@ -251,7 +251,7 @@ impl TaskState {
         Ok(written)
     }
 
-    /// Whether something committed has not been handed over.
+    /// Whether committed writes wait to be handed over.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -261,7 +261,7 @@ impl TaskState {
         &mut *self.store
     }
 
-    /// Closes the store once what was handed over is written.
+    /// Waits until everything handed over is written, and closes the store.
     pub fn close(self) -> Result<(), StoreError> {
         self.store.close()
     }
@@ -287,12 +287,12 @@ impl<'a> Merged<'a> {
         Self { layers }
     }
 
-    /// The smallest key still to come.
+    /// The smallest key not yet visited.
     fn smallest(&mut self) -> Option<&'a Bytes> {
         self.layers.iter_mut().filter_map(|keys| keys.peek().map(|(key, _)| *key)).min()
     }
 
-    /// The newest layer's word about `key`, if it stands next in any; passes it in all.
+    /// The newest layer's entry for `key`, if it is next in any layer; skips it in all.
     fn take(&mut self, key: &[u8]) -> Option<&'a Option<Bytes>> {
         let mut found = None;
         for keys in &mut self.layers {
@@ -315,7 +315,7 @@ impl<'a> Merged<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Visits the live keys that are left.
+    /// Visits the remaining live keys.
     fn rest(&mut self, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         while let Some(key) = self.smallest() {
             self.visit(key, visit)?;
@@ -344,7 +344,7 @@ mod tests {
 
     const T: Table = Table(2);
 
-    /// A store whose writer works only when told to.
+    /// A store whose writer writes only when the test calls it.
     #[derive(Clone, Default)]
     struct SlowStore(Arc<Mutex<SlowDisk>>);
 
@@ -421,7 +421,7 @@ mod tests {
         HandOver,
         Write,
         Acknowledge,
-        /// Two writes that are undone again.
+        /// Three writes that are rolled back.
         Undone(u8, u8),
     }
 
@@ -476,11 +476,11 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the writer does and the cache evicts, a task reads what it wrote.
+        /// A task reads what it wrote, whatever the writer has written and the cache evicted.
         #[test]
         fn the_layers_read_as_one_map(steps in proptest::collection::vec(step(), 0..120)) {
             let disk = SlowStore::default();
-            // Room for three entries, so that the cache evicts all the time.
+            // The limit fits three entries, so that the cache evicts all the time.
             let mut state = TaskState::with_cache(Box::new(disk.clone()), 600);
             let (mut committed, mut now) = (Model::new(), Model::new());
             for step in steps {

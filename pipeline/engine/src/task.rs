@@ -1,32 +1,32 @@
-//! The life of a task, the one owner of a partition's state.
+//! The life cycle of a task, the owner of one partition's state, as a table of allowed transitions.
 //!
 //! ```text
 //!            changelogs replayed            partitions revoked
 //! Restoring ────────────────────▶ Running ────────────────────▶ Draining ──▶ Closed
 //!     ▲  │                           │                              ▲   all written
 //!     │  └───────────────────────────┼──────────────────────────────┘
-//!     └──────────────────────────────┘  partitions revoked before it ever ran
+//!     └──────────────────────────────┘  partitions revoked before it ran
 //!        outcome of a commit unknown
 //! ```
 //!
-//! Only a running task takes records; a draining one only waits for its store to be written; a
-//! closed one is gone. A step that is not drawn here is a bug and stops the thread, before it can
-//! write anything.
+//! Only a running task processes records, and a draining one only waits for its store to be
+//! written. Any other transition is a bug and panics, so that the thread stops before the task can
+//! write.
 
-/// Where a task is in its life.
+/// The stage of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskStage {
-    /// Replays its changelogs' tails.
+    /// It replays the tails of its changelogs.
     Restoring,
-    /// Takes records.
+    /// It processes records.
     Running,
-    /// Writes what is committed to its store.
+    /// It waits until what is committed is written to its store.
     Draining,
-    /// Has let go of its store.
+    /// Its store is closed.
     Closed,
 }
 
-/// Every step there is.
+/// Every allowed transition.
 const TRANSITIONS: [(TaskStage, TaskStage); 5] = [
     (TaskStage::Restoring, TaskStage::Running),
     (TaskStage::Restoring, TaskStage::Draining),
@@ -35,7 +35,7 @@ const TRANSITIONS: [(TaskStage, TaskStage); 5] = [
     (TaskStage::Draining, TaskStage::Closed),
 ];
 
-/// A task's stage, changed along the table only.
+/// A task's stage; [`Lifecycle::transition`] is the only way to change it.
 #[derive(Debug)]
 pub struct Lifecycle(TaskStage);
 
@@ -46,12 +46,12 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// The stage it is in.
+    /// The current stage.
     pub fn stage(&self) -> TaskStage {
         self.0
     }
 
-    /// Takes a step of the table.
+    /// Changes the stage; panics if the table does not allow it.
     pub fn transition(&mut self, to: TaskStage) {
         let from = self.0;
         assert!(TRANSITIONS.contains(&(from, to)), "a task never goes from {from:?} to {to:?}");
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_goes_its_way_and_back_to_restoring() {
+    fn a_task_may_restore_again_after_it_ran() {
         let mut lifecycle = Lifecycle::default();
         for stage in [
             TaskStage::Running,

@@ -1,35 +1,35 @@
-//! What every loop has in common: one turn, what it did, and how it fails.
+//! The contract of every loop: what one turn reports and which errors end the loop or the process.
 //!
-//! The one idea: a loop is a value with a `turn`; the app's thread repeats it and acts on nothing
-//! but the variant of an error. `Retry` is answered by making the loop anew, which starts from what
-//! the log says was committed; `Fatal` by stopping the process.
+//! A loop is a value with a `turn`, which a thread of the process repeats. The thread acts only on
+//! the variant of an error: after `Retry` it rebuilds the loop, which starts from the committed
+//! offsets; after `Fatal` it stops the process.
 //!
 //! Nothing here sleeps, spawns or reads a clock.
 
 use crate::port::{Cause, LogError, StoreError};
 
-/// Times a call that says "again" is repeated before its loop gives up and starts anew. The
+/// Attempts of a call that fails with [`LogError::Retry`] before its loop is rebuilt. The
 /// connectors wait between attempts, so this bounds work, not time.
 pub const MAX_REPEATS: u32 = 50;
 
 /// What one turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TurnOutcome {
-    /// Records taken from the log and committed.
+    /// Records read from the log and committed.
     pub taken: usize,
     /// Records written.
     pub written: usize,
-    /// Whether the loop has partitions it is still restoring.
+    /// Whether partitions of the loop are still being restored.
     pub restoring: bool,
-    /// Whether the group has said which partitions are this loop's, be it none.
+    /// Whether the group has assigned this loop its partitions, even if none.
     pub joined: bool,
 }
 
-/// How a loop fails.
+/// A loop's failure, by what its thread does next.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Drop the loop and make it anew: it starts from the committed offsets.
-    #[error("{doing}: starting again from the committed offsets")]
+    /// Rebuild the loop: it starts from the committed offsets.
+    #[error("{doing} failed; the loop starts again from the committed offsets")]
     Retry {
         /// What was being done.
         doing: &'static str,
@@ -37,7 +37,7 @@ pub enum EngineError {
         #[source]
         source: Cause,
     },
-    /// The process can't go on; the text says what to do.
+    /// Stop the process; the source says what to do.
     #[error("{doing}: {source}")]
     Fatal {
         /// What was being done.
@@ -48,7 +48,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Sorts a log's failure by what the thread has to do.
+    /// Classifies a failure of the log by what the thread does next.
     pub(crate) fn of_log(doing: &'static str, error: LogError) -> Self {
         match error {
             LogError::Invalid(_) | LogError::Fatal(..) | LogError::OutOfRange { .. } => {
@@ -64,7 +64,7 @@ impl EngineError {
     }
 }
 
-/// Repeats a call for as long as it says that it may be repeated.
+/// Repeats a call while it fails with [`LogError::Retry`], up to [`MAX_REPEATS`] times.
 pub(crate) fn repeat<T>(mut call: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
     for _ in 1..MAX_REPEATS {
         match call() {

@@ -1,7 +1,8 @@
-//! The accept loop: takes connections, gives each a seat or a refusal, and lets it be served.
+//! The accept loop: accepts connections and serves each, or refuses it at a connection limit.
 //!
-//! A refused client is answered too (429 or 503 with `Retry-After`), by a router that says nothing
-//! else, but only so many at once: the files reserved for that are few.
+//! A refused client gets an answer too (429 or 503 with `Retry-After`), from a router that answers
+//! nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are
+//! reserved for other things; those beyond are closed unanswered. Out of files, accepting pauses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,27 +16,28 @@ use http::header::CONNECTION;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::{DetachedConnection, HttpServer};
+use super::connection::HttpServer;
 use super::subscribe::limit_response;
+use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
 
-/// Connections the kernel completes while we are busy; the kernel's own limit cuts it further.
+/// Connections the kernel queues until they are accepted; `net.core.somaxconn` may lower it.
 const BACKLOG: u32 = 4_096;
 
-/// How long accepting pauses when the process or the system is out of files.
+/// How long accepting pauses when the process or the system is out of files or memory.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes a connection that left the HTTP server.
+/// Gives a connection that left the HTTP server to a worker.
 pub type HandOver = dyn Fn(DetachedConnection) + Send + Sync;
 
-/// A listener and what its connections get.
+/// Accepts connections and serves them.
 pub struct Acceptor {
-    /// What serves.
+    /// Serves the connections.
     pub server: HttpServer,
-    /// Who may come in.
+    /// Counts the connections.
     pub limiter: Arc<ConnectionLimiter>,
-    /// Where streams go.
+    /// Where connections go that become streams.
     pub hand_over: Arc<HandOver>,
 }
 
@@ -48,7 +50,7 @@ pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Acceptor {
-    /// Accepts until the gateway drains; the listener is closed then.
+    /// Accepts until the gateway drains, then closes the listener.
     pub async fn run(self, listener: TcpListener) {
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
         let mut draining = self.server.draining.clone();
@@ -58,14 +60,14 @@ impl Acceptor {
                 _ = draining.wait_for(|draining| *draining) => return,
             };
             match accepted {
-                Ok((stream, from)) => self.serve_or_refuse(stream, (from, &refusals)),
+                Ok((stream, from)) => self.serve_or_refuse(stream, from, &refusals),
                 Err(error) => pause_if_out_of_files(&error).await,
             }
         }
     }
 
-    fn serve_or_refuse(&self, stream: TcpStream, (from, refusals): (SocketAddr, &Arc<Semaphore>)) {
-        // Without it the last bytes of an answer could wait for the client's acknowledgement.
+    fn serve_or_refuse(&self, stream: TcpStream, from: SocketAddr, refusals: &Arc<Semaphore>) {
+        // Otherwise the last bytes of a response could wait for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             telemetry::connection_closed("reset");
             return;
@@ -80,11 +82,11 @@ impl Acceptor {
                     }
                 });
             }
-            Err(full) => self.refuse(stream, (full, refusals)),
+            Err(full) => self.refuse(stream, full, refusals),
         }
     }
 
-    fn refuse(&self, stream: TcpStream, (full, refusals): (LimitReached, &Arc<Semaphore>)) {
+    fn refuse(&self, stream: TcpStream, full: LimitReached, refusals: &Arc<Semaphore>) {
         let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else {
             telemetry::connection_refused("unanswered");
             return;
@@ -97,7 +99,7 @@ impl Acceptor {
     }
 }
 
-/// A router that refuses everything and ends the connection.
+/// A router that refuses every request and ends the connection.
 fn refusal_router(full: LimitReached) -> Router {
     Router::new().fallback(async move || {
         let mut response = limit_response(full).into_response();
@@ -109,7 +111,7 @@ fn refusal_router(full: LimitReached) -> Router {
 async fn pause_if_out_of_files(error: &io::Error) {
     let full = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     if error.raw_os_error().is_some_and(|code| full.contains(&code)) {
-        tracing::warn!(%error, "accepting pauses: raise the limit of open files");
+        tracing::warn!(%error, "out of files or memory, accepting pauses: raise the open-file limit");
         telemetry::connection_refused("out_of_files");
         tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
     }

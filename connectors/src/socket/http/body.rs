@@ -1,4 +1,4 @@
-//! What a body of `POST /v1/events` holds: one event or many, in which form, how compressed.
+//! Splits a body of `POST /v1/events` into events: content type, compression, size limits.
 //!
 //! | content type | events |
 //! |---|---|
@@ -8,8 +8,9 @@
 //! | any, with `ce-specversion` | one CloudEvent, attributes in `ce-` headers |
 //! | `application/avro` | one record, single-object or in Confluent's framing |
 //!
-//! A body is taken apart here and nothing more: each event leaves as the bytes that were sent, with
-//! the headers a record has when it comes by Kafka, so that both are read by the same code.
+//! Each event leaves as the bytes that were sent, with the headers of the same event as a Kafka
+//! record, so that ADMIT's code reads both. Nothing is decoded here beyond what splitting needs.
+//! What is wrong with the whole body refuses it; what is wrong with one event is found later.
 
 use std::io::Read;
 
@@ -29,11 +30,11 @@ pub const BODY_BYTES: usize = 4 * 1_024 * 1_024;
 /// Events of one body.
 pub const BODY_EVENTS: usize = 1_000;
 
-/// The largest window a zstd body may ask for, as a power of two: 8 MiB, what the format recommends
-/// that every reader supports.
+/// The largest window of a zstd body, as a power of two: 8 MiB, which RFC 8878 recommends every
+/// decoder to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// Envelope fields of a record in Avro, as headers of the request: `tw-event-type` and so on.
+/// Headers of a request in Avro, and the envelope fields they set.
 const FIELD_HEADERS: [(&str, &str); 8] = [
     ("tw-event-type", "event_type"),
     ("tw-event-id", "event_id"),
@@ -45,12 +46,12 @@ const FIELD_HEADERS: [(&str, &str); 8] = [
     ("tw-source", "source"),
 ];
 
-/// How a body is to be read.
+/// How a body is laid out and compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BodyFormat {
     layout: EventLayout,
     encoding: ContentEncoding,
-    /// What each of its records says of itself.
+    /// The headers of each of its records.
     pub(super) headers: RecordHeaders,
 }
 
@@ -58,9 +59,9 @@ pub(super) struct BodyFormat {
 enum EventLayout {
     Json,
     Ndjson,
-    /// An array, each of whose elements is an event.
+    /// An array of events.
     Batch,
-    /// The body as it is.
+    /// The whole body is one event.
     Single,
 }
 
@@ -72,7 +73,7 @@ enum ContentEncoding {
     Zstd,
 }
 
-/// Headers of a record, names as Kafka's bindings have them.
+/// Headers of a record, named as in the Kafka bindings of its format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordHeaders(pub(super) Vec<(String, Vec<u8>)>);
 
@@ -82,7 +83,12 @@ impl HeaderLookup for RecordHeaders {
     }
 }
 
-fn unsupported(message: impl Into<String>) -> ErrorResponse {
+fn unsupported(header: &str, sent: &str, supported: &str) -> ErrorResponse {
+    let sent: String = sent.chars().take(80).collect();
+    let message = match sent.as_str() {
+        "" => format!("{header} is missing; send {supported}"),
+        sent => format!("{header} `{sent}` is not supported; send {supported}"),
+    };
     ErrorResponse::new(HttpErrorCode::Unsupported, message)
 }
 
@@ -114,22 +120,24 @@ impl BodyFormat {
             }
             _ => {
                 return Err(unsupported(
-                    "send Content-Type: application/json (an object or an array), \
-                     application/x-ndjson (one object per line), application/cloudevents+json, \
-                     application/cloudevents-batch+json or application/avro",
+                    "Content-Type",
+                    sent,
+                    "application/json (an object or an array), application/x-ndjson (one object \
+                     per line), application/cloudevents+json, application/cloudevents-batch+json \
+                     or application/avro",
                 ));
             }
         };
         Ok(Self { layout, encoding, headers: RecordHeaders(own) })
     }
 
-    /// Whether unpacking and reading it may take long, or wait for a schema registry.
+    /// Whether decoding may take long, or wait for a schema registry.
     pub(super) fn is_slow(&self) -> bool {
         self.encoding != ContentEncoding::Identity || self.layout == EventLayout::Single
     }
 
-    /// How much room the body needs: what it declares, else the most it may have; and what it may
-    /// unpack to.
+    /// How many bytes to reserve for the body: its `Content-Length`, else the limit; plus the limit
+    /// for what it may unpack to if it is compressed.
     pub(super) fn declared_bytes(&self, headers: &HeaderMap) -> Result<usize, ErrorResponse> {
         let unpacked = if self.encoding == ContentEncoding::Identity { 0 } else { BODY_BYTES };
         let Some(declared) = headers.get(CONTENT_LENGTH) else { return Ok(BODY_BYTES + unpacked) };
@@ -145,7 +153,7 @@ impl BodyFormat {
         let broken = |name| {
             move |error| {
                 let message =
-                    format!("the body is not what Content-Encoding says ({name}): {error}");
+                    format!("the body can't be unpacked by its Content-Encoding {name}: {error}");
                 ErrorResponse::new(ErrorCode::InvalidMessage, message)
             }
         };
@@ -163,8 +171,8 @@ impl BodyFormat {
         }
     }
 
-    /// The events of a body as they were written. Only an array or object has to be JSON as a
-    /// whole; a bad line of NDJSON is that event's own failure.
+    /// The bytes of each event. An array or object has to be JSON as a whole; a line of NDJSON that
+    /// is not JSON fails only as that event.
     pub(super) fn split<'a>(&self, body: &'a [u8]) -> Result<Vec<&'a [u8]>, ErrorResponse> {
         let is_array = body.trim_ascii_start().first() == Some(&b'[');
         let events = match self.layout {
@@ -188,7 +196,8 @@ impl BodyFormat {
             return Err(too_large());
         }
         if events.is_empty() {
-            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "the body holds no event"));
+            let message = "the body has no event; send at least one";
+            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
         }
         Ok(events)
     }
@@ -203,7 +212,7 @@ impl ContentEncoding {
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "deflate" => Ok(Self::Deflate),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(unsupported("send Content-Encoding: gzip, deflate or zstd, or none")),
+            _ => Err(unsupported("Content-Encoding", &name, "gzip, deflate, zstd or no encoding")),
         }
     }
 }
@@ -215,7 +224,7 @@ fn attributes(headers: &HeaderMap) -> Result<Vec<(String, Vec<u8>)>, ErrorRespon
     for (name, value) in headers {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         let text = value.to_str().map_err(|_| {
-            let message = format!("the header {name} has to be percent-encoded");
+            let message = format!("the header {name} is not printable ASCII; percent-encode it");
             ErrorResponse::new(ErrorCode::InvalidMessage, message)
         })?;
         own.push((format!("ce_{attribute}"), percent_decode_str(text).collect()));
@@ -228,20 +237,22 @@ fn inflate(
     broken: impl FnOnce(std::io::Error) -> ErrorResponse,
 ) -> Result<Vec<u8>, ErrorResponse> {
     let mut body = Vec::new();
-    // One byte more than may be, so that what is too large is told from what just fits.
+    // One byte more than the limit, to tell a body that just fits from one that is too large.
     decoder.take(BODY_BYTES as u64 + 1).read_to_end(&mut body).map_err(broken)?;
     if body.len() > BODY_BYTES { Err(too_large()) } else { Ok(body) }
 }
 
 pub(super) fn too_large() -> ErrorResponse {
-    let message =
-        format!("a body has at most {BODY_BYTES} bytes, unpacked, and {BODY_EVENTS} events");
+    let message = format!(
+        "a body has at most {BODY_BYTES} bytes unpacked and {BODY_EVENTS} events; split it"
+    );
     ErrorResponse::new(HttpErrorCode::TooLarge, message)
 }
 
 fn not_json(error: serde_json::Error) -> ErrorResponse {
     let message = format!(
-        "the body is not JSON ({error}); send an object, an array, or application/x-ndjson"
+        "the body is not JSON ({error}); send an object or an array, or one object per line as \
+         application/x-ndjson"
     );
     ErrorResponse::new(ErrorCode::InvalidJson, message)
 }
@@ -288,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_list_of_events_is_refused_as_a_whole() {
+    fn a_body_that_holds_no_list_of_events_is_refused_as_a_whole() {
         check(JSON, "{\"a\":1}\n{\"a\":2}", Err(StatusCode::BAD_REQUEST));
         check(JSON, "[{\"a\":1}", Err(StatusCode::BAD_REQUEST));
         check(JSON, "[]", Err(StatusCode::BAD_REQUEST));
@@ -299,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_a_request_become_those_of_a_record() {
+    fn headers_of_a_request_become_headers_of_a_record() {
         let format = format(&[
             ("ce-specversion", "1.0"),
             ("ce-subject", "Gr%C3%BC%C3%9Fe"),
@@ -317,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_unpacks_to_too_much_is_refused_before_it_has() {
+    fn unpacking_stops_at_the_size_limit() {
         let bomb = |bytes: usize| {
             let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
             std::io::copy(&mut std::io::repeat(b' ').take(bytes as u64), &mut packer)

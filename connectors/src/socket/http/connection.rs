@@ -1,19 +1,19 @@
-//! One HTTP connection: hyper speaks, the router answers, and a stream that is going to live long
-//! is taken out of both.
+//! Serves one HTTP connection with hyper, and detaches its socket when a request opens a stream.
 //!
-//! The one idea: a WebSocket or SSE request is judged by an ordinary handler, which leaves a
-//! [`Takeover`] in the connection's [`TakeoverSlot`]. The service then ends with an error instead
-//! of a response. Hyper writes nothing for that, and gives back the socket and the bytes it had
-//! read too far, so a shard gets the connection exactly as the client left it. After that no task,
-//! no timer and no buffer of the HTTP server is left behind for it.
+//! The handler of a WebSocket or SSE request leaves a [`Takeover`](super::takeover::Takeover) in
+//! the connection's [`TakeoverSlot`]. The service then returns an error instead of a response, for
+//! which hyper writes nothing and returns the socket with the bytes it had read ahead. The worker
+//! so gets every byte the client sent after its request, and no task, timer or buffer of the HTTP
+//! server remains.
 //!
-//! It never decides who may connect and never writes a response of its own.
+//! A connection on which no byte moves for [`STALL_TIMEOUT`] is dropped. This file never decides
+//! who may connect and never writes a response of its own.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -30,74 +30,29 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::admin::ClientAddress;
-use super::takeover::Takeover;
+use super::extensions::{ClientAddress, PermitSlot, TakeoverSlot};
+use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionPermit, REQUEST_HEAD_BYTES, RequestTimeouts, STALL_TIMEOUT};
 use crate::{clock, telemetry};
 
-/// Hyper's read buffer. A body larger than this arrives in pieces.
+/// Hyper's read buffer. A larger body arrives in several reads.
 const HTTP_BUFFER_BYTES: usize = 64 * 1_024;
 
 /// Headers of one request.
 pub const REQUEST_HEADERS: usize = 64;
 
-/// How long, and how much, a client that is still sending may go on after its answer: closing at
-/// once would reset the connection and could destroy the answer on its way.
+/// For how long, and up to how many bytes, a client may go on sending after its last response:
+/// closing with unread bytes resets the connection, and a reset can destroy that response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 * 1_024 * 1_024;
 
-/// Where a handler leaves a [`Takeover`] for the connection it runs on. In every request's
-/// extensions.
-#[derive(Clone, Debug, Default)]
-pub struct TakeoverSlot(Arc<Mutex<Option<Takeover>>>);
-
-impl TakeoverSlot {
-    /// Asks for this connection to leave the HTTP server once the handler has returned.
-    pub fn put(&self, takeover: Takeover) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
-    }
-
-    fn take(&self) -> Option<Takeover> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-}
-
-/// The connection's seat, lent to handlers so that they can count its user. In every request's
-/// extensions.
-#[derive(Clone, Debug)]
-pub struct PermitSlot(Arc<Mutex<Option<ConnectionPermit>>>);
-
-impl PermitSlot {
-    /// Calls `with` on the seat; `None` once the connection has left.
-    pub fn with_permit<T>(&self, with: impl FnOnce(&mut ConnectionPermit) -> T) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(with)
-    }
-}
-
-/// A connection that left the HTTP server for a shard.
-#[derive(Debug)]
-pub struct DetachedConnection {
-    /// The socket, still registered nowhere.
-    pub stream: std::net::TcpStream,
-    /// What the client sent behind its request.
-    pub read_ahead: Bytes,
-    /// What is to become of it.
-    pub takeover: Takeover,
-    /// Its place in the house.
-    pub permit: ConnectionPermit,
-}
-
-/// The error that makes hyper let go.
+/// The error that makes hyper return the socket.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection leaves the HTTP server")]
 struct TakeoverRequested;
 
-/// Hyper's side of the router: adds what handlers need to each request and ends with
-/// [`TakeoverRequested`] when one asked for it.
+/// The router as hyper's service: fills each request's extensions, and returns
+/// [`TakeoverRequested`] if the handler left a takeover.
 #[derive(Clone)]
 struct HyperService {
     router: Router,
@@ -124,7 +79,7 @@ impl hyper::service::Service<Request<Incoming>> for HyperService {
     }
 }
 
-/// When bytes last moved on a connection, readable while hyper owns the socket.
+/// When bytes last moved on a connection; readable while hyper owns the socket.
 #[derive(Clone, Debug)]
 struct IoProgress {
     start: Instant,
@@ -150,7 +105,7 @@ impl IoProgress {
     }
 }
 
-/// The socket under hyper. It notes progress, and whether bytes wait to be written.
+/// The socket under hyper. Records progress, and whether hyper still holds unsent bytes.
 #[derive(Debug)]
 struct MonitoredStream {
     stream: TcpStream,
@@ -215,27 +170,27 @@ impl MonitoredStream {
     }
 }
 
-/// How a connection is served.
+/// Serves HTTP connections.
 #[derive(Clone)]
 pub struct HttpServer {
-    /// What answers.
+    /// Answers the requests.
     pub router: Router,
     /// How long clients may take.
     pub timeouts: RequestTimeouts,
-    /// Turns true when the gateway drains: the answer under way is the last.
+    /// Turns true when the gateway drains: the response in progress is the last.
     pub draining: watch::Receiver<bool>,
 }
 
 impl HttpServer {
-    /// Serves requests until the connection ends (`None`) or leaves for a shard. Only who has a
-    /// seat can leave.
+    /// Serves requests until the connection ends (`None`) or leaves for a worker. A connection
+    /// without a permit can't leave.
     pub async fn serve(
         self,
         stream: TcpStream,
         permit: Option<ConnectionPermit>,
     ) -> Option<DetachedConnection> {
         let takeover_slot = TakeoverSlot::default();
-        let permit_slot = PermitSlot(Arc::new(Mutex::new(permit)));
+        let permit_slot = PermitSlot::new(permit);
         let client = ClientAddress(stream.peer_addr().ok().map(|address| address.ip()));
         let (slot_clone, permit_clone) = (takeover_slot.clone(), permit_slot.clone());
         let service = HyperService {
@@ -245,14 +200,14 @@ impl HttpServer {
             client,
         };
         let io = MonitoredStream { stream, progress: IoProgress::new(), writing: false };
-        let parts = serve_http(io, service, (self.timeouts.head, self.draining)).await?;
+        let parts = serve_http(io, service, self.timeouts.head, self.draining).await?;
         let Some(takeover) = takeover_slot.take() else {
             linger(parts.io.stream).await;
             return None;
         };
-        let permit = permit_slot.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let permit = permit_slot.take()?;
         if parts.io.writing {
-            // A pipelined earlier answer is still unsent inside hyper and would be lost.
+            // The response to an earlier, pipelined request is unsent in hyper and would be lost.
             telemetry::connection_refused("pipelined");
             return None;
         }
@@ -261,7 +216,7 @@ impl HttpServer {
                 Some(DetachedConnection { stream, read_ahead: parts.read_ahead, takeover, permit })
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not leave the HTTP server");
+                tracing::warn!(%error, "a socket could not be detached from the HTTP server and is closed");
                 None
             }
         }
@@ -273,11 +228,12 @@ struct FinishedConnection {
     read_ahead: Bytes,
 }
 
-/// Runs hyper on the socket. `None`: it stalled and is dropped as it is.
+/// Runs hyper on the socket. `None`: the connection stalled and was dropped.
 async fn serve_http(
     io: MonitoredStream,
     service: HyperService,
-    (head_timeout, mut draining): (Duration, watch::Receiver<bool>),
+    head_timeout: Duration,
+    mut draining: watch::Receiver<bool>,
 ) -> Option<FinishedConnection> {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -297,7 +253,7 @@ async fn serve_http(
         tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
                 if let Err(error) = ended && !takeover_slot.is_set() {
-                    tracing::debug!(%error, "a connection ended");
+                    tracing::debug!(%error, "an HTTP connection ended with an error");
                 }
                 break;
             }
@@ -309,7 +265,7 @@ async fn serve_http(
             }
             _ = stall_check.tick() => {
                 if progress.has_stalled() {
-                    // The peer neither reads nor writes: dropping the socket is all there is.
+                    // The client neither reads nor writes, so a response would not reach it.
                     telemetry::connection_closed("http_stalled");
                     return None;
                 }
@@ -320,14 +276,14 @@ async fn serve_http(
     Some(FinishedConnection { io: parts.io.into_inner(), read_ahead: parts.read_buf })
 }
 
-/// Ends a connection so that its last answer arrives even if the client is still sending.
+/// Ends a connection so that its last response arrives even if the client is still sending.
 async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut rest = stream.take(LINGER_BYTES);
-    let mut nowhere = tokio::io::sink();
-    let drained = tokio::io::copy(&mut rest, &mut nowhere);
-    // Whatever comes of it, the connection is over.
+    let mut sink = tokio::io::sink();
+    let drained = tokio::io::copy(&mut rest, &mut sink);
+    // Ended, failed or timed out: the socket is closed next in any case.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, drained).await;
 }

@@ -1,70 +1,69 @@
-//! Who may speak to a gateway that believes its clients: the check of `Host` and `Origin`.
+//! The guard: checks `Host` and `Origin` of every request before its handler.
 //!
-//! Without tokens a web page anywhere could reach a developer's gateway through the browser, either
-//! across origins or by pointing its own name at 127.0.0.1 (DNS rebinding). So a `Host` has to be a
-//! loopback name or a listed one, and an `Origin`, which browsers always send on WebSockets and on
-//! requests that change something, has to be this very host or a listed one.
+//! Clients have no tokens in this version. So a page of any web site could reach a developer's
+//! gateway through the browser, across origins or by pointing its own name at 127.0.0.1 (DNS
+//! rebinding). `Host` therefore has to be a loopback name or a listed one. `Origin`, which browsers
+//! always send with WebSockets and with requests that change something, has to be the same host or
+//! a listed one.
 //!
-//! Pages for operators are the same for everybody and may be reached from other machines. There it
-//! is enough that no page of the public web can name us: such a page stands under a name with a dot
-//! in it, and whoever gave it that name could point it here.
+//! Roles without clients serve only monitoring and may be reached from other machines. There it is
+//! enough to refuse names of the public web, which contain a dot: the owner of such a name could
+//! point it at this server.
 //!
-//! It decides on two strings and never looks a name up.
+//! The guard compares strings and never resolves a name.
 
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
-/// What is accepted beside this machine's own names.
+/// Which hosts and origins are answered, besides loopback names.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Host names (without port) this gateway is reached by, for example `tidewire.lan`; one that
-    /// begins with a dot is every name that ends so.
+    /// Host names (without port) of this gateway, for example `tidewire.lan`; one that begins with
+    /// a dot matches every name that ends with it.
     pub hosts: Vec<String>,
     /// Origins of web pages that may use it, for example `http://localhost:3000`.
     pub origins: Vec<String>,
-    /// Which names need no listing.
+    /// Which names are accepted without being listed.
     pub unlisted_hosts: UnlistedHosts,
 }
 
-/// Which host names need no listing.
+/// Which host names are accepted without being listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnlistedHosts {
-    /// This machine's own, on loopback.
+    /// Loopback names and addresses.
     #[default]
     Loopback,
-    /// Those, addresses, and names without a dot, as machines and services have inside a network.
+    /// Those, every IP address, and names without a dot, which exist only inside a network.
     Internal,
 }
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
-    /// Not exactly one `Host`, or one that isn't text.
-    #[error("a request needs exactly one Host header")]
+    /// Not exactly one `Host`, or one that is not ASCII text.
+    #[error("a request must have exactly one Host header, of ASCII text")]
     NoHost,
-    /// A name this gateway doesn't answer to.
-    #[error(
-        "this gateway does not answer to the host '{0}'; list it in allowed_hosts if it should"
-    )]
+    /// The host is not allowed.
+    #[error("the host '{0}' is not allowed; use localhost, or add the host to allowed_hosts")]
     Host(String),
-    /// A page that may not use it.
-    #[error("pages of the origin '{0}' may not use this gateway; list it in allowed_origins if so")]
+    /// The origin is not allowed.
+    #[error("the origin '{0}' is not allowed; add it to allowed_origins if its pages may use this")]
     Origin(String),
 }
 
-/// Where a request comes from, once allowed.
+/// The origin of an allowed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestOrigin {
-    /// A page of this gateway, or no page at all.
+    /// A page of this gateway, or a client that is not a browser.
     SameOrigin,
-    /// A page of another, listed origin: answers must name it.
+    /// A page of another, listed origin: responses must name it.
     Allowed(HeaderValue),
 }
 
 impl Guard {
-    /// Judges a request by its headers.
+    /// Checks a request's headers.
     pub fn check(&self, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
         let host = single(headers, HOST.as_str()).ok_or(GuardError::NoHost)?;
         let name = host_name(host);
@@ -104,7 +103,7 @@ fn is_listed(name: &str, listed: &str) -> bool {
     begins > 0 && name.get(begins..).is_some_and(|end| end.eq_ignore_ascii_case(listed))
 }
 
-/// An address names no one but itself, and a name without a dot is nobody's in the public web.
+/// Names that no DNS record of the public web can point here: addresses, and names without a dot.
 fn is_internal_name(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
 }
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_names_and_listed_hosts_are_answered() {
+    fn loopback_names_and_listed_hosts_are_allowed() {
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "tidewire.lan:80"]
         {
             check(host, None, Ok(()));
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_and_listed_origins_may_use_it() {
+    fn only_the_same_host_and_listed_origins_are_allowed() {
         check("127.0.0.1:8080", Some("http://127.0.0.1:8080"), Ok(()));
         check("127.0.0.1:8080", Some("http://localhost:3000"), Ok(()));
         check("127.0.0.1:8080", Some("http://127.0.0.1:9"), Err("allowed_origins"));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_a_network_addresses_and_bare_names_are_answered_and_public_names_are_not() {
+    fn internal_allows_addresses_and_names_without_a_dot_but_no_public_names() {
         let hosts = vec![".tidewire.svc".into()];
         let guard = Guard { hosts, unlisted_hosts: UnlistedHosts::Internal, ..Guard::default() };
         for host in ["10.1.2.3:9100", "[fd00::1]:9100", "derive:9100", "DERIVE-0.tidewire.SVC:9100"]
@@ -197,7 +196,7 @@ mod tests {
         for host in ["evil.example:9100", "10.1.2.3.evil.example", "evil-tidewire.svc", "a.", ""] {
             assert!(!guard.accepts_host(host_name(host)), "{host}");
         }
-        assert!(!guard.accepts_host(".tidewire.svc"), "a name ends so, it is not only the end");
+        assert!(!guard.accepts_host(".tidewire.svc"), "a suffix alone is no name");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! The road from HTTP requests into the log: a bounded queue and the one thread that appends.
+//! Appends the events of HTTP requests to the log: a bounded queue and one ingest thread.
 //!
-//! The one idea: appending costs the same for one record as for thousands, so the thread waits for
-//! one request and takes every other that is waiting with it into a single append. Requests are
-//! async and many; the log is blocking and has one writer here.
+//! An append costs about the same for one record as for thousands, so the thread waits for one
+//! request and appends the records of all others that are queued with it.
 //!
-//! Room is claimed in bytes before a body is read, so neither bodies nor the queue can outgrow
-//! [`INGEST_BYTES`]. A full house is an answer (503), never a wait; and so is a log that does not
-//! answer in time, whatever the thread is waiting for meanwhile.
+//! A request reserves the bytes of its body before it reads it, so bodies and queue together never
+//! exceed [`INGEST_BYTES`]. Beyond that, with a full queue, or if the log does not confirm in time,
+//! the request fails at once (503); it never waits. A request that timed out in the queue
+//! is not appended. Once the log is lost, every request fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,35 +20,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{clock, telemetry};
 
-/// Bytes of all bodies between their first byte and their answer: sixteen of the largest.
+/// Bytes of all bodies from the start of reading to the response: sixteen of the largest.
 pub const INGEST_BYTES: usize = 64 * 1_024 * 1_024;
 
-/// Requests waiting for the thread. Small bodies are bounded by this, large ones by bytes.
+/// Requests waiting for the thread. This bounds small bodies; [`INGEST_BYTES`] bounds large ones.
 const QUEUE_REQUESTS: usize = 1_024;
 
-/// What one append takes at most, so that the first request of a burst isn't kept waiting for all.
+/// The most that one append takes, so that the first request of a burst does not wait for all.
 const BATCH_RECORDS: usize = 10_000;
 const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 
-/// A repeatable failure is repeated this often, this far apart, before requests are answered.
+/// How often, and how far apart, an append is tried while the log asks to retry.
 const ATTEMPTS: u32 = 5;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The semaphore counts in these.
+/// Bytes per permit of the semaphore.
 const PERMIT_BYTES: usize = 1_024;
 
-/// Why records were not taken.
+/// Why records were not appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
-    /// Too much is waiting; the same request may be sent again in a moment.
-    #[error("too many events are waiting to be appended; send the request again in a moment")]
+    /// Too many bytes or requests are waiting; the request may be sent again.
+    #[error("too many events are waiting for the log; send the request again after Retry-After")]
     Overloaded,
-    /// The log didn't take them, though some of them may stand in it. With event ids the request
-    /// may be sent again: duplicates are dropped.
+    /// The log did not confirm them, though it may have stored some. The request may be sent again
+    /// with the same event ids: duplicates are dropped.
     #[error("the log did not confirm the events; send them again with the same event_id")]
     NotConfirmed,
-    /// The process has lost its log or is stopping.
-    #[error("this gateway takes no events any more; use another or wait until it is back")]
+    /// The log is lost, or the process is stopping.
+    #[error(
+        "this process is stopping or has lost its log; send the request again after Retry-After, or \
+         to another gateway"
+    )]
     Closed,
 }
 
@@ -57,18 +60,18 @@ struct IngestRequest {
     pending: PendingReply,
 }
 
-/// Whoever waits for an answer, and the room its body takes until there is one.
+/// Where the result of a request goes, and the permit its body holds until then.
 struct PendingReply {
     count: usize,
     reply: oneshot::Sender<Result<Vec<Offset>, IngestError>>,
     _permit: BodyPermit,
 }
 
-/// Room for a body, given back when it is dropped.
+/// Reserved bytes of a body; dropping it releases them.
 #[derive(Debug)]
 pub struct BodyPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-/// Where handlers leave records. Cheap to clone; the thread ends with the last clone.
+/// The queue of the ingest thread. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]
 pub struct IngestQueue {
     requests: SyncSender<IngestRequest>,
@@ -94,7 +97,7 @@ impl IngestQueue {
         Ok((Self { requests, permits, lost, reply_timeout }, thread))
     }
 
-    /// Claims room for a body of at most this many bytes.
+    /// Reserves the bytes of a body. Fails if too many are reserved.
     pub fn reserve(&self, bytes: usize) -> Result<BodyPermit, IngestError> {
         let count = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
         Arc::clone(&self.permits).try_acquire_many_owned(count.max(1)).map(BodyPermit).map_err(
@@ -105,8 +108,8 @@ impl IngestQueue {
         )
     }
 
-    /// Appends records and returns their offsets in the same order. The room is given back once
-    /// they are out of the queue, even if the answer came too late for this.
+    /// Appends records and returns their offsets in the same order. The permit is released when the
+    /// thread is done with the records, even if this has timed out before.
     pub async fn append(
         &self,
         records: Vec<Outgoing>,
@@ -128,7 +131,7 @@ impl IngestQueue {
         }
     }
 
-    /// Whether the log is lost to this process.
+    /// Whether the log is lost.
     pub fn has_lost_log(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
@@ -138,7 +141,7 @@ struct IngestWriter {
     appender: Box<dyn Appender>,
     queue: Receiver<IngestRequest>,
     lost: Arc<AtomicBool>,
-    /// A job that was taken but didn't fit the batch before it.
+    /// A request that was dequeued but did not fit into the batch before.
     carried_over: Option<IngestRequest>,
 }
 
@@ -154,7 +157,7 @@ impl IngestWriter {
                 Ok(offsets) => {
                     let mut rest = offsets.into_iter();
                     for PendingReply { count, reply, .. } in pending {
-                        // A client that left meanwhile doesn't want its answer.
+                        // Fails if the request was dropped or timed out; nothing is left to do.
                         let _ = reply.send(Ok(rest.by_ref().take(count).collect()));
                     }
                 }
@@ -171,8 +174,8 @@ impl IngestWriter {
         }
     }
 
-    /// Moves the records of `first` and of all that is waiting into one batch. Requests that gave
-    /// up meanwhile are left out: they were told to send their events again.
+    /// Moves the records of `first` and of all queued requests into one batch. Requests that timed
+    /// out are left out: their clients were asked to send the events again.
     fn gather(&mut self, first: IngestRequest, records: &mut Vec<Outgoing>) -> Vec<PendingReply> {
         let mut bytes = 0;
         let mut pending = Vec::new();
@@ -205,11 +208,11 @@ impl IngestWriter {
                     return Ok(offsets);
                 }
                 Err(LogError::Retry(cause)) if attempt < ATTEMPTS => {
-                    tracing::warn!(%cause, attempt, "an append is repeated");
+                    tracing::warn!(%cause, attempt, "an append failed and is repeated");
                     clock::pause(ATTEMPT_PAUSE);
                 }
                 Err(error) => {
-                    tracing::error!(%error, records = records.len(), "events were not appended");
+                    tracing::error!(%error, records = records.len(), "events were not appended, their requests get 503");
                     if matches!(error, LogError::Fatal(..) | LogError::Fenced(_)) {
                         self.lost.store(true, Ordering::Relaxed);
                     }

@@ -1,11 +1,10 @@
-//! `POST /v1/events`: producers' events by HTTP.
+//! `POST /v1/events`: validates the events of a body and appends them to the input.
 //!
-//! Each event of a body goes through the same validation as a record that came by the log, on its
-//! own: one bad event doesn't hold up the others, and the answer has one entry per event in the
-//! order sent. What is appended are the producer's own bytes; refused ones go to the dead letters
-//! with the reason, as they would have behind the log.
+//! Each event goes through ADMIT's own validation by itself: an invalid one does not hold up the
+//! others, and the response has one entry per event in the order sent. The bytes appended are the
+//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT.
 //!
-//! It never parses an event a second time and never answers before the log has confirmed.
+//! It never parses an event twice and never answers before the log has confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,68 +29,62 @@ use tidewire_schemas::partition::partition_for;
 use super::body::{BODY_BYTES, BodyFormat, too_large};
 use super::ingest::{BodyPermit, IngestError, IngestQueue};
 use super::response::{ErrorResponse, HttpErrorCode, json_response};
-use super::routes::RouterState;
 use crate::telemetry;
 
-/// What a record from here says of where it came from, in its `source` header.
+/// The `source` header of records that came over HTTP.
 pub const SOURCE: &str = "http";
 
-/// An offset no log reaches: an id derived from it shows that the event brought none.
+/// An offset no log reaches, so that an id derived from it is known to be derived: such an event
+/// had no id of its own.
 const NO_OFFSET: u64 = u64::MAX;
 
-/// Where events go. All three topics have the same number of partitions.
+/// The topics events are appended to. All three have the same number of partitions.
 #[derive(Clone, Debug)]
 pub struct IngestTopics {
     /// Events.
     pub input: Topic,
-    /// Critical events, which have a road of their own.
+    /// Critical events.
     pub urgent: Topic,
-    /// Refused events.
+    /// Invalid events.
     pub dead_letters: Topic,
     /// Partitions of each.
     pub partitions: u32,
 }
 
-/// All that taking events needs.
+/// What the handler works with.
 pub struct PublishHandler {
-    /// The road into the log.
+    /// Appends to the log.
     pub ingest: IngestQueue,
-    /// Where to.
+    /// Where events go.
     pub topics: IngestTopics,
-    /// What events are.
+    /// Event types and their fields.
     pub catalogue: &'static Catalogue,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
-    /// What "now" is, for timestamps ahead of it.
+    /// The wall clock, to reject timestamps too far ahead of it.
     pub clock: Arc<dyn Clock>,
-    /// Numbers the refused events of this process.
+    /// How many events this process refused; numbers their dead letters.
     pub refused: AtomicU64,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
 }
 
-/// The handler.
+/// `POST /v1/events`.
 pub async fn post(
-    State(state): State<RouterState>,
+    State(handler): State<Arc<PublishHandler>>,
     request: Request<Body>,
 ) -> Result<Response, ErrorResponse> {
-    let publish_handler = state.publish_handler().expect("the path is there only with an intake");
     let format = BodyFormat::of(request.headers())?;
-    let permit = publish_handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
-    let body = read(request.into_body(), publish_handler.body_timeout).await?;
+    let permit = handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
+    let body = read(request.into_body(), handler.body_timeout).await?;
     let batch = if format.is_slow() {
-        let state = state.clone();
-        let validate = move || {
-            state.publish_handler().map(|publish_handler| publish_handler.validate(&format, body))
-        };
-        let validated = tokio::task::spawn_blocking(validate).await;
-        let validated =
-            validated.map_err(|_| ErrorResponse::overloaded("the process is ending"))?;
-        validated.expect("the intake stays")?
+        let blocking = Arc::clone(&handler);
+        let validated = tokio::task::spawn_blocking(move || blocking.validate(&format, body)).await;
+        validated.map_err(|_| ErrorResponse::stopping())??
     } else {
-        publish_handler.validate(&format, body)?
+        handler.validate(&format, body)?
     };
-    publish_handler.append(batch, permit).await
+    handler.append(batch, permit).await
 }
 
 impl From<IngestError> for ErrorResponse {
@@ -106,7 +99,7 @@ impl From<IngestError> for ErrorResponse {
 async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
     let whole = tokio::time::timeout(at_most, read_all(body)).await;
     whole.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s", at_most.as_secs());
+        let message = format!("the body did not arrive within {} s; repeat it", at_most.as_secs());
         Err(ErrorResponse::new(HttpErrorCode::Timeout, message))
     })
 }
@@ -114,8 +107,10 @@ async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
 async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|_| ErrorResponse::new(ErrorCode::InvalidMessage, "the body broke off"))?;
+        let frame = frame.map_err(|_| {
+            let message = "the body ended before it was complete; send it again";
+            ErrorResponse::new(ErrorCode::InvalidMessage, message)
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > BODY_BYTES {
             return Err(too_large());
@@ -125,17 +120,21 @@ async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
     Ok(whole)
 }
 
-/// What is known of one event before the log has answered.
+/// The result of validating one event.
 enum EventOutcome {
-    /// Its id, if it brought one.
+    /// Its id, if it has one of its own.
     Accepted(Option<String>),
     Refused(Rejection),
 }
 
-/// What a record says of itself.
-type HeaderSlice<'a> = &'a [(&'a str, &'a [u8])];
+/// One event as it was sent, with the headers its record gets.
+#[derive(Clone, Copy)]
+struct SentEvent<'a> {
+    bytes: &'a [u8],
+    headers: &'a [(&'a str, &'a [u8])],
+}
 
-/// A judged body: one record and one verdict per event, in the order sent.
+/// A validated body: one record and one outcome per event, in the order sent.
 struct ValidatedBatch {
     records: Vec<Outgoing>,
     outcomes: Vec<EventOutcome>,
@@ -169,20 +168,21 @@ impl PublishHandler {
         let own: Vec<(&str, &[u8])> =
             [("source", SOURCE.as_bytes())].into_iter().chain(sent).collect();
         let derived = format!("{}/0/{NO_OFFSET}", origin.topic);
-        for event in events {
-            let (record, outcome) = match admit(&context, Some(event), &format.headers) {
+        for bytes in events {
+            let sent = SentEvent { bytes, headers: &own };
+            let (record, outcome) = match admit(&context, Some(bytes), &format.headers) {
                 Ok(admitted) => {
                     let of = admitted.event;
                     let topic = match of.priority {
                         Priority::Critical => &self.topics.urgent,
                         _ => &self.topics.input,
                     };
-                    let record = self.record(topic, of.key.as_bytes(), (event, &own));
+                    let record = self.record(topic, of.key.as_bytes(), sent);
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }
                 Err(rejection) => {
-                    (self.dead_letter((event, &own), &rejection), EventOutcome::Refused(rejection))
+                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
                 }
             };
             batch.records.push(record);
@@ -191,29 +191,21 @@ impl PublishHandler {
         Ok(batch)
     }
 
-    fn record(
-        &self,
-        topic: &Topic,
-        key: &[u8],
-        (event, own): (&[u8], HeaderSlice<'_>),
-    ) -> Outgoing {
+    fn record(&self, topic: &Topic, key: &[u8], sent: SentEvent<'_>) -> Outgoing {
         Outgoing {
             topic: topic.clone(),
             partition: Partition(partition_for(key, self.topics.partitions)),
-            body: RecordBody::new(Some(key), Some(event), own),
+            body: RecordBody::new(Some(key), Some(sent.bytes), sent.headers),
         }
     }
 
-    /// A refused event never had a place in the log; its key says so and is unique nevertheless.
-    fn dead_letter(
-        &self,
-        (event, own): (&[u8], HeaderSlice<'_>),
-        rejection: &Rejection,
-    ) -> Outgoing {
+    /// The record of an invalid event. Its key names no position, since the event was never in the
+    /// log, and is unique by time and number.
+    fn dead_letter(&self, sent: SentEvent<'_>, rejection: &Rejection) -> Outgoing {
         let number = self.refused.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         let key = format!("{SOURCE}/{}/{number}", now.0);
-        let own = RecordBody::new(None, Some(event), own);
+        let own = RecordBody::new(None, Some(sent.bytes), sent.headers);
         let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),

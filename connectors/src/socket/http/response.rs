@@ -1,7 +1,8 @@
-//! The one shape of everything this server says that isn't a stream: JSON, errors as
-//! `{"error":{"code","message"}}`.
+//! Responses that are not streams: JSON bodies, and errors as `{"error":{"code","message"}}`.
 //!
-//! Codes are the public ones; a message says what would be right.
+//! The codes are public and never change; `docs/protocol.md` and the OpenAPI document list them
+//! with their meaning and what a client should do. Messages are for people: what is wrong, with the
+//! value, and what would be right.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -15,19 +16,19 @@ use crate::socket::limits::RETRY_AFTER_SECONDS;
 /// The code of an error over HTTP; each has one status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpErrorCode {
-    /// A code that frames have too.
+    /// A code that `error` frames have too.
     Shared(ErrorCode),
     /// The path does not have this method.
     MethodNotAllowed,
     /// The body did not arrive in time.
     Timeout,
-    /// Another request of the kind took over.
+    /// Another requeue or drop took over.
     Conflict,
     /// The body has too many bytes or events.
     TooLarge,
-    /// The body's type or encoding is not read.
+    /// The body's type or encoding is not supported.
     Unsupported,
-    /// A parameter of an operator's request is wrong.
+    /// A parameter of an admin request is wrong.
     InvalidQuery,
     /// The process can't do its work yet.
     NotReady,
@@ -59,7 +60,7 @@ impl HttpErrorCode {
         }
     }
 
-    /// The status of the answer.
+    /// The HTTP status.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Shared(code) => status_of(code),
@@ -81,8 +82,8 @@ impl HttpErrorCode {
             Self::Timeout => "the body did not arrive in time",
             Self::Conflict => "another requeue or drop of dead letters took over",
             Self::TooLarge => "the body has too many bytes or events",
-            Self::Unsupported => "the content type or encoding is not one that is read",
-            Self::InvalidQuery => "a parameter of an operator's request is wrong",
+            Self::Unsupported => "the content type or encoding is not supported",
+            Self::InvalidQuery => "a parameter of an admin endpoint is wrong",
             Self::NotReady => {
                 "the process can't do its work yet; the message says what it waits for"
             }
@@ -103,7 +104,7 @@ impl HttpErrorCode {
         }
     }
 
-    /// Whether the answer says when to come back.
+    /// Whether the response has a `Retry-After`.
     pub fn sends_retry_after(self) -> bool {
         matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
@@ -130,7 +131,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// A refusal or failure, as the client sees it.
+/// An error, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorResponse {
     /// The HTTP status.
@@ -142,25 +143,30 @@ pub struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// An error with this code, whose status it has.
+    /// An error with this code and its status.
     pub fn new(code: impl Into<HttpErrorCode>, message: impl Into<String>) -> Self {
         let code = code.into();
         Self { status: code.status(), code, message: message.into() }
     }
 
-    /// 409 for a request that met another of its kind.
+    /// 409: another request of the same kind took over.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(HttpErrorCode::Conflict, message)
     }
 
-    /// 503 for a request that the log failed.
+    /// 503: the log failed or did not confirm.
     pub fn log_failed(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Internal, message)
     }
 
-    /// 503 for a request that may be sent again in a moment.
+    /// 503: the request may be sent again after `Retry-After`.
     pub fn overloaded(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Overloaded, message)
+    }
+
+    /// 503: the process stops before it could handle the request.
+    pub fn stopping() -> Self {
+        Self::overloaded("the process is stopping; repeat the request after Retry-After")
     }
 }
 
@@ -175,12 +181,12 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub fn json_response(status: StatusCode, body: &Value) -> Response {
     text_response(status, "application/json", body.to_string())
 }
 
-/// An answer of this type that isn't to be cached.
+/// A response of this media type that must not be cached.
 pub fn text_response(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

@@ -1,11 +1,11 @@
-//! The two requests that become streams: `GET /v1/ws` and `GET /v1/sse`.
+//! `GET /v1/ws` and `GET /v1/sse`: checks a request to subscribe and turns it into a stream.
 //!
-//! Everything about the request is judged here, by an ordinary handler, so that a refusal is an
-//! ordinary HTTP answer. What passes leaves the HTTP server as a [`Takeover`]: the response head as
-//! bytes, and who asked for what.
+//! Everything about the request is checked here, by an ordinary handler, so that a refusal is an
+//! ordinary HTTP error. A valid request leaves the HTTP server as a [`Takeover`]: the response head
+//! as bytes, and the stream to open.
 //!
-//! The WebSocket handshake is RFC 6455 §4.2. No extension is ever agreed to: frames are encoded
-//! once for everyone, which per-connection compression would undo.
+//! The WebSocket handshake follows RFC 6455 §4.2. No extension is accepted: a frame is encoded once
+//! for all connections, and compression per connection would end that.
 
 use std::sync::Arc;
 
@@ -26,24 +26,24 @@ use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, StartAt
 use tidewire_engine::fanout::shard::{Framing, OpenRequest, Shard};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::connection::{PermitSlot, TakeoverSlot};
+use super::extensions::{CheckedOrigin, PermitSlot, TakeoverSlot};
 use super::guard::RequestOrigin;
 use super::response::ErrorResponse;
-use super::routes::{CheckedOrigin, RouterState};
+use super::state::RouterState;
 use super::takeover::Takeover;
 use crate::socket::limits::LimitReached;
 use crate::telemetry;
 
-/// The subprotocol's name, agreed to if it is offered.
+/// The WebSocket subprotocol, accepted if the client offers it.
 pub const SUBPROTOCOL: &str = "tidewire.v1";
 
-/// The user of whoever doesn't say who they are (development only).
+/// The user of a request without `user=` (development only).
 const ANONYMOUS: &str = "anonymous";
 
-/// The longest name of a user.
+/// The longest `user=`.
 pub const USER_CHARS: usize = 128;
 
-/// What either URL may say; the rest is ignored.
+/// The parameters of both endpoints; others are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SubscribeQuery {
@@ -87,7 +87,8 @@ pub async fn sse(
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     if request.method() != Method::GET || has_body(request.headers()) {
-        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, "send GET without a body").into());
+        let message = "/v1/sse needs a GET request without a body";
+        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message).into());
     }
     let query = query.map_err(bad_query)?.0;
     let user = user_of(&query)?;
@@ -107,13 +108,17 @@ pub async fn sse(
     take_over(&request, Takeover { head: head.into_bytes(), open })
 }
 
-/// Counts the user and asks the connection to leave. The answer is never written.
+/// Counts the stream and makes the connection leave the HTTP server. The response returned here is
+/// never written.
 fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, SubscribeError> {
     let extensions = request.extensions();
     let (Some(takeover_slot), Some(permit_slot)) =
         (extensions.get::<TakeoverSlot>(), extensions.get::<PermitSlot>())
     else {
-        return Err(ErrorResponse::overloaded("this connection can't carry a stream").into());
+        return Err(ErrorResponse::overloaded(
+            "this connection can't become a stream; open a new one",
+        )
+        .into());
     };
     if let Some(Err(full)) =
         permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity.user))
@@ -124,20 +129,20 @@ fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, Su
     Ok(StatusCode::OK.into_response())
 }
 
-/// The answer to somebody who gets no seat.
+/// The error for a connection limit that was reached.
 pub fn limit_response(full: LimitReached) -> ErrorResponse {
     telemetry::connection_refused(full.reason());
     match full {
         LimitReached::Process => {
-            ErrorResponse::overloaded("this gateway holds as many connections as it may")
+            ErrorResponse::overloaded("this gateway has reached its limit of connections")
         }
         LimitReached::Address => ErrorResponse::new(
             ErrorCode::RateLimited,
-            "too many connections from this address; close some first",
+            "this address has reached its limit of connections; close some first",
         ),
         LimitReached::User => ErrorResponse::new(
             ErrorCode::RateLimited,
-            "too many streams of this user; close some first",
+            "this user has reached its limit of streams; close some first",
         ),
     }
 }
@@ -149,18 +154,18 @@ fn bad_query(rejection: QueryRejection) -> ErrorResponse {
 fn user_of(query: &SubscribeQuery) -> Result<String, ErrorResponse> {
     let user = query.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
     if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
-        let message = format!("user= takes 1 to {USER_CHARS} printable characters");
+        let message = format!("user= must have 1 to {USER_CHARS} printable characters");
         return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
     }
     Ok(user.to_owned())
 }
 
-/// Who somebody is who needs no proof (development only): every account, every role.
+/// The identity of an unauthenticated user (development only): every account, every role.
 fn dev_identity(user: &str) -> Identity {
     Identity { user: user.into(), accounts: Accounts::All, roles: Roles::ALL }
 }
 
-/// Checks what the shard would refuse too, while it still can be said as an HTTP status.
+/// Checks what the shard would refuse, while an HTTP status can still say it.
 fn sse_open(
     query: SubscribeQuery,
     identity: Identity,
@@ -170,7 +175,10 @@ fn sse_open(
     let channels: Vec<String> =
         list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
-        let message = format!("channels= takes 1 to {SUBSCRIPTIONS_MAX} names, comma between");
+        let message = format!(
+            "channels= has {} channels; give 1 to {SUBSCRIPTIONS_MAX}, separated by commas",
+            channels.len()
+        );
         return Err(RequestError::new(ErrorCode::InvalidChannel, message));
     }
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
@@ -187,19 +195,19 @@ fn sse_open(
     Ok(OpenRequest { framing: Framing::Sse, identity: Arc::new(identity), channels, start })
 }
 
-/// A refusal of the fan-out as an HTTP answer.
+/// An error of the fan-out as an HTTP error.
 fn error_response(error: RequestError) -> ErrorResponse {
     ErrorResponse::new(error.code, error.message)
 }
 
-/// Why a request is no WebSocket handshake.
+/// Why a request is not a valid WebSocket handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HandshakeRejection {
-    /// An ordinary request.
+    /// It does not ask for a WebSocket.
     NotWebSocket,
-    /// Another version of the protocol.
+    /// It asks for another version than 13.
     UnsupportedVersion,
-    /// Asked, but not as RFC 6455 says; the text names what.
+    /// It lacks this, which RFC 6455 requires.
     Malformed(&'static str),
 }
 
@@ -227,12 +235,12 @@ fn handshake(request: &Request<Body>) -> Result<String, HandshakeRejection> {
         .ok_or(HandshakeRejection::Malformed("a Sec-WebSocket-Key of 16 bytes in base64"))
 }
 
-/// Why a request doesn't become a stream.
+/// Why no stream is opened.
 #[derive(Debug)]
 pub enum SubscribeError {
-    /// An ordinary refusal.
+    /// An ordinary error.
     Response(ErrorResponse),
-    /// The request is no WebSocket of the version served; the answer says which is.
+    /// 426: not a WebSocket request of version 13; headers of the response name what is served.
     UpgradeRequired,
 }
 
@@ -260,7 +268,8 @@ impl From<HandshakeRejection> for SubscribeError {
 impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
         let Self::Response(response) = self else {
-            let message = "this is a WebSocket (version 13): connect with a WebSocket client";
+            let message =
+                "/v1/ws needs a WebSocket handshake of version 13: use a WebSocket client";
             let status = StatusCode::UPGRADE_REQUIRED;
             let response = ErrorResponse::new(ErrorCode::InvalidMessage, message);
             let mut response = ErrorResponse { status, ..response }.into_response();
@@ -286,7 +295,7 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
     has_token(headers, SEC_WEBSOCKET_PROTOCOL.as_str(), SUBPROTOCOL)
 }
 
-/// Whether a comma-separated header holds this word.
+/// Whether a comma-separated header contains this token.
 fn has_token(headers: &HeaderMap, name: &str, word: &str) -> bool {
     headers
         .get_all(name)

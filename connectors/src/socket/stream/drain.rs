@@ -1,12 +1,14 @@
-//! The end of a worker's streams, spread over a window.
+//! The schedule of a worker's drain: move requests spread over a window, then closes.
 //!
-//! WebSocket clients are told to move, a few at a time, so that they don't all knock at the same
-//! door at once; when the window is over, whoever is still here is closed. Each client knows the
-//! position of what it got last, so it resumes wherever it goes.
+//! WebSocket clients get their move requests a few at a time, in the first half of the window, so
+//! that they don't all reconnect to another gateway at once. Those still connected at the end of
+//! the window are closed. A client resumes elsewhere from its last position.
+//!
+//! It only computes what is due from the times it is given; the event loop does it.
 
 use std::time::{Duration, Instant};
 
-/// How a drain goes on, as values of time.
+/// The state of a drain.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainSchedule {
     since: Instant,
@@ -15,31 +17,31 @@ pub struct DrainSchedule {
     closing: bool,
 }
 
-/// What a drain has to do now.
+/// What is due in a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainStep {
-    /// Tell the connections in these slots to move.
+    /// Send a move request to the connections in these slots.
     Move {
         /// From this slot.
         from: usize,
         /// Up to this one, without it.
         to: usize,
-        /// The milliseconds they have left.
+        /// Milliseconds until they are closed.
         within_ms: u64,
     },
-    /// Close everyone; said once.
+    /// Close all connections; returned once.
     Close,
     /// Nothing.
     Nothing,
 }
 
 impl DrainSchedule {
-    /// Begins.
+    /// Starts a drain.
     pub fn begin(now: Instant, window: Duration) -> Self {
         Self { since: now, window, moved: 0, closing: false }
     }
 
-    /// What is due, with so many slots in use.
+    /// What is due now, in a table of this many slots.
     pub fn next_step(&mut self, now: Instant, slots: usize) -> DrainStep {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= self.window {
@@ -49,7 +51,7 @@ impl DrainSchedule {
                 DrainStep::Close
             };
         }
-        // Everyone is told in the first half and has at least the second to go.
+        // All are asked in the first half of the window, so each has at least the second to move.
         let share = (elapsed.as_secs_f64() * 2.0 / self.window.as_secs_f64()).min(1.0);
         let to = (slots as f64 * share).ceil() as usize;
         let from = self.moved;
@@ -61,7 +63,7 @@ impl DrainSchedule {
         DrainStep::Move { from, to, within_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// Whether even those who linger have had their time.
+    /// Whether the lingering connections have had their time, too.
     pub fn is_over(&self, now: Instant, linger: Duration) -> bool {
         now.saturating_duration_since(self.since) > self.window + linger
     }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_window_everyone_is_closed_at_once() {
+    fn without_a_window_all_are_closed_at_once() {
         let start = clock::now();
         assert_eq!(
             DrainSchedule::begin(start, Duration::ZERO).next_step(start, 10),

@@ -1,22 +1,24 @@
-//! One OS thread with an epoll loop that owns a shard of the streams.
+//! A worker's epoll loop: reads and writes all connections of one shard, on one thread.
 //!
-//! The one idea: a turn takes what has happened (events, commands, the hub's wake), gives each
-//! connection a bounded share of reading and writing, and puts what is left at the end of a list
-//! for the next turn. So no connection, however busy, keeps the others waiting for more than its
-//! share; and everything a connection is due since its last turn goes out in one write.
+//! A turn handles what happened since the last one (socket events, commands, the hub's wake). It
+//! reads and writes at most a bounded share per connection; the rest waits for the next turn. So a
+//! busy connection delays the others by no more than its share, and all frames that became due for
+//! a connection go out in one write.
 //!
 //! ```text
 //! poll → tick → commands (adopt, drain) → pull → read → fill and write → closes → linger
 //! ```
 //!
-//! Readiness is edge-triggered: a peer's flags say what the socket may do, and only "it would
-//! block" takes them back. It never blocks outside `poll` and never decides what a client gets.
+//! Readiness is edge-triggered: a connection's flags are set by events and cleared only when the
+//! socket would block. If `poll` fails, the worker ends and its connections are closed. The loop
+//! never blocks outside `poll` and never decides what a client receives.
 
 use std::io;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
@@ -27,53 +29,49 @@ use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Framing, S
 use tidewire_engine::port::{Clock, Wake as _};
 
 use super::drain::{DrainSchedule, DrainStep};
-use super::linger::{FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
-use super::live_connection::{Incoming, LiveConnection, Unsent, read_some, write_some};
+use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
+use super::live_connection::{
+    ConnectionParts, IncomingHalf, LiveConnection, Unsent, read_some, write_some,
+};
 use super::shard_port::ShardPort;
 use super::websocket::{WebSocketInput, WebSocketReader, put_close, put_text};
 use super::worker_queue::{WorkerCommand, WorkerWaker};
-use crate::socket::http::connection::DetachedConnection;
-use crate::{clock, telemetry};
+use crate::clock;
+use crate::socket::http::takeover::DetachedConnection;
+use crate::telemetry::{self, SocketIo};
 
-/// Connections adopted per turn; a reconnect storm must not delay those already here.
+/// Commands handled per turn: many clients reconnecting at once must not delay those connected.
 const ADOPTED_PER_TURN: usize = 256;
 
-/// Messages heard from one connection per turn: the burst a client is allowed.
+/// Messages read from one connection per turn: the burst a client is allowed.
 const MESSAGES_PER_TURN: usize = 100;
 
-/// Bytes filled for one connection per turn, and so the most that is kept when its socket takes
-/// nothing. A send costs about the same up to 12 KB; far larger ones only bring memory into play.
+/// Bytes filled for one connection per turn, and so the most that is kept when its socket accepts
+/// nothing. A write costs about the same up to 12 KB; much larger ones only use more memory.
 const FILL_BYTES: usize = 32 * 1_024;
 
-/// With this much unsent a connection isn't read: who doesn't take answers gets no more questions.
+/// A connection with more unsent bytes than this is not read: a client that reads no answers can
+/// cause no more of them.
 const UNSENT_BYTES: usize = 64 * 1_024;
 
-/// What an SSE client may send behind its request; it has nothing to say.
+/// Bytes an SSE client may send after its request; they are discarded.
 pub const SSE_INCOMING_BYTES: usize = 64 * 1_024;
 
-/// The kernel's buffer of one connection (Linux doubles it for its own bookkeeping).
+/// The kernel's send buffer of one connection (Linux doubles it for its own bookkeeping).
 const SEND_BUFFER_BYTES: usize = 128 * 1_024;
 
-/// The longest wait, so that time passes for the shard even when nothing happens.
+/// The longest wait for events, since the shard needs a `tick` at least once a second.
 const POLL_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// The same while draining, which has a timetable.
+/// The same during a drain, whose move requests have times.
 const DRAIN_POLL_WAIT: Duration = Duration::from_millis(20);
 
-/// How long written bytes may stay unacknowledged, or a client's window shut, before the kernel
-/// gives the connection up. It ends half-open streams that have nothing to say to us.
+/// How long written bytes may stay unacknowledged, or the client's receive window closed, before
+/// the kernel drops the connection. It ends streams whose client is gone without a FIN.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The waker's token; connections' tokens are their slots.
+/// The waker's token. The token of a connection is its slot.
 pub const WAKE_TOKEN: Token = Token(usize::MAX);
-
-/// What a turn moved, told to the metrics once.
-#[derive(Debug, Default)]
-struct TurnTotals {
-    writes: u64,
-    written: u64,
-    read: u64,
-}
 
 /// The loop's state.
 pub struct EventLoop<S> {
@@ -82,7 +80,7 @@ pub struct EventLoop<S> {
     inbox: Receiver<WorkerCommand>,
     waker: Arc<WorkerWaker>,
     clock: Arc<dyn Clock>,
-    /// By the shard's slot.
+    /// Indexed by the slot of the shard's [`ConnId`].
     connections: Vec<Option<Box<LiveConnection>>>,
     count: usize,
     /// Connections whose socket may hold more to read.
@@ -90,20 +88,29 @@ pub struct EventLoop<S> {
     /// Connections to fill and write in this turn.
     writing: Vec<ConnId>,
     lingering: Lingering,
-    /// Where everything that is written is gathered.
+    /// The bytes of one write.
     scratch: Vec<u8>,
-    totals: TurnTotals,
+    /// Of this turn.
+    io: SocketIo,
     draining: Option<DrainSchedule>,
 }
 
+/// What an [`EventLoop`] is made of, beside its shard.
+pub struct LoopParts {
+    /// The poll, in which `waker` is registered as [`WAKE_TOKEN`].
+    pub poll: Poll,
+    /// Commands of other threads.
+    pub inbox: Receiver<WorkerCommand>,
+    /// Ends the poll's wait.
+    pub waker: Arc<WorkerWaker>,
+    /// The wall clock, for the shard.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl<S: ShardPort> EventLoop<S> {
-    /// A worker of no connections, around a poll in which `waker` is registered as [`WAKE_TOKEN`].
-    pub fn new(
-        shard: S,
-        poll: Poll,
-        (inbox, waker): (Receiver<WorkerCommand>, Arc<WorkerWaker>),
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    /// A worker without connections.
+    pub fn new(shard: S, parts: LoopParts) -> Self {
+        let LoopParts { poll, inbox, waker, clock } = parts;
         Self {
             shard,
             poll,
@@ -116,12 +123,13 @@ impl<S: ShardPort> EventLoop<S> {
             writing: Vec::new(),
             lingering: Lingering::default(),
             scratch: Vec::with_capacity(FILL_BYTES),
-            totals: TurnTotals::default(),
+            io: SocketIo::default(),
             draining: None,
         }
     }
 
-    /// Turns until a drain is over, leaving its sums in `stats` now and then.
+    /// Repeats `turn` until a drain is over, and copies the shard's sums into `stats` about twice a
+    /// second.
     pub fn run(&mut self, stats: &Mutex<ShardStats>) {
         let mut events = Events::with_capacity(1_024);
         let mut begun = clock::now();
@@ -134,7 +142,7 @@ impl<S: ShardPort> EventLoop<S> {
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!(%error, "a worker's poll failed: its streams are closed");
+                tracing::error!(%error, "epoll failed in a worker, its connections are closed");
                 return;
             }
             self.turn(&events);
@@ -160,15 +168,11 @@ impl<S: ShardPort> EventLoop<S> {
                 Token(lingering) if lingering >= FIRST_LINGER_TOKEN => {
                     self.lingering.advance(lingering)
                 }
-                Token(slot) => {
-                    let readable =
-                        event.is_readable() || event.is_read_closed() || event.is_error();
-                    self.mark_ready(slot, (readable, event.is_writable()));
-                }
+                Token(slot) => self.mark_ready(slot, event),
             }
         }
         self.waker.acknowledge();
-        // Before anyone is adopted: a connection's age counts from the time the shard knows.
+        // Before connections are opened, whose age counts from the shard's time.
         self.shard.tick(self.clock.now());
         self.run_commands();
         self.shard.pull();
@@ -176,18 +180,18 @@ impl<S: ShardPort> EventLoop<S> {
         self.read_all();
         self.write_all();
         self.close_all();
-        telemetry::socket_io((self.totals.writes, self.totals.written), self.totals.read);
-        self.totals = TurnTotals::default();
+        telemetry::socket_io(std::mem::take(&mut self.io));
     }
 
-    fn mark_ready(&mut self, slot: usize, (readable, writable): (bool, bool)) {
+    fn mark_ready(&mut self, slot: usize, event: &Event) {
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         connection.readable |= readable;
         if readable && !connection.read_queued {
             connection.read_queued = true;
             self.reading.push(connection.conn);
         }
-        if writable && !connection.writable {
+        if event.is_writable() && !connection.writable {
             connection.writable = true;
             if connection.fill_pending || !connection.unsent.is_empty() {
                 self.writing.push(connection.conn);
@@ -205,7 +209,7 @@ impl<S: ShardPort> EventLoop<S> {
                 Err(_) => return,
             }
         }
-        // More may be waiting: come back at once.
+        // More may be queued: the next poll must not wait.
         self.waker.wake();
     }
 
@@ -218,7 +222,7 @@ impl<S: ShardPort> EventLoop<S> {
                 let op = FrameName::Move.as_str();
                 let text = format!(r#"{{"op":"{op}","within_ms":{within_ms}}}"#);
                 for connection in self.connections[from..to].iter_mut().flatten() {
-                    if matches!(connection.incoming, Incoming::WebSocket(_)) {
+                    if matches!(connection.incoming, IncomingHalf::WebSocket(_)) {
                         let mut frame = Vec::new();
                         put_text(&mut frame, &text);
                         connection.unsent.push(&frame);
@@ -232,12 +236,13 @@ impl<S: ShardPort> EventLoop<S> {
     fn adopt(&mut self, detached: DetachedConnection) {
         let DetachedConnection { stream, read_ahead, takeover, permit } = detached;
         let socket = SockRef::from(&stream);
-        // A slow client's arrears belong in the log, not in the kernel's memory.
+        // What a slow client has not read yet is read again from the log, so it needs no larger
+        // buffer here.
         let set = socket
             .set_send_buffer_size(SEND_BUFFER_BYTES)
             .and_then(|()| socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
         if let Err(error) = set {
-            tracing::debug!(%error, "a socket keeps the system's own limits");
+            tracing::debug!(%error, "the options of a socket could not be set");
         }
         let mut stream = TcpStream::from_std(stream);
         let framing = takeover.open.framing;
@@ -250,7 +255,7 @@ impl<S: ShardPort> EventLoop<S> {
         let token = Token(opened.map_or(FIRST_LINGER_TOKEN, |conn| conn.slot as usize));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            tracing::warn!(%error, "a connection could not be watched");
+            tracing::warn!(%error, "a connection could not be registered with epoll and is closed");
             telemetry::connection_refused("epoll");
             opened.into_iter().for_each(|conn| self.shard.close(conn));
             return;
@@ -264,21 +269,23 @@ impl<S: ShardPort> EventLoop<S> {
                     put_close(&mut frame, reason.code(), reason.text());
                     unsent.push(&frame);
                 }
-                return self.lingering.add(self.poll.registry(), stream, (unsent, permit));
+                let ended = EndedConnection { stream, unsent, permit };
+                return self.lingering.add(self.poll.registry(), ended);
             }
         };
         let incoming = match framing {
-            Framing::WebSocket => Incoming::WebSocket(WebSocketReader::with_read_ahead(
+            Framing::WebSocket => IncomingHalf::WebSocket(WebSocketReader::with_read_ahead(
                 &read_ahead,
                 CLIENT_FRAME_MAX_BYTES,
             )),
-            Framing::Sse => Incoming::Sse(read_ahead.len()),
+            Framing::Sse => IncomingHalf::Sse(read_ahead.len()),
         };
         telemetry::connection_opened(incoming.label());
-        self.insert(LiveConnection::new(conn, stream, (unsent, incoming), permit));
+        let parts = ConnectionParts { conn, stream, unsent, incoming, permit };
+        self.insert(LiveConnection::new(parts));
     }
 
-    /// Gives a new peer its place, to be read and written in this very turn.
+    /// Stores a new connection, to be read and written in this turn.
     fn insert(&mut self, connection: LiveConnection) {
         let conn = connection.conn;
         let slot = conn.slot as usize;
@@ -307,9 +314,7 @@ impl<S: ShardPort> EventLoop<S> {
                     self.put(connection);
                 }
                 ReadOutcome::Gone(reason) => self.drop_connection(*connection, reason),
-                ReadOutcome::Close(code, text) => {
-                    self.start_close(*connection, (code, text, "protocol_error"))
-                }
+                ReadOutcome::Close(by) => self.start_close(*connection, by),
             }
         }
     }
@@ -320,20 +325,22 @@ impl<S: ShardPort> EventLoop<S> {
             return ReadOutcome::Continue;
         }
         match &mut connection.incoming {
-            Incoming::Sse(_) => self.read_sse(connection),
-            Incoming::WebSocket(_) => self.read_websocket(connection),
+            IncomingHalf::Sse(_) => self.read_sse(connection),
+            IncomingHalf::WebSocket(_) => self.read_websocket(connection),
         }
     }
 
     fn read_sse(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        let mut nowhere = [0; 4_096];
-        let read = read_some(&connection.stream, &mut nowhere);
-        let Incoming::Sse(total) = &mut connection.incoming else { return ReadOutcome::Continue };
+        let mut discarded = [0; 4_096];
+        let read = read_some(&connection.stream, &mut discarded);
+        let IncomingHalf::Sse(total) = &mut connection.incoming else {
+            return ReadOutcome::Continue;
+        };
         match read {
             Ok(None) => connection.readable = false,
             Ok(Some(0)) | Err(_) => return ReadOutcome::Gone("client_left"),
             Ok(Some(count)) => {
-                self.totals.read += count as u64;
+                self.io.read_bytes += count as u64;
                 *total += count;
                 if *total > SSE_INCOMING_BYTES {
                     return ReadOutcome::Gone("protocol_error");
@@ -344,13 +351,13 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     fn read_websocket(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        let Incoming::WebSocket(reader) = &mut connection.incoming else {
+        let IncomingHalf::WebSocket(reader) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
         let mut replies = Vec::new();
         let mut outcome = ReadOutcome::Continue;
         for _ in 0..MESSAGES_PER_TURN {
-            let from = CountingReader(&connection.stream, &mut self.totals.read);
+            let from = CountingReader(&connection.stream, &mut self.io.read_bytes);
             match reader.read_next(from, &mut replies, CLIENT_FRAME_MAX_BYTES) {
                 WebSocketInput::Text(text) => self.shard.input(connection.conn, &text),
                 WebSocketInput::PingPong => self.shard.mark_alive(connection.conn),
@@ -369,11 +376,11 @@ impl<S: ShardPort> EventLoop<S> {
                     break;
                 }
                 WebSocketInput::Closed => {
-                    outcome = ReadOutcome::Close(0, "");
+                    outcome = ReadOutcome::Close(ClosedBy::Client);
                     break;
                 }
                 WebSocketInput::Violation(reason) => {
-                    outcome = ReadOutcome::Close(reason.code(), reason.text());
+                    outcome = ReadOutcome::Close(ClosedBy::Server(reason));
                     break;
                 }
                 WebSocketInput::Disconnected => return ReadOutcome::Gone("client_left"),
@@ -415,8 +422,8 @@ impl<S: ShardPort> EventLoop<S> {
             return Ok(());
         }
         let sent = write_some(&connection.stream, &self.scratch)?;
-        self.totals.writes += 1;
-        self.totals.written += sent as u64;
+        self.io.writes += 1;
+        self.io.written_bytes += sent as u64;
         if sent < self.scratch.len() {
             connection.writable = false;
             connection.unsent.keep(&self.scratch[sent..]);
@@ -426,7 +433,7 @@ impl<S: ShardPort> EventLoop<S> {
             self.writing.push(connection.conn);
         }
         if connection.readable && !connection.read_queued {
-            // It wasn't read while it had too much to take.
+            // It was not read while it had more than UNSENT_BYTES unsent.
             connection.read_queued = true;
             self.reading.push(connection.conn);
         }
@@ -442,31 +449,28 @@ impl<S: ShardPort> EventLoop<S> {
                     let mut last = Vec::new();
                     self.shard.fill(conn, &mut last, FILL_BYTES);
                     connection.unsent.push(&last);
-                    self.start_close(*connection, (reason.code(), reason.text(), reason.label()));
+                    self.start_close(*connection, ClosedBy::Server(reason));
                 }
                 None => self.shard.close(conn),
             }
         }
     }
 
-    /// Ends a connection by the rules of its protocol. Code 0: the close is answered already.
-    fn start_close(
-        &mut self,
-        connection: LiveConnection,
-        (code, text, label): (u16, &str, &'static str),
-    ) {
-        let label = if code == 0 { "client_closed" } else { label };
+    /// Ends a connection by the rules of its protocol.
+    fn start_close(&mut self, connection: LiveConnection, by: ClosedBy) {
         let LiveConnection { conn, stream, mut unsent, incoming, permit, .. } = connection;
         self.shard.close(conn);
         self.count -= 1;
         telemetry::connection_left(incoming.label());
-        telemetry::connection_closed(label);
-        if incoming.framing() == Framing::WebSocket && code != 0 {
+        telemetry::connection_closed(by.label());
+        if let ClosedBy::Server(reason) = by
+            && incoming.framing() == Framing::WebSocket
+        {
             let mut frame = Vec::new();
-            put_close(&mut frame, code, text);
+            put_close(&mut frame, reason.code(), reason.text());
             unsent.push(&frame);
         }
-        self.lingering.add(self.poll.registry(), stream, (unsent, permit));
+        self.lingering.add(self.poll.registry(), EndedConnection { stream, unsent, permit });
     }
 
     /// The socket is gone.
@@ -492,16 +496,35 @@ impl<S: ShardPort> EventLoop<S> {
     }
 }
 
-/// Whether a connection goes on.
+/// What follows from reading a connection.
 enum ReadOutcome {
     Continue,
-    /// The socket is gone, for this reason.
+    /// Drop the socket; the label in metrics.
     Gone(&'static str),
-    /// It is to be closed with this code and text; 0 if the close is answered already.
-    Close(u16, &'static str),
+    /// Close by the rules of the protocol.
+    Close(ClosedBy),
 }
 
-/// A socket to read from that counts.
+/// Which side closes a connection.
+#[derive(Clone, Copy)]
+enum ClosedBy {
+    /// The client; the answer to its close frame is in the outgoing buffer already.
+    Client,
+    /// This side, for this reason.
+    Server(CloseReason),
+}
+
+impl ClosedBy {
+    /// The label in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client_closed",
+            Self::Server(reason) => reason.label(),
+        }
+    }
+}
+
+/// Reads from a socket and counts the bytes.
 struct CountingReader<'a>(&'a TcpStream, &'a mut u64);
 
 impl io::Read for CountingReader<'_> {

@@ -1,9 +1,11 @@
-//! Connections that have ended for their shard and only have to reach their clients' notice.
+//! Lingering close: sends a closed connection's last bytes and waits for the client to close.
 //!
-//! What is left to send is sent, then the sending half is shut; the receiving half is read and
-//! thrown away until the client ends it too. Closing while the client's bytes lie unread would
-//! reset the connection, and a reset destroys the close frame on its way. All of it is bounded by a
-//! deadline and by [`LINGERING_MAX`].
+//! The rest is sent, then the sending half is shut down, and what the client still sends is read
+//! and discarded until it closes, too. Closing a socket with unread bytes would reset the
+//! connection, and a reset can destroy the close frame before the client reads it.
+//!
+//! A connection that lingers longer than [`LINGER_TIMEOUT`], or is beyond [`LINGERING_MAX`], is
+//! closed at once.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -15,14 +17,25 @@ use super::live_connection::{Unsent, read_some, write_some};
 use crate::clock;
 use crate::socket::limits::ConnectionPermit;
 
-/// How long a client may take to read the end.
+/// How long a client may take to read the rest and close.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections lingering at once in one worker; those beyond are closed at once.
+/// Connections lingering at the same time in one worker.
 const LINGERING_MAX: usize = 1_024;
 
-/// Tokens from here on are lingering connections'.
+/// The first token of lingering connections; smaller ones are slots of live connections.
 pub const FIRST_LINGER_TOKEN: usize = 1 << 40;
+
+/// A connection that has ended for its shard.
+#[derive(Debug)]
+pub struct EndedConnection {
+    /// The socket, registered with the worker's poll.
+    pub stream: TcpStream,
+    /// What is still to be sent, including a close frame.
+    pub unsent: Unsent,
+    /// Keeps the connection counted until the client has read the end.
+    pub permit: ConnectionPermit,
+}
 
 #[derive(Debug)]
 struct LingeringConnection {
@@ -41,18 +54,14 @@ pub struct Lingering {
 }
 
 impl Lingering {
-    /// Whether nobody lingers.
+    /// Whether no connection lingers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Takes over a registered connection. Without room for it, it is closed at once.
-    pub fn add(
-        &mut self,
-        registry: &Registry,
-        mut stream: TcpStream,
-        (unsent, permit): (Unsent, ConnectionPermit),
-    ) {
+    /// Starts to close a connection; at the limit, closes it at once.
+    pub fn add(&mut self, registry: &Registry, ended: EndedConnection) {
+        let EndedConnection { mut stream, unsent, permit } = ended;
         if self.count >= LINGERING_MAX {
             return;
         }
@@ -72,7 +81,7 @@ impl Lingering {
         self.advance(FIRST_LINGER_TOKEN + free);
     }
 
-    /// Goes on with the connection of this token.
+    /// Continues with the connection of this token, which had an event.
     pub fn advance(&mut self, token: usize) {
         let Some(slot) = self.slots.get_mut(token - FIRST_LINGER_TOKEN) else { return };
         if slot.as_mut().is_some_and(|lingering| !lingering.advance()) {
@@ -81,7 +90,7 @@ impl Lingering {
         }
     }
 
-    /// Closes those whose time is over.
+    /// Closes those whose deadline has passed.
     pub fn expire(&mut self, now: Instant) {
         for slot in &mut self.slots {
             if slot.as_ref().is_some_and(|lingering| lingering.deadline <= now) {
@@ -96,7 +105,7 @@ impl Lingering {
 }
 
 impl LingeringConnection {
-    /// `false` once it is over.
+    /// Sends and reads what is possible now; `false` once the connection is done.
     fn advance(&mut self) -> bool {
         if !self.unsent.is_empty() {
             let mut rest = Vec::new();
@@ -112,11 +121,11 @@ impl LingeringConnection {
                 return false;
             }
         }
-        let mut nowhere = [0; 4_096];
-        // Bounded, so that a client that never stops sending can't keep the worker; what is left
-        // unread then costs it the reset.
+        let mut discarded = [0; 4_096];
+        // Bounded, because a client that never stops sending would occupy the worker; it gets a
+        // reset instead.
         for _ in 0..16 {
-            match read_some(&self.stream, &mut nowhere) {
+            match read_some(&self.stream, &mut discarded) {
                 Ok(None) => return true,
                 Ok(Some(0)) | Err(_) => return false,
                 Ok(Some(_)) => {}

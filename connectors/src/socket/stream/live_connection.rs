@@ -1,9 +1,8 @@
-//! One live connection as its worker holds it: the socket, what it hasn't taken yet, and the
-//! incoming half of its protocol.
+//! One live connection of a worker: its socket, its unsent bytes, and the state of its input.
 //!
-//! The one idea: a connection that is quiet owns no buffer. What is due is gathered in the worker's
-//! scratch buffer and written at once; only what the socket refuses is kept, and released when it
-//! is gone.
+//! A quiet connection owns no buffer. What is due is collected in the worker's scratch buffer and
+//! written from there; only the bytes that the socket does not accept are kept in the connection,
+//! and their memory is released once they are sent.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -20,33 +19,44 @@ pub struct LiveConnection {
     pub conn: ConnId,
     /// The socket, non-blocking.
     pub stream: TcpStream,
-    /// What the socket hasn't taken.
+    /// Bytes the socket has not accepted yet.
     pub unsent: Unsent,
-    /// The incoming half.
-    pub incoming: Incoming,
-    /// Its place in the house.
+    /// The state of its input.
+    pub incoming: IncomingHalf,
+    /// Keeps the connection counted until it is dropped.
     pub permit: ConnectionPermit,
-    /// The socket may hold something to read.
+    /// The socket may have bytes to read.
     pub readable: bool,
-    /// The socket may take something.
+    /// The socket may accept bytes.
     pub writable: bool,
-    /// The shard has more for it.
+    /// The shard has more frames for it.
     pub fill_pending: bool,
-    /// It is in the worker's list of sockets to read.
+    /// It is in the worker's list of connections to read.
     pub read_queued: bool,
-    /// Nothing more is read: it broke the rules and is about to be closed.
+    /// Nothing more is read: it violated the protocol and is about to be closed.
     pub input_closed: bool,
 }
 
+/// What a [`LiveConnection`] is made of.
+#[derive(Debug)]
+pub struct ConnectionParts {
+    /// Its name in the shard.
+    pub conn: ConnId,
+    /// The socket, non-blocking.
+    pub stream: TcpStream,
+    /// Bytes to send first: the response head.
+    pub unsent: Unsent,
+    /// The state of its input.
+    pub incoming: IncomingHalf,
+    /// Keeps the connection counted until it is dropped.
+    pub permit: ConnectionPermit,
+}
+
 impl LiveConnection {
-    /// A connection that has just arrived: it may hold input, may take output and is owed its
-    /// first frames, and is therefore in both of the worker's lists.
-    pub fn new(
-        conn: ConnId,
-        stream: TcpStream,
-        (unsent, incoming): (Unsent, Incoming),
-        permit: ConnectionPermit,
-    ) -> Self {
+    /// A new connection. It may have input and has first frames to be sent, so the worker puts it
+    /// into both of its lists.
+    pub fn new(parts: ConnectionParts) -> Self {
+        let ConnectionParts { conn, stream, unsent, incoming, permit } = parts;
         Self {
             conn,
             stream,
@@ -62,17 +72,17 @@ impl LiveConnection {
     }
 }
 
-/// The incoming half of a connection.
+/// The state of a connection's input.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum IncomingHalf {
     /// WebSocket frames.
     WebSocket(WebSocketReader),
-    /// Nothing is expected; so many bytes came nevertheless.
+    /// The number of bytes the client sent, though an SSE client has nothing to send.
     Sse(usize),
 }
 
-impl Incoming {
-    /// How this connection is written to.
+impl IncomingHalf {
+    /// How frames of this connection are written.
     pub fn framing(&self) -> Framing {
         match self {
             Self::WebSocket(_) => Framing::WebSocket,
@@ -89,7 +99,7 @@ impl Incoming {
     }
 }
 
-/// Bytes a socket hasn't taken.
+/// Bytes that a socket has not accepted yet.
 #[derive(Debug, Default)]
 pub struct Unsent(Vec<u8>);
 
@@ -104,24 +114,24 @@ impl Unsent {
         self.0.is_empty()
     }
 
-    /// Adds to what waits.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.reserve_exact(bytes.len());
         self.0.extend_from_slice(bytes);
     }
 
-    /// Moves all to the end of `into`, releasing the memory here.
+    /// Moves all bytes to the end of `into` and releases their memory here.
     pub fn move_to(&mut self, into: &mut Vec<u8>) {
         into.extend_from_slice(&std::mem::take(&mut self.0));
     }
 
-    /// Replaces what waits.
+    /// Replaces the bytes.
     pub fn keep(&mut self, rest: &[u8]) {
         self.0 = rest.to_vec();
     }
 }
 
-/// Writes as much as the socket takes, once. `Ok(0)` if it takes nothing now.
+/// Writes once, as much as the socket accepts. `Ok(0)` if it would block.
 pub fn write_some(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
@@ -132,7 +142,7 @@ pub fn write_some(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads what is there. `Ok(None)` if there is nothing now, `Ok(Some(0))` at the end.
+/// Reads once. `Ok(None)` if the socket would block, `Ok(Some(0))` at the end of the stream.
 pub fn read_some(mut stream: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match stream.read(into) {

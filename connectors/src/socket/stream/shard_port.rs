@@ -1,6 +1,7 @@
-//! What a worker asks of its shard, as a trait, so that the epoll loop can be tested with streams
-//! that say exactly what a test wants. In production it is the engine's [`Shard`], method by
-//! method.
+//! What a worker's event loop needs of its shard, as a trait.
+//!
+//! The production implementation is the engine's [`Shard`], method by method. Tests use a scripted
+//! one, which sends exactly the frames a test needs.
 
 use tidewire_engine::fanout::protocol::native::RequestError;
 use tidewire_engine::fanout::shard::{
@@ -8,7 +9,7 @@ use tidewire_engine::fanout::shard::{
 };
 use tidewire_engine::record::Millis;
 
-/// A worker's share of the streams. The documentation is at [`Shard`].
+/// A worker's shard. The methods are documented at [`Shard`].
 pub trait ShardPort {
     /// See [`Shard::open`].
     fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError>;

@@ -1,13 +1,13 @@
-//! The incoming half of a WebSocket: tungstenite decides what is valid, this room feeds it.
+//! Reads WebSocket frames of a client with tungstenite, and encodes the few the server side adds.
 //!
-//! The one idea: what tungstenite wants to write (pongs, the echo of a close) goes into the
-//! connection's one outgoing buffer, so two writers never meet; what the server says are frames
-//! encoded elsewhere. And a connection that is in the middle of nothing keeps no decoder:
-//! [`FrameBoundary`] follows the frame boundaries of RFC 6455 §5.2, and when the client has said
-//! all of a message the decoder and its buffers are dropped. Idle connections, which are nearly
-//! all, cost nothing here.
+//! What tungstenite writes (pongs, the answer to a close) goes into the connection's outgoing
+//! buffer, so its frames never mix with those of the shard, which are encoded elsewhere.
 //!
-//! It never interprets a message.
+//! Between messages a connection keeps no decoder: [`FrameBoundary`] follows the frame boundaries
+//! of RFC 6455 §5.2, and after a complete message the decoder and its buffers are dropped. So idle
+//! connections, which are nearly all of them, use no memory here.
+//!
+//! A violation of the protocol becomes a close reason. Messages are never interpreted here.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -15,32 +15,32 @@ use tidewire_engine::fanout::protocol::native::CloseReason;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-/// The decoder's read size. Clients send short commands.
+/// The decoder's read size. Clients send short requests.
 const READ_BYTES: usize = 1_024;
 
-/// The masking key in front of a client's payload (RFC 6455 §5.2).
+/// The masking key before a client's payload (RFC 6455 §5.2).
 const MASK_BYTES: u8 = 4;
 
-/// What came from a client.
+/// Input from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WebSocketInput {
     /// A whole text message.
     Text(Utf8Bytes),
-    /// A ping or a pong; a ping's answer is in the outgoing buffer already.
+    /// A ping or a pong; the answer to a ping is in the outgoing buffer.
     PingPong,
-    /// Nothing more for now.
+    /// Nothing more can be read now.
     WouldBlock,
-    /// A whole binary message, which this protocol has no use for.
+    /// A whole binary message, which the native protocol does not have.
     Binary,
     /// The client closed; the answer is in the outgoing buffer.
     Closed,
-    /// The client broke the protocol: close with this reason.
+    /// The client violated RFC 6455 or a limit: close with this reason.
     Violation(CloseReason),
     /// The connection is gone.
     Disconnected,
 }
 
-/// One client's incoming half.
+/// Reads the frames of one client.
 #[derive(Debug, Default)]
 pub struct WebSocketReader {
     decoder: Option<Box<WebSocketContext>>,
@@ -48,7 +48,7 @@ pub struct WebSocketReader {
 }
 
 impl WebSocketReader {
-    /// Starts with bytes the client sent behind its handshake.
+    /// Starts with the bytes the client sent after its handshake.
     pub fn with_read_ahead(bytes: &[u8], message_max_bytes: usize) -> Self {
         let mut reader = Self::default();
         if !bytes.is_empty() {
@@ -61,12 +61,12 @@ impl WebSocketReader {
         reader
     }
 
-    /// Whether a decoder holds bytes that haven't been heard yet.
+    /// Whether a decoder is kept, because a message is incomplete.
     pub fn is_mid_message(&self) -> bool {
         self.decoder.is_some()
     }
 
-    /// The next thing the client said. `out` takes what has to be answered.
+    /// The next input. Answers of the protocol itself are appended to `out`.
     pub fn read_next(
         &mut self,
         from: impl Read,
@@ -82,7 +82,7 @@ impl WebSocketReader {
             Ok(Message::Binary(_)) => WebSocketInput::Binary,
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => WebSocketInput::PingPong,
             Ok(Message::Close(_)) => {
-                // Writes the answer; that this ends the connection is said by the return value.
+                // Writes the answer. The error it returns only says that the connection ends.
                 let _ = decoder.flush(&mut tungstenite_io);
                 WebSocketInput::Closed
             }
@@ -105,7 +105,7 @@ fn settings(message_max_bytes: usize) -> WebSocketConfig {
         .max_frame_size(Some(message_max_bytes))
 }
 
-/// The close code for what tungstenite refuses (RFC 6455 §7.4.1).
+/// The close reason for an error of tungstenite (codes: RFC 6455 §7.4.1).
 fn input_of_error(error: &Error) -> WebSocketInput {
     use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {
@@ -119,7 +119,7 @@ fn input_of_error(error: &Error) -> WebSocketInput {
     }
 }
 
-/// What tungstenite reads from and writes to.
+/// The stream that tungstenite reads from and writes to.
 struct TungsteniteIo<'a, R> {
     from: R,
     out: &'a mut Vec<u8>,
@@ -145,15 +145,14 @@ impl<R> Write for TungsteniteIo<'_, R> {
     }
 }
 
-/// Appends an unmasked control frame (RFC 6455 §5.5). A payload over 125 bytes is cut.
+/// Appends an unmasked control frame (RFC 6455 §5.5). A longer payload is cut to 125 bytes.
 fn put_control(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     let payload = &payload[..payload.len().min(125)];
     out.extend_from_slice(&[0x80 | opcode, payload.len() as u8]);
     out.extend_from_slice(payload);
 }
 
-/// Appends a text frame. What most frames say is encoded elsewhere; this is for the few that only
-/// the socket side knows.
+/// Appends a text frame. Only for the frames that this side adds; the shard encodes all others.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(0x81);
     match text.len() {
@@ -173,18 +172,18 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
 /// Appends a close frame.
 pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut payload = code.to_be_bytes().to_vec();
-    // A reason must stay UTF-8 when it is cut to fit.
+    // A reason that is cut to fit must stay UTF-8.
     let cut = (0..=reason.len().min(123)).rev().find(|at| reason.is_char_boundary(*at));
     let cut = cut.unwrap_or(0);
     payload.extend_from_slice(&reason.as_bytes()[..cut]);
     put_control(out, 0x8, &payload);
 }
 
-/// Where in the frame structure the bytes read so far end.
+/// Where the bytes read so far end in the structure of frames.
 #[derive(Clone, Copy, Debug, Default)]
 struct FrameBoundary {
     part: FramePart,
-    /// A fragmented message has begun and its last frame hasn't come.
+    /// A fragmented message has begun and its last frame is missing.
     unfinished: bool,
 }
 
@@ -227,7 +226,7 @@ impl FrameBoundary {
     fn step(&mut self, byte: u8) -> FramePart {
         match self.part {
             FramePart::First => {
-                // Control frames (opcodes from 8) may stand inside a fragmented message.
+                // Control frames (opcodes from 8) may come between the frames of a message.
                 if byte & 0x08 == 0 {
                     self.unfinished = byte & 0x80 == 0;
                 }
@@ -291,7 +290,7 @@ mod tests {
         out
     }
 
-    /// Gives its pieces one by one, with "nothing now" between them and at the end.
+    /// Reads piece by piece; would block between the pieces and at the end.
     struct Pieces<'a>(Vec<&'a [u8]>);
 
     impl Read for Pieces<'_> {
@@ -334,16 +333,16 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_inside_a_fragmented_message_is_answered_and_the_message_is_whole() {
+    fn a_ping_inside_a_fragmented_message_is_answered_and_the_message_completes() {
         let bytes = [frame(0x01, b"he"), frame(0x89, b"?"), frame(0x80, b"llo")].concat();
         let (inputs, out, reader) = read_all(&[&bytes]);
         assert_eq!(inputs, [WebSocketInput::PingPong, WebSocketInput::Text("hello".into())]);
         assert_eq!(out, [0x8a, 1, b'?']);
-        assert!(!reader.is_mid_message(), "nothing is kept between messages");
+        assert!(!reader.is_mid_message(), "a decoder is kept between messages");
     }
 
     #[test]
-    fn what_rfc_6455_forbids_is_broken_with_its_code() {
+    fn a_violation_of_rfc_6455_has_its_close_reason() {
         check(&frame(0x81, &[0xff]), &[WebSocketInput::Violation(CloseReason::InvalidUtf8)]);
         let not_a_frame = [WebSocketInput::Violation(CloseReason::InvalidFrame)];
         check(&[0x81, 0x01, b'x'], &not_a_frame);
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_cut_at_a_character() {
+    fn a_close_reason_is_cut_at_a_character_boundary() {
         let mut out = Vec::new();
         put_close(&mut out, 4008, &"é".repeat(100));
         assert_eq!(out[1], 124);
@@ -394,7 +393,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_decoder_is_kept_however_the_bytes_are_cut(
+        fn no_decoder_is_kept_after_whole_messages_however_they_are_split(
             sizes in proptest::collection::vec(0usize..1_500, 1..6),
             cuts in proptest::collection::vec(0usize..8_000, 0..12),
         ) {

@@ -1,5 +1,7 @@
-//! The workers of a gateway: how they are started, reached and added up. What one does is in
-//! [`super::event_loop`].
+//! Starts the workers of a gateway and adds up their figures.
+//!
+//! Each worker is one thread that runs an [`EventLoop`] over one shard. Other threads reach it
+//! through its [`WorkerQueue`]; the gateway joins the thread.
 
 use std::io;
 use std::sync::mpsc::sync_channel;
@@ -11,40 +13,40 @@ use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::shard::ShardStats;
 use tidewire_engine::port::{Clock, Wake};
 
-use super::event_loop::{EventLoop, WAKE_TOKEN};
+use super::event_loop::{EventLoop, LoopParts, WAKE_TOKEN};
 use super::shard_port::ShardPort;
 use super::worker_queue::{WorkerQueue, WorkerWaker};
 
-/// Connections and commands waiting for a worker; beyond it the next worker is asked.
+/// Commands queued for a worker; when it is full, a connection goes to the next worker.
 const COMMANDS: usize = 4_096;
 
 /// A running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    /// How to reach it.
+    /// Where its commands go.
     pub queue: WorkerQueue,
-    /// Its newest sums.
+    /// A recent copy of its shard's figures.
     pub stats: Arc<Mutex<ShardStats>>,
     /// Its thread, which ends after [`WorkerCommand::Drain`].
     pub thread: JoinHandle<()>,
 }
 
-/// The sums of all workers. Cheap to clone.
+/// The figures of all workers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct WorkerStats(Arc<[Arc<Mutex<ShardStats>>]>);
 
 impl WorkerStats {
-    /// Of these workers.
+    /// The figures of these workers.
     pub fn of(workers: &[WorkerHandle]) -> Self {
         Self(workers.iter().map(|worker| Arc::clone(&worker.stats)).collect())
     }
 
-    /// Whether there are any: a process without has no streams.
+    /// Whether there are workers; a process without them has no streams.
     pub fn has_workers(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Added up, as of a moment ago. A channel followed in two workers counts twice.
+    /// The sum over all workers. A channel with subscribers in two workers counts twice.
     pub fn total(&self) -> ShardStats {
         self.0.iter().fold(ShardStats::default(), |sum, one| {
             let one = *one.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +64,7 @@ impl WorkerStats {
     }
 }
 
-/// Starts so many workers over the hub; 0 takes one per processor.
+/// Starts this many workers over the hub; 0 starts one per processor.
 pub fn start_all(
     count: usize,
     clock: &Arc<dyn Clock>,
@@ -75,7 +77,7 @@ pub fn start_all(
     (0..count).map(|number| start(number, Arc::clone(clock), |wake| hub.shard(wake))).collect()
 }
 
-/// Starts a worker around the streams that `make_shard` makes, given what wakes it.
+/// Starts a worker with the shard that `make_shard` returns; its argument wakes the worker.
 #[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
 pub fn start<S: ShardPort + Send + 'static>(
     number: usize,
@@ -87,7 +89,8 @@ pub fn start<S: ShardPort + Send + 'static>(
     let (commands, inbox) = sync_channel(COMMANDS);
     let stats = Arc::<Mutex<ShardStats>>::default();
     let shard = make_shard(Arc::clone(&waker) as Arc<dyn Wake>);
-    let mut event_loop = EventLoop::new(shard, poll, (inbox, Arc::clone(&waker)), clock);
+    let parts = LoopParts { poll, inbox, waker: Arc::clone(&waker), clock };
+    let mut event_loop = EventLoop::new(shard, parts);
     let shared_stats = Arc::clone(&stats);
     let thread = std::thread::Builder::new()
         .name(format!("streams-{number}"))

@@ -1,7 +1,7 @@
-//! How other threads reach a worker: a bounded queue of what to do, and one wake.
+//! How other threads reach a worker: a bounded queue of commands and a wake-up.
 //!
-//! The wake is remembered and given once until the worker has seen it, so a burst of batches from
-//! the hub costs one system call, not one each.
+//! Wake-ups coalesce until the worker polls, so a burst of segments from the hub costs one system
+//! call. A command that finds the queue full, or the worker gone, is handed back to its sender.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use tidewire_engine::port::Wake;
 
-use crate::socket::http::connection::DetachedConnection;
+use crate::socket::http::takeover::DetachedConnection;
 
-/// What other threads ask of a worker.
+/// A command to a worker.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Serve this connection from now on.
+    /// Serve this connection.
     Adopt(Box<DetachedConnection>),
-    /// Tell everyone to move on within this time, then close them and end.
+    /// Send move requests to all within this time, then close them and end.
     Drain(Duration),
 }
 
-/// Ends a worker's wait.
+/// Wakes a worker that waits in `poll`.
 #[derive(Debug)]
 pub struct WorkerWaker {
     waker: mio::Waker,
@@ -29,12 +29,13 @@ pub struct WorkerWaker {
 }
 
 impl WorkerWaker {
-    /// Around a poll's waker.
+    /// Wraps a poll's waker.
     pub fn new(waker: mio::Waker) -> Self {
         Self { waker, pending: AtomicBool::new(false) }
     }
 
-    /// The worker is awake: the next wake counts again. Called before it looks at its queues.
+    /// Arms the waker again. The worker calls it before it looks at its queues, or it could miss
+    /// what is queued in between.
     pub fn acknowledge(&self) {
         self.pending.store(false, Ordering::SeqCst);
     }
@@ -45,23 +46,23 @@ impl Wake for WorkerWaker {
         if !self.pending.swap(true, Ordering::SeqCst)
             && let Err(error) = self.waker.wake()
         {
-            // The worker still looks around once a second.
-            tracing::warn!(%error, "a worker could not be woken");
+            // Its poll times out within half a second, so the worker is only late.
+            tracing::warn!(%error, "a worker could not be woken and runs late");
         }
     }
 }
 
-/// The door to one worker.
+/// Sends commands to one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerQueue {
     /// The queue.
     pub commands: SyncSender<WorkerCommand>,
-    /// The wake.
+    /// Wakes the worker.
     pub waker: Arc<WorkerWaker>,
 }
 
 impl WorkerQueue {
-    /// Leaves a command; gives it back if the worker is too far behind or gone.
+    /// Sends a command; returns it if the queue is full or the worker has ended.
     pub fn send(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
         let sent = self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(command) | TrySendError::Disconnected(command) => command,

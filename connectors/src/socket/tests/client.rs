@@ -1,4 +1,4 @@
-//! A client that sends the bytes it is told to.
+//! A blocking client that sends exactly the bytes it is given.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 pub(super) struct RawClient {
     pub(super) stream: TcpStream,
-    /// Read from the socket and not yet asked for.
+    /// Read from the socket and not used yet.
     pub(super) ahead: Vec<u8>,
 }
 
@@ -23,7 +23,7 @@ impl RawResponse {
         serde_json::from_slice(&self.body).expect("a JSON body")
     }
 
-    /// The code of an error answer.
+    /// The code of an error response.
     pub(super) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().expect("a code").to_owned()
     }
@@ -52,7 +52,7 @@ impl RawClient {
     /// Exactly this many bytes.
     pub(super) fn take(&mut self, count: usize) -> Vec<u8> {
         while self.ahead.len() < count {
-            assert!(self.read_more(), "the connection ended, having said {:?}", self.ahead);
+            assert!(self.read_more(), "the connection ended after {:?}", self.ahead);
         }
         self.ahead.drain(..count).collect()
     }
@@ -65,7 +65,7 @@ impl RawClient {
                 let taken = self.ahead.drain(..at + end.len()).collect();
                 return String::from_utf8(taken).expect("text");
             }
-            assert!(self.read_more(), "the connection ended, having said {:?}", self.ahead);
+            assert!(self.read_more(), "the connection ended after {:?}", self.ahead);
         }
     }
 

@@ -71,7 +71,7 @@ impl EndToEnd {
     }
 
     fn gateway(&self) -> &GatewayHandle {
-        self.gateway.as_ref().expect("there until it is dropped")
+        self.gateway.as_ref().expect("it is taken only when this is dropped")
     }
 
     fn post(&mut self, author: &str, text: &str) {
@@ -153,11 +153,11 @@ fn event(client: &mut RawClient) -> (String, Value) {
 }
 
 #[test]
-fn what_is_in_the_log_reaches_both_kinds_of_stream() {
+fn outputs_in_the_log_reach_websockets_and_sse_streams() {
     let mut end_to_end = EndToEnd::new();
     let mut socket = end_to_end.subscribe("posts:alice");
     let mut stream = end_to_end.stream("channels=posts:alice,posts:bob", "");
-    // A stream that has said where it stands misses nothing from there on.
+    // A stream misses nothing after its first position.
     stream.take_until("id: ");
     end_to_end.post("alice", "one");
     end_to_end.post("carol", "not for them");
@@ -169,7 +169,7 @@ fn what_is_in_the_log_reaches_both_kinds_of_stream() {
 }
 
 #[test]
-fn a_stream_goes_on_where_its_last_event_id_says() {
+fn a_stream_resumes_at_its_last_event_id() {
     let mut end_to_end = EndToEnd::new();
     let mut first = end_to_end.stream("channels=posts:alice&from=earliest", "");
     end_to_end.post("alice", "one");
@@ -187,7 +187,7 @@ fn a_stream_goes_on_where_its_last_event_id_says() {
 }
 
 #[test]
-fn streams_that_may_not_be_opened_are_refused_by_http() {
+fn a_stream_that_can_not_be_opened_is_refused_with_an_http_status() {
     let end_to_end = EndToEnd::new();
     let mut client = RawClient::connect(end_to_end.gateway().local_addr());
     for (path, status, code) in [
@@ -202,7 +202,7 @@ fn streams_that_may_not_be_opened_are_refused_by_http() {
 }
 
 #[test]
-fn a_stalled_client_catches_up_with_everything_in_order() {
+fn a_stalled_client_catches_up_in_order() {
     let mut end_to_end = EndToEnd::new();
     let mut slow = end_to_end.subscribe("posts:alice");
     let padding = "x".repeat(2_000);
@@ -219,7 +219,7 @@ fn a_stalled_client_catches_up_with_everything_in_order() {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
-fn quiet_subscribers_cost_little_memory() {
+fn quiet_subscribers_use_little_memory() {
     const COUNT: usize = 2_000;
     let end_to_end = EndToEnd::new();
     let _first: Vec<RawClient> =

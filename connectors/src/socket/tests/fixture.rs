@@ -1,4 +1,4 @@
-//! A gateway on a free port, and the smallest log that keeps what it is given.
+//! Starts a gateway on a free port, with an appender that keeps its records in memory.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts};
 use crate::socket::http::guard::Guard;
 use crate::socket::http::publish::IngestTopics;
-use crate::socket::http::routes::{AppHooks, Asset};
+use crate::socket::http::state::{AppHooks, Asset};
 use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
 use crate::socket::stream::worker::{self, WorkerHandle};
 
@@ -27,7 +27,7 @@ pub(super) const LIMITS: ConnectionLimits = ConnectionLimits {
     loopback_exempt: true,
 };
 
-/// What was appended, and a gate that can hold appends back.
+/// The appended records, and a switch that blocks appends.
 #[derive(Default)]
 pub(super) struct AppendedRecords {
     pub(super) batches: Mutex<Vec<Vec<Outgoing>>>,
@@ -97,7 +97,7 @@ impl GatewayFixture {
     }
 }
 
-/// A gateway around these workers that appends to `appended`.
+/// Starts a gateway with these workers that appends to `appended`.
 pub(super) fn start(
     limits: ConnectionLimits,
     appended: &Arc<AppendedRecords>,
@@ -117,7 +117,7 @@ pub(super) fn start(
     start_parts(limits, GatewayParts { publish: Some(publish), hooks: hooks(), workers })
 }
 
-/// A gateway of these parts on a free port.
+/// Starts a gateway of these parts on a free port.
 pub(super) fn start_parts(limits: ConnectionLimits, parts: GatewayParts) -> GatewayHandle {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let limit = Duration::from_secs(2);
@@ -141,7 +141,7 @@ pub(super) fn hooks() -> AppHooks {
     }
 }
 
-/// Asks again until there is something; fails after a time no machine needs.
+/// Repeats `ask` until it returns a value; panics after 20 s.
 pub(super) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     for _ in 0..2_000 {
         if let Some(found) = ask() {
@@ -149,5 +149,5 @@ pub(super) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         }
         clock::pause(Duration::from_millis(10));
     }
-    panic!("nothing came within 20 s");
+    panic!("no value within 20 s");
 }

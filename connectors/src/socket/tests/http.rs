@@ -1,4 +1,4 @@
-//! Requests and answers: limits, refusals, events, and the way out of HTTP.
+//! HTTP requests through the whole gateway: paths, limits, admin endpoints, and leaving HTTP.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -11,7 +11,7 @@ use crate::clock;
 use crate::socket::gateway::GatewayParts;
 use crate::socket::http::admin::{AdminEndpoint, Effect};
 use crate::socket::http::response::{ErrorResponse, HttpErrorCode};
-use crate::socket::http::routes::AppHooks;
+use crate::socket::http::state::AppHooks;
 use crate::socket::limits::ConnectionLimits;
 
 use super::client::{RawClient, handshake, text_frame};
@@ -35,7 +35,7 @@ fn plain_pages_are_served_on_one_connection() {
 }
 
 #[test]
-fn unknown_paths_and_methods_are_refused_in_the_one_shape() {
+fn unknown_paths_and_methods_get_the_json_error_body() {
     let (_fixture, mut client) = connected();
     let response = client.get("/v2/ws");
     assert_eq!((response.status, response.code().as_str()), (404, "not_found"));
@@ -46,7 +46,7 @@ fn unknown_paths_and_methods_are_refused_in_the_one_shape() {
 }
 
 #[test]
-fn a_process_that_clients_do_not_come_to_has_an_operators_pages_and_nothing_else() {
+fn a_role_without_clients_serves_only_the_endpoints_of_every_role() {
     let operators = AppHooks { assets: Vec::new(), ..hooks() };
     let parts = GatewayParts { publish: None, hooks: operators, workers: Vec::new() };
     let gateway = start_parts(LIMITS, parts);
@@ -59,13 +59,13 @@ fn a_process_that_clients_do_not_come_to_has_an_operators_pages_and_nothing_else
     for path in ["/", "/v1/ws", "/v1/sse?channels=a:b", "/v1/events"] {
         let response = client.get(path);
         assert_eq!((response.status, response.code().as_str()), (404, "not_found"), "{path}");
-        assert!(response.json().to_string().contains("are the gateway's"), "{path}");
+        assert!(response.json().to_string().contains("go to a gateway"), "{path}");
     }
     gateway.join();
 }
 
 #[test]
-fn a_slow_log_delays_nothing_but_requests_for_stats() {
+fn a_slow_log_delays_only_requests_for_stats() {
     let (slow, released) = sync_channel::<()>(0);
     let (released, asked) = (Mutex::new(released), Arc::new(AtomicUsize::new(0)));
     let asking = Arc::clone(&asked);
@@ -100,7 +100,7 @@ fn a_slow_log_delays_nothing_but_requests_for_stats() {
 }
 
 #[test]
-fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
+fn an_admin_endpoint_gets_its_query_and_a_mutating_one_needs_post() {
     let endpoint = |path, effect| AdminEndpoint {
         path,
         effect,
@@ -121,16 +121,21 @@ fn a_verb_gets_its_query_and_only_one_that_changes_something_is_posted() {
     let response = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
     assert_eq!(response.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
     assert_eq!((client.get("/v1/look").status, client.get("/v1/change").status), (400, 405));
+    for query in ["=", "&&", "%", "%ff=%fe", "a=b=c", "a;b", "a+b=%2"] {
+        let response = client.get(&format!("/v1/look?{query}"));
+        assert!(response.head.contains("content-type: application/json"), "{query}");
+        assert!(response.json().is_object(), "{query}: {}", response.status);
+    }
     client.send("POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(client.response().status, 200);
     let page = "POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\norigin: http://a.b\r\n\r\n";
     client.send(page);
-    assert_eq!(client.response().status, 403, "no page of the web changes anything");
+    assert_eq!(client.response().status, 403, "a page of another origin must not change anything");
     gateway.join();
 }
 
 #[test]
-fn a_foreign_host_is_refused_before_anything_else() {
+fn a_foreign_host_or_origin_is_refused_before_the_handler() {
     let (_fixture, mut client) = connected();
     client.send("GET /v1/stats HTTP/1.1\r\nhost: evil.example\r\n\r\n");
     assert_eq!(client.response().status, 403);
@@ -139,7 +144,7 @@ fn a_foreign_host_is_refused_before_anything_else() {
 }
 
 #[test]
-fn a_socket_leaves_http_with_nothing_lost_and_keeps_its_permit() {
+fn a_websocket_keeps_the_bytes_read_ahead_and_its_permit() {
     let (fixture, mut client) = connected();
     assert_eq!(client.get("/healthz").status, 200);
     client.send([handshake("?user=ann").as_bytes(), &text_frame("echo behind")].concat());
@@ -155,7 +160,7 @@ fn a_socket_leaves_http_with_nothing_lost_and_keeps_its_permit() {
 }
 
 #[test]
-fn answers_to_pipelined_requests_come_before_the_stream() {
+fn responses_to_pipelined_requests_come_before_the_stream() {
     let (_fixture, mut client) = connected();
     let first = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     client.send(first.to_owned() + &handshake(""));
@@ -165,7 +170,7 @@ fn answers_to_pipelined_requests_come_before_the_stream() {
 }
 
 #[test]
-fn invalid_handshakes_get_an_answer_with_the_reason() {
+fn invalid_handshakes_are_refused_with_their_status() {
     let (_fixture, mut client) = connected();
     assert_eq!(client.get("/v1/ws").status, 426);
     for (whole, part, status) in [
@@ -188,7 +193,7 @@ fn a_request_with_two_lengths_is_refused() {
          content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\
          host: localhost\r\n\r\n",
     );
-    // Either reading is refused or the chunked one wins and is an empty body; never a third.
+    // 400 by either reading: as conflicting lengths, or as an empty chunked body.
     assert_eq!(client.response().status, 400);
     let mut client = RawClient::connect(fixture.address());
     client.send(
@@ -199,7 +204,7 @@ fn a_request_with_two_lengths_is_refused() {
 }
 
 #[test]
-fn a_full_gateway_says_when_to_come_back() {
+fn a_full_gateway_answers_with_retry_after() {
     let fixture = GatewayFixture::new(ConnectionLimits { connections: 1, ..LIMITS });
     let mut first = RawClient::connect(fixture.address());
     assert_eq!(first.get("/healthz").status, 200);

@@ -1,6 +1,6 @@
-//! The gateway on real sockets, with a log of a few lines in memory.
+//! Tests of the gateway over real sockets, with an appender in memory.
 //!
-//! Clients here are plain blocking sockets, so that a test can send exactly the bytes it means to.
+//! Clients are plain blocking sockets, so that a test can send exactly the bytes it needs.
 
 mod client;
 mod fixture;

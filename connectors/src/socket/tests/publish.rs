@@ -1,4 +1,4 @@
-//! `POST /v1/events`, up to what stands in the log.
+//! `POST /v1/events` through the whole gateway, up to the records it appends.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn connected() -> (GatewayFixture, RawClient) {
 }
 
 #[test]
-fn an_accepted_event_is_logged_as_it_was_sent() {
+fn an_accepted_event_is_appended_as_it_was_sent() {
     let (fixture, mut client) = connected();
     let response = client.post("application/json", POST);
     assert_eq!(response.status, 202, "{}", response.json());
@@ -38,7 +38,7 @@ fn an_accepted_event_is_logged_as_it_was_sent() {
 }
 
 #[test]
-fn each_event_is_answered_for_itself_in_the_order_sent() {
+fn each_event_has_its_own_result_in_the_order_sent() {
     let (fixture, mut client) = connected();
     let body = format!("{POST}\nnot json\n{}\n", with("event_id", &json!("e3")).replace('\n', ""));
     let response = client.post("application/x-ndjson", &body.replace("\n    ", " "));
@@ -52,8 +52,8 @@ fn each_event_is_answered_for_itself_in_the_order_sent() {
     assert_eq!(records[1].topic.as_str(), "tw.dead-letters");
     assert_eq!(records[1].body.value(), Some(&b"not json"[..]));
     assert_eq!(records[1].body.header("reason"), Some(&b"not_json"[..]));
-    assert!(records[1].body.header("time").is_some(), "as every dead letter");
-    assert_eq!(records[1].body.header("h-source"), Some(&b"http"[..]), "it goes back with it");
+    assert!(records[1].body.header("time").is_some(), "every dead letter has a time");
+    assert_eq!(records[1].body.header("h-source"), Some(&b"http"[..]), "a requeue restores it");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn critical_events_go_to_the_urgent_topic() {
 }
 
 #[test]
-fn an_event_without_an_id_is_answered_with_the_one_it_gets() {
+fn an_event_without_an_id_is_answered_with_its_derived_id() {
     let (_fixture, mut client) = connected();
     let body = POST.replace("\"event_id\":\"e1\",", "");
     let response = client.post("application/json", &body).json();
@@ -76,7 +76,7 @@ fn an_event_without_an_id_is_answered_with_the_one_it_gets() {
 }
 
 #[test]
-fn a_body_with_nothing_acceptable_is_422_and_all_of_it_is_kept() {
+fn a_body_without_a_valid_event_is_422_and_its_events_become_dead_letters() {
     let (fixture, mut client) = connected();
     let response = client.post("application/json", r#"{"event_type":"post.created"}"#);
     assert_eq!(response.status, 422);
@@ -85,7 +85,7 @@ fn a_body_with_nothing_acceptable_is_422_and_all_of_it_is_kept() {
 }
 
 #[test]
-fn bodies_that_can_not_be_taken_are_refused_whole() {
+fn invalid_bodies_are_refused_as_a_whole() {
     let (fixture, mut client) = connected();
     assert_eq!(client.post("application/json", "{").code(), "invalid_json");
     assert_eq!(client.post("text/plain", POST).status, 415);
@@ -111,7 +111,7 @@ fn send(client: &mut RawClient, headers: &[(&str, &str)], body: &[u8]) {
 }
 
 #[test]
-fn cloudevents_of_every_mode_are_logged_as_kafka_s_bindings_have_them() {
+fn cloudevents_of_every_mode_are_appended_as_in_the_kafka_binding() {
     let (fixture, mut client) = connected();
     let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"custom.x","accountid":"a",
         "data":{"n":1}}"#;
@@ -138,13 +138,13 @@ fn cloudevents_of_every_mode_are_logged_as_kafka_s_bindings_have_them() {
     assert_eq!(records[0].body.header("content-type"), kind);
     assert_eq!(records[1].body.header("content-type"), kind);
     assert_eq!(records[2].topic.as_str(), "tw.dead-letters");
-    assert_eq!(records[2].body.header("h-content-type"), kind, "so that it can be put back");
+    assert_eq!(records[2].body.header("h-content-type"), kind, "a requeue restores it");
     assert_eq!(records[3].body.value(), Some(&b"{\"n\":1}"[..]));
     assert_eq!(records[3].body.header("ce_accountid"), Some(&b"a b"[..]));
 }
 
 #[test]
-fn an_avro_record_is_taken_by_its_content_type_and_a_schema_nobody_has_is_named() {
+fn avro_is_known_by_its_content_type_and_an_unknown_schema_is_rejected() {
     let (fixture, mut client) = connected();
     let of_ours = tidewire_schemas::event::Event {
         event_id: "e1".to_owned(),
@@ -168,7 +168,7 @@ fn an_avro_record_is_taken_by_its_content_type_and_a_schema_nobody_has_is_named(
 }
 
 #[test]
-fn a_compressed_body_is_unpacked_and_a_bomb_is_not() {
+fn a_compressed_body_is_unpacked_up_to_the_size_limit() {
     let (fixture, mut client) = connected();
     let gzip = |body: &[u8]| {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -202,7 +202,7 @@ fn a_chunked_body_over_the_limit_is_answered_although_it_never_ends() {
 }
 
 #[test]
-fn requests_that_wait_are_appended_together() {
+fn queued_requests_are_appended_together() {
     let (fixture, mut first) = connected();
     fixture.appended.shut();
     let begin = |client: &mut RawClient| {
@@ -229,13 +229,13 @@ fn requests_that_wait_are_appended_together() {
 }
 
 #[test]
-fn a_log_that_does_not_answer_is_503_and_keeps_nobody_from_ending() {
+fn a_log_that_does_not_answer_is_503_and_does_not_block_the_shutdown() {
     let (fixture, mut first) = connected();
     fixture.appended.shut();
     let response = first.post("application/json", POST);
     assert_eq!((response.status, response.code().as_str()), (503, "internal"));
     assert!(response.json().to_string().contains("same event_id"), "{}", response.head);
-    // The thread still waits with that one; this one gives up in the queue and is never written.
+    // The thread still waits for the first; the second times out in the queue and is not appended.
     let mut second = RawClient::connect(fixture.address());
     assert_eq!(second.post("application/json", POST).status, 503);
     fixture.appended.open();
@@ -253,7 +253,7 @@ fn a_log_that_does_not_answer_is_503_and_keeps_nobody_from_ending() {
 #[test]
 fn too_many_bodies_at_once_are_503_until_some_end() {
     let (fixture, mut patient) = connected();
-    // Sixteen bodies of the largest size are on their way; none has sent any of it.
+    // Sixteen bodies of the largest size are reserved; none of their bytes is sent.
     let mut slow: Vec<RawClient> = (0..16).map(|_| RawClient::connect(fixture.address())).collect();
     for client in &mut slow {
         client.send(

@@ -1,4 +1,4 @@
-//! Streams that say what a test wants: a welcome, echoes, and as much as is asked for.
+//! A shard for tests: it sends a welcome, echoes, and as many frames as a client requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use tidewire_engine::record::Millis;
 
 use crate::socket::stream::shard_port::ShardPort;
 
-/// What a test sees of the streams, and what it has them say.
+/// What the shard has observed, and what it sends next.
 #[derive(Default)]
 pub(super) struct ShardObservations {
     pub(super) inputs: Vec<String>,
     pub(super) alive: usize,
     pub(super) opened: usize,
     pub(super) closed: usize,
-    /// Said to everyone at the next pull.
+    /// Sent to all connections at the next pull.
     pub(super) broadcasts: VecDeque<Vec<u8>>,
-    /// Refuse whoever comes.
+    /// Refuse new connections.
     pub(super) is_full: bool,
 }
 
@@ -76,7 +76,7 @@ impl ScriptedShard {
             .filter(|s| s.generation == conn.generation)
     }
 
-    fn everyone(&self) -> Vec<ConnId> {
+    fn all(&self) -> Vec<ConnId> {
         let all = self.streams.iter().enumerate();
         all.filter_map(|(slot, stream)| {
             stream.as_ref().map(|s| ConnId { slot: slot as u32, generation: s.generation })
@@ -144,7 +144,7 @@ impl ShardPort for ScriptedShard {
     fn pull(&mut self) {
         let texts = std::mem::take(&mut self.seen.lock().unwrap().broadcasts);
         for text in texts {
-            for conn in self.everyone() {
+            for conn in self.all() {
                 self.push(conn.slot as usize, text.clone());
             }
         }
@@ -181,12 +181,12 @@ impl ShardPort for ScriptedShard {
     }
 
     fn drain(&mut self) {
-        let all = self.everyone();
+        let all = self.all();
         self.closes.extend(all.into_iter().map(|conn| Close { conn, reason: CloseReason::Drain }));
     }
 
     fn stats(&self) -> ShardStats {
-        let open = self.everyone().len();
+        let open = self.all().len();
         ShardStats { websockets: open, ..ShardStats::default() }
     }
 }

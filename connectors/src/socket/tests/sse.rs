@@ -33,7 +33,7 @@ fn a_stream_has_the_head_browsers_and_proxies_need() {
 }
 
 #[test]
-fn a_client_that_leaves_is_forgotten() {
+fn a_client_that_disconnects_is_released() {
     let fixture = GatewayFixture::new(LIMITS);
     let (client, _) = open(&fixture, "");
     wait_for(|| (fixture.script.seen.lock().unwrap().opened == 1).then_some(()));

@@ -1,4 +1,4 @@
-//! WebSockets through the whole gateway: RFC 6455's corners, slow and dead clients, ends.
+//! WebSockets through the whole gateway: edge cases of RFC 6455, slow and dead clients, closes.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn a_fragmented_message_with_a_ping_inside_is_one_message() {
 }
 
 #[test]
-fn a_client_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
+fn a_protocol_violation_is_closed_with_its_code() {
     check_closed(&frame(0x82, b"binary"), 4009);
     check_closed(&[0x81, 1, b'x'], 1002);
     check_closed(&frame(0x81, &[0xc3, 0x28]), 1007);
@@ -73,7 +73,7 @@ fn a_close_is_answered_and_the_server_closes_first() {
 }
 
 #[test]
-fn what_the_shard_closes_gets_its_code_and_its_reason() {
+fn a_close_by_the_shard_has_its_code_and_reason() {
     let (_fixture, mut client) = connected();
     client.send([text_frame("echo last words"), text_frame("slow")].concat());
     assert_eq!(client.frame(), (0x81, b"last words".to_vec()));
@@ -84,14 +84,14 @@ fn what_the_shard_closes_gets_its_code_and_its_reason() {
 }
 
 #[test]
-fn pongs_count_as_life() {
+fn a_pong_marks_the_connection_alive() {
     let (fixture, mut client) = connected();
     client.send(frame(0x8a, b""));
     wait_for(|| (fixture.script.seen.lock().unwrap().alive == 1).then_some(()));
 }
 
 #[test]
-fn a_slow_reader_gets_every_byte_in_order_and_holds_nobody_up() {
+fn a_slow_reader_gets_every_frame_and_delays_no_other_client() {
     let (fixture, mut slow) = connected();
     // 20 MB, far more than the kernel takes for a client that doesn't read.
     slow.send(text_frame("frames 20000"));
@@ -106,20 +106,20 @@ fn a_slow_reader_gets_every_byte_in_order_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_client_that_reads_no_answers_is_not_read_any_more() {
+fn a_client_that_reads_no_answers_is_not_read() {
     let (fixture, client) = connected();
     let mut sender = client.stream.try_clone().expect("a second handle");
     sender.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
     let pings = frame(0x89, &[b'p'; 125]).repeat(1_000);
     // Its pongs are never read, so at some point its pings are no longer read either.
     let blocked = (0..2_000).any(|_| std::io::Write::write_all(&mut sender, &pings).is_err());
-    assert!(blocked, "262 MB of pings were taken");
+    assert!(blocked, "262 MB of pings were read");
     drop((client, sender));
     wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
 }
 
 #[test]
-fn a_connection_that_breaks_off_is_forgotten() {
+fn a_connection_that_is_reset_is_released() {
     let (fixture, client) = connected();
     socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("linger");
     drop(client);
@@ -139,7 +139,7 @@ fn a_stream_the_shard_refuses_is_closed_with_1013() {
 }
 
 #[test]
-fn draining_closes_everyone_with_1001_and_ends_the_threads() {
+fn draining_closes_all_with_1001_and_ends_the_threads() {
     let (fixture, mut client) = connected();
     fixture.gateway.drain(Duration::ZERO);
     assert_eq!(client.close_frame().0, 1001);
@@ -161,7 +161,7 @@ fn with_a_window_clients_get_move_frames_before_they_are_closed() {
 }
 
 #[test]
-fn a_wake_reaches_everyone_at_once() {
+fn one_wake_delivers_to_all_connections() {
     let (fixture, first) = connected();
     let mut all = vec![first, connect(&fixture), connect(&fixture)];
     fixture.script.broadcast("news");
@@ -172,12 +172,12 @@ fn a_wake_reaches_everyone_at_once() {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
-fn quiet_connections_cost_little_memory() {
+fn quiet_connections_use_little_memory() {
     const COUNT: usize = 2_000;
     let fixture = GatewayFixture::new(LIMITS);
-    // What is needed once, such as tables and stacks, is there before measuring.
+    // Memory that is needed only once, such as tables and stacks, is allocated before measuring.
     let _first: Vec<RawClient> = (0..50).map(|_| connect(&fixture)).collect();
-    // Other tests of this process take memory too, so the least of some tries is nearest.
+    // Other tests of this process allocate, too, so the smallest of several tries is closest.
     let mut all = Vec::new();
     let mut per_connection = usize::MAX;
     while per_connection >= 5 * 1_024 && all.len() < 2 * COUNT {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidewire_connectors::socket::http::routes::Asset;
+use tidewire_connectors::socket::http::state::Asset;
 
 use super::{asyncapi, openapi};
 

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use tidewire_connectors::socket::http::body::{BODY_BYTES, BODY_EVENTS};
 use tidewire_connectors::socket::http::connection::REQUEST_HEADERS;
-use tidewire_connectors::socket::http::routes::START_WAIT_MAX;
+use tidewire_connectors::socket::http::state::START_WAIT_MAX;
 use tidewire_connectors::socket::http::subscribe::USER_CHARS;
 use tidewire_connectors::socket::limits::{
     CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES, RETRY_AFTER_SECONDS, RequestTimeouts,

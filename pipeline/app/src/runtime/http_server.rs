@@ -15,7 +15,7 @@ use tidewire_connectors::socket::gateway::{
 use tidewire_connectors::socket::http::admin::{AdminEndpoint, Effect};
 use tidewire_connectors::socket::http::guard::{Guard, UnlistedHosts};
 use tidewire_connectors::socket::http::publish::IngestTopics;
-use tidewire_connectors::socket::http::routes::{AppHooks, Asset};
+use tidewire_connectors::socket::http::state::{AppHooks, Asset};
 use tidewire_connectors::socket::limits::{ConnectionLimits, RequestTimeouts};
 use tidewire_connectors::socket::stream::worker::{self, WorkerHandle};
 use tidewire_engine::admit::PoisonBreaker;

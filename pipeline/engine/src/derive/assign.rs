@@ -1,8 +1,9 @@
-//! Which tasks a loop has, and how they come, move on and go.
+//! Group assignments of a DERIVE loop: tasks are created, restored, handed over and closed here.
 //!
-//! The one idea: group changes are taken between transactions only, when nothing is uncommitted, so
-//! a revoked task has nothing left to commit and only its store to write; a lost one writes
-//! nothing more, not even locally. A task exists once all five lanes of its partition are here.
+//! Group changes are processed only between transactions, when nothing is uncommitted. So a revoked
+//! task has nothing left to commit; only its store is still written. A lost partition may have
+//! another owner already, so its task writes nothing more, not even to its store. A task exists
+//! only while all five lanes of its partition are assigned.
 
 use crate::derive::derive_loop::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::derive::restore::{RestoreContext, RestoringTask};
@@ -17,7 +18,7 @@ use crate::turn::{EngineError, repeat};
 impl Derive {
     pub(super) fn follow_assignments(&mut self) -> Result<(), EngineError> {
         let changes = repeat(|| self.member.changes())
-            .map_err(|error| EngineError::of_log("following the group", error))?;
+            .map_err(|error| EngineError::of_log("following the consumer group", error))?;
         if !changes.is_empty() {
             self.fenced.clear();
         }
@@ -43,7 +44,7 @@ impl Derive {
             let Some(lane) = self.lane_of(of) else { continue };
             let assigned = self.assigned.entry(of.partition).or_default();
             assigned.add(lane, at);
-            // A task that was never taken away holds the store; it begins anew.
+            // A task of an earlier assignment still holds the store; it restores again.
             if let Some(task) = self.tasks.remove(&of.partition) {
                 self.abandon(task)?;
             }
@@ -53,8 +54,8 @@ impl Derive {
         Ok(())
     }
 
-    /// Begins the next task that waits for it. One in a turn: each asks the log a score of
-    /// questions, and meanwhile the others go on, and whoever wants to end this loop is heard.
+    /// Begins one waiting task per turn. Each start needs some twenty calls to the log; several at
+    /// once would delay the running tasks and a shutdown.
     fn begin_task(&mut self) -> Result<bool, EngineError> {
         let Some((partition, assigned)) = self.waiting().next() else { return Ok(false) };
         let context = RestoreContext { now: assigned, ..self.shared.restore_context() };
@@ -64,23 +65,22 @@ impl Derive {
         Ok(true)
     }
 
-    /// Partitions that are ours and have no task yet, and since when they are ours.
+    /// Assigned partitions without a task, and when they were assigned.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Partition, Millis)> {
         let ours = self.assigned.iter().filter(|(_, assigned)| assigned.is_whole());
         ours.filter(|(partition, _)| !self.tasks.contains_key(partition))
             .map(|(partition, assigned)| (*partition, assigned.at()))
     }
 
-    /// Between turns nothing is uncommitted, so a revoked task has only its store left to write.
-    /// That is done before the group is answered: the next owner may be a thread beside this one,
-    /// which opens the same store.
+    /// Closes the tasks of revoked partitions before the revocation is acknowledged: the next owner
+    /// may be another thread of this process, which opens the same stores.
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         let gone = self.unassign(of);
         let tasks = gone.iter().filter_map(|partition| self.tasks.remove(partition)).collect();
         self.close_tasks(tasks)
     }
 
-    /// Closes tasks that nobody else has yet.
+    /// Closes tasks that no other owner has yet.
     pub(super) fn close_tasks(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
         let mut left = Vec::new();
         for mut task in tasks {
@@ -94,15 +94,16 @@ impl Derive {
         Ok(())
     }
 
-    /// Says in the log that nothing was left open, so that the next owner does not have to fence
-    /// this loop, and with it its other tasks. Only a courtesy: whoever does not find it fences.
+    /// Commits the offsets without an owner, so that the next owner need not fence this loop and
+    /// with it its other tasks. A failure is only logged: the next owner then fences this loop.
     fn release_offsets(&mut self, left: &[(TopicPartition, Committed)]) {
         if let Err(error) = self.member.commit(left) {
             telemetry::release_failed(&error);
         }
     }
 
-    /// What is lost may have another owner already: nothing more is written, not even locally.
+    /// Drops the tasks of lost partitions. They may have another owner already, so nothing more is
+    /// written, not even to their stores.
     fn drop_lost(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         for partition in self.unassign(of) {
             if let Some(task) = self.tasks.remove(&partition) {
@@ -112,7 +113,7 @@ impl Derive {
         Ok(())
     }
 
-    /// Lets go of a task and of its store as it stands.
+    /// Closes a task and its store without handing anything over.
     fn abandon(&mut self, mut task: Task) -> Result<(), EngineError> {
         match task.leave() {
             TaskPhase::Running(running) => {
@@ -138,7 +139,7 @@ impl Derive {
         partitions
     }
 
-    /// Stops a task's work and hands over the last of its state.
+    /// Stops a task and hands the rest of its committed state to the writer.
     fn retire(&mut self, task: &mut Task) -> Result<(), EngineError> {
         match task.leave() {
             TaskPhase::Running(running) => {
@@ -160,7 +161,7 @@ impl Derive {
         Lane::ALL.into_iter().find(|lane| *self.shared.config.topology.lane(*lane) == at.topic)
     }
 
-    /// Moves restores, drains and hand-overs on. Whether anything was done worth coming back for.
+    /// Advances restores and hand-overs. Returns whether there is more to do without waiting.
     pub(super) fn advance_tasks(&mut self) -> Result<bool, EngineError> {
         let mut moved = self.begin_task()?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
@@ -196,13 +197,13 @@ impl Derive {
         }
     }
 
-    /// Hands over what the task that is due for longest has committed. One in a turn: eight at once
-    /// would keep what is critical waiting.
+    /// Hands over the committed state of the task that has been due for longest. One per turn,
+    /// since eight at once would delay critical records.
     fn hand_over(&mut self) -> Result<(), EngineError> {
         let writing = |error| EngineError::of_store("writing a task's state", error);
         let now = self.shared.now();
         let is_due = |task: &mut Task| {
-            // A clock that was set back must not keep it waiting for as long.
+            // If the clock was set back, the hand-over must not wait until it has caught up.
             task.handed = task.handed.min(now);
             let waited = now.0 - task.handed.0;
             task.running().is_some_and(|running| {
@@ -223,9 +224,9 @@ impl Derive {
         Ok(())
     }
 
-    /// Says in the log whose a task is before it writes anything, so that whoever takes it over
-    /// knows whom to fence. `false`: not now; a group that shares its partitions out does not
-    /// listen.
+    /// Commits the lanes' offsets under this owner's name before the task writes anything, so that
+    /// its next owner knows whom to fence. Returns `false` if the group does not accept commits
+    /// now, as during a rebalance.
     fn claim(&mut self, restoring: &mut RestoringTask) -> Result<bool, EngineError> {
         let claimed_offsets = restoring.claimed_offsets(self.shared.restore_context());
         let claimed = self.member.commit(&claimed_offsets);
@@ -251,7 +252,7 @@ impl Derive {
     }
 }
 
-/// Waits until what a retired task handed over is written, and lets go of its store.
+/// Waits until everything a stopped task handed over is written, and closes its store.
 fn close(task: &mut Task) -> Result<(), EngineError> {
     if let TaskPhase::Draining(state) = task.leave() {
         let closing = |error| EngineError::of_store("closing a task's store", error);
@@ -261,7 +262,7 @@ fn close(task: &mut Task) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Where a task leaves its lanes, in nobody's name.
+/// Adds the positions of a task's lanes, without an owner.
 fn put_released(running: &RunningTask, left: &mut Vec<(TopicPartition, Committed)>) {
     for lane in Lane::ALL {
         if let Some(offset) = running.progress.lanes[lane.index()] {

@@ -1,7 +1,7 @@
-//! What one transaction of one task has taken and made so far.
+//! The open transaction of one task: records processed, outputs made, and their counts.
 //!
-//! Outputs are counted and hashed when they leave for the log, in the order they were made; the
-//! rest becomes the `order` record. Nothing here survives an abort.
+//! Outputs are counted and hashed when they are moved to the commit group, in the order they were
+//! made. The rest becomes the `order` record. An abort drops all of it.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -10,7 +10,7 @@ use crate::record::{Millis, Offset, Outgoing};
 use crate::telemetry::BatchCounts;
 use crate::topology::Lane;
 
-/// A place in a batch to roll back to.
+/// A point in a batch to roll back to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchSavepoint {
     outgoing: usize,
@@ -19,7 +19,7 @@ pub(super) struct BatchSavepoint {
     urgent: bool,
 }
 
-/// One transaction of one task, under way.
+/// The open transaction of one task.
 #[derive(Default)]
 pub(super) struct TaskBatch {
     outgoing: Vec<Outgoing>,
@@ -33,7 +33,7 @@ pub(super) struct TaskBatch {
     ticks: Vec<Tick>,
     dead_letters: Vec<u32>,
     accepted: Vec<Accepted>,
-    /// An output somebody is waiting for has been made.
+    /// Whether an output of a critical or high event is in the batch.
     pub(super) urgent: bool,
     pub(super) counts: BatchCounts,
 }
@@ -44,22 +44,22 @@ impl TaskBatch {
         self.taken == 0 && self.ticks.is_empty()
     }
 
-    /// Records taken.
+    /// Records processed.
     pub(super) fn taken(&self) -> usize {
         self.taken as usize
     }
 
-    /// Bytes of outputs that have not left yet.
+    /// Bytes of outputs that are still here.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Where each lane stands after what was taken, by [`Lane::index`].
+    /// The offset after the last record of a lane; `None` if the batch has none of it.
     pub(super) fn next(&self, lane: Lane) -> Option<Offset> {
         self.spans[lane.index()].map(|span| span.last.next())
     }
 
-    /// Notes that a record is being processed.
+    /// Adds a record that is being processed.
     pub(super) fn take(&mut self, lane: Lane, offset: Offset) {
         let span = &mut self.spans[lane.index()];
         *span = Some(LaneSpan { first: span.map_or(offset, |span| span.first), last: offset });
@@ -71,12 +71,12 @@ impl TaskBatch {
         self.counts.taken[lane.index()] += 1;
     }
 
-    /// Notes a tick.
+    /// Adds a tick.
     pub(super) fn tick(&mut self, value: Millis) {
         self.ticks.push(Tick { after: self.taken, value });
     }
 
-    /// Notes an id accepted at task time `at`.
+    /// Adds an id accepted at task time `at`.
     pub(super) fn accept(&mut self, at: Millis, id: [u8; 16]) {
         match self.accepted.last_mut() {
             Some(run) if run.at == at => run.ids.push(id),
@@ -90,13 +90,13 @@ impl TaskBatch {
         self.outgoing.push(record);
     }
 
-    /// Adds the dead letter of the record taken last.
+    /// Adds the dead letter of the last record.
     pub(super) fn put_dead_letter(&mut self, record: Outgoing) {
         self.dead_letters.push(self.taken.saturating_sub(1));
         self.emit(record);
     }
 
-    /// How many outputs have been made since `savepoint`.
+    /// How many outputs were made since `savepoint`.
     pub(super) fn made_since(&self, savepoint: BatchSavepoint) -> usize {
         self.outgoing.len() - savepoint.outgoing
     }
@@ -111,8 +111,8 @@ impl TaskBatch {
         }
     }
 
-    /// Takes back what was made since `savepoint`; what was taken stays taken. No output may have
-    /// left in between.
+    /// Drops what was made since `savepoint`; the records stay. No output may have been moved out
+    /// in between.
     pub(super) fn roll_back(&mut self, savepoint: BatchSavepoint) {
         self.outgoing.truncate(savepoint.outgoing);
         self.bytes = savepoint.bytes;
@@ -136,7 +136,7 @@ impl TaskBatch {
         into.append(&mut self.outgoing);
     }
 
-    /// Fills in what this batch knows of its `order` record, once every output has left.
+    /// Fills in the batch's part of its `order` record, once every output was moved out.
     pub(super) fn describe(&self, order: &mut OrderRecord) {
         assert!(self.outgoing.is_empty(), "every output is hashed before the order record");
         order.spans = self.spans;

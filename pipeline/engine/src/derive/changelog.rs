@@ -1,13 +1,13 @@
-//! The `state` record: one change of one key of a task's stores.
+//! The changelog record: one change of one key of a task's tables.
 //!
 //! ```text
 //! key    table number, 1 byte · the key
 //! value  the new value; none (a tombstone) removes the key
 //! ```
 //!
-//! The topic is compacted, so the latest record of each key is the table. Keys are coalesced: a
-//! transaction writes one record per key it changed, whatever the number of changes. Tables whose
-//! changelog is `order` have no records here.
+//! The topics `state` and `state.windows` are compacted, so the latest record of each key is the
+//! table. A transaction writes one record per key it changed, however often it changed it. Tables
+//! whose changelog is `order` have no records here.
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ pub(super) fn encode(table: Table, key: &[u8], value: Option<&[u8]>) -> Body {
     Body::new(Some(&full), value, &[])
 }
 
-/// The change a record stands for; `None` if it is no such record.
+/// The change of a record; `None` if it is not a changelog record.
 pub(super) fn decode(body: &Body) -> Option<(Table, Bytes, Option<Bytes>)> {
     let (table, key) = body.key()?.split_first()?;
     Some((Table(*table), Bytes::copy_from_slice(key), body.value().map(Bytes::copy_from_slice)))

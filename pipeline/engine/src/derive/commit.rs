@@ -1,17 +1,17 @@
-//! The transactions of a loop: take, step, write, drain, offsets, commit, apply.
+//! The transactions of a DERIVE loop: process, append, drain, send offsets, commit, apply.
 //!
 //! ```text
 //! begin ─▶ append outputs ─▶ append changelog + order ─▶ drain ─▶ send offsets ─▶ commit ─▶ apply
-//!    └──────────┴─── a failure: abort, discard, take again ┴───────────┘             │
-//!                                 outcome unknown: initialise again, restore ◀───────┘
+//!    └──────────┴── on failure: abort, discard, read again ──┴───────────┘             │
+//!                                  outcome unknown: initialise again, restore ◀────────┘
 //! ```
 //!
-//! Each line has a transaction of its own in a turn: all are written before the first is drained,
-//! and one that fails takes those that are not committed yet with it.
+//! Each commit group has a transaction of its own per turn. All are written before the first is
+//! drained; a failure aborts every one that is not committed yet.
 //!
-//! The one idea: nothing a task knows as committed changes before the log has said yes, and
-//! everything changes at once when it has. The drain stands before the offsets: offsets of records
-//! whose outputs are still on their way would be a promise.
+//! A task's committed state changes only after the log has confirmed the commit, and then all of it
+//! at once. The drain precedes the offsets, because offsets of records whose outputs are still in
+//! flight could be committed without those outputs.
 
 use std::collections::BTreeMap;
 
@@ -36,19 +36,18 @@ use crate::turn::{EngineError, TurnOutcome, repeat};
 /// Milliseconds between two ticks of a task at least.
 pub const TICK_MS: i64 = 100;
 
-/// Bytes of outputs that are appended before a transaction is complete, so that the log works on
-/// them while more is made.
+/// Bytes of outputs that are appended before a transaction is complete, so that the log writes them
+/// while more are made.
 const APPEND_BYTES: usize = 512 << 10;
 
-/// Transactions aborted in a row after which the loop is made anew, with the wait that goes with
-/// it.
+/// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
 
-/// What a transaction commits of the lanes.
+/// The lanes' offsets that a transaction commits.
 type Offsets = Vec<(TopicPartition, Committed)>;
 
 impl Derive {
-    /// Takes a batch in each line and commits it, if there is anything to take.
+    /// Processes a batch in each commit group and commits those that are not empty.
     pub(super) fn transact(&mut self) -> Result<TurnOutcome, CommitFailure> {
         let mut turned = TurnOutcome::default();
         let mut sealed = Vec::with_capacity(COMMIT_GROUPS);
@@ -60,7 +59,7 @@ impl Derive {
             self.take(group, &mut limits)?;
             let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
-                // Who waits for this output waits for no other line.
+                // An urgent output does not wait for the other group.
                 sealed.insert(0, (group, offsets));
                 break;
             }
@@ -75,14 +74,14 @@ impl Derive {
         Ok(turned)
     }
 
-    /// Injects a tick into each task of a line whose first timer is due.
+    /// Injects a tick into each task of a commit group whose first timer is due.
     fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
         let shared = self.shared.clone();
         for (_, task) in
             self.tasks.iter_mut().filter(|(partition, _)| CommitGroup::of(**partition) == group)
         {
             let now = self.shared.now();
-            // A clock that was set back must not keep it waiting for as long.
+            // If the clock was set back, the tick must not wait until it has caught up.
             task.ticked = task.ticked.min(now);
             let ticked = task.ticked;
             let Some(running) = task.running() else { continue };
@@ -92,11 +91,13 @@ impl Derive {
             }
             let critical = running.lane(Lane::Critical);
             let end = repeat(|| shared.ports.log.bounds(critical, Isolation::Committed))
-                .map_err(|error| EngineError::of_log("looking for critical records", error))?
+                .map_err(|error| {
+                    EngineError::of_log("reading the end of the critical lane", error)
+                })?
                 .end;
-            let drained = running
-                .critical_is_drained(&mut *self.member, end)
-                .map_err(|error| EngineError::of_log("looking for critical records", error))?;
+            let drained = running.critical_is_drained(&mut *self.member, end).map_err(|error| {
+                EngineError::of_log("reading the end of the critical lane", error)
+            })?;
             if drained {
                 running.tick(shared.rules(), now)?;
                 limits.opened(now);
@@ -106,8 +107,8 @@ impl Derive {
         Ok(())
     }
 
-    /// Steps a line's running tasks in turn until nothing is left to take, a limit is reached or
-    /// another line has to go on.
+    /// Steps a commit group's running tasks in turn until no record is left, a limit is reached or
+    /// a critical record waits in the other group.
     fn take(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
         let mut running: Vec<Partition> = self
             .tasks
@@ -136,7 +137,7 @@ impl Derive {
         }
     }
 
-    /// Whether a critical record waits in another line.
+    /// Whether a critical record waits in another commit group.
     fn critical_waits_elsewhere(&mut self, group: usize) -> Result<bool, CommitFailure> {
         for (partition, task) in &mut self.tasks {
             if CommitGroup::of(*partition) != group
@@ -177,8 +178,8 @@ impl Derive {
         Ok(taken)
     }
 
-    /// Appends all that a line's batches have made, with their changelogs and `order` records.
-    /// Returns the offsets to commit; `None` if nothing was taken.
+    /// Appends everything a commit group's batches have made, with their changelogs and `order`
+    /// records. Returns the offsets to commit; `None` if all batches are empty.
     fn seal(
         &mut self,
         group: usize,
@@ -204,7 +205,7 @@ impl Derive {
         Ok(Some(offsets))
     }
 
-    /// Commits a line's transaction; what was uncommitted in its tasks is committed then.
+    /// Commits a commit group's transaction, and then promotes the batches of its tasks.
     fn commit(&mut self, group: usize, offsets: &Offsets) -> Result<(), CommitFailure> {
         let ends = self.commit_groups[group].finish(&mut *self.member, offsets)?;
         telemetry::transaction_committed(ends.len());
@@ -214,13 +215,13 @@ impl Derive {
         Ok(())
     }
 
-    /// Undoes the open transactions and goes back to what is committed.
+    /// Aborts the open transactions; every running task goes back to its committed state.
     pub(super) fn abort(&mut self, why: LogError) -> Result<(), EngineError> {
         telemetry::transaction_aborted(&why);
         self.aborts += 1;
         if self.aborts > MAX_ABORTS {
             return Err(EngineError::Retry {
-                doing: "aborting again and again",
+                doing: "repeating an aborted transaction",
                 source: why.into(),
             });
         }
@@ -242,7 +243,7 @@ impl Derive {
     }
 }
 
-/// The tasks of a line that have something to commit.
+/// The tasks of a commit group that have something to commit.
 fn batches(
     tasks: &mut BTreeMap<Partition, Task>,
     group: usize,
@@ -254,7 +255,7 @@ fn batches(
         .filter(|running| !running.batch.is_empty())
 }
 
-/// The progress of the lanes a task took from.
+/// Adds the offsets of the lanes a task has read, under the owner's name.
 fn put_offsets(running: &RunningTask, owner: &str, offsets: &mut Offsets) {
     for lane in Lane::ALL {
         if let Some(offset) = running.batch.next(lane) {
@@ -297,7 +298,7 @@ pub(super) fn put_changelog(
     }
 }
 
-/// What the batch took and made, once every output has left.
+/// The `order` record of a batch, once every output was moved out.
 pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> OrderRecord {
     let mut order = OrderRecord {
         build: config.build.clone(),
@@ -313,7 +314,7 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
 }
 
 impl RunningTask {
-    /// When a running task wants to be looked at again, milliseconds since the epoch.
+    /// When the task needs its next tick or hand-over, milliseconds since the epoch.
     pub(super) fn wanted_at(&self, ticked: Millis, handed: Millis) -> i64 {
         let tick = self.timers.first().map_or(i64::MAX, |at| at.0.max(ticked.0 + TICK_MS));
         let hand_over = if self.state.has_pending() { handed.0 + HAND_OVER_MS } else { i64::MAX };

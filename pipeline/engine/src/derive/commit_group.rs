@@ -1,34 +1,35 @@
-//! A share of a loop's tasks, and the transactions these are committed in.
+//! A commit group: half of a loop's tasks, committed in transactions of their own.
 //!
-//! The one idea: a transaction spends most of its time waiting for the log. The tasks of a loop are
-//! split over two lines, each with transactions of its own, so that the log works on the records of
-//! one while the tasks of the other are stepped. What a line has taken is its own transaction:
-//! either all of it is committed or nothing.
+//! A transaction spends most of its time waiting for the log. With two groups the log works on the
+//! records of one while the tasks of the other are processed. Either everything a group has
+//! processed in a transaction is committed or nothing.
 //!
-//! Two transactional ids of a line take turns, because a broker is still busy with the last
-//! transaction of an id right after it said yes.
+//! Two transactional ids of a group alternate, because a broker still completes the last
+//! transaction of an id right after it has confirmed it.
 
 use crate::derive::failure::CommitFailure;
 use crate::port::{Committed, Log, LogError, Member, Transactor};
 use crate::record::{Offset, Outgoing, Partition, TopicPartition};
 use crate::turn::{EngineError, repeat};
 
-/// Lines of a loop: one steps while the other waits, and a third would have nothing to do.
+/// Commit groups of a loop: one is processed while the other waits for the log; a third would have
+/// nothing to do.
 pub(super) const COMMIT_GROUPS: usize = 2;
 
-/// One of a loop's lines.
+/// One of a loop's commit groups.
 pub(super) struct CommitGroup {
     transactors: [Box<dyn Transactor>; 2],
-    /// Which of the two is next.
+    /// The index of the current transactor.
     pub(super) transactor: usize,
-    /// Whether that one has a transaction open.
+    /// Whether the current transactor has an open transaction.
     pub(super) open: bool,
-    /// Records that have not left yet; kept for its capacity.
+    /// Records that are not appended yet; kept for its capacity.
     pub(super) outgoing: Vec<Outgoing>,
 }
 
 impl CommitGroup {
-    /// A loop's lines, their transactional ids made anew; what these left open is aborted.
+    /// Creates a loop's commit groups. Their transactional ids are initialised, which aborts the
+    /// transactions these left open.
     pub(super) fn all(log: &dyn Log, owner: &str) -> Result<[Self; COMMIT_GROUPS], EngineError> {
         let [a, b, c, d] = transactional_ids(owner);
         let make = |id: &str| {
@@ -40,12 +41,12 @@ impl CommitGroup {
         Ok([group([make(&a)?, make(&b)?]), group([make(&c)?, make(&d)?])])
     }
 
-    /// The line of a task.
+    /// The commit group of a partition's task.
     pub(super) fn of(partition: Partition) -> usize {
         partition.0 as usize % COMMIT_GROUPS
     }
 
-    /// Appends what has not left yet, opening the transaction if it isn't.
+    /// Appends the waiting records, and begins a transaction if none is open.
     pub(super) fn append(&mut self) -> Result<(), CommitFailure> {
         let transactor = &mut self.transactors[self.transactor];
         if !self.open {
@@ -59,7 +60,7 @@ impl CommitGroup {
         Ok(())
     }
 
-    /// Drain, offsets, commit. Where every partition written to ends now.
+    /// Drains, sends the offsets and commits. Returns the new end of every partition written to.
     pub(super) fn finish(
         &mut self,
         member: &mut dyn Member,
@@ -78,7 +79,7 @@ impl CommitGroup {
         Ok(ends)
     }
 
-    /// Undoes the open transaction, if there is one.
+    /// Aborts the open transaction, if there is one.
     pub(super) fn abort(&mut self) -> Result<(), LogError> {
         self.outgoing.clear();
         if !std::mem::take(&mut self.open) {
@@ -89,7 +90,7 @@ impl CommitGroup {
     }
 }
 
-/// The transactional ids of an owner, two for each of its lines.
+/// The transactional ids of an owner, two for each of its commit groups.
 pub(super) fn transactional_ids(owner: &str) -> [String; 4] {
     ["a", "b", "c", "d"].map(|letter| format!("{owner}-{letter}"))
 }

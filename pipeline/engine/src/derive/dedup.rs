@@ -1,14 +1,14 @@
-//! De-duplication: each (account, event id) passes once in [`WINDOW_MS`] of task time.
+//! De-duplication: each (account, event id) is accepted once in [`WINDOW_MS`] of task time.
 //!
-//! The one idea: same event, same key, same partition, whatever the lane, so the check is local and
-//! exact. ADMIT's second saying and a producer's own retry both end here.
+//! Copies of an event have the same key and so the same partition, whatever their lane; the check
+//! is local and exact. It drops ADMIT's second copy after a crash and a producer's own retry alike.
 //!
 //! ```text
 //! table 1  16-byte hash of account and event id → task time it was accepted, 8 bytes big-endian
 //! ```
 //!
 //! Expiry is logical: an id older than the window counts as new whether or not the store has
-//! dropped it. The changelog is the `order` record, so nothing is written twice.
+//! dropped it. The changelog is the `order` record, so an accepted id is written only once.
 
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
@@ -18,13 +18,13 @@ use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// The ids accepted.
+/// The table of accepted ids.
 pub const IDS: Table = Table(1);
 
-/// Milliseconds of task time an id is remembered.
+/// Milliseconds of task time during which a second event with the same id is a duplicate.
 pub const WINDOW_MS: i64 = 24 * 3_600_000;
 
-/// The operator.
+/// The operator of de-duplication.
 pub struct Dedup;
 
 impl Operator for Dedup {

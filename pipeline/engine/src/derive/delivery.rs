@@ -1,13 +1,13 @@
-//! Delivery: writes an event to the channels its type's entry in the catalogue names.
+//! Delivery: writes an event to the channels that the catalogue's entry of its type names.
 //!
-//! The record's value is the lane record's, byte for byte; only the key differs, so nothing is
-//! encoded twice on its way to a subscriber.
+//! The output's value is the lane record's, byte for byte; only the key differs, so an event is
+//! encoded once on its way from ADMIT to a subscriber.
 
 use tidewire_schemas::event::EventView;
 
 use crate::derive::operator::{Context, Flow, Operator, OperatorError};
 
-/// The operator.
+/// The operator of delivery.
 pub struct ChannelDelivery;
 
 impl Operator for ChannelDelivery {

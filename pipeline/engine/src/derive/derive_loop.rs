@@ -1,9 +1,9 @@
-//! DERIVE's loop: assignments, restores, the transactions of a turn, and the stores written behind.
+//! The DERIVE loop: group assignments, restores, the transactions of a turn, and standby.
 //!
-//! The running tasks are split over two lines; one transaction covers what a line has taken in a
-//! turn. Between turns no transaction is open.
+//! The running tasks are split over two commit groups; one transaction covers what a group has
+//! processed in a turn. Between turns no transaction is open, so assignments change only then.
 //!
-//! The loop never sleeps and spawns nothing: it waits in the log's `wait` and nowhere else.
+//! The loop never sleeps and spawns no threads: it waits only in the log's `wait`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, TurnOutcome, repeat};
 
-/// Milliseconds after which what is committed is handed to a store's writer.
+/// Milliseconds after which committed state is handed to a store's writer.
 pub const HAND_OVER_MS: i64 = 1_000;
 
 /// Bytes of committed state after which it is handed over sooner.
@@ -36,46 +36,46 @@ pub const HAND_OVER_BYTES: usize = 8 << 20;
 /// Milliseconds a turn waits at most while a task is restoring.
 const BUSY_WAIT_MS: u64 = 5;
 
-/// The operators of every deployment, in the order events meet them.
+/// The operators of every deployment, in the order in which they process an event.
 pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
 
-/// What a DERIVE loop is told.
+/// The settings of a DERIVE loop.
 #[derive(Clone, Debug)]
 pub struct DeriveConfig {
     /// The topics.
     pub topology: Topology,
-    /// A name for this process, stable over restarts and unlike any other's.
+    /// The name of this process, unique and stable over restarts.
     pub instance: String,
-    /// Which of the process's DERIVE threads this is, from 0.
+    /// The number of this DERIVE thread in the process, from 0.
     pub thread: u32,
-    /// The build's name; a replay refuses another's.
+    /// The build's name; a replay refuses records of another build.
     pub build: String,
-    /// What the settings in force hash to.
+    /// The hash of the settings in force.
     pub settings_hash: u64,
-    /// Whether to follow the changelogs of partitions that are another's; for one thread per store
-    /// folder only.
+    /// Whether to follow the changelogs of partitions that another process owns; for one thread per
+    /// state folder only.
     pub standby: bool,
 }
 
-/// What a DERIVE loop is given.
+/// The ports of a DERIVE loop.
 #[derive(Clone)]
 pub struct DerivePorts {
     /// The log.
     pub log: Arc<dyn Log>,
-    /// Where tasks keep their state.
+    /// Opens the tasks' stores.
     pub stores: Arc<dyn Stores>,
-    /// The wall clock: deadlines of a batch and ticks.
+    /// The wall clock, for a batch's deadlines and for ticks.
     pub clock: Arc<dyn Clock>,
 }
 
-/// What a loop never changes after its start.
+/// What a loop and its tasks share and never change.
 pub(super) struct DeriveShared {
     pub(super) config: DeriveConfig,
     pub(super) ports: DerivePorts,
     pub(super) operators: &'static [&'static dyn Operator],
     pub(super) tables: TaskTables,
     pub(super) group: String,
-    /// The base of the transactional ids; also what offsets are marked with.
+    /// The base of the transactional ids, and the metadata of committed offsets.
     pub(super) owner: String,
 }
 
@@ -88,7 +88,7 @@ impl DeriveShared {
         }
     }
 
-    /// What a restore is given.
+    /// What a restore reads.
     pub(super) fn restore_context(&self) -> RestoreContext<'_> {
         RestoreContext {
             rules: self.rules(),
@@ -106,26 +106,26 @@ impl DeriveShared {
     }
 }
 
-/// DERIVE's loop: `turn` it until told to stop, then `close` it.
+/// The DERIVE loop: repeat [`Derive::turn`], then call [`Derive::close`].
 pub struct Derive {
     pub(super) shared: Arc<DeriveShared>,
     pub(super) member: Box<dyn Member>,
     pub(super) commit_groups: [CommitGroup; COMMIT_GROUPS],
     pub(super) tasks: BTreeMap<Partition, Task>,
     pub(super) assigned: BTreeMap<Partition, Assigned>,
-    /// Former owners whose transactions were aborted since the group last decided anything: none
-    /// of them can have begun another one on what is ours.
+    /// Former owners whose transactions were aborted since the last change of the group: none of
+    /// them can have begun another one on an assigned partition.
     pub(super) fenced: BTreeSet<String>,
-    /// Whether the group has said which partitions are ours.
+    /// Whether the group has assigned partitions, even if none.
     pub(super) joined: bool,
-    /// Turns so far: they decide which line and which of its tasks is first, so that none is
-    /// always last.
+    /// Turns so far: they rotate which commit group and which of its tasks is first, so that none
+    /// is always last.
     pub(super) first: usize,
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
-    /// How far the lanes are behind.
+    /// The lag of the lanes, for metrics.
     lag: Lag,
-    /// What is followed, where that is wanted.
+    /// The partitions followed as a standby, if that is configured.
     pub(super) standby: Option<Standby>,
 }
 
@@ -170,8 +170,8 @@ impl Derive {
         })
     }
 
-    /// Takes and commits one batch per line, or moves restoring tasks on, or waits for at most
-    /// `wait`.
+    /// Processes and commits one batch per commit group, and advances restoring tasks. If there is
+    /// nothing to do it waits for at most `wait`.
     pub fn turn(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.follow_assignments()?;
         let moved = self.advance_tasks()?;
@@ -202,7 +202,7 @@ impl Derive {
         Ok(turned)
     }
 
-    /// How far each restore has come, by partition.
+    /// The progress of each restore, by partition.
     pub fn restores(&self) -> Vec<RestoreProgress> {
         let now = self.shared.now();
         let progress = |task: &Task| match &task.phase {
@@ -212,7 +212,7 @@ impl Derive {
         self.tasks.values().filter_map(progress).collect()
     }
 
-    /// Writes all that is committed to the stores and closes them. Takes as long as the disk.
+    /// Writes all committed state to the stores and closes them; blocks on the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
         let tasks = std::mem::take(&mut self.tasks).into_values().collect();
         self.close_tasks(tasks)
@@ -223,8 +223,8 @@ impl Derive {
         self.member.waker()
     }
 
-    /// Nobody knows whether a transaction was committed. Making the transactional ids anew settles
-    /// it; then every running task restores and reads in the log which way it went.
+    /// Resolves a commit of unknown outcome: initialising the transactional ids again completes or
+    /// aborts it, and every running task restores and so reads the outcome from the log.
     pub(super) fn reinitialise(&mut self) -> Result<(), EngineError> {
         self.commit_groups = CommitGroup::all(&*self.shared.ports.log, &self.shared.owner)?;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
@@ -247,7 +247,7 @@ impl Derive {
         Ok(())
     }
 
-    /// Waits until there is something to take or to do, `wait` at most.
+    /// Waits until a record, a tick or a hand-over is due, for at most `wait`.
     fn idle(&mut self, wait: Duration) -> Result<(), EngineError> {
         let waiting = |error| EngineError::of_log("waiting for records", error);
         let now = self.shared.now();

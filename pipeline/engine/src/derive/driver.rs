@@ -1,11 +1,12 @@
-//! A driver for tests of operators: records in, outputs and tables out, no log and no threads.
+//! A test driver for operators: records in, outputs and tables out, without a log or threads.
 //!
-//! The one idea: one partition of one task, driven by hand. Each input is a transaction of its own,
-//! time stands still until it is advanced, and everything the task wrote can be read. Who knows
-//! Kafka Streams' `TopologyTestDriver` knows this one.
+//! It runs one task of one partition. Each input is a transaction of its own, time changes only
+//! when the test advances it, and everything the task wrote can be read. It follows Kafka Streams'
+//! `TopologyTestDriver`.
 //!
-//! [`TopologyDriver::replay`] executes all of it once more from nothing and compares every byte: an
-//! operator that depends on anything but its input, its tables and task time does not pass.
+//! [`TopologyDriver::replay`] executes all inputs again from an empty store and compares every
+//! byte, so it fails for an operator that depends on anything but its input, its tables and task
+//! time.
 
 use std::ops::ControlFlow;
 
@@ -21,16 +22,16 @@ use crate::port::{KeyRange, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
 
-/// Where time starts: 2026-01-05T10:00:00Z, so that a test's times look like times.
+/// The driver's first time, 2026-01-05T10:00:00Z.
 pub const START: Millis = Millis(1_767_607_200_000);
 
 /// The only partition.
 const PARTITION: Partition = Partition(0);
 
-/// What a task in memory never does.
+/// The reason for every `expect` here.
 const NEVER_FAILS: &str = "a store in memory never fails";
 
-/// What one transaction was given, and what it came to.
+/// The input of one transaction, and its result.
 struct DrivenTransaction {
     input: DriverInput,
     executed: Executed,
@@ -105,15 +106,15 @@ pub struct TopologyDriver {
     sandbox: Sandbox,
     /// The wall clock.
     now: Millis,
-    /// By [`Lane::index`]: the offset of the next record.
+    /// The offset of the next record, by [`Lane::index`].
     next: [u64; 5],
-    /// Written and not read.
+    /// Outputs that [`TopologyDriver::read_output`] has not returned yet.
     outputs: Vec<Outgoing>,
     history: Vec<DrivenTransaction>,
 }
 
 impl TopologyDriver {
-    /// A task with these operators and nothing in its tables, at [`START`].
+    /// A task with these operators and empty tables, at [`START`].
     pub fn new(operators: Operators) -> Self {
         let config = DeriveConfig {
             topology: Topology::new("t.", 1),
@@ -134,27 +135,27 @@ impl TopologyDriver {
         }
     }
 
-    /// The topics; their names begin with `t.`, and each has one partition.
+    /// The topics, each with one partition; the prefix is `t.`.
     pub fn topology(&self) -> &Topology {
         &self.config.topology
     }
 
-    /// The wall clock, which is the append time of what is piped in.
+    /// The wall clock, which is also the append time of every input.
     pub fn now(&self) -> Millis {
         self.now
     }
 
-    /// Appends an event to the lane of its priority, and takes it.
+    /// Processes an event in the lane of its priority.
     pub fn pipe_input(&mut self, event: &Event) {
         self.pipe_value(Lane::of(event.priority), Some(&event.encode()));
     }
 
-    /// Appends a record of any bytes to a lane, and takes it.
+    /// Processes a record of a lane with any bytes as its value.
     pub fn pipe_value(&mut self, lane: Lane, value: Option<&[u8]>) {
         self.pipe_body(lane, Body::new(None, value, &[]));
     }
 
-    /// Appends a record, such as a fact that was read from its lane, and takes it.
+    /// Processes a record of a lane, such as a fact that was an output.
     pub fn pipe_body(&mut self, lane: Lane, body: Body) {
         let next = &mut self.next[lane.index()];
         let record = Record { offset: Offset(*next), timestamp: self.now, body };
@@ -162,7 +163,7 @@ impl TopologyDriver {
         self.transact(DriverInput::Record(lane, record));
     }
 
-    /// Moves the wall clock, and injects ticks for as long as a timer is due.
+    /// Advances the wall clock, and injects ticks while a timer is due.
     pub fn advance_wall_clock_time(&mut self, ms: i64) {
         self.now.0 += ms;
         while self.sandbox.first_timer().is_some_and(|due| due <= self.now) {
@@ -176,7 +177,7 @@ impl TopologyDriver {
         self.history.push(DrivenTransaction { input, executed });
     }
 
-    /// Takes what was written to a topic since it was read last.
+    /// Returns what was written to a topic since the last call.
     pub fn read_output(&mut self, topic: &Topic) -> Vec<Body> {
         let (taken, left) = std::mem::take(&mut self.outputs)
             .into_iter()
@@ -190,7 +191,7 @@ impl TopologyDriver {
         self.sandbox.state().get(table, key).expect(NEVER_FAILS)
     }
 
-    /// All of a table, in order.
+    /// All entries of a table, in order.
     pub fn all(&mut self, table: Table) -> Vec<(Bytes, Bytes)> {
         let mut all = Vec::new();
         let visit = &mut |key: &[u8], value: &[u8]| {
@@ -201,12 +202,12 @@ impl TopologyDriver {
         all
     }
 
-    /// What the last transaction took and made; `None` before the first.
+    /// The `order` record of the last transaction; `None` before the first.
     pub fn last_order(&self) -> Option<&OrderRecord> {
         self.history.last().map(|transaction| &transaction.executed.order)
     }
 
-    /// Executes everything again from nothing; an error says what came out otherwise.
+    /// Executes every input again on an empty store; an error names the first difference.
     pub fn replay(&self) -> Result<(), String> {
         let mut again = fresh(&self.config, self.operators);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {

@@ -1,14 +1,14 @@
-//! What operators say: events of their own, to channels or to another entity's task.
+//! Events that operators write: to channels, to `out.state`, or as facts to another entity's task.
 //!
-//! The one idea: what is emitted follows from its cause alone. Its id is made of the cause's id,
-//! the operator and a count, so that a second processing of the cause (after an abort, in a replay,
-//! in another process) says the same again and nothing twice.
+//! An emitted event follows from its cause alone: its id is a hash of the cause's id, the operator
+//! and a count. Executing the cause again (after an abort, in a replay, in another process) gives
+//! the same event, so nothing is written twice.
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
-//! *fact*: an event keyed by that entity, written to `lane.facts` inside the same transaction and
-//! taken by that entity's task. A header counts how far it has come; beyond [`MAX_HOPS`] the event
-//! that would cause the next one is a dead letter, so that two operators can't feed each other for
-//! ever.
+//! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
+//! processed by that entity's task. A header counts the facts in a row; beyond [`MAX_HOPS`] the
+//! event that would cause the next one becomes a dead letter, so that two operators can't cause
+//! each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery};
@@ -20,21 +20,21 @@ use crate::derive::trigger::{HOPS, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
-/// How many facts may follow from each other.
+/// Facts that may follow from each other in a row.
 pub const MAX_HOPS: u8 = 4;
 
-/// An event as an operator says it. Its id and what it belongs to follow from its cause.
+/// An event as an operator emits it. Its event id and correlation id follow from its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission<'a> {
     /// A type of the catalogue.
     pub event_type: &'a str,
-    /// The tenant.
+    /// The account.
     pub account_id: &'a str,
     /// The entity it concerns.
     pub key: &'a str,
     /// Event time, milliseconds since the epoch.
     pub timestamp_ms: i64,
-    /// Chooses the output topic; facts travel in a lane of their own whatever it is.
+    /// Decides the output topic; facts go to `lane.facts` whatever it is.
     pub priority: Priority,
     /// A JSON object.
     pub data: &'a str,
@@ -50,7 +50,8 @@ pub struct StateKey<'a> {
 }
 
 impl Context<'_> {
-    /// Tells another entity's task. It arrives in `lane.facts` once this transaction is committed.
+    /// Writes a fact for another entity's task, visible in `lane.facts` once this transaction is
+    /// committed. Fails if the current event already follows from [`MAX_HOPS`] facts.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
         let hops = match self.trigger {
             Trigger::Event { hops, .. } => hops,
@@ -58,8 +59,8 @@ impl Context<'_> {
         };
         if hops >= MAX_HOPS {
             return Err(OperatorError::Failed(format!(
-                "{MAX_HOPS} facts in a row led here, and a {} would be one more; two operators \
-                 answer each other",
+                "this event follows from {MAX_HOPS} facts in a row, the limit, so no fact {} is \
+                 emitted; check which operators cause each other",
                 emission.event_type
             )));
         }
@@ -73,7 +74,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Writes an event of its own to the channels its type names.
+    /// Writes an event to the channels that its type names.
     pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
         let value = self.encode(emission);
         let event = EventView::decode(&value)
@@ -88,7 +89,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Writes what an event makes the latest value of a channel's state key to `out.state`.
+    /// Writes the latest value of a channel's state key, which `event` caused, to `out.state`.
     pub fn publish(&mut self, event: &EventView<'_>, at: StateKey<'_>, value: &[u8]) {
         let StateKey { channel, state_key } = at;
         let topology = self.rules.topology;
@@ -99,15 +100,15 @@ impl Context<'_> {
         self.batch.urgent |= matches!(Lane::of(event.priority), Lane::Critical | Lane::High);
     }
 
-    /// Writes the event being handled to one channel, byte for byte as it came.
+    /// Writes the current event to one channel, byte for byte.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
         if let Trigger::Event { value, .. } = self.trigger {
             self.write(event, value, to);
         }
     }
 
-    /// Ephemeral and derived classes are nothing to write here: ADMIT has written the first, nobody
-    /// writes the second.
+    /// Ephemeral and derived channels get no output: ADMIT has written the former, and nothing is
+    /// written for the latter.
     fn write(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
         let topology = self.rules.topology;
         let lane = Lane::of(event.priority);

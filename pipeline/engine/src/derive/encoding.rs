@@ -1,22 +1,23 @@
-//! Reading back what DERIVE persists: fixed numbers big-endian, lengths and counts unsigned LEB128.
+//! The primitives of DERIVE's persisted formats: big-endian integers, LEB128 lengths and counts.
 //!
-//! Every read is `None` once it would leave the bytes, so that damaged records are refused and
-//! never read past; nothing here allocates by a count it has not checked against the bytes left.
+//! Every read returns `None` if it would pass the end of the bytes, so that a damaged record is
+//! refused and never read past its end. Nothing allocates by a count that was not checked against
+//! the bytes left.
 
 use crate::record::put_varint;
 
-/// Appends bytes behind their length.
+/// Appends a length, then the bytes.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Appends a signed number, small for small distances from zero.
+/// Appends a signed number as zigzag LEB128: numbers close to zero are short.
 pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
-/// A walk over persisted bytes.
+/// A cursor over persisted bytes.
 pub struct FieldDecoder<'a>(pub &'a [u8]);
 
 impl<'a> FieldDecoder<'a> {
@@ -46,42 +47,42 @@ impl<'a> FieldDecoder<'a> {
         None
     }
 
-    /// The same, of 32 bits.
+    /// An unsigned LEB128 number of at most 32 bits.
     pub fn number(&mut self) -> Option<u32> {
         u32::try_from(self.varint()?).ok()
     }
 
-    /// A count of things of at least `each` bytes, no more than the bytes left can hold.
+    /// A count of items of at least `each` bytes; `None` if the bytes left can't hold so many.
     pub fn count(&mut self, each: usize) -> Option<usize> {
         let count = usize::try_from(self.varint()?).ok()?;
         (count <= self.0.len() / each).then_some(count)
     }
 
-    /// What [`put_signed`] wrote.
+    /// A number that [`put_signed`] wrote.
     pub fn signed(&mut self) -> Option<i64> {
         let value = self.varint()?;
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// So many bytes.
+    /// The next `len` bytes.
     pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// What [`put_bytes`] wrote.
+    /// Bytes that [`put_bytes`] wrote.
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.varint()?).ok()?;
         self.take(len)
     }
 
-    /// The same, as text.
+    /// Bytes that [`put_bytes`] wrote, as UTF-8.
     pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
-    /// Whether nothing is left.
+    /// `Some` if no byte is left.
     pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

@@ -1,21 +1,24 @@
-//! How a transaction fails, by what has to happen next.
+//! Failures of a DERIVE transaction, classified by what the loop does next.
+//!
+//! The classification differs before and at the commit: only a failed commit may have been carried
+//! out.
 
 use crate::port::{LogError, StoreError};
 use crate::turn::EngineError;
 
-/// Why a cycle did not end in a commit.
+/// Why a transaction was not committed.
 #[derive(Debug)]
 pub(super) enum CommitFailure {
-    /// Nothing was committed: abort, and take the same records again.
+    /// Nothing was committed: abort, and process the same records again.
     Abort(LogError),
-    /// Nobody knows: initialise the transactional ids again and restore.
+    /// The outcome is unknown: initialise the transactional ids again and restore.
     Unknown(LogError),
-    /// The loop ends.
+    /// The loop ends with this error.
     Stop(EngineError),
 }
 
 impl CommitFailure {
-    /// Of a call inside the transaction, before its commit.
+    /// Classifies the failure of a call in the transaction, before its commit.
     pub(super) fn before_commit(doing: &'static str, error: LogError) -> Self {
         match error {
             LogError::Retry(_) | LogError::Abort(_) => Self::Abort(error),
@@ -24,7 +27,8 @@ impl CommitFailure {
         }
     }
 
-    /// Of the commit itself: a call that went on asking to be repeated may have done its work.
+    /// Classifies the failure of the commit itself. A commit that failed with [`LogError::Retry`]
+    /// until its repeats ran out may have been carried out.
     pub(super) fn of_commit(error: LogError) -> Self {
         match error {
             LogError::Retry(_) | LogError::Unknown(_) => Self::Unknown(error),

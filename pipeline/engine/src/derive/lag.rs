@@ -1,7 +1,6 @@
-//! How far the lanes are behind, for the operator alone: nothing here decides anything.
+//! The lag of the lanes, sampled for metrics; no decision of the loop depends on it.
 //!
-//! A partition's end has to be asked of the log, so one lane of one task is looked at a time, and
-//! whoever is not running is not looked at.
+//! Each sample costs a call to the log, so one lane of one running task is sampled at a time.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +10,17 @@ use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Lane;
 
-/// Milliseconds between two looks: with eight tasks, each lane is looked at every ten seconds.
+/// Milliseconds between two samples: with eight tasks, each lane is sampled every ten seconds.
 const SAMPLE_EVERY_MS: i64 = 250;
 
-/// What was seen of one lane of one task.
+/// The last sample of one lane of one task.
 #[derive(Clone, Copy, Default)]
 struct LaneLag {
     records: u64,
     wait_ms: i64,
 }
 
-/// What was seen of each lane of each task.
+/// The last samples of all lanes of all running tasks.
 #[derive(Default)]
 pub(super) struct Lag {
     next: usize,
@@ -30,8 +29,8 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    /// Looks at one lane of one task, if it is time to. What the log does not tell now it tells the
-    /// next time.
+    /// Samples one lane of one task if a sample is due. A failed call is ignored; the lane's next
+    /// sample replaces it.
     pub(super) fn sample(&mut self, log: &dyn Log, now: Millis, tasks: &BTreeMap<Partition, Task>) {
         self.sampled_at = self.sampled_at.min(now);
         if now.0.saturating_sub(self.sampled_at.0) < SAMPLE_EVERY_MS {

@@ -1,25 +1,25 @@
-//! When a transaction is full or has waited long enough.
+//! The limits of a transaction: when it is full, or has waited long enough.
 //!
-//! A loop with nothing more to take commits at once; while more is waiting it goes on until one of
-//! these is reached. Big transactions cost less per record, small ones wait less: under a backlog
-//! throughput counts, unless somebody waits for a critical or high output.
+//! A loop that finds no further record commits at once; under a backlog it processes records until
+//! one of these limits is reached. Large transactions cost less per record, small ones add less
+//! latency: a backlog favours throughput, unless an output of a critical or high event waits.
 
 use crate::record::Millis;
 
-/// Milliseconds a critical or high output may wait for more to come with it.
+/// Milliseconds an output of a critical or high event may wait for others to join its transaction.
 pub const URGENT_WAIT_MS: i64 = 2;
 
-/// Milliseconds a transaction goes on taking records. The lines take one after the other, so a
-/// critical record meets at most twice as much that is on its way before it.
+/// Milliseconds during which a transaction accepts records. Commit groups are processed one after
+/// the other, so a critical record waits behind at most two such spans.
 pub const MAX_OPEN_MS: i64 = 10;
 
-/// Records a transaction takes at most: beyond this nothing is left to win by coalescing.
+/// Records of one transaction at most: larger ones gain nothing by coalescing.
 pub const MAX_RECORDS: usize = 20_000;
 
-/// Bytes of outputs and of changed state a transaction makes at most.
+/// Bytes of outputs and of changed state of one transaction at most.
 pub const MAX_BYTES: usize = 8 << 20;
 
-/// One transaction's use of its limits.
+/// How much of its limits one transaction has used.
 #[derive(Debug, Default)]
 pub(super) struct TransactionLimits {
     pub(super) records: usize,
@@ -29,7 +29,7 @@ pub(super) struct TransactionLimits {
 }
 
 impl TransactionLimits {
-    /// Notes that there is something in the transaction.
+    /// Notes that the transaction is no longer empty.
     pub(super) fn opened(&mut self, now: Millis) {
         self.opened.get_or_insert(now);
     }
@@ -44,7 +44,7 @@ impl TransactionLimits {
         self.urgent.is_some()
     }
 
-    /// Whether to commit though more is waiting.
+    /// Whether to commit although records are waiting.
     pub(super) fn reached(&self, now: Millis) -> bool {
         let waited = |since: Option<Millis>, limit| since.is_some_and(|s| now.0 - s.0 >= limit);
         self.records >= MAX_RECORDS

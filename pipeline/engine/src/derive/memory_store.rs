@@ -1,4 +1,6 @@
-//! A store in memory, for tests of operators: what is handed over is written at once.
+//! A store in memory for tests of operators; a batch is written as soon as it is handed over.
+//!
+//! It never fails and keeps nothing after the process ends.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -8,7 +10,7 @@ use bytes::Bytes;
 use crate::port::{KeyRange, Store, StoreBatch, StoreError, Table, Ticket};
 use crate::record::Millis;
 
-/// A store that is gone with the process.
+/// The tables of one task, in memory.
 #[derive(Default)]
 pub(super) struct MemoryStore {
     tables: BTreeMap<Table, BTreeMap<Bytes, Bytes>>,

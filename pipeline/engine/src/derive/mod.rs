@@ -1,10 +1,10 @@
-//! DERIVE: from lanes to outputs, exactly once, with state.
+//! DERIVE: processes the lanes into outputs and state, exactly once.
 //!
-//! The one idea: what a transaction took, what it wrote and what it changed become visible
-//! together or not at all, and the local store only ever follows what the log has said yes to.
+//! One transaction makes the offsets read, the outputs and the state changes visible together or
+//! not at all. The local store only follows what the log has committed.
 //!
-//! Parts in reading order: the loop, one transaction of it, a task's steps and its restore; a task
-//! without a log; what an operator is, then the operators; at the end what is persisted, one file
+//! Parts in reading order: the loop and its transactions; a task's steps and its restore; a task
+//! without a log; what an operator is, and the operators; last the persisted formats, one file
 //! each.
 
 mod assign;

@@ -1,11 +1,12 @@
-//! What an operator is: no fields, declared tables, and two entries.
+//! The operator interface: a value without fields that declares tables and handles events and
+//! timers.
 //!
-//! The one idea: all an operator remembers is in the task's tables, and all it causes is a value
-//! handed to its [`Context`]; so a transaction that aborts takes everything back, and a task can
-//! move to another machine.
+//! All that an operator remembers is in its task's tables, and everything it causes goes through
+//! its [`Context`]. So an aborted transaction undoes all of it, and a task can move to another
+//! machine.
 //!
-//! An operator never reads a clock (task time is a value), never fails on timing, never iterates
-//! over anything unordered, and sees only the state of its own event's key.
+//! An operator never reads a clock (task time is a value), never fails because of timing, never
+//! iterates over anything unordered, and sees only the state of its own event's key.
 
 use std::ops::ControlFlow;
 
@@ -22,30 +23,30 @@ use crate::port::{KeyRange, StoreError, Table};
 use crate::record::Millis;
 use crate::topology::Topology;
 
-/// What happens to an event after an operator has seen it.
+/// What happens to an event after an operator has processed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// The next operator sees it.
+    /// The next operator processes it.
     Continue,
-    /// It was seen before; no further operator sees it.
+    /// It is a duplicate; no further operator processes it.
     Duplicate,
 }
 
-/// Why an operator could not do its part.
+/// Why an operator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// The store failed; the task stops.
+    /// The store failed; the loop ends.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The event can't be processed; it becomes a dead letter at once, since a repetition would
-    /// depend on timing.
+    /// The event can't be processed. It becomes a dead letter at once: an operator depends on
+    /// nothing that a retry could change.
     #[error("{0}")]
     Failed(String),
 }
 
-/// One step every event of a task goes through.
+/// A step that every event of a task passes.
 pub trait Operator: Sync {
-    /// Its stable number, from 1; timers are persisted under it.
+    /// Its stable number, from 1; timers are stored under it.
     fn number(&self) -> u8;
 
     /// Its name in dead letters and metrics.
@@ -56,20 +57,20 @@ pub trait Operator: Sync {
         &[]
     }
 
-    /// An event of a key of this task.
+    /// Processes an event.
     fn on_event(
         &self,
         event: &EventView<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError>;
 
-    /// A timer it has set is due.
+    /// Handles one of its timers that is due.
     fn on_timer(&self, _key: &[u8], _context: &mut Context<'_>) -> Result<(), OperatorError> {
         Ok(())
     }
 }
 
-/// What all tasks of a loop share: pure data.
+/// The data that all tasks of a loop share.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
     pub(super) topology: &'a Topology,
@@ -77,12 +78,12 @@ pub(super) struct Rules<'a> {
     pub(super) operators: &'static [&'static dyn Operator],
 }
 
-/// What an operator may see and do while it handles one event or timer.
+/// What an operator can read and cause while it handles one event or timer.
 pub struct Context<'a> {
     pub(super) rules: Rules<'a>,
     pub(super) operator: &'a dyn Operator,
     pub(super) trigger: Trigger<'a>,
-    /// How many events the operator has said for this cause.
+    /// How many events the operator has emitted for this cause.
     pub(super) emitted: u32,
     pub(super) time: Millis,
     pub(super) state: &'a mut TaskState,
@@ -127,18 +128,18 @@ impl Context<'_> {
         Ok(self.state.scan(table, range, visit)?)
     }
 
-    /// Asks for [`Operator::on_timer`] with this key once task time has reached `at`. The same
-    /// time and key again is the same timer.
+    /// Sets a timer: [`Operator::on_timer`] is called with this key once task time has reached
+    /// `at`. Setting the same time and key again changes nothing.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
         self.timers.set(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
 
-    /// Takes back a timer.
+    /// Removes a timer.
     pub fn remove_timer(&mut self, at: Millis, key: &[u8]) {
         self.timers.remove(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
 
-    /// Sets an accepted id's time; the `order` record carries it.
+    /// Stores an id as accepted now; its changelog is the `order` record.
     pub(super) fn accept(&mut self, table: Table, id: [u8; 16]) {
         self.put(table, &id, &self.time.0.to_be_bytes());
         self.batch.accept(self.time, id);

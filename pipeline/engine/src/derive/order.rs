@@ -1,11 +1,13 @@
-//! The `order` record: what one transaction of a task took, in which order, and what came of it.
+//! The `order` record: which records one transaction of a task read, in which order, and its
+//! results.
 //!
-//! With it a task's history can be executed again to the byte on the same build, and it is the
-//! changelog of de-duplication: the ids accepted stand in it, sixteen bytes each. It is written by
-//! the transaction it describes and never holds a wall-clock time that isn't an input.
+//! A task's history can be executed again from these records, to the byte on the same build. They
+//! are also the changelog of de-duplication: they hold the accepted ids, sixteen bytes each. The
+//! transaction that a record describes writes it, and it never holds a wall-clock time that isn't
+//! an input.
 //!
 //! Layout, version 1 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists
-//! behind their length or count):
+//! follow their length or count):
 //!
 //! ```text
 //! 01 · build text · settings hash u64 · catalogue hash u64
@@ -25,10 +27,10 @@ use crate::topology::Lane;
 
 const VERSION: u8 = 1;
 
-/// Flag: task time was held back by a backlog in the critical lane.
+/// Flag: a backlog in the critical lane held task time back.
 const HELD: u8 = 1;
 
-/// The first and the last record taken from a lane.
+/// The first and the last record read from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSpan {
     /// The first.
@@ -37,12 +39,12 @@ pub struct LaneSpan {
     pub last: Offset,
 }
 
-/// A tick and its place in the sequence.
+/// A tick and its index in the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// After how many records.
+    /// The number of records before it.
     pub after: u32,
-    /// The task time it brought.
+    /// The task time it set.
     pub value: Millis,
 }
 
@@ -58,44 +60,44 @@ pub struct Accepted {
 /// One transaction of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderRecord {
-    /// The build that wrote it.
+    /// The build that wrote the record.
     pub build: String,
     /// The settings in force.
     pub settings_hash: u64,
     /// The catalogue in force.
     pub catalogue_hash: u64,
-    /// Whether only critical records moved task time.
+    /// Whether only critical records advanced task time.
     pub held: bool,
     /// Task time before.
     pub time_before: Millis,
     /// Task time after; never less.
     pub time_after: Millis,
-    /// What was taken, by [`Lane::index`].
+    /// The records read, by [`Lane::index`].
     pub spans: [Option<LaneSpan>; 5],
-    /// Lanes in the order taken from, with how many records in a row.
+    /// Lanes in the order read, each with the number of records in a row.
     pub sequence: Vec<(Lane, u32)>,
     /// Ticks, in order.
     pub ticks: Vec<Tick>,
-    /// Which of the sequence became dead letters.
+    /// Indices in the sequence of the records that became dead letters.
     pub dead_letters: Vec<u32>,
     /// Ids accepted, in order.
     pub accepted: Vec<Accepted>,
-    /// How many outputs, dead letters included.
+    /// The number of outputs, dead letters included.
     pub outputs: u32,
-    /// XXH3-64 over them: topic, partition, body of each.
+    /// XXH3-64 over topic, partition and body of each output.
     pub outputs_hash: u64,
 }
 
-/// Bytes that are no order record, or one of a later version.
+/// An order record that can't be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an order record of {len} bytes can't be read: it is damaged or of a later version")]
+#[error("an order record of {len} bytes can't be decoded: it is damaged or a later build wrote it")]
 pub struct OrderError {
-    /// How long it is.
+    /// Its length in bytes.
     pub len: usize,
 }
 
 impl OrderRecord {
-    /// The stored form.
+    /// Encodes the record.
     pub fn encode(&self) -> Vec<u8> {
         let ids: usize = self.accepted.iter().map(|run| 16 * run.ids.len() + 16).sum();
         let mut out = Vec::with_capacity(256 + ids + 6 * self.sequence.len());
@@ -143,7 +145,7 @@ impl OrderRecord {
         }
     }
 
-    /// Reads the stored form.
+    /// Decodes a record.
     pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
         let mut fields = FieldDecoder(bytes);
         read(&mut fields).ok_or(OrderError { len: bytes.len() })

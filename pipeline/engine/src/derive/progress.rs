@@ -1,16 +1,17 @@
-//! How far a store has come: the bytes kept beside a task's state, written with it atomically.
+//! The progress of a task's store: the offsets it is complete up to, written atomically with the
+//! state.
 //!
 //! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128):
 //!
 //! ```text
 //! 02 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
-//! · per lane (critical, high, normal, low, facts): next offset to take + 1 n (0: none taken yet)
+//! · per lane (critical, high, normal, low, facts): next offset to read + 1 n (0: none read yet)
 //! ```
 //!
-//! Version 1 had no windows; it reads as one that has not begun to replay them.
+//! Version 1 had no windows; it is read as if none were replayed yet.
 //!
-//! A restore replays the changelogs from here. The lanes' positions are there to be compared with
-//! the group's committed offsets; those decide.
+//! A restore replays the changelogs from here. The lanes' offsets are only compared with the
+//! group's committed offsets, which decide.
 
 use bytes::Bytes;
 
@@ -19,7 +20,7 @@ use crate::record::{Millis, Offset, put_varint};
 
 const VERSION: u8 = 2;
 
-/// How far a task's state has come.
+/// The offsets up to which a task's state is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskProgress {
     /// The next record of `state` to replay.
@@ -30,12 +31,12 @@ pub struct TaskProgress {
     pub order: Offset,
     /// Task time.
     pub time: Millis,
-    /// The next record to take of each lane.
+    /// The next record to read of each lane.
     pub lanes: [Option<Offset>; 5],
 }
 
 impl TaskProgress {
-    /// The stored form.
+    /// Encodes the progress.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
         put_varint(&mut out, self.state.0);
@@ -48,12 +49,12 @@ impl TaskProgress {
         out.into()
     }
 
-    /// The layout of a stored form that only a later build reads.
+    /// The layout version, if it is one that only a later build can read.
     pub(super) fn later(bytes: &[u8]) -> Option<u8> {
         bytes.first().copied().filter(|version| *version > VERSION)
     }
 
-    /// Reads the stored form; `None` if it is damaged or of a later version.
+    /// Decodes stored progress; `None` if it is damaged or of a later version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = FieldDecoder(bytes);
         let version = from.byte()?;
@@ -96,7 +97,7 @@ mod tests {
         }
 
         #[test]
-        fn progress_of_a_store_without_windows_reads_as_if_none_were_replayed(
+        fn progress_of_version_1_is_read_as_if_no_window_was_replayed(
             state in 0..128u8, order in 0..128u8,
         ) {
             let progress = TaskProgress::decode(&[1, state, order, 6, 0, 8, 0, 0, 0]);

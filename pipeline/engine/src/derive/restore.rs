@@ -1,11 +1,13 @@
-//! A restoring task: from what its store holds to what the log says is committed.
+//! The restore of a task: replays changelogs onto its store until it holds all that is committed.
 //!
-//! The order is everything. First the group's committed offsets, after every transaction a former
-//! owner left open was aborted; then the ends of the changelogs, uncommitted, so that nothing
-//! committed can stand behind them; then the replay of what is committed, from the store's progress
-//! until the *positions* reach those ends, since control records occupy offsets too.
+//! The order of its steps matters. First come the group's committed offsets, after the transactions
+//! that a former owner left open were aborted. Then the ends of the changelogs, uncommitted ones,
+//! so that nothing committed can be behind them. Then the replay of committed records from the
+//! store's progress until the reader's *positions* reach those ends; records can't be counted
+//! instead, because control records occupy offsets too.
 //!
-//! A store that can't be brought up from where it stands is destroyed and rebuilt, and counted.
+//! A store that does not fit its changelogs is destroyed and rebuilt, and counted. A restore that
+//! outlasts the tombstones it has to read starts again, since removed keys could come back.
 
 use crate::derive::changelog;
 use crate::derive::commit_group::transactional_ids;
@@ -28,23 +30,23 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What is replayed at a time, so that a long restore never keeps a thread from its other tasks.
+/// The records replayed per step, so that a long restore does not block the thread's other tasks.
 const REPLAY: ReadLimit = ReadLimit { records: 4_096, bytes: 4 << 20 };
 
 /// Bytes of replayed writes after which they are handed to the writer.
 const HAND_OVER_BYTES: usize = 8 << 20;
 
-/// Tombstones leave a compacted topic after a while: a store away for longer, and a replay that
-/// takes longer, would keep keys that were removed. Half of it for each.
+/// Compaction removes tombstones after [`TOMBSTONE_RETENTION_MS`]. A store that was closed for
+/// longer, or a replay that takes longer, would keep removed keys; each may use half of that time.
 const STALE_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
 
-/// Milliseconds after which a follower asks for the ends again.
+/// Milliseconds after which a follower fetches the ends again.
 const REFRESH_ENDS_MS: i64 = 60_000;
 
-/// Milliseconds after which a restore says again how far it has come.
+/// Milliseconds between two log lines of a restore.
 const REPORT_EVERY_MS: i64 = 5_000;
 
-/// What a restore is given.
+/// What a restore reads.
 #[derive(Clone, Copy)]
 pub(super) struct RestoreContext<'a> {
     pub(super) rules: Rules<'a>,
@@ -57,7 +59,7 @@ pub(super) struct RestoreContext<'a> {
     pub(super) now: Millis,
 }
 
-/// The places of the changelogs in every array of three here.
+/// Indices of the changelogs in every array of three here.
 const STATE: usize = 0;
 const WINDOWS: usize = 1;
 const ORDER: usize = 2;
@@ -70,7 +72,7 @@ struct ChangelogTail {
     end: Offset,
 }
 
-/// A partition's changelogs, being replayed onto its store.
+/// Replays a partition's changelogs onto its store.
 pub(super) struct ChangelogReader {
     partition: Partition,
     state: TaskState,
@@ -78,9 +80,9 @@ pub(super) struct ChangelogReader {
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
     tails: [ChangelogTail; 3],
-    /// When the ends were asked.
+    /// When the ends were fetched.
     ends_fetched: Millis,
-    /// A time up to which nothing is missing, tombstones included.
+    /// A time up to which the store misses nothing, tombstones included.
     current: Millis,
     replayed: u64,
     taken: Vec<Record>,
@@ -92,18 +94,18 @@ pub(super) struct RestoringTask {
     positions: [Offset; 5],
     /// When the partition was assigned.
     assigned: Millis,
-    /// When it was last said how far it has come.
+    /// When its progress was last logged.
     reported: Millis,
 }
 
-/// How far a restore has come.
+/// The progress of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestoreProgress {
     /// The task's partition.
     pub partition: Partition,
     /// Offsets of the changelogs replayed so far.
     pub done: u64,
-    /// Offsets to replay in all.
+    /// Offsets to replay in total.
     pub total: u64,
     /// Milliseconds since the partition was assigned.
     pub elapsed_ms: u64,
@@ -115,7 +117,7 @@ impl RestoreProgress {
         (self.done * 100).checked_div(self.total).unwrap_or(100)
     }
 
-    /// Milliseconds until the end if it goes on as fast; `None` before anything was replayed.
+    /// Estimated milliseconds until the end; `None` before anything was replayed.
     pub fn left_ms(&self) -> Option<u64> {
         let left = u128::from(self.total.saturating_sub(self.done));
         let ms = (u128::from(self.elapsed_ms) * left).checked_div(u128::from(self.done))?;
@@ -124,7 +126,7 @@ impl RestoreProgress {
 }
 
 impl ChangelogReader {
-    /// Asks for the ends and opens the store.
+    /// Fetches the ends and opens the store.
     pub(super) fn open(
         context: RestoreContext<'_>,
         partition: Partition,
@@ -138,7 +140,7 @@ impl ChangelogReader {
         let opening = |error| EngineError::of_store("opening a task's store", error);
         let (store, progress) = open(context, partition, bounds).map_err(opening)?;
         let mut reader = repeat(|| context.log.reader(Isolation::Committed)).map_err(asking)?;
-        // Windows leave the log by age, so what is gone before they were replayed is expired.
+        // Windows leave the log by age, so records that are gone before their replay are expired.
         let windows = progress.windows.max(bounds[WINDOWS].start);
         let from = [progress.state, windows, progress.order];
         let mut slots = [ReaderSlot(0); 3];
@@ -165,7 +167,7 @@ impl ChangelogReader {
         })
     }
 
-    /// Replays a piece. Whether the ends are reached, and how much was replayed now.
+    /// Replays the next records of each changelog.
     pub(super) fn step(&mut self, context: RestoreContext<'_>) -> Result<ReplayStep, EngineError> {
         let mut step = ReplayStep { done: true, replayed: 0 };
         for n in 0..self.tails.len() {
@@ -215,8 +217,12 @@ impl ChangelogReader {
         }
         let order = OrderRecord::decode(record.body.value().unwrap_or_default());
         let order = order.map_err(|source| EngineError::Fatal {
-            doing: "replaying the order topic; a later build may have written it",
-            source: format!("{}/{}: {source}", self.tails[ORDER].at, record.offset.0).into(),
+            doing: "replaying the order topic",
+            source: format!(
+                "{}/{}: {source}; if a later build wrote it, start that build again",
+                self.tails[ORDER].at, record.offset.0
+            )
+            .into(),
         })?;
         for run in &order.accepted {
             let at = Bytes::copy_from_slice(&run.at.0.to_be_bytes());
@@ -233,7 +239,7 @@ impl ChangelogReader {
         Ok(())
     }
 
-    /// The piece of a follower, which goes on to new ends once it has reached those it knows.
+    /// One step of a follower: it replays, and fetches new ends once it has reached the known ones.
     pub(super) fn follow(&mut self, context: RestoreContext<'_>) -> Result<(), EngineError> {
         check_age(self.current, context.now)?;
         let step = self.step(context)?;
@@ -244,7 +250,7 @@ impl ChangelogReader {
         Ok(())
     }
 
-    /// Goes on to the ends as they are now.
+    /// Fetches the current ends, which become the new goal.
     fn refresh_ends(&mut self, context: RestoreContext<'_>) -> Result<(), LogError> {
         self.ends_fetched = context.now;
         let at = [self.progress.state, self.progress.windows, self.progress.order];
@@ -256,13 +262,15 @@ impl ChangelogReader {
     }
 }
 
-/// Whoever has not been at an end since then may have missed tombstones that left meanwhile. Begun
-/// anew, it finds the store too old.
+/// Fails if tombstones may have left the changelogs since `since`, before the replay came to them.
+/// The rebuilt loop then finds the store too old and rebuilds it.
 fn check_age(since: Millis, now: Millis) -> Result<(), EngineError> {
     if u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0) > STALE_MS_MAX {
         return Err(EngineError::Retry {
-            doing: "replaying a task's changelogs for longer than tombstones surely stay",
-            source: "a key removed meanwhile may still be there".into(),
+            doing: "replaying a task's changelogs",
+            source: "it took longer than half the retention of tombstones, so a removed key may \
+                     still be in the store"
+                .into(),
         });
     }
     Ok(())
@@ -273,7 +281,7 @@ fn bounds(context: RestoreContext<'_>, at: &TopicPartition) -> Result<Bounds, Lo
 }
 
 impl RestoringTask {
-    /// Asks the log, and opens the store or takes it over from who followed it.
+    /// Fetches the committed offsets, and opens the store or continues with the follower's.
     pub(super) fn begin(
         context: RestoreContext<'_>,
         partition: Partition,
@@ -292,7 +300,7 @@ impl RestoringTask {
         Ok(Self { changelogs, positions, assigned: context.now, reported: context.now })
     }
 
-    /// Replays a piece. Whether the task is restored, and how much was replayed now.
+    /// Replays the next records of each changelog, and logs the progress now and then.
     pub(super) fn step(&mut self, context: RestoreContext<'_>) -> Result<ReplayStep, EngineError> {
         check_age(self.assigned, context.now)?;
         let step = self.changelogs.step(context)?;
@@ -305,7 +313,7 @@ impl RestoringTask {
         Ok(step)
     }
 
-    /// How far it has come.
+    /// The current progress.
     pub(super) fn progress(&self, now: Millis) -> RestoreProgress {
         let ChangelogReader { partition, progress, tails, .. } = &self.changelogs;
         let at = [progress.state, progress.windows, progress.order];
@@ -318,12 +326,12 @@ impl RestoringTask {
         RestoreProgress { partition: *partition, done, total, elapsed_ms }
     }
 
-    /// Waits for more to replay.
+    /// Waits until there are records to replay, for at most `at_most`.
     pub(super) fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
         self.changelogs.reader.wait(at_most)
     }
 
-    /// Where each lane stands, in this owner's name.
+    /// The lanes' positions, to be committed under this owner's name.
     pub(super) fn claimed_offsets(
         &self,
         context: RestoreContext<'_>,
@@ -336,7 +344,7 @@ impl RestoringTask {
         claimed_offsets.collect()
     }
 
-    /// Says now and then that the task waits for its group.
+    /// Logs now and then that the group does not accept the task's commit.
     pub(super) fn report_unclaimed(&mut self, why: &EngineError, now: Millis) {
         if now.0.saturating_sub(self.reported.0) >= REPORT_EVERY_MS {
             self.reported = now;
@@ -344,7 +352,7 @@ impl RestoringTask {
         }
     }
 
-    /// What the task begins to run with.
+    /// Turns the restored state into what a running task starts with.
     pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
         let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
         let agrees = |lane: &Lane| {
@@ -368,16 +376,18 @@ impl RestoringTask {
         })
     }
 
-    /// Gives the task up; what was replayed and not written is replayed again.
+    /// Stops the restore; what was replayed and not written is replayed by the next one.
     pub(super) fn stop(self) -> TaskState {
         self.changelogs.state
     }
 }
 
-/// What a piece of a restore came to.
+/// The result of one step of a replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplayStep {
+    /// Whether every changelog is replayed to its end.
     pub(super) done: bool,
+    /// Records replayed in this step.
     pub(super) replayed: usize,
 }
 
@@ -385,7 +395,7 @@ fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; 
     context.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
 }
 
-/// Where each lane goes on.
+/// The offset at which each lane continues.
 fn positions(
     context: RestoreContext<'_>,
     partition: Partition,
@@ -397,7 +407,7 @@ fn positions(
     let other = committed.iter().flatten().map(|c| c.metadata.as_str());
     let other = other.filter(|owner| !owner.is_empty() && *owner != context.owner);
     let owners: BTreeSet<String> = other.map(str::to_owned).collect();
-    // A former owner may have died inside a transaction: this aborts it.
+    // A former owner may have died with an open transaction: this aborts it.
     for owner in owners.difference(&*fenced).cloned().collect::<Vec<_>>() {
         for id in transactional_ids(&owner) {
             drop(repeat(|| context.log.transactor(&id))?);
@@ -422,7 +432,7 @@ fn positions(
     Ok(positions)
 }
 
-/// Opens the store, anew if its progress no longer fits the changelogs.
+/// Opens the store; destroys it and opens an empty one if its progress does not fit the changelogs.
 fn open(
     context: RestoreContext<'_>,
     partition: Partition,
@@ -456,18 +466,19 @@ fn open(
     Ok((context.stores.open(partition, context.tables.specs())?, fresh))
 }
 
-/// It could be rebuilt, but who went back to an older build for a moment would pay for it twice.
+/// Such a store is not rebuilt automatically: a short return to an older build would cost two
+/// rebuilds.
 fn of_a_later_build(partition: Partition, layout: u8) -> StoreError {
     let message = format!(
         "the state of partition {} was written by a later build (layout {layout}): start that \
-         build again, or remove the state with `tidewire state rebuild`, and it comes back from \
+         build again, or remove the state with `tidewire state rebuild` to have it rebuilt from \
          the log",
         partition.0
     );
     StoreError { message, source: None }
 }
 
-/// Why a store can't be brought up from where it stands.
+/// Why a replay from the store's progress would not give the committed state.
 fn mismatch(progress: &TaskProgress, bounds: [Bounds; 3], now: Millis) -> Option<&'static str> {
     let [state, windows, order] = bounds;
     let ahead = progress.state > state.end || progress.windows > windows.end;

@@ -1,11 +1,12 @@
-//! A running task: takes records by lane scheduling and steps them through the operators.
+//! A running task: processes records by lane scheduling and passes them through the operators.
 //!
-//! The one idea: everything a step changes is in the batch or in the overlay until the log has
-//! committed it; `discard` takes it back to what was committed last, `apply` makes it that.
+//! Everything a step changes is in the batch or in the overlay until the log has committed it:
+//! `discard` rolls back to the last commit, `apply` promotes the batch.
 //!
-//! Task time is the newest append time taken so far. While a backlog stands in the critical lane
-//! (after a start), only its records move time on, so that no timer or window runs out before the
-//! renewals waiting there were read; whether it was so stands in the `order` record.
+//! Task time is the newest append time of the records read so far. While a backlog is in the
+//! critical lane (after a start), only its records advance task time, so that no timer or window
+//! expires before the renewals waiting there are processed. The `order` record holds whether that
+//! was so.
 
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
@@ -26,14 +27,14 @@ use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
 
-/// Records a task takes before the next task's turn, and the deadlines are looked at.
+/// Records a task processes before the next task's turn and the check of the limits.
 pub(super) const STEP_RECORDS: usize = 64;
 
-/// What is fetched of a lane at a time: enough to make asking cheap, little enough that eight
+/// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
 /// tasks of five lanes stay within some tens of MiB.
 const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
 
-/// A task that takes records.
+/// A task that processes records.
 pub(super) struct RunningTask {
     pub(super) partition: Partition,
     /// By [`Lane::index`].
@@ -43,15 +44,15 @@ pub(super) struct RunningTask {
     pub(super) state: TaskState,
     pub(super) timers: Timers,
     pub(super) batch: TaskBatch,
-    /// What is committed.
+    /// The offsets and the task time that are committed.
     pub(super) progress: TaskProgress,
-    /// Task time, this transaction's included.
+    /// Task time, records of the open transaction included.
     pub(super) time: Millis,
-    /// The critical lane's end when the task began to run, until it has been reached.
+    /// The critical lane's end when the task began to run; `None` once it is reached.
     pub(super) held_until: Option<Offset>,
 }
 
-/// What a task begins to run with.
+/// What a running task starts with.
 pub(super) struct RestoredTask {
     pub(super) partition: Partition,
     pub(super) state: TaskState,
@@ -69,7 +70,7 @@ struct LaneRecord<'a> {
 }
 
 impl RunningTask {
-    /// Takes up the lanes at their positions.
+    /// Starts to read the lanes at their positions.
     pub(super) fn start(
         restored: RestoredTask,
         rules: Rules<'_>,
@@ -79,13 +80,13 @@ impl RunningTask {
         let mut running = Self::new(restored, rules)?;
         for (lane, slot) in running.slots.iter_mut().enumerate() {
             *slot = repeat(|| member.add(&running.lanes[lane], positions[lane]))
-                .map_err(|error| EngineError::of_log("taking up a lane", error))?;
+                .map_err(|error| EngineError::of_log("starting to read a lane", error))?;
         }
         running.progress.lanes = positions.map(Some);
         Ok(running)
     }
 
-    /// The task before it has taken up a lane: it can process what it is given.
+    /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
         let RestoredTask { partition, mut state, progress, .. } = restored;
         let RestoredTask { positions, critical_end, .. } = restored;
@@ -107,7 +108,7 @@ impl RunningTask {
         })
     }
 
-    /// Takes and steps at most [`STEP_RECORDS`]; returns how many.
+    /// Processes at most [`STEP_RECORDS`] records; returns how many.
     pub(super) fn step(
         &mut self,
         rules: Rules<'_>,
@@ -133,14 +134,14 @@ impl RunningTask {
         record: &Record,
     ) -> Result<(), CommitFailure> {
         self.batch.take(lane, record.offset);
-        // A task's very first record starts its time whatever its lane: at time zero, what is
-        // remembered now would be out of its window with the first critical record.
+        // The first record of a task sets its time, whatever its lane. At time zero, everything
+        // stored now would expire with the first critical record.
         if self.held_until.is_none() || lane == Lane::Critical || self.time == Millis::default() {
             self.time = self.time.max(record.timestamp);
         }
         let taken = LaneRecord { lane, record };
         let Some(value) = record.body.value() else {
-            let detail = "a lane record has a value";
+            let detail = "the lane record has no value";
             self.put_dead_letter(rules, taken, Reason::EmptyValue, detail);
             return Ok(());
         };
@@ -160,8 +161,8 @@ impl RunningTask {
         taken: LaneRecord<'_>,
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
-        // What fails leaves nothing behind, be it in an operator before: its id is not accepted, so
-        // that it passes once it is requeued.
+        // A failure rolls back the changes of all operators. The id is then not accepted, so that
+        // the event passes once it is requeued.
         let undo = (self.state.savepoint(), self.batch.savepoint());
         let trigger = Trigger::of(taken.lane, taken.record, event);
         for operator in rules.operators {
@@ -205,7 +206,7 @@ impl RunningTask {
         }
     }
 
-    /// Puts a record aside, inside the transaction.
+    /// Adds a record's dead letter to the transaction.
     fn put_dead_letter(
         &mut self,
         rules: Rules<'_>,
@@ -223,7 +224,7 @@ impl RunningTask {
         self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
     }
 
-    /// Brings task time to `max(time, now)` and fires the timers due by then.
+    /// Advances task time to `now`, if that is later, and fires the timers due.
     pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), CommitFailure> {
         self.time = self.time.max(now);
         self.batch.tick(self.time);
@@ -255,9 +256,9 @@ impl RunningTask {
         Ok(self.timers.load(&mut self.state)?)
     }
 
-    /// A failed timer has no source record; what is left of it is the operator and its key. In
-    /// place of an offset it has the task time: where `order` goes on depends on what the log has
-    /// put between two transactions, and a replay could not know it.
+    /// Adds the dead letter of a failed timer. A timer has no source record, so the dead letter
+    /// holds the operator and the key, and the task time as the offset. An offset of `order` would
+    /// depend on control records between transactions, which a replay can't know.
     fn put_timer_dead_letter(&mut self, rules: Rules<'_>, operator: &str, key: &[u8], why: &str) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);
@@ -272,7 +273,7 @@ impl RunningTask {
         self.batch.emit(dead_letter(rules.topology, &from, &record, diagnosis));
     }
 
-    /// Whether a critical record waits to be taken.
+    /// Whether a critical record waits to be processed.
     pub(super) fn critical_waits(
         &mut self,
         member: &mut dyn Member,
@@ -282,7 +283,7 @@ impl RunningTask {
         Ok(waits.map_err(|error| EngineError::of_log("reading the lanes", error))?)
     }
 
-    /// Whether everything in the critical lane has been taken, by the log's own word.
+    /// Whether the critical lane was processed up to `end`, the end that the log reports.
     pub(super) fn critical_is_drained(
         &self,
         member: &mut dyn Member,
@@ -292,22 +293,22 @@ impl RunningTask {
         Ok(self.queues.is_empty(Lane::Critical) && position >= end)
     }
 
-    /// Bytes of outputs and of changed state that are not committed.
+    /// Bytes of uncommitted outputs and state changes.
     pub(super) fn uncommitted_bytes(&self) -> usize {
         self.batch.bytes() + self.state.uncommitted_bytes()
     }
 
-    /// When the next record of a lane was appended, if it is at hand.
+    /// The append time of a lane's next fetched record.
     pub(super) fn oldest(&self, lane: Lane) -> Option<Millis> {
         self.queues.oldest(lane)
     }
 
-    /// A lane's partition.
+    /// The task's partition of a lane.
     pub(super) fn lane(&self, lane: Lane) -> &TopicPartition {
         &self.lanes[lane.index()]
     }
 
-    /// The log committed the batch: it is what stands now. `ends` as the transactor gave them.
+    /// Promotes the batch after its commit. `ends` are those that the transactor returned.
     pub(super) fn apply(&mut self, rules: Rules<'_>, ends: &[(TopicPartition, Offset)]) {
         for (at, end) in ends.iter().filter(|(at, _)| at.partition == self.partition) {
             if at.topic == *rules.topology.state() {
@@ -330,7 +331,7 @@ impl RunningTask {
         telemetry::batch_committed(&batch.counts);
     }
 
-    /// The log did not commit the batch: everything goes back to what is committed.
+    /// Rolls back to the last commit after an abort, and reads the lanes from there again.
     pub(super) fn discard(&mut self, member: &mut dyn Member) -> Result<(), EngineError> {
         self.batch = TaskBatch::default();
         self.state.discard();
@@ -346,7 +347,7 @@ impl RunningTask {
             .map_err(|error| EngineError::of_store("reading timers", error))
     }
 
-    /// Lets go of the lanes; what is left is the state.
+    /// Stops reading the lanes; returns the state and its progress.
     pub(super) fn stop(self, member: &mut dyn Member) -> (TaskState, TaskProgress) {
         for slot in self.slots {
             member.remove(slot);
@@ -355,7 +356,7 @@ impl RunningTask {
     }
 }
 
-/// The lanes of one task as the scheduler refills them.
+/// The lanes of one task as the scheduler's source of records.
 struct LaneReader<'a> {
     member: &'a mut dyn Member,
     slots: &'a [ReaderSlot; 5],

@@ -1,9 +1,8 @@
-//! A task that runs on what it is given: no log, no group, no clock.
+//! A task without log, group or clock, for replays and for the test driver of operators.
 //!
-//! The one idea: what a task makes follows from its state, the records, their order and the ticks,
-//! and from nothing else. So whoever has all four can have the task's transactions again; a replay
-//! and the driver of operators' tests both stand on this. It is the very [`RunningTask`] of
-//! production; only what feeds it is missing.
+//! What a task makes follows from its state, the records, their order and the ticks, and from
+//! nothing else. A caller that has all four can execute the task's transactions again. The sandbox
+//! runs the same [`RunningTask`] as production and cannot write anything but its store.
 
 use crate::derive::commit::{order_record, put_changelog};
 use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
@@ -23,15 +22,15 @@ use tidewire_schemas::catalogue::Catalogue;
 /// The operators of a task.
 pub type Operators = &'static [&'static dyn Operator];
 
-/// What one transaction came to.
+/// The results of one transaction.
 pub(crate) struct Executed {
     pub(crate) order: OrderRecord,
     pub(crate) outputs: Vec<Outgoing>,
-    /// The records of `state`.
+    /// The changelog records.
     pub(crate) changelog: Vec<Outgoing>,
 }
 
-/// A task's store and how far it has come.
+/// A task's store and the progress read from it.
 pub(crate) struct StoredTask {
     pub(crate) partition: Partition,
     pub(crate) store: Box<dyn Store>,
@@ -46,13 +45,13 @@ pub(crate) struct Sandbox {
     running: RunningTask,
 }
 
-/// The tables that the store of a task with these operators has.
+/// The tables in the store of a task with these operators.
 pub(crate) fn table_specs(operators: Operators) -> Vec<TableSpec> {
     TaskTables::of(operators).specs().to_vec()
 }
 
 impl Sandbox {
-    /// A task with this state.
+    /// A task with the state of a store.
     pub(crate) fn new(
         config: DeriveConfig,
         operators: Operators,
@@ -70,17 +69,17 @@ impl Sandbox {
         Ok(Self { tables: TaskTables::of(operators), config, operators, running })
     }
 
-    /// How far the state has come.
+    /// The committed offsets and task time.
     pub(crate) fn progress(&self) -> &TaskProgress {
         &self.running.progress
     }
 
-    /// Says whether a critical backlog holds task time back, for the next transaction.
+    /// Sets whether a critical backlog holds task time back in the next transaction.
     pub(crate) fn hold(&mut self, until: Option<Offset>) {
         self.running.held_until = until;
     }
 
-    /// Takes a record.
+    /// Processes a record.
     pub(crate) fn take(&mut self, lane: Lane, record: &Record) -> Result<(), EngineError> {
         let rules = rules(&self.config, self.operators);
         self.running.process(rules, lane, record).map_err(stopped)
@@ -92,17 +91,17 @@ impl Sandbox {
         self.running.tick(rules, value).map_err(stopped)
     }
 
-    /// When the first timer is due.
+    /// The due time of the first timer.
     pub(crate) fn first_timer(&self) -> Option<Millis> {
         self.running.timers.first()
     }
 
-    /// The state, the open transaction's writes included.
+    /// The state, writes of the open transaction included.
     pub(crate) fn state(&mut self) -> &mut TaskState {
         &mut self.running.state
     }
 
-    /// Ends the transaction as its commit would.
+    /// Ends the transaction as a commit would.
     pub(crate) fn commit(&mut self) -> Result<Executed, EngineError> {
         let mut executed =
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
@@ -116,7 +115,7 @@ impl Sandbox {
         Ok(executed)
     }
 
-    /// Keeps what is in memory bounded.
+    /// Hands state over once there is much of it, so that memory stays bounded.
     fn write_behind(&mut self) -> Result<(), StoreError> {
         let state = &mut self.running.state;
         if state.pending_bytes() > HAND_OVER_BYTES {

@@ -1,10 +1,10 @@
-//! Standing by: a loop that follows the changelogs of partitions it does not own, so that it takes
-//! one over with a short tail instead of a whole restore.
+//! Standby: follows the changelogs of partitions that another process owns, so that a takeover is
+//! short.
 //!
-//! The one idea: a follower is the first half of a restore that never ends. It asks for no offsets,
-//! so it fences nobody; it reads what is committed and writes nothing but its own store. When the
-//! partition comes, the restore goes on where its follower stands. A follower that ends writes
-//! nothing more: its changelogs may stand at different transactions, and the log has it all.
+//! A follower is a restore that never ends. It fetches no committed offsets, so it fences nobody;
+//! it reads committed records and writes nothing but its own store. When its partition is assigned,
+//! the restore continues from the follower. A follower that is dropped hands nothing more over: its
+//! changelogs may be replayed up to different transactions, and the log still has everything.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::turn::EngineError;
 
-/// Milliseconds between the beginnings of two followers, and before one that failed begins again: a
-/// loop that has tasks must not be kept from them.
+/// Milliseconds between the starts of two followers, a failed one included, so that the loop's
+/// tasks are not delayed.
 const BEGIN_EVERY_MS: i64 = 1_000;
 
-/// The partitions a loop follows.
+/// The followers of a loop.
 #[derive(Default)]
 pub(super) struct Standby {
     followers: BTreeMap<Partition, ChangelogReader>,
@@ -25,7 +25,7 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// Replays what is there of every partition, of so many, that is nobody's task here.
+    /// Advances every follower, and starts one for a partition that is not a task here.
     pub(super) fn follow(
         &mut self,
         context: RestoreContext<'_>,
@@ -58,13 +58,14 @@ impl Standby {
         Ok(())
     }
 
-    /// Gives a partition's follower away, for the restore that goes on from there.
+    /// Removes a partition's follower, for the restore that continues from it.
     pub(super) fn take(&mut self, partition: Partition) -> Option<ChangelogReader> {
         self.followers.remove(&partition)
     }
 }
 
-/// A log that does not answer costs a follower; a disk that fails costs the process, as ever.
+/// A failure of the log only drops the follower, which starts again later; a failure of the disk
+/// ends the process.
 fn restart_follower(partition: Partition, error: EngineError) -> Result<(), EngineError> {
     match error {
         EngineError::Retry { .. } => {

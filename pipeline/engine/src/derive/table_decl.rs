@@ -1,28 +1,28 @@
 //! Declarations of an operator's tables: number, name, expiry and the changelog that restores them.
 //!
-//! The declaration is data that the store, the changelog and the timers share, so this file uses
-//! nothing else of DERIVE.
+//! They are data that the store, the changelogs and the timers share, so this file uses nothing
+//! else of DERIVE.
 
 use crate::port::TableSpec;
 
-/// Which topic brings a table back after a loss.
+/// The topic from which a table is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changelog {
     /// `state`: one record per changed key.
     State,
     /// `state.windows`: the same, for tables whose keys begin with their time.
     Windows,
-    /// `order`: the ids accepted; the table of de-duplication alone.
+    /// `order`: the ids accepted; only for the table of de-duplication.
     Order,
 }
 
-/// A table an operator keeps.
+/// A table of an operator.
 #[derive(Clone, Copy, Debug)]
 pub struct TableDecl {
-    /// Number, name, and whether values begin with their time.
+    /// Number, name, and how entries expire.
     pub spec: TableSpec,
-    /// What brings it back.
+    /// The topic from which it is restored.
     pub changelog: Changelog,
-    /// For a table that is not kept for ever: milliseconds of task time its entries matter.
+    /// For a table whose entries expire: milliseconds of task time until they do.
     pub window_ms: i64,
 }

@@ -1,4 +1,6 @@
-//! The tables of a task: those its operators declare, and the timers'.
+//! The tables of a task: the timers' and those that its operators declare.
+//!
+//! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::operator::Operator;
 use crate::derive::stores::EXPIRY;
@@ -7,11 +9,11 @@ use crate::derive::timers::TIMERS;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
 
-/// How long an entry of a window may matter: a day less than its changelog keeps it, for a clock
-/// that is wrong and a replay that is slow.
+/// The longest window in milliseconds: a day less than its changelog is kept, as a margin for wrong
+/// clocks and slow replays.
 pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_000;
 
-/// Every table a task keeps.
+/// All tables of a task.
 #[derive(Clone, Debug)]
 pub(super) struct TaskTables {
     declared: Vec<TableDecl>,
@@ -19,31 +21,32 @@ pub(super) struct TaskTables {
 }
 
 impl TaskTables {
-    /// The tables of these operators. Two tables of one number are a bug and stop the start.
+    /// The tables of these operators. Panics on contradicting declarations, such as one number used
+    /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
         let mut declared = vec![TIMERS];
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
-            assert!(!twice, "table {} is declared twice", spec.table.0);
+            assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
         let reserved = operators.iter().find(|operator| operator.number() == EXPIRY);
-        assert!(reserved.is_none(), "operator {EXPIRY} is the expiry of stores");
+        assert!(reserved.is_none(), "operator number {EXPIRY} is reserved for expiring stores");
         for decl in &declared {
             let by_age = decl.changelog == Changelog::Windows;
             let name = decl.spec.name;
             assert_eq!(
                 decl.spec.expiry == TableExpiry::ByKeyTime,
                 by_age,
-                "{name}: ranges go from both"
+                "{name}: a changelog of windows and expiry by key time go together"
             );
-            assert!(!by_age || decl.window_ms <= WINDOW_MS_MAX, "{name}: a window is too long");
+            assert!(!by_age || decl.window_ms <= WINDOW_MS_MAX, "{name}: the window is too long");
         }
         Self { declared, specs }
     }
 
-    /// How the store keeps them.
+    /// The tables as the store is told to keep them.
     pub(super) fn specs(&self) -> &[TableSpec] {
         &self.specs
     }
@@ -53,13 +56,13 @@ impl TaskTables {
         self.specs.iter().any(|spec| spec.table == table)
     }
 
-    /// What brings a table back. Operators can write to declared tables only.
+    /// A table's changelog. Panics for an undeclared table: operators write to declared ones only.
     pub(super) fn changelog(&self, table: Table) -> Changelog {
         let decl = self.declared.iter().find(|decl| decl.spec.table == table);
         decl.expect("an operator writes to tables it has declared").changelog
     }
 
-    /// The tables whose entries go by themselves, and their windows in milliseconds.
+    /// The tables whose entries expire, and their windows in milliseconds.
     pub(super) fn expiring(&self) -> impl Iterator<Item = (Table, i64)> {
         let goes = |decl: &&TableDecl| decl.spec.expiry != TableExpiry::Never;
         self.declared.iter().filter(goes).map(|decl| (decl.spec.table, decl.window_ms))

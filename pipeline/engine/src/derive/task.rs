@@ -1,7 +1,7 @@
 //! One partition's task inside a DERIVE loop: its assignment, its phase and the data of that phase.
 //!
-//! [`Lifecycle`] allows or refuses every change of phase, so that a task that skips one stops the
-//! thread before it can write anything.
+//! [`Lifecycle`] checks every change of phase: a transition that it does not list panics before the
+//! task can write anything.
 
 use crate::derive::restore::RestoringTask;
 use crate::derive::running::RunningTask;
@@ -10,7 +10,7 @@ use crate::record::Millis;
 use crate::task::{Lifecycle, TaskStage};
 use crate::topology::Lane;
 
-/// What a task is doing; its place in the life cycle is [`Lifecycle`]'s to allow.
+/// The phase of a task with its data; [`Lifecycle`] says which transitions are allowed.
 pub(super) enum TaskPhase {
     Restoring(Box<RestoringTask>),
     Running(Box<RunningTask>),
@@ -29,12 +29,12 @@ impl TaskPhase {
     }
 }
 
-/// What the group has said of a partition.
+/// A partition's assignment so far; the lanes may arrive one by one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Assigned {
-    /// Which of its lanes are ours, by [`Lane::index`]; a task needs all.
+    /// Which of its lanes are assigned, by [`Lane::index`]; a task needs all.
     lanes: [bool; 5],
-    /// When it was last said.
+    /// When the last of them was assigned.
     at: Millis,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Task {
     pub(super) phase: TaskPhase,
     /// When its state was last handed over.
     pub(super) handed: Millis,
-    /// When its last tick was injected.
+    /// When the last tick was injected.
     pub(super) ticked: Millis,
 }
 
@@ -76,7 +76,7 @@ impl Task {
         }
     }
 
-    /// Leaves its phase for another one that [`Task::enter`] will set.
+    /// Takes the phase out; the caller sets the next one by [`Task::enter`].
     pub(super) fn leave(&mut self) -> TaskPhase {
         std::mem::replace(&mut self.phase, TaskPhase::Closed)
     }

@@ -1,12 +1,12 @@
-//! Timers: what a task has been asked to do later, kept in its state like anything else.
+//! Timers of a task: keys with a due time, kept in a table of its state.
 //!
 //! ```text
 //! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → nothing
 //! ```
 //!
-//! The one idea: the engine waits for nothing. It tells its loop when the first timer is due; the
-//! loop injects a tick once that time has come, and only a tick fires timers. Ticks stand in the
-//! `order` record, so a replay fires the same timers between the same records.
+//! The engine never waits for a timer. The loop reads when the first one is due and injects a tick
+//! once that time has come, and only a tick fires timers. Ticks are in the `order` record, so a
+//! replay fires the same timers between the same records.
 
 use std::ops::ControlFlow;
 
@@ -17,14 +17,14 @@ use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// The timers.
+/// The declaration of the table.
 pub(super) const TIMERS: TableDecl = TableDecl {
     spec: TableSpec { table: Table(0), name: "timers", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
 };
 
-/// Timers one tick fires at most; the rest waits for the next tick, so that a tick stays short.
+/// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 1_000;
 
 /// A timer's key in the table.
@@ -55,14 +55,14 @@ pub(super) struct DueTimer {
     pub(super) stored: Bytes,
 }
 
-/// When the first timer of a task is due.
+/// The first due time of a task's timers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     first: Option<Millis>,
 }
 
 impl Timers {
-    /// Reads the first timer from the state: after a restore, a tick, or an abort.
+    /// Reads the first timer from the state, as after a restore, a tick or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
         state.scan(TIMERS.spec.table, KeyRange::ALL, &mut |key, _| {
@@ -71,7 +71,7 @@ impl Timers {
         })
     }
 
-    /// When a tick is wanted.
+    /// The due time of the first timer, or an earlier one; `None` without timers.
     pub(super) fn first(&self) -> Option<Millis> {
         self.first
     }
@@ -82,12 +82,12 @@ impl Timers {
         self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
-    /// The first due time may be too early now, which costs one tick that fires nothing.
+    /// Removes a timer. [`Timers::first`] may then be too early, which costs a tick without effect.
     pub(super) fn remove(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
         state.put(TIMERS.spec.table, timer.encode(), None);
     }
 
-    /// The first timers due at `now`, in the order they are due.
+    /// The first timers due at `now`, in order of their due times.
     pub(super) fn due(
         &self,
         state: &mut TaskState,
@@ -113,7 +113,7 @@ impl Timers {
         Ok(due)
     }
 
-    /// Takes a due timer away, before it is fired.
+    /// Removes a due timer before it is fired.
     pub(super) fn take(state: &mut TaskState, due: &DueTimer) {
         state.put(TIMERS.spec.table, due.stored.clone(), None);
     }

@@ -1,27 +1,27 @@
 //! The cause of an operator call: an event or a due timer.
 //!
-//! Ids of emitted events are derived from it, so that a second execution of the same cause gives
-//! the same ids.
+//! Ids of emitted events are derived from it, so that executing the same cause again gives the same
+//! ids.
 
 use tidewire_schemas::event::EventView;
 
 use crate::record::{Partition, Record};
 use crate::topology::Lane;
 
-/// The header of a fact: one byte, how many facts led to it, itself included.
+/// The header of a fact: one byte, the number of facts in a row, itself included.
 pub(super) const HOPS: &str = "tw-hops";
 
-/// What an operator is being called for.
+/// The cause of the current operator call.
 #[derive(Clone, Copy)]
 pub(super) enum Trigger<'a> {
-    /// An event, its encoded form, and how many facts led to it.
+    /// An event, its encoded form, and the number of facts in a row that led to it.
     Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8 },
     /// A timer of this partition, by its stored key.
     Timer { partition: Partition, stored: &'a [u8] },
 }
 
 impl<'a> Trigger<'a> {
-    /// The event of a lane's record.
+    /// The cause that a lane's record is.
     pub(super) fn of(lane: Lane, record: &'a Record, event: &'a EventView<'a>) -> Self {
         let hops = match lane {
             Lane::Facts => record.body.header(HOPS).and_then(|hops| hops.first().copied()),
@@ -31,7 +31,7 @@ impl<'a> Trigger<'a> {
         Self::Event { event, value, hops: hops.unwrap_or(0) }
     }
 
-    /// What the ids of emitted events are made of, and what they belong to.
+    /// The account and id from which ids of emitted events are derived, and the correlation id.
     pub(super) fn names(&self) -> (&'a str, String, Option<&'a str>) {
         match self {
             Self::Event { event, .. } => {

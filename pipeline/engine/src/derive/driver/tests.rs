@@ -1,4 +1,4 @@
-//! What operators do with events, tried on the driver.
+//! Tests of operators and of the engine's error paths through the test driver.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +31,7 @@ fn keys(bodies: &[Body]) -> Vec<String> {
 }
 
 #[test]
-fn an_event_is_delivered_to_its_channels_once_whatever_lane_its_copies_take() {
+fn an_event_is_delivered_once_even_if_its_copy_has_another_lane() {
     let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     driver.pipe_input(&event("e-1", Priority::Critical));
     driver.pipe_input(&event("e-1", Priority::Low));
@@ -61,12 +61,12 @@ fn an_id_counts_as_new_again_once_its_window_is_over() {
 }
 
 #[test]
-fn what_is_no_event_becomes_a_dead_letter_that_names_its_lane() {
+fn an_undecodable_record_becomes_a_dead_letter_that_names_its_lane() {
     let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     driver.pipe_value(Lane::Low, Some(b"no event"));
     driver.pipe_value(Lane::Low, None);
-    let letters = driver.topology().dead_letters().clone();
-    assert_eq!(keys(&driver.read_output(&letters)), ["t.lane.low/0/0", "t.lane.low/0/1"]);
+    let dead_letters = driver.topology().dead_letters().clone();
+    assert_eq!(keys(&driver.read_output(&dead_letters)), ["t.lane.low/0/0", "t.lane.low/0/1"]);
     driver.replay().unwrap();
 }
 
@@ -93,27 +93,27 @@ impl Operator for Alarm {
     }
 
     fn on_timer(&self, _: &[u8], _: &mut Context<'_>) -> Result<(), OperatorError> {
-        Err(OperatorError::Failed("told to".to_owned()))
+        Err(OperatorError::Failed("a failing timer".to_owned()))
     }
 }
 
 #[test]
-fn timers_fire_when_time_is_advanced_and_a_failed_one_is_put_aside() {
+fn a_timer_fires_when_time_is_advanced_and_its_failure_is_a_dead_letter() {
     let mut driver = TopologyDriver::new(&[&Alarm]);
     driver.pipe_input(&event("e-1", Priority::Normal));
-    let letters = driver.topology().dead_letters().clone();
+    let dead_letters = driver.topology().dead_letters().clone();
     driver.advance_wall_clock_time(499);
-    assert_eq!(driver.read_output(&letters), []);
+    assert_eq!(driver.read_output(&dead_letters), []);
     driver.advance_wall_clock_time(1);
-    let letter = &driver.read_output(&letters)[0];
-    assert_eq!(letter.header("detail"), Some(&b"timer of alarm: told to"[..]));
+    let dead_letter = &driver.read_output(&dead_letters)[0];
+    assert_eq!(dead_letter.header("detail"), Some(&b"timer of alarm: a failing timer"[..]));
     assert_eq!(driver.last_order().unwrap().ticks.len(), 1);
     driver.replay().unwrap();
 }
 
 static OUTSIDE_TABLES: AtomicU64 = AtomicU64::new(0);
 
-/// Remembers in a place that no abort takes back and no other machine has.
+/// Keeps state in a static, which no abort rolls back and no replay has.
 struct ImpureOperator;
 
 impl Operator for ImpureOperator {
@@ -134,7 +134,7 @@ impl Operator for ImpureOperator {
 }
 
 #[test]
-fn a_replay_finds_an_operator_that_remembers_outside_its_tables() {
+fn a_replay_detects_an_operator_with_state_outside_its_tables() {
     let mut driver = TopologyDriver::new(&[&ImpureOperator, &ChannelDelivery]);
     for id in ["e-1", "e-2"] {
         driver.pipe_input(&event(id, Priority::Normal));

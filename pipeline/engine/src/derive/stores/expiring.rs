@@ -1,12 +1,12 @@
-//! A store whose entries are over after a while: cached answers, leases, grace periods.
+//! A store whose entries expire at a given time: cached answers, leases, grace periods.
 //!
 //! ```text
-//! key as given → time it is over, 8 bytes big-endian with the sign flipped · value
+//! key as given → expiry time, 8 bytes big-endian with the sign flipped · value
 //! ```
 //!
-//! The one idea: an entry is over by its time, whoever looks, and whether or not it is still
-//! there. Removing it is housekeeping, done by a timer of the engine's own: a bounded number per
-//! tick, each a tombstone in the changelog, so that a rebuilt store does not bring it back.
+//! An entry is expired by its time alone, whether or not it is still in the table. Removing it is
+//! housekeeping by timers of the engine: a bounded number per tick, each a tombstone in the
+//! changelog, so that a rebuilt store does not bring the entry back.
 
 use std::marker::PhantomData;
 
@@ -20,10 +20,10 @@ use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// The number in the table of timers that stands for expiry; no operator has it.
+/// The operator number of expiry in the table of timers; no operator may use it.
 pub(in crate::derive) const EXPIRY: u8 = 0;
 
-/// A value per key, until its time is over.
+/// A value per key that expires.
 pub struct Expiring<K, V> {
     table: Table,
     name: &'static str,
@@ -36,13 +36,13 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         Self { table: Table(number), name, of: PhantomData }
     }
 
-    /// What its operator declares.
+    /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
         TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
     }
 
-    /// The value of a key, unless it is over at task time.
+    /// The value of a key, unless it is expired at task time.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
         let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
         if expires_at(&stored).is_none_or(|at| at <= context.time()) {
@@ -51,7 +51,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         Ok(Some(read_value(self.table, &stored[8..])?))
     }
 
-    /// Sets a key's value, over at `until`.
+    /// Sets the value of a key, which expires at `until`.
     pub fn put(
         &self,
         context: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         Ok(())
     }
 
-    /// Takes back the timer of what stands there now.
+    /// Removes the timer of the key's current entry.
     fn remove_timer(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
         let before = context.get(self.table, key)?;
         if let Some(at) = before.and_then(|stored| expires_at(&stored)) {
@@ -90,7 +90,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         Ok(())
     }
 
-    /// The key of the timer: the table, then its key.
+    /// The key of the timer: table number, then the entry's key.
     fn due(&self, key: &[u8]) -> Vec<u8> {
         let mut due = vec![self.table.0];
         due.extend_from_slice(key);
@@ -98,7 +98,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     }
 }
 
-/// A timer of expiry is due: what stands there goes, if it is over.
+/// Removes the entry of a due timer if it is expired.
 pub(in crate::derive) fn expire(
     state: &mut TaskState,
     due: &[u8],

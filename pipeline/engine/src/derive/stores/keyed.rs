@@ -1,4 +1,7 @@
-//! Key-value stores, and indexes made of them.
+//! Key-value stores, and ordered indexes built on them.
+//!
+//! An index is a key-value store with empty values: its keys sort by group, then by sort key, then
+//! by id, so the first entries of a group are one short scan.
 
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
@@ -25,7 +28,7 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
         Self { table: Table(number), name, of: PhantomData }
     }
 
-    /// What its operator declares.
+    /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
         TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
@@ -85,7 +88,7 @@ pub(super) fn first_rows(
     Ok(rows)
 }
 
-/// The first key behind all that begin with `prefix`; `None` if nothing can be.
+/// The first key after all keys with this prefix; `None` if there is no such key.
 fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
@@ -93,7 +96,7 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// The ids of a group, in order of what they are sorted by. `Desc` turns an order round.
+/// The ids of a group `G`, ordered by a sort key `S`; [`Desc`](super::Desc) reverses the order.
 pub struct Index<G, S, I>(KeyValue<(G, S, I), ()>);
 
 impl<G: StoreKey, S: StoreKey, I: StoreKey> Index<G, S, I> {
@@ -102,7 +105,7 @@ impl<G: StoreKey, S: StoreKey, I: StoreKey> Index<G, S, I> {
         Self(KeyValue::new(number, name))
     }
 
-    /// What its operator declares.
+    /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         self.0.decl()
     }
@@ -112,12 +115,12 @@ impl<G: StoreKey, S: StoreKey, I: StoreKey> Index<G, S, I> {
         self.0.put(context, entry, &());
     }
 
-    /// Takes an id out again; its place must be told.
+    /// Removes an id; the entry must have the sort key with which it was inserted.
     pub fn remove(&self, context: &mut Context<'_>, entry: &(G, S, I)) {
         self.0.remove(context, entry);
     }
 
-    /// The first `limit` of a group.
+    /// The first `limit` entries of a group.
     pub fn first(
         &self,
         context: &mut Context<'_>,
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_key_behind_a_prefix() {
+    fn the_end_of_a_prefix_is_the_first_key_after_it() {
         assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
         assert_eq!(prefix_end(b"a\xff"), Some(b"b".to_vec()));
         assert_eq!(prefix_end(b"\xff\xff"), None);

@@ -1,8 +1,8 @@
-//! How keys and values of stores become bytes.
+//! The encoding of keys and values in stores.
 //!
-//! The one idea: keys sort as bytes in the order of what they stand for, so a range of keys is a
-//! range of bytes; each part ends where it ends, so that no two tuples read the same. Values begin
-//! with their version, so that a later build can tell what it reads.
+//! Encoded keys sort like the values they encode, so a range of keys is a range of bytes. Each part
+//! marks its own end, so no two tuples have the same encoding. Values begin with a version, so that
+//! a later build can still read them.
 //!
 //! ```text
 //! u64        8 bytes big-endian         i64, Millis   the same with the sign flipped
@@ -15,52 +15,54 @@ use crate::record::Millis;
 
 pub use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 
-/// A key of a store, or the beginning of one.
+/// A key of a store, or a prefix of one.
 pub trait StoreKey: Sized {
     /// Appends its bytes.
     fn put(&self, out: &mut Vec<u8>);
 
-    /// Reads it back; `None` if the bytes are none of its own.
+    /// Decodes it; `None` if the bytes are not an encoding of it.
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
 /// A value of a store.
 pub trait StoreValue: Sized {
-    /// The layout that [`StoreValue::put`] writes, from 1. A new one reads those before it.
+    /// The version that [`StoreValue::put`] writes, from 1. [`StoreValue::read`] must read all up
+    /// to it.
     const VERSION: u8;
 
     /// Appends its bytes, without the version.
     fn put(&self, out: &mut Vec<u8>);
 
-    /// Reads a layout up to [`StoreValue::VERSION`]; `None` if the bytes are none of its own.
+    /// Decodes a version up to [`StoreValue::VERSION`]; `None` if the bytes are not an encoding of
+    /// it.
     fn read(version: u8, from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
-/// A key in the reverse order.
+/// A key that sorts in reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Desc<K>(pub K);
 
-/// A key's bytes.
+/// The encoding of a key.
 pub(super) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     key.put(&mut out);
     out
 }
 
-/// A key from all of its bytes.
+/// Decodes a key, which must use up all bytes.
 pub(super) fn read_key<K: StoreKey>(table: Table, bytes: &[u8]) -> Result<K, StoreError> {
     let mut from = FieldDecoder(bytes);
     let key = K::read(&mut from).filter(|_| from.0.is_empty());
     key.ok_or_else(|| unreadable(table, "key"))
 }
 
-/// A value's bytes behind its version.
+/// Appends a value's version and its bytes.
 pub(super) fn put_value(value: &impl StoreValue, out: &mut Vec<u8>) {
     out.push(version_of(value));
     value.put(out);
 }
 
-/// A value from all of its bytes, the version first.
+/// Decodes a value with its version, which must use up all bytes.
 pub(super) fn read_value<V: StoreValue>(table: Table, bytes: &[u8]) -> Result<V, StoreError> {
     let mut from = FieldDecoder(bytes);
     let version = from.byte().filter(|version| (1..=V::VERSION).contains(version));
@@ -74,8 +76,8 @@ fn version_of<V: StoreValue>(_: &V) -> u8 {
 
 fn unreadable(table: Table, what: &str) -> StoreError {
     let message = format!(
-        "a {what} of table {} can't be read: a later build wrote it, or it is damaged; run that \
-         build, or remove the task's directory to have it rebuilt from the changelog",
+        "a {what} of table {} can't be decoded: it is damaged, or a later build wrote it; start \
+         that build, or run `tidewire state rebuild` to have it rebuilt from the changelog",
         table.0
     );
     StoreError { message, source: None }

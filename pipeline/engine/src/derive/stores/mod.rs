@@ -1,16 +1,15 @@
-//! Stores as operators use them: typed tables of a task, each a constant of its operator.
+//! Typed stores for operators: tables of a task, each a constant of its operator.
 //!
 //! ```text
 //! KeyValue<K, V>   one value per key                          state
-//! Index<G, S, I>   ids of a group in order, first n at hand   state
-//! Expiring<K, V>   a value until its time is over             state, and timers
+//! Index<G, S, I>   ids of a group in order, first n cheaply   state
+//! Expiring<K, V>   a value until its expiry time              state, and timers
 //! Windowed<K, V>   a value per key and window                 state.windows, ranges dropped by age
 //! Sessions<K, V>   a value per key and burst of events        state.windows, ranges dropped by age
 //! ```
 //!
-//! A store has no fields but its number: what it holds is the task's. A persisted layout is a
-//! [`StoreKey`] or a [`StoreValue`], in a file of its own beside its operator; values begin with
-//! their version.
+//! A store has no data of its own; the task's state has it. A persisted layout is a [`StoreKey`] or
+//! a [`StoreValue`], in a file next to its operator; values begin with their version.
 
 mod expiring;
 mod keyed;

@@ -1,12 +1,14 @@
-//! Values per key and session: a burst of events, each no further than the gap from the next.
+//! Values per key and session: a burst of events in which none is further from the next than the
+//! gap.
 //!
 //! ```text
 //! bucket of its end, 8 bytes · key as given · its start, 8 bytes → its end, 8 bytes · value
 //! ```
 //!
-//! The one idea: sessions stand in buckets of time by their ends, so what is too old is a range
-//! at the beginning of the table and goes without being looked at. A key's sessions are found by
-//! looking into the few buckets that can hold one; a session that grows over a bucket's edge moves.
+//! Sessions are stored in buckets of time by their ends, so expired ones are a range at the
+//! beginning of the table and are dropped without being read. A key's sessions are found by reading
+//! the few buckets that can hold one; a session that grows past the end of its bucket moves to the
+//! next.
 //!
 //! A session is open until task time has passed its end by gap and grace.
 
@@ -23,18 +25,18 @@ use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// How far ahead of task time an event may be; what claims more counts as if it were this much. It
-/// bounds the buckets that can hold a session.
+/// Milliseconds an event may be ahead of task time; a later one is treated as if it were this much
+/// ahead. It bounds the buckets that can hold a session.
 pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
-/// A session as it stands.
+/// A session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session<V> {
     /// The time of its first event.
     pub start: Millis,
     /// The time of its last event.
     pub end: Millis,
-    /// What was made of them.
+    /// The joined value of its events.
     pub value: V,
 }
 
@@ -73,15 +75,15 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         Self { table: Table(number), name, gap_ms, grace_ms, of: PhantomData }
     }
 
-    /// What its operator declares. A bucket goes once its last session is over.
+    /// The declaration for its operator's `tables`. A bucket expires with its last session.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.gap_ms + self.grace_ms + self.bucket_ms();
         TableDecl { spec, changelog: Changelog::Windows, window_ms }
     }
 
-    /// Adds an event of this time to its session, or begins one; sessions that it brings together
-    /// become one by `join`, which is given the older first. `None`: the event is late.
+    /// Adds an event to its session, or begins one. Sessions that the event connects become one by
+    /// `join`, which gets the older value first. `None`: the event is late.
     pub fn add(
         &self,
         context: &mut Context<'_>,

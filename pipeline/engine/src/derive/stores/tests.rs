@@ -1,4 +1,4 @@
-//! The stores as an operator has them: what is counted where, what is late, and what is over.
+//! Tests of the stores through the test driver: results, late events and expiry.
 //!
 //! An event's `timestamp_ms` is its time; task time is the driver's clock.
 
@@ -55,7 +55,7 @@ const TABLES: &[TableDecl] = &[
     BURSTS.decl(),
 ];
 
-/// Does what the event's type says, and publishes what came of it.
+/// Executes the command that the event's type names, and publishes the result.
 struct ScriptedOperator;
 
 impl Operator for ScriptedOperator {
@@ -125,17 +125,17 @@ fn rank(context: &mut Context<'_>, key: &String) -> Result<String, OperatorError
     Ok(top.iter().map(|(sum, key)| format!("{key}={} ", sum.0)).collect())
 }
 
-/// Tells the task of another key.
+/// Emits a fact for another key's task.
 fn emit_fact(context: &mut Context<'_>, event: &EventView<'_>) -> Result<String, OperatorError> {
     context.fact(&Emission {
-        event_type: "told",
+        event_type: "noted",
         account_id: event.account_id,
         key: "bob",
         timestamp_ms: event.timestamp_ms,
         priority: Priority::Low,
         data: "{}",
     })?;
-    Ok(format!("{} told", event.event_id))
+    Ok(format!("{} emitted", event.event_id))
 }
 
 struct StoreHarness(TopologyDriver, u32);
@@ -173,7 +173,7 @@ impl StoreHarness {
 }
 
 #[test]
-fn an_index_has_the_first_of_a_group_at_hand() {
+fn an_index_returns_the_first_entries_of_a_group() {
     let mut harness = StoreHarness::new();
     harness.send("rank", "a", 0);
     harness.send("rank", "b", 0);
@@ -181,17 +181,17 @@ fn an_index_has_the_first_of_a_group_at_hand() {
     harness.send("rank", "c", 0);
     harness.send("rank", "c", 0);
     assert_eq!(harness.send("rank", "c", 0), "c=3 b=2 ");
-    assert_eq!(harness.rows(101), 3, "each stands there once");
+    assert_eq!(harness.rows(101), 3, "one entry per key");
     harness.0.replay().unwrap();
 }
 
 #[test]
-fn an_entry_is_over_by_its_time_and_goes_a_tick_later() {
+fn an_entry_expires_by_its_time_and_is_removed_by_a_tick() {
     let mut harness = StoreHarness::new();
     harness.send("lease", "g", 0);
     assert_eq!(harness.send("leased?", "g", 0), "Some(1)");
     harness.0.advance_wall_clock_time(MINUTE / 2);
-    // A renewal moves the end: the timer of the first lease is taken back.
+    // A renewal moves the expiry time and removes the timer of the first lease.
     harness.send("lease", "g", 0);
     harness.0.advance_wall_clock_time(MINUTE / 2 + TICK_MS);
     assert_eq!(harness.send("leased?", "g", 0), "Some(1)");
@@ -203,7 +203,7 @@ fn an_entry_is_over_by_its_time_and_goes_a_tick_later() {
 }
 
 #[test]
-fn a_window_counts_what_is_in_it_until_its_grace_is_over() {
+fn a_window_accepts_events_until_its_grace_is_over() {
     let mut harness = StoreHarness::new();
     let start = START.0 - START.0.rem_euclid(MINUTE);
     assert_eq!(harness.send("minute", "a", start), "1 taken 0 late");
@@ -219,7 +219,7 @@ fn a_window_counts_what_is_in_it_until_its_grace_is_over() {
     assert_eq!(harness.send("minute", "a", start), "1 taken 0 late");
     harness.0.advance_wall_clock_time(1);
     assert_eq!(harness.send("minute", "a", start), "0 taken 1 late");
-    assert_eq!(harness.send("minutes?", "a", i64::MAX), "[]", "what is over reads as empty");
+    assert_eq!(harness.send("minutes?", "a", i64::MAX), "[]", "a closed window reads as empty");
     harness.0.replay().unwrap();
 }
 
@@ -235,19 +235,19 @@ fn an_event_is_in_every_hopping_window_that_is_still_open() {
 }
 
 #[test]
-fn sessions_grow_meet_and_are_over() {
+fn sessions_grow_are_joined_and_expire() {
     let mut harness = StoreHarness::new();
     let t = START.0;
     let send = |harness: &mut StoreHarness, at: i64| harness.send("burst", "a", t + at);
     assert_eq!(send(&mut harness, 0), format!("{t}..{t}: 1"));
     assert_eq!(send(&mut harness, 2 * MINUTE), format!("{0}..{0}: 1", t + 2 * MINUTE));
     assert_eq!(harness.send("bursts?", "a", 0), "2");
-    // The event between brings both together.
+    // The event between them connects both sessions.
     assert_eq!(send(&mut harness, MINUTE), format!("{t}..{}: 3", t + 2 * MINUTE));
     assert_eq!(harness.send("bursts?", "a", 0), "1");
     assert_eq!(harness.send("bursts?", "other", 0), "0");
     harness.0.advance_wall_clock_time(4 * MINUTE + 1);
-    assert_eq!(harness.send("bursts?", "a", 0), "0", "it is over by its time");
+    assert_eq!(harness.send("bursts?", "a", 0), "0", "the session is expired");
     assert_eq!(send(&mut harness, MINUTE), "late");
     let far = harness.0.now().0 + 48 * 60 * MINUTE;
     let clamped = harness.0.now().0 + MAX_AHEAD_MS;
@@ -257,7 +257,7 @@ fn sessions_grow_meet_and_are_over() {
 }
 
 #[test]
-fn a_session_that_grows_over_the_edge_of_a_bucket_moves() {
+fn a_session_that_grows_past_its_bucket_moves_to_the_next() {
     let mut harness = StoreHarness::new();
     let edge = START.0 - START.0.rem_euclid(MAX_AHEAD_MS) + MAX_AHEAD_MS;
     let left = edge - MINUTE / 2 - harness.0.now().0;
@@ -269,7 +269,7 @@ fn a_session_that_grows_over_the_edge_of_a_bucket_moves() {
 }
 
 #[test]
-fn a_fact_goes_to_its_own_keys_lane_with_an_id_that_follows_from_its_cause() {
+fn a_fact_has_its_own_key_and_an_id_derived_from_its_cause() {
     let facts_of = |id_of_run: u32| {
         let mut harness = StoreHarness(TopologyDriver::new(&[&ScriptedOperator]), id_of_run);
         harness.send("tell", "alice", 7);
@@ -280,19 +280,19 @@ fn a_fact_goes_to_its_own_keys_lane_with_an_id_that_follows_from_its_cause() {
     assert_eq!(fact.key(), Some(&b"bob"[..]));
     assert_eq!(fact.header(HOPS), Some(&[1][..]));
     let event = EventView::decode(fact.value().unwrap()).unwrap();
-    assert_eq!((event.event_type, event.correlation_id, event.timestamp_ms), ("told", "e-1", 7));
+    assert_eq!((event.event_type, event.correlation_id, event.timestamp_ms), ("noted", "e-1", 7));
     assert!(event.event_id.starts_with("scripted-"), "{}", event.event_id);
-    assert_eq!(facts_of(0), facts_of(0), "the same cause says the same");
+    assert_eq!(facts_of(0), facts_of(0), "the same cause gives the same fact");
     let other = facts_of(1);
     assert_ne!(EventView::decode(other[0].value().unwrap()).unwrap().event_id, event.event_id);
 }
 
 #[test]
-fn facts_that_answer_each_other_end_as_a_dead_letter() {
+fn facts_that_cause_each_other_end_in_a_dead_letter() {
     let mut harness = StoreHarness::new();
     harness.send("tell", "alice", 0);
     let facts = harness.0.topology().facts().clone();
-    let letters = harness.0.topology().dead_letters().clone();
+    let dead_letters = harness.0.topology().dead_letters().clone();
     for hop in 1..=MAX_HOPS {
         let emitted = harness.0.read_output(&facts);
         let [fact] = &emitted[..] else { panic!("one fact after {hop} hops") };
@@ -300,7 +300,7 @@ fn facts_that_answer_each_other_end_as_a_dead_letter() {
         harness.0.pipe_body(crate::topology::Lane::Facts, fact.clone());
     }
     assert_eq!(harness.0.read_output(&facts), []);
-    let letters = harness.0.read_output(&letters);
-    let detail = String::from_utf8_lossy(letters[0].header("detail").unwrap()).into_owned();
+    let found = harness.0.read_output(&dead_letters);
+    let detail = String::from_utf8_lossy(found[0].header("detail").unwrap()).into_owned();
     assert!(detail.contains("4 facts in a row"), "{detail}");
 }

@@ -1,15 +1,14 @@
-//! Values per key and window of time: tumbling windows stand side by side, hopping ones overlap.
+//! Values per key and window of time: tumbling windows do not overlap, hopping ones do.
 //!
 //! ```text
 //! start of the window, 8 bytes · key as given → value
 //! ```
 //!
-//! The one idea: a window is named by its start, and the start stands first in the key. So one
-//! window's keys stand together, and what is too old is a range at the beginning of the table,
-//! which goes without being looked at.
+//! A key begins with the window's start. So the keys of one window are adjacent, and expired
+//! windows are a range at the beginning of the table, which is dropped without being read.
 //!
-//! A window is open until task time has passed its end by the grace; what comes later is late, and
-//! the caller is told, since it counts and reports it. A window that is not open reads as empty.
+//! A window is open until task time has passed its end by the grace. A later event is late; the
+//! result counts it, so that the operator can report it. A window that is not open reads as empty.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -33,38 +32,38 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Side by side, each `size` long; events are taken until `grace` after its end.
+    /// Adjacent windows, each `size` long; late events are accepted until `grace` after its end.
     pub const fn tumbling(size: i64, grace: i64) -> Self {
         assert!(size > 0 && grace >= 0, "a window has a length");
         Self { size, advance: size, grace }
     }
 
-    /// Turns them into hopping windows: a new one begins every `advance`, so that an event is in
+    /// Hopping windows of the same size: one begins every `advance`, so that an event is in
     /// several.
     pub const fn advance_by(self, advance: i64) -> Self {
         assert!(0 < advance && advance <= self.size, "windows leave no gap");
         Self { advance, ..self }
     }
 
-    /// The starts of the windows an event of this time is in, oldest first.
+    /// The starts of the windows that contain this time, oldest first.
     pub fn starts(self, at: Millis) -> impl Iterator<Item = Millis> {
         let last = at.0.div_euclid(self.advance) * self.advance;
         let before = (self.size - 1 - (at.0 - last)).div_euclid(self.advance);
         (0..=before).rev().map(move |n| Millis(last - n * self.advance))
     }
 
-    /// Whether a window takes events at this task time.
+    /// Whether a window accepts events at this task time.
     pub fn is_open(self, start: Millis, now: Millis) -> bool {
         now.0.saturating_sub(self.size + self.grace) < start.0
     }
 }
 
-/// What an update came to.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
-    /// Windows that took it.
+    /// Windows that were updated.
     pub taken: usize,
-    /// Windows that were over.
+    /// Windows that were no longer open.
     pub late: usize,
 }
 
@@ -82,7 +81,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Self { table: Table(number), name, windows, of: PhantomData }
     }
 
-    /// What its operator declares.
+    /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.windows.size + self.windows.grace;
@@ -103,7 +102,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
     }
 
-    /// Changes the value of a key in every window that an event of this time is in.
+    /// Changes the value of a key in every window that contains this time.
     pub fn update(
         &self,
         context: &mut Context<'_>,

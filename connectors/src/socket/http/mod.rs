@@ -1,0 +1,27 @@
+//! HTTP: connections, routes and handlers, on a small tokio runtime.
+//!
+//! A handler answers a request in the one shape of [`response`], or leaves a [`takeover::Takeover`]
+//! that moves the connection to a worker of [`super::stream`]. Handlers share one value,
+//! [`state::RouterState`], made of values and closures that the wiring passes in.
+//!
+//! In reading order.
+
+pub mod accept;
+pub mod connection;
+pub mod extensions;
+pub mod takeover;
+
+pub mod routes;
+pub mod state;
+
+pub mod guard;
+pub mod response;
+pub mod status;
+
+pub mod body;
+pub mod ingest;
+pub mod publish;
+
+pub mod admin;
+
+pub mod subscribe;

@@ -1,0 +1,134 @@
+//! A receiving program of the document, or its script in a browser, and the events it printed.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidewire_tests::browser::Browser;
+use tidewire_tests::server::Server;
+
+use super::programs::{Programs, Running};
+
+/// How long one step may take on a busy machine: programs that lost the server wait before they try
+/// again, and a JVM starts.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often it is looked at what a program has printed.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What the type of every event here begins a line with.
+const EVENT: &str = "post.created ";
+
+/// Keeps what a page prints.
+const CAPTURE: &str = "window.printed = [];
+    console.log = (...words) => window.printed.push(words.join(' '));";
+
+/// One receiver.
+pub(super) struct Reader {
+    file: &'static str,
+    source: Source,
+    /// All it printed.
+    printed: Vec<String>,
+    /// Ids of the events it printed since the last step.
+    received: Vec<String>,
+    /// The event that may come once more, because it was stopped before it kept the position.
+    last: Option<String>,
+}
+
+enum Source {
+    Program(Option<Running>),
+    Page(Browser),
+}
+
+impl Reader {
+    /// Starts a program.
+    pub(super) fn program(file: &'static str, programs: &Programs) -> Self {
+        Self::new(file, Source::Program(Some(programs.start(file))))
+    }
+
+    /// Runs a script in a page of the server.
+    pub(super) fn page(file: &'static str, programs: &Programs, server: &Server) -> Self {
+        let mut reader = Self::new(file, Source::Page(Browser::start()));
+        reader.start(programs, server);
+        reader
+    }
+
+    fn new(file: &'static str, source: Source) -> Self {
+        Self { file, source, printed: Vec::new(), received: Vec::new(), last: None }
+    }
+
+    /// Kills the program, or leaves the page.
+    pub(super) fn stop(&mut self, last: &str) {
+        self.last = Some(last.to_owned());
+        match &mut self.source {
+            Source::Program(running) => *running = None,
+            Source::Page(browser) => browser.open("about:blank"),
+        }
+    }
+
+    /// Starts it again.
+    pub(super) fn start(&mut self, programs: &Programs, server: &Server) {
+        match &mut self.source {
+            Source::Program(running) => *running = Some(programs.start(self.file)),
+            Source::Page(browser) => {
+                browser.open(&format!("http://{}/", server.addr()));
+                browser.run(CAPTURE, json!([]));
+                browser.run(&programs.text(self.file), json!([]));
+            }
+        }
+    }
+
+    /// Waits until it has printed these events since the last step, each once and in this order.
+    pub(super) fn expect(&mut self, events: &[&str]) {
+        self.wait_until(|reader| reader.received.len() >= events.len(), &format!("{events:?}"));
+        assert_eq!(self.received, events, "{} printed:\n{}", self.file, self.printed.join("\n"));
+        self.received.clear();
+    }
+
+    /// Waits until it has printed a line that begins so.
+    pub(super) fn expect_line(&mut self, beginning: &str) {
+        let is_there = |line: &String| line.starts_with(beginning);
+        self.wait_until(|reader| reader.printed.iter().any(is_there), beginning);
+    }
+
+    fn wait_until(&mut self, holds: impl Fn(&Self) -> bool, what: &str) {
+        let deadline = Instant::now() + STEP_LIMIT;
+        self.read();
+        while !holds(self) {
+            let printed = || self.printed.join("\n");
+            assert!(Instant::now() < deadline, "{}: no {what} in:\n{}", self.file, printed());
+            thread::sleep(POLL);
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        let fresh = match &mut self.source {
+            Source::Program(running) => running.as_ref().expect("it runs").lines(),
+            Source::Page(browser) => {
+                let printed = browser.run("return window.printed.splice(0);", json!([]));
+                let printed = printed.as_array().expect("a list").iter();
+                printed.map(|line| line.as_str().expect("text").to_owned()).collect()
+            }
+        };
+        for line in fresh {
+            if let Some(id) = event_id(&line) {
+                let is_repeated =
+                    self.received.is_empty() && self.last.take().as_ref() == Some(&id);
+                if !is_repeated {
+                    self.received.push(id);
+                }
+            }
+            self.printed.push(line);
+        }
+    }
+}
+
+/// The id in `post.created hello-go {…}`, or in `post.created {"event_id":"hello-go",…}` of a
+/// program that prints an event as it came.
+fn event_id(line: &str) -> Option<String> {
+    let rest = line.strip_prefix(EVENT)?;
+    let whole = serde_json::from_str::<Value>(rest).ok();
+    let id = whole.as_ref().and_then(|event| event["event_id"].as_str());
+    id.or_else(|| rest.split(' ').next()).map(str::to_owned)
+}
