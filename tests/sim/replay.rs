@@ -343,7 +343,7 @@ fn a_changed_catalogue_or_changed_settings_count_as_another_build() {
         }
         let text = fixture.refusal(ReplayRange::default());
         assert!(text.contains("0000000000000001"), "the other one is named: {text}");
-        assert!(text.contains("verify it with that build"), "{text}");
+        assert!(text.contains("verify it with that one"), "{text}");
     }
 }
 

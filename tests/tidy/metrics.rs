@@ -67,7 +67,7 @@ fn page() -> String {
         ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
         ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
     ];
-    let mut out = "# Metrics\n\nGenerated from the tables in the code. To update it, run \
+    let mut out = "# Metrics\n\nGenerated from the tables in the code. To update it, run\n\
                    `TIDEWIRE_UPDATE=1 cargo test --release --test tidy`.\n"
         .to_owned();
     for (section, catalogue) in crates {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
-use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, InputRecord, SourcePartition};
+use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartition, SourceRecord};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
@@ -257,7 +257,7 @@ impl Admit {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
                 let mut output = AdmitOutput { records: &mut self.outgoing, counts };
-                self.classifier.classify(InputRecord { from: &from, record }, &mut output);
+                self.classifier.classify(SourceRecord { from: &from, record }, &mut output);
             }
             batch.taken += self.taken.len();
         }

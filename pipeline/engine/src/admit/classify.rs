@@ -59,8 +59,8 @@ pub(super) struct Classifier {
 
 impl Classifier {
     /// Adds the records that an input record becomes.
-    pub(super) fn classify(&self, input: InputRecord<'_>, output: &mut AdmitOutput<'_>) {
-        let InputRecord { from, record } = input;
+    pub(super) fn classify(&self, input: SourceRecord<'_>, output: &mut AdmitOutput<'_>) {
+        let SourceRecord { from, record } = input;
         let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
             partition: from.at.partition.0,
@@ -78,7 +78,7 @@ impl Classifier {
         }
     }
 
-    fn accept(&self, input: InputRecord<'_>, admitted: &Admitted, output: &mut AdmitOutput<'_>) {
+    fn accept(&self, input: SourceRecord<'_>, admitted: &Admitted, output: &mut AdmitOutput<'_>) {
         let event = &admitted.event;
         output.counts.ignored_fields += u64::from(admitted.ignored_fields);
         let value = event.encode();
@@ -135,8 +135,8 @@ impl Classifier {
         Ok(EphemeralDeliveries { to, only })
     }
 
-    fn reject(&self, input: InputRecord<'_>, rejection: &Rejection, output: &mut AdmitOutput<'_>) {
-        let InputRecord { from, record } = input;
+    fn reject(&self, input: SourceRecord<'_>, rejection: &Rejection, output: &mut AdmitOutput<'_>) {
+        let SourceRecord { from, record } = input;
         output.counts.rejected.add(rejection.reason, from.at, record.offset);
         let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
@@ -163,7 +163,7 @@ pub(super) struct SourcePartition<'a> {
 
 /// A record of the input and the partition it was read from.
 #[derive(Clone, Copy)]
-pub(super) struct InputRecord<'a> {
+pub(super) struct SourceRecord<'a> {
     pub(super) from: &'a SourcePartition<'a>,
     pub(super) record: &'a Record,
 }
@@ -174,7 +174,7 @@ pub(super) struct AdmitOutput<'a> {
     pub(super) counts: &'a mut AdmitCounts,
 }
 
-impl InputRecord<'_> {
+impl SourceRecord<'_> {
     /// `topic/partition/offset`, formatted by hand because every event needs it.
     fn position(&self) -> Vec<u8> {
         let mut digits = [0u8; 20];

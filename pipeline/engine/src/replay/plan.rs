@@ -316,7 +316,7 @@ impl Survey {
                 let identity = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
                 let identity = identity.map_or(&self.current, |(.., identity)| identity);
                 format!(
-                    "{at} is of {} from {} on, and this is {}; verify it with that build; {possible}",
+                    "{at} is of {} from {} on, but this is {}; verify it with that one; {possible}",
                     identity.name(&self.current),
                     first.0,
                     self.current.name(identity)
