@@ -107,8 +107,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "Restored tasks whose committed offsets differ from their order topic.",
     ),
-    ("letters_requeued_total", "counter", &["reason"], "Dead letters that were requeued."),
-    ("letters_dropped_total", "counter", &["reason"], "Dead letters that were dropped."),
+    ("dead_letters_requeued_total", "counter", &["reason"], "Dead letters that were requeued."),
+    ("dead_letters_dropped_total", "counter", &["reason"], "Dead letters that were dropped."),
     (
         "records_lost_total",
         "counter",
@@ -355,12 +355,12 @@ pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
 
 /// Dead letters that were requeued.
 pub(crate) fn dead_letters_requeued(reason: &str, count: u64) {
-    counter!("letters_requeued_total", "reason" => reason_label(reason)).increment(count);
+    counter!("dead_letters_requeued_total", "reason" => reason_label(reason)).increment(count);
 }
 
 /// Dead letters that were dropped.
 pub(crate) fn dead_letters_dropped(reason: &str, count: u64) {
-    counter!("letters_dropped_total", "reason" => reason_label(reason)).increment(count);
+    counter!("dead_letters_dropped_total", "reason" => reason_label(reason)).increment(count);
 }
 
 /// The label of a reason. A foreign record in the topic may claim any reason, and labels must stay

@@ -1,7 +1,7 @@
-//! The page at `/`: a few files, compiled in, so that a started binary has all it shows.
+//! The web page at `/`: a few files that are compiled into the binary.
 //!
-//! It asks no other server for anything and needs no build step; it speaks the native protocol, as
-//! any client does. Its modules import each other by the paths they are served at.
+//! It loads nothing from other servers, has no build step, and uses the native protocol like any
+//! client. Its modules import each other by the paths they are served at.
 
 use bytes::Bytes;
 use tidewire_connectors::socket::http::state::Asset;
@@ -41,10 +41,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_asks_no_other_server() {
+    fn the_page_loads_nothing_from_other_servers() {
         for asset in assets() {
             for scheme in ["http://", "https://", "src=\"//", "url("] {
-                assert!(!text(&asset).contains(scheme), "{} holds {scheme}", asset.path);
+                assert!(!text(&asset).contains(scheme), "{} contains {scheme}", asset.path);
             }
         }
     }

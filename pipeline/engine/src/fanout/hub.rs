@@ -271,8 +271,8 @@ fn epoch(log: &dyn Log, topics: &[&Topic; 3], partitions: u32) -> Result<u32, Lo
         };
         if info.spec.partitions != partitions {
             return Err(LogError::Invalid(format!(
-                "topic {topic} has {} partitions and the settings say {partitions}: set \
-                 `partitions` to {}, or choose another prefix",
+                "topic {topic} has {} partitions and topics.partitions is {partitions}: set \
+                 topics.partitions to {}, or give another topics.prefix",
                 info.spec.partitions, info.spec.partitions
             )));
         }
