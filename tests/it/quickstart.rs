@@ -22,7 +22,7 @@ use tidewire_tests::event_source::EventSource;
 use tidewire_tests::server::Server;
 
 use self::programs::Programs;
-use self::reader::Reader;
+use self::reader::StreamReader;
 
 /// The address in the document.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -106,8 +106,8 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     let mut server = Server::start(&[]);
     let address = server.addr().to_string();
     let programs = Programs::write(&document::snippets(), (ADDRESS, &address));
-    let mut readers = Vec::from(RECEIVERS.map(|file| Reader::program(file, &programs)));
-    readers.push(Reader::page(BROWSER, &programs, &server));
+    let mut readers = Vec::from(RECEIVERS.map(|file| StreamReader::program(file, &programs)));
+    readers.push(StreamReader::page(BROWSER, &programs, &server));
 
     let sent = SENDERS.map(|(file, id)| {
         send(&programs, file, id);
@@ -206,7 +206,7 @@ fn post(server: &Server, ids: &[&str]) {
     assert_eq!(response.status, 202, "{}", response.text());
 }
 
-fn expect_all(readers: &mut [Reader], events: &[&str]) {
+fn expect_all(readers: &mut [StreamReader], events: &[&str]) {
     for reader in readers {
         reader.expect(events);
     }

@@ -24,9 +24,9 @@ const CAPTURE: &str = "window.printed = [];
     console.log = (...words) => window.printed.push(words.join(' '));";
 
 /// One receiver.
-pub(super) struct Reader {
+pub(super) struct StreamReader {
     file: &'static str,
-    source: Source,
+    source: ProgramStream,
     /// All it printed.
     printed: Vec<String>,
     /// Ids of the events it printed since the last step.
@@ -35,25 +35,25 @@ pub(super) struct Reader {
     last: Option<String>,
 }
 
-enum Source {
+enum ProgramStream {
     Program(Option<Running>),
     Page(Browser),
 }
 
-impl Reader {
+impl StreamReader {
     /// Starts a program.
     pub(super) fn program(file: &'static str, programs: &Programs) -> Self {
-        Self::new(file, Source::Program(Some(programs.start(file))))
+        Self::new(file, ProgramStream::Program(Some(programs.start(file))))
     }
 
     /// Runs a script in a page of the server.
     pub(super) fn page(file: &'static str, programs: &Programs, server: &Server) -> Self {
-        let mut reader = Self::new(file, Source::Page(Browser::start()));
+        let mut reader = Self::new(file, ProgramStream::Page(Browser::start()));
         reader.start(programs, server);
         reader
     }
 
-    fn new(file: &'static str, source: Source) -> Self {
+    fn new(file: &'static str, source: ProgramStream) -> Self {
         Self { file, source, printed: Vec::new(), received: Vec::new(), last: None }
     }
 
@@ -61,16 +61,16 @@ impl Reader {
     pub(super) fn stop(&mut self, last: &str) {
         self.last = Some(last.to_owned());
         match &mut self.source {
-            Source::Program(running) => *running = None,
-            Source::Page(browser) => browser.open("about:blank"),
+            ProgramStream::Program(running) => *running = None,
+            ProgramStream::Page(browser) => browser.open("about:blank"),
         }
     }
 
     /// Starts it again.
     pub(super) fn start(&mut self, programs: &Programs, server: &Server) {
         match &mut self.source {
-            Source::Program(running) => *running = Some(programs.start(self.file)),
-            Source::Page(browser) => {
+            ProgramStream::Program(running) => *running = Some(programs.start(self.file)),
+            ProgramStream::Page(browser) => {
                 browser.open(&format!("http://{}/", server.addr()));
                 browser.run(CAPTURE, json!([]));
                 browser.run(&programs.text(self.file), json!([]));
@@ -104,8 +104,8 @@ impl Reader {
 
     fn read(&mut self) {
         let fresh = match &mut self.source {
-            Source::Program(running) => running.as_ref().expect("it runs").lines(),
-            Source::Page(browser) => {
+            ProgramStream::Program(running) => running.as_ref().expect("it runs").lines(),
+            ProgramStream::Page(browser) => {
                 let printed = browser.run("return window.printed.splice(0);", json!([]));
                 let printed = printed.as_array().expect("a list").iter();
                 printed.map(|line| line.as_str().expect("text").to_owned()).collect()
