@@ -16,10 +16,10 @@ mod functions;
 mod imports;
 #[path = "tidy/metrics.rs"]
 mod metrics;
-#[path = "tidy/protocol.rs"]
-mod protocol;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/protocol.rs"]
+mod protocol;
 #[path = "tidy/runbook.rs"]
 mod runbook;
 #[path = "tidy/source.rs"]

@@ -45,7 +45,7 @@ pub(crate) fn write_until_killed<S: LogUnderTest>() {
     let topic = Topic::new(std::env::var(TOPIC).expect("given with the place"));
     let log = S::open_in_child(&location);
     let [plain, left, right] = partitions(&topic);
-    let mut only = member(&*log, (GROUP, "child"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, GROUP, "child", std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1, 2])]);
     let mut appender = log.appender().expect("an appender");
     let mut transactor = log.transactor(TRANSACTOR).expect("a transactor");
@@ -95,7 +95,7 @@ pub(crate) fn kill_children<S: LogUnderTest>(child: &str) {
         // As whoever takes over does: it ends what the dead one left open.
         drop(log.transactor(TRANSACTOR).expect("initialised"));
         assert_eq!(topic_id(&*log, &topic), id, "round {round}: nothing was lost");
-        first = check(&*log, &topic, (first, &acks)).unwrap_or_else(|why| {
+        first = check(&*log, &topic, first, &acks).unwrap_or_else(|why| {
             panic!("round {round}: {why}; the child said {acks:?}, seed {seed}")
         });
         transactions += u64::from(acks.committed.is_some());
@@ -138,7 +138,7 @@ fn one_child(test: &str, [location, first, topic]: [&str; 3], rng: &mut TestRng)
                 parse_line(&mut acks, &line);
             }
         });
-        kill_after(&mut child, Duration::from_micros(rng.below(40_000) as u64));
+        kill_after(&mut child, Duration::from_micros(rng.below(40_000)));
         rest.join().expect("the listener ends with the child");
     });
     acks
@@ -164,7 +164,7 @@ fn parse_line(acks: &mut Acknowledged, line: &str) {
 }
 
 /// Compares the log with what was said; returns the number the next child begins with.
-fn check(log: &dyn Log, topic: &Topic, (first, acks): (u64, &Acknowledged)) -> Result<u64, String> {
+fn check(log: &dyn Log, topic: &Topic, first: u64, acks: &Acknowledged) -> Result<u64, String> {
     let [plain, left, right] = partitions(topic);
     let numbers = |at: &TopicPartition| -> Vec<u64> {
         let end = log.bounds(at, Isolation::Committed).expect("bounds");

@@ -194,7 +194,8 @@ pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T 
 /// A group's member of these topics.
 pub(crate) fn member(
     log: &dyn Log,
-    (group, instance): (&str, &str),
+    group: &str,
+    instance: &str,
     topics: &[Topic],
 ) -> Box<dyn Member> {
     let spec = MemberSpec {

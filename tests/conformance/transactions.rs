@@ -80,8 +80,7 @@ pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: LogUn
     let log = subject.log();
     let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
     let partition = at(&topic, 0);
-    let mut only =
-        member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, &subject.group("t-offsets"), "one", std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-offsets").unwrap();
     write(&mut *transactor, &partition, &["a"]);
@@ -159,10 +158,10 @@ pub(crate) fn offsets_of_a_fenced_member_are_refused<S: LogUnderTest>() {
     let topic = topic(&subject, "t-member", (1, FOR_EVER));
     let partition = at(&topic, 0);
     let topics = [topic.clone()];
-    let mut old = member(&*log, ("t-member", "one"), &topics);
+    let mut old = member(&*log, "t-member", "one", &topics);
     settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let token = old.token().unwrap();
-    let mut new = member(&*log, ("t-member", "one"), &topics);
+    let mut new = member(&*log, "t-member", "one", &topics);
     settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-member").unwrap();
     write(&mut *transactor, &partition, &["a"]);

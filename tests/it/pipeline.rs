@@ -266,8 +266,7 @@ fn events_of_a_killed_process_are_delivered_once_and_in_order() {
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..ROUNDS {
         // Some die young, some after the stores were written behind for the first time.
-        let life =
-            Duration::from_millis(rng.below(if round % 3 == 2 { 2_500 } else { 200 }) as u64);
+        let life = Duration::from_millis(rng.below(if round % 3 == 2 { 2_500 } else { 200 }));
         one_child(dir.path(), life);
     }
     let pipeline = PipelineUnderTest::open(dir.path());

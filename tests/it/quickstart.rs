@@ -7,7 +7,7 @@
 
 mod document;
 mod programs;
-mod reader;
+mod receiver;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,7 @@ use tidewire_tests::event_source::EventSource;
 use tidewire_tests::server::Server;
 
 use self::programs::Programs;
-use self::reader::Reader;
+use self::receiver::Receiver;
 
 /// The address in the document.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -106,8 +106,8 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     let mut server = Server::start(&[]);
     let address = server.addr().to_string();
     let programs = Programs::write(&document::snippets(), (ADDRESS, &address));
-    let mut readers = Vec::from(RECEIVERS.map(|file| Reader::program(file, &programs)));
-    readers.push(Reader::page(BROWSER, &programs, &server));
+    let mut receivers = Vec::from(RECEIVERS.map(|file| Receiver::program(file, &programs)));
+    receivers.push(Receiver::page(BROWSER, &programs, &server));
 
     let sent = SENDERS.map(|(file, id)| {
         send(&programs, file, id);
@@ -116,9 +116,9 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     // An event that is sent again is dropped.
     send(&programs, SENDERS[0].0, SENDERS[0].1);
     listen(&programs, SENDERS[0].1);
-    for reader in &mut readers {
-        reader.expect(&sent);
-        reader.stop(sent[sent.len() - 1]);
+    for receiver in &mut receivers {
+        receiver.expect(&sent);
+        receiver.stop(sent[sent.len() - 1]);
     }
 
     server.stop();
@@ -126,15 +126,15 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     copy(&server.data_dir(), &older.path().join("data"));
     server.restart_in_place();
     post(&server, &AWAY);
-    for reader in &mut readers {
-        reader.start(&programs, &server);
+    for receiver in &mut receivers {
+        receiver.start(&programs, &server);
     }
-    expect_all(&mut readers, &AWAY);
+    expect_all(&mut receivers, &AWAY);
 
     server.kill9();
     server.restart_in_place();
     post(&server, &["killed"]);
-    expect_all(&mut readers, &["killed"]);
+    expect_all(&mut receivers, &["killed"]);
 
     // Every position is beyond the end of the older log, which is an `error`.
     server.stop();
@@ -142,19 +142,19 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     copy(&older.path().join("data"), &server.data_dir());
     server.restart_in_place();
     post(&server, &["older"]);
-    expect_all(&mut readers, &[&sent[..], &["older"]].concat());
+    expect_all(&mut receivers, &[&sent[..], &["older"]].concat());
 
     // Another log has other topics, which is a `gap`.
     server.stop();
     fs::remove_dir_all(server.data_dir()).expect("it is there");
     server.restart_in_place();
-    for reader in &mut readers {
-        reader.expect_line("gap ");
+    for receiver in &mut receivers {
+        receiver.expect_line("gap ");
     }
     post(&server, &["other"]);
-    expect_all(&mut readers, &["other"]);
+    expect_all(&mut receivers, &["other"]);
     thread::sleep(QUIET);
-    expect_all(&mut readers, &[]);
+    expect_all(&mut receivers, &[]);
 }
 
 #[test]
@@ -206,9 +206,9 @@ fn post(server: &Server, ids: &[&str]) {
     assert_eq!(response.status, 202, "{}", response.text());
 }
 
-fn expect_all(readers: &mut [Reader], events: &[&str]) {
-    for reader in readers {
-        reader.expect(events);
+fn expect_all(receivers: &mut [Receiver], events: &[&str]) {
+    for receiver in receivers {
+        receiver.expect(events);
     }
 }
 

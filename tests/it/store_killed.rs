@@ -73,7 +73,7 @@ fn data_and_progress_of_a_store_agree_after_its_process_was_killed() {
     let mut expected: BTreeMap<(Table, Bytes), Bytes> = BTreeMap::new();
     let mut applied = 0;
     for round in 0..ROUNDS {
-        write_for_a_while(dir.path(), Duration::from_millis(40 + rng.below(80) as u64));
+        write_for_a_while(dir.path(), Duration::from_millis(40 + rng.below(80)));
         let mut store = open(dir.path());
         let reached = progress(&mut *store);
         assert!(reached >= applied, "round {round}: progress went back");

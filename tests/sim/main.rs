@@ -14,9 +14,10 @@ mod histories;
 mod model;
 mod mutants;
 mod operators;
-mod random;
 mod replay;
 mod world;
+
+use tidewire_tests::test_rng;
 
 use crate::histories::{SEED, run};
 use crate::world::World;

@@ -36,7 +36,7 @@ pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let (stop, addr) = (Arc::clone(&over), server.addr());
     let posting = thread::spawn(move || post_until(&stop, addr));
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX) as u64));
+        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX)));
         server.kill9();
         server.restart_in_place();
     }

@@ -23,7 +23,7 @@ use tidewire_tests::test_rng::TestRng;
 const KILLS_PER_ROUND: usize = 50;
 
 /// Milliseconds until the next kill at most: dying young, and after the stores were written behind.
-const LIFE_MS_MAX: usize = 1_500;
+const LIFE_MS_MAX: u64 = 1_500;
 
 struct Arguments {
     kills: usize,

@@ -58,7 +58,7 @@ impl Broker {
         Setup::quick().secure().start()
     }
 
-    /// Starts a node whose clock [`Broker::pass`] sets forward.
+    /// Starts a node whose clock [`Broker::advance_time`] sets forward.
     pub fn with_clock() -> Self {
         Setup::quick().with_clock(0).start()
     }

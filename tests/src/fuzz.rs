@@ -63,9 +63,9 @@ impl Target {
             self.run_named(sample);
         }
         for _ in 0..rounds {
-            let mut input = samples[rng.below(samples.len())].clone();
-            for _ in 0..=rng.below(4) {
-                mutate(&mut input, &samples[rng.below(samples.len())], &mut rng);
+            let mut input = samples[rng.index(samples.len())].clone();
+            for _ in 0..=rng.index(4) {
+                mutate(&mut input, &samples[rng.index(samples.len())], &mut rng);
             }
             self.run_named(&input);
         }
@@ -83,21 +83,21 @@ impl Target {
 fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut TestRng) {
     const BYTES: &[u8] = b"\0\x01\x7f\x80\xff{}[]\",:\\-0e9.n";
     const LENGTH_MAX: usize = 4_096;
-    let at = rng.below(input.len() + 1);
-    let len = rng.below(16).min(input.len() - at);
-    match rng.below(7) {
-        0 if at < input.len() => input[at] ^= 1 << rng.below(8),
-        1 if at < input.len() => input[at] = BYTES[rng.below(BYTES.len())],
+    let at = rng.index(input.len() + 1);
+    let len = rng.index(16).min(input.len() - at);
+    match rng.index(7) {
+        0 if at < input.len() => input[at] ^= 1 << rng.index(8),
+        1 if at < input.len() => input[at] = BYTES[rng.index(BYTES.len())],
         2 => drop(input.drain(at..at + len)),
-        3 => input.insert(at, BYTES[rng.below(BYTES.len())]),
+        3 => input.insert(at, BYTES[rng.index(BYTES.len())]),
         4 => input.truncate(at),
         5 => {
-            let part = input[at..at + len].repeat(1 + rng.below(64));
+            let part = input[at..at + len].repeat(1 + rng.index(64));
             input.splice(at..at, part);
         }
         _ => {
-            let from = rng.below(other.len() + 1);
-            let part = other[from..(from + rng.below(64)).min(other.len())].to_vec();
+            let from = rng.index(other.len() + 1);
+            let part = other[from..(from + rng.index(64)).min(other.len())].to_vec();
             input.splice(at..at + len, part);
         }
     }

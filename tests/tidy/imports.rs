@@ -139,7 +139,11 @@ impl<'a> Tokens<'a> {
 }
 
 /// The file a path leads to.
-fn resolve(from: &Module, path: &[String], files: &BTreeMap<Module, &SourceFile>) -> Option<Module> {
+fn resolve(
+    from: &Module,
+    path: &[String],
+    files: &BTreeMap<Module, &SourceFile>,
+) -> Option<Module> {
     let mut base = match path.first()?.as_str() {
         "crate" => Module::new(),
         _ => from.clone(),
@@ -194,7 +198,8 @@ fn reachable<'a>(
 
 #[test]
 fn a_circle_is_found_through_nested_imports() {
-    let file = |path: &str, code: &str| SourceFile::new(format!("schemas/src/{path}"), code.to_owned());
+    let file =
+        |path: &str, code: &str| SourceFile::new(format!("schemas/src/{path}"), code.to_owned());
     let sources = [
         file("lib.rs", "mod a; mod b; mod c;"),
         file("a.rs", "use crate::{b::{self, Two}, c};"),

@@ -46,7 +46,9 @@ fn prose() -> Vec<(String, String)> {
     }
     let document = |path: &String| {
         !path.starts_with("tests/")
-            && [".md", ".toml", ".sh", ".yml", ".html", ".svg"].iter().any(|end| path.ends_with(end))
+            && [".md", ".toml", ".sh", ".yml", ".html", ".svg"]
+                .iter()
+                .any(|end| path.ends_with(end))
     };
     let documents = tracked().into_iter().filter(document);
     all.extend(documents.filter_map(|path| read(&path).map(|text| (path, text))));

@@ -81,21 +81,17 @@ impl BenchFixture {
 
     /// Writes so many records into the lane: each key once, then random ones.
     pub(crate) fn produce(&mut self, records: usize, keys: usize) -> io::Result<()> {
-        self.fill(Priority::Normal, (records, keys))?;
+        self.fill(Priority::Normal, records, keys)?;
         self.written += records;
         Ok(())
     }
 
     /// The same into the lane of a priority, which is not counted.
-    pub(crate) fn fill(
-        &self,
-        priority: Priority,
-        (records, keys): (usize, usize),
-    ) -> io::Result<()> {
+    pub(crate) fn fill(&self, priority: Priority, records: usize, keys: usize) -> io::Result<()> {
         let writer = self.writer(priority, "20")?;
         let mut rng = TestRng::new(self.written as u64);
         for n in self.written..self.written + records {
-            writer.write(n, if n < keys { n } else { rng.below(keys) })?;
+            writer.write(n, if n < keys { n } else { rng.index(keys) })?;
         }
         writer.finish()
     }

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(37);
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(fixture: &BenchFixture, arguments: &Arguments) -> io::Result<()> {
-    fixture.fill(Priority::Low, (arguments.records, arguments.keys))?;
+    fixture.fill(Priority::Low, arguments.records, arguments.keys)?;
     let reader = fixture.reader(fixture.topology.out_urgent().as_str(), Offset::End)?;
     let writer = fixture.writer(Priority::Critical, "0")?;
     let group = Side::Tidewire.group(fixture);

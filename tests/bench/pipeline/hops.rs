@@ -30,7 +30,8 @@ pub(crate) fn report(bootstrap: &str, prefix: &str) -> io::Result<()> {
     };
     let by_event = |value: &[u8]| Some(EventView::decode(value).ok()?.event_id.to_owned());
     let times = |topics: &[&str], id: &dyn Fn(&[u8]) -> Option<String>| {
-        read(bootstrap, (prefix, topics), id).map_err(io::Error::other)
+        let topics: Vec<String> = topics.iter().map(|topic| format!("{prefix}{topic}")).collect();
+        read(bootstrap, &topics, id).map_err(io::Error::other)
     };
     let input = times(&["in"], &by_json)?;
     let lanes = times(&["lane.critical", "lane.high", "lane.normal", "lane.low"], &by_event)?;
@@ -51,7 +52,7 @@ fn mean(from: &AppendTimes, to: &AppendTimes) -> io::Result<f64> {
 
 fn read(
     bootstrap: &str,
-    (prefix, topics): (&str, &[&str]),
+    topics: &[String],
     id: &dyn Fn(&[u8]) -> Option<String>,
 ) -> Result<AppendTimes, KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
@@ -62,10 +63,9 @@ fn read(
         .create()?;
     let mut all = TopicPartitionList::new();
     for topic in topics {
-        let topic = format!("{prefix}{topic}");
-        let metadata = consumer.fetch_metadata(Some(&topic), ANSWER_LIMIT)?;
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_LIMIT)?;
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            all.add_partition_offset(&topic, partition.id(), Offset::Beginning)?;
+            all.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
         }
     }
     consumer.assign(&all)?;

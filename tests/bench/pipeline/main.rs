@@ -97,7 +97,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     if !arguments.kafka {
         println!("\n| embedded log | |\n|---|---:|");
         let server = Server::start(&[]);
-        steady::run(arguments, &server, ("post", steady::by_post(&server)))?;
+        steady::run(arguments, &server, "post", steady::by_post(&server))?;
         drop(server);
         return saturated::run(arguments, &Server::start(&[]));
     }
@@ -105,7 +105,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     println!("\n| Apache Kafka, one broker on the same machine | |\n|---|---:|");
     let server = on(&broker, "steady.");
     let pace = steady::by_producer(&broker.bootstrap(), "steady.")?;
-    steady::run(arguments, &server, ("produced", pace))?;
+    steady::run(arguments, &server, "produced", pace)?;
     hops::report(&broker.bootstrap(), "steady.")?;
     idle::run(arguments.seconds, &server, &broker)?;
     drop(server);

@@ -58,7 +58,8 @@ pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<ScheduleP
 pub(crate) fn run(
     arguments: &Arguments,
     server: &Server,
-    (from, pace): (&str, SchedulePublisher),
+    from: &str,
+    pace: SchedulePublisher,
 ) -> io::Result<()> {
     let endpoint = endpoint(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
     let mut pool =

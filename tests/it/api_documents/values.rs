@@ -312,13 +312,13 @@ fn every_block_of_a_stream_conforms_to_the_asyncapi_document() {
 }
 
 /// Where the schema of an answer is. JSON and text are all that is answered.
-fn answer_schema(path: &str, method: &str, (status, media): (u16, &str)) -> String {
+fn answer_schema(path: &str, method: &str, status: u16, media: &str) -> String {
     let path = path.split('?').next().unwrap_or_default().replace('/', "~1");
     let media = media.replace('/', "~1");
     format!("/paths/{path}/{method}/responses/{status}/content/{media}/schema")
 }
 
-fn exchange(server: &Server, (method, path): (&str, &str), body: (&str, &[u8])) -> Sample {
+fn exchange(server: &Server, method: &str, path: &str, body: (&str, &[u8])) -> Sample {
     let mut http = server.http();
     let answer = match method {
         "get" => http.get(path),
@@ -330,7 +330,7 @@ fn exchange(server: &Server, (method, path): (&str, &str), body: (&str, &[u8])) 
         Err(_) => ("text/plain", json!(answer.text())),
     };
     let what = format!("{method} {path}: {} {:.200}", answer.status, answer.text());
-    sample(what, answer_schema(path, method, (answer.status, media)), value)
+    sample(what, answer_schema(path, method, answer.status, media), value)
 }
 
 #[test]
@@ -342,9 +342,9 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
         .iter()
         .map(|event| sample(event.to_string(), component("EventEnvelope"), event.clone()))
         .collect();
-    let get = |path: &str| exchange(&server, ("get", path), ("", b""));
+    let get = |path: &str| exchange(&server, "get", path, ("", b""));
     let post = |path: &str, kind: &str, body: &str| {
-        exchange(&server, ("post", path), (kind, body.as_bytes()))
+        exchange(&server, "post", path, (kind, body.as_bytes()))
     };
     let json = "application/json";
     let mixed =
@@ -384,8 +384,8 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
 
 /// Every question about dead letters, with every parameter that the document names.
 fn dead_letters(server: &Server) -> Vec<Sample> {
-    let get = |path: &str| exchange(server, ("get", path), ("", b""));
-    let post = |path: &str| exchange(server, ("post", path), ("", b""));
+    let get = |path: &str| exchange(server, "get", path, ("", b""));
+    let post = |path: &str| exchange(server, "post", path, ("", b""));
     let list = get("/v1/dead-letters");
     let letters = list.value["letters"].as_array().expect("letters");
     let id = query_escape(letters[0]["id"].as_str().expect("an id"));
@@ -420,7 +420,7 @@ fn refused_by_the_guard(server: &Server) -> Sample {
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     let value = serde_json::from_str(body).expect("JSON");
-    sample(answer.clone(), answer_schema("/v1/stats", "get", (403, "application/json")), value)
+    sample(answer.clone(), answer_schema("/v1/stats", "get", 403, "application/json"), value)
 }
 
 /// Every path of the document was asked, but for those that open a stream.

@@ -10,7 +10,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_tests::broker;
 
 use super::samples::{BadRecord, records};
-use crate::kafka::fixture::{OutputReader, TIMEOUT, serve};
+use crate::kafka::fixture::{OutputReader, TIMEOUT, TopicNamespace, serve};
 
 /// The good event with this number; all of one author, so their order is kept.
 fn good(n: usize) -> String {
@@ -36,10 +36,10 @@ fn send(producer: &BaseProducer, topic: &str, sample: &BadRecord) {
 #[test]
 fn bad_records_are_dead_lettered_whole_and_good_ones_arrive_in_order() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "bad.");
+    let at = TopicNamespace::new(&bootstrap, "bad.");
     let server = serve("dev", at, "only");
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", at.0)
+        .set("bootstrap.servers", at.bootstrap)
         .set("enable.idempotence", "true")
         .create()
         .expect("a producer");

@@ -163,7 +163,7 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     let requeue = ["dead-letters", "requeue", "--all-open"];
     let mut went_back = 0;
     for _ in 0..KILLS {
-        let wait = Duration::from_millis(rng.below(400) as u64);
+        let wait = Duration::from_millis(rng.below(400));
         std::thread::scope(|scope| {
             let asked = [0, 1].map(|_| scope.spawn(|| server.run_verb(&requeue, None)));
             std::thread::sleep(Duration::from_millis(100) + wait);

@@ -25,7 +25,7 @@ use self::program::{
     ClientProgram, ConsumedRecord, IsolationArgument, ProducedRecord, TopicAddress, TransactionEnd,
     WriteOptions, all,
 };
-use super::fixture::serve;
+use super::fixture::{TopicNamespace, serve};
 
 /// Records written in one go.
 const BATCH: usize = 200;
@@ -101,7 +101,7 @@ fn a_client_does_not_report_a_refused_record_as_acknowledged() {
 #[test]
 fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
     let bootstrap = broker::shared().bootstrap();
-    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let server = serve("dev", TopicNamespace::new(&bootstrap, PREFIX), "only");
     let into = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}in") };
     let written = at_once(|client| {
         let mut subscriber = subscribe(&server, client);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, check};
+use super::fixture::{EventWriter, OutputReader, TopicNamespace, check};
 use super::stalls::watch;
 
 /// How long the outputs are looked at after each step.
@@ -29,7 +29,7 @@ fn clock(folder: &Path) -> PathBuf {
 #[test]
 fn clock_changes_stall_lose_and_duplicate_nothing() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "clock.");
+    let at = TopicNamespace::new(&bootstrap, "clock.");
     let folder = tempfile::tempdir().expect("a folder");
     let step = folder.path().join("step");
     fs::write(&step, 0i64.to_ne_bytes()).expect("it can be written");
@@ -40,7 +40,7 @@ fn clock_changes_stall_lose_and_duplicate_nothing() {
     let log = format!("kafka://{bootstrap}");
     let (library, step) = (clock(folder.path()), step.to_string_lossy().into_owned());
     let variables = [
-        ("TIDEWIRE_TOPICS_PREFIX", at.1),
+        ("TIDEWIRE_TOPICS_PREFIX", at.prefix),
         ("TIDEWIRE_INSTANCE", "clock"),
         ("LD_PRELOAD", &library.to_string_lossy()),
         ("STEPPED_CLOCK", &step),

@@ -14,7 +14,7 @@ use tidewire_tests::broker;
 use tidewire_tests::server::command;
 use tidewire_tests::test_rng::TestRng;
 
-use super::fixture::serve;
+use super::fixture::{TopicNamespace, serve};
 use crate::dead_letters::fixture::{
     append, check_delivered, dead_letter_record, delivered, wait_until,
 };
@@ -40,7 +40,7 @@ fn killed_and_concurrent_requeues_deliver_once() {
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
     let mut rng = TestRng::new(seed);
     let bootstrap = broker::shared().bootstrap();
-    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let server = serve("dev", TopicNamespace::new(&bootstrap, PREFIX), "only");
     let topology = Topology::new(PREFIX, Topology::default().partitions());
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
@@ -65,7 +65,7 @@ fn killed_and_concurrent_requeues_deliver_once() {
             std::thread::sleep(Duration::from_millis(50));
         }
         assert!(back() > before || open() == 0, "they took it from each other for {ROUND_MAX:?}");
-        std::thread::sleep(Duration::from_millis(rng.below(200) as u64));
+        std::thread::sleep(Duration::from_millis(rng.below(200)));
         for child in &mut both {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");

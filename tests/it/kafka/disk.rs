@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::small_disk::SmallDisk;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 
 /// Exit code of work that failed; 3 is for a lost log, and the log is well.
 const FAILED: i32 = 1;
@@ -15,7 +15,7 @@ const FAILED: i32 = 1;
 #[test]
 fn a_full_state_disk_ends_the_process_and_a_restart_with_space_recovers() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "disk.");
+    let at = TopicNamespace::new(&bootstrap, "disk.");
     let mut server = serve("dev", at, "disk");
     server.stop();
     let small = match SmallDisk::over(&server.data_dir().join("state")) {

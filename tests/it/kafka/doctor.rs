@@ -88,8 +88,10 @@ fn topics(brokers: &str, prefix: &str) -> usize {
 
 /// A broker answers that a setting is changed before it says so of the topic.
 fn wait_until_described(
-    (admin, topic): (&AdminClient<DefaultClientContext>, &str),
-    (name, value): (&str, &str),
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+    name: &str,
+    value: &str,
 ) {
     let give_up = Instant::now() + ASKING;
     loop {
@@ -154,7 +156,7 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let changed = block_on(admin.alter_configs([&change], &AdminOptions::new()));
         changed.expect("the broker answers")[0].as_ref().expect("changed");
-        wait_until_described((&admin, topic), (name, value));
+        wait_until_described(&admin, topic, name, value);
     }
     doctor(&brokers, &[prefix, four]).check(
         2,

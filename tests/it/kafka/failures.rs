@@ -13,7 +13,7 @@ use tidewire_tests::broker::{self, Broker, Cluster};
 use tidewire_tests::server::{Server, command};
 use tidewire_tests::test_rng::TestRng;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 use super::stalls::Stalls;
 
 /// The prefix of the topics.
@@ -38,7 +38,7 @@ fn a_broker_that_restarts_pauses_or_dies_only_delays_delivery() {
     // broker again (the next test). Ours do.
     let mut broker = Broker::start_with(&[("broker.session.timeout.ms", "15000")]);
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let server = serve("dev", at, "only");
     let writer = EventWriter::start(at, 300);
     thread::sleep(Duration::from_secs(2));
@@ -66,7 +66,7 @@ fn a_broker_that_restarts_pauses_or_dies_only_delays_delivery() {
 fn a_single_broker_is_found_again_after_an_outage() {
     let broker = Broker::start_with(&[("broker.session.timeout.ms", "2000")]);
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let server = serve("dev", at, "only");
     for round in 0..3 {
         // Traffic before, so that clients ask again at once when the broker goes on.
@@ -94,11 +94,11 @@ fn thirty_kills_of_the_whole_process_lose_duplicate_and_reorder_nothing() {
     let mut rng = TestRng::new(seed);
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let mut server = serve("dev", at, "only");
     let writer = EventWriter::start(at, 500);
     for _ in 0..KILLS {
-        thread::sleep(Duration::from_millis(rng.below(1_200) as u64));
+        thread::sleep(Duration::from_millis(rng.below(1_200)));
         server.kill9();
         server.restart();
     }
@@ -110,7 +110,7 @@ fn thirty_kills_of_the_whole_process_lose_duplicate_and_reorder_nothing() {
 fn a_killed_derive_process_is_taken_over_and_rejoins_at_once() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     create_topics(at);
     let admits = [serve("admit", at, "a1"), serve("admit", at, "a2")];
     let mut first = serve("derive", at, "d1");
@@ -154,7 +154,8 @@ fn has_one_since(mut outputs: OutputReader, time: Duration) -> bool {
 }
 
 /// Roles apart expect the topics to be there.
-fn create_topics((bootstrap, prefix): (&str, &str)) {
+fn create_topics(at: TopicNamespace<'_>) {
+    let TopicNamespace { bootstrap, prefix } = at;
     let log = format!("kafka://{bootstrap}");
     let output = command()
         .args(["topics", "create", "--log", &log])
@@ -204,11 +205,11 @@ fn assert_works_soon_after_assignment(server: &Server) {
 #[test]
 fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "threads.");
+    let at = TopicNamespace::new(&bootstrap, "threads.");
     let log = format!("kafka://{bootstrap}");
     let threads = |instance| {
         let variables = [
-            ("TIDEWIRE_TOPICS_PREFIX", at.1),
+            ("TIDEWIRE_TOPICS_PREFIX", at.prefix),
             ("TIDEWIRE_INSTANCE", instance),
             ("TIDEWIRE_DERIVE_THREADS", "5"),
         ];
@@ -234,7 +235,7 @@ fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
 fn one_of_three_brokers_killed_under_load_loses_nothing() {
     let mut cluster = Cluster::start(3);
     let bootstrap = cluster.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let variables = [("TIDEWIRE_KAFKA_REPLICATION", "3"), ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")];
     let server = Server::start_as("dev", &["--log", &log], &variables);

@@ -31,17 +31,32 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Channels that carry one of our events.
 const CHANNELS_PER_EVENT: usize = 3;
 
-/// Starts a serving verb on this broker, with topics of this prefix.
-pub(crate) fn serve(verb: &str, at: (&str, &str), instance: &str) -> Server {
-    serve_with(verb, at, (instance, &[]))
+/// The topics of one pipeline: a broker, and the prefix of their names.
+#[derive(Clone, Copy)]
+pub(crate) struct TopicNamespace<'a> {
+    pub(crate) bootstrap: &'a str,
+    pub(crate) prefix: &'a str,
+}
+
+impl<'a> TopicNamespace<'a> {
+    pub(crate) fn new(bootstrap: &'a str, prefix: &'a str) -> Self {
+        Self { bootstrap, prefix }
+    }
+}
+
+/// Starts a serving verb on these topics.
+pub(crate) fn serve(verb: &str, at: TopicNamespace<'_>, instance: &str) -> Server {
+    serve_with(verb, at, instance, &[])
 }
 
 /// The same with further variables.
 pub(crate) fn serve_with(
     verb: &str,
-    (bootstrap, prefix): (&str, &str),
-    (instance, further): (&str, &[(&str, &str)]),
+    at: TopicNamespace<'_>,
+    instance: &str,
+    further: &[(&str, &str)],
 ) -> Server {
+    let TopicNamespace { bootstrap, prefix } = at;
     let log = format!("kafka://{bootstrap}");
     let mut variables = vec![
         ("TIDEWIRE_TOPICS_PREFIX", prefix),
@@ -62,7 +77,8 @@ pub(crate) struct EventWriter {
 }
 
 impl EventWriter {
-    pub(crate) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
+    pub(crate) fn start(at: TopicNamespace<'_>, per_second: u32) -> Self {
+        let TopicNamespace { bootstrap, prefix } = at;
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
@@ -147,7 +163,8 @@ pub(crate) struct OutputReader {
 }
 
 impl OutputReader {
-    pub(crate) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
+    pub(crate) fn open(at: TopicNamespace<'_>, topics: &[&str]) -> Self {
+        let TopicNamespace { bootstrap, prefix } = at;
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "onlooker")
@@ -197,7 +214,7 @@ impl OutputReader {
 }
 
 /// Says where these numbers stand in the input, the lanes and the outputs, to find who moved them.
-fn report_records(at: (&str, &str), numbers: &[usize]) {
+fn report_records(at: TopicNamespace<'_>, numbers: &[usize]) {
     let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low"];
     for topic in ["in"].iter().chain(&lanes).chain(&["out.urgent", "out.stream"]) {
         let mut records = OutputReader::open(at, &[topic]);
@@ -219,8 +236,7 @@ fn report_records(at: (&str, &str), numbers: &[usize]) {
 
 /// Every number was delivered once to each of its channels, in order per channel, key and priority,
 /// and nothing was put aside.
-pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
-    let at = (bootstrap, prefix);
+pub(crate) fn check(at: TopicNamespace<'_>, numbers: usize) {
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     let owed = numbers * CHANNELS_PER_EVENT;
     let complete = outputs.read(owed, TIMEOUT);

@@ -183,7 +183,7 @@ mod kip_848 {
         let topics = ["a", "b"].map(|name| topic(&subject, name, (5, FOR_EVER)));
         let group = subject.group("both");
         let log = subject.log();
-        let mut members = ["one", "two"].map(|name| member(&*log, (&group, name), &topics));
+        let mut members = ["one", "two"].map(|name| member(&*log, &group, name, &topics));
         let mut holds = [BTreeSet::new(), BTreeSet::new()];
         until("both have a share", || {
             for (member, holds) in members.iter_mut().zip(&mut holds) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidewire_tests::broker;
 
-use super::fixture::{EventWriter, check, serve};
+use super::fixture::{EventWriter, TopicNamespace, check, serve};
 
 /// Events a second: enough that a transaction holds several.
 const RATE: u32 = 300;
@@ -13,7 +13,7 @@ const RATE: u32 = 300;
 #[test]
 fn a_typical_transaction_writes_to_at_most_sixteen_partitions() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "narrow.");
+    let at = TopicNamespace::new(&bootstrap, "narrow.");
     let server = serve("dev", at, "only");
     let writer = EventWriter::start(at, RATE);
     thread::sleep(Duration::from_secs(5));

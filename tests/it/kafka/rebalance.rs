@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, check};
+use super::fixture::{EventWriter, OutputReader, TopicNamespace, check};
 use super::stalls::{Stalls, watch};
 
 /// Longer than a session and the assignment after it.
@@ -29,7 +29,7 @@ fn scaling_from_one_to_three_and_back_stalls_for_a_bounded_time() {
 fn scale(broker: &Broker, protocol: &str) -> [Stalls; 2] {
     let bootstrap = broker.bootstrap();
     let prefix = format!("{protocol}.");
-    let at = (bootstrap.as_str(), prefix.as_str());
+    let at = TopicNamespace::new(&bootstrap, &prefix);
     let log = format!("kafka://{bootstrap}");
     let start = |verb: &str, instance: &str| {
         let variables = [

@@ -11,7 +11,7 @@ use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::Log;
 use tidewire_tests::broker;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 use crate::dead_letters::fixture::wait_until;
 use crate::replay::{kept, verify};
 
@@ -79,7 +79,7 @@ fn ends(consumer: &BaseConsumer) -> TopicPartitionList {
 #[test]
 fn verifying_a_running_pipeline_leaves_no_trace() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let mut server = serve("dev", at, "only");
     let data = server.data_dir();

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tidewire_tests::broker::Cluster;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check};
 
 const PREFIX: &str = "tw.";
 
@@ -17,7 +17,7 @@ const PREFIX: &str = "tw.";
 fn dead_coordinators_and_too_few_replicas_only_delay_delivery() {
     let mut cluster = Cluster::start(3);
     let bootstrap = cluster.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let variables = [
         ("TIDEWIRE_INSTANCE", "only"),

@@ -6,16 +6,18 @@ use std::time::Duration;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve, serve_with};
+use super::fixture::{
+    EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve, serve_with,
+};
 use super::zombie::until;
 
 #[test]
 fn a_standby_takes_over_with_a_short_tail() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), "tw.");
+    let at = TopicNamespace::new(&bootstrap, "tw.");
     let mut owner = serve("dev", at, "owner");
-    let standby = serve_with("dev", at, ("standby", &[("TIDEWIRE_DERIVE_STANDBY", "true")]));
+    let standby = serve_with("dev", at, "standby", &[("TIDEWIRE_DERIVE_STANDBY", "true")]);
     let writer = EventWriter::start(at, 500);
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(12_000, TIMEOUT), "both work");

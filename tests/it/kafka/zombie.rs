@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 
 /// Longer than a session and the time a transaction may stay open: 10 s each.
 const FROZEN: Duration = Duration::from_secs(14);
@@ -17,7 +17,7 @@ const FROZEN: Duration = Duration::from_secs(14);
 fn a_process_frozen_past_its_session_is_fenced_and_recovers() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), "tw.");
+    let at = TopicNamespace::new(&bootstrap, "tw.");
     let zombie = serve("dev", at, "zombie");
     let other = serve("dev", at, "other");
     let writer = EventWriter::start(at, 300);

@@ -102,10 +102,10 @@ fn write_all(
     expected: &[ExpectedEvent],
     rng: &mut TestRng,
 ) {
-    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| rng.below(expected.len())).collect();
+    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| rng.index(expected.len())).collect();
     let mut sent = 0;
     while sent < expected.len() {
-        let count = (1 + rng.below(MAX_BATCH)).min(expected.len() - sent);
+        let count = (1 + rng.index(MAX_BATCH)).min(expected.len() - sent);
         let batch = &expected[sent..sent + count];
         if kill_at.pop_first_below(sent + count) {
             post_and_kill(server, batch, rng);
@@ -114,7 +114,7 @@ fn write_all(
         }
         post_until_answered(server, batch);
         sent += count;
-        thread::sleep(Duration::from_millis(rng.below(30) as u64));
+        thread::sleep(Duration::from_millis(rng.below(30)));
     }
 }
 
@@ -138,7 +138,7 @@ fn post_and_kill(server: &mut Server, batch: &[ExpectedEvent], rng: &mut TestRng
             .and_then(|mut client| client.post("/v1/events", "application/x-ndjson", &body))
             .ok()
     });
-    thread::sleep(Duration::from_micros(rng.below(8_000) as u64));
+    thread::sleep(Duration::from_micros(rng.below(8_000)));
     server.kill9();
     post.join().unwrap();
 }
@@ -190,7 +190,7 @@ impl ResumingSubscriber {
                 continue;
             };
             life += 1;
-            let end = self.read_websocket(&mut client, &positions, (owed, deadline));
+            let end = self.read_websocket(&mut client, &positions, owed, deadline);
             positions.extend(client.positions().clone());
             assert!(
                 client.gaps().is_empty(),
@@ -208,7 +208,8 @@ impl ResumingSubscriber {
         &mut self,
         client: &mut WebSocketClient,
         positions: &BTreeMap<String, String>,
-        (owed, deadline): (usize, Instant),
+        owed: usize,
+        deadline: Instant,
     ) -> Result<(), ClientError> {
         for channel in &self.channels.clone() {
             // Nothing is known before the first answer, and the history began with this test.
@@ -269,7 +270,7 @@ impl ResumingSubscriber {
     }
 
     fn cut_after(&mut self, life: usize) -> Option<usize> {
-        (life < CUTS).then(|| 100 + self.rng.below(MAX_CONNECTION_BYTES))
+        (life < CUTS).then(|| 100 + self.rng.index(MAX_CONNECTION_BYTES))
     }
 
     fn owed(&self, expected: &[ExpectedEvent]) -> usize {

@@ -66,6 +66,13 @@ pub(super) enum Successor {
     OtherMachine,
 }
 
+/// Whose calls are recorded, and during how many turns.
+#[derive(Clone, Copy)]
+struct WatchedPart {
+    machine: usize,
+    turns: u32,
+}
+
 /// A run of a scene, to its end.
 pub(super) struct CrashRun(World);
 
@@ -74,7 +81,7 @@ impl CrashRun {
     pub(super) fn new(scenario: Scenario) -> Result<Self, String> {
         let mut run = Self::prepared(scenario)?;
         if let Some((dying, last)) = scenario.crash_point() {
-            let part = (dying, TURNS_TO_BEGIN);
+            let part = WatchedPart { machine: dying, turns: TURNS_TO_BEGIN };
             let calls =
                 Self::prepared(scenario)?.watch_turns(part, None, CommitOutcome::Committed)?;
             let at = calls.iter().position(|call| *call == last);
@@ -195,15 +202,17 @@ impl CrashRun {
         commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
         self.0.loops.keep_down(WATCHED, 0);
-        self.watch_turns((WATCHED, TURNS), injected, commit_outcome)
+        let part = WatchedPart { machine: WATCHED, turns: TURNS };
+        self.watch_turns(part, injected, commit_outcome)
     }
 
     fn watch_turns(
         &mut self,
-        (machine, turns): (usize, u32),
+        part: WatchedPart,
         injected: Option<(usize, InjectedFault)>,
         commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
+        let WatchedPart { machine, turns } = part;
         let process = self.0.loops.process_to_turn(machine);
         let script = FaultScript { process, injected, commit_outcome, calls: Vec::new() };
         self.0.log.state().script = Some(script);

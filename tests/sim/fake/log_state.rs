@@ -9,7 +9,7 @@ use super::faults::FaultScript;
 use super::group::{FakeGroup, FakeGroupProof};
 use super::journal::Fact;
 use super::partition::{CleanupContext, FakePartition, LogEntry};
-use crate::random::Random;
+use crate::test_rng::TestRng;
 
 /// The end of a transaction takes its time to one of so many partitions.
 const DELAY_ONCE_IN: u64 = 12;
@@ -91,7 +91,7 @@ pub(crate) struct LogState {
     /// The clock; append times come from here.
     pub(crate) now: Millis,
     /// Chance, for faults.
-    pub(crate) random: Random,
+    pub(crate) random: TestRng,
     /// Whether calls fail on purpose.
     pub(crate) faults: bool,
     /// Whether all processes take their turns on one thread.
@@ -126,7 +126,7 @@ impl LogState {
             dead: BTreeSet::new(),
             next_member: 0,
             now: Millis(1_767_607_200_000),
-            random: Random::new(seed),
+            random: TestRng::new(seed),
             faults: false,
             one_thread: false,
             script: None,
@@ -340,7 +340,7 @@ impl LogState {
         let offsets = transaction.offsets.clone();
         for (at, _) in &ends {
             let at = at.clone();
-            if self.faults && self.random.once_in(DELAY_ONCE_IN) {
+            if self.faults && self.random.one_in(DELAY_ONCE_IN) {
                 let calls = self.random.below(DELAY_CALLS_MAX);
                 self.delayed.push(DelayedEnd { at, transaction: n, calls });
             } else {

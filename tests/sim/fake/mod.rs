@@ -10,8 +10,10 @@
 
 mod faults;
 mod group;
+mod injection;
 mod journal;
 mod log;
+mod log_port;
 mod log_state;
 mod member;
 mod partition;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
-use super::faults::{Call, LAZY_ONCE_IN};
+use super::faults::Call;
+use super::injection::LAZY_ONCE_IN;
 use super::log::FakeLog;
 use super::partition::LogEntry;
 
@@ -53,12 +54,11 @@ impl Reader for FakeReader {
     ) -> Result<usize, LogError> {
         let (at, from) = self.at(slot).clone();
         let (records, position) = self.log.call(Call::Take, |log_state| {
-            if log_state.faults && log_state.random.once_in(LAZY_ONCE_IN) {
+            if log_state.faults && log_state.random.one_in(LAZY_ONCE_IN) {
                 return Ok((Vec::new(), from));
             }
             log_state.partition(&at)?.check(&at, from)?;
-            let most =
-                if log_state.faults { 1 + log_state.random.below(40) as usize } else { 1_000 };
+            let most = if log_state.faults { 1 + log_state.random.index(40) } else { 1_000 };
             let mut left = ReadLimit { records: limit.records.min(most), bytes: limit.bytes };
             let (mut records, mut position) = (Vec::new(), from);
             let (partition, end) = (log_state.partition(&at)?, log_state.end(&at, self.isolation)?);

@@ -62,7 +62,7 @@ impl Transactor for FakeTransactor {
             let transaction = &mut log_state.transactions[open];
             transaction.in_flight.extend_from_slice(records);
             transaction.drained &= records.is_empty();
-            if !log_state.faults || log_state.random.once_in(2) {
+            if !log_state.faults || log_state.random.one_in(2) {
                 log_state.deliver_all(open);
             }
             Ok(())
@@ -71,10 +71,10 @@ impl Transactor for FakeTransactor {
 
     fn drain(&mut self) -> Result<(), LogError> {
         self.in_transaction(Call::Drain, |log_state, open| {
-            if log_state.faults && log_state.random.once_in(FAILED_DELIVERY_ONCE_IN) {
+            if log_state.faults && log_state.random.one_in(FAILED_DELIVERY_ONCE_IN) {
                 log_state.count("deliveries failed");
-                let count = log_state.transactions[open].in_flight.len() as u64;
-                let arrive = log_state.random.below(count + 1) as usize;
+                let count = log_state.transactions[open].in_flight.len();
+                let arrive = log_state.random.index(count + 1);
                 log_state.deliver(open, arrive);
                 log_state.transactions[open].in_flight.clear();
                 log_state.transactions[open].failed = true;

@@ -65,7 +65,8 @@ impl Admission {
     /// A lane record that ADMIT wrote.
     pub(super) fn lane(
         &mut self,
-        (at, lane): (&TopicPartition, Lane),
+        at: &TopicPartition,
+        lane: Lane,
         body: &Body,
         topology: &Topology,
     ) -> Result<(), String> {

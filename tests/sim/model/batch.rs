@@ -13,7 +13,7 @@ use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
 use super::operators::{self, ModelOutcome};
-use super::task::TaskModel;
+use super::task::{SealedTransaction, TaskModel};
 use crate::fake::LogState;
 
 /// An output as it must be.
@@ -53,19 +53,52 @@ impl ExpectedOutputs {
     }
 }
 
+impl TaskModel {
+    /// Follows a committed transaction; what its outputs must be is handed back.
+    pub(super) fn commit(
+        &mut self,
+        sealed: &SealedTransaction<'_>,
+        log: &LogState,
+        topology: &Topology,
+    ) -> Result<ExpectedOutputs, String> {
+        let order = &sealed.order;
+        self.check_continues_the_last(order)?;
+        let before = self.lanes;
+        let late = sealed.late;
+        let mut replay = TransactionReplay {
+            log,
+            topology,
+            task: self,
+            late,
+            expected: ExpectedOutputs::default(),
+        };
+        replay.follow(order)?;
+        let expected = replay.expected;
+        for lane in Lane::ALL {
+            let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
+            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
+            ensure(span == (first < next).then_some((first, next)), || {
+                format!("{lane:?} was taken {first}..{next}, and {span:?} stands in the order")
+            })?;
+        }
+        self.seal(sealed)?;
+        Ok(expected)
+    }
+}
+
 /// A walk through what one `order` record says.
-pub(super) struct TransactionReplay<'a> {
-    pub(super) log: &'a LogState,
-    pub(super) topology: &'a Topology,
-    pub(super) task: &'a mut TaskModel,
+struct TransactionReplay<'a> {
+    log: &'a LogState,
+    topology: &'a Topology,
+    task: &'a mut TaskModel,
     /// More may stand in the log than did when it ticked.
-    pub(super) late: bool,
-    pub(super) expected: ExpectedOutputs,
+    late: bool,
+    expected: ExpectedOutputs,
 }
 
 impl TransactionReplay<'_> {
     /// Takes what the record says was taken, in its order.
-    pub(super) fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
+    fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
         for (lane, count) in &order.sequence {

@@ -83,7 +83,7 @@ impl Model {
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         match lane.filter(|_| body.header(SOURCE).is_some()) {
-            Some(lane) => self.admission.lane((at, lane), body, &self.topology),
+            Some(lane) => self.admission.lane(at, lane, body, &self.topology),
             None => Ok(()),
         }
     }
@@ -127,7 +127,7 @@ impl Model {
             let p = at.partition.0;
             let sealed_transaction = self.sealed_transaction(log, n, at)?;
             let task = &mut self.tasks[p as usize];
-            let done = task.commit(&sealed_transaction, (log, &self.topology));
+            let done = task.commit(&sealed_transaction, log, &self.topology);
             expected.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
         }
         let topology = &self.topology;

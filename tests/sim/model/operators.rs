@@ -36,7 +36,7 @@ fn timer(at: i64, key: &[u8]) -> Vec<u8> {
 
 fn recent(tables: &ModelTables, key: &[u8]) -> Vec<bytes::Bytes> {
     let (from, to) = recent_range(key);
-    tables.keys(RECENT, (&from, &to))
+    tables.keys(RECENT, &from, &to)
 }
 
 /// An event at this task time.
@@ -65,7 +65,7 @@ pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Milli
 
 /// The keys of the timers due at this time, in the order they are due; takes them away.
 pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<bytes::Bytes> {
-    tables.keys(TIMERS, (&[], &timer(time.0 + 1, b"")[..8]))
+    tables.keys(TIMERS, &[], &timer(time.0 + 1, b"")[..8])
 }
 
 /// When the first timer is due.

@@ -25,7 +25,7 @@ impl ModelTables {
     }
 
     /// The keys of a range, in order.
-    pub(super) fn keys(&self, table: Table, (from, to): (&[u8], &[u8])) -> Vec<Bytes> {
+    pub(super) fn keys(&self, table: Table, from: &[u8], to: &[u8]) -> Vec<Bytes> {
         let bound = |key: &[u8]| (table, Bytes::copy_from_slice(key));
         self.now.range(bound(from)..bound(to)).map(|((_, key), _)| key.clone()).collect()
     }

@@ -5,12 +5,10 @@ use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::record::{Body, Millis, Partition};
-use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::topology::Lane;
 
-use super::batch::{ExpectedOutputs, TransactionReplay};
 use super::ensure::ensure;
 use super::tables::{ModelTables, TableKey};
-use crate::fake::LogState;
 
 /// Where everything of a task stood after a transaction.
 #[derive(Clone, Debug)]
@@ -54,37 +52,7 @@ impl TaskModel {
         Self { partition, lanes: [0; 5], time, tables, backlog_until, snapshots }
     }
 
-    /// Follows a committed transaction; what its outputs must be is handed back.
-    pub(super) fn commit(
-        &mut self,
-        sealed: &SealedTransaction<'_>,
-        (log, topology): (&LogState, &Topology),
-    ) -> Result<ExpectedOutputs, String> {
-        let order = &sealed.order;
-        self.check_continues_the_last(order)?;
-        let before = self.lanes;
-        let late = sealed.late;
-        let mut replay = TransactionReplay {
-            log,
-            topology,
-            task: self,
-            late,
-            expected: ExpectedOutputs::default(),
-        };
-        replay.follow(order)?;
-        let expected = replay.expected;
-        for lane in Lane::ALL {
-            let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
-            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
-            ensure(span == (first < next).then_some((first, next)), || {
-                format!("{lane:?} was taken {first}..{next}, and {span:?} stands in the order")
-            })?;
-        }
-        self.seal(sealed)?;
-        Ok(expected)
-    }
-
-    fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
+    pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
         ensure(order.time_before == self.time, || {
             format!("time goes on at {:?}, not {:?}", order.time_before, self.time)
         })?;
@@ -96,7 +64,7 @@ impl TaskModel {
     }
 
     /// The changelog says every key that was written, and nothing else.
-    fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
+    pub(super) fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
         let written = self.tables.commit(self.snapshots.len() + 1);
         let mut state = sealed.state.iter();
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {

@@ -101,7 +101,7 @@ fn copy_engine(to: &Path) -> Result<(), String> {
     let sources = files(&engine, "src");
     for path in &sources {
         let text = fs::read_to_string(engine.join(path)).expect("Rust is text");
-        let mut text = mutate(path, &text, (LIMITS, MUTANTS))?;
+        let mut text = mutate(path, &text, LIMITS, MUTANTS)?;
         if path == "src/lib.rs" {
             text.push_str("pub mod mutant;\n");
         }

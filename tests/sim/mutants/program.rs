@@ -11,10 +11,10 @@ mod histories;
 mod model;
 #[path = "../operators.rs"]
 mod operators;
-#[path = "../random.rs"]
-mod random;
 #[path = "../replay.rs"]
 mod replay;
+#[path = "../../src/test_rng.rs"]
+mod test_rng;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -43,7 +43,8 @@ fn find_once(text: &str, file: &str, snippet: &str) -> Result<usize, String> {
 pub(super) fn mutate(
     file: &str,
     text: &str,
-    (limits, mutants): (&[TightLimit], &[Mutant]),
+    limits: &[TightLimit],
+    mutants: &[Mutant],
 ) -> Result<String, String> {
     let mut places: Vec<(usize, &str, String)> = Vec::new();
     for limit in limits.iter().filter(|limit| limit.file == file) {
@@ -85,11 +86,11 @@ fn mutants_of_one_snippet_are_combined_and_a_missing_snippet_is_named() {
     let text = "let x = a + b;";
     let mutants = [mutant("one", "a - b"), mutant("two", "0")];
     assert_eq!(
-        mutate("f", text, (&[], &mutants)).expect("it stands there once"),
+        mutate("f", text, &[], &mutants).expect("it stands there once"),
         "let x = (if crate::mutant::on(0) { a - b } else if crate::mutant::on(1) { 0 } else { a + b });"
     );
-    let gone = mutate("f", "let x = 1;", (&[], &mutants)).expect_err("it is gone");
+    let gone = mutate("f", "let x = 1;", &[], &mutants).expect_err("it is gone");
     assert!(gone.contains("list.rs") && gone.contains("a + b"), "{gone}");
     let limits = [TightLimit { file: "f", original: "1 << 20", tight: "1" }];
-    assert_eq!(mutate("f", "N = 1 << 20;", (&limits, &[])).as_deref(), Ok("N = 1;"));
+    assert_eq!(mutate("f", "N = 1 << 20;", &limits, &[]).as_deref(), Ok("N = 1;"));
 }

@@ -7,13 +7,13 @@ use super::loops::{ADMITS, Loops};
 use super::producer::Producer;
 use crate::fake::{FakeLog, FakeStores};
 use crate::model::Model;
-use crate::random::Random;
+use crate::test_rng::TestRng;
 
 /// Partitions of every topic: enough for three owners and for keys that share one.
 const PARTITIONS: u32 = 3;
 
 /// Owners at most.
-const OWNERS_MAX: u64 = 3;
+const OWNERS_MAX: usize = 3;
 
 /// Steps with faults in one history.
 const STEPS: u64 = 200;
@@ -49,14 +49,14 @@ pub(crate) struct World {
     /// Batches a disk still writes when its process dies, while no dice decide.
     pub(crate) batches_written_at_crash: usize,
     producer: Producer,
-    random: Random,
+    random: TestRng,
 }
 
 impl World {
     /// A world of this seed, before anything has happened.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random::new(!seed);
-        let owners = 1 + random.below(OWNERS_MAX) as usize;
+        let mut random = TestRng::new(!seed);
+        let owners = 1 + random.index(OWNERS_MAX);
         Self::with_owners(seed, owners)
     }
 
@@ -74,7 +74,7 @@ impl World {
             model: Model::new(&topology),
             batches_written_at_crash: 0,
             producer: Producer::new(seed),
-            random: Random::new(seed),
+            random: TestRng::new(seed),
             topology,
             log,
         }
@@ -130,7 +130,7 @@ impl World {
             }
             95 => self.set_clocks(),
             96 | 97 => {
-                let n = self.random.below((ADMITS + self.machines.len()) as u64) as usize;
+                let n = self.random.index(ADMITS + self.machines.len());
                 self.loops.crash(n);
             }
             98 => {
@@ -146,7 +146,7 @@ impl World {
     }
 
     fn any_owner(&mut self) -> usize {
-        self.random.below(self.machines.len() as u64) as usize
+        self.random.index(self.machines.len())
     }
 
     /// Producers write something.
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// Chance, for what happens.
-    pub(super) fn random(&mut self) -> &mut Random {
+    pub(super) fn random(&mut self) -> &mut TestRng {
         &mut self.random
     }
 
@@ -190,7 +190,7 @@ impl World {
     fn bring_up(&mut self) {
         let mut up = self.loops.up();
         for n in 0..self.machines.len() {
-            let never = self.loops.is_down(n) && up > 0 && self.random.once_in(2);
+            let never = self.loops.is_down(n) && up > 0 && self.random.one_in(2);
             self.loops.keep_down(n, if never { u64::MAX } else { 0 });
             up += usize::from(!never);
         }

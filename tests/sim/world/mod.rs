@@ -6,6 +6,7 @@
 mod history;
 mod loops;
 mod producer;
+mod turns;
 
 pub(crate) use history::World;
 pub(crate) use loops::ADMITS;

@@ -8,8 +8,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
-use super::node::Broker;
-
 /// The clock of one broker, over its restarts.
 #[derive(Debug)]
 pub(super) struct BrokerClock {
@@ -42,7 +40,7 @@ impl BrokerClock {
     }
 
     /// Sets the clock forward; false if the process did not do its part.
-    fn advance_time(&self, ms: u64) -> bool {
+    pub(super) fn advance_time(&self, ms: u64) -> bool {
         let mut state = self.state();
         state.ahead_ms += i64::try_from(ms).expect("less than an age");
         let (input, output) = state.process.as_mut().expect("a running broker");
@@ -53,14 +51,5 @@ impl BrokerClock {
 
     fn state(&self) -> MutexGuard<'_, BrokerClockState> {
         self.state.lock().expect("no thread panics while it holds this")
-    }
-}
-
-impl Broker {
-    /// Sets its clock forward and waits until retention and compaction did what they would do in
-    /// that time. The segment being written is closed first, as the next append would do, so that
-    /// it takes part. Nobody may append meanwhile to a topic that is both compacted and deleted.
-    pub fn advance_time(&self, ms: u64) {
-        assert!(self.clock().advance_time(ms), "time did not pass:\n{}", self.log_tail());
     }
 }

@@ -31,7 +31,7 @@ impl Cluster {
     }
 
     /// Starts brokers of this setup.
-    pub(super) fn of(setup: Setup, count: u32) -> Self {
+    fn of(setup: Setup, count: u32) -> Self {
         for attempt in 1.. {
             let new_broker = |broker_dir| Broker::new(setup.clone(), broker_dir);
             let mut nodes: Vec<Broker> =
@@ -65,9 +65,16 @@ impl Cluster {
     }
 
     /// The broker of a cluster of one.
-    pub(super) fn into_only(mut self) -> Broker {
+    fn into_only(mut self) -> Broker {
         let only = self.nodes.pop().expect("one was started");
         assert!(self.nodes.is_empty(), "a cluster has no only broker");
         only
+    }
+}
+
+impl Setup {
+    /// Starts a node and waits until it answers.
+    pub fn start(self) -> Broker {
+        Cluster::of(self, 1).into_only()
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::broker_dir::BrokerDir;
 use super::clock::BrokerClock;
-use super::java;
 use super::setup::Setup;
+use super::{java, secure};
 use crate::child_process;
 
 /// A start on a machine busy with other tests and builds; it usually takes two seconds.
@@ -136,14 +136,9 @@ impl Broker {
         self.broker_dir.number()
     }
 
-    /// Where it lives, and how to get in.
-    pub(super) fn broker_dir(&self) -> &BrokerDir {
-        &self.broker_dir
-    }
-
-    /// Its clock, if it has one of its own.
-    pub(super) fn clock(&self) -> &BrokerClock {
-        self.clock.as_ref().expect("start it by Broker::with_clock")
+    /// Its folder, with its properties, data and log.
+    pub(super) fn folder(&self) -> &Path {
+        self.broker_dir.folder()
     }
 
     /// Whether its process is there.
@@ -208,6 +203,31 @@ impl Broker {
         java::run(class, &[&["--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// Sets its clock forward and waits until retention and compaction did what they would do in
+    /// that time. The segment being written is closed first, as the next append would do, so that
+    /// it takes part. Nobody may append meanwhile to a topic that is both compacted and deleted.
+    pub fn advance_time(&self, ms: u64) {
+        let clock = self.clock.as_ref().expect("start it by Broker::with_clock");
+        assert!(clock.advance_time(ms), "time did not pass:\n{}", self.log_tail());
+    }
+
+    /// The address of its listener with TLS and SCRAM.
+    pub fn secure_bootstrap(&self) -> String {
+        self.broker_dir.secure_address().to_string()
+    }
+
+    /// The certificate of the authority that vouches for it.
+    pub fn ca_pem(&self) -> PathBuf {
+        secure::ca_pem(self.folder())
+    }
+
+    /// Grants a right to [`secure::GUEST`], in the words of `kafka-acls`, such as
+    /// `["--operation", "Read", "--topic", "tw.in"]`.
+    pub fn grant(&self, right: &[&str]) {
+        let user = format!("User:{}", secure::GUEST);
+        self.tool(secure::ACLS, &[&["--add", "--allow-principal", &user], right].concat());
+    }
+
     fn class(&self) -> &'static str {
         match self.clock {
             Some(_) => "ClockedBroker",
@@ -216,7 +236,7 @@ impl Broker {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.broker_dir.folder().join("broker.log")
+        self.folder().join("broker.log")
     }
 
     fn logged_since_start(&self) -> String {

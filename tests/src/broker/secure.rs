@@ -2,13 +2,11 @@
 //!
 //! Whoever comes by the plain listener may do anything, so that a test can set things up. By the
 //! secure one there are two users: [`OWNER`] may do anything, [`GUEST`] nothing until it is
-//! granted, by [`Broker::grant`] say.
+//! granted, by [`super::Broker::grant`] say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use super::node::Broker;
 
 /// A user who may do anything.
 pub const OWNER: &str = "owner";
@@ -19,28 +17,11 @@ pub const GUEST: &str = "guest";
 /// The password of both.
 pub const PASSWORD: &str = "a-secret-for-tests";
 
-const ACLS: &str = "org.apache.kafka.tools.AclCommand";
+/// Kafka's tool that grants rights.
+pub(super) const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 
-impl Broker {
-    /// The address of its listener with TLS and SCRAM.
-    pub fn secure_bootstrap(&self) -> String {
-        self.broker_dir().secure_address().to_string()
-    }
-
-    /// The certificate of the authority that vouches for it.
-    pub fn ca_pem(&self) -> PathBuf {
-        ca_pem(self.broker_dir().folder())
-    }
-
-    /// Grants a right to [`GUEST`], in the words of `kafka-acls`, such as
-    /// `["--operation", "Read", "--topic", "tw.in"]`.
-    pub fn grant(&self, right: &[&str]) {
-        let user = format!("User:{GUEST}");
-        self.tool(ACLS, &[&["--add", "--allow-principal", &user], right].concat());
-    }
-}
-
-fn ca_pem(folder: &Path) -> PathBuf {
+/// Where the certificate of the authority lies in a broker's folder.
+pub(super) fn ca_pem(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 

@@ -1,8 +1,6 @@
 //! What a broker is like before it is started: its properties, its Java, its clock.
 
-use super::cluster::Cluster;
 use super::java;
-use super::node::Broker;
 
 /// Properties of every broker of this repository.
 const NODE: &str = include_str!("../../data/kafka/node.properties");
@@ -54,15 +52,10 @@ impl Setup {
         self
     }
 
-    /// Gives it a clock that [`Broker::pass`] sets forward, and that is ahead from the beginning.
+    /// Gives it a clock that [`super::Broker::advance_time`] sets forward, and that is ahead from the beginning.
     pub fn with_clock(mut self, ahead_ms: i64) -> Self {
         self.clock_ahead_ms = Some(ahead_ms);
         self
-    }
-
-    /// Starts a node and waits until it answers.
-    pub fn start(self) -> Broker {
-        Cluster::of(self, 1).into_only()
     }
 
     /// The properties that are no node's own.

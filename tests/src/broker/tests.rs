@@ -166,7 +166,7 @@ fn a_paused_broker_accepts_connections_and_responds_after_it_is_resumed() {
 fn a_broker_outlives_the_thread_that_started_it_and_ends_with_its_value_and_folder() {
     let broker = thread::spawn(Broker::start).join().unwrap();
     responds(broker.bootstrap().parse().unwrap()).unwrap();
-    let (pid, folder) = (broker.pid(), broker.broker_dir().folder().to_owned());
+    let (pid, folder) = (broker.pid(), broker.folder().to_owned());
     assert!(is_alive(pid) && folder.join("data/meta.properties").exists());
     drop(broker);
     assert!(!is_alive(pid) && !folder.exists());
@@ -206,7 +206,7 @@ fn child_with_a_broker() {
         return;
     }
     let broker = shared();
-    println!("broker of {} in {}", broker.pid(), broker.broker_dir().folder().display());
+    println!("broker of {} in {}", broker.pid(), broker.folder().display());
     loop {
         thread::park();
     }
@@ -240,7 +240,7 @@ fn three_brokers_continue_when_one_is_killed() {
 
 /// Kafka's own client with these credentials at the secure listener.
 fn secure_list(broker: &Broker, user: &str, password: &str) -> Result<String, String> {
-    let config = broker.broker_dir().folder().join(format!("{user}.properties"));
+    let config = broker.folder().join(format!("{user}.properties"));
     let text = format!(
         "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-256\nssl.truststore.type=PEM\n\
          ssl.truststore.location={}\nsasl.jaas.config=\

@@ -24,9 +24,9 @@ const CAPTURE: &str = "window.printed = [];
     console.log = (...words) => window.printed.push(words.join(' '));";
 
 /// One receiver.
-pub(super) struct Reader {
+pub(super) struct Receiver {
     file: &'static str,
-    source: Source,
+    host: ReceiverHost,
     /// All it printed.
     printed: Vec<String>,
     /// Ids of the events it printed since the last step.
@@ -35,42 +35,42 @@ pub(super) struct Reader {
     last: Option<String>,
 }
 
-enum Source {
+enum ReceiverHost {
     Program(Option<Running>),
     Page(Browser),
 }
 
-impl Reader {
+impl Receiver {
     /// Starts a program.
     pub(super) fn program(file: &'static str, programs: &Programs) -> Self {
-        Self::new(file, Source::Program(Some(programs.start(file))))
+        Self::new(file, ReceiverHost::Program(Some(programs.start(file))))
     }
 
     /// Runs a script in a page of the server.
     pub(super) fn page(file: &'static str, programs: &Programs, server: &Server) -> Self {
-        let mut reader = Self::new(file, Source::Page(Browser::start()));
-        reader.start(programs, server);
-        reader
+        let mut receiver = Self::new(file, ReceiverHost::Page(Browser::start()));
+        receiver.start(programs, server);
+        receiver
     }
 
-    fn new(file: &'static str, source: Source) -> Self {
-        Self { file, source, printed: Vec::new(), received: Vec::new(), last: None }
+    fn new(file: &'static str, host: ReceiverHost) -> Self {
+        Self { file, host, printed: Vec::new(), received: Vec::new(), last: None }
     }
 
     /// Kills the program, or leaves the page.
     pub(super) fn stop(&mut self, last: &str) {
         self.last = Some(last.to_owned());
-        match &mut self.source {
-            Source::Program(running) => *running = None,
-            Source::Page(browser) => browser.open("about:blank"),
+        match &mut self.host {
+            ReceiverHost::Program(running) => *running = None,
+            ReceiverHost::Page(browser) => browser.open("about:blank"),
         }
     }
 
     /// Starts it again.
     pub(super) fn start(&mut self, programs: &Programs, server: &Server) {
-        match &mut self.source {
-            Source::Program(running) => *running = Some(programs.start(self.file)),
-            Source::Page(browser) => {
+        match &mut self.host {
+            ReceiverHost::Program(running) => *running = Some(programs.start(self.file)),
+            ReceiverHost::Page(browser) => {
                 browser.open(&format!("http://{}/", server.addr()));
                 browser.run(CAPTURE, json!([]));
                 browser.run(&programs.text(self.file), json!([]));
@@ -80,7 +80,7 @@ impl Reader {
 
     /// Waits until it has printed these events since the last step, each once and in this order.
     pub(super) fn expect(&mut self, events: &[&str]) {
-        self.wait_until(|reader| reader.received.len() >= events.len(), &format!("{events:?}"));
+        self.wait_until(|receiver| receiver.received.len() >= events.len(), &format!("{events:?}"));
         assert_eq!(self.received, events, "{} printed:\n{}", self.file, self.printed.join("\n"));
         self.received.clear();
     }
@@ -88,7 +88,7 @@ impl Reader {
     /// Waits until it has printed a line that begins so.
     pub(super) fn expect_line(&mut self, beginning: &str) {
         let is_there = |line: &String| line.starts_with(beginning);
-        self.wait_until(|reader| reader.printed.iter().any(is_there), beginning);
+        self.wait_until(|receiver| receiver.printed.iter().any(is_there), beginning);
     }
 
     fn wait_until(&mut self, holds: impl Fn(&Self) -> bool, what: &str) {
@@ -103,9 +103,9 @@ impl Reader {
     }
 
     fn read(&mut self) {
-        let fresh = match &mut self.source {
-            Source::Program(running) => running.as_ref().expect("it runs").lines(),
-            Source::Page(browser) => {
+        let fresh = match &mut self.host {
+            ReceiverHost::Program(running) => running.as_ref().expect("it runs").lines(),
+            ReceiverHost::Page(browser) => {
                 let printed = browser.run("return window.printed.splice(0);", json!([]));
                 let printed = printed.as_array().expect("a list").iter();
                 printed.map(|line| line.as_str().expect("text").to_owned()).collect()
