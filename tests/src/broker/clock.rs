@@ -1,14 +1,14 @@
-//! Wall clocks of brokers, set forward from outside.
+//! Wall clocks of brokers that tests set forward.
 //!
-//! Kafka's server takes its clock as an argument; `ClockedBroker.java` gives it one that listens.
-//! Session time-outs of groups run on the monotonic clock and notice nothing; whatever judges by
-//! wall time does: retention, compaction, transaction time-outs.
+//! Kafka's server takes its clock as an argument; `ClockedBroker.java` passes one that is set over
+//! standard input. Session time-outs use the monotonic clock and are not affected; retention,
+//! compaction and transaction time-outs use the wall clock.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
-/// The clock of one broker, over its restarts.
+/// The clock of one broker, across its restarts.
 #[derive(Debug)]
 pub(super) struct BrokerClock {
     state: Mutex<BrokerClockState>,
@@ -26,20 +26,20 @@ impl BrokerClock {
         Self { state: Mutex::new(BrokerClockState { ahead_ms, process: None }) }
     }
 
-    /// Adds what the process needs to know to its command.
+    /// Adds what the process needs to its command.
     pub(super) fn configure(&self, command: &mut Command) {
         command.arg(self.state().ahead_ms.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
 
-    /// Takes over the process that was started so.
+    /// Takes the pipes of a process that was started with this clock.
     pub(super) fn attach(&self, child: &mut Child) {
         let input = child.stdin.take().expect("it is piped");
         let output = child.stdout.take().expect("it is piped");
         self.state().process = Some((input, BufReader::new(output)));
     }
 
-    /// Sets the clock forward; false if the process did not do its part.
+    /// Sets the clock forward; false if the process did not confirm.
     pub(super) fn advance_time(&self, ms: u64) -> bool {
         let mut state = self.state();
         state.ahead_ms += i64::try_from(ms).expect("less than an age");
