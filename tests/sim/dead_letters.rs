@@ -1,5 +1,6 @@
-//! Dead letters requeued on a log that fails on purpose, by processes that crash: whatever the
-//! history, each goes back once.
+//! Requeues dead letters while the log fails and processes crash.
+//!
+//! Whatever the history, each dead letter is requeued exactly once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use crate::fake::FakeLog;
 /// Histories in one run.
 const HISTORIES: u64 = 400;
 
-/// Letters in each.
+/// Dead letters in each.
 const LETTERS: u64 = 40;
 
-/// Attempts, each a process of its own, after which the log stops failing.
+/// Attempts, each in a new process, after which the log stops failing.
 const ATTEMPTS: u64 = 12;
 
 fn history(seed: u64) -> BTreeMap<String, u32> {
@@ -45,7 +46,7 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
     log.state().faults = true;
     for attempt in 1..=ATTEMPTS {
         let process: Arc<dyn Log> = Arc::new(log.as_process(attempt));
-        // However it ends, the next one makes good.
+        // Whatever the outcome, the next attempt must complete the rest.
         resolve(&*process, &topology, &request).ok();
     }
     log.state().faults = false;

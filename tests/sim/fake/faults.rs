@@ -1,7 +1,6 @@
-//! How calls fail: what the dice, or a script, decide before a call has its effect, or instead of
-//! it.
+//! The calls of the ports, and the ways in which each can fail.
 
-/// Every call a loop makes of the world; each is a place to crash at.
+/// Every call of a port; a process can crash at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Create,
@@ -38,14 +37,14 @@ pub(crate) enum Call {
     StoreClose,
 }
 
-/// In which ways a call may fail.
+/// The ways in which a call may fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallKind {
     Plain,
     Transaction,
     Commit,
     Abort,
-    /// No fault but a crash: the port gives it no other.
+    /// Only a crash: the port allows no other failure.
     Wait,
     Store,
 }
@@ -73,37 +72,37 @@ impl Call {
 /// How a commit ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
-    /// Committed, and said so.
+    /// Committed, and reported so.
     #[default]
     Committed,
     /// Refused: the transaction must be aborted.
     Refused,
-    /// Committed, and the answer was lost.
+    /// Committed, but the response was lost.
     UnknownCommitted,
     /// The request was lost; the transaction stays open.
     UnknownAborted,
-    /// The request arrived and nothing else is known: it is committed by whoever initialises the
-    /// transactional id next.
+    /// The request arrived but its response was lost; the transaction is committed when the
+    /// transactional id is initialised next.
     UnknownPrepared,
 }
 
-/// What a script does at one call.
+/// What a script injects at one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InjectedFault {
     /// The process dies before the call's effect.
     CrashBefore,
     /// It dies after the effect.
     CrashAfter,
-    /// Before the call, the sessions of this process are over.
+    /// Before the call, the sessions of this process expire.
     Expire(u64),
 }
 
-/// What happens to one process, call by call, in place of chance.
+/// What happens to one process, call by call, instead of random faults.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultScript {
-    /// To whom.
+    /// The process.
     pub(crate) process: u64,
-    /// At which call, counted from 0, what happens.
+    /// The index of a call, from 0, and what happens there.
     pub(crate) injected: Option<(usize, InjectedFault)>,
     /// How its first commit ends.
     pub(crate) commit_outcome: CommitOutcome,
@@ -111,13 +110,13 @@ pub(crate) struct FaultScript {
     pub(crate) calls: Vec<Call>,
 }
 
-/// What was decided for a call that goes on.
+/// The decision for a call that takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
     Succeeds,
     CrashAfter,
-    /// The effect happens and nobody says so.
+    /// The effect happens, but the response is lost.
     Unknown,
-    /// The effect happens later, and nobody says so.
+    /// The effect happens later, and the response is lost.
     Prepared,
 }

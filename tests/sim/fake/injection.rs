@@ -1,5 +1,7 @@
-//! How calls fail: what the dice, or a script, decide before a call has its effect, or instead of
-//! it.
+//! Decides, by chance or by a script, how each call of a port fails.
+//!
+//! The decision comes before the call's effect. A call may fail without an effect, or take effect
+//! and lose its response.
 
 use tidewire_engine::port::{LogError, StoreError};
 
@@ -7,25 +9,25 @@ use super::faults::{Call, CallKind, CallOutcome, CommitOutcome, InjectedFault};
 use super::log::FakeLog;
 use super::log_state::LogState;
 
-/// A crash is expected once in so many calls, while faults are on.
+/// One call in this many crashes its process, while faults are on.
 const CRASH_ONCE_IN: u64 = 900;
-/// A call asks to be repeated.
+/// One call in this many returns `Retry`.
 const RETRY_ONCE_IN: u64 = 60;
-/// Nobody answers for a while: every call of everybody asks to be repeated.
+/// One call in this many begins an outage, in which every call of every process returns `Retry`.
 const OUTAGE_ONCE_IN: u64 = 4_000;
-/// Calls an outage takes at most: more than a loop repeats.
+/// Longest outage in calls: more than a loop retries.
 const OUTAGE_CALLS_MAX: u64 = 120;
-/// A call inside a transaction says that it must be aborted.
+/// One call in this many inside a transaction returns `Abort`.
 const ABORT_ONCE_IN: u64 = 80;
-/// A call inside a transaction, or its abort, is never answered.
+/// One call in this many inside a transaction, or of its abort, gets no response.
 const LOST_ONCE_IN: u64 = 150;
-/// A commit leaves its outcome unknown.
+/// One commit in this many has an unknown outcome.
 const UNKNOWN_ONCE_IN: u64 = 12;
-/// A member loses its session in the middle of a call.
+/// One call in this many ends the sessions of its process.
 const EXPIRE_ONCE_IN: u64 = 1_500;
-/// A store fails, and with it its process.
+/// One call in this many to a store fails, and with it the process.
 const STORE_FAILS_ONCE_IN: u64 = 2_500;
-/// A reader has nothing ready though there is something.
+/// One read in this many returns nothing although there are records.
 pub(super) const LAZY_ONCE_IN: u64 = 10;
 
 fn fatal(why: &str) -> LogError {
@@ -33,11 +35,11 @@ fn fatal(why: &str) -> LogError {
 }
 
 fn unknown() -> LogError {
-    LogError::Unknown("the answer was lost".into())
+    LogError::Unknown("the response was lost".into())
 }
 
 impl FakeLog {
-    /// A call of this process: the faults first, then the effect.
+    /// A call of this process: first the faults, then the effect.
     pub(super) fn call<T>(
         &self,
         call: Call,
@@ -49,7 +51,7 @@ impl FakeLog {
         self.after(&mut log_state, outcome, done)
     }
 
-    /// What the caller hears of a call that was made.
+    /// The result that the caller gets of a call that took effect.
     pub(super) fn after<T>(
         &self,
         log_state: &mut LogState,
@@ -102,7 +104,7 @@ impl FakeLog {
         log_state: &mut LogState,
         call: Call,
     ) -> Result<CallOutcome, LogError> {
-        let script = log_state.script.as_mut().expect("its caller has seen it");
+        let script = log_state.script.as_mut().expect("checked by the caller");
         let at = script.calls.len();
         script.calls.push(call);
         let commit_outcome = match call {
@@ -171,11 +173,11 @@ impl FakeLog {
         }
         match kind {
             CallKind::Transaction | CallKind::Commit if log_state.random.one_in(ABORT_ONCE_IN) => {
-                log_state.count("aborts asked for");
+                log_state.count("aborts requested");
                 Err(LogError::Abort("a delivery failed".into()))
             }
             CallKind::Transaction | CallKind::Abort if log_state.random.one_in(LOST_ONCE_IN) => {
-                log_state.count("answers lost");
+                log_state.count("responses lost");
                 if log_state.random.one_in(2) { Ok(CallOutcome::Unknown) } else { Err(unknown()) }
             }
             CallKind::Commit if log_state.random.one_in(UNKNOWN_ONCE_IN) => {
@@ -202,7 +204,7 @@ impl FakeLog {
         }
     }
 
-    /// A disk that fails ends its process.
+    /// A failing disk ends its process.
     fn store_fails(&self, log_state: &mut LogState) -> Result<CallOutcome, LogError> {
         if !log_state.random.one_in(STORE_FAILS_ONCE_IN) {
             return Ok(CallOutcome::Succeeds);

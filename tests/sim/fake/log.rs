@@ -1,4 +1,4 @@
-//! The log as one process sees it.
+//! The in-memory log as one process sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -26,7 +26,7 @@ impl FakeLog {
         Self { log_state: self.log_state.clone(), process }
     }
 
-    /// The inside, for the world.
+    /// The state of the log, for the world.
     pub(crate) fn state(&self) -> MutexGuard<'_, LogState> {
         self.log_state.lock().expect("no holder panics")
     }
@@ -41,13 +41,13 @@ impl FakeLog {
         self.state().dead.contains(&self.process)
     }
 
-    /// Stops this process here.
+    /// Crashes this process: all its further calls fail.
     pub(crate) fn crash(&self) {
         let process = self.process;
         self.state().dead.insert(process);
     }
 
-    /// What a partition holds, as this isolation shows it.
+    /// The records of a partition at this isolation level.
     pub(crate) fn records(&self, at: &TopicPartition, isolation: Isolation) -> Vec<Record> {
         let log_state = self.state();
         let partition = log_state.partition(at).expect("the topic is there");
@@ -61,7 +61,7 @@ impl FakeLog {
         (partition.start..end).filter_map(record).collect()
     }
 
-    /// Replaces a record's body, as a damaged disk would.
+    /// Replaces a record's body, as disk corruption would.
     pub(crate) fn damage(&self, at: &TopicPartition, offset: Offset, to: Body) {
         let mut log_state = self.state();
         let topic = log_state.topics.get_mut(&at.topic).expect("the topic is there");
@@ -71,7 +71,7 @@ impl FakeLog {
         }
     }
 
-    /// A fingerprint of everything in the log, and of who has ever written to it or joined.
+    /// A hash of everything in the log, and of who has written to it or joined.
     pub(crate) fn fingerprint(&self) -> String {
         let log_state = self.state();
         let mut text = String::new();

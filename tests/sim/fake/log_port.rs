@@ -50,7 +50,7 @@ impl Log for FakeLog {
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
         self.call(Call::Committed, |log_state| {
-            // As a broker does: no answer until it is known how the transaction ends.
+            // Like a broker: offsets are unknown until the transaction that decides them ends.
             if log_state.is_undecided(group, of) {
                 log_state.count("offsets undecided");
                 return Err(LogError::Retry("a transaction decides about these offsets".into()));

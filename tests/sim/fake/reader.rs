@@ -1,4 +1,4 @@
-//! Reads partitions; sometimes nothing is ready though there is something, and seldom all of it.
+//! Reads partitions; some reads return nothing, or only a part, although there is more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl FakeReader {
     }
 
     fn at(&self, slot: ReaderSlot) -> &(TopicPartition, u64) {
-        self.slots[slot.0 as usize].as_ref().expect("a slot is used while it is there")
+        self.slots[slot.0 as usize].as_ref().expect("a removed slot is not used")
     }
 }
 
@@ -42,7 +42,7 @@ impl Reader for FakeReader {
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let at = self.at(slot).0.clone();
         self.log.call(Call::Seek, |log_state| log_state.partition(&at)?.check(&at, to.0))?;
-        self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
+        self.slots[slot.0 as usize].as_mut().expect("a removed slot is not used").1 = to.0;
         Ok(())
     }
 
@@ -91,8 +91,8 @@ impl Reader for FakeReader {
         self.log.call(Call::Position, |_| Ok(Offset(position)))
     }
 
-    /// Returns at once, as the port allows: in a history nothing can come while it waits. The
-    /// contract is tried with two threads, and the other one shall have its turn.
+    /// Returns at once, as the port allows: in a history nothing can arrive while it waits. The
+    /// conformance suite uses two threads, so there it yields to the other one.
     fn wait(&mut self, _: Duration) -> Result<(), LogError> {
         if !self.log.state().one_thread {
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! A transactional id in use: fenced by whoever makes it again.
+//! A transactional id: initialising it again fences the one before.
 
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
@@ -7,7 +7,7 @@ use super::faults::{Call, CallOutcome};
 use super::log::FakeLog;
 use super::log_state::{LogState, TransactionOutcome};
 
-/// A drain finds that something never arrived.
+/// One drain in this many reports a failed delivery.
 const FAILED_DELIVERY_ONCE_IN: u64 = 60;
 
 pub(super) struct FakeTransactor {
@@ -55,7 +55,7 @@ impl Transactor for FakeTransactor {
         })
     }
 
-    /// Some of it arrives at once, some by the drain; a process that dies in between leaves either.
+    /// Records arrive now or with the drain; a process that dies in between leaves either.
     fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
         self.in_transaction(Call::Produce, |log_state, open| {
             records.iter().try_for_each(|record| log_state.check_append(record))?;
@@ -130,7 +130,7 @@ impl Transactor for FakeTransactor {
     fn abort(&mut self) -> Result<(), LogError> {
         self.in_transaction(Call::Abort, |log_state, open| {
             if log_state.transactions[open].prepared {
-                return Err(LogError::Invalid("its commit was asked for".to_owned()));
+                return Err(LogError::Invalid("its commit was requested".to_owned()));
             }
             log_state.ids.get_mut(&self.id).expect("made with it").open = None;
             log_state.complete(open, TransactionOutcome::Aborted);

@@ -1,4 +1,4 @@
-//! A task as its committed transactions make it.
+//! The model of a task: its state after each committed transaction.
 
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
@@ -10,7 +10,7 @@ use tidewire_engine::topology::Lane;
 use super::ensure::ensure;
 use super::tables::{ModelTables, TableKey};
 
-/// Where everything of a task stood after a transaction.
+/// The state of a task after a transaction.
 #[derive(Clone, Debug)]
 struct TaskSnapshot {
     /// The transaction's `order` record.
@@ -26,20 +26,20 @@ struct TaskSnapshot {
 /// The model of a task.
 pub(super) struct TaskModel {
     pub(super) partition: Partition,
-    /// What is taken next of each lane.
+    /// The next offset of each lane.
     pub(super) lanes: [u64; 5],
     pub(super) time: Millis,
     pub(super) tables: ModelTables,
-    /// Where the critical lane ended when its owner began, if there was something before that.
+    /// The end of the critical lane when its owner started, if records were waiting there.
     pub(super) backlog_until: Option<u64>,
     snapshots: Vec<TaskSnapshot>,
 }
 
-/// What a transaction wrote for one task beside its outputs.
+/// What a transaction wrote for one task, apart from its outputs.
 pub(super) struct SealedTransaction<'a> {
     pub(super) order_at: u64,
     pub(super) order: OrderRecord,
-    /// Whether it was committed some time after its process had asked for that.
+    /// Whether its commit was requested some time before it happened.
     pub(super) late: bool,
     /// The changelog's records, with their offsets.
     pub(super) state: Vec<(u64, &'a Body)>,
@@ -54,7 +54,7 @@ impl TaskModel {
 
     pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
         ensure(order.time_before == self.time, || {
-            format!("time goes on at {:?}, not {:?}", order.time_before, self.time)
+            format!("time before is {:?}, not {:?}", order.time_before, self.time)
         })?;
         let critical = self.lanes[Lane::Critical.index()];
         let held = self.backlog_until.is_some_and(|end| critical < end);
@@ -63,7 +63,7 @@ impl TaskModel {
         })
     }
 
-    /// The changelog says every key that was written, and nothing else.
+    /// The changelog must contain every key that was written, and nothing else.
     pub(super) fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
         let written = self.tables.commit(self.snapshots.len() + 1);
         let mut state = sealed.state.iter();
@@ -71,11 +71,11 @@ impl TaskModel {
             let wanted = [&[table.0], &key[..]].concat();
             let said = state.next().map(|(_, body)| (body.key(), body.value()));
             ensure(said == Some((Some(&wanted), value.as_deref())), || {
-                format!("the changelog says {said:?}, and {table:?} {key:?} became {value:?}")
+                format!("the changelog has {said:?}, and {table:?} {key:?} became {value:?}")
             })?;
         }
         let more = state.count();
-        ensure(more == 0, || format!("{more} records of the changelog say what nobody wrote"))?;
+        ensure(more == 0, || format!("{more} changelog records have no write behind them"))?;
         let ends = sealed.state.first().zip(sealed.state.last());
         self.snapshots.push(TaskSnapshot {
             order: sealed.order_at,
@@ -92,7 +92,7 @@ impl TaskModel {
         self.snapshots.len()
     }
 
-    /// After how many transactions a store stands that says this of itself.
+    /// The number of transactions that a store with this progress holds.
     pub(super) fn transactions_at(&self, progress: &TaskProgress) -> Result<usize, String> {
         let done = self.snapshots.partition_point(|snapshot| snapshot.order < progress.order.0);
         let (before, after) = self.snapshots.split_at(done);
@@ -101,12 +101,12 @@ impl TaskModel {
         let fits = last.is_none_or(|(_, last)| last < progress.state.0)
             && next.is_none_or(|(first, _)| first >= progress.state.0);
         ensure(fits, || {
-            format!("{progress:?} stands between {last:?} and {next:?}, inside a transaction")
+            format!("{progress:?} is inside a transaction, between {last:?} and {next:?}")
         })?;
         let (time, lanes) = before.last().map_or((Millis(0), [0; 5]), |c| (c.time, c.lanes));
         ensure(progress.time == time, || format!("{progress:?}: its time is {time:?}"))?;
         let held = progress.lanes.map(|at| at.map_or(0, |at| at.0));
-        ensure(held == lanes, || format!("{progress:?}: its lanes stand at {lanes:?}"))?;
+        ensure(held == lanes, || format!("{progress:?}: its lanes are at {lanes:?}"))?;
         Ok(done)
     }
 

@@ -1,4 +1,4 @@
-//! Every mutant is caught, and the copy without one is not.
+//! Asserts that every mutant fails some history, and that the engine without one fails none.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,13 +9,13 @@ use super::list::MUTANTS;
 use super::package::build;
 use super::schema::SWITCH;
 
-/// Histories each mutant is tried on at most: as many as every change has to pass.
+/// Most histories each mutant runs: as many as every change has to pass.
 const HISTORIES: u64 = 10_000;
 
-/// Histories of the program without a mutant: it is the engine that all others are tried on.
+/// Histories of the program without a mutant, which is the engine that all mutants share.
 const CLEAN: u64 = 2_000;
 
-/// Mutants tried side by side; each tries its histories on every core.
+/// Mutants run in parallel; each runs its histories on every core.
 const SIDE_BY_SIDE: usize = 2;
 
 fn run_histories(program: &Path, mutant: Option<&str>, histories: u64) -> Output {

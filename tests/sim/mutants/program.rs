@@ -1,7 +1,6 @@
-//! The simulation as a program of its own, on an engine with a switch: `program HISTORIES`.
+//! The simulation as a program, on an engine with a mutant switch: `program HISTORIES`.
 //!
-//! It is built by the package that the hunt for mutants writes, and fails as soon as a history
-//! does.
+//! The package of the mutants builds it. It fails at the first history that fails.
 
 #[path = "../fake/mod.rs"]
 mod fake;

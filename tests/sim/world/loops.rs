@@ -1,16 +1,16 @@
-//! The loops of a world, made, turned and made anew as the app does.
+//! The ADMIT and DERIVE loops of a world, and the processes they run in.
 
 use tidewire_engine::admit::{Admit, AdmitInput};
 use tidewire_engine::derive::Derive;
 
 use crate::fake::FakeLog;
 
-/// The loops of ADMIT, which are counted before those of DERIVE.
+/// The number of ADMIT's loops, which are numbered before those of DERIVE.
 pub(crate) const ADMITS: usize = 2;
 
-/// A loop and what it takes to make it anew.
+/// A loop and what is needed to create it again.
 pub(super) struct LoopSlot<T> {
-    /// Turns that pass before it is made anew.
+    /// Turns until it is created again.
     pub(super) down: u64,
     /// The log as its process sees it.
     pub(super) log: FakeLog,
@@ -28,7 +28,7 @@ pub(crate) struct Loops {
     pub(super) admits: [(AdmitInput, LoopSlot<Admit>); 2],
     /// By machine.
     pub(super) derives: Vec<LoopSlot<Derive>>,
-    /// Processes there have been.
+    /// Processes started so far.
     pub(crate) processes: u64,
 }
 
@@ -42,7 +42,7 @@ impl Loops {
         }
     }
 
-    /// Stops a loop's process where it stands; the first [`ADMITS`] are ADMIT's.
+    /// Crashes a loop's process; the first [`ADMITS`] are ADMIT's.
     pub(crate) fn crash(&self, n: usize) {
         let derive = n.checked_sub(ADMITS).map(|n| &self.derives[n]);
         match derive {

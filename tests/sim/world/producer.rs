@@ -1,7 +1,7 @@
-//! Producers: events with ids and without, sent once or again at any time, and what is no event.
+//! The simulated producers: events with and without ids, repeated ones, and invalid records.
 //!
-//! Producers are not what is tested: their writes never fail, but they repeat what they have sent,
-//! as after an answer that was lost.
+//! Producers are not under test: their writes never fail, but they repeat events, as after a lost
+//! response.
 
 use tidewire_engine::admit::AdmitInput;
 use tidewire_engine::port::Appender;
@@ -14,7 +14,7 @@ use crate::model::{Model, ProducedInput};
 use crate::operators::FAILING;
 use crate::test_rng::TestRng;
 
-/// Entities; each has one input, so that its order is one.
+/// Entities; each uses one input, so that its events have one order.
 const ENTITIES: u64 = 7;
 
 /// What a producer sends, and may send again.
@@ -30,7 +30,7 @@ struct ProducedMessage {
 pub(super) struct Producer {
     random: TestRng,
     sequence: u64,
-    /// Those with an id: without one a second sending is another event.
+    /// Those with an id: a repeated event without an id is another event.
     again: Vec<ProducedMessage>,
 }
 

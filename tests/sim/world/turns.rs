@@ -13,10 +13,10 @@ use super::history::World;
 use crate::fake::FakeLog;
 use crate::operators::OPERATORS;
 
-/// Crashes of which one leaves its machine down.
+/// One crash in this many leaves its machine down.
 const DOWN_ONCE_IN: u64 = 4;
 
-/// Turns a machine stays down at most.
+/// Most turns that a machine stays down.
 const DOWN_TURNS_MAX: u64 = 30;
 
 struct MachineClock(FakeLog);
@@ -29,7 +29,7 @@ impl Clock for MachineClock {
 }
 
 impl World {
-    /// A turn of ADMIT, made anew if it isn't there.
+    /// A turn of ADMIT, which is created if it does not run.
     pub(crate) fn turn_admit(&mut self, n: usize) -> Result<TurnOutcome, String> {
         if self.loops.admits[n].1.running.is_none() {
             let process = self.loops.begin_process(&self.log);
@@ -56,7 +56,7 @@ impl World {
         turned.or_else(|error| tolerate_restart(&of.log, &error))
     }
 
-    /// A turn of a machine's DERIVE, made anew if it isn't there and the machine is not down.
+    /// A turn of a machine's DERIVE, which is created if it does not run and the machine is up.
     pub(crate) fn turn_derive(&mut self, n: usize) -> Result<TurnOutcome, String> {
         if self.loops.derives[n].down > 0 {
             self.loops.derives[n].down -= 1;
@@ -97,7 +97,7 @@ impl World {
         Ok(())
     }
 
-    /// What the app does with a turn's end: nothing, or make the loop anew the next time.
+    /// Handles the result of a turn as the app does: after an error the loop is created again.
     fn after(
         &mut self,
         turned: Result<TurnOutcome, EngineError>,
@@ -107,7 +107,7 @@ impl World {
         let log = of.log.clone();
         let error = match turned {
             Ok(turned) if !log.is_dead() => return Ok(turned),
-            // A dead process's last word counts for nothing.
+            // The last result of a crashed process is ignored.
             Ok(_) => None,
             Err(error) => Some(error),
         };
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Some machines stay down for so long that others take over what they had.
+    /// Keeps some machines down for so long that others take over their partitions.
     fn stay_down(&mut self, n: usize) {
         if !self.log.state().faults || self.machines.len() == 1 {
             return;
@@ -140,11 +140,11 @@ impl World {
     }
 }
 
-/// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.
+/// A loop may crash or ask to be created again; any other error is a failure.
 fn tolerate_restart(log: &FakeLog, error: &EngineError) -> Result<TurnOutcome, String> {
     match error {
         EngineError::Fatal { .. } if !log.is_dead() => Err(format!("fatal: {error:?}")),
-        // It begins anew: there is something to do.
+        // It starts again, so there is something to do.
         _ => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
     }
 }
