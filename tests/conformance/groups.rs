@@ -36,17 +36,18 @@ pub(crate) fn partitions_are_revoked_before_another_member_gets_them<S: LogUnder
     let mut first = member(&*log, &group, "one", &topics);
     settle(&mut [(&mut *first, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
     std::thread::scope(|scope| {
-        // Where joining waits for the others, it must not wait on this thread.
+        // Joining may wait for the other member, so it runs on a thread of its own.
         let joining = scope.spawn(|| member(&*log, &group, "two", &topics));
-        let told = until("the first hears of it", || {
+        let revoked = until("the first member gets the revocation", || {
             first.wait(Duration::from_millis(20)).unwrap();
-            let told = first.changes().unwrap();
-            (!told.is_empty()).then_some(told)
+            let revoked = first.changes().unwrap();
+            (!revoked.is_empty()).then_some(revoked)
         });
-        let [Change::Revoked(given_up)] = &told[..] else { panic!("not given up: {told:?}") };
-        // All of them, and the second gets the last; or only what the second gets, which may be
-        // either where a broker decides.
-        let goes = given_up.iter().max_by_key(|at| at.partition).expect("something goes").clone();
+        let [Change::Revoked(given_up)] = &revoked[..] else { panic!("not revoked: {revoked:?}") };
+        // Either all of them are revoked and the second member gets the last one, or only what the
+        // second gets, which may be either where a broker decides.
+        let goes =
+            given_up.iter().max_by_key(|at| at.partition).expect("something is revoked").clone();
         let stays = at(&topic, 1 - goes.partition.0);
         let mut one = Vec::new();
         if !given_up.contains(&stays) {
@@ -54,9 +55,13 @@ pub(crate) fn partitions_are_revoked_before_another_member_gets_them<S: LogUnder
         }
         let mut second = joining.join().unwrap();
         for _ in 0..5 {
-            assert_eq!(changes(&mut *second), [""; 0], "not before they are given up");
+            assert_eq!(
+                changes(&mut *second),
+                [""; 0],
+                "nothing before the others have given it up"
+            );
         }
-        // Not acknowledged yet, so what was done is still committed.
+        // Not acknowledged yet, so finished work can still be committed.
         first.commit(&progress(&goes, 0)).unwrap();
         let mut two = Vec::new();
         settle(
@@ -103,7 +108,7 @@ pub(crate) fn a_commit_of_an_old_generation_is_fenced<S: LogUnderTest>() {
     let topics = [topic.clone()];
     let mut old = member(&*log, "fenced", "one", &topics);
     settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
-    // The same name again: a restart whose predecessor still runs.
+    // The same name again, as when a process is restarted while its predecessor still runs.
     let mut new = member(&*log, "fenced", "one", &topics);
     settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     new.commit(&progress(&at(&topic, 0), 0)).unwrap();

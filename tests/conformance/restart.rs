@@ -25,7 +25,7 @@ pub(crate) fn records_offsets_and_topics_survive_a_restart<S: LogUnderTest>() {
     }
     let before = subject.log().topics().unwrap();
     subject.restart();
-    assert_eq!(subject.log().topics().unwrap(), before, "and no id has changed");
+    assert_eq!(subject.log().topics().unwrap(), before, "topics and ids are unchanged");
     assert_eq!(values(&read(&*subject.log(), &partition, 0)), ["a", "b"]);
     assert_eq!(committed(&*subject.log(), "survives", &partition), Some(1));
     assert_eq!(append(&*subject.log(), &partition, &["c"]), [2]);

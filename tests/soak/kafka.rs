@@ -1,4 +1,4 @@
-//! A round on a real broker: two of each role that may be doubled, one of them killed at a time.
+//! A soak round on a real broker: two of most roles, one process killed at a time.
 
 use std::thread;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::fixture::{EventWriter, TopicNamespace, check, serve};
 
 const PREFIX: &str = "tw.";
 
-/// Events a second: enough that a transaction is open at almost any moment.
+/// Events per second: a transaction is open at almost any moment.
 const RATE: u32 = 400;
 
-/// Kills so many times, checks, and says how many events it was.
+/// Kills this many times, checks the outputs and returns the number of events.
 pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
@@ -34,7 +34,7 @@ pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
         let victim = rng.index(servers.len());
         servers[victim].kill9();
         if rng.one_in(4) {
-            // Long enough that work piles up, and others may begin to wonder.
+            // Long enough for work to pile up and for sessions to expire.
             thread::sleep(Duration::from_millis(rng.below(3 * LIFE_MS_MAX)));
         }
         servers[victim].restart();

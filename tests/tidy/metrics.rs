@@ -1,4 +1,4 @@
-//! Rules about metrics: named in one place per crate, and explained there.
+//! Rules about metrics: recorded in one file per crate, and described there.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -49,7 +49,7 @@ fn every_metric_is_in_its_crates_catalogue_and_every_entry_is_used() {
     check(all);
 }
 
-/// The texts that stand first behind `call` and a parenthesis.
+/// The string literals that come first after `call` and a parenthesis.
 fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSet<String> {
     let text = &source.text[within.clone()];
     let opening = format!("{call}(");
@@ -60,7 +60,7 @@ fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSe
     opened.map(str::to_owned).collect()
 }
 
-/// Every metric as the operator meets it: name, kind, labels, meaning.
+/// Every metric as an administrator sees it: name, kind, labels, meaning.
 fn page() -> String {
     let crates = [
         ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),

@@ -1,7 +1,7 @@
-//! Throughput without a pause: the mix of `tidewire generate`, to the last event owed.
+//! The saturated phase: the mix of `tidewire generate` without pauses, to the last delivery.
 //!
-//! Subscribers follow `account:`, the channel that carries most of the mix. What they are owed is
-//! counted from the catalogue before anything is sent.
+//! Subscribers follow `account:`, the channel that carries most of the mix. How many events they
+//! must get is counted from the catalogue before anything is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use tidewire_tests::subscriber_pool::SubscriberPool;
 
 use crate::{ACCOUNT, Arguments, endpoint, row};
 
-/// Connections that post, so that one is answered while the other is read.
+/// Connections that post, so that one sends while the other waits for its response.
 const POSTERS: usize = 2;
 
 /// Subscribers that each must get everything.
 const SUBSCRIBERS: usize = 2;
 
-/// Which history.
+/// The seed of the events.
 const SEED: &str = "1";
 
-/// What stands before an event's number in its id.
+/// The text before an event's number in its id.
 const SEQ_MARKER: &str = "\"event_id\":\"g1-";
 
 pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
@@ -101,7 +101,7 @@ fn owed(lines: &[String], channel: &str) -> u64 {
     lines.iter().filter(carries).count() as u64
 }
 
-/// Posts every second batch, or every nth with n posters; says when the last was answered.
+/// Posts every second batch, or every nth with n posters; returns when the last was answered.
 fn post(addr: std::net::SocketAddr, lines: &[String], poster: usize) -> io::Result<Instant> {
     let mut client = HttpClient::connect(addr)?;
     let batches = lines.chunks(MAX_EVENTS_PER_POST as usize);
@@ -111,7 +111,7 @@ fn post(addr: std::net::SocketAddr, lines: &[String], poster: usize) -> io::Resu
             let response = client.post("/v1/events", "application/x-ndjson", body.as_bytes())?;
             match response.status {
                 202 => break,
-                // Full: what a producer is meant to do is to wait and send again.
+                // Full: a producer must wait and send again.
                 429 | 503 => thread::sleep(Duration::from_millis(5)),
                 status => return Err(io::Error::other(format!("{status}: {}", response.text()))),
             }
