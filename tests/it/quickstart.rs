@@ -1,5 +1,4 @@
-//! The programs of `docs/quickstart.md`, run as they are printed, with the packages their readers
-//! install.
+//! The programs of `docs/quickstart.md`, run as printed with the packages it names.
 //!
 //! All receivers run at once beside one server. Each gets what every sender sends. Then the
 //! receivers are killed, the server is killed, an older copy of the log is put back and the log is
@@ -46,7 +45,7 @@ const RECEIVERS: [&str; 5] =
 /// The receiving script of a browser.
 const BROWSER: &str = "browser.js";
 
-/// The command that only listens.
+/// The command that only receives.
 const LISTEN: &str = "listen.sh";
 
 /// How the server is started on Kafka, and what sends there with its event's id.
@@ -60,13 +59,13 @@ const INSTALLS: [(&str, &str); 4] = [
     ("install-go.sh", "go.mod"),
 ];
 
-/// Runs for a quarter of an hour; that the Makefile has the verb is all that is tested here.
+/// Runs for a quarter of an hour; here only the Makefile's verb is checked.
 const MAKE_RUN: &str = "run.sh";
 
 /// How long an event may take on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long it is waited for an event that should not come.
+/// How long nothing must arrive.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Events sent while no receiver runs.
@@ -113,7 +112,7 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
         send(&programs, file, id);
         id
     });
-    // An event that is sent again is dropped.
+    // A repeated event is dropped.
     send(&programs, SENDERS[0].0, SENDERS[0].1);
     listen(&programs, SENDERS[0].1);
     for receiver in &mut receivers {
@@ -181,7 +180,7 @@ fn send(programs: &Programs, file: &str, id: &str) {
     assert!(is_accepted, "{file} printed:\n{printed}");
 }
 
-/// Runs the command that only listens, until it shows an event.
+/// Runs the command that only receives, until it shows an event.
 fn listen(programs: &Programs, id: &str) {
     let running = programs.start(LISTEN);
     let deadline = Instant::now() + ARRIVAL_LIMIT;

@@ -1,8 +1,8 @@
-//! A task's store under a process that is killed in the middle of writing: whatever the moment,
-//! data and progress agree.
+//! A task's store whose process is killed while it writes.
 //!
-//! The child hands over numbered batches whose effect is known from their number alone, so the
-//! parent can say what the store must hold at the progress it finds.
+//! Whatever the moment, its data and progress must agree. The child hands over numbered batches
+//! whose effect follows from their number, so the parent knows what the store must hold at the
+//! progress it finds.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -86,7 +86,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--subscribers" => arguments.subscribers = number as usize,
             "--events" => arguments.events = number,
             _ => {
-                return Err(format!("{word}: unknown; see the top of tests/bench/pipeline/main.rs"));
+                return Err(format!(
+                    "{word}: unknown; see the top of tests/bench/pipeline/main.rs"
+                ));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Bad records written to Kafka by a plain client, between good ones.
+//! The bad records written to Kafka by a plain client, between valid ones.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tidewire_tests::broker;
 use super::samples::{BadRecord, records};
 use crate::kafka::fixture::{OutputReader, TIMEOUT, TopicNamespace, serve};
 
-/// The good event with this number; all of one author, so their order is kept.
+/// The valid event with this number; all have one author, so their order is kept.
 fn good(n: usize) -> String {
     serde_json::json!({"event_id": format!("good-{n}"), "event_type": "post.created",
         "account_id": "acc", "data": {"post_id": format!("p{n}"), "author_id": "ann",

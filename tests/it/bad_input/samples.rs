@@ -1,4 +1,4 @@
-//! Records that are no events, each with the reason it must be put aside for.
+//! Records that are not valid events, each with the expected reason of its dead letter.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ pub(super) struct BadRecord {
     pub(super) detail: &'static str,
 }
 
-/// A good event, changed.
+/// A valid event, changed.
 fn event(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut event = json!({
         "event_id": "bad", "event_type": "post.created", "account_id": "acc",
@@ -36,7 +36,7 @@ fn changed(
     text(what, event(|event| *event.pointer_mut(path).expect("it is there") = value), expected)
 }
 
-/// Values a producer can send over any road.
+/// Values that a producer can send over HTTP and Kafka.
 pub(super) fn values() -> Vec<BadRecord> {
     let with = |part: &str| event(|_| ()).replace("\"text\":\"t\"", part);
     let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));

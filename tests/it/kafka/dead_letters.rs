@@ -1,5 +1,4 @@
-//! Dead letters on Kafka: requeued by processes of their own, two at once, killed again and again,
-//! and delivered once.
+//! Dead letters on Kafka, requeued by two processes at once that are killed again and again.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -23,7 +22,7 @@ const PREFIX: &str = "letters.";
 const LETTERS: usize = 15_000;
 const KILLS: usize = 5;
 
-/// How long two that meet each other may take until one of them has come to something.
+/// How long two concurrent requeues may take until one of them has made progress.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 
 fn requeue(bootstrap: &str) -> Child {
@@ -64,18 +63,18 @@ fn killed_and_concurrent_requeues_deliver_once() {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        assert!(back() > before || open() == 0, "they took it from each other for {ROUND_MAX:?}");
+        assert!(back() > before || open() == 0, "the requeues fenced each other for {ROUND_MAX:?}");
         std::thread::sleep(Duration::from_millis(rng.below(200)));
         for child in &mut both {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         }
-        eprintln!("{} of {LETTERS} went back", back());
+        eprintln!("{} of {LETTERS} requeued", back());
     }
     let left = open();
     eprintln!("{left} are open");
-    assert!(left < LETTERS, "what was killed was in the middle of it");
-    wait_until("one came to its end", || {
+    assert!(left < LETTERS, "the killed processes had begun to requeue");
+    wait_until("one has finished", || {
         let begun = Instant::now();
         let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
         let output = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
@@ -83,7 +82,7 @@ fn killed_and_concurrent_requeues_deliver_once() {
         done.status.success()
     });
     assert_eq!(open(), 0);
-    wait_until("everything came out", || delivered(&*log, &topology) >= LETTERS * 3);
+    wait_until("everything is delivered", || delivered(&*log, &topology) >= LETTERS * 3);
     std::thread::sleep(Duration::from_secs(1));
     check_delivered(&*log, &topology, LETTERS);
     drop(server);

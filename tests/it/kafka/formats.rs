@@ -1,5 +1,6 @@
-//! Events in every form there is, written by the libraries people use, through the whole pipeline;
-//! and what becomes of records when the schema registry fails.
+//! Events in every format, written by common libraries, through the whole pipeline.
+//!
+//! Also: what happens to records when the schema registry fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,7 +58,7 @@ fn every_format_is_delivered_as_its_event() {
         assert!(events.insert(event.event_id.to_owned(), event.to_event()).is_none());
     }
     for name in names {
-        let event = events.get(name).unwrap_or_else(|| panic!("{name} is missing of {events:?}"));
+        let event = events.get(name).unwrap_or_else(|| panic!("{name} is missing in {events:?}"));
         assert_eq!((event.event_type.as_str(), event.account_id.as_str()), ("post.created", "acc"));
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!(data["text"], "Grüße 🌊", "{name}");
@@ -68,10 +69,10 @@ fn every_format_is_delivered_as_its_event() {
     assert!(complete && events.len() == names.len());
     let asked = registry.requests();
     let lookups = asked.iter().filter(|request| request.starts_with("GET /schemas/ids/")).count();
-    assert!(lookups <= 2, "each schema is asked for once: {asked:?}");
+    assert!(lookups <= 2, "each schema is requested once: {asked:?}");
 }
 
-/// Writes framed records of these schema ids to partition 0, numbered on from `first`.
+/// Writes framed records of these schema ids to partition 0, numbered from `first`.
 fn write(producer: &BaseProducer, topic: &str, first: usize, ids: &[u32]) {
     for (n, id) in ids.iter().enumerate() {
         let text = format!("e-{}", first + n);
@@ -125,7 +126,7 @@ fn a_failing_registry_affects_only_records_that_need_it() {
     write(&producer, "failing.in", 0, &[id, 7_000, id]);
     expect(2, 1, "schema_unknown");
 
-    // What is known goes on whatever the registry does.
+    // Cached schemas are used whatever the registry does.
     let other = registry.put("other", &FOREIGN.replace("Post", "Note"));
     registry.set_behaviour(RegistryBehaviour::Down);
     write(&producer, "failing.in", 10, &[id, other, id]);
@@ -148,7 +149,7 @@ fn a_failing_registry_affects_only_records_that_need_it() {
         write(&producer, "failing.in", 30 + 10 * n, &[id, unknown, id]);
         eprintln!("{behaviour:?}");
         expect(2, 1, reason);
-        // What failed for now is left alone for a while.
+        // After a failure the registry is not asked for a while.
         std::thread::sleep(Duration::from_secs(6));
     }
     assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);

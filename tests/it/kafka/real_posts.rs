@@ -1,5 +1,6 @@
-//! The real posts through Kafka: written to `in` by a plain producer, and read by sockets and by a
-//! browser's own EventSource; cut, killed and resumed by position.
+//! The real posts through Kafka, from a plain producer to WebSocket, SSE and a browser.
+//!
+//! Connections are cut and the server is killed; subscribers resume by position.
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};

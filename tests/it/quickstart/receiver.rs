@@ -1,4 +1,4 @@
-//! A receiving program of the document, or its script in a browser, and the events it printed.
+//! A receiving program of the quickstart, or its script in a browser, and what it printed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use tidewire_tests::server::Server;
 
 use super::programs::{Programs, Running};
 
-/// How long one step may take on a busy machine: programs that lost the server wait before they try
-/// again, and a JVM starts.
+/// How long one step may take on a busy machine: programs wait before they reconnect, and a JVM
+/// starts.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often it is looked at what a program has printed.
+/// How often a program's output is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What the type of every event here begins a line with.
+/// The beginning of a line that shows an event.
 const EVENT: &str = "post.created ";
 
 /// Keeps what a page prints.
@@ -27,11 +27,11 @@ const CAPTURE: &str = "window.printed = [];
 pub(super) struct Receiver {
     file: &'static str,
     host: ReceiverHost,
-    /// All it printed.
+    /// Everything it printed.
     printed: Vec<String>,
     /// Ids of the events it printed since the last step.
     received: Vec<String>,
-    /// The event that may come once more, because it was stopped before it kept the position.
+    /// The event that may be repeated, because it was stopped before it stored the position.
     last: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl Receiver {
         self.received.clear();
     }
 
-    /// Waits until it has printed a line that begins so.
+    /// Waits until it has printed a line with this beginning.
     pub(super) fn expect_line(&mut self, beginning: &str) {
         let is_there = |line: &String| line.starts_with(beginning);
         self.wait_until(|receiver| receiver.printed.iter().any(is_there), beginning);
@@ -125,7 +125,7 @@ impl Receiver {
 }
 
 /// The id in `post.created hello-go {…}`, or in `post.created {"event_id":"hello-go",…}` of a
-/// program that prints an event as it came.
+/// program that prints an event as received.
 fn event_id(line: &str) -> Option<String> {
     let rest = line.strip_prefix(EVENT)?;
     let whole = serde_json::from_str::<Value>(rest).ok();

@@ -1,9 +1,9 @@
-//! Cut anywhere, killed at any moment: every subscriber ends with every event once.
+//! Every subscriber gets every event once, however often it is cut and the server is killed.
 //!
-//! A writer posts the real posts a few at a time and repeats what wasn't answered, as producers do.
-//! Between its posts the server is killed with SIGKILL and started again on its data. Subscribers
-//! read through fuses that blow after a random number of bytes, mid-frame more often than not, and
-//! come back with the last position they hold.
+//! A writer posts the real posts a few at a time and repeats what was not acknowledged, as
+//! producers do. Between its posts the server is killed with SIGKILL and started again on its data.
+//! Subscribers are cut after a random number of bytes, mostly in the middle of a frame, and resume
+//! from their last position.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -28,22 +28,22 @@ const KILLS: usize = 4;
 /// Most events in one of the writer's posts.
 const MAX_BATCH: usize = 12;
 
-/// Longest life of a connection in bytes: a handful of these posts.
+/// Longest connection in bytes: a handful of these posts.
 const MAX_CONNECTION_BYTES: usize = 24_000;
 
-/// Blown fuses per subscriber; then one connection lives on, so that the test ends.
+/// Cuts per subscriber; then one connection is not cut, so that the test ends.
 const CUTS: usize = 25;
 
-/// How long a subscriber may take to have everything, on a busy machine.
+/// How long a subscriber may take to get everything, on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Pause before the next try while the server is down.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// How long a subscriber waits for one event before it looks at its deadline.
+/// How long a subscriber waits for one event before it checks its deadline.
 const EVENT_WAIT: Duration = Duration::from_millis(200);
 
-/// Where the server is now; it moves with every start.
+/// The server's current address; it changes with every start.
 type SharedAddress = Arc<RwLock<SocketAddr>>;
 
 #[test]
@@ -119,7 +119,7 @@ fn write_all(
 }
 
 trait PopBelow {
-    /// Removes the first number if it is below `limit`; says whether it was.
+    /// Removes the first number if it is below `limit`; returns whether it was.
     fn pop_first_below(&mut self, limit: usize) -> bool;
 }
 
@@ -129,11 +129,11 @@ impl PopBelow for BTreeSet<usize> {
     }
 }
 
-/// Kills the server while a post is under way, or has just been answered.
+/// Kills the server during a post, or right after its response.
 fn post_and_kill(server: &mut Server, batch: &[ExpectedEvent], rng: &mut TestRng) {
     let (addr, body) = (server.addr(), body_of(batch));
     let post = thread::spawn(move || {
-        // Whether it was answered doesn't matter: it will be posted again.
+        // Whether it was acknowledged does not matter: it is posted again.
         HttpClient::connect(addr)
             .and_then(|mut client| client.post("/v1/events", "application/x-ndjson", &body))
             .ok()
@@ -153,7 +153,7 @@ fn body_of(batch: &[ExpectedEvent]) -> Vec<u8> {
     lines.concat().into_bytes()
 }
 
-/// What a subscriber has, in the order it came.
+/// What a subscriber received, in order.
 #[derive(Default)]
 struct ReceivedEvents {
     events: BTreeMap<(String, String), String>,
@@ -165,7 +165,7 @@ impl ReceivedEvents {
         let text = event.data_str("text").to_owned();
         let key = (event.channel.clone(), event.event_id.clone());
         let earlier = self.events.insert(key, text);
-        assert!(earlier.is_none(), "came twice: {event:?}");
+        assert!(earlier.is_none(), "delivered twice: {event:?}");
         self.order.entry(event.channel).or_default().push(event.event_id);
     }
 }
@@ -212,7 +212,7 @@ impl ResumingSubscriber {
         deadline: Instant,
     ) -> Result<(), ClientError> {
         for channel in &self.channels.clone() {
-            // Nothing is known before the first answer, and the history began with this test.
+            // There is no position before the first frame, and the history began with this test.
             let from = positions.get(channel).map_or("earliest", String::as_str);
             let subscribed = client.subscribe(channel, from);
             self.take_waiting(client);
@@ -231,7 +231,8 @@ impl ResumingSubscriber {
         Ok(())
     }
 
-    /// Positions move when an event is read off the socket, so all that was read must be taken.
+    /// A position advances when its event is read from the socket, so every read event must be
+    /// kept.
     fn take_waiting(&mut self, client: &mut WebSocketClient) {
         while let Some(event) = client.pop_waiting() {
             self.got.take(event);
