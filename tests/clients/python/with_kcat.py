@@ -25,7 +25,7 @@ DELIMITERS = ["-D", r"\x1e", "-K", r"\x1f"]
 
 # How long kcat may take to send the records of a transaction before it is interrupted.
 SENDING_S = 1
-# What it prints before a record: the lengths of what follows, -1 for none.
+# What it prints before a record: the lengths of its parts, -1 for none.
 FORMAT = r"%p %o %K %S\n%k%s%h\n"
 READ_BYTES = 1 << 16
 
@@ -60,7 +60,7 @@ def send(command, records, interrupt):
             kcat.stdin.write((b"" if key is None else key + KEY_END) + value + RECORD_END)
         kcat.stdin.flush()
     except BrokenPipeError:
-        pass  # It ended, and says why on standard error.
+        pass  # It has ended; the reason is on standard error.
     if interrupt:
         time.sleep(SENDING_S)
         kcat.send_signal(signal.SIGINT)
