@@ -1,14 +1,14 @@
-# The verbs of this repository. `make help` lists them; CI runs only these.
+# The commands of this repository. `make help` lists them; CI runs only these.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-# A Rust installed a moment ago by scripts/install.sh is found without a new shell.
+# Rust may have been installed by scripts/install.sh in this run, before PATH has it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# One target folder outside the clone, shared by every clone; override it by setting it.
+# One target folder outside the clone, shared by all clones; set CARGO_TARGET_DIR to change it.
 cache := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export CARGO_TARGET_DIR ?= $(cache)/tidewire/target
 
@@ -22,31 +22,31 @@ run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
 	@scripts/build.sh
 	@scripts/serve.sh dev --demo
 
-kafka: ## A real Apache Kafka at 127.0.0.1:9092 until Ctrl-C, without Docker
+kafka: ## Run Apache Kafka at 127.0.0.1:9092 until Ctrl-C, without Docker
 	@scripts/install.sh kafka
 	@scripts/kafka.sh run
 
-test: ## Everything that must hold: format, lints, and every test
+test: ## Check format and lints, and run every test
 	@scripts/install.sh test
 	cargo fmt --all --check
 	cargo clippy $(workspace) --all-targets -- --deny warnings
 	cargo test $(workspace) --no-fail-fast
 
-check: ## Format and lints only
+check: ## Check format and lints only
 	@scripts/install.sh test
 	cargo fmt --all --check
 	cargo clippy $(workspace) --all-targets -- --deny warnings
 
-bench: ## The figures of the README, measured on this machine
+bench: ## Run every benchmark and print its figures
 	@scripts/install.sh test
 	@scripts/bench.sh
 
-bench-derive: ## DERIVE against Kafka Streams, side by side (ARGS="--only tidewire --runs 1")
+bench-derive: ## Compare DERIVE with Kafka Streams (ARGS="--only tidewire --runs 1")
 	@scripts/install.sh test
 	@cargo build $(workspace) --bins
 	@$(CARGO_TARGET_DIR)/release/bench-derive $(ARGS)
 
-soak: ## Kill roles 1,000 times on both logs; goes on where it was (ARGS="--kills 100 --seed 7")
+soak: ## Kill roles 1,000 times on both logs; can be continued (ARGS="--kills 100 --seed 7")
 	@scripts/install.sh test
 	@cargo build $(workspace) --bins
 	@$(CARGO_TARGET_DIR)/release/soak $(ARGS)
@@ -54,11 +54,11 @@ soak: ## Kill roles 1,000 times on both logs; goes on where it was (ARGS="--kill
 fmt: ## Format the code
 	cargo fmt --all
 
-clean: ## Remove what was built (data folders stay)
+clean: ## Remove built files; data folders stay
 	cargo clean
 
-test-fresh: ## Prove the install steps in a bare Debian 12 chroot (root; not part of CI)
+test-fresh: ## Test the install steps in a bare Debian 12 chroot (root; not part of CI)
 	@scripts/test-fresh.sh
 
-help: ## This list
+help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

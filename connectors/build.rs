@@ -1,6 +1,7 @@
-//! Has the linker send librdkafka's call of one function of its own to
-//! `connectors/src/kafka/native.rs`, which says why. Cargo hands such a wish on to nobody, so every
-//! package that makes programs with a Kafka client in them runs this file.
+//! Redirects librdkafka's calls of `rd_kafka_metadata_update_op` to ours, at link time.
+//!
+//! `connectors/src/kafka/native.rs` says why. Cargo does not pass linker arguments on to dependent packages, so every
+//! package that builds programs with a Kafka client runs this script.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

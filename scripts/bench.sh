@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every benchmark, one after the other, and prints its figures: the binaries of the tests
-# crate whose names begin with `bench-`. Arguments name some of them instead of all.
+# Runs every benchmark, one after the other, and prints its figures. Benchmarks are the binaries of
+# the tests crate whose names begin with `bench-`. Arguments select some of them.
 set -euo pipefail
 
 cargo build --release --workspace --locked --bins

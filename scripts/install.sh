@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and running Tidewire needs and this machine lacks, and nothing else.
-# Each missing thing is named with its reason first. Usage: scripts/install.sh run|test|kafka
+# Installs the packages that Tidewire needs and this machine lacks, and Rust if it is missing.
+# Each missing package is printed with the reason first. Usage: scripts/install.sh run|test|kafka
 set -euo pipefail
 
 purpose=${1:-run}
@@ -10,7 +10,7 @@ missing=()
 say() { printf 'tidewire: %s\n' "$*" >&2; }
 stop() { say "$*"; exit 1; }
 
-# need PACKAGE WHY TEST…: remembers PACKAGE as missing when the command TEST fails.
+# need PACKAGE WHY TEST…: records PACKAGE as missing if the command TEST fails.
 need() {
   local package=$1 why=$2
   shift 2
@@ -27,14 +27,14 @@ has_libclang() {
     ldconfig -p | grep -q 'libclang\.so'
 }
 
-# A Java that runs Kafka and compiles for it, whoever packaged it.
+# A JDK of 17 or newer, from any package.
 has_jdk() {
   command -v java && [ "$(javac -version 2>&1 | sed 's/^javac \([0-9]*\).*/\1/')" -ge 17 ]
 }
 
 need_kafka() {
-  need default-jdk-headless "Kafka runs on Java 17 or newer, and some of it is compiled" has_jdk
-  need maven "it fetches Apache Kafka" command -v mvn
+  need default-jdk-headless "Kafka needs Java 17 or newer, and the tests compile a broker" has_jdk
+  need maven "downloads Apache Kafka" command -v mvn
 }
 
 as_root() {
@@ -57,14 +57,14 @@ install_packages() {
     stop "could not update the package list as root; run as root: $by_hand"
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 ||
-    stop "could not install; run as root: $by_hand"
+    stop "could not install the packages; run as root: $by_hand"
 }
 
 install_rust() {
   command -v cargo >/dev/null && return 0
-  say "missing: Rust $rust_wanted or newer (Tidewire is written in it)"
+  say "missing: Rust $rust_wanted or newer (compiles Tidewire)"
   local url=https://sh.rustup.rs
-  local by_hand="get it from https://rustup.rs (curl --proto '=https' -sSf $url | sh)"
+  local by_hand="install it from https://rustup.rs (curl --proto '=https' -sSf $url | sh)"
   command -v curl >/dev/null || stop "$by_hand, then run make again"
   curl --proto '=https' --max-time 10 -sSfIo /dev/null "$url" ||
     stop "$url does not answer; $by_hand, then run make again"
@@ -75,14 +75,14 @@ install_rust() {
 check_rust() {
   local have
   have=$(rustc --version | awk '{ print $2 }') ||
-    stop "cargo is there but rustc does not run; try: rustup toolchain install stable"
+    stop "cargo exists but rustc does not run; try: rustup toolchain install stable"
   [ "$(printf '%s\n%s\n' "$rust_wanted" "$have" | sort -V | head -n 1)" = "$rust_wanted" ] ||
     stop "Rust $have is too old, $rust_wanted is needed; try: rustup update stable"
 }
 
 check_rust_tools() {
   cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return 0
-  say "missing: rustfmt or clippy (make test checks format and lints)"
+  say "missing: rustfmt or clippy (checks format and lints)"
   command -v rustup >/dev/null || stop "install rustfmt and clippy for your Rust $rust_wanted+"
   rustup component add rustfmt clippy >&2
 }
@@ -92,21 +92,21 @@ if [ "$purpose" = kafka ]; then
   install_packages
   exit
 fi
-need g++ "RocksDB, librdkafka and jemalloc are compiled here" command -v g++
-need pkg-config "librdkafka's build finds the libraries below through it" command -v pkg-config
-need libssl-dev "librdkafka speaks TLS and SASL through it" pkg-config --exists openssl
-need zlib1g-dev "librdkafka compresses with it" pkg-config --exists zlib
-need libclang-dev "the bindings to RocksDB are generated with it" has_libclang
+need g++ "compiles RocksDB, librdkafka and jemalloc" command -v g++
+need pkg-config "finds the libraries below for librdkafka" command -v pkg-config
+need libssl-dev "TLS and SASL of librdkafka" pkg-config --exists openssl
+need zlib1g-dev "compression of librdkafka" pkg-config --exists zlib
+need libclang-dev "generates the bindings to RocksDB" has_libclang
 if [ "$purpose" = test ]; then
-  need npm "it fetches the real posts that the tests send" command -v npm
+  need npm "downloads the posts that the tests send" command -v npm
   need_kafka
-  need openssl "the tests make certificates with it" command -v openssl
-  # The tests write and read with clients of Kafka as users have them: tests/clients/install.sh.
-  need python3-venv "Kafka clients of PyPI are installed apart" python3 -c 'import ensurepip'
-  need curl "the tests run the commands of the quickstart" command -v curl
-  need kcat "it is one of the Kafka clients that the tests run" command -v kcat
-  need chromium "the tests listen with a real browser" command -v chromium
-  need chromium-driver "the tests steer Chromium through it" command -v chromedriver
+  need openssl "makes certificates for the tests" command -v openssl
+  # The tests run unmodified Kafka clients; tests/clients/install.sh installs the rest.
+  need python3-venv "an environment for the Kafka clients of PyPI" python3 -c 'import ensurepip'
+  need curl "runs the commands of the quickstart in the tests" command -v curl
+  need kcat "a Kafka client that the tests run" command -v kcat
+  need chromium "the browser that the tests run" command -v chromium
+  need chromium-driver "controls Chromium in the tests" command -v chromedriver
 fi
 install_packages
 install_rust

@@ -22,6 +22,8 @@ mod prose;
 mod protocol;
 #[path = "tidy/runbook.rs"]
 mod runbook;
+#[path = "tidy/settings.rs"]
+mod settings;
 #[path = "tidy/source.rs"]
 mod source;
 #[path = "tidy/types.rs"]

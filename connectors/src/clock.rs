@@ -1,7 +1,7 @@
-//! The crate's one source of elapsed time: what a wait or a deadline is measured with.
+//! The crate's monotonic clock and its pauses, for waits and deadlines.
 //!
-//! Nothing that is stored or sent comes from here. The wall clock is a port
-//! (`tidewire_engine::port::Clock`), passed in by the wiring.
+//! Nothing that is stored or sent comes from here. Wall-clock time comes through the port
+//! `tidewire_engine::port::Clock`, which the application passes in.
 
 #![expect(clippy::disallowed_methods, reason = "this file owns elapsed time and pauses")]
 
@@ -12,7 +12,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits where there is nothing to wait on, such as a log that asked for a moment.
+/// Sleeps, where there is nothing to wait on, such as before a retry.
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

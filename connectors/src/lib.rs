@@ -1,6 +1,8 @@
-//! What touches the world: logs, stores and sockets. Connectors carry, they never decide.
+//! Everything that does IO: logs, task stores, the schema registry and sockets.
 //!
-//! In reading order.
+//! Connectors implement the ports of the engine. They never decide what becomes of an event.
+//!
+//! Modules in reading order.
 
 mod clock;
 mod notify;

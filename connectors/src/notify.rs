@@ -1,10 +1,9 @@
-//! How a reader waits: each has a notifier of its own, and only the notifiers of the partitions
-//! that grew are touched, so a write never wakes a crowd.
+//! Wakes readers: a reader has one notifier, and a write signals only readers of its partitions.
 //!
-//! No wake-up is missed, because waiting is in three steps: forget old signals, look whether there
-//! is something (ends of partitions, pending group changes), then sleep until a signal. A signal
-//! that comes between the last two stays in the flag. An explicit wake is remembered until a wait
-//! consumes it; signals of data are not, because looking finds the data.
+//! A wait misses no signal because it has three steps: clear old signals, check whether there is
+//! something to read (ends of partitions, pending group changes), then sleep until a signal. A
+//! signal between the last two steps stays set. An explicit wake-up stays set until a wait consumes
+//! it; a signal of data need not, because the check finds the data.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tidewire_engine::port::Wake;
 
 use crate::clock;
 
-/// One reader's bell.
+/// Wakes one reader.
 #[derive(Default)]
 pub(crate) struct Notifier {
     state: Mutex<NotifierState>,
@@ -22,16 +21,16 @@ pub(crate) struct Notifier {
 
 #[derive(Default)]
 struct NotifierState {
-    /// Data came or a group changed since the last look.
+    /// Data arrived or a group changed since the last check.
     signalled: bool,
-    /// Somebody wants the wait to end whatever there is.
+    /// The wait has to end even if there is nothing to read.
     woken: bool,
-    /// The reader sleeps; without it ringing would cost a system call for nothing.
+    /// The reader sleeps. If it does not, a signal needs no system call.
     sleeping: bool,
 }
 
 impl Notifier {
-    /// Says that there may be something to read.
+    /// Signals that there may be something to read.
     pub(crate) fn signal(&self) {
         self.update(|state| state.signalled = true);
     }
@@ -44,7 +43,7 @@ impl Notifier {
         }
     }
 
-    /// Waits until `ready` says so, a signal comes, or the time is over.
+    /// Waits until `ready` returns true, a signal arrives, or `at_most` has passed.
     pub(crate) fn wait(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
         {
             let mut state = self.state.lock().expect("no holder panics");
@@ -86,7 +85,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_wake_before_the_wait_is_remembered_once() {
+    fn a_wake_before_the_wait_ends_exactly_one_wait() {
         let notifier = Notifier::default();
         notifier.wake();
         notifier.wait(LONG, || false);
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_between_looking_and_sleeping_ends_the_wait() {
+    fn a_signal_between_the_check_and_the_sleep_ends_the_wait() {
         let notifier = Notifier::default();
         notifier.wait(LONG, || {
             notifier.signal();

@@ -1,31 +1,31 @@
-//! Channel names: what clients subscribe to and outputs are keyed by.
+//! Parses and formats channel names, which clients subscribe to and which key the outputs.
 //!
-//! A name is `kind:id`. Ids are visible ASCII without comma, `*`, `{` and `}`; everything else (and
-//! `%`) is percent-encoded, so a name is safe in queries, lists and globs. Kinds whose id is the
-//! account may be written bare, which means that kind for every account of the claim. The kinds
-//! themselves are data: see [`crate::catalogue`].
+//! A name is `kind:id`. Ids are visible ASCII without comma, `*`, `{` and `}`; all other
+//! characters, and `%`, are percent-encoded, so a name is safe in queries, lists and globs. Kinds
+//! whose id is the account may be written bare, which means that kind for every account of the
+//! token. The kinds are data: see [`crate::catalogue`].
 //!
-//! Nothing here decides who may subscribe; it only says which rule applies.
+//! Nothing here decides who may subscribe; it only finds the rule that applies.
 
 use crate::catalogue::{Catalogue, ChannelKind};
 
 /// The longest name, in characters.
 pub const NAME_MAX_CHARS: usize = 160;
 
-/// The longest id in its encoded form: with the longest kind it stays within a name. Ids that come
-/// in with events are held to it, so that every event's channels have names.
+/// The longest id in its encoded form, so that it fits a name with the longest kind. Ids of events
+/// are limited to it, so that every event's channels have names.
 pub const ID_MAX_ENCODED_CHARS: usize = 144;
 
-/// A channel, named.
+/// A channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
-    /// Its kind: classes, who may read it, what it carries.
+    /// Its kind: classes, readers, content.
     pub kind: &'static ChannelKind,
     /// The id, decoded; `None` for a bare kind.
     pub id: Option<String>,
 }
 
-/// Why a text names no channel; the text says what is right.
+/// Why a text is no channel name, and what would be valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ChannelError(pub String);
@@ -34,7 +34,7 @@ impl Channel {
     /// Reads a name.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
         if name.len() > NAME_MAX_CHARS {
-            return fail(format!("a channel name has at most {NAME_MAX_CHARS} characters"));
+            return fail(format!("the channel name has more than {NAME_MAX_CHARS} characters"));
         }
         let (kind_name, id) = match name.split_once(':') {
             Some((kind, id)) => (kind, Some(id)),
@@ -54,7 +54,7 @@ impl Channel {
         };
         let channel = Self { kind, id };
         if channel.name().len() > NAME_MAX_CHARS {
-            return fail(format!("a channel name has at most {NAME_MAX_CHARS} characters"));
+            return fail(format!("the channel name has more than {NAME_MAX_CHARS} characters"));
         }
         Ok(channel)
     }
@@ -87,8 +87,8 @@ fn unknown_kind(catalogue: &Catalogue, name: &str) -> String {
     }
 }
 
-/// Decodes the id of a name. Escapes of characters that need none are taken; characters that need
-/// one are refused, with the id as it should be.
+/// Decodes the id of a name. Needless escapes are accepted; characters that must be escaped are an
+/// error that shows the valid id.
 fn decode_id(id: &str) -> Result<String, ChannelError> {
     let mut bytes = Vec::with_capacity(id.len());
     let mut rest = id.as_bytes();
@@ -97,7 +97,9 @@ fn decode_id(id: &str) -> Result<String, ChannelError> {
         if byte == b'%' {
             let digits = rest.first_chunk::<2>().and_then(|digits| hex2(*digits));
             let Some(decoded) = digits else {
-                return fail("`%` in a channel name is followed by two hexadecimal digits".into());
+                return fail(
+                    "`%` in a channel name must be followed by two hexadecimal digits".into(),
+                );
             };
             bytes.push(decoded);
             rest = &rest[2..];
@@ -107,15 +109,15 @@ fn decode_id(id: &str) -> Result<String, ChannelError> {
             let mut right = String::new();
             encode_id(id, &mut right);
             return fail(format!(
-                "ids are visible ASCII without comma, `*`, `{{` and `}}`, the rest \
-                 percent-encoded; that id is written `{right}`"
+                "the id must be visible ASCII without comma, `*`, `{{` and `}}`, the rest \
+                 percent-encoded; this one is written `{right}`"
             ));
         }
     }
     match String::from_utf8(bytes) {
         Ok(id) if !id.chars().any(char::is_control) => Ok(id),
-        Ok(_) => fail("an id has no control characters".into()),
-        Err(_) => fail("a channel's id is UTF-8 once it is percent-decoded".into()),
+        Ok(_) => fail("a channel id must not contain control characters".into()),
+        Err(_) => fail("the channel id is not UTF-8 after percent-decoding".into()),
     }
 }
 
@@ -124,7 +126,7 @@ fn hex2([high, low]: [u8; 2]) -> Option<u8> {
     u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
-/// Appends an id as it stands in a channel name.
+/// Appends an id in the encoded form of a channel name.
 pub fn encode_id(id: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in id.bytes() {
@@ -142,7 +144,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b',' | b'*' | b'{' | b'}' | b'%')
 }
 
-/// How long an id is in its encoded form.
+/// The length of an id in its encoded form.
 pub(crate) fn encoded_len(id: &str) -> usize {
     id.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()
 }
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_is_answered_with_what_is_right() {
+    fn an_invalid_name_gives_an_error_with_the_valid_form() {
         check("", Err("the kinds are"));
         check("post:1", Err("did you mean `posts`"));
         check("posts", Err("`posts:{author}`"));
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_read_depends_on_the_scope_where_the_catalogue_says_so() {
+    fn readers_depend_on_the_prefix_of_the_id() {
         let who = |name| {
             let channel = Channel::parse(name).expect("a name");
             channel.kind.readers_for(channel.id.as_deref().unwrap_or_default()).to_vec()
@@ -224,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_answered_without_panic(name in "(posts|inbox|x)?:?[%a-f0-9:/日]{0,12}") {
+        fn no_text_panics(name in "(posts|inbox|x)?:?[%a-f0-9:/日]{0,12}") {
             let _ = Channel::parse(&name);
         }
     }

@@ -1,15 +1,16 @@
-//! An event after normalisation and its one encoded form, which lanes, facts and outputs carry.
+//! An event after normalisation, and its encoding on lanes, facts and outputs.
 //!
 //! The encoding is Avro's single-object form of `avro/event.v1.avsc`: the bytes `C3 01`, the
-//! schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), then the record. It is written and
-//! read by hand, because every event is encoded once and decoded several times; tests hold it equal
-//! to apache-avro both ways. Reading borrows: an [`EventView`] points into the bytes of a record.
+//! schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), then the record. Encoder and decoder
+//! are written by hand, because every event is encoded once and decoded several times; tests
+//! compare both with apache-avro. Decoding borrows: an [`EventView`] points into the bytes of a
+//! record.
 //!
-//! Damaged bytes are an error, never a panic. Nothing here knows what a type means.
+//! Damaged bytes are an error, never a panic. Nothing here knows the meaning of a type.
 
 use crate::Priority;
 
-/// The schema, for whoever reads our topics with other tools.
+/// The schema, for other readers of the topics.
 pub const SCHEMA_V1: &str = include_str!("../avro/event.v1.avsc");
 /// CRC-64-AVRO of the schema's parsing canonical form. The schema has no logical types, because
 /// implementations of Avro disagree about the canonical form of those and thus about this number.
@@ -17,13 +18,13 @@ pub const FINGERPRINT_V1: u64 = 0xdbc3_e045_224c_cd94;
 
 const MARKER: [u8; 2] = [0xc3, 0x01];
 const HEADER_BYTES: usize = 10;
-/// Room for the lengths, the timestamp and the priority when sizing a buffer.
+/// Bytes reserved for lengths, timestamp and priority when sizing a buffer.
 const NUMBERS_MAX_BYTES: usize = 48;
 
 /// An event after normalisation: what lanes and outputs carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Unique within the account; derived from the log position where the producer gave none.
+    /// Unique within the account; by default the position of the record in the input.
     pub event_id: String,
     /// The canonical type.
     pub event_type: String,
@@ -31,15 +32,15 @@ pub struct Event {
     pub account_id: String,
     /// Event time, milliseconds since the epoch.
     pub timestamp_ms: i64,
-    /// What this event belongs to; the event's own id where the producer gave none.
+    /// What this event belongs to; by default the event's own id.
     pub correlation_id: String,
     /// Chooses the lane.
     pub priority: Priority,
-    /// The entity the event concerns; chooses the partition.
+    /// The entity the event is about; chooses the partition.
     pub key: String,
     /// The producer's name.
     pub source: Option<String>,
-    /// The type's name as it was sent, where that was an alias.
+    /// The alias under which the type was sent, if it was one.
     pub alias: Option<String>,
     /// A JSON object as text.
     pub data: String,
@@ -70,13 +71,13 @@ pub struct EventView<'a> {
     pub data: &'a str,
 }
 
-/// Why bytes are no event of ours.
+/// Why bytes are not an encoded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// They don't begin with Avro's single-object marker.
     #[error("not an encoded event: the bytes don't begin with C3 01")]
     NotSingleObject,
-    /// Another schema, perhaps a newer version.
+    /// They were written with another schema, perhaps a newer version.
     #[error("unknown event schema {fingerprint:016x}, this build reads {FINGERPRINT_V1:016x}")]
     UnknownSchema {
         /// The fingerprint they carry.
@@ -140,7 +141,7 @@ impl<'a> EventView<'a> {
         out
     }
 
-    /// Reads encoded bytes, which the view then borrows from.
+    /// Decodes bytes; the view borrows from them.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if !bytes.starts_with(&MARKER) {
             return Err(DecodeError::NotSingleObject);
@@ -202,7 +203,7 @@ fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
     }
 }
 
-/// A walk over encoded bytes; every step is `None` where they don't follow the schema.
+/// Reads encoded bytes; every step is `None` if they don't follow the schema.
 struct EventDecoder<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -318,7 +319,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn our_bytes_are_apache_avros_and_each_reads_the_others(event in events()) {
+        fn encoding_and_decoding_agree_with_apache_avro(event in events()) {
             let ours = event.encode();
             let schema = schema();
             let writer = GenericDatumWriter::builder(&schema).build().expect("resolved");
@@ -331,7 +332,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_bytes_are_refused_or_read_without_panic(
+        fn damaged_bytes_never_panic(
             event in events(),
             at in any::<proptest::sample::Index>(),
             byte: u8,
@@ -349,7 +350,7 @@ mod tests {
         }
 
         #[test]
-        fn any_record_behind_the_header_is_answered_without_panic(
+        fn no_record_after_the_header_panics(
             record in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
             let header = [&MARKER[..], &FINGERPRINT_V1.to_le_bytes()].concat();
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_are_refused_by_kind() {
+    fn foreign_bytes_give_their_error() {
         assert_eq!(EventView::decode(b""), Err(DecodeError::NotSingleObject));
         assert_eq!(EventView::decode(b"{}"), Err(DecodeError::NotSingleObject));
         assert_eq!(EventView::decode(&MARKER), Err(DecodeError::Damaged { at: 2 }));

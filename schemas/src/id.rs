@@ -1,13 +1,12 @@
-//! Short fingerprints of event ids, for de-duplication and the order record.
+//! 128-bit hashes of event ids, for de-duplication and the order record.
 //!
-//! Sixteen bytes stand for (account, event id): with 128 bits, two of a day's billion ids meet with
-//! probability below 10⁻²⁰. The hash is persisted, so it never changes; it is no secret and
-//! protects against nobody.
+//! Sixteen bytes identify (account, event id): the probability that two of a day's billion ids
+//! collide is below 10⁻²⁰. The hash is persisted, so it never changes. It is not cryptographic.
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// XXH3-128 over both parts, each preceded by its length as four little-endian bytes, so that no
-/// two pairs read the same. Big-endian, the canonical form of the hash.
+/// XXH3-128 over both parts, each preceded by its length as four little-endian bytes, so that
+/// different pairs never give the same input. Big-endian, the canonical form of the hash.
 pub fn hash128(account_id: &str, event_id: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
     for part in [account_id, event_id] {
@@ -22,13 +21,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_border_between_account_and_event_counts() {
+    fn pairs_with_the_same_concatenation_hash_differently() {
         assert_ne!(hash128("ab", "c"), hash128("a", "bc"));
         assert_eq!(hash128("a", "b"), hash128("a", "b"));
     }
 
     #[test]
-    fn the_hash_is_pinned_because_it_is_persisted() {
+    fn the_persisted_hash_does_not_change() {
         let hex: String = hash128("acc-1", "evt-1").iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, "6b2307fffe7549da92c3e060c21a78c4");
     }

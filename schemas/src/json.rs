@@ -1,30 +1,30 @@
-//! A strict reader of JSON text that builds no tree: it checks the grammar of RFC 8259 once, from
-//! left to right, and hands out slices of the text it was given.
+//! A strict JSON scanner that builds no tree and returns slices of its input.
 //!
-//! Values nobody looks into leave as the bytes they came in, so numbers keep their spelling and
-//! strings their escapes. Lone surrogates, control characters in strings, trailing text and nesting
-//! beyond the limit are errors with their place. It never panics, whatever it is given.
+//! It checks the grammar of RFC 8259 once, from left to right. Values that are not decoded keep the
+//! bytes of the input, so numbers keep their spelling and strings their escapes. Lone surrogates,
+//! control characters in strings, trailing text and nesting beyond the limit are errors with their
+//! position. No input makes it panic.
 
 use std::borrow::Cow;
 
-/// How deep a text is followed that was judged when it came in: above the envelope's own limit, and
-/// low enough for any stack.
+/// The nesting limit for text that was validated before: above the envelope's own limit, and low
+/// enough for any stack.
 pub(crate) const DEPTH_MAX: usize = 64;
 
-/// A number without an exponent and of so many characters is in a double's range.
+/// The longest number without an exponent that is always in a double's range.
 const PLAIN_NUMBER_MAX_CHARS: usize = 300;
 
-/// Why a text is no JSON, and where.
+/// Why a text is not JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JsonError {
     pub(crate) at: usize,
     pub(crate) kind: JsonErrorKind,
 }
 
-/// What was met.
+/// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonErrorKind {
-    /// The grammar is broken; says how.
+    /// A syntax error, with its cause.
     Syntax(&'static str),
     /// Nested beyond the limit.
     TooDeep,
@@ -38,11 +38,11 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     max_depth: usize,
-    /// How often insignificant white space was met.
+    /// Runs of insignificant white space so far.
     pub(crate) spaces: usize,
 }
 
-/// A member of an object: its name, decoded, and its value as it stands in the text.
+/// A member of an object: its decoded name, and its value as written.
 #[derive(Clone, Debug)]
 pub(crate) struct JsonMember<'a> {
     pub(crate) name: Cow<'a, str>,
@@ -54,7 +54,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0, depth: 0, max_depth, spaces: 0 }
     }
 
-    /// The first byte of the next value or sign, white space passed.
+    /// Skips white space and returns the next byte.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         if let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
@@ -66,7 +66,7 @@ impl<'a> Scanner<'a> {
         bytes.get(self.at).copied()
     }
 
-    /// Passes one value and returns its text.
+    /// Reads one value and returns its text.
     pub(crate) fn value(&mut self) -> Result<&'a str, JsonError> {
         let first = self.peek();
         let start = self.at;
@@ -96,7 +96,7 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Nothing but white space may follow.
+    /// Checks that only white space follows.
     pub(crate) fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
@@ -115,8 +115,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The next member's name, or `None` behind the object's end. The value has to be read before
-    /// the next call.
+    /// The next member's name, or `None` after the object's end. The value must be read before the
+    /// next call.
     pub(crate) fn next_name(
         &mut self,
         first: &mut bool,
@@ -140,7 +140,7 @@ impl<'a> Scanner<'a> {
         self.continues(b']', first)
     }
 
-    /// Where in the text the scanner stands.
+    /// The offset of the next byte.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
@@ -167,7 +167,7 @@ impl<'a> Scanner<'a> {
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.error("only true, false and null are words"));
+            return Err(self.error("true, false or null was expected"));
         }
         self.at += word.len();
         Ok(())
@@ -206,7 +206,7 @@ impl<'a> Scanner<'a> {
         if self.at - start > PLAIN_NUMBER_MAX_CHARS { self.within_doubles(start) } else { Ok(()) }
     }
 
-    /// Many readers fail on a number no double can hold, and with it on the whole text.
+    /// Many JSON readers fail on a number beyond a double, and with it on the whole text.
     fn within_doubles(&self, start: usize) -> Result<(), JsonError> {
         match self.text[start..self.at].parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(()),
@@ -214,7 +214,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What stands between the quotes, and whether it has escapes.
+    /// The text between the quotes, and whether it has escapes.
     fn string(&mut self) -> Result<(&'a str, bool), JsonError> {
         let bytes = self.text.as_bytes();
         self.at += 1;
@@ -237,7 +237,7 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                _ => return Err(self.error("control characters are escaped in strings")),
+                _ => return Err(self.error("a control character in a string must be escaped")),
             }
         }
     }
@@ -248,15 +248,15 @@ impl<'a> Scanner<'a> {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {
                 let Some(unit) = hex4(rest) else {
-                    return Err(self.error("\\u is followed by four hexadecimal digits"));
+                    return Err(self.error("\\u must be followed by four hexadecimal digits"));
                 };
                 self.at += 6;
                 match unit {
                     0xd800..=0xdbff => match hex4(&rest[6..]) {
                         Some(0xdc00..=0xdfff) => self.at += 6,
-                        _ => return Err(self.error("a surrogate stands alone")),
+                        _ => return Err(self.error("a surrogate has no pair")),
                     },
-                    0xdc00..=0xdfff => return Err(self.error("a surrogate stands alone")),
+                    0xdc00..=0xdfff => return Err(self.error("a surrogate has no pair")),
                     _ => {}
                 }
             }
@@ -266,11 +266,11 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where the first byte of [`STOPS`] stands, looked for in eight at once.
+/// The index of the first byte of [`STOPS`], searched eight bytes at a time.
 fn next_stop(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;
-    // A byte's high bit is set where it is below `limit`; right for the first such byte.
+    // Sets the high bit of each byte below `limit`; exact for the first such byte.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
@@ -286,7 +286,7 @@ fn next_stop(bytes: &[u8]) -> Option<usize> {
     bytes[at..].iter().position(|byte| STOPS[usize::from(*byte)]).map(|rest| at + rest)
 }
 
-/// The bytes at which a string needs a second look: quote, backslash, control characters.
+/// The bytes that end a plain part of a string: quote, backslash, control characters.
 const STOPS: [bool; 256] = {
     let mut stops = [false; 256];
     let mut byte = 0;
@@ -299,7 +299,7 @@ const STOPS: [bool; 256] = {
     stops
 };
 
-/// The unit of `\uXXXX` at the front.
+/// The code unit of `\uXXXX` at the front.
 fn hex4(bytes: &[u8]) -> Option<u32> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     digits
@@ -307,7 +307,7 @@ fn hex4(bytes: &[u8]) -> Option<u32> {
         .try_fold(0, |unit, &digit| char::from(digit).to_digit(16).map(|digit| unit << 4 | digit))
 }
 
-/// Decodes what stands between the quotes of a string that was scanned before.
+/// Decodes the text between the quotes of a string that was scanned before.
 pub(crate) fn unescape(inner: &str) -> Cow<'_, str> {
     if !inner.contains('\\') {
         return Cow::Borrowed(inner);
@@ -345,8 +345,8 @@ pub(crate) fn unescape(inner: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text a scalar stands for: a string decoded, a number or boolean as it is written; `None` for
-/// null, objects and arrays.
+/// The text of a scalar: a string decoded, a number or boolean as written; `None` for null, objects
+/// and arrays.
 pub(crate) fn scalar(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'"' => string(value),
@@ -355,7 +355,7 @@ pub(crate) fn scalar(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A string value, decoded; `None` if it is none.
+/// A string value, decoded; `None` for other values.
 pub(crate) fn string(value: &str) -> Option<Cow<'_, str>> {
     value.strip_prefix('"')?.strip_suffix('"').map(unescape)
 }
@@ -373,7 +373,7 @@ pub(crate) fn member<'a>(object: &'a str, wanted: &str) -> Option<&'a str> {
     found
 }
 
-/// Visits the members of an object until the visitor says no. A value that is no object has none.
+/// Visits the members of an object until the visitor returns false. Other values have no members.
 pub(crate) fn each_member<'a>(
     object: &'a str,
     mut visit: impl FnMut(Cow<'a, str>, &'a str) -> bool,
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serde_json_refuses_is_refused_and_the_rest_is_taken() {
+    fn the_scanner_accepts_what_serde_json_accepts() {
         for text in [
             "{}",
             "[]",
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stop_is_found_wherever_it_stands() {
+    fn the_first_stop_is_found_at_every_offset() {
         const PLAIN: [u8; 8] = [0x20, 0x21, 0x7f, 0x80, 0xff, 0xa2, 0xdc, 0x5d];
         for len in 0..20 {
             for at in 0..len {
@@ -537,7 +537,7 @@ mod tests {
                     assert_eq!(next_stop(&bytes), None);
                     bytes[at] = stop;
                     assert_eq!(next_stop(&bytes), Some(at), "{bytes:?}");
-                    // Others behind it change nothing.
+                    // Later stops change nothing.
                     bytes[at..].fill(stop);
                     assert_eq!(next_stop(&bytes), Some(at), "{bytes:?}");
                 }
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_no_double_can_hold_are_refused_wherever_they_stand() {
+    fn numbers_beyond_a_double_are_rejected_at_every_depth() {
         let long = "9".repeat(400);
         for text in ["1E+400", "[-1e999999]", "{\"a\":[1e309]}", &long] {
             assert_eq!(
@@ -561,9 +561,9 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_are_refused() {
+    fn lone_surrogates_are_rejected() {
         for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#] {
-            let fault = JsonErrorKind::Syntax("a surrogate stands alone");
+            let fault = JsonErrorKind::Syntax("a surrogate has no pair");
             assert_eq!(scan(text).map_err(|error| error.kind), Err(fault), "{text}");
         }
     }
@@ -577,7 +577,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_answered_without_panic(text in "[\\[\\]{}:,\"\\\\ued0-9a-f .nrt-]{0,40}") {
+        fn no_text_panics(text in "[\\[\\]{}:,\"\\\\ued0-9a-f .nrt-]{0,40}") {
             if let Ok(value) = scan(&text) {
                 let mut out = String::new();
                 compact(value, &mut out);
@@ -588,7 +588,7 @@ mod tests {
         }
 
         #[test]
-        fn a_string_reads_back_what_was_quoted(text: String) {
+        fn a_quoted_string_decodes_to_its_text(text: String) {
             let mut quoted = String::new();
             quote(&text, &mut quoted);
             prop_assert_eq!(scan(&quoted), Ok(&quoted[..]));

@@ -1,12 +1,12 @@
-//! What is: the catalogue of event types and channels, the envelope events arrive in, their one
-//! internal encoding, and the small values that travel between processes.
+//! Event schemas: the catalogue, the envelope and its validation, encodings and position tokens.
 //!
 //! In reading order: [`catalogue`] (types and channels as data), [`envelope`] (from a producer's
-//! JSON to an [`event::Event`]), [`channel`] (names clients subscribe to), [`event`] (the encoded
-//! form), [`typed`] (a schema per type, for producers), [`position`] (where a client is in the
-//! log), and the functions everyone must agree on: [`partition`], [`id`], [`time`].
+//! JSON to an [`event::Event`]), [`codec`] (the other formats), [`channel`] (names that clients
+//! subscribe to), [`event`] (the encoded event), [`typed`] (a schema per type, for producers),
+//! [`position`] (where a client resumes), and the functions on which every process must agree:
+//! [`partition`], [`id`], [`time`].
 //!
-//! This crate does no IO, reads no clock and keeps no state besides the catalogue, which is built
+//! This crate does no IO, reads no clock and keeps no state except the catalogue, which is built
 //! once from the files in `catalogue/`.
 
 pub mod catalogue;

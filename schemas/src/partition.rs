@@ -1,8 +1,9 @@
-//! Which partition a key belongs to: the rule of Kafka's Java client, so that any producer that
-//! keys by the same bytes meets our own records in the same partition.
+//! Maps keys to partitions with murmur2, as Kafka's Java client does.
 //!
-//! The choice is made here and never left to a log, because co-partitioned lanes and the channels'
-//! places in the output topics depend on it. It never changes while a generation of topics lives.
+//! A producer that keys by the same bytes therefore writes to the partition that our own records
+//! use. The partition is chosen here and never left to a log, because lanes must be co-partitioned
+//! and a channel's outputs must stay in one partition. The mapping never changes while a topic
+//! exists.
 
 /// Kafka's murmur2 (32 bit, seed `0x9747b28c`; `org.apache.kafka.common.utils.Utils.murmur2`).
 pub fn murmur2(key: &[u8]) -> u32 {

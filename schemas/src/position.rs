@@ -1,14 +1,14 @@
-//! Where a client is in the log: the token clients keep and give back to resume.
+//! Position tokens: up to where a client has received the outputs, for resuming.
 //!
-//! A position is the log's own position, so any gateway can serve it after any restart. It says
-//! where to read, never what may be read, so forging one gains nothing; the checksum only catches
-//! damage. Only the partitions a client has touched are in it.
+//! A position holds offsets of the log, so any gateway can serve it after any restart. It says
+//! where to read, never what may be read, so a forged one gives no access; the checksum only
+//! detects damage. It contains only the partitions the client has received something from.
 //!
-//! Layout, version 1, written in base64url without padding; numbers are unsigned LEB128:
+//! Layout, version 1, in base64url without padding; numbers are unsigned LEB128:
 //!
 //! ```text
-//! version (1 byte, 1) · epoch · cut count · per cut: partition (the first as it is, each further
-//! one as its distance from the one before) · next urgent · next stream · next state
+//! version (1 byte, 1) · epoch · number of partitions · per partition: number (the first as it is,
+//! each further one as the difference to the one before) · next urgent · next stream · next state
 //! · CRC-32C of all before (4 bytes, little-endian)
 //! ```
 
@@ -18,8 +18,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 
-/// The longest token read, in characters: it has to fit an HTTP header beside others. 64 partitions
-/// with offsets below 2⁴² stay under it, which is what a topology may have.
+/// The longest token that is read, in characters: it must fit an HTTP header beside others. 64
+/// partitions, the most a topology may have, with offsets below 2⁴² fit.
 pub const TOKEN_MAX_CHARS: usize = 2048;
 
 /// The next offsets to read in partition `partition` of the three output topics.
@@ -31,35 +31,35 @@ pub struct PartitionPosition {
     pub next: [u64; 3],
 }
 
-/// A place in the output topics.
+/// A position in the output topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Changes whenever offsets may mean other records than before.
+    /// Changes when the output topics were created again and offsets mean other records.
     pub epoch: u32,
-    /// One cut per partition touched, by ascending partition.
+    /// One entry per partition, by ascending partition.
     pub partitions: Vec<PartitionPosition>,
 }
 
-/// Why a token is no position.
+/// Why a token is not a valid position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
-    /// Nothing was given.
+    /// The token is empty.
     #[error("the position is empty: send the one the server gave, or `latest` or `earliest`")]
     Empty,
     /// Longer than any position.
-    #[error("the position has {chars} characters, a position has at most {TOKEN_MAX_CHARS}")]
+    #[error("the position has {chars} characters; at most {TOKEN_MAX_CHARS} are allowed")]
     TooLong {
         /// How many it has.
         chars: usize,
     },
     /// Characters outside base64url, or padding.
-    #[error("the position is not base64url: send back unchanged what the server gave")]
+    #[error("the position is not base64url: send the server's position unchanged")]
     NotBase64,
-    /// Cut off, extended or altered on its way.
-    #[error("the position is damaged: send back unchanged what the server gave")]
+    /// Truncated, extended or altered.
+    #[error("the position is damaged: send the server's position unchanged")]
     Damaged,
     /// From another version of the server.
-    #[error("the position has version {version}, this server reads version {VERSION}")]
+    #[error("the position has version {version}; this server reads version {VERSION}")]
     Version {
         /// The version it says.
         version: u8,
@@ -74,7 +74,7 @@ impl Position {
         out
     }
 
-    /// Appends the token to `out`. The cuts must be in ascending order of partitions.
+    /// Appends the token to `out`. Entries must be in ascending order of partitions.
     pub fn encode_to(&self, out: &mut String) {
         let mut bytes = Vec::with_capacity(16 + self.partitions.len() * 20);
         bytes.push(VERSION);
@@ -82,7 +82,7 @@ impl Position {
         put_varint(&mut bytes, self.partitions.len() as u64);
         let mut before = 0;
         for at in &self.partitions {
-            debug_assert!(at.partition >= before, "cuts are kept in order");
+            debug_assert!(at.partition >= before, "entries are in ascending order");
             put_varint(&mut bytes, u64::from(at.partition.wrapping_sub(before)));
             before = at.partition;
             for next in at.next {
@@ -94,7 +94,7 @@ impl Position {
         URL_SAFE_NO_PAD.encode_string(&bytes, out);
     }
 
-    /// Reads a token. What it says may still be a place the log does not have.
+    /// Reads a token. Its offsets may be outside the log.
     pub fn decode(token: &str) -> Result<Self, PositionError> {
         if token.is_empty() {
             return Err(PositionError::Empty);
@@ -115,7 +115,7 @@ impl Position {
         read(content.get(1..).unwrap_or_default()).ok_or(PositionError::Damaged)
     }
 
-    /// The cut of a partition, if the position has touched it.
+    /// The entry of a partition, if the position has one.
     pub fn partition(&self, partition: u32) -> Option<&PartitionPosition> {
         let at = self.partitions.binary_search_by_key(&partition, |entry| entry.partition).ok()?;
         self.partitions.get(at)
@@ -148,7 +148,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes a number off the front; `None` at the end or beyond 64 bits.
+/// Reads a number from the front; `None` at the end or beyond 64 bits.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// A token of these bytes with a checksum that fits.
+    /// A token of these bytes with a valid checksum.
     fn sealed(content: &[u8]) -> String {
         let mut bytes = content.to_vec();
         bytes.extend_from_slice(&crc32c::crc32c(content).to_le_bytes());
@@ -187,22 +187,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_reads_back_what_was_written(
+        fn a_token_decodes_to_the_encoded_position(
             epoch: u32,
             partitions in proptest::collection::btree_map(any::<u32>(), any::<[u64; 3]>(), 0..20),
         ) {
-            let partitions = partitions.into_iter().map(|(partition, next)| PartitionPosition { partition, next }).collect();
+            let partitions = partitions
+                .into_iter()
+                .map(|(partition, next)| PartitionPosition { partition, next })
+                .collect();
             let position = Position { epoch, partitions };
             prop_assert_eq!(Position::decode(&position.encode()), Ok(position));
         }
 
         #[test]
-        fn any_text_is_answered_without_panic(token in "[A-Za-z0-9_=-]{0,80}") {
+        fn no_text_panics(token in "[A-Za-z0-9_=-]{0,80}") {
             let _ = Position::decode(&token);
         }
 
         #[test]
-        fn forged_contents_with_a_right_checksum_never_panic(
+        fn no_content_with_a_valid_checksum_panics(
             content in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
             let _ = Position::decode(&sealed(&[&[VERSION], &content[..]].concat()));
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_cut_short_or_altered_is_damaged() {
+    fn a_truncated_or_altered_token_is_damaged() {
         let token = some().encode();
         for len in 2..token.len() {
             assert!(Position::decode(&token[..len]).is_err(), "first {len} characters");
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_token_is_refused_for_what_is_wrong() {
+    fn an_invalid_token_gives_its_error() {
         let check = |token: &str, error| assert_eq!(Position::decode(token), Err(error), "{token}");
         check("", PositionError::Empty);
         check("not base64!", PositionError::NotBase64);

@@ -1,18 +1,18 @@
-//! How urgent an event is: four steps, one lane each.
+//! The priority of an event: four levels, one lane each.
 //!
-//! The numbers are what producers write in `priority` and what the internal encoding carries; they
+//! The numbers are what producers write in `priority` and what the event encoding carries, so they
 //! never change their meaning.
 
-/// How urgent an event is.
+/// The priority of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Counters, progress, typing: what nobody misses for a second.
+    /// Counters, progress, typing: a delay of a second goes unnoticed.
     Low = 0,
-    /// The usual.
+    /// The default.
     Normal = 1,
-    /// What somebody waits for.
+    /// Somebody waits for it.
     High = 2,
-    /// What must overtake everything else.
+    /// Overtakes everything else.
     Critical = 3,
 }
 
@@ -30,7 +30,7 @@ impl Priority {
         self as u8
     }
 
-    /// Its name, as in the names of lanes.
+    /// Its name, which is also the name of its lane.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Low => "low",

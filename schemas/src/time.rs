@@ -1,19 +1,18 @@
-//! Times as text: RFC 3339 in, one fixed form out.
+//! Converts times between RFC 3339 and milliseconds since the Unix epoch, UTC.
 //!
-//! Everything inside is milliseconds since the Unix epoch, UTC. What comes in may have any offset
-//! and any fraction (cut to milliseconds); what goes out is always `2026-01-05T10:00:00.123Z`.
-//! Calendar arithmetic follows the proleptic Gregorian calendar, years 0000 to 9999. Nothing here
-//! reads a clock.
+//! Input may have any offset and any fraction, which is cut to milliseconds. Output is always
+//! `2026-01-05T10:00:00.123Z`. Calendar arithmetic follows the proleptic Gregorian calendar, years
+//! 0000 to 9999. Nothing here reads a clock.
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The first millisecond of the year 0000, the earliest time there is a text for.
+/// The first millisecond of the year 0000.
 pub const MIN_MS: i64 = -62_167_219_200_000;
 /// The last millisecond of the year 9999.
 pub const MAX_MS: i64 = 253_402_300_799_999;
 
-/// Milliseconds of an RFC 3339 date-time; `None` if it is none. `T` may be written `t` or a space
-/// and `Z` as `z`; second 60 counts as the first of the next minute.
+/// Milliseconds of an RFC 3339 date-time; `None` if invalid. `T` may be `t` or a space, and `Z` may
+/// be `z`; second 60 counts as the first of the next minute.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' {
@@ -36,8 +35,7 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     Some(local - offset_min * 60_000)
 }
 
-/// Appends `ms` as `YYYY-MM-DDTHH:MM:SS.mmmZ`. Times outside the years 0000 to 9999 become the
-/// nearest one inside.
+/// Appends `ms` as `YYYY-MM-DDTHH:MM:SS.mmmZ`. Times outside the years 0000 to 9999 are clamped.
 pub fn format_rfc3339(ms: i64, out: &mut String) {
     let ms = ms.clamp(MIN_MS, MAX_MS);
     let (year, month, day) = civil_from_days(ms.div_euclid(DAY_MS));
@@ -67,7 +65,7 @@ fn number(digits: &[u8]) -> Option<i64> {
     })
 }
 
-/// Reads `.123456` if it stands there, cut to milliseconds, and returns what follows.
+/// Reads an optional `.123456`, cut to milliseconds, and returns the rest.
 fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', rest)) = bytes.split_first() else { return Some((0, bytes)) };
     let len = rest.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rfc_3339_time_is_refused() {
+    fn invalid_times_are_rejected() {
         for given in [
             "",
             "2026-01-05",
@@ -176,18 +174,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_time_reads_back_what_was_written(ms in MIN_MS..=MAX_MS) {
+        fn a_formatted_time_parses_back(ms in MIN_MS..=MAX_MS) {
             prop_assert_eq!(parse_rfc3339(&text(ms)), Some(ms));
         }
 
         #[test]
-        fn any_text_is_answered_without_panic(given in "\\PC{0,40}") {
+        fn no_text_panics(given in "\\PC{0,40}") {
             let _ = parse_rfc3339(&given);
         }
     }
 
     #[test]
-    fn times_outside_the_calendar_become_the_nearest_inside() {
+    fn times_outside_the_calendar_are_clamped() {
         assert_eq!(text(i64::MAX), "9999-12-31T23:59:59.999Z");
         assert_eq!(text(i64::MIN), "0000-01-01T00:00:00.000Z");
         assert_eq!(text(1_767_607_200_123), "2026-01-05T10:00:00.123Z");

@@ -1,12 +1,11 @@
-//! Typed records: of each event type that producers send, an Avro schema with its fields in their
-//! own types, generated from the catalogue.
+//! Generates an Avro schema per event type that producers send, from the catalogue.
 //!
-//! A record is flat: the envelope's fields, then those of data. Its full name says the type. The
-//! generated files are committed as `schemas/avro/<type>.avsc`, so that they can be taken without a
-//! build; a test holds them equal to what is generated here, and every former version to what can
-//! still be read with the present one.
+//! A typed record is flat: the envelope's fields, then those of data. Its full name gives the type.
+//! The generated files are committed as `schemas/avro/<type>.avsc`, so that they are available
+//! without a build. A test fails if a file differs from the generated schema, and if a former
+//! version can't be read with the present one.
 //!
-//! An object has no shape that anybody checks, so it travels as JSON text in a string that says so.
+//! The shape of an object is not declared, so an object is JSON text in a string with an attribute.
 
 #[cfg(test)]
 mod tests;
@@ -14,13 +13,13 @@ mod tests;
 use crate::catalogue::{Catalogue, EventType, Field, FieldKind};
 use crate::json::quoted;
 
-/// What the namespace of every record begins with.
+/// The first part of every namespace.
 const NAMESPACE: &str = "tidewire";
 /// The attribute of a string that holds JSON text.
 pub const JSON_ATTRIBUTE: &str = "tidewire.json";
-/// A moment, as Avro has it.
+/// The Avro type of a time.
 const TIME: &str = r#"{"type": "long", "logicalType": "timestamp-millis"}"#;
-/// Text that is an object or a list of objects.
+/// The Avro type of an object or a list of objects.
 const JSON_TEXT: &str = r#"{"type": "string", "tidewire.json": true}"#;
 
 /// A field of a record.
@@ -31,7 +30,7 @@ struct AvroField<'a> {
     doc: String,
 }
 
-/// The envelope's fields: name, type, whether every record has it, meaning.
+/// The envelope's fields: name, type, required, doc.
 const ENVELOPE: &[(&str, &str, bool, &str)] = &[
     (
         "event_id",
@@ -47,7 +46,7 @@ const ENVELOPE: &[(&str, &str, bool, &str)] = &[
     ("source", r#""string""#, false, "The producer's name."),
 ];
 
-/// The types that have a schema: those producers send, patterns left out.
+/// The types that have a schema: those that producers send, without patterns.
 pub fn types(catalogue: &Catalogue) -> impl Iterator<Item = &EventType> {
     let sent = |t: &&EventType| t.producers && !t.internal && !t.name.ends_with('*');
     catalogue.types().iter().filter(sent)
@@ -77,7 +76,7 @@ fn capitalised(word: &str) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-/// The Avro schema of a type's record, as it stands in its file.
+/// The Avro schema of a type's record, as in its file.
 pub fn avsc(event_type: &EventType) -> String {
     let (namespace, name) = names(&event_type.name);
     let doc = format!("The event {}, as producers send it.", event_type.name);
@@ -123,13 +122,13 @@ fn avro_kind(kind: FieldKind) -> &'static str {
     }
 }
 
-/// Whether the way in gives the field a value where a producer gave none.
+/// Whether normalisation sets the field if a producer did not.
 fn is_filled(event_type: &EventType, name: &str) -> bool {
     event_type.presets.iter().any(|(field, _)| field == name)
         || event_type.defaults.iter().any(|default| default.field == name)
 }
 
-/// What the catalogue says of a field beside its kind.
+/// The doc of a field: what its Avro type does not express.
 fn doc_of(event_type: &EventType, field: &Field) -> String {
     let mut notes = Vec::new();
     match (field.kind, &field.shape) {
@@ -148,10 +147,10 @@ fn doc_of(event_type: &EventType, field: &Field) -> String {
         notes.push(format!("From {least} to {greatest}."));
     }
     for group in event_type.one_of.iter().filter(|group| group.contains(&field.name)) {
-        notes.push(format!("At least one of {} is there.", group.join(", ")));
+        notes.push(format!("At least one of {} is required.", group.join(", ")));
     }
     if ENVELOPE.iter().any(|(name, ..)| *name == field.name) {
-        notes.push("Data's own; the envelope's of this name comes from a record header.".into());
+        notes.push("A field of data; a record header sets the envelope field of this name.".into());
     }
     notes.join(" ")
 }

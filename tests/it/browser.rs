@@ -1,4 +1,4 @@
-//! Tests with a real browser: Chromium's `EventSource` and `WebSocket`, and the demo page.
+//! Tests with a real browser: Chromium's `EventSource` and `WebSocket`, and our page.
 //!
 //! Our own clients may share our reading of the standards; a browser reconnects by its own rules.
 //! So a page with nothing but the platform's objects reads the real posts, while the server is
@@ -6,8 +6,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
+mod page;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,9 +40,6 @@ const KILLS: [(usize, Duration); 3] =
 
 /// Events after which the page closes its socket.
 const CUT_EVERY: usize = 40;
-
-/// The channel that the demo feeds and the page reads.
-const DEMO_CHANNELS: [&str; 2] = ["account:demo", "timeline:demo"];
 
 /// Reads with an `EventSource` and leaves everything else to it.
 const EVENT_SOURCE: &str = r"
@@ -91,17 +89,6 @@ const WEB_SOCKET: &str = r"
     }
     connect();
     window.listener = { heard, lives, trouble: () => refused };
-";
-
-/// Records what the demo page receives, without changing what it does with it.
-const DEMO_RECORDER: &str = r"
-    const heard = [];
-    const taken = window.arrived;
-    window.arrived = (frame) => {
-        heard.push([JSON.stringify(frame), frame.position]);
-        taken(frame);
-    };
-    window.listener = { heard, trouble: () => null };
 ";
 
 #[test]
@@ -161,36 +148,6 @@ pub(crate) fn real_posts_through_web_socket(server: &Server) {
     assert_eq!(lives.len(), 1 + page.seen.len() / CUT_EVERY, "one connection more than cuts");
     assert!(lives.iter().all(|protocol| protocol == "tidewire.v1"), "agreed on: {lives:?}");
     page.compare_order(server, &channels);
-    assert_eq!(browser.console_errors(), [""; 0]);
-}
-
-#[test]
-fn the_demo_page_shows_events_and_resumes_after_a_disconnect() {
-    let server = Server::start(&["--demo"]);
-    let browser = Browser::start();
-    let mut page = Page::open(&browser, &server);
-    browser.run(DEMO_RECORDER, json!([]));
-    let state = |wanted: &str| {
-        format!("return document.getElementById('state').dataset.state === '{wanted}';")
-    };
-    browser.wait_for(&state("live"), STEP_LIMIT);
-    browser.wait_for("return document.querySelectorAll('#rows tr').length > 20;", STEP_LIMIT);
-
-    browser.run("document.getElementById('cut').click();", json!([]));
-    browser.wait_for(&state("lost"), STEP_LIMIT);
-    browser.wait_for(&state("live"), STEP_LIMIT);
-    let note = "return document.querySelector('#rows tr.note')?.innerText;";
-    let note = browser.wait_for(note, STEP_LIMIT);
-    let note = note.as_str().unwrap();
-    let told = note.split_once(" s: ").and_then(|(_, rest)| rest.split_once(" events came"));
-    let missed: usize = told.unwrap_or_else(|| panic!("{note}")).0.parse().unwrap();
-    assert!(note.starts_with("resumed by position after") && missed > 0, "{note}");
-    let total = "return document.getElementById('total').textContent.replaceAll(',', '') > 100;";
-    browser.wait_for(total, STEP_LIMIT);
-
-    browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-page.png"));
-    while page.next(Duration::ZERO).is_some() {}
-    page.compare_order(&server, &DEMO_CHANNELS.map(str::to_owned));
     assert_eq!(browser.console_errors(), [""; 0]);
 }
 

@@ -141,11 +141,15 @@ fn the_doctor_accepts_a_fresh_folder_and_rejects_a_file() {
     let dir = folder();
     let args = ["doctor", "--data-dir", "data", "--listen", "127.0.0.1:0"];
     let fine = run(&args, &[], &dir);
-    assert!(fine.out.contains("fine  127.0.0.1:0 is free"), "{}", fine.out);
-    assert!(fine.out.contains("fine  data is not there yet and can be made"), "{}", fine.out);
+    assert!(fine.out.contains("ok    127.0.0.1:0 is free"), "{}", fine.out);
+    assert!(
+        fine.out.contains("ok    the folder data does not exist yet and can be created"),
+        "{}",
+        fine.out
+    );
     assert!(!dir.path().join("data").exists(), "it changes nothing");
     fs::write(dir.path().join("data"), "").unwrap();
     let wrong = run(&args, &[], &dir);
     assert_eq!(wrong.code, Some(2), "{}", wrong.err);
-    assert!(wrong.err.contains("a file stands there"), "{}", wrong.err);
+    assert!(wrong.err.contains("this is a file"), "{}", wrong.err);
 }

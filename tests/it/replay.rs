@@ -154,7 +154,7 @@ fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
 fn check_usage(data: &Path) {
     for (args, says) in [
         (&["--task", "8"][..], "there is no task 8"),
-        (&["--from", "yesterday"], "--from: \"yesterday\" is no place"),
+        (&["--from", "yesterday"], "--from: \"yesterday\" is neither"),
         (&["--task", "0", "--from", "99999999"], "tw.order/0 ends at"),
     ] {
         let output = verify(data, args, "tw.");

@@ -60,7 +60,7 @@ fn usage_errors_name_the_fix() {
     check(&["schemas", "export", "incident.opened"], 2, &["no producer sends it"]);
     check(&["schemas", "check"], 2, &["give --registry http://HOST:PORT, or the setting"]);
     let secret = ["schemas", "check", "--registry", "http://ann:s3cret@h:1"];
-    check(&secret, 2, &["--registry", "credentials don't stand in the address"]);
+    check(&secret, 2, &["--registry", "credentials are not accepted in a URL"]);
     let (_, output) = run(&secret, &[], &folder());
     assert!(!output.contains("s3cret"), "{output}");
     let nowhere = ["schemas", "register", "--registry", "http://127.0.0.1:1"];
@@ -74,7 +74,7 @@ fn registering_is_idempotent_and_check_reports_what_the_registry_has() {
     let at = ["--registry", &url];
     let all = typed::types(Catalogue::builtin()).count();
     let missing = format!("0 same, 0 compatible, {all} missing, 0 incompatible");
-    let says = [&missing, "`tidewire schemas register` registers them"];
+    let says = [&missing, "register them with `tidewire schemas register`"];
     check(&["schemas", "check", at[0], at[1]], 1, &says);
     for _ in 0..2 {
         let (code, output) = run(&["schemas", "register", at[0], at[1]], &[], &folder());
@@ -127,7 +127,7 @@ fn the_login_of_the_settings_is_used_and_never_printed() {
     let wrong = [login[0], login[1], ("TIDEWIRE_REGISTRY_PASSWORD", "s3cret-too")];
     let (code, output) = run(&verb, &wrong, &folder());
     assert_eq!(code, Some(1), "{output}");
-    assert!(output.contains("our login is not taken"), "{output}");
+    assert!(output.contains("the login was rejected"), "{output}");
     assert!(!output.contains("s3cret"), "{output}");
     let (_, output) = run(&["settings"], &login, &folder());
     assert!(output.contains("registry.password") && !output.contains("s3cret"), "{output}");
@@ -141,12 +141,12 @@ fn the_doctor_checks_a_configured_registry() {
     let at = [("TIDEWIRE_REGISTRY_URL", url.as_str())];
     let args = ["doctor", "--listen", "127.0.0.1:0", "--data-dir", "data"];
     let doctor = |variables: &[(&str, &str)]| run(&args, variables, &folder()).1;
-    let fine = format!("fine  the schema registry at {url} answers, 1 subjects");
+    let fine = format!("ok    the schema registry at {url} answers, 1 subjects");
     assert!(doctor(&at).contains(&fine), "{}", doctor(&at));
     assert!(!doctor(&[]).contains("registry"), "none is configured");
     registry.require_token("t");
     let output = doctor(&at);
-    assert!(output.contains("mend  the schema registry: http://"), "{output}");
+    assert!(output.contains("fix:  the schema registry: http://"), "{output}");
     assert!(output.contains("or registry.token"), "{output}");
     registry.set_behaviour(RegistryBehaviour::Down);
     assert!(doctor(&at).contains("check that the schema registry runs"));

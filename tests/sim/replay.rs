@@ -234,7 +234,7 @@ fn a_skipped_record_is_found() {
     fixture.forge(at, &order);
     let found = fixture.difference();
     assert_eq!(found.transaction.1, at);
-    assert!(found.to_string().contains("t.lane.normal/0/3 was passed over"), "{found}");
+    assert!(found.to_string().contains("t.lane.normal/0/3 was skipped"), "{found}");
 }
 
 #[test]

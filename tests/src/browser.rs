@@ -49,6 +49,46 @@ const CHROMIUM_ARGS: &[&str] = &[
     "--window-size=1280,900",
 ];
 
+/// The keys of WebDriver that are no characters.
+pub mod keys {
+    /// Tab.
+    pub const TAB: char = '\u{e004}';
+    /// Enter.
+    pub const ENTER: char = '\u{e007}';
+    /// The arrow to the left.
+    pub const LEFT: char = '\u{e012}';
+}
+
+/// What the window is like, as pages see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen {
+    /// CSS pixels.
+    pub width: u32,
+    /// CSS pixels.
+    pub height: u32,
+    /// The theme that the user prefers.
+    pub theme: Theme,
+}
+
+/// A value of `prefers-color-scheme`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+impl Theme {
+    /// The name in CSS.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
+
 /// A browser with one window.
 #[derive(Debug)]
 pub struct Browser {
@@ -140,6 +180,49 @@ impl Browser {
         fs::write(path, picture).expect("the picture can be written");
     }
 
+    /// Makes the window this wide and high, smaller than a real one can be, with this theme.
+    /// Motion is reduced, so that a picture shows no animation half way.
+    pub fn show_as(&self, screen: Screen) {
+        let Screen { width, height, theme } = screen;
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", size);
+        let features = json!([
+            {"name": "prefers-color-scheme", "value": theme.name()},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    /// Writes the whole page as a PNG, also what is below the window's end; gives back its width
+    /// and height in pixels.
+    pub fn screenshot_of_page(&self, path: &Path) -> (u32, u32) {
+        let size =
+            self.run("return [innerWidth, document.documentElement.scrollHeight];", json!([]));
+        let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
+        let wanted = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let picture = self.devtools("Page.captureScreenshot", wanted);
+        let picture = picture["data"].as_str().expect("a picture is base64");
+        let picture = BASE64.decode(picture).expect("a picture is base64");
+        fs::write(path, &picture).expect("the picture can be written");
+        png_size(&picture)
+    }
+
+    /// Presses and releases keys one after the other.
+    pub fn press(&self, keys: &[char]) {
+        let strokes = keys.iter().flat_map(|key| {
+            ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
+        });
+        let strokes: Vec<Value> = strokes.collect();
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": strokes});
+        self.call("/actions", Some(json!({"actions": [keyboard]})));
+    }
+
+    /// Calls a method of Chromium's DevTools, for what WebDriver has no call for.
+    fn devtools(&self, method: &str, parameters: Value) -> Value {
+        self.call("/goog/cdp/execute", Some(json!({"cmd": method, "params": parameters})))
+    }
+
     /// Makes one call: `POST` with parameters, `GET` without.
     fn call(&self, what: &str, parameters: Option<Value>) -> Value {
         let url = format!("{}{what}", self.session_url);
@@ -206,6 +289,15 @@ fn run_driver(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
     }
 }
 
+/// Width and height in the header of a PNG: two big-endian numbers after its first 16 bytes.
+fn png_size(picture: &[u8]) -> (u32, u32) {
+    let number = |at: usize| {
+        let bytes = picture[at..at + 4].try_into().expect("four bytes");
+        u32::from_be_bytes(bytes)
+    };
+    (number(16), number(20))
+}
+
 fn port_in(line: &str) -> Option<u16> {
     let (_, port) = line.split_once(GREETING)?;
     port.trim_end_matches('.').parse().ok()
@@ -214,6 +306,13 @@ fn port_in(line: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_size_of_a_png_is_read_out_of_its_header() {
+        let mut picture = vec![0; 24];
+        picture[16..].copy_from_slice(&[0, 0, 5, 0, 0, 0, 3, 132]);
+        assert_eq!(png_size(&picture), (1280, 900));
+    }
 
     #[test]
     fn the_port_is_parsed_from_the_greeting() {

@@ -60,16 +60,17 @@ fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSe
     opened.map(str::to_owned).collect()
 }
 
-/// Every metric as an administrator sees it: name, kind, labels, meaning.
+/// Every metric: name, kind, labels, meaning.
 fn page() -> String {
     let crates = [
         ("Pipeline and fan-out", tidewire_engine::telemetry::CATALOGUE),
         ("Sockets, log and stores", tidewire_connectors::telemetry::CATALOGUE),
         ("Process", tidewire_app::runtime::telemetry::CATALOGUE),
     ];
-    let mut out = "# Metrics\n\nGenerated from the tables in the code: \
-                   `TIDEWIRE_UPDATE=1 cargo test --release --test tidy` writes it anew.\n"
-        .to_owned();
+    let mut out =
+        "# Metrics\n\nGenerated from the tables in the code. This command writes it again:\n\n\
+                   ```sh\nTIDEWIRE_UPDATE=1 cargo test --release --test tidy\n```\n"
+            .to_owned();
     for (section, catalogue) in crates {
         out +=
             &format!("\n## {section}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");

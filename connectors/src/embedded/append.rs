@@ -1,6 +1,7 @@
-//! Appends outside transactions, and how any list of records becomes runs per partition. Checks
-//! stand here, before anything is queued: an unknown topic, a body too large, a compacted topic
-//! without a key.
+//! Appends outside transactions, and the grouping of records into one run per partition.
+//!
+//! Records are checked before anything is queued: unknown topic, body too large, no key for a
+//! compacted topic. So a batch is appended whole or rejected whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,20 +12,21 @@ use tidewire_engine::record::{Offset, Outgoing};
 use super::config::{BODY_BYTES_MAX, WRITE_BYTES_MAX};
 use super::core::Core;
 use super::topic::TopicLog;
-use super::writer::{AtomicWrite, PartitionAppend};
+use super::write_queue::{AtomicWrite, PartitionAppend};
+use super::writer;
 
 /// Gathers records into runs, one per partition.
 #[derive(Default)]
 pub(super) struct WriteBuilder {
-    /// What was gathered.
+    /// The write so far.
     pub(super) write: AtomicWrite,
-    /// Which run a partition has, by its place.
+    /// The run of each partition, by `PartitionLog::head_index`.
     appends: HashMap<usize, usize>,
     topic: Option<Arc<TopicLog>>,
 }
 
 impl WriteBuilder {
-    /// Adds all of these or none; calls `placed` with run and index for each, in order.
+    /// Adds all records or none; calls `placed` with the run and the index in it of each, in order.
     pub(super) fn add(
         &mut self,
         core: &Core,
@@ -37,7 +39,8 @@ impl WriteBuilder {
         }
         if bytes > WRITE_BYTES_MAX {
             return Err(LogError::Invalid(format!(
-                "{bytes} bytes are to be written together; at most {WRITE_BYTES_MAX} can be"
+                "an append or a transaction of {bytes} bytes; at most {WRITE_BYTES_MAX} are \
+                 accepted: write less at a time"
             )));
         }
         self.write.bytes = bytes;
@@ -57,21 +60,24 @@ impl WriteBuilder {
         Ok(())
     }
 
-    /// The bytes of a record that may be appended.
+    /// The size of a record that may be appended.
     fn check(&mut self, core: &Core, record: &Outgoing) -> Result<usize, LogError> {
         let topic = self.topic(core, record)?;
         let count = topic.partitions.len();
         let bytes = record.body.as_bytes().len();
-        let complaint = if record.partition.0 as usize >= count {
-            format!("{}: the topic has {count} partitions", record.partition.0)
+        let problem = if record.partition.0 as usize >= count {
+            format!(
+                "partition {} does not exist; the topic has {count}, numbered from 0",
+                record.partition.0
+            )
         } else if bytes > BODY_BYTES_MAX {
-            format!("a record of {bytes} bytes; at most {BODY_BYTES_MAX} are taken")
+            format!("a record of {bytes} bytes; at most {BODY_BYTES_MAX} are accepted")
         } else if topic.families.keys.is_some() && record.body.key().is_none() {
             "a record of a compacted topic needs a key".to_owned()
         } else {
             return Ok(bytes);
         };
-        Err(LogError::Invalid(format!("{}: {complaint}", record.topic)))
+        Err(LogError::Invalid(format!("{}: {problem}", record.topic)))
     }
 
     fn topic(&mut self, core: &Core, record: &Outgoing) -> Result<Arc<TopicLog>, LogError> {
@@ -97,7 +103,7 @@ impl Appender for EmbeddedAppender {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let firsts = self.0.writer.submit(&self.0, builder.write)?;
+        let firsts = writer::submit(&self.0, builder.write)?;
         Ok(positions.into_iter().map(|(append, at)| Offset(firsts[append] + at as u64)).collect())
     }
 }

@@ -1,10 +1,11 @@
-//! Compaction of a topic: of each key only the newest record stays, and a tombstone leaves after
-//! its time. A pass takes the records that no pass has looked at, finds the newest of each key
-//! among them, and removes what stood for those keys before, which the key index knows.
+//! Compaction of a topic: keeps the newest record of each key, and tombstones for a limited time.
 //!
-//! A pass writes in small batches, so that no commit waits long behind one. A pass that was cut off
-//! is simply made again: its last batch is what moves the mark, and each step may be repeated.
-//! Nothing at or above the mark is ever removed but for a newer record of its key.
+//! A pass reads the records after those that were compacted before, finds the newest of each key
+//! among them, and removes the older record of each of these keys, which the key index knows.
+//!
+//! A pass writes in small batches so that no commit waits long behind one. An interrupted pass is
+//! repeated: its last batch moves the compacted offset, and every step may be repeated. A record at
+//! or above that offset is removed only because of a newer record of its key.
 
 use std::collections::HashMap;
 
@@ -18,16 +19,13 @@ use super::config::{
 };
 use super::core::Core;
 use super::layout;
-use super::topic::{PartitionLog, TopicLog};
-use super::upkeep::UpkeepScope;
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
-/// Compacts a partition: one pass, or as many as there are.
-pub(super) fn clean(
-    core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
-    (now, scope): (Millis, UpkeepScope),
-) -> Result<(), LogError> {
+/// Compacts a partition: one pass if it is due, or as many as there are records for.
+pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result<(), LogError> {
+    let PartitionRef { topic, log } = of;
+    let UpkeepRun { now, scope } = run;
     let (Some(keys), Some(delay)) = (&topic.families.keys, tombstone_delay(&topic.spec.cleanup))
     else {
         return Ok(());
@@ -38,7 +36,7 @@ pub(super) fn clean(
     if scope == UpkeepScope::Due && recent && waiting < CLEAN_AFTER_RECORDS {
         return Ok(());
     }
-    let cleaner = PartitionCleaner { core, topic, log, keys, now };
+    let cleaner = PartitionCleaner { core, of, keys, now };
     while progress.cleaned < log.end() {
         progress.cleaned = cleaner.pass(progress.cleaned)?;
         progress.at = now;
@@ -67,22 +65,21 @@ struct Newest {
 
 struct PartitionCleaner<'a> {
     core: &'a Core,
-    topic: &'a TopicLog,
-    log: &'a PartitionLog,
+    of: PartitionRef<'a>,
     keys: &'a str,
     now: Millis,
 }
 
 impl PartitionCleaner<'_> {
-    /// Takes the records from the mark on; returns how far it came.
+    /// Compacts from the compacted offset on; returns the new one.
     fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
         let mut newest: HashMap<Bytes, Newest> = HashMap::new();
         let mut older = Vec::new();
-        let mut reached = self.log.end();
+        let mut reached = self.of.log.end();
         let (mut records, mut key_bytes) = (0, 0);
-        let from = cleaned.max(self.log.start());
-        let span = from..self.log.end();
-        self.core.scan((self.topic, self.log), span, &mut |offset, value| {
+        let from = cleaned.max(self.of.log.start());
+        let span = from..self.of.log.end();
+        self.core.scan(self.of, span, &mut |offset, value| {
             let body = self.body(offset, value)?;
             let key = Bytes::copy_from_slice(body.key().unwrap_or_default());
             records += 1;
@@ -108,22 +105,22 @@ impl PartitionCleaner<'_> {
         Ok(reached)
     }
 
-    /// Points the index at a key's newest record and removes the one before.
+    /// Points the key index at a key's newest record and removes the older one.
     fn index(
         &self,
         rows: &mut CleanerBatch<'_>,
         key: &[u8],
         newest: &Newest,
     ) -> Result<(), LogError> {
-        let row = layout::index_key(self.log.at.partition, key);
+        let row = layout::index_key(self.of.log.at.partition, key);
         let before = self.indexed(&row)?;
-        // The same offset: a pass that was cut off had come to here.
+        // The same offset: an interrupted pass had done this.
         if let Some(before) = before.filter(|before| *before != newest.offset) {
             rows.remove_record(before)?;
         }
         rows.put_key(&row, &newest.offset.to_be_bytes())?;
         if newest.tombstone {
-            let row = layout::tombstone_key(self.log.at.partition, newest.offset);
+            let row = layout::tombstone_key(self.of.log.at.partition, newest.offset);
             rows.put_key(&row, &layout::encode_tombstone(self.now, key))?;
         }
         Ok(())
@@ -140,10 +137,10 @@ impl PartitionCleaner<'_> {
         }
     }
 
-    /// Removes tombstones whose time is over, some at a time; `false` once there is none.
+    /// Removes expired tombstones, at most one pass; returns whether there may be more.
     fn drop_tombstones(&self, delay: u64) -> Result<bool, LogError> {
         let database = &self.core.database;
-        let partition = self.log.at.partition;
+        let partition = self.of.log.at.partition;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(layout::tombstone_key(partition, u64::MAX));
         let family = database.family(self.keys)?;
@@ -154,7 +151,7 @@ impl PartitionCleaner<'_> {
         while let Some((row, value)) = found.item() {
             let (offset, (since, key)) = layout::tombstone_offset(row)
                 .zip(layout::split_tombstone(value))
-                .ok_or_else(|| database.corruption("a tombstone's row is unreadable"))?;
+                .ok_or_else(|| database.corruption("the row of a tombstone is unreadable"))?;
             if since.0.saturating_add_unsigned(delay) > self.now.0 {
                 break;
             }
@@ -182,7 +179,7 @@ impl PartitionCleaner<'_> {
     }
 }
 
-/// Rows on their way to the database, in batches that nobody has to wait for.
+/// Changes of a pass, written in batches small enough not to delay a commit.
 struct CleanerBatch<'a> {
     cleaner: &'a PartitionCleaner<'a>,
     batch: WriteBatch,
@@ -194,9 +191,9 @@ impl<'a> CleanerBatch<'a> {
     }
 
     fn remove_record(&mut self, offset: u64) -> Result<(), LogError> {
-        let PartitionCleaner { core, topic, log, .. } = self.cleaner;
-        let family = core.database.family(&topic.families.records)?;
-        self.batch.delete_cf(&family, layout::record_key(log.at.partition, offset));
+        let PartitionCleaner { core, of, .. } = self.cleaner;
+        let family = core.database.family(&of.topic.families.records)?;
+        self.batch.delete_cf(&family, layout::record_key(of.log.at.partition, offset));
         telemetry::log_removed("compaction", 1);
         self.write_if_full()
     }
@@ -222,9 +219,9 @@ impl<'a> CleanerBatch<'a> {
         if batch.is_empty() { Ok(()) } else { self.cleaner.core.database.write(batch) }
     }
 
-    /// Writes the rest and the mark.
+    /// Writes the rest and the compacted offset.
     fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
-        let PartitionCleaner { core, log, .. } = self.cleaner;
+        let PartitionCleaner { core, of: PartitionRef { log, .. }, .. } = self.cleaner;
         let key = layout::partition_key(b'c', log.topic, log.at.partition);
         self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
         self.write()

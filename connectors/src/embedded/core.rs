@@ -1,12 +1,14 @@
-//! What everything of an open log shares: the database, the topics, the writer, the coordinator.
-//! Producers, readers and members hold it; when the last of them is gone the log is closed, and
+//! The shared state of an open embedded log: database, topics, write queue and group coordinator.
+//!
+//! Producers, readers and members hold it. When the last of them is dropped the log closes, and
 //! only then can the directory be opened again.
 //!
-//! Locks are taken in this order, and never the other way: turn of the writer, coordinator,
-//! topics, one partition, one notifier.
+//! Locks are taken in this order and never in another: writer lock, coordinator, topics, one
+//! partition, one notifier. After a failed write the state on disk is not known, so the log stays
+//! failed for this process and every later call returns the reason.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use tidewire_engine::port::{Bounds, Clock, LogError, TopicSpec};
@@ -17,34 +19,36 @@ use super::database::{ColumnFamilies, LogDatabase};
 use super::group::Coordinator;
 use super::incarnation::{self, BootNote};
 use super::layout::{self, PartitionHead, TopicRow};
-use super::topic::{PartitionLog, RecoveredState, TopicLog};
-use super::writer::{LogWriter, WriterState};
+use super::topic::{PartitionLog, PartitionRef, RecoveredState, TopicLog};
+use super::write_queue::{WriteQueue, WriterState};
 use crate::telemetry;
 
-/// Gets each record's offset and stored bytes; answers whether it wants more.
+/// Called with each record's offset and stored bytes; returns whether to continue.
 pub(super) type VisitRecord<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<bool, LogError>;
 
 /// An open log.
 pub(super) struct Core {
-    /// As it was opened.
+    /// The settings it was opened with.
     pub(super) config: Config,
-    /// Gives records their time.
+    /// The source of the append time.
     pub(super) clock: Arc<dyn Clock>,
-    /// Everything persisted.
+    /// Everything that is persisted.
     pub(super) database: LogDatabase,
-    /// What is served.
+    /// The open topics.
     pub(super) topics: RwLock<BTreeMap<Topic, Arc<TopicLog>>>,
-    /// The one writer.
-    pub(super) writer: LogWriter,
+    /// Writes that wait for the writer lock.
+    pub(super) write_queue: WriteQueue,
+    /// The writer lock: the thread that holds it gives out offsets and writes.
+    writer: Mutex<WriterState>,
     /// Consumer groups.
     pub(super) coordinator: Mutex<Coordinator>,
-    /// Why the log is lost to this process, once it is.
+    /// Why the log failed, once it has.
     failure: OnceLock<String>,
     note: BootNote,
 }
 
 impl Core {
-    /// Opens the database and everything in it.
+    /// Opens the database and loads every topic.
     pub(super) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         let database = LogDatabase::open(&config)?;
         check_format(&database)?;
@@ -54,25 +58,33 @@ impl Core {
             clock,
             database,
             topics: RwLock::default(),
-            writer: LogWriter::default(),
+            write_queue: WriteQueue::default(),
+            writer: Mutex::default(),
             coordinator: Mutex::default(),
             failure: OnceLock::new(),
             note,
         };
         for (topic, row) in core.topic_rows()? {
-            let mut state = core.writer.state(&core)?;
+            let mut state = core.lock_writer()?;
             core.load_topic(&topic, &row, &mut state)?;
         }
         Ok(core)
     }
 
-    /// A topic that is served.
+    /// Takes the writer lock.
+    pub(super) fn lock_writer(&self) -> Result<MutexGuard<'_, WriterState>, LogError> {
+        self.check_failure()?;
+        self.writer.lock().map_err(|_| {
+            self.fail("a thread panicked while it wrote to the embedded log; restart the process")
+        })
+    }
+
+    /// An open topic.
     pub(super) fn topic(&self, topic: &Topic) -> Result<Arc<TopicLog>, LogError> {
         let topics = self.topics.read().expect("no holder panics");
-        topics
-            .get(topic)
-            .cloned()
-            .ok_or_else(|| LogError::Invalid(format!("there is no topic {topic}; create it first")))
+        topics.get(topic).cloned().ok_or_else(|| {
+            LogError::Invalid(format!("topic {topic} does not exist; create it first"))
+        })
     }
 
     /// A topic and one of its partitions.
@@ -89,7 +101,7 @@ impl Core {
         Ok((topic, partition))
     }
 
-    /// Fails once the log is lost.
+    /// Fails once the log has failed.
     pub(super) fn check_failure(&self) -> Result<(), LogError> {
         match self.failure.get() {
             None => Ok(()),
@@ -97,23 +109,23 @@ impl Core {
         }
     }
 
-    /// Gives the log up; the first reason stays.
-    pub(super) fn fail(&self, text: &str) -> LogError {
+    /// Marks the log as failed; the first reason stays.
+    fn fail(&self, text: &str) -> LogError {
         LogError::Fatal(self.failure.get_or_init(|| text.to_owned()).clone(), None)
     }
 
-    /// Gives the log up because of this error; the reason with its cause, as text.
+    /// Marks the log as failed because of this error; returns the reason and its cause as text.
     pub(super) fn fail_by(&self, error: &LogError) -> String {
         let text = match error {
             LogError::Fatal(text, Some(cause)) => format!("{text} ({cause})"),
             LogError::Fatal(text, None) => text.clone(),
             other => other.to_string(),
         };
-        tracing::error!(reason = text, "the embedded log is lost");
+        tracing::error!(reason = text, "the embedded log failed");
         self.failure.get_or_init(|| text).clone()
     }
 
-    /// Makes a topic that is not there; the caller holds the turn.
+    /// Creates a topic that does not exist; the caller holds the writer lock.
     pub(super) fn create_topic(
         &self,
         spec: &TopicSpec,
@@ -130,7 +142,7 @@ impl Core {
         self.load_topic(&topic, &row, state)
     }
 
-    /// Begins to serve a topic that is described in meta.
+    /// Opens a topic that is described in meta.
     fn load_topic(
         &self,
         topic: &Topic,
@@ -144,14 +156,14 @@ impl Core {
         for partition in (0..row.partitions).map(Partition) {
             let (head, recovered) = self.recover(row.number, partition)?;
             let at = TopicPartition::new(topic, partition);
-            let log = PartitionLog::new(at, (row.number, state.heads.len()), &recovered);
+            let log = PartitionLog::new(at, row.number, state.heads.len(), &recovered);
             state.heads.push(head);
             partitions.push(Arc::new(log));
         }
         let id = row.creation | u128::from(self.note.incarnation);
         let log = Arc::new(TopicLog { spec, id, families, partitions });
         for partition in &log.partitions {
-            self.check_stored(&log, partition)?;
+            self.check_stored(PartitionRef { topic: &log, log: partition })?;
         }
         if !log.families.leaves_by_file {
             let starts = log.partitions.iter().map(|p| p.start.clone()).collect();
@@ -167,7 +179,8 @@ impl Core {
         partition: Partition,
     ) -> Result<(PartitionHead, RecoveredState), LogError> {
         let row = |kind| self.database.meta_row(&layout::partition_key(kind, topic, partition));
-        let corruption = || self.database.corruption("a partition's row in meta is unreadable");
+        let corruption =
+            || self.database.corruption("the row of a partition in meta is unreadable");
         let number = |kind| match row(kind)? {
             None => Ok(0),
             Some(row) => layout::decode_u64(&row).ok_or_else(corruption),
@@ -180,9 +193,10 @@ impl Core {
         Ok((head, RecoveredState { bounds, cleaned: number(b'c')? }))
     }
 
-    /// Compares a partition's rows with its records: none may stand behind the end, and where
-    /// files left while nobody looked, the start moves to the first record that is there.
-    fn check_stored(&self, topic: &TopicLog, log: &PartitionLog) -> Result<(), LogError> {
+    /// Compares a partition's metadata with its records: no record may be at or after the end. If
+    /// files expired while the log was closed, the start moves to the first stored record.
+    fn check_stored(&self, of: PartitionRef<'_>) -> Result<(), LogError> {
+        let PartitionRef { topic, log } = of;
         let family = self.database.family(&topic.families.records)?;
         let (start, end) = (log.start(), log.end());
         let from = layout::record_key(log.at.partition, end);
@@ -195,10 +209,12 @@ impl Core {
             .map_err(|error| self.database.log_error(&error))?;
         let partition = |key: &[u8]| layout::split_record_key(key).map(|(p, _)| p);
         if past_end.is_some_and(|(key, _)| partition(&key) == Some(log.at.partition)) {
-            return Err(self.database.corruption("a record stands behind its partition's end"));
+            return Err(self
+                .database
+                .corruption("a record is stored after the end of its partition"));
         }
         if topic.families.keys.is_none() && start < end {
-            let first = self.first_stored(topic, log, start..end)?.unwrap_or(end);
+            let first = self.first_stored(of, start..end)?.unwrap_or(end);
             if first > start {
                 self.move_start(log, first)?;
                 telemetry::log_removed("missing", first - start);
@@ -207,11 +223,10 @@ impl Core {
         Ok(())
     }
 
-    /// The first offset in this span that has a record.
+    /// The first offset of this span that has a record.
     pub(super) fn first_stored(
         &self,
-        topic: &TopicLog,
-        log: &PartitionLog,
+        of: PartitionRef<'_>,
         span: std::ops::Range<u64>,
     ) -> Result<Option<u64>, LogError> {
         let mut found = None;
@@ -219,17 +234,18 @@ impl Core {
             found = Some(offset);
             Ok(false)
         };
-        self.scan((topic, log), span, &mut visit)?;
+        self.scan(of, span, &mut visit)?;
         Ok(found)
     }
 
-    /// Visits the stored records of a span in order, while the visitor wants more.
+    /// Visits the stored records of a span in order until the visitor returns false.
     pub(super) fn scan(
         &self,
-        (topic, log): (&TopicLog, &PartitionLog),
+        of: PartitionRef<'_>,
         span: std::ops::Range<u64>,
         visit: VisitRecord<'_>,
     ) -> Result<(), LogError> {
+        let PartitionRef { topic, log } = of;
         let family = self.database.family(&topic.families.records)?;
         let mut options = rocksdb::ReadOptions::default();
         options.set_iterate_upper_bound(layout::record_key(log.at.partition, span.end));
@@ -237,7 +253,7 @@ impl Core {
         rows.seek(layout::record_key(log.at.partition, span.start));
         while let Some((key, value)) = rows.item() {
             let (_, offset) = layout::split_record_key(key)
-                .ok_or_else(|| self.database.corruption("a record's key is unreadable"))?;
+                .ok_or_else(|| self.database.corruption("the key of a record is unreadable"))?;
             if !visit(offset, value)? {
                 return Ok(());
             }
@@ -265,9 +281,9 @@ impl Core {
             let (key, value) = row.map_err(|error| self.database.log_error(&error))?;
             let Some(name) = key.strip_prefix(&prefix[..]) else { break };
             let name = std::str::from_utf8(name).ok();
-            let (name, row) = name
-                .zip(TopicRow::decode(&value))
-                .ok_or_else(|| self.database.corruption("a topic's row in meta is unreadable"))?;
+            let (name, row) = name.zip(TopicRow::decode(&value)).ok_or_else(|| {
+                self.database.corruption("the row of a topic in meta is unreadable")
+            })?;
             rows.push((Topic::new(name), row));
         }
         Ok(rows)
@@ -280,7 +296,7 @@ impl Drop for Core {
             return;
         }
         if let Err(error) = incarnation::end_run(&self.database, &self.note) {
-            tracing::warn!(%error, "the embedded log could not note that it was closed");
+            tracing::warn!(%error, "the embedded log could not record that it was closed");
         }
     }
 }
@@ -296,14 +312,14 @@ fn check_format(database: &LogDatabase) -> Result<(), LogError> {
         Some(row) if row == layout::FORMAT.to_be_bytes() => Ok(()),
         Some(_) => Err(LogError::Fatal(
             "the data directory was written by another version of tidewire; start that version, \
-             or choose another --data-dir"
+             or give another --data-dir"
                 .to_owned(),
             None,
         )),
     }
 }
 
-/// Random bits for a new topic; the low 32 are left to the incarnation.
+/// Random bits for a new topic; the low 32 are zero, for the incarnation.
 fn creation_id() -> Result<u128, LogError> {
     use std::io::Read;
     let mut bits = [0; 16];

@@ -1,19 +1,18 @@
-//! The one RocksDB underneath: how it is opened, which column families a topic has and how each is
-//! set, and what its errors mean to an operator.
+//! The RocksDB database of the embedded log: opening, column families of a topic, and errors.
 //!
-//! A family's name says how its files leave, because options must be known before anything can be
-//! read:
+//! The name of a column family says how its files are deleted, because the options have to be known
+//! before anything can be read:
 //!
 //! ```text
 //! meta               everything that is not a record
-//! aged.SECONDS.TOPIC records that leave by age alone: FIFO, whole files, nothing is rewritten
-//! sized.TOPIC        records that leave by size too: levels, dropped below the log's start
+//! aged.SECONDS.TOPIC records deleted by age alone: FIFO, whole files, nothing is rewritten
+//! sized.TOPIC        records deleted by size too: levels, dropped below the start of the partition
 //! data.TOPIC         records of a compacted topic
 //! keys.TOPIC         its key index
 //! ```
 //!
-//! The last three drop what stands below the log's start while RocksDB compacts anyway; nobody
-//! reads there any more, so dropping never changes an answer.
+//! The last three drop what is below the start of the partition while RocksDB compacts for other
+//! reasons. Nobody reads there any more, so that never changes an answer.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,26 +34,26 @@ use super::config::{
 };
 use super::layout;
 
-/// RocksDB as used here: families are made while others are written.
+/// RocksDB as used here: column families are created while others are written.
 pub(super) type MultiThreadedDb = DBWithThreadMode<MultiThreaded>;
 
-/// The log's start per partition of one topic, as its compaction filters see it; empty until the
-/// topic is known, and then nothing is dropped.
+/// The start of each partition of a topic, for its compaction filters. Unset until the topic is
+/// loaded; until then nothing is dropped.
 pub(super) type Floors = Arc<OnceLock<Vec<Arc<AtomicU64>>>>;
 
-/// The names of a topic's families.
+/// The names of a topic's column families.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ColumnFamilies {
     /// Its records.
     pub(super) records: String,
     /// Its key index, if it is compacted.
     pub(super) keys: Option<String>,
-    /// Whether files leave on their own, so that no range has to be reclaimed.
+    /// Whether whole files expire by age, so that no range has to be reclaimed.
     pub(super) leaves_by_file: bool,
 }
 
 impl ColumnFamilies {
-    /// The families of a topic with this cleanup.
+    /// The column families of a topic with this cleanup.
     pub(super) fn of(topic: &Topic, cleanup: &Cleanup) -> Self {
         match cleanup {
             Cleanup::Delete { retention_ms, retention_bytes: None } => {
@@ -80,23 +79,23 @@ pub(super) struct LogDatabase {
     dir: PathBuf,
     durability: Durability,
     cache: Cache,
-    /// By topic name. Filled while families are opened, completed when topics are known.
+    /// By topic name. An entry is made when a family is opened and set when its topic is loaded.
     floors: Mutex<HashMap<String, Floors>>,
-    /// The options of families made since the start. They own the compaction filters, and the
-    /// binding keeps only those it was opened with: they must outlive the database, which is why
-    /// this field stands behind it.
+    /// The options of column families created since the start. They own the compaction filters,
+    /// and the binding keeps only those it was opened with. They must outlive the database, so this
+    /// field comes after it.
     created: Mutex<Vec<Options>>,
 }
 
 const META: &str = "meta";
 
 impl LogDatabase {
-    /// Opens or makes the database of this directory.
+    /// Opens or creates the database of this directory.
     pub(super) fn open(config: &Config) -> Result<Self, LogError> {
         let dir = config.dir.clone();
         std::fs::create_dir_all(&dir).map_err(|error| {
             let text = format!(
-                "can't make the directory {}; choose one that is writable with --data-dir",
+                "can't create the directory {}; give one that can be written with --data-dir",
                 dir.display()
             );
             LogError::Fatal(text, Some(Box::new(error)))
@@ -132,7 +131,7 @@ impl LogDatabase {
         &self.rocks
     }
 
-    /// Makes the families of a new topic; those that are there already stay.
+    /// Creates the column families of a new topic that do not exist yet.
     pub(super) fn create_families(&self, families: &ColumnFamilies) -> Result<(), LogError> {
         let names = std::iter::once(&families.records).chain(&families.keys);
         for name in names {
@@ -150,14 +149,14 @@ impl LogDatabase {
         Ok(())
     }
 
-    /// Tells the compaction filters of a topic where its partitions start.
+    /// Gives the compaction filters of a topic the starts of its partitions.
     pub(super) fn set_floors(&self, topic: &Topic, starts: Vec<Arc<AtomicU64>>) {
         let mut floors = self.floors.lock().expect("no holder panics");
         let floor = floors.entry(topic.as_str().to_owned()).or_default();
-        assert!(floor.set(starts).is_ok(), "a topic is made known once");
+        assert!(floor.set(starts).is_ok(), "a topic is loaded once");
     }
 
-    /// A family of a known topic.
+    /// A column family of a loaded topic.
     pub(super) fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, LogError> {
         self.rocks.cf_handle(name).ok_or_else(|| {
             self.corruption(&format!(
@@ -166,7 +165,7 @@ impl LogDatabase {
         })
     }
 
-    /// The family of everything that is not a record.
+    /// The column family of everything that is not a record.
     pub(super) fn meta(&self) -> Result<Arc<BoundColumnFamily<'_>>, LogError> {
         self.family(META)
     }
@@ -176,12 +175,12 @@ impl LogDatabase {
         self.rocks.get_cf(&self.meta()?, key).map_err(|error| self.log_error(&error))
     }
 
-    /// Writes a batch; it survives what the configured durability says.
+    /// Writes a batch with the configured durability.
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
         self.write_as(batch, self.durability)
     }
 
-    /// Writes a batch that survives what `durability` says.
+    /// Writes a batch with this durability.
     pub(super) fn write_as(
         &self,
         batch: WriteBatch,
@@ -193,7 +192,7 @@ impl LogDatabase {
         self.rocks.write_opt(batch, &options).map_err(|error| self.log_error(&error))
     }
 
-    /// Drops whole files below these keys. Best effort: the filters drop the rest.
+    /// Deletes whole files of this span. Best effort: the compaction filters drop the rest.
     pub(super) fn reclaim(
         &self,
         family: &str,
@@ -207,23 +206,23 @@ impl LogDatabase {
             .map_err(|error| self.log_error(&error))
     }
 
-    /// What an error of RocksDB means.
+    /// An error of RocksDB with what to do about it.
     pub(super) fn log_error(&self, error: &rocksdb::Error) -> LogError {
         log_error(&self.dir, error)
     }
 
-    /// Bytes that can't be what was written.
+    /// The error for stored bytes that can't be decoded.
     pub(super) fn corruption(&self, what: &str) -> LogError {
         let dir = self.dir.display();
         let text = format!(
-            "the data in {dir} is damaged ({what}); move the directory away and start anew, or put \
-             a copy of it back"
+            "the data in {dir} is damaged ({what}); move the directory away and start with an \
+             empty one, or restore a backup of it"
         );
         LogError::Fatal(text, None)
     }
 
-    /// Lets FIFO families merge the small files that quiet topics leave, so that files and open
-    /// descriptors stay few. RocksDB offers it through its text options only.
+    /// Lets FIFO families merge small files of quiet topics, so that the number of files and open
+    /// descriptors stays low. RocksDB offers this through its text options only.
     fn merge_small_files(&self, name: &str) -> Result<(), LogError> {
         if !name.starts_with("aged.") {
             return Ok(());
@@ -245,7 +244,7 @@ fn database_options(config: &Config) -> Options {
     options.set_db_write_buffer_size(config.write_buffer_bytes);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);
-    // FIFO by age asks for it; the files stay few, see `merge_small_files`.
+    // FIFO by age requires it. The number of files stays low, see `merge_small_files`.
     options.set_max_open_files(-1);
     options.set_bytes_per_sync(1 << 20);
     options.set_log_level(LogLevel::Warn);
@@ -310,28 +309,28 @@ fn keys_filter(floor: Floors) -> impl FnMut(u32, &[u8], &[u8]) -> Decision + Sen
     move |_, key, value| below(&floor, layout::index_row(key, value))
 }
 
-/// What an error of RocksDB means to an operator.
+/// An error of RocksDB with what to do about it.
 fn log_error(dir: &Path, error: &rocksdb::Error) -> LogError {
     let dir = dir.display();
     let raw = error.to_string();
     let has = |what: &str| raw.contains(what);
     let text = if has("lock file") || has("lock hold") {
         format!(
-            "{dir} is open in another process, and only one can have it; stop that one, or work \
-             through its HTTP address with --url"
+            "{dir} is open in another process, and only one can open it; stop that one, or use \
+             its HTTP address with --url"
         )
     } else if has("No space left") {
         format!(
             "the disk of {dir} is full; free some space and start again, nothing that was \
-             acknowledged is gone"
+             acknowledged is lost"
         )
     } else if has("Corruption") {
         format!(
-            "the data in {dir} is damaged; move the directory away and start anew, or put a copy \
-             of it back"
+            "the data in {dir} is damaged; move the directory away and start with an empty one, or \
+             restore a backup of it"
         )
     } else {
-        format!("reading or writing {dir} failed; check the disk and the rights of its files")
+        format!("reading or writing {dir} failed; check the disk and the permissions of its files")
     };
     LogError::Fatal(text, Some(raw.into()))
 }

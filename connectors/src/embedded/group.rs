@@ -1,19 +1,21 @@
-//! The coordinator of consumer groups, for one process: who has which partitions, and who may
-//! still commit. Pure: time comes in as a value, and members hear of changes by a bell.
+//! The coordinator of consumer groups: who owns which partitions, and who may still commit.
+//!
+//! For one process. It does no IO: time is a parameter, and members are signalled by their
+//! notifiers.
 //!
 //! ```text
 //!            join, leave, expelled                    all acknowledged
 //!   Stable ───────────────────────▶ Preparing ───────────────────────▶ Stable, generation + 1
-//!                                   everybody gets Revoked             everybody gets Assigned
+//!                                   members get Revoked                members get Assigned
 //! ```
 //!
-//! A member acknowledges with the first `changes` after the one that told it; until then its
-//! generation is good, so that it can commit what it did. One that does not within
-//! [`REVOKE_MS_MAX`] is expelled: it gets `Lost`, and joins anew. The assignment is Kafka's range,
-//! so that partition p of every topic goes to the same member.
+//! A member acknowledges a revocation with the first call of `changes` after the one that returned
+//! it. Until then its generation is valid, so that it can commit its work. A member that does not
+//! acknowledge within [`REVOKE_MS_MAX`] is expelled: it gets `Lost` and joins again. The assignment
+//! is Kafka's range, so that partition p of every topic goes to the same member.
 //!
-//! A named member that leaves keeps its place for [`ABSENCE_MS_MAX`]: the same name takes it over
-//! without a rebalance. Two at once with one name: the newer one fences the older.
+//! A static member that leaves keeps its partitions for [`ABSENCE_MS_MAX`]: the same name gets them
+//! back without a rebalance. If two use one name at once, the newer one fences the older.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,11 +26,11 @@ use tidewire_engine::record::{Millis, Partition, TopicPartition};
 use super::config::{ABSENCE_MS_MAX, REVOKE_MS_MAX};
 use crate::notify::Notifier;
 
-/// Names a membership; never reused.
+/// Identifies a membership; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct MemberId(u64);
 
-/// What a member shows to commit.
+/// What a member has to present for a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MembershipProof {
     /// Its group.
@@ -50,7 +52,7 @@ pub(super) struct Coordinator {
 struct Group {
     generation: u64,
     members: BTreeMap<MemberId, Membership>,
-    /// Until when the members have to acknowledge; `None`: stable.
+    /// Until when the members have to acknowledge; `None` while stable.
     rebalance_deadline: Option<Millis>,
 }
 
@@ -61,28 +63,29 @@ struct Membership {
     assigned: Vec<TopicPartition>,
     changes: VecDeque<Change>,
     revocation: Revocation,
-    /// Since when the holder of this place is gone.
+    /// Since when the static member is absent.
     absent: Option<Millis>,
 }
 
-/// How far a member is with giving up what it has.
+/// How far a member's revocation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Revocation {
     None,
-    /// Among its changes, not fetched.
+    /// Among its changes, not fetched yet.
     Queued,
     /// Fetched; the next fetch acknowledges.
     Delivered,
     Acknowledged,
-    /// Too late: its partitions are given away.
+    /// Too late: its partitions are assigned to others.
     Expelled,
 }
 
 impl Coordinator {
-    /// Adds a member; `partitions` is the count every topic of it has.
+    /// Adds a member; `partitions` is the number of partitions of each of its topics.
     pub(super) fn join(
         &mut self,
-        (spec, partitions): (&MemberSpec, u32),
+        spec: &MemberSpec,
+        partitions: u32,
         notifier: Arc<Notifier>,
         now: Millis,
     ) -> MemberId {
@@ -114,7 +117,7 @@ impl Coordinator {
         id
     }
 
-    /// The holder of this membership is gone.
+    /// The member was dropped.
     pub(super) fn leave(&mut self, group: &str, id: MemberId, now: Millis) {
         let Some(group) = self.groups.get_mut(group) else { return };
         let Some(member) = group.members.get_mut(&id) else { return };
@@ -137,14 +140,14 @@ impl Coordinator {
     ) -> Result<Vec<Change>, LogError> {
         let group = self.groups.get_mut(group).ok_or_else(|| taken_over(group))?;
         group.drop_absent(now);
-        let member = group.members.get_mut(&id).ok_or_else(|| taken_over("its place"))?;
+        let member = group.members.get_mut(&id).ok_or_else(|| taken_over("this membership"))?;
         match member.revocation {
             Revocation::Delivered => {
                 member.revocation = Revocation::Acknowledged;
                 member.assigned.clear();
             }
             Revocation::Expelled => {
-                // It hears of its loss now and stands for the next assignment.
+                // It gets `Lost` now and takes part in the next assignment.
                 member.revocation = Revocation::Acknowledged;
                 group.start_rebalance(now);
             }
@@ -158,13 +161,13 @@ impl Coordinator {
         Ok(member.changes.drain(..).collect())
     }
 
-    /// Whether `changes` has something to tell.
+    /// Whether a call of `changes` is due.
     pub(super) fn pending(&self, group: &str, id: MemberId) -> bool {
         let member = self.groups.get(group).and_then(|group| group.members.get(&id));
         member.is_none_or(|m| !m.changes.is_empty() || m.revocation == Revocation::Delivered)
     }
 
-    /// What proves this membership now.
+    /// The proof of this membership, for a commit.
     pub(super) fn proof(&self, group: &str, id: MemberId) -> Result<MembershipProof, LogError> {
         let (name, group) = self.groups.get_key_value(group).ok_or_else(|| taken_over(group))?;
         let proof =
@@ -173,7 +176,7 @@ impl Coordinator {
         Ok(proof)
     }
 
-    /// Fails unless this member may commit.
+    /// Fails unless the member may commit.
     pub(super) fn check(&self, proof: &MembershipProof) -> Result<(), LogError> {
         let group = self.groups.get(&proof.group);
         let member = group.and_then(|group| group.members.get(&proof.member));
@@ -185,14 +188,14 @@ impl Coordinator {
             return Ok(());
         }
         Err(LogError::Fenced(format!(
-            "the partitions of group {} were given to another generation",
+            "the partitions of group {} belong to a newer generation",
             proof.group
         )))
     }
 }
 
 fn taken_over(what: &str) -> LogError {
-    LogError::Fenced(format!("{what}: a member of the same name joined"))
+    LogError::Fenced(format!("{what}: a member with the same name joined"))
 }
 
 impl Membership {
@@ -207,13 +210,13 @@ impl Group {
         let same = |m: &Membership| !spec.instance.is_empty() && m.spec.instance == spec.instance;
         let found = self.members.iter().find(|(_, member)| same(member));
         found.map(|(id, member)| {
-            // The older one finds out at its next call.
+            // The older one gets an error at its next call.
             member.notifier.signal();
             *id
         })
     }
 
-    /// Gives the places of those who did not come back to others.
+    /// Removes members that did not come back in time.
     fn drop_absent(&mut self, now: Millis) {
         let gone = |m: &Membership| m.absent.is_some_and(|at| now.0 - at.0 > ABSENCE_MS_MAX);
         if self.members.values().any(gone) {
@@ -222,13 +225,13 @@ impl Group {
         }
     }
 
-    /// Asks everybody to give up what it has.
+    /// Revokes the partitions of every member.
     fn start_rebalance(&mut self, now: Millis) {
         if self.rebalance_deadline.is_some() {
             return;
         }
         self.rebalance_deadline = Some(Millis(now.0 + REVOKE_MS_MAX));
-        // Whoever is away has nobody to commit for it.
+        // An absent member has nothing to commit.
         self.members.retain(|_, member| member.absent.is_none());
         for member in self.members.values_mut() {
             if member.revocation != Revocation::None {
@@ -236,7 +239,7 @@ impl Group {
             }
             let undelivered = matches!(member.changes.back(), Some(Change::Assigned(_)));
             if member.assigned.is_empty() || undelivered {
-                // Nothing was begun with these.
+                // The member has not seen these partitions, or has none.
                 member.changes.pop_back();
                 member.assigned.clear();
                 member.revocation = Revocation::Acknowledged;
@@ -248,7 +251,7 @@ impl Group {
         }
     }
 
-    /// Starts the next generation once everybody acknowledged or its time is over.
+    /// Starts the next generation once every member acknowledged or the deadline has passed.
     fn finish_rebalance(&mut self, now: Millis) {
         let Some(deadline) = self.rebalance_deadline else { return };
         let late = now >= deadline;
@@ -302,8 +305,8 @@ impl Group {
     }
 }
 
-/// The partitions of the member standing at `at` among `members`: as equal as can be, the first
-/// ones get one more.
+/// The partitions of the member with index `at` of `members`: shared equally, the first members get
+/// one more.
 fn range(partitions: u32, members: usize, at: usize) -> std::ops::Range<u32> {
     let (members, at) = (members as u32, at as u32);
     let (each, more) = (partitions / members, partitions % members);
@@ -329,7 +332,7 @@ mod tests {
         fn join(&mut self, instance: &str) -> MemberId {
             let topics = vec![Topic::new("a"), Topic::new("b")];
             let spec = MemberSpec { group: "g".to_owned(), topics, instance: instance.to_owned() };
-            self.coordinator.join((&spec, 3), Arc::default(), self.now)
+            self.coordinator.join(&spec, 3, Arc::default(), self.now)
         }
 
         /// Changes as text: `+` assigned, `-` revoked, `x` lost, with partition numbers.
@@ -356,7 +359,7 @@ mod tests {
             parts.join(" ")
         }
 
-        /// Lets everybody hear, acknowledge and hear again.
+        /// Lets both members fetch, acknowledge and fetch again.
         fn settle(&mut self, members: [MemberId; 2]) {
             for id in members.into_iter().cycle().take(4) {
                 self.changes(id);
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_given_up_and_acknowledged_before_another_gets_them() {
+    fn partitions_are_revoked_and_acknowledged_before_another_gets_them() {
         let mut case = Case::new();
         let a = case.join("a");
         assert_eq!(case.changes(a), "+012");
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_member_that_comes_back_in_time_is_no_rebalance() {
+    fn a_static_member_that_comes_back_in_time_causes_no_rebalance() {
         let mut case = Case::new();
         let (a, b) = (case.join("a"), case.join("b"));
         case.settle([a, b]);
@@ -444,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_of_two_with_one_name_fences_the_older() {
+    fn the_newer_of_two_members_with_one_name_fences_the_older() {
         let mut case = Case::new();
         let first = case.join("a");
         case.changes(first);

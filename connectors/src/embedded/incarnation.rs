@@ -1,12 +1,14 @@
-//! When offsets may have started to mean other records. With `durability = "process"` a host that
-//! stops without warning may lose acknowledged records, and their offsets are given out again. So
-//! each run leaves a note, and the next one compares it with the host's boot id:
+//! Detects that acknowledged records may have been lost, so that positions change with them.
+//!
+//! With `durability = "process"` a host that stops without warning may lose acknowledged records,
+//! and their offsets are given out again. So each run writes a note, and the next run compares it
+//! with the host's boot id:
 //!
 //! ```text
 //! note found            same boot          another boot
 //! none (a new log)      incarnation 0      incarnation 0
-//! closed cleanly        as it was          as it was
-//! not closed            as it was          one more, unless every write was synced
+//! closed cleanly        unchanged          unchanged
+//! not closed            unchanged          plus one, unless every write was synced
 //! ```
 //!
 //! A killed process changes nothing: its write-ahead log is in the host's memory. Note, version 1:
@@ -20,7 +22,7 @@ use super::database::LogDatabase;
 
 const KEY: &[u8] = b"boot";
 
-/// What a run leaves behind.
+/// The note of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BootNote {
     /// Counts the times that acknowledged records may have been lost.
@@ -49,7 +51,7 @@ impl BootNote {
         })
     }
 
-    /// The note of a run that starts now, by what the run before left.
+    /// The note of a run that starts now, given the note of the run before.
     fn following(before: Option<&Self>, boot: &str, durability: Durability) -> Self {
         let incarnation = match before {
             None => 0,
@@ -65,7 +67,7 @@ impl BootNote {
     }
 }
 
-/// Judges the run before and leaves this run's note.
+/// Reads the note of the run before and writes the note of this run.
 pub(super) fn start_run(database: &LogDatabase, config: &Config) -> Result<BootNote, LogError> {
     let boot = std::fs::read_to_string(&config.boot_id_file).unwrap_or_default();
     let before = match database.meta_row(KEY)? {
@@ -80,7 +82,7 @@ pub(super) fn start_run(database: &LogDatabase, config: &Config) -> Result<BootN
     Ok(note)
 }
 
-/// Notes that everything was written down before the end.
+/// Records that the log was closed and everything is written.
 pub(super) fn end_run(database: &LogDatabase, note: &BootNote) -> Result<(), LogError> {
     write_note(database, &BootNote { closed: true, ..note.clone() })
 }

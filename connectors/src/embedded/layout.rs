@@ -1,5 +1,6 @@
-//! What the embedded log persists: every key and value, in words, with encode and decode. All
-//! numbers are big-endian, so that keys sort as the numbers do.
+//! The persisted format of the embedded log: every key and value in words, encoders and decoders.
+//!
+//! All numbers are big-endian, so that keys sort as the numbers do.
 //!
 //! ```text
 //! column family   key                              value
@@ -15,8 +16,8 @@
 //!                 "o/" group 0 topic 0 partition   next offset u64 · metadata
 //! ```
 //!
-//! "Bytes before it" counts the bodies of a partition since its beginning, so that retention by
-//! size is a binary search as retention by age is. Decoding never panics: `None` is damage.
+//! "Bytes before it" counts the bodies of a partition since its creation, so that retention by size
+//! is a binary search, as retention by age is. Decoding never panics: `None` means damage.
 
 use tidewire_engine::port::{Cleanup, Committed};
 use tidewire_engine::record::{Millis, Offset, Partition, TopicPartition};
@@ -27,12 +28,12 @@ pub(super) const FORMAT: u32 = 1;
 /// Bytes before the body in a record's value.
 pub(super) const RECORD_HEAD_BYTES: usize = 16;
 
-/// Where a partition's writer stands.
+/// The head of a partition: what the writer continues from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionHead {
     /// The next offset.
     pub(super) next: u64,
-    /// The newest record's time; times never run backwards.
+    /// The newest record's time. Times never decrease.
     pub(super) time: i64,
     /// Bytes of bodies appended so far.
     pub(super) bytes: u64,
@@ -47,7 +48,7 @@ pub(super) struct TopicRow {
     pub(super) creation: u128,
     /// Its partitions.
     pub(super) partitions: u32,
-    /// What it keeps.
+    /// Its cleanup policy.
     pub(super) cleanup: Cleanup,
 }
 
@@ -95,7 +96,7 @@ pub(super) fn split_record_key(key: &[u8]) -> Option<(Partition, u64)> {
     reader.0.is_empty().then_some(split)
 }
 
-/// What stands before a record's body.
+/// The bytes before a record's body.
 pub(super) fn record_head(time: i64, bytes_before: u64) -> [u8; RECORD_HEAD_BYTES] {
     let mut head = [0; RECORD_HEAD_BYTES];
     head[..8].copy_from_slice(&time.to_be_bytes());
@@ -110,7 +111,7 @@ pub(super) fn split_record(value: &[u8]) -> Option<(Millis, u64, &[u8])> {
     Some((Millis(time), reader.u64()?, reader.0))
 }
 
-/// The key index's row of a key.
+/// The row of a key in the key index.
 pub(super) fn index_key(partition: Partition, key: &[u8]) -> Vec<u8> {
     let mut row = Vec::with_capacity(5 + key.len());
     row.extend_from_slice(&partition.0.to_be_bytes());
@@ -119,7 +120,7 @@ pub(super) fn index_key(partition: Partition, key: &[u8]) -> Vec<u8> {
     row
 }
 
-/// The key index's row of a tombstone.
+/// The row of a tombstone in the key index.
 pub(super) fn tombstone_key(partition: Partition, offset: u64) -> [u8; 13] {
     let mut row = [1; 13];
     row[..4].copy_from_slice(&partition.0.to_be_bytes());
@@ -127,12 +128,12 @@ pub(super) fn tombstone_key(partition: Partition, offset: u64) -> [u8; 13] {
     row
 }
 
-/// What a tombstone's row says: when compaction met it, and its key.
+/// The value of a tombstone's row: when it was compacted, and its key.
 pub(super) fn encode_tombstone(seen_at: Millis, key: &[u8]) -> Vec<u8> {
     [&seen_at.0.to_be_bytes()[..], key].concat()
 }
 
-/// When compaction met a tombstone, and its key.
+/// When a tombstone was compacted, and its key.
 pub(super) fn split_tombstone(value: &[u8]) -> Option<(Millis, &[u8])> {
     let (seen_at, key) = value.split_first_chunk::<8>()?;
     Some((Millis(i64::from_be_bytes(*seen_at)), key))
@@ -144,7 +145,7 @@ pub(super) fn tombstone_offset(row: &[u8]) -> Option<u64> {
     reader.u64()
 }
 
-/// Partition and offset that a row of the key index speaks of.
+/// Partition and offset that a row of the key index refers to.
 pub(super) fn index_row(key: &[u8], value: &[u8]) -> Option<(Partition, u64)> {
     let mut reader = RowReader(key);
     let partition = Partition(reader.u32()?);
@@ -155,7 +156,7 @@ pub(super) fn index_row(key: &[u8], value: &[u8]) -> Option<(Partition, u64)> {
     Some((partition, offset))
 }
 
-/// A lone number.
+/// A value that is one number.
 pub(super) fn decode_u64(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_be_bytes)
 }
@@ -199,7 +200,7 @@ pub(super) fn decode_committed(value: &[u8]) -> Option<Committed> {
 }
 
 impl PartitionHead {
-    /// As stored.
+    /// The stored form.
     pub(super) fn encode(&self) -> [u8; 24] {
         let mut out = [0; 24];
         out[..8].copy_from_slice(&self.next.to_be_bytes());
@@ -208,7 +209,7 @@ impl PartitionHead {
         out
     }
 
-    /// From what is stored.
+    /// Decodes the stored form.
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut reader = RowReader(value);
         let next = reader.u64()?;
@@ -218,7 +219,7 @@ impl PartitionHead {
 }
 
 impl TopicRow {
-    /// As stored: number, creation, partitions, a tag and two optional numbers.
+    /// The stored form: number, creation, partitions, a tag and two optional numbers.
     pub(super) fn encode(&self) -> Vec<u8> {
         let (tag, first, second) = match self.cleanup {
             Cleanup::Delete { retention_ms, retention_bytes } => (0, retention_ms, retention_bytes),
@@ -239,7 +240,7 @@ impl TopicRow {
         out
     }
 
-    /// From what is stored.
+    /// Decodes the stored form.
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut reader = RowReader(value);
         let number = reader.u32()?;
@@ -305,7 +306,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_rows_are_refused_without_panic(
+        fn damaged_rows_never_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             let _ = (TopicRow::decode(&bytes), PartitionHead::decode(&bytes));
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_whose_names_run_together_have_different_rows() {
+    fn group_and_topic_names_that_concatenate_equally_have_different_rows() {
         let at = |name: &str| TopicPartition::new(&Topic::new(name), Partition(0));
         assert_ne!(group_key("a", &at("bc")), group_key("ab", &at("c")));
     }

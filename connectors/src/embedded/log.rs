@@ -1,4 +1,7 @@
-//! The log as the engine sees it: each verb of the port, and nothing else.
+//! The `Log` port on the embedded log: each method of the port, and nothing else.
+//!
+//! Topics are fixed at creation: `create` fails for a topic that exists with other settings. An
+//! error about the directory (in use, disk full, damaged) is `Fatal` and says what to do.
 
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use super::core::Core;
 use super::layout;
 use super::member::EmbeddedMember;
 use super::read::EmbeddedReader;
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use super::transact::EmbeddedTransactor;
 use super::upkeep::{self, UpkeepThread};
 
@@ -24,8 +28,8 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log of a directory, or makes it. `Fatal` says what to do: another process has it,
-    /// the disk is full, the data is damaged.
+    /// Opens or creates the log of a directory. A `Fatal` error says what to do: another process
+    /// has opened it, the disk is full, or the data is damaged.
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>, LogError> {
         let by_thread = config.upkeep == Upkeep::Thread;
         let core = Arc::new(Core::open(config, clock)?);
@@ -33,24 +37,24 @@ impl EmbeddedLog {
         Ok(Arc::new(Self { core, _upkeep: upkeep }))
     }
 
-    /// Applies retention and compaction as of this time, and returns once it is done.
+    /// Applies retention and compaction as of this time, and returns when all is done.
     pub fn maintain(&self, now: Millis) -> Result<(), LogError> {
-        upkeep::maintain(&self.core, now, upkeep::UpkeepScope::Everything)
+        upkeep::maintain(&self.core, UpkeepRun { now, scope: UpkeepScope::Everything })
     }
 }
 
 impl Log for EmbeddedLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         check_spec(spec)?;
-        let mut state = self.core.writer.state(&self.core)?;
+        let mut state = self.core.lock_writer()?;
         if let Ok(existing) = self.core.topic(&spec.topic) {
             if existing.spec == *spec {
                 return Ok(false);
             }
             return Err(LogError::Invalid(format!(
-                "topic {} is there with {} partitions and {:?}, and was asked for with {} and \
-                 {:?}; settings are fixed at creation: ask for what is there, or take another \
-                 topic prefix or data directory",
+                "topic {} exists with {} partitions and {:?}, not {} partitions and {:?}; this is \
+                 fixed at creation: use the existing settings, or another topics.prefix or \
+                 --data-dir",
                 spec.topic,
                 existing.spec.partitions,
                 existing.spec.cleanup,
@@ -59,7 +63,9 @@ impl Log for EmbeddedLog {
             )));
         }
         if self.core.topics.read().expect("no holder panics").len() >= TOPICS_MAX {
-            return Err(LogError::Invalid(format!("a log has at most {TOPICS_MAX} topics")));
+            return Err(LogError::Invalid(format!(
+                "the embedded log has at most {TOPICS_MAX} topics; use Kafka for more"
+            )));
         }
         self.core.create_topic(spec, &mut state)?;
         Ok(true)
@@ -76,7 +82,8 @@ impl Log for EmbeddedLog {
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
         let (topic, log) = self.core.partition(at)?;
-        let found = upkeep::first_where(&self.core, (&topic, &log), |at, _| at >= time)?;
+        let of = PartitionRef { topic: &topic, log: &log };
+        let found = upkeep::first_where(&self.core, of, |at, _| at >= time)?;
         Ok(found.map(Offset))
     }
 
@@ -115,11 +122,14 @@ impl Log for EmbeddedLog {
 
 fn check_spec(spec: &TopicSpec) -> Result<(), LogError> {
     let name = spec.topic.as_str();
-    let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let text = if name.is_empty() || name.len() > 249 || !name.chars().all(letter) {
-        format!("{name:?} is no topic name: 1 to 249 of A-Z a-z 0-9 . _ -")
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let text = if name.is_empty() || name.len() > 249 || !name.chars().all(is_allowed) {
+        format!("{name:?} is not a topic name; use 1 to 249 characters of A-Z a-z 0-9 . _ -")
     } else if !(1..=PARTITIONS_MAX).contains(&spec.partitions) {
-        format!("topic {name}: partitions are 1 to {PARTITIONS_MAX}, not {}", spec.partitions)
+        format!(
+            "topic {name} can't have {} partitions; give 1 to {PARTITIONS_MAX}",
+            spec.partitions
+        )
     } else {
         return Ok(());
     };
@@ -150,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_there_after_a_restart_and_the_next_offset_goes_on() {
+    fn records_survive_a_restart_and_offsets_continue() {
         let dir = tempfile::tempdir().unwrap();
         let topic = Topic::new("t");
         let at = TopicPartition::new(&topic, Partition(1));
@@ -175,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_use_is_refused_with_what_to_do() {
+    fn a_directory_in_use_is_refused_with_a_fix() {
         let dir = tempfile::tempdir().unwrap();
         let _first = open(dir.path());
         let second = EmbeddedLog::open(Config::new(dir.path()), Arc::new(StoppedClock));
@@ -219,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn records_whose_file_left_are_a_moved_start_and_never_jumped_over() {
+    fn missing_records_move_the_start_and_are_never_skipped_silently() {
         let dir = tempfile::tempdir().unwrap();
         let topic = Topic::new("t");
         let at = TopicPartition::new(&topic, Partition(0));
@@ -241,7 +251,7 @@ mod tests {
         let all = ReadLimit { records: 100, bytes: 1 << 20 };
         match reader.take(slot, all, &mut Vec::new()) {
             Err(LogError::OutOfRange { asked: 0, start: 4, end: 10, .. }) => {}
-            other => panic!("jumped over: {other:?}"),
+            other => panic!("skipped: {other:?}"),
         }
         delete(4..10);
         drop((reader, log));
@@ -251,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_directory_is_refused_with_what_to_do() {
+    fn a_damaged_directory_is_refused_with_a_fix() {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()));
         for entry in std::fs::read_dir(dir.path()).unwrap() {

@@ -1,5 +1,7 @@
-//! A member of a group: a reader, and a place with the coordinator. It decides nothing; the rules
-//! are in `group`.
+//! A member of a consumer group on the embedded log: a reader, and a membership with the
+//! coordinator.
+//!
+//! The rules of groups are in `group`; nothing is decided here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,10 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 use super::core::Core;
 use super::group::MemberId;
 use super::read::EmbeddedReader;
-use super::writer::AtomicWrite;
+use super::write_queue::AtomicWrite;
+use super::writer;
 
-/// A member and its reader.
+/// A member of a group and its reader.
 pub(super) struct EmbeddedMember {
     core: Arc<Core>,
     reader: EmbeddedReader,
@@ -24,22 +27,27 @@ pub(super) struct EmbeddedMember {
 }
 
 impl EmbeddedMember {
-    /// Joins.
+    /// Joins the group.
     pub(super) fn new(core: &Arc<Core>, spec: &MemberSpec) -> Result<Self, LogError> {
         let mut counts = Vec::new();
         for topic in &spec.topics {
             counts.push(core.topic(topic)?.spec.partitions);
         }
-        let count = counts.first().copied().ok_or_else(|| invalid("a member needs a topic"))?;
+        let count = counts
+            .first()
+            .copied()
+            .ok_or_else(|| invalid("a member of a group needs at least one topic"))?;
         if counts.iter().any(|other| *other != count) {
-            return Err(invalid("the topics of a member must have the same partition count"));
+            return Err(invalid(
+                "the topics of a group member must have the same number of partitions",
+            ));
         }
         if spec.group.is_empty() || spec.group.contains('\0') {
-            return Err(invalid("a group needs a name without zero bytes"));
+            return Err(invalid("a group needs a name that is not empty and has no zero bytes"));
         }
         let reader = EmbeddedReader::new(core);
         let mut coordinator = core.coordinator.lock().expect("no holder panics");
-        let id = coordinator.join((spec, count), reader.notifier.clone(), core.clock.now());
+        let id = coordinator.join(spec, count, reader.notifier.clone(), core.clock.now());
         drop(coordinator);
         Ok(Self { core: core.clone(), reader, group: spec.group.clone(), id })
     }
@@ -67,7 +75,7 @@ impl Member for EmbeddedMember {
         };
         let offsets = offsets.iter().map(row).collect();
         let write = AtomicWrite { offsets, proofs: vec![proof], ..AtomicWrite::default() };
-        self.core.writer.submit(&self.core, write).map(drop)
+        writer::submit(&self.core, write).map(drop)
     }
 }
 

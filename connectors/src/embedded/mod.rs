@@ -1,13 +1,13 @@
-//! The embedded log: records, group offsets and topic metadata in one RocksDB, one process, no
-//! network. It implements [`tidewire_engine::port::Log`] exactly as Kafka does, for one node.
+//! The embedded log: the `Log` port on one RocksDB, for one process on one machine.
 //!
-//! The one idea: a transaction, and any append, is one `WriteBatch`. Whoever writes takes a turn,
-//! assigns offsets, writes everything that is waiting in one batch, and only then publishes the
-//! new ends. What is published is readable; what is acknowledged survives a killed process.
+//! Records, group offsets and topic metadata are in one database. An append or a transaction is one
+//! `WriteBatch`: the writing thread gives out offsets, writes everything that waits in one batch,
+//! and then publishes the new ends. What is published can be read; what is acknowledged survives a
+//! killed process.
 //!
-//! It never replicates, and no second process can open it. Past one machine the log is Kafka.
+//! It does not replicate, and a second process cannot open it. On more than one machine, use Kafka.
 //!
-//! Parts in reading order.
+//! Modules in reading order.
 
 mod append;
 mod clean;
@@ -24,6 +24,7 @@ mod tail;
 mod topic;
 mod transact;
 mod upkeep;
+mod write_queue;
 mod writer;
 
 pub use config::{Config, Durability, Upkeep};

@@ -1,9 +1,11 @@
-//! Readers: each partition at its own pace, from memory at the tail, from RocksDB below it. Which
-//! of the two is decided at every take, so falling behind and catching up are no states.
+//! Readers of the embedded log: from memory at the tail of a partition, from RocksDB below it.
 //!
-//! Below the tail a reader fetches somewhat ahead, so that small takes don't seek each time.
-//! A record that should be there and is not is never jumped over: the log's start has passed it,
-//! and the reader is told so.
+//! Each partition has its own position, and each `take` decides again where to read, so falling
+//! behind and catching up are not states. Below the tail a reader fetches ahead, so that small
+//! reads don't seek each time.
+//!
+//! A missing record is never skipped silently: the start of the partition has passed it, or is
+//! moved past it, and the reader gets `OutOfRange`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,14 +19,14 @@ use super::config::READ_AHEAD_BYTES;
 use super::core::Core;
 use super::layout;
 use super::tail::Chunk;
-use super::topic::{PartitionLog, TopicLog};
+use super::topic::{PartitionLog, PartitionRef, TopicLog};
 use crate::notify::Notifier;
 use crate::telemetry;
 
-/// A reader.
+/// A reader of any number of partitions.
 pub(super) struct EmbeddedReader {
     core: Arc<Core>,
-    /// Its bell.
+    /// Wakes the reader's wait.
     pub(super) notifier: Arc<Notifier>,
     cursors: BTreeMap<u32, LogCursor>,
     next_slot: u32,
@@ -36,13 +38,13 @@ struct LogCursor {
     log: Arc<PartitionLog>,
     /// The next offset to hand out.
     next: u64,
-    /// Fetched and not handed out: the records from `next` on.
+    /// Records from `next` on that were fetched and not handed out.
     ahead: VecDeque<Record>,
-    /// Where the next fetch begins, once `ahead` is handed out.
+    /// Where the next fetch begins once `ahead` is handed out.
     fetched: u64,
 }
 
-/// Counts what a take may still give.
+/// What a `take` may still return.
 struct TakeBudget {
     records: usize,
     bytes: usize,
@@ -50,7 +52,7 @@ struct TakeBudget {
 }
 
 impl TakeBudget {
-    /// Whether this record is within the limit; the first always is.
+    /// Whether this record is within the limit. The first one always is.
     fn admits(&mut self, record: &Record) -> bool {
         let bytes = record.body.as_bytes().len();
         if self.taken > 0 && (self.taken >= self.records || bytes > self.bytes) {
@@ -63,7 +65,7 @@ impl TakeBudget {
 }
 
 impl EmbeddedReader {
-    /// A reader of nothing yet.
+    /// A reader without partitions.
     pub(super) fn new(core: &Arc<Core>) -> Self {
         Self {
             core: core.clone(),
@@ -74,7 +76,7 @@ impl EmbeddedReader {
         }
     }
 
-    /// Waits as [`Reader::wait`] does, and also ends when `pending` says so.
+    /// Waits as [`Reader::wait`] does, and also ends when `pending` returns true.
     pub(super) fn wait_or(&self, at_most: Duration, pending: impl FnOnce() -> bool) {
         let some = || self.cursors.values().any(|cursor| cursor.next < cursor.log.end());
         self.notifier.wait(at_most, || pending() || some());
@@ -82,7 +84,10 @@ impl EmbeddedReader {
 
     fn cursor(&mut self, slot: ReaderSlot) -> Result<&mut LogCursor, LogError> {
         self.cursors.get_mut(&slot.0).ok_or_else(|| {
-            LogError::Invalid(format!("slot {} was removed from this reader", slot.0))
+            LogError::Invalid(format!(
+                "slot {} was removed from this reader; add the partition again",
+                slot.0
+            ))
         })
     }
 }
@@ -107,12 +112,12 @@ impl LogCursor {
         self.next = self.fetched;
     }
 
-    /// Whether compaction has looked at the next record. Memory still has what it removed.
+    /// Whether the next record was compacted. Memory may still have records that were removed.
     fn is_compacted(&self) -> bool {
         self.topic.families.keys.is_some() && self.next < self.log.progress().cleaned
     }
 
-    /// Hands out from memory; `false` if memory does not hold the next record.
+    /// Hands out records from memory; `false` if the next record is not in memory.
     fn take_tail(
         &mut self,
         chunks: &mut Vec<Arc<Chunk>>,
@@ -139,7 +144,7 @@ impl LogCursor {
         served
     }
 
-    /// Fetches from RocksDB what the budget leaves and some more.
+    /// Fetches from RocksDB what the budget allows, and ahead of it.
     fn fetch(&mut self, core: &Core, budget: &TakeBudget) -> Result<(), LogError> {
         let (start, end) = (self.next, self.log.end());
         let gaps = self.topic.families.keys.is_some();
@@ -148,7 +153,8 @@ impl LogCursor {
         let mut reached = end;
         let ahead = &mut self.ahead;
         let mut hole = false;
-        core.scan((&self.topic, &self.log), start..end, &mut |offset, value| {
+        let of = PartitionRef { topic: &self.topic, log: &self.log };
+        core.scan(of, start..end, &mut |offset, value| {
             if ahead.is_empty() && offset != start && !gaps {
                 hole = true;
                 return Ok(false);
@@ -172,10 +178,11 @@ impl LogCursor {
         Ok(())
     }
 
-    /// The file of the next record left before the log's start was moved.
+    /// Handles that the next record's file was deleted before the start of the partition moved.
     fn report_hole(&mut self, core: &Core) -> Result<(), LogError> {
         let (next, end) = (self.next, self.log.end());
-        let first = core.first_stored(&self.topic, &self.log, next..end)?.unwrap_or(end);
+        let of = PartitionRef { topic: &self.topic, log: &self.log };
+        let first = core.first_stored(of, next..end)?.unwrap_or(end);
         if first > next {
             core.move_start(&self.log, first)?;
             telemetry::log_removed("missing", first - next);

@@ -1,23 +1,23 @@
-//! The newest records of a partition in memory, as they were appended: one chunk per append, its
-//! bodies shared with whoever reads them. Readers that keep up never touch RocksDB.
+//! The newest records of a partition in memory, so that readers that keep up never read RocksDB.
 //!
-//! A tail is contiguous and ends at the partition's end. Its chunks are forgotten from the front,
-//! oldest of all partitions first, under one byte budget for the process (see `writer`).
+//! There is one chunk per append. Its bodies are shared with the readers, not copied. A tail is
+//! contiguous and ends at the end of its partition. The oldest chunk of all partitions is evicted
+//! first, within one byte limit for the process (see `writer`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidewire_engine::record::{Body, Millis, Offset, Record};
 
-/// Records appended together: one time, offsets from `first` on.
+/// Records appended together: one append time, offsets from `first` on.
 pub(super) struct Chunk {
     /// Offset of the first.
     pub(super) first: u64,
     /// When the log appended them.
     pub(super) time: Millis,
-    /// The bodies; the same buffers their producers made.
+    /// The bodies: the buffers that the producer filled.
     pub(super) bodies: Vec<Body>,
-    /// What it holds in memory.
+    /// Bytes in memory.
     pub(super) bytes: usize,
 }
 
@@ -49,7 +49,7 @@ impl Chunk {
 #[derive(Default)]
 pub(super) struct LogTail(VecDeque<Arc<Chunk>>);
 
-/// Chunks a reader takes under one lock of the tail.
+/// Chunks a reader gets while it holds the lock once.
 const CHUNKS_AT_ONCE: usize = 64;
 
 impl LogTail {
@@ -61,12 +61,12 @@ impl LogTail {
         self.0.push_back(chunk);
     }
 
-    /// Forgets the oldest chunk and gives its bytes back.
+    /// Evicts the oldest chunk; returns its bytes.
     pub(super) fn evict(&mut self) -> usize {
         self.0.pop_front().map_or(0, |chunk| chunk.bytes)
     }
 
-    /// Some chunks from this offset on; none if the tail starts behind it or ends before it.
+    /// Chunks from this offset on; none if the tail does not contain it.
     pub(super) fn from(&self, offset: u64, out: &mut Vec<Arc<Chunk>>) {
         let at = self.0.partition_point(|chunk| chunk.end() <= offset);
         if self.0.get(at).is_some_and(|chunk| chunk.first <= offset) {
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_serves_exactly_what_follows_an_offset_it_holds() {
+    fn a_tail_returns_the_records_from_an_offset_it_contains() {
         check(10, &[10, 11, 12, 13, 14]);
         check(11, &[11, 12, 13, 14]);
         check(14, &[14]);
     }
 
     #[test]
-    fn a_tail_serves_nothing_for_an_offset_it_does_not_hold() {
+    fn a_tail_returns_nothing_for_an_offset_it_does_not_contain() {
         check(9, &[]);
         check(15, &[]);
     }

@@ -1,8 +1,8 @@
-//! A topic and its partitions in memory: what readers and writers share. A partition is two
-//! numbers, start and end, its tail, and the bells of those who read it.
+//! A topic and its partitions in memory: what readers and the writer share.
 //!
-//! The end is published after the tail has the records, and bells ring after the end moved; so a
-//! reader that sees an end finds what is below it.
+//! A partition is a start, an end, its tail, and the notifiers of its readers. The end moves after
+//! the tail has the records, and readers are signalled after the end moved. So a reader that sees
+//! an end finds every record below it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,9 +14,9 @@ use super::database::ColumnFamilies;
 use super::tail::{Chunk, LogTail};
 use crate::notify::Notifier;
 
-/// A topic as it is served.
+/// An open topic.
 pub(super) struct TopicLog {
-    /// What was asked for.
+    /// The specification it was created with.
     pub(super) spec: TopicSpec,
     /// Its identity, the incarnation included.
     pub(super) id: u128,
@@ -27,40 +27,64 @@ pub(super) struct TopicLog {
 }
 
 impl TopicLog {
-    /// As the port describes it.
+    /// Its description for the port.
     pub(super) fn info(&self) -> TopicInfo {
         TopicInfo { spec: self.spec.clone(), id: self.id }
     }
 }
 
+/// A partition together with its topic.
+#[derive(Clone, Copy)]
+pub(super) struct PartitionRef<'a> {
+    pub(super) topic: &'a TopicLog,
+    pub(super) log: &'a PartitionLog,
+}
+
+/// How much of the upkeep to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpkeepScope {
+    /// What is due.
+    Due,
+    /// All there is.
+    Everything,
+}
+
+/// One run of the upkeep.
+#[derive(Clone, Copy)]
+pub(super) struct UpkeepRun {
+    /// The time it applies to.
+    pub(super) now: Millis,
+    pub(super) scope: UpkeepScope,
+}
+
 /// How far upkeep has come.
 #[derive(Clone, Copy)]
 pub(super) struct UpkeepProgress {
-    /// Records below were looked at.
+    /// Records below this offset are compacted.
     pub(super) cleaned: u64,
-    /// When the last pass was.
+    /// When the last pass of compaction was.
     pub(super) at: Millis,
-    /// When retention was last looked at.
+    /// When retention was last checked.
     pub(super) retained: Millis,
 }
 
-/// What a partition is served with from the beginning.
+/// The stored state of a partition when it is opened.
 pub(super) struct RecoveredState {
     /// Start and end.
     pub(super) bounds: Bounds,
-    /// How far compaction has come.
+    /// Records below this offset are compacted.
     pub(super) cleaned: u64,
 }
 
-/// A partition as it is served.
+/// An open partition.
 pub(super) struct PartitionLog {
     /// Its name.
     pub(super) at: TopicPartition,
     /// The topic's number in keys of meta.
     pub(super) topic: u32,
-    /// Its place in the writer's table of heads; partitions of all topics are counted through.
+    /// Its index in the writer's table of heads, which has the partitions of all topics.
     pub(super) head_index: usize,
-    /// The oldest offset readable. Shared with the compaction filters.
+    /// The oldest readable offset. Shared with the compaction filters.
     pub(super) start: Arc<AtomicU64>,
     end: AtomicU64,
     progress: Mutex<UpkeepProgress>,
@@ -69,10 +93,11 @@ pub(super) struct PartitionLog {
 }
 
 impl PartitionLog {
-    /// A partition with nothing in its tail.
+    /// A partition with an empty tail.
     pub(super) fn new(
         at: TopicPartition,
-        (topic, head_index): (u32, usize),
+        topic: u32,
+        head_index: usize,
         recovered: &RecoveredState,
     ) -> Self {
         let never = Millis(i64::MIN);
@@ -94,7 +119,7 @@ impl PartitionLog {
         self.end.load(Ordering::Acquire)
     }
 
-    /// The oldest offset readable.
+    /// The oldest readable offset.
     pub(super) fn start(&self) -> u64 {
         self.start.load(Ordering::Acquire)
     }
@@ -105,7 +130,7 @@ impl PartitionLog {
         Bounds { start: Offset(start), end: Offset(self.end().max(start)) }
     }
 
-    /// Fails unless the log can be read from here.
+    /// Fails unless the partition can be read from this offset.
     pub(super) fn check(&self, from: u64) -> Result<(), LogError> {
         let Bounds { start, end } = self.bounds();
         if (start.0..=end.0).contains(&from) {
@@ -119,41 +144,41 @@ impl PartitionLog {
         *self.progress.lock().expect("no holder panics")
     }
 
-    /// Upkeep came further.
+    /// Stores how far upkeep has come.
     pub(super) fn set_progress(&self, progress: UpkeepProgress) {
         *self.progress.lock().expect("no holder panics") = progress;
     }
 
-    /// Makes a written chunk readable. The bells ring later, in [`Self::notify_readers`].
+    /// Makes a written chunk readable. [`Self::notify_readers`] signals the readers afterwards.
     pub(super) fn publish(&self, chunk: Arc<Chunk>) {
         let end = chunk.end();
         self.tail.lock().expect("no holder panics").push(chunk);
         self.end.store(end, Ordering::Release);
     }
 
-    /// Wakes those who wait for this partition.
+    /// Signals the readers of this partition.
     pub(super) fn notify_readers(&self) {
         for reader in self.readers.lock().expect("no holder panics").iter() {
             reader.signal();
         }
     }
 
-    /// Forgets the oldest chunk of the tail.
+    /// Evicts the oldest chunk of the tail; returns its bytes.
     pub(super) fn evict(&self) -> usize {
         self.tail.lock().expect("no holder panics").evict()
     }
 
-    /// Some chunks of the tail from this offset on.
+    /// Chunks of the tail from this offset on.
     pub(super) fn tail(&self, from: u64, out: &mut Vec<Arc<Chunk>>) {
         self.tail.lock().expect("no holder panics").from(from, out);
     }
 
-    /// Rings this bell from now on.
+    /// Signals this reader from now on.
     pub(super) fn watch(&self, reader: &Arc<Notifier>) {
         self.readers.lock().expect("no holder panics").push(reader.clone());
     }
 
-    /// Rings this bell no more. One reader may read a partition twice: one entry goes.
+    /// Stops signalling this reader. A reader may read a partition twice: one entry is removed.
     pub(super) fn unwatch(&self, reader: &Arc<Notifier>) {
         let mut readers = self.readers.lock().expect("no holder panics");
         if let Some(at) = readers.iter().position(|r| Arc::ptr_eq(r, reader)) {

@@ -1,8 +1,8 @@
-//! Transactions: everything is held in memory until the commit, which is one job of the writer.
-//! So nothing of an open or aborted transaction ever stands in the log, both isolations read the
-//! same, and there is nothing to undo after a crash.
+//! Transactions of the embedded log: held in memory until the commit, then written as one batch.
 //!
-//! The steps are checked as strictly as Kafka would need them, so that what runs here runs there.
+//! Nothing of an open or aborted transaction is ever in the log, so both isolation levels read the
+//! same records and a crash leaves nothing to undo. The order of calls is checked as strictly as
+//! Kafka requires it, so that code that works here works there.
 
 use std::sync::Arc;
 
@@ -12,11 +12,13 @@ use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 use super::append::WriteBuilder;
 use super::core::Core;
 use super::group::MembershipProof;
+use super::write_queue::ProducerEpoch;
+use super::writer;
 
 /// The producer of a transactional id.
 pub(super) struct EmbeddedTransactor {
     core: Arc<Core>,
-    epoch: (String, u64),
+    epoch: ProducerEpoch,
     open: Option<PendingTransaction>,
 }
 
@@ -28,14 +30,14 @@ struct PendingTransaction {
 }
 
 impl EmbeddedTransactor {
-    /// Takes the id over.
+    /// Takes over the transactional id and fences its former producer.
     pub(super) fn new(core: &Arc<Core>, id: &str) -> Result<Self, LogError> {
-        let epoch = core.writer.state(core)?.next_epoch(id)?;
-        Ok(Self { core: core.clone(), epoch: (id.to_owned(), epoch), open: None })
+        let epoch = core.lock_writer()?.next_epoch(id)?;
+        Ok(Self { core: core.clone(), epoch, open: None })
     }
 
     fn open(&mut self) -> Result<&mut PendingTransaction, LogError> {
-        self.open.as_mut().ok_or_else(|| invalid("no transaction is open; begin one first"))
+        self.open.as_mut().ok_or_else(|| invalid("no transaction is open; call begin first"))
     }
 }
 
@@ -44,7 +46,7 @@ impl Transactor for EmbeddedTransactor {
         if self.open.is_some() {
             return Err(invalid("a transaction is open already; commit or abort it first"));
         }
-        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)?;
+        self.core.lock_writer()?.check_epoch(&self.epoch)?;
         self.open = Some(PendingTransaction { drained: true, ..PendingTransaction::default() });
         Ok(())
     }
@@ -70,10 +72,10 @@ impl Transactor for EmbeddedTransactor {
         let core = self.core.clone();
         let open = self.open()?;
         if !open.drained {
-            return Err(invalid("records may be in flight; drain before sending offsets"));
+            return Err(invalid("records may be in flight; call drain before send_offsets"));
         }
         let proof = group.proof.downcast_ref::<MembershipProof>();
-        let proof = proof.ok_or_else(|| invalid("the group token is of another log"))?;
+        let proof = proof.ok_or_else(|| invalid("the group token comes from another log"))?;
         let coordinator = core.coordinator.lock().expect("no holder panics");
         coordinator.check(proof)?;
         for (at, committed) in offsets {
@@ -87,7 +89,7 @@ impl Transactor for EmbeddedTransactor {
 
     fn commit(&mut self) -> Result<Vec<(TopicPartition, Offset)>, LogError> {
         if !self.open()?.drained {
-            return Err(invalid("records may be in flight; drain before the commit"));
+            return Err(invalid("records may be in flight; call drain before commit"));
         }
         let PendingTransaction { builder, .. } = self.open.take().expect("opened above");
         let mut write = builder.write;
@@ -97,14 +99,14 @@ impl Transactor for EmbeddedTransactor {
             .iter()
             .map(|append| (append.log.at.clone(), append.bodies.len() as u64))
             .collect();
-        let firsts = self.core.writer.submit(&self.core, write)?;
+        let firsts = writer::submit(&self.core, write)?;
         let end_offset = |((at, count), first)| (at, Offset(first + count));
         Ok(ends.into_iter().zip(firsts).map(end_offset).collect())
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
         self.open = None;
-        self.core.writer.state(&self.core)?.check_epoch(&self.epoch)
+        self.core.lock_writer()?.check_epoch(&self.epoch)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Retention, and who looks after it: a thread of the log that sleeps between looks. It is not the
-//! append path's work, because a pass of compaction would stand in the way of a commit.
+//! Retention, and the thread that runs it and compaction.
 //!
-//! Retention moves a partition's start, on disk first; what stands below is gone for readers at
-//! once and leaves the disk later: by whole files, or when RocksDB compacts. Offsets stay
-//! contiguous from the start, and the next offset never depends on what is left.
+//! They have a thread of their own because a pass of compaction on the append path would delay
+//! commits. Retention moves a partition's start, on disk first. Records below the start can no
+//! longer be read at once; their bytes are freed later, by whole files or when RocksDB compacts.
+//! Offsets after the start stay contiguous, and the next offset never depends on what is stored.
+//!
+//! A failed run marks the whole log as failed.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
@@ -17,26 +19,17 @@ use super::clean;
 use super::config::{RETAIN_EVERY_MS, UPKEEP_EVERY_MS};
 use super::core::Core;
 use super::layout;
-use super::topic::{PartitionLog, TopicLog};
+use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
-/// How much is looked after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UpkeepScope {
-    /// What is worth it now.
-    Due,
-    /// All there is.
-    Everything,
-}
-
-/// The thread, until it is dropped.
+/// The upkeep thread. Dropping this stops and joins it.
 pub(super) struct UpkeepThread {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl UpkeepThread {
-    /// Starts it. It does not keep the log open.
+    /// Starts the thread. It does not keep the log open.
     #[expect(clippy::disallowed_methods, reason = "the drop of what is returned joins it")]
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, LogError> {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -70,10 +63,10 @@ impl Drop for UpkeepThread {
     }
 }
 
-/// One look; `false` once the log is closed or lost.
+/// Runs what is due; `false` once the log is closed or failed.
 fn run_once(core: &Weak<Core>) -> bool {
     let Some(core) = core.upgrade() else { return false };
-    match maintain(&core, core.clock.now(), UpkeepScope::Due) {
+    match maintain(&core, UpkeepRun { now: core.clock.now(), scope: UpkeepScope::Due }) {
         Ok(()) => true,
         Err(error) => {
             core.fail_by(&error);
@@ -82,31 +75,30 @@ fn run_once(core: &Weak<Core>) -> bool {
     }
 }
 
-/// Applies retention and compaction as of this time.
-pub(super) fn maintain(core: &Core, now: Millis, scope: UpkeepScope) -> Result<(), LogError> {
+/// Applies retention and compaction as of the time of the run.
+pub(super) fn maintain(core: &Core, run: UpkeepRun) -> Result<(), LogError> {
+    let UpkeepRun { now, scope } = run;
     core.check_failure()?;
     let topics: Vec<_> = core.topics.read().expect("no holder panics").values().cloned().collect();
     for topic in topics {
         for log in &topic.partitions {
+            let of = PartitionRef { topic: &topic, log };
             let mut progress = log.progress();
             let recent = now.0.saturating_sub(progress.retained.0) < RETAIN_EVERY_MS;
             if scope == UpkeepScope::Everything || !recent {
-                apply_retention(core, (&topic, log), now)?;
+                apply_retention(core, of, now)?;
                 progress.retained = now;
                 log.set_progress(progress);
             }
-            clean::clean(core, (&topic, log), (now, scope))?;
+            clean::clean(core, of, run)?;
         }
     }
     Ok(())
 }
 
-/// Moves a partition's start past what is too old or too much.
-fn apply_retention(
-    core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
-    now: Millis,
-) -> Result<(), LogError> {
+/// Moves a partition's start past what is too old or beyond the size limit.
+fn apply_retention(core: &Core, of: PartitionRef<'_>, now: Millis) -> Result<(), LogError> {
+    let PartitionRef { topic, log } = of;
     let (age, size) = match topic.spec.cleanup {
         Cleanup::Delete { retention_ms, retention_bytes } => (retention_ms, retention_bytes),
         Cleanup::Compact { .. } => return Ok(()),
@@ -119,13 +111,13 @@ fn apply_retention(
     let oldest = age.map_or(i64::MIN, |age| now.0.saturating_sub_unsigned(age));
     let least = match size {
         None => 0,
-        Some(size) => newest_bytes(core, (topic, log))?.saturating_sub(size),
+        Some(size) => newest_bytes(core, of)?.saturating_sub(size),
     };
-    // A record stays while it is young enough and within the newest bytes. "At least" this size is
-    // kept: the record that the limit cuts through stays.
+    // A record stays while it is young enough and within the newest bytes. At least this size is
+    // kept: a record that crosses the limit stays.
     let stays = |time: Millis, before: u64, bytes: u64| time.0 >= oldest && before + bytes > least;
     let mut first = None;
-    core.scan((topic, log), start..end, &mut |_, value| {
+    core.scan(of, start..end, &mut |_, value| {
         let (time, before, body) = split(core, value)?;
         first = Some(stays(time, before, body));
         Ok(false)
@@ -133,7 +125,7 @@ fn apply_retention(
     if first == Some(true) {
         return Ok(());
     }
-    let kept = search(core, (topic, log), &mut |value| {
+    let kept = search(core, of, &mut |value| {
         let (time, before, body) = split(core, value)?;
         Ok(stays(time, before, body))
     })?;
@@ -150,15 +142,15 @@ fn apply_retention(
 
 fn split(core: &Core, value: &[u8]) -> Result<(Millis, u64, u64), LogError> {
     let (time, before, body) = layout::split_record(value)
-        .ok_or_else(|| core.database.corruption("a record's head is unreadable"))?;
+        .ok_or_else(|| core.database.corruption("the header of a record is unreadable"))?;
     Ok((time, before, body.len() as u64))
 }
 
-/// Bytes appended up to the newest record.
-fn newest_bytes(core: &Core, (topic, log): (&TopicLog, &PartitionLog)) -> Result<u64, LogError> {
-    let end = log.end();
+/// Bytes appended to the partition so far, the newest record included.
+fn newest_bytes(core: &Core, of: PartitionRef<'_>) -> Result<u64, LogError> {
+    let end = of.log.end();
     let mut bytes = 0;
-    core.scan((topic, log), end.saturating_sub(1)..end, &mut |_, value| {
+    core.scan(of, end.saturating_sub(1)..end, &mut |_, value| {
         let (_, before, body) = split(core, value)?;
         bytes = before + body;
         Ok(false)
@@ -166,14 +158,14 @@ fn newest_bytes(core: &Core, (topic, log): (&TopicLog, &PartitionLog)) -> Result
     Ok(bytes)
 }
 
-/// The first record for which `holds(time, bytes before it)` is true, where it is false and then
-/// true along the offsets.
+/// The first record for which `holds(time, bytes before it)` is true. Along the offsets it must be
+/// false first and true from there on.
 pub(super) fn first_where(
     core: &Core,
-    at: (&TopicLog, &PartitionLog),
+    of: PartitionRef<'_>,
     holds: impl Fn(Millis, u64) -> bool,
 ) -> Result<Option<u64>, LogError> {
-    search(core, at, &mut |value| {
+    search(core, of, &mut |value| {
         let (time, before, _) = split(core, value)?;
         Ok(holds(time, before))
     })
@@ -182,16 +174,16 @@ pub(super) fn first_where(
 /// Binary search over the offsets, some of which may have no record.
 fn search(
     core: &Core,
-    (topic, log): (&TopicLog, &PartitionLog),
+    of: PartitionRef<'_>,
     holds: &mut dyn FnMut(&[u8]) -> Result<bool, LogError>,
 ) -> Result<Option<u64>, LogError> {
-    let (mut low, mut high) = (log.start(), log.end());
+    let (mut low, mut high) = (of.log.start(), of.log.end());
     let end = high;
     let mut found = None;
     while low < high {
         let middle = low + (high - low) / 2;
         let mut probe = None;
-        core.scan((topic, log), middle..end, &mut |offset, value| {
+        core.scan(of, middle..end, &mut |offset, value| {
             probe = Some((offset, holds(value)?));
             Ok(false)
         })?;

@@ -1,8 +1,8 @@
-//! Topics on Kafka: created with the settings the design rests on, and refused when they differ.
+//! Creates topics with the settings the design depends on, and refuses topics with other settings.
 //!
-//! The one idea: what a topic must be is known here in full, so that a topic that someone made by
-//! hand with other settings is named with the command that mends it, before anything relies on it.
-//! Log-append time is one of them: with a producer's own times, an old event would meet retention.
+//! Every setting a topic must have is known here. A topic that somebody created with other settings
+//! is reported with the command that corrects it before anything depends on it. Append time is one
+//! of these settings: with the times of producers, retention would delete an old event at once.
 
 use std::time::Duration;
 
@@ -13,14 +13,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Cleanup, LogError, TopicSpec};
 
-use super::config::Config;
+use super::config::{Config, WRAPPING_BYTES};
 use super::context::KafkaContext;
 use super::log_error;
 
-/// Bytes of a record that wraps one of another topic: twice what a broker takes by default.
-pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
-
-/// How long an operation on topics may take; creating fifteen of them is the longest.
+/// How long an operation on topics may take. Creating a topic takes the longest.
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
 const CLEANUP: &str = "cleanup.policy";
@@ -39,7 +36,7 @@ pub(super) struct Admin {
     limit: Duration,
 }
 
-/// A topic's settings as the broker has them.
+/// The settings of a topic on the broker.
 pub(super) struct TopicConfig {
     pub(super) cleanup: Cleanup,
     settings: Vec<(String, String)>,
@@ -50,7 +47,7 @@ impl Admin {
         Self { client, config, limit: ADMIN_LIMIT }
     }
 
-    /// The same with less patience.
+    /// The same with another time limit.
     pub(super) fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
@@ -63,7 +60,7 @@ impl Admin {
         AdminOptions::new().request_timeout(Some(self.limit)).operation_timeout(Some(self.limit))
     }
 
-    /// Creates a topic; `false` if one of this name is there.
+    /// Creates a topic; `false` if it exists already.
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         match self.send_create(spec, &self.options()) {
             Ok(()) => Ok(true),
@@ -75,7 +72,7 @@ impl Admin {
         }
     }
 
-    /// What creating a topic would come to; none is created.
+    /// Whether the topic could be created; creates nothing.
     pub(super) fn validate_create(&self, spec: &TopicSpec) -> Result<(), Code> {
         self.send_create(spec, &self.options().validate_only(true))
     }
@@ -128,7 +125,7 @@ impl Admin {
 
     /// The settings of topics, in the same order.
     pub(super) fn describe(&self, topics: &[&str]) -> Result<Vec<TopicConfig>, LogError> {
-        let doing = "asking for the settings of the topics";
+        let doing = "reading the settings of the topics";
         let ask: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let asked = block_on(self.client.describe_configs(&ask, &self.options()));
         let answers = asked.map_err(|e| log_error::from_error(doing, &e, self.context()))?;
@@ -136,11 +133,11 @@ impl Admin {
         for answer in answers {
             let resource =
                 answer.map_err(|code| log_error::from_code(doing, code, self.context()))?;
-            // The binding drops the error that comes instead of settings; a broker that has not
-            // heard of a new topic yet gives it too.
+            // The binding drops the error that comes instead of settings. A broker that does not
+            // know a new topic yet answers so too.
             let resource = require_entries(resource).map_err(|_| {
-                let what = "a broker shows none: it does not know the topic yet, or the user may \
-                            not DescribeConfigs (`tidewire doctor` tells)";
+                let what = "a broker returns none: it does not know the topic yet, or the user \
+                            lacks DescribeConfigs (`tidewire doctor` shows which)";
                 LogError::Retry(format!("{doing}: {what}").into())
             })?;
             described.push(TopicConfig::read(&resource)?);
@@ -148,7 +145,7 @@ impl Admin {
         Ok(described)
     }
 
-    /// A setting of a broker; `None` where it knows none of this name.
+    /// A setting of a broker; `None` if the broker has no setting of this name.
     pub(super) fn broker_setting(&self, id: i32, name: &str) -> Result<Option<String>, Code> {
         let ask = [ResourceSpecifier::Broker(id)];
         let answers = block_on(self.client.describe_configs(&ask, &self.options()));
@@ -158,10 +155,10 @@ impl Admin {
         Ok(resource.get(name).and_then(|entry| entry.value.clone()))
     }
 
-    /// What is not as it must be.
+    /// The settings that differ from what they must be.
     pub(super) fn mismatches(&self, spec: &TopicSpec, found: &TopicConfig) -> Vec<SettingMismatch> {
         let mismatch = |(name, wanted): (&'static str, String)| {
-            let has = found.setting(name).unwrap_or("not known");
+            let has = found.setting(name).unwrap_or("unknown");
             (!is_same_value(has, &wanted)).then(|| SettingMismatch {
                 name,
                 has: has.to_owned(),
@@ -171,14 +168,14 @@ impl Admin {
         self.settings(spec).into_iter().filter_map(mismatch).collect()
     }
 
-    /// Refuses a topic that is not as it must be, naming each difference and its mend.
+    /// Fails if settings differ, with each difference and the command that corrects it.
     pub(super) fn compare(&self, spec: &TopicSpec, found: &TopicConfig) -> Result<(), LogError> {
         let wrong = self.mismatches(spec, found);
         if wrong.is_empty() {
             return Ok(());
         }
         Err(LogError::Invalid(format!(
-            "the topic {} is there with other settings: {}; mend them with `{}`, or give another \
+            "the topic {} exists with other settings: {}; correct them with `{}`, or set another \
              topics.prefix",
             spec.topic,
             SettingMismatch::list(&wrong),
@@ -186,7 +183,7 @@ impl Admin {
         )))
     }
 
-    /// The command that mends a topic.
+    /// The command that corrects a topic.
     pub(super) fn alter_command(&self, topic: &str, wrong: &[SettingMismatch]) -> String {
         let set = |d: &SettingMismatch| format!("{}=[{}]", d.name, d.wanted);
         format!(
@@ -197,7 +194,7 @@ impl Admin {
     }
 }
 
-/// A setting of a topic that is not as it must be.
+/// A setting of a topic that differs from what it must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SettingMismatch {
     name: &'static str,
@@ -206,20 +203,20 @@ pub(super) struct SettingMismatch {
 }
 
 impl SettingMismatch {
-    /// All of them, each a clause.
+    /// All of them in one text.
     pub(super) fn list(all: &[Self]) -> String {
         let clause = |d: &Self| format!("{} is {} and must be {}", d.name, d.has, d.wanted);
         all.iter().map(clause).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Everything has settings. The binding drops the error that comes instead of them, and whoever may
-/// know that something is there but not what it is set to lacks a permission.
+/// Fails if an answer has no settings. Everything has settings, and the binding drops the error
+/// that comes instead of them: the user lacks the permission to read them.
 fn require_entries(resource: ConfigResource) -> Result<ConfigResource, Code> {
     if resource.entries.is_empty() { Err(Code::TopicAuthorizationFailed) } else { Ok(resource) }
 }
 
-/// The code of an operation's failure; the binding tells it of all errors but these.
+/// The code of a failed operation, which the binding does not return for `AdminOp`.
 fn code_of(error: &KafkaError) -> Code {
     match error {
         KafkaError::AdminOp(code) => *code,
@@ -227,7 +224,7 @@ fn code_of(error: &KafkaError) -> Code {
     }
 }
 
-/// Lists are sets: `compact,delete` is `delete,compact`.
+/// Compares lists as sets: `compact,delete` equals `delete,compact`.
 fn is_same_value(has: &str, wanted: &str) -> bool {
     let parts = |text: &str| {
         let mut parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
@@ -265,12 +262,14 @@ impl TopicConfig {
         self.settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// A bound; `None` where it is -1, no bound.
+    /// A limit; `None` for -1, which means no limit.
     fn number(&self, name: &str) -> Result<Option<u64>, LogError> {
         let Some(text) = self.setting(name) else { return Ok(None) };
         match text.parse::<i64>() {
             Ok(number) => Ok(u64::try_from(number).ok()),
-            Err(_) => Err(LogError::Invalid(format!("the broker has {name} as {text:?}"))),
+            Err(_) => Err(LogError::Invalid(format!(
+                "the broker has {name} = {text:?}, which is not a number; correct that setting"
+            ))),
         }
     }
 }

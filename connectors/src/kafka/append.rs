@@ -1,8 +1,8 @@
-//! Appending outside transactions: idempotent, in order, acknowledged by every in-sync replica.
+//! Appends outside transactions: idempotent, in order, acknowledged by every in-sync replica.
 //!
-//! Records are never timed out by librdkafka. When no answer comes for long, the producer is thrown
-//! away with what it still holds, and the caller is told to append again: some may then be there
-//! twice, which is what the port allows and de-duplication ends.
+//! librdkafka never times records out. If acknowledgements do not arrive in time, the producer is
+//! dropped with the records it still has, and the caller appends again. Some records may then exist
+//! twice, which the port allows and deduplication removes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Appender, LogError};
 use tidewire_engine::record::{Offset, Outgoing};
 
-use super::log::KafkaCore;
+use super::core::KafkaCore;
 use super::log_error;
 use super::produce::Sender;
 
-/// How long an append waits for its answers. Longer than a broker takes to restart or a partition
-/// to get another leader.
+/// How long an append waits for acknowledgements: longer than a broker takes to restart or a
+/// partition to get another leader.
 const ACK_LIMIT: Duration = Duration::from_secs(60);
 
 /// An idempotent producer.
@@ -34,10 +34,10 @@ impl KafkaAppender {
     fn send_all(&mut self, records: &[Outgoing]) -> Result<(), Code> {
         self.sender.begin(records.len());
         for (slot, record) in records.iter().enumerate() {
-            // Every place was checked before the first record left.
+            // Every partition was checked before the first record is sent.
             let partition_index =
                 self.sender.partition_index(record).map_err(|_| Code::UnknownTopicOrPartition)?;
-            self.sender.send((partition_index, record), slot, ACK_LIMIT)?;
+            self.sender.send(partition_index, record, slot, ACK_LIMIT)?;
         }
         self.sender.await_acks(ACK_LIMIT)
     }
@@ -50,13 +50,13 @@ impl Appender for KafkaAppender {
         }
         match self.send_all(records) {
             Ok(()) => {
-                // A slot holds what is behind its record.
+                // A slot holds the offset after its record.
                 let offset = |end: u64| Offset(end.saturating_sub(1));
                 Ok(self.sender.ends().into_iter().map(offset).collect())
             }
             Err(code) => {
                 let failed = log_error::from_code("appending", code, self.sender.context());
-                // What it still holds must not arrive behind what is appended again.
+                // Records it still has must not arrive after those that are appended again.
                 self.sender = Sender::new(&self.core, &self.core.config.appender())?;
                 Err(failed)
             }

@@ -1,11 +1,11 @@
-//! Keeps a client able to find its brokers.
+//! Gives a client the bootstrap addresses again after it has lost all brokers.
 //!
-//! librdkafka forgets all brokers when one answers that there are none, and never asks again: its
-//! issue 5301, open in 2.13. A lone broker answers so for a moment after it stood still for longer
-//! than its session with the controller. So whoever waits in vain looks now and then whether its
-//! client still knows anybody, and if not, tells it the bootstrap addresses again.
+//! librdkafka forgets all brokers when one answers a metadata request with none, and never asks
+//! again (its issue 5301, open in 2.13). A lone broker answers so for a moment after it was paused
+//! for longer than its session with the controller. So a client that waits for answers is checked
+//! from time to time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
@@ -13,23 +13,23 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::Config;
-use super::context::KafkaContext;
+use super::context::{KafkaContext, lock};
 use super::native;
 use crate::{clock, telemetry};
 
-/// How often a client is looked at.
+/// How often a client is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// When a client was last looked at.
+/// When a client was last checked.
 #[derive(Default)]
 pub(super) struct BootstrapRefresh(Mutex<Option<Instant>>);
 
 impl BootstrapRefresh {
-    /// Looks, if it is time to: a request that is given no time fails in one way if it could be
-    /// sent and in another if there was nobody to send it to. What it brings is the same refresh
-    /// that librdkafka makes every ten seconds by itself.
+    /// Checks a client, if it is due. A metadata request without any time fails in one way if it
+    /// could be sent and in another if there was no broker to send it to. A request that is sent
+    /// does no harm: librdkafka sends the same one every ten seconds.
     pub(super) fn check(&self, config: &Config, client: &Client<KafkaContext>) {
-        let mut last_check = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_check = lock(&self.0);
         if last_check.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
             return;
         }

@@ -1,9 +1,8 @@
-//! How to reach Kafka, and the settings of each kind of client.
+//! Settings of the Kafka adapter, and the librdkafka properties of each kind of client.
 //!
-//! The one idea: what the guarantees rest on is set here and can't be overridden; everything else
-//! of librdkafka passes through from the operator's properties (TLS, SASL, timeouts, buffers).
-//!
-//! Numbers are librdkafka's property names with a reason beside each that is not its default.
+//! Properties that the guarantees depend on are set here and can't be overridden. All other
+//! properties of librdkafka pass through from the settings (TLS, SASL, timeouts, buffers). A
+//! property that differs from its default has a comment with the reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,70 +10,77 @@ use std::fmt;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use tidewire_engine::port::{Isolation, LogError};
 
-/// Milliseconds after which a silent member loses its partitions, and a transaction left open is
-/// aborted by the broker.
+/// Milliseconds after which a member that sends no heartbeat loses its partitions, and after which
+/// the broker aborts an open transaction.
 const SESSION_MS: &str = "10000";
 
-/// Milliseconds after which an idle connection of a transactional producer ends; well below the
-/// time a transaction may stay open.
+/// Milliseconds after which an idle connection of a transactional producer is closed; well below
+/// the time a transaction may stay open.
 const IDLE_CONNECTION_MS: &str = "4000";
 
-/// Bytes read ahead of the engine by one client, over all its partitions.
+/// KiB one client reads ahead of the engine, over all its partitions.
 const PREFETCH_KIB: u32 = 48 << 10;
 
-/// The least and the most of that for one partition. A response of one partition is 1 MiB, so less
+/// The least and the most of that per partition. A response for one partition is 1 MiB, so less
 /// would only stall the fetcher.
 const PREFETCH_PARTITION_KIB: (u32, u32) = (1 << 10, 16 << 10);
 
-/// Properties that the guarantees rest on, with the reason for refusing another value.
+/// Bytes of a dead letter, which wraps a record of another topic: twice the largest record a
+/// broker accepts by default.
+pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
+
+/// Properties that the guarantees depend on, with the reason for refusing another value.
 const RESERVED: &[(&str, &str)] = &[
-    ("bootstrap.servers", "give the brokers in `log = \"kafka://HOST:PORT,…\"`"),
-    ("group.id", "groups are named after topics.prefix"),
+    ("bootstrap.servers", "set the brokers in `log = \"kafka://HOST:PORT,…\"`"),
+    ("group.id", "it is made from topics.prefix"),
     ("group.instance.id", "it is made from `instance`"),
-    ("group.protocol", "give kafka.group_protocol"),
-    ("group.remote.assignor", "only range gives a task the same partition of every lane"),
-    ("partition.assignment.strategy", "only range gives a task the same partition of every lane"),
+    ("group.protocol", "set kafka.group_protocol instead"),
+    ("group.remote.assignor", "only range assigns the same partition of every lane to a task"),
+    (
+        "partition.assignment.strategy",
+        "only range assigns the same partition of every lane to a task",
+    ),
     ("transactional.id", "it is made from `instance`"),
-    ("transaction.timeout.ms", "it must not outlive the session of a member"),
-    ("enable.idempotence", "without it a retry doubles or reorders"),
-    ("acks", "an acknowledged record is on every in-sync replica"),
-    ("request.required.acks", "an acknowledged record is on every in-sync replica"),
-    ("message.timeout.ms", "a record that waits long enough is not an error but a wait"),
-    ("delivery.timeout.ms", "a record that waits long enough is not an error but a wait"),
-    ("enable.auto.commit", "offsets are committed when what they stand for is"),
-    ("enable.auto.offset.store", "offsets are committed when what they stand for is"),
-    ("auto.offset.reset", "a position that is gone is announced, never jumped over"),
-    ("isolation.level", "readers choose it"),
+    ("transaction.timeout.ms", "it must not be longer than the session of a member"),
+    ("enable.idempotence", "without it a retry duplicates or reorders records"),
+    ("acks", "an acknowledged record must be on every in-sync replica"),
+    ("request.required.acks", "an acknowledged record must be on every in-sync replica"),
+    ("message.timeout.ms", "a slow broker has to be a wait, not an error"),
+    ("delivery.timeout.ms", "a slow broker has to be a wait, not an error"),
+    ("enable.auto.commit", "offsets are committed together with what they cover"),
+    ("enable.auto.offset.store", "offsets are committed together with what they cover"),
+    ("auto.offset.reset", "a lost position has to be reported, never skipped"),
+    ("isolation.level", "each reader needs its own"),
     ("enable.partition.eof", "readers need it to pass control records"),
 ];
 
-/// How members of a group agree on who reads what.
+/// How the members of a group are assigned partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupProtocol {
-    /// The classic protocol, eager, with static members: a restarted process has its partitions
-    /// again at once.
+    /// The classic protocol, eager, with static members: a restarted process gets its partitions
+    /// back at once.
     #[default]
     Classic,
-    /// KIP-848, decided by the broker (Kafka 4), with dynamic members.
+    /// KIP-848: the broker assigns (Kafka 4), members are dynamic.
     Consumer,
 }
 
-/// How to reach Kafka. Printed without the properties' values: some are secrets.
+/// Settings of the Kafka adapter. `Debug` omits the values of properties: some are secrets.
 #[derive(Clone)]
 pub struct Config {
     /// `HOST:PORT`, several separated by commas.
     pub bootstrap: String,
-    /// What the brokers' logs and quotas know this process by.
+    /// The name of this process in the brokers' logs and quotas.
     pub client_id: String,
-    /// What the names of our topics begin with; others are not looked at.
+    /// The prefix of our topics. Other topics are ignored.
     pub prefix: String,
-    /// Copies of each partition, for topics we create and check; `None`: the broker's default.
+    /// Replicas of each partition, for topics we create and check; `None`: the broker's default.
     pub replication: Option<u16>,
-    /// Copies that must have a record before it is acknowledged; `None`: the broker's default.
+    /// `min.insync.replicas` of each topic; `None`: the broker's default.
     pub min_insync: Option<u16>,
-    /// How groups share out partitions.
+    /// How groups assign partitions.
     pub protocol: GroupProtocol,
-    /// Topics whose records wrap a whole record of another topic, and so may be larger.
+    /// Topics whose records wrap a whole record of another topic and so may be larger.
     pub wrapping: Vec<String>,
     /// Further properties, by librdkafka's names.
     pub properties: BTreeMap<String, String>,
@@ -92,7 +98,7 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Plaintext, the broker's defaults.
+    /// Settings without TLS and login, with the broker's defaults.
     pub fn new(bootstrap: &str, prefix: &str) -> Self {
         Self {
             bootstrap: bootstrap.to_owned(),
@@ -106,14 +112,14 @@ impl Config {
         }
     }
 
-    /// What is wrong with the properties, each in a sentence that names the property. Values are
-    /// never repeated: some are secrets.
+    /// One sentence per invalid property, which names the property. Values are never repeated: some
+    /// are secrets.
     pub fn problems(&self) -> Vec<String> {
         let refused = |name: &str| RESERVED.iter().find(|(reserved, _)| *reserved == name);
         let mut problems = Vec::new();
         for name in self.properties.keys() {
             if let Some((_, reason)) = refused(name) {
-                problems.push(format!("{name} can't be given: {reason}"));
+                problems.push(format!("{name} can't be set: {reason}"));
             }
         }
         if problems.is_empty()
@@ -124,19 +130,19 @@ impl Config {
         problems
     }
 
-    /// What every client has in common: what can be tuned, the operator's properties over it, and
-    /// over those what can't be changed.
+    /// What every client has in common: defaults, overridden by the properties of the settings,
+    /// overridden by what can't be changed.
     fn client(&self, tuning: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set_log_level(match self.properties.contains_key("debug") {
             true => RDKafkaLogLevel::Debug,
             false => RDKafkaLogLevel::Info,
         });
-        // A dead broker is tried again soon, but not in a loop.
+        // Reconnect soon to a broker that is away, but not in a tight loop.
         config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "1000");
-        // Small requests must not wait for each other's acknowledgements.
+        // Nagle's algorithm delays small requests until earlier ones are acknowledged.
         config.set("socket.nagle.disable", "true").set("socket.keepalive.enable", "true");
-        // A leader that moved unseen is found again soon; the default is five minutes.
+        // Finds a leader that moved unnoticed. The default is five minutes.
         config.set("topic.metadata.refresh.interval.ms", "10000");
         for (name, value) in tuning {
             config.set(*name, *value);
@@ -151,7 +157,7 @@ impl Config {
         config
     }
 
-    /// Creates and describes topics.
+    /// The client that creates and describes topics.
     pub(super) fn admin(&self) -> ClientConfig {
         self.client(&[], &[])
     }
@@ -166,42 +172,42 @@ impl Config {
         self.producer(&[
             ("transactional.id", id),
             ("transaction.timeout.ms", SESSION_MS),
-            // When the broker that coordinates the group dies, librdkafka may wait for ever inside
-            // `send_offsets`: it looks for the new coordinator only when a connection changes its
-            // state (librdkafka issues 5456 and 5511). Connections that end when they are idle do.
+            // When the coordinator of the group dies, librdkafka may wait for ever inside
+            // `send_offsets`: it looks for the new coordinator only when the state of a connection
+            // changes (librdkafka issues 5456 and 5511). Closing idle connections changes it.
             ("connections.max.idle.ms", IDLE_CONNECTION_MS),
         ])
     }
 
     fn producer(&self, kind: &[(&str, &str)]) -> ClientConfig {
-        let room = super::admin::WRAPPING_BYTES.to_string();
+        let record_bytes = WRAPPING_BYTES.to_string();
         let tuning = [
-            // What is ready leaves at once: batches form while requests are in flight.
+            // Send at once: batches form while requests are in flight.
             ("linger.ms", "0"),
-            // Anyone may read the outputs, and not every client can decode every codec (kafkajs
-            // has gzip alone).
+            // Other clients read the outputs, and not every client decodes every codec (kafkajs
+            // only gzip).
             ("compression.codec", "none"),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "65536"),
-            // Room for a dead letter around the largest record a broker takes by default.
-            ("message.max.bytes", &room),
+            // A dead letter wraps a record of the broker's default maximum size.
+            ("message.max.bytes", &record_bytes),
         ];
         let mut fixed = vec![("acks", "all"), ("message.timeout.ms", "0")];
         fixed.extend_from_slice(kind);
         self.client(&tuning, &fixed)
     }
 
-    /// A reader of partitions, in no group, for so many partitions if that is known.
+    /// A reader of partitions without a group, for this many partitions if that is known.
     pub(super) fn reader(&self, isolation: Isolation, partitions: Option<u32>) -> ClientConfig {
         let (least, most) = PREFETCH_PARTITION_KIB;
         let each = (PREFETCH_KIB / partitions.unwrap_or(16).max(1)).clamp(least, most).to_string();
         let tuning = [
             ("queued.max.messages.kbytes", each.as_str()),
-            // How long a fetcher rests when its queue is full; the default, a second, is a stall.
+            // How long a fetcher pauses when its queue is full. The default of 1 s is a stall.
             ("fetch.queue.backoff.ms", "5"),
-            // A fetch that waits keeps the next one waiting: while the partitions that have records
-            // are read ahead, only empty ones are asked for, and the default of 500 ms outlasts
-            // what was read ahead.
+            // One fetch is in flight per broker. While the partitions with records are read ahead,
+            // only empty ones are fetched, and the default wait of 500 ms is longer than what was
+            // read ahead lasts.
             ("fetch.wait.max.ms", "100"),
             ("fetch.error.backoff.ms", "100"),
         ];
@@ -219,9 +225,9 @@ impl Config {
         self.client(&tuning, &fixed)
     }
 
-    /// The place of a member in a group; it reads nothing itself.
+    /// The membership in a group. This client reads nothing.
     pub(super) fn member(&self, group: &str, instance: &str) -> ClientConfig {
-        // A classic member learns of a rebalance by its heartbeat.
+        // A classic member is informed of a rebalance by the answer to its heartbeat.
         let tuning: &[_] = match self.protocol {
             GroupProtocol::Classic => {
                 &[("session.timeout.ms", SESSION_MS), ("heartbeat.interval.ms", "500")]
@@ -246,7 +252,7 @@ impl Config {
         self.client(tuning, &fixed)
     }
 
-    /// Asks for a group's offsets without being a member. Stable ones only.
+    /// Asks for the offsets of a group without being a member; only for stable ones.
     pub(super) fn observer(&self, group: &str) -> ClientConfig {
         let fixed = [
             ("group.id", group),
@@ -256,23 +262,23 @@ impl Config {
         self.client(&[], &fixed)
     }
 
-    /// How many partitions a list names, as a client's budget wants it.
+    /// How many partitions a member reads at most, which divides the client's prefetch.
     pub(super) fn total_partitions(topics: usize, partitions: u32) -> u32 {
         u32::try_from(topics).unwrap_or(u32::MAX).saturating_mul(partitions)
     }
 }
 
-/// An invalid client configuration as the operator reads it.
+/// The error for an invalid client configuration.
 pub(super) fn invalid_properties(error: &rdkafka::error::KafkaError) -> LogError {
     LogError::Invalid(format!("kafka.properties: {}", property_problem(error)))
 }
 
-/// Names the property and what librdkafka says of it, never the value.
+/// The property and librdkafka's reason, never the value.
 fn property_problem(error: &rdkafka::error::KafkaError) -> String {
     match error {
         rdkafka::error::KafkaError::ClientConfig(_, why, name, value) => {
             let why = if value.is_empty() { why.clone() } else { why.replace(value, "…") };
-            format!("{name}: {why}; see librdkafka's CONFIGURATION.md for its properties")
+            format!("{name}: {why}; see CONFIGURATION.md of librdkafka for its properties")
         }
         other => other.to_string(),
     }
@@ -291,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guarantees_rest_on_is_refused_with_the_reason() {
+    fn properties_the_guarantees_depend_on_are_refused_with_the_reason() {
         let problems = with(&[("acks", "1"), ("enable.idempotence", "false")]).problems();
         assert_eq!(problems.len(), 2);
-        assert!(problems[0].starts_with("acks can't be given: "), "{problems:?}");
+        assert!(problems[0].starts_with("acks can't be set: "), "{problems:?}");
         assert_eq!(with(&[("socket.timeout.ms", "5000")]).problems(), [""; 0]);
     }
 

@@ -1,8 +1,7 @@
-//! What librdkafka calls back with, turned into values that someone takes later.
+//! Turns librdkafka's callbacks into values that are read later.
 //!
-//! Nothing is decided in a callback. A rebalance is a
-//! note in a list, a delivery report a number in a table, an error the newest of its kind, kept so
-//! that a call that got no answer can say why.
+//! A callback decides nothing: a rebalance is added to a list, a delivery report is counted, and
+//! the newest error is kept, so that a call without an answer can report the cause.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,41 +15,42 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use tidewire_engine::record::{Partition, Topic, TopicPartition};
+use tidewire_engine::record::TopicPartition;
 
+use super::partition_list::partitions_of;
 use crate::{clock, telemetry};
 
-/// librdkafka's word for a connection that failed or ended.
+/// librdkafka's log facility for a connection that failed or was closed.
 const DISCONNECT_FACILITY: &str = "FAIL";
 
-/// How often a process says that connections are lost, whatever their number.
+/// How often a process logs lost connections, however many there are.
 const DISCONNECT_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a group decided about a member.
 #[derive(Debug)]
 pub(super) enum Rebalanced {
     Assigned(Vec<TopicPartition>),
-    /// To be given up; the group waits until that is said.
+    /// To be given up; the group waits for the acknowledgement.
     Revoked(Vec<TopicPartition>),
-    /// Gone already.
+    /// Assigned to others already.
     Lost(Vec<TopicPartition>),
 }
 
-/// The answers a producer waits for, by slots that its user has numbered.
+/// The acknowledgements a producer waits for, in numbered slots.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    /// Which round the slots belong to; answers of an earlier one are not counted.
+    /// The round of the slots. Acknowledgements of an earlier round are ignored.
     generation: u32,
-    /// Records without an answer.
+    /// Records without an acknowledgement.
     pub(super) pending: usize,
-    /// By slot: one past the largest offset that was acknowledged.
+    /// One past the largest acknowledged offset, by slot.
     pub(super) ends: Vec<u64>,
     /// The first delivery that failed.
     pub(super) failed: Option<RDKafkaErrorCode>,
 }
 
 impl Deliveries {
-    /// Begins a round of so many slots.
+    /// Begins a round with this many slots.
     pub(super) fn begin(&mut self, slots: usize) {
         self.generation = self.generation.wrapping_add(1);
         self.pending = 0;
@@ -59,13 +59,13 @@ impl Deliveries {
         self.failed = None;
     }
 
-    /// What a record carries so that its answer finds its slot.
+    /// Counts a record; returns what it carries so that its acknowledgement finds the slot.
     pub(super) fn expect(&mut self, slot: usize) -> usize {
         self.pending += 1;
         (self.generation as usize) << 32 | slot
     }
 
-    /// A record that was expected was not taken.
+    /// An expected record was not accepted by librdkafka.
     pub(super) fn cancel(&mut self) {
         self.pending -= 1;
     }
@@ -91,14 +91,14 @@ impl Deliveries {
 /// The context of every client.
 #[derive(Debug, Default)]
 pub(super) struct KafkaContext {
-    /// The client is closing: nobody takes what the group decides any more.
+    /// Whether the client is closing and nobody reads rebalances any more.
     closing: AtomicBool,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
     rebalances: Mutex<Vec<Rebalanced>>,
     deliveries: Mutex<Deliveries>,
 }
 
-/// Whether a lost connection is said again.
+/// Whether a lost connection is logged now.
 fn may_log_disconnect() -> bool {
     static LAST_LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
     let mut last_logged = lock(&LAST_LOGGED);
@@ -109,28 +109,28 @@ fn may_log_disconnect() -> bool {
     due
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is whole at any moment: a panic elsewhere does not spoil it.
+/// Locks a mutex whose value stays consistent even if a holder panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KafkaContext {
-    /// The newest error a broker or the connection to it gave.
+    /// The newest error of a broker or a connection.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         lock(&self.last_error).clone()
     }
 
-    /// From now on the group is answered at once, as a closing client must.
+    /// Acknowledges rebalances at once from now on, which a closing client has to.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// What the group decided since the last call, oldest first.
+    /// The rebalances since the last call, oldest first.
     pub(super) fn rebalances(&self) -> Vec<Rebalanced> {
         std::mem::take(&mut *lock(&self.rebalances))
     }
 
-    /// The answers so far.
+    /// The acknowledgements so far.
     pub(super) fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
         lock(&self.deliveries)
     }
@@ -138,7 +138,7 @@ impl KafkaContext {
 
 impl ClientContext for KafkaContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // A broker that is away is said by every connection to it, several times a second.
+        // Every connection to a broker that is away logs this several times a second.
         if facility == DISCONNECT_FACILITY && !may_log_disconnect() {
             tracing::debug!(target: "librdkafka", facility, "{message}");
             return;
@@ -160,13 +160,13 @@ impl ClientContext for KafkaContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        // The end of a partition is news, not an error.
+        // The end of a partition is not an error.
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
         }
         telemetry::kafka_error(code);
         let mut last = lock(&self.last_error);
-        // That all brokers are down only sums up what was said of each of them before.
+        // `AllBrokersDown` only summarises errors of single brokers before it.
         if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
             *last = Some((code, reason.to_owned()));
         }
@@ -187,7 +187,7 @@ impl ConsumerContext for KafkaContext {
             _ => Rebalanced::Revoked(of),
         };
         if self.closing.load(Ordering::Acquire) {
-            // A failure changes nothing: the group sees that this member is gone.
+            // If this fails, the group notices that the member left.
             let _ = consumer.unassign();
         }
         lock(&self.rebalances).push(rebalanced);
@@ -206,22 +206,12 @@ impl ProducerContext for KafkaContext {
     }
 }
 
-/// A list as the engine names partitions.
-fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    let one = |(topic, partition): (String, i32)| {
-        let partition = u32::try_from(partition).ok()?;
-        Some(TopicPartition::new(&Topic::new(topic), Partition(partition)))
-    };
-    let elements = list.elements();
-    elements.iter().filter_map(|e| one((e.topic().to_owned(), e.partition()))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn answers_find_their_slots_and_those_of_an_earlier_round_are_not_counted() {
+    fn acknowledgements_find_their_slots_and_those_of_an_earlier_round_are_ignored() {
         let mut deliveries = Deliveries::default();
         deliveries.begin(2);
         let early = deliveries.expect(0);

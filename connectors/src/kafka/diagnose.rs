@@ -1,12 +1,12 @@
-//! What `tidewire doctor` asks of Kafka, from the outside in: the address, the listener, the way
-//! in, the brokers' age, where they send us on to, the topics, this user's rights, the clocks.
+//! The Kafka checks of `tidewire doctor`: address, listener, login, versions, topics, permissions
+//! and clocks.
 //!
-//! The one idea: each question is asked in a way that can only be answered wrongly for one reason,
-//! and with a time limit, so that every finding is one sentence with its mend. What later questions
-//! would only repeat is not asked.
+//! Each check is designed so that only one cause can make it fail, and has a time limit, so that a
+//! finding is one sentence with its fix. A check whose result would follow from an earlier problem
+//! is left out.
 //!
-//! Nothing is created or changed. What stays for a while is one record in the topic that keeps a
-//! minute, and a transactional id of the doctor's own.
+//! Nothing is created or changed but one record per broker in the topic that keeps records for a
+//! minute, and one transactional id that only the doctor uses.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::admin::Admin;
 use super::config::Config;
 use super::context::KafkaContext;
 
+mod listener_problem;
 mod probe;
 mod security;
 mod wire;
@@ -29,37 +30,41 @@ mod rights;
 mod topics;
 
 use client_log::ClusterView;
+use listener_problem::ListenerProblem;
 use probe::ProbeOutcome;
 use security::Security;
+use topics::TopicCheck;
 use wire::Apis;
 
-/// How long one question waits for its answer.
+/// The time limit of one check.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a question found, in a sentence.
+/// The result of one check, in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing to do.
     Ok(String),
-    /// Something is wrong; the sentence says what mends it.
+    /// Something could not be checked; the sentence says why.
+    Warn(String),
+    /// A problem and its fix.
     Fix(String),
 }
 
-/// What is looked at, and what it should be like.
+/// What is checked, and what it must be like.
 #[derive(Clone, Copy)]
 pub struct DoctorTarget<'a> {
     /// How to reach Kafka.
     pub config: &'a Config,
-    /// The topics as they must be, and the names of the groups.
+    /// The required topics, and the names of the groups.
     pub topology: &'a Topology,
     /// The name of this process, which is part of its transactional ids.
     pub instance: &'a str,
-    /// What the brokers' clocks are compared with.
+    /// The clock that the brokers' clocks are compared with.
     pub clock: &'a dyn Clock,
 }
 
-/// Looks at everything, tells what it finds as it finds it, and returns how many brokers there are:
-/// all of them once one has told, before that those that were named.
+/// Runs every check and reports each finding at once. Returns the number of brokers: of the cluster
+/// if its metadata could be read, otherwise of the addresses in the settings.
 pub fn diagnose(target: &DoctorTarget<'_>, report: &mut dyn FnMut(Finding)) -> usize {
     let named: Vec<String> = target.config.bootstrap.split(',').map(str::to_owned).collect();
     let Some(listeners) = probe_bootstrap(target, &named, report) else { return named.len() };
@@ -71,17 +76,16 @@ pub fn diagnose(target: &DoctorTarget<'_>, report: &mut dyn FnMut(Finding)) -> u
         }
     };
     let brokers = cluster.brokers().len();
-    let Some(others) = probe_advertised(target, (&cluster, &named), report) else { return brokers };
-    let Some(age) = check_versions(target, (&cluster, [listeners, others].concat()), report) else {
-        return brokers;
-    };
+    let Some(others) = probe_advertised(target, &cluster, &named, report) else { return brokers };
+    let listeners = [listeners, others].concat();
+    let Some(version) = check_versions(target, &cluster, listeners, report) else { return brokers };
     let (at, all) = (&target.config.bootstrap, pluralize(brokers, "broker"));
-    report(Finding::Ok(format!("Kafka at {at} answers: {all}, {age}")));
+    report(Finding::Ok(format!("Kafka at {at} answers: {all}, {version}")));
     check_cluster(target, &cluster, report);
     brokers
 }
 
-/// What each address that led somewhere can do, as far as it shows without a login.
+/// Each address that can be used, with the operations it supports as far as known without a login.
 type Listeners = Vec<(String, Apis)>;
 
 fn apis_of(outcome: ProbeOutcome) -> Apis {
@@ -91,7 +95,7 @@ fn apis_of(outcome: ProbeOutcome) -> Apis {
     }
 }
 
-/// Tries the addresses that were given; `None` if none of them leads on.
+/// Probes the addresses of the settings; `None` if none can be used.
 fn probe_bootstrap(
     target: &DoctorTarget<'_>,
     named: &[String],
@@ -101,12 +105,12 @@ fn probe_bootstrap(
     let outcomes = probe::probe_all(named, &ours);
     let mut open = Vec::new();
     for (address, outcome) in named.iter().zip(outcomes) {
-        if let Some(problem) = ours.problem(&outcome) {
+        if let Some(problem) = ListenerProblem::find(&ours, &outcome) {
             report(Finding::Fix(format!("{address} {}; {}", problem.clause, problem.fix)));
             continue;
         }
         let apis = apis_of(outcome);
-        // A client would not get far with one that is too old.
+        // A client fails on a broker that is too old, so that is reported first.
         match broker_version::too_old(address, &apis, target.config).filter(|_| !apis.is_empty()) {
             Some(text) => report(Finding::Fix(text)),
             None => open.push((address.clone(), apis)),
@@ -115,10 +119,11 @@ fn probe_bootstrap(
     (!open.is_empty()).then_some(open)
 }
 
-/// Tries the addresses that the brokers give for themselves; `None` if one leads nowhere.
+/// Probes the addresses that brokers advertise; `None` if one can't be used.
 fn probe_advertised(
     target: &DoctorTarget<'_>,
-    (cluster, named): (&ClusterView, &[String]),
+    cluster: &ClusterView,
+    named: &[String],
     report: &mut dyn FnMut(Finding),
 ) -> Option<Listeners> {
     let mut others = cluster.brokers();
@@ -127,11 +132,11 @@ fn probe_advertised(
     let ours = Security::of(target.config);
     let mut listeners = Listeners::new();
     for ((id, address), outcome) in others.iter().zip(probe::probe_all(&addresses, &ours)) {
-        match ours.problem(&outcome) {
+        match ListenerProblem::find(&ours, &outcome) {
             None => listeners.push((address.clone(), apis_of(outcome))),
             Some(problem) => report(Finding::Fix(format!(
-                "{} sends its clients on to {address} (broker {id}), which {}; correct \
-                 advertised.listeners of that broker, or make this address lead to it from here",
+                "{} advertises broker {id} as {address}, which {}; correct advertised.listeners of \
+                 that broker, or make this address reachable from here",
                 target.config.bootstrap, problem.clause
             ))),
         }
@@ -139,10 +144,11 @@ fn probe_advertised(
     (listeners.len() == others.len()).then_some(listeners)
 }
 
-/// How old the brokers are, in a word; `None` if one is too old.
+/// The brokers' versions in words; `None` if one is too old.
 fn check_versions(
     target: &DoctorTarget<'_>,
-    (cluster, listeners): (&ClusterView, Listeners),
+    cluster: &ClusterView,
+    listeners: Listeners,
     report: &mut dyn FnMut(Finding),
 ) -> Option<&'static str> {
     let mut known = cluster.apis();
@@ -150,13 +156,13 @@ fn check_versions(
     let old =
         known.iter().filter_map(|(at, apis)| broker_version::too_old(at, apis, target.config));
     let old: Vec<String> = old.collect();
-    let age = if known.is_empty() { "of an age that can't be seen" } else { "new enough" };
-    let all_new_enough = old.is_empty();
+    let version = if known.is_empty() { "of an unknown version" } else { "of a supported version" };
+    let all_supported = old.is_empty();
     old.into_iter().for_each(|text| report(Finding::Fix(text)));
-    all_new_enough.then_some(age)
+    all_supported.then_some(version)
 }
 
-/// Topics, rights and what the brokers are set to.
+/// Topics, permissions, settings of brokers, and clocks.
 fn check_cluster(
     target: &DoctorTarget<'_>,
     cluster: &ClusterView,
@@ -165,16 +171,21 @@ fn check_cluster(
     let made = target.config.admin().create_with_context(KafkaContext::default());
     let admin = match made {
         Ok(client) => Admin::new(client, target.config.clone()).within(LIMIT),
-        Err(error) => return report(Finding::Fix(format!("no client can be made: {error}"))),
+        Err(error) => {
+            return report(Finding::Fix(format!(
+                "can't create a Kafka client: {error}; check kafka.properties"
+            )));
+        }
     };
     let topic_rights = match rights::for_topics(target, cluster) {
         Ok(topic_rights) => topic_rights,
         Err(why) => return report(Finding::Fix(why)),
     };
-    topics::check((target, cluster), (&admin, &topic_rights), report);
-    rights::check((target, cluster), &topic_rights, report);
+    let topics = TopicCheck { target, cluster, admin: &admin, rights: &topic_rights };
+    topics.run(report);
+    rights::check(target, cluster, &topic_rights, report);
     brokers::check_retention(&admin, cluster, report);
-    brokers::check_clocks((target, cluster), &topic_rights, report);
+    brokers::check_clocks(target, cluster, &topic_rights, report);
 }
 
 /// `one broker`, `3 brokers`.
@@ -182,7 +193,7 @@ fn pluralize(number: usize, what: &str) -> String {
     if number == 1 { format!("one {what}") } else { format!("{number} {what}s") }
 }
 
-/// `topic tw.in`, or `15 topics, such as tw.in`.
+/// `topic tw.in`, or `16 topics, such as tw.in`.
 fn such_as(what: &str, names: &[&str]) -> String {
     match names {
         [one] => format!("{what} {one}"),
@@ -201,7 +212,7 @@ fn or_list(words: &[impl AsRef<str>]) -> String {
     }
 }
 
-/// An error of the log in one sentence, with what lies underneath.
+/// An error of the log and its causes in one sentence.
 fn sentence(error: &LogError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -217,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_read_as_plain_english() {
+    fn lists_are_worded_as_in_a_sentence() {
         assert_eq!(or_list(&["a"]), "a");
         assert_eq!(or_list(&["a", "b", "c"]), "a, b or c");
         assert_eq!(such_as("topic", &["x"]), "topic x");

@@ -1,8 +1,8 @@
-//! A Kafka error, sorted by what the caller has to do next.
+//! Classifies Kafka errors by what the caller has to do next.
 //!
-//! The one idea: the engine acts on the variant alone, and a person reads the text. So every text
-//! says what was being done and what the broker or the connection said last; where a setting or a
-//! permission is the cause, it says which.
+//! The engine acts on the variant alone; the text is for people. It says what was being done and
+//! what the broker or the connection reported last, and, where a setting or a permission is the
+//! cause, which one.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use tidewire_engine::port::LogError;
 
 use super::context::KafkaContext;
 
-/// What was being done, to what, and what came of it.
+/// What was being done, and the error.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {what}")]
 struct FailedCall {
@@ -20,7 +20,7 @@ struct FailedCall {
     what: String,
 }
 
-/// Sorts a code outside transactions.
+/// Classifies a code outside transactions.
 pub(super) fn from_code(doing: impl fmt::Display, code: Code, context: &KafkaContext) -> LogError {
     let doing = doing.to_string();
     if let Some(error) = permanent_error(&doing, code) {
@@ -35,7 +35,7 @@ pub(super) fn from_code(doing: impl fmt::Display, code: Code, context: &KafkaCon
     LogError::Retry(failed_call(doing, code, context))
 }
 
-/// Sorts an error outside transactions.
+/// Classifies an error outside transactions.
 pub(super) fn from_error(
     doing: impl fmt::Display,
     error: &KafkaError,
@@ -51,7 +51,7 @@ pub(super) fn from_error(
     }
 }
 
-/// Sorts what a call inside a transaction came to.
+/// Classifies an error inside a transaction.
 pub(super) fn from_transaction_error(
     doing: &str,
     error: &KafkaError,
@@ -59,7 +59,7 @@ pub(super) fn from_transaction_error(
 ) -> LogError {
     match error {
         KafkaError::Transaction(error) => from_transaction_flags(doing, error, context),
-        // The records are still on their way: the same call goes on waiting for them.
+        // The records are still in flight: repeating the call continues to wait for them.
         KafkaError::Flush(code) => LogError::Retry(failed_call(doing.to_owned(), *code, context)),
         error => {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
@@ -68,7 +68,7 @@ pub(super) fn from_transaction_error(
     }
 }
 
-/// Sorts a code inside a transaction: nothing is committed yet, so what can't be told is undone.
+/// Classifies a code inside a transaction. Nothing is committed yet, so the default is to abort.
 pub(super) fn from_transaction_code(doing: &str, code: Code, context: &KafkaContext) -> LogError {
     match permanent_error(doing, code) {
         Some(error) => error,
@@ -80,7 +80,7 @@ pub(super) fn from_transaction_code(doing: &str, code: Code, context: &KafkaCont
     }
 }
 
-/// librdkafka says what may be done about an error of a transaction: KIP-360, KIP-447.
+/// Classifies by the flags librdkafka sets on an error of a transaction (KIP-360, KIP-447).
 fn from_transaction_flags(doing: &str, error: &RDKafkaError, context: &KafkaContext) -> LogError {
     let code = error.code();
     let cause = || {
@@ -112,7 +112,7 @@ fn failed_call(doing: String, code: Code, context: &KafkaContext) -> Box<FailedC
     Box::new(FailedCall { doing, what })
 }
 
-/// No answer came; why not is what the connection said.
+/// Whether no answer came. The newest error of the connection is the cause.
 fn is_unanswered(code: Code) -> bool {
     matches!(
         code,
@@ -124,7 +124,7 @@ fn is_unanswered(code: Code) -> bool {
     )
 }
 
-/// Another instance has the transactional id, the member's name or its partitions now.
+/// Whether another instance now has the transactional id, the member's name or its partitions.
 fn is_fenced(code: Code) -> bool {
     matches!(
         code,
@@ -139,42 +139,41 @@ fn is_fenced(code: Code) -> bool {
     )
 }
 
-/// What no repetition mends. An unknown topic is not among it: a broker that has just started says
-/// so of any topic, and whoever really asks for one that is not there is refused by
-/// `KafkaCore::check`.
+/// Errors that a retry can't correct. An unknown topic is not among them: a broker that has just
+/// started reports it for any topic, and `KafkaCore::check` refuses topics that do not exist.
 fn permanent_error(doing: &str, code: Code) -> Option<LogError> {
     let invalid = |fix: &str| Some(LogError::Invalid(format!("{doing}: {code}; {fix}")));
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             invalid("raise max.message.bytes of the topic, or send less")
         }
-        Code::InvalidRecord => invalid("a record of a compacted topic needs a key"),
+        Code::InvalidRecord => invalid("records of a compacted topic need a key"),
         Code::InvalidConfig | Code::InvalidReplicationFactor | Code::PolicyViolation => {
-            invalid("the broker does not allow these settings")
+            invalid("the broker does not allow these settings; see its log")
         }
         Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed => {
-            let fix = "the user of kafka.properties lacks a permission; `tidewire doctor` lists \
-                        what is needed";
+            let fix = "the user of kafka.properties lacks a permission; `tidewire doctor` prints \
+                        the grant";
             Some(LogError::Fatal(format!("{doing}: {code}; {fix}"), None))
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => {
-            let fix = "Tidewire needs Apache Kafka 2.8 or newer";
+            let fix = "run Apache Kafka 2.8 or newer";
             Some(LogError::Fatal(format!("{doing}: {code}; {fix}"), None))
         }
         _ => None,
     }
 }
 
-/// A connection that is refused by its credentials fails in silence for the caller: the call only
-/// times out. The newest error tells.
+/// The error of a rejected login or certificate, if the newest error is one: for the caller the call
+/// only times out.
 fn authentication_error(doing: &str, context: &KafkaContext) -> Option<LogError> {
     let (code, reason) = context.last_error()?;
     matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL).then(|| {
         LogError::Fatal(
-            format!("{doing}: the broker refuses us: {reason}; see kafka.properties"),
+            format!("{doing}: authentication or TLS failed: {reason}; check kafka.properties"),
             None,
         )
     })

@@ -1,11 +1,11 @@
-//! A member of a consumer group: its place there, and a reader.
+//! A member of a consumer group on Kafka: a client for the membership, and a reader.
 //!
-//! The place is a client that subscribes and never fetches: it acknowledges every assignment with
-//! an empty list of its own, which is what the group waits for, while the partitions are read by
-//! the reader's client at the offsets the engine decides.
+//! The membership client subscribes and never fetches. It acknowledges every assignment with an
+//! empty list, which is all the group waits for, while the reader's clients read the partitions at
+//! the offsets the engine decides.
 //!
-//! A revocation is acknowledged by the next call of `changes`, so that what is done until then can
-//! still be committed; what is lost is acknowledged at once.
+//! A revocation is acknowledged by the next call of `changes`, so that work done until then can be
+//! committed. Lost partitions are acknowledged at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,21 +25,22 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::Config;
 use super::context::{KafkaContext, Rebalanced};
-use super::log::{KafkaCore, make_consumer, offset_list};
+use super::core::{KafkaCore, make_consumer};
 use super::log_error;
 use super::native;
+use super::partition_list::offset_list;
 use super::read::KafkaReader;
 
-/// Events of the group that one call of `changes` looks at.
+/// Events of the group that one call of `changes` handles at most.
 const EVENTS_MAX: usize = 1_000;
 
-/// A member and its reader.
+/// A member of a group and its reader.
 pub(super) struct KafkaMember {
     group: String,
     group_client: BaseConsumer<KafkaContext>,
-    /// The group has something to say.
+    /// Whether the membership client has events.
     group_events: Arc<AtomicBool>,
-    /// A revocation the engine has been told of and the group is waiting for.
+    /// Whether a revocation was returned to the engine and the group waits for it.
     revoking: bool,
     reader: KafkaReader,
     core: Arc<KafkaCore>,
@@ -47,7 +48,7 @@ pub(super) struct KafkaMember {
 }
 
 impl KafkaMember {
-    /// Joins; the first assignment comes through `changes`.
+    /// Joins the group; the first assignment comes through `changes`.
     pub(super) fn new(core: &Arc<KafkaCore>, spec: &MemberSpec) -> Result<Self, LogError> {
         let partitions = check_counts(core, spec)?;
         let budget = Config::total_partitions(spec.topics.len(), partitions);
@@ -77,7 +78,7 @@ impl KafkaMember {
         })
     }
 
-    /// Tells the group that what it decided was taken note of. Nothing is assigned to this client.
+    /// Acknowledges an assignment to the group. Nothing is assigned to this client.
     fn acknowledge(&self) -> Result<(), LogError> {
         let nothing = TopicPartitionList::new();
         let answer = match self.group_client.rebalance_protocol() {
@@ -99,11 +100,11 @@ impl KafkaMember {
     }
 
     fn check_answer(&self, outcome: Result<(), KafkaError>) -> Result<(), LogError> {
-        let doing = format!("answering the group {}", self.group);
+        let doing = format!("acknowledging an assignment of the group {}", self.group);
         outcome.map_err(|error| log_error::from_error(doing, &error, self.group_client.context()))
     }
 
-    /// Takes one event of the group, if there is one; also what keeps the membership alive.
+    /// Handles one event of the group, if there is one. Polling also keeps the membership alive.
     fn poll(&self) -> Result<(), LogError> {
         match self.group_client.poll(Duration::ZERO) {
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
@@ -112,8 +113,8 @@ impl KafkaMember {
             Some(Err(KafkaError::MessageConsumption(code))) if is_final(code) => {
                 Err(log_error::from_code(self.doing(), code, self.group_client.context()))
             }
-            // Nothing is assigned to this client, so it never fetches; a connection that is gone
-            // for now is mended by the client, and its context says so.
+            // Nothing is assigned to this client, so it never fetches. The client reconnects by
+            // itself, and its context logs lost connections.
             _ => Ok(()),
         }
     }
@@ -140,7 +141,7 @@ impl KafkaMember {
     }
 }
 
-/// What a member can't go on from by waiting.
+/// Errors that a member can't recover from by waiting.
 fn is_final(code: Code) -> bool {
     matches!(
         code,
@@ -152,20 +153,26 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-/// The partition count all topics of a member share.
+/// The number of partitions that all topics of a member have.
 fn check_counts(core: &KafkaCore, spec: &MemberSpec) -> Result<u32, LogError> {
     let invalid = |text: String| Err(LogError::Invalid(text));
     let mut counts = Vec::new();
     for topic in &spec.topics {
         match core.count(topic)? {
             Some(count) => counts.push(count),
-            None => return invalid(format!("there is no topic {topic} to read as a group")),
+            None => {
+                return invalid(format!(
+                    "topic {topic} does not exist; create the topics with `tidewire topics create`"
+                ));
+            }
         }
     }
     match counts.first() {
-        None => invalid("a member needs a topic".to_owned()),
+        None => invalid("a member of a group needs at least one topic".to_owned()),
         Some(first) if counts.iter().all(|count| count == first) => Ok(*first),
-        Some(_) => invalid("the topics of a member must have the same partition count".to_owned()),
+        Some(_) => invalid(
+            "the topics of a group member must have the same number of partitions".to_owned(),
+        ),
     }
 }
 
@@ -183,7 +190,7 @@ impl Member for KafkaMember {
             for rebalanced in self.group_client.context().rebalances() {
                 changes.push(self.change(rebalanced)?);
             }
-            // What is to be given up must be given up before anything else is heard.
+            // The engine has to give up revoked partitions before it gets further changes.
             if self.revoking || !more {
                 break;
             }
@@ -193,8 +200,9 @@ impl Member for KafkaMember {
 
     fn token(&mut self) -> Result<GroupToken, LogError> {
         let proof = self.group_client.group_metadata();
-        let proof =
-            proof.ok_or_else(|| LogError::Invalid("a member without a group".to_owned()))?;
+        let proof = proof.ok_or_else(|| {
+            LogError::Invalid("the client has no group metadata; join a group first".to_owned())
+        })?;
         Ok(GroupToken { group: self.group.clone(), proof: Arc::new(proof) })
     }
 
@@ -249,7 +257,7 @@ impl Reader for KafkaMember {
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        // The client's own end waits until a last revocation is answered, and nobody else will.
+        // Closing the client waits until its last revocation is acknowledged; nobody else does.
         self.group_client.context().close();
         if self.revoking {
             let _ = self.release();

@@ -1,25 +1,27 @@
-//! Apache Kafka behind the port, on librdkafka. It implements [`tidewire_engine::port::Log`] as the
-//! embedded log does; one conformance suite states the contract for both.
+//! The `Log` port on Apache Kafka, through librdkafka.
 //!
-//! The one idea: librdkafka's consumer that reads and its consumer that is a member of a group are
-//! two clients. The member holds the place in the group and acknowledges assignments without ever
-//! fetching; the reader takes partitions one by one, at the offsets the engine asks for. So nothing
-//! that is read ahead is thrown away by a rebalance elsewhere, and a member and a reader that
-//! belongs to no group read in one and the same way.
+//! It implements [`tidewire_engine::port::Log`] as the embedded log does; one conformance suite
+//! states the contract for both.
 //!
-//! Callbacks become values (`context`); errors become what to do next (`log_error`). Nothing here
-//! decides about events.
+//! A member of a consumer group is two clients of librdkafka. One holds the membership and
+//! acknowledges assignments without ever fetching; the other reads partitions one by one, at the
+//! offsets the engine asks for. So a rebalance discards nothing that was read ahead, and readers
+//! with and without a group work in the same way.
 //!
-//! Parts in reading order.
+//! Callbacks become values (`context`), and errors are classified by what to do next (`log_error`).
+//! Nothing here decides about events.
+//!
+//! Modules in reading order.
 
 mod bootstrap_refresh;
 mod config;
 mod context;
 mod log_error;
 mod native;
+mod partition_list;
 
 mod admin;
-mod log;
+mod core;
 
 mod produce;
 mod read;
@@ -27,6 +29,8 @@ mod read;
 mod append;
 mod member;
 mod transact;
+
+mod log;
 
 mod diagnose;
 

@@ -1,17 +1,17 @@
-//! The one file with `unsafe` code: what librdkafka can and its safe binding can't say.
+//! Calls of librdkafka that its safe binding does not offer. The only file with `unsafe` code.
 //!
-//! Six things need it. The **topic ids** that become the epoch of every position. The **rights**
-//! of this user, which `tidewire doctor` names before anything is refused. The **offset of an end
-//! of partition**, and the position behind control records, without which a restore can't know that
-//! it has arrived. A **bell on a producer's events**, without which waiting for an
-//! acknowledgement is either a busy loop or a sleep of up to 100 ms per transaction (measured: a
-//! commit cycle of 8 to 14 ms instead of 100). **Telling a client its brokers again**, which
-//! librdkafka can forget for good. And **passing over a broker's hint** that it can't read.
+//! It has six uses. **Topic ids**, which become the epoch of positions. **Permissions of the
+//! user**, for `tidewire doctor`. **The offset of an end of partition** and positions after control
+//! records, without which a restore does not know that it is complete. **Events of a producer**, so
+//! that waiting for an acknowledgement is neither a busy loop nor a sleep of up to 100 ms per
+//! transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
+//! client that lost all of them. **Ignoring a broker's leader hints**, which librdkafka reads
+//! wrongly.
 //!
-//! Rules held here: every object of a client keeps that client alive through an `Arc`; every
-//! callback is taken back, under librdkafka's own queue lock, before what it points to is dropped;
-//! every message is copied out and destroyed before a function returns; no pointer leaves this
-//! file. Reads go through librdkafka's partition-level consumer, which belongs to no group.
+//! Rules: every object of a client keeps that client alive through an `Arc`; every callback is
+//! removed, under librdkafka's own queue lock, before what it points to is dropped; every message
+//! is copied and destroyed before a function returns; no pointer leaves this file. Reads use
+//! librdkafka's partition-level consumer, which belongs to no group.
 
 #![expect(unsafe_code, reason = "the foreign functions below have no safe binding")]
 
@@ -26,32 +26,33 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
-use tidewire_engine::record::{Body, Millis, Offset, Record};
+use tidewire_engine::record::{Body, Millis, Offset, Record, TopicPartition};
 
 use super::context::KafkaContext;
+use super::partition_list::partition_number;
 use crate::notify::Notifier;
 
-/// A consumer as everything here holds it.
+/// A consumer, shared by the objects that are made from it.
 pub(super) type SharedConsumer = Arc<BaseConsumer<KafkaContext>>;
 
-/// What a partition gave.
+/// What was fetched from a partition.
 pub(super) enum FetchResult {
     Record(Record),
-    /// The reader has arrived at the end; the offset is the next to read.
+    /// The end of the partition; the offset is the next to read.
     End(Offset),
-    /// Reading stopped; another feed takes up from elsewhere.
+    /// Reading stopped; a new consumer has to be started.
     Failed(RDKafkaErrorCode),
 }
 
-/// One partition being read, from its own queue. A client must not have two of one partition: the
-/// second would take over the first's queue.
+/// Reads one partition from its own queue. A client must not have two of one partition: both would
+/// read from the same queue.
 pub(super) struct PartitionConsumer {
     topic: *mut sys::rd_kafka_topic_t,
     name: CString,
     partition: i32,
     queue: *mut sys::rd_kafka_queue_t,
     batch: Vec<*mut sys::rd_kafka_message_t>,
-    /// What the queue's callback points to; kept until the callback is taken back.
+    /// What the queue's callback points to; kept until the callback is removed.
     _notifier: Arc<Notifier>,
     client: SharedConsumer,
 }
@@ -60,14 +61,15 @@ pub(super) struct PartitionConsumer {
 unsafe impl Send for PartitionConsumer {}
 
 impl PartitionConsumer {
-    /// Starts to read a partition at an offset; `notifier` rings when its queue stops being empty.
+    /// Starts to read at an offset; `notifier` is signalled when the queue stops being empty.
     pub(super) fn start(
         client: &SharedConsumer,
-        (topic, partition): (&str, i32),
+        at: &TopicPartition,
         from: Offset,
         notifier: &Arc<Notifier>,
     ) -> Result<Self, RDKafkaErrorCode> {
-        let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        let partition = partition_number(at);
+        let name = CString::new(at.topic.as_str()).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         let handle = client.client().native_ptr();
         // SAFETY: the client lives as long as `Self`; both results are checked and owned by it.
         let (topic, queue) = unsafe {
@@ -101,17 +103,17 @@ impl PartitionConsumer {
     }
 
     fn stop(&self) {
-        // SAFETY: the topic handle is ours and alive. Stopping what is stopped is refused, and that
-        // is all that can fail; afterwards messages of before are outdated.
+        // SAFETY: the topic handle is ours and alive. The call fails only if nothing was started.
+        // Afterwards librdkafka discards older messages.
         unsafe { sys::rd_kafka_consume_stop(self.topic, self.partition) };
     }
 
-    /// Hands over what is ready, at most `max`, without waiting. Whether that was all there is.
+    /// Emits what is ready, at most `max`, without waiting. Returns whether that was all.
     pub(super) fn take(&mut self, max: usize, mut emit: impl FnMut(FetchResult)) -> bool {
         self.batch.clear();
         self.batch.reserve(max);
-        // SAFETY: the batch has room for `max` pointers, of which librdkafka fills as many as it
-        // returns. Each is read while it is alive and destroyed once.
+        // SAFETY: the batch has capacity for `max` pointers, and librdkafka returns how many it
+        // filled. Each message is read while it is alive and destroyed once.
         unsafe {
             let taken = sys::rd_kafka_consume_batch(
                 self.topic,
@@ -133,14 +135,14 @@ impl PartitionConsumer {
         }
     }
 
-    /// Whether something waits in the queue.
+    /// Whether the queue is not empty.
     pub(super) fn is_ready(&self) -> bool {
         // SAFETY: the queue is ours and alive.
         unsafe { sys::rd_kafka_queue_length(self.queue) > 0 }
     }
 
-    /// The offset behind the last record *or control record* that was taken; `None` before the
-    /// first. It may still be that of an earlier start until something of this one was taken.
+    /// The offset after the last record *or control record* that was taken; `None` before the
+    /// first. Until something of this start is taken it may be that of an earlier start.
     pub(super) fn position(&self) -> Option<Offset> {
         let name = self.name.to_str().ok()?;
         let mut list = TopicPartitionList::with_capacity(1);
@@ -159,7 +161,7 @@ impl PartitionConsumer {
 impl Drop for PartitionConsumer {
     fn drop(&mut self) {
         self.stop();
-        // SAFETY: taking the callback back waits for one under way; both objects are ours, and the
+        // SAFETY: removing the callback waits for a running one; both objects are ours, and the
         // client is still alive.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
@@ -169,7 +171,7 @@ impl Drop for PartitionConsumer {
     }
 }
 
-/// A producer, and a bell that rings when it has something to say.
+/// A producer, and a notifier that is signalled when it has events.
 pub(super) struct NotifyingProducer {
     queue: *mut sys::rd_kafka_queue_t,
     notifier: Arc<Notifier>,
@@ -180,11 +182,11 @@ pub(super) struct NotifyingProducer {
 unsafe impl Send for NotifyingProducer {}
 
 impl NotifyingProducer {
-    /// Hangs a bell on a producer.
+    /// Enables notifications of a producer's events.
     pub(super) fn new(producer: BaseProducer<KafkaContext>) -> Self {
         let (producer, notifier) = (Arc::new(producer), Arc::new(Notifier::default()));
-        // SAFETY: the producer and the bell live as long as `Self`, whose end takes the callback
-        // back. A client always has a main queue.
+        // SAFETY: producer and notifier live as long as `Self`, whose drop removes the callback. A
+        // client always has a main queue.
         let queue = unsafe {
             let queue = sys::rd_kafka_queue_get_main(producer.client().native_ptr());
             let opaque = Arc::as_ptr(&notifier) as *mut c_void;
@@ -199,14 +201,14 @@ impl NotifyingProducer {
         &self.producer
     }
 
-    /// Serves what it has to say; delivery reports reach the context.
+    /// Serves its events; delivery reports reach the context.
     pub(super) fn serve(&self) {
         while self.has_events() {
             self.producer.poll(Duration::ZERO);
         }
     }
 
-    /// Waits until it has something to say, at most so long.
+    /// Waits until it has events, at most this long.
     pub(super) fn wait(&self, at_most: Duration) {
         self.notifier.wait(at_most, || self.has_events());
     }
@@ -227,9 +229,9 @@ impl Drop for NotifyingProducer {
     }
 }
 
-/// Whether a consumer has events to serve. Its own `poll` does not tell an event from none.
+/// Whether a consumer has events. Its own `poll` returns the same for some events as for none.
 pub(super) fn has_events<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
-    // SAFETY: the client is alive, and always has a main queue; the handle is given back.
+    // SAFETY: the client is alive and always has a main queue; the handle is destroyed.
     unsafe {
         let queue = sys::rd_kafka_queue_get_main(client.client().native_ptr());
         let events = sys::rd_kafka_queue_length(queue);
@@ -238,44 +240,44 @@ pub(super) fn has_events<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
     }
 }
 
-/// Tells a client the addresses of brokers, beside those it knows.
+/// Adds addresses of brokers to those a client knows.
 pub(super) fn add_brokers(client: &rdkafka::client::Client<KafkaContext>, addresses: &str) {
     let Ok(addresses) = CString::new(addresses) else { return };
     // SAFETY: the client is alive; the text is copied.
     unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), addresses.as_ptr()) };
 }
 
-/// Takes the place of librdkafka's own function of this name (`build.rs`), which puts what an
-/// answer says of new leaders (KIP-951) into the client's cache. For partitions that have no leader
-/// at that moment the hint of a fetch names memory that was never written: the process dies of it,
-/// or believes it. That is librdkafka's issue 5280, in every version since 2.6. The error that
-/// comes with a hint makes the client ask for the leaders anyway, as it did before there were any.
+/// Replaces librdkafka's function of this name (see `build.rs`), which copies the new leaders named
+/// in an answer (KIP-951) into the client's cache. For a partition without a leader the hint in a
+/// fetch answer points to uninitialised memory: the process crashes, or uses wrong data. This is
+/// librdkafka's issue 5280, in every version since 2.6. The error with the hint makes the client
+/// ask for the leaders anyway, as it did before hints existed.
 ///
-/// Neither pointer is looked at; both stay their owner's.
+/// The pointers are not used; their owners keep them.
 #[unsafe(no_mangle)]
 extern "C" fn __wrap_rd_kafka_metadata_update_op(_: *mut sys::rd_kafka_t, _: *mut c_void) -> c_int {
-    // What librdkafka calls RD_KAFKA_OP_RES_HANDLED.
+    // RD_KAFKA_OP_RES_HANDLED of librdkafka.
     1
 }
 
-/// What a broker says of a topic's id: 128 bits, or why not.
+/// A topic's id of 128 bits, or the broker's error.
 pub(super) type TopicId = Result<u128, RDKafkaErrorCode>;
 
-/// What may be done with something: a bit for each operation of access control, by its number.
+/// The operations that are allowed on a resource: one bit per ACL operation, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rights(pub(super) u32);
 
-/// What is said of each thing that was asked about, by its name.
+/// The answer for each resource, by its name.
 type PerName<T> = Vec<(String, Result<T, RDKafkaErrorCode>)>;
 
-/// Asks for the ids of topics, in any order (`DescribeTopics`, KIP-516).
+/// The ids of topics, in any order (`DescribeTopics`, KIP-516).
 pub(super) fn topic_ids(
     client: &BaseConsumer<KafkaContext>,
     names: &[&str],
     limit: Duration,
 ) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
     let read = |topic| {
-        // SAFETY: `describe_topics` gives a topic that is alive, and its id belongs to it.
+        // SAFETY: `describe_topics` passes a living topic, which owns its id.
         unsafe {
             let id = sys::rd_kafka_TopicDescription_topic_id(topic);
             let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
@@ -283,18 +285,18 @@ pub(super) fn topic_ids(
             u128::from(most) << 64 | u128::from(least)
         }
     };
-    describe_topics(client, (names, limit), 0, read)
+    describe_topics(client, &TopicQuery { names, limit, with_rights: 0 }, read)
 }
 
-/// Asks what this user may do with topics, in any order (KIP-430).
+/// The operations this user is allowed on topics, in any order (KIP-430).
 pub(super) fn topic_rights<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &[&str],
     limit: Duration,
 ) -> Result<PerName<Rights>, RDKafkaErrorCode> {
-    describe_topics(client, (names, limit), 1, |topic| {
+    describe_topics(client, &TopicQuery { names, limit, with_rights: 1 }, |topic| {
         let mut count = 0;
-        // SAFETY: `describe_topics` gives a topic that is alive, and the list belongs to it.
+        // SAFETY: `describe_topics` passes a living topic, which owns the list.
         unsafe {
             let all = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
             rights(all, count)
@@ -302,20 +304,29 @@ pub(super) fn topic_rights<C: ConsumerContext>(
     })
 }
 
-/// Asks about topics; `with_rights` is 1 or 0, and `read` is given each that is there, alive.
+/// A `DescribeTopics` request.
+struct TopicQuery<'a> {
+    names: &'a [&'a str],
+    limit: Duration,
+    /// 1: the answer includes this user's rights; 0: it does not.
+    with_rights: c_int,
+}
+
+/// Describes topics; `read` is called with each topic that exists, while it is alive.
 fn describe_topics<C: ConsumerContext, T>(
     client: &BaseConsumer<C>,
-    (names, limit): (&[&str], Duration),
-    with_rights: c_int,
+    query: &TopicQuery<'_>,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
 ) -> Result<PerName<T>, RDKafkaErrorCode> {
-    let names = CStringList::of(names);
-    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let names = CStringList::of(query.names);
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
         // SAFETY: names, options and queue are alive; the collection is copied by the call.
         unsafe {
-            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, with_rights);
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(
+                options,
+                query.with_rights,
+            );
             let mut pointers = names.pointers();
             let topics =
                 sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
@@ -338,19 +349,22 @@ fn describe_topics<C: ConsumerContext, T>(
             (0..count).map(one).collect()
         }
     };
-    // SAFETY: the handle is that of a living client.
-    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
+    let operation = AdminOperation {
+        handle,
+        kind: sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        limit: query.limit,
+    };
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    unsafe { operation.run(ask, each) }
 }
 
-/// Asks what this user may do with groups, in any order. A group that is not there yet has rights
-/// too.
+/// The operations this user is allowed on groups, in any order. A group need not exist for that.
 pub(super) fn group_rights<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &[&str],
     limit: Duration,
 ) -> Result<PerName<Rights>, RDKafkaErrorCode> {
     let names = CStringList::of(names);
-    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
     let handle = client.client().native_ptr();
     let ask = |options, queue| {
         let mut pointers = names.pointers();
@@ -380,11 +394,16 @@ pub(super) fn group_rights<C: ConsumerContext>(
             (0..count).map(one).collect()
         }
     };
-    // SAFETY: the handle is that of a living client.
-    unsafe { run_admin_operation(handle, (operation, limit), ask, each) }
+    let operation = AdminOperation {
+        handle,
+        kind: sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        limit,
+    };
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    unsafe { operation.run(ask, each) }
 }
 
-/// Names as librdkafka takes them; one with a zero byte in it is none.
+/// Names as C strings; a name with a zero byte is left out.
 struct CStringList(Vec<CString>);
 
 impl CStringList {
@@ -397,53 +416,61 @@ impl CStringList {
     }
 }
 
-/// Runs an operation of an administrator: `ask` starts it, `read` is given the event that answers.
-///
-/// # Safety
-/// The handle must be that of a living client, and `ask` must start this very operation.
-unsafe fn run_admin_operation<T>(
+/// An operation of librdkafka's admin API.
+struct AdminOperation {
     handle: *mut sys::rd_kafka_t,
-    (operation, limit): (sys::rd_kafka_admin_op_t, Duration),
-    ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
-    read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T,
-) -> Result<T, RDKafkaErrorCode> {
-    let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: each object is made, used and destroyed here, the event after it was read.
-    unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(handle, operation);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
-        let queue = sys::rd_kafka_queue_new(handle);
-        ask(options, queue);
-        let event = sys::rd_kafka_queue_poll(queue, millis);
-        let answer = if event.is_null() {
-            Err(RDKafkaErrorCode::OperationTimedOut)
-        } else {
-            let answer = match sys::rd_kafka_event_error(event) {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
-                code => Err(code.into()),
+    kind: sys::rd_kafka_admin_op_t,
+    limit: Duration,
+}
+
+impl AdminOperation {
+    /// Runs the operation: `ask` starts it, `read` is called with the event that answers.
+    ///
+    /// # Safety
+    /// The handle must be that of a living client, and `ask` must start an operation of this kind.
+    unsafe fn run<T>(
+        self,
+        ask: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+        read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T,
+    ) -> Result<T, RDKafkaErrorCode> {
+        let millis = i32::try_from(self.limit.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: each object is created, used and destroyed here, the event after it was read.
+        unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(self.handle, self.kind);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+            let queue = sys::rd_kafka_queue_new(self.handle);
+            ask(options, queue);
+            let event = sys::rd_kafka_queue_poll(queue, millis);
+            let answer = if event.is_null() {
+                Err(RDKafkaErrorCode::OperationTimedOut)
+            } else {
+                let answer = match sys::rd_kafka_event_error(event) {
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
+                    code => Err(code.into()),
+                };
+                sys::rd_kafka_event_destroy(event);
+                answer
             };
-            sys::rd_kafka_event_destroy(event);
+            sys::rd_kafka_queue_destroy(queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
             answer
-        };
-        sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_AdminOptions_destroy(options);
-        answer
+        }
     }
 }
 
-/// An error that may be none.
+/// Turns librdkafka's error into a result; a null pointer is success.
 ///
 /// # Safety
 /// The error, if there is one, must be alive.
 unsafe fn check_error(error: *const sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
-    // SAFETY: the caller's promise; no error at all has a code too.
+    // SAFETY: the caller's promise; a null pointer has the code of success.
     match unsafe { sys::rd_kafka_error_code(error) } {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         code => Err(code.into()),
     }
 }
 
-/// A text of librdkafka's, copied.
+/// Copies a C string of librdkafka.
 ///
 /// # Safety
 /// It must be alive and end with a zero byte.
@@ -452,8 +479,8 @@ unsafe fn text(at: *const c_char) -> String {
     unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
 }
 
-/// A list of operations as a set. Their numbers are read as such: a newer library may know more of
-/// them than the type does.
+/// A list of operations as a set of bits. They are read as numbers, since a newer library may have
+/// operations that the type does not have.
 ///
 /// # Safety
 /// There must be `count` of them that are alive.
@@ -464,14 +491,14 @@ unsafe fn rights(all: *const sys::rd_kafka_AclOperation_t, count: usize) -> Righ
     Rights(bits.fold(0, |set, bit| set | 1 << bit))
 }
 
-/// The callback of a queue that stopped being empty.
+/// Called by librdkafka when a queue stops being empty.
 unsafe extern "C" fn notify_callback(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
-    // SAFETY: it points to the notifier that the object holds which enabled the callback.
+    // SAFETY: it points to the notifier of the object that enabled the callback.
     let notifier = unsafe { &*(opaque as *const Notifier) };
     notifier.signal();
 }
 
-/// What librdkafka noted last for this thread.
+/// librdkafka's last error on this thread.
 fn last_error() -> RDKafkaErrorCode {
     // SAFETY: reads a thread-local of librdkafka.
     unsafe { sys::rd_kafka_last_error() }.into()
@@ -497,7 +524,7 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
         let mut headers = ptr::null_mut();
         let has = sys::rd_kafka_message_headers(message, &raw mut headers);
         let body = match has {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers((key, value), headers),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => with_headers(key, value, headers),
             _ => Body::new(key, value, &[]),
         };
         FetchResult::Record(Record { offset, timestamp: Millis(time.max(0)), body })
@@ -509,7 +536,8 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
 /// # Safety
 /// The headers must be alive.
 unsafe fn with_headers(
-    (key, value): (Option<&[u8]>, Option<&[u8]>),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
     headers: *mut sys::rd_kafka_headers_t,
 ) -> Body {
     let mut all = Vec::new();
@@ -538,7 +566,7 @@ unsafe fn with_headers(
     Body::new(key, value, &all)
 }
 
-/// The bytes at a pointer, `None` at none.
+/// The bytes at a pointer; `None` for a null pointer.
 ///
 /// # Safety
 /// There must be `len` bytes that live as long as the caller uses them.

@@ -1,7 +1,7 @@
-//! Sending records and waiting for their answers; appenders and transactors are made of it.
+//! Sends records and waits for their acknowledgements, for appenders and transactors.
 //!
-//! Waiting is waiting on a bell, never polling on a timer: the answer to a small write is here in
-//! less time than the shortest sleep.
+//! Waiting is woken by an event of the producer, never by polling on a timer: a small write is
+//! acknowledged in less time than the shortest sleep.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +17,22 @@ use tidewire_engine::record::{Outgoing, TopicPartition};
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::invalid_properties;
 use super::context::KafkaContext;
-use super::log::{KafkaCore, partition_number};
+use super::core::KafkaCore;
 use super::native::NotifyingProducer;
+use super::partition_list::partition_number;
 use crate::clock;
 
-/// How long one wait for an answer lasts before its deadline is looked at.
+/// How long one wait lasts before the deadline is checked.
 const WAIT_GRAIN: Duration = Duration::from_secs(1);
 
-/// How long answers take when something is wrong.
+/// After this long without acknowledgements the client's brokers are checked.
 const SLOW_ACK: Duration = Duration::from_secs(2);
 
-/// A producer and the answers it waits for.
+/// A producer and the acknowledgements it waits for.
 pub(super) struct Sender {
     core: Arc<KafkaCore>,
     producer: NotifyingProducer,
-    /// Partitions that are known to be there.
+    /// Partitions that are known to exist.
     checked: Vec<TopicPartition>,
     bootstrap_refresh: BootstrapRefresh,
 }
@@ -58,13 +59,14 @@ impl Sender {
         self.producer().client().context()
     }
 
-    /// Begins to count answers anew; those of before are not waited for.
+    /// Starts a new round of acknowledgements; earlier ones are ignored.
     pub(super) fn begin(&self, slots: usize) {
         self.producer.serve();
         self.context().deliveries().begin(slots);
     }
 
-    /// The number of a partition among those this producer has written to; it is there.
+    /// The index of a partition among those this producer has written to. Fails if it does not
+    /// exist.
     pub(super) fn partition_index(&mut self, record: &Outgoing) -> Result<usize, LogError> {
         let is = |at: &TopicPartition| at.partition == record.partition && at.topic == record.topic;
         if let Some(partition_index) = self.checked.iter().position(is) {
@@ -76,15 +78,17 @@ impl Sender {
         Ok(self.checked.len() - 1)
     }
 
-    /// The partitions by their numbers.
+    /// The partitions by their index.
     pub(super) fn partitions(&self) -> &[TopicPartition] {
         &self.checked
     }
 
-    /// Hands a record to librdkafka; its answer goes into `slot`. Waits while its queue is full.
+    /// Gives a record to librdkafka; its acknowledgement goes into `slot`. Waits while the queue is
+    /// full.
     pub(super) fn send(
         &self,
-        (partition_index, record): (usize, &Outgoing),
+        partition_index: usize,
+        record: &Outgoing,
         slot: usize,
         within: Duration,
     ) -> Result<(), Code> {
@@ -92,7 +96,7 @@ impl Sender {
         let at = &self.checked[partition_index];
         loop {
             let opaque = self.context().deliveries().expect(slot);
-            match self.producer().send(kafka_record((at, record), opaque)) {
+            match self.producer().send(kafka_record(at, record, opaque)) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
                     self.context().deliveries().cancel();
@@ -110,7 +114,7 @@ impl Sender {
         }
     }
 
-    /// Waits until every record has its answer. The first failure, or that time is over.
+    /// Waits until every record is acknowledged; returns the first failure or a timeout.
     pub(super) fn await_acks(&self, within: Duration) -> Result<(), Code> {
         let begun = clock::now();
         loop {
@@ -138,14 +142,15 @@ impl Sender {
         }
     }
 
-    /// What the answers came to, by slot: one past the largest acknowledged offset.
+    /// One past the largest acknowledged offset, by slot.
     pub(super) fn ends(&self) -> Vec<u64> {
         self.context().deliveries().ends.clone()
     }
 }
 
 fn kafka_record<'a>(
-    (at, record): (&'a TopicPartition, &'a Outgoing),
+    at: &'a TopicPartition,
+    record: &'a Outgoing,
     opaque: usize,
 ) -> BaseRecord<'a, [u8], [u8], usize> {
     let mut kafka =

@@ -1,12 +1,12 @@
-//! Reading partitions, each from a queue of its own, at offsets the engine asks for.
+//! Reads partitions, each from its own queue, from the offset the engine asks for.
 //!
-//! The one idea: a queue that is not taken from holds its fetcher back, so a lane that must wait
-//! costs a bounded prefetch and nothing else. One bell rings for all queues of a reader.
+//! A queue that is not read from stops its fetcher, so a lane that has to wait costs only a bounded
+//! prefetch. One notifier is signalled for all queues of a reader.
 //!
-//! A client of librdkafka reads a partition at one place only; a reader that wants a second place
-//! in the same partition gets a second client. A member's reader has a client per topic: one client
-//! fetches all its partitions from a broker with one request after the other, and a critical record
-//! would wait until the MiBs of a low lane are through.
+//! A librdkafka client reads a partition at one position only, so a reader that needs a second
+//! position in a partition gets a second client. The reader of a group member has a client per
+//! topic: a client has one fetch in flight per broker, so a critical record would otherwise wait
+//! behind MiBs of a low lane.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, 
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
-use super::log::{KafkaCore, make_consumer};
+use super::core::{KafkaCore, make_consumer};
 use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
 use crate::notify::Notifier;
 
@@ -29,8 +29,8 @@ const FETCH_RECORDS: usize = 1_024;
 pub(super) struct KafkaReader {
     core: Arc<KafkaCore>,
     isolation: Isolation,
-    /// How many partitions it will read, if that is known, as it is for a member: they share one
-    /// budget.
+    /// How many partitions it will read, if that is known (for a member): they share one prefetch
+    /// limit.
     expected: Option<u32>,
     clients: Vec<(SharedConsumer, BootstrapRefresh)>,
     fetchers: BTreeMap<ReaderSlot, PartitionFetcher>,
@@ -44,11 +44,11 @@ struct PartitionFetcher {
     /// Which client reads it.
     client: usize,
     consumer: PartitionConsumer,
-    /// Taken from librdkafka and not by the engine.
+    /// Records taken from librdkafka and not yet by the engine.
     waiting: VecDeque<Record>,
-    /// The offset behind the last record the engine took, or where it started.
+    /// The offset after the last record the engine took, or where it started.
     next: Offset,
-    /// An end of the partition the fetcher has reached, if it is behind `next`.
+    /// The last end of the partition that the fetcher reported.
     reached_end: Option<Offset>,
     failed: Option<Code>,
 }
@@ -73,7 +73,7 @@ impl KafkaReader {
         })
     }
 
-    /// Serves what the clients have to say; errors reach their contexts.
+    /// Serves the events of the clients; errors reach their contexts.
     pub(super) fn serve(&self) {
         for (client, bootstrap_refresh) in &self.clients {
             self.core.serve(client);
@@ -81,7 +81,7 @@ impl KafkaReader {
         }
     }
 
-    /// A client that does not read this partition yet, nor another topic if they are kept apart.
+    /// A client that does not read this partition yet, nor, for a member, another topic.
     fn client_for(&mut self, at: &TopicPartition) -> Result<usize, LogError> {
         let apart = self.expected.is_some();
         let busy = |n: usize| {
@@ -100,16 +100,15 @@ impl KafkaReader {
         self.fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
     }
 
-    /// Starts a reading of this partition.
+    /// Starts to read this partition.
     fn start(
         &self,
         at: &TopicPartition,
-        (client, from): (usize, Offset),
+        client: usize,
+        from: Offset,
     ) -> Result<PartitionFetcher, LogError> {
-        let partition = i32::try_from(at.partition.0).unwrap_or(i32::MAX);
         let (handle, _) = &self.clients[client];
-        let consumer =
-            PartitionConsumer::start(handle, (at.topic.as_str(), partition), from, &self.notifier);
+        let consumer = PartitionConsumer::start(handle, at, from, &self.notifier);
         let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
         let (waiting, at) = (VecDeque::new(), at.clone());
         Ok(PartitionFetcher {
@@ -123,7 +122,7 @@ impl KafkaReader {
         })
     }
 
-    /// What a reading that librdkafka gave up means for the engine.
+    /// Handles that librdkafka stopped reading a partition.
     fn explain(&mut self, slot: ReaderSlot, code: Code) -> Result<(), LogError> {
         let fetcher = self.fetcher(slot);
         let (at, asked) = (fetcher.at.clone(), fetcher.next);
@@ -136,7 +135,7 @@ impl KafkaReader {
                 return Err(LogError::OutOfRange { at, asked: asked.0, start, end });
             }
         }
-        // It may go on from where it was: a leader that moved, a message damaged on its way.
+        // Read on from where it was: the leader moved, or a message arrived damaged.
         self.seek(slot, asked)?;
         match code {
             _ if outside => Ok(()),
@@ -146,7 +145,7 @@ impl KafkaReader {
 }
 
 impl PartitionFetcher {
-    /// Takes what librdkafka has ready into `waiting`; whether there was anything.
+    /// Takes what librdkafka has ready into `waiting`; returns whether there was a record.
     fn fetch(&mut self, want: usize) -> bool {
         let Self { consumer, waiting, next, reached_end, failed, .. } = self;
         let before = waiting.len();
@@ -159,7 +158,7 @@ impl PartitionFetcher {
         waiting.len() > before
     }
 
-    /// Moves what `limit` allows to the engine.
+    /// Moves records to the engine, as many as `limit` allows.
     fn hand_out(&mut self, limit: ReadLimit, out: &mut Vec<Record>) -> usize {
         let (mut records, mut bytes) = (0, 0usize);
         while records < limit.records.max(1) {
@@ -179,13 +178,13 @@ impl PartitionFetcher {
         records
     }
 
-    /// Behind what was taken, control records and compacted gaps included.
+    /// The offset after what was taken, control records and compacted gaps included.
     fn position(&self) -> Offset {
         if let Some(front) = self.waiting.front() {
             return front.offset;
         }
-        // librdkafka counts the news of an end as one record more: where its position is just
-        // behind that end, it can't be told from a control record, and the next end will tell.
+        // librdkafka counts the report of an end as one more record. A position just after that
+        // end can't be distinguished from a control record; the next report of an end decides.
         let passed =
             self.consumer.position().filter(|p| Some(*p) != self.reached_end.map(Offset::next));
         self.next.max(self.reached_end.unwrap_or(self.next)).max(passed.unwrap_or(self.next))
@@ -195,7 +194,7 @@ impl PartitionFetcher {
 impl Reader for KafkaReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let client = self.client_for(at)?;
-        let fetcher = self.start(at, (client, from))?;
+        let fetcher = self.start(at, client, from)?;
         let slot = ReaderSlot(self.next_slot);
         self.next_slot += 1;
         self.fetchers.insert(slot, fetcher);
@@ -209,9 +208,9 @@ impl Reader for KafkaReader {
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(()) };
         let (at, client) = (fetcher.at.clone(), fetcher.client);
-        // The old feed ends before the new one begins: they share the partition's queue.
+        // The old consumer has to stop before the new one starts: they share the queue.
         drop(fetcher);
-        let fetcher = self.start(&at, (client, to))?;
+        let fetcher = self.start(&at, client, to)?;
         self.fetchers.insert(slot, fetcher);
         Ok(())
     }
@@ -234,7 +233,7 @@ impl Reader for KafkaReader {
 
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
-        // What is ready but no record (an end, a control record) is known only once taken.
+        // Ends and control records that are ready are known only once they are taken.
         if fetcher.waiting.is_empty() && fetcher.consumer.is_ready() {
             fetcher.fetch(FETCH_RECORDS);
         }

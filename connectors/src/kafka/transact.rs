@@ -1,8 +1,8 @@
-//! A transactional producer.
+//! A transactional producer on Kafka.
 //!
-//! `drain` waits for every acknowledgement before offsets are sent: librdkafka's own commit would
-//! wait too, but in sleeps of 100 ms. What the broker or librdkafka says of a transaction decides
-//! what the engine does: `log_error` sorts it.
+//! `drain` waits for every acknowledgement before offsets are sent. librdkafka's own commit would
+//! wait too, but in sleeps of 100 ms. `log_error` classifies what the broker or librdkafka reports
+//! about a transaction by what the engine has to do next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,24 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 
-use super::log::{KafkaCore, offset_list};
+use super::core::KafkaCore;
 use super::log_error;
+use super::partition_list::offset_list;
 use super::produce::Sender;
 
-/// How long one call to the transaction's coordinator may take. The engine repeats what may be
+/// How long one call to the transaction coordinator may take. The engine repeats calls that may be
 /// repeated.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the records of a transaction may take to arrive: a little longer than the transaction
-/// itself may stay open.
+/// How long the records of a transaction may take to be acknowledged: a little longer than the
+/// transaction itself may stay open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long making a producer may take: the coordinator may have to end a transaction that a former
-/// owner left open.
+/// How long initialising a producer may take: the coordinator may have to abort a transaction that
+/// a former owner left open.
 const INIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Partitions one transaction may write to; more would not fit what a broker does in its time.
+/// Partitions one producer may write to: a broker could not commit more within its time limit.
 const PARTITIONS_MAX: usize = 4_096;
 
 /// The producer of a transactional id.
@@ -38,14 +39,14 @@ pub(super) struct KafkaTransactor {
 }
 
 impl KafkaTransactor {
-    /// Fences the former producer of this id and ends what it left open.
+    /// Fences the former producer of this id and aborts what it left open.
     pub(super) fn new(core: &Arc<KafkaCore>, id: &str) -> Result<Self, LogError> {
         let sender = Sender::new(core, &core.config.transactor(id))?;
         let doing = format!("initialising the transactional id {id}");
         sender.producer().init_transactions(INIT_LIMIT).map_err(|error| {
             sender.begin(0);
             match log_error::from_transaction_error(&doing, &error, sender.context()) {
-                // Nothing is open yet, so there is nothing to abort or to be unsure of.
+                // No transaction is open yet, so there is nothing to abort and no unknown commit.
                 LogError::Abort(cause) | LogError::Unknown(cause) => LogError::Retry(cause),
                 other => other,
             }
@@ -63,8 +64,8 @@ impl KafkaTransactor {
         })
     }
 
-    /// Once this producer is fenced, its records are purged and further ones refused; that is only
-    /// what follows from it.
+    /// Once this producer is fenced, its records fail as purged and further ones are refused. The
+    /// fatal error of the client is the cause.
     fn sort_code(&self, doing: &str, code: Code) -> LogError {
         let fatal = self.sender.producer().client().fatal_error();
         let code = fatal.map_or(code, |(cause, _)| cause);
@@ -86,7 +87,7 @@ impl Transactor for KafkaTransactor {
                     "a transactional producer writes to at most {PARTITIONS_MAX} partitions"
                 )));
             }
-            let sent = self.sender.send((partition_index, record), partition_index, DRAIN_LIMIT);
+            let sent = self.sender.send(partition_index, record, partition_index, DRAIN_LIMIT);
             sent.map_err(|code| self.sort_code("writing in a transaction", code))?;
         }
         Ok(())
@@ -94,7 +95,7 @@ impl Transactor for KafkaTransactor {
 
     fn drain(&mut self) -> Result<(), LogError> {
         let answers = self.sender.await_acks(DRAIN_LIMIT);
-        answers.map_err(|code| self.sort_code("waiting for a transaction's records", code))
+        answers.map_err(|code| self.sort_code("waiting for the records of a transaction", code))
     }
 
     fn send_offsets(
@@ -107,7 +108,7 @@ impl Transactor for KafkaTransactor {
         }
         let proof = group.proof.downcast_ref::<ConsumerGroupMetadata>();
         let proof = proof.ok_or_else(|| {
-            LogError::Invalid("this proof of membership is not one of Kafka's".to_owned())
+            LogError::Invalid("the group token comes from another log".to_owned())
         })?;
         let list = offset_list(offsets)?;
         let sent = self.sender.producer().send_offsets_to_transaction(&list, proof, CALL_LIMIT);
@@ -124,7 +125,7 @@ impl Transactor for KafkaTransactor {
 
     fn abort(&mut self) -> Result<(), LogError> {
         let aborted = self.sender.producer().abort_transaction(CALL_LIMIT);
-        // Answers to what was purged are not those of the next transaction.
+        // Acknowledgements of purged records don't belong to the next transaction.
         self.sender.begin(0);
         self.sort("aborting", aborted)
     }

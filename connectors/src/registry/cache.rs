@@ -1,8 +1,9 @@
-//! What the registry answered, remembered within bounds.
+//! A bounded cache of schemas and of failed requests, by schema id.
 //!
-//! An id stands for one schema for ever, so that forgetting one costs only a question. Schemas live
-//! in two generations: one that is used moves to the younger; when that is full it becomes the
-//! older, and what nobody used since is gone. What was refused is remembered for a while.
+//! An id never changes its schema, so evicting an entry costs only another request. Schemas
+//! are in two generations: one that is used moves to the younger, and when that is full it becomes
+//! the older and what nobody used since is dropped. An unknown or unusable id is remembered for a
+//! while; an unavailable registry pauses all requests for a while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use tidewire_schemas::codec::{RegistryFault, WriterSchema};
 
 use super::config::QueryPolicy;
 
-/// Ids of one generation: ten thousand in both are more than any registry we know of holds in use.
+/// Ids of one generation: ten thousand in both is more than registries have in use.
 const GENERATION_IDS_MAX: usize = 5_000;
-/// Bytes of schemas' texts in one generation. Compiled they take several times as much.
+/// Bytes of schema texts in one generation. A compiled schema takes several times as much.
 const GENERATION_BYTES_MAX: usize = 16 << 20;
-/// Ids that are remembered as refused.
+/// Ids whose fault is remembered.
 const FAULTS_MAX: usize = 10_000;
 
 /// A schema and the bytes of its text.
@@ -26,19 +27,19 @@ struct CachedSchema {
     bytes: usize,
 }
 
-/// Answers by id.
+/// Schemas and faults by id.
 #[derive(Debug, Default)]
 pub(super) struct SchemaCache {
     young: HashMap<u32, CachedSchema>,
     young_bytes: usize,
     old: HashMap<u32, CachedSchema>,
     faults: HashMap<u32, (RegistryFault, Instant)>,
-    /// Why nothing is asked, and until when.
+    /// Why the registry is not asked at all, and until when.
     pause: Option<(RegistryFault, Instant)>,
 }
 
 impl SchemaCache {
-    /// The remembered answer, if there is one.
+    /// The cached schema or fault, if there is one.
     pub(super) fn answer(
         &mut self,
         id: u32,
@@ -57,7 +58,7 @@ impl SchemaCache {
         refused.or(paused).map(|(fault, _)| Err(fault.clone()))
     }
 
-    /// Remembers a schema made of so many bytes of text.
+    /// Stores a schema that was compiled from `bytes` bytes of text.
     pub(super) fn store(&mut self, id: u32, schema: Arc<WriterSchema>, bytes: usize) {
         self.faults.remove(&id);
         self.pause = None;
@@ -77,12 +78,13 @@ impl SchemaCache {
         }
     }
 
-    /// Remembers for a while that there is no schema.
+    /// Stores for a while why there is no schema.
     pub(super) fn store_fault(
         &mut self,
         id: u32,
         fault: &RegistryFault,
-        (now, policy): (Instant, &QueryPolicy),
+        now: Instant,
+        policy: &QueryPolicy,
     ) {
         if matches!(fault, RegistryFault::Unavailable(_)) {
             self.pause = Some((fault.clone(), now + policy.unavailable_pause));
@@ -91,14 +93,14 @@ impl SchemaCache {
         if self.faults.len() >= FAULTS_MAX {
             self.faults.retain(|_, (_, until)| now < *until);
         }
-        // Ten thousand wrong ids within a pause: asking again is all that is lost.
+        // Ten thousand wrong ids within a pause: forgetting them costs only more requests.
         if self.faults.len() >= FAULTS_MAX {
             self.faults.clear();
         }
         self.faults.insert(id, (fault.clone(), now + policy.unknown_pause));
     }
 
-    /// How many schemas it holds.
+    /// The number of schemas in the cache.
     pub(super) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays_and_what_nobody_uses_goes() {
+    fn used_schemas_stay_and_unused_ones_are_evicted() {
         let mut cache = SchemaCache::default();
         let now = clock::now();
         for id in 0..4 * GENERATION_IDS_MAX as u32 {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_is_full_by_bytes_too() {
+    fn a_generation_is_limited_in_bytes() {
         let mut cache = SchemaCache::default();
         for id in 0..100 {
             cache.store(id, schema(), GENERATION_BYTES_MAX / 10);
@@ -137,26 +139,29 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_id_is_refused_for_a_while_and_silence_refuses_every_id() {
+    fn an_unknown_id_fails_for_a_while_and_an_unavailable_registry_fails_every_id() {
         let (mut cache, now, policy) =
             (SchemaCache::default(), clock::now(), QueryPolicy::default());
         let later = |seconds| now + Duration::from_secs(seconds);
-        cache.store_fault(1, &RegistryFault::Unknown("no".into()), (now, &policy));
+        cache.store_fault(1, &RegistryFault::Unknown("no".into()), now, &policy);
         assert!(matches!(cache.answer(1, later(29)), Some(Err(RegistryFault::Unknown(_)))));
         assert!(cache.answer(1, later(30)).is_none() && cache.answer(2, now).is_none());
         cache.store(3, schema(), 1);
-        cache.store_fault(2, &RegistryFault::Unavailable("?".into()), (now, &policy));
+        cache.store_fault(2, &RegistryFault::Unavailable("?".into()), now, &policy);
         assert!(matches!(cache.answer(9, later(4)), Some(Err(RegistryFault::Unavailable(_)))));
-        assert!(matches!(cache.answer(3, later(4)), Some(Ok(_))), "what is known needs nobody");
+        assert!(
+            matches!(cache.answer(3, later(4)), Some(Ok(_))),
+            "a cached schema needs no request"
+        );
         assert!(cache.answer(9, later(5)).is_none());
     }
 
     #[test]
-    fn wrong_ids_without_end_take_no_memory_without_end() {
+    fn memory_for_unknown_ids_is_bounded() {
         let (mut cache, now, policy) =
             (SchemaCache::default(), clock::now(), QueryPolicy::default());
         for id in 0..3 * FAULTS_MAX as u32 {
-            cache.store_fault(id, &RegistryFault::Unknown(String::new()), (now, &policy));
+            cache.store_fault(id, &RegistryFault::Unknown(String::new()), now, &policy);
             assert!(cache.faults.len() <= FAULTS_MAX);
         }
     }

@@ -1,7 +1,7 @@
-//! The registry as decoding wants it: a schema by its id, from memory wherever that is possible.
+//! The `Registry` port on Confluent's API: a schema by its id, from the cache wherever possible.
 //!
-//! Nobody holds the memory's lock while the registry is asked. So two threads may ask the same at
-//! once; what each of them waits for is bounded.
+//! The lock of the cache is not held during a request. So two threads may request the same schema
+//! at once; each waits for a bounded time.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use super::exchange::Exchange;
 use super::resolve;
 use crate::{clock, telemetry};
 
-/// A schema registry behind Confluent's API. It blocks, so async code asks from another thread.
+/// A schema registry with Confluent's API. Calls block, so async code needs another thread.
 pub struct SchemaRegistry {
     pub(super) exchange: Exchange,
     cache: Mutex<SchemaCache>,
@@ -22,8 +22,8 @@ pub struct SchemaRegistry {
 }
 
 impl SchemaRegistry {
-    /// The registry at the addresses; nothing is asked yet. There has to be one address at least,
-    /// and [`Config::certificates`] must have nothing against the authorities.
+    /// The registry at these addresses; sends no request yet. There must be at least one address,
+    /// and [`Config::certificates`] must accept the authorities.
     pub fn new(config: &Config) -> Self {
         assert!(!config.urls.is_empty(), "a registry has an address");
         Self { exchange: Exchange::new(config), cache: Mutex::default(), policy: config.policy }
@@ -55,7 +55,7 @@ impl Registry for SchemaRegistry {
             }
             Err(fault) => {
                 telemetry::registry_failed(reason(&fault));
-                cache.store_fault(id, &fault, (clock::now(), &self.policy));
+                cache.store_fault(id, &fault, clock::now(), &self.policy);
                 Err(fault)
             }
         };

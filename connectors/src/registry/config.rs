@@ -1,60 +1,60 @@
-//! Where the registry is, who we are to it, and how long it is waited for.
+//! Settings of the schema registry client: addresses, credentials and time limits.
 //!
-//! What proves who we are is never printed: not in an error, a log line or a debug text.
+//! Secrets are never printed: not in an error, a log line or a debug text.
 
 use std::fmt;
 use std::time::Duration;
 
 use ureq::tls::{Certificate, PemItem};
 
-/// Where the registry is, and how it is asked.
+/// Settings of the schema registry client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Addresses of one registry, such as `http://127.0.0.1:8081`; one that fails makes way for the
-    /// next.
+    /// Addresses of one registry, such as `http://127.0.0.1:8081`; after a failure the next one is
+    /// tried.
     pub urls: Vec<String>,
-    /// Who we are.
+    /// The login.
     pub credentials: Credentials,
-    /// Certificates, as PEM, of the authorities that may vouch for it; `None`: the public ones.
+    /// PEM certificates of the authorities that are trusted; `None`: the public ones.
     pub authorities: Option<String>,
-    /// How long it is waited for.
+    /// Time limits and tries.
     pub policy: QueryPolicy,
 }
 
-/// Who we are to the registry.
+/// A login to the registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// Nobody.
+    /// No login.
     None,
-    /// A user, or the key of an API.
+    /// HTTP basic authentication: a user, or an API key.
     Basic {
-        /// Its name.
+        /// The user, or the API key.
         username: String,
-        /// Its password, or the API's secret.
+        /// The password, or the API secret.
         password: String,
     },
-    /// Whoever has this token.
+    /// A bearer token.
     Bearer(String),
 }
 
-/// How long the registry is waited for. A record's batch waits with it, so all of it is short.
+/// Time limits of requests. The batch of a record waits for them, so they are short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryPolicy {
     /// One try, from the connection to the answer's last byte.
     pub try_limit: Duration,
-    /// All tries of one question, those for referred schemas included.
+    /// All tries for one schema, those for its references included.
     pub limit: Duration,
-    /// Tries of one request, or as many as there are addresses if those are more.
+    /// Tries of one request; at least one per address.
     pub tries: usize,
-    /// For how long an id it does not have, or whose schema can't be used, is not asked again.
+    /// For how long an unknown id, or one whose schema can't be used, is not requested again.
     pub unknown_pause: Duration,
-    /// For how long nothing is asked after it did not answer, so that a thousand records don't
-    /// wait one by one.
+    /// For how long nothing is requested after the registry did not answer, so that a thousand
+    /// records don't wait one by one.
     pub unavailable_pause: Duration,
 }
 
 impl Config {
-    /// The certificates of [`Self::authorities`]; an error says what is wrong with them.
+    /// Parses [`Self::authorities`]; an error says what is wrong with them.
     pub fn certificates(&self) -> Result<Option<Vec<Certificate<'static>>>, String> {
         let Some(pem) = &self.authorities else { return Ok(None) };
         let mut certificates = Vec::new();
@@ -62,11 +62,14 @@ impl Config {
             match item {
                 Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                 Ok(_) => {}
-                Err(error) => return Err(format!("it is no PEM: {error}")),
+                Err(error) => return Err(format!("it is not valid PEM: {error}")),
             }
         }
         if certificates.is_empty() {
-            return Err("no certificate stands in it; give those of the authorities as PEM".into());
+            return Err(
+                "it contains no certificate; give the certificates of the authorities as PEM"
+                    .into(),
+            );
         }
         Ok(Some(certificates))
     }

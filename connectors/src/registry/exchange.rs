@@ -1,10 +1,10 @@
-//! One question to the registry over HTTP: its tries, its time limits, and what an answer is.
+//! One request to the registry over HTTP: its tries, its time limits, and how answers are read.
 //!
-//! A failed try goes to the next address, and once all were tried there is a growing wait. A
-//! refusal in the registry's own words ends the tries, and so does a login that is not taken.
-//! Redirects are not followed: a login would travel with them.
+//! A failed try goes to the next address. Once all were tried there is a pause, which doubles. An
+//! error of the registry's API or a rejected login ends the tries. Redirects are not followed,
+//! since a login would be sent along.
 //!
-//! The client is ureq, which blocks and is bounded in time and bytes. Those made for this registry
+//! The client is ureq, which blocks and can be limited in time and bytes. Existing registry clients
 //! read a body of any size, and the blocking ones panic inside an async runtime.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,64 +19,65 @@ use ureq::tls::{RootCerts, TlsConfig};
 use super::config::{Config, Credentials, QueryPolicy};
 use crate::clock;
 
-/// Bytes of an answer: a schema of 1 MiB, whose quotation marks are escaped, and some more.
+/// Bytes of an answer: a schema of 1 MiB with its quotation marks escaped, and some more.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
-/// Characters of a registry's own words that an error repeats.
+/// Characters of a registry's message that an error repeats.
 const MESSAGE_CHARS_MAX: usize = 300;
-/// The first wait between two tries; each further one is twice as long.
+/// The first pause between two tries; each further one is twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// What the API calls its JSON.
+/// The content type of the API.
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";
 
-/// A way to the registry.
+/// Sends requests to the registry.
 pub(super) struct Exchange {
     agent: ureq::Agent,
     urls: Vec<String>,
-    /// The address that answered last, by its place.
+    /// Index of the address that answered last.
     first: AtomicUsize,
     authorization: Option<String>,
-    /// What must not be repeated from an answer.
+    /// Secrets that must not be repeated from an answer.
     secrets: Vec<String>,
     policy: QueryPolicy,
 }
 
-/// A refusal in the registry's own words.
+/// An error answer of the registry's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RegistryRefusal {
-    /// The API's own number: 40401 no such subject, 40402 no such version, 40403 no such schema,
-    /// 409 incompatible, 42201 no valid schema.
+    /// The API's error code: 40401 unknown subject, 40402 unknown version, 40403 unknown schema,
+    /// 409 incompatible, 42201 invalid schema.
     pub(super) code: u64,
     pub(super) message: String,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum ExchangeError {
-    /// The registry says no.
+    /// The API answered with an error.
     Refused(RegistryRefusal),
-    /// It did not answer, or not as a registry does.
+    /// It did not answer, or not like a schema registry.
     Unavailable(String),
-    /// It answers with more than is read.
+    /// The answer is larger than the limit.
     TooLarge(String),
 }
 
-/// What became of one try.
+/// The outcome of one try.
 enum AttemptOutcome {
     Done(Value),
     /// Another try may help.
     Retry(String),
-    /// None will.
+    /// No further try will help.
     Failed(ExchangeError),
 }
 
 impl Exchange {
     pub(super) fn new(config: &Config) -> Self {
-        // A status that is an error still has a body that says why.
-        let certificates = config.certificates().expect("whoever made the settings looked at them");
+        let certificates =
+            config.certificates().expect("the settings were checked when they were read");
         let roots = certificates.map_or(RootCerts::WebPki, RootCerts::from);
         let agent = ureq::Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots).build())
+            // An error status still has a body that says why.
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -106,12 +107,12 @@ impl Exchange {
         self.urls.join(", ")
     }
 
-    /// Until when a question that begins now may take.
+    /// The deadline of a question that begins now.
     pub(super) fn deadline(&self) -> Instant {
         clock::now() + self.policy.limit
     }
 
-    /// Asks for what is at the path; with a body, posts it. The path begins with `/`.
+    /// Gets the path, or posts the body to it if there is one. The path begins with `/`.
     pub(super) fn ask(
         &self,
         path: &str,
@@ -120,7 +121,7 @@ impl Exchange {
     ) -> Result<Value, ExchangeError> {
         let first = self.first.load(Ordering::Relaxed);
         let (since, mut backoff) = (clock::now(), FIRST_BACKOFF);
-        let mut last = "there was no time left to ask".to_owned();
+        let mut last = "no time was left for a request".to_owned();
         let mut tried = 0;
         while tried < self.policy.tries.max(self.urls.len()) {
             let left = deadline.saturating_duration_since(clock::now());
@@ -129,7 +130,7 @@ impl Exchange {
             }
             let at = (first + tried) % self.urls.len();
             tried += 1;
-            match self.attempt(&self.urls[at], (path, body), left.min(self.policy.try_limit)) {
+            match self.attempt(&self.urls[at], path, body, left.min(self.policy.try_limit)) {
                 AttemptOutcome::Done(answer) => {
                     self.first.store(at, Ordering::Relaxed);
                     return Ok(answer);
@@ -152,7 +153,8 @@ impl Exchange {
     fn attempt(
         &self,
         url: &str,
-        (path, body): (&str, Option<&Value>),
+        path: &str,
+        body: Option<&Value>,
         limit: Duration,
     ) -> AttemptOutcome {
         let address = format!("{url}{path}");
@@ -189,7 +191,7 @@ impl Exchange {
             Ok(body) => body,
             Err(ureq::Error::BodyExceedsLimit(_)) => {
                 return AttemptOutcome::Failed(ExchangeError::TooLarge(format!(
-                    "{address} answers with more than {} MiB, which is not read",
+                    "{address} answers with more than {} MiB, which is the limit",
                     ANSWER_BYTES_MAX >> 20
                 )));
             }
@@ -199,13 +201,13 @@ impl Exchange {
         match (status, answer) {
             (200..=299, Some(answer)) => AttemptOutcome::Done(answer),
             (200..=299, None) => AttemptOutcome::Retry(format!(
-                "{address} answers, but not with JSON as a schema registry does"
+                "{address} answers, but not with JSON like a schema registry"
             )),
             (401 | 403, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(
                 self.login_problem(address, status),
             )),
             (300..=399, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(format!(
-                "{address} answers {status}, a redirect; give registry.url the address it leads to"
+                "{address} answers {status}, a redirect; set registry.url to its target"
             ))),
             (429 | 500..=599, answer) => {
                 let words = answer.and_then(|answer| self.refusal(&answer));
@@ -215,7 +217,7 @@ impl Exchange {
             (_, answer) => match answer.and_then(|answer| self.refusal(&answer)) {
                 Some(refusal) => AttemptOutcome::Failed(ExchangeError::Refused(refusal)),
                 None => AttemptOutcome::Retry(format!(
-                    "{address} answers {status}, but not as a schema registry does"
+                    "{address} answers {status}, but not like a schema registry; check registry.url"
                 )),
             },
         }
@@ -225,22 +227,22 @@ impl Exchange {
         let fix = match &self.authorization {
             None => "give registry.username and registry.password, or registry.token",
             Some(_) if status == 401 => {
-                "our login is not taken; check registry.username and registry.password, or \
+                "the login was rejected; check registry.username and registry.password, or \
                  registry.token"
             }
-            Some(_) => "our login may not do this; give it the right to read, or another login",
+            Some(_) => "the login lacks the permission; grant it, or use another login",
         };
         format!("{address} answers {status}: {fix}")
     }
 
-    /// What the API answers beside its data: `{"error_code": 40403, "message": "…"}`.
+    /// An error answer of the API: `{"error_code": 40403, "message": "…"}`.
     fn refusal(&self, answer: &Value) -> Option<RegistryRefusal> {
         let code = answer.get("error_code")?.as_u64()?;
         let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
         Some(RegistryRefusal { code, message: self.sanitize(message) })
     }
 
-    /// A text of the registry as an error may repeat it: short, on one line, without our secrets.
+    /// Text of the registry, safe to repeat in an error: short, on one line, without our secrets.
     pub(super) fn sanitize(&self, text: &str) -> String {
         let mut words = text.to_owned();
         for secret in &self.secrets {
@@ -258,12 +260,12 @@ impl Exchange {
 fn describe(error: &ureq::Error) -> String {
     let text = error.to_string();
     if text.contains("certificate") {
-        return format!("{text}; if the authority is your own, give registry.ca");
+        return format!("{text}; for an authority of your own, set registry.ca");
     }
     text
 }
 
-/// A text as one segment of a path.
+/// Percent-encodes a text as one segment of a path.
 pub(super) fn path_segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_message_is_short_and_holds_no_secret() {
+    fn a_registrys_message_is_shortened_and_holds_no_secret() {
         let credentials = Credentials::Basic { username: "ann".into(), password: "s3cret".into() };
         let config = Config {
             urls: Vec::new(),

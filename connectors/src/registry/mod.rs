@@ -1,9 +1,9 @@
-//! The schema registry: what the ids in producers' records stand for, asked over Confluent's API.
+//! The schema registry client: gets Avro schemas by id over Confluent's API, and registers ours.
 //!
-//! In reading order: `config` (where it is, and how long it is waited for), `exchange` (one
-//! question over HTTP, with its tries), `cache` (what was answered, and what was not), `resolve`
-//! (from an id to a schema with all it refers to), `client` (the port), and `subjects` (what the
-//! command line asks). Nothing here decides what becomes of a record whose schema is not there.
+//! In reading order: `config` (addresses, credentials, time limits), `exchange` (one HTTP question
+//! with its tries), `cache` (known schemas and faults), `resolve` (a schema with all references),
+//! `client` (the `Registry` port) and `subjects` (for `tidewire schemas`). What becomes of a record
+//! whose schema is missing is decided elsewhere.
 
 mod cache;
 mod client;

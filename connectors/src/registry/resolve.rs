@@ -1,9 +1,8 @@
-//! From an id to a schema that reads records: its text, and the texts it refers to, in the order
-//! that Avro wants.
+//! Resolves a schema id to a compiled schema: its text, and the texts of all schemas it references.
 //!
-//! Whoever may register schemas can write anything into them, so all of it is bounded: the bytes of
-//! the texts, how many are referred to, how deep, and the time for all questions together. A
-//! reference that leads back to itself is refused.
+//! Anyone who may register schemas controls their text, so everything is bounded: the bytes of the
+//! texts, the number of references, their depth, and the time for all requests together. A circular
+//! reference is an error.
 
 use std::time::Instant;
 
@@ -12,17 +11,17 @@ use tidewire_schemas::codec::{RegistryFault, WriterSchema};
 
 use super::exchange::{Exchange, ExchangeError, RegistryRefusal, path_segment};
 
-/// Bytes of a schema's text together with those it refers to.
+/// Bytes of a schema's text together with those it references.
 const TEXT_BYTES_MAX: usize = 1 << 20;
-/// Schemas that one may refer to, directly and through others.
+/// Schemas that one may reference, directly and through others.
 const REFERENCES_MAX: usize = 64;
 /// How long a chain of references may be.
 const REFERENCE_DEPTH_MAX: usize = 16;
 
-/// The API's number for an id it does not have. A mere 404 says that the address is wrong.
+/// The API's code for an unknown id. A 404 without it means that the address is wrong.
 const NO_SCHEMA: u64 = 40403;
 
-/// Registries count in 32 bits with a sign, and answer beyond them as if the address were wrong.
+/// Ids are signed 32-bit numbers; registries answer larger ones as if the address were wrong.
 const ID_MAX: u32 = i32::MAX as u32;
 
 /// A schema as the registry has it.
@@ -32,14 +31,14 @@ struct SchemaDocument {
     references: Vec<Reference>,
 }
 
-/// Another schema that one refers to.
+/// A reference to another schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reference {
     subject: String,
     version: u64,
 }
 
-/// The schema of an id, and the bytes of the texts it was made of.
+/// The schema of an id, and the bytes of the texts it was compiled from.
 pub(super) fn schema(
     exchange: &Exchange,
     id: u32,
@@ -47,16 +46,16 @@ pub(super) fn schema(
 ) -> Result<(WriterSchema, usize), RegistryFault> {
     if id > ID_MAX {
         return Err(RegistryFault::Unknown(format!(
-            "no schema registry gives the id {id}; the record is not in Confluent's form, though \
-             it begins like it"
+            "{id} is larger than any schema id; the record is probably not in Confluent's wire \
+             format, although it begins like it"
         )));
     }
     let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
     let answer = asked.map_err(|error| match error {
         ExchangeError::Refused(RegistryRefusal { code: NO_SCHEMA, .. }) => {
             RegistryFault::Unknown(format!(
-                "the schema registry at {} has no schema {id}; does the producer use another \
-                 registry?",
+                "the schema registry at {} has no schema {id}; check that the producer uses the \
+                 same registry",
                 exchange.addresses()
             ))
         }
@@ -68,7 +67,10 @@ pub(super) fn schema(
         "JSON" => return Ok((WriterSchema::json(), document.text.len())),
         kind => {
             let kind = exchange.sanitize(kind);
-            return Err(unusable(id, format!("is {kind}, which is not read; send Avro or JSON")));
+            return Err(unusable(
+                id,
+                format!("is {kind}, which is not supported; send Avro or JSON"),
+            ));
         }
     }
     let mut resolver = ReferenceResolver::new(exchange, id, deadline);
@@ -79,10 +81,10 @@ pub(super) fn schema(
     Ok((schema, resolver.bytes))
 }
 
-/// What is said of a schema by an answer; `None` if that is no such answer.
+/// Reads a schema from an answer; `None` if the answer has another shape.
 fn parse_document(answer: &Value) -> Option<SchemaDocument> {
     let text = answer.get("schema")?.as_str()?.to_owned();
-    // What is not said is Avro, which was there before the others.
+    // A missing type means Avro, which is older than the field.
     let kind = match answer.get("schemaType") {
         None | Some(Value::Null) => "AVRO".to_owned(),
         Some(kind) => kind.as_str()?.to_owned(),
@@ -101,18 +103,18 @@ fn reference(value: &Value) -> Option<Reference> {
     })
 }
 
-/// A walk over all that a schema refers to, deepest first.
+/// Walks over all references of a schema, deepest first.
 struct ReferenceResolver<'a> {
     exchange: &'a Exchange,
     id: u32,
     deadline: Instant,
-    /// Texts in the order they are to be read.
+    /// Texts in the order in which they have to be parsed.
     texts: Vec<String>,
     /// Bytes so far, the schema's own included.
     bytes: usize,
-    /// What was fetched.
+    /// References that were fetched.
     seen: Vec<Reference>,
-    /// What leads to where the walk is.
+    /// References from the schema to the current one.
     path: Vec<Reference>,
 }
 
@@ -135,14 +137,17 @@ impl<'a> ReferenceResolver<'a> {
             return Ok(());
         }
         let mib = TEXT_BYTES_MAX >> 20;
-        Err(unusable(self.id, format!("has more than {mib} MiB with all it refers to")))
+        Err(unusable(self.id, format!("has more than {mib} MiB with its references")))
     }
 
     fn resolve(&mut self, references: &[Reference]) -> Result<(), RegistryFault> {
         for reference in references {
             if self.path.contains(reference) {
                 let subject = self.exchange.sanitize(&reference.subject);
-                return Err(unusable(self.id, format!("refers to {subject}, which leads back")));
+                return Err(unusable(
+                    self.id,
+                    format!("has a circular reference through {subject}"),
+                ));
             }
             if self.seen.contains(reference) {
                 continue;
@@ -151,8 +156,8 @@ impl<'a> ReferenceResolver<'a> {
                 return Err(unusable(
                     self.id,
                     format!(
-                        "refers to more than {REFERENCES_MAX} schemas, or through more than \
-                         {REFERENCE_DEPTH_MAX} in a row"
+                        "has more than {REFERENCES_MAX} references, or more than \
+                         {REFERENCE_DEPTH_MAX} levels of them"
                     ),
                 ));
             }
@@ -174,7 +179,10 @@ impl<'a> ReferenceResolver<'a> {
             let ExchangeError::Refused(refusal) = error else { return fault(self.id, error) };
             let subject = self.exchange.sanitize(subject);
             let message = refusal.message;
-            unusable(self.id, format!("refers to {subject} version {version}: {message}"))
+            unusable(
+                self.id,
+                format!("references {subject} version {version}, which fails: {message}"),
+            )
         })?;
         let document =
             parse_document(&answer).ok_or_else(|| not_a_schema(self.exchange, self.id))?;
@@ -182,7 +190,7 @@ impl<'a> ReferenceResolver<'a> {
             return Ok(document);
         }
         let subject = self.exchange.sanitize(subject);
-        Err(unusable(self.id, format!("refers to {subject}, which is no Avro")))
+        Err(unusable(self.id, format!("references {subject}, which is not Avro")))
     }
 }
 
@@ -190,8 +198,8 @@ fn fault(id: u32, error: ExchangeError) -> RegistryFault {
     match error {
         ExchangeError::Refused(RegistryRefusal { code, message }) => {
             RegistryFault::Unavailable(format!(
-                "the schema registry refuses to say what schema {id} is ({code}: {message}); check \
-             registry.url and its login"
+                "the schema registry refused the request for schema {id} ({code}: {message}); \
+                 check registry.url and the login"
             ))
         }
         ExchangeError::Unavailable(why) => RegistryFault::Unavailable(why),
@@ -205,8 +213,8 @@ fn unusable(id: u32, why: String) -> RegistryFault {
 
 fn not_a_schema(exchange: &Exchange, id: u32) -> RegistryFault {
     RegistryFault::Unavailable(format!(
-        "{} answers, but not with a schema when asked for {id}; check that registry.url is a \
-         schema registry",
+        "{} answers the request for schema {id}, but not with a schema; check that registry.url is \
+         a schema registry",
         exchange.addresses()
     ))
 }

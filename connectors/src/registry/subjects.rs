@@ -1,8 +1,7 @@
-//! What the command line asks of a registry: whether it answers, whether it has our schemas, and to
-//! take them.
+//! Requests of the command line: whether the registry answers, has our schemas, and accepts them.
 //!
-//! A subject is a name under which versions of one schema are registered. Registering what is
-//! there already gives its old id, so everything here may be repeated.
+//! A subject is a name under which versions of one schema are registered. Registering a schema
+//! again returns its existing id, so every request here may be repeated.
 
 use std::time::Duration;
 
@@ -12,61 +11,64 @@ use super::client::SchemaRegistry;
 use super::exchange::{ExchangeError, RegistryRefusal, path_segment};
 use crate::clock;
 
-/// How long a node that is behind is given before it is asked again.
+/// The pause before a node that is not up to date is asked again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// The registry has no such subject.
 const NO_SUBJECT: u64 = 40401;
 /// The subject has no such version, or none is left.
 const NO_VERSION: u64 = 40402;
-/// The subject has other schemas, not this one.
+/// The subject has other schemas but not this one.
 const NO_SCHEMA: u64 = 40403;
 
 /// A schema in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// What stands in records.
+    /// The id that records carry.
     pub id: u64,
-    /// Which of the subject's versions.
+    /// The version within the subject.
     pub version: u64,
 }
 
-/// How a schema stands to what the registry has under a subject.
+/// How a schema compares with what the registry has under a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectStatus {
-    /// It is there.
+    /// The same schema is registered.
     Same(Registered),
-    /// Another one is there, and this one may follow it.
+    /// Another schema is registered, and this one is compatible with it.
     Compatible,
-    /// Another one is there, and this one may not follow it; in the registry's own words.
+    /// Another schema is registered, and this one is not compatible; the registry's reason.
     Incompatible(String),
-    /// Nothing is there.
+    /// No schema is registered.
     Missing,
 }
 
-/// Why a question about a subject has no answer.
+/// Why a request about a subject failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectFault {
-    /// The registry says no to this one; in its own words.
+    /// The registry rejected the request; its reason.
     #[error("{0}")]
     Refused(String),
-    /// It does not answer, or not to us.
+    /// It does not answer, or rejects the login.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl SchemaRegistry {
-    /// How many subjects it has: the question whether it answers us at all.
+    /// How many subjects it has. Also the check that it answers at all.
     pub fn count_subjects(&self) -> Result<usize, SubjectFault> {
         let answer = self.exchange.ask("/subjects", None, self.exchange.deadline())?;
-        answer.as_array().map(Vec::len).ok_or_else(|| self.unexpected_answer("its subjects"))
+        answer
+            .as_array()
+            .map(Vec::len)
+            .ok_or_else(|| self.unexpected_answer("the list of its subjects"))
     }
 
     /// Registers an Avro schema under a subject.
     pub fn register(&self, subject: &str, schema: &str) -> Result<Registered, SubjectFault> {
         let path = format!("/subjects/{}/versions", path_segment(subject));
         self.exchange.ask(&path, Some(&json!({"schema": schema})), self.exchange.deadline())?;
-        // The first answer may say no version, so what is there now is asked for. Another node of
-        // the registry may answer that, and be a little behind.
+        // The answer may have no version, so the schema is looked up. Another node of the registry
+        // may answer that, and may not be up to date.
         let deadline = self.exchange.deadline();
         loop {
             match self.look_up(subject, schema)? {
@@ -74,14 +76,14 @@ impl SchemaRegistry {
                 Err(_) if clock::now() < deadline => clock::pause(RETRY_EVERY),
                 Err(RegistryRefusal { message, .. }) => {
                     return Err(SubjectFault::Refused(format!(
-                        "it was taken, but is not there now: {message}"
+                        "it was registered, but can't be found: {message}; try again"
                     )));
                 }
             }
         }
     }
 
-    /// How an Avro schema stands to the subject's.
+    /// How an Avro schema compares with the subject's.
     pub fn status(&self, subject: &str, schema: &str) -> Result<SubjectStatus, SubjectFault> {
         match self.look_up(subject, schema)? {
             Ok(registered) => return Ok(SubjectStatus::Same(registered)),
@@ -103,7 +105,7 @@ impl SchemaRegistry {
         match answer.get("is_compatible").and_then(Value::as_bool) {
             Some(true) => Ok(SubjectStatus::Compatible),
             Some(false) => Ok(SubjectStatus::Incompatible(self.messages(&answer))),
-            None => Err(self.unexpected_answer("whether schemas are compatible")),
+            None => Err(self.unexpected_answer("is_compatible")),
         }
     }
 
@@ -121,7 +123,7 @@ impl SchemaRegistry {
         let number = |name: &str| answer.get(name).and_then(Value::as_u64);
         match (number("id"), number("version")) {
             (Some(id), Some(version)) => Ok(Ok(Registered { id, version })),
-            _ => Err(self.unexpected_answer("what it has registered")),
+            _ => Err(self.unexpected_answer("an id and a version")),
         }
     }
 
@@ -129,14 +131,14 @@ impl SchemaRegistry {
         let list = answer.get("messages").and_then(Value::as_array);
         let texts: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
         match texts[..] {
-            [] => "the registry does not say why".to_owned(),
+            [] => "the registry gives no reason".to_owned(),
             _ => self.exchange.sanitize(&texts.join("; ")),
         }
     }
 
-    fn unexpected_answer(&self, asked: &str) -> SubjectFault {
+    fn unexpected_answer(&self, missing: &str) -> SubjectFault {
         SubjectFault::Unavailable(format!(
-            "{} answers, but does not say {asked}; check that registry.url is a schema registry",
+            "{} answers, but without {missing}; check that registry.url is a schema registry",
             self.addresses()
         ))
     }

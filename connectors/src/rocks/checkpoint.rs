@@ -1,13 +1,13 @@
-//! Checkpoints: a task's store as it was on a transaction's boundary, for replays to begin with.
+//! Checkpoints: copies of a task's store at a transaction boundary, from which a replay can begin.
 //!
 //! ```text
-//! checkpoints/task-N/ORDER-TIME    a RocksDB directory; ORDER the next record of `order` (20
+//! checkpoints/task-N/ORDER-TIME    a RocksDB directory; ORDER is the next record of `order` (20
 //!                                  digits), TIME the task time in milliseconds
 //! ```
 //!
-//! They are hard links, so they cost what the store has rewritten since. A few are kept, spread
-//! over the time that `order` keeps its records: without those a checkpoint is of no use. That one
-//! can't be kept never stops a task.
+//! They are hard links, so they use only the space of what the store has rewritten since. A few are
+//! kept, spread over the time for which `order` keeps its records; an older checkpoint is of no
+//! use. A checkpoint that can't be created is counted and logged, and never stops a task.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,24 +21,23 @@ use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::topology::ORDER_RETENTION_MS;
 
 use super::config::{CHECKPOINTS_MAX, Config};
-use super::database::TaskDatabase;
-use super::store::{remove_dir, task_dir_name};
+use super::database::{TaskDatabase, remove_dir, task_dir_name};
 use crate::telemetry;
 
 const CHECKPOINTS: &str = "checkpoints";
 
-/// A kept store.
+/// A copy of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The next record of `order` after what it holds.
+    /// The next record of `order` after what it contains.
     pub order: Offset,
     /// Its task time.
     pub time: Millis,
-    /// Where it is. It belongs to the task that keeps it and may go at any time.
+    /// Its directory. It belongs to the task, which may delete it at any time.
     pub dir: PathBuf,
 }
 
-/// The checkpoints of a task in this folder of stores, oldest first.
+/// The checkpoints of a task in this directory of stores, oldest first.
 pub fn checkpoints(stores: &Path, partition: Partition) -> io::Result<Vec<Checkpoint>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(folder(stores, partition)) {
@@ -54,8 +53,8 @@ pub fn checkpoints(stores: &Path, partition: Partition) -> io::Result<Vec<Checkp
 }
 
 impl Checkpoint {
-    /// Makes a store of it in another folder of stores, which is then its own: the files that never
-    /// change are linked if they can be, the others copied.
+    /// Creates a store from it in another directory of stores. Files that never change are linked
+    /// where that is possible, the others are copied, so that the two are independent.
     pub fn restore(&self, stores: &Path, partition: Partition) -> io::Result<()> {
         let to = stores.join(task_dir_name(partition));
         fs::create_dir_all(&to)?;
@@ -87,7 +86,7 @@ fn parse(dir: &Path) -> Option<(Offset, Millis)> {
     Some((Offset(order.parse().ok()?), Millis(time.parse().ok()?)))
 }
 
-/// Keeps the checkpoints of one task.
+/// The checkpoints of one task.
 pub(super) struct TaskCheckpoints {
     folder: PathBuf,
     partition: Partition,
@@ -97,7 +96,7 @@ pub(super) struct TaskCheckpoints {
 }
 
 impl TaskCheckpoints {
-    /// Of the checkpoints that are there.
+    /// Lists the existing checkpoints and removes incomplete ones.
     pub(super) fn open(config: &Config, partition: Partition) -> Result<Self, StoreError> {
         let folder = folder(&config.dir, partition);
         let kept = checkpoints(&config.dir, partition).and_then(|kept| {
@@ -105,14 +104,17 @@ impl TaskCheckpoints {
             Ok(kept)
         });
         let kept = kept.map_err(|error| StoreError {
-            message: format!("can't look into {}; remove it", folder.display()),
+            message: format!(
+                "can't read the checkpoints in {}; check its permissions, or remove it",
+                folder.display()
+            ),
             source: Some(Box::new(error)),
         })?;
         let every_ms = i64::try_from(config.checkpoint_every.as_millis()).unwrap_or(i64::MAX);
         Ok(Self { folder, partition, every_ms, kept })
     }
 
-    /// Keeps a checkpoint if it is time. The store has just come to `progress`.
+    /// Creates a checkpoint if one is due. The store is at `progress`.
     pub(super) fn create_if_due(&mut self, database: &TaskDatabase, progress: &[u8]) {
         let Some(TaskProgress { order, time, .. }) = TaskProgress::decode(progress) else { return };
         let due = self.kept.last().is_none_or(|last| {
@@ -121,7 +123,7 @@ impl TaskCheckpoints {
         if !due {
             return;
         }
-        match self.create_checkpoint(database, (order, time)) {
+        match self.create_checkpoint(database, order, time) {
             Ok(()) => telemetry::checkpoint_kept(self.partition.0, self.bytes()),
             Err(error) => telemetry::checkpoint_failed(&error),
         }
@@ -130,10 +132,14 @@ impl TaskCheckpoints {
     fn create_checkpoint(
         &mut self,
         database: &TaskDatabase,
-        (order, time): (Offset, Millis),
+        order: Offset,
+        time: Millis,
     ) -> Result<(), StoreError> {
         fs::create_dir_all(&self.folder).map_err(|error| StoreError {
-            message: format!("can't make the directory {}", self.folder.display()),
+            message: format!(
+                "can't create the directory {}; check its permissions",
+                self.folder.display()
+            ),
             source: Some(Box::new(error)),
         })?;
         let dir = self.folder.join(format!("{:020}-{}", order.0, time.0));
@@ -154,7 +160,7 @@ impl TaskCheckpoints {
     }
 }
 
-/// What a process that was killed has left half done.
+/// Removes checkpoints that a killed process left incomplete.
 fn remove_incomplete(folder: &Path, kept: &[Checkpoint]) -> io::Result<()> {
     if !folder.exists() {
         return Ok(());
@@ -168,8 +174,8 @@ fn remove_incomplete(folder: &Path, kept: &[Checkpoint]) -> io::Result<()> {
     Ok(())
 }
 
-/// Which checkpoint is to go: what is older than `order` keeps, then, as long as there are too
-/// many, the one whose neighbours are closest to each other. The oldest and the newest stay.
+/// Which checkpoint to remove: one older than the retention of `order`, or, if there are too many,
+/// the one whose neighbours are closest to each other. The oldest and the newest stay.
 fn superfluous(kept: &[Checkpoint]) -> Option<usize> {
     let newest = kept.last()?.time.0;
     let retention_ms = i64::try_from(ORDER_RETENTION_MS).unwrap_or(i64::MAX);
@@ -210,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_order_does_not_reach_back_to_is_given_up() {
+    fn checkpoints_older_than_the_order_records_are_removed() {
         let week = keep_at((0..7 * 24).map(|n| n * 60));
         let days = ORDER_RETENTION_MS as i64 / MINUTE_MS;
         assert!(week.len() >= 2, "{week:?}");
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn names_read_back_and_what_rocksdb_left_half_done_is_no_checkpoint() {
+    fn names_are_parsed_and_an_incomplete_directory_is_no_checkpoint() {
         let time = |name: &str| parse(Path::new(name));
         assert_eq!(time("00000000000000000042-1767607200000").unwrap().0, Offset(42));
         assert_eq!(time("00000000000000000042-1767607200000.tmp"), None);

@@ -1,13 +1,15 @@
-//! The numbers of the task stores. Memory is the block cache and the write buffers, shared by all
-//! tasks of the process, and what waits in each store's queue.
+//! Settings of the task stores, and fixed limits with their reasons.
+//!
+//! Memory is bounded by the block cache and the write buffers, which all tasks of the process
+//! share, and by the queue of each store.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How to keep the stores of tasks.
+/// Settings of the task stores.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory; each task has one of its own inside.
+    /// The directory, with one subdirectory per task.
     pub dir: PathBuf,
     /// Bytes of RocksDB's block cache, all tasks together; index and filter blocks included.
     pub block_cache_bytes: usize,
@@ -29,33 +31,33 @@ impl Config {
     }
 }
 
-/// Milliseconds a horizon moves before ranges are dropped again: each drop leaves a mark that reads
-/// must pass until the files below it are rewritten.
+/// Milliseconds a horizon moves before ranges are deleted again: each deletion leaves a tombstone
+/// that reads have to pass until the files below it are compacted.
 pub(super) const DROP_EVERY_MS: i64 = 60_000;
 
-/// Most reads end in the tasks' own caches or in a filter.
+/// Most reads are answered by the tasks' own caches or by a bloom filter.
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 
-/// Enough that a second's merged writes of every task fit several times.
+/// Several times the merged writes of all tasks in a second.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 
-/// A replay executes so much again before its span, on average half of it.
+/// A replay executes at most this much before its span, half of it on average.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// Checkpoints a task keeps: each may hold as many bytes as the store itself had.
+/// Checkpoints a task keeps. Each may use as many bytes as the store had.
 pub(super) const CHECKPOINTS_MAX: usize = 4;
 
-/// A task that hands over more than this waits for its writer.
+/// A task waits for its writer thread while more than this is queued.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Bits of bloom filter per key: one miss in a hundred reads a block.
 pub(super) const FILTER_BITS: f64 = 10.0;
 
-/// Point reads want small blocks.
+/// Point reads need small blocks.
 pub(super) const BLOCK_BYTES: usize = 4 << 10;
 
 /// Files a task's database keeps open.
 pub(super) const OPEN_FILES_MAX: i32 = 128;
 
-/// Expired values leave quiet files at least this often.
+/// Files that are not written to are compacted at least this often, to drop expired values.
 pub(super) const EXPIRE_SECONDS: u64 = 6 * 3600;

@@ -1,13 +1,13 @@
-//! A task's RocksDB: a column family per table, and one for progress.
+//! The RocksDB database of one task: a column family per table, and one for progress.
 //!
 //! ```text
 //! family      key          value
-//! meta        "progress"   the encoded offsets this state corresponds to
+//! meta        "progress"   the encoded changelog offsets this state corresponds to
 //! table-N     as given     as given
 //! ```
 //!
-//! The write-ahead log stays on: progress and data are one batch in it, so they agree after a
-//! killed process and, RocksDB recovering up to the first gap, after a power cut.
+//! The write-ahead log is on: a batch has progress and data in it, so they agree after a killed
+//! process and, because RocksDB recovers up to the first gap, after a power failure.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,32 @@ use rocksdb::{
     DBWithThreadMode, LogLevel, Options, SingleThreaded, WriteBatch, WriteBufferManager,
 };
 use tidewire_engine::port::{KeyRange, StoreBatch, StoreError, Table, TableExpiry, TableSpec};
+use tidewire_engine::record::Partition;
 
 use super::config::{
     BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, OPEN_FILES_MAX,
 };
 
-/// RocksDB as used here: all families are there from the beginning.
+/// What the names of the tasks' directories begin with.
+pub(super) const TASK_DIR_PREFIX: &str = "task-";
+
+/// The name of a task's directory, for its store and for its checkpoints.
+pub(super) fn task_dir_name(partition: Partition) -> String {
+    format!("{TASK_DIR_PREFIX}{}", partition.0)
+}
+
+/// Removes a directory if it exists.
+pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
+            message: format!("can't remove {}; remove it by hand", dir.display()),
+            source: Some(Box::new(error)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// RocksDB as used here: all column families are opened with the database.
 type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
 
 /// Memory that the databases of all tasks share.
@@ -36,7 +56,7 @@ pub(super) struct SharedBuffers {
 }
 
 impl SharedBuffers {
-    /// As much as is configured.
+    /// Allocates what is configured.
     pub(super) fn new(config: &Config) -> Self {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let buffers =
@@ -45,7 +65,7 @@ impl SharedBuffers {
     }
 }
 
-/// Gets each key and value; breaks when it wants no more.
+/// Called with each key and value; breaks to stop.
 pub(super) type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An open database.
@@ -56,12 +76,12 @@ pub(super) struct TaskDatabase {
     tables: Vec<Option<DeclaredTable>>,
 }
 
-/// A table that was named when the database was opened.
+/// A table that was declared when the database was opened.
 #[derive(Clone)]
 struct DeclaredTable {
     family: String,
     expiry: TableExpiry,
-    /// Entries of an earlier time may go.
+    /// Entries with an earlier time may be deleted.
     horizon: Arc<AtomicI64>,
 }
 
@@ -69,20 +89,23 @@ const META: &str = "meta";
 const PROGRESS: &[u8] = b"progress";
 
 impl TaskDatabase {
-    /// Opens or makes it.
+    /// Opens or creates the database.
     pub(super) fn open(
         dir: &Path,
         tables: &[TableSpec],
         shared: &SharedBuffers,
     ) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|error| StoreError {
-            message: format!("can't make the directory {}; check --data-dir", dir.display()),
+            message: format!(
+                "can't create the directory {}; give one that can be written with --data-dir",
+                dir.display()
+            ),
             source: Some(Box::new(error)),
         })?;
         let options = database_options(shared);
         let mut names = vec!["default".to_owned(), META.to_owned()];
         if dir.join("CURRENT").exists() {
-            // A table of an older build stays closed to us and must be opened all the same.
+            // RocksDB opens only with all families, those of tables of older builds included.
             names.extend(
                 SingleThreadedDb::list_cf(&options, dir)
                     .map_err(|error| store_error(dir, &error))?,
@@ -116,17 +139,18 @@ impl TaskDatabase {
     fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
         let known = self.tables[usize::from(table.0)].as_ref();
         known.and_then(|known| self.rocks.cf_handle(&known.family)).ok_or_else(|| StoreError {
-            message: format!("table {} was not named when the store was opened", table.0),
+            message: format!("table {} was not declared when the store was opened", table.0),
             source: None,
         })
     }
 
     fn meta(&self) -> &ColumnFamily {
-        self.rocks.cf_handle(META).expect("made or opened with the database")
+        self.rocks.cf_handle(META).expect("created or opened with the database")
     }
 
-    /// Entries of this table and an earlier time may go. Ranges go now, if they are worth it:
-    /// whole files first, then what is left of the range by one mark, never entry by entry.
+    /// Lets entries of this table with an earlier time be deleted. Where the key begins with the
+    /// time, the range is deleted once the horizon moved far enough: whole files first, then the
+    /// rest by one range tombstone, never entry by entry.
     pub(super) fn set_horizon(&self, table: Table, before: i64) -> Result<(), StoreError> {
         let Some(known) = &self.tables[usize::from(table.0)] else { return Ok(()) };
         let last = known.horizon.load(Ordering::Relaxed);
@@ -146,7 +170,7 @@ impl TaskDatabase {
         Ok(())
     }
 
-    /// A value.
+    /// The value of a key.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let found = self.rocks.get_pinned_cf(self.family(table)?, key);
         let found = found.map_err(|error| store_error(&self.dir, &error))?;
@@ -159,7 +183,7 @@ impl TaskDatabase {
         Ok(found.map_err(|error| store_error(&self.dir, &error))?.map(Bytes::from))
     }
 
-    /// Visits a range in order, while the visitor wants more.
+    /// Visits a range in order until the visitor breaks.
     pub(super) fn scan(
         &self,
         table: Table,
@@ -181,7 +205,7 @@ impl TaskDatabase {
         rows.status().map_err(|error| store_error(&self.dir, &error))
     }
 
-    /// Writes a batch and its progress, both or neither.
+    /// Writes a batch and its progress atomically.
     pub(super) fn write(&self, batch: &StoreBatch) -> Result<(), StoreError> {
         let mut rows = WriteBatch::default();
         for write in &batch.writes {
@@ -195,7 +219,7 @@ impl TaskDatabase {
         self.rocks.write(rows).map_err(|error| store_error(&self.dir, &error))
     }
 
-    /// Keeps it as it is now in a new directory on the same disk, by hard links.
+    /// Creates a checkpoint in a new directory on the same disk, by hard links.
     pub(super) fn create_checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
         rocksdb::checkpoint::Checkpoint::new(&self.rocks)
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
@@ -243,13 +267,13 @@ fn table_options(shared: &SharedBuffers, horizon: Option<Arc<AtomicI64>>) -> Opt
     options
 }
 
-/// What an error of RocksDB means to an operator.
+/// An error of RocksDB with what to do about it.
 fn store_error(dir: &Path, error: &rocksdb::Error) -> StoreError {
     let dir = dir.display();
     let raw = error.to_string();
     let has = |what: &str| raw.contains(what);
     let message = if has("lock file") || has("lock hold") {
-        format!("{dir} is open already, and only one task can have it; stop the other process")
+        format!("{dir} is open already, and only one task can open it; stop the other process")
     } else if has("No space left") {
         format!("the disk of {dir} is full; free some space and start again")
     } else if has("Corruption") {

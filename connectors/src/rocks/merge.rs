@@ -1,10 +1,12 @@
-//! Several batches as one: the newest write of each key, sorted, with the newest progress. Since
-//! batches are consecutive and whole, the result stands on a transaction's boundary too.
+//! Merges consecutive batches of a store into one: the newest write of each key, sorted by key.
+//!
+//! The batches are consecutive and whole, so the result ends at a transaction boundary too, and its
+//! progress is that of the last batch.
 
 use bytes::Bytes;
 use tidewire_engine::port::{StoreBatch, StoreWrite};
 
-/// Bytes a batch holds.
+/// Bytes of a batch in memory.
 pub(super) fn size(batch: &StoreBatch) -> usize {
     let write = |w: &StoreWrite| {
         size_of::<StoreWrite>() + w.key.len() + w.value.as_ref().map_or(0, Bytes::len)
@@ -20,7 +22,7 @@ pub(super) fn merge(batches: impl IntoIterator<Item = StoreBatch>) -> StoreBatch
         writes.extend(batch.writes);
         progress = batch.progress;
     }
-    // Stable, so that of equal keys the newest stands last; `dedup` keeps the first of a run.
+    // The sort is stable, so the newest of equal keys is last; `dedup` keeps the first of a run.
     writes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
     writes.reverse();
     writes.dedup_by(|older, newer| older.table == newer.table && older.key == newer.key);
@@ -39,7 +41,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_batches_leave_what_each_in_turn_would_have_left(
+        fn merged_batches_write_the_same_as_one_after_the_other(
             given in proptest::collection::vec(
                 proptest::collection::btree_map((0u8..2, 0u8..6), any::<Option<u8>>(), 0..6),
                 1..6,

@@ -1,12 +1,12 @@
-//! The local state of tasks: one RocksDB per task, written behind the log by a thread of its own.
+//! The local state of DERIVE tasks: the `Store` port on RocksDB, one database per task.
 //!
-//! The one idea: a store is a cache of the changelog that knows how far it is. Every `WriteBatch`
-//! ends on a transaction's boundary and carries the progress it corresponds to, so that data and
-//! progress agree whatever happens in between, and a crash costs a short replay.
+//! A store is a copy of the task's changelogs and is written after the commit, by a thread of its
+//! own. Every `WriteBatch` ends at a transaction boundary and contains the progress it corresponds
+//! to. So data and progress always agree, and a crash costs a short replay of the changelogs.
 //!
-//! It never decides what state means, and never holds what the log has not.
+//! A store never contains what the log has not committed, and gives no meaning to what it stores.
 //!
-//! Parts in reading order.
+//! Modules in reading order.
 
 mod checkpoint;
 mod config;

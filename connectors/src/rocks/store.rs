@@ -1,7 +1,10 @@
-//! The stores as the engine sees them: each verb of the ports, and nothing else.
+//! The `Store` and `Stores` ports on RocksDB: each method of the ports, and nothing else.
+//!
+//! A store is open once; opening it a second time is an error. Destroying a store also removes its
+//! checkpoints.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,21 +15,13 @@ use tidewire_engine::record::{Millis, Partition};
 
 use super::checkpoint::{self, TaskCheckpoints};
 use super::config::Config;
-use super::database::{SharedBuffers, TaskDatabase};
+use super::database::{SharedBuffers, TASK_DIR_PREFIX, TaskDatabase, remove_dir, task_dir_name};
 use super::write_behind::WriteBehind;
 
 /// The stores of a process: one directory per task.
 pub struct RocksStores {
     config: Config,
     shared: SharedBuffers,
-}
-
-/// What the names of tasks' directories begin with.
-const PREFIX: &str = "task-";
-
-/// What a task's directories are called.
-pub(super) fn task_dir_name(partition: Partition) -> String {
-    format!("{PREFIX}{}", partition.0)
 }
 
 impl RocksStores {
@@ -41,7 +36,8 @@ impl RocksStores {
         let mut partitions = Vec::new();
         for entry in std::fs::read_dir(&self.config.dir)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+            let number =
+                name.to_str().and_then(|name| name.strip_prefix(TASK_DIR_PREFIX)?.parse().ok());
             partitions.extend(number.map(Partition));
         }
         partitions.sort_unstable();
@@ -61,29 +57,18 @@ impl Stores for RocksStores {
     ) -> Result<Box<dyn Store>, StoreError> {
         let database = Arc::new(TaskDatabase::open(&self.dir(partition), tables, &self.shared)?);
         let checkpoints = TaskCheckpoints::open(&self.config, partition)?;
-        let write_behind = WriteBehind::start((database.clone(), checkpoints), partition)?;
+        let write_behind = WriteBehind::start(database.clone(), checkpoints, partition)?;
         Ok(Box::new(RocksStore { write_behind, database }))
     }
 
     fn destroy(&self, partition: Partition) -> Result<(), StoreError> {
-        // What no longer fits the log had checkpoints that may not fit it either.
+        // The checkpoints of a store that no longer fits the log may not fit it either.
         checkpoint::remove_all(&self.config.dir, partition)?;
         remove_dir(&self.dir(partition))
     }
 }
 
-/// Removes a directory, if it is there.
-pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
-            message: format!("can't remove {}; remove it by hand", dir.display()),
-            source: Some(Box::new(error)),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// An open store. The writer stands first, so that it has ended before the database is closed.
+/// An open store. The writer comes first, so that it ends before the database is closed.
 struct RocksStore {
     write_behind: WriteBehind,
     database: Arc<TaskDatabase>,
@@ -130,8 +115,11 @@ impl Store for RocksStore {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
     use tidewire_engine::port::{StoreWrite, TableExpiry};
+
+    use super::*;
 
     const T: Table = Table(3);
     const TABLES: &[TableSpec] =
@@ -163,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_store_has_everything_handed_over_and_its_progress() {
+    fn closing_writes_every_queued_batch_and_its_progress() {
         let dir = tempfile::tempdir().unwrap();
         let stores = stores(dir.path());
         let mut store = stores.open(Partition(0), TABLES).unwrap();
@@ -182,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_written_once_its_batch_can_be_read() {
+    fn a_ticket_is_reported_once_its_batch_can_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = stores(dir.path()).open(Partition(0), TABLES).unwrap();
         let ticket = store.hand_over(batch("p", &[("a", Some("1"))])).unwrap();
@@ -193,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_before_the_horizon_are_gone_and_the_rest_stays() {
+    fn entries_before_the_horizon_are_deleted_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let windows = TableSpec { table: T, name: "windows", expiry: TableExpiry::ByKeyTime };
         let mut store = stores(dir.path()).open(Partition(0), &[windows]).unwrap();
@@ -209,7 +197,7 @@ mod tests {
             |store: &mut dyn Store| times.map(|at| store.get(T, &key(at)).unwrap().is_some());
         store.set_horizon(T, Millis(3_600_000)).unwrap();
         assert_eq!(left(&mut *store), [false, false, false, true, true]);
-        // Not worth a mark yet, and never backwards.
+        // The horizon has not moved far enough, and never moves back.
         store.set_horizon(T, Millis(3_600_001)).unwrap();
         store.set_horizon(T, Millis(0)).unwrap();
         assert_eq!(left(&mut *store), [false, false, false, true, true]);
@@ -241,9 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_the_store_as_it_was_and_becomes_a_store_elsewhere() {
+    fn a_checkpoint_is_a_copy_that_can_be_restored_to_another_directory() {
         let dir = tempfile::tempdir().unwrap();
-        // It writes a second later or when it is closed, so that what is said in between counts.
+        // Closing writes what is queued, so that `allow_checkpoints` before it takes effect.
         let stores = RocksStores::new(Config::new(dir.path()));
         let hand_over = |store: &mut dyn Store, (order, minutes), value| {
             let batch = batch("", &[("a", Some(value))]);
@@ -262,7 +250,7 @@ mod tests {
         store.allow_checkpoints();
         store.close().unwrap();
         let kept = checkpoint::checkpoints(dir.path(), Partition(0)).unwrap();
-        assert_eq!(kept.len(), 1, "none while it was restored, one on time: {kept:?}");
+        assert_eq!(kept.len(), 1, "none during the restore, one when due: {kept:?}");
         assert_eq!((kept[0].order.0, kept[0].time), (5, Millis(61 * 60_000)));
         let elsewhere = tempfile::tempdir().unwrap();
         kept[0].restore(elsewhere.path(), Partition(0)).unwrap();
@@ -281,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_store_says_that_it_is_rebuilt_once_removed() {
+    fn the_error_of_a_damaged_store_says_how_to_rebuild_it() {
         let dir = tempfile::tempdir().unwrap();
         let stores = stores(dir.path());
         let mut store = stores.open(Partition(0), TABLES).unwrap();

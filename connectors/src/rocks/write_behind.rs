@@ -1,9 +1,10 @@
-//! The writer behind a store: takes what was handed over, merges what has gathered meanwhile and
-//! writes it. It never waits for more: who hands over has gathered already. The queue is bounded in
-//! bytes; whoever hands over more waits.
+//! Writes a store's batches from a thread of its own, after the commit.
 //!
-//! Batches are written whole and in order. After a failure nothing more is written, and everyone
-//! who asks gets the reason.
+//! The thread merges all batches that wait and writes them at once. It adds no delay, since the
+//! callers already batch. The queue is bounded in bytes; `hand_over` blocks while it is full.
+//!
+//! Batches are written whole and in order. After a failure nothing more is written, and every later
+//! call returns the reason.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -18,7 +19,7 @@ use super::database::TaskDatabase;
 use super::merge;
 use crate::telemetry;
 
-/// A writer and its queue.
+/// The writer thread of a store and its queue.
 pub(super) struct WriteBehind {
     queue: Arc<BatchQueue>,
     thread: Option<JoinHandle<()>>,
@@ -27,9 +28,9 @@ pub(super) struct WriteBehind {
 #[derive(Default)]
 struct BatchQueue {
     state: Mutex<BatchQueueState>,
-    /// Something was handed over, or the end has come.
+    /// A batch was queued, or the store is closing.
     filled: Condvar,
-    /// Something was written, or writing failed.
+    /// Batches were written, or a write failed.
     emptied: Condvar,
 }
 
@@ -39,18 +40,18 @@ struct BatchQueueState {
     bytes: usize,
     submitted: u64,
     written: u64,
-    /// From which batch on every one ends on a transaction's boundary.
+    /// The number of the first batch after which a checkpoint may be created.
     checkpoints_from: Option<u64>,
     stop: Option<StopMode>,
     failed: Option<String>,
 }
 
-/// How a store ends.
+/// How a store is closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StopMode {
-    /// Everything handed over is written first.
+    /// Queued batches are written first.
     Close,
-    /// What waits is dropped: the log has it.
+    /// Queued batches are dropped: the log has them.
     Abandon,
 }
 
@@ -70,16 +71,17 @@ impl BatchQueueState {
 }
 
 impl WriteBehind {
-    /// Starts the writer of a database.
+    /// Starts the writer thread of a database.
     #[expect(clippy::disallowed_methods, reason = "the end of what is returned joins it")]
     pub(super) fn start(
-        (database, mut checkpoints): (Arc<TaskDatabase>, TaskCheckpoints),
+        database: Arc<TaskDatabase>,
+        mut checkpoints: TaskCheckpoints,
         partition: Partition,
     ) -> Result<Self, StoreError> {
         let queue = Arc::new(BatchQueue::default());
         let run = {
             let queue = queue.clone();
-            move || run(&queue, (&database, &mut checkpoints))
+            move || run(&queue, &database, &mut checkpoints)
         };
         let thread = std::thread::Builder::new()
             .name(format!("store-{}", partition.0))
@@ -91,7 +93,7 @@ impl WriteBehind {
         Ok(Self { queue, thread: Some(thread) })
     }
 
-    /// Hands a batch over; waits while too much is waiting.
+    /// Queues a batch; blocks while the queue is full.
     pub(super) fn hand_over(&self, batch: StoreBatch) -> Result<Ticket, StoreError> {
         let bytes = merge::size(&batch);
         let mut state = self.queue.state();
@@ -108,7 +110,8 @@ impl WriteBehind {
         Ok(ticket)
     }
 
-    /// From the batch handed over last on, each ends on a transaction's boundary.
+    /// Allows checkpoints from the batch queued last on: each of these ends at a boundary of a
+    /// transaction.
     pub(super) fn allow_checkpoints(&self) {
         let mut state = self.queue.state();
         let submitted = state.submitted;
@@ -122,7 +125,7 @@ impl WriteBehind {
         Ok(Ticket(state.written))
     }
 
-    /// Writes what waits and ends.
+    /// Writes what is queued and ends the thread.
     pub(super) fn close(mut self) -> Result<(), StoreError> {
         self.stop(StopMode::Close);
         self.queue.state().check()
@@ -133,7 +136,8 @@ impl WriteBehind {
         self.queue.state().stop = Some(mode);
         self.queue.filled.notify_one();
         if thread.join().is_err() {
-            self.queue.state().failed = Some("the store's writer thread panicked".to_owned());
+            self.queue.state().failed =
+                Some("the store's writer thread panicked; restart the process".to_owned());
         }
     }
 }
@@ -144,7 +148,7 @@ impl Drop for WriteBehind {
     }
 }
 
-fn run(queue: &BatchQueue, (database, checkpoints): (&TaskDatabase, &mut TaskCheckpoints)) {
+fn run(queue: &BatchQueue, database: &TaskDatabase, checkpoints: &mut TaskCheckpoints) {
     while let Some((batches, bytes)) = next(queue) {
         let count = batches.len() as u64;
         let merged = merge::merge(batches);
@@ -176,7 +180,7 @@ fn run(queue: &BatchQueue, (database, checkpoints): (&TaskDatabase, &mut TaskChe
     }
 }
 
-/// What is to be written next; `None` at the end.
+/// The batches to write next and their bytes; `None` at the end.
 fn next(queue: &BatchQueue) -> Option<(Vec<StoreBatch>, usize)> {
     let mut state = queue.state();
     while state.waiting.is_empty() {

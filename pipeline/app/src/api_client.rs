@@ -1,8 +1,7 @@
-//! A running process, spoken to over HTTP: what the verbs that don't open the data themselves use.
+//! HTTP client of a running process, for commands that don't open the log themselves.
 //!
-//! A request that may be repeated is repeated here, with growing waits and a limit, so that no verb
-//! has a loop of its own. Events carry ids before they get here, so a repeated request adds
-//! nothing twice.
+//! A request that may be repeated is repeated here, with growing waits and a time limit. Events
+//! have ids before they get here, so a repeated request adds no event twice.
 
 use std::io::BufReader;
 use std::time::Duration;
@@ -16,34 +15,34 @@ use crate::terminal;
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long an answer may take: appends wait for the log.
+/// How long a response may take: an append waits for the log.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// A stream says something every 15 s; three times that is silence.
+/// How long a stream may be silent: three times its keep-alive of 15 s.
 const STREAM_SILENCE_LIMIT: Duration = Duration::from_secs(45);
-/// How long a failing request is repeated before the verb gives up.
+/// How long a failing request is repeated.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// The first wait; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// What became of one event.
+/// The result of one event.
 #[derive(Debug, Deserialize)]
 pub struct EventResult {
-    /// Its id, when it was accepted.
+    /// Its id, if it was accepted.
     pub event_id: Option<String>,
-    /// Why it was not.
+    /// Why it was refused, if it was.
     pub error: Option<EventError>,
 }
 
 /// Why an event was refused.
 #[derive(Debug, Deserialize)]
 pub struct EventError {
-    /// Which rule.
+    /// The reason, for programs.
     pub reason: String,
-    /// Where in the event.
+    /// The field that is invalid.
     pub field: Option<String>,
-    /// In words.
+    /// The reason, for people.
     pub message: String,
 }
 
@@ -83,12 +82,12 @@ impl ApiClient {
         Ok(Self { url: url.trim_end_matches('/').to_owned(), agent })
     }
 
-    /// Sends a batch of NDJSON events and returns what became of each, in the same order.
+    /// Sends a batch of NDJSON events and returns the result of each, in the same order.
     pub fn send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
         self.parse_results(&with_retries(|| self.send_once(batch))?)
     }
 
-    /// The same in one attempt, for callers with a patience of their own.
+    /// The same in one attempt, for callers that retry themselves.
     pub fn try_send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
         match self.send_once(batch)? {
             SendOutcome::Done(answer) => self.parse_results(&answer),
@@ -97,10 +96,14 @@ impl ApiClient {
     }
 
     fn parse_results(&self, answer: &str) -> Result<Vec<EventResult>, ProcessExit> {
-        let response: EventsResponse = serde_json::from_str(answer).map_err(|error| {
-            ProcessExit::because(format!("{} answers, but not as Tidewire does", self.url), error)
-        })?;
+        let response: EventsResponse =
+            serde_json::from_str(answer).map_err(|error| self.unexpected(error))?;
         Ok(response.events)
+    }
+
+    fn unexpected(&self, error: serde_json::Error) -> ProcessExit {
+        let message = format!("{} does not answer like Tidewire; check the URL", self.url);
+        ProcessExit::because(message, error)
     }
 
     fn send_once(&self, batch: &[u8]) -> Result<SendOutcome<String>, ProcessExit> {
@@ -119,14 +122,14 @@ impl ApiClient {
             Err(error) => return Ok(SendOutcome::Retry(self.unreachable(error))),
         };
         match status {
-            // 422 says that none was accepted, and why, event by event.
+            // 422: none was accepted; the body has the reason of each.
             200..=299 | 422 if text.contains("\"events\"") => Ok(SendOutcome::Done(text)),
             429 | 500..=599 => Ok(SendOutcome::Retry(self.error_response(status, &text))),
             _ => Err(self.error_response(status, &text)),
         }
     }
 
-    /// Asks for a JSON document. `None`: nothing listens there.
+    /// Gets a JSON document. `None`: nothing listens at the URL.
     pub fn get_json(&self, path: &str) -> Result<Option<Value>, ProcessExit> {
         self.parse_document(self.agent.get(format!("{}{path}", self.url)).call())
     }
@@ -145,17 +148,16 @@ impl ApiClient {
         if status != 200 {
             return Err(self.error_response(status, &text));
         }
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            ProcessExit::because(format!("{} answers, but not as Tidewire does", self.url), error)
-        })
+        serde_json::from_str(&text).map(Some).map_err(|error| self.unexpected(error))
     }
 
-    /// Asks for a change and for what came of it, once. `None`: nothing listens there.
+    /// Posts to an admin endpoint, once, and returns its response. `None`: nothing listens at the
+    /// URL.
     pub fn post_json(&self, path: &str) -> Result<Option<Value>, ProcessExit> {
         self.parse_document(self.agent.post(format!("{}{path}", self.url)).send_empty())
     }
 
-    /// Asks whether it is ready; an error says what it waits for.
+    /// Checks whether the process is ready; the error says what it waits for.
     pub fn check_ready(&self) -> Result<(), ProcessExit> {
         let asked = self.agent.get(format!("{}/readyz", self.url)).call();
         let mut response = asked.map_err(|error| self.unreachable(error))?;
@@ -168,7 +170,7 @@ impl ApiClient {
         }
     }
 
-    /// Opens a stream of server-sent events. The inner error may pass by itself.
+    /// Opens a stream of server-sent events. The inner error may pass, the outer one does not.
     pub fn stream(
         &self,
         path_and_query: &str,
@@ -200,7 +202,8 @@ impl ApiClient {
     fn unreachable(&self, error: ureq::Error) -> ProcessExit {
         ProcessExit::because(
             format!(
-                "no answer from {}; is it running? `tidewire dev` starts it, --url names another",
+                "no answer from {}; check that it runs (`tidewire dev` starts it), or give another \
+                 --url",
                 self.url
             ),
             error,
@@ -214,7 +217,7 @@ impl ApiClient {
     }
 }
 
-/// Repeats what may be repeated until it is done or patience ends.
+/// Repeats a request until it succeeds, is refused, or the time limit is over.
 fn with_retries<T>(
     attempt: impl Fn() -> Result<SendOutcome<T>, ProcessExit>,
 ) -> Result<T, ProcessExit> {
@@ -227,7 +230,7 @@ fn with_retries<T>(
             SendOutcome::Retry(last) => {
                 if wait == FIRST_WAIT {
                     terminal::print_notice(&format!(
-                        "tidewire: {last}; trying for {RETRY_LIMIT:?}"
+                        "tidewire: {last}; trying again for {RETRY_LIMIT:?}"
                     ));
                 }
                 clock::pause(wait);

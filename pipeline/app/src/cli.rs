@@ -1,7 +1,7 @@
-//! The command line: what can be said to `tidewire`, and nothing about how it is done.
+//! The command line of `tidewire`: its commands, flags and help texts.
 //!
-//! Flags that are settings stay text here, so that a wrong one is reported together with those of
-//! the file and the environment. Mistakes in the grammar itself end with exit code 2.
+//! Flags that are settings stay text here, so that a wrong value is reported together with those
+//! of the file and the environment. Errors in the grammar itself exit with code 2.
 
 use std::path::PathBuf;
 
@@ -9,50 +9,50 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::settings::Settings;
 
-/// Where a process answers unless told otherwise.
+/// Where a process listens unless its settings say otherwise.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
-/// Real-time events: in by HTTP, through prioritised lanes, out to sockets that resume.
+/// Real-time event pipeline: events in over Kafka or HTTP, out over WebSocket and SSE
 #[derive(Debug, Parser)]
 #[command(name = "tidewire", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What `tidewire` can do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run everything in one process
+    /// Run all roles in one process
     Dev(ServeArgs),
-    /// Run the role that validates events and sorts them into lanes
+    /// Run the role ADMIT: validate events and write them to the lanes
     Admit(SettingArgs),
-    /// Run the role that removes duplicates and delivers to channels
+    /// Run the role DERIVE: remove duplicates and deliver events to channels
     Derive(SettingArgs),
-    /// Run the role that serves sockets and takes events
+    /// Run the role GATEWAY: accept events over HTTP and serve subscribers
     Gateway(ServeArgs),
     /// Create, list or describe topics
     Topics(TopicsArgs),
-    /// Write, register or check the Avro schemas of typed records
+    /// Export, register or check the Avro schemas of typed records
     Schemas(SchemasArgs),
-    /// List, show, requeue or drop what could not be taken
+    /// List, show, requeue or drop dead letters
     DeadLetters(DeadLettersArgs),
-    /// Execute history again and compare it with what is in the log
+    /// Execute the history of tasks again and compare it with the log
     Replay(ReplayArgs),
-    /// Remove the local state of tasks, so that it is rebuilt from the log
+    /// Remove the local state of tasks; it is restored from the log
     State(StateArgs),
-    /// Take on a line that stands still before too much poison
+    /// Resume ADMIT after it stopped at the poison limit
     Resume(ProcessArgs),
-    /// Send events, one JSON object a line
+    /// Send events from a file or standard input, one JSON object per line
     Produce(ProduceArgs),
-    /// Follow channels in the terminal
+    /// Print the events of channels as they arrive
     Tail(TailArgs),
-    /// Make synthetic events: the same seed gives the same bytes
+    /// Generate synthetic events; the same seed gives the same bytes
     Generate(GenerateArgs),
-    /// Check what `dev` needs, and say how to mend what is wrong
+    /// Check what a process needs and print a fix for each problem
     Doctor(SettingArgs),
-    /// Ask a running process whether it is ready, for health checks
+    /// Check whether a running process is ready, for health checks
     Ready(ProcessArgs),
     /// List every setting with its default and its environment variable
     Settings,
@@ -61,36 +61,36 @@ pub enum Verb {
 /// Flags that are settings.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SettingArgs {
-    /// Settings file, TOML
+    /// Settings file (TOML)
     #[arg(long, value_name = "FILE", env = "TIDEWIRE_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Address and port to serve on [default: 127.0.0.1:8080]
+    /// Address and port of HTTP, WebSocket and SSE [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
-    /// Folder of the state, and of the embedded log [default: .tidewire]
+    /// Folder of the state and of the embedded log [default: .tidewire]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
-    /// Which log to run on: embedded, or kafka://HOST:PORT,… [default: embedded]
+    /// The log: embedded, or kafka://HOST:PORT,… [default: embedded]
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
-    /// A name unlike any other process's [default on Kafka: the host's name]
+    /// Unique name of this process, the same after a restart [default on Kafka: the host's name]
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
-    /// What is logged: a level, or module=level,… [default: info; RUST_LOG is heard too]
+    /// What to log: a level, or module=level,… [default: RUST_LOG, or info]
     #[arg(long, value_name = "FILTER")]
     pub log_filter: Option<String>,
 }
 
-/// What a process takes that clients come to.
+/// Flags of roles that serve clients.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
     /// Settings.
     #[command(flatten)]
     pub settings: SettingArgs,
-    /// Feed synthetic events, so that there is something to see
+    /// Send synthetic events to this process
     #[arg(long)]
     pub demo: bool,
-    /// Believe ?user= without a token, on loopback only; `dev` does unless told otherwise
+    /// Accept ?user= without a token, on loopback only [default of `dev`: on]
     #[arg(long)]
     pub insecure_dev: bool,
 }
@@ -101,54 +101,54 @@ impl From<SettingArgs> for ServeArgs {
     }
 }
 
-/// A running process to talk to.
+/// The URL of a running process.
 #[derive(Args, Clone, Debug)]
 pub struct UrlArgs {
-    /// The running process
+    /// URL of the running process
     #[arg(long, value_name = "URL", default_value = URL_DEFAULT)]
     pub url: String,
 }
 
-/// What `state` takes.
+/// Arguments of `state`.
 #[derive(Args, Debug)]
 pub struct StateArgs {
-    /// What to do with it.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: StateVerb,
 }
 
-/// What can be done with local state.
+/// Subcommands of `state`.
 #[derive(Debug, Subcommand)]
 pub enum StateVerb {
-    /// Remove the state of a stopped process; its next start brings it back from the log
+    /// Remove the state of a stopped process; its next start restores it from the log
     Rebuild {
-        /// Of this partition's task only; may be given several times [default: of all]
+        /// Only the task of this partition; may be repeated [default: all]
         #[arg(long = "partition", value_name = "N")]
         partitions: Vec<u32>,
-        /// Where it is.
+        /// Settings.
         #[command(flatten)]
         settings: SettingArgs,
     },
 }
 
-/// What `topics` takes.
+/// Arguments of `topics`.
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
-    /// What to do with them.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: TopicsVerb,
 }
 
-/// What can be done with topics.
+/// Subcommands of `topics`.
 #[derive(Debug, Subcommand)]
 pub enum TopicsVerb {
-    /// Create every topic that is missing
+    /// Create the topics that are missing
     Create(LogArgs),
-    /// List every topic with what it keeps
+    /// List the topics with their partitions, records and retention
     List(LogArgs),
-    /// Show the offsets of a topic's partitions
+    /// Print the offsets of a topic's partitions
     Describe {
-        /// The topic
+        /// Name of the topic
         topic: String,
         /// Where the log is.
         #[command(flatten)]
@@ -159,8 +159,8 @@ pub enum TopicsVerb {
 /// The log of a running process, the data folder of a stopped one, or Kafka.
 #[derive(Args, Debug)]
 pub struct LogArgs {
-    /// A running process to ask [default: Kafka if `log` says so; otherwise the one at `listen`,
-    /// or the data folder if none answers]
+    /// Ask this running process [default: with an embedded log the one at `listen`, or the data
+    /// folder if none answers; on Kafka none]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Settings.
@@ -168,86 +168,86 @@ pub struct LogArgs {
     pub settings: SettingArgs,
 }
 
-/// What `dead-letters` takes.
+/// Arguments of `dead-letters`.
 #[derive(Args, Debug)]
 pub struct DeadLettersArgs {
-    /// What to do with them.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: DeadLettersVerb,
 }
 
-/// What can be done with dead letters.
+/// Subcommands of `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersVerb {
-    /// List them, the newest last
+    /// List dead letters, the newest last
     List {
         /// Which.
         #[command(flatten)]
         which: DeadLetterFilter,
-        /// Those that were requeued or dropped too
+        /// Include those that were requeued or dropped
         #[arg(long)]
         all: bool,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         /// Where the log is.
         #[command(flatten)]
         at: LogArgs,
     },
-    /// Show all there is to one: its bytes, its headers, where it has been
+    /// Print one dead letter with its bytes, headers and trail
     Show {
-        /// What it is called in the list, such as tw.in/3/7
+        /// Its id in the list, such as tw.in/3/7
         #[arg(value_name = "ID")]
         id: String,
-        /// Its bytes and nothing else
+        /// Print its bytes and nothing else
         #[arg(long)]
         raw: bool,
         /// Where the log is.
         #[command(flatten)]
         at: LogArgs,
     },
-    /// Put records back into their input, once and in the order in which they came
+    /// Write the records back to the input, once and in their original order
     Requeue(ResolveArgs),
-    /// Give them up; they are listed with --all until retention takes them
+    /// Mark dead letters as given up; `list --all` shows them until retention removes them
     Drop(ResolveArgs),
 }
 
-/// Which dead letters: all that is given has to fit.
+/// Which dead letters: every given condition has to match.
 #[derive(Args, Debug)]
 pub struct DeadLetterFilter {
-    /// With this reason (may be given several times)
-    #[arg(long, value_name = "WORD")]
+    /// Only with this reason; may be repeated
+    #[arg(long, value_name = "REASON")]
     pub reason: Vec<String>,
-    /// From this topic, or http (may be given several times)
+    /// Only from this topic, or `http`; may be repeated
     #[arg(long, value_name = "TOPIC")]
     pub source: Vec<String>,
-    /// Not before: 2026-01-05T10:00:00Z, or milliseconds since 1970
+    /// Only from this time on: 2026-01-05T10:00:00Z, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Before
+    /// Only before this time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// At most so many [default: 100 to list, all to requeue or drop]
+    /// At most N [default: 100 for list, all for requeue and drop]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
 }
 
-/// What `requeue` and `drop` take.
+/// Arguments of `requeue` and `drop`.
 #[derive(Args, Debug)]
 pub struct ResolveArgs {
-    /// What they are called in the list, such as tw.in/3/7
+    /// Their ids in the list, such as tw.in/3/7
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     /// Which.
     #[command(flatten)]
     pub which: DeadLetterFilter,
-    /// All that are open
+    /// Every open dead letter
     #[arg(long)]
     pub all_open: bool,
-    /// Only say what would be done
+    /// Print what would be done and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Why, for whoever looks at it later
+    /// A note that is kept with each dead letter
     #[arg(long, value_name = "TEXT")]
     pub because: Option<String>,
     /// Where the log is.
@@ -255,32 +255,32 @@ pub struct ResolveArgs {
     pub at: LogArgs,
 }
 
-/// What `replay` takes.
+/// Arguments of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// What to do with it.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: ReplayVerb,
 }
 
-/// What can be done with history.
+/// Subcommands of `replay`.
 #[derive(Debug, Subcommand)]
 pub enum ReplayVerb {
-    /// Check that every output byte comes out again; it writes nothing to the log
+    /// Check that execution gives every output byte again; writes nothing to the log
     Verify(VerifyArgs),
 }
 
-/// What `replay verify` takes.
+/// Arguments of `replay verify`.
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
-    /// The task, by its partition's number [default: all of them]
+    /// The task, by its partition number [default: all]
     #[arg(long, value_name = "N")]
     pub task: Option<u32>,
     /// The first transaction: its offset in the task's partition of `order`, or a time such as
-    /// 2026-01-05T10:00:00Z [default: as far back as it goes]
+    /// 2026-01-05T10:00:00Z [default: the earliest possible]
     #[arg(long, value_name = "WHERE")]
     pub from: Option<String>,
-    /// The transaction behind the last [default: the end]
+    /// The end, not included: an offset or a time [default: the end of the log]
     #[arg(long, value_name = "WHERE")]
     pub to: Option<String>,
     /// Settings.
@@ -288,10 +288,10 @@ pub struct VerifyArgs {
     pub settings: SettingArgs,
 }
 
-/// The process that is meant by these settings, or another.
+/// A running process: the one of these settings, or another.
 #[derive(Args, Debug)]
 pub struct ProcessArgs {
-    /// A running process [default: the one at `listen`]
+    /// URL of the running process [default: the one at `listen`]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Settings.
@@ -299,37 +299,37 @@ pub struct ProcessArgs {
     pub settings: SettingArgs,
 }
 
-/// What `schemas` takes.
+/// Arguments of `schemas`.
 #[derive(Args, Debug)]
 pub struct SchemasArgs {
-    /// What to do with them.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: SchemasVerb,
 }
 
-/// What can be done with the schemas of typed records.
+/// Subcommands of `schemas`.
 #[derive(Debug, Subcommand)]
 pub enum SchemasVerb {
-    /// Write them into a folder, a file each
+    /// Write the schemas to a folder, one file each
     Export {
-        /// The folder; it is made if it is not there
+        /// The folder; it is created if it is missing
         #[arg(long, value_name = "DIR", default_value = "tidewire-schemas")]
         dir: PathBuf,
         /// Event types [default: all that producers send]
         #[arg(value_name = "TYPE")]
         types: Vec<String>,
     },
-    /// Register them with a schema registry, each under its record's full name
+    /// Register the schemas with a schema registry; the subject is the record's full name
     Register(RegistryArgs),
-    /// Compare what a schema registry has with them
+    /// Compare the schemas with those of a schema registry
     Check(RegistryArgs),
 }
 
 /// Some schemas, and a registry.
 #[derive(Args, Debug)]
 pub struct RegistryArgs {
-    /// The registry; its login is registry.username and registry.password, or registry.token
-    /// [default: registry.url]
+    /// URL of the schema registry [default: registry.url]. The login is registry.username and
+    /// registry.password, or registry.token
     #[arg(long, value_name = "URL")]
     pub registry: Option<String>,
     /// Event types [default: all that producers send]
@@ -340,62 +340,62 @@ pub struct RegistryArgs {
     pub settings: SettingArgs,
 }
 
-/// What `produce` takes.
+/// Arguments of `produce`.
 #[derive(Args, Debug)]
 pub struct ProduceArgs {
-    /// NDJSON file; - is standard input
+    /// NDJSON file, or - for standard input
     #[arg(default_value = "-", value_name = "FILE")]
     pub file: String,
-    /// Where to.
+    /// The process to send to.
     #[command(flatten)]
     pub to: UrlArgs,
 }
 
-/// What `tail` takes.
+/// Arguments of `tail`.
 #[derive(Args, Debug)]
 pub struct TailArgs {
     /// Channels, such as timeline:demo
     #[arg(required = true, value_name = "CHANNEL")]
     pub channels: Vec<String>,
-    /// latest, earliest, a position, or a time such as 2026-01-05T10:00:00Z
+    /// Where to start: latest, earliest, a position, or a time such as 2026-01-05T10:00:00Z
     #[arg(long, default_value = "latest", value_name = "WHERE")]
     pub from: String,
-    /// One JSON object a line, as when the output is not a terminal
+    /// Print one JSON object per line, as when the output is not a terminal
     #[arg(long)]
     pub json: bool,
-    /// Stop after this many events
+    /// Stop after N events
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// The user to be, where no token is asked for
+    /// Name of the user, where no token is required
     #[arg(long, value_name = "NAME", default_value = "tail")]
     pub user: String,
-    /// Where from.
+    /// The process to read from.
     #[command(flatten)]
     pub at: UrlArgs,
 }
 
-/// What `generate` takes.
+/// Arguments of `generate`.
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
-    /// Which history
+    /// Seed of the generator
     #[arg(long, value_name = "N")]
     pub seed: u64,
-    /// Events per second; without it as fast as possible
+    /// Events per second [default: as many as possible]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Stop after this many events
+    /// Stop after N events
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// The account of all events
+    /// Account of all events
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = parse_account)]
     pub account: String,
-    /// Send to a running process instead of printing
+    /// Send to this running process instead of printing
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 }
 
 impl SettingArgs {
-    /// Lays the flags over the other layers.
+    /// Adds the flags as the last layer of the settings.
     pub fn apply_to(&self, settings: &mut Settings) {
         settings.add_flag("listen", "--listen", self.listen.clone());
         settings.add_flag("data_dir", "--data-dir", self.data_dir.clone());
@@ -406,7 +406,7 @@ impl SettingArgs {
 }
 
 impl ServeArgs {
-    /// Lays the flags over the other layers.
+    /// Adds the flags as the last layer of the settings.
     pub fn apply_to(&self, settings: &mut Settings) {
         self.settings.apply_to(settings);
         let given = |on: bool| on.then(|| "true".to_owned());
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_makes_no_sense_is_refused_with_what_is_right() {
+    fn an_invalid_rate_is_refused_with_the_valid_range() {
         for wrong in ["0", "-1", "NaN", "inf", "many"] {
             assert!(parse_rate(wrong).expect_err("wrong").starts_with("give events per second"));
         }
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_take_the_flags_of_settings_and_only_the_gateway_those_for_clients() {
+    fn every_role_has_the_setting_flags_and_only_the_gateway_those_for_clients() {
         let parse = |verb: &str, flag: &str| {
             Cli::try_parse_from(["tidewire", verb, "--log", "kafka://h:1", "--instance", "a", flag])
         };

@@ -1,8 +1,7 @@
-//! The configuration: settings parsed once, at the door, into the types each part wants.
+//! Parses the settings of a process, once, into the types that each part needs.
 //!
-//! Every value is looked at before anything is refused, so that one start reports all that is
-//! wrong: where each value stands and what would be right. Behind this room there are no strings
-//! left to interpret.
+//! Every value is checked before any is refused, so that one start reports all wrong settings: the
+//! place of each value and what is valid. No other part of the process interprets a setting's text.
 
 mod kafka;
 mod registry;
@@ -26,25 +25,25 @@ pub use values::size_text;
 use kafka::{LogChoice, redacted};
 use values::Placeholder;
 
-/// The largest number of partitions: a position over all of them still fits an HTTP header.
+/// The most partitions of a topic: a position over all of them still fits an HTTP header.
 const PARTITIONS_MAX: u64 = 64;
-/// Below this a ring holds too little to resume from.
+/// A smaller ring holds too little to resume from.
 const RING_BYTES_MIN: u64 = 1 << 20;
-/// More than any machine we know gives a gateway.
+/// More memory than a gateway's machine has.
 const RING_BYTES_MAX: u64 = 64 << 30;
-/// More threads than this only wait for each other.
+/// More worker threads than this contend with each other.
 const SHARDS_MAX: u64 = 64;
 /// A thread without a partition has nothing to do.
 const DERIVE_THREADS_MAX: u64 = 64;
-/// A limit that takes more than this to be looked at is none.
+/// With a higher minimum the poison limit would never be checked.
 const POISON_MIN_RECORDS_MAX: u64 = 1_000_000;
-/// The demo shares the machine with what it shows.
+/// The demo shares the machine with the pipeline it feeds.
 const DEMO_RATE_PER_S_MAX: u64 = 10_000;
 
 /// What an acknowledged record survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckDurability {
-    /// The end of the process, kill -9 included.
+    /// The end of the process, `kill -9` included.
     Process,
     /// The end of the host: synced to disk before the acknowledgement.
     Host,
@@ -55,29 +54,29 @@ pub enum AckDurability {
 pub struct Config {
     /// Where HTTP, WebSocket and SSE are served.
     pub listen: SocketAddr,
-    /// Believe `?user=` without a token.
+    /// Accept `?user=` without a token.
     pub insecure_dev: bool,
-    /// Host names to answer to beside this machine's own.
+    /// Values of `Host` that are accepted besides loopback names.
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that may use it.
+    /// Values of `Origin` that are accepted besides the server's own.
     pub allowed_origins: Vec<String>,
-    /// What is logged, in the words of `tracing`'s filter.
+    /// What is logged, as a filter of `tracing`.
     pub log_filter: String,
     /// Which log.
     pub log: LogConfig,
-    /// A name for this process, stable over restarts and unlike any other's.
+    /// The unique name of this process, the same after a restart.
     pub instance: String,
-    /// Where the embedded log and the state live.
+    /// Where the embedded log and the state are.
     pub data: DataConfig,
     /// The topics' names and partitions.
     pub topics: TopicsConfig,
-    /// The schema registry; `None`: there is none.
+    /// The schema registry, if one is configured.
     pub registry: Option<schema_registry::Config>,
-    /// When ADMIT stands still.
+    /// The share of invalid input at which ADMIT stops.
     pub poison: PoisonLimit,
     /// Threads of DERIVE; each owns a share of the partitions.
     pub derive_threads: u32,
-    /// Whether DERIVE follows the state of partitions that are another process's.
+    /// Whether DERIVE follows the state of partitions that another process owns.
     pub derive_standby: bool,
     /// The gateway's memory and threads.
     pub gateway: GatewaySizing,
@@ -94,7 +93,7 @@ pub enum LogConfig {
     Kafka(KafkaConfig),
 }
 
-/// Where the embedded log and the state live.
+/// Where the embedded log and the state are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataConfig {
     /// The folder.
@@ -108,22 +107,22 @@ pub struct DataConfig {
 pub struct TopicsConfig {
     /// What every topic's name begins with.
     pub prefix: String,
-    /// Partitions of each.
+    /// Partitions of each topic.
     pub partitions: u32,
 }
 
 /// The gateway's memory and threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySizing {
-    /// Bytes of the newest records kept in memory.
+    /// Bytes of memory for the newest outputs.
     pub ring_bytes: usize,
-    /// Threads that serve sockets; 0: as many as fit the machine.
+    /// Worker threads; 0: one per processor.
     pub shards: usize,
 }
 
 impl Config {
-    /// Parses every setting, or refuses with all that is wrong. `role` is what is to be run; verbs
-    /// that only ask run none.
+    /// Parses every setting, or fails with the list of all wrong ones. `role` is the role to run;
+    /// other commands run none.
     pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, ProcessExit> {
         let config = Self::read(&mut settings);
         config.check_log(&mut settings);
@@ -135,7 +134,7 @@ impl Config {
         }
         match settings.problems() {
             [] => Ok(config),
-            [one] => Err(ProcessExit::Usage(format!("a setting is wrong\n  {one}"))),
+            [one] => Err(ProcessExit::Usage(format!("1 setting is wrong\n  {one}"))),
             many => {
                 let list = many.join("\n  ");
                 Err(ProcessExit::Usage(format!("{} settings are wrong\n  {list}", many.len())))
@@ -194,21 +193,22 @@ impl Config {
         }
     }
 
-    /// The names of its topics.
+    /// The topics of this deployment.
     pub fn topology(&self) -> Topology {
         Topology::new(&self.topics.prefix, self.topics.partitions)
     }
 
-    /// A setting of the other log is no mistake if the log was chosen on purpose, so that one file
-    /// serves both; but nobody may believe in a promise that does not hold.
+    /// A setting of the log that is not used is accepted if `log` was given, so that one file
+    /// serves both logs. It is refused if it promises what the chosen log does not do.
     fn check_log(&self, settings: &mut Settings) {
         if let LogConfig::Kafka(kafka) = &self.log {
             kafka.check(self, settings);
             let durability = settings.value("durability").clone();
             if self.data.durability == AckDurability::Host {
                 settings.add_problem(format!(
-                    "{durability}: {:?} is the embedded log's; on Kafka an acknowledged record is \
-                     on every in-sync replica, and kafka.min_insync says how many they are",
+                    "{durability}: {:?} applies to the embedded log only; on Kafka an \
+                     acknowledged record is on every in-sync replica: remove the setting, and set \
+                     kafka.min_insync to require replicas",
                     durability.text
                 ));
             }
@@ -217,8 +217,8 @@ impl Config {
         {
             let place = given.to_string();
             settings.add_problem(format!(
-                "{place}: nothing says which Kafka; give log = \"kafka://HOST:PORT\", or log = \
-                 \"embedded\" if that is meant"
+                "{place}: given, but `log` is not set; give log = \"kafka://HOST:PORT\", or log = \
+                 \"embedded\" to use the embedded log"
             ));
         }
     }
@@ -227,36 +227,36 @@ impl Config {
         if self.derive_standby && self.derive_threads > 1 {
             let standby = settings.value("derive.standby").clone();
             settings.add_problem(format!(
-                "{standby}: threads of one process share a folder of state, in which each \
-                 partition has one owner; give derive.threads = 1, or run more processes"
+                "{standby}: threads of one process share a state folder, in which a partition has \
+                 one store; give derive.threads = 1, or run more processes"
             ));
         }
         let log = settings.value("log").clone();
         if role.is_apart() && log.text == "embedded" {
             settings.add_problem(format!(
-                "{log}: `tidewire {}` runs one role apart, which needs a log that several \
-                 processes can open, such as --log kafka://127.0.0.1:9092; the embedded log is one \
-                 process's, so run `tidewire dev`, which is all roles at once",
+                "{log}: `tidewire {}` runs one role, which needs a log that several processes can \
+                 open, such as --log kafka://127.0.0.1:9092; the embedded log belongs to one \
+                 process: run `tidewire dev`, which runs all roles",
                 role.verb()
             ));
         }
         let insecure = settings.value("insecure_dev").clone();
         if role.serves_clients() && matches!(insecure.text.as_str(), "" | "false") {
             settings.add_problem(format!(
-                "{insecure}: this version can't check tokens yet, so nobody could connect; give \
+                "{insecure}: this version cannot check tokens, so no client could connect; give \
                  --insecure-dev and listen on loopback"
             ));
         }
     }
 
-    /// Without tokens every client is believed, so no other machine may be able to reach us. Roles
-    /// that serve operators only believe nobody.
+    /// Without tokens any client may name any user, so no other machine may be able to connect.
+    /// Roles that serve only administrators know no users.
     fn check_exposure(&self, settings: &mut Settings) {
         let listen = settings.value("listen").clone();
         if self.insecure_dev && !self.listen.ip().is_loopback() {
             settings.add_problem(format!(
-                "{listen}: {} can be reached from other machines, and in --insecure-dev every \
-                 client is believed; listen on 127.0.0.1:{} or [::1]:{1}",
+                "{listen}: {} can be reached from other machines, and with --insecure-dev any \
+                 client may name any user; listen on 127.0.0.1:{} or [::1]:{1}",
                 self.listen,
                 self.listen.port()
             ));
@@ -269,8 +269,8 @@ struct SettingsReader<'a> {
 }
 
 impl SettingsReader<'_> {
-    /// The parsed value; when it is wrong, the problem is noted and a stand-in is returned, which
-    /// nobody sees because the configuration is refused in the end.
+    /// The parsed value. If it is wrong, the problem is recorded and a placeholder is returned,
+    /// which is never used because the configuration is refused in the end.
     fn value<T: Placeholder>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         let given: SettingValue = self.settings.value(key).clone();
         parse(&given.text).unwrap_or_else(|right| {
@@ -283,6 +283,7 @@ impl SettingsReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::SETTINGS;
 
     fn parse(flags: &[(&'static str, &str)]) -> Result<Config, ProcessExit> {
         let mut settings = Settings::defaults();
@@ -303,7 +304,16 @@ mod tests {
     fn check_refused(key: &'static str, text: &str, expected: &str) {
         let error = parse(&[(key, text)]).expect_err("the value is wrong").to_string();
         assert!(error.contains(expected), "{error}");
-        assert!(error.contains(&format!("--{key}")), "says where: {error}");
+        assert!(error.contains(&format!("--{key}")), "names the place: {error}");
+    }
+
+    #[test]
+    fn the_ranges_in_the_table_of_settings_are_those_that_are_checked() {
+        let demo = ("demo.enabled", "true");
+        for setting in SETTINGS.iter().filter(|setting| setting.accepts.contains(" to ")) {
+            let error = parse(&[demo, (setting.key, "?")]).expect_err(setting.key).to_string();
+            assert!(error.contains(&format!("from {}", setting.accepts)), "{error}");
+        }
     }
 
     #[test]
@@ -315,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_value_says_where_it_stands_and_what_is_right() {
+    fn each_wrong_value_is_reported_with_its_place_and_what_is_valid() {
         check_refused("listen", "localhost", "give an IP address and a port");
         check_refused("topics.partitions", "0", "give a whole number from 1 to 64");
         check_refused("topics.partitions", "-1", "give a whole number from 1 to 64");
@@ -332,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_reported_at_once() {
+    fn all_wrong_settings_are_reported_at_once() {
         let error = parse(&[("listen", "x"), ("durability", "y"), ("demo.enabled", "z")])
             .expect_err("three values are wrong")
             .to_string();
@@ -349,19 +359,19 @@ mod tests {
     }
 
     #[test]
-    fn a_role_apart_needs_a_log_that_can_be_shared() {
+    fn a_separate_role_needs_a_log_that_can_be_shared() {
         let error = run_as(Role::Derive, &[]).expect_err("the embedded log");
-        assert!(error.contains("log (default): `tidewire derive` runs one role apart"), "{error}");
+        assert!(error.contains("log (default): `tidewire derive` runs one role, "), "{error}");
         assert!(error.contains("run `tidewire dev`"), "{error}");
         assert!(run_as(Role::Derive, &[KAFKA]).is_ok());
     }
 
     #[test]
-    fn who_serves_clients_believes_them_on_loopback_only_and_the_others_listen_anywhere() {
+    fn roles_that_serve_clients_listen_on_loopback_only_and_the_others_anywhere() {
         let (open, insecure) = (("listen", "0.0.0.0:80"), ("insecure_dev", "true"));
         let error = run_as(Role::Gateway, &[KAFKA]).expect_err("no tokens");
         assert!(
-            error.contains("insecure_dev (default): this version can't check tokens"),
+            error.contains("insecure_dev (default): this version cannot check tokens"),
             "{error}"
         );
         assert!(run_as(Role::Gateway, &[KAFKA, insecure]).is_ok());
@@ -371,14 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_of_the_other_log_is_refused_and_its_other_settings_are_not() {
+    fn durability_host_is_refused_on_kafka_and_kafkas_settings_without_a_chosen_log() {
         let error = parse(&[KAFKA, ("durability", "host")]).expect_err("fsync").to_string();
-        assert!(error.contains("--durability: \"host\" is the embedded log's"), "{error}");
+        assert!(error.contains("--durability: \"host\" applies to the embedded log"), "{error}");
         assert!(parse(&[KAFKA, ("durability", "process")]).is_ok());
         let copies = ("kafka.replication", "3");
         assert!(parse(&[("log", "embedded"), copies]).is_ok());
         let error = parse(&[copies]).expect_err("no log was chosen").to_string();
-        assert!(error.contains("--kafka.replication: nothing says which Kafka"), "{error}");
+        assert!(error.contains("--kafka.replication: given, but `log` is not set"), "{error}");
     }
 
     const KAFKA: (&str, &str) = ("log", "kafka://127.0.0.1:9092");

@@ -1,26 +1,23 @@
-//! How the process ends: one value with a sentence and an exit code, and nothing ends it otherwise.
+//! How a command ends: a message for people and an exit code for scripts and service managers.
 //!
-//! Scripts and service managers act on the code, people on the sentence. Each sentence says what
-//! went wrong and what to do next; the chain of causes is printed below it.
+//! Every failure of the binary is one of these values; nothing else ends the process but a second
+//! signal. A message says what happened and what to do next. Its causes are printed below it.
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use tidewire_engine::port::LogError;
 
-use crate::terminal;
-
-/// Everything went as asked.
+/// Success.
 const CODE_DONE: u8 = 0;
-/// The work was understood but failed.
+/// The work failed.
 const CODE_FAILED: u8 = 1;
 /// The command line or the configuration is wrong; nothing was started.
 const CODE_USAGE: u8 = 2;
-/// The log is lost to this process: its disk, its files or its broker.
+/// The process lost the log, or never reached it: its disk, its files or its brokers.
 const CODE_LOST_LOG: u8 = 3;
 
-/// Why a verb stopped before its work was done.
+/// Why a command stopped before its work was done.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessExit {
     /// The work failed (exit code 1).
@@ -28,7 +25,7 @@ pub enum ProcessExit {
     Failed {
         /// What failed and what to do about it.
         message: String,
-        /// Underneath.
+        /// The cause.
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
@@ -40,22 +37,22 @@ pub enum ProcessExit {
     LostLog {
         /// What happened to it and what to do about it.
         message: String,
-        /// Underneath.
+        /// The cause.
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// Whoever read our output has gone away, as `head` does; that ends the work well.
-    #[error("the reader of the output went away")]
+    /// The reader of the output closed it, as `head` does. Not a failure (exit code 0).
+    #[error("the reader of the output closed it")]
     OutputClosed,
 }
 
 impl ProcessExit {
-    /// The work failed for a reason that is a sentence of its own.
+    /// The work failed; the message says all there is to know.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), source: None }
     }
 
-    /// The work failed because of what lies underneath.
+    /// The work failed because of `source`.
     pub fn because(
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -63,8 +60,8 @@ impl ProcessExit {
         Self::Failed { message: message.into(), source: Some(source.into()) }
     }
 
-    /// What a failure of the log means for the process: a lost log is a kind of its own, and a
-    /// wrong set-up is the operator's to mend.
+    /// What an error of the log means for the process: topics or settings that are wrong are usage
+    /// errors, a fatal error is a lost log.
     pub fn of_log(message: String, error: LogError) -> Self {
         match error {
             LogError::Invalid(text) => Self::Usage(format!("{message}: {text}")),
@@ -73,7 +70,7 @@ impl ProcessExit {
         }
     }
 
-    /// The same ending, with how often it was tried to avoid it.
+    /// The same exit, with the number of attempts that were made.
     pub fn after(self, attempts: u32, time: Duration) -> Self {
         let times = if attempts == 1 { "once" } else { &format!("{attempts} times") };
         let tried = |message: String| format!("{message} (tried {times} in {time:.1?})");
@@ -85,7 +82,8 @@ impl ProcessExit {
         }
     }
 
-    fn code(&self) -> u8 {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
         match self {
             Self::Failed { .. } => CODE_FAILED,
             Self::Usage(_) => CODE_USAGE,
@@ -93,15 +91,6 @@ impl ProcessExit {
             Self::OutputClosed => CODE_DONE,
         }
     }
-}
-
-/// Prints the sentence of an unhappy ending, with its causes, and gives the exit code.
-pub fn report(result: Result<(), ProcessExit>) -> ExitCode {
-    let Err(exit) = result else { return ExitCode::from(CODE_DONE) };
-    if !matches!(exit, ProcessExit::OutputClosed) {
-        terminal::print_notice(&format!("tidewire: {}", with_causes(&exit)));
-    }
-    ExitCode::from(exit.code())
 }
 
 /// The message and, one per line below it, its causes.
@@ -114,7 +103,7 @@ pub fn in_one_line(error: &dyn Error) -> String {
     chain(error, ": ")
 }
 
-/// A cause that only repeats what stands before it is left out.
+/// A cause whose text is already part of the message is left out.
 fn chain(error: &dyn Error, joint: &str) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -142,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_printed_once_below_the_sentence() {
+    fn causes_are_printed_once_below_the_message() {
         let inner = std::io::Error::other("the disk is full");
         let exit = ProcessExit::because("could not write", inner);
         assert_eq!(with_causes(&exit), "could not write\n  because: the disk is full");

@@ -1,22 +1,23 @@
-//! The roles: which part of the pipeline a process is, by the verb that starts it.
+//! The roles of a process: which part of the pipeline it runs.
 //!
-//! `dev` is all of them in one process. Apart, each needs a log that several processes can open.
+//! `dev` runs all of them in one process. A role that runs alone needs a log that several
+//! processes can open.
 
-/// What a process is.
+/// Which part of the pipeline a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Every part.
     All,
-    /// Validates events and sorts them into lanes.
+    /// Validates events and writes them to the lanes.
     Admit,
     /// Removes duplicates and delivers to channels.
     Derive,
-    /// Serves sockets and takes events.
+    /// Accepts events over HTTP and serves subscribers.
     Gateway,
 }
 
 impl Role {
-    /// The verb that starts it.
+    /// The command that starts it.
     pub fn verb(self) -> &'static str {
         match self {
             Self::All => "dev",
@@ -26,7 +27,7 @@ impl Role {
         }
     }
 
-    /// Whether it is one of several processes that make a pipeline together.
+    /// Whether it runs alone, as one of several processes of a pipeline.
     pub fn is_apart(self) -> bool {
         self != Self::All
     }
@@ -41,7 +42,7 @@ impl Role {
         matches!(self, Self::All | Self::Derive)
     }
 
-    /// Whether clients come to it. To the others only operators do.
+    /// Whether producers and subscribers connect to it. The other roles serve only administrators.
     pub fn serves_clients(self) -> bool {
         matches!(self, Self::All | Self::Gateway)
     }

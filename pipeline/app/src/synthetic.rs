@@ -1,8 +1,8 @@
-//! Synthetic traffic: the same seed gives the same bytes, for ever and everywhere.
+//! Generates synthetic events: the same seed gives the same bytes on every machine.
 //!
-//! It feeds the demo, the benchmarks and whoever wants a stream to look at. Events carry no
-//! timestamp, so that they don't depend on a clock: their time is when the log appends them. Their
-//! ids hold the seed, so that sending the same history twice adds nothing.
+//! The demo, the benchmarks and `tidewire generate` use it. Events have no timestamp, so that they
+//! don't depend on a clock: their time is that of the append. Their ids contain the seed, so that
+//! sending the same sequence twice adds nothing.
 
 pub mod mix;
 pub mod rng;
@@ -15,7 +15,7 @@ use rng::TrafficRng;
 
 /// How many users act in the traffic.
 const USERS: u32 = 10_000;
-/// How many of the newest posts others react to.
+/// How many of the newest posts other events refer to.
 const RECENT_POSTS: usize = 1_024;
 
 /// An endless stream of events, one JSON text each.
@@ -28,7 +28,7 @@ pub struct Generator {
     recent: Vec<(u64, u32)>,
 }
 
-/// Who and what the event at hand is about.
+/// Who and what the current event is about.
 struct EventSubject {
     user: u32,
     post: u64,
@@ -36,8 +36,7 @@ struct EventSubject {
 }
 
 impl Generator {
-    /// The stream of `seed`, all of it of `account`, which consists of characters that JSON takes
-    /// unescaped.
+    /// The events of `seed`, all of the account `account`, whose characters need no escape in JSON.
     pub fn new(seed: u64, account: &str) -> Self {
         Self {
             seed,
@@ -48,7 +47,7 @@ impl Generator {
         }
     }
 
-    /// How many events were made so far.
+    /// How many events were generated so far.
     pub fn made(&self) -> u64 {
         self.number
     }
@@ -93,7 +92,7 @@ impl Generator {
         }
     }
 
-    /// Writing to a text can't fail, so the results of `write!` are not looked at.
+    /// Writing to a `String` cannot fail, so the results of `write!` are ignored.
     fn value(&mut self, make: FieldValue, subject: &EventSubject, out: &mut String) {
         let _ = match make {
             FieldValue::Post => write!(out, r#""p{}""#, subject.post),
@@ -138,7 +137,7 @@ fn weighted<T>(rng: &mut TrafficRng, of: &'static [T], weight: impl Fn(&T) -> u3
             Some(rest) => left = rest,
         }
     }
-    unreachable!("a number below the sum of the weights falls on one of them")
+    unreachable!("the number is below the sum of the weights")
 }
 
 #[cfg(test)]
@@ -169,10 +168,10 @@ mod tests {
         assert_eq!(fletcher(&lines(1, 10_000).join("\n")), FIRST_TEN_THOUSAND_OF_SEED_1);
     }
 
-    /// If this number changes, so does every stored figure that was measured with a seed.
+    /// If this number changes, figures measured with a seed can no longer be compared.
     const FIRST_TEN_THOUSAND_OF_SEED_1: u32 = 2_388_549_916;
 
-    /// Fletcher's sum: enough to see that bytes changed, and no dependency.
+    /// Fletcher's checksum: it detects a change and needs no dependency.
     fn fletcher(text: &str) -> u32 {
         let (a, b) = text.bytes().fold((1u32, 0u32), |(a, b), byte| {
             let a = (a + u32::from(byte)) % 65_521;
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pipeline_takes_every_event_of_the_mix() {
+    fn the_pipeline_accepts_every_event_of_the_mix() {
         let catalogue = Catalogue::builtin();
         let origin = RecordOrigin { topic: "in", partition: 0, offset: 0, append_time_ms: 0 };
         for line in lines(5, 5_000) {
@@ -218,6 +217,6 @@ mod tests {
         assert!((58..=62).contains(&share(&MIX[0])), "{counts:?}");
         assert!((18..=22).contains(&share(&MIX[1])), "{counts:?}");
         let all: usize = MIX.iter().map(|group| group.templates.len()).sum();
-        assert_eq!(counts.len(), all, "every type of the mix comes");
+        assert_eq!(counts.len(), all, "every type of the mix occurs");
     }
 }

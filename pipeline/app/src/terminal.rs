@@ -1,11 +1,12 @@
-//! The terminal: the one room that writes to standard output and standard error.
+//! Writes to standard output and standard error; the only file of the binary that does.
 //!
-//! Output is data and goes to standard output, words about the work go to standard error, so that
-//! every verb can stand in a pipe. A reader that goes away (`| head`) ends the verb well.
+//! Data goes to standard output and messages to standard error, so that every command works in a
+//! pipe. A reader that closes the pipe (`| head`) ends the command with exit code 0.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 
-use crate::process_exit::ProcessExit;
+use crate::process_exit::{ProcessExit, with_causes};
 
 /// Writes one line of output.
 pub fn print_line(line: &str) -> Result<(), ProcessExit> {
@@ -23,9 +24,18 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), ProcessExit> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(output_failed)
 }
 
-/// Writes one line about the work. If even that fails there is no one left to tell.
+/// Writes one message. A failure is ignored: there is no other place to report it.
 pub fn print_notice(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Prints why a command failed, with the causes below, and returns the exit code.
+pub fn report(result: Result<(), ProcessExit>) -> ExitCode {
+    let Err(exit) = result else { return ExitCode::SUCCESS };
+    if !matches!(exit, ProcessExit::OutputClosed) {
+        print_notice(&format!("tidewire: {}", with_causes(&exit)));
+    }
+    ExitCode::from(exit.code())
 }
 
 /// Whether a person reads our output.

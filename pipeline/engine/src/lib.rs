@@ -1,12 +1,18 @@
-//! What is decided: the pipeline without IO. Values in, values out, time as a value.
+//! The engine: admission, tasks, operators, commits and fan-out, without IO.
 //!
-//! Parts in reading order.
+//! Values in, values out; time is a value. Everything outside is behind the traits of [`port`], so
+//! the simulator runs the same code on a log and stores in memory.
+//!
+//! Modules are in reading order. The loops import the modules before them, never the reverse.
 
 pub mod port;
 pub mod record;
 
+pub mod lane_record;
 pub mod topology;
 pub mod turn;
+
+pub mod telemetry;
 
 pub mod dead_letters;
 
@@ -22,5 +28,3 @@ pub mod derive;
 pub mod replay;
 
 pub mod fanout;
-
-pub mod telemetry;

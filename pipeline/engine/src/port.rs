@@ -1,10 +1,11 @@
-//! The ports: what the engine asks of the world, in few verbs. A log is read, appended to and
-//! transacted with; a store is read, scanned and handed batches; a clock says the time.
+//! The ports: traits of the log, the store and the clock that the engine runs on.
 //!
-//! Everything here is plain blocking code, called from the loops' own threads. The embedded log,
-//! Kafka and the simulator implement it, and one conformance suite (`tests/conformance`) states
-//! the contract for all of them. Callbacks of a client library never cross this line: they become
-//! the values that [`Member::changes`] and [`Transactor::drain`] return.
+//! A log is read, appended to and transacted with; a store is read, scanned and given batches; a
+//! clock gives the time. Everything here is plain blocking code, called from the loops' own
+//! threads. The embedded log, Kafka and the simulator implement it, and one conformance suite
+//! (`tests/conformance`) states the contract for all of them. Callbacks of a client library never
+//! reach the engine: they become the values that [`Member::changes`] and [`Transactor::drain`]
+//! return.
 //!
 //! Nothing here names a client library, a file or a socket.
 
@@ -17,26 +18,26 @@ use bytes::Bytes;
 
 use crate::record::{Millis, Offset, Outgoing, Partition, Record, Topic, TopicPartition};
 
-/// What went wrong underneath, kept for the log line; decisions are taken on [`LogError`].
+/// The underlying error, kept for the log line; callers decide by the variant of [`LogError`].
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// A failure of the log, by what the caller has to do next.
+/// An error of the log, by what the caller must do next.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The same call may be made again; nothing has happened, or it is safe to repeat.
-    #[error("the log did not answer; the call is repeated")]
+    /// The same call may be made again: it had no effect, or repeating it is safe.
+    #[error("the log did not answer; the call can be repeated")]
     Retry(#[source] Cause),
-    /// The open transaction must be aborted and its records taken again.
+    /// The open transaction must be aborted and its records processed again.
     #[error("the transaction must be aborted")]
     Abort(#[source] Cause),
-    /// It is not known whether the transaction was committed: initialise the transactional id
-    /// again and go back to what the log says.
+    /// It is unknown whether the transaction was committed: initialise the transactional id again
+    /// and restart from the log.
     #[error("the outcome of the transaction is unknown")]
     Unknown(#[source] Cause),
     /// Another holder of this transactional id or of these partitions took over; stop writing.
     #[error("another instance took over: {0}")]
     Fenced(String),
-    /// The position is not in the log (any more): before its start or beyond its end.
+    /// The position is before the start of the log or beyond its end.
     #[error("{at}: offset {asked} is outside {start}..={end}")]
     OutOfRange {
         /// The partition.
@@ -48,31 +49,31 @@ pub enum LogError {
         /// The end.
         end: u64,
     },
-    /// The request itself is wrong: an unknown topic, a mismatch of settings. The text says how to
-    /// mend it.
+    /// The request is invalid: an unknown topic, a mismatch of settings. The text says how to fix
+    /// it.
     #[error("{0}")]
     Invalid(String),
-    /// The log is lost to this process: a full or broken disk, damaged data, a broker refusing us.
-    #[error("the log is lost: {0}")]
+    /// This process can't use the log any more: a full or broken disk, damaged data, access denied.
+    #[error("the log can't be used any more: {0}")]
     Fatal(String, #[source] Option<Cause>),
 }
 
-/// What a topic keeps.
+/// What a topic retains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Records leave by age and size; offsets stay contiguous from the log's start.
+    /// Records are deleted by age and size; offsets stay contiguous from the log's start.
     Delete {
         /// Milliseconds a record is kept at least; `None`: for ever.
         retention_ms: Option<u64>,
         /// Bytes a partition keeps at least; `None`: no limit.
         retention_bytes: Option<u64>,
     },
-    /// The latest record of each key stays; tombstones leave after a delay.
+    /// The latest record of each key stays; tombstones are deleted after a delay.
     Compact {
         /// Milliseconds a tombstone stays readable.
         delete_retention_ms: u64,
     },
-    /// Compaction, and records leave by age too.
+    /// Compaction, and records are also deleted by age.
     CompactDelete {
         /// Milliseconds a tombstone stays readable.
         delete_retention_ms: u64,
@@ -88,7 +89,7 @@ pub struct TopicSpec {
     pub topic: Topic,
     /// Its partitions, numbered from 0. Fixed for the topic's life.
     pub partitions: u32,
-    /// What it keeps.
+    /// What it retains.
     pub cleanup: Cleanup,
 }
 
@@ -97,17 +98,17 @@ pub struct TopicSpec {
 pub struct TopicInfo {
     /// Name, partitions, cleanup.
     pub spec: TopicSpec,
-    /// Changes whenever offsets may start to mean other records: the topic was made anew, or its
-    /// log lost records it had acknowledged. Kafka's topic id, or the embedded log's incarnation.
+    /// Changes when offsets may mean other records: the topic was created again, or its log lost
+    /// acknowledged records. Kafka's topic id, or the embedded log's incarnation.
     pub id: u128,
 }
 
 /// Which records a reader sees, and where its end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Only what is outside transactions or was committed; the end is the last stable offset.
+    /// Only records outside transactions or committed ones; the end is the last stable offset.
     Committed,
-    /// The end is the very end, open transactions included.
+    /// The end is the high watermark, open transactions included.
     Uncommitted,
 }
 
@@ -123,16 +124,16 @@ pub struct Bounds {
 /// An offset a group has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The next record to take.
+    /// The next record to read.
     pub offset: Offset,
-    /// What the committer left beside it.
+    /// The committer's metadata.
     pub metadata: String,
 }
 
-/// Named topics of numbered partitions of records.
+/// A log: named topics, each with numbered partitions of records.
 pub trait Log: Send + Sync {
-    /// Creates a topic. `Ok(false)` if it is there exactly as asked; `Invalid` if it is there
-    /// otherwise, naming the difference.
+    /// Creates a topic. `Ok(false)` if it exists with this spec; `Invalid`, naming the difference,
+    /// if it exists with another.
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError>;
 
     /// Every topic, by name.
@@ -141,7 +142,7 @@ pub trait Log: Send + Sync {
     /// Start and end of a partition.
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError>;
 
-    /// The first offset whose record's time is at or after `time`; `None` if there is none yet.
+    /// The first offset whose record's time is at or after `time`; `None` if no record is.
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError>;
 
     /// What `group` has committed for each of these, in the same order.
@@ -151,11 +152,11 @@ pub trait Log: Send + Sync {
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError>;
 
-    /// A producer outside transactions. Retries inside it never double or reorder.
+    /// A producer outside transactions. Its retries never duplicate or reorder records.
     fn appender(&self) -> Result<Box<dyn Appender>, LogError>;
 
-    /// The producer of this transactional id. Making it fences the one before and aborts what that
-    /// one left open.
+    /// The producer of this transactional id. Creating it fences the previous one and aborts its
+    /// open transaction.
     fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError>;
 
     /// A reader that belongs to no group.
@@ -168,11 +169,11 @@ pub trait Log: Send + Sync {
 /// Appends outside transactions.
 pub trait Appender: Send {
     /// Appends all, in order within each partition, and returns their offsets in the same order
-    /// once the log answers for them. On an error some may have been appended.
+    /// once the log has acknowledged them. On an error some may have been appended.
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError>;
 }
 
-/// Writes records and group offsets that become visible together or not at all.
+/// Writes records and group offsets atomically.
 ///
 /// One cycle: `begin`, any number of `append`, `drain`, `send_offsets`, `commit`. After an error
 /// that says `Abort`: `abort`. After `Unknown` or `Fenced`: drop it.
@@ -180,32 +181,32 @@ pub trait Transactor: Send {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<(), LogError>;
 
-    /// Adds records; may return before they have arrived.
+    /// Adds records; may return before they are acknowledged.
     fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError>;
 
-    /// Waits until nothing is in flight. A failed delivery is an error. This stands before
+    /// Waits until no record is in flight. A failed delivery is an error. Call it before
     /// `send_offsets`.
     fn drain(&mut self) -> Result<(), LogError>;
 
-    /// Adds the group's progress. `Fenced` if the generation has passed.
+    /// Adds the group's offsets. `Fenced` if the group has a newer generation.
     fn send_offsets(
         &mut self,
         group: &GroupToken,
         offsets: &[(TopicPartition, Committed)],
     ) -> Result<(), LogError>;
 
-    /// Commits. Returns, for each partition written, the offset behind its last record.
+    /// Commits. Returns, for each partition written, the offset after its last record.
     fn commit(&mut self) -> Result<Vec<(TopicPartition, Offset)>, LogError>;
 
-    /// Undoes what was begun.
+    /// Aborts the open transaction.
     fn abort(&mut self) -> Result<(), LogError>;
 }
 
-/// A place in a [`Reader`]'s list of partitions. Not reused while the reader lives.
+/// A partition in a [`Reader`]'s list. Not reused while the reader lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReaderSlot(pub u32);
 
-/// How much to take at most. At least one record is returned if there is one.
+/// The most that one `take` returns, except that at least one ready record is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimit {
     /// Records.
@@ -216,16 +217,16 @@ pub struct ReadLimit {
 
 /// Reads partitions, each at its own pace.
 pub trait Reader: Send {
-    /// Starts to read a partition at this position. `OutOfRange` at once or at the first `take`.
+    /// Starts reading a partition at an offset. `OutOfRange` now or at the first `take`.
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError>;
 
     /// Stops reading a partition.
     fn remove(&mut self, slot: ReaderSlot);
 
-    /// Moves on to another position of the same partition.
+    /// Continues at another offset of the same partition.
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError>;
 
-    /// Moves what is ready into `out`, without waiting; offset order. Returns how many.
+    /// Moves ready records to `out` in offset order, without waiting. Returns how many.
     fn take(
         &mut self,
         slot: ReaderSlot,
@@ -233,11 +234,11 @@ pub trait Reader: Send {
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError>;
 
-    /// The next offset this partition will be read at. It passes control records and compacted
-    /// gaps, so it reaches the end even where no record stands there.
+    /// The next offset to read. It skips control records and compacted gaps, so it reaches the end
+    /// even if the last offsets hold no record.
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError>;
 
-    /// Waits until a partition may have something, the waker was used, a group change is pending or
+    /// Waits until a partition may have records, the waker was used, a group change is pending or
     /// the time is over. May return early; never misses a wake-up.
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError>;
 
@@ -245,9 +246,9 @@ pub trait Reader: Send {
     fn waker(&self) -> Arc<dyn Wake>;
 }
 
-/// Ends another thread's wait. Remembered if that thread is not waiting now.
+/// Ends another thread's wait: the current one, or else the next one.
 pub trait Wake: Send + Sync {
-    /// Wakes.
+    /// Wakes the thread.
     fn wake(&self);
 }
 
@@ -256,44 +257,44 @@ pub trait Wake: Send + Sync {
 pub struct MemberSpec {
     /// The group.
     pub group: String,
-    /// The topics; they have the same partition count, and a member gets the same partition
+    /// The topics. They have the same partition count, and a member is assigned the same partition
     /// numbers of each (range assignment).
     pub topics: Vec<Topic>,
-    /// A stable name for this member, so that its restart is no rebalance.
+    /// A stable name of this member, so that its restart causes no rebalance.
     pub instance: String,
 }
 
-/// What happened to a member's partitions.
+/// A change of a member's partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// These are this member's now. It decides where to start and calls [`Reader::add`].
+    /// This member owns these now. It chooses where to start and calls [`Reader::add`].
     Assigned(Vec<TopicPartition>),
-    /// These are about to go to another. What is done must be committed now; the revocation is
-    /// acknowledged by the next call of [`Member::changes`].
+    /// These will be assigned to another member. Commit now; the next call of [`Member::changes`]
+    /// acknowledges the revocation.
     Revoked(Vec<TopicPartition>),
-    /// These are gone already: drop everything, commit nothing.
+    /// Another member may own these already: drop everything, commit nothing.
     Lost(Vec<TopicPartition>),
 }
 
-/// Proves membership to [`Transactor::send_offsets`]. Fetched fresh for every transaction.
+/// Proof of membership for [`Transactor::send_offsets`]. Fetched again for every transaction.
 #[derive(Clone)]
 pub struct GroupToken {
     /// The group.
     pub group: String,
-    /// What the connector needs to prove it; opaque to the engine.
+    /// The connector's proof; opaque to the engine.
     pub proof: Arc<dyn std::any::Any + Send + Sync>,
 }
 
-/// A reader whose partitions are shared out by a group.
+/// A reader whose partitions are assigned by a consumer group.
 pub trait Member: Reader {
-    /// Changes since the last call, oldest first. Also what keeps the membership alive: call it at
+    /// Changes since the last call, oldest first. Calling it keeps the membership alive: do so at
     /// least once a second.
     fn changes(&mut self) -> Result<Vec<Change>, LogError>;
 
     /// The proof for a transaction.
     fn token(&mut self) -> Result<GroupToken, LogError>;
 
-    /// Commits progress outside transactions. `Fenced` if the generation has passed.
+    /// Commits offsets outside transactions. `Fenced` if the group has a newer generation.
     fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) -> Result<(), LogError>;
 }
 
@@ -308,21 +309,21 @@ pub struct TableSpec {
     pub table: Table,
     /// Its name in metrics and tools.
     pub name: &'static str,
-    /// When its entries may go by themselves.
+    /// When its entries may be removed without a write.
     pub expiry: TableExpiry,
 }
 
-/// When entries of a table may go by themselves: once their time is before the table's horizon.
-/// Readers check the time themselves, so that dropping is housekeeping and never changes an answer.
+/// How the store removes entries whose time is before the table's horizon. Readers check the time
+/// themselves, so removal frees space and never changes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableExpiry {
     /// Never.
     Never,
-    /// By a time at the beginning of each value (8 bytes, big-endian milliseconds), looked at
-    /// whenever the store rewrites its files.
+    /// By a time at the beginning of each value (8 bytes, big-endian milliseconds), checked when
+    /// the store compacts its files.
     ByValueTime,
     /// By a time at the beginning of each key (8 bytes, big-endian milliseconds with the sign
-    /// flipped, so that keys are in order of time): whole ranges go, and no entry is looked at.
+    /// flipped, so that keys are ordered by time): whole ranges are deleted without reading them.
     ByKeyTime,
 }
 
@@ -340,7 +341,7 @@ impl KeyRange<'_> {
     pub const ALL: KeyRange<'static> = KeyRange { from: &[], to: None };
 }
 
-/// A change of one key; no value is a removal.
+/// A change of one key; no value removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreWrite {
     /// The table.
@@ -351,32 +352,32 @@ pub struct StoreWrite {
     pub value: Option<Bytes>,
 }
 
-/// Writes that end on a transaction's boundary, and the progress they bring the store to.
+/// Writes of whole transactions, and the progress of the store after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreBatch {
     /// Sorted by table and key, each key once.
     pub writes: Vec<StoreWrite>,
-    /// The encoded offsets this state corresponds to; replaces the one before, atomically with the
-    /// writes.
+    /// The encoded offsets that this state corresponds to. It replaces the previous progress,
+    /// atomically with the writes.
     pub progress: Bytes,
 }
 
-/// Counts the batches handed to a store.
+/// The number of a batch handed to a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// The store failed: a full or broken disk, damaged data. The task stops; the changelog has it all.
+/// The store failed: a full or broken disk, damaged data. The task stops and can be restored.
 #[derive(Debug, thiserror::Error)]
 #[error("the state store failed: {message}")]
 pub struct StoreError {
     /// What failed and what to do about it.
     pub message: String,
-    /// Underneath.
+    /// The underlying error.
     #[source]
     pub source: Option<Cause>,
 }
 
-/// The local state of one task, written behind the log.
+/// The local state of one task, written after the log (write-behind).
 pub trait Store: Send {
     /// The value as of the newest *written* batch.
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
@@ -389,8 +390,8 @@ pub trait Store: Send {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
-    /// Hands a batch to the writer, which writes batches whole and in this order. Returns at once
-    /// unless too many are waiting.
+    /// Hands a batch to the writer, which writes batches atomically and in this order. Blocks only
+    /// while too many are waiting.
     fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError>;
 
     /// The newest batch that is written and visible to `get`; `Ticket(0)` before the first.
@@ -399,23 +400,23 @@ pub trait Store: Send {
     /// The progress of the newest written batch; `None` for a new store.
     fn progress(&mut self) -> Result<Option<Bytes>, StoreError>;
 
-    /// Says that what was handed over last ends on the boundary of a transaction, as everything
-    /// after it will. From there on the store may be kept now and then as it is: a *checkpoint*,
-    /// with which a replay can begin. A store that keeps none does nothing.
+    /// Says that the last batch, and every later one, ends at the boundary of a transaction. From
+    /// then on the store may keep *checkpoints*, from which a replay can start. A store without
+    /// checkpoints does nothing.
     fn allow_checkpoints(&mut self) {}
 
-    /// Entries of a table that is not [`TableExpiry::Never`] and of an earlier time may go from now
-    /// on.
+    /// Allows the removal of entries before this time, in a table that is not
+    /// [`TableExpiry::Never`].
     fn set_horizon(&mut self, table: Table, before: Millis) -> Result<(), StoreError>;
 
-    /// Waits until everything handed over is written, and closes.
+    /// Waits until every batch is written, and closes.
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// Opens the stores of tasks.
 pub trait Stores: Send + Sync {
-    /// The store of partition `partition`, created if it is not there. It is locked: a second open
-    /// fails until the first is closed.
+    /// The store of a partition, created if it does not exist. It is locked: a second open fails
+    /// until the first is closed.
     fn open(
         &self,
         partition: Partition,
@@ -426,7 +427,7 @@ pub trait Stores: Send + Sync {
     fn destroy(&self, partition: Partition) -> Result<(), StoreError>;
 }
 
-/// The wall clock, for loops; engines are given times as values.
+/// The wall clock, for the threads that run the loops; the engine gets times as values.
 pub trait Clock: Send + Sync {
     /// Now, UTC.
     fn now(&self) -> Millis;

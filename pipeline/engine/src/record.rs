@@ -1,10 +1,10 @@
-//! What a log carries: records, where they stand, and their one encoded form.
+//! Records of a log, their positions, and the encoded form of a record.
 //!
-//! A record's key, value and headers live in a single shared buffer, the [`Body`], so that taking a
-//! record costs one allocation whatever the log, and keeping one costs a reference. The embedded
-//! log stores a body byte for byte; the Kafka connector builds one per message.
+//! A record's key, value and headers are in one shared buffer, the [`Body`]: reading a record costs
+//! one allocation on every log, and keeping one costs a reference. The embedded log stores a body
+//! byte for byte; the Kafka connector builds one per message.
 //!
-//! This room never reads a clock and never knows which log is behind the port.
+//! Nothing here reads a clock or depends on the log behind the port.
 //!
 //! Body, version 1, all lengths unsigned LEB128:
 //!
@@ -50,13 +50,13 @@ impl fmt::Display for Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(pub u32);
 
-/// A record's place within its partition, counted from 0. A *position* is the offset of the next
-/// record to read.
+/// A record's offset within its partition, from 0. A *position* is the offset of the next record to
+/// read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
 impl Offset {
-    /// The place behind this record.
+    /// The offset after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -92,7 +92,7 @@ impl fmt::Display for TopicPartition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body(Bytes);
 
-/// A stored body that does not follow the layout: the bytes were damaged or are not a body.
+/// Stored bytes that do not follow the layout: they are damaged or not a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record's stored bytes are damaged at byte {at}")]
 pub struct BodyError {
@@ -120,8 +120,7 @@ impl Body {
         Self(out.into())
     }
 
-    /// Takes stored bytes for a body after checking every length, so that reading it later can't
-    /// fail.
+    /// A body from stored bytes. Every length is checked, so that reading it later can't fail.
     pub fn from_stored(bytes: Bytes) -> Result<Self, BodyError> {
         let mut at = BodyReader { bytes: &bytes, at: 0 };
         at.optional().ok_or(BodyError { at: at.at })?;
@@ -150,7 +149,7 @@ impl Body {
         reader.optional().flatten()
     }
 
-    /// The value as a share of the body's buffer.
+    /// The value as a slice of the body's buffer.
     pub fn value_bytes(&self) -> Option<Bytes> {
         self.value().map(|value| self.0.slice_ref(value))
     }
@@ -164,7 +163,7 @@ impl Body {
         (0..count).map_while(move |_| reader.header())
     }
 
-    /// The newest header of this name.
+    /// The last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
     }
@@ -176,30 +175,30 @@ impl tidewire_schemas::codec::HeaderLookup for Body {
     }
 }
 
-/// A record as a reader gets it.
+/// A record as a reader returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its place in the partition it was taken from.
+    /// Its offset in its partition.
     pub offset: Offset,
-    /// When the log appended it (or, on a `CreateTime` topic, what its producer said).
+    /// When the log appended it (on a `CreateTime` topic: the producer's time).
     pub timestamp: Millis,
     /// Key, value and headers.
     pub body: Body,
 }
 
 impl Record {
-    /// Bytes this record holds in memory, for budgets.
+    /// Bytes of memory, for limits.
     pub fn size(&self) -> usize {
         self.body.0.len() + size_of::<Self>()
     }
 }
 
-/// A record on its way to the log. The partition is always the caller's choice.
+/// A record to append. The caller always chooses the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where to.
+    /// The topic.
     pub topic: Topic,
-    /// Which partition of it.
+    /// The partition.
     pub partition: Partition,
     /// Key, value and headers.
     pub body: Body,
@@ -224,7 +223,7 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-/// A walk over stored bytes; every step is `None` once it would leave them.
+/// Reads stored bytes; every step is `None` beyond their end.
 struct BodyReader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -273,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_body_reads_back_what_was_put_in(
+        fn a_body_decodes_to_its_parts(
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
             headers in proptest::collection::vec(("[a-z]{0,9}", "[ -~]{0,200}"), 0..4),
@@ -288,7 +287,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_bytes_are_refused_or_read_without_panic(
+        fn damaged_bytes_never_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             if let Ok(body) = Body::from_stored(bytes.into()) {
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_header_of_a_name_wins() {
+    fn the_last_header_of_a_name_is_returned() {
         let body = Body::new(None, None, &[("a", b"1"), ("b", b"2"), ("a", b"3")]);
         assert_eq!(body.header("a"), Some(&b"3"[..]));
         assert_eq!(body.header("c"), None);

@@ -1,14 +1,14 @@
-//! The engine's metrics: one function per metric, and the table that says what each one means.
+//! The engine's metrics: one function per metric, and the catalogue with their meanings.
 //!
-//! Call sites call a function of this file and nothing else, so that the catalogue is complete by
-//! construction; dashboards and alerts are checked against it. Counters are added to once per
-//! batch, never once per record; what an operator of the system must read is logged here too.
+//! Code outside calls functions of this file only, so the catalogue is complete; dashboards and
+//! alerts are checked against it. Counters are increased once per batch, never once per record.
+//! Events that an administrator must know of are logged here too.
+
+use std::fmt::Display;
 
 use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
-use crate::admit::PoisonStop;
-use crate::dead_letters::Resolution;
 use crate::port::LogError;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Lane;
@@ -16,49 +16,54 @@ use crate::turn::EngineError;
 
 /// Name, kind, labels and meaning of every metric of this crate.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
-    ("admit_records_total", "counter", &["source"], "Records taken from the inputs."),
+    ("admit_records_total", "counter", &["source"], "Records read from the inputs."),
     ("admit_events_total", "counter", &["lane"], "Events written to a lane."),
-    ("admit_ephemeral_total", "counter", &[], "Records written to ephemeral."),
-    ("admit_rejected_total", "counter", &["reason"], "Records put into dead-letters by ADMIT."),
+    ("admit_ephemeral_total", "counter", &[], "Records written to the topic ephemeral."),
+    ("admit_rejected_total", "counter", &["reason"], "Records that ADMIT wrote to dead-letters."),
     (
         "admit_stopped",
         "gauge",
         &["source"],
-        "1 while ADMIT stands still before too much poison, until it is resumed.",
+        "1 while ADMIT is stopped at the poison limit, until it is resumed.",
     ),
-    ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields ignored."),
-    ("derive_events_total", "counter", &["lane"], "Records taken from a lane and committed."),
+    ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields that were ignored."),
+    ("derive_events_total", "counter", &["lane"], "Records read from a lane and committed."),
     ("derive_outputs_total", "counter", &[], "Output records committed."),
-    ("derive_duplicates_total", "counter", &[], "Events whose id was accepted before."),
-    ("derive_undelivered_total", "counter", &[], "Events that go to no durable channel."),
+    ("derive_duplicates_total", "counter", &[], "Duplicate events that were dropped."),
+    ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
         "derive_dead_letters_total",
         "counter",
         &["reason"],
-        "Records put into dead-letters by DERIVE.",
+        "Records that DERIVE wrote to dead-letters.",
     ),
     ("derive_timers_total", "counter", &[], "Timers fired."),
-    ("derive_timers_orphaned_total", "counter", &[], "Timers of an operator this build lacks."),
-    ("derive_transactions_total", "counter", &["outcome"], "Transactions by how they ended."),
+    (
+        "derive_timers_orphaned_total",
+        "counter",
+        &[],
+        "Timers of operators that this build does not have.",
+    ),
+    ("derive_transactions_total", "counter", &["outcome"], "Transactions by outcome."),
     (
         "derive_transaction_partitions",
         "histogram",
         &[],
-        "Partitions one transaction wrote to; each costs time at the broker.",
+        "Partitions that one transaction wrote to; each costs time at the broker.",
     ),
-    ("derive_tasks", "gauge", &[], "Tasks of a loop, whatever their stage."),
+    ("derive_tasks", "gauge", &[], "Tasks of a loop, in any phase."),
     (
         "derive_partial_assignments",
         "gauge",
         &[],
-        "Partitions of which only some lanes are assigned; above zero for long, tasks stand still.",
+        "Partitions of which only some lanes are assigned; their tasks do not run.",
     ),
     ("derive_restored_records_total", "counter", &[], "Changelog records replayed by restores."),
     (
         "derive_restore_seconds",
         "histogram",
         &[],
-        "From the assignment of a task until it takes records.",
+        "Time from the assignment of a task until it processes records.",
     ),
     (
         "derive_followed_partitions",
@@ -70,72 +75,87 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_restore_left_records",
         "gauge",
         &[],
-        "Offsets of changelogs that restores under way still have to replay.",
+        "Offsets of changelogs that running restores have still to replay.",
     ),
     (
         "derive_lane_lag_records",
         "gauge",
         &["lane"],
-        "Records of a lane that its tasks have not taken yet; looked at every few seconds.",
+        "Records of a lane that its tasks have not read yet; updated every few seconds.",
     ),
     (
         "derive_lane_oldest_wait_seconds",
         "gauge",
         &["lane"],
-        "How long the next record of a lane has waited since its append, of the task that is last.",
+        "Time since the append of the next record of a lane, for the task with the longest wait.",
     ),
-    ("derive_changelog_ignored_total", "counter", &[], "Changes of tables this build lacks."),
-    ("derive_stores_rebuilt_total", "counter", &["reason"], "Stores thrown away and rebuilt."),
+    (
+        "derive_changelog_ignored_total",
+        "counter",
+        &[],
+        "Changelog records of tables that this build does not have.",
+    ),
+    (
+        "derive_stores_rebuilt_total",
+        "counter",
+        &["reason"],
+        "Stores removed and rebuilt from the changelogs.",
+    ),
     (
         "derive_progress_disagreements_total",
         "counter",
         &[],
-        "Restored tasks whose committed offsets differ from what their order topic says.",
+        "Restored tasks whose committed offsets differ from their order topic.",
     ),
-    ("letters_requeued_total", "counter", &["reason"], "Dead letters put back into their input."),
-    ("letters_dropped_total", "counter", &["reason"], "Dead letters given up by an operator."),
+    ("dead_letters_requeued_total", "counter", &["reason"], "Dead letters that were requeued."),
+    ("dead_letters_dropped_total", "counter", &["reason"], "Dead letters that were dropped."),
     (
         "records_lost_total",
         "counter",
         &["where"],
-        "Offsets that left the log before they were read.",
+        "Offsets that retention removed before they were read.",
     ),
-    ("fanout_records_total", "counter", &[], "Output records the hub reader took."),
+    ("fanout_records_total", "counter", &[], "Output records that the hub read."),
     (
         "fanout_undecodable_total",
         "counter",
         &[],
-        "Output records passed over because they are no event.",
+        "Output records skipped because they can't be decoded.",
     ),
     (
         "fanout_hub_overtaken_total",
         "counter",
         &[],
-        "Times retention removed output records before the hub reader came to them.",
+        "Times that retention removed output records before the hub read them.",
     ),
     ("fanout_ring_bytes", "gauge", &[], "Bytes of records and frames held in the rings."),
-    ("fanout_frames_encoded_total", "counter", &[], "Frames encoded, once per event and format."),
+    ("fanout_frames_encoded_total", "counter", &[], "Frames encoded; once per event and format."),
     ("fanout_deliveries_total", "counter", &[], "Event frames written to connections."),
     (
         "fanout_behind_total",
         "counter",
         &["bound"],
-        "Times followers fell behind, by the bound they met.",
+        "Times that subscriptions fell behind, by the limit they reached.",
     ),
-    ("fanout_gaps_total", "counter", &["reason"], "Gaps announced to clients."),
+    ("fanout_gaps_total", "counter", &["reason"], "Gaps announced to subscribers."),
     (
         "fanout_requests_refused_total",
         "counter",
         &["code"],
-        "Client requests answered by an error.",
+        "Client requests answered with an error.",
     ),
-    ("fanout_closed_total", "counter", &["reason"], "Connections the server ended."),
-    ("fanout_sweeps_total", "counter", &[], "Sweeps through the log begun."),
+    ("fanout_closed_total", "counter", &["reason"], "Connections that the server closed."),
+    ("fanout_sweeps_total", "counter", &[], "Sweeps through the log that were started."),
     ("fanout_sweep_records_total", "counter", &[], "Records read by sweeps."),
-    ("fanout_sweep_left_total", "counter", &[], "Times a sweep went on without a slow reader."),
+    (
+        "fanout_sweep_left_total",
+        "counter",
+        &[],
+        "Times that a sweep continued without a slow subscription.",
+    ),
 ];
 
-/// Records taken from an input.
+/// Records read from an input.
 pub(crate) fn admit_records(source: &'static str, count: u64) {
     counter!("admit_records_total", "source" => source).increment(count);
 }
@@ -150,26 +170,29 @@ pub(crate) fn admit_ephemeral(count: u64) {
     counter!("admit_ephemeral_total").increment(count);
 }
 
-/// Records ADMIT put aside.
+/// Records that ADMIT wrote to the dead letters.
 pub(crate) fn admit_rejected(reason: Reason, count: u64) {
     counter!("admit_rejected_total", "reason" => reason.as_str()).increment(count);
 }
 
-/// ADMIT stands still before too much poison.
-pub(crate) fn admit_stopped(source: &'static str, stopped: &PoisonStop) {
+/// ADMIT reached the poison limit.
+pub(crate) fn admit_stopped(source: &'static str, stopped: &impl Display) {
     gauge!("admit_stopped", "source" => source).set(1.0);
-    tracing::error!(source, "{stopped}; `tidewire resume` takes it on");
+    tracing::error!(source, "{stopped}; fix the cause, then run `tidewire resume`");
 }
 
-/// ADMIT reads, as it does from the start.
+/// ADMIT is not stopped.
 pub(crate) fn admit_running(source: &'static str) {
     gauge!("admit_stopped", "source" => source).set(0.0);
 }
 
-/// An operator took ADMIT on.
+/// ADMIT was resumed.
 pub(crate) fn admit_resumed(source: &'static str) {
     admit_running(source);
-    tracing::warn!(source, "resumed: what stands in the input now is taken whatever it is");
+    tracing::warn!(
+        source,
+        "ADMIT is resumed; records now in its input do not count for the poison limit"
+    );
 }
 
 /// Unknown envelope fields.
@@ -214,41 +237,41 @@ pub(crate) fn batch_committed(counts: &BatchCounts) {
     }
 }
 
-/// A timer nobody answers to.
+/// A timer of an operator that this build does not have.
 pub(crate) fn timers_orphaned() {
     counter!("derive_timers_orphaned_total").increment(1);
 }
 
-/// A transaction that ended well, and how many partitions it wrote to.
+/// A committed transaction, and how many partitions it wrote to.
 pub(crate) fn transaction_committed(partitions: usize) {
     counter!("derive_transactions_total", "outcome" => "committed").increment(1);
     histogram!("derive_transaction_partitions").record(partitions as f64);
 }
 
-/// A transaction that is undone and taken again.
+/// A transaction that is aborted and repeated.
 pub(crate) fn transaction_aborted(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "aborted").increment(1);
     tracing::warn!(error = why as &dyn std::error::Error, "a transaction is aborted and repeated");
 }
 
-/// Partitions were given up and the next owner could not be told that nothing is open.
+/// Partitions were released, but the owner's name could not be removed from their offsets.
 pub(crate) fn release_failed(why: &LogError) {
     tracing::info!(
         error = why as &dyn std::error::Error,
-        "partitions were given up without a word; their next owner fences this process once"
+        "partitions were released, but their offsets still name this owner, which is fenced once"
     );
 }
 
-/// A task is restored and waits for its group to hear whose it is.
+/// A task is restored, but its owner's name is not committed yet.
 pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
     tracing::info!(
         partition = partition.0,
         error = why as &dyn std::error::Error,
-        "a task is restored and waits for its group"
+        "a task is restored, but its group did not accept the owner's name yet"
     );
 }
 
-/// A transaction whose outcome only a restore can tell.
+/// A transaction whose outcome is unknown; a restore finds it out.
 pub(crate) fn transaction_unknown(why: &LogError) {
     counter!("derive_transactions_total", "outcome" => "unknown").increment(1);
     tracing::warn!(
@@ -262,12 +285,12 @@ pub(crate) fn tasks(count: usize) {
     gauge!("derive_tasks").set(count as f64);
 }
 
-/// Partitions with some lanes missing.
+/// Partitions of which not all lanes are assigned.
 pub(crate) fn partial_assignments(count: usize) {
     gauge!("derive_partial_assignments").set(count as f64);
 }
 
-/// How far a lane's tasks are behind, together, and how long the longest wait is.
+/// The lag of a lane's tasks, and the longest wait of a record.
 pub(crate) fn lane_lag(lane: Lane, records: u64, wait_ms: i64) {
     gauge!("derive_lane_lag_records", "lane" => lane.name()).set(records as f64);
     gauge!("derive_lane_oldest_wait_seconds", "lane" => lane.name()).set(wait_ms as f64 / 1000.0);
@@ -278,16 +301,16 @@ pub(crate) fn followers(count: usize) {
     gauge!("derive_followed_partitions").set(count as f64);
 }
 
-/// A follower is given up; it begins again.
+/// A follower failed and starts again.
 pub(crate) fn follower_failed(partition: Partition, error: &EngineError) {
     tracing::warn!(
         partition = partition.0,
         error = error as &dyn std::error::Error,
-        "following a partition's changelogs begins again"
+        "following a partition's changelogs failed and starts again"
     );
 }
 
-/// A restore that takes longer says how far it has come.
+/// The progress of a long restore.
 pub(crate) fn task_restoring(partition: Partition, percent: u64, seconds_left: Option<u64>) {
     tracing::info!(
         partition = partition.0,
@@ -297,78 +320,80 @@ pub(crate) fn task_restoring(partition: Partition, percent: u64, seconds_left: O
     );
 }
 
-/// Offsets of changelogs that the restores of a loop still have to replay.
+/// Offsets of changelogs that the restores of a loop have still to replay.
 pub(crate) fn restores_left(offsets: u64) {
     gauge!("derive_restore_left_records").set(offsets as f64);
 }
 
-/// A task is restored, so many milliseconds after it was assigned.
+/// A task is restored, `took_ms` after it was assigned.
 pub(crate) fn task_restored(partition: Partition, replayed: u64, took_ms: i64) {
     counter!("derive_restored_records_total").increment(replayed);
     histogram!("derive_restore_seconds").record(took_ms as f64 / 1000.0);
     tracing::debug!(partition = partition.0, replayed, took_ms, "a task is restored");
 }
 
-/// A change of a table this build does not have.
+/// A change of a table that this build does not have.
 pub(crate) fn changelog_ignored() {
     counter!("derive_changelog_ignored_total").increment(1);
 }
 
-/// A store that no longer fits the log.
+/// A store that does not match the log and is rebuilt.
 pub(crate) fn store_rebuilt(partition: Partition, reason: &'static str) {
     counter!("derive_stores_rebuilt_total", "reason" => reason).increment(1);
     tracing::warn!(partition = partition.0, reason, "a task's store is rebuilt from its changelog");
 }
 
-/// The group's offsets were moved by somebody else, or a changelog has lost its end.
+/// Another program moved the group's offsets, or a changelog has lost its end.
 pub(crate) fn progress_disagrees(partition: Partition, lane: Lane) {
     counter!("derive_progress_disagreements_total").increment(1);
     tracing::warn!(
         partition = partition.0,
         lane = lane.name(),
-        "committed offsets differ from what the order topic says; the committed ones are followed"
+        "committed offsets differ from the order topic; the committed ones are used"
     );
 }
 
-/// Letters an operator resolved. A foreign record in the topic may claim any reason; as a label it
-/// is one of ours or `other`.
-pub(crate) fn dead_letters_resolved(resolution: Resolution, (reason, count): (&str, u64)) {
-    let reason = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
-    let reason = reason.unwrap_or("other");
-    match resolution {
-        Resolution::Requeued => {
-            counter!("letters_requeued_total", "reason" => reason).increment(count);
-        }
-        Resolution::Dropped => {
-            counter!("letters_dropped_total", "reason" => reason).increment(count);
-        }
-    }
+/// Dead letters that were requeued.
+pub(crate) fn dead_letters_requeued(reason: &str, count: u64) {
+    counter!("dead_letters_requeued_total", "reason" => reason_label(reason)).increment(count);
 }
 
-/// Records that left the log unread.
+/// Dead letters that were dropped.
+pub(crate) fn dead_letters_dropped(reason: &str, count: u64) {
+    counter!("dead_letters_dropped_total", "reason" => reason_label(reason)).increment(count);
+}
+
+/// The label of a reason. A foreign record in the topic may claim any reason, and labels must stay
+/// few.
+fn reason_label(reason: &str) -> &'static str {
+    let known = Reason::ALL.into_iter().map(Reason::as_str).find(|known| *known == reason);
+    known.unwrap_or("other")
+}
+
+/// Records that retention removed unread.
 pub(crate) fn records_lost(place: &'static str, at: &TopicPartition, count: u64) {
     counter!("records_lost_total", "where" => place).increment(count);
     tracing::error!(partition = %at, count, "records left the log before they were read");
 }
 
-/// Records the hub reader took.
+/// Records that the hub reader read.
 pub(crate) fn hub_records(count: u64) {
     counter!("fanout_records_total").increment(count);
 }
 
-/// Output records that are no event.
+/// Output records that can't be decoded.
 pub(crate) fn hub_undecodable(count: u64) {
     counter!("fanout_undecodable_total").increment(count);
-    tracing::warn!(count, "output records are no event and were passed over");
+    tracing::warn!(count, "output records could not be decoded and were skipped");
 }
 
-/// The hub reader was slower than retention.
+/// Retention removed output records before the hub reader read them.
 pub(crate) fn hub_overtaken() {
     counter!("fanout_hub_overtaken_total").increment(1);
-    tracing::error!("output records left the log before the hub reader came to them");
+    tracing::error!("output records left the log before the hub read them");
 }
 
-/// What the rings hold.
+/// Bytes in the rings.
 pub(crate) fn ring_bytes(bytes: usize) {
     gauge!("fanout_ring_bytes").set(bytes as f64);
 }
@@ -383,7 +408,7 @@ pub(crate) fn deliveries(count: u64) {
     counter!("fanout_deliveries_total").increment(count);
 }
 
-/// Followers fell behind: `references`, `ring`.
+/// A subscription fell behind; the limit is `references` or `ring`.
 pub(crate) fn behind(bound: &'static str) {
     counter!("fanout_behind_total", "bound" => bound).increment(1);
 }
@@ -393,12 +418,12 @@ pub(crate) fn gaps(reason: &'static str) {
     counter!("fanout_gaps_total", "reason" => reason).increment(1);
 }
 
-/// A client was told what is right.
+/// A client request was answered with an error.
 pub(crate) fn requests_refused(code: &'static str) {
     counter!("fanout_requests_refused_total", "code" => code).increment(1);
 }
 
-/// The server ended a connection.
+/// The server closed a connection.
 pub(crate) fn connections_closed(reason: &'static str) {
     counter!("fanout_closed_total", "reason" => reason).increment(1);
 }
@@ -408,12 +433,12 @@ pub(crate) fn sweeps_started() {
     counter!("fanout_sweeps_total").increment(1);
 }
 
-/// Records a sweep read.
+/// Records that a sweep read.
 pub(crate) fn sweep_records(count: u64) {
     counter!("fanout_sweep_records_total").increment(count);
 }
 
-/// A sweep did not wait any longer.
+/// A sweep continued without a slow subscription.
 pub(crate) fn sweep_left() {
     counter!("fanout_sweep_left_total").increment(1);
 }

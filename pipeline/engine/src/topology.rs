@@ -1,9 +1,8 @@
-//! The topics: their names, what they keep, and which partition a key belongs to.
+//! The topics of a deployment: names, retention, and the partition of a key.
 //!
-//! The one idea: every topic of a deployment shares one prefix and one partition count, so that a
-//! partition number means the same set of keys everywhere. A new count is a new prefix.
-//!
-//! This room names topics; it never creates or reads them.
+//! Every topic of a deployment has the same prefix and partition count, so a partition number means
+//! the same set of keys in each. Another count therefore needs another prefix. Topics are described
+//! here, never created or read.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::partition::partition_for;
@@ -11,65 +10,65 @@ use tidewire_schemas::partition::partition_for;
 use crate::port::{Cleanup, TopicSpec};
 use crate::record::{Partition, Topic};
 
-/// The prefix of every topic unless settings say otherwise.
+/// The default topic prefix.
 pub const DEFAULT_PREFIX: &str = "tw.";
 
-/// Partitions of every topic unless settings say otherwise: enough for eight threads, few enough
-/// for one transaction to touch all outputs of a task.
+/// The default partition count: enough for eight threads, few enough for one transaction to write
+/// to all partitions of the outputs.
 pub const DEFAULT_PARTITIONS: u32 = 8;
 
-/// The group of ADMIT, without the prefix.
+/// The consumer group of ADMIT, without the prefix.
 const ADMIT_GROUP: &str = "admit";
 
-/// The group of DERIVE, without the prefix.
+/// The consumer group of DERIVE, without the prefix.
 const DERIVE_GROUP: &str = "derive";
 
-/// The transactional id of whoever requeues or drops dead letters, without the prefix.
+/// The transactional id for requeuing and dropping dead letters, without the prefix.
 const DEAD_LETTERS_ID: &str = "dead-letters";
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Milliseconds `in` and `in.urgent` keep a record: a week to notice that ADMIT stands still.
+/// Milliseconds `in` and `in.urgent` keep a record: a week to notice that ADMIT is stopped.
 pub const INPUT_RETENTION_MS: u64 = 7 * DAY_MS;
 
 /// Milliseconds a lane keeps a record: as long as the input, for the same reason.
 pub const LANE_RETENTION_MS: u64 = 7 * DAY_MS;
 
-/// Milliseconds `order` keeps a record. It is the changelog of de-duplication, so it must outlive
-/// that window (24 h) by a day at least.
+/// Milliseconds `order` keeps a record. It is the changelog of de-duplication, so it must keep more
+/// than that window (24 h), by a day at least.
 pub const ORDER_RETENTION_MS: u64 = 3 * DAY_MS;
 
-/// Milliseconds `state.windows` keeps a record: a store that is rebuilt needs every window that is
-/// still open, so no window may stay open for longer than this but for a day.
+/// Milliseconds `state.windows` keeps a record: a store that is rebuilt needs every open window, so
+/// a window may stay open for a day less than this.
 pub const WINDOWS_RETENTION_MS: u64 = 8 * DAY_MS;
 
 /// Milliseconds `out.stream` and `out.urgent` keep a record: how far back a client can resume.
 pub const OUT_RETENTION_MS: u64 = 7 * DAY_MS;
 
-/// Milliseconds `ephemeral` keeps a record: what is typed or pointed at now is void a minute on.
+/// Milliseconds `ephemeral` keeps a record: typing and cursors are worthless after a minute.
 pub const EPHEMERAL_RETENTION_MS: u64 = 60_000;
 
-/// Milliseconds `dead-letters` keeps a record: a month to look at it and put it back.
+/// Milliseconds `dead-letters` keeps a record: a month to inspect and requeue it.
 pub const DEAD_LETTER_RETENTION_MS: u64 = 30 * DAY_MS;
 
-/// Milliseconds a tombstone of a compacted topic stays readable; whoever folds such a topic must
-/// not be away for longer.
+/// Milliseconds a tombstone of a compacted topic stays readable; a reader that is away for longer
+/// must start again.
 pub const TOMBSTONE_RETENTION_MS: u64 = DAY_MS;
 
-/// The queues DERIVE takes from, most urgent first. Numbers are stable: `order` records hold them.
+/// The lanes that DERIVE reads, most urgent first. Numbers are stable: `order` contains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Lane {
-    /// Overtakes everything.
+    /// Overtakes all other lanes.
     Critical = 0,
-    /// Overtakes what is normal and low.
+    /// Overtakes normal and low.
     High = 1,
     /// The default.
     Normal = 2,
     /// Served last, never starved.
     Low = 3,
-    /// Facts about other entities, written by DERIVE for itself.
+    /// Facts for the tasks of other entities, written by DERIVE.
     Facts = 4,
 }
 
@@ -97,7 +96,7 @@ impl Lane {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// The place in an array of [`Lane::ALL`]'s length.
+    /// The index in an array of [`Lane::ALL`]'s length.
     pub fn index(self) -> usize {
         usize::from(self as u8)
     }
@@ -163,7 +162,7 @@ impl Topology {
         }
     }
 
-    /// What every topic's name begins with.
+    /// The prefix of every topic's name.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -178,12 +177,12 @@ impl Topology {
         Partition(partition_for(key, self.partitions))
     }
 
-    /// Where producers write.
+    /// The input that producers write to.
     pub fn input(&self) -> &Topic {
         &self.input
     }
 
-    /// The same for what must not wait behind the rest.
+    /// The input for critical events, which has a thread of its own.
     pub fn input_urgent(&self) -> &Topic {
         &self.input_urgent
     }
@@ -198,12 +197,12 @@ impl Topology {
         &self.lanes
     }
 
-    /// The lane of facts about other entities.
+    /// The lane of facts.
     pub fn facts(&self) -> &Topic {
         self.lane(Lane::Facts)
     }
 
-    /// What each transaction of DERIVE took, in which order.
+    /// The order records of DERIVE's transactions.
     pub fn order(&self) -> &Topic {
         &self.order
     }
@@ -213,17 +212,17 @@ impl Topology {
         &self.state
     }
 
-    /// The changelog of their windows, which leave it by age.
+    /// The changelog of their windows, which expire by age.
     pub fn windows(&self) -> &Topic {
         &self.windows
     }
 
-    /// Deliveries of critical events, by channel.
+    /// Outputs of critical events, by channel.
     pub fn out_urgent(&self) -> &Topic {
         &self.out_urgent
     }
 
-    /// Deliveries of all other events, by channel.
+    /// Outputs of all other events, by channel.
     pub fn out_stream(&self) -> &Topic {
         &self.out_stream
     }
@@ -233,12 +232,12 @@ impl Topology {
         &self.out_state
     }
 
-    /// Deliveries that are void within a minute.
+    /// Outputs of ephemeral channels.
     pub fn ephemeral(&self) -> &Topic {
         &self.ephemeral
     }
 
-    /// What could not be taken, with the reason.
+    /// Records that could not be processed, with the reason.
     pub fn dead_letters(&self) -> &Topic {
         &self.dead_letters
     }
@@ -258,13 +257,13 @@ impl Topology {
         format!("{}{DERIVE_GROUP}", self.prefix)
     }
 
-    /// The transactional id under which dead letters are requeued and dropped: one for all, so that
-    /// the latest to begin is the only one.
+    /// The transactional id for requeuing and dropping dead letters: one for all processes, so that
+    /// the last to start fences the others.
     pub fn dead_letters_transactional_id(&self) -> String {
         format!("{}{DEAD_LETTERS_ID}", self.prefix)
     }
 
-    /// Every topic as it must be.
+    /// The spec of every topic.
     pub fn specs(&self) -> Vec<TopicSpec> {
         let delete = |ms| Cleanup::Delete { retention_ms: Some(ms), retention_bytes: None };
         let compact = Cleanup::Compact { delete_retention_ms: TOMBSTONE_RETENTION_MS };

@@ -1,15 +1,16 @@
-//! What the entries of a catalogue say about each other: names two types claim, channels nobody
-//! writes, rules for the way in that concern nobody.
+//! Checks the entries of a catalogue against each other.
 //!
-//! Every check goes on after an error, so that all are reported together.
+//! It finds names that two types claim, channel kinds that nothing writes, and ingress rules that
+//! cover nothing. Every check continues after an error, so that all errors are reported together.
 
-use super::load::{Errors, IngressRules};
+use super::errors::Errors;
+use super::ingress::IngressRules;
 use super::lookup::{ByName, Catalogue, NameIndex};
 use super::model::Class;
 use super::notation;
 
-/// Rules for the way in have to concern somebody: every pattern covers a type, and every new name
-/// is a field of one of the types covered.
+/// Every pattern of an ingress rule covers a type, and one of the covered types declares each field
+/// that the rule sets.
 pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut Errors) {
     let renames = (rules.renames.iter())
         .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
@@ -21,7 +22,7 @@ pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut 
             catalogue.types.iter().filter(move |t| notation::covers(&pattern, &t.name))
         };
         for pattern in patterns.iter().filter(|pattern| covered(pattern).next().is_none()) {
-            errors.add("ingress.toml", format!("`{pattern}` covers no type"));
+            errors.add("ingress.toml", format!("the pattern `{pattern}` covers no type"));
         }
         for name in fields {
             if !patterns.iter().flat_map(covered).any(|t| t.field(name).is_some()) {
@@ -31,13 +32,13 @@ pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut 
     }
 }
 
-/// Every kind is written by somebody, and unions are of kinds there are.
+/// Every channel kind has a writer, and unions consist of known kinds.
 pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
     for kind in &catalogue.kinds {
         let place = format!("channels.toml, {}", kind.name);
         for member in &kind.union {
             if catalogue.channel_kind(member).is_none() {
-                errors.add(&place, format!("the union's `{member}` is no channel kind"));
+                errors.add(&place, format!("unknown channel kind `{member}` in the union"));
             }
         }
         if let Some(operator) = &kind.written_by
@@ -51,21 +52,23 @@ pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
             errors.add(&place, "no type is delivered to it");
         }
         if derived == kind.union.is_empty() {
-            errors.add(&place, "a derived kind, and no other, has a union");
+            errors.add(&place, "a derived kind must have a union, and no other kind may have one");
         }
     }
 }
 
-/// Who answers to which name; a name two types claim is an error.
+/// The index from names to types; a name that two types claim is an error.
 pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
     let mut names = NameIndex::default();
     let mut claim = |name: &str, at: (usize, Option<usize>), place: &str| {
         let reserved = catalogue.reserved.iter().any(|reserved| reserved == name);
         match names.exact.insert(name.to_owned(), at) {
-            _ if reserved => errors.add(place, format!("`{name}` is the name of a frame")),
+            _ if reserved => {
+                errors.add(place, format!("`{name}` is reserved for a protocol frame"))
+            }
             Some(before) if !same_meaning(catalogue, before, at) => {
                 let other = &catalogue.types[before.0].name;
-                errors.add(place, format!("`{name}` is claimed by {other} too"));
+                errors.add(place, format!("`{name}` is a name of {other} too"));
             }
             _ => {}
         }
@@ -87,7 +90,7 @@ pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
         if !names.exact.contains_key(name) {
             let event_type = &catalogue.types[claims[0].0];
             let place = format!("{}.toml, {}", event_type.domain, event_type.name);
-            errors.add(&place, format!("no type has the name `{name}` if the condition fails"));
+            errors.add(&place, format!("no type has the name `{name}` when the condition fails"));
         }
     }
     names.conditional = conditional;

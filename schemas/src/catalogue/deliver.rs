@@ -1,8 +1,8 @@
-//! From an event to its channels, by the rules of its type.
+//! Determines the channels of an event by the rules of its type.
 //!
-//! Only the fields those rules name are looked up, in one pass over the text of `data` that stops
-//! once it has them all. A rule whose optional field is absent is left out; one whose required
-//! field is absent is an error, since admission does not let such an event pass.
+//! Only the fields that those rules name are looked up, in one pass over `data` that stops once all
+//! are found. A rule whose optional field is absent is skipped. An absent required field is an
+//! error, since admission rejects such an event.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::channel;
 use crate::event::EventView;
 use crate::json;
 
-/// What an operator's name begins with in an event's `source`.
+/// The prefix of an event's `source` that marks an operator.
 pub(crate) const OPERATOR_SOURCE: &str = "op/";
 
 /// Where one event goes.
@@ -20,32 +20,32 @@ pub(crate) const OPERATOR_SOURCE: &str = "op/";
 pub struct Delivery {
     /// The channel's full name, `kind:id`, the id percent-encoded.
     pub channel: String,
-    /// As which of the channel's classes.
+    /// The class it is delivered as.
     pub class: Class,
     /// For [`Class::State`]: the key whose latest value this is.
     pub state_key: Option<String>,
 }
 
-/// An event that does not fit its type's entry; admission lets none pass, so an operator made it.
+/// An event that contradicts its type's entry. Admission rejects those, so an operator emitted it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// The catalogue does not have the type.
     #[error("event type `{0}` is not in the catalogue of this build")]
     UnknownType(String),
-    /// A required field that a channel or a state key is made of is missing or no id.
-    #[error("event type `{event_type}`: channel `{rule}` needs a field that is not there")]
+    /// A required field of a channel or a state key is missing or no valid id.
+    #[error("event type `{event_type}`: channel `{rule}` needs a field that is absent")]
     MissingField {
         /// The type.
         event_type: String,
         /// The rule of its entry.
         rule: String,
     },
-    /// `data` is no JSON object.
-    #[error("event type `{0}`: data is no JSON object")]
+    /// `data` is not a JSON object.
+    #[error("event type `{0}`: data is not a JSON object")]
     BadData(String),
 }
 
-/// The fields of data an evaluation may look at: names and values as JSON text, null left out.
+/// The fields of data that rules may read, as JSON text; null counts as absent.
 pub(crate) trait FieldLookup {
     /// A field's value as JSON text.
     fn value(&self, name: &str) -> Option<&str>;
@@ -71,16 +71,24 @@ impl Condition {
     }
 }
 
+/// The parts of the envelope that keys and channels may be made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EnvelopeIds<'a> {
+    pub(crate) account_id: &'a str,
+    /// The canonical type.
+    pub(crate) event_type: &'a str,
+}
+
 impl Source {
-    /// The text it stands for in this event; `None` where it is absent or no scalar.
+    /// Its text in this event; `None` where it is absent or no scalar.
     pub(crate) fn text<'a>(
         &self,
-        (account_id, event_type): (&'a str, &'a str),
+        envelope: EnvelopeIds<'a>,
         fields: &'a (impl FieldLookup + ?Sized),
     ) -> Option<Cow<'a, str>> {
         match self {
-            Self::Account => Some(Cow::Borrowed(account_id)),
-            Self::Type => Some(Cow::Borrowed(event_type)),
+            Self::Account => Some(Cow::Borrowed(envelope.account_id)),
+            Self::Type => Some(Cow::Borrowed(envelope.event_type)),
             Self::Field(name) => fields.value(name).and_then(json::scalar),
             Self::Inner(object, name) => {
                 json::member(fields.value(object)?, name).and_then(json::scalar)
@@ -90,8 +98,7 @@ impl Source {
 }
 
 impl Catalogue {
-    /// The channels an event goes to, in the order of its type's entry; of a channel with two
-    /// classes one delivery for each.
+    /// The channels of an event, in the order of its type's entry; one delivery per class.
     pub fn deliveries(&self, event: &EventView<'_>) -> Result<Vec<Delivery>, DeliveryError> {
         let event_type = self
             .resolve(event.event_type)
@@ -103,7 +110,7 @@ impl Catalogue {
         let found = wanted_fields(event_type, event.data)
             .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
         let fields = &found[..];
-        let envelope = (event.account_id, event.event_type);
+        let envelope = EnvelopeIds { account_id: event.account_id, event_type: event.event_type };
         let mut out = Vec::with_capacity(event_type.channels.len() + 1);
         for rule in &event_type.channels {
             if rule.when.as_ref().is_some_and(|condition| !condition.holds(fields)) {
@@ -147,7 +154,7 @@ fn is_required(event_type: &EventType, source: &Source) -> bool {
     }
 }
 
-/// The fields the type's channels name, as far as `data` has them; `None` if it is no object.
+/// The fields of `data` that the type's channels name; `None` if it is no object.
 fn wanted_fields<'a>(event_type: &'a EventType, data: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
     let mut found = Vec::with_capacity(event_type.wanted.len());
     if event_type.wanted.is_empty() {
@@ -170,9 +177,13 @@ fn wanted_fields<'a>(event_type: &'a EventType, data: &'a str) -> Option<Vec<(&'
     Some(found)
 }
 
-/// One part stands as it is; several are joined by `/`, which is encoded inside them, and an absent
-/// one is empty. `None` if there is nothing at all to make a key of.
-fn state_key(parts: &[Source], envelope: (&str, &str), fields: &[(&str, &str)]) -> Option<String> {
+/// The key of a state entry. A single part is used as it is and must be present; several parts are
+/// joined by `/`, which is encoded inside them, and an absent one is empty.
+fn state_key(
+    parts: &[Source],
+    envelope: EnvelopeIds<'_>,
+    fields: &[(&str, &str)],
+) -> Option<String> {
     if let [part] = parts {
         return part.text(envelope, fields).map(Cow::into_owned);
     }

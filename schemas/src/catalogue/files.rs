@@ -1,12 +1,14 @@
-//! The files of the catalogue as they are written. Unknown keys are refused, so that a misspelt one
-//! is found at once. Nothing is judged here: what the words mean is `notation`'s and `load`'s part.
+//! The TOML files of the catalogue as serde reads them.
+//!
+//! Unknown keys are errors, so a misspelt key is found at once. Values are not checked here:
+//! `notation` and `load` do that.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Every file of the built-in catalogue, by name. Those with types are domains; the order is the
-/// reference page's.
+/// Every file of the built-in catalogue, by name. Files with types are domains; the reference page
+/// uses this order.
 pub const FILES: &[(&str, &str)] = &[
     ("channels", include_str!("../../catalogue/channels.toml")),
     ("operators", include_str!("../../catalogue/operators.toml")),
@@ -22,7 +24,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("internal", include_str!("../../catalogue/internal.toml")),
 ];
 
-/// Any file: each has a few of these sections.
+/// A file; each has some of these sections.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct CatalogueFile {
@@ -39,7 +41,7 @@ pub(super) struct CatalogueFile {
     pub(super) default: Vec<DefaultEntry>,
 }
 
-/// What the types of a file have in common.
+/// Defaults for the types of a file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TypeDefaults {

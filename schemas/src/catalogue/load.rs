@@ -1,58 +1,40 @@
-//! From the files to the model. Everything that could be wrong is looked at before anything is
-//! said, and all errors are reported together.
+//! Loads a catalogue from its files and reports all errors together.
 //!
-//! Two passes: the first, here, reads kinds, operators and types on their own; the second, in
-//! `check`, looks at what they say about each other. A catalogue that loads can be used without
-//! further checks.
+//! The first pass, here, reads kinds, operators and types on their own; the second, `check`,
+//! compares them with each other. A catalogue that loads needs no further checks. The built-in
+//! catalogue can't fail at run time: a test loads the same files.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
+use super::errors::{CatalogueErrors, Errors};
+use super::ingress::IngressRules;
 use super::lookup::Catalogue;
 use super::model::{
-    Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldDefault,
-    FieldKind, Lift, Move, OperatorSpec, ReaderRole, Rename, Source,
+    Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldKind, Lift,
+    Move, OperatorSpec, ReaderRole, Source,
 };
 use super::{check, files, notation};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
 
-/// Everything that is wrong with a catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatalogueErrors(pub Vec<String>);
+impl Catalogue {
+    /// The catalogue of this build, read and checked at the first call.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
+            Catalogue::load(files::FILES).unwrap_or_else(|errors| panic!("{errors}"))
+        });
+        &BUILTIN
+    }
 
-impl fmt::Display for CatalogueErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the catalogue has {} errors", self.0.len())?;
-        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    /// Reads a catalogue from files given as name and text; returns all errors.
+    pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
+        load(files)
     }
 }
 
-impl std::error::Error for CatalogueErrors {}
-
-/// Collects errors, each with its place.
-#[derive(Default)]
-pub(super) struct Errors(Vec<String>);
-
-impl Errors {
-    pub(super) fn add(&mut self, place: &str, error: impl fmt::Display) {
-        self.0.push(format!("{place}: {error}"));
-    }
-
-    fn keep<T>(&mut self, place: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|error| self.add(place, error)).ok()
-    }
-}
-
-/// The rules of `ingress.toml` while types are read.
-#[derive(Default)]
-pub(super) struct IngressRules {
-    pub(super) renames: Vec<files::RenameEntry>,
-    pub(super) defaults: Vec<files::DefaultEntry>,
-}
-
-/// Reads files, given as name and text.
-pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
+fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
     let mut errors = Errors::default();
     let mut read = Vec::new();
     for (name, text) in files {
@@ -61,8 +43,8 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
             Err(error) => errors.add(&format!("{name}.toml"), error.to_string().trim_end()),
         }
     }
-    if !errors.0.is_empty() {
-        return Err(CatalogueErrors(errors.0));
+    if !errors.is_empty() {
+        return Err(errors.into_catalogue_errors());
     }
     let mut catalogue = Catalogue { hash: hash(files), ..Catalogue::default() };
     let mut ingress = IngressRules::default();
@@ -91,15 +73,21 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors>
         }
         for (type_name, entry) in types {
             let place = format!("{name}.toml, {type_name}");
-            let mut reader = TypeReader { errors: &mut errors, place, file, catalogue: &catalogue };
-            let event_type = reader.read(name, type_name, (entry, &ingress));
+            let mut reader = TypeReader {
+                errors: &mut errors,
+                place,
+                file,
+                catalogue: &catalogue,
+                ingress: &ingress,
+            };
+            let event_type = reader.read(name, type_name, entry);
             catalogue.types.push(event_type);
         }
     }
     check::ingress(&catalogue, &ingress, &mut errors);
     check::kinds(&catalogue, &mut errors);
     catalogue.names = check::names(&catalogue, &mut errors);
-    if errors.0.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors(errors.0)) }
+    if errors.is_empty() { Ok(catalogue) } else { Err(errors.into_catalogue_errors()) }
 }
 
 /// A hash of every file's name and text.
@@ -121,7 +109,7 @@ fn lifts(entries: BTreeMap<String, BTreeMap<String, Vec<String>>>) -> impl Itera
 fn class(text: &str) -> Result<Class, String> {
     let all = [Class::Stream, Class::State, Class::Ephemeral, Class::Derived];
     let found = all.into_iter().find(|class| class.as_str() == text);
-    found.ok_or_else(|| format!("`{text}` is no class (stream, state, ephemeral or derived)"))
+    found.ok_or_else(|| format!("unknown class `{text}` (stream, state, ephemeral or derived)"))
 }
 
 fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
@@ -133,16 +121,18 @@ fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
         ReaderRole::Producer,
     ];
     let one = |text: &String| all.into_iter().find(|role| role.as_str() == text);
-    texts.iter().map(|text| one(text).ok_or_else(|| format!("`{text}` may read nothing"))).collect()
+    texts.iter().map(|text| one(text).ok_or_else(|| format!("unknown role `{text}`"))).collect()
 }
 
 fn channel_kind(name: String, entry: files::KindEntry) -> Result<ChannelKind, String> {
     if name.len() + 1 + ID_MAX_ENCODED_CHARS > NAME_MAX_CHARS {
-        return Err(format!("the name is too long for names of {NAME_MAX_CHARS} characters"));
+        return Err(format!(
+            "the name is too long: with an id it exceeds {NAME_MAX_CHARS} characters"
+        ));
     }
     let classes = entry.classes.iter().map(|text| class(text)).collect::<Result<Vec<_>, _>>()?;
     if classes.is_empty() || entry.who.is_empty() {
-        return Err("a channel kind has at least one class and somebody who reads it".to_owned());
+        return Err("a channel kind needs at least one class and one role in `who`".to_owned());
     }
     let by_prefix = entry.who_by_prefix.into_iter();
     Ok(ChannelKind {
@@ -166,6 +156,7 @@ struct TypeReader<'a> {
     place: String,
     file: &'a files::CatalogueFile,
     catalogue: &'a Catalogue,
+    ingress: &'a IngressRules,
 }
 
 impl TypeReader<'_> {
@@ -177,12 +168,7 @@ impl TypeReader<'_> {
         self.errors.keep(&self.place, result)
     }
 
-    fn read(
-        &mut self,
-        domain: &str,
-        name: String,
-        (entry, ingress): (files::TypeEntry, &IngressRules),
-    ) -> EventType {
+    fn read(&mut self, domain: &str, name: String, entry: files::TypeEntry) -> EventType {
         let data = self.keep(notation::data(&entry.data, &self.file.groups)).unwrap_or_default();
         let defaults = &self.file.defaults;
         let key = entry.key.as_ref().unwrap_or(&defaults.key);
@@ -225,7 +211,7 @@ impl TypeReader<'_> {
             }
         }
         if !event_type.unchecked {
-            ingress.apply(&mut event_type);
+            self.ingress.apply(&mut event_type);
         }
         self.finish(event_type)
     }
@@ -233,7 +219,7 @@ impl TypeReader<'_> {
     fn priority(&mut self, number: i64) -> Priority {
         let priority = Priority::from_number(number);
         if priority.is_none() {
-            self.error(format!("{number} is no priority (0 to 3)"));
+            self.error(format!("{number} is not a priority (0 to 3)"));
         }
         priority.unwrap_or(Priority::Normal)
     }
@@ -243,7 +229,9 @@ impl TypeReader<'_> {
             None => DeliveryPolicy::Always,
             Some("emitted") => DeliveryPolicy::Emitted,
             Some(other) => {
-                self.error(format!("deliver `{other}` is not understood (`emitted` or nothing)"));
+                self.error(format!(
+                    "unknown value `{other}` of deliver (`emitted`, or leave it out)"
+                ));
                 DeliveryPolicy::Always
             }
         }
@@ -257,7 +245,7 @@ impl TypeReader<'_> {
         }
         for (surface, lines) in entries {
             if !matches!(surface.as_str(), "S0" | "S1" | "S2" | "S3" | "S4") {
-                self.error(format!("`{surface}` is no surface (S0 to S4)"));
+                self.error(format!("unknown surface `{surface}` (S0 to S4)"));
             }
             for line in lines {
                 if let Some(alias) = self.keep(notation::alias(line)) {
@@ -297,7 +285,7 @@ impl TypeReader<'_> {
         };
         for class in &classes {
             if *class == Class::Derived || !kind.classes.contains(class) {
-                self.error(format!("`{line}`: nothing is written to it as {}", class.as_str()));
+                self.error(format!("`{line}`: the kind can't be written as {}", class.as_str()));
             }
         }
         let mut state_key = Vec::new();
@@ -316,7 +304,7 @@ impl TypeReader<'_> {
         Some(ChannelRule { kind, id, classes, state_key, when: parsed.when, text })
     }
 
-    /// Checks what a type says about itself and notes what evaluation will look at.
+    /// Checks a type on its own and collects the fields that evaluation needs.
     fn finish(&mut self, mut event_type: EventType) -> EventType {
         let of_channels: Vec<Source> = (event_type.channels.iter())
             .flat_map(|rule| rule.state_key.iter().chain([&rule.id]).cloned())
@@ -329,7 +317,7 @@ impl TypeReader<'_> {
             .chain(event_type.priority_if.iter().map(|(condition, _)| condition));
         for Condition { field, .. } in conditions {
             if event_type.field(field).is_none() {
-                self.errors.add(&self.place, format!("the condition's `{field}` is no field"));
+                self.errors.add(&self.place, format!("the condition's `{field}` is not a field"));
             }
         }
         let presets = event_type
@@ -338,7 +326,7 @@ impl TypeReader<'_> {
             .chain(event_type.aliases.iter().filter_map(|alias| alias.preset.as_ref()));
         for (field, _) in presets {
             if event_type.field(field).is_none() {
-                self.errors.add(&self.place, format!("the preset's `{field}` is no field"));
+                self.errors.add(&self.place, format!("the preset's `{field}` is not a field"));
             }
         }
         if !event_type.key.iter().any(|source| always_there(&event_type, source)) {
@@ -352,7 +340,7 @@ impl TypeReader<'_> {
         }
         if event_type.delivery_policy == DeliveryPolicy::Emitted && event_type.emitted_by.is_none()
         {
-            self.error("only emitted events are delivered, but no operator emits it");
+            self.error("only emitted events are delivered, but `emitted_by` is not set");
         }
         event_type.wanted = wanted(&event_type.channels);
         event_type
@@ -364,8 +352,7 @@ impl TypeReader<'_> {
             Source::Field(name) | Source::Inner(name, _) => name,
         };
         let Some(field) = event_type.fields.iter_mut().find(|field| field.name == *name) else {
-            return self
-                .error(format!("`{name}` is no field, but a key or a channel is made of it"));
+            return self.error(format!("`{name}` is not a field, but a key or a channel uses it"));
         };
         match (source, field.kind) {
             (Source::Inner(..), FieldKind::Object) => {
@@ -373,14 +360,16 @@ impl TypeReader<'_> {
                     event_type.inner_ids.push(source.clone());
                 }
             }
-            (Source::Inner(..), _) => self.error(format!("`{name}` is no object")),
+            (Source::Inner(..), _) => self.error(format!("`{name}` is not an object")),
             (_, FieldKind::Id | FieldKind::Text) => field.identifies = true,
-            _ => self.error(format!("no key or channel can be made of `{name}`")),
+            _ => {
+                self.error(format!("a key or a channel can't use `{name}`: it is no id or string"))
+            }
         }
     }
 }
 
-/// The defaults with what an entry adds (`+`), or what it puts in their place.
+/// The defaults with the lines an entry adds (`+`), or the lines that replace them.
 fn plus<'a>(defaults: &'a [String], own: Option<&'a [String]>) -> Vec<&'a str> {
     let own: Vec<&str> = match own {
         None => return defaults.iter().map(String::as_str).collect(),
@@ -416,38 +405,4 @@ fn wanted(channels: &[ChannelRule]) -> Vec<String> {
         }
     }
     wanted
-}
-
-impl IngressRules {
-    /// Gives a type the rules that cover it.
-    fn apply(&self, event_type: &mut EventType) {
-        for entry in &self.renames {
-            if entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
-                event_type.renames.extend(entry.fields.iter().map(|(from, to)| Rename {
-                    from: from.clone(),
-                    to: to.clone(),
-                    lower: entry.lower,
-                }));
-            }
-        }
-        for entry in &self.defaults {
-            if !entry.types.iter().any(|pattern| notation::covers(pattern, &event_type.name)) {
-                continue;
-            }
-            for (field, text) in &entry.fields {
-                if event_type.field(field).is_some() {
-                    event_type.defaults.push(default(field, text));
-                }
-            }
-        }
-    }
-}
-
-fn default(field: &str, text: &str) -> FieldDefault {
-    let braces = text.strip_suffix('}').and_then(|text| text.split_once('{'));
-    let (prefix, value) = match braces {
-        Some((prefix, value)) => (prefix, Some(value.to_owned())),
-        None => (text, None),
-    };
-    FieldDefault { field: field.to_owned(), prefix: prefix.to_owned(), value }
 }

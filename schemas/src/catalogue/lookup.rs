@@ -1,22 +1,15 @@
-//! The catalogue itself: types by name, alias and prefix, channel kinds by name.
-//!
-//! The built-in one is read at the first call and lives as long as the process. It can't be
-//! broken at run time: a test loads the same files, and [`Catalogue::builtin`] reports every error
-//! together if they ever differ.
+//! Looks up event types by name, alias and prefix, and channel kinds by name.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::files;
-use super::load::{CatalogueErrors, load};
 use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec};
 
-/// Every event looks its type up. Only the catalogue's own files fill these, so a fast hash does.
+/// A fast hash: every event looks its type up, and only the catalogue's files add keys.
 pub(super) type ByName<T> = HashMap<String, T, Xxh3DefaultBuilder>;
 
-/// The names types answer to; types and aliases by their places.
+/// Names and aliases of types, with the indexes of type and alias.
 #[derive(Debug, Default)]
 pub(super) struct NameIndex {
     pub(super) exact: ByName<(usize, Option<usize>)>,
@@ -24,7 +17,7 @@ pub(super) struct NameIndex {
     pub(super) prefixes: Vec<(String, usize)>,
 }
 
-/// All event types, channel kinds and operators, and the rules for the way in.
+/// All event types, channel kinds, operators and ingress rules.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     pub(super) types: Vec<EventType>,
@@ -39,19 +32,6 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The catalogue of this build, read and checked at the first call.
-    pub fn builtin() -> &'static Self {
-        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
-            Catalogue::load(files::FILES).unwrap_or_else(|errors| panic!("{errors}"))
-        });
-        &BUILTIN
-    }
-
-    /// Reads a catalogue from files given as name and text; every error at once.
-    pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
-        load(files)
-    }
-
     /// Changes whenever a file of the catalogue does.
     pub fn hash(&self) -> u64 {
         self.hash
@@ -72,7 +52,7 @@ impl Catalogue {
         &self.operators
     }
 
-    /// Fields that are lifted out of nested objects.
+    /// Fields that are copied out of nested objects.
     pub fn lifts(&self) -> &[Lift] {
         &self.lifts
     }
@@ -92,13 +72,12 @@ impl Catalogue {
         self.kinds.iter().find(|kind| kind.name == name)
     }
 
-    /// The type of this canonical name or alias. Where an alias means another type under a
-    /// condition, this is the one without.
+    /// The type of this canonical name or alias. Conditional meanings of an alias are ignored.
     pub fn resolve(&self, type_or_alias: &str) -> Option<&EventType> {
         self.resolve_sent(type_or_alias, |_| false).map(|(event_type, _)| event_type)
     }
 
-    /// The type and the alias that was used for it, where `holds` judges an alias's condition.
+    /// The type and the alias used for it; `holds` evaluates an alias's condition.
     pub(crate) fn resolve_sent(
         &self,
         name: &str,
@@ -127,9 +106,9 @@ impl Catalogue {
         plain.then(|| (&self.types[*at], None))
     }
 
-    /// The name or alias most like this one, if any is near.
+    /// The name or alias most similar to this one, if any is similar.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        /// Longer names are not compared: nothing of ours is near them.
+        /// Longer names are not compared: no name of the catalogue is similar.
         const COMPARED_MAX_CHARS: usize = 64;
         if name.chars().count() > COMPARED_MAX_CHARS {
             return None;
@@ -145,7 +124,7 @@ impl Catalogue {
     }
 }
 
-/// How many insertions, removals and replacements of characters lie between two names.
+/// The edit distance of two names: insertions, removals and replacements of characters.
 fn distance(a: &[char], b: &str) -> usize {
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for (i, b) in b.chars().enumerate() {

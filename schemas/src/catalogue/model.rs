@@ -1,7 +1,7 @@
-//! What an event type and a channel kind are, once read.
+//! The model of the catalogue: event types, channel kinds, operators and their rules.
 //!
-//! Plain data: names are resolved and conditions parsed, but nothing here is evaluated. Who may
-//! read a channel is stated here and decided by the gateway.
+//! Plain data: names are resolved and conditions parsed, but nothing here is evaluated. The readers
+//! of a channel kind are stated here; the gateway decides access.
 
 use crate::Priority;
 
@@ -12,7 +12,7 @@ pub enum Class {
     Stream,
     /// The latest per key: a snapshot on subscribe, then changes.
     State,
-    /// Kept at most a minute, no resume.
+    /// Kept for a minute at most, no resume.
     Ephemeral,
     /// A live union of other channels; never written to.
     Derived,
@@ -35,13 +35,13 @@ impl Class {
 pub enum ReaderRole {
     /// Any token with the account.
     Anyone,
-    /// The account's own people: role member, analyst or admin.
+    /// The roles member, analyst and admin.
     Member,
-    /// Members, or a participant of the thread or conversation.
+    /// Members and participants of the thread or conversation.
     Participant,
     /// The user whose id it is.
     User,
-    /// Role producer or admin.
+    /// The roles producer and admin.
     Producer,
 }
 
@@ -61,23 +61,23 @@ impl ReaderRole {
 /// A kind of channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelKind {
-    /// What stands before the colon.
+    /// The part before the colon.
     pub name: String,
-    /// What stands behind it: `account`, `workspace`, `user`, `author`, `post`, …
+    /// What the id after the colon is: `account`, `workspace`, `user`, `author`, `post`, …
     pub id: String,
-    /// How it keeps what it carries; the first is what a type's entry means where it says nothing.
+    /// Its classes; the first is the default of a type's entry.
     pub classes: Vec<Class>,
-    /// Who may read it; any of these.
+    /// Who may read it; one of these roles is enough.
     pub readers: Vec<ReaderRole>,
-    /// Who may read it instead where the id begins so.
+    /// Roles that replace `readers` for ids with this prefix.
     pub readers_by_prefix: Vec<(String, Vec<ReaderRole>)>,
-    /// What makes the key of a state entry, where the type's entry says nothing.
+    /// The default key of a state entry.
     pub state_key: Vec<Source>,
     /// For a derived kind: the kinds it is a union of.
     pub union: Vec<String>,
-    /// The operator that writes it, where no type's entry names it.
+    /// The operator that writes it, if no type lists it.
     pub written_by: Option<String>,
-    /// What it carries, for people.
+    /// What it carries, for the reference page.
     pub carries: String,
 }
 
@@ -142,19 +142,19 @@ pub struct Field {
     pub name: String,
     /// What it holds.
     pub kind: FieldKind,
-    /// Whether an event without it is refused.
+    /// Whether an event without it is rejected.
     pub required: bool,
-    /// Whether keys or channel names are made of it, so that it has to be a usable id.
+    /// Whether keys or channel names contain it, so that it must be a valid id.
     pub identifies: bool,
-    /// The only texts it may hold, where there are such.
+    /// The allowed values; empty if any is allowed.
     pub values: Vec<String>,
-    /// The least and the greatest number it may hold, where there are such.
+    /// The least and the greatest allowed number.
     pub range: Option<(f64, f64)>,
-    /// What an object in it looks like, for people; nothing checks it.
+    /// The shape of an object in it, for the reference page; not checked.
     pub shape: Option<String>,
 }
 
-/// Where a part of a key or a channel's id comes from.
+/// Where a part of a key or of a channel's id comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The envelope's account.
@@ -174,7 +174,7 @@ pub struct Condition {
     pub field: String,
     /// What it is tested for.
     pub predicate: Predicate,
-    /// Whether the test has to fail.
+    /// Whether the condition holds when the test fails.
     pub negated: bool,
 }
 
@@ -183,9 +183,9 @@ pub struct Condition {
 pub enum Predicate {
     /// It is there and not null.
     Present,
-    /// It is this.
+    /// It equals this text.
     Is(String),
-    /// It begins so.
+    /// It begins with this text.
     Begins(String),
 }
 
@@ -198,7 +198,7 @@ pub struct Alias {
     pub surface: String,
     /// A field the name sets.
     pub preset: Option<(String, String)>,
-    /// The name means this type only if this holds; without it, another one.
+    /// The condition under which the name means this type.
     pub when: Option<Condition>,
 }
 
@@ -219,7 +219,7 @@ pub struct ChannelRule {
     pub text: String,
 }
 
-/// An operator an event moves.
+/// An operator whose state an event changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The operator.
@@ -233,7 +233,7 @@ pub struct Move {
 pub enum DeliveryPolicy {
     /// All.
     Always,
-    /// Only those an operator emitted; a producer's event moves that operator's state.
+    /// Only those an operator emitted; a producer's event only changes that operator's state.
     Emitted,
 }
 
@@ -248,7 +248,7 @@ pub struct Rename {
     pub lower: bool,
 }
 
-/// What an absent field becomes: a text, then perhaps a value.
+/// The default of an absent field: a text, optionally followed by a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldDefault {
     /// The field.
@@ -266,7 +266,7 @@ pub struct Lift {
     pub object: String,
     /// The flat field.
     pub field: String,
-    /// The object's fields to take it from; the first that is there.
+    /// The object's fields to copy it from; the first that is present.
     pub from: Vec<String>,
 }
 
@@ -277,42 +277,42 @@ pub struct OperatorSpec {
     pub name: String,
     /// Where it runs: `admit`, `derive` or `gateway`.
     pub stage: String,
-    /// Whether it takes every event.
+    /// Whether it processes every event.
     pub all: bool,
 }
 
 /// An event type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventType {
-    /// The canonical name; `prefix.*` stands for every name that begins so and has no own entry.
+    /// The canonical name; `prefix.*` covers every name with that prefix and no entry of its own.
     pub name: String,
     /// The part of the catalogue it is in.
     pub domain: String,
     /// Other names it is sent under.
     pub aliases: Vec<Alias>,
-    /// The priority where the producer gives none.
+    /// The default priority.
     pub priority: Priority,
-    /// Priorities that take its place if a condition holds; the first.
+    /// Priorities under a condition; the first that holds replaces the default.
     pub priority_if: Vec<(Condition, Priority)>,
-    /// The entity key where the producer gives none: the first of these that is there.
+    /// The default entity key: the first of these that is present.
     pub key: Vec<Source>,
     /// The fields of data, by name.
     pub fields: Vec<Field>,
-    /// Of each of these groups at least one field has to be there.
+    /// Groups of fields; at least one field of each group is required.
     pub one_of: Vec<Vec<String>>,
     /// Where its events go.
     pub channels: Vec<ChannelRule>,
     /// Which events go there.
     pub delivery_policy: DeliveryPolicy,
-    /// The operators its events move, besides those that take every event.
+    /// The operators whose state its events change, except those that process every event.
     pub moves: Vec<Move>,
     /// The operator that emits it.
     pub emitted_by: Option<String>,
     /// Whether producers send it too.
     pub producers: bool,
-    /// Whether its data is taken as it is, neither normalised nor validated.
+    /// Whether its data is neither normalised nor validated.
     pub unchecked: bool,
-    /// Whether it is written by Tidewire's own processes only.
+    /// Whether only Tidewire's own processes write it.
     pub internal: bool,
     /// Whether it goes to every partition of its lane.
     pub broadcast: bool,
@@ -322,21 +322,21 @@ pub struct EventType {
     pub renames: Vec<Rename>,
     /// What absent fields become.
     pub defaults: Vec<FieldDefault>,
-    /// The fields of data its channels are made of or depend on.
+    /// The fields of data that its channels are made of or depend on.
     pub(crate) wanted: Vec<String>,
-    /// Fields of objects in data that have to be usable ids.
+    /// Fields of objects in data that must be valid ids.
     pub(crate) inner_ids: Vec<Source>,
 }
 
 impl EventType {
     /// A field of data by name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        // At most two dozen, and their lengths differ: faster than a search by halves.
+        // At most two dozen fields of different lengths: faster than a binary search.
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Whether its events only pass by: every channel is ephemeral and no operator keeps anything
-    /// of them, so they skip the lanes.
+    /// Whether its events skip the lanes: every channel is ephemeral and no operator keeps anything
+    /// of them.
     pub fn is_ephemeral(&self) -> bool {
         let ephemeral = |rule: &ChannelRule| rule.classes == [Class::Ephemeral];
         !self.channels.is_empty() && self.moves.is_empty() && self.channels.iter().all(ephemeral)

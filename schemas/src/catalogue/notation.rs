@@ -1,4 +1,4 @@
-//! The small languages inside the catalogue's files: fields, channels, aliases, conditions.
+//! Parsers of the short notations in the catalogue's files: fields, channels, aliases, conditions.
 //!
 //! ```text
 //! data       post_id, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
@@ -7,22 +7,22 @@
 //! condition  field | field=value | field=beginning*
 //! ```
 //!
-//! What stands before the `/` of a data line is required; `@group` is replaced by that group's
-//! line, and alternatives joined by `|` are optional each but not together. Every parser answers a
-//! mistake with a sentence; none knows the rest of the catalogue.
+//! Fields before the `/` of a data line are required. `@group` is replaced by that group's line.
+//! Alternatives joined by `|` are optional each, but one of them is required. Errors are sentences;
+//! no parser knows the rest of the catalogue.
 
 use std::collections::BTreeMap;
 
 use super::model::{Condition, Field, FieldKind, Predicate, Source};
 
-/// A data line, read.
+/// A parsed data line.
 #[derive(Debug, Default)]
 pub(super) struct DataLine {
     pub(super) fields: Vec<Field>,
     pub(super) one_of: Vec<Vec<String>>,
 }
 
-/// A channel line, read.
+/// A parsed channel line.
 #[derive(Debug)]
 pub(super) struct ChannelLine<'a> {
     pub(super) kind: &'a str,
@@ -32,7 +32,7 @@ pub(super) struct ChannelLine<'a> {
     pub(super) when: Option<Condition>,
 }
 
-/// An alias line, read.
+/// A parsed alias line.
 #[derive(Debug)]
 pub(super) struct AliasLine<'a> {
     pub(super) name: &'a str,
@@ -47,7 +47,7 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
         text = text.replace(&format!("@{name}"), group);
     }
     if let Some(at) = text.find('@') {
-        return Err(format!("`{}` is no group of this file", &text[at..]));
+        return Err(format!("`{}` is not a group of this file", &text[at..]));
     }
     let halves: Vec<&str> = split(&text, '/');
     let [required, rest @ ..] = &halves[..] else { return Ok(DataLine::default()) };
@@ -81,7 +81,7 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
     }
 }
 
-/// Splits where `sign` stands outside brackets; parts are trimmed, empty ones dropped.
+/// Splits at `sign` outside brackets; parts are trimmed, and empty ones dropped except around `/`.
 fn split(text: &str, sign: char) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0usize, 0);
@@ -124,7 +124,7 @@ fn field(text: &str) -> Result<Field, String> {
         match values.split_once("..") {
             Some((least, greatest)) => {
                 let number = |text: &str| {
-                    text.trim().parse().map_err(|_| format!("`{text}` is no number in `{rest}`"))
+                    text.trim().parse().map_err(|_| format!("`{text}` is not a number in `{rest}`"))
                 };
                 field.range = Some((number(least)?, number(greatest)?));
             }
@@ -143,16 +143,16 @@ fn field_kind(text: &str) -> Result<FieldKind, String> {
         "o" => FieldKind::Object,
         "s[]" => FieldKind::Texts,
         "o[]" => FieldKind::Objects,
-        _ => return Err(format!("`:{text}` is no kind of field (i, f, b, t, o, s[] or o[])")),
+        _ => return Err(format!("unknown kind of field `:{text}` (i, f, b, t, o, s[] or o[])")),
     })
 }
 
-/// Takes what stands in brackets at the end.
+/// Splits off the text in brackets at the end.
 fn bracketed(text: &str, brackets: [char; 2]) -> Result<(&str, Option<&str>), String> {
     let Some(open) = text.strip_suffix(brackets[1]) else { return Ok((text, None)) };
     match open.split_once(brackets[0]) {
         Some((rest, inside)) => Ok((rest.trim(), Some(inside.trim()))),
-        None => Err(format!("`{text}` closes a bracket it did not open")),
+        None => Err(format!("`{text}` has no opening bracket")),
     }
 }
 
@@ -161,7 +161,7 @@ fn is_name(name: &str) -> Result<(), String> {
     if !name.is_empty() && name.bytes().all(plain) {
         return Ok(());
     }
-    Err(format!("`{name}` is no field name (a-z, 0-9 and _)"))
+    Err(format!("`{name}` is not a field name (a-z, 0-9 and _)"))
 }
 
 /// Reads where a value comes from: `account_id`, `$type`, a field, or `object.field`.
@@ -194,7 +194,7 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
     Ok(Condition { field: field.to_owned(), predicate, negated: false })
 }
 
-/// Reads what follows the words of a line: nothing, or one condition.
+/// Reads the rest of a line: nothing, or one condition.
 fn when(words: &[&str]) -> Result<Option<Condition>, String> {
     match words {
         [] => Ok(None),
@@ -202,7 +202,7 @@ fn when(words: &[&str]) -> Result<Option<Condition>, String> {
         ["unless", text] => {
             condition(text).map(|condition| Some(Condition { negated: true, ..condition }))
         }
-        _ => Err(format!("`{}` is not understood", words.join(" "))),
+        _ => Err(format!("`{}` is neither `if` nor `unless` and a condition", words.join(" "))),
     }
 }
 
@@ -214,7 +214,7 @@ pub(super) fn channel(line: &str) -> Result<ChannelLine<'_>, String> {
         None => (*name, None),
         Some((kind, id)) => {
             let inside = id.strip_prefix('{').and_then(|id| id.strip_suffix('}'));
-            let field = inside.ok_or_else(|| format!("`{id}` is no field in braces"))?;
+            let field = inside.ok_or_else(|| format!("`{id}` is not a field in braces"))?;
             (kind, Some(source(field)?))
         }
     };
@@ -239,13 +239,13 @@ pub(super) fn alias(line: &str) -> Result<AliasLine<'_>, String> {
     let preset = preset
         .map(|preset| match preset.split_once('=') {
             Some((field, value)) => Ok((field.to_owned(), value.to_owned())),
-            None => Err(format!("`{preset}` is no field=value")),
+            None => Err(format!("`{preset}` is not of the form field=value")),
         })
         .transpose()?;
     Ok(AliasLine { name, preset, when: when(rest)? })
 }
 
-/// Reads the name of an operator an event moves.
+/// Reads the operator of a `moves` line.
 pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match &words[..] {
@@ -254,7 +254,7 @@ pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> 
     }
 }
 
-/// Whether a canonical name is meant by `name`, `prefix.*` or `*`.
+/// Whether a pattern (`name`, `prefix.*` or `*`) covers a canonical name.
 pub(super) fn covers(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),

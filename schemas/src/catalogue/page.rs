@@ -1,7 +1,7 @@
-//! The reference page `schemas/CATALOGUE.md`, written from the catalogue.
+//! Generates the reference page `schemas/CATALOGUE.md` from the catalogue.
 //!
-//! The page is committed, so that it can be read without a build, and a test fails when it differs
-//! from what the catalogue says. It never says anything the catalogue does not.
+//! The page is committed, so that it can be read without a build; a test fails if it differs. It
+//! contains nothing that is not in the catalogue.
 
 use std::fmt::Write;
 
@@ -16,26 +16,27 @@ use crate::envelope::Reason;
 pub const UPDATE_COMMAND: &str =
     "TIDEWIRE_UPDATE=1 cargo test --release -p tidewire-schemas the_committed_page";
 
-/// What the page says before its tables.
+/// The text before the tables.
 const INTRODUCTION: &str = "\
-Generated from `schemas/catalogue/`; don't edit it here, run `{command}`.
+Generated from `schemas/catalogue/`. To change it, edit the files there and run
+`{command}`.
 
-**How to read it.** A type's fields are those of `data`; fields before `/` are required, and `a|b`
-asks for one of both. Kinds: string where nothing is said, `id` for `id` and `…_id` (a string of 1
-to 128 characters or an integer), `:i` 64-bit integer, `:f` number, `:b` boolean, `:t` time
-(RFC 3339 or epoch milliseconds), `:o` object, `:s[]` and `:o[]` lists; braces show the shape of an
-object and parentheses the values or the range allowed. Unknown fields are kept and passed on. `key`
-is the entity whose order is kept; of several the first that is there. A channel stands as
-`kind:{field}`; one without a field belongs to the event's account. `as` names the class where it
-is not the kind's first, `by` the key of a state entry, `if` and `unless` a condition. A type that
-only passes by is kept nowhere and can't be resumed.
+**How to read it.** The fields of a type are those of `data`. Fields before `/` are required; of
+`a|b` at least one is required. A field without a kind is a string, or an id (a string of 1 to 128
+characters or an integer) if it is `id` or ends in `_id`. Kinds: `:i` 64-bit integer, `:f` number,
+`:b` boolean, `:t` time (RFC 3339 or epoch milliseconds), `:o` object, `:s[]` and `:o[]` lists.
+Braces show the shape of an object, parentheses the allowed values or range. Unknown fields are
+kept and passed on. `key` is the entity whose order is kept: the first field that is present. A
+channel is written `kind:{field}`; without a field its id is the event's account. `as` gives the
+class if it is not the kind's first, `by` the key of a state entry, `if` and `unless` a condition.
+Events of an *ephemeral* type skip the lanes and can't be resumed.
 
-**To add a type** add an entry to the file of its domain; no code is needed. The entry takes
+**To add a type**, add an entry to the file of its domain; no code is needed. An entry has
 `aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`,
-`priority_if`, `key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's
-default), `emitted_by` for what an operator emits (`producers = false`: nobody else does;
-`deliver = \"emitted\"`: only that is delivered), `preset`, `unchecked`, `internal` and
-`broadcast`. Starting refuses a catalogue that contradicts itself and lists every error.
+`priority_if`, `key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's default),
+`emitted_by` if an operator emits it (with `producers = false` producers can't send it, with
+`deliver = \"emitted\"` only emitted events are delivered), `preset`, `unchecked`, `internal` and
+`broadcast`. A process does not start with an inconsistent catalogue; it lists every error.
 ";
 
 /// The page.
@@ -100,7 +101,7 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
-/// The name with what is special about the type.
+/// The name with the properties of the type.
 fn name(event_type: &EventType) -> String {
     let mut notes = Vec::new();
     match (&event_type.emitted_by, event_type.producers) {
@@ -109,13 +110,13 @@ fn name(event_type: &EventType) -> String {
         (None, _) => {}
     }
     if event_type.delivery_policy == DeliveryPolicy::Emitted {
-        notes.push("only what is emitted is delivered".to_owned());
+        notes.push("only emitted events are delivered".to_owned());
     }
     for (on, note) in [
-        (event_type.unchecked, "taken as it is"),
+        (event_type.unchecked, "not validated"),
         (event_type.internal, "internal"),
         (event_type.broadcast, "to every partition"),
-        (event_type.is_ephemeral(), "passes by"),
+        (event_type.is_ephemeral(), "ephemeral"),
     ] {
         if on {
             notes.push(note.to_owned());
@@ -220,7 +221,7 @@ fn moves(event_type: &EventType) -> String {
 fn channel_table(out: &mut String, catalogue: &Catalogue) {
     out.push_str("\n## Channels\n\n");
     out.push_str(
-        "A name is `kind:id`; ids are visible ASCII without comma, `*`, `{` and `}`, the rest \
+        "A name is `kind:id`. Ids are visible ASCII without comma, `*`, `{` and `}`; the rest is\n\
          percent-encoded. Kinds of the account or workspace may be written bare.\n\n",
     );
     out.push_str("|channel|class|who|state key|carries|\n|---|---|---|---|---|\n");
@@ -249,16 +250,16 @@ fn readers(kind: &ChannelKind) -> String {
     out
 }
 
-/// What normalisation does to data.
+/// How data is normalised.
 fn normalisation_section(out: &mut String, catalogue: &Catalogue) {
-    out.push_str("\n## On the way in\n\n");
+    out.push_str("\n## Normalisation\n\n");
     out.push_str(
-        "In this order: alias and preset, snake_case of the top-level names, lifting out of nested \
-         objects, other spellings, defaults, validation. A field that is there and not null is \
-         never replaced, except by a preset.\n\n",
+        "In this order: alias and preset, snake_case of the top-level names, lifting out of\n\
+         nested objects, other spellings, defaults, validation. A field that is present and not\n\
+         null is never replaced, except by a preset.\n\n",
     );
     let reserved = join(catalogue.reserved().iter().map(|name| format!("`{name}`")));
-    line(out, format_args!("Names of frames, refused as types: {reserved}.\n"));
+    line(out, format_args!("Names of protocol frames, rejected as types: {reserved}.\n"));
     out.push_str("|lifted field|from|\n|---|---|\n");
     for lift in catalogue.lifts() {
         let from = join(lift.from.iter().map(|name| format!("{}.{name}", lift.object)));
@@ -281,5 +282,5 @@ fn normalisation_section(out: &mut String, catalogue: &Catalogue) {
             line(out, format_args!("|`{}`|{renames}|{defaults}|", event_type.name));
         }
     }
-    out.push_str("\nEverywhere but in custom types: tweet_id → post_id.\n");
+    out.push_str("\nIn all types except custom ones: tweet_id → post_id.\n");
 }

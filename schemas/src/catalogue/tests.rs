@@ -1,6 +1,7 @@
-//! The built-in catalogue as a whole, deliveries by example, and what a wrong file is answered
-//! with. `check` takes a type and its data and compares the deliveries.
-//! The last test also writes the reference page, if it is told to.
+//! Tests of the built-in catalogue as a whole, of deliveries, and of the errors of invalid files.
+//!
+//! `check` compares the deliveries of an event. The last test also writes the reference page, if
+//! `TIDEWIRE_UPDATE` is set.
 
 use super::*;
 use crate::Priority;
@@ -40,7 +41,7 @@ fn check(event_type: &str, data: &str, expected: &[&str]) {
 }
 
 #[test]
-fn the_catalogue_has_what_it_is_meant_to_have() {
+fn the_catalogue_has_its_domains_kinds_and_operators() {
     let count = |domain: &str| catalogue().types().iter().filter(|t| t.domain == domain).count();
     let counts: Vec<(&str, usize)> =
         catalogue().domains().iter().map(|(domain, _)| (domain.as_str(), count(domain))).collect();
@@ -67,7 +68,7 @@ fn the_catalogue_has_what_it_is_meant_to_have() {
 }
 
 #[test]
-fn every_name_and_alias_leads_to_its_type() {
+fn every_name_and_alias_resolves_to_its_type() {
     for event_type in catalogue().types().iter().filter(|t| !t.name.ends_with('*')) {
         assert_eq!(catalogue().resolve(&event_type.name), Some(event_type));
         for alias in event_type.aliases.iter().filter(|alias| alias.when.is_none()) {
@@ -83,14 +84,14 @@ fn every_name_and_alias_leads_to_its_type() {
 }
 
 #[test]
-fn types_that_only_pass_by_are_known() {
+fn only_the_known_types_are_ephemeral() {
     let passing = catalogue().types().iter().filter(|t| t.is_ephemeral());
     let passing: Vec<&str> = passing.map(|t| t.name.as_str()).collect();
     assert_eq!(passing, ["reaction.live", "presence.activity", "typing.start", "typing.stop"]);
 }
 
 #[test]
-fn posts_go_to_their_author_and_the_timeline() {
+fn posts_are_delivered_to_their_author_and_the_timeline() {
     let post = r#"{"post_id":1,"author_id":"ali,ce","text":"x"}"#;
     let expected = ["account:acc stream", "posts:ali%2Cce stream", "timeline:acc stream"];
     check("post.created", post, &expected);
@@ -108,7 +109,7 @@ fn posts_go_to_their_author_and_the_timeline() {
 }
 
 #[test]
-fn conditions_and_absent_fields_decide_over_channels() {
+fn conditions_and_absent_fields_select_channels() {
     check("engagement.reported", r#"{"post_id":1}"#, &["account:acc stream"]);
     let account = r#"{"social_account_id":"s","platform":"p/q"}"#;
     check("engagement.reported", account, &["dashboard:acc state [engagement.reported/s/p%2Fq]"]);
@@ -121,7 +122,7 @@ fn conditions_and_absent_fields_decide_over_channels() {
 }
 
 #[test]
-fn messages_campaigns_and_tasks_go_where_they_are_read() {
+fn messages_campaigns_and_tasks_are_delivered_to_their_channels() {
     let message =
         r#"{"message_id":1,"conversation_id":"c","sender_id":2,"text":"","recipient_id":3}"#;
     let expected =
@@ -160,7 +161,7 @@ fn messages_campaigns_and_tasks_go_where_they_are_read() {
 }
 
 #[test]
-fn of_some_types_only_what_an_operator_emitted_is_delivered() {
+fn types_with_deliver_emitted_are_delivered_from_operators_only() {
     let mut event = event("presence.changed", r#"{"user_id":"u","status":"online"}"#);
     assert_eq!(delivered(&event), Vec::<String>::new());
     event.source = Some("op/presence".into());
@@ -168,7 +169,7 @@ fn of_some_types_only_what_an_operator_emitted_is_delivered() {
 }
 
 #[test]
-fn an_event_that_admission_would_not_pass_is_an_error() {
+fn an_event_that_admission_rejects_is_an_error() {
     let deliveries = |event_type: &str, data: &str| {
         catalogue().deliveries(&event(event_type, data).view()).map_err(|error| error.to_string())
     };
@@ -186,7 +187,7 @@ fn an_event_that_admission_would_not_pass_is_an_error() {
 }
 
 #[test]
-fn a_wrong_catalogue_is_answered_with_every_error_at_once() {
+fn an_invalid_catalogue_gives_all_errors() {
     let channels = r#"
         [kinds.account]
         id = "account"
@@ -230,26 +231,26 @@ fn a_wrong_catalogue_is_answered_with_every_error_at_once() {
     let errors = Catalogue::load(&[("channels", channels), ("types", types)]).expect_err("wrong");
     let text = errors.to_string();
     for part in [
-        "channels.toml, posts: `nobody`",
+        "channels.toml, posts: unknown role `nobody`",
         "channels.toml, unused: no type is delivered to it",
-        "types.toml, a.one: 7 is no priority",
-        "types.toml, a.one: `S9` is no surface",
-        "types.toml, a.one: no key or channel can be made of `y`",
+        "types.toml, a.one: 7 is not a priority",
+        "types.toml, a.one: unknown surface `S9`",
+        "types.toml, a.one: a key or a channel can't use `y`",
         "types.toml, a.one: the key may be missing",
         "types.toml, a.one: unknown operator `dance`",
         "types.toml, a.two: field `x_id` is listed twice",
         "types.toml, a.two: unknown channel kind `+nowhere`",
-        "types.toml, a.two: `same` is claimed by a.one too",
+        "types.toml, a.two: `same` is a name of a.one too",
         "types.toml, a.two: no type has the name `maybe`",
-        "types.toml, a.three: `:q` is no kind of field",
-        "types.toml, a.three: `missing` is no field",
+        "types.toml, a.three: unknown kind of field `:q`",
+        "types.toml, a.three: `missing` is not a field",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 }
 
 #[test]
-fn a_misspelt_word_in_a_file_is_refused() {
+fn a_misspelt_key_is_an_error() {
     let text = "[types.\"a.b\"]\ndata = \"\"\nchanels = []\n";
     let errors = Catalogue::load(&[("types", text)]).expect_err("wrong").to_string();
     assert!(errors.contains("chanels"), "{errors}");
@@ -257,8 +258,8 @@ fn a_misspelt_word_in_a_file_is_refused() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the one place that may be told to write the page")]
-fn the_committed_page_says_what_the_catalogue_says() {
-    // A test starts in its package's folder; where it was compiled may be another clone.
+fn the_committed_page_matches_the_catalogue() {
+    // A test runs in its package's folder; CARGO_MANIFEST_DIR may be that of another clone.
     let path = "CATALOGUE.md";
     let page = page(catalogue());
     if std::env::var_os("TIDEWIRE_UPDATE").is_some() {

@@ -1,47 +1,20 @@
-//! Which form a record came in: told by its headers, else by its first bytes. Nothing is guessed
-//! from what stands further inside.
+//! Detects the format of a record by its headers, else by its first bytes, and decodes it.
+//!
+//! Nothing beyond them is inspected, so the content of a record can't change how it is read.
 
-use super::{Registry, avro, cloudevents};
-use crate::catalogue::Catalogue;
-use crate::envelope::{self, Admitted, Reason, RecordOrigin, Rejection, within_limits};
+use super::context::{DecodeContext, HeaderLookup};
+use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, is_avro, media_type};
+use super::{avro, cloudevents};
+use crate::envelope::{self, Admitted, Reason, Rejection, within_limits};
 
-/// The header that says what a value is.
-pub const CONTENT_TYPE: &str = "content-type";
-
-/// The content type of a CloudEvent in structured mode.
-pub const STRUCTURED: &str = "application/cloudevents+json";
-
-/// A record's headers.
-pub trait HeaderLookup {
-    /// The value of a header; the last one if there are several.
-    fn header(&self, name: &str) -> Option<&[u8]>;
-}
-
-impl HeaderLookup for [(&str, &[u8])] {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
-}
-
-/// What records are read with.
-#[derive(Clone, Copy, Debug)]
-pub struct DecodeContext<'a> {
-    /// What events are.
-    pub catalogue: &'a Catalogue,
-    /// Whom to ask for schemas, if there is somebody.
-    pub registry: Option<&'a dyn Registry>,
-    /// Where the record came from.
-    pub origin: &'a RecordOrigin<'a>,
-}
-
-/// Reads a producer's record of any form: decodes, normalises and validates it, and completes what
-/// the producer left out. May wait for the registry, for a bounded time.
+/// Decodes, normalises and validates a producer's record of any format, and fills in what the
+/// producer left out. May wait for the registry, for a bounded time.
 pub fn admit(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
-    if headers.header(cloudevents::SPECVERSION_HEADER).is_some() {
+    if headers.header(SPECVERSION_HEADER).is_some() {
         return cloudevents::binary(context, value, headers);
     }
     let kind = headers.header(CONTENT_TYPE).unwrap_or_default();
@@ -51,10 +24,10 @@ pub fn admit(
         return match media_type(kind).as_str() {
             STRUCTURED => cloudevents::structured(context, value),
             "application/cloudevents-batch+json" => Err(unread(
-                "a record holds one CloudEvent; write each event of a batch as a record of its own",
+                "a record holds one CloudEvent; send each event of a batch as a record of its own",
             )),
             _ => Err(unread(
-                "of CloudEvents' formats JSON is read: content-type: application/cloudevents+json",
+                "only the JSON format of CloudEvents is read: application/cloudevents+json",
             )),
         };
     }
@@ -68,15 +41,4 @@ const CLOUDEVENTS: &[u8] = b"application/cloudevents";
 
 fn unread(message: &str) -> Rejection {
     Rejection::of(Reason::ConnectorMapping, CONTENT_TYPE, message)
-}
-
-/// A content type without its parameters, in small letters.
-pub(super) fn media_type(kind: &[u8]) -> String {
-    let kind = String::from_utf8_lossy(kind);
-    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-/// Whether a value begins as Avro does.
-pub(super) fn is_avro(value: &[u8]) -> bool {
-    value.starts_with(&avro::SINGLE_OBJECT) || value.first() == Some(&avro::FRAMED)
 }

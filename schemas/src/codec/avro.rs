@@ -1,39 +1,35 @@
-//! Records in Avro: which schema wrote them, and what their fields mean.
+//! Decodes Avro records: finds the schema that wrote them and what their fields mean.
 //!
 //! ```text
 //! C3 01 · fingerprint (8 bytes)  · record     single-object: a schema of this build
 //! 00    · schema id (4 bytes)    · record     Confluent's framing: a schema of the registry
 //! ```
 //!
-//! A record is a whole envelope if it has a field `data` that its type does not declare. Else it is
-//! typed: the header `event_type`, a field of that name or the record's full name says its type,
-//! fields with the envelope's names are the envelope's unless the type declares them as its own,
-//! and every other field is a field of `data`. A header fills in an envelope field the record does
-//! not have.
+//! A record is a whole envelope if it has a field `data` that its type does not declare. Otherwise
+//! it is typed: the header `event_type`, a field of that name or the record's full name gives its
+//! type; fields with the envelope's names are the envelope's unless the type declares them as its
+//! own; every other field is a field of `data`. Headers set the envelope fields that the record
+//! lacks.
 //!
-//! Both end in the validation that JSON goes through.
+//! Both go through the validation of the JSON envelope.
 
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use super::builtin;
+use super::context::{DecodeContext, HeaderLookup};
+use super::format::SINGLE_OBJECT;
 use super::read::{DecodedFields, read};
+use super::read_plan::ReadPlan;
 use super::registry::RegistryFault;
-use super::writer::{ReadPlan, RecordFormat, WriterSchema};
-use super::{DecodeContext, HeaderLookup};
+use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
     complete, rejection, text,
 };
 use crate::json::{self, JsonMember, Scanner};
-
-/// What single-object encoding begins with.
-pub(super) const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
-
-/// What Confluent's framing begins with.
-pub(super) const FRAMED: u8 = 0;
 
 /// Envelope fields a record or its headers may have.
 const ENVELOPE: [&str; 8] = [
@@ -64,10 +60,10 @@ impl Deref for Schema {
     }
 }
 
-/// A schema and what it wrote.
+/// A schema and the bytes it wrote.
 type SchemaAndRecord<'a> = (Schema, &'a [u8]);
 
-/// Finds the schema of a record that begins as Avro does.
+/// Finds the schema of a record in one of the two framings.
 fn find<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
@@ -81,7 +77,7 @@ fn find<'a>(
 /// A record in single-object encoding.
 fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
     let (fingerprint, record) = bytes.split_first_chunk().ok_or_else(|| {
-        let message = "Avro's single-object form has a fingerprint of 8 bytes behind C3 01";
+        let message = "the record ends within the fingerprint, the 8 bytes after C3 01";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let fingerprint = u64::from_le_bytes(*fingerprint);
@@ -101,13 +97,13 @@ fn framed<'a>(
     bytes: &'a [u8],
 ) -> Result<SchemaAndRecord<'a>, Rejection> {
     let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
-        let message = "a record that begins with 0 has a schema id of 4 bytes behind it";
+        let message = "the record ends within the schema id, the 4 bytes after the first byte 0";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let id = u32::from_be_bytes(*id);
     let registry = context.registry.ok_or_else(|| {
         let message = format!(
-            "the record names schema {id} of a registry, and none is configured: set registry.url"
+            "the record needs schema {id} of a registry, but none is configured; set registry.url"
         );
         Rejection::new(Reason::RegistryUnavailable, message)
     })?;
@@ -122,7 +118,7 @@ fn framed<'a>(
     Ok((Schema::Registered(schema), record))
 }
 
-/// A record that begins as Avro does, as an event.
+/// Decodes a record in one of the two framings to an event.
 pub(super) fn admit(
     context: &DecodeContext<'_>,
     bytes: &[u8],
@@ -142,13 +138,13 @@ pub(super) fn admit(
     }
 }
 
-/// A record that begins as Avro does, as the JSON object that is an event's data.
+/// Decodes a record in one of the two framings to the JSON object that is an event's data.
 pub(super) fn as_data(context: &DecodeContext<'_>, bytes: &[u8]) -> Result<String, Rejection> {
     let (schema, record) = find(context, bytes)?;
     schema.to_json(record).map(Cow::into_owned)
 }
 
-/// Envelope fields from headers, as JSON, by their place in [`ENVELOPE`].
+/// Envelope fields from headers, as JSON, in the order of [`ENVELOPE`].
 struct HeaderFields([Option<String>; ENVELOPE.len()]);
 
 impl HeaderFields {
@@ -163,7 +159,7 @@ impl HeaderFields {
     }
 }
 
-/// A header's value as JSON: numbers where the envelope has numbers, else text.
+/// A header's value as JSON: a number where the envelope has numbers, else a string.
 fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
     let text = std::str::from_utf8(value).map_err(|_| {
         let message = format!("the header {name} is not UTF-8");
@@ -178,7 +174,7 @@ fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
     Ok(json::quoted(text))
 }
 
-/// A decoded record with what its headers say.
+/// A decoded record with the envelope fields of its headers.
 struct AvroRecord<'a> {
     plan: &'a ReadPlan,
     fields: &'a DecodedFields,
@@ -192,7 +188,7 @@ impl<'a> AvroRecord<'a> {
         let declared = context.catalogue.resolve(&name);
         let mut envelope = Envelope { event_type: Some(&event_type), ..Envelope::default() };
         let data = self.data_field(declared);
-        // It lives as long as the envelope, which borrows from it.
+        // Declared here because the envelope borrows from it.
         let inner;
         if let Some(at) = data {
             self.fill(&mut envelope, None);
@@ -211,7 +207,7 @@ impl<'a> AvroRecord<'a> {
         complete(context.catalogue, envelope, context.origin)
     }
 
-    /// The type's name as JSON: as a header or a field says it, else as the record is called.
+    /// The type's name as JSON: from the header, the field or the record's name, in this order.
     fn event_type(&self) -> Cow<'a, str> {
         if let Some(given) = &self.from_headers.0[0] {
             return Cow::Borrowed(given);
@@ -229,7 +225,7 @@ impl<'a> AvroRecord<'a> {
         Some(self.fields.value(at)).filter(|value| *value != "null")
     }
 
-    /// Where a whole envelope has its data.
+    /// The index of the field `data` of a whole envelope.
     fn data_field(&self, declared: Option<&EventType>) -> Option<usize> {
         let is_own = declared.is_some_and(|of| of.field("data").is_some());
         let at = self.plan.fields().iter().position(|field| field.name == "data")?;
@@ -261,7 +257,7 @@ impl<'a> AvroRecord<'a> {
                 continue;
             }
             if members.len() == DATA_MAX_FIELDS {
-                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                let message = format!("data has more than {DATA_MAX_FIELDS} fields");
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
             let kind = declared.and_then(|of| of.field(&field.name)).map(|field| field.kind);
@@ -286,15 +282,15 @@ fn inner_text(value: &str) -> Cow<'_, str> {
     json::string(value).unwrap_or(Cow::Borrowed(value))
 }
 
-/// JSON of unknown shape, which Avro carries as a string.
+/// JSON text in an Avro string, compacted.
 fn json_in_text(value: &str, field: &str) -> Result<String, Rejection> {
     let text = inner_text(value);
-    // Two levels are around it: data and this field.
+    // It is nested in two levels: data and this field.
     let mut scanner = Scanner::new(&text, DATA_MAX_DEPTH - 1);
     let checked = scanner.value().and_then(|inner| scanner.end().map(|()| inner));
     let inner = checked.map_err(|error| {
         let refused = rejection(error);
-        let message = format!("data.{field} is JSON in a string; {}", refused.message);
+        let message = format!("data.{field} must be JSON in a string: {}", refused.message);
         Rejection { field: Some(format!("data.{field}")), message, ..refused }
     })?;
     let mut out = String::with_capacity(inner.len());

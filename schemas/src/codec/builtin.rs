@@ -1,7 +1,7 @@
-//! The Avro schemas this build knows by itself: the event and one per type.
+//! The Avro schemas of this build: the event schema and one schema per event type.
 //!
 //! Implementations of Avro disagree on whether a schema's canonical form, and so its fingerprint,
-//! has its logical types. A record of ours is known by either.
+//! includes logical types. Each schema is therefore registered under both fingerprints.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,19 +14,19 @@ use crate::catalogue::Catalogue;
 use crate::event::{FINGERPRINT_V1, SCHEMA_V1};
 use crate::typed;
 
-/// How the generated schemas mark a moment; the only logical type they have.
+/// The only logical type of the generated schemas.
 const LOGICAL: &str = r#", "logicalType": "timestamp-millis""#;
 
 struct BuiltinSchemas {
     schemas: Vec<WriterSchema>,
-    /// Places in `schemas`, by CRC-64-AVRO.
+    /// Indexes into `schemas`, by CRC-64-AVRO.
     fingerprints: HashMap<u64, usize>,
-    /// Canonical types, by the full name of their record.
+    /// Event types, by the full name of their record.
     types: HashMap<String, &'static str>,
 }
 
 static BUILTIN: LazyLock<BuiltinSchemas> = LazyLock::new(|| {
-    let own = WriterSchema::avro(SCHEMA_V1, &[]).expect("the tests read it");
+    let own = WriterSchema::avro(SCHEMA_V1, &[]).expect("a test parses the event schema");
     let mut builtin = BuiltinSchemas {
         schemas: vec![own],
         fingerprints: HashMap::from([(FINGERPRINT_V1, 0)]),
@@ -37,7 +37,9 @@ static BUILTIN: LazyLock<BuiltinSchemas> = LazyLock::new(|| {
         for form in [&text, &text.replace(LOGICAL, "")] {
             builtin.fingerprints.insert(fingerprint(form), builtin.schemas.len());
         }
-        builtin.schemas.push(WriterSchema::avro(&text, &[]).expect("the tests read each"));
+        builtin
+            .schemas
+            .push(WriterSchema::avro(&text, &[]).expect("a test parses every typed schema"));
         builtin.types.insert(typed::full_name(&event_type.name), event_type.name.as_str());
     }
     builtin
@@ -56,7 +58,7 @@ pub(super) fn event_type(full_name: &str) -> Option<&'static str> {
 
 /// CRC-64-AVRO of a schema's canonical form.
 fn fingerprint(schema: &str) -> u64 {
-    let schema = Schema::parse_str(schema).expect("the tests parse each");
+    let schema = Schema::parse_str(schema).expect("a test parses every schema");
     let bytes = schema.fingerprint::<Rabin>().bytes;
-    u64::from_le_bytes(*bytes.first_chunk().expect("eight bytes"))
+    u64::from_le_bytes(*bytes.first_chunk().expect("CRC-64 has eight bytes"))
 }

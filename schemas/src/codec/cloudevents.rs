@@ -1,4 +1,4 @@
-//! CloudEvents 1.0: the same event in the attributes of a standard.
+//! Decodes CloudEvents 1.0 by mapping their attributes to the envelope.
 //!
 //! ```text
 //! type          event_type           time           timestamp
@@ -7,18 +7,18 @@
 //! priority      priority             source         source, if it is short enough
 //! ```
 //!
-//! Structured: one JSON object (CloudEvents JSON format, section 3). Binary: attributes in headers
-//! `ce_…`, data in the value (Kafka protocol binding, section 3.2). The id is `source/id`, or a
-//! hash of both where that is no id of ours. Data is JSON: as it stands, in base64, or Avro whose
-//! schema is known. Other attributes are ignored and counted.
+//! Structured mode: one JSON object (CloudEvents JSON format, section 3). Binary mode: attributes
+//! in headers `ce_…`, data in the value (Kafka protocol binding, section 3.2). The event id is
+//! `source/id`, or a hash of both if that is no valid id. Data is JSON, plain or in base64, or Avro
+//! with a known schema. Other attributes are ignored and counted.
 
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::admit::{is_avro, media_type};
-use super::{DecodeContext, HeaderLookup};
+use super::context::{DecodeContext, HeaderLookup};
+use super::format::{is_avro, media_type};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
@@ -26,10 +26,10 @@ use crate::envelope::{
 use crate::id::hash128;
 use crate::json::{self, Scanner, quoted};
 
-/// The only version there is of this major one.
+/// The only released version 1.
 const SPECVERSION: &str = "1.0";
 
-/// Attributes that are understood.
+/// Attributes that are read.
 const NAMES: [&str; 10] = [
     "specversion",
     "id",
@@ -43,10 +43,7 @@ const NAMES: [&str; 10] = [
     "priority",
 ];
 
-/// The header that shows that a record is a CloudEvent in binary mode.
-pub(super) const SPECVERSION_HEADER: &str = "ce_specversion";
-
-/// The attributes of an event as text, by their place in [`NAMES`].
+/// The attributes of an event as text, in the order of [`NAMES`].
 #[derive(Default)]
 struct Attributes<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
@@ -62,7 +59,7 @@ pub(super) fn structured(
     let mut scanner = Scanner::new(text, DATA_MAX_DEPTH + 1);
     if scanner.peek() != Some(b'{') {
         scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
-        return Err(Rejection::new(Reason::NotObject, "a CloudEvent is a JSON object"));
+        return Err(Rejection::new(Reason::NotObject, "a CloudEvent must be a JSON object"));
     }
     scanner.open(b'{').map_err(rejection)?;
     let mut attributes = Attributes::default();
@@ -71,7 +68,7 @@ pub(super) fn structured(
     let mut first = true;
     while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
         if seen.contains(&name) {
-            let message = format!("`{name}` is there twice, so it is not clear which is meant");
+            let message = format!("`{name}` occurs twice; send it once");
             return Err(Rejection::of(Reason::BadField, name, message));
         }
         match &*name {
@@ -131,7 +128,7 @@ pub(super) fn binary(
     attributes.complete(context, data)
 }
 
-/// Data of an event that has none: an object without fields.
+/// The data of an event that has none: an empty object.
 fn empty<'a>() -> DataField<'a> {
     DataField::Object(crate::envelope::EventData::of_members(Vec::new()))
 }
@@ -142,17 +139,19 @@ fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
 
 fn decoded(value: &str) -> Result<String, Rejection> {
     let refuse = |message: &str| Rejection::of(Reason::BadField, "data_base64", message);
-    let text = json::string(value).ok_or_else(|| refuse("data_base64 is a string"))?;
-    let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| refuse("data_base64 is no base64"))?;
-    String::from_utf8(bytes).map_err(|_| refuse("data_base64 has to hold JSON in UTF-8"))
+    let text = json::string(value).ok_or_else(|| refuse("data_base64 must be a string"))?;
+    let bytes =
+        STANDARD.decode(text.as_bytes()).map_err(|_| refuse("data_base64 is not valid base64"))?;
+    String::from_utf8(bytes).map_err(|_| refuse("data_base64 must contain JSON in UTF-8"))
 }
 
 impl<'a> Attributes<'a> {
     fn set(&mut self, name: &str, value: &'a str) -> Result<(), Rejection> {
-        let place = NAMES.iter().position(|known| *known == name).expect("the caller knows it");
+        let place =
+            NAMES.iter().position(|known| *known == name).expect("callers pass names of NAMES");
         if value != "null" {
             let text = json::scalar(value).ok_or_else(|| {
-                let message = format!("the attribute `{name}` is a string");
+                let message = format!("the attribute `{name}` must be a string");
                 Rejection::of(Reason::BadField, name, message)
             })?;
             self.values[place] = Some(text);
@@ -167,19 +166,19 @@ impl<'a> Attributes<'a> {
 
     fn need(&self, name: &str) -> Result<&str, Rejection> {
         self.get(name).ok_or_else(|| {
-            let message = format!("a CloudEvent has the attribute `{name}`");
+            let message = format!("a CloudEvent needs the attribute `{name}`");
             Rejection::of(Reason::MissingField, name, message)
         })
     }
 
-    /// Only JSON becomes an event.
+    /// Rejects data that is not JSON.
     fn check_kind(&self) -> Result<(), Rejection> {
         let kind = self.get("datacontenttype").unwrap_or("application/json");
         let media = media_type(kind.as_bytes());
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
-        let message = format!("data of an event is JSON, not {media}");
+        let message = format!("data of an event must be JSON, not {media}");
         Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
     }
 
@@ -190,7 +189,7 @@ impl<'a> Attributes<'a> {
     ) -> Result<Admitted, Rejection> {
         let version = self.need("specversion")?;
         if version != SPECVERSION {
-            let message = format!("CloudEvents {SPECVERSION} is read, not `{version}`");
+            let message = format!("specversion must be {SPECVERSION}, not `{version}`");
             return Err(Rejection::of(Reason::BadField, "specversion", message));
         }
         let id = quoted(&self.event_id()?);
@@ -216,7 +215,7 @@ impl<'a> Attributes<'a> {
         complete(context.catalogue, envelope, context.origin).map_err(in_attribute_names)
     }
 
-    /// Unique by `source` and `id` together, as the standard has it.
+    /// `source` and `id` together, which the standard makes unique.
     fn event_id(&self) -> Result<String, Rejection> {
         let (source, id) = (self.need("source")?, self.need("id")?);
         let plain = format!("{source}/{id}");
@@ -228,7 +227,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// An attribute as the envelope's field: `time` is text, and a priority a number.
+/// An attribute as a field of the envelope: a priority becomes a number, the rest strings.
 fn field(name: &str, text: &str) -> String {
     match name {
         "priority" if text.parse::<u8>().is_ok() => text.to_owned(),
@@ -236,7 +235,7 @@ fn field(name: &str, text: &str) -> String {
     }
 }
 
-/// A rejection that names the attribute instead of the field it became.
+/// Names the attribute in a rejection instead of the envelope field.
 fn in_attribute_names(refused: Rejection) -> Rejection {
     let field = refused.field.map(|field| {
         let theirs = match &*field {
@@ -251,7 +250,9 @@ fn in_attribute_names(refused: Rejection) -> Rejection {
         theirs.to_owned()
     });
     let message = match field.as_deref() {
-        Some("accountid") => format!("{}; a CloudEvent does so by `accountid`", refused.message),
+        Some("accountid") => {
+            format!("{}; in a CloudEvent it is the attribute `accountid`", refused.message)
+        }
         _ => refused.message,
     };
     Rejection { field, message, ..refused }

@@ -1,4 +1,4 @@
-//! From a record in any form producers send to an [`Event`](crate::event::Event).
+//! Decodes records of every format that producers use into an [`Event`](crate::event::Event).
 //!
 //! ```text
 //! header ce_specversion                         CloudEvents, binary mode
@@ -8,22 +8,29 @@
 //! anything else                                 the JSON envelope
 //! ```
 //!
-//! In reading order: [`admit`] (which form it is), `avro` (which schema, what its fields mean),
-//! `writer` (a schema laid out for reading), `read` (from bytes to JSON), `builtin` (schemas of this
-//! build), [`Registry`] (those of others), `cloudevents`.
+//! In reading order: [`admit`] (detects the format), `context` and `format` (what decoders share),
+//! `avro` (schema and meaning of fields), `writer` and `read_plan` (a schema prepared for reading),
+//! `read` (from bytes to JSON), `builtin` (schemas of this build), [`Registry`] (schemas of
+//! others), `cloudevents`.
 //!
-//! Every form ends in the same normalisation and validation, so nothing gets in by its form.
+//! Every format goes through the same normalisation and validation, so none bypasses a check.
 
 mod admit;
 mod avro;
 mod builtin;
 mod cloudevents;
+mod context;
+mod format;
 mod read;
+mod read_plan;
 mod registry;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use admit::{CONTENT_TYPE, DecodeContext, HeaderLookup, STRUCTURED, admit};
+pub use admit::admit;
+pub use context::{DecodeContext, HeaderLookup};
+pub use format::{CONTENT_TYPE, STRUCTURED};
+pub use read_plan::{SCHEMA_MAX_NODES, SchemaFault};
 pub use registry::{Registry, RegistryFault};
-pub use writer::{SCHEMA_MAX_BYTES, SCHEMA_MAX_NODES, SchemaFault, WriterSchema};
+pub use writer::{SCHEMA_MAX_BYTES, WriterSchema};

@@ -1,15 +1,15 @@
-//! From an Avro record's bytes to JSON text, field by field, in one pass.
+//! Decodes an Avro record to JSON text, field by field, in one pass.
 //!
-//! The bytes are whatever somebody sent. Reading follows the plan, never allocates by a length it
-//! was told, and is bounded in depth and in what it writes, so that a record that refers to itself
-//! or lists a billion nothings ends early. What it writes is what apache-avro's `Value` becomes as
-//! JSON, except for times finer than a millisecond, which become milliseconds, and for decimals and
-//! binary UUIDs, which become text.
+//! The bytes are untrusted. Reading follows the plan, never allocates by a length it read, and
+//! limits depth and output, so that a recursive record or a list of a billion nulls ends early.
+//!
+//! The output equals what apache-avro's `Value` becomes as JSON, with two exceptions: times finer
+//! than a millisecond become milliseconds, and decimals and binary UUIDs become text.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::writer::{Node, NodeId, ReadPlan};
+use super::read_plan::{Node, NodeId, ReadPlan};
 use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
 use crate::json;
 
@@ -17,18 +17,18 @@ use crate::json;
 #[derive(Debug)]
 pub(super) struct DecodedFields {
     text: String,
-    /// Where each field's value stands, in the plan's order.
+    /// The range of each field's value in `text`, in the plan's order.
     values: Vec<Range<u32>>,
 }
 
 impl DecodedFields {
-    /// A field's value, null included, by its place in the plan.
+    /// A field's value, null included, by its index in the plan.
     pub(super) fn value(&self, at: usize) -> &str {
         let Range { start, end } = self.values[at];
         &self.text[start as usize..end as usize]
     }
 
-    /// All of them as one object.
+    /// All fields as one object.
     pub(super) fn to_object(&self, plan: &ReadPlan) -> String {
         let mut out = String::with_capacity(self.text.len() + 32 * self.values.len());
         out.push('{');
@@ -44,7 +44,7 @@ impl DecodedFields {
     }
 }
 
-/// Reads the record; nothing may follow it.
+/// Reads a record; bytes after it are an error.
 pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejection> {
     let text = String::with_capacity(bytes.len() * 2);
     let mut reader = AvroReader { plan, bytes, at: 0, text, depth: 1 };
@@ -57,7 +57,7 @@ pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejec
     if reader.at < bytes.len() {
         let rest = bytes.len() - reader.at;
         let message = format!(
-            "{rest} bytes follow the record; was it written with another version of {}?",
+            "{rest} bytes follow the record; it may have been written with another version of {}",
             plan.name
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
@@ -78,7 +78,7 @@ struct AvroReader<'a> {
     bytes: &'a [u8],
     at: usize,
     text: String,
-    /// Objects and lists around the value, `data` included.
+    /// Nesting depth of the value, `data` included.
     depth: usize,
 }
 
@@ -91,7 +91,7 @@ impl<'a> AvroReader<'a> {
             }
             AvroError::TooDeep => (
                 Reason::TooLarge,
-                format!("the record {name} is nested at most {DATA_MAX_DEPTH} levels deep"),
+                format!("the record {name} is nested more than {DATA_MAX_DEPTH} levels deep"),
             ),
             AvroError::TooLong => (
                 Reason::TooLarge,
@@ -134,18 +134,20 @@ impl<'a> AvroReader<'a> {
         }
     }
 
-    /// A value that holds no others.
+    /// A value without nested values.
     fn single(&mut self, node: &Node) -> Result<(), AvroError> {
         match node {
             Node::Null => self.text.push_str("null"),
             Node::Bool => match self.take(1)? {
                 [0] => self.text.push_str("false"),
                 [1] => self.text.push_str("true"),
-                _ => return Err(AvroError::Malformed("a boolean is 0 or 1")),
+                _ => return Err(AvroError::Malformed("a boolean is neither 0 nor 1")),
             },
             Node::Int => {
                 let value = i32::try_from(self.long()?);
-                self.integer(value.map_err(|_| AvroError::Malformed("an int has 32 bits"))?.into());
+                self.integer(
+                    value.map_err(|_| AvroError::Malformed("an int has more than 32 bits"))?.into(),
+                );
             }
             Node::Long => {
                 let value = self.long()?;
@@ -203,7 +205,7 @@ impl<'a> AvroReader<'a> {
         self.text.push(bracket);
     }
 
-    /// Items in blocks, each with its count in front; a negative one is followed by a size.
+    /// Items in blocks, each preceded by its count; a negative count is followed by a size.
     fn blocks(
         &mut self,
         open: char,
@@ -243,7 +245,7 @@ impl<'a> AvroReader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], AvroError> {
-        Ok(*self.take(N)?.first_chunk().expect("so many were taken"))
+        Ok(*self.take(N)?.first_chunk().expect("take returns N bytes"))
     }
 
     /// Avro's `int` and `long`: LEB128, then zigzag.
@@ -287,7 +289,7 @@ impl<'a> AvroReader<'a> {
         if !value.is_finite() {
             return Err(AvroError::Malformed("JSON has no number for infinity or NaN; send null"));
         }
-        // The digits serde_json writes too: of two forms as short, the nearer to the number.
+        // The same digits as serde_json: of two shortest forms, the nearer to the number.
         self.text.push_str(zmij::Buffer::new().format_finite(value));
         Ok(())
     }
@@ -306,7 +308,7 @@ impl<'a> AvroReader<'a> {
 
     fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
-        // Bytes that only repeat the sign say nothing.
+        // Leading bytes that only repeat the sign carry no digits.
         let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut wide = [sign; 16];
         let extra = bytes.len().saturating_sub(wide.len());
@@ -334,7 +336,7 @@ impl<'a> AvroReader<'a> {
     fn uuid(&mut self, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
         if bytes.len() != 16 {
-            return Err(AvroError::Malformed("a UUID has 16 bytes"));
+            return Err(AvroError::Malformed("a UUID does not have 16 bytes"));
         }
         self.text.push('"');
         for (n, byte) in bytes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Every form and what becomes of it; Avro against apache-avro on whatever proptest makes up.
+//! Tests of every format; Avro is compared with apache-avro on generated schemas and values.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::event::Event;
 const ORIGIN: RecordOrigin<'_> =
     RecordOrigin { topic: "tw.in", partition: 2, offset: 9, append_time_ms: 1_767_607_201_000 };
 
-/// One schema under every id but those above 100.
+/// One schema under every id up to 100.
 #[derive(Debug)]
 struct SingleSchemaRegistry(Arc<WriterSchema>);
 
@@ -85,7 +85,7 @@ fn record(fields: &[(&str, Value)]) -> Value {
     Value::Record(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }
 
-/// What a team that knows nothing of us might register.
+/// A schema as a foreign team might register it.
 const FOREIGN: &str = r#"{"type":"record","name":"Post","namespace":"com.acme","fields":[
     {"name":"event_id","type":"string"},
     {"name":"account_id","type":"long"},
@@ -121,7 +121,7 @@ fn foreign() -> SingleSchemaRegistry {
 }
 
 #[test]
-fn a_foreign_record_is_an_event_of_the_type_its_header_names() {
+fn a_foreign_record_has_the_type_of_its_header() {
     let registry = foreign();
     let headers: &[Header<'_>] = &[("event_type", b"post.created"), ("correlation_id", b"c-1")];
     let value = framed(7, &post(some(Value::Int(2))));
@@ -138,7 +138,7 @@ fn a_foreign_record_is_an_event_of_the_type_its_header_names() {
 }
 
 #[test]
-fn a_foreign_record_without_a_type_names_what_is_missing() {
+fn a_foreign_record_without_a_type_is_rejected() {
     let registry = foreign();
     let value = framed(7, &post(none()));
     let refused = admit_with(Some(&registry), &value, &[]).expect_err("no such type");
@@ -147,7 +147,7 @@ fn a_foreign_record_without_a_type_names_what_is_missing() {
 }
 
 #[test]
-fn every_way_of_missing_a_schema_has_its_reason() {
+fn every_missing_schema_has_its_reason() {
     let registry = foreign();
     for (value, reason) in [
         (framed(101, b""), Reason::RegistryUnavailable),
@@ -173,7 +173,7 @@ fn json_in_confluent_s_framing_is_the_json_envelope() {
 }
 
 #[test]
-fn an_event_of_ours_is_read_back_from_its_own_encoding() {
+fn an_encoded_event_is_read() {
     let json = br#"{"event_id":"e1","event_type":"post.created","account_id":"a","priority":3,
         "timestamp":1767606000000,"correlation_id":"c","key":"k","source":"s",
         "data":{"post_id":"p","author_id":"u","text":"\ud83c\udf0a \" \\ \u0001"}}"#;
@@ -211,7 +211,7 @@ fn a_record_of_a_generated_schema_needs_no_header_and_no_registry() {
 }
 
 #[test]
-fn a_field_the_type_declares_is_its_own_though_the_envelope_has_one_of_that_name() {
+fn a_declared_field_takes_precedence_over_the_envelope_field() {
     let schema = r#"{"type":"record","name":"X","fields":[{"name":"account_id","type":"string"},
         {"name":"scraper_id","type":"string"},{"name":"source","type":"string"}]}"#;
     let registry =
@@ -227,7 +227,7 @@ fn a_field_the_type_declares_is_its_own_though_the_envelope_has_one_of_that_name
 }
 
 #[test]
-fn an_object_of_a_type_comes_as_json_in_a_string() {
+fn objects_are_json_in_strings() {
     let schema = r#"{"type":"record","name":"X","fields":[
         {"name":"account_id","type":"string"},{"name":"post_id","type":"string"},
         {"name":"author_id","type":"string"},{"name":"text","type":"string"},
@@ -284,13 +284,13 @@ fn a_schema_may_refer_to_others_and_to_itself() {
     let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
     let fields = read(plan, &[2, 2, 4, 0, 0]).expect("a record");
     assert_eq!(fields.to_object(plan), r#"{"leaf":{"v":1},"more":[{"leaf":{"v":2},"more":[]}]}"#);
-    // Deeper than data may be, by a record that only repeats.
+    // Deeper than data may be, by a recursive record.
     let deep = [2u8, 2].repeat(5_000);
     assert_eq!(read(plan, &deep).expect_err("too deep").reason, Reason::TooLarge);
 }
 
 #[test]
-fn a_record_that_writes_much_from_nothing_ends_early() {
+fn a_short_record_with_a_huge_output_ends_early() {
     for items in [r#""null""#, r#"{"type":"record","name":"E","fields":[]}"#] {
         let schema = format!(
             r#"{{"type":"record","name":"X","fields":[
@@ -303,7 +303,7 @@ fn a_record_that_writes_much_from_nothing_ends_early() {
         assert_eq!(read(plan, &bytes).expect_err("too long").reason, Reason::TooLarge);
     }
     let itself = r#"{"type":"record","name":"R","fields":[{"name":"r","type":"R"}]}"#;
-    // apache-avro takes it; no bytes can be a value of it.
+    // apache-avro accepts the schema, but no bytes are a value of it.
     if let Ok(schema) = WriterSchema::avro(itself, &[]) {
         let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
         assert_eq!(read(plan, &[]).expect_err("endless").reason, Reason::TooLarge);
@@ -311,7 +311,7 @@ fn a_record_that_writes_much_from_nothing_ends_early() {
 }
 
 #[test]
-fn schemas_that_are_too_much_are_refused() {
+fn schemas_beyond_the_limits_are_rejected() {
     let many = |count: usize| {
         let fields: Vec<String> =
             (0..count).map(|n| format!(r#"{{"name":"f{n}","type":"int"}}"#)).collect();
@@ -346,7 +346,7 @@ fn structured(change: impl FnOnce(&mut serde_json::Value)) -> Result<Admitted, R
 }
 
 #[test]
-fn a_structured_cloudevent_becomes_the_event_it_says() {
+fn a_structured_cloudevent_becomes_an_event() {
     let admitted = structured(|_| ()).expect("an event");
     assert_eq!(admitted.ignored_fields, 1, "traceparent");
     let event = admitted.event;
@@ -362,7 +362,7 @@ fn a_structured_cloudevent_becomes_the_event_it_says() {
 }
 
 #[test]
-fn binary_and_structured_mode_say_the_same() {
+fn binary_and_structured_mode_give_the_same_event() {
     let headers: &[Header<'_>] = &[
         ("ce_specversion", b"1.0"),
         ("ce_id", b"42"),
@@ -403,7 +403,7 @@ fn avro_data_may_have_cloudevents_attributes() {
 }
 
 #[test]
-fn an_id_that_is_none_of_ours_is_hashed_and_stays_unique() {
+fn an_invalid_id_is_hashed_and_stays_unique() {
     let long = "x".repeat(128);
     let id = |source: &str, id: &str| {
         structured(|event| {
@@ -421,7 +421,7 @@ fn an_id_that_is_none_of_ours_is_hashed_and_stays_unique() {
 }
 
 #[test]
-fn a_bad_cloudevent_is_refused_in_its_own_terms() {
+fn a_rejection_names_the_attribute_of_a_cloudevent() {
     for (change, reason, field) in [
         (("specversion", json!("0.3")), Reason::BadField, "specversion"),
         (("specversion", json!(null)), Reason::MissingField, "specversion"),
@@ -454,7 +454,7 @@ fn a_bad_cloudevent_is_refused_in_its_own_terms() {
 type SchemaSample = (serde_json::Value, Value);
 
 fn leaf() -> impl Strategy<Value = SchemaSample> {
-    // Two decimal forms of the last one are as short.
+    // The last one has two shortest decimal forms.
     let float = prop_oneof![4 => any::<f32>(), 1 => Just(-111.600_006_f32)];
     let number = prop_oneof![any::<f64>(), Just(0.1), Just(-0.0), Just(1e300), Just(5e-324)];
     let number = number.prop_filter("finite", |number| number.is_finite());
@@ -498,7 +498,7 @@ fn sample() -> impl Strategy<Value = SchemaSample> {
     })
 }
 
-/// A record of these fields; each gets a name of its own, and so does the record later.
+/// A record of these fields under unique names; the record is named later.
 fn of_fields(fields: &[SchemaSample]) -> SchemaSample {
     let schemas: Vec<_> = fields
         .iter()
@@ -531,7 +531,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_record_reads_as_apache_avro_reads_it(fields in prop::collection::vec(sample(), 1..6)) {
+    fn records_are_read_as_apache_avro_reads_them(fields in prop::collection::vec(sample(), 1..6)) {
         let (mut schema, value) = of_fields(&fields);
         name_records(&mut schema, &mut 0);
         let schema = schema.to_string();
@@ -541,14 +541,14 @@ proptest! {
         let read = read(plan, &bytes).expect("it was written by the schema").to_object(plan);
         let read: serde_json::Value = serde_json::from_str(&read).expect("JSON");
         let expected = serde_json::Value::try_from(value).expect("finite numbers");
-        // By way of text too, because reading a number rounds.
+        // Also by way of text, because reading a number rounds.
         let expected: serde_json::Value =
             serde_json::from_str(&expected.to_string()).expect("JSON");
         prop_assert_eq!(read, expected);
     }
 
     #[test]
-    fn damaged_records_are_refused_or_read_and_never_panic(
+    fn damaged_records_never_panic(
         fields in prop::collection::vec(sample(), 1..6),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),

@@ -1,27 +1,18 @@
-//! A producer's own schema, made ready for reading its records.
+//! The schema that wrote a producer's records, parsed by apache-avro and prepared for reading.
 //!
-//! apache-avro parses and checks the schema; what it means for reading is then laid out as a flat
-//! list of nodes that point to each other by number, names resolved and field names quoted. So
-//! reading a record looks nothing up and builds no tree, and a schema that refers to itself is a
-//! node that points back.
-//!
-//! A schema is bounded in text and in nodes, whoever wrote it.
+//! Its text is limited in length, since anyone may have written it. JSON in Confluent's framing is
+//! read as it is; its JSON schema is not checked.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
 
 use super::read::read;
+use super::read_plan::{ReadPlan, SchemaFault};
 use crate::envelope::{Rejection, text};
-use crate::json;
 
-/// The longest schema text, those it refers to included.
+/// The longest schema text, the schemas it refers to included.
 pub const SCHEMA_MAX_BYTES: usize = 1024 * 1024;
-
-/// The most nodes of a schema, fields and branches included: sixteen times what `data` may hold.
-pub const SCHEMA_MAX_NODES: usize = 16 * 1024;
 
 /// The schema a record was written with.
 #[derive(Debug)]
@@ -38,219 +29,31 @@ pub(super) enum RecordFormat {
     Avro(ReadPlan),
 }
 
-/// Why a text is no schema to read records with.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SchemaFault(pub String);
-
 impl WriterSchema {
-    /// An Avro schema, with those it refers to, each before whoever refers to it.
+    /// An Avro schema with the schemas it refers to, each before the first that refers to it.
     pub fn avro(text: &str, references: &[String]) -> Result<Self, SchemaFault> {
         let bytes = references.iter().map(String::len).sum::<usize>() + text.len();
         if bytes > SCHEMA_MAX_BYTES {
             let message =
-                format!("the schema has {bytes} bytes, at most {SCHEMA_MAX_BYTES} are read");
+                format!("the schema has {bytes} bytes; at most {SCHEMA_MAX_BYTES} are allowed");
             return Err(SchemaFault(message));
         }
-        let broken = |error: apache_avro::Error| SchemaFault(format!("no Avro schema: {error}"));
+        let broken =
+            |error: apache_avro::Error| SchemaFault(format!("invalid Avro schema: {error}"));
         let (schema, others) = Schema::parse_str_with_list(text, references).map_err(broken)?;
         Ok(Self { format: RecordFormat::Avro(ReadPlan::of(&schema, &others)?) })
     }
 
-    /// JSON: the record is JSON text, whatever its schema says of it.
+    /// JSON text; its schema is not checked.
     pub fn json() -> Self {
         Self { format: RecordFormat::Json }
     }
 
-    /// A record this schema wrote as JSON text: of Avro one object of all its fields.
+    /// A record as JSON text: an Avro record becomes one object.
     pub fn to_json<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
         match &self.format {
             RecordFormat::Json => text(Some(record)).map(Cow::Borrowed),
             RecordFormat::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object(plan))),
-        }
-    }
-}
-
-/// A node's place in its plan.
-pub(super) type NodeId = u32;
-
-/// What one value is read as, and written as.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// Named and not laid out yet; never met when reading.
-    Pending,
-    Null,
-    Bool,
-    Int,
-    Long,
-    /// A time in units of which so many make a millisecond.
-    Time(i64),
-    Float,
-    Double,
-    /// A list of numbers.
-    Bytes,
-    Fixed(usize),
-    /// A number with so many digits behind the point, as text; in bytes, or in so many.
-    Decimal {
-        scale: usize,
-        fixed: Option<usize>,
-    },
-    /// Sixteen bytes, in bytes of that length or in so many, as text.
-    Uuid {
-        fixed: Option<usize>,
-    },
-    Text,
-    /// The symbols, quoted.
-    Enum(Vec<String>),
-    List(NodeId),
-    Map(NodeId),
-    Union(Vec<NodeId>),
-    Record(Vec<PlanField>),
-}
-
-/// One field of a record.
-#[derive(Debug)]
-pub(super) struct PlanField {
-    pub(super) name: String,
-    /// `"name":`
-    pub(super) quoted: String,
-    pub(super) node: NodeId,
-}
-
-/// A schema laid out for reading.
-#[derive(Debug)]
-pub(super) struct ReadPlan {
-    /// The full name of its record.
-    pub(super) name: String,
-    root: NodeId,
-    nodes: Vec<Node>,
-}
-
-impl ReadPlan {
-    fn of(schema: &Schema, others: &[Schema]) -> Result<Self, SchemaFault> {
-        let Schema::Record(record) = schema else {
-            let message = "an event's schema is a record, whose fields are the event's data";
-            return Err(SchemaFault(message.to_owned()));
-        };
-        let mut layout = Layout { nodes: Vec::new(), named: HashMap::new() };
-        for other in others {
-            layout.node(other)?;
-        }
-        let root = layout.node(schema)?;
-        Ok(Self { name: record.name.fullname(None), root, nodes: layout.nodes })
-    }
-
-    pub(super) fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id as usize]
-    }
-
-    /// The fields of its record.
-    pub(super) fn fields(&self) -> &[PlanField] {
-        match self.node(self.root) {
-            Node::Record(fields) => fields,
-            _ => &[],
-        }
-    }
-}
-
-impl PlanField {
-    fn of(name: &str, node: NodeId) -> Self {
-        Self { name: name.to_owned(), quoted: json::quoted(name) + ":", node }
-    }
-}
-
-/// A plan being laid out.
-struct Layout {
-    nodes: Vec<Node>,
-    named: HashMap<Name, NodeId>,
-}
-
-impl Layout {
-    fn at(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id as usize]
-    }
-
-    fn add(&mut self, node: Node) -> Result<NodeId, SchemaFault> {
-        if self.nodes.len() == SCHEMA_MAX_NODES {
-            let message = format!(
-                "the schema has more than {SCHEMA_MAX_NODES} fields, branches and items in all"
-            );
-            return Err(SchemaFault(message));
-        }
-        self.nodes.push(node);
-        Ok(self.nodes.len() as NodeId - 1)
-    }
-
-    fn node(&mut self, schema: &Schema) -> Result<NodeId, SchemaFault> {
-        let node = match schema {
-            Schema::Null => Node::Null,
-            Schema::Boolean => Node::Bool,
-            Schema::Int | Schema::Date | Schema::TimeMillis => Node::Int,
-            Schema::Long | Schema::TimeMicros => Node::Long,
-            Schema::TimestampMillis | Schema::LocalTimestampMillis => Node::Time(1),
-            Schema::TimestampMicros | Schema::LocalTimestampMicros => Node::Time(1_000),
-            Schema::TimestampNanos | Schema::LocalTimestampNanos => Node::Time(1_000_000),
-            Schema::Float => Node::Float,
-            Schema::Double => Node::Double,
-            Schema::Bytes => Node::Bytes,
-            Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
-            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { fixed: None },
-            Schema::Decimal(decimal) => return self.decimal(decimal),
-            Schema::BigDecimal => {
-                let message = "the logical type big-decimal is not read; use decimal or string";
-                return Err(SchemaFault(message.to_owned()));
-            }
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                return self.named(&fixed.name, Node::Uuid { fixed: Some(fixed.size) });
-            }
-            Schema::Fixed(fixed) | Schema::Duration(fixed) => {
-                return self.named(&fixed.name, Node::Fixed(fixed.size));
-            }
-            Schema::Enum(symbols) => {
-                let quoted = symbols.symbols.iter().map(|symbol| json::quoted(symbol));
-                return self.named(&symbols.name, Node::Enum(quoted.collect()));
-            }
-            Schema::Array(array) => Node::List(self.node(&array.items)?),
-            Schema::Map(map) => Node::Map(self.node(&map.types)?),
-            Schema::Union(union) => {
-                let branches = union.variants().iter().map(|branch| self.node(branch));
-                Node::Union(branches.collect::<Result<_, _>>()?)
-            }
-            Schema::Record(record) => return self.record(record),
-            Schema::Ref { name } => {
-                let known = self.named.get(name).copied();
-                return known.ok_or_else(|| SchemaFault(format!("{name} is not defined")));
-            }
-        };
-        self.add(node)
-    }
-
-    fn named(&mut self, name: &Name, node: Node) -> Result<NodeId, SchemaFault> {
-        let id = self.add(node)?;
-        self.named.insert(name.clone(), id);
-        Ok(id)
-    }
-
-    fn record(&mut self, record: &RecordSchema) -> Result<NodeId, SchemaFault> {
-        let id = self.named(&record.name, Node::Pending)?;
-        let mut fields = Vec::with_capacity(record.fields.len());
-        for field in &record.fields {
-            fields.push(PlanField::of(&field.name, self.node(&field.schema)?));
-        }
-        *self.at(id) = Node::Record(fields);
-        Ok(id)
-    }
-
-    fn decimal(
-        &mut self,
-        decimal: &apache_avro::schema::DecimalSchema,
-    ) -> Result<NodeId, SchemaFault> {
-        let scale = decimal.scale;
-        match &decimal.inner {
-            InnerDecimalSchema::Bytes => self.add(Node::Decimal { scale, fixed: None }),
-            InnerDecimalSchema::Fixed(fixed) => {
-                self.named(&fixed.name, Node::Decimal { scale, fixed: Some(fixed.size) })
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The way in as a whole: from a record's bytes to an [`Event`].
+//! Admits a JSON envelope: from a record's bytes to an [`Event`].
 //!
 //! The envelope is read in one pass over the text. Its own fields are decoded, `data` is kept as a
-//! list of slices for normalisation, and everything else is checked for being JSON and counted.
+//! list of slices for normalisation, and all other fields are checked to be JSON and counted.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use super::normalise::{DATA_MAX_DEPTH, EventData, rejection};
 use super::reason::{Reason, Rejection};
 use super::validate::{ID_MAX_CHARS, id, instant, validate};
 use crate::Priority;
-use crate::catalogue::{Alias, Catalogue, EventType, OPERATOR_SOURCE};
+use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE};
 use crate::event::Event;
 use crate::json::{self, Scanner};
 
-/// The largest record: with every channel it is delivered to it still fits a client's frame.
+/// The largest record: with the names of its channels it still fits a client's frame.
 pub const EVENT_MAX_BYTES: usize = 256 * 1024;
 /// The longest event type.
 pub const TYPE_MAX_CHARS: usize = 64;
@@ -21,14 +21,14 @@ pub const TYPE_MAX_CHARS: usize = 64;
 pub const CORRELATION_ID_MAX_CHARS: usize = 128;
 /// The longest name of a producer.
 pub const SOURCE_MAX_CHARS: usize = 64;
-/// How far an event's time may be ahead of its append time: clocks differ, but windows must not
-/// close on what has not happened.
+/// How far an event's time may be ahead of its append time: clocks differ, but a far future time
+/// would close windows too early.
 pub const TIMESTAMP_AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
 
-/// The envelope is one level around data.
+/// The envelope adds one level around data.
 const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
 
-/// Where a record came from, and when the log took it.
+/// The position of a record in the input, and its append time.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordOrigin<'a> {
     /// The input topic.
@@ -46,11 +46,11 @@ pub struct RecordOrigin<'a> {
 pub struct Admitted {
     /// The event.
     pub event: Event,
-    /// How many envelope fields were unknown and ignored.
+    /// How many unknown envelope fields were ignored.
     pub ignored_fields: u32,
 }
 
-/// The envelope as it was sent, whatever its form: values as JSON text, null left out.
+/// The envelope as sent, in any format: values as JSON text, null left out.
 #[derive(Debug, Default)]
 pub(crate) struct Envelope<'a> {
     pub(crate) event_id: Option<&'a str>,
@@ -63,11 +63,11 @@ pub(crate) struct Envelope<'a> {
     pub(crate) source: Option<&'a str>,
     pub(crate) data: Option<DataField<'a>>,
     pub(crate) ignored: u32,
-    /// Whether an unknown field showed that this is an event of another envelope.
+    /// Whether an unknown field shows that this is a CloudEvent.
     pub(crate) is_cloudevent: bool,
 }
 
-/// What stands where `data` has to be.
+/// The value of `data`: an object, or anything else.
 #[derive(Debug)]
 pub(crate) enum DataField<'a> {
     Object(EventData<'a>),
@@ -75,7 +75,7 @@ pub(crate) enum DataField<'a> {
 }
 
 impl<'a> DataField<'a> {
-    /// Reads the value the scanner stands before; null is none.
+    /// Reads the value at the scanner; null gives `None`.
     pub(crate) fn read(
         scanner: &mut Scanner<'a>,
         text: &'a str,
@@ -86,7 +86,7 @@ impl<'a> DataField<'a> {
         })
     }
 
-    /// Reads a text that is data and nothing else.
+    /// Reads a text that consists of data alone.
     pub(crate) fn of_text(text: &'a str) -> Result<Option<Self>, Rejection> {
         let mut scanner = Scanner::new(text, DATA_MAX_DEPTH);
         let data = Self::read(&mut scanner, text)?;
@@ -95,7 +95,7 @@ impl<'a> DataField<'a> {
     }
 }
 
-/// Reads a producer's record that is a JSON envelope. Records of every form:
+/// Admits a record that is a JSON envelope. For records of every format see
 /// [`codec::admit`](crate::codec::admit).
 pub fn admit(
     catalogue: &Catalogue,
@@ -105,7 +105,7 @@ pub fn admit(
     complete(catalogue, Envelope::read(text(value)?)?, origin)
 }
 
-/// Normalises and validates what was sent, and completes what the producer left out.
+/// Normalises and validates an envelope, and fills in what the producer left out.
 pub(crate) fn complete(
     catalogue: &Catalogue,
     envelope: Envelope<'_>,
@@ -114,14 +114,14 @@ pub(crate) fn complete(
     let sent_type = envelope.sent_type(catalogue)?;
     let account_id = match envelope.account_id {
         Some(value) => id("account_id", value)?.into_owned(),
-        None => return Err(missing("account_id", "every event names its account")),
+        None => return Err(missing("account_id", "account_id is required")),
     };
     let mut data = match envelope.data {
         Some(DataField::Object(data)) => data,
         Some(DataField::Other) => {
-            return Err(Rejection::of(Reason::BadField, "data", "data has to be an object"));
+            return Err(Rejection::of(Reason::BadField, "data", "data must be an object"));
         }
-        None => return Err(missing("data", "an event has an object `data`, even if it is empty")),
+        None => return Err(missing("data", "data is required; it may be an empty object")),
     };
     let (event_type, alias) = resolve(catalogue, &sent_type, &data)?;
     let timestamp_ms = timestamp(envelope.timestamp, origin)?;
@@ -138,7 +138,8 @@ pub(crate) fn complete(
         None => None,
     };
     if source.as_deref().is_some_and(|source| source.starts_with(OPERATOR_SOURCE)) {
-        let message = format!("sources that begin with `{OPERATOR_SOURCE}` are operators");
+        let message =
+            format!("source must not begin with `{OPERATOR_SOURCE}`, which marks operators");
         return Err(Rejection::of(Reason::BadField, "source", message));
     }
     if !event_type.unchecked {
@@ -150,7 +151,10 @@ pub(crate) fn complete(
     let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };
     let key = match envelope.key {
         Some(value) => key_text(value)?,
-        None => catalogue_key(event_type, (&account_id, canonical), &data)?,
+        None => {
+            let ids = EnvelopeIds { account_id: &account_id, event_type: canonical };
+            catalogue_key(event_type, ids, &data)?
+        }
     };
     let event = Event {
         correlation_id: correlation_id.unwrap_or_else(|| event_id.clone()),
@@ -172,18 +176,21 @@ pub(crate) fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
     let value = within_limits(value)?;
     std::str::from_utf8(value).map_err(|error| {
         let at = error.valid_up_to();
-        Rejection::new(Reason::NotUtf8, format!("at byte {at}: events are UTF-8"))
+        Rejection::new(Reason::NotUtf8, format!("at byte {at}: the value is not UTF-8"))
     })
 }
 
-/// The record, if it has bytes and not too many.
+/// The value of a record, if it is neither empty nor too large.
 pub(crate) fn within_limits(value: Option<&[u8]>) -> Result<&[u8], Rejection> {
     let value = value.unwrap_or_default();
     if value.is_empty() {
         return Err(Rejection::new(Reason::EmptyValue, "the record has no value"));
     }
     if value.len() > EVENT_MAX_BYTES {
-        let message = format!("an event has at most {EVENT_MAX_BYTES} bytes, not {}", value.len());
+        let message = format!(
+            "the event has {} bytes; at most {EVENT_MAX_BYTES} bytes are allowed",
+            value.len()
+        );
         return Err(Rejection::new(Reason::TooLarge, message));
     }
     Ok(value)
@@ -194,7 +201,7 @@ impl<'a> Envelope<'a> {
         let mut scanner = Scanner::new(text, ENVELOPE_MAX_DEPTH);
         if scanner.peek() != Some(b'{') {
             scanner.value().and_then(|_| scanner.end()).map_err(rejection)?;
-            return Err(Rejection::new(Reason::NotObject, "an event is a JSON object"));
+            return Err(Rejection::new(Reason::NotObject, "the event must be a JSON object"));
         }
         scanner.open(b'{').map_err(rejection)?;
         let mut out = Self::default();
@@ -203,7 +210,7 @@ impl<'a> Envelope<'a> {
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             let bit = out.member(&name, &mut scanner, text)?;
             if seen & bit != 0 {
-                let message = format!("`{name}` is there twice, so it is not clear which is meant");
+                let message = format!("`{name}` occurs twice; send it once");
                 return Err(Rejection::of(Reason::BadField, name, message));
             }
             seen |= bit;
@@ -212,7 +219,7 @@ impl<'a> Envelope<'a> {
         Ok(out)
     }
 
-    /// Reads a member's value; returns the bit that stands for the name, none for unknown ones.
+    /// Reads a member's value; returns the bit of its name, 0 for unknown ones.
     fn member(
         &mut self,
         name: &str,
@@ -247,16 +254,17 @@ impl<'a> Envelope<'a> {
         let Some(value) = self.event_type else {
             let hint = match self.is_cloudevent {
                 true => {
-                    "every event says what it is; this looks like a CloudEvent, which is sent with \
+                    "event_type is required; this looks like a CloudEvent, which needs \
                      content-type: application/cloudevents+json"
                 }
-                false => "every event says what it is",
+                false => "event_type is required",
             };
             return Err(missing("event_type", hint));
         };
         let name = json::string(value).filter(|name| name.chars().count() <= TYPE_MAX_CHARS);
         let Some(name) = name else {
-            let message = format!("event_type is a string of at most {TYPE_MAX_CHARS} characters");
+            let message =
+                format!("event_type must be a string of at most {TYPE_MAX_CHARS} characters");
             return Err(Rejection::of(Reason::BadField, "event_type", message));
         };
         if catalogue.reserved().iter().any(|reserved| *reserved == name) {
@@ -279,7 +287,7 @@ fn resolve<'c>(
     catalogue.resolve_sent(name, |alias| data.fits(alias)).ok_or_else(|| {
         let message = match catalogue.nearest(name) {
             Some(near) => format!("unknown event type `{name}`, did you mean `{near}`?"),
-            None => format!("unknown event type `{name}`; types of your own are `custom.<name>`"),
+            None => format!("unknown event type `{name}`; name your own types `custom.<name>`"),
         };
         Rejection::of(Reason::UnknownType, "event_type", message)
     })
@@ -289,13 +297,13 @@ fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Reje
     let Some(value) = value else { return Ok(origin.append_time_ms) };
     let Some(timestamp) = instant(value) else {
         let message =
-            "timestamp is RFC 3339, as in 2026-01-05T10:00:00.123Z, or epoch milliseconds";
+            "timestamp must be RFC 3339, such as 2026-01-05T10:00:00.123Z, or epoch milliseconds";
         return Err(Rejection::of(Reason::TimestampInvalid, "timestamp", message));
     };
     let ahead = timestamp.saturating_sub(origin.append_time_ms);
     if ahead > TIMESTAMP_AHEAD_MAX_MS {
         let message = format!(
-            "timestamp is {} s ahead of the time the event came in; check the producer's clock",
+            "timestamp is {} s ahead of the append time; check the producer's clock",
             ahead / 1000
         );
         return Err(Rejection::of(Reason::TimestampFuture, "timestamp", message));
@@ -306,7 +314,7 @@ fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Reje
 fn event_id(value: &str) -> Result<String, Rejection> {
     let text = id("event_id", value)?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!("event_id is 1 to {ID_MAX_CHARS} visible ASCII characters");
+        let message = format!("event_id must be 1 to {ID_MAX_CHARS} visible ASCII characters");
         return Err(Rejection::of(Reason::BadId, "event_id", message));
     }
     Ok(text.into_owned())
@@ -319,7 +327,7 @@ fn short_text(field: &str, value: &str, max_chars: usize) -> Result<Option<Strin
             Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
         }
         _ => {
-            let message = format!("{field} is a string of at most {max_chars} characters");
+            let message = format!("{field} must be a string of at most {max_chars} characters");
             Err(Rejection::of(Reason::BadField, field, message))
         }
     }
@@ -336,12 +344,12 @@ fn priority(
     };
     let number = value.parse().ok();
     number.and_then(Priority::from_number).ok_or_else(|| {
-        let message = "priority is 0 (low), 1 (normal), 2 (high) or 3 (critical)";
+        let message = "priority must be 0 (low), 1 (normal), 2 (high) or 3 (critical)";
         Rejection::of(Reason::PriorityInvalid, "priority", message)
     })
 }
 
-/// The key as sent. It follows the rules of ids, except that it never stands in a channel's name.
+/// The key as sent. It follows the rules of ids, but an invalid one is a bad field.
 fn key_text(value: &str) -> Result<String, Rejection> {
     match id("key", value) {
         Ok(text) => Ok(text.into_owned()),
@@ -351,12 +359,13 @@ fn key_text(value: &str) -> Result<String, Rejection> {
 
 fn catalogue_key(
     event_type: &EventType,
-    envelope: (&str, &str),
+    envelope: EnvelopeIds<'_>,
     data: &EventData<'_>,
 ) -> Result<String, Rejection> {
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
     key.map(Cow::into_owned).ok_or_else(|| {
-        let message = format!("{} has nothing to make its key of", event_type.name);
+        let message =
+            format!("{} needs `key`: no field of its default key is present", event_type.name);
         Rejection::of(Reason::MissingField, "key", message)
     })
 }

@@ -1,12 +1,10 @@
-//! From what a producer sent to an [`Event`](crate::event::Event): parse, normalise, validate,
-//! complete.
+//! Turns a producer's record into an [`Event`](crate::event::Event), or rejects it with a reason.
 //!
-//! In reading order: [`reason`] (why a record is refused), [`admit`] (the road as a whole),
-//! `normalise` (steps 1 to 5: names, spellings, defaults) and `validate` (step 6). A record that
-//! can't become an event is refused with a [`Rejection`] that names the reason, the field and what
-//! would be right.
+//! In reading order: [`reason`] (why a record is rejected), [`admit`] (the whole sequence),
+//! `normalise` (steps 1 to 5: names, spellings, defaults) and `validate` (step 6). A [`Rejection`]
+//! names the reason, the field and what would be valid.
 //!
-//! Nothing here reads a clock: a record's append time is what "now" means.
+//! Nothing here reads a clock: "now" is the record's append time.
 
 mod admit;
 mod normalise;

@@ -1,36 +1,35 @@
-//! Steps 1 to 5 of the way in: presets, snake_case, lifting, other spellings, defaults.
+//! Steps 1 to 5 of admission: presets, snake_case, lifting, other spellings, defaults.
 //!
-//! `data` is a list of members whose values stay slices of the producer's text; a step changes
-//! names and adds members, and only if one did is the object written anew. One rule holds for every
-//! step: a field that is there (and not null) is never overwritten. The only exception are presets,
-//! because the alias itself says what they say.
+//! `data` is a list of members whose values stay slices of the producer's text. A step renames and
+//! adds members; the object is written again only if a step changed it. A field that is present and
+//! not null is never overwritten, except by a preset, since the alias itself states that value.
 
 use std::borrow::Cow;
 
 use super::reason::{Reason, Rejection};
-use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Rename};
+use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Lift, Rename};
 use crate::json::{self, JsonError, JsonErrorKind, JsonMember, Scanner, quoted};
 
-/// How deep `data` may be nested, itself counted: clients have stacks too.
+/// How deep `data` may be nested, itself counted: clients parse it recursively.
 pub const DATA_MAX_DEPTH: usize = 32;
 
-/// How many fields `data` may have at its top. The largest type declares 22; looking for one among
-/// so many stays below a millisecond.
+/// How many fields `data` may have at its top. The largest type declares 22; a linear search among
+/// so many takes less than a millisecond.
 pub const DATA_MAX_FIELDS: usize = 1024;
 
-/// An event's `data` while it is normalised.
+/// An event's `data` during normalisation.
 #[derive(Debug)]
 pub(crate) struct EventData<'a> {
     raw: &'a str,
     members: Vec<JsonMember<'a>>,
-    /// Whether the text has white space that a line of NDJSON must not have.
+    /// Whether the text has insignificant white space, which NDJSON must not contain.
     spaced: bool,
-    /// Whether `members` say something else than `raw`.
+    /// Whether `members` differ from `raw`.
     changed: bool,
 }
 
 impl<'a> EventData<'a> {
-    /// Reads the object the scanner stands before.
+    /// Reads the object that begins at the scanner.
     pub(crate) fn read(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Self, Rejection> {
         let (start, spaces) = (scanner.position(), scanner.spaces);
         scanner.open(b'{').map_err(rejection)?;
@@ -38,11 +37,11 @@ impl<'a> EventData<'a> {
         let mut first = true;
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             if members.len() == DATA_MAX_FIELDS {
-                let message = format!("data has at most {DATA_MAX_FIELDS} fields");
+                let message = format!("data has more than {DATA_MAX_FIELDS} fields");
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
             if members.iter().any(|member| member.name == name) {
-                let message = format!("data has `{name}` twice, so it is not clear which is meant");
+                let message = format!("data has `{name}` twice; send it once");
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
@@ -52,7 +51,7 @@ impl<'a> EventData<'a> {
         Ok(Self { raw, members, spaced: scanner.spaces != spaces, changed: false })
     }
 
-    /// Takes fields that were decoded one by one, their values compact JSON.
+    /// Data from members whose values are compact JSON.
     pub(crate) fn of_members(members: Vec<JsonMember<'a>>) -> Self {
         Self { raw: "", members, spaced: false, changed: true }
     }
@@ -67,7 +66,7 @@ impl<'a> EventData<'a> {
         &self.members
     }
 
-    /// Whether an alias's condition holds for what was sent, whose names may still be camelCase.
+    /// Whether an alias's condition holds; names of the sent data may still be camelCase.
     pub(super) fn fits(&self, alias: &Alias) -> bool {
         struct CamelCaseFields<'d, 'a>(&'d EventData<'a>);
         impl crate::catalogue::FieldLookup for CamelCaseFields<'_, '_> {
@@ -95,14 +94,14 @@ impl<'a> EventData<'a> {
         }
         self.names_to_snake_case();
         for lift in catalogue.lifts() {
-            self.lift(&lift.object, (&lift.field, &lift.from));
+            self.lift(lift);
         }
         for rename in &event_type.renames {
             self.rename(rename);
         }
     }
 
-    /// Step 5, once the envelope's own ids are known.
+    /// Step 5, once the ids of the envelope are known.
     pub(super) fn fill(&mut self, event_type: &EventType, envelope: &[(&str, &str)]) {
         for default in &event_type.defaults {
             if self.get(&default.field).is_none()
@@ -123,7 +122,7 @@ impl<'a> EventData<'a> {
         Some(format!("{}{value}", default.prefix))
     }
 
-    /// Sets a field, in place if it is there.
+    /// Sets a field, in place if it is present.
     fn set(&mut self, name: &str, value: String) {
         self.changed = true;
         match self.members.iter_mut().find(|member| member.name == name) {
@@ -144,15 +143,16 @@ impl<'a> EventData<'a> {
         }
     }
 
-    fn lift(&mut self, object: &str, (field, from): (&str, &[String])) {
-        // Few events have the object, so that is asked first.
-        let Some(value) = self.get(object).filter(|value| value.starts_with('{')) else { return };
-        if self.get(field).is_some() {
+    fn lift(&mut self, lift: &Lift) {
+        // Few events have the object, so that is checked first.
+        let object = self.get(&lift.object).filter(|value| value.starts_with('{'));
+        let Some(object) = object else { return };
+        if self.get(&lift.field).is_some() {
             return;
         }
-        let value = from.iter().find_map(|name| inner(value, name)).map(str::to_owned);
+        let value = lift.from.iter().find_map(|name| inner(object, name)).map(str::to_owned);
         if let Some(value) = value {
-            self.set(field, value);
+            self.set(&lift.field, value);
         }
     }
 
@@ -162,7 +162,7 @@ impl<'a> EventData<'a> {
         }
         self.members.retain(|member| member.name != rename.to);
         let member = self.members.iter_mut().find(|member| member.name == rename.from);
-        let member = member.expect("it was there, and only the new name was removed");
+        let member = member.expect("`from` is present, and only `to` was removed");
         member.name = Cow::Owned(rename.to.clone());
         if rename.lower
             && let Some(text) = json::string(&member.value)
@@ -172,8 +172,8 @@ impl<'a> EventData<'a> {
         self.changed = true;
     }
 
-    /// The object as it goes on: byte for byte as it came if no step changed it and it has no
-    /// insignificant white space.
+    /// The normalised object: the producer's bytes unless a step changed it or it has insignificant
+    /// white space.
     pub(super) fn into_text(self) -> String {
         if !self.changed && !self.spaced {
             return self.raw.to_owned();
@@ -207,7 +207,7 @@ impl crate::catalogue::FieldLookup for EventData<'_> {
     }
 }
 
-/// What a broken text is refused with.
+/// The rejection of text that is not valid JSON.
 pub(crate) fn rejection(error: JsonError) -> Rejection {
     match error.kind {
         JsonErrorKind::Syntax(what) => {
@@ -215,12 +215,12 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
         }
         JsonErrorKind::OutOfRange => Rejection::new(
             Reason::BadField,
-            format!("at byte {}: a number is beyond what a double can hold", error.at),
+            format!("at byte {}: a number is outside the range of a double", error.at),
         ),
         JsonErrorKind::TooDeep => Rejection::of(
             Reason::TooLarge,
             "data",
-            format!("at byte {}: data is nested at most {DATA_MAX_DEPTH} levels", error.at),
+            format!("at byte {}: data is nested more than {DATA_MAX_DEPTH} levels deep", error.at),
         ),
     }
 }
@@ -239,8 +239,8 @@ fn inner<'a>(object: &'a str, wanted: &str) -> Option<&'a str> {
     found
 }
 
-/// The snake_case form of a camelCase name; `None` if it is none: it has no capital, or it is no
-/// plain name that begins with a small letter. A run of capitals is one word (`avatarURL`).
+/// The snake_case form of a camelCase name; `None` if it has no capital or does not begin with a
+/// lower-case letter. A run of capitals is one word (`avatarURL`).
 pub(super) fn snake_case(name: &str) -> Option<String> {
     let bytes = name.as_bytes();
     if !bytes.iter().any(u8::is_ascii_uppercase) {

@@ -1,24 +1,24 @@
-//! Why a record goes to the dead letters.
+//! The reasons for which a record becomes a dead letter.
 //!
-//! The names are part of the interface: they stand in headers, metrics and answers and never
-//! change. Duplicates, filtered and late events are no errors and have no reason here.
+//! The names appear in headers, metrics and HTTP answers, so they never change. Duplicate, filtered
+//! and late events are not errors and have no reason.
 
 use std::borrow::Cow;
 
-/// Why a record goes to the dead letters.
+/// Why a record becomes a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// No bytes at all.
+    /// The record has no bytes.
     EmptyValue,
     /// Not UTF-8.
     NotUtf8,
     /// Not JSON.
     NotJson,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     NotObject,
-    /// Over the size or the depth.
+    /// Over the limit of size, depth or number of fields.
     TooLarge,
-    /// Avro that its schema does not read.
+    /// Avro bytes that do not follow their schema.
     AvroDecode,
     /// A schema id the registry does not have.
     SchemaUnknown,
@@ -26,27 +26,27 @@ pub enum Reason {
     RegistryUnavailable,
     /// A required field is missing.
     MissingField,
-    /// A field of the wrong type or length.
+    /// A field of the wrong type, length or value, or given twice.
     BadField,
-    /// An id of the wrong form.
+    /// An invalid id.
     BadId,
     /// A type the catalogue does not have.
     UnknownType,
-    /// The name of a protocol frame, which is no event.
+    /// The name of a protocol frame, which is not an event.
     ReservedType,
-    /// A timestamp that is none.
+    /// An invalid timestamp.
     TimestampInvalid,
-    /// Too far ahead of the append time.
+    /// A timestamp too far ahead of the append time.
     TimestampFuture,
     /// A priority outside 0 to 3.
     PriorityInvalid,
-    /// An account the producer may not write to.
+    /// An account that the producer may not write to. Reserved: no check writes it yet.
     AccountForbidden,
-    /// A foreign payload no mapping fits.
+    /// A content type, CloudEvents format or data type that is not read.
     ConnectorMapping,
-    /// A fact that was passed on too often.
+    /// A fact with too many hops. Reserved: DERIVE writes `ProcessingFailed` for it.
     HopLimit,
-    /// The engine failed on it.
+    /// The engine could not process the event.
     ProcessingFailed,
 }
 
@@ -101,34 +101,44 @@ impl Reason {
         }
     }
 
-    /// What it means, for people.
+    /// Its meaning, for the reference page.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::EmptyValue => "the record has no bytes",
             Self::NotUtf8 => "the bytes are not UTF-8",
-            Self::NotJson => "the text is not JSON; says where",
-            Self::NotObject => "the JSON is no object",
+            Self::NotJson => "the text is not JSON; the detail gives the byte",
+            Self::NotObject => "the JSON is not an object",
             Self::TooLarge => "the event is over 256 KiB, or `data` over 32 levels or 1,024 fields",
-            Self::AvroDecode => "the bytes don't follow their Avro schema",
-            Self::SchemaUnknown => "the schema registry does not have the schema's id",
-            Self::RegistryUnavailable => "the schema registry did not answer, retries included",
-            Self::MissingField => "a required field is absent or null; names it",
-            Self::BadField => "a field has the wrong type, length or value, or stands there twice",
-            Self::BadId => "an id is no string of 1 to 128 characters and no integer",
-            Self::UnknownType => "the catalogue does not have the type; names the nearest",
+            Self::AvroDecode => {
+                "the bytes do not follow their Avro schema, or the schema cannot be used"
+            }
+            Self::SchemaUnknown => "no schema has this fingerprint or id",
+            Self::RegistryUnavailable => {
+                "the schema registry did not answer, retries included, or none is configured"
+            }
+            Self::MissingField => "a required field is absent or null; the detail names it",
+            Self::BadField => "a field has the wrong type, length or value, or occurs twice",
+            Self::BadId => "an id is not a string of 1 to 128 characters or an integer",
+            Self::UnknownType => {
+                "the catalogue does not have the type; the detail names the most similar one"
+            }
             Self::ReservedType => "the type is the name of a protocol frame",
             Self::TimestampInvalid => "the timestamp is neither RFC 3339 nor epoch milliseconds",
             Self::TimestampFuture => "the timestamp is over 10 minutes ahead of the append time",
             Self::PriorityInvalid => "the priority is not 0, 1, 2 or 3",
-            Self::AccountForbidden => "the producer may not write to the account",
-            Self::ConnectorMapping => "no mapping of the connector fits the payload",
-            Self::HopLimit => "an operator's fact was passed on too often",
-            Self::ProcessingFailed => "the engine failed on the event",
+            Self::AccountForbidden => "reserved: this version has no tokens",
+            Self::ConnectorMapping => {
+                "a CloudEvents batch, a CloudEvents format except JSON, or data that is not JSON"
+            }
+            Self::HopLimit => {
+                "reserved: too many facts in a row are reported as `processing_failed`"
+            }
+            Self::ProcessingFailed => "an operator of DERIVE failed on the event",
         }
     }
 }
 
-/// Why a record can't become an event.
+/// A record that can't become an event, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", reason.as_str())]
 pub struct Rejection {
@@ -136,17 +146,17 @@ pub struct Rejection {
     pub reason: Reason,
     /// The field concerned.
     pub field: Option<String>,
-    /// What is wrong and what would be right.
+    /// What is wrong and what would be valid.
     pub message: String,
 }
 
 impl Rejection {
-    /// A rejection that concerns no field.
+    /// A rejection without a field.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, field: None, message: message.into() }
     }
 
-    /// A rejection that concerns a field.
+    /// A rejection of a field.
     pub fn of<'a>(
         reason: Reason,
         field: impl Into<Cow<'a, str>>,
@@ -155,7 +165,7 @@ impl Rejection {
         Self { reason, field: Some(field.into().into_owned()), message: message.into() }
     }
 
-    /// The same, its field being one of `data`.
+    /// The same rejection, with its field prefixed by `data.`.
     #[must_use]
     pub fn in_data(self) -> Self {
         Self { field: self.field.map(|field| format!("data.{field}")), ..self }

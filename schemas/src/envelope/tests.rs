@@ -1,7 +1,6 @@
-//! What admission promises, seen from outside: one event in, an event or a reason out.
+//! Tests of admission through its public functions: one record in, an event or a rejection out.
 //!
-//! `admitted` and `refused` are the two questions every test asks; both read the text with the
-//! built-in catalogue.
+//! `admitted` and `refused` read a text with the built-in catalogue.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -35,7 +34,7 @@ fn sent(event_type: &str, data: Value) -> Value {
     json!({ "event_id": "e1", "event_type": event_type, "account_id": "acc", "data": data })
 }
 
-/// The data an event of this type and data goes on with.
+/// The data of an event of this type after admission.
 fn data_of(event_type: &str, data: Value) -> Value {
     serde_json::from_str(&admitted(sent(event_type, data)).data).expect("JSON")
 }
@@ -52,7 +51,7 @@ fn check_refused(event: Value, reason: Reason, field: &str) {
 }
 
 #[test]
-fn an_event_is_completed_from_its_catalogue_entry_and_its_place_in_the_log() {
+fn absent_fields_are_set_from_the_catalogue_and_the_position() {
     let event = json!({
         "event_type": "tweet_create", "account_id": 7,
         "data": { "post_id": 12345678901234567890u64, "author_id": "alice", "text": "hi" },
@@ -106,7 +105,7 @@ fn unknown_envelope_fields_are_ignored_and_counted() {
 }
 
 #[test]
-fn broken_records_are_refused_with_their_reason() {
+fn invalid_records_are_rejected_with_their_reason() {
     let check = |text: &str, reason| assert_eq!(refused(text).0, reason, "{text}");
     check("", Reason::EmptyValue);
     assert_eq!(
@@ -150,7 +149,7 @@ fn data_may_have_1024_fields() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_is_refused() {
+fn a_duplicate_name_is_rejected() {
     let twice = r#"{"event_type":"custom.x","account_id":"a","account_id":"b","data":{}}"#;
     assert_eq!(refused(twice), (Reason::BadField, Some("account_id".into())));
     let twice = r#"{"event_type":"custom.x","account_id":"a","data":{"x":1,"\u0078":2}}"#;
@@ -158,7 +157,7 @@ fn a_name_that_is_there_twice_is_refused() {
 }
 
 #[test]
-fn required_envelope_fields_are_asked_for() {
+fn missing_envelope_fields_are_named() {
     for field in ["event_type", "account_id", "data"] {
         let mut event = like_with("source", Value::Null);
         event.as_object_mut().expect("object").remove(field);
@@ -170,7 +169,7 @@ fn required_envelope_fields_are_asked_for() {
 }
 
 #[test]
-fn types_are_known_and_no_frames() {
+fn unknown_and_reserved_types_are_rejected() {
     for reserved in ["connection", "heartbeat", "keepalive", "ping", "pong"] {
         check_refused(sent(reserved, json!({})), Reason::ReservedType, "event_type");
     }
@@ -203,7 +202,7 @@ fn ids_are_short_strings_or_integers() {
 }
 
 #[test]
-fn keys_correlation_ids_and_sources_have_their_lengths() {
+fn keys_correlation_ids_and_sources_have_length_limits() {
     for bad in [json!(""), json!("x".repeat(129)), json!(true)] {
         check_refused(like_with("key", bad), Reason::BadField, "key");
     }
@@ -232,7 +231,7 @@ fn timestamps_are_rfc_3339_or_epoch_milliseconds_and_not_far_ahead() {
 }
 
 #[test]
-fn priorities_are_0_to_3_or_the_catalogues() {
+fn priorities_are_0_to_3_or_from_the_catalogue() {
     for number in 0..=3 {
         let event = admitted(like_with("priority", json!(number)));
         assert_eq!(i64::from(event.priority.number()), number);
@@ -260,7 +259,7 @@ fn step_1_aliases_become_canonical_with_their_presets() {
 }
 
 #[test]
-fn step_1_some_aliases_depend_on_what_was_sent() {
+fn step_1_some_aliases_depend_on_the_data() {
     let typed = |name: &str, data: Value| admitted(sent(name, data)).event_type;
     let typing = json!({ "thread_id": "t", "user_id": "u" });
     assert_eq!(typed("user_typing", typing.clone()), "typing.start");
@@ -294,7 +293,7 @@ fn step_2_names_become_snake_case_at_the_top() {
 }
 
 #[test]
-fn step_3_nested_objects_fill_flat_fields_and_stay() {
+fn step_3_nested_objects_fill_flat_fields_and_are_kept() {
     let sent = json!({
         "post": { "id": "p", "content": "text", "hashtags": ["a"], "threadId": "t" },
         "author": { "id": "alice", "name": "Alice" },
@@ -309,7 +308,7 @@ fn step_3_nested_objects_fill_flat_fields_and_stay() {
 }
 
 #[test]
-fn step_4_other_spellings_become_the_catalogues() {
+fn step_4_other_spellings_are_renamed() {
     let check = |event_type: &str, given: Value, (field, value): (&str, Value)| {
         assert_eq!(data_of(event_type, given.clone())[field], value, "{event_type} {given}");
     };
@@ -338,7 +337,7 @@ fn step_4_other_spellings_become_the_catalogues() {
 }
 
 #[test]
-fn step_4_a_field_that_is_there_is_not_replaced() {
+fn step_4_a_present_field_is_not_replaced() {
     let given = json!({ "post_id": "p", "tweet_id": "t", "user_id": "u" });
     assert_eq!(data_of("post.liked", given.clone()), given);
     let given = json!({ "post_id": null, "tweet_id": "t", "user_id": "u" });
@@ -346,7 +345,7 @@ fn step_4_a_field_that_is_there_is_not_replaced() {
 }
 
 #[test]
-fn step_5_defaults_fill_what_is_absent() {
+fn step_5_defaults_fill_absent_fields() {
     let event = admitted(sent("direct_message", json!({ "sender_id": 7, "text": "hi" })));
     assert_eq!(event.key, "dm-7");
     let data: Value = serde_json::from_str(&event.data).expect("JSON");
@@ -409,7 +408,7 @@ fn custom_types_and_unknown_commands_pass() {
 }
 
 #[test]
-fn untouched_text_goes_on_byte_for_byte() {
+fn unchanged_text_is_kept_byte_for_byte() {
     let data = concat!(
         r#"{"post_id":9007199254740993,"author_id":"あ","text":"日本 😀 \ud83d\ude00 \u0000 \/ é","#,
         r#""x":1.10,"y":1E5,"z":[1,{"a":-0}]}"#,
@@ -419,7 +418,7 @@ fn untouched_text_goes_on_byte_for_byte() {
 }
 
 #[test]
-fn white_space_between_tokens_goes_and_stays_in_strings() {
+fn white_space_is_removed_outside_strings() {
     let text = concat!(
         "{ \"event_type\" : \"custom.x\",\n\"account_id\":\"a\", ",
         "\"data\" : { \"a b\" : [ 1 ,\n 2 ] , \"c\":\" \\\" d \" } }",
@@ -440,7 +439,7 @@ fn every_reason_has_its_own_name() {
     assert_eq!(names.len(), 20);
 }
 
-/// A value a field takes.
+/// A valid value of a field.
 fn valid(field: &Field, n: usize) -> Value {
     match field.kind {
         FieldKind::Id => json!(format!("id,{n}/日")),
@@ -459,7 +458,7 @@ fn valid(field: &Field, n: usize) -> Value {
 }
 
 #[test]
-fn every_type_is_admitted_encoded_and_delivered_to_channels_that_can_be_subscribed_to() {
+fn every_type_is_admitted_encoded_and_delivered_to_valid_channels() {
     let catalogue = Catalogue::builtin();
     for event_type in catalogue.types() {
         let fields = event_type.fields.iter().enumerate();
@@ -500,7 +499,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn custom_data_means_the_same_afterwards(
+    fn custom_data_is_equal_after_admission(
         fields in proptest::collection::btree_map("\\PC{0,8}", any_json(), 0..8),
         pretty: bool,
     ) {
@@ -522,14 +521,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered_without_panic(
+    fn no_bytes_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..80),
     ) {
         let _ = admit(Catalogue::builtin(), Some(&bytes), &ORIGIN);
     }
 
     #[test]
-    fn any_values_are_answered_without_panic(
+    fn no_values_panic(
         at in 0..1000usize, fields in proptest::collection::vec(any_json(), 8),
     ) {
         let types = Catalogue::builtin().types();

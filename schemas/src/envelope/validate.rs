@@ -1,7 +1,7 @@
-//! Step 6 of the way in: required fields and types, and what a usable id is.
+//! Step 6 of admission: checks required fields, types of fields and ids.
 //!
-//! Null counts as absent: for a required field it is missing, for an optional one it is fine and
-//! passed on. Fields the type does not declare are not looked at.
+//! Null counts as absent: a required field that is null is missing; an optional one is passed on.
+//! Fields that the type does not declare are not checked.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::{json, time};
 /// The longest id.
 pub const ID_MAX_CHARS: usize = 128;
 
-/// Checks the fields of data against their type.
+/// Checks the fields of data against the event type.
 pub(super) fn validate(event_type: &EventType, data: &EventData<'_>) -> Result<(), Rejection> {
     for field in event_type.fields.iter().filter(|field| field.required) {
         if data.get(&field.name).is_none() {
@@ -74,7 +74,7 @@ fn check(field: &Field, value: &str) -> Result<(), Rejection> {
             FieldKind::Objects => "a list of objects",
             FieldKind::Id | FieldKind::Text => "a string",
         };
-        let message = format!("data.{} has to be {kind}", field.name);
+        let message = format!("data.{} must be {kind}", field.name);
         return Err(Rejection::of(Reason::BadField, &field.name, message));
     }
     if field.identifies {
@@ -83,51 +83,51 @@ fn check(field: &Field, value: &str) -> Result<(), Rejection> {
     check_value(field, value)
 }
 
-/// The listed values or the range, where there are such.
+/// Checks the listed values or the range of a field, if it has them.
 fn check_value(field: &Field, value: &str) -> Result<(), Rejection> {
     if !field.values.is_empty() {
         let text = json::scalar(value).unwrap_or_default();
         if !field.values.iter().any(|known| *known == text) {
             let known = field.values.join(", ");
-            let message = format!("data.{} is one of {known}", field.name);
+            let message = format!("data.{} must be one of {known}", field.name);
             return Err(Rejection::of(Reason::BadField, &field.name, message));
         }
     }
     if let Some((least, greatest)) = field.range
         && !value.parse::<f64>().is_ok_and(|number| (least..=greatest).contains(&number))
     {
-        let message = format!("data.{} is between {least} and {greatest}", field.name);
+        let message = format!("data.{} must be between {least} and {greatest}", field.name);
         return Err(Rejection::of(Reason::BadField, &field.name, message));
     }
     Ok(())
 }
 
-/// Reads an id: a string of 1 to 128 characters, or an integer, which becomes its decimal text.
-/// Control characters are refused, and so is what would not fit a channel's name once encoded.
+/// Reads an id: a string of 1 to 128 characters, or an integer, which becomes its decimal text. Ids
+/// with control characters, and ids that are too long for a channel name once encoded, are invalid.
 pub(super) fn id<'a>(field: &str, value: &'a str) -> Result<Cow<'a, str>, Rejection> {
     let bad = |message: String| Err(Rejection::of(Reason::BadId, field, message));
     let text = match value.as_bytes().first() {
         Some(b'"') => json::string(value).unwrap_or_default(),
         Some(b'-' | b'0'..=b'9') if !value.contains(['.', 'e', 'E']) => Cow::Borrowed(value),
-        _ => return bad(format!("{field} has to be a string or an integer")),
+        _ => return bad(format!("{field} must be a string or an integer")),
     };
     let short = text.len() <= ID_MAX_CHARS || text.chars().count() <= ID_MAX_CHARS;
     if text.is_empty() || !short {
-        return bad(format!("{field} has 1 to {ID_MAX_CHARS} characters"));
+        return bad(format!("{field} must have 1 to {ID_MAX_CHARS} characters"));
     }
     if text.chars().any(char::is_control) {
-        return bad(format!("{field} has no control characters"));
+        return bad(format!("{field} must not contain control characters"));
     }
     if text.len() * 3 > ID_MAX_ENCODED_CHARS && encoded_len(&text) > ID_MAX_ENCODED_CHARS {
         return bad(format!(
-            "{field} is too long for a channel's name: percent-encoded it has at most \
+            "{field} is too long for a channel name: percent-encoded it may have at most \
              {ID_MAX_ENCODED_CHARS} characters"
         ));
     }
     Ok(text)
 }
 
-/// A time as it is sent: RFC 3339 in a string, or epoch milliseconds (a fraction is cut off).
+/// A time as sent: RFC 3339 in a string, or epoch milliseconds (a fraction is cut off).
 pub(super) fn instant(value: &str) -> Option<i64> {
     if let Some(text) = json::string(value) {
         return time::parse_rfc3339(&text);

@@ -1,7 +1,8 @@
-//! The typed schemas as a whole, the committed files, and what has to stay readable.
+//! Tests of the typed schemas, of the committed files, and of their compatibility.
 //!
-//! The committed files are written by the first test, if it is told to; a version whose meaning
-//! changes is kept under `avro/before/`, and every one kept there is held to the present one.
+//! If `TIDEWIRE_UPDATE` is set, the first test writes the committed files. A version with another
+//! meaning is then kept under `avro/before/`, and every version kept there must stay readable with
+//! the present one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,7 @@ const UPDATE_COMMAND: &str =
     "TIDEWIRE_UPDATE=1 cargo test --release -p tidewire-schemas the_committed";
 
 fn folder() -> PathBuf {
-    // A test starts in its package's folder; where it was compiled may be another clone.
+    // A test runs in its package's folder; CARGO_MANIFEST_DIR may be that of another clone.
     PathBuf::from("avro")
 }
 
@@ -35,7 +36,7 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
     schemas.map(named).collect()
 }
 
-/// What a schema says, notes for people left out.
+/// A schema without its docs.
 fn meaning(schema: &str) -> Value {
     fn without_docs(value: Value) -> Value {
         match value {
@@ -67,7 +68,7 @@ fn update_if_requested() {
     });
 }
 
-/// Writes a schema, and keeps the one in its place if that says something else.
+/// Writes a schema, and keeps the one it replaces if that has another meaning.
 fn update(folder: &Path, name: &str, new: &str) {
     let path = folder.join(format!("{name}.avsc"));
     if let Ok(old) = fs::read_to_string(&path)
@@ -83,7 +84,7 @@ fn update(folder: &Path, name: &str, new: &str) {
     fs::write(path, new).expect("the schema can be written");
 }
 
-/// What stands in the way of reading with `current` what was written with `before`.
+/// Why `current` can't read what was written with `before`.
 fn obstacle(current: &str, before: &str) -> Option<String> {
     let parse = |text| Schema::parse_str(text).expect("a schema is valid Avro");
     let (reader, writer) = (parse(current), parse(before));
@@ -93,14 +94,14 @@ fn obstacle(current: &str, before: &str) -> Option<String> {
     }
     match SchemaCompatibility::can_read(&writer, &reader) {
         Ok(Compatibility::Full) => None,
-        // Some records would be read, and others not.
+        // Not every record would be readable.
         Ok(Compatibility::Partial) => Some("a type became narrower".to_owned()),
         Err(error) => Some(error.to_string()),
     }
 }
 
 #[test]
-fn names_follow_from_types_and_no_two_types_share_one() {
+fn record_names_are_derived_from_types_and_unique() {
     for (event_type, name) in [
         ("post.created", "tidewire.post.Created"),
         ("account.health_alert", "tidewire.account.HealthAlert"),
@@ -117,7 +118,7 @@ fn names_follow_from_types_and_no_two_types_share_one() {
 }
 
 #[test]
-fn every_type_that_producers_send_has_a_schema_that_avro_takes() {
+fn every_type_that_producers_send_has_a_valid_schema() {
     let catalogue = Catalogue::builtin();
     let mut count = 0;
     for event_type in types(catalogue) {
@@ -167,7 +168,7 @@ fn each_kind_of_field_has_its_avro_type() {
 }
 
 #[test]
-fn what_the_way_in_fills_is_not_asked_of_producers() {
+fn fields_with_defaults_are_optional() {
     for (event_type, name) in [("post.deleted", "author_id"), ("command.retweet", "command_id")] {
         let field = field(event_type, name);
         assert_eq!(field.as_deref(), Some(r#"["null","string"] = null"#), "{event_type}");
@@ -175,7 +176,7 @@ fn what_the_way_in_fills_is_not_asked_of_producers() {
 }
 
 #[test]
-fn a_name_of_the_envelope_that_data_has_too_is_datas() {
+fn a_name_of_envelope_and_data_is_a_field_of_data() {
     let event_type = Catalogue::builtin().resolve("news.published").expect("a type");
     let schema = avsc(event_type);
     assert_eq!(schema.matches("\"source\"").count(), 1, "{schema}");
@@ -183,7 +184,7 @@ fn a_name_of_the_envelope_that_data_has_too_is_datas() {
 }
 
 #[test]
-fn the_committed_schemas_say_what_the_catalogue_says() {
+fn the_committed_schemas_match_the_catalogue() {
     update_if_requested();
     let mut committed = files(&folder());
     for event_type in types(Catalogue::builtin()) {
@@ -197,11 +198,11 @@ fn the_committed_schemas_say_what_the_catalogue_says() {
 }
 
 #[test]
-fn what_was_written_with_any_former_schema_is_read_with_the_present_one() {
+fn former_schemas_are_readable_with_the_present_one() {
     update_if_requested();
     let mut present = files(&folder());
     let mut before = files(&folder().join("before"));
-    // The event of our own topics carries its version in its name; the latest reads all others.
+    // The event schema has its version in its name; the latest reads all others.
     let versions: Vec<(u32, String)> = present
         .keys()
         .filter_map(|name| former(name).filter(|(of, _)| *of == "event"))
@@ -223,7 +224,7 @@ fn what_was_written_with_any_former_schema_is_read_with_the_present_one() {
 }
 
 #[test]
-fn what_would_break_readers_is_found() {
+fn incompatible_changes_are_found() {
     let record = |name: &str, fields: &str| {
         format!(r#"{{"type": "record", "name": "{name}", "fields": [{fields}]}}"#)
     };
@@ -251,7 +252,7 @@ fn what_would_break_readers_is_found() {
 }
 
 #[test]
-fn a_note_changes_no_meaning_and_anything_else_does() {
+fn only_docs_may_change_without_changing_the_meaning() {
     let first = r#"{"type": "string", "doc": "x"}"#;
     assert_eq!(meaning(first), meaning(r#"{"doc": "y", "type": "string"}"#));
     assert_ne!(meaning(first), meaning(JSON_TEXT));
@@ -260,7 +261,7 @@ fn a_note_changes_no_meaning_and_anything_else_does() {
 }
 
 #[test]
-fn a_version_is_kept_when_its_meaning_changes_and_only_then() {
+fn a_version_is_kept_only_if_its_meaning_changes() {
     let folder = std::env::temp_dir().join(format!("tidewire-typed-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("the temporary folder can be written");
     let write = |text: &str| update(&folder, "a.b", text);

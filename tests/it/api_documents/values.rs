@@ -386,7 +386,7 @@ fn dead_letters(server: &Server) -> Vec<Sample> {
     let get = |path: &str| exchange(server, "get", path, ("", b""));
     let post = |path: &str| exchange(server, "post", path, ("", b""));
     let list = get("/v1/dead-letters");
-    let letters = list.value["letters"].as_array().expect("letters");
+    let letters = list.value["dead_letters"].as_array().expect("a list");
     let id = query_escape(letters[0]["id"].as_str().expect("an id"));
     let filter = "reason=unknown_type&reason=missing_field&source=http&since=2026-01-05T10:00:00Z";
     let until = "until=4102444800000";

@@ -79,26 +79,26 @@ fn dead_letters_are_listed_shown_requeued_and_dropped_by_filter() {
 
     let (_, output) = server
         .run_verb(&["dead-letters", "requeue", "--reason", "timestamp_future", "--dry-run"], None);
-    assert!(output.contains("would requeue 2 letters: timestamp_future 2"), "{output}");
+    assert!(output.contains("would requeue 2 dead letters: timestamp_future 2"), "{output}");
     std::thread::sleep(Duration::from_millis(BEYOND_MS as u64 + 500));
     let again = ["dead-letters", "requeue", "--reason", "timestamp_future"];
     let (_, output) = server.run_verb(&again, None);
-    assert!(output.contains("requeued 2 letters: timestamp_future 2"), "{output}");
+    assert!(output.contains("requeued 2 dead letters: timestamp_future 2"), "{output}");
     let (_, output) = server.run_verb(&again, None);
-    assert!(output.contains("requeued 0 letters"), "{output}");
+    assert!(output.contains("requeued 0 dead letters"), "{output}");
     let drop = ["dead-letters", "drop", id(&by_log[0]), "--because", "a scan of ports"];
     let (status, output) = server.run_verb(&drop, None);
-    assert!(status.success() && output.contains("dropped 1 letter: not_utf8 1"), "{output}");
+    assert!(status.success() && output.contains("dropped 1 dead letter: not_utf8 1"), "{output}");
     let (status, output) = server.run_verb(&drop, None);
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains("not open, or not there: tw.in/"), "{output}");
+    assert!(output.contains("resolved already, or unknown: tw.in/"), "{output}");
     let (_, shown) = server.run_verb(&["dead-letters", "show", id(&by_log[0])], None);
     assert!(shown.contains("dropped    2") && shown.contains(": a scan of ports"), "{shown}");
     assert_eq!((listed(&server, &[]).len(), listed(&server, &["--all"]).len()), (1, 4));
     let metrics = server.http().get("/metrics").expect("an answer").text();
     for line in [
-        "tidewire_letters_requeued_total{reason=\"timestamp_future\"} 2",
-        "tidewire_letters_dropped_total{reason=\"not_utf8\"} 1",
+        "tidewire_dead_letters_requeued_total{reason=\"timestamp_future\"} 2",
+        "tidewire_dead_letters_dropped_total{reason=\"not_utf8\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
@@ -132,18 +132,18 @@ fn a_verb_without_a_filter_changes_nothing() {
     for verb in ["requeue", "drop"] {
         let done = run(&["dead-letters", verb]);
         assert_eq!(done.code, Some(2), "{}", done.err);
-        assert!(done.err.contains("--all-open means every one"), "{}", done.err);
+        assert!(done.err.contains("--all-open for every open one"), "{}", done.err);
         let done = run(&["dead-letters", verb, "--all-open", "--source", "http"]);
         assert_eq!(done.code, Some(2), "{}", done.err);
         let done = run(&["dead-letters", verb, "--reason", "no_jason"]);
-        assert!(done.err.contains("there are empty_value, not_utf8"), "{}", done.err);
+        assert!(done.err.contains("give one of empty_value, not_utf8"), "{}", done.err);
     }
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("absent");
     let data = data.to_str().expect("a path of text");
     let done = run(&["dead-letters", "list", "--data-dir", data, "--listen", "127.0.0.1:1"]);
     assert_eq!(done.code, Some(1));
-    assert!(done.err.contains("--data-dir names another"), "{}", done.err);
+    assert!(done.err.contains("give --data-dir"), "{}", done.err);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     let (status, output) = server.run_verb(&requeue, None);
     assert!(status.success(), "{output}");
     let (_, output) = server.run_verb(&requeue, None);
-    assert!(output.contains("requeued 0 letters"), "{output}");
+    assert!(output.contains("requeued 0 dead letters"), "{output}");
     let mut http = server.http();
     wait_until("everything is taken", || {
         let metrics = http.get("/metrics").expect("an answer").text();

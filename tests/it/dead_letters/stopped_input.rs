@@ -22,7 +22,7 @@ fn poisoned_input_stops_admit_and_resume_continues_it() {
     let mut http = server.http();
     wait_until("ADMIT is stopped", || http.get("/readyz").expect("an answer").status == 503);
     let why = http.get("/readyz").expect("an answer").text();
-    for part in ["stands still before tw.in", "not_utf8", "tw.in/", "tidewire resume --url"] {
+    for part in ["stopped reading tw.in", "not_utf8", "tw.in/", "tidewire resume --url"] {
         assert!(why.contains(part), "{part:?}: {why}");
     }
     let metrics = http.get("/metrics").expect("an answer").text();
@@ -36,7 +36,7 @@ fn poisoned_input_stops_admit_and_resume_continues_it() {
     assert_eq!(posted.status, 202, "posted events wait in the log: {}", posted.text());
 
     let (status, output) = server.run_verb(&["resume"], None);
-    assert!(status.success() && output.contains("resumed; ADMIT stands still"), "{output}");
+    assert!(status.success() && output.contains("resumed; ADMIT stopped reading"), "{output}");
     wait_until("it is ready again", || http.get("/readyz").expect("an answer").status == 200);
     wait_until("all are dead letters", || {
         let metrics = http.get("/metrics").expect("an answer").text();

@@ -278,7 +278,7 @@ fn the_services_run_as_the_file_says_and_deliver_an_event() {
     let kafka = deployment.start_kafka();
     deployment.check_kafka();
 
-    deployment.create_topics("topics created, 0 were there");
+    deployment.create_topics("topics created, 0 existed");
     let names: Vec<String> = deployment.compose.roles().map(|(name, ..)| name.to_owned()).collect();
     let mut roles: Vec<ServiceProcess> = names.iter().map(|name| deployment.start(name)).collect();
     for role in &mut roles {

@@ -42,9 +42,12 @@ impl DoctorOutput {
     fn check(&self, fixes: usize, parts: &[&str]) {
         let Self { code, out, err } = self;
         for line in out.lines() {
-            assert!(line.starts_with("fine  ") || line.starts_with("mend  "), "{out}{err}");
+            assert!(
+                ["ok    ", "warn  ", "fix:  "].iter().any(|kind| line.starts_with(kind)),
+                "{out}{err}"
+            );
         }
-        let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("mend")).collect();
+        let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("fix:")).collect();
         for part in parts {
             assert!(out.contains(part), "{part:?} is printed:\n{out}{err}");
         }
@@ -113,9 +116,9 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     doctor(&brokers, &variables).check(
         1,
         &[
-            &format!("fine  Kafka at {brokers} answers: one broker, new enough"),
-            "mend  16 of 16 topics are not there, such as doc-sound.in; `tidewire topics create`",
-            "fine  the clocks were not compared",
+            &format!("ok    Kafka at {brokers} answers: one broker, of a supported version"),
+            "fix:  16 of 16 topics do not exist, such as doc-sound.in; create them with",
+            "warn  the clocks were not compared",
         ],
     );
     assert_eq!(topics(&brokers, "doc-sound."), 0, "it creates none");
@@ -123,18 +126,18 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     doctor(&brokers, &variables).check(
         0,
         &[
-            "fine  16 topics are there as they must be",
-            "fine  this user may do all that is needed",
-            "fine  the brokers remember groups for as long as the topics keep",
-            "fine  the brokers' clocks agree with this machine's",
-            "of them are for the state of 8 partitions and for 1 of Kafka's brokers",
+            "ok    16 topics exist with the required settings",
+            "ok    this user has every permission",
+            "ok    the brokers keep the offsets of groups for as long as their input",
+            "ok    the clocks of the brokers are within 3 s of this machine's",
+            "are for the state of 8 partitions and for 1 broker,",
         ],
     );
     let port = Port::reserve();
     let down = format!("127.0.0.1:{}", port.number());
     let both = format!("{brokers},{down}");
-    let refuses = format!("mend  {down} refuses connections");
-    doctor(&both, &variables).check(1, &[&refuses, "fine  16 topics are there"]);
+    let refuses = format!("fix:  {down} refuses connections");
+    doctor(&both, &variables).check(1, &[&refuses, "ok    16 topics exist"]);
 }
 
 #[test]
@@ -143,10 +146,10 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
     let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
     create_topics(&brokers, &[prefix, four]);
-    let partitions = "mend  4 partitions instead of 8 in the 16 topics, such as doc-wrong.in; give \
+    let partitions = "fix:  4 partitions instead of 8 in the 16 topics, such as doc-wrong.in; set \
                       topics.partitions = 4, or another topics.prefix";
     doctor(&brokers, &[prefix]).check(1, &[partitions]);
-    let copies = "mend  one copy of each partition instead of 2 in the 16 topics, such as";
+    let copies = "fix:  one replica of each partition instead of 2 in the 16 topics, such as";
     doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_REPLICATION", "2")]).check(1, &[copies]);
     let admin: AdminClient<_> =
         ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
@@ -162,19 +165,20 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     doctor(&brokers, &[prefix, four]).check(
         2,
         &[
-            "mend  message.timestamp.type is CreateTime and must be LogAppendTime in the topic \
-             doc-wrong.in; mend it by `kafka-configs.sh --bootstrap-server",
-            "mend  cleanup.policy is delete and must be compact, message.timestamp.type is",
+            "fix:  message.timestamp.type is CreateTime and must be LogAppendTime in the topic \
+             doc-wrong.in; correct it with `kafka-configs.sh --bootstrap-server",
+            "fix:  cleanup.policy is delete and must be compact, message.timestamp.type is",
             "--alter --topic doc-wrong.in --add-config message.timestamp.type=[LogAppendTime]`, or",
         ],
     );
     let output = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
-    let alike = "mend  min.insync.replicas is 1 and must be 2 in the 14 topics, such as";
-    output.check(3, &[alike, "--add-config min.insync.replicas=[2]` and so for each of them"]);
+    let alike = "fix:  min.insync.replicas is 1 and must be 2 in the 14 topics, such as";
+    output
+        .check(3, &[alike, "--add-config min.insync.replicas=[2]` and likewise for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
-    let fails = "mend  creating fails for the 16 topics, such as doc-more.in: \
+    let fails = "fix:  creating fails for the 16 topics, such as doc-more.in: \
                  InvalidReplicationFactor";
-    doctor(&brokers, &more).check(2, &["16 of 16 topics are not there", fails]);
+    doctor(&brokers, &more).check(2, &["16 of 16 topics do not exist", fails]);
 }
 
 #[test]
@@ -183,26 +187,26 @@ fn an_unreachable_address_is_reported_with_its_cause() {
     let down = format!("127.0.0.1:{}", port.number());
     doctor(&down, &[]).check(
         1,
-        &[&format!("mend  {down} refuses connections: nothing listens there; start the broker")],
+        &[&format!("fix:  {down} refuses connections: nothing listens there; start the broker")],
     );
     let nameless = doctor("broker.invalid:9092", &[]);
-    nameless.check(1, &["mend  broker.invalid:9092 can't be resolved (", "correct the name"]);
+    nameless.check(1, &["fix:  broker.invalid:9092 can't be resolved (", "correct the name"]);
     let http = start_fake_broker(FakeBroker::Http);
     doctor(&http, &[]).check(
         1,
         &[&format!(
-            "mend  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; give the address"
+            "fix:  {http} is not Kafka: it answers \"HTTP/1.1 400 Bad Request\"; set `log`"
         )],
     );
     let silent = start_fake_broker(FakeBroker::Silent);
     doctor(&silent, &[]).check(
         1,
         &[&format!(
-            "mend  {silent} takes connections and says nothing for 5 s; restart that broker"
+            "fix:  {silent} accepts connections and does not answer within 5 s; restart that broker"
         )],
     );
     let closing = start_fake_broker(FakeBroker::Closing);
-    doctor(&closing, &[]).check(1, &[&format!("mend  {closing} ends every connection")]);
+    doctor(&closing, &[]).check(1, &[&format!("fix:  {closing} closes every connection")]);
 }
 
 #[test]
@@ -212,19 +216,19 @@ fn missing_features_of_an_old_broker_are_named() {
     doctor(&old, &[]).check(
         1,
         &[&format!(
-            "mend  the broker at {old} is too old: it lacks transactions fenced by a group (Kafka \
-         2.5), topic ids (Kafka 2.8); run Apache Kafka 2.8 or newer there"
+            "fix:  the broker at {old} is too old: it lacks transactions with group metadata \
+         (Kafka 2.5), topic ids (Kafka 2.8); run Apache Kafka 2.8 or newer there"
         )],
     );
     let of_3_9 = start_fake_broker(FakeBroker::Kafka(vec![(3, 12), (11, 9), (18, 4), (28, 3)]));
     doctor(&of_3_9, &[("TIDEWIRE_KAFKA_GROUP_PROTOCOL", "consumer")]).check(
         1,
-        &["it lacks groups of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, or give \
-         kafka.group_protocol = \"classic\""],
+        &["it lacks the group protocol of KIP-848 (Kafka 4.0); run Apache Kafka 4.0 or newer there, \
+         or set kafka.group_protocol = \"classic\""],
     );
     let controller = start_fake_broker(FakeBroker::Kafka(vec![(1, 17), (18, 4), (52, 2)]));
     doctor(&controller, &[])
-        .check(1, &["is the listener of a controller, which serves no clients"]);
+        .check(1, &["is the listener of a controller, which does not serve clients"]);
 }
 
 #[test]
@@ -237,7 +241,7 @@ fn an_unreachable_advertised_address_is_named() {
         1,
         &[
             &format!(
-                "mend  {} sends its clients on to {down} (broker 1), which refuses connections",
+                "fix:  {} advertises broker 1 as {down}, which refuses connections",
                 broker.bootstrap()
             ),
             "correct advertised.listeners of that broker",
@@ -255,12 +259,12 @@ fn clock_skew_and_short_offset_retention_are_reported_in_numbers() {
     output.check(
         2,
         &[
-            "mend  the brokers forget where a group was 60 minutes after its last member left",
+            "fix:  the brokers delete the offsets of a group 60 minutes after its last member left",
             "set offsets.retention.minutes=10080 or more",
-            "let NTP set both",
+            "synchronise both with NTP",
         ],
     );
-    let clock = format!("mend  the clock of the broker {brokers} is ");
+    let clock = format!("fix:  the clock of the broker {brokers} is ");
     let (_, rest) = output.out.split_once(&clock).expect("it names the broker");
     let (seconds, _) = rest.split_once(" s ahead of this machine's").expect("it says how much");
     let seconds: u32 = seconds.parse().expect("a number");
@@ -289,45 +293,50 @@ fn wrong_security_settings_and_each_missing_acl_are_reported() {
 
 fn check_security_settings(broker: &Broker, ca: &str) {
     let (plain, secure) = (broker.bootstrap(), broker.secure_bootstrap());
-    doctor(&secure, &[]).check(1, &[&format!(
-        "mend  {secure} speaks TLS, and security.protocol asks for none; give security.protocol = \
+    doctor(&secure, &[]).check(
+        1,
+        &[&format!(
+            "fix:  {secure} uses TLS, and none is configured; set security.protocol = \
          \"SSL\""
-    )]);
+        )],
+    );
     let protocol = |name| ("TIDEWIRE_KAFKA_PROPERTIES_SECURITY_PROTOCOL", name);
     let owner = as_user(OWNER, PASSWORD, ca);
-    doctor(&plain, &owner).check(1, &[&format!(
-        "mend  {plain} speaks Kafka without TLS, and security.protocol asks for TLS; give the port \
-         of its listener with TLS, or security.protocol = \"SASL_PLAINTEXT\""
-    )]);
+    doctor(&plain, &owner).check(
+        1,
+        &[&format!(
+            "fix:  {plain} uses no TLS, and security.protocol requires it; use the port \
+         of its listener with TLS, or set security.protocol = \"SASL_PLAINTEXT\""
+        )],
+    );
     let login = [&owner[1..4], &[protocol("SASL_PLAINTEXT")]].concat();
     doctor(&plain, &login).check(
         1,
         &[&format!(
-            "mend  {plain} knows no login, and security.protocol asks for one; give \
+            "fix:  {plain} has no SASL, and security.protocol requires it; set \
          security.protocol = \"PLAINTEXT\""
         )],
     );
     doctor(&secure, &owner[..4]).check(
         1,
         &[
-            &format!("mend  the certificate of {secure} is not trusted ("),
-            "give the file of its authority as ssl.ca.location",
+            &format!("fix:  the certificate of {secure} is not trusted ("),
+            "set ssl.ca.location in kafka.properties to the certificate of its authority",
         ],
     );
     doctor(&secure, &[protocol("SSL"), owner[4]]).check(
         1,
         &[&format!(
-            "mend  {secure} wants a login and none is configured; give security.protocol = \
+            "fix:  {secure} requires a login and none is configured; set security.protocol = \
          \"SASL_SSL\""
         )],
     );
     let output = doctor(&secure, &as_user(OWNER, "not-the-secret", ca));
-    output
-        .check(1, &[&format!("mend  {secure} refuses our credentials ("), "correct sasl.username"]);
+    output.check(1, &[&format!("fix:  {secure} rejects the login ("), "correct sasl.username"]);
     assert!(!output.out.contains("not-the-secret") && !output.err.contains("not-the-secret"));
     let unusual = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_MECHANISM", "PLAIN");
     let output = doctor(&secure, &[&owner[..], &[unusual]].concat());
-    output.check(1, &[&format!("mend  {secure} refuses our credentials ("), "sasl.mechanism"]);
+    output.check(1, &[&format!("fix:  {secure} rejects the login ("), "sasl.mechanism"]);
     // A listener with SASL and without TLS, which this broker does not have.
     let wants = start_fake_broker(FakeBroker::Login(
         vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)],
@@ -336,13 +345,13 @@ fn check_security_settings(broker: &Broker, ca: &str) {
     doctor(&wants, &[]).check(
         1,
         &[&format!(
-            "mend  {wants} wants a login (PLAIN), and none is configured; give security.protocol = \
-         \"SASL_PLAINTEXT\""
+            "fix:  {wants} requires a login (PLAIN), and none is configured; set security.protocol \
+         = \"SASL_PLAINTEXT\""
         )],
     );
     doctor(&wants, &login).check(
         1,
-        &[&format!("mend  {wants} offers a login by PLAIN, and SCRAM-SHA-256 is configured")],
+        &[&format!("fix:  {wants} offers SASL with PLAIN, and SCRAM-SHA-256 is configured")],
     );
 }
 
@@ -351,31 +360,31 @@ fn check_acls(broker: &Broker, ca: &str) {
     let guest = as_user(GUEST, PASSWORD, ca);
     let prefixed = ["--resource-pattern-type", "prefixed"];
     doctor(&secure, &guest).check(3, &[
-        "mend  this user may not Describe, DescribeConfigs, Read or Write the 16 topics, such as",
+        "fix:  this user is not allowed to Describe, DescribeConfigs, Read or Write the 16 topics",
         "--add --allow-principal User:NAME --operation Describe --operation DescribeConfigs \
          --operation Read --operation Write --topic tw. --resource-pattern-type prefixed`",
-        "mend  this user may not Read the 2 groups, such as tw.admit; grant it: `kafka-acls.sh \
-         --bootstrap-server",
-        "mend  this user may not Write the transactional ids, which begin with tw.derive; grant it",
+        "fix:  this user is not allowed to Read the 2 groups, such as tw.admit; grant it: \
+         `kafka-acls.sh --bootstrap-server",
+        "fix:  this user is not allowed to Write the transactional ids that begin with tw.derive;",
     ]);
     let some = ["--operation", "Read", "--topic", "tw.", "--group", "tw."];
     broker.grant(&[&some[..], &prefixed].concat());
     doctor(&secure, &guest).check(
         3,
         &[
-            "mend  16 of 16 topics are not there, such as tw.in",
-            "mend  this user may not Create the 16 topics, such as tw.in; grant it",
-            "mend  this user may not Write the transactional ids",
+            "fix:  16 of 16 topics do not exist, such as tw.in",
+            "fix:  this user is not allowed to Create the 16 topics, such as tw.in; grant it",
+            "fix:  this user is not allowed to Write the transactional ids",
         ],
     );
     create_topics(&secure, &as_user(OWNER, PASSWORD, ca));
     doctor(&secure, &guest).check(
         2,
         &[
-            "mend  this user may not DescribeConfigs or Write the 16 topics, such as",
-            "mend  this user may not Write the transactional ids",
-            "fine  of 16 topics only 0 can be looked at by this user",
-            "fine  the clocks were not compared",
+            "fix:  this user is not allowed to DescribeConfigs or Write the 16 topics, such as",
+            "fix:  this user is not allowed to Write the transactional ids",
+            "warn  the settings of 0 of 16 topics were checked",
+            "warn  the clocks were not compared",
         ],
     );
     let all =
@@ -384,12 +393,12 @@ fn check_acls(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         0,
         &[
-            "fine  Kafka at ",
-            "one broker, new enough",
-            "fine  16 topics are there as they must be",
-            "fine  this user may do all that is needed with topics, groups and transactional ids",
-            "fine  offsets.retention.minutes is not for this user to see",
-            "fine  the brokers' clocks agree",
+            "ok    Kafka at ",
+            "one broker, of a supported version",
+            "ok    16 topics exist with the required settings",
+            "ok    this user has every permission on topics, groups and transactional ids",
+            "warn  offsets.retention.minutes was not checked",
+            "ok    the clocks of the brokers are within",
         ],
     );
     check_nobody_is_fenced(&secure, &guest);
@@ -426,8 +435,11 @@ fn a_low_limit_of_open_files_is_reported_with_the_number_needed() {
     }
     // 16 × 136 files of stores, and 19 clients with 3 connections of 3 files each.
     let output = run(command, &[("TIDEWIRE_TOPICS_PARTITIONS", "16")]);
-    output.check(2, &[
-        "mend  only 2000 files may be open, and 2347 of them are for the state of 16 partitions",
-        "raise the hard limit to 5419 or more: `ulimit -Hn 5419`",
-    ]);
+    output.check(
+        2,
+        &[
+            "fix:  only 2000 open files are allowed; 2347 are for the state of 16 partitions",
+            "raise the hard limit to 5419 or more: `ulimit -Hn 5419`",
+        ],
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tidewire_engine::admit::SOURCE;
+use tidewire_engine::lane_record::SOURCE;
 use tidewire_engine::record::{Body, Offset, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::event::EventView;

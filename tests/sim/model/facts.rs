@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tidewire_engine::admit::SOURCE;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
+use tidewire_engine::lane_record::SOURCE;
 use tidewire_engine::port::Committed;
 use tidewire_engine::record::{Offset, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};

@@ -1,13 +1,14 @@
-//! Whether a broker is new enough: what Tidewire uses, and since when Kafka has it.
+//! Checks that a broker supports the operations Tidewire uses, and names the required Kafka
+//! release.
 //!
-//! Brokers don't tell their version, only which versions of which operations they know. So a broker
-//! is judged by what it can do, whoever made it.
+//! Brokers don't report their release, only which versions of which operations they support. So the
+//! check also works for brokers of other vendors.
 
 use super::wire::{Apis, api};
 use crate::kafka::config::{Config, GroupProtocol};
 
-/// Something that is used, the least version of an operation that stands for it, and the release of
-/// Apache Kafka that brought it, as (major, minor).
+/// A feature that is used, the version of an operation that implies it, and the first release of
+/// Apache Kafka with it, as (major, minor).
 struct RequiredApi {
     feature: &'static str,
     operation: i16,
@@ -15,16 +16,16 @@ struct RequiredApi {
     since: (u32, u32),
 }
 
-/// What is always used, oldest first.
+/// Features that are always used, oldest first.
 const ALWAYS_REQUIRED: [RequiredApi; 3] = [
     RequiredApi {
-        feature: "static members of groups",
+        feature: "static group members",
         operation: api::JOIN_GROUP,
         version: 5,
         since: (2, 3),
     },
     RequiredApi {
-        feature: "transactions fenced by a group",
+        feature: "transactions with group metadata",
         operation: api::TXN_OFFSET_COMMIT,
         version: 3,
         since: (2, 5),
@@ -32,15 +33,15 @@ const ALWAYS_REQUIRED: [RequiredApi; 3] = [
     RequiredApi { feature: "topic ids", operation: api::METADATA, version: 10, since: (2, 8) },
 ];
 
-/// What `kafka.group_protocol = "consumer"` uses.
+/// The feature that `kafka.group_protocol = "consumer"` uses.
 const CONSUMER_PROTOCOL: RequiredApi = RequiredApi {
-    feature: "groups of KIP-848",
+    feature: "the group protocol of KIP-848",
     operation: api::CONSUMER_GROUP_HEARTBEAT,
     version: 0,
     since: (4, 0),
 };
 
-/// What is wrong with a broker that knows these operations, in a sentence.
+/// The problem of a broker with these operations, if it is too old.
 pub(super) fn too_old(broker: &str, apis: &Apis, config: &Config) -> Option<String> {
     let lacks = |required: &&RequiredApi| {
         apis.get(&required.operation).is_none_or(|most| *most < required.version)
@@ -54,7 +55,7 @@ pub(super) fn too_old(broker: &str, apis: &Apis, config: &Config) -> Option<Stri
     };
     let names: Vec<String> = missing.iter().map(name).collect();
     let classic = if missing.len() == 1 && newest.since == CONSUMER_PROTOCOL.since {
-        ", or give kafka.group_protocol = \"classic\""
+        ", or set kafka.group_protocol = \"classic\""
     } else {
         ""
     };
@@ -80,7 +81,7 @@ mod tests {
         let text = too_old("a:1", &apis, &config).unwrap_or_default();
         assert_eq!(text.is_empty(), says.is_empty(), "{text}");
         for part in says {
-            assert!(text.contains(part), "{part:?} is said: {text}");
+            assert!(text.contains(part), "{part:?} is missing: {text}");
         }
     }
 
@@ -91,8 +92,9 @@ mod tests {
         let with_heartbeat = [&KAFKA_3[..], &[(api::CONSUMER_GROUP_HEARTBEAT, 1)]].concat();
         check(&with_heartbeat, GroupProtocol::Consumer, &[]);
         let of_2_4 = [(api::METADATA, 9), (api::JOIN_GROUP, 6), (api::TXN_OFFSET_COMMIT, 2)];
-        let says = ["lacks transactions fenced by a group (Kafka 2.5), topic ids", "2.8 or newer"];
+        let says =
+            ["lacks transactions with group metadata (Kafka 2.5), topic ids", "2.8 or newer"];
         check(&of_2_4, GroupProtocol::Classic, &says);
-        check(&[], GroupProtocol::Classic, &["static members of groups (Kafka 2.3)"]);
+        check(&[], GroupProtocol::Classic, &["static group members (Kafka 2.3)"]);
     }
 }

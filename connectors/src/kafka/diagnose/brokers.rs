@@ -1,9 +1,9 @@
-//! What each broker must have: groups' offsets kept for long enough, and the right time.
+//! Checks of each broker: how long it keeps the offsets of groups, and its clock.
 //!
-//! Whether events lie in the future is judged by the time a broker gives them, and timers run on
-//! this machine's: so the two must agree. A broker tells its time only with an acknowledgement;
-//! hence the one record this writes, without a value, into the topic that keeps a minute and that
-//! nobody reads from its start.
+//! Brokers stamp events with the append time and timers run on this machine's clock, so the two
+//! must agree. A broker shows its time only in an acknowledgement. So this check appends one record
+//! without a value to the topic that keeps records for a minute and that nobody reads from its
+//! start.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ use crate::kafka::admin::Admin;
 
 const OFFSETS_RETENTION: &str = "offsets.retention.minutes";
 
-/// Minutes a group's offsets must outlive its last member: as long as its input is kept.
+/// Minutes the offsets of a group without members must be kept: as long as its input.
 const OFFSETS_RETENTION_MIN: u64 = INPUT_RETENTION_MS / 60_000;
 
-/// The key of the record that asks for the time.
+/// The key of the record.
 const KEY: &[u8] = b"doctor";
 
-/// Milliseconds two clocks may differ: more than machines with NTP ever do, less than any timer of
-/// ours that another machine sees.
+/// Milliseconds by which two clocks may differ: more than with NTP, less than any timer that
+/// involves two machines.
 const SKEW_MAX_MS: i64 = 3_000;
 
-/// The rest between two looks for an answer.
+/// The pause between two checks for an acknowledgement.
 const ANSWER_GRAIN: Duration = Duration::from_millis(10);
 
-/// Looks at how long offsets of groups without members are kept.
+/// Checks how long the offsets of groups without members are kept.
 pub(super) fn check_retention(
     admin: &Admin,
     cluster: &ClusterView,
@@ -44,45 +44,46 @@ pub(super) fn check_retention(
     for (id, _) in cluster.brokers() {
         match admin.broker_setting(id, OFFSETS_RETENTION) {
             Ok(Some(minutes)) => least = least.min(minutes.parse().unwrap_or(u64::MAX)),
-            // A broker of another make that keeps them by another rule.
+            // A broker of another vendor, without this setting.
             Ok(None) => {}
             Err(code) => return report(unreadable_retention(code)),
         }
     }
     report(if least < OFFSETS_RETENTION_MIN {
         Finding::Fix(format!(
-            "the brokers forget where a group was {least} minutes after its last member left, and \
-             the topics keep {} days to read; set {OFFSETS_RETENTION}={OFFSETS_RETENTION_MIN} or \
+            "the brokers delete the offsets of a group {least} minutes after its last member left, \
+             but its input is kept for {} days; set {OFFSETS_RETENTION}={OFFSETS_RETENTION_MIN} or \
              more in every broker's server.properties",
             INPUT_RETENTION_MS / 86_400_000
         ))
     } else {
-        Finding::Ok("the brokers remember groups for as long as the topics keep".into())
+        Finding::Ok("the brokers keep the offsets of groups for as long as their input".into())
     });
 }
 
 fn unreadable_retention(code: Code) -> Finding {
     match code {
-        Code::ClusterAuthorizationFailed => Finding::Ok(format!(
-            "{OFFSETS_RETENTION} is not for this user to see (DescribeConfigs on the cluster); \
-             whoever runs the brokers knows whether it is {OFFSETS_RETENTION_MIN} or more"
+        Code::ClusterAuthorizationFailed => Finding::Warn(format!(
+            "{OFFSETS_RETENTION} was not checked, which needs DescribeConfigs on the cluster; make \
+             sure that it is {OFFSETS_RETENTION_MIN} or more"
         )),
         code => Finding::Fix(format!(
-            "asking a broker for {OFFSETS_RETENTION} failed ({code}); look at its log"
+            "reading {OFFSETS_RETENTION} of a broker failed ({code}); check its log"
         )),
     }
 }
 
 /// Compares the brokers' clocks with this machine's.
 pub(super) fn check_clocks(
-    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
     rights: &TopicRights,
     report: &mut dyn FnMut(Finding),
 ) {
     let topic = target.topology.ephemeral().as_str();
     if !rights.allow(topic, Operation::Write) {
-        return report(Finding::Ok(format!(
-            "the clocks were not compared: it takes a record in {topic}, which can't be written"
+        return report(Finding::Warn(format!(
+            "the clocks were not compared: {topic} does not exist, or this user can't write to it"
         )));
     }
     let mut settings = target.config.appender();
@@ -90,11 +91,15 @@ pub(super) fn check_clocks(
     let producer: BaseProducer<CapturingContext> =
         match settings.create_with_context(CapturingContext::default()) {
             Ok(producer) => producer,
-            Err(error) => return report(Finding::Fix(format!("no producer can be made: {error}"))),
+            Err(error) => {
+                return report(Finding::Fix(format!(
+                    "can't create a Kafka producer: {error}; check kafka.properties"
+                )));
+            }
         };
     let mut wrong = false;
     for (broker, partition) in led_partitions(cluster, topic) {
-        match ahead_ms(target, &producer, (topic, partition)) {
+        match ahead_ms(target, &producer, topic, partition) {
             Ok(ahead) if ahead.abs() <= SKEW_MAX_MS => {}
             Ok(ahead) => {
                 wrong = true;
@@ -103,15 +108,18 @@ pub(super) fn check_clocks(
             Err(why) => {
                 wrong = true;
                 report(Finding::Fix(format!(
-                    "appending to {topic} on the broker {broker} failed ({why}); look at its log"
+                    "appending to {topic} on the broker {broker} failed ({why}); check its log"
                 )));
-                // Each that does not answer costs its time.
+                // Every broker that does not answer would take the whole time limit.
                 break;
             }
         }
     }
     if !wrong {
-        report(Finding::Ok("the brokers' clocks agree with this machine's".into()));
+        report(Finding::Ok(format!(
+            "the clocks of the brokers are within {} s of this machine's",
+            SKEW_MAX_MS / 1_000
+        )));
     }
 }
 
@@ -119,12 +127,12 @@ fn skew_problem(broker: &str, ahead_ms: i64) -> String {
     let seconds = ahead_ms.unsigned_abs().div_ceil(1_000);
     let how = if ahead_ms > 0 { "ahead of" } else { "behind" };
     format!(
-        "the clock of the broker {broker} is {seconds} s {how} this machine's; let NTP set both \
-         (events get their time there, timers run here)"
+        "the clock of the broker {broker} is {seconds} s {how} this machine's; synchronise both \
+         with NTP"
     )
 }
 
-/// One partition of the topic for each broker that leads one, with where that broker is.
+/// One partition of the topic for each broker that leads one, with the broker's address.
 fn led_partitions(cluster: &ClusterView, topic: &str) -> Vec<(String, i32)> {
     let Some(found) = find(cluster, topic) else { return Vec::new() };
     let led_by = |id| found.partitions().iter().find(|p| p.leader() == id).map(|p| p.id());
@@ -132,12 +140,13 @@ fn led_partitions(cluster: &ClusterView, topic: &str) -> Vec<(String, i32)> {
     brokers.filter_map(|(id, at)| led_by(id).map(|partition| (at, partition))).collect()
 }
 
-/// How far a broker's clock is ahead of this machine's, by the time it gives a record that lies
-/// between the two times noted here.
+/// How far a broker's clock is ahead of this machine's: by how much the append time of a record
+/// lies outside the time between sending it and its acknowledgement.
 fn ahead_ms(
     target: &DoctorTarget<'_>,
     producer: &BaseProducer<CapturingContext>,
-    (topic, partition): (&str, i32),
+    topic: &str,
+    partition: i32,
 ) -> Result<i64, String> {
     let begun = clock::now();
     let before = target.clock.now().0;
@@ -149,7 +158,7 @@ fn ahead_ms(
         match producer.client().context().appended() {
             Some(Ok(Timestamp::LogAppendTime(at))) if at > after => return Ok(at - after),
             Some(Ok(Timestamp::LogAppendTime(at))) => return Ok((at - before).min(0)),
-            // The topic's wrong setting was named before.
+            // The topic has no append time, which its own check reports.
             Some(Ok(_)) => return Ok(0),
             Some(Err(code)) => return Err(code.to_string()),
             None if begun.elapsed() > LIMIT * 2 => return Err("no answer".into()),

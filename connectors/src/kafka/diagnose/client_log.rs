@@ -1,12 +1,11 @@
-//! Getting to know the brokers as one of our clients would, with someone listening to all that the
-//! client library says meanwhile.
+//! Connects to the cluster as our clients do, and captures librdkafka's errors and debug log.
 //!
-//! A refused certificate or a wrong password shows in no result: the call just gets no answer. The
-//! reason is among the errors that come beside it. What a broker can do is nowhere but in the
-//! library's debug log, where the listener reads it: behind TLS there is no other way.
+//! A rejected certificate or password is in no result: the call only times out, and the cause is
+//! among the errors that the client reports meanwhile. The operations a broker supports are only in
+//! the debug log; behind TLS there is no other way to learn them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -24,32 +23,29 @@ use super::security::Security;
 use super::wire::Apis;
 use crate::clock;
 use crate::kafka::config::Config;
+use crate::kafka::context::lock;
 use crate::kafka::native;
 
-/// How long one attempt lasts before what was said meanwhile is looked at.
+/// How long one attempt lasts before the captured errors are checked.
 const ATTEMPT: Duration = Duration::from_millis(500);
 
-/// What the client says at most between two looks.
+/// Events of the client that are served at most at a time.
 const EVENTS_MAX: usize = 10_000;
 
-/// Hears and keeps what a client says. Nothing of it is logged: it becomes a sentence.
+/// Captures what a client reports, for a finding. Nothing of it is logged.
 #[derive(Debug, Default)]
 pub(super) struct CapturingContext {
     errors: Mutex<Vec<(Code, String)>>,
-    /// How a connection ended last, as it was logged.
+    /// The last logged failure of a connection.
     failure: Mutex<Option<String>>,
-    /// By `HOST:PORT`.
+    /// The operations of each broker, by `HOST:PORT`.
     apis: Mutex<BTreeMap<String, Apis>>,
-    /// The answer to the one record that is sent at a time.
+    /// The acknowledgement of the one record that is in flight.
     appended: Mutex<Option<Result<Timestamp, Code>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl CapturingContext {
-    /// Takes the answer to the record that was sent.
+    /// Takes the acknowledgement of the record, if it is there.
     pub(super) fn appended(&self) -> Option<Result<Timestamp, Code>> {
         lock(&self.appended).take()
     }
@@ -58,7 +54,7 @@ impl CapturingContext {
         lock(&self.errors).iter().find(|(code, _)| is(*code)).map(|(_, text)| text.clone())
     }
 
-    /// The first refusal by certificate or login, which no waiting mends.
+    /// The first error of a certificate or login, which waiting does not correct.
     fn authentication_error(&self) -> Option<String> {
         self.first_error(is_authentication_error)
     }
@@ -73,14 +69,14 @@ impl ClientContext for CapturingContext {
         if let Some((broker, (operation, most))) = read_api_line(message) {
             lock(&self.apis).entry(broker).or_default().insert(operation, most);
         } else if facility == "FAIL" {
-            // An end of a connection that is no error to the library may be one to us.
+            // The library may not report a closed connection as an error.
             *lock(&self.failure) = Some(message.to_owned());
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        // That all are down follows from what was said before it.
+        // `AllBrokersDown` only summarises earlier errors.
         if !matches!(code, Code::AllBrokersDown | Code::PartitionEOF) {
             lock(&self.errors).push((code, reason.to_owned()));
         }
@@ -118,7 +114,7 @@ pub(super) struct ClusterView {
 }
 
 impl ClusterView {
-    /// Every broker there is: its number, and where it says clients find it.
+    /// Every broker of the cluster: its number and its advertised address.
     pub(super) fn brokers(&self) -> Vec<(i32, String)> {
         let at = |host: &str, port: i32| match host.contains(':') {
             true => format!("[{host}]:{port}"),
@@ -127,7 +123,7 @@ impl ClusterView {
         self.metadata.brokers().iter().map(|b| (b.id(), at(b.host(), b.port()))).collect()
     }
 
-    /// What the brokers that were connected to can do, by `HOST:PORT`.
+    /// The operations of the brokers that were connected to, by `HOST:PORT`.
     pub(super) fn apis(&self) -> BTreeMap<String, Apis> {
         serve(&self.client);
         lock(&self.client.context().apis).clone()
@@ -139,16 +135,16 @@ fn serve(client: &BaseConsumer<CapturingContext>) {
         if !native::has_events(client) {
             break;
         }
-        // What it returns is an error that the witness has noted.
+        // It returns an error, which the context has captured.
         let _ = client.poll(Duration::ZERO);
     }
 }
 
-/// Asks for the cluster; if nobody tells, why not, in a sentence with the mend.
+/// Reads the cluster's metadata; an error is a sentence with the fix.
 pub(super) fn connect(config: &Config) -> Result<ClusterView, String> {
     let client: BaseConsumer<CapturingContext> = settings(config)
         .create_with_context(CapturingContext::default())
-        .map_err(|error| format!("no client of Kafka can be made: {error}"))?;
+        .map_err(|error| format!("can't create a Kafka client: {error}; check kafka.properties"))?;
     let begun = clock::now();
     let last = loop {
         let asked = client.fetch_metadata(None, ATTEMPT);
@@ -163,7 +159,7 @@ pub(super) fn connect(config: &Config) -> Result<ClusterView, String> {
             Err(_) => {}
         }
     };
-    Err(explain(client.context(), (config, &last)))
+    Err(explain(client.context(), config, &last))
 }
 
 fn settings(config: &Config) -> ClientConfig {
@@ -173,29 +169,29 @@ fn settings(config: &Config) -> ClientConfig {
     settings
 }
 
-fn explain(context: &CapturingContext, (config, last): (&Config, &KafkaError)) -> String {
+fn explain(context: &CapturingContext, config: &Config, last: &KafkaError) -> String {
     let at = &config.bootstrap;
     if let Some(error) = context.first_error(|code| code == Code::SSL) {
         return explain_tls(at, &error);
     }
     if let Some(error) = context.authentication_error() {
         return format!(
-            "{at} refuses our credentials ({}); correct sasl.username, sasl.password and \
+            "{at} rejects the login ({}); correct sasl.username, sasl.password and \
              sasl.mechanism in kafka.properties",
             shorten(&error)
         );
     }
     let failure = lock(&context.failure).clone().unwrap_or_else(|| last.to_string());
-    // A listener with a login tells its versions to anybody, and ends the connection upon the next.
+    // A listener with SASL answers `ApiVersions` without a login and closes at the next request.
     let is_cut_off = failure.contains("Disconnected") && failure.contains("in state UP");
     if is_cut_off && Security::of(config).mechanism.is_none() {
         return format!(
-            "{at} wants a login and none is configured; give security.protocol = \"SASL_SSL\", \
+            "{at} requires a login and none is configured; set security.protocol = \"SASL_SSL\", \
              sasl.mechanism, sasl.username and sasl.password in kafka.properties"
         );
     }
     format!(
-        "{at} does not tell which brokers there are ({}); look at that broker's log",
+        "{at} does not return the list of brokers ({}); check that broker's log",
         shorten(&failure)
     )
 }
@@ -204,22 +200,26 @@ fn explain_tls(at: &str, error: &str) -> String {
     let why = shorten(error);
     if error.contains("certificate verify failed") {
         format!(
-            "the certificate of {at} is not trusted ({why}); give the file of its authority as \
-             ssl.ca.location in kafka.properties, and an address that the certificate names"
+            "the certificate of {at} is not trusted ({why}); set ssl.ca.location in \
+             kafka.properties to the certificate of its authority, and use an address that the \
+             certificate names"
         )
     } else if error.contains("client SSL authentication") || error.contains("certificate required")
     {
         format!(
-            "{at} wants a certificate of ours ({why}); give ssl.certificate.location and \
+            "{at} requires a client certificate ({why}); set ssl.certificate.location and \
              ssl.key.location in kafka.properties"
         )
     } else {
-        format!("{at} and this machine do not agree on TLS ({why}); look at kafka.properties.ssl.*")
+        format!(
+            "the TLS handshake with {at} failed ({why}); check the properties ssl.* in \
+             kafka.properties"
+        )
     }
 }
 
-/// An error of the client without what only its developers read: the thread, the name of the
-/// connection, the place in OpenSSL, how long it took.
+/// An error of the client without details for developers: thread, name of the connection, location
+/// in OpenSSL, duration.
 fn shorten(error: &str) -> &str {
     let error =
         error.strip_prefix("[thrd:").and_then(|s| s.split_once("]: ")).map_or(error, |s| s.1);
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_debug_log_tells_what_a_broker_can_do() {
+    fn a_line_of_the_debug_log_is_parsed_into_an_operation() {
         let line = "[thrd:sasl_ssl://127.0.0.1:9093/bootstrap]: \
                     sasl_ssl://127.0.0.1:9093/bootstrap:   ApiKey Metadata (3) Versions 0..13";
         assert_eq!(read_api_line(line), Some(("127.0.0.1:9093".into(), (3, 13))));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_shown_without_what_only_a_developer_reads() {
+    fn an_error_is_shortened_to_its_cause() {
         let error =
             "sasl_ssl://h:1/bootstrap: SASL authentication error: no (after 3ms in state X)";
         assert_eq!(shorten(error), "SASL authentication error: no");

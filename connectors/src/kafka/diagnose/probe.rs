@@ -1,9 +1,8 @@
-//! What stands behind an address, found with bare sockets.
+//! Probes a broker address over raw TCP: DNS, port, Kafka or not, TLS, SASL.
 //!
-//! librdkafka would try an address that is wrong for ever, and what it says meanwhile is nearly the
-//! same for a broker that is down, a port of another kind and a listener with TLS. So each address
-//! is asked first with bare words: is the name known, is the port open, is it Kafka, with TLS or
-//! without, with a login or without?
+//! librdkafka retries a wrong address for ever and reports nearly the same for a broker that is
+//! down, a port of another protocol and a listener with TLS. So each address is probed without it
+//! first.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -16,80 +15,78 @@ use super::security::Security;
 use super::wire::{self, Apis, api};
 use crate::clock;
 
-/// The least a socket is waited for: none at all would mean for ever.
+/// The shortest timeout of a socket: zero would mean no timeout.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
 
-/// Letters of a foreign answer that are shown.
+/// Characters of an answer in another protocol that are shown.
 const SHOWN_CHARS: usize = 24;
 
-/// Kafka's code for a login on a listener that knows none.
+/// Kafka's error code for a SASL handshake on a listener without SASL.
 const ILLEGAL_SASL_STATE: i16 = 34;
 
-/// What was found.
+/// The result of a probe.
 #[derive(Debug)]
 pub(super) enum ProbeOutcome {
-    /// The name is not known, or could not be asked for.
+    /// The name could not be resolved.
     Unresolvable(String),
-    /// The machine is there and nothing listens.
+    /// Nothing listens on the port.
     Refused,
-    /// The machine can't be reached.
+    /// The host can't be reached.
     Unreachable(String),
-    /// It takes the connection and says nothing.
+    /// It accepts the connection and does not answer.
     Silent,
-    /// It ends the connection whatever is said.
+    /// It closes the connection after any request.
     Closed,
-    /// It answers in another protocol, beginning so.
+    /// It answers in another protocol; the beginning of the answer.
     NotKafka(String),
-    /// It speaks TLS. What is behind that only a client with the right certificates sees.
+    /// It uses TLS. Only a client with the right certificates can learn more.
     Tls,
     /// A Kafka listener without TLS.
     Kafka { apis: Apis, sasl: SaslSupport },
 }
 
-/// Whether a listener wants a login.
+/// Whether a listener requires a login.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SaslSupport {
-    /// It does not say.
+    /// It did not answer the handshake.
     Unknown,
-    /// It knows none.
+    /// It has no SASL.
     None,
-    /// By one of these SASL mechanisms.
+    /// It requires one of these SASL mechanisms.
     Mechanisms(Vec<String>),
 }
 
-/// Looks behind all of these addresses at once.
+/// Probes all addresses at once.
 pub(super) fn probe_all(addresses: &[String], ours: &Security) -> Vec<ProbeOutcome> {
     thread::scope(|scope| {
         let probes: Vec<_> =
             addresses.iter().map(|address| scope.spawn(|| probe_address(address, ours))).collect();
         let done = |probe: thread::ScopedJoinHandle<'_, ProbeOutcome>| {
-            probe
-                .join()
-                .unwrap_or_else(|_| ProbeOutcome::Unreachable("looking there failed".into()))
+            probe.join().unwrap_or_else(|_| ProbeOutcome::Unreachable("the probe failed".into()))
         };
         probes.into_iter().map(done).collect()
     })
 }
 
-/// Looks behind one address. It takes twice the limit at most: for the name, and for the rest.
+/// Probes one address. It takes at most twice the limit: once for the name, once for the rest.
 fn probe_address(address: &str, ours: &Security) -> ProbeOutcome {
     let at = match resolve(address) {
         Ok(at) => at,
         Err(why) => return ProbeOutcome::Unresolvable(why),
     };
     let deadline = clock::now() + LIMIT;
-    // Whoever expects TLS begins with it: a listener without it ends the connection at once, and
-    // the other way round.
+    // With TLS configured, try TLS first. A listener of the other kind closes the connection at
+    // once, and the other protocol is tried.
     let reply = if ours.tls {
         let half = clock::now() + LIMIT / 2;
-        match exchange(&at, (&wire::client_hello(), half)) {
+        match exchange(&at, &wire::client_hello(), half) {
             Ok(ProbeReply::Tls) => return ProbeOutcome::Tls,
-            Ok(_) => exchange(&at, (&wire::api_versions(), deadline)),
+            Ok(_) => exchange(&at, &wire::api_versions(), deadline),
             Err(outcome) => return outcome,
         }
     } else {
-        match exchange(&at, (&wire::api_versions(), deadline)) {
-            Ok(ProbeReply::Closed) => match exchange(&at, (&wire::client_hello(), deadline)) {
+        match exchange(&at, &wire::api_versions(), deadline) {
+            Ok(ProbeReply::Closed) => match exchange(&at, &wire::client_hello(), deadline) {
                 Ok(ProbeReply::Tls) => Ok(ProbeReply::Tls),
                 _ => Ok(ProbeReply::Closed),
             },
@@ -106,7 +103,7 @@ fn probe_address(address: &str, ours: &Security) -> ProbeOutcome {
     }
 }
 
-/// Asks a Kafka listener about its login.
+/// Asks a Kafka listener for its SASL mechanisms.
 fn probe_sasl(mut stream: ProbeStream, answer: &[u8], ours: &Security) -> ProbeOutcome {
     let Some(apis) = wire::read_api_versions(answer) else {
         return ProbeOutcome::NotKafka(printable(answer));
@@ -130,20 +127,20 @@ fn probe_sasl(mut stream: ProbeStream, answer: &[u8], ours: &Security) -> ProbeO
 fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     let (sender, receiver) = mpsc::channel();
     let name = address.to_owned();
-    #[expect(clippy::disallowed_methods, reason = "nobody can wait for a resolver that hangs")]
+    #[expect(clippy::disallowed_methods, reason = "a resolver that hangs can't be joined")]
     thread::spawn(move || {
-        // Nobody may wait for it any more.
+        // The receiver may have timed out.
         let _ = sender.send(name.to_socket_addrs().map(Vec::from_iter));
     });
     match receiver.recv_timeout(LIMIT) {
-        Ok(Ok(at)) if at.is_empty() => Err("it has no address".into()),
+        Ok(Ok(at)) if at.is_empty() => Err("the name has no address".into()),
         Ok(Ok(at)) => Ok(at),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the resolver did not answer in {} s", LIMIT.as_secs())),
     }
 }
 
-/// What came back first.
+/// The first answer.
 enum ProbeReply {
     Timeout,
     Closed,
@@ -152,13 +149,14 @@ enum ProbeReply {
     Kafka(ProbeStream, Vec<u8>),
 }
 
-/// Connects, says something and listens.
+/// Connects, sends a request and reads the answer.
 fn exchange(
     at: &[SocketAddr],
-    (request, deadline): (&[u8], Instant),
+    request: &[u8],
+    deadline: Instant,
 ) -> Result<ProbeReply, ProbeOutcome> {
     let mut stream = ProbeStream { stream: connect(at, deadline)?, deadline };
-    // A peer that has closed already is heard of by reading.
+    // If the peer has closed the connection, reading reports it.
     let _ = stream.send(request);
     let mut head = [0; 4];
     Ok(match stream.read(&mut head) {
@@ -177,7 +175,7 @@ fn exchange(
 }
 
 fn connect(at: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ProbeOutcome> {
-    let mut outcome = ProbeOutcome::Unreachable("it has no address".into());
+    let mut outcome = ProbeOutcome::Unreachable("the name has no address".into());
     for (n, one) in at.iter().enumerate() {
         let others = u32::try_from(at.len() - n).unwrap_or(u32::MAX);
         let within = (time_left(deadline) / others).max(WAIT_LEAST);
@@ -196,7 +194,7 @@ fn connect(at: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ProbeOutco
     Err(outcome)
 }
 
-/// A connection that is given up at a time.
+/// A connection with a deadline.
 struct ProbeStream {
     stream: TcpStream,
     deadline: Instant,
@@ -208,7 +206,7 @@ impl ProbeStream {
         self.stream.write_all(request)
     }
 
-    /// Fills as much as comes before the other side ends.
+    /// Fills `into` with what arrives before the peer closes the connection.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < into.len() {
@@ -217,7 +215,7 @@ impl ProbeStream {
                 Ok(0) => break,
                 Ok(more) => filled += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What came before counts.
+                // Return what arrived before the error.
                 Err(_) if filled > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -239,7 +237,7 @@ impl ProbeStream {
         self.read_exact(size.ok_or(ErrorKind::InvalidData)?)
     }
 
-    /// How an answer in another protocol begins.
+    /// The beginning of an answer in another protocol.
     fn read_beginning(mut self, head: &[u8]) -> String {
         let mut more = [0; SHOWN_CHARS];
         let _ = self
@@ -258,7 +256,7 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// The first line of an answer, without what a terminal would obey.
+/// The first line of an answer, without control characters for a terminal.
 fn printable(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let line = text.lines().next().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! What this user may do, beside what all roles together need.
+//! Checks the permissions of the user against what all roles together need.
 //!
-//! Topics and groups tell what may be done with them to whoever asks (KIP-430), so nothing has to
-//! be tried. Transactional ids don't: one is initialised that no process of ours ever uses.
+//! Topics and groups report the allowed operations of the user who asks (KIP-430), so nothing has
+//! to be tried. Transactional ids do not: the check initialises one that no process uses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::{DoctorTarget, Finding, or_list, such_as};
 use crate::clock;
 use crate::kafka::native::{self, Rights};
 
-/// How long what goes through a coordinator may take: its first use makes a topic of the broker's.
+/// Time limit of requests to a coordinator, whose first use creates an internal topic.
 const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
 
-/// The rest between two questions while a coordinator settles.
+/// The pause between two requests while a coordinator is not ready.
 const SETTLING_GRAIN: Duration = Duration::from_millis(100);
 
-/// Operations by Kafka's number, which is their bit in [`Rights`].
+/// ACL operations by Kafka's number, which is their bit in [`Rights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     Read = 3,
@@ -31,7 +31,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    /// The name of `kafka-acls.sh`.
+    /// The name in `kafka-acls.sh`.
     fn name(self) -> &'static str {
         match self {
             Self::Read => "Read",
@@ -47,29 +47,29 @@ impl Operation {
     }
 }
 
-/// What is done with a topic.
+/// Operations needed on a topic.
 const TOPIC_OPERATIONS: [Operation; 4] =
     [Operation::Describe, Operation::DescribeConfigs, Operation::Read, Operation::Write];
 
-/// What is done with a group; Describe comes with it.
+/// Operations needed on a group; Read includes Describe.
 const GROUP_OPERATIONS: [Operation; 1] = [Operation::Read];
 
-/// What may be done with each topic.
+/// The permissions on our topics.
 pub(super) struct TopicRights {
-    /// By topic: what is not allowed. A topic that is not there is not in here.
+    /// The operations that are not allowed, by topic. Topics that do not exist are left out.
     denied: BTreeMap<String, Vec<Operation>>,
-    /// Topics that are not there.
+    /// Topics that do not exist.
     pub(super) missing: Vec<String>,
 }
 
 impl TopicRights {
-    /// Whether it is there and this may be done with it.
+    /// Whether the topic exists and the operation is allowed.
     pub(super) fn allow(&self, topic: &str, operation: Operation) -> bool {
         self.denied.get(topic).is_some_and(|denied| !denied.contains(&operation))
     }
 }
 
-/// Asks what may be done with our topics.
+/// Reads the permissions on our topics.
 pub(super) fn for_topics(
     target: &DoctorTarget<'_>,
     cluster: &ClusterView,
@@ -77,7 +77,7 @@ pub(super) fn for_topics(
     let specs = target.topology.specs();
     let names: Vec<&str> = specs.iter().map(|spec| spec.topic.as_str()).collect();
     let found = native::topic_rights(&cluster.client, &names, super::LIMIT)
-        .map_err(|code| unanswered("what may be done with the topics", code))?;
+        .map_err(|code| query_failed("the topics", code))?;
     let mut rights = TopicRights { denied: BTreeMap::new(), missing: Vec::new() };
     for (topic, found) in found {
         let denied = match found {
@@ -87,16 +87,17 @@ pub(super) fn for_topics(
                 continue;
             }
             Err(Code::TopicAuthorizationFailed) => TOPIC_OPERATIONS.to_vec(),
-            Err(code) => return Err(unanswered(&format!("the topic {topic}"), code)),
+            Err(code) => return Err(query_failed(&format!("the topic {topic}"), code)),
         };
         rights.denied.insert(topic, denied);
     }
     Ok(rights)
 }
 
-/// Says what is not allowed, topics first.
+/// Reports what is not allowed, topics first.
 pub(super) fn check(
-    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
+    target: &DoctorTarget<'_>,
+    cluster: &ClusterView,
     topics: &TopicRights,
     report: &mut dyn FnMut(Finding),
 ) {
@@ -106,12 +107,12 @@ pub(super) fn check(
         alike.entry(denied).or_default().push(topic);
     }
     for (denied, names) in alike {
-        wrong.push(missing_permission(target, denied, ("topic", &such_as("topic", &names))));
+        wrong.push(missing_permission(target, denied, "topic", &such_as("topic", &names)));
     }
     wrong.extend(check_groups(target, cluster));
     wrong.extend(check_transactional_ids(target));
     if wrong.is_empty() {
-        let all = "this user may do all that is needed with topics, groups and transactional ids";
+        let all = "this user has every permission on topics, groups and transactional ids";
         report(Finding::Ok(all.into()));
     }
     wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
@@ -123,16 +124,15 @@ fn check_groups(target: &DoctorTarget<'_>, cluster: &ClusterView) -> Option<Stri
         match for_group(cluster, &group) {
             Ok(rights) if missing_operations(&GROUP_OPERATIONS, rights).is_empty() => {}
             Ok(_) | Err(Code::GroupAuthorizationFailed) => denied.push(group),
-            Err(code) => return Some(unanswered(&format!("the group {group}"), code)),
+            Err(code) => return Some(query_failed(&format!("the group {group}"), code)),
         }
     }
     let denied: Vec<&str> = denied.iter().map(String::as_str).collect();
-    (!denied.is_empty()).then(|| {
-        missing_permission(target, &GROUP_OPERATIONS, ("group", &such_as("group", &denied)))
-    })
+    (!denied.is_empty())
+        .then(|| missing_permission(target, &GROUP_OPERATIONS, "group", &such_as("group", &denied)))
 }
 
-/// Asks until the group has a coordinator, which the first question gives it.
+/// Asks until the group has a coordinator; the first request gets it one.
 fn for_group(cluster: &ClusterView, group: &str) -> Result<Rights, Code> {
     let begun = clock::now();
     loop {
@@ -147,7 +147,7 @@ fn for_group(cluster: &ClusterView, group: &str) -> Result<Rights, Code> {
     }
 }
 
-/// The broker is about to find or to load what it knows of groups.
+/// Whether the coordinator is still being found or loaded.
 fn is_settling(code: Code) -> bool {
     matches!(
         code,
@@ -155,53 +155,60 @@ fn is_settling(code: Code) -> bool {
     )
 }
 
-/// Initialises an id that begins as ours do and that no process uses, so that nobody is fenced.
+/// Initialises an id with our prefix that no process uses, so that nobody is fenced.
 fn check_transactional_ids(target: &DoctorTarget<'_>) -> Option<String> {
     let begins = target.topology.derive_group();
     let id = format!("{begins}-{}-doctor", target.instance);
     let made = target.config.transactor(&id).create_with_context(CapturingContext::default());
     let producer: BaseProducer<CapturingContext> = match made {
         Ok(producer) => producer,
-        Err(error) => return Some(format!("no producer can be made: {error}")),
+        Err(error) => {
+            return Some(format!("can't create a Kafka producer: {error}; check kafka.properties"));
+        }
     };
     let error = producer.init_transactions(COORDINATOR_LIMIT).err()?;
     match error.rdkafka_error_code() {
         Some(Code::TransactionalIdAuthorizationFailed) => {
-            let ids = format!("transactional ids, which begin with {begins}");
-            Some(missing_permission(target, &[Operation::Write], ("transactional-id", &ids)))
+            let ids = format!("transactional ids that begin with {begins}");
+            Some(missing_permission(target, &[Operation::Write], "transactional-id", &ids))
         }
-        Some(code) => Some(unanswered(&format!("initialising the transactional id {id}"), code)),
-        None => Some(format!("initialising the transactional id {id} failed: {error}")),
+        Some(code) => Some(format!(
+            "initialising the transactional id {id} failed ({code}); check the brokers' logs"
+        )),
+        None => Some(format!(
+            "initialising the transactional id {id} failed ({error}); check the brokers' logs"
+        )),
     }
 }
 
-/// What of this is not allowed.
+/// The needed operations that are not allowed.
 fn missing_operations(needed: &[Operation], rights: Rights) -> Vec<Operation> {
     needed.iter().copied().filter(|operation| !operation.is_in(rights)).collect()
 }
 
-/// What this user may not do, and the command that grants it.
+/// The finding for missing permissions, with the command that grants them.
 pub(super) fn missing_permission(
     target: &DoctorTarget<'_>,
     denied: &[Operation],
-    (resource, names): (&str, &str),
+    resource: &str,
+    names: &str,
 ) -> String {
     let operations: Vec<&str> = denied.iter().map(|operation| operation.name()).collect();
     let flags: String =
         operations.iter().map(|operation| format!(" --operation {operation}")).collect();
-    // Access control has no prefix of no letters.
+    // ACLs have no empty prefix.
     let (prefix, pattern) = match target.topology.prefix() {
         "" => ("'*'", ""),
         prefix => (prefix, " --resource-pattern-type prefixed"),
     };
     format!(
-        "this user may not {} the {names}; grant it: `kafka-acls.sh --bootstrap-server {} --add \
-         --allow-principal User:NAME{flags} --{resource} {prefix}{pattern}`",
+        "this user is not allowed to {} the {names}; grant it: `kafka-acls.sh --bootstrap-server \
+         {} --add --allow-principal User:NAME{flags} --{resource} {prefix}{pattern}`",
         or_list(&operations),
         target.config.bootstrap,
     )
 }
 
-fn unanswered(what: &str, code: Code) -> String {
-    format!("asking about {what} failed ({code}); look at the brokers' logs")
+fn query_failed(what: &str, code: Code) -> String {
+    format!("reading the permissions on {what} failed ({code}); check the brokers' logs")
 }

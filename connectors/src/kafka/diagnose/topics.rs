@@ -1,7 +1,7 @@
-//! Whether the topics are there as they must be, without creating or changing any.
+//! Checks that the topics exist as they must be, without creating or changing any.
 //!
-//! What many topics have in common is said once, with one of them named: a wrong
-//! `topics.partitions` is one mistake, not fifteen.
+//! A problem that several topics share is one finding that names one of them: a wrong
+//! `topics.partitions` is one mistake, not sixteen.
 
 use std::collections::BTreeMap;
 
@@ -14,153 +14,164 @@ use super::rights::{self, Operation, TopicRights};
 use super::{DoctorTarget, Finding, pluralize, such_as};
 use crate::kafka::admin::{Admin, SettingMismatch};
 
-/// Looks at every topic.
-pub(super) fn check(
-    (target, cluster): (&DoctorTarget<'_>, &ClusterView),
-    (admin, rights): (&Admin, &TopicRights),
-    report: &mut dyn FnMut(Finding),
-) {
-    let specs = target.topology.specs();
-    let is_missing = |spec: &&TopicSpec| rights.missing.iter().any(|t| t == spec.topic.as_str());
-    let (missing, present): (Vec<_>, Vec<_>) = specs.iter().partition(is_missing);
-    let mut wrong = Vec::new();
-    if let Some(first) = missing.first() {
-        wrong.push(format!(
-            "{} of {} topics are not there, such as {}; `tidewire topics create` makes them (or \
-             is topics.prefix = \"{}\" another?)",
-            missing.len(),
-            specs.len(),
-            first.topic,
-            target.topology.prefix()
-        ));
-        wrong.extend(validate_missing(target, admin, &missing));
-    }
-    wrong.extend(partition_problems(target, cluster, &present));
-    wrong.extend(setting_problems(admin, rights, &present));
-    if wrong.is_empty() {
-        report(summary(rights, &present));
-    }
-    wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
+/// A check of every topic, and what it compares.
+pub(super) struct TopicCheck<'a> {
+    pub(super) target: &'a DoctorTarget<'a>,
+    pub(super) cluster: &'a ClusterView,
+    pub(super) admin: &'a Admin,
+    pub(super) rights: &'a TopicRights,
 }
 
-fn summary(rights: &TopicRights, present: &[&TopicSpec]) -> Finding {
-    let shows = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
-    let shown = present.iter().filter(shows).count();
-    let all = pluralize(present.len(), "topic");
-    Finding::Ok(match shown == present.len() {
-        true => format!("{all} are there as they must be"),
-        false => format!("of {all} only {shown} can be looked at by this user"),
-    })
-}
+impl TopicCheck<'_> {
+    /// Checks every topic.
+    pub(super) fn run(&self, report: &mut dyn FnMut(Finding)) {
+        let Self { target, rights, .. } = self;
+        let specs = target.topology.specs();
+        let is_missing =
+            |spec: &&TopicSpec| rights.missing.iter().any(|t| t == spec.topic.as_str());
+        let (missing, present): (Vec<_>, Vec<_>) = specs.iter().partition(is_missing);
+        let mut wrong = Vec::new();
+        if let Some(first) = missing.first() {
+            wrong.push(format!(
+                "{} of {} topics do not exist, such as {}; create them with `tidewire topics \
+                 create`, or correct topics.prefix (\"{}\")",
+                missing.len(),
+                specs.len(),
+                first.topic,
+                target.topology.prefix()
+            ));
+            wrong.extend(self.validate_missing(&missing));
+        }
+        wrong.extend(self.partition_problems(&present));
+        wrong.extend(self.setting_problems(&present));
+        if wrong.is_empty() {
+            report(self.summary(&present));
+        }
+        wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
+    }
 
-/// What creating the missing ones would come to.
-fn validate_missing(
-    target: &DoctorTarget<'_>,
-    admin: &Admin,
-    missing: &[&TopicSpec],
-) -> Vec<String> {
-    let mut denied = Vec::new();
-    let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for spec in missing {
-        match admin.validate_create(spec) {
-            Ok(()) => {}
-            Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-                denied.push(spec.topic.as_str());
-            }
-            Err(code) => {
-                failed.entry(code.to_string()).or_default().push(spec.topic.as_str());
-                if code == Code::OperationTimedOut {
-                    break;
+    fn summary(&self, present: &[&TopicSpec]) -> Finding {
+        let shows =
+            |s: &&&TopicSpec| self.rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
+        let shown = present.iter().filter(shows).count();
+        let all = pluralize(present.len(), "topic");
+        match shown == present.len() {
+            true => Finding::Ok(format!("{all} exist with the required settings")),
+            false => Finding::Warn(format!(
+                "the settings of {shown} of {all} were checked; the others need DescribeConfigs"
+            )),
+        }
+    }
+
+    /// Whether the missing topics could be created.
+    fn validate_missing(&self, missing: &[&TopicSpec]) -> Vec<String> {
+        let mut denied = Vec::new();
+        let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for spec in missing {
+            match self.admin.validate_create(spec) {
+                Ok(()) => {}
+                Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+                    denied.push(spec.topic.as_str());
+                }
+                Err(code) => {
+                    failed.entry(code.to_string()).or_default().push(spec.topic.as_str());
+                    if code == Code::OperationTimedOut {
+                        break;
+                    }
                 }
             }
         }
-    }
-    let mut wrong = Vec::new();
-    if !denied.is_empty() {
-        let names = such_as("topic", &denied);
-        wrong.push(rights::missing_permission(target, &[Operation::Create], ("topic", &names)));
-    }
-    for (why, names) in failed {
-        wrong.push(format!(
-            "creating fails for the {}: {why}; look at kafka.replication and kafka.min_insync, and \
-             at how many brokers there are",
-            such_as("topic", &names)
-        ));
-    }
-    wrong
-}
-
-/// Partitions and copies.
-fn partition_problems(
-    target: &DoctorTarget<'_>,
-    cluster: &ClusterView,
-    present: &[&TopicSpec],
-) -> Vec<String> {
-    let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-    let mut fewest: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-    let wanted = target.config.replication.map_or(0, usize::from);
-    for spec in present {
-        let Some(found) = find(cluster, spec.topic.as_str()) else { continue };
-        let partitions = found.partitions().len();
-        if partitions != spec.partitions as usize {
-            counts.entry(partitions).or_default().push(spec.topic.as_str());
+        let mut wrong = Vec::new();
+        if !denied.is_empty() {
+            let names = such_as("topic", &denied);
+            wrong.push(rights::missing_permission(
+                self.target,
+                &[Operation::Create],
+                "topic",
+                &names,
+            ));
         }
-        let copies = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
-        if copies < wanted {
-            fewest.entry(copies).or_default().push(spec.topic.as_str());
+        for (why, names) in failed {
+            wrong.push(format!(
+                "creating fails for the {}: {why}; check kafka.replication and kafka.min_insync \
+                 against the number of brokers",
+                such_as("topic", &names)
+            ));
         }
+        wrong
     }
-    let mut wrong = Vec::new();
-    for (partitions, names) in counts {
-        wrong.push(format!(
-            "{} instead of {} in the {}; give topics.partitions = {partitions}, or another \
-             topics.prefix for a new generation of topics",
-            pluralize(partitions, "partition"),
-            target.topology.partitions(),
-            such_as("topic", &names)
-        ));
+
+    /// Differences in partitions and replicas.
+    fn partition_problems(&self, present: &[&TopicSpec]) -> Vec<String> {
+        let Self { target, cluster, .. } = self;
+        let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        let mut fewest: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        let wanted = target.config.replication.map_or(0, usize::from);
+        for spec in present {
+            let Some(found) = find(cluster, spec.topic.as_str()) else { continue };
+            let partitions = found.partitions().len();
+            if partitions != spec.partitions as usize {
+                counts.entry(partitions).or_default().push(spec.topic.as_str());
+            }
+            let replicas = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+            if replicas < wanted {
+                fewest.entry(replicas).or_default().push(spec.topic.as_str());
+            }
+        }
+        let mut wrong = Vec::new();
+        for (partitions, names) in counts {
+            wrong.push(format!(
+                "{} instead of {} in the {}; set topics.partitions = {partitions}, or another \
+                 topics.prefix for a new set of topics",
+                pluralize(partitions, "partition"),
+                target.topology.partitions(),
+                such_as("topic", &names)
+            ));
+        }
+        for (replicas, names) in fewest {
+            let replicas =
+                if replicas == 1 { "one replica".into() } else { format!("{replicas} replicas") };
+            wrong.push(format!(
+                "{replicas} of each partition instead of {wanted} in the {}; add replicas with \
+                 `kafka-reassign-partitions.sh`, or lower kafka.replication",
+                such_as("topic", &names)
+            ));
+        }
+        wrong
     }
-    for (copies, names) in fewest {
-        let copies = if copies == 1 { "one copy".into() } else { format!("{copies} copies") };
-        wrong.push(format!(
-            "{copies} of each partition instead of {wanted} in the {}; add copies with \
-             `kafka-reassign-partitions.sh`, or lower kafka.replication",
-            such_as("topic", &names)
-        ));
+
+    /// Differences in settings, as far as this user may read them.
+    fn setting_problems(&self, present: &[&TopicSpec]) -> Vec<String> {
+        let Self { admin, rights, .. } = self;
+        let allowed = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
+        let present: Vec<&TopicSpec> = present.iter().filter(allowed).copied().collect();
+        if present.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<&str> = present.iter().map(|spec| spec.topic.as_str()).collect();
+        let described = match admin.describe(&names) {
+            Ok(described) => described,
+            Err(error) => return vec![super::sentence(&error)],
+        };
+        let mut alike: BTreeMap<Vec<SettingMismatch>, Vec<&str>> = BTreeMap::new();
+        for (spec, found) in present.into_iter().zip(&described) {
+            alike.entry(admin.mismatches(spec, found)).or_default().push(spec.topic.as_str());
+        }
+        let name = |(wrong, names): (Vec<SettingMismatch>, Vec<&str>)| {
+            let (first, rest) = names.split_first().filter(|_| !wrong.is_empty())?;
+            Some(format!(
+                "{} in the {}; correct it with `{}`{}, or set another topics.prefix",
+                SettingMismatch::list(&wrong),
+                such_as("topic", &names),
+                admin.alter_command(first, &wrong),
+                if rest.is_empty() { "" } else { " and likewise for each of them" }
+            ))
+        };
+        alike.into_iter().filter_map(name).collect()
     }
-    wrong
 }
 
-/// Cleanup, timestamps and the rest, where they may be looked at.
-fn setting_problems(admin: &Admin, rights: &TopicRights, present: &[&TopicSpec]) -> Vec<String> {
-    let allowed = |s: &&&TopicSpec| rights.allow(s.topic.as_str(), Operation::DescribeConfigs);
-    let present: Vec<&TopicSpec> = present.iter().filter(allowed).copied().collect();
-    if present.is_empty() {
-        return Vec::new();
-    }
-    let names: Vec<&str> = present.iter().map(|spec| spec.topic.as_str()).collect();
-    let described = match admin.describe(&names) {
-        Ok(described) => described,
-        Err(error) => return vec![super::sentence(&error)],
-    };
-    let mut alike: BTreeMap<Vec<SettingMismatch>, Vec<&str>> = BTreeMap::new();
-    for (spec, found) in present.into_iter().zip(&described) {
-        alike.entry(admin.mismatches(spec, found)).or_default().push(spec.topic.as_str());
-    }
-    let name = |(wrong, names): (Vec<SettingMismatch>, Vec<&str>)| {
-        let (first, rest) = names.split_first().filter(|_| !wrong.is_empty())?;
-        Some(format!(
-            "{} in the {}; mend it by `{}`{}, or give another topics.prefix",
-            SettingMismatch::list(&wrong),
-            such_as("topic", &names),
-            admin.alter_command(first, &wrong),
-            if rest.is_empty() { "" } else { " and so for each of them" }
-        ))
-    };
-    alike.into_iter().filter_map(name).collect()
-}
-
-/// A topic as the brokers told it.
+/// A topic in the cluster's metadata.
 pub(super) fn find<'a>(cluster: &'a ClusterView, topic: &str) -> Option<&'a MetadataTopic> {
     cluster.metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())
 }

@@ -1,14 +1,13 @@
-//! The few bytes of Kafka's protocol and of TLS that are spoken without a client library: enough to
-//! tell what stands behind a port.
+//! The few bytes of Kafka's protocol and of TLS that probes send and read without a client library.
 //!
-//! Requests are of the oldest version, which every broker since 0.10 answers. Layout of a request,
-//! integers big-endian: its size (i32), then the operation (i16), its version (i16), a number that
-//! the answer repeats (i32), the name of the client (i16 length and bytes; -1: none), the body. An
-//! answer: its size, the number, the body.
+//! Requests use the oldest version, which every broker since 0.10 answers. Layout of a request,
+//! integers big-endian: its size (i32), the operation (i16), its version (i16), a correlation id
+//! that the answer repeats (i32), the name of the client (i16 length and bytes; -1: none), the
+//! body. Layout of an answer: its size, the correlation id, the body.
 
 use std::collections::BTreeMap;
 
-/// Operations by Kafka's number.
+/// Kafka's numbers of operations.
 pub(super) mod api {
     pub(in super::super) const METADATA: i16 = 3;
     pub(in super::super) const JOIN_GROUP: i16 = 11;
@@ -18,29 +17,29 @@ pub(super) mod api {
     pub(in super::super) const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 }
 
-/// Bytes of an answer that is believed to be one: a broker knows about a hundred operations.
+/// Bytes of an answer. A broker has about a hundred operations, so a larger one is not Kafka's.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// What a request carries so that its answer is known.
+/// Identifies the answer to a request.
 const CORRELATION_ID: i32 = 0x7469_6465;
 
-/// The largest version of each operation that a broker knows, by the operation's number.
+/// The largest supported version of each operation, by the operation's number.
 pub(super) type Apis = BTreeMap<i16, i16>;
 
-/// Asks which operations there are. It needs no login.
+/// A request for the supported operations, which needs no login.
 pub(super) fn api_versions() -> Vec<u8> {
-    request((api::API_VERSIONS, 0), &[])
+    request(api::API_VERSIONS, 0, &[])
 }
 
-/// Asks to log in by this mechanism; the answer lists those there are.
+/// A request to log in with this mechanism; the answer lists the available ones.
 pub(super) fn sasl_handshake(mechanism: &str) -> Vec<u8> {
     let bytes = mechanism.as_bytes();
     let mut body = i16::try_from(bytes.len()).unwrap_or(0).to_be_bytes().to_vec();
     body.extend_from_slice(bytes);
-    request((api::SASL_HANDSHAKE, 1), &body)
+    request(api::SASL_HANDSHAKE, 1, &body)
 }
 
-fn request((operation, version): (i16, i16), body: &[u8]) -> Vec<u8> {
+fn request(operation: i16, version: i16, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let size = 10 + body.len();
     bytes.extend_from_slice(&u32::try_from(size).unwrap_or(0).to_be_bytes());
@@ -73,7 +72,7 @@ pub(super) fn read_api_versions(answer: &[u8]) -> Option<Apis> {
     Some(apis)
 }
 
-/// Reads the answer to [`sasl_handshake`]: an error code, and the mechanisms there are.
+/// Reads the answer to [`sasl_handshake`]: an error code and the available mechanisms.
 pub(super) fn read_sasl_handshake(answer: &[u8]) -> Option<(i16, Vec<String>)> {
     let mut rest = AnswerReader(answer);
     let (number, error, count) = (rest.i32()?, rest.i16()?, rest.i32()?);
@@ -84,7 +83,7 @@ pub(super) fn read_sasl_handshake(answer: &[u8]) -> Option<(i16, Vec<String>)> {
     (number == CORRELATION_ID).then_some((error, mechanisms))
 }
 
-/// The beginning of an answer, not yet read.
+/// Reads an answer from its beginning.
 struct AnswerReader<'a>(&'a [u8]);
 
 impl AnswerReader<'_> {
@@ -109,11 +108,11 @@ impl AnswerReader<'_> {
 }
 
 /// The first message of a TLS client (RFC 5246), with a few cipher suites and no extension. A
-/// server goes on or refuses; either way its answer is a record of TLS.
+/// server continues or refuses; either way it answers with a TLS record.
 pub(super) fn client_hello() -> Vec<u8> {
     const SUITES: [u16; 6] = [0xc02b, 0xc02f, 0xc02c, 0xc030, 0x009c, 0x002f];
     let mut body = vec![3, 3];
-    // Nothing will be kept secret by it, so it need not be random.
+    // No secret depends on it, so it need not be random.
     body.extend_from_slice(&[0x54; 32]);
     body.push(0);
     body.extend_from_slice(&[0, 2 * SUITES.len() as u8]);
@@ -125,7 +124,7 @@ pub(super) fn client_hello() -> Vec<u8> {
     record
 }
 
-/// Whether an answer begins as a record of TLS does: a handshake or an alert, of version 3.
+/// Whether an answer begins like a TLS record: a handshake or an alert, version 3.
 pub(super) fn is_tls(head: &[u8]) -> bool {
     matches!(head, [21 | 22, 3, ..])
 }
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_the_layout_of_the_header_above() {
+    fn a_request_has_the_documented_layout() {
         let bytes = api_versions();
         assert_eq!(bytes.len(), 14);
         assert_eq!(announced_size(bytes[..4].try_into().unwrap()), Some(10));
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn mechanisms_are_read_along_with_the_error() {
+    fn mechanisms_are_read_together_with_the_error_code() {
         let mut bytes = answer(33, &[]);
         bytes[6..10].copy_from_slice(&1i32.to_be_bytes());
         bytes.extend(b"\0\x05PLAIN");
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_kafka_announces_no_size_and_tls_is_known_by_its_head() {
+    fn other_protocols_announce_no_size_and_tls_is_recognised() {
         assert_eq!(announced_size(*b"HTTP"), None);
         assert_eq!(announced_size([0, 0, 0, 3]), None);
         let hello = client_hello();

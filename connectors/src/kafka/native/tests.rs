@@ -1,4 +1,6 @@
-//! What librdkafka does with a broker's hint on new leaders, tried on its own mock of a cluster.
+//! Tests on librdkafka's mock cluster that a broker's leader hints are ignored.
+//!
+//! An update of librdkafka that renames the wrapped function fails here.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +19,7 @@ const TOPIC: &str = "moves";
 const PARTITIONS: i32 = 4;
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Keeps what librdkafka says of one facility.
+/// Captures librdkafka's log lines of one facility.
 #[derive(Clone, Default)]
 struct HintLog(Arc<Mutex<Vec<String>>>);
 
@@ -47,7 +49,7 @@ fn a_leader_hint_is_ignored_and_the_new_leader_is_found() {
     }
     write(&cluster.bootstrap_servers());
     read(&consumer);
-    assert_eq!(*hints.0.lock().unwrap(), Vec::<String>::new(), "a hint was believed");
+    assert_eq!(*hints.0.lock().unwrap(), Vec::<String>::new(), "a hint was used");
 }
 
 fn reader(bootstrap: &str, hints: &HintLog) -> BaseConsumer<HintLog> {

@@ -214,7 +214,7 @@ impl PublishHandler {
         Outgoing {
             topic: self.topics.dead_letters.clone(),
             partition: Partition(partition_for(key.as_bytes(), self.topics.partitions)),
-            body: dead_letter_body(&key, (now, &own), diagnosis),
+            body: dead_letter_body(&key, now, &own, diagnosis),
         }
     }
 

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use mio::Poll;
 use tidewire_engine::fanout::hub::Hub;
-use tidewire_engine::fanout::shard::ShardStats;
+use tidewire_engine::fanout::shard::{Shard, ShardStats};
 use tidewire_engine::port::{Clock, Wake};
 
 use super::event_loop::{EventLoop, LoopParts, WAKE_TOKEN};
@@ -74,7 +74,9 @@ pub fn start_all(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
-    (0..count).map(|number| start(number, Arc::clone(clock), |wake| hub.shard(wake))).collect()
+    (0..count)
+        .map(|number| start(number, Arc::clone(clock), |wake| Shard::new(hub, wake)))
+        .collect()
 }
 
 /// Starts a worker with the shard that `make_shard` returns; its argument wakes the worker.

@@ -1,4 +1,4 @@
-//! The AsyncAPI 3 document: the WebSocket and the SSE stream, message by message.
+//! Builds the AsyncAPI 3 document: the WebSocket and the SSE stream, message by message.
 //!
 //! Operations are the server's, as AsyncAPI has them: what it receives are the requests of clients,
 //! what it sends are frames. A frame that answers a request is the reply of that operation.
@@ -10,7 +10,7 @@ use tidewire_engine::fanout::protocol::names::{FrameName, OpName};
 use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode};
 use tidewire_schemas::catalogue::Catalogue;
 
-use super::documents::{OPENAPI_PATH, info};
+use super::document_info::{OPENAPI_PATH, info};
 use super::frames::{self, client_schema_name, server_schema_name};
 use super::property::{Property, object, reference};
 use super::{events, limits, parameters, values};

@@ -1,4 +1,6 @@
-//! The JSON bodies of HTTP requests and answers, as JSON Schemas.
+//! JSON Schemas of the bodies of HTTP requests and responses.
+//!
+//! Fields that the server may leave out are not `required`; clients ignore fields they do not know.
 
 use serde_json::{Map, Value, json};
 use tidewire_connectors::socket::http::response::HttpErrorCode;
@@ -218,7 +220,7 @@ fn dead_letter() -> Value {
             always("resolution", one_of(["requeued", "dropped"]), "what was done"),
             always("time", time(), "when"),
             always("to", nullable(text()), "where the record went, if it was requeued"),
-            always("because", nullable(text()), "what the operator gave as the reason"),
+            always("because", nullable(text()), "the note that was given with it"),
         ],
     );
     let bytes_or_null = json!({ "anyOf": [reference("Bytes"), { "type": "null" }] });
@@ -238,7 +240,7 @@ fn dead_letter_list() -> Value {
     object(
         "Dead letters, the newest that match",
         &[
-            always("letters", list(reference("DeadLetterSummary")), "oldest first"),
+            always("dead_letters", list(reference("DeadLetterSummary")), "oldest first"),
             always("matching", count(), "how many match, listed or not"),
         ],
     )
@@ -247,7 +249,11 @@ fn dead_letter_list() -> Value {
 fn dead_letter_details() -> Value {
     object(
         "The dead letters of one id",
-        &[always("letters", list(reference("DeadLetter")), "one entry per copy; empty if none")],
+        &[always(
+            "dead_letters",
+            list(reference("DeadLetter")),
+            "one entry per copy; empty if none",
+        )],
     )
 }
 
@@ -259,8 +265,8 @@ fn resolved() -> Value {
             always("done", by_reason, "dead letters by reason"),
             always("count", count(), "how many in all"),
             always("left", count(), "how many match and are beyond the limit; ask again"),
-            always("unable", count(), "how many match and have nowhere to go back to"),
-            always("absent", list(text()), "ids of which none is open"),
+            always("unable", count(), "how many match and cannot be requeued"),
+            always("absent", list(text()), "ids that have no open dead letter"),
         ],
     )
 }

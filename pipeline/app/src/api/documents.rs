@@ -1,16 +1,13 @@
-//! The two documents as files that the server serves with its web page.
+//! The OpenAPI and AsyncAPI documents as files that the server serves.
+//!
+//! They are built once at the start and served next to the web page.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidewire_connectors::socket::http::state::Asset;
 
+use super::document_info::{ASYNCAPI_PATH, OPENAPI_PATH};
 use super::{asyncapi, openapi};
-
-/// Where the AsyncAPI document is served.
-pub const ASYNCAPI_PATH: &str = "/asyncapi.json";
-
-/// Where the OpenAPI document is served.
-pub const OPENAPI_PATH: &str = "/openapi.json";
 
 /// The files and where they are served.
 pub fn assets() -> Vec<Asset> {
@@ -20,17 +17,4 @@ pub fn assets() -> Vec<Asset> {
         content: Bytes::from(document.to_string()),
     };
     vec![asset(ASYNCAPI_PATH, asyncapi::document()), asset(OPENAPI_PATH, openapi::document())]
-}
-
-/// What both documents say of themselves.
-pub(super) fn info(title: &str, description: &str) -> Value {
-    json!({
-        "title": title,
-        "version": env!("CARGO_PKG_VERSION"),
-        "description": description,
-        "license": {
-            "name": "Apache-2.0",
-            "url": "https://www.apache.org/licenses/LICENSE-2.0",
-        },
-    })
 }

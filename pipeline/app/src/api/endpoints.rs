@@ -9,11 +9,11 @@ use tidewire_connectors::socket::http::response::HttpErrorCode;
 use tidewire_connectors::socket::http::routes::Route;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 
-use super::documents::{ASYNCAPI_PATH, OPENAPI_PATH};
-use crate::runtime::http_server::RESUME_PATH;
+use super::document_info::{ASYNCAPI_PATH, OPENAPI_PATH};
 use crate::verbs::dead_letters::{Action, effect_of, path_of};
+use crate::verbs::resume::RESUME_PATH;
 
-/// Which part of the server answers at an endpoint.
+/// Which part of the server handles an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndpointKind {
     Server(Route),
@@ -28,10 +28,10 @@ pub(super) enum EndpointKind {
 pub enum Audience {
     /// Applications: producers and subscribers.
     Clients,
-    /// People and machines that operate the server.
-    Operators,
+    /// People and machines that run the server.
+    Administrators,
     /// The same, and only from the machine the server runs on.
-    LocalOperators,
+    LocalAdministrators,
 }
 
 impl Audience {
@@ -39,8 +39,8 @@ impl Audience {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Clients => "clients",
-            Self::Operators => "operators",
-            Self::LocalOperators => "local operators",
+            Self::Administrators => "administrators",
+            Self::LocalAdministrators => "local administrators",
         }
     }
 }
@@ -76,9 +76,9 @@ pub const COMMON_ERRORS: [HttpErrorCode; 4] = [
 pub fn all() -> Vec<Endpoint> {
     let server = Route::ALL.into_iter().map(EndpointKind::Server);
     let documents = [EndpointKind::OpenApi, EndpointKind::AsyncApi];
-    let operators =
+    let admin =
         Action::ALL.into_iter().map(EndpointKind::DeadLetters).chain([EndpointKind::Resume]);
-    let mut all: Vec<Endpoint> = server.chain(documents).chain(operators).map(endpoint).collect();
+    let mut all: Vec<Endpoint> = server.chain(documents).chain(admin).map(endpoint).collect();
     all.sort_by_key(|endpoint| endpoint.audience as u8);
     all
 }
@@ -92,8 +92,8 @@ fn endpoint(kind: EndpointKind) -> Endpoint {
             path: RESUME_PATH,
             method: method(Effect::Mutating),
             operation_id: "resume",
-            audience: Audience::LocalOperators,
-            summary: "Resume admission after too much invalid input stopped it",
+            audience: Audience::LocalAdministrators,
+            summary: "Resume ADMIT after it stopped at the poison limit",
             errors: Vec::new(),
         },
         EndpointKind::OpenApi => document(kind, OPENAPI_PATH),
@@ -121,11 +121,15 @@ fn of_server(route: Route) -> Endpoint {
             ("openEventStream", Audience::Clients, "Subscribe to channels over server-sent events")
         }
         Route::Events => ("publishEvents", Audience::Clients, "Publish one event or many"),
-        Route::Stats => ("stats", Audience::Operators, "Connections, deliveries, topics, restores"),
-        Route::Healthz => ("liveness", Audience::Operators, "Whether the process runs"),
-        Route::Readyz => ("readiness", Audience::Operators, "Whether the process can do its work"),
+        Route::Stats => {
+            ("stats", Audience::Administrators, "Connections, deliveries, topics, restores")
+        }
+        Route::Healthz => ("liveness", Audience::Administrators, "Whether the process runs"),
+        Route::Readyz => {
+            ("readiness", Audience::Administrators, "Whether the process can do its work")
+        }
         Route::Metrics => {
-            ("metrics", Audience::Operators, "Metrics in the text format of Prometheus")
+            ("metrics", Audience::Administrators, "Metrics in the text format of Prometheus")
         }
     };
     Endpoint {
@@ -169,8 +173,8 @@ fn of_dead_letters(action: Action) -> Endpoint {
     let (operation_id, summary) = match action {
         Action::List => ("listDeadLetters", "List dead letters"),
         Action::Show => ("showDeadLetter", "Show one dead letter with its bytes"),
-        Action::Requeue => ("requeueDeadLetters", "Put dead letters back into the input"),
-        Action::Drop => ("dropDeadLetters", "Mark dead letters as dropped"),
+        Action::Requeue => ("requeueDeadLetters", "Write dead letters back to the input"),
+        Action::Drop => ("dropDeadLetters", "Mark dead letters as given up"),
     };
     let mut errors = vec![HttpErrorCode::InvalidQuery, ErrorCode::Internal.into()];
     if effect_of(action) == Effect::Mutating {
@@ -181,7 +185,7 @@ fn of_dead_letters(action: Action) -> Endpoint {
         path: path_of(action),
         method: method(effect_of(action)),
         operation_id,
-        audience: Audience::LocalOperators,
+        audience: Audience::LocalAdministrators,
         summary,
         errors,
     }

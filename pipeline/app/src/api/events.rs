@@ -1,5 +1,4 @@
-//! Events as subscribers get them, as JSON Schemas: the envelope, and the data of every type of the
-//! catalogue.
+//! JSON Schemas of the events that subscribers receive: the envelope, and the data of every type.
 //!
 //! `data` is what passed validation: fields the type declares have their kinds, optional ones may
 //! be null, fields it does not declare are kept as they were sent. Types whose data is not checked

@@ -1,4 +1,4 @@
-//! The frames of the WebSocket and the blocks of an SSE stream, as JSON Schemas.
+//! JSON Schemas of WebSocket frames and of the blocks of an SSE stream.
 //!
 //! Both directions are listed by the enums of the fan-out's protocol, so a frame can't be added
 //! there without a schema here. A frame's table in `docs/protocol.md` is made of its properties.

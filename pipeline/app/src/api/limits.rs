@@ -1,8 +1,7 @@
-//! The limits that a client can meet, as one table: the constants the server uses, their units, and
-//! what happens beyond each.
+//! The table of limits that a client can reach: the server's constants, units and consequences.
 //!
-//! `docs/protocol.md` shows it, the AsyncAPI document carries it. Limits that only operators turn
-//! (memory, threads) are not in it.
+//! `docs/protocol.md` shows it and the AsyncAPI document contains it. Limits that only
+//! administrators set (memory, threads) are not in it.
 
 use serde_json::{Value, json};
 use tidewire_connectors::socket::http::body::{BODY_BYTES, BODY_EVENTS};

@@ -1,12 +1,11 @@
-//! Machine-readable descriptions of the interface, generated from the code: OpenAPI 3.1 of the HTTP
-//! endpoints, AsyncAPI 3 of the WebSocket and SSE streams.
+//! Generates the OpenAPI 3.1 and AsyncAPI 3 documents of the HTTP and stream interfaces.
 //!
-//! Names, codes, limits and event types are taken from the enums and constants that the server
-//! itself uses, so a description can't name something that is not served. What is written here are
-//! the schemas' shapes and the sentences about them; `tests/it/api_documents.rs` holds both against
-//! the running server, and `tests/tidy/protocol.rs` holds `docs/protocol.md` to the same tables.
+//! Names, codes, limits and event types come from the enums and constants that the server itself
+//! uses, so a document cannot name something that is not served. Written by hand are only the
+//! shapes of the schemas and the sentences about them; `tests/it/api_documents` holds both to the
+//! running server, and `tests/tidy/protocol.rs` holds `docs/protocol.md` to the same tables.
 //!
-//! Nothing here is asked per request: each document is made once, at the start.
+//! Each document is made once, at the start of the process.
 //!
 //! Parts in reading order.
 
@@ -26,4 +25,5 @@ mod bodies;
 mod asyncapi;
 mod openapi;
 
+pub mod document_info;
 pub mod documents;

@@ -1,4 +1,7 @@
-//! The OpenAPI 3.1 document: every HTTP endpoint, its parameters, bodies and errors.
+//! Builds the OpenAPI 3.1 document: every HTTP endpoint, its parameters, bodies and errors.
+//!
+//! Endpoints and errors come from `endpoints.rs`; the streams themselves are in the AsyncAPI
+//! document.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +13,7 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::envelope::Reason;
 
 use super::bodies;
-use super::documents::{ASYNCAPI_PATH, info};
+use super::document_info::{ASYNCAPI_PATH, info};
 use super::endpoints::{Audience, COMMON_ERRORS, Endpoint, EndpointKind, all};
 use super::parameters;
 use super::property::{Presence, Property, constant, count, one_of, reference, text};
@@ -39,9 +42,9 @@ pub(super) fn document() -> Value {
         "servers": [{ "url": "/", "description": "The server that sent this document" }],
         "tags": [
             { "name": Audience::Clients.as_str(), "description": "For producers and subscribers" },
-            { "name": Audience::Operators.as_str(), "description": "For monitoring" },
+            { "name": Audience::Administrators.as_str(), "description": "For monitoring" },
             {
-                "name": Audience::LocalOperators.as_str(),
+                "name": Audience::LocalAdministrators.as_str(),
                 "description": "Answered to connections from the server's own machine only",
             },
         ],

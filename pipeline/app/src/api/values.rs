@@ -1,5 +1,6 @@
-//! The texts that frames, parameters and bodies have in common, as JSON Schemas: request ids,
-//! positions, channel names, and where a subscription starts.
+//! JSON Schemas of the values that frames, parameters and bodies share.
+//!
+//! Request ids, positions, channel names, and where a subscription starts.
 
 use serde_json::{Map, Value, json};
 use tidewire_engine::fanout::config::REQUEST_ID_MAX_BYTES;

@@ -1,40 +1,40 @@
-//! Kafka in the configuration: where it is, what the topics' copies must be, and what passes
-//! through to librdkafka.
+//! Parses the settings of Kafka: brokers, replicas, group protocol and librdkafka's properties.
 //!
-//! Values of properties are secrets until the contrary is known: nothing here prints one, in an
-//! error, a log line or a debug text.
+//! Any property may be a secret, so no value of one is ever printed: not in an error, a log line
+//! or a `Debug` text.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use tidewire_connectors::kafka::{self, GroupProtocol};
 
-use super::{Config, values};
+use super::Config;
+use super::values::{self, Placeholder};
 use crate::config::settings::Settings;
 
-/// More copies than this no cluster we know keeps.
+/// More replicas than a cluster keeps of a partition.
 const COPIES_MAX: u64 = 100;
-/// Where a broker listens is one of so many ports, and 0 is none.
+/// The highest port; 0 is no port to connect to.
 const PORT_MAX: u64 = 65_535;
-/// What an operator may set for all clients, though it is no property that passes as it is.
+/// The property that becomes the client id of the connector instead of passing through.
 const CLIENT_ID: &str = "client.id";
 
-/// How to reach Kafka, and what our topics must be there.
+/// How to reach Kafka, and how its topics must be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// `HOST:PORT`, several separated by commas.
     pub bootstrap: String,
-    /// Copies of each partition; `None`: the broker's default.
+    /// Replicas of each partition; `None`: the broker's default.
     pub replication: Option<u16>,
-    /// Copies that must have a record before it is acknowledged; `None`: the broker's default.
+    /// Replicas that must have a record before it is acknowledged; `None`: the broker's default.
     pub min_insync: Option<u16>,
-    /// How processes share out partitions.
+    /// The protocol of the consumer groups.
     pub protocol: GroupProtocol,
-    /// What passes through to librdkafka.
+    /// The properties passed to librdkafka.
     pub properties: Properties,
 }
 
-/// Properties by librdkafka's names. Values are never printed.
+/// Properties of librdkafka, by name. Values are never printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties(BTreeMap<String, String>);
 
@@ -52,7 +52,7 @@ impl fmt::Debug for Properties {
 }
 
 impl KafkaConfig {
-    /// The same as the connector wants it.
+    /// The configuration of the connector.
     pub fn connector(&self, config: &Config) -> kafka::Config {
         let mut properties = self.properties.0.clone();
         let client_id = properties.remove(CLIENT_ID);
@@ -67,21 +67,20 @@ impl KafkaConfig {
         }
     }
 
-    /// Notes what is wrong with values that are right each by itself, and what librdkafka has
-    /// against the properties.
+    /// Adds the problems of values that are valid one by one, and librdkafka's objections to
+    /// properties.
     pub(super) fn check(&self, config: &Config, settings: &mut Settings) {
         if let (Some(insync), Some(copies)) = (self.min_insync, self.replication)
             && insync > copies
         {
             let given = settings.value("kafka.min_insync").clone();
             settings.add_problem(format!(
-                "{given}: {insync} of {copies} copies (kafka.replication) can't be in sync; give \
-                 {} or less",
-                copies
+                "{given}: {insync} replicas cannot be in sync with kafka.replication = {copies}; \
+                 give {copies} or less"
             ));
         }
         for problem in self.connector(config).problems() {
-            // A sentence of the connector begins with the property it is about.
+            // The connector's sentences begin with the name of the property.
             let named = |name: &&String| problem.starts_with(name.as_str());
             let longest = self.properties.0.keys().filter(named).max_by_key(|name| name.len());
             let given = longest.and_then(|name| settings.properties().get(name));
@@ -91,12 +90,24 @@ impl KafkaConfig {
     }
 }
 
-/// Which log a text means.
+/// The parsed value of `log`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LogChoice {
     Embedded,
-    /// The brokers, as librdkafka wants them.
+    /// The brokers, as librdkafka expects them.
     Kafka(String),
+}
+
+impl Placeholder for LogChoice {
+    fn placeholder() -> Self {
+        Self::Embedded
+    }
+}
+
+impl Placeholder for GroupProtocol {
+    fn placeholder() -> Self {
+        Self::Classic
+    }
 }
 
 pub(super) fn log_choice(text: &str) -> Result<LogChoice, String> {
@@ -107,11 +118,9 @@ pub(super) fn log_choice(text: &str) -> Result<LogChoice, String> {
     }
     let brokers = text.strip_prefix("kafka://").ok_or(RIGHT)?;
     if brokers.contains('@') {
-        return Err(
-            "credentials don't stand in the address; give sasl.username and sasl.password \
+        return Err("credentials are not accepted in `log`; give sasl.username and sasl.password \
                     in [kafka.properties], or TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD"
-                .into(),
-        );
+            .into());
     }
     let brokers: Vec<&str> = brokers.trim_end_matches('/').split(',').map(str::trim).collect();
     if brokers.iter().all(|broker| is_host_and_port(broker)) {
@@ -132,7 +141,7 @@ fn is_host_and_port(broker: &str) -> bool {
     host_is_one && values::whole_number::<u32>(port, 1, PORT_MAX).is_ok()
 }
 
-/// A text without what could be a password in an address.
+/// The text without what could be a password in a URL.
 pub(super) fn redacted(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
@@ -141,7 +150,7 @@ pub(super) fn redacted(text: &str) -> String {
     }
 }
 
-/// A number of copies, if one is given.
+/// A number of replicas, if one is given.
 pub(super) fn replica_count(text: &str) -> Result<Option<u16>, String> {
     if text.is_empty() { Ok(None) } else { values::whole_number(text, 1, COPIES_MAX).map(Some) }
 }
@@ -189,7 +198,7 @@ mod tests {
     const PASSWORD: (&str, &str) = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD", "s3cret");
 
     #[test]
-    fn what_is_given_reaches_the_connector() {
+    fn the_settings_reach_the_connector() {
         let file = "log = 'kafka://a:1,b:2'\ninstance = 'derive-0'\ntopics.prefix = 't.'\n\
                     [kafka]\nreplication = 3\nmin_insync = 2\ngroup_protocol = 'consumer'\n\
                     properties.security.protocol = 'SASL_PLAINTEXT'";
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_for_the_brokers_logs_may_be_given_like_any_property() {
+    fn the_client_id_may_be_given_like_any_property() {
         let config = parse("log = 'kafka://a:1'\nkafka.properties.client.id = 'x'", &[]);
         let config = config.expect("right");
         let LogConfig::Kafka(kafka) = &config.log else { panic!("{config:?}") };
@@ -216,24 +225,24 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_with_kafka_is_said_at_once_and_no_secret_is() {
+    fn all_problems_are_reported_at_once_and_contain_no_secret() {
         let file = "log = 'kafka://a:1'\nlistn = 1\n[kafka]\nreplication = 2\nmin_insync = 3\n\
                     group_protocol = 'wild'\nproperties.acks = 's3cret'";
         let error = parse(file, &[PASSWORD]).expect_err("four things are wrong");
         for part in [
             "4 settings are wrong",
-            "t.toml: kafka.min_insync: 3 of 2 copies",
+            "t.toml: kafka.min_insync: 3 replicas cannot be in sync with kafka.replication = 2",
             "t.toml: kafka.group_protocol: \"wild\": give classic, or consumer",
-            "t.toml: kafka.properties.acks: acks can't be given: ",
+            "t.toml: kafka.properties.acks: acks can't be set: ",
             "t.toml: listn: there is no such setting",
         ] {
-            assert!(error.contains(part), "{part:?} is said: {error}");
+            assert!(error.contains(part), "{part:?}: {error}");
         }
         assert!(!error.contains("s3cret"), "{error}");
     }
 
     #[test]
-    fn a_password_never_shows_whatever_is_wrong_with_it_or_beside_it() {
+    fn no_problem_contains_a_password() {
         for (file, variables) in [
             ("log = 'kafka://a:1'\nkafka.properties.no.such = 's3cret'", vec![]),
             ("log = 'kafka://a:1'\nkafka.properties.security.protocol = 's3cret'", vec![PASSWORD]),

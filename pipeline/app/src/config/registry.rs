@@ -1,6 +1,6 @@
-//! The schema registry in the configuration: where it is, and who we are to it.
+//! Parses the settings of the schema registry: its addresses, our login and its authorities.
 //!
-//! What proves who we are is looked at but never repeated, not even where it is wrong.
+//! Passwords and tokens are checked but never printed, not even when they are wrong.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use super::kafka::redacted;
 use super::values::list;
 use crate::config::settings::Settings;
 
-/// More addresses of one registry than anybody has.
+/// More addresses than one registry has.
 const URLS_MAX: usize = 16;
 
-/// The registry, if there is one. What is wrong is noted.
+/// The registry, if one is configured. Problems are added to the settings.
 pub(super) fn read(settings: &mut Settings) -> Option<Config> {
     let credentials = credentials(settings);
     let authorities = authorities(settings);
@@ -37,7 +37,7 @@ pub(super) fn read(settings: &mut Settings) -> Option<Config> {
     }
 }
 
-/// What stands in the file of authorities, if one is named.
+/// The content of the file of authorities, if one is named.
 fn authorities(settings: &mut Settings) -> Option<String> {
     let given = settings.value("registry.ca").clone();
     if given.text.is_empty() {
@@ -47,8 +47,8 @@ fn authorities(settings: &mut Settings) -> Option<String> {
         Ok(pem) => Some(pem),
         Err(error) => {
             settings.add_problem(format!(
-                "{given}: {:?}: it can't be read ({error}); give a PEM file of the authorities' \
-                 certificates",
+                "{given}: {:?}: the file cannot be read ({error}); give a PEM file with the \
+                 authorities' certificates",
                 given.text
             ));
             None
@@ -59,7 +59,7 @@ fn authorities(settings: &mut Settings) -> Option<String> {
 fn urls(text: &str) -> Result<Vec<String>, String> {
     let urls: Vec<String> = list(text).map(|url| url.trim_end_matches('/').to_owned()).collect();
     if text.contains('@') {
-        return Err("credentials don't stand in the address; give registry.username and \
+        return Err("credentials are not accepted in a URL; give registry.username and \
                     registry.password, or registry.token"
             .into());
     }
@@ -74,7 +74,7 @@ fn urls(text: &str) -> Result<Vec<String>, String> {
     Ok(urls)
 }
 
-/// A host, perhaps with a port and a path; nothing behind that, for paths are put there.
+/// A host, optionally with a port and a path. A query is refused: paths are appended to the URL.
 fn is_address(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let Some(rest) = rest else { return false };
@@ -91,15 +91,15 @@ fn credentials(settings: &mut Settings) -> Credentials {
     let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
     let printable = |text: &str| !text.chars().any(char::is_control);
     let problem = if !token.text.is_empty() && !username.text.is_empty() {
-        Some(format!("{token}: there is registry.username too; give one of both"))
+        Some(format!("{token}: registry.username is given too; give only one of the two"))
     } else if username.text.is_empty() && !password.text.is_empty() {
-        Some(format!("{password}: nothing says whose it is; give registry.username"))
+        Some(format!("{password}: there is no user for it; give registry.username"))
     } else if username.text.contains(':') || !printable(&username.text) {
-        Some(format!("{username}: a user's name has no colon and no control characters"))
+        Some(format!("{username}: give a name without colon and control characters"))
     } else if !printable(&password.text) {
-        Some(format!("{password}: a password has no control characters; is a line's end in it?"))
+        Some(format!("{password}: a control character in it is not valid; is it a line break?"))
     } else if !visible(&token.text) {
-        Some(format!("{token}: a token is visible ASCII; is a line's end in it?"))
+        Some(format!("{token}: only visible ASCII is valid; is there a line break in it?"))
     } else {
         None
     };
@@ -133,9 +133,9 @@ mod tests {
     }
 
     fn refused(given: &[(&'static str, &str)], part: &str) {
-        let said = check(given).expect_err("wrong");
-        assert!(said.contains(part), "{said}");
-        assert!(!said.contains("s3cret"), "{said}");
+        let problems = check(given).expect_err("wrong");
+        assert!(problems.contains(part), "{problems}");
+        assert!(!problems.contains("s3cret"), "{problems}");
     }
 
     const URL: (&str, &str) = ("registry.url", "http://a:8081");
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn without_an_address_there_is_no_registry() {
         assert_eq!(check(&[]), Ok(None));
-        assert_eq!(check(&[("registry.token", "t")]), Ok(None), "for those who name it by a flag");
+        assert_eq!(check(&[("registry.token", "t")]), Ok(None), "a flag may give the address");
     }
 
     #[test]
-    fn addresses_stand_between_commas_and_logins_are_of_one_kind() {
+    fn addresses_are_separated_by_commas_and_logins_are_of_one_kind() {
         let several = ("registry.url", "http://a:8081/, https://b.example/registry");
         let config = check(&[several]).expect("right").expect("a registry");
         assert_eq!(config.urls, ["http://a:8081", "https://b.example/registry"]);
@@ -161,20 +161,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_says_what_is_right_and_no_secret() {
+    fn a_problem_says_what_is_valid_and_contains_no_secret() {
         for url in ["a:8081", "ftp://a", "http://", "http://:8081", "http://a?b", "http://a b", ","]
         {
             refused(&[("registry.url", url)], "give 1 to 16 addresses such as");
         }
-        refused(&[("registry.url", "http://ann:s3cret@a:8081")], "credentials don't stand");
+        refused(&[("registry.url", "http://ann:s3cret@a:8081")], "credentials are not accepted");
         refused(&[URL, ("registry.password", "s3cret")], "give registry.username");
         let both = [URL, ("registry.username", "ann"), ("registry.token", "s3cret")];
-        refused(&both, "give one of both");
-        refused(&[URL, ("registry.token", "s3cret\n")], "is a line's end in it?");
+        refused(&both, "give only one of the two");
+        refused(&[URL, ("registry.token", "s3cret\n")], "is there a line break in it?");
         let user = ("registry.username", "ann");
-        refused(&[URL, user, ("registry.password", "s3cret\r\n")], "is a line's end in it?");
-        refused(&[URL, ("registry.username", "a:b")], "no colon");
-        refused(&[URL, ("registry.ca", "absent.pem")], "it can't be read");
-        refused(&[URL, ("registry.ca", "Cargo.toml")], "no certificate stands in it");
+        refused(&[URL, user, ("registry.password", "s3cret\r\n")], "is it a line break?");
+        refused(&[URL, ("registry.username", "a:b")], "without colon");
+        refused(&[URL, ("registry.ca", "absent.pem")], "cannot be read");
+        refused(&[URL, ("registry.ca", "Cargo.toml")], "certificate");
     }
 }

@@ -1,186 +1,38 @@
-//! Settings as given: a TOML file, then `TIDEWIRE_*` variables, then flags; the later wins.
+//! Settings as they are given: a TOML file, then `TIDEWIRE_*` variables, then flags; the later wins.
 //!
-//! One table names every setting, so that an unknown one is refused wherever it stands and the
+//! One table names every setting, so that an unknown one is refused wherever it is given, and the
 //! variable's name follows from the key (`gateway.ring_bytes` is `TIDEWIRE_GATEWAY_RING_BYTES`).
-//! Kafka's own properties are the exception: any name passes, and librdkafka judges it.
+//! The properties of librdkafka are the exception: any name is accepted here, and librdkafka
+//! validates it.
 //!
 //! Values stay text here, each with the place it came from; [`crate::config`] parses them once.
-//! Problems are collected, never returned one by one, and a secret's value is never in them.
+//! Problems are collected, and none of them contains the value of a secret.
+
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the name of every environment variable of ours begins with.
+pub use table::{PROPERTIES, SETTINGS, Setting};
+
+/// The first characters of every environment variable of Tidewire.
 const VARIABLE_PREFIX: &str = "TIDEWIRE_";
 
-/// What the key of every property of librdkafka begins with.
+/// The first characters of the key of every property of librdkafka.
 const PROPERTY_PREFIX: &str = "kafka.properties.";
 
-/// The same in the environment; behind it `_` stands for a dot, which no property's name needs.
+/// The same in the environment. After it `_` means a dot, which loses nothing: no property has an
+/// underscore in its name.
 const PROPERTY_VARIABLE_PREFIX: &str = "TIDEWIRE_KAFKA_PROPERTIES_";
 
-/// A setting: its key in the file, its value when nobody gives one, what it is for.
-#[derive(Debug)]
-pub struct Setting {
-    /// Dotted key, as in the file.
-    pub key: &'static str,
-    /// The value when nothing is given; an empty text stands for "unset".
-    pub default: &'static str,
-    /// One clause for the reader of `tidewire settings`.
-    pub meaning: &'static str,
-}
-
-/// Every setting, in the order a reader wants them.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "listen",
-        default: "127.0.0.1:8080",
-        meaning: "address and port of HTTP, WebSocket and SSE",
-    },
-    Setting { key: "data_dir", default: ".tidewire", meaning: "folder of the log and the state" },
-    Setting {
-        key: "log",
-        default: "embedded",
-        meaning: "which log: embedded, or kafka://HOST:PORT (several: kafka://HOST:PORT,HOST:PORT)",
-    },
-    Setting {
-        key: "instance",
-        default: "",
-        meaning: "a name for this process, stable over restarts and unlike any other's; unset: dev \
-                  on the embedded log, the host's name on Kafka",
-    },
-    Setting {
-        key: "durability",
-        default: "process",
-        meaning: "what an acknowledged record survives on the embedded log: process (kill -9) or \
-                  host (power loss)",
-    },
-    Setting {
-        key: "insecure_dev",
-        default: "",
-        meaning: "true: believe ?user= without a token, on loopback only; `dev` sets it",
-    },
-    Setting {
-        key: "allowed_hosts",
-        default: "",
-        meaning: "host names to answer to beside this machine's own, separated by commas; \
-                  .example.org is every name that ends so",
-    },
-    Setting {
-        key: "allowed_origins",
-        default: "",
-        meaning: "origins of web pages that may use it, separated by commas, such as \
-                  http://localhost:3000",
-    },
-    Setting {
-        key: "log_filter",
-        default: "info",
-        meaning: "what is logged: error, warn, info, debug, trace, or module=level,…",
-    },
-    Setting {
-        key: "topics.prefix",
-        default: "tw.",
-        meaning: "what every topic's name begins with",
-    },
-    Setting {
-        key: "topics.partitions",
-        default: "8",
-        meaning: "partitions of each topic, fixed when the topics are created (1 to 64)",
-    },
-    Setting {
-        key: "kafka.replication",
-        default: "",
-        meaning: "copies of each partition of the topics; unset: the broker's default",
-    },
-    Setting {
-        key: "kafka.min_insync",
-        default: "",
-        meaning: "copies that must have a record before it is acknowledged; unset: the broker's \
-                  default",
-    },
-    Setting {
-        key: "kafka.group_protocol",
-        default: "classic",
-        meaning: "how processes share out partitions: classic, or consumer (KIP-848, Kafka 4)",
-    },
-    Setting {
-        key: "registry.url",
-        default: "",
-        meaning: "address of a schema registry with Confluent's API, such as \
-                  http://127.0.0.1:8081; several of one registry as a list, or separated by commas",
-    },
-    Setting { key: "registry.username", default: "", meaning: "user, or key, for the registry" },
-    Setting {
-        key: "registry.password",
-        default: "",
-        meaning: "that user's password, or secret; never shown",
-    },
-    Setting {
-        key: "registry.token",
-        default: "",
-        meaning: "bearer token for the registry, in place of a user; never shown",
-    },
-    Setting {
-        key: "registry.ca",
-        default: "",
-        meaning: "PEM file of the authorities that vouch for an https registry; unset: the public \
-                  ones",
-    },
-    Setting {
-        key: "admit.poison_share",
-        default: "0.5",
-        meaning: "share of a minute's input that may be no events before ADMIT stands still (0 to \
-                  1; 1: it never does)",
-    },
-    Setting {
-        key: "admit.poison_min_records",
-        default: "100",
-        meaning: "records in a minute below which it does not (1 to 1000000)",
-    },
-    Setting {
-        key: "derive.threads",
-        default: "1",
-        meaning: "threads that deduplicate and deliver, each a share of the partitions (1 to 64)",
-    },
-    Setting {
-        key: "derive.standby",
-        default: "false",
-        meaning: "follow the state of other processes' partitions, to take them over sooner",
-    },
-    Setting {
-        key: "gateway.ring_bytes",
-        default: "64 MiB",
-        meaning: "memory for the newest records, from which connections resume (1 MiB to 64 GiB)",
-    },
-    Setting {
-        key: "gateway.shards",
-        default: "0",
-        meaning: "threads that serve sockets (1 to 64); 0: one per processor",
-    },
-    Setting { key: "demo.enabled", default: "false", meaning: "true: feed synthetic events" },
-    Setting {
-        key: "demo.rate",
-        default: "25",
-        meaning: "synthetic events per second (1 to 10000)",
-    },
-];
-
-/// Settings that may stand in a file as a list of texts.
+/// Settings that may be a list in a file.
 const LISTS: &[&str] = &["allowed_hosts", "allowed_origins", "registry.url"];
 
-/// Kafka's own properties, which no table lists. Their values are never shown.
-pub const PROPERTIES: Setting = Setting {
-    key: "kafka.properties",
-    default: "",
-    meaning: "a table of librdkafka's properties for TLS, SASL and the rest, such as \
-              \"sasl.username\"",
-};
-
-/// Where a value came from, for the reader of an error.
+/// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingSource {
-    /// Nobody gave it.
+    /// It was not given.
     Default,
     /// The file at this path.
     File(PathBuf),
@@ -190,7 +42,7 @@ pub enum SettingSource {
     Flag(String),
 }
 
-/// A value as given. It is printed as the place where it stands: some are secrets.
+/// A value as given. It is printed as the place it came from, never as its text: some are secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SettingValue {
     /// The key it belongs to.
@@ -217,7 +69,7 @@ impl fmt::Debug for SettingValue {
     }
 }
 
-/// All layers laid over each other, and what was wrong with them.
+/// The layers merged, and the problems found in them.
 #[derive(Debug)]
 pub struct Settings {
     values: BTreeMap<&'static str, SettingValue>,
@@ -238,7 +90,7 @@ impl Settings {
         Self { values, properties: BTreeMap::new(), problems: Vec::new() }
     }
 
-    /// Lays the text of a TOML file over what is there.
+    /// Adds the settings of a TOML file.
     pub fn add_file(&mut self, path: &Path, text: &str) {
         match text.parse::<toml::Table>() {
             Ok(table) => self.add_table(path, "", &table),
@@ -260,7 +112,7 @@ impl Settings {
             let list = LISTS.contains(&key.as_str()).then(|| list_of(value)).flatten();
             let Some(text) = list.or_else(|| text_of(value)) else {
                 self.add_problem(format!(
-                    "{}: {key}: a list or a date stands here; give a text, a number, true or false",
+                    "{}: {key}: found a list or a date; give a string, a number, true or false",
                     path.display()
                 ));
                 continue;
@@ -276,7 +128,7 @@ impl Settings {
         }
     }
 
-    /// Lays every `TIDEWIRE_*` variable over what is there; others are not ours and are skipped.
+    /// Adds every `TIDEWIRE_*` variable; others are skipped.
     pub fn add_variables(&mut self, variables: impl Iterator<Item = (String, String)>) {
         for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
             if let Some(property) = name.strip_prefix(PROPERTY_VARIABLE_PREFIX) {
@@ -294,9 +146,9 @@ impl Settings {
         }
     }
 
-    /// Lays a flag over what is there, if it was given.
+    /// Adds a flag, if it was given.
     pub fn add_flag(&mut self, key: &'static str, flag: &str, value: Option<String>) {
-        let setting = find(key).expect("flags name settings of the table");
+        let setting = find(key).expect("flags are for settings of the table");
         if let Some(text) = value {
             self.set(setting, text, SettingSource::Flag(flag.into()));
         }
@@ -304,15 +156,15 @@ impl Settings {
 
     /// What was given for `key`.
     pub fn value(&self, key: &str) -> &SettingValue {
-        self.values.get(key).expect("the table holds every key that is asked for")
+        self.values.get(key).expect("the table has every key that the code uses")
     }
 
-    /// What was given of Kafka's own properties, by librdkafka's names.
+    /// The properties of librdkafka that were given, by name.
     pub fn properties(&self) -> &BTreeMap<String, SettingValue> {
         &self.properties
     }
 
-    /// The first setting of Kafka that somebody gave.
+    /// The first Kafka setting that was given.
     pub fn first_kafka_value(&self) -> Option<&SettingValue> {
         let given = |given: &&SettingValue| {
             given.key.starts_with("kafka.") && !matches!(given.source, SettingSource::Default)
@@ -320,12 +172,12 @@ impl Settings {
         self.values.values().find(given).or_else(|| self.properties.values().next())
     }
 
-    /// Notes something wrong, in a sentence that says where and what is right.
+    /// Records a problem: a sentence with the place, the value and what is valid.
     pub fn add_problem(&mut self, sentence: String) {
         self.problems.push(sentence);
     }
 
-    /// Everything wrong so far.
+    /// All problems so far.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -338,7 +190,7 @@ impl Settings {
         let given = SettingValue { key: format!("{PROPERTY_PREFIX}{name}"), text, source };
         let before = self.properties.get(name).filter(|before| before.source == given.source);
         if before.is_some() {
-            self.add_problem(format!("{given}: it stands there twice; keep one"));
+            self.add_problem(format!("{given}: given twice; keep one"));
         }
         self.properties.insert(name.to_owned(), given);
     }
@@ -353,7 +205,7 @@ fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.key == key)
 }
 
-/// A value of a file as text; `None` for what no setting is.
+/// A value of a file as text; `None` if no setting has its type.
 fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -364,7 +216,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// A list of texts as one, with commas between them; `None` for what is no such list.
+/// A list of strings, joined by commas; `None` for any other value.
 fn list_of(value: &toml::Value) -> Option<String> {
     let texts: Option<Vec<&str>> = value.as_array()?.iter().map(toml::Value::as_str).collect();
     Some(texts?.join(","))
@@ -375,7 +227,7 @@ fn line_of(text: &str, at: usize) -> String {
     format!(":{line}")
 }
 
-/// What to say of a name that is no setting: the one that was probably meant, if there is one.
+/// The hint for a name that is no setting: the nearest setting, if there is one.
 fn hint(name: &str, known: impl Iterator<Item = String>) -> String {
     if [PROPERTIES.key, &variable_of(PROPERTIES.key)].contains(&name) {
         return format!("give a table of properties, such as {PROPERTY_PREFIX}sasl.username");
@@ -389,7 +241,7 @@ fn hint(name: &str, known: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// Levenshtein's distance: how many characters to change, add or drop.
+/// Levenshtein distance: how many characters to change, add or remove.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -408,6 +260,8 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory as _;
 
     fn check_file(text: &str, expected: &[&str]) {
         let mut settings = Settings::defaults();
@@ -433,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    fn unknown_keys_are_refused_with_the_nearest_setting() {
         check_file(
             "listn = 'x'",
             &["t.toml: listn: there is no such setting; did you mean listen?"],
@@ -450,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_refused_and_a_foreign_one_is_not_ours() {
+    fn an_unknown_variable_is_refused_and_one_without_the_prefix_is_skipped() {
         let mut settings = Settings::defaults();
         let variables = [("TIDEWIRE_LISTN", "x"), ("HOME", "y")];
         settings.add_variables(variables.iter().map(|(n, v)| ((*n).into(), (*v).into())));
@@ -472,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_of_kafka_pass_however_they_are_nested_and_become_text() {
+    fn properties_may_be_nested_or_quoted_and_become_text() {
         let mut settings = Settings::defaults();
         settings.add_file(
             Path::new("t.toml"),
@@ -498,10 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_stands_twice_in_a_file_or_is_no_table_is_named() {
+    fn a_property_given_twice_and_properties_that_are_no_table_are_reported() {
         check_file(
             "[kafka.properties]\n'sasl.password' = 'one'\nsasl.password = 'two'",
-            &["t.toml: kafka.properties.sasl.password: it stands there twice; keep one"],
+            &["t.toml: kafka.properties.sasl.password: given twice; keep one"],
         );
         check_file(
             "[kafka]\nproperties = 'security.protocol=SSL'",
@@ -511,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_named_without_what_stands_in_it() {
+    fn a_broken_file_is_reported_without_its_content() {
         for text in [
             "[kafka.properties]\n'sasl.password' = s3cret",
             "[kafka.properties]\n'sasl.password' = 's3cret",
@@ -528,18 +382,34 @@ mod tests {
     }
 
     #[test]
-    fn a_list_stands_for_its_texts_with_commas_and_only_where_there_may_be_several() {
+    fn a_list_is_its_strings_with_commas_and_only_some_settings_have_one() {
         let mut settings = Settings::defaults();
         settings.add_file(Path::new("t.toml"), "[registry]\nurl = ['http://a:1', 'http://b:1']");
         assert_eq!(settings.value("registry.url").text, "http://a:1,http://b:1");
         assert_eq!(settings.problems(), &[] as &[String]);
-        let wrong = "a list or a date stands here; give a text, a number, true or false";
+        let wrong = "found a list or a date; give a string, a number, true or false";
         for text in ["listen = ['a']", "registry.url = [1]"] {
             let mut settings = Settings::defaults();
             settings.add_file(Path::new("t.toml"), text);
             let [problem] = settings.problems() else { panic!("{settings:?}") };
             assert!(problem.contains(wrong), "{problem}");
         }
+    }
+
+    #[test]
+    fn every_flag_of_the_table_is_one_of_the_command_line() {
+        let mut flags = std::collections::BTreeSet::new();
+        add_flags(&Cli::command(), &mut flags);
+        for setting in SETTINGS {
+            let known = setting.flag.is_none_or(|flag| flags.contains(flag));
+            assert!(known, "{}: no flag {:?}", setting.key, setting.flag);
+        }
+    }
+
+    fn add_flags(command: &clap::Command, flags: &mut std::collections::BTreeSet<String>) {
+        let own = command.get_arguments().filter_map(clap::Arg::get_long);
+        flags.extend(own.map(|name| format!("--{name}")));
+        command.get_subcommands().for_each(|inner| add_flags(inner, flags));
     }
 
     #[test]

@@ -1,22 +1,20 @@
-//! Values: each kind of text that stands in a setting, as what it means.
+//! Parsers of setting values: one function per kind of value.
 //!
-//! A parser returns the value or the clause that says what would be right; where the value stands
-//! is added by whoever asked.
+//! A parser returns the value, or a clause that says what is valid. The caller adds the place and
+//! the text of the wrong value.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tidewire_connectors::kafka::GroupProtocol;
-
 use super::AckDurability;
-use super::kafka::LogChoice;
 
-/// Characters of a prefix or an instance: topics' names may have 249 with ours behind them.
+/// Characters of a prefix or an instance: a topic's name, which begins with the prefix, may have
+/// 249 on Kafka.
 const NAME_CHARS_MAX: usize = 100;
-/// The instance of a process nobody named; the embedded log has just one.
+/// The default instance on the embedded log, which has one process only.
 const INSTANCE_EMBEDDED: &str = "dev";
 
-/// A value to go on with after a problem was noted.
+/// A value to continue parsing with after a problem was recorded.
 pub(super) trait Placeholder {
     /// The value.
     fn placeholder() -> Self;
@@ -38,8 +36,6 @@ placeholder! {
     u64 => 1,
     f64 => 1.0,
     AckDurability => AckDurability::Process,
-    LogChoice => LogChoice::Embedded,
-    GroupProtocol => GroupProtocol::Classic,
     Option<u16> => None,
     Vec<String> => Vec::new(),
 }
@@ -69,10 +65,10 @@ pub(super) fn filter(text: &str) -> Result<String, String> {
 
 pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
-        return Err("give the path of a folder; it is created if it is not there".into());
+        return Err("give the path of a folder; it is created if it is missing".into());
     }
     if Path::new(text).exists() && !Path::new(text).is_dir() {
-        return Err("a file stands there; give the path of a folder".into());
+        return Err("this is a file; give the path of a folder".into());
     }
     Ok(text.into())
 }
@@ -94,12 +90,12 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// Becomes part of the names of groups' members and of transactional ids.
+/// Becomes part of group member names and of transactional ids.
 pub(super) fn instance(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(INSTANCE_EMBEDDED.to_owned()) } else { prefix(text) }
 }
 
-/// What stands between commas.
+/// The entries of a list separated by commas.
 pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
@@ -107,7 +103,7 @@ pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
 pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
     if let Some(wrong) = list(text).find(|name| !name.chars().all(allowed)) {
-        return Err(format!("{wrong:?} is no host name; give names without a port"));
+        return Err(format!("{wrong:?} is not a host name; give names without a port"));
     }
     Ok(list(text).map(str::to_owned).collect())
 }
@@ -118,7 +114,7 @@ pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
         rest.is_some_and(|host| !host.is_empty() && !host.contains('/'))
     };
     if let Some(wrong) = list(text).find(|origin| !host(origin)) {
-        return Err(format!("{wrong:?} is no origin; give such as http://localhost:3000"));
+        return Err(format!("{wrong:?} is not an origin; give one such as http://localhost:3000"));
     }
     Ok(list(text).map(str::to_owned).collect())
 }
@@ -172,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_back_in_the_units_they_were_given() {
+    fn sizes_are_shown_in_the_unit_they_were_given_in() {
         for text in ["1 MiB", "1536 KiB", "64 GiB"] {
             let size = bytes(text, 1 << 20, 64 << 30).expect("in range");
             assert_eq!(size_text(size as u64), text);
@@ -180,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_stand_between_commas_and_each_entry_is_looked_at() {
+    fn lists_are_separated_by_commas_and_each_entry_is_checked() {
         assert_eq!(host_names(" a, .b.example ,"), Ok(vec!["a".into(), ".b.example".into()]));
         assert_eq!(host_names(""), Ok(Vec::new()));
         assert!(host_names("a,http://b").expect_err("a URL").contains("\"http://b\""));
@@ -189,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_nobody_named_has_the_one_name_of_the_embedded_log() {
+    fn a_process_without_a_name_gets_the_default_instance() {
         assert_eq!(instance(""), Ok("dev".into()));
         assert_eq!(instance("derive-0.eu"), Ok("derive-0.eu".into()));
         assert!(instance("two words").expect_err("a space").starts_with("give at most 100"));

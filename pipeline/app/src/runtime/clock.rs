@@ -1,7 +1,7 @@
-//! The clock: the one room of the binary that reads the time and sleeps.
+//! Reads the clock and sleeps; the only file of the binary that does.
 //!
-//! Loops get the wall clock through the engine's port, everything else through these few verbs, so
-//! that a search for time finds one file.
+//! Loops get the wall clock through the engine's port `Clock`; everything else uses the functions
+//! and types here.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,19 +16,19 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
     fn now(&self) -> Millis {
-        // A wall clock before 1970 is read as 1970 itself; no clock is read beyond year 292278994.
+        // A clock set before 1970 reads as 1970, so that time is never negative.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
-/// Waits on this thread.
+/// Blocks this thread for `time`.
 #[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
 pub fn pause(time: Duration) {
     thread::sleep(time);
 }
 
-/// Measures from when it was made.
+/// Measures the time since its creation.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
@@ -45,8 +45,8 @@ impl Stopwatch {
     }
 }
 
-/// Spreads work evenly: `rate` pieces a second, counted from the start so that a late piece does
-/// not make all others late.
+/// Spreads work evenly: `rate` pieces a second, counted from the start, so that a late piece does
+/// not delay those after it.
 #[derive(Debug)]
 pub struct Pacer {
     since: Stopwatch,
@@ -54,7 +54,7 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pace of `rate` pieces a second, beginning now.
+    /// A pace of `rate` pieces a second, from now on.
     pub fn new(rate: f64) -> Self {
         Self { since: Stopwatch::start(), rate }
     }

@@ -1,7 +1,7 @@
-//! The demo: synthetic events at a modest rate, sent to our own interface as any producer would.
+//! Sends synthetic events to this process over HTTP, at a low rate, for the demo.
 //!
-//! It takes the same road as everyone's events, HTTP included, so that what the page shows is the
-//! pipeline and not a shortcut. A failed attempt is made again with the same bytes.
+//! They enter through `POST /v1/events` like those of any producer, so the web page shows the whole
+//! pipeline. A failed request is repeated with the same bytes until the process stops.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tidewire_engine::port::Clock;
 use crate::api_client::ApiClient;
 use crate::process_exit::{ProcessExit, with_causes};
 use crate::runtime::clock::{Pacer, SystemClock};
-use crate::runtime::supervisor::StopSignal;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::telemetry;
 use crate::synthetic::Generator;
 
 /// The account of the demo's events.
 pub const ACCOUNT: &str = "demo";
-/// The wait after an attempt that failed.
+/// The wait after a failed request.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
-/// Feeds events until told to stop.
+/// Sends events until asked to stop.
 pub fn run(url: &str, rate_per_s: u32, stop: &StopSignal) -> Result<(), ProcessExit> {
     let client = ApiClient::new(url)?;
-    // Each start is another history: the same ids again would be dropped as seen before.
+    // A new seed for each start: the same ids again would be dropped as duplicates.
     let seed = SystemClock.now().0.unsigned_abs();
     let mut generator = Generator::new(seed, ACCOUNT);
     let pacer = Pacer::new(f64::from(rate_per_s));
@@ -52,7 +52,10 @@ fn feed(client: &ApiClient, group: &str, stop: &StopSignal) {
             }
             Err(_) if stop.is_requested() => return,
             Err(error) => {
-                tracing::warn!(because = with_causes(&error), "the demo waits");
+                tracing::warn!(
+                    because = with_causes(&error),
+                    "the demo could not send; trying again"
+                );
                 stop.pause(RETRY_WAIT);
             }
         }

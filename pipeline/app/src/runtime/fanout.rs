@@ -1,7 +1,7 @@
-//! The fan-out's loops: the reader of the outputs, and the sweeps for whoever is behind.
+//! Starts the loops of the fan-out: the hub reader, and the sweeper for subscriptions behind.
 //!
-//! The hub they share outlives them: when a loop is made anew, open sockets stay, and continue
-//! where the new loop takes up.
+//! The hub they share outlives them: when a loop is rebuilt, connections stay open and continue
+//! where the new loop starts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, Supervisor};
 
-/// Opens the hub over the output topics.
+/// Opens the hub on the output topics.
 pub fn open_hub(config: &Config, ports: &ProcessPorts) -> Result<Arc<Hub>, EngineError> {
     let limits =
         FanoutConfig { ring_max_bytes: config.gateway.ring_bytes, ..FanoutConfig::default() };
     Hub::open(&*ports.log, &ports.topology, limits)
 }
 
-/// Starts the loops over a hub.
+/// Starts the loops of a hub.
 pub fn start(
     supervisor: &mut Supervisor,
     ports: &ProcessPorts,

@@ -1,9 +1,9 @@
-//! The door: what answers on `listen`, by role.
+//! Builds and starts the HTTP server of a process: endpoints, guard and limits by role.
 //!
-//! Every role has the pages of an operator. Where clients come there are sockets, events are taken
-//! and the web page is shown; there every client is believed, so the door answers to this machine's
-//! own names only. The other roles may listen where a cluster's monitoring reaches them, under
-//! names that no page of the public web can have.
+//! Every role serves health, metrics and the admin endpoints. Roles that serve clients also accept
+//! events, open streams and show the web page; this version has no tokens, so their guard accepts
+//! only loopback names. The other roles may listen where monitoring reaches them, under names that
+//! no public web page can have.
 
 use std::sync::Arc;
 
@@ -31,23 +31,21 @@ use crate::runtime::readiness::Readiness;
 use crate::runtime::startup::GatewayInputs;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::verbs::dead_letters::{self, AdminApi};
+use crate::verbs::resume::RESUME_PATH;
 
-/// Where admission that stopped is resumed.
-pub const RESUME_PATH: &str = "/v1/resume";
-
-/// What the door shows.
+/// What the endpoints show.
 pub struct ServerState<'a> {
-    /// Which role.
+    /// The role of the process.
     pub role: Role,
-    /// Whose topics `/v1/stats` tells of.
+    /// The log of the admin endpoints and of `/v1/stats`.
     pub ports: &'a ProcessPorts,
-    /// What `/readyz` asks.
+    /// What `/readyz` checks.
     pub ready: Readiness,
     /// What `/metrics` renders.
     pub metrics: PrometheusHandle,
 }
 
-/// Listens and serves.
+/// Listens on `listen` and serves.
 pub fn start(
     config: &Config,
     state: ServerState<'_>,
@@ -76,8 +74,7 @@ pub fn start(
     Gateway::start(gateway, parts).map_err(|error| {
         ProcessExit::because(
             format!(
-                "could not listen on {}; stop what uses it, or give another --listen (`tidewire \
-                 doctor` looks closer)",
+                "could not listen on {}; stop the process that uses it, or give another --listen",
                 config.listen
             ),
             error,
@@ -100,7 +97,10 @@ fn start_workers(
     hub: &Arc<Hub>,
 ) -> Result<Vec<WorkerHandle>, ProcessExit> {
     worker::start_all(config.gateway.shards, &ports.clock, hub).map_err(|error| {
-        ProcessExit::because("could not start the threads that serve sockets", error)
+        ProcessExit::because(
+            "could not start the worker threads; raise the limits of threads and open files",
+            error,
+        )
     })
 }
 
@@ -140,12 +140,12 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     }
 }
 
-/// The files that clients are shown: the page and the descriptions of the interface.
+/// The files for clients: the web page and the descriptions of the interface.
 fn assets() -> Vec<Asset> {
     page::assets().into_iter().chain(documents::assets()).collect()
 }
 
-/// How far a task's restore has come, as `/v1/stats` says it.
+/// The progress of a task's restore, as in `/v1/stats`.
 fn restore(at: &RestoreProgress) -> Value {
     json!({
         "partition": at.partition.0,
@@ -155,8 +155,7 @@ fn restore(at: &RestoreProgress) -> Value {
     })
 }
 
-/// What an operator may ask of this process: dead letters wherever there is a log, and to go on
-/// where the input is read.
+/// The admin endpoints: dead letters in every role, `resume` in those that read the input.
 fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
     let mut verbs = dead_letters::verbs(AdminApi::new(ports.log.clone(), ports.topology.clone()));
     if !ready.breakers.is_empty() {
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_serves_operators_answers_to_names_of_other_machines() {
+    fn only_roles_without_clients_accept_names_of_other_machines() {
         assert_eq!(names(Role::Derive, "0.0.0.0:9100"), UnlistedHosts::Internal);
         assert_eq!(names(Role::Derive, "127.0.0.1:9100"), UnlistedHosts::Loopback);
         assert_eq!(names(Role::Gateway, "0.0.0.0:8080"), UnlistedHosts::Loopback);

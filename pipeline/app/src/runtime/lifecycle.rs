@@ -1,7 +1,8 @@
-//! A running process: from opening its log to the last drained socket, whatever its role.
+//! Runs a process of any role, from opening its log to the last drained connection.
 //!
-//! The order is the content: the log first, then the loops, then the door; the ready line when all
-//! of it has caught up; and the way down in reverse. Nothing is decided here.
+//! The order is what this file is for: the log, the loops, the HTTP server, and the ready line once
+//! all of them are ready; the shutdown is in reverse. The state folder stays locked until the
+//! stores are closed.
 
 use std::time::Duration;
 
@@ -19,107 +20,111 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::{demo, fanout, http_server, pipeline, startup, telemetry};
 use crate::terminal;
 
-/// How long open sockets are given to take what is pending, once the process is asked to end.
+/// How long open connections have to receive what is pending, once the process is asked to end.
 const DRAIN_WINDOW: Duration = Duration::from_secs(1);
-/// How long the loops are given to finish their turn, write their state and leave their groups. On
-/// an idle machine that takes a fraction of a second; with the second of the sockets it stays below
-/// the 10 s after which container runtimes kill.
+/// How long the loops have to finish their turn, write their state and leave their groups. On an
+/// idle machine that takes a fraction of a second; together with the drain it stays below the 10 s
+/// after which container runtimes kill.
 const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
 
-/// Runs until a signal, or until something is lost.
+/// Runs until a signal, or until the process cannot go on.
 pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     limits::raise_open_files();
     let metrics = telemetry::start()?;
-    let mut supervisor = Supervisor::start()?;
+    let supervisor = Supervisor::start()?;
     let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
-    // The folder is ours until the loops have closed their stores.
+    // Held until the loops have closed their stores: another process may use the folder then.
     let folder = opened.folder.clone();
-    let ended = serve(&mut supervisor, (role, config), (opened, metrics));
-    let closed = supervisor.drain(LOOPS_CLOSE_LIMIT);
+    let mut process = ServingProcess { role, config, supervisor };
+    let ended = process.serve(opened, metrics);
+    let closed = process.supervisor.drain(LOOPS_CLOSE_LIMIT);
     drop(folder);
     ended.and(closed)
 }
 
-fn serve(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    (opened, metrics): (ProcessParts, PrometheusHandle),
-) -> Result<(), ProcessExit> {
-    start_metrics_upkeep(supervisor, &metrics)?;
-    let ready = start_loops(supervisor, (role, config), &opened)?;
-    let state = ServerState { role, ports: &opened.ports, ready: ready.clone(), metrics };
-    let gateway = http_server::start(config, state, opened.gateway_inputs)?;
-    let ended = run_until_stopped(supervisor, (role, config), (&gateway, &ready));
-    supervisor.request_stop();
-    gateway.drain(DRAIN_WINDOW);
-    gateway.join();
-    ended
+/// A process whose log and folder are open.
+struct ServingProcess<'a> {
+    role: Role,
+    config: &'a Config,
+    supervisor: Supervisor,
 }
 
-fn start_metrics_upkeep(
-    supervisor: &mut Supervisor,
-    metrics: &PrometheusHandle,
-) -> Result<(), ProcessExit> {
-    let (metrics, stop) = (metrics.clone(), supervisor.stop());
-    supervisor.spawn_task("metrics", move || {
-        telemetry::run_upkeep(&metrics, &stop);
-        Ok(())
-    })
-}
+impl ServingProcess<'_> {
+    fn serve(
+        &mut self,
+        opened: ProcessParts,
+        metrics: PrometheusHandle,
+    ) -> Result<(), ProcessExit> {
+        self.start_metrics_upkeep(&metrics)?;
+        let ready = self.start_loops(&opened)?;
+        let state =
+            ServerState { role: self.role, ports: &opened.ports, ready: ready.clone(), metrics };
+        let gateway = http_server::start(self.config, state, opened.gateway_inputs)?;
+        let ended = self.run_until_stopped(&gateway, &ready);
+        self.supervisor.request_stop();
+        gateway.drain(DRAIN_WINDOW);
+        gateway.join();
+        ended
+    }
 
-fn start_loops(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    opened: &ProcessParts,
-) -> Result<Readiness, ProcessExit> {
-    let ports = &opened.ports;
-    let mut ready = Readiness::default();
-    if role.admits() {
-        for (status, breaker) in pipeline::start_admit(supervisor, config, ports)? {
-            ready.loops.push(status);
-            ready.breakers.push(breaker);
+    fn start_metrics_upkeep(&mut self, metrics: &PrometheusHandle) -> Result<(), ProcessExit> {
+        let (metrics, stop) = (metrics.clone(), self.supervisor.stop());
+        self.supervisor.spawn_task("metrics", move || {
+            telemetry::run_upkeep(&metrics, &stop);
+            Ok(())
+        })
+    }
+
+    fn start_loops(&mut self, opened: &ProcessParts) -> Result<Readiness, ProcessExit> {
+        let (config, ports) = (self.config, &opened.ports);
+        let mut ready = Readiness::default();
+        if self.role.admits() {
+            for handle in pipeline::start_admit(&mut self.supervisor, config, ports)? {
+                ready.loops.push(handle.status);
+                ready.breakers.push(handle.breaker);
+            }
         }
+        if self.role.derives() {
+            ready.loops.extend(pipeline::start_derive(&mut self.supervisor, config, ports)?);
+        }
+        if let Some(gateway_inputs) = &opened.gateway_inputs {
+            fanout::start(&mut self.supervisor, ports, &gateway_inputs.hub)?;
+            ready.hub = Some(gateway_inputs.hub.clone());
+        }
+        Ok(ready)
     }
-    if role.derives() {
-        ready.loops.extend(pipeline::start_derive(supervisor, config, ports)?);
+
+    /// From the listening server to what ends the process.
+    fn run_until_stopped(
+        &mut self,
+        gateway: &GatewayHandle,
+        ready: &Readiness,
+    ) -> Result<(), ProcessExit> {
+        if !self.supervisor.wait_until(|| ready.check_started().is_ok())? {
+            return Ok(());
+        }
+        let url = format!("http://{}", gateway.local_addr());
+        terminal::print_line(&ready_line(self.role, &url))?;
+        if let Some(rate) = self.config.demo_rate_per_s
+            && self.role.serves_clients()
+        {
+            let stop = self.supervisor.stop();
+            self.supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
+        }
+        let signal = self.supervisor.wait(|| gateway_failure(gateway))?;
+        tracing::info!("{signal}: draining");
+        Ok(())
     }
-    if let Some(gateway_inputs) = &opened.gateway_inputs {
-        fanout::start(supervisor, ports, &gateway_inputs.hub)?;
-        ready.hub = Some(gateway_inputs.hub.clone());
-    }
-    Ok(ready)
 }
 
-/// From the open door to whatever ends the process.
-fn run_until_stopped(
-    supervisor: &mut Supervisor,
-    (role, config): (Role, &Config),
-    (gateway, ready): (&GatewayHandle, &Readiness),
-) -> Result<(), ProcessExit> {
-    if !supervisor.wait_until(|| ready.check_started().is_ok())? {
-        return Ok(());
-    }
-    let url = format!("http://{}", gateway.local_addr());
-    terminal::print_line(&ready_line(role, &url))?;
-    if let Some(rate) = config.demo_rate_per_s
-        && role.serves_clients()
-    {
-        let stop = supervisor.stop();
-        supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
-    }
-    let signal = supervisor.wait(|| gateway_failure(gateway))?;
-    tracing::info!("{signal}: draining");
-    Ok(())
-}
-
-/// What the supervisor does not see: the threads behind the door are the door's own.
+/// Failures that the supervisor cannot see: the gateway's threads are its own.
 fn gateway_failure(gateway: &GatewayHandle) -> Option<ProcessExit> {
     if gateway.has_lost_log() {
-        let message = "events can't be appended any more; the lines above say why".into();
+        let message = "events can no longer be appended to the log; see the lines above".into();
         return Some(ProcessExit::LostLog { message, source: None });
     }
     gateway.has_lost_a_thread().then(|| {
-        ProcessExit::failed("a thread behind the door has ended, which is a bug; please report it")
+        ProcessExit::failed("a thread of the HTTP server ended, which is a bug; please report it")
     })
 }
 

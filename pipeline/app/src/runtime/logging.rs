@@ -1,6 +1,6 @@
-//! Logging: lines about the work on standard error, filtered by `RUST_LOG` or the setting.
+//! Starts logging: lines on standard error, filtered by `RUST_LOG` or `log_filter`.
 //!
-//! Colour only on a terminal. A second start in one process (tests run several) keeps the first
+//! Colour is used only on a terminal. A second start in one process (tests do that) keeps the first
 //! subscriber.
 
 use std::io::{self, IsTerminal};
@@ -17,6 +17,6 @@ pub fn start(filter: &str) {
         .with_target(false)
         .try_init();
     if installed.is_err() {
-        tracing::debug!("logging was started before; its filter stays");
+        tracing::debug!("logging was started before; the first filter stays");
     }
 }

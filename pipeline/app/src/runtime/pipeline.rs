@@ -1,109 +1,112 @@
-//! The pipeline's loops, each given to the supervisor with what makes it anew.
+//! Starts the loops of ADMIT and DERIVE: which there are, their settings and their status.
 //!
-//! This is the list of what runs between `in` and the outputs. The loops are the engine's; here is
-//! only which there are, on which log, and what each has come to.
+//! The loops are values of the engine. The supervisor gets a factory for each, so that it can
+//! create a failed loop again with the same settings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
-use tidewire_engine::port::{Stores, Wake};
+use tidewire_engine::port::{Log, Wake};
 use tidewire_engine::turn::{EngineError, TurnOutcome};
 
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};
 use crate::runtime::storage::ProcessPorts;
-use crate::runtime::supervisor::{EngineLoop, Supervisor};
+use crate::runtime::supervisor::{EngineLoop, LoopFactory, Supervisor};
 
-/// What is decided about an event depends on no setting yet; the first that does becomes part of
-/// this number, which travels with every event.
+/// A hash of the settings that change what is written for an event; it travels with every event.
+/// There is no such setting yet.
 pub(crate) const SETTINGS_HASH: u64 = 0;
 
-/// The build's name in what it writes.
+/// The name of the build in the records it writes.
 pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
 
-/// Starts the loops that read the input; what it returns tells what they have come to, and takes
-/// them on when they stand still.
+/// The loops of ADMIT: thread name and input.
+const ADMIT_LOOPS: [(&str, AdmitInput); 2] =
+    [("admit", AdmitInput::Main), ("admit-urgent", AdmitInput::Urgent)];
+
+/// What the rest of the process sees of a loop of ADMIT.
+pub struct AdmitHandle {
+    /// Whether it works.
+    pub status: LoopStatus,
+    /// Stops it at the poison limit; `resume` starts it again.
+    pub breaker: PoisonBreaker,
+}
+
+/// Starts the loops that read the input.
 pub fn start_admit(
     supervisor: &mut Supervisor,
     config: &Config,
     ports: &ProcessPorts,
-) -> Result<Vec<(LoopStatus, PoisonBreaker)>, ProcessExit> {
-    [("admit", AdmitInput::Main), ("admit-urgent", AdmitInput::Urgent)]
-        .into_iter()
-        .map(|(name, source)| {
-            let (status, breaker) = (LoopStatus::new(name), PoisonBreaker::new(config.poison));
-            let handles = (status.clone(), breaker.clone());
-            admit(supervisor, (config, ports), (name, source, handles))?;
-            Ok((status, breaker))
-        })
-        .collect()
+) -> Result<Vec<AdmitHandle>, ProcessExit> {
+    let mut handles = Vec::new();
+    for (name, source) in ADMIT_LOOPS {
+        let handle = AdmitHandle {
+            status: LoopStatus::new(name),
+            breaker: PoisonBreaker::new(config.poison),
+        };
+        let admit = AdmitConfig {
+            topology: ports.topology.clone(),
+            source,
+            instance: config.instance.clone(),
+            settings_hash: SETTINGS_HASH,
+            registry: ports.registry.clone(),
+            breaker: handle.breaker.clone(),
+        };
+        let make = admit_factory(admit, ports.log.clone(), handle.status.clone());
+        supervisor.spawn_loop(name, make)?;
+        handles.push(handle);
+    }
+    Ok(handles)
 }
 
-/// The same for those that read the lanes.
+/// Starts the loops that read the lanes.
 pub fn start_derive(
     supervisor: &mut Supervisor,
     config: &Config,
     ports: &ProcessPorts,
 ) -> Result<Vec<LoopStatus>, ProcessExit> {
     let stores = ports.stores.as_ref().expect("a process with tasks has opened its state folder");
-    (0..config.derive_threads)
-        .map(|thread| {
-            let status = LoopStatus::new("derive");
-            derive(supervisor, (config, ports, stores), (thread, status.clone()))?;
-            Ok(status)
-        })
-        .collect()
-}
-
-fn admit(
-    supervisor: &mut Supervisor,
-    (config, ports): (&Config, &ProcessPorts),
-    (name, source, (status, breaker)): (&'static str, AdmitInput, (LoopStatus, PoisonBreaker)),
-) -> Result<(), ProcessExit> {
-    let log = ports.log.clone();
-    let config = AdmitConfig {
-        topology: ports.topology.clone(),
-        source,
-        instance: config.instance.clone(),
-        settings_hash: SETTINGS_HASH,
-        registry: ports.registry.clone(),
-        breaker,
-    };
-    let make = move || {
-        status.set(LoopPhase::Joining);
-        let admit = Admit::new(config.clone(), &log)?;
-        Ok(Box::new(AdmitLoop { admit, status: status.clone() }) as Box<dyn EngineLoop>)
-    };
-    supervisor.spawn_loop(name, Box::new(make))
-}
-
-fn derive(
-    supervisor: &mut Supervisor,
-    (config, ports, stores): (&Config, &ProcessPorts, &Arc<dyn Stores>),
-    (thread, status): (u32, LoopStatus),
-) -> Result<(), ProcessExit> {
     let derive_ports =
         DerivePorts { log: ports.log.clone(), stores: stores.clone(), clock: ports.clock.clone() };
-    let config = DeriveConfig {
-        topology: ports.topology.clone(),
-        instance: config.instance.clone(),
-        thread,
-        build: BUILD.into(),
-        settings_hash: SETTINGS_HASH,
-        standby: config.derive_standby,
-    };
-    let make = move || {
-        status.set(LoopPhase::Joining);
-        let derive = Derive::new(config.clone(), derive_ports.clone())?;
-        Ok(Box::new(DeriveLoop { derive, status: status.clone() }) as Box<dyn EngineLoop>)
-    };
-    supervisor.spawn_loop("derive", Box::new(make))
+    let mut all = Vec::new();
+    for thread in 0..config.derive_threads {
+        let derive = DeriveConfig {
+            topology: ports.topology.clone(),
+            instance: config.instance.clone(),
+            thread,
+            build: BUILD.into(),
+            settings_hash: SETTINGS_HASH,
+            standby: config.derive_standby,
+        };
+        let status = LoopStatus::new("derive");
+        let make = derive_factory(derive, derive_ports.clone(), status.clone());
+        supervisor.spawn_loop("derive", make)?;
+        all.push(status);
+    }
+    Ok(all)
 }
 
-/// Notes what a loop has come to by a turn.
+fn admit_factory(config: AdmitConfig, log: Arc<dyn Log>, status: LoopStatus) -> LoopFactory {
+    Box::new(move || {
+        status.set(LoopPhase::Joining);
+        let admit = Admit::new(config.clone(), &log)?;
+        Ok(Box::new(AdmitLoop { admit, status: status.clone() }))
+    })
+}
+
+fn derive_factory(config: DeriveConfig, ports: DerivePorts, status: LoopStatus) -> LoopFactory {
+    Box::new(move || {
+        status.set(LoopPhase::Joining);
+        let derive = Derive::new(config.clone(), ports.clone())?;
+        Ok(Box::new(DeriveLoop { derive, status: status.clone() }))
+    })
+}
+
+/// Records the phase of a loop after a turn.
 fn record_phase(
     status: &LoopStatus,
     turned: Result<TurnOutcome, EngineError>,

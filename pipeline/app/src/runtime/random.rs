@@ -1,11 +1,10 @@
-//! Chance: the one room of the binary that is not the same on every run.
+//! Makes random names; the only file of the binary that uses randomness.
 //!
-//! Names that must differ between runs come from here. Nothing that is decided about an event may
-//! depend on them.
+//! They are for ids that must differ between runs. No processing of an event depends on them.
 
 use std::hash::BuildHasher;
 
-/// A name that no other run has, 16 hexadecimal digits.
+/// A random name of 16 hexadecimal digits.
 #[expect(clippy::disallowed_types, reason = "this file owns randomness")]
 pub fn token() -> String {
     use std::hash::RandomState;

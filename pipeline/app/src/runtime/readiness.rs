@@ -1,8 +1,7 @@
-//! Readiness: what each loop of the process has come to, and whether that is enough for work to be
-//! sent here.
+//! Readiness of the process, from the phase of each loop; `/readyz` shows it.
 //!
-//! A loop that was made anew is joining again, so a process that lost its log is not ready until it
-//! has found it again. A loop to whom the group gave no partitions is ready: it stands by.
+//! A rebuilt loop is joining again, so a process that lost its log is not ready until it has
+//! rejoined its groups. A loop that the group assigned no partitions is ready: it is a spare.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,19 +10,19 @@ use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
-/// What a loop has come to.
+/// The phase of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LoopPhase {
-    /// It waits for the group to share out partitions.
+    /// It waits for the group to assign partitions.
     Joining = 0,
     /// It restores the state of its partitions.
     Restoring = 1,
-    /// It takes records.
+    /// It processes records.
     Working = 2,
 }
 
-/// Where a loop notes its standing. Cheap to clone.
+/// Where a loop records its phase and the progress of its restores. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LoopStatus {
     loop_name: &'static str,
@@ -38,17 +37,17 @@ impl LoopStatus {
         Self { loop_name, phase, restores: Arc::default() }
     }
 
-    /// Notes what it has come to.
+    /// Records its phase.
     pub fn set(&self, phase: LoopPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Notes how far its restores have come.
+    /// Records the progress of its restores.
     pub fn set_restores(&self, restores: Vec<RestoreProgress>) {
         *self.restores.lock().unwrap_or_else(PoisonError::into_inner) = restores;
     }
 
-    /// How far its restores have come.
+    /// The progress of its restores.
     fn restores(&self) -> Vec<RestoreProgress> {
         self.restores.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -58,62 +57,62 @@ impl LoopStatus {
     }
 }
 
-/// What has to be well for the process to be ready. Cheap to clone.
+/// What has to work for the process to be ready. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    /// The loops that take records.
+    /// The loops that process records.
     pub loops: Vec<LoopStatus>,
-    /// What stops the loops that read the input.
+    /// The poison breakers of the loops that read the input.
     pub breakers: Vec<PoisonBreaker>,
-    /// The newest records, where they are served.
+    /// The hub, in a process that serves subscribers.
     pub hub: Option<Arc<Hub>>,
 }
 
 impl Readiness {
-    /// Whether work may be sent here; if not, what it waits for.
+    /// Whether the process is ready; if not, what it waits for.
     pub fn check(&self) -> Result<(), String> {
         self.check_started()?;
         match self.breakers.iter().find_map(PoisonBreaker::stopped) {
             Some(stopped) => Err(format!(
-                "{stopped}; nothing of that was taken. Mend the producer, or what reads it here; \
-                 then `tidewire resume --url URL` with the URL of this process takes the line on, \
-                 and what stands in the input by then becomes dead letters where it is no event"
+                "{stopped}; none of these records was processed. Fix the producer, or deploy a \
+                 build that reads its records; then run `tidewire resume --url URL` with the URL \
+                 of this process. Records that are invalid then become dead letters"
             )),
             None => Ok(()),
         }
     }
 
-    /// How far the restores of every loop have come.
+    /// The progress of the restores of every loop.
     pub fn restores(&self) -> Vec<RestoreProgress> {
         self.loops.iter().flat_map(LoopStatus::restores).collect()
     }
 
-    /// The same but for an input that stands still, which keeps nobody from being served.
+    /// The same without the poison limit: subscribers are served while ADMIT is stopped.
     pub fn check_started(&self) -> Result<(), String> {
         if let Some(joining) = self.loops.iter().find(|status| status.is(LoopPhase::Joining)) {
             let name = joining.loop_name;
-            return Err(format!("{name} waits for its partitions; ask again in a moment"));
+            return Err(format!("{name} is waiting for its partitions; try again in a moment"));
         }
         if self.loops.iter().any(|status| status.is(LoopPhase::Restoring)) {
             return Err(restore_message(&self.restores()));
         }
         match &self.hub {
             Some(hub) if !hub.warm() => {
-                Err("the newest records are being read; ask again in a moment".into())
+                Err("the newest outputs are being read from the log; try again in a moment".into())
             }
             _ => Ok(()),
         }
     }
 }
 
-/// How much of the state is there, and how long the rest will take.
+/// How much of the state is restored, and how long the rest will take.
 fn restore_message(restores: &[RestoreProgress]) -> String {
     let (done, total) = restores.iter().fold((0, 0), |(d, t), at| (d + at.done, t + at.total));
     let percent = (done * 100).checked_div(total).unwrap_or(0);
     let left = restores.iter().filter_map(RestoreProgress::left_ms).max();
     let left = left.map(|ms| format!(", about {} s left", ms.div_ceil(1_000)));
     let (tasks, left) = (restores.len(), left.unwrap_or_default());
-    format!("the state of {tasks} tasks is being restored: {percent} %{left}; ask again then")
+    format!("the state of {tasks} tasks is being restored: {percent} %{left}; try again then")
 }
 
 #[cfg(test)]
@@ -122,7 +121,7 @@ mod tests {
     use tidewire_engine::record::Partition;
 
     #[test]
-    fn it_is_ready_once_every_loop_works_and_says_before_what_it_waits_for() {
+    fn it_is_ready_once_every_loop_works_and_names_what_it_waits_for() {
         let (admit, derive) = (LoopStatus::new("admit"), LoopStatus::new("derive"));
         let ready =
             Readiness { loops: vec![admit.clone(), derive.clone()], ..Readiness::default() };
@@ -130,9 +129,9 @@ mod tests {
             let text = ready.check().expect_err("not ready");
             assert!(text.contains(part), "{text}");
         };
-        says("admit waits for its partitions");
+        says("admit is waiting for its partitions");
         admit.set(LoopPhase::Working);
-        says("derive waits for its partitions");
+        says("derive is waiting for its partitions");
         derive.set(LoopPhase::Restoring);
         let at = |partition, done| RestoreProgress {
             partition: Partition(partition),
@@ -146,6 +145,6 @@ mod tests {
         derive.set(LoopPhase::Working);
         assert_eq!(ready.check(), Ok(()));
         admit.set(LoopPhase::Joining);
-        says("admit waits for its partitions");
+        says("admit is waiting for its partitions");
     }
 }

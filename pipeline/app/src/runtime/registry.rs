@@ -1,4 +1,6 @@
-//! The schema registry as the rest of the process wants it.
+//! Creates the client of the schema registry, if the settings name one.
+//!
+//! A registry that is down is no reason not to start: only records with unknown schemas need it.
 
 use std::sync::Arc;
 
@@ -7,8 +9,7 @@ use tidewire_schemas::codec::Registry;
 
 use crate::config::Config;
 
-/// The registry of the settings, if they name one. Nothing is asked of it before the first record
-/// that needs it, so that a registry that is away keeps nobody from starting.
+/// The client. It sends nothing before the first record that needs a schema.
 pub fn open(config: &Config) -> Option<Arc<dyn Registry>> {
     let registry = SchemaRegistry::new(config.registry.as_ref()?);
     Some(Arc::new(registry))

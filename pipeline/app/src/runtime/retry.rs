@@ -1,8 +1,7 @@
-//! Patience: what may pass by itself is tried again at the start, with growing waits and a limit.
+//! Retries at the start of a process: growing waits, a time limit, a log line per attempt.
 //!
-//! A broker that starts together with us is no reason to fail, and one that never answers is one.
-//! Each attempt leaves a line, so that whoever watches knows what is waited for. Once the loops
-//! run, the supervisor has a patience of its own, without end.
+//! A broker may start together with the process, so an error that may pass is retried; a broker
+//! that never answers ends the start. Once the loops run, the supervisor retries without a limit.
 
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use tidewire_engine::turn::EngineError;
 
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::runtime::clock::Stopwatch;
-use crate::runtime::supervisor::{self, StopSignal};
+use crate::runtime::stop_signal::StopSignal;
+use crate::runtime::supervisor;
 
 /// The wait after the first attempt; each further one is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
@@ -21,14 +21,14 @@ const WAIT_LONGEST: Duration = Duration::from_secs(5);
 /// Why an attempt failed.
 #[derive(Debug)]
 pub enum AttemptError {
-    /// It may pass; how the process ends if it does not.
+    /// It may pass; the exit is for when it does not.
     Transient(ProcessExit),
-    /// Trying again is of no use.
+    /// A retry cannot help.
     Permanent(ProcessExit),
 }
 
 impl AttemptError {
-    /// Sorts a failure of the log. `unanswered` says what is wrong when it just did not answer.
+    /// Classifies an error of the log. `unanswered` is the message if the log did not answer.
     pub fn of_log(doing: String, unanswered: &str, error: LogError) -> Self {
         match error {
             LogError::Retry(cause) => Self::unanswered(unanswered, cause),
@@ -36,7 +36,7 @@ impl AttemptError {
         }
     }
 
-    /// The same for what the engine opens.
+    /// The same for an error of the engine.
     pub fn of_engine(name: &str, unanswered: &str, error: EngineError) -> Self {
         match error {
             EngineError::Retry { source, .. } => Self::unanswered(unanswered, source),
@@ -51,8 +51,8 @@ impl AttemptError {
     }
 }
 
-/// Tries until it is done, until the failure is one that lasts, until `limit` is over or until
-/// asked to stop. Without a limit to speak of it tries once.
+/// Tries until it succeeds, fails permanently, `limit` is over, or the process is asked to stop. A
+/// limit of zero is one attempt.
 pub fn with_retries<T>(
     limit: Duration,
     stop: &StopSignal,

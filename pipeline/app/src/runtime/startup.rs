@@ -1,7 +1,7 @@
-//! Opening: all that a process needs of its log and its folder before its loops can run.
+//! Opens what a process needs before its loops run: the log, the topics, the state folder, the hub.
 //!
-//! It waits for a broker that is not there yet, and ends the waiting when the process is asked to
-//! end. What is opened depends on the role and on nothing else.
+//! It waits for a broker that does not answer yet, up to a limit, and stops waiting when the
+//! process is asked to end. What is opened depends only on the role.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,32 +18,33 @@ use crate::runtime::fanout;
 use crate::runtime::registry;
 use crate::runtime::retry::{AttemptError, with_retries};
 use crate::runtime::state_folder::{FollowError, StateFolder};
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, ProcessPorts};
-use crate::runtime::supervisor::{StopSignal, Supervisor};
+use crate::runtime::supervisor::Supervisor;
 
 /// How long a start waits for what it needs: a broker that starts together with us, an election,
 /// the topics that another process is about to create.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What was opened.
+/// What a process opened.
 pub struct ProcessParts {
     /// The log and the stores.
     pub ports: ProcessPorts,
-    /// Where clients come: what they read from, and what their events are written with.
+    /// For a role that serves clients: what they read from and write with.
     pub gateway_inputs: Option<GatewayInputs>,
-    /// The claim on the state, in a process that keeps some.
+    /// The locked state folder, in a process with tasks.
     pub folder: Option<StateFolder>,
 }
 
-/// What a process that clients come to needs.
+/// What a role that serves clients needs.
 pub struct GatewayInputs {
-    /// The newest records.
+    /// The newest outputs.
     pub hub: Arc<Hub>,
-    /// A producer.
+    /// Appends the events of HTTP producers.
     pub appender: Box<dyn Appender>,
 }
 
-/// Opens all that the role needs. `None`: the process was asked to end while it waited.
+/// Opens what the role needs. `None`: the process was asked to end while it waited.
 pub fn open(
     supervisor: &Supervisor,
     role: Role,
@@ -69,17 +70,18 @@ fn open_with_retries(
     let (topology, clock) = (config.topology(), Arc::new(SystemClock));
     let ports = ProcessPorts { log, stores, topology, clock, registry: registry::open(config) };
     let gateway_inputs = with_retries(START_LIMIT, stop, || {
-        prepare(role, config, (&*ports.log, folder.as_ref()))?;
+        prepare(role, config, &*ports.log, folder.as_ref())?;
         if role.serves_clients() { open_gateway_inputs(config, &ports).map(Some) } else { Ok(None) }
     })?;
     Ok(ProcessParts { ports, gateway_inputs, folder })
 }
 
-/// Makes sure of the topics, and that the folder belongs to them.
+/// Creates or checks the topics, and makes sure that the state folder follows them.
 fn prepare(
     role: Role,
     config: &Config,
-    (log, folder): (&dyn Log, Option<&StateFolder>),
+    log: &dyn Log,
+    folder: Option<&StateFolder>,
 ) -> Result<(), AttemptError> {
     if role.is_apart() {
         storage::require_topics(config, log)?;
@@ -89,11 +91,11 @@ fn prepare(
     let Some(folder) = folder else { return Ok(()) };
     folder.follow(log, &config.topology()).map_err(|error| match error {
         FollowError::Log(error) => {
-            let doing = "could not ask which topics there are".into();
+            let doing = "could not list the topics".into();
             AttemptError::of_log(doing, &storage::unreachable_message(config), error)
         }
         FollowError::Folder(_) => {
-            let message = format!("the state in {} failed", folder.dir().display());
+            let message = format!("could not use the state folder {}", folder.dir().display());
             AttemptError::Permanent(ProcessExit::because(message, error))
         }
     })

@@ -1,16 +1,16 @@
-//! The state folder: one process's, and of one log only.
+//! Locks the state folder for one process, and removes state that belongs to another log.
 //!
-//! Stores say how far they have come by offsets. The same offsets in topics that were made anew, or
-//! in another cluster, mean other records, and a store brought up from there would be wrong without
-//! a sign of it. So the folder remembers which log it follows; what belongs to another is removed,
-//! and rebuilt from the changelogs. Each task's store has RocksDB's own lock; the one here is for
-//! the folder, so that two processes meet at the start and not at their first rebalance.
+//! Stores record their progress as offsets. In topics that were created again, or in another
+//! cluster, the same offsets mean other records, and a store restored from there would be silently
+//! wrong. So the folder records the ids of the topics it follows; state of other topics is removed
+//! and restored from the changelogs. Each task's store has RocksDB's own lock; the lock here is for
+//! the folder, so that a second process fails at its start and not at its first rebalance.
 //!
 //! ```text
-//! state/lock     held while the process lives; the text is its process id
-//! state/log      the ids of the topics that the stores follow
-//! state/task-N   the store of partition N
-//! state/checkpoints/task-N   some of its past, for replays
+//! state/lock                 locked while a process runs; the content is its process id
+//! state/log                  the ids of the topics that the stores follow
+//! state/task-N               the store of partition N
+//! state/checkpoints/task-N   copies of it at earlier transactions, for replays
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -29,7 +29,7 @@ const STATE: &str = "state";
 const LOCK: &str = "lock";
 const LOG_IDS: &str = "log";
 
-/// A claimed state folder; others are kept out for as long as a clone of it lives.
+/// A locked state folder; the lock is held as long as a clone of this exists.
 #[derive(Clone, Debug)]
 pub struct StateFolder {
     dir: PathBuf,
@@ -37,17 +37,18 @@ pub struct StateFolder {
 }
 
 impl StateFolder {
-    /// Whether a data folder has one.
+    /// Whether a data folder has a state folder.
     pub fn is_in(data_dir: &Path) -> bool {
         data_dir.join(STATE).is_dir()
     }
 
-    /// Makes it if it is not there, and keeps other processes out.
+    /// Creates it if it is missing, and locks it.
     pub fn claim(data_dir: &Path) -> Result<Self, ProcessExit> {
         let dir = data_dir.join(STATE);
         let failed = |error| {
             let shown = dir.display();
-            let text = format!("could not write in {shown}; is it yours? --data-dir names another");
+            let text =
+                format!("could not write in {shown}; change its owner, or give another --data-dir");
             ProcessExit::because(text, error)
         };
         fs::create_dir_all(&dir).map_err(failed)?;
@@ -68,7 +69,7 @@ impl StateFolder {
         &self.dir
     }
 
-    /// Removes the stores if they follow another log than this one, and remembers this one.
+    /// Removes the stores if they follow other topics than those of this log, and records its ids.
     pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
         let now = log_ids(&log.topics()?, topology);
         let path = self.dir.join(LOG_IDS);
@@ -78,7 +79,7 @@ impl StateFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.remove_stores()?,
             Err(error) => return Err(error.into()),
         }
-        // A name that is only there once its content is: a crash in between forgets once more.
+        // Renamed once it is written: a crash before that removes the stores once more.
         let fresh = self.dir.join(format!("{LOG_IDS}.new"));
         fs::write(&fresh, now)?;
         fs::rename(fresh, path)?;
@@ -96,13 +97,13 @@ impl StateFolder {
         }
         if stores > 0 {
             let dir = self.dir.display();
-            tracing::warn!(stores, "the state in {dir} follows another log; it is rebuilt");
+            tracing::warn!(stores, "the state in {dir} is of another log and was removed");
         }
         Ok(())
     }
 }
 
-/// What a folder that follows this log says.
+/// The content of `state/log` for this log.
 fn log_ids(topics: &[TopicInfo], topology: &Topology) -> String {
     let id_of =
         |name: &Topic| topics.iter().find(|info| info.spec.topic == *name).map(|info| info.id);
@@ -110,8 +111,8 @@ fn log_ids(topics: &[TopicInfo], topology: &Topology) -> String {
     format!("{} {}\n", id(topology.state()), id(topology.order()))
 }
 
-/// The state in a data folder, to look at while its process may run; `None` if there is none, or
-/// none of this log.
+/// The state folder, to read while its process may run; `None` if there is none, or none of this
+/// log.
 pub fn find_for_log(data_dir: &Path, topics: &[TopicInfo], topology: &Topology) -> Option<PathBuf> {
     let dir = data_dir.join(STATE);
     let follows = fs::read_to_string(dir.join(LOG_IDS)).ok()?;
@@ -121,10 +122,10 @@ pub fn find_for_log(data_dir: &Path, topics: &[TopicInfo], topology: &Topology) 
 /// Why a folder could not be made to follow a log.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The log did not say which topics it has.
+    /// The log could not list its topics.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The folder failed.
+    /// The folder could not be written.
     #[error("could not write in the state folder; check the disk, or remove the folder")]
     Folder(#[from] io::Error),
 }
@@ -137,12 +138,12 @@ fn write_process_id(lock: &mut File) -> io::Result<()> {
 
 fn in_use_error(dir: &Path, lock: &mut File) -> ProcessExit {
     let mut holder = String::new();
-    // Who it is helps; that it is taken is certain without it.
+    // The process id helps to find the holder; without it the message is still right.
     let known = lock.read_to_string(&mut holder).is_ok() && !holder.is_empty();
     let by = if known { format!("process {holder}") } else { "another process".to_owned() };
     ProcessExit::failed(format!(
-        "the state in {} is in use by {by}; stop that one, or give this one a --data-dir and an \
-         --instance of its own",
+        "the state in {} is in use by {by}; stop that process, or give this one its own --data-dir \
+         and --instance",
         dir.display()
     ))
 }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_another_log_is_removed_and_that_of_the_same_one_stays() {
+    fn state_of_another_log_is_removed_and_state_of_the_same_one_stays() {
         let dir = tempfile::tempdir().expect("a folder");
         let topology = Topology::new("t.", 1);
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_use_is_named_with_its_holder_and_is_free_afterwards() {
+    fn a_locked_folder_is_reported_with_its_holder_and_is_free_afterwards() {
         let dir = tempfile::tempdir().expect("a folder");
         let first = StateFolder::claim(dir.path()).expect("free");
         let text = StateFolder::claim(dir.path()).expect_err("taken").to_string();

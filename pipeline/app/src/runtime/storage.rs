@@ -1,8 +1,8 @@
-//! The data of a process: the log, the stores of its tasks, and the topics in it.
+//! Opens the log of a process, creates and checks its topics, and reports their offsets.
 //!
-//! The embedded log and the state are two folders inside the data folder, `log` and `state`; on
-//! Kafka there is only `state`. What is asked of the log's topics is answered here for every verb,
-//! whether it runs inside the serving process or opens the log itself.
+//! The embedded log and the state are two folders in the data folder, `log` and `state`; on Kafka
+//! there is only `state`. Commands and the running process share these functions, so that both
+//! report topics alike.
 
 use std::sync::Arc;
 
@@ -19,33 +19,33 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::retry::AttemptError;
 
-/// The log of a process and what belongs to it.
+/// The ports of a process: its log and what belongs to it.
 #[derive(Clone)]
 pub struct ProcessPorts {
     /// The log.
     pub log: Arc<dyn Log>,
-    /// The stores of tasks, in a process that has tasks.
+    /// The task stores, in a process with tasks.
     pub stores: Option<Arc<dyn Stores>>,
     /// The topics' names.
     pub topology: Topology,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
 }
 
-/// A topic as it is listed.
+/// A topic in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicReport {
     /// Its name.
     pub topic: String,
-    /// What it keeps, in words.
+    /// Its retention, in words.
     pub keeps: String,
-    /// By partition: the oldest offset still there, and the end.
+    /// By partition: the oldest offset that is kept, and the end.
     pub offsets: Vec<(u64, u64)>,
 }
 
-/// Opens the log that is configured. A broker is not spoken to before the log's first use.
+/// Opens the configured log. No broker is contacted before the log's first use.
 pub fn open_log(config: &Config) -> Result<Arc<dyn Log>, ProcessExit> {
     match &config.log {
         LogConfig::Embedded => open_embedded(&config.data),
@@ -59,7 +59,7 @@ fn open_embedded(config: &DataConfig) -> Result<Arc<dyn Log>, ProcessExit> {
         AckDurability::Process => embedded::Durability::Process,
         AckDurability::Host => embedded::Durability::Host,
     };
-    let doing = format!("could not open the data in {}", config.dir.display());
+    let doing = format!("could not open the embedded log in {}", config.dir.display());
     match EmbeddedLog::open(settings, Arc::new(SystemClock)) {
         Ok(log) => Ok(log),
         Err(error) => Err(ProcessExit::of_log(doing, error)),
@@ -69,27 +69,27 @@ fn open_embedded(config: &DataConfig) -> Result<Arc<dyn Log>, ProcessExit> {
 fn open_kafka(config: &Config, kafka: &KafkaConfig) -> Result<Arc<dyn Log>, ProcessExit> {
     match KafkaLog::open(kafka.connector(config)) {
         Ok(log) => Ok(log),
-        Err(error) => Err(ProcessExit::of_log("could not make a client of Kafka".into(), error)),
+        Err(error) => Err(ProcessExit::of_log("could not create a Kafka client".into(), error)),
     }
 }
 
-/// What is wrong when the log does not answer, and what to do about it.
+/// The message when the log does not answer, with what to do about it.
 pub fn unreachable_message(config: &Config) -> String {
     match &config.log {
         LogConfig::Embedded => format!("the log in {} did not answer", config.data.dir.display()),
         LogConfig::Kafka(kafka) => format!(
-            "Kafka at {} does not answer; is it running, and can it be reached from here? \
-             `tidewire doctor` looks closer",
+            "Kafka at {} does not answer; check that it runs and can be reached from here: \
+             `tidewire doctor` with the same settings finds the cause",
             kafka.bootstrap
         ),
     }
 }
 
-/// Creates what is missing and checks what is there; says how many are new.
+/// Creates missing topics and checks existing ones; returns how many are new.
 pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, AttemptError> {
     let mut created = 0;
     for spec in config.topology().specs() {
-        let doing = format!("{} is not as it must be", spec.topic);
+        let doing = format!("the topic {} is not as Tidewire needs it", spec.topic);
         let new = log.create(&spec);
         let new =
             new.map_err(|error| AttemptError::of_log(doing, &unreachable_message(config), error))?;
@@ -98,8 +98,9 @@ pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, AttemptErr
     Ok(created)
 }
 
-/// Checks that every topic is there as it must be, and creates none: a name mistyped in one of
-/// several processes must not become a second set of topics. They may still be on their way.
+/// Checks that every topic exists as it must be, and creates none: a mistyped prefix in one of
+/// several processes must not create a second set of topics. A missing topic may be retried:
+/// another process may be creating it.
 pub fn require_topics(config: &Config, log: &dyn Log) -> Result<(), AttemptError> {
     let topology = config.topology();
     let asking = |error| {
@@ -115,8 +116,8 @@ pub fn require_topics(config: &Config, log: &dyn Log) -> Result<(), AttemptError
         specs.iter().filter(|spec| !there.iter().any(|info| info.spec.topic == spec.topic));
     if let Some(first) = missing.next() {
         return Err(AttemptError::Transient(ProcessExit::Usage(format!(
-            "{} of {} topics are not there, such as {}; is topics.prefix another? `tidewire topics \
-             create` with these settings makes them",
+            "{} of {} topics are missing, such as {}; check topics.prefix, or create them with \
+             `tidewire topics create` and these settings",
             1 + missing.count(),
             specs.len(),
             first.topic
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_topic_keeps_is_said_in_the_unit_a_person_would_use() {
+    fn retention_is_shown_in_the_largest_unit_that_divides_it() {
         let delete = |ms| Cleanup::Delete { retention_ms: ms, retention_bytes: None };
         assert_eq!(retention_text(delete(Some(7 * 86_400_000))), "7 d");
         assert_eq!(retention_text(delete(Some(60_000))), "1 min");

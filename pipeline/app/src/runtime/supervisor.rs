@@ -1,14 +1,13 @@
-//! The supervisor: the one room of the binary that starts threads, and the one that ends them.
+//! Starts, repeats and ends the threads of the process; no other file of the binary starts one.
 //!
-//! A loop is made, then turned until told to stop. Its failures are answered here and only by their
-//! kind: `Retry` makes the loop anew after a growing wait and is counted, `Fatal` and a panic end
-//! the process with a sentence. Ends are orderly: the loops are woken, finish their turn and close
-//! what they hold, within one deadline for all.
+//! A thread creates its loop and calls `turn()` until the process stops. Errors are handled here,
+//! by kind only: `Retry` drops the loop and creates it again after a growing wait, and is counted;
+//! `Fatal` and a panic end the process with a message. A shutdown wakes all loops; they finish
+//! their turn and close what they hold, within one time limit for all.
 
 use std::any::Any;
 use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -20,62 +19,38 @@ use tidewire_engine::port::{LogError, Wake};
 use tidewire_engine::turn::EngineError;
 
 use crate::process_exit::{ProcessExit, in_one_line};
-use crate::runtime::clock::{self, Stopwatch};
+use crate::runtime::clock::Stopwatch;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::telemetry;
 
-/// How long a turn waits for something to do; `stop` wakes it earlier.
+/// How long a turn waits for work; a shutdown wakes it earlier.
 const TURN_WAIT: Duration = Duration::from_secs(1);
-/// The wait before a loop is made anew for the first time; each further one is twice as long.
+/// The wait before the first rebuild of a loop; each further one is twice as long.
 const REBUILD_WAIT_FIRST: Duration = Duration::from_millis(100);
-/// The longest such wait.
+/// The longest wait before a rebuild.
 const REBUILD_WAIT_LONGEST: Duration = Duration::from_secs(5);
-/// A loop that failed sooner than this after it was made has not recovered: two processes that take
-/// the same place from each other do well for a moment each time.
+/// A loop that fails sooner than this has not recovered, and its waits go on growing: two processes
+/// that fence each other work for a moment after each rebuild.
 const STABLE_AFTER: Duration = Duration::from_secs(15);
-/// How often it is looked whether everything is ready.
+/// How often readiness is checked.
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How often it is looked whether something outside the supervised threads has failed.
+/// How often failures outside the supervised threads are checked.
 const FAILURE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How finely a waiting thread looks whether it should stop.
-const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Something that is turned until told to stop.
+/// A value whose `turn()` a thread repeats until the process stops.
 pub trait EngineLoop {
-    /// Does what there is to do, or waits for it for at most `wait`.
+    /// Does the work there is, or waits for some for at most `wait`.
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError>;
 
-    /// Ends a turn's wait from another thread, where it can be ended.
+    /// Ends the wait of a turn from another thread, if the loop has such a waker.
     fn waker(&self) -> Option<Arc<dyn Wake>>;
 
-    /// Lets go of what it holds.
+    /// Releases what it holds.
     fn close(self: Box<Self>) -> Result<(), EngineError>;
 }
 
-/// Makes a loop, again whenever it has failed in a way that passes.
+/// Creates a loop, and creates it again after an error that may pass.
 pub type LoopFactory = Box<dyn FnMut() -> Result<Box<dyn EngineLoop>, EngineError> + Send>;
-
-/// Whether the process is ending. Cheap to clone and to ask.
-#[derive(Clone, Debug, Default)]
-pub struct StopSignal(Arc<AtomicBool>);
-
-impl StopSignal {
-    /// Whether to stop.
-    pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Waits for `time` or until asked to stop.
-    pub fn pause(&self, time: Duration) {
-        let since = Stopwatch::start();
-        while !self.is_requested() {
-            let left = time.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            clock::pause(left.min(STOP_POLL_INTERVAL));
-        }
-    }
-}
 
 /// What ends a running process.
 enum ShutdownCause {
@@ -83,7 +58,7 @@ enum ShutdownCause {
     Failure(ProcessExit),
 }
 
-/// The wakers of a thread's loop; replaced whenever the loop is made anew.
+/// The waker of a thread's loop; replaced when the loop is rebuilt.
 type WakerSlot = Arc<Mutex<Option<Arc<dyn Wake>>>>;
 
 struct Thread {
@@ -101,7 +76,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Listens for Ctrl-C, SIGTERM and SIGHUP; the second one ends the process at once.
+    /// Listens for SIGINT, SIGTERM and SIGHUP; the second signal ends the process at once.
     pub fn start() -> Result<Self, ProcessExit> {
         let (shutdown_tx, shutdown_rx) = mpsc::channel();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
@@ -110,8 +85,8 @@ impl Supervisor {
         start_thread("signals", move || {
             for (count, signal) in signals.forever().enumerate() {
                 if count > 0 {
-                    // The rest is lost on purpose: whoever asks twice doesn't want to wait, and
-                    // the log survives a kill -9.
+                    // Nothing is drained: the second signal means "at once", and the log survives
+                    // a kill -9.
                     std::process::exit(128 + signal);
                 }
                 let name = if signal == SIGINT { "Ctrl-C" } else { "a signal" };
@@ -121,12 +96,12 @@ impl Supervisor {
         Ok(Self { stop: StopSignal::default(), shutdown_tx, shutdown_rx, threads: Vec::new() })
     }
 
-    /// Tells whether the process is ending.
+    /// The flag that asks threads to stop.
     pub fn stop(&self) -> StopSignal {
         self.stop.clone()
     }
 
-    /// Starts a thread that makes a loop and turns it until the end.
+    /// Starts a thread that creates a loop and repeats it until the end.
     pub fn spawn_loop(&mut self, name: &'static str, make: LoopFactory) -> Result<(), ProcessExit> {
         let waker = WakerSlot::default();
         let stop = self.stop.clone();
@@ -134,7 +109,7 @@ impl Supervisor {
         self.spawn(name, waker, move || run_loop(name, make, &stop, &slot))
     }
 
-    /// Starts a thread that runs `work` once; it looks at [`StopSignal`] by itself.
+    /// Starts a thread that runs `work` once; `work` checks [`StopSignal`] by itself.
     pub fn spawn_task(
         &mut self,
         name: &'static str,
@@ -166,9 +141,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Does `work` on a thread of its own and waits for what comes of it. `Ok(None)`: someone ended
-    /// the process before. The thread is left to itself then, however long a call in it may take:
-    /// it must hold nothing that an end has to wait for.
+    /// Runs `work` on a thread of its own and waits for the result. `Ok(None)`: a signal ended the
+    /// process first. The thread is then abandoned, however long a call in it takes, so `work` must
+    /// hold nothing that the shutdown has to wait for.
     pub fn attempt<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -177,7 +152,7 @@ impl Supervisor {
         let (result_tx, result_rx) = mpsc::channel();
         let work = move || panic::catch_unwind(AssertUnwindSafe(work));
         start_thread(name, move || {
-            // Nobody takes it any more if the process is ending.
+            // Nobody receives it if the process is ending.
             let _ = result_tx.send(work());
         })?;
         loop {
@@ -193,8 +168,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until someone ends the process: `Ok` names the signal. `failed` is asked now and then
-    /// for what fails outside the supervised threads.
+    /// Waits until the process has to end: `Ok` names the signal. `failed` is polled for failures
+    /// outside the supervised threads.
     pub fn wait(
         &self,
         failed: impl Fn() -> Option<ProcessExit>,
@@ -212,7 +187,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until `ready` says so: `Ok(true)`. `Ok(false)`: someone ended the process before.
+    /// Waits until `ready` is true: `Ok(true)`. `Ok(false)`: a signal ended the process first.
     pub fn wait_until(&self, ready: impl Fn() -> bool) -> Result<bool, ProcessExit> {
         while !ready() {
             match self.shutdown_rx.recv_timeout(READY_POLL_INTERVAL) {
@@ -224,16 +199,16 @@ impl Supervisor {
         Ok(true)
     }
 
-    /// Tells every thread to stop; returns at once.
+    /// Asks every thread to stop and returns at once.
     pub fn request_stop(&self) {
-        self.stop.0.store(true, Ordering::Relaxed);
+        self.stop.request();
         for thread in &self.threads {
             wake(&thread.waker);
         }
     }
 
-    /// Wakes every thread and waits for all of them, `within` altogether. Says who did not finish,
-    /// and what failed on the way.
+    /// Asks every thread to stop and waits for all of them, `within` in total. The error names the
+    /// threads that did not finish, or is the first failure.
     pub fn drain(self, within: Duration) -> Result<(), ProcessExit> {
         let since = Stopwatch::start();
         self.request_stop();
@@ -246,8 +221,8 @@ impl Supervisor {
         }
         if !late.is_empty() {
             return Err(ProcessExit::failed(format!(
-                "{} did not finish within {within:?}; nothing acknowledged is lost, the next start \
-                 takes up from the log",
+                "{} did not finish within {within:?} and was abandoned; nothing acknowledged is \
+                 lost, the next start continues from the log",
                 late.join(", ")
             )));
         }
@@ -266,14 +241,14 @@ fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), 
     let spawned = thread::Builder::new().name(name.into()).spawn(work);
     spawned.map(drop).map_err(|error| {
         ProcessExit::because(
-            format!("could not start the thread {name}; is a limit too low?"),
+            format!("could not start the thread {name}; raise the limit of threads (`ulimit -u`)"),
             error,
         )
     })
 }
 
 fn wake(slot: &WakerSlot) {
-    // A thread that panicked holding the slot left it whole: it is only ever replaced.
+    // A panic cannot leave the slot half written: it is only ever replaced.
     if let Some(waker) = &*slot.lock().unwrap_or_else(PoisonError::into_inner) {
         waker.wake();
     }
@@ -314,9 +289,9 @@ fn run_loop(
     Ok(())
 }
 
-/// Another took what was this loop's. Once that is how a hand-over looks.
-const FENCED_HINT: &str = "; if this repeats, two processes have one name: give each an `instance` \
-                           of its own";
+/// Another process took over from this loop. Once, that is a normal rebalance.
+const FENCED_HINT: &str =
+    "; if this repeats, two processes have the same `instance`: give each its own";
 
 fn is_fenced(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(LogError::Fenced(_)))
@@ -332,7 +307,7 @@ fn turn_until_stopped(
     looped.close()
 }
 
-/// What the failure of something that is not turned yet means for the process.
+/// The exit for an error of something that is not a running loop.
 pub fn of_engine(name: &str, error: EngineError) -> ProcessExit {
     match error {
         EngineError::Retry { doing, source } | EngineError::Fatal { doing, source } => {
@@ -341,7 +316,7 @@ pub fn of_engine(name: &str, error: EngineError) -> ProcessExit {
     }
 }
 
-/// The exit code follows from what lies underneath.
+/// The exit code follows from the cause.
 fn of_fatal(name: &str, doing: &str, source: Box<dyn Error + Send + Sync>) -> ProcessExit {
     let message = format!("{name} stopped while {doing}");
     match source.downcast::<LogError>() {
@@ -354,15 +329,16 @@ fn of_panic(name: &str, panic: &(dyn Any + Send)) -> ProcessExit {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     ProcessExit::failed(format!(
-        "{name} stopped on a broken invariant, which is a bug: {text}\n  nothing acknowledged is \
-         lost; please report it with the lines above"
+        "{name} panicked, which is a bug: {text}\n  nothing acknowledged is lost; please report it \
+         with the lines above"
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
+    use crate::runtime::clock;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     struct ScriptedLoop(Vec<Result<(), EngineError>>);
 
@@ -432,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_log_ends_the_process_with_its_own_kind() {
+    fn a_fatal_log_error_ends_the_process_as_a_lost_log() {
         let mut supervisor = Supervisor::start().expect("starts");
         let lost = || Err(fatal(LogError::Fatal("the disk is full".into(), None)));
         supervisor.spawn_loop("test", Box::new(lost)).expect("starts");
@@ -443,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_sentence_and_not_a_hanging_process() {
+    fn a_panic_ends_the_process_with_its_message() {
         let mut supervisor = Supervisor::start().expect("starts");
         supervisor.spawn_task("test", || panic!("two and two is five")).expect("starts");
         let exit = supervisor.wait(|| None).expect_err("a bug").to_string();
@@ -451,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_attempted_comes_back_and_its_panic_is_a_sentence_too() {
+    fn an_attempt_returns_its_result_and_a_panic_in_it_is_an_error() {
         let supervisor = Supervisor::start().expect("starts");
         assert_eq!(supervisor.attempt("test", || 7).expect("no bug"), Some(7));
         let exit = supervisor.attempt("test", || -> u8 { panic!("no such number") });
@@ -460,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_takes_its_time_keeps_nobody_from_ending() {
+    fn a_slow_attempt_does_not_delay_the_end() {
         let mut supervisor = Supervisor::start().expect("starts");
         supervisor.spawn_task("test", || Err(ProcessExit::failed("the end"))).expect("starts");
         let since = Stopwatch::start();
@@ -471,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_elsewhere_ends_the_process_too() {
+    fn a_failure_outside_the_threads_ends_the_process() {
         let supervisor = Supervisor::start().expect("starts");
         let exit = supervisor.wait(|| Some(ProcessExit::failed("elsewhere"))).expect_err("failed");
         assert_eq!(exit.to_string(), "elsewhere");

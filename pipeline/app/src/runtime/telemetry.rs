@@ -1,7 +1,7 @@
-//! The binary's metrics: one function per metric, and the table that says what each one means.
+//! The metrics of the binary: one function per metric, and the table of their meanings.
 //!
-//! Call sites call a function of this file and nothing else, so that the catalogue is complete by
-//! construction. Rendering for `/metrics` is here too; there is no listener besides the gateway's.
+//! Call sites call a function of this file and nothing else, so that the catalogue is complete.
+//! Rendering for `/metrics` is here too; the HTTP server of the process serves it.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::process_exit::ProcessExit;
-use crate::runtime::supervisor::StopSignal;
+use crate::runtime::stop_signal::StopSignal;
 
-/// What every metric's name begins with when it is rendered.
+/// The first characters of every metric's name when it is rendered.
 const PREFIX: &str = "tidewire_";
 
-/// Bounds of histograms of time: from a tenth of a millisecond to what is a failure anywhere.
+/// Bounds of histograms of time, from 0.1 ms to 5 s, which is a failure anywhere.
 const SECONDS_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
-/// Bounds of histograms of partitions: a transaction is expected to write to sixteen at most.
+/// Bounds of histograms of partitions: a transaction should write to sixteen at most.
 const PARTITIONS_BOUNDS: &[f64] = &[2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0];
 /// Bounds of histograms of counts and sizes.
 const COUNT_BOUNDS: &[f64] =
@@ -31,35 +31,42 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Name, kind, labels and meaning of every metric of this crate.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
-    ("loop_rebuilds_total", "counter", &["thread"], "Loops made anew after a failure that passes"),
-    ("demo_events_total", "counter", &[], "Synthetic events fed by the demo"),
-    ("build_info", "gauge", &["version"], "1; the label names the build"),
+    (
+        "loop_rebuilds_total",
+        "counter",
+        &["thread"],
+        "Loops dropped and created again after an error that may pass",
+    ),
+    ("demo_events_total", "counter", &[], "Synthetic events sent by the demo"),
+    ("build_info", "gauge", &["version"], "1; the label is the version"),
 ];
 
-/// A loop was made anew.
+/// A loop is about to be created again.
 pub fn loop_rebuilt(thread: &'static str) {
     counter!("loop_rebuilds_total", "thread" => thread).increment(1);
 }
 
-/// The demo fed this many events.
+/// The demo sent this many events.
 pub fn demo_events_sent(events: u64) {
     counter!("demo_events_total").increment(events);
 }
 
-/// Collects every metric of the process from now on, and renders them in Prometheus' text form.
+/// Starts to collect every metric of the process; the handle renders them in Prometheus' text
+/// format.
 pub fn start() -> Result<PrometheusHandle, ProcessExit> {
     let collected = recorder()?;
     let handle = collected.handle();
     metrics::set_global_recorder(PrefixedRecorder(collected)).map_err(|_| {
-        ProcessExit::failed("metrics are collected already; start one process at a time")
+        ProcessExit::failed("the metrics recorder was installed twice, which is a bug")
     })?;
     gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
 
-/// Histograms with fixed bounds, which can be added up over processes; others would be summaries.
+/// A recorder with fixed bounds for histograms, so that they can be added up over processes;
+/// without bounds they would be summaries.
 fn recorder() -> Result<PrometheusRecorder, ProcessExit> {
-    let wrong = |error| ProcessExit::because("the bounds of the histograms are wrong", error);
+    let wrong = |error| ProcessExit::because("the bounds of the histograms are invalid", error);
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BOUNDS)
         .and_then(|builder| {
@@ -70,8 +77,8 @@ fn recorder() -> Result<PrometheusRecorder, ProcessExit> {
     Ok(builder.map_err(wrong)?.build_recorder())
 }
 
-/// Moves what was recorded into the histograms, now and then, until told to stop: otherwise it
-/// would be kept sample by sample until somebody asks for `/metrics`.
+/// Moves recorded samples into the histograms regularly until asked to stop: otherwise every sample
+/// would be kept in memory until `/metrics` is read.
 pub fn run_upkeep(handle: &PrometheusHandle, stop: &StopSignal) {
     while !stop.is_requested() {
         handle.run_upkeep();
@@ -79,8 +86,7 @@ pub fn run_upkeep(handle: &PrometheusHandle, stop: &StopSignal) {
     }
 }
 
-/// Puts `tidewire_` before every name, so that an operator finds ours among others and call sites
-/// need not repeat it.
+/// Adds the prefix `tidewire_` to every name, so that call sites need not repeat it.
 struct PrefixedRecorder(PrometheusRecorder);
 
 fn prefixed_name(name: &str) -> KeyName {
@@ -122,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_rendered_under_our_name_with_their_labels() {
+    fn metrics_are_rendered_with_prefix_and_labels() {
         let collected = PrometheusBuilder::new().build_recorder();
         let handle = collected.handle();
         metrics::with_local_recorder(&PrefixedRecorder(collected), || loop_rebuilt("derive"));

@@ -1,19 +1,18 @@
-//! The mix: how often each event type comes, and what its `data` holds, as a table.
+//! The table of synthetic traffic: how often each event type occurs, and what its `data` contains.
 //!
-//! Three groups, 60 % reactions, 20 % posts, 20 % the rest, which is what a social stream looks
-//! like and what the benchmarks are stated in; within a group the weights say the shares. A row is
-//! an entry of data: adding a type to the traffic is adding a row.
+//! Three groups, 60 % reactions, 20 % posts and 20 % other types, as in a social stream; the
+//! benchmarks are stated for this mix. Weights are shares within a group. A new type is a new row.
 
 use FieldValue::{
     Count, Id, Name, OneOf, Part, Percent, Post, PostAuthor, Text, Topic, Topics, User,
 };
 
-/// How a field's value is made.
+/// How a field's value is generated.
 #[derive(Clone, Copy, Debug)]
 pub enum FieldValue {
     /// The post this event is about.
     Post,
-    /// Whoever wrote that post.
+    /// The author of that post.
     PostAuthor,
     /// The user who acts, the same one within an event.
     User,
@@ -27,9 +26,9 @@ pub enum FieldValue {
     Topic,
     /// A list of one or two topics.
     Topics,
-    /// This word with one of so many numbers.
+    /// This word with a number below the bound.
     Id(&'static str, u32),
-    /// This word with the event's own number, so that it never comes twice.
+    /// This word with the event's own number, so that it is unique.
     Fresh(&'static str),
     /// One of these words.
     OneOf(&'static [&'static str]),
@@ -43,7 +42,7 @@ pub enum FieldValue {
     Either,
 }
 
-/// An event type as it is generated.
+/// An event type and how its events are generated.
 #[derive(Debug)]
 pub struct EventTemplate {
     /// Canonical type.
@@ -65,13 +64,13 @@ const fn template(
 /// Types of one kind and their share of all events.
 #[derive(Debug)]
 pub struct TemplateGroup {
-    /// Of a hundred events, how many are of this group.
+    /// Percent of all events.
     pub percent: u32,
     /// The types.
     pub templates: &'static [EventTemplate],
 }
 
-/// The whole mix; the shares add up to a hundred.
+/// The whole mix; the shares add up to 100.
 pub const MIX: &[TemplateGroup] = &[
     TemplateGroup { percent: 60, templates: REACTIONS },
     TemplateGroup { percent: 20, templates: POSTS },
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn no_type_stands_in_the_mix_twice() {
+    fn no_type_is_in_the_mix_twice() {
         let types: Vec<_> = MIX
             .iter()
             .flat_map(|group| group.templates)

@@ -1,12 +1,12 @@
-//! Deterministic chance: SplitMix64, whose next number depends on nothing but the seed.
+//! SplitMix64, a random number generator whose sequence depends only on the seed.
 //!
-//! Synthetic traffic must be the same bytes for the same seed on every machine and in every year,
-//! so the generator is ours and small, and its first numbers are held by a test. It is not fit for
+//! Synthetic traffic must be the same bytes for the same seed on every machine and in every
+//! release, so the generator is part of the code and a test holds its first numbers. It is not for
 //! secrets.
 //!
 //! Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 
-/// A sequence of numbers that look random.
+/// A deterministic sequence of numbers.
 #[derive(Clone, Debug)]
 pub struct TrafficRng(u64);
 
@@ -24,14 +24,14 @@ impl TrafficRng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number in `0..below`, by multiplication instead of remainder; `below` is not 0.
+    /// A number in `0..below`, by multiplication instead of a remainder; `below` is not 0.
     pub fn below(&mut self, below: u32) -> u32 {
         let top = self.next_u64() >> 32;
         ((top * u64::from(below)) >> 32) as u32
     }
 
-    /// A number in `0..below` that prefers small ones the way fame does: the tenth of all that
-    /// comes first is drawn about every second time.
+    /// A number in `0..below` that prefers small ones, as a few users of a network get most of the
+    /// attention: the first tenth is drawn about every second time.
     pub fn skewed_below(&mut self, below: u32) -> u32 {
         let one = f64::from(self.below(1 << 24)) / f64::from(1 << 24);
         (one * one * one * f64::from(below)) as u32
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_below_the_bound_comes_and_none_above() {
+    fn every_number_below_the_bound_occurs_and_none_above() {
         let mut rng = TrafficRng::new(7);
         let mut seen = [0u32; 6];
         for _ in 0..6_000 {

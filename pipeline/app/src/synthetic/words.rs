@@ -1,7 +1,7 @@
-//! What synthetic people say: short sentences from a few word lists, in several scripts.
+//! The texts of synthetic events: short sentences from a few word lists, in several scripts.
 //!
-//! The words are plain enough to stand inside JSON without escaping, which keeps the generator
-//! cheaper than what it feeds; a test holds that.
+//! No word needs an escape in JSON, which keeps the generator cheaper than the pipeline it feeds; a
+//! test holds that.
 
 use super::rng::TrafficRng;
 
@@ -55,7 +55,7 @@ const ELSEWHERE: &[&str] = &[
     "Прилив начинается в шесть.",
     "المدّ يرتفع الليلة",
 ];
-/// Topics that posts carry and trends count.
+/// The topics of posts and trends.
 pub const TOPICS: &[&str] =
     &["tides", "rust", "football", "gardening", "astronomy", "trains", "cooking", "music", "maps"];
 const GIVEN_NAMES: &[&str] = &[

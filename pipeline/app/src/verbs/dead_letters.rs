@@ -1,11 +1,11 @@
-//! `tidewire dead-letters`: listed, shown, requeued, dropped.
+//! `tidewire dead-letters`: lists, shows, requeues and drops dead letters.
 //!
-//! The embedded log belongs to one process: while one runs on the folder it is asked over HTTP,
-//! otherwise the folder is opened here. Kafka belongs to everybody and is opened here. Behind both
-//! is the same [`AdminApi`], which is asked the same pairs and gives the same answers.
+//! The embedded log belongs to one process: a running one is asked over HTTP, the folder of a
+//! stopped one is opened here. Kafka is opened here. Both ways lead to the same [`AdminApi`], with
+//! the same parameters and the same answers.
 //!
-//! Much is done by asking again and again: each call does a bounded part, and what it did stays
-//! done, so that a verb that is interrupted is just run again.
+//! Each call resolves a bounded number of dead letters, and the command repeats it until none is
+//! left. What a call did stays done, so an interrupted command is run again.
 
 mod admin;
 mod print;
@@ -25,7 +25,7 @@ use crate::cli::{DeadLetterFilter, DeadLettersArgs, DeadLettersVerb, LogArgs, Re
 use crate::config::{Config, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::storage;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 pub(crate) use admin::Action;
 use admin::AdminError;
@@ -33,10 +33,10 @@ use query::{Parameters, query_string};
 
 pub use admin::AdminApi;
 
-/// Ids of one request: they have to fit into the head of an HTTP request.
+/// Ids of one request: they have to fit in the head of an HTTP request.
 const IDS_PER_REQUEST: usize = 32;
 
-/// The desk's routes in a running process.
+/// The admin endpoints for dead letters.
 pub fn verbs(api: AdminApi) -> Vec<AdminEndpoint> {
     let verb = |path, effect, action| {
         let api = api.clone();
@@ -62,7 +62,7 @@ pub(crate) fn effect_of(action: Action) -> Effect {
     }
 }
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
     match &args.verb {
         DeadLettersVerb::List { which, all, json, at } => {
@@ -73,15 +73,13 @@ pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
         }
         DeadLettersVerb::Show { id, raw, at } => {
             let answer = Backend::find(at)?.call(Action::Show, &[parameter("id", id)])?;
-            let letters = entries_in(&answer);
-            if letters.is_empty() {
+            let found = entries_in(&answer);
+            if found.is_empty() {
                 return Err(ProcessExit::failed(format!(
-                    "there is no dead letter {id}; `tidewire dead-letters list --all` has them all"
+                    "there is no dead letter {id}; `tidewire dead-letters list --all` lists all"
                 )));
             }
-            letters
-                .iter()
-                .try_for_each(|one| if *raw { print::raw(one) } else { print::whole(one) })
+            found.iter().try_for_each(|one| if *raw { print::raw(one) } else { print::whole(one) })
         }
         DeadLettersVerb::Requeue(args) => resolve(Action::Requeue, args),
         DeadLettersVerb::Drop(args) => resolve(Action::Drop, args),
@@ -103,31 +101,31 @@ fn parameters_of(which: &DeadLetterFilter) -> Parameters {
 }
 
 fn entries_in(answer: &Value) -> &[Value] {
-    answer["letters"].as_array().map_or(&[], Vec::as_slice)
+    answer["dead_letters"].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn list_json(answer: &Value) -> Result<(), ProcessExit> {
-    entries_in(answer).iter().try_for_each(|letter| terminal::print_line(&letter.to_string()))
+    entries_in(answer).iter().try_for_each(|entry| terminal::print_line(&entry.to_string()))
 }
 
 fn list(answer: &Value) -> Result<(), ProcessExit> {
-    let letters = entries_in(answer);
-    if letters.is_empty() {
-        terminal::print_notice("no dead letter matches; --all lists those that are resolved too");
+    let entries = entries_in(answer);
+    if entries.is_empty() {
+        terminal::print_notice("no dead letter matches; --all includes those that are resolved");
         return Ok(());
     }
-    print::table(letters)?;
+    print::table(entries)?;
     let matching = answer["matching"].as_u64().unwrap_or_default();
-    if matching > letters.len() as u64 {
+    if matching > entries.len() as u64 {
         terminal::print_notice(&format!(
-            "these are the newest {} of {matching}; --limit shows more",
-            letters.len()
+            "listed the newest {} of {matching}; --limit N lists more",
+            entries.len()
         ));
     }
     Ok(())
 }
 
-/// What all calls together came to.
+/// The results of all calls together.
 #[derive(Default)]
 struct ResolveTotals {
     done: BTreeMap<String, u64>,
@@ -140,12 +138,19 @@ impl ResolveTotals {
         self.done.values().sum()
     }
 
-    /// Adds an answer; says how many are left to be asked for again.
+    /// Adds an answer; returns how many are left for further calls.
     fn add(&mut self, answer: &Value) -> u64 {
         for (reason, count) in answer["done"].as_object().into_iter().flatten() {
             *self.done.entry(reason.clone()).or_default() += count.as_u64().unwrap_or_default();
         }
         answer["left"].as_u64().unwrap_or_default()
+    }
+
+    /// Adds those that could not be resolved. Every call for the same ids reports the same ones.
+    fn add_exceptions(&mut self, answer: &Value) {
+        self.unable += answer["unable"].as_u64().unwrap_or_default();
+        let absent = answer["absent"].as_array().into_iter().flatten();
+        self.absent.extend(absent.filter_map(Value::as_str).map(str::to_owned));
     }
 }
 
@@ -154,63 +159,66 @@ fn resolve(action: Action, args: &ResolveArgs) -> Result<(), ProcessExit> {
     parameters.extend(args.all_open.then(|| parameter("all_open", "true")));
     parameters.extend(args.dry_run.then(|| parameter("dry_run", "true")));
     parameters.extend(args.because.iter().map(|because| parameter("because", because)));
-    // Before anything is opened: what is asked wrongly needs no log to say so.
+    // Before anything is opened: a wrong selection is reported without a log.
     let whole: Parameters =
         parameters.iter().cloned().chain(args.ids.iter().map(|id| parameter("id", id))).collect();
     let read = query::Query::read(&whole).and_then(|query| query.check_selection());
     read.map_err(ProcessExit::Usage)?;
     let backend = Backend::find(&args.at)?;
-    let mut totals = ResolveTotals::default();
+    let mut run = ResolveRun { backend, action, args, totals: ResolveTotals::default() };
     if args.ids.is_empty() {
-        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+        run.resolve_all(&parameters)?;
     }
     for ids in args.ids.chunks(IDS_PER_REQUEST) {
         let mut parameters = parameters.clone();
         parameters.extend(ids.iter().map(|id| parameter("id", id)));
-        resolve_all(&backend, action, (&parameters, args), &mut totals)?;
+        run.resolve_all(&parameters)?;
     }
-    conclude(action, args, &totals)
+    conclude(action, args, &run.totals)
 }
 
-/// Asks until nothing is left or the limit is reached.
-fn resolve_all(
-    backend: &Backend,
+/// One run of `requeue` or `drop`, which takes as many calls as there are chunks.
+struct ResolveRun<'a> {
+    backend: Backend,
     action: Action,
-    (parameters, args): (&Parameters, &ResolveArgs),
-    totals: &mut ResolveTotals,
-) -> Result<(), ProcessExit> {
-    let limit = args.which.limit.map(u64::from);
-    let mut first = true;
-    loop {
-        let rest = limit.map(|limit| limit.saturating_sub(totals.count()));
-        if rest == Some(0) {
-            return Ok(());
+    args: &'a ResolveArgs,
+    totals: ResolveTotals,
+}
+
+impl ResolveRun<'_> {
+    /// Calls until nothing is left or the limit is reached.
+    fn resolve_all(&mut self, parameters: &Parameters) -> Result<(), ProcessExit> {
+        let limit = self.args.which.limit.map(u64::from);
+        let mut first = true;
+        loop {
+            let before = self.totals.count();
+            let rest = limit.map(|limit| limit.saturating_sub(before));
+            if rest == Some(0) {
+                return Ok(());
+            }
+            let mut parameters = parameters.clone();
+            parameters.retain(|(name, _)| name != "limit");
+            parameters.extend(rest.map(|rest| parameter("limit", &rest.to_string())));
+            let answer = self.backend.call(self.action, &parameters);
+            let answer = answer.map_err(|error| report_progress(&self.totals, error))?;
+            let left = self.totals.add(&answer);
+            if first {
+                self.totals.add_exceptions(&answer);
+                first = false;
+            }
+            if left == 0 || self.args.dry_run || self.totals.count() == before {
+                return Ok(());
+            }
+            terminal::print_notice(&format!("{} done, {left} left", self.totals.count()));
         }
-        let mut parameters = parameters.clone();
-        parameters.retain(|(name, _)| name != "limit");
-        parameters.extend(rest.map(|rest| parameter("limit", &rest.to_string())));
-        let before = totals.count();
-        let answer =
-            backend.call(action, &parameters).map_err(|error| report_progress(totals, error))?;
-        let left = totals.add(&answer);
-        if first {
-            totals.unable += answer["unable"].as_u64().unwrap_or_default();
-            let absent = answer["absent"].as_array().into_iter().flatten();
-            totals.absent.extend(absent.filter_map(Value::as_str).map(str::to_owned));
-            first = false;
-        }
-        if left == 0 || args.dry_run || totals.count() == before {
-            return Ok(());
-        }
-        terminal::print_notice(&format!("{} done, {left} left", totals.count()));
     }
 }
 
-/// What was done before the failure stays done, and is said.
+/// Prints how many were resolved before the failure; they stay resolved.
 fn report_progress(totals: &ResolveTotals, error: ProcessExit) -> ProcessExit {
     if totals.count() > 0 {
         terminal::print_notice(&format!(
-            "{} letters were done before this failed:",
+            "{} dead letters were resolved before this error:",
             totals.count()
         ));
     }
@@ -228,8 +236,8 @@ fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Resul
     terminal::print_line(&format!("{word} {}", print::counted(&done)))?;
     if totals.unable > 0 {
         terminal::print_notice(&format!(
-            "{} have nowhere to go back to (what timers left, or another deployment's); `tidewire \
-             dead-letters drop` gives them up",
+            "{} cannot be requeued: they are of facts, of timers or of another deployment; \
+             `tidewire dead-letters drop` marks them as given up",
             totals.unable
         ));
     }
@@ -237,18 +245,18 @@ fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Resul
         return Ok(());
     }
     Err(ProcessExit::failed(format!(
-        "not open, or not there: {}; `tidewire dead-letters show` tells what became of one",
+        "resolved already, or unknown: {}; `tidewire dead-letters show ID` prints what was done",
         totals.absent.join(", ")
     )))
 }
 
-/// Where the letters are.
+/// Where the dead letters are.
 enum Backend {
     Remote(ApiClient, String),
     Local(Box<LocalLog>),
 }
 
-/// A log that was opened for the verb.
+/// A log that this command opened.
 struct LocalLog {
     api: AdminApi,
     config: Config,
@@ -259,7 +267,7 @@ impl Backend {
         if let Some(url) = &at.url {
             return Ok(Self::Remote(ApiClient::new(url)?, url.clone()));
         }
-        let config = dispatch::configure(&at.settings)?;
+        let config = configure::for_command(&at.settings)?;
         if config.log != LogConfig::Embedded {
             return Self::open(config);
         }
@@ -272,12 +280,12 @@ impl Backend {
                 return Ok(Self::Remote(running, url));
             }
             return Err(ProcessExit::failed(format!(
-                "there is no data in {}, and nothing answers at {url}; --data-dir names another \
-                 folder, --url a running process, --log kafka://HOST:PORT another log",
+                "there is no data in {}, and nothing answers at {url}; give --data-dir, --url of a \
+                 running process, or --log kafka://HOST:PORT",
                 dir.display()
             )));
         }
-        // The folder is what is meant, unless a process has it: then that one is asked.
+        // A running process holds the folder's lock: it is asked instead.
         match Self::open(config) {
             Err(_) if answers() => Ok(Self::Remote(running, url)),
             Err(error) => Err(error),
@@ -305,7 +313,7 @@ impl Backend {
                 };
                 answer.ok_or_else(|| {
                     ProcessExit::failed(format!(
-                        "no answer from {url}; is it running? Run it again"
+                        "no answer from {url}; check that the process runs, then repeat the command"
                     ))
                 })
             }
@@ -318,15 +326,14 @@ fn exit_of(error: AdminError, config: &Config) -> ProcessExit {
         AdminError::InvalidQuery(text) => ProcessExit::Usage(text),
         AdminError::Failed(DeadLettersError::Log { done, source: LogError::Retry(cause) }) => {
             let message = storage::unreachable_message(config);
-            let done =
-                if done > 0 { format!(" ({done} letters were done)") } else { String::new() };
+            let done = if done > 0 { format!(" ({done} were resolved)") } else { String::new() };
             ProcessExit::LostLog { message: message + &done, source: Some(cause) }
         }
         AdminError::Failed(DeadLettersError::Log {
             source: error @ LogError::Invalid(_), ..
         }) => ProcessExit::of_log("could not read the dead letters".into(), error),
         AdminError::Failed(error) => {
-            ProcessExit::because("could not do that with dead letters", error)
+            ProcessExit::because("could not read or resolve the dead letters", error)
         }
     }
 }

@@ -1,9 +1,8 @@
-//! `tidewire doctor`: what `dev` needs, checked one by one, each a sentence with the mend.
+//! `tidewire doctor`: checks what a process needs and prints a fix for each problem.
 //!
-//! It changes nothing that stays: the folder it may have to make is removed again, a port it opens
-//! is closed, and what it writes to Kafka is gone after a minute. Each line is printed once it is
-//! known, so that whoever waits sees for what. Exit code 1 when something would keep `dev` from
-//! running.
+//! It leaves nothing behind: files and ports are released, and what it writes to Kafka expires
+//! after a minute. Each line is printed as soon as it is known, because some checks wait for
+//! brokers. Exit code 1 if there is a line with `fix:`; a `warn` is a check that was not possible.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,28 +18,28 @@ use crate::config::{Config, KafkaConfig, LogConfig};
 use crate::process_exit::{ProcessExit, with_causes};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::storage;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
-/// Free space below which an evening of events may fill the disk.
+/// Free space below which some hours of events may fill the disk.
 const FREE_BYTES_MIN: u64 = 1 << 30;
-/// Open files below which a gateway serves too few sockets beside the log's files.
+/// Open files below which too few are left for connections besides the files of the log.
 const OPEN_FILES_MIN: usize = 4_096;
-/// Sockets a gateway should have room for beside what Kafka and the state need: as many as above.
+/// Connections that a gateway should have files for, besides those of Kafka and of the state.
 const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
-/// Files of one partition's state: the tables its database keeps open, and its own few.
+/// Files of one partition's state: the tables that RocksDB keeps open, and a few of its own.
 const FILES_PER_PARTITION: usize = 136;
-/// Clients of Kafka in a process with all roles, and those that each thread of DERIVE adds.
+/// Kafka clients of a process with all roles, and those that each thread of DERIVE adds.
 const CLIENTS: usize = 14;
 const CLIENTS_PER_THREAD: usize = 5;
-/// A client's connection to a broker: the socket, and the pipe that wakes its thread.
+/// Files of a client's connection to a broker: a socket, and the pipe that wakes its thread.
 const FILES_PER_CONNECTION: usize = 3;
-/// Connections of a client beside one to each broker: to a coordinator, and to the address it began
-/// with.
+/// Connections of a client besides one to each broker: to a coordinator, and to the bootstrap
+/// address.
 const FURTHER_CONNECTIONS: usize = 2;
 
-/// Checks everything and says what it found.
+/// Runs every check and prints its result.
 pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
-    let config = dispatch::configure(args)?;
+    let config = configure::for_command(args)?;
     let owner = find_port_owner(&config);
     let mut findings = Findings::default();
     findings.add(check_port(&config, owner));
@@ -62,21 +61,22 @@ pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
     findings.conclude()
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Default)]
 struct Findings {
     problems: usize,
-    /// Why no more could be said.
+    /// Why no further line could be printed.
     output_error: Option<ProcessExit>,
 }
 
 impl Findings {
     fn add(&mut self, finding: Finding) {
         let line = match finding {
-            Finding::Ok(text) => format!("fine  {text}"),
+            Finding::Ok(text) => format!("ok    {text}"),
+            Finding::Warn(text) => format!("warn  {text}"),
             Finding::Fix(text) => {
                 self.problems += 1;
-                format!("mend  {text}")
+                format!("fix:  {text}")
             }
         };
         if self.output_error.is_none() {
@@ -85,29 +85,30 @@ impl Findings {
     }
 
     fn conclude(self) -> Result<(), ProcessExit> {
-        let before = "before `tidewire dev` runs well";
         match (self.output_error, self.problems) {
             (Some(exit), _) => Err(exit),
             (None, 0) => Ok(()),
-            (None, 1) => Err(ProcessExit::failed(format!("one thing is to mend {before}"))),
-            (None, n) => Err(ProcessExit::failed(format!("{n} things are to mend {before}"))),
+            (None, 1) => Err(ProcessExit::failed("1 problem was found; see the line with `fix:`")),
+            (None, n) => Err(ProcessExit::failed(format!(
+                "{n} problems were found; see the lines with `fix:`"
+            ))),
         }
     }
 }
 
-/// Whether the schema registry answers, and us.
+/// Whether the schema registry answers and accepts our login.
 fn check_registry(registry: &SchemaRegistry) -> Finding {
     match registry.count_subjects() {
         Ok(count) => Finding::Ok(format!(
             "the schema registry at {} answers, {count} subjects",
             registry.addresses()
         )),
-        // The sentence names the address and the mend.
+        // The error names the address and the fix.
         Err(error) => Finding::Fix(format!("the schema registry: {error}")),
     }
 }
 
-/// Who answers where `dev` would listen.
+/// Which program answers at the address of `listen`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PortOwner {
     Tidewire,
@@ -128,10 +129,11 @@ fn check_port(config: &Config, owner: PortOwner) -> Finding {
     match TcpListener::bind(at) {
         Ok(_) => Finding::Ok(format!("{at} is free to listen on")),
         Err(_) if owner == PortOwner::Tidewire => {
-            Finding::Ok(format!("{at} is served by a running tidewire"))
+            Finding::Ok(format!("{at} is in use by a running tidewire"))
         }
         Err(error) => Finding::Fix(format!(
-            "{at} can't be listened on ({error}); stop what uses it, or give another --listen"
+            "cannot listen on {at} ({error}); stop the process that uses it, or give another \
+             --listen"
         )),
     }
 }
@@ -142,10 +144,11 @@ fn check_folder(dir: &Path) -> Finding {
     let probe = there.join(format!(".tidewire-doctor-{}", std::process::id()));
     let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
     match written {
-        Ok(()) if there == dir => Finding::Ok(format!("{shown} is there and can be written")),
-        Ok(()) => Finding::Ok(format!("{shown} is not there yet and can be made")),
+        Ok(()) if there == dir => Finding::Ok(format!("the folder {shown} can be written")),
+        Ok(()) => Finding::Ok(format!("the folder {shown} does not exist yet and can be created")),
         Err(error) => Finding::Fix(format!(
-            "{} can't be written ({error}); change its owner, or give another --data-dir",
+            "the folder {} cannot be written ({error}); change its owner, or give another \
+             --data-dir",
             there.display()
         )),
     }
@@ -161,11 +164,11 @@ fn check_space(dir: &Path) -> Finding {
             if free >= FREE_BYTES_MIN {
                 Finding::Ok(text)
             } else {
-                Finding::Fix(format!("only {text}; free some, or give another --data-dir"))
+                Finding::Fix(format!("only {text}; free some space, or give another --data-dir"))
             }
         }
         Err(error) => Finding::Fix(format!(
-            "the free space of {} is not known ({error}); give another --data-dir",
+            "the free space of {} is unknown ({error}); give another --data-dir",
             there.display()
         )),
     }
@@ -174,16 +177,16 @@ fn check_space(dir: &Path) -> Finding {
 fn check_log(config: &Config, owner: PortOwner) -> Finding {
     let dir = config.data.dir.display();
     if fs::metadata(config.data.dir.join("log")).is_err() {
-        return Finding::Ok(format!("there is no log in {dir} yet; the first start makes it"));
+        return Finding::Ok(format!("there is no log in {dir} yet; the first start creates it"));
     }
     let opened = storage::open_log(config).and_then(|log| {
         storage::topic_reports(&*log)
-            .map_err(|error| ProcessExit::of_log("it can't be listed".into(), error))
+            .map_err(|error| ProcessExit::of_log("could not list the topics".into(), error))
     });
     match opened {
         Ok(topics) => Finding::Ok(format!("the log in {dir} opens, {} topics", topics.len())),
         Err(_) if owner == PortOwner::Tidewire => {
-            Finding::Ok(format!("the log in {dir} is held by the running one"))
+            Finding::Ok(format!("the log in {dir} is in use by the running tidewire"))
         }
         Err(error) => Finding::Fix(with_causes(&error)),
     }
@@ -191,17 +194,17 @@ fn check_log(config: &Config, owner: PortOwner) -> Finding {
 
 fn check_files() -> Finding {
     let files = limits::raise_open_files();
-    let text = format!("{files} files may be open, sockets included");
+    let text = format!("{files} open files are allowed, connections included");
     if files >= OPEN_FILES_MIN {
         Finding::Ok(text)
     } else {
         Finding::Fix(format!(
-            "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE of the service"
+            "only {text}; raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE= of the service"
         ))
     }
 }
 
-/// Looks at Kafka; how many brokers there are.
+/// Checks Kafka; returns how many brokers there are.
 fn check_kafka(config: &Config, kafka: &KafkaConfig, findings: &mut Findings) -> usize {
     let target = DoctorTarget {
         config: &kafka.connector(config),
@@ -212,16 +215,17 @@ fn check_kafka(config: &Config, kafka: &KafkaConfig, findings: &mut Findings) ->
     diagnose(&target, &mut |finding| findings.add(finding))
 }
 
-/// The limit of open files for a process that has every partition and speaks to so many brokers.
+/// The limit of open files for a process that owns every partition, with this many brokers.
 fn check_files_on_kafka(config: &Config, brokers: usize) -> Finding {
     let partitions = config.topics.partitions as usize;
     let clients = CLIENTS + CLIENTS_PER_THREAD * config.derive_threads as usize;
     let connections = clients * (brokers + FURTHER_CONNECTIONS);
     let own = partitions * FILES_PER_PARTITION + connections * FILES_PER_CONNECTION;
     let files = limits::raise_open_files();
+    let noun = if brokers == 1 { "broker" } else { "brokers" };
     let text = format!(
-        "{files} files may be open, and {own} of them are for the state of {partitions} partitions \
-         and for {brokers} of Kafka's brokers, the rest for sockets"
+        "{files} open files are allowed; {own} are for the state of {partitions} partitions and \
+         for {brokers} {noun}, the rest for connections"
     );
     let least = own + SOCKETS_MIN;
     if files >= least {
@@ -229,11 +233,11 @@ fn check_files_on_kafka(config: &Config, brokers: usize) -> Finding {
     }
     Finding::Fix(format!(
         "only {text}; raise the hard limit to {least} or more: `ulimit -Hn {least}`, or \
-         LimitNOFILE of the service"
+         LimitNOFILE= of the service"
     ))
 }
 
-/// The folder itself, or the nearest one above it that is there.
+/// The folder itself, or the nearest parent that exists.
 fn nearest_existing(dir: &Path) -> PathBuf {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let there = absolute.ancestors().find(|path| path.is_dir());

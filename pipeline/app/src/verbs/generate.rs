@@ -1,8 +1,8 @@
-//! `tidewire generate`: synthetic events to standard output or into a running process.
+//! `tidewire generate`: writes synthetic events to standard output or sends them to a process.
 //!
-//! Without a rate it goes as fast as the other side takes; with one, events leave when they are due
-//! by the clock, in small groups, so that a rate of thousands costs few wake-ups. The bytes depend
-//! on the seed alone, never on the rate or on how the events were grouped.
+//! Without a rate it is as fast as the receiver; with one, events are sent when they are due, in
+//! small groups, so that a high rate costs few wake-ups. The bytes depend only on the seed, not on
+//! the rate or the grouping.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::runtime::clock::{self, Pacer};
 use crate::synthetic::Generator;
 use crate::terminal;
 
-/// Events that travel together at most.
+/// The most events of a group.
 const GROUP_EVENTS_MAX: u64 = 500;
 /// How often a paced stream sends what is due.
 const SEND_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Makes events until there were `--count` of them, or until interrupted.
+/// Generates events until there are `--count` of them, or until interrupted.
 pub fn run(args: &GenerateArgs) -> Result<(), ProcessExit> {
     let client = args.url.as_deref().map(ApiClient::new).transpose()?;
     let mut generator = Generator::new(args.seed, &args.account);
@@ -63,8 +63,8 @@ fn send(client: &ApiClient, group: &str) -> Result<(), ProcessExit> {
     match answers.into_iter().find_map(|answer| answer.error) {
         None => Ok(()),
         Some(refusal) => Err(ProcessExit::failed(format!(
-            "a synthetic event was refused, which is a bug of the generator or another version on \
-             the other side: {}: {}",
+            "a synthetic event was refused: {}: {}; the process may be of another version, or this \
+             is a bug of the generator",
             refusal.reason, refusal.message
         ))),
     }

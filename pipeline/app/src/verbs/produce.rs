@@ -1,8 +1,8 @@
-//! `tidewire produce`: events from a file or a pipe into a running process.
+//! `tidewire produce`: sends events from a file or standard input to a running process.
 //!
-//! Lines travel in batches, each confirmed before the next. An event without an id gets one here,
-//! before its first attempt, so that a repeated request never doubles it. A line that is refused is
-//! named with its number and the rest goes on; the verb then ends with exit code 1.
+//! Lines are sent in batches, each confirmed before the next. An event without an id gets one here,
+//! before its first attempt, so that a repeated request adds no duplicate. A refused line is
+//! reported with its number and the rest is sent; the exit code is then 1.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -17,13 +17,13 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::random;
 use crate::terminal;
 
-/// Events in a request; the interface takes up to 1,000.
+/// Events in a request; the server accepts up to 1,000.
 const BATCH_EVENTS_MAX: usize = 500;
-/// Bytes in a request; the interface takes up to 4 MiB.
+/// Bytes in a request; the server accepts up to 4 MiB.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// The longest line read; the pipeline takes events up to 256 KiB.
+/// The longest line that is read; the server accepts events up to 256 KiB.
 const LINE_BYTES_MAX: u64 = 1 << 20;
-/// Refused lines that are shown; the others are counted.
+/// Refused lines that are printed; further ones are counted.
 const REFUSALS_SHOWN_MAX: u64 = 20;
 
 #[derive(Deserialize)]
@@ -32,13 +32,13 @@ struct EventIdProbe {
     event_id: Option<IgnoredAny>,
 }
 
-/// Lines on their way, with the numbers they have in the input.
+/// Lines to send, with their numbers in the input.
 struct LineBatch {
     bytes: Vec<u8>,
     line_numbers: Vec<u64>,
 }
 
-/// What became of the lines so far.
+/// The results so far.
 struct ProduceTotals {
     accepted: u64,
     refused: u64,
@@ -57,7 +57,7 @@ pub fn run(args: &ProduceArgs) -> Result<(), ProcessExit> {
     if totals.refused == 0 {
         return Ok(());
     }
-    Err(ProcessExit::failed("some lines were refused; mend them and send those again"))
+    Err(ProcessExit::failed("some lines were refused; fix them and send those again"))
 }
 
 fn send_all(
@@ -99,13 +99,16 @@ fn flush(
         let (first, last) = (batch.line_numbers[0], batch.line_numbers.last());
         let last = last.expect("the batch is not empty");
         ProcessExit::because(
-            format!("stopped: it is not known whether lines {first} to {last} arrived"),
+            format!(
+                "stopped: lines {first} to {last} may have been accepted; give their events ids \
+                 before sending them again, so that none is added twice"
+            ),
             error,
         )
     })?;
     if answers.len() != batch.line_numbers.len() {
         return Err(ProcessExit::failed(format!(
-            "{} events were sent but {} were answered; is the other side another version?",
+            "sent {} events but got {} results; the process may be of another version",
             batch.line_numbers.len(),
             answers.len()
         )));
@@ -130,22 +133,22 @@ impl ProduceTotals {
         if self.refused <= REFUSALS_SHOWN_MAX {
             self.bar.suspend(|| terminal::print_notice(&format!("line {line}: {reason}")));
         } else if self.refused == REFUSALS_SHOWN_MAX + 1 {
-            self.bar.suspend(|| terminal::print_notice("further refused lines are only counted"));
+            self.bar.suspend(|| terminal::print_notice("further refused lines are counted only"));
         }
     }
 }
 
-/// The line as it is sent: with an id, and without white space around it. `None`: a blank line.
+/// The line as it is sent: with an id and without white space around it. `None`: a blank line.
 fn with_event_id(line: &[u8], id: impl FnOnce() -> String) -> Result<Option<String>, String> {
     let line = std::str::from_utf8(line).map_err(|error| {
-        format!("not_utf8: byte {} is not UTF-8; events are JSON in UTF-8", error.valid_up_to() + 1)
+        format!("not_utf8: byte {} is not UTF-8; give JSON in UTF-8", error.valid_up_to() + 1)
     })?;
     let line = line.trim();
     if line.is_empty() {
         return Ok(None);
     }
     let Some(rest) = line.strip_prefix('{') else {
-        return Err("not_object: each line is one JSON object, {\"event_type\":…}".into());
+        return Err("not_object: give one JSON object per line, {\"event_type\":…}".into());
     };
     let identified: EventIdProbe =
         serde_json::from_str(line).map_err(|error| format!("not_json: {error}"))?;
@@ -174,7 +177,7 @@ impl<R: BufRead> Lines<R> {
         })?;
         if read as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
             return Err(ProcessExit::failed(format!(
-                "line {} is longer than {LINE_BYTES_MAX} bytes; give one JSON object a line",
+                "line {} is longer than {LINE_BYTES_MAX} bytes; give one JSON object per line",
                 self.number
             )));
         }
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_there_stays() {
+    fn an_existing_id_is_kept() {
         check(r#"{"event_id":"e1"}"#, Ok(Some(r#"{"event_id":"e1"}"#)));
         check(
             r#"{"data":{"event_id":"x"}}"#,
@@ -233,15 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn blank_lines_are_skipped_and_other_things_are_named() {
+    fn blank_lines_are_skipped_and_other_invalid_lines_are_refused() {
         check("  \r\n", Ok(None));
         check("{}", Ok(Some("{}")));
-        check("[1]", Err("not_object: each line is one JSON object, {\"event_type\":…}"));
+        check("[1]", Err("not_object: give one JSON object per line, {\"event_type\":…}"));
         check("{\"a\":}", Err("not_json: expected value at line 1 column 6"));
     }
 
     #[test]
-    fn a_line_without_an_end_is_refused_before_memory_runs_out() {
+    fn an_endless_line_is_refused() {
         let endless = io::repeat(b'x');
         let mut lines = Lines { input: BufReader::new(endless), number: 0, line: Vec::new() };
         let error = lines.next().expect_err("too long").to_string();

@@ -1,9 +1,8 @@
-//! `tidewire state rebuild`: removes the local state of tasks.
+//! `tidewire state rebuild`: removes the local state of tasks, so that it is restored from the log.
 //!
-//! The state is a copy of what the log has. Whoever can't use it any more (a build that is older
-//! than the one that wrote it, a disk that damaged it) loses nothing by removing it: the next start
-//! replays the changelogs. The folder is claimed first, so it is never taken from a process that
-//! runs.
+//! The state is a copy of the changelogs, so removing it loses nothing. It is needed when an older
+//! build cannot read the state of a later one, or when a disk damaged it. The folder is locked
+//! first, so the state of a running process is never removed.
 
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::port::Stores as _;
@@ -12,38 +11,42 @@ use tidewire_engine::record::Partition;
 use crate::cli::{StateArgs, StateVerb};
 use crate::process_exit::ProcessExit;
 use crate::runtime::state_folder::StateFolder;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
-/// Does it and says how many there were.
+/// Removes the state and prints how many tasks had some.
 pub fn run(args: &StateArgs) -> Result<(), ProcessExit> {
     let StateVerb::Rebuild { partitions, settings } = &args.verb;
-    let config = dispatch::configure(settings)?;
+    let config = configure::for_command(settings)?;
     if !StateFolder::is_in(&config.data.dir) {
         let shown = config.data.dir.display();
-        let text = format!("there is no state in {shown}; --data-dir names another folder");
+        let text = format!("there is no state in {shown}; give another --data-dir");
         return Err(ProcessExit::failed(text));
     }
     let folder = StateFolder::claim(&config.data.dir)?;
     let shown = folder.dir().display();
     let stores = RocksStores::new(rocks::Config::new(folder.dir()));
     let there = stores.partitions().map_err(|error| {
-        ProcessExit::because(format!("could not read {shown}; is it yours?"), error)
+        ProcessExit::because(format!("could not read {shown}; check its owner"), error)
     })?;
     let asked: Vec<Partition> = partitions.iter().copied().map(Partition).collect();
     if let Some(absent) = asked.iter().find(|partition| !there.contains(partition)) {
         let text = format!(
-            "there is no state of partition {} in {shown}; --data-dir names another folder",
+            "there is no state of partition {} in {shown}; give another --data-dir",
             absent.0
         );
         return Err(ProcessExit::failed(text));
     }
     let meant = if asked.is_empty() { there } else { asked };
     for partition in &meant {
-        let failed = |error| ProcessExit::because(format!("{shown} is not all removed"), error);
+        let failed = |error| {
+            let partition = partition.0;
+            let text = format!("could not remove the state of partition {partition} in {shown}");
+            ProcessExit::because(text, error)
+        };
         stores.destroy(*partition).map_err(failed)?;
     }
     let count = meant.len();
     terminal::print_line(&format!(
-        "removed the state of {count} tasks in {shown}; the next start brings it back from the log"
+        "removed the state of {count} tasks in {shown}; the next start restores it from the log"
     ))
 }

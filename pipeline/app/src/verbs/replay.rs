@@ -1,9 +1,8 @@
-//! `tidewire replay verify`: history executed again and compared with what is in the log.
+//! `tidewire replay verify`: executes the history of tasks again and compares it with the log.
 //!
-//! The log is opened to be read only. The embedded one belongs to one process, so that process has
-//! to be stopped first; on Kafka the pipeline may run. State is taken from the task's checkpoints
-//! where this machine has them, and copied: what the replay writes, it writes into a folder of its
-//! own.
+//! The log is only read. The embedded log belongs to one process, which has to be stopped first; on
+//! Kafka the pipeline may run. A replay starts from a copy of a task's checkpoint, if the data
+//! folder has one of this log, and writes only to a temporary folder.
 
 mod scratch;
 
@@ -29,16 +28,16 @@ use crate::config::{Config, LogConfig};
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::runtime::pipeline::{BUILD, SETTINGS_HASH};
 use crate::runtime::{state_folder, storage};
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
 use scratch::Scratch;
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub fn run(args: &ReplayArgs) -> Result<(), ProcessExit> {
     let ReplayVerb::Verify(args) = &args.verb;
     let from = args.from.as_deref().map(|text| point("--from", text)).transpose()?;
     let to = args.to.as_deref().map(|text| point("--to", text)).transpose()?;
-    let config = dispatch::configure(&args.settings)?;
+    let config = configure::for_command(&args.settings)?;
     let tasks = tasks(args, &config)?;
     let verifier = Verifier::open(&config)?;
     let mut summary = VerifySummary::default();
@@ -54,7 +53,7 @@ fn point(flag: &str, text: &str) -> Result<Point, ProcessExit> {
     }
     parse_rfc3339(text).map(|ms| Point::Time(Millis(ms))).ok_or_else(|| {
         ProcessExit::Usage(format!(
-            "{flag}: {text:?} is no place in a task's history; give an offset of `order` such as \
+            "{flag}: {text:?} is neither an offset nor a time; give an offset of `order` such as \
              1200, or a time such as 2026-01-05T10:00:00Z"
         ))
     })
@@ -66,18 +65,18 @@ fn tasks(args: &VerifyArgs, config: &Config) -> Result<Vec<Partition>, ProcessEx
         None => Ok((0..count).map(Partition).collect()),
         Some(task) if task < count => Ok(vec![Partition(task)]),
         Some(task) => Err(ProcessExit::Usage(format!(
-            "--task: there is no task {task}; with topics.partitions = {count} they are 0 to {}",
+            "--task: there is no task {task}; with topics.partitions = {count} give 0 to {}",
             count - 1
         ))),
     }
 }
 
-/// What all tasks came to.
+/// The results of all tasks.
 #[derive(Default)]
 struct VerifySummary {
     identical: u32,
     differing: u32,
-    /// What was refused, and why.
+    /// Tasks that could not be verified, with the reason.
     refused: Vec<String>,
 }
 
@@ -86,8 +85,8 @@ impl VerifySummary {
         if self.differing > 0 {
             let tasks = self.identical + self.differing;
             return Err(ProcessExit::failed(format!(
-                "{} of {tasks} tasks differ: the outputs in the log are not what this build makes \
-                 of its records; the first difference of each is above",
+                "{} of {tasks} tasks differ: this build makes other outputs from the records than \
+                 the log has; the first difference of each is above",
                 self.differing
             )));
         }
@@ -98,12 +97,12 @@ impl VerifySummary {
     }
 }
 
-/// A log, and the state there is of its tasks.
+/// A log, and the checkpoints of its tasks.
 struct Verifier<'a> {
     config: &'a Config,
     log: ReadOnlyLog,
     scratch: Scratch,
-    /// Where the checkpoints are, if this machine has any of this log.
+    /// The state folder with the checkpoints, if the data folder has one of this log.
     state: Option<PathBuf>,
 }
 
@@ -112,8 +111,7 @@ impl<'a> Verifier<'a> {
         let dir = &config.data.dir;
         if config.log == LogConfig::Embedded && fs::metadata(dir.join("log")).is_err() {
             return Err(ProcessExit::failed(format!(
-                "there is no data in {}; --data-dir names another folder, --log kafka://HOST:PORT \
-                 another log",
+                "there is no data in {}; give another --data-dir, or --log kafka://HOST:PORT",
                 dir.display()
             )));
         }
@@ -125,7 +123,7 @@ impl<'a> Verifier<'a> {
             specs.iter().find(|spec| !topics.iter().any(|info| info.spec.topic == spec.topic))
         {
             return Err(ProcessExit::Usage(format!(
-                "there is no topic {}; is topics.prefix another?",
+                "there is no topic {}; check topics.prefix",
                 missing.topic
             )));
         }
@@ -174,8 +172,8 @@ impl<'a> Verifier<'a> {
             }
             Err(VerifyError::Checkpoint(error)) => Err(ProcessExit::because(
                 format!(
-                    "could not copy a checkpoint of task {}; its task may have given it up \
-                     meanwhile: run it again",
+                    "could not copy a checkpoint of task {}; the task may have removed it \
+                     meanwhile: run the command again",
                     partition.0
                 ),
                 error,
@@ -209,7 +207,7 @@ impl<'a> Verifier<'a> {
         Ok((plan, verification.replayed(), difference))
     }
 
-    /// Stores that hold a copy of this checkpoint, or nothing.
+    /// Stores with a copy of this checkpoint, or empty ones.
     fn stores(
         &self,
         partition: Partition,
@@ -223,18 +221,18 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The verbs that ask a running process instead have a `--url`; this one hasn't.
+/// A running process cannot be asked for a replay, so its lock on the embedded log is an error.
 fn open_log(config: &Config) -> Result<Arc<dyn Log>, ProcessExit> {
     storage::open_log(config).map_err(|error| match config.log {
         LogConfig::Embedded => ProcessExit::because(
-            "a replay reads the data folder itself; if a process runs on it, stop that one first",
+            "could not open the log for a replay; if a process runs on this data folder, stop it",
             error,
         ),
         LogConfig::Kafka(_) => error,
     })
 }
 
-/// Why there is no result.
+/// Why a task could not be verified.
 enum VerifyError {
     Replay(ReplayError),
     Checkpoint(io::Error),
@@ -261,13 +259,15 @@ fn identical(plan: &ReplayPlan, replayed: Replayed) -> String {
     );
     match plan.checkpoint {
         Some(at) => text += &format!("the checkpoint at {}", at.0),
-        None => text += "the log's start",
+        None => text += "the start of the log",
     }
     if before > 0 {
-        text += &format!(" by {before} transactions more");
+        text += &format!(" by {before} earlier transactions");
     }
     if only_hashed > 0 {
-        text += &format!("; {only_hashed} outputs have left their topics, their hash is the same");
+        text += &format!(
+            "; {only_hashed} outputs are no longer in their topics, their hash is identical"
+        );
     }
     text + ")"
 }
@@ -282,7 +282,7 @@ fn log_failed(config: &Config, error: LogError) -> ProcessExit {
     }
 }
 
-/// A bar for a person who waits.
+/// A progress bar, hidden if standard error is not a terminal.
 fn progress_bar(transactions: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -301,12 +301,12 @@ mod tests {
         let of = |text| point("--from", text).map_err(|error| error.to_string());
         assert_eq!(of("1200"), Ok(Point::Offset(Offset(1_200))));
         assert_eq!(of("1970-01-01T00:00:01Z"), Ok(Point::Time(Millis(1_000))));
-        let text = of("yesterday").expect_err("no place");
-        assert!(text.starts_with("--from: \"yesterday\" is no place"), "{text}");
+        let text = of("yesterday").expect_err("neither");
+        assert!(text.starts_with("--from: \"yesterday\" is neither"), "{text}");
     }
 
     #[test]
-    fn a_difference_fails_and_what_was_refused_is_usage() {
+    fn a_difference_is_a_failure_and_a_refusal_is_usage() {
         let exit =
             |differing, refused| VerifySummary { identical: 1, differing, refused }.conclude();
         assert!(matches!(exit(0, vec![]), Ok(())));

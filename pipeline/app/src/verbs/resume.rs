@@ -1,31 +1,32 @@
-//! `tidewire resume`: takes a line on that stands still before too much poison.
+//! `tidewire resume`: resumes ADMIT after it stopped at the poison limit.
 //!
-//! Only the process whose line it is can do that, so it is asked over HTTP.
+//! Only the process that stopped can resume, so it is asked over HTTP.
 
 use crate::api_client::ApiClient;
 use crate::cli::ProcessArgs;
 use crate::process_exit::ProcessExit;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
-/// Does it and says what it stood still for.
+/// Where a running process resumes ADMIT.
+pub const RESUME_PATH: &str = "/v1/resume";
+
+/// Resumes, and prints why ADMIT had stopped.
 pub fn run(args: &ProcessArgs) -> Result<(), ProcessExit> {
-    let url = dispatch::url_of(args)?;
-    let Some(answer) = ApiClient::new(&url)?.post_json("/v1/resume")? else {
+    let url = configure::url_of(args)?;
+    let Some(answer) = ApiClient::new(&url)?.post_json(RESUME_PATH)? else {
         return Err(ProcessExit::failed(format!(
-            "nothing listens at {url}; --url names the process that reads the input (`dev` or \
+            "nothing listens at {url}; give --url of the process that reads the input (`dev` or \
              `admit`)"
         )));
     };
     let resumed = answer["resumed"].as_array().cloned().unwrap_or_default();
     if resumed.is_empty() {
-        return terminal::print_line(&format!(
-            "{url} does not stand still; there is nothing to resume"
-        ));
+        return terminal::print_line(&format!("{url} is not stopped; there is nothing to resume"));
     }
     for why in resumed.iter().filter_map(|why| why.as_str()) {
         terminal::print_line(&format!("resumed; {why}"))?;
     }
     terminal::print_line(
-        "what stood in the input until now is taken, as dead letters where it is no event",
+        "the records in the input are processed now; invalid ones become dead letters",
     )
 }

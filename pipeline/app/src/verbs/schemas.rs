@@ -1,8 +1,8 @@
-//! `tidewire schemas`: the Avro schemas of typed records, for producers.
+//! `tidewire schemas`: exports, registers and checks the Avro schemas of typed records.
 //!
-//! They are made from the catalogue of this build, so what is written or registered is what this
-//! binary reads. A subject is the full name of a record (the record name strategy of Confluent's
-//! serialisers), because several types share a topic. Every verb may be repeated.
+//! They are generated from the catalogue of this build, so a producer gets what this binary reads.
+//! The subject is the record's full name (Confluent's record name strategy), because several types
+//! share a topic. Every subcommand may be repeated.
 
 use std::fs;
 use std::path::Path;
@@ -13,9 +13,9 @@ use tidewire_schemas::typed;
 
 use crate::cli::{RegistryArgs, SchemasArgs, SchemasVerb};
 use crate::process_exit::ProcessExit;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
     match &args.verb {
         SchemasVerb::Export { dir, types } => export(dir, &select_types(types)?),
@@ -24,7 +24,7 @@ pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
     }
 }
 
-/// The types of these names, or all that have a schema.
+/// The types with these names, or all that have a schema.
 fn select_types(names: &[String]) -> Result<Vec<&'static EventType>, ProcessExit> {
     let catalogue = Catalogue::builtin();
     if names.is_empty() {
@@ -42,14 +42,14 @@ fn select_type(
     match (typed, event_type) {
         (Some(event_type), _) => Ok(event_type),
         (None, Some(event_type)) => Err(ProcessExit::Usage(format!(
-            "{}: no producer sends it as a typed record; send {name} as JSON, or leave it to \
-             Tidewire if it is one that only Tidewire writes",
+            "{}: no producer sends it as a typed record; send {name} as JSON, unless it is a type \
+             that only Tidewire writes",
             event_type.name
         ))),
         (None, None) => {
             let hint = match catalogue.nearest(name) {
                 Some(near) => format!("did you mean {near}?"),
-                None => "schemas/CATALOGUE.md lists all".to_owned(),
+                None => "schemas/CATALOGUE.md lists them".to_owned(),
             };
             Err(ProcessExit::Usage(format!("{name}: there is no such event type; {hint}")))
         }
@@ -57,11 +57,11 @@ fn select_type(
 }
 
 fn registry(at: &RegistryArgs) -> Result<SchemaRegistry, ProcessExit> {
-    let config = dispatch::configure_registry(&at.settings, at.registry.clone())?;
+    let config = configure::with_registry(&at.settings, at.registry.clone())?;
     let registry = config.registry.as_ref().map(SchemaRegistry::new);
     registry.ok_or_else(|| {
         ProcessExit::Usage(
-            "nothing says which registry; give --registry http://HOST:PORT, or the setting \
+            "no schema registry is configured; give --registry http://HOST:PORT, or the setting \
              registry.url"
                 .into(),
         )
@@ -71,7 +71,7 @@ fn registry(at: &RegistryArgs) -> Result<SchemaRegistry, ProcessExit> {
 fn export(dir: &Path, types: &[&EventType]) -> Result<(), ProcessExit> {
     let failed = |error| {
         ProcessExit::because(
-            format!("could not write into {}; give another --dir", dir.display()),
+            format!("could not write to {}; give another --dir", dir.display()),
             error,
         )
     };
@@ -104,8 +104,8 @@ fn register(registry: &SchemaRegistry, types: &[&EventType]) -> Result<(), Proce
         return Ok(());
     }
     Err(ProcessExit::failed(
-        "the registry refused some schemas; `tidewire schemas check` says how they differ from \
-         what it has",
+        "the registry refused some schemas; `tidewire schemas check` prints how they differ from \
+         those it has",
     ))
 }
 
@@ -137,11 +137,11 @@ fn check(registry: &SchemaRegistry, types: &[&EventType]) -> Result<(), ProcessE
     match (missing, incompatible) {
         (0, 0) => Ok(()),
         (_, 0) => Err(ProcessExit::failed(
-            "some schemas are missing; `tidewire schemas register` registers them",
+            "some schemas are missing; register them with `tidewire schemas register`",
         )),
         _ => Err(ProcessExit::failed(
-            "some schemas are incompatible with what the registry has; who registered those? \
-             another release of Tidewire may have, or another product under the same names",
+            "some schemas are incompatible with those in the registry; find out who registered \
+             them: another release of Tidewire, or another product under the same names",
         )),
     }
 }

@@ -1,8 +1,8 @@
-//! `tidewire tail`: live channels in the terminal, over server-sent events.
+//! `tidewire tail`: prints the events of channels as they arrive, over server-sent events.
 //!
-//! The stream's last `id:` is the position; whatever breaks the connection, the next one resumes
-//! behind it, so nothing is missed and nothing is shown twice. A refusal (a wrong channel, no
-//! rights) ends the verb; a server that is away is waited for.
+//! The last `id:` of the stream is the position; a new connection resumes after it, so no event is
+//! missed or printed twice. A refusal (an invalid channel, no permission) ends the command; a
+//! server that does not answer is retried.
 
 use std::fmt::Write as _;
 use std::io::BufRead;
@@ -16,13 +16,13 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::clock;
 use crate::terminal;
 
-/// The wait before a lost connection is made again.
+/// The wait before a reconnect.
 const RECONNECT_WAIT: Duration = Duration::from_secs(1);
-/// How often the first connection is tried: a wrong URL should be an error, not a wait.
+/// Attempts of the first connection: a wrong URL must be an error, not an endless wait.
 const CONNECT_ATTEMPTS_MAX: u32 = 3;
-/// The longest line of a stream that is read; frames are much shorter.
+/// The longest line of a stream that is read; events are much shorter.
 const LINE_BYTES_MAX: usize = 4 << 20;
-/// Characters of a text shown on a terminal's line.
+/// Characters of an event's data printed on a line.
 const TEXT_CHARS_MAX: usize = 100;
 
 /// One block of a stream.
@@ -35,13 +35,13 @@ struct Block {
 
 /// How the stream of one connection ended.
 enum StreamEnd {
-    /// The other side is gone; go on from the position.
+    /// The connection was lost; resume from the position.
     Lost,
-    /// As many events as asked for were shown.
+    /// `--count` events were printed.
     CountReached,
 }
 
-/// What is known across connections.
+/// The state that outlives a connection.
 struct TailSession<'a> {
     args: &'a TailArgs,
     json: bool,
@@ -49,7 +49,7 @@ struct TailSession<'a> {
     shown: u64,
 }
 
-/// Shows events until interrupted, or until `--count` of them.
+/// Prints events until interrupted, or until `--count` of them.
 pub fn run(args: &TailArgs) -> Result<(), ProcessExit> {
     let client = ApiClient::new(&args.at.url)?;
     let json = args.json || !terminal::is_interactive();
@@ -65,7 +65,7 @@ pub fn run(args: &TailArgs) -> Result<(), ProcessExit> {
                 if let StreamEnd::CountReached = session.show(stream)? {
                     return Ok(());
                 }
-                terminal::print_notice("tidewire: the connection is lost; resuming where it was");
+                terminal::print_notice("tidewire: the connection is lost; resuming");
             }
             Err(error) => {
                 failures += 1;
@@ -73,7 +73,7 @@ pub fn run(args: &TailArgs) -> Result<(), ProcessExit> {
                     return Err(error);
                 }
                 if failures == 1 {
-                    terminal::print_notice(&format!("tidewire: {error}; waiting for it"));
+                    terminal::print_notice(&format!("tidewire: {error}; trying again"));
                 }
             }
         }
@@ -96,7 +96,7 @@ fn path_of(args: &TailArgs) -> String {
     path
 }
 
-/// Percent-encodes what a query may not hold as it is (RFC 3986, unreserved characters stay).
+/// Percent-encodes all but the unreserved characters of RFC 3986.
 fn escape(text: &str, out: &mut String) {
     for byte in text.bytes() {
         match byte {
@@ -118,7 +118,7 @@ impl TailSession<'_> {
                 terminal::print_line(&line)?;
                 self.shown += 1;
             }
-            // After showing, so that an event in hand when we are killed is shown by the next run.
+            // After printing: an event that was not printed must not be skipped by the resume.
             if block.id.is_some() {
                 self.position = block.id;
             }
@@ -130,7 +130,7 @@ impl TailSession<'_> {
     }
 }
 
-/// The next block; `None` when the stream ends or breaks. Comments are skipped.
+/// The next block; `None` when the stream ends. Comments are skipped.
 fn read_block(stream: &mut impl BufRead) -> Option<Block> {
     let mut block = Block::default();
     let mut line = Vec::new();
@@ -165,7 +165,7 @@ fn read_block(stream: &mut impl BufRead) -> Option<Block> {
     }
 }
 
-/// Time, lane, channel, type and what a person would want to read of the data.
+/// Time, lane, channel, type and the most readable part of the data.
 fn format_line(event: &str, data: &str) -> String {
     let value: Value = serde_json::from_str(data).unwrap_or_default();
     let text = |name: &str| value[name].as_str().unwrap_or("").to_owned();
@@ -193,7 +193,7 @@ fn summary_text(data: &Value, otherwise: &str) -> String {
         || if data.is_null() { otherwise.to_owned() } else { data.to_string() },
         str::to_owned,
     );
-    // A terminal obeys control characters, and events are not ours.
+    // A terminal executes control characters, and events are of unknown origin.
     summary.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_was_cut_does_not_count() {
+    fn an_incomplete_block_is_not_returned() {
         assert_eq!(blocks("id: p1\nevent: x\ndata: {}"), []);
         assert_eq!(blocks("id: p1\nevent: x\ndata: {}\n"), []);
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_travel_escaped() {
+    fn channels_are_percent_encoded() {
         let mut out = String::new();
         escape("posts:a b,ü", &mut out);
         assert_eq!(out, "posts:a%20b%2C%C3%BC");

@@ -1,7 +1,7 @@
-//! `tidewire topics`: created, listed, described.
+//! `tidewire topics`: creates, lists and describes topics.
 //!
-//! The embedded log belongs to one process. So the verbs ask the running one, and only if none
-//! answers do they open the folder themselves. Kafka belongs to everybody and is asked directly.
+//! The embedded log belongs to one process, so a running one is asked over HTTP, and the folder is
+//! opened only if none answers. Kafka is asked directly.
 
 use std::fs;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::config::{Config, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::retry::{AttemptError, with_retries};
 use crate::runtime::startup::START_LIMIT;
+use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, TopicReport};
-use crate::runtime::supervisor::StopSignal;
-use crate::{dispatch, terminal};
+use crate::{configure, terminal};
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub fn run(args: &TopicsArgs) -> Result<(), ProcessExit> {
     match &args.verb {
         TopicsVerb::Create(at) => create(at),
@@ -28,27 +28,26 @@ pub fn run(args: &TopicsArgs) -> Result<(), ProcessExit> {
 }
 
 fn create(at: &LogArgs) -> Result<(), ProcessExit> {
-    let config = dispatch::configure(&at.settings)?;
+    let config = configure::for_command(&at.settings)?;
     if let Some((url, reports)) = running(at, &config)? {
         return terminal::print_line(&format!(
-            "{url} runs on this log and has created them: {} topics",
+            "{url} runs on this log and has created its {} topics",
             reports.len()
         ));
     }
     let log = storage::open_log(&config)?;
-    // This is often the first thing that is run beside a broker, and so it waits for it.
+    // Often started together with a broker, so it waits for the broker.
     let created = with_retries(START_LIMIT, &StopSignal::default(), || {
         storage::create_topics(&config, &*log)
     })?;
     let there = config.topology().specs().len() - created;
-    terminal::print_line(&format!("{created} topics created, {there} were there"))
+    terminal::print_line(&format!("{created} topics created, {there} existed"))
 }
 
 fn list(reports: &[TopicReport]) -> Result<(), ProcessExit> {
     if reports.is_empty() {
         return Err(ProcessExit::failed(
-            "there are no topics yet; is topics.prefix another? `tidewire topics create` makes \
-             them",
+            "there are no topics; check topics.prefix, or create them with `tidewire topics create`",
         ));
     }
     terminal::print_line(&format!("{:24} {:>10} {:>14}  keeps", "topic", "partitions", "records"))?;
@@ -80,16 +79,15 @@ fn describe(topic: &str, reports: &[TopicReport]) -> Result<(), ProcessExit> {
 }
 
 fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
-    let config = dispatch::configure(&at.settings)?;
+    let config = configure::for_command(&at.settings)?;
     if let Some((_, reports)) = running(at, &config)? {
         return Ok(reports);
     }
     let dir = &config.data.dir;
     if config.log == LogConfig::Embedded && fs::metadata(dir.join("log")).is_err() {
         return Err(ProcessExit::failed(format!(
-            "there is no data in {}; `tidewire topics create` or `tidewire dev` makes it, \
-             --data-dir names another folder, --url a running process, --log kafka://HOST:PORT \
-             another log",
+            "there is no data in {}; create it with `tidewire topics create` or `tidewire dev`, or \
+             give another --data-dir, --url of a running process, or --log kafka://HOST:PORT",
             dir.display()
         )));
     }
@@ -102,7 +100,7 @@ fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
     })
 }
 
-/// What a running process says, if there is one; where one was named there must be.
+/// The report of a running process, if there is one; with `--url` there has to be.
 fn running(
     at: &LogArgs,
     config: &Config,
@@ -116,16 +114,18 @@ fn running(
         (Ok(Some(stats)), _) => stats,
         (Err(error), Some(_)) => return Err(error),
         (Ok(None), Some(_)) => {
-            return Err(ProcessExit::failed(format!("nothing listens at {url}; is it running?")));
+            let text = format!("nothing listens at {url}; check that the process runs");
+            return Err(ProcessExit::failed(text));
         }
-        // Something else may well listen there; then the folder is what is meant.
+        // Another program may listen there; the folder is used then.
         (Ok(None) | Err(_), None) => return Ok(None),
     };
     match serde_json::from_value(stats["topics"].clone()) {
         Ok(reports) => Ok(Some((url, reports))),
         Err(_) if at.url.is_none() => Ok(None),
         Err(error) => {
-            Err(ProcessExit::because(format!("{url} answers, but not as Tidewire does"), error))
+            let text = format!("{url} does not answer like Tidewire; check the URL");
+            Err(ProcessExit::because(text, error))
         }
     }
 }

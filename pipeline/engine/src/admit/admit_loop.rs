@@ -1,9 +1,9 @@
-//! ADMIT's loop: take, judge, append, commit.
+//! The ADMIT loop: take, classify, append, commit.
 //!
-//! The order is the promise: offsets are committed after the log has answered for everything made
-//! of the records before them. A failure in between leaves them uncommitted; the loop that takes
-//! its place says those events again, in the same order. Before anything is appended the brake is
-//! asked: a batch that is too much poison is left in the input, and so is all behind it.
+//! Offsets are committed after the log acknowledged everything made of the records before them.
+//! After a failure in between they are uncommitted, and the loop that replaces this one admits
+//! those events again, in the same order. The poison limit is checked before the append, so a batch
+//! that exceeds it stays in the input, with everything behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
-use crate::admit::classify::{AdmitCounts, Classifier, SourcePartition};
+use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartition, SourceRecord};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
@@ -23,11 +23,11 @@ use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, TurnOutcome, repeat};
 
-/// What a turn takes of a partition at most: enough to make an append cheap, little enough that
-/// what waits behind it waits for some milliseconds only.
+/// The most a turn takes from one partition: enough for a cheap append, and processed within
+/// milliseconds, so that the other partitions do not wait long.
 const TAKE: ReadLimit = ReadLimit { records: 2_048, bytes: 2 << 20 };
 
-/// Bytes taken in one turn over all partitions, after which the rest waits for the next turn.
+/// Bytes taken in one turn from all partitions; the rest is taken in the next turn.
 const TURN_BYTES: usize = 8 << 20;
 
 /// Which input a loop reads; each has a thread of its own.
@@ -49,27 +49,27 @@ impl AdmitInput {
     }
 }
 
-/// What an ADMIT loop is told.
+/// The configuration of an ADMIT loop.
 #[derive(Clone, Debug)]
 pub struct AdmitConfig {
     /// The topics.
     pub topology: Topology,
-    /// Which input.
+    /// The input it reads.
     pub source: AdmitInput,
-    /// A name for this process, stable over restarts and unlike any other's.
+    /// The stable, unique name of the process.
     pub instance: String,
-    /// What the settings in force hash to; travels with every event as its verdict.
+    /// The hash of the settings; each lane record carries it.
     pub settings_hash: u64,
-    /// Whom to ask for schemas, if there is somebody.
+    /// The schema registry, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
-    /// What stops it before too much poison; one per loop, kept while the loop is made anew.
+    /// Stops it above the poison limit; one per loop, kept when the loop is rebuilt.
     pub breaker: PoisonBreaker,
 }
 
 /// A partition being read.
 struct InputSlot {
     at: TopicPartition,
-    /// `topic/partition/`, the beginning of every position in it.
+    /// `topic/partition/`, the prefix of every position in it.
     name: String,
     slot: ReaderSlot,
 }
@@ -78,18 +78,18 @@ struct InputSlot {
 #[derive(Default)]
 struct AdmitBatch {
     taken: usize,
-    /// Where each partition goes on.
+    /// The offsets to commit.
     offsets: Vec<(TopicPartition, Committed)>,
-    /// What the brake counts.
+    /// Records that the poison limit counts.
     counts: AdmitCounts,
     counted: u64,
     newest: Millis,
-    /// What it doesn't.
+    /// Records that it does not.
     exempt: AdmitCounts,
 }
 
 impl AdmitBatch {
-    /// Where to note what becomes of a record.
+    /// The counts that a record is added to.
     fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut AdmitCounts {
         if record.offset < counted_from {
             return &mut self.exempt;
@@ -104,7 +104,7 @@ impl AdmitBatch {
     }
 }
 
-/// ADMIT's loop: `turn` it until told to stop, then drop it.
+/// The ADMIT loop: call `turn` repeatedly, then drop it.
 pub struct Admit {
     source: AdmitInput,
     group: String,
@@ -114,19 +114,19 @@ pub struct Admit {
     appender: Box<dyn Appender>,
     inputs: BTreeMap<TopicPartition, InputSlot>,
     breaker: PoisonBreaker,
-    /// Ours, and not read while the brake is on.
+    /// Assigned, but not read while stopped.
     paused: BTreeSet<TopicPartition>,
-    /// Whether the group has said which partitions are ours.
+    /// Whether the group has assigned partitions.
     joined: bool,
-    /// Which partition is taken from first, so that none is always last.
+    /// The first partition of the next turn; it rotates, so that none is always last.
     first: usize,
-    /// Kept for their capacity.
+    /// Buffers, kept for their capacity.
     taken: Vec<Record>,
     outgoing: Vec<Outgoing>,
 }
 
 impl Admit {
-    /// Joins the group; the first turns take up its partitions.
+    /// Joins the group; partitions are assigned in the first turns.
     pub fn new(config: AdmitConfig, log: &Arc<dyn Log>) -> Result<Self, EngineError> {
         let starting = |error| EngineError::of_log("starting ADMIT", error);
         let topology = config.topology;
@@ -152,7 +152,7 @@ impl Admit {
             classifier: Classifier {
                 topology,
                 catalogue: Catalogue::builtin(),
-                verdict: config.settings_hash.to_be_bytes(),
+                settings_hash: config.settings_hash.to_be_bytes(),
                 registry: config.registry,
             },
             inputs: BTreeMap::new(),
@@ -165,15 +165,16 @@ impl Admit {
         })
     }
 
-    /// Takes what is there, or waits for it for at most `wait`, and admits it. While the brake is
-    /// on it keeps its place in the group and waits.
+    /// Admits the records that are ready, or waits for at most `wait`. While stopped it only keeps
+    /// its group membership and waits.
     pub fn turn(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.follow_assignments()?;
         if self.breaker.stopped().is_some() {
             self.pause();
             return self.idle(wait);
         }
-        self.unpause().map_err(|error| EngineError::of_log("going on after a stop", error))?;
+        self.unpause()
+            .map_err(|error| EngineError::of_log("reading paused partitions again", error))?;
         self.outgoing.clear();
         let batch = self.take()?;
         if batch.taken == 0 {
@@ -202,7 +203,7 @@ impl Admit {
         Ok(TurnOutcome { joined: self.joined, ..TurnOutcome::default() })
     }
 
-    /// Reads nothing more: what was taken and not committed is read again from there.
+    /// Stops reading; what was taken and not committed is read again later.
     fn pause(&mut self) {
         for (at, input) in std::mem::take(&mut self.inputs) {
             self.member.remove(input.slot);
@@ -210,8 +211,8 @@ impl Admit {
         }
     }
 
-    /// Takes up what was parked. Once resumed, what stands in the input by now is exempt; who has
-    /// no partitions yet keeps that for when it has.
+    /// Reads the paused partitions again. After a resume, the records now in the input are exempt
+    /// from the poison limit; without partitions the resume waits until some are assigned.
     fn unpause(&mut self) -> Result<(), LogError> {
         if self.breaker.is_resumed() && !(self.paused.is_empty() && self.inputs.is_empty()) {
             let ours = self.paused.iter().chain(self.inputs.keys());
@@ -235,7 +236,7 @@ impl Admit {
         self.member.waker()
     }
 
-    /// Takes from each partition and judges.
+    /// Takes records from each partition and classifies them.
     fn take(&mut self) -> Result<AdmitBatch, EngineError> {
         let mut batch = AdmitBatch::default();
         let mut bytes = 0;
@@ -255,7 +256,8 @@ impl Admit {
             for record in &self.taken {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
-                self.classifier.classify(&from, record, &mut self.outgoing, counts);
+                let mut output = AdmitOutput { records: &mut self.outgoing, counts };
+                self.classifier.classify(SourceRecord { from: &from, record }, &mut output);
             }
             batch.taken += self.taken.len();
         }
@@ -270,7 +272,7 @@ impl Admit {
                     self.joined = true;
                     self.assign(&of).map_err(following)?;
                 }
-                // Between turns nothing is uncommitted, so both are answered by letting go.
+                // Between turns nothing is uncommitted, so both need no more than a release.
                 Change::Revoked(of) => self.release(&of),
                 Change::Lost(of) => {
                     self.joined = false;
@@ -304,7 +306,7 @@ impl Admit {
     }
 }
 
-/// Takes what is ready; records that left the log before they were read are announced.
+/// Takes ready records; reports records that retention removed before they were read.
 fn take_from(
     member: &mut dyn Member,
     input: &InputSlot,

@@ -1,13 +1,13 @@
-//! One record: judged, and turned into what it becomes.
+//! Classifies a record of the input and creates the records it becomes.
 //!
 //! ```text
-//! record ─▶ event ─┬─▶ its lane, unless nothing durable comes of its type
+//! record ─▶ event ─┬─▶ its lane, unless its type is ephemeral
 //!                  └─▶ ephemeral, one record per ephemeral channel
 //!        └▶ rejected ─▶ dead-letters, whole
 //! ```
 //!
-//! The one idea: the same record gives the same bytes whenever it is judged, since "now" is its
-//! append time and its id, if it has none, is its position. So a second saying is a duplicate.
+//! The same record always gives the same bytes: "now" is its append time, and the default id is its
+//! position. A record that is admitted twice therefore becomes a duplicate that DERIVE drops.
 
 use std::sync::Arc;
 
@@ -19,20 +19,15 @@ use tidewire_schemas::event::Event;
 use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
+use crate::lane_record::{SETTINGS_HASH, SOURCE};
 use crate::record::{Body, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
 
-/// Header of a lane record: the position in the input it was made of, `topic/partition/offset`.
-pub const SOURCE: &str = "src";
-
-/// Header of a lane record: the verdict, 8 bytes big-endian: what the settings in force hashed to.
-pub const VERDICT: &str = "v";
-
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
 
-/// What became of a batch.
+/// Counts of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AdmitCounts {
     pub(super) lanes: [u64; 5],
@@ -54,23 +49,18 @@ impl AdmitCounts {
     }
 }
 
-/// What records are judged by.
+/// Classifies records by catalogue, registry and topology.
 pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
-    pub(super) verdict: [u8; 8],
+    pub(super) settings_hash: [u8; 8],
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
 impl Classifier {
-    /// Adds what `record`, taken from `from`, becomes.
-    pub(super) fn classify(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        out: &mut Vec<Outgoing>,
-        counts: &mut AdmitCounts,
-    ) {
+    /// Adds the records that an input record becomes.
+    pub(super) fn classify(&self, input: SourceRecord<'_>, output: &mut AdmitOutput<'_>) {
+        let SourceRecord { from, record } = input;
         let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
             partition: from.at.partition.0,
@@ -83,57 +73,49 @@ impl Classifier {
             origin: &origin,
         };
         match admit(&context, record.body.value(), &record.body) {
-            Ok(admitted) => self.accept(from, record, &admitted, (out, counts)),
-            Err(rejection) => out.push(self.reject(from, record, (&rejection, counts))),
+            Ok(admitted) => self.accept(input, &admitted, output),
+            Err(rejection) => self.reject(input, &rejection, output),
         }
     }
 
-    fn accept(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        admitted: &Admitted,
-        (out, counts): (&mut Vec<Outgoing>, &mut AdmitCounts),
-    ) {
+    fn accept(&self, input: SourceRecord<'_>, admitted: &Admitted, output: &mut AdmitOutput<'_>) {
         let event = &admitted.event;
-        counts.ignored_fields += u64::from(admitted.ignored_fields);
+        output.counts.ignored_fields += u64::from(admitted.ignored_fields);
         let value = event.encode();
         let ephemeral = match self.ephemeral_deliveries(event) {
             Ok(ephemeral) => ephemeral,
-            Err(rejection) => {
-                out.push(self.reject(from, record, (&rejection, counts)));
-                return;
-            }
+            Err(rejection) => return self.reject(input, &rejection, output),
         };
         for delivery in &ephemeral.to {
             let key = delivery.channel.as_bytes();
-            out.push(Outgoing {
+            output.records.push(Outgoing {
                 topic: self.topology.ephemeral().clone(),
                 partition: self.topology.partition_of(key),
                 body: Body::new(Some(key), Some(&value), &[]),
             });
-            counts.ephemeral += 1;
+            output.counts.ephemeral += 1;
         }
         if ephemeral.only {
             return;
         }
         let lane = Lane::of(event.priority);
-        counts.lanes[lane.index()] += 1;
+        output.counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
-        let source = from.position(record);
-        let mut headers: Vec<(&str, &[u8])> = vec![(SOURCE, &source), (VERDICT, &self.verdict)];
-        // The trail goes on if DERIVE puts it aside too.
-        headers.extend(record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
-        out.push(Outgoing {
+        let source = input.position();
+        let mut headers: Vec<(&str, &[u8])> =
+            vec![(SOURCE, &source), (SETTINGS_HASH, &self.settings_hash)];
+        // Kept so that a dead letter of DERIVE has the trail too.
+        headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
+        output.records.push(Outgoing {
             topic: self.topology.lane(lane).clone(),
             partition: self.topology.partition_of(key),
             body: Body::new(Some(key), Some(&value), &headers),
         });
     }
 
-    /// The ephemeral deliveries of an event, and whether there is nothing else to it: a type that
-    /// has a durable channel or moves an operator goes through its lane too, and so does an event
-    /// that goes nowhere, to be counted there.
+    /// The ephemeral deliveries of an event, and whether it skips the lane. A type with a durable
+    /// channel or an operator goes through its lane too, and so does an event without deliveries,
+    /// which DERIVE counts.
     fn ephemeral_deliveries(&self, event: &Event) -> Result<EphemeralDeliveries, Rejection> {
         let none = EphemeralDeliveries { to: Vec::new(), only: false };
         let Some(event_type) = self.catalogue.resolve(&event.event_type) else {
@@ -153,41 +135,51 @@ impl Classifier {
         Ok(EphemeralDeliveries { to, only })
     }
 
-    fn reject(
-        &self,
-        from: &SourcePartition<'_>,
-        record: &Record,
-        (rejection, counts): (&Rejection, &mut AdmitCounts),
-    ) -> Outgoing {
-        counts.rejected.add(rejection.reason, (from.at, record.offset));
+    fn reject(&self, input: SourceRecord<'_>, rejection: &Rejection, output: &mut AdmitOutput<'_>) {
+        let SourceRecord { from, record } = input;
+        output.counts.rejected.add(rejection.reason, from.at, record.offset);
         let diagnosis = Diagnosis {
             reason: rejection.reason.as_str(),
             field: rejection.field.as_deref(),
             detail: &rejection.message,
         };
-        dead_letter(&self.topology, from.at, record, diagnosis)
+        output.records.push(dead_letter(&self.topology, from.at, record, diagnosis));
     }
 }
 
-/// Where an event goes that is void within a minute.
+/// The ephemeral deliveries of an event.
 struct EphemeralDeliveries {
     to: Vec<Delivery>,
+    /// Whether the event has no others and skips its lane.
     only: bool,
 }
 
-/// The partition a batch was taken from, its name ready for headers.
+/// The partition of a batch, with its name for headers.
 pub(super) struct SourcePartition<'a> {
     pub(super) at: &'a TopicPartition,
     /// `topic/partition/`.
     pub(super) name: &'a str,
 }
 
-impl SourcePartition<'_> {
-    /// `topic/partition/offset`, without the formatting machinery: it is written for every event.
-    fn position(&self, record: &Record) -> Vec<u8> {
+/// A record of the input and the partition it was read from.
+#[derive(Clone, Copy)]
+pub(super) struct SourceRecord<'a> {
+    pub(super) from: &'a SourcePartition<'a>,
+    pub(super) record: &'a Record,
+}
+
+/// Where a record's results are added.
+pub(super) struct AdmitOutput<'a> {
+    pub(super) records: &'a mut Vec<Outgoing>,
+    pub(super) counts: &'a mut AdmitCounts,
+}
+
+impl SourceRecord<'_> {
+    /// `topic/partition/offset`, formatted by hand because every event needs it.
+    fn position(&self) -> Vec<u8> {
         let mut digits = [0u8; 20];
         let mut at = digits.len();
-        let mut left = record.offset.0;
+        let mut left = self.record.offset.0;
         loop {
             at -= 1;
             digits[at] = b'0' + (left % 10) as u8;
@@ -196,6 +188,6 @@ impl SourcePartition<'_> {
                 break;
             }
         }
-        [self.name.as_bytes(), &digits[at..]].concat()
+        [self.from.name.as_bytes(), &digits[at..]].concat()
     }
 }

@@ -1,18 +1,15 @@
-//! ADMIT: from what producers sent to priority lanes. Stateless and at-least-once.
+//! ADMIT: reads the input, validates each record and writes it to a lane or to the dead letters.
 //!
-//! The one idea: it may say an event twice, never lose one; DERIVE's de-duplication ends the second
-//! saying. Offsets are committed after the log answered for everything made of them, and any
-//! failure starts again from the committed offset, so that first occurrences keep their order.
+//! It is stateless and at-least-once: it may write an event twice, but loses none; DERIVE drops the
+//! duplicate. Offsets are committed after the log acknowledged everything made of the records
+//! before them. A failure restarts from the committed offset, so first copies keep their order.
 //!
-//! It holds no state, judges with nothing but the record itself, and drops nothing silently. When
-//! too much of the input is no event it stands still rather than put all of it aside.
-//!
-//! Parts in reading order.
+//! It decides by the record alone and drops nothing silently. Above the poison limit it stops
+//! reading instead of writing most of its input to the dead letters.
 
 mod admit_loop;
 mod classify;
 mod poison_breaker;
 
 pub use admit_loop::{Admit, AdmitConfig, AdmitInput};
-pub use classify::{SOURCE, VERDICT};
 pub use poison_breaker::{PoisonBreaker, PoisonLimit, PoisonStop};

@@ -1,11 +1,10 @@
-//! One dead letter, read back: what [`crate::dead_letters::record`] wrote, and the trail of
-//! those before it.
+//! Decodes a dead letter, which [`crate::dead_letters::record`] wrote, and its trail.
 //!
-//! A record that goes back carries where it has been (`requeued-from`, positions from the oldest to
-//! the newest, separated by spaces) and why it was there last (`requeued-reason`). If it is refused
-//! again, both are in the new letter like any header of its own.
+//! A requeued record carries the positions from which it was dead-lettered (`requeued-from`, oldest
+//! first, separated by spaces) and its last reason (`requeued-reason`). If it is rejected again,
+//! the new dead letter contains both, like any header of the record.
 //!
-//! Reading never fails: a foreign record in the topic is a letter without a reason.
+//! Decoding never fails: a foreign record in the topic is a dead letter without a reason.
 
 use std::borrow::Cow;
 
@@ -14,16 +13,16 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::dead_letters::record::{DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
 use crate::record::{Body, Millis, Offset, Partition, Record};
 
-/// Header of a requeued record: the positions it was taken from as a dead letter, oldest first.
+/// Header of a requeued record: the positions from which it was dead-lettered, oldest first.
 pub const REQUEUED_FROM: &str = "requeued-from";
 
-/// Header of a requeued record: the reason it was a dead letter for last.
+/// Header of a requeued record: the reason of its last dead letter.
 pub const REQUEUED_REASON: &str = "requeued-reason";
 
-/// Positions a trail keeps, the newest: what fails more often than this fails for ever.
+/// The most positions of a trail; the oldest are dropped.
 pub const TRAIL_MAX: usize = 16;
 
-/// Where a letter's record was taken from. By HTTP there is no topic: `http`, milliseconds, number.
+/// The position of a dead letter's record. For HTTP it is `http`, milliseconds and a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourcePosition {
     /// The topic.
@@ -44,58 +43,58 @@ impl SourcePosition {
     }
 }
 
-/// A dead letter and its place in the topic.
+/// A dead letter and its position in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its place.
+    /// Its position.
     pub at: (Partition, Offset),
     appended: Millis,
     body: Body,
 }
 
 impl DeadLetter {
-    /// The letter that stands in this record.
+    /// Decodes a record.
     pub fn of(partition: Partition, record: Record) -> Self {
         Self { at: (partition, record.offset), appended: record.timestamp, body: record.body }
     }
 
-    /// What it is called: the position it was taken from.
+    /// Its id: the position of its record, as text.
     pub fn id(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.body.key().unwrap_or_default())
     }
 
-    /// The key as it stands in the topic.
+    /// The key of the dead letter itself.
     pub(super) fn key(&self) -> Option<&[u8]> {
         self.body.key()
     }
 
-    /// Where it was taken from; `None` if the key does not say.
+    /// The position of its record; `None` if the key is no position.
     pub fn source_position(&self) -> Option<SourcePosition> {
         SourcePosition::parse(&self.id())
     }
 
-    /// Why it is here, as a word of the catalogue.
+    /// The name of its reason.
     pub fn reason(&self) -> Cow<'_, str> {
         self.text(REASON)
     }
 
-    /// The field to blame.
+    /// The field that caused it.
     pub fn field(&self) -> Option<Cow<'_, str>> {
         self.body.header(FIELD).map(String::from_utf8_lossy)
     }
 
-    /// What is wrong and what would be right.
+    /// What is wrong and what would be valid.
     pub fn detail(&self) -> Cow<'_, str> {
         self.text(DETAIL)
     }
 
-    /// When the record came, which an old letter by HTTP does not say; then when the letter did.
+    /// The append time of the record, or of the dead letter if it is an old one of HTTP.
     pub fn time(&self) -> Millis {
         let recorded = self.body.header(TIME).and_then(|time| std::str::from_utf8(time).ok());
         recorded.and_then(|time| time.parse().ok()).map_or(self.appended, Millis)
     }
 
-    /// When the letter was written.
+    /// The append time of the dead letter.
     pub fn written(&self) -> Millis {
         self.appended
     }
@@ -117,19 +116,19 @@ impl DeadLetter {
         self.body.value()
     }
 
-    /// The letters it was before, oldest first.
+    /// The positions from which it was dead-lettered before, oldest first.
     pub fn trail(&self) -> Vec<String> {
         let own = self.own_headers().filter(|(name, _)| *name == REQUEUED_FROM).last();
         own.map_or(Vec::new(), |(_, value)| trail(value))
     }
 
-    /// Bytes it holds.
+    /// Its size in bytes.
     pub fn size(&self) -> usize {
         self.body.as_bytes().len()
     }
 
-    /// The same for every copy of one letter, and unlike any other's: ADMIT may write one twice,
-    /// and a topic that was made anew has the same positions once more.
+    /// Equal for all copies of one dead letter, and different for any other: ADMIT may write one
+    /// twice, and a topic that was created again has the same positions again.
     pub fn identity(&self) -> [u8; 16] {
         let mut hash = Xxh3::new();
         let time = self.body.header(TIME);
@@ -178,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_dead_letter_gives_back_its_record(
+        fn a_dead_letter_contains_its_record(
             key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
             headers in proptest::collection::vec(("[a-z-]{0,9}", "[ -~]{0,50}"), 0..4),
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_share_an_identity_and_other_bytes_or_times_do_not() {
+    fn copies_have_the_same_identity_and_others_do_not() {
         let one = letter_of(Some(b"k"), Some(b"v"), &[]);
         assert_eq!(one.identity(), letter_of(Some(b"k"), Some(b"v"), &[]).identity());
         assert_ne!(one.identity(), letter_of(Some(b"k"), Some(b"w"), &[]).identity());
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_came_from_is_read_from_the_right() {
+    fn a_position_is_parsed_from_the_right() {
         let of = |text: &str| SourcePosition::parse(text).map(|o| (o.topic, o.partition, o.offset));
         assert_eq!(of("tw.in/3/7"), Some(("tw.in".into(), 3, 7)));
         assert_eq!(of("http/1767607200000/9"), Some(("http".into(), 1_767_607_200_000, 9)));

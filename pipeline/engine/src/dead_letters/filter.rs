@@ -1,6 +1,4 @@
-//! Which letters are meant. Everything that is given has to fit; nothing given means all.
-//!
-//! It decides on one letter at a time and knows no topic but by name.
+//! Selects dead letters by id, reason, source and time. All given conditions must match.
 
 use std::collections::BTreeSet;
 
@@ -8,28 +6,28 @@ use crate::dead_letters::dead_letter::DeadLetter;
 use crate::record::{Millis, Partition};
 use crate::topology::Topology;
 
-/// Which letters are meant.
+/// The conditions; the default matches every dead letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// By what they are called.
+    /// Ids: one of these.
     pub ids: BTreeSet<String>,
-    /// By reason: one of these.
+    /// Reasons: one of these.
     pub reasons: Vec<String>,
-    /// By where they came from: one of these topics, with or without the prefix, or `http`.
+    /// Sources: one of these topics, with or without the prefix, or `http`.
     pub sources: Vec<String>,
-    /// Not before.
+    /// The first time that matches.
     pub since: Option<Millis>,
-    /// Before.
+    /// The first time that does not match any more.
     pub until: Option<Millis>,
 }
 
 impl Filter {
-    /// Whether nothing is asked for.
+    /// Whether it has no condition.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether this letter is meant.
+    /// Whether a dead letter matches.
     pub fn matches(&self, letter: &DeadLetter, topology: &Topology) -> bool {
         let time = letter.time();
         (self.ids.is_empty() || self.ids.contains(&*letter.id()))
@@ -45,7 +43,7 @@ impl Filter {
         self.sources.iter().any(|s| *s == source_position.topic || short == Some(s.as_str()))
     }
 
-    /// The partitions it can be in: what a letter is called says which one it is in.
+    /// The partitions with possible matches: the id of a dead letter determines its partition.
     pub(super) fn partitions(&self, topology: &Topology) -> BTreeSet<Partition> {
         if self.ids.is_empty() {
             return (0..topology.partitions()).map(Partition).collect();
@@ -81,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_given_has_to_fit() {
+    fn all_given_conditions_must_match() {
         let all = ["tw.in/1/7", "tw.in.urgent/1/8", "http/300/0"];
         let none = Filter::default;
         check(none(), &all);

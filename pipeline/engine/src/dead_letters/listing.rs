@@ -1,66 +1,63 @@
-//! What there is: every letter that is meant, in the order in which their records came.
+//! Lists dead letters, in the order in which their records were appended.
 //!
 //! ```text
-//! topic ─▶ index: some 60 bytes a letter, copies counted once, marks laid over ─▶ fetch: letters
+//! topic ─▶ listing: some 60 bytes per dead letter, copies once, with resolutions ─▶ fetch: bodies
 //! ```
 //!
-//! The one idea: only the index is held of all of them; the letters themselves are read again, a
-//! bounded number at a time, when they are shown or go back.
+//! Only the listing is kept in memory for all of them. The dead letters themselves are read again,
+//! a limited number at a time, when they are shown or requeued.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::error::{DeadLettersError, LIST_MAX};
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::requeue::destination;
 use crate::dead_letters::resolution::{Resolution, ResolutionRecord};
-use crate::dead_letters::resolve::DeadLettersError;
 use crate::dead_letters::scan::Scan;
 use crate::port::{Bounds, Log};
 use crate::record::{Millis, Offset, Partition};
 use crate::topology::Topology;
 
-/// Letters in one index: some 60 MB of memory.
-pub(super) const LIST_MAX: usize = 1_000_000;
-
-/// Records passed over while fetching, rather than starting to read anew behind them.
+/// Records skipped by reading them, instead of starting another read behind them.
 const GAP_MAX: u64 = 1_000;
 
-/// A letter in an index. Its order is that in which records came: by time, then by position.
+/// A dead letter in a listing. Ordered by the time of its record, then by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListEntry {
-    /// When the record came.
+    /// The append time of the record.
     pub time: Millis,
-    /// Its topic's number in the index, partition and offset.
+    /// The record's position: number of the topic, partition and offset.
     source_position: (u32, u64, u64),
-    /// Where the letter stands.
+    /// The position of the dead letter.
     pub at: (Partition, Offset),
-    /// Bytes of the letter.
+    /// Size of the dead letter in bytes.
     pub bytes: u32,
     /// Its reason's number in [`Listing::reasons`].
     pub reason: u32,
-    /// Whether its record has somewhere to go back to.
+    /// Whether its record has a topic to be requeued to.
     pub requeueable: bool,
 }
 
-/// Letters in the order in which their records came, and what became of them.
+/// Dead letters in the order of their records, with their resolutions.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The letters.
+    /// The dead letters.
     pub entries: Vec<ListEntry>,
-    /// What became of those that are not open, by where they stand.
+    /// The resolutions of those that are not open, by position.
     pub resolved: BTreeMap<(Partition, Offset), Resolution>,
     /// Their reasons, each once.
     pub reasons: Vec<String>,
 }
 
 impl Listing {
-    /// Keeps the open ones.
+    /// Keeps the open dead letters only.
     pub fn open(mut self) -> Self {
         self.entries.retain(|entry| !self.resolved.contains_key(&entry.at));
         self
     }
 
-    /// How many there are of each reason.
+    /// The number of dead letters per reason.
     pub fn by_reason(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for entry in &self.entries {
@@ -70,7 +67,7 @@ impl Listing {
     }
 }
 
-/// Reads the topic to its end.
+/// Lists the dead letters that match a filter.
 pub fn list(
     log: &dyn Log,
     topology: &Topology,
@@ -78,7 +75,7 @@ pub fn list(
 ) -> Result<Listing, DeadLettersError> {
     let mut scan = Scan::new(log, topology)?;
     let mut list = Listing::default();
-    let (mut topics, mut reasons) = (Interner::default(), Interner::default());
+    let mut names = ListingNames::default();
     for partition in filter.partitions(topology) {
         let mut part = PartitionRecords::default();
         let range = scan.bounds(partition)?;
@@ -90,7 +87,7 @@ pub fn list(
             }
             let letter = DeadLetter::of(partition, record);
             if filter.matches(&letter, topology) && part.letters.len() <= LIST_MAX {
-                let entry = entry_of(topology, &letter, (&mut topics, &mut reasons));
+                let entry = names.entry_of(topology, &letter);
                 part.letters.entry(letter.identity()).or_insert(entry);
             }
             Ok(())
@@ -104,32 +101,41 @@ pub fn list(
         }
     }
     list.entries.sort_unstable();
-    list.reasons = reasons.into_list();
+    list.reasons = names.reasons.into_list();
     Ok(list)
 }
 
-/// Both of one partition: a mark stands behind its letter, but perhaps before a copy of it.
+/// The records of one partition. A resolution record may be followed by a copy of its dead letter.
 #[derive(Default)]
 struct PartitionRecords {
     letters: BTreeMap<[u8; 16], ListEntry>,
     resolutions: BTreeMap<[u8; 16], Resolution>,
 }
 
-fn entry_of(
-    topology: &Topology,
-    letter: &DeadLetter,
-    (topics, reasons): (&mut Interner, &mut Interner),
-) -> ListEntry {
-    let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source_position| {
-        (topics.number(&source_position.topic), source_position.partition, source_position.offset)
-    });
-    let bytes = u32::try_from(letter.size()).unwrap_or(u32::MAX);
-    let reason = reasons.number(&letter.reason());
-    let requeueable = destination(topology, letter).is_some();
-    ListEntry { time: letter.time(), source_position, at: letter.at, bytes, reason, requeueable }
+/// The topics and reasons of a listing, numbered.
+#[derive(Default)]
+struct ListingNames {
+    topics: Interner,
+    reasons: Interner,
 }
 
-/// Texts that come again and again, each kept once under a number.
+impl ListingNames {
+    fn entry_of(&mut self, topology: &Topology, letter: &DeadLetter) -> ListEntry {
+        let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source| {
+            (self.topics.number(&source.topic), source.partition, source.offset)
+        });
+        ListEntry {
+            time: letter.time(),
+            source_position,
+            at: letter.at,
+            bytes: u32::try_from(letter.size()).unwrap_or(u32::MAX),
+            reason: self.reasons.number(&letter.reason()),
+            requeueable: destination(topology, letter).is_some(),
+        }
+    }
+}
+
+/// Repeated texts, each kept once and numbered.
 #[derive(Default)]
 struct Interner(BTreeMap<String, u32>);
 
@@ -151,7 +157,7 @@ impl Interner {
     }
 }
 
-/// Reads letters, in the order of `entries`; those that left the log meanwhile are missing.
+/// Reads dead letters in the order of `entries`; those that retention removed are left out.
 pub fn fetch(
     log: &dyn Log,
     topology: &Topology,
@@ -179,7 +185,7 @@ pub(super) fn fetch_by(
     Ok(entries.iter().filter_map(|entry| found.remove(&entry.at)).collect())
 }
 
-/// What has to be read to have all of these, with no long way between two of them.
+/// The ranges to read for these offsets; a long gap starts another range.
 fn ranges(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
     let mut ranges: Vec<(Partition, Bounds)> = Vec::new();
     for (partition, offset) in wanted {
@@ -193,7 +199,7 @@ fn ranges(wanted: &BTreeSet<(Partition, Offset)>) -> Vec<(Partition, Bounds)> {
     ranges
 }
 
-/// Every mark beside a letter, oldest first.
+/// The resolution records of a dead letter, oldest first.
 pub fn resolutions_of(
     log: &dyn Log,
     topology: &Topology,

@@ -1,19 +1,18 @@
-//! Dead letters as an operator meets them: listed, looked at, requeued and dropped.
+//! Dead letters: listing, inspecting, requeuing and dropping them.
 //!
-//! The one idea: the topic is never changed, only added to. What becomes of a letter is a mark, one
-//! more record beside it, written in the same transaction as the record that goes back. Whoever
-//! resolves letters first takes over one transactional id, which ends whatever another left open,
-//! and then reads all marks. So however often it is run, killed or run twice at once, a letter goes
-//! back once.
+//! The topic is only appended to. The outcome of a dead letter is a resolution record beside it,
+//! written in one transaction with the record that is requeued. A process that resolves dead
+//! letters first takes over one transactional id, which aborts the open transaction of any other,
+//! and then reads all resolution records. So each dead letter is requeued once, however often the
+//! command is run or killed, and even if it runs twice at once.
 //!
-//! All of it stands on the `Log` port and runs on every log.
-//!
-//! Parts in reading order.
+//! Everything uses the `Log` port alone, so it works on every log.
 
 mod dead_letter;
 pub mod record;
 mod resolution;
 
+mod error;
 mod filter;
 mod scan;
 
@@ -25,8 +24,9 @@ mod resolve;
 pub use dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX, trail,
 };
+pub use error::DeadLettersError;
 pub use filter::Filter;
 pub use listing::{ListEntry, Listing, fetch, list, resolutions_of};
 pub use requeue::destination;
 pub use resolution::{Resolution, ResolutionRecord};
-pub use resolve::{DeadLettersError, ResolveRequest, ResolveSummary, plan, resolve};
+pub use resolve::{ResolveRequest, ResolveSummary, plan, resolve};

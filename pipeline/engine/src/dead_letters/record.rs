@@ -1,45 +1,44 @@
-//! What could not be taken, kept whole: the record that a dead letter is.
+//! Encodes a dead letter: the whole record that could not be processed, with its reason.
 //!
 //! ```text
-//! key      topic/partition/offset the record was taken from (http/time/number: it came by HTTP
-//!          and never had a place)
+//! key      topic/partition/offset of the record (http/time/number if it was sent by HTTP and never
+//!          had a position)
 //! value    its original bytes (none if it had none)
-//! headers  reason · field (if one is to blame) · detail · time (append time, or when HTTP refused
+//! headers  reason · field (if one caused it) · detail · time (append time, or when HTTP rejected
 //!          it; epoch milliseconds) · source-key (if it had one) · its own headers, their names
 //!          prefixed with "h-"
 //! ```
 //!
-//! So the record can be looked at, mended and put back as it came. Nothing is ever left out of a
-//! dead letter, and nothing but a dead letter or an output ends a record's life without a count.
+//! So the record can be inspected and requeued as it was. Nothing of it is left out.
 
 use crate::record::{Body, Millis, Outgoing, Record, TopicPartition};
 use crate::topology::Topology;
 
-/// Header: why, as a word of the catalogue.
+/// Header: the name of the reason.
 pub const REASON: &str = "reason";
-/// Header: the field to blame.
+/// Header: the field that caused it.
 pub const FIELD: &str = "field";
-/// Header: what is wrong and what would be right.
+/// Header: what is wrong and what would be valid.
 pub const DETAIL: &str = "detail";
 /// Header: the record's append time.
 pub const TIME: &str = "time";
 /// Header: the record's own key.
 pub const SOURCE_KEY: &str = "source-key";
-/// What the names of the record's own headers are prefixed with.
+/// The prefix of the names of the record's own headers.
 pub const HEADER_PREFIX: &str = "h-";
 
-/// Why a record is put aside.
+/// Why a record became a dead letter.
 #[derive(Clone, Copy, Debug)]
 pub struct Diagnosis<'a> {
-    /// The word of the catalogue.
+    /// The name of the reason.
     pub reason: &'static str,
-    /// The field to blame.
+    /// The field that caused it.
     pub field: Option<&'a str>,
-    /// What is wrong and what would be right.
+    /// What is wrong and what would be valid.
     pub detail: &'a str,
 }
 
-/// The dead letter of a record taken from `from`.
+/// The dead letter of a record of partition `from`.
 pub fn dead_letter(
     topology: &Topology,
     from: &TopicPartition,
@@ -50,13 +49,13 @@ pub fn dead_letter(
     Outgoing {
         topic: topology.dead_letters().clone(),
         partition: topology.partition_of(key.as_bytes()),
-        body: dead_letter_body(&key, (record.timestamp, &record.body), diagnosis),
+        body: dead_letter_body(&key, record.timestamp, &record.body, diagnosis),
     }
 }
 
-/// The same of what never was a record: `key` says where it came from and is unlike any other,
-/// `time` when it was refused, `own` what would have become its record.
-pub fn dead_letter_body(key: &str, (time, own): (Millis, &Body), diagnosis: Diagnosis<'_>) -> Body {
+/// The dead letter of an event that never was a record: `key` is unique and names its source,
+/// `time` is when it was rejected, `own` is the body its record would have had.
+pub fn dead_letter_body(key: &str, time: Millis, own: &Body, diagnosis: Diagnosis<'_>) -> Body {
     let time = time.0.to_string();
     let prefixed: Vec<(String, &[u8])> =
         own.headers().map(|(name, value)| (format!("{HEADER_PREFIX}{name}"), value)).collect();

@@ -1,22 +1,21 @@
-//! The way back: which topic and partition a letter's record goes to, and what it looks like there.
+//! Creates the record of a requeued dead letter, and chooses its topic and partition.
 //!
-//! It is the record as it came: key, bytes and headers of its own, and the trail of where it has
-//! been. It goes to the topic it came from; what a lane or the HTTP door refused goes to the input.
-//! It goes to the partition it came from: that is where its producer puts this key, so what follows
-//! the record there still follows it.
+//! It has the key, bytes and headers of the original record, and its trail. It goes to the topic it
+//! was read from; records of lanes and of HTTP go to the input. It keeps its partition: the
+//! producer writes later records of the same key there, so their order holds.
 
-use crate::admit::{SOURCE, VERDICT};
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
 };
+use crate::lane_record::{SETTINGS_HASH, SOURCE};
 use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
 use crate::topology::{Lane, Topology};
 
-/// What the topic of a letter that came by HTTP is called.
+/// The topic name of dead letters of HTTP.
 const HTTP: &str = "http";
 
-/// Where the record of a letter goes back to. None: it is not a producer's (what a timer left, a
-/// fact of DERIVE's own), or its topic is none of these.
+/// The partition to which a dead letter's record is requeued. `None` if it is not a producer's (a
+/// timer, a fact of DERIVE), or if its topic is unknown.
 pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPartition> {
     let SourcePosition { topic, partition, .. } = letter.source_position()?;
     let lane = |lane: &Lane| topology.lane(*lane).as_str() == topic;
@@ -28,19 +27,19 @@ pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPart
         _ if Lane::ALL.iter().any(lane) && !lane(&facts) => topology.input(),
         _ => return None,
     };
-    // Where its producer put it, whose later records of the same key stand there too.
+    // The partition of its producer, who writes later records of the same key there too.
     let partition = u32::try_from(partition).ok().filter(|p| *p < topology.partitions());
     Some(TopicPartition::new(to, Partition(partition?)))
 }
 
-/// The record as it came, with where it has been.
+/// The original record with its trail.
 pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgoing {
     let mut trail = letter.trail();
     trail.push(letter.id().into_owned());
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
-    // ADMIT's own on a lane record; the next time it is admitted they are others.
-    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, VERDICT];
+    // ADMIT added src and v; it sets them again.
+    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, SETTINGS_HASH];
     let mut headers: Vec<(&str, &[u8])> =
         letter.own_headers().filter(|(name, _)| !passing.contains(name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));
@@ -58,7 +57,7 @@ mod tests {
     use crate::dead_letters::record::{Diagnosis, dead_letter};
     use crate::record::{Millis, Offset, Record};
 
-    /// The record of the letter that is made of what stands at `from`, as it goes back.
+    /// Dead-letters a record of `from` and returns its requeued record.
     fn round(from: &TopicPartition, offset: u64, body: &Body) -> Option<Outgoing> {
         let topology = Topology::new("t.", 4);
         let record = Record { offset: Offset(offset), timestamp: Millis(5), body: body.clone() };
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn records_go_back_to_where_they_came_from_and_lanes_to_the_input() {
+    fn records_are_requeued_to_their_topic_and_lanes_to_the_input() {
         let body = Body::new(Some(b"k"), Some(b"v"), &[]);
         for (from, to) in [
             ("t.in", Some("t.in")),
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trail_grows_by_one_each_time_and_is_bounded() {
+    fn each_requeue_extends_the_trail_up_to_its_limit() {
         let own = [("trace", &b"t1"[..]), ("src", b"t.in/0/1"), ("v", b"12345678")];
         let mut body = Body::new(Some(b"k"), Some(b"\xff"), &own);
         for round_number in 0..20u64 {
@@ -104,7 +103,7 @@ mod tests {
             assert_eq!(out.body.header("trace"), Some(&b"t1"[..]));
             assert_eq!(out.body.header("src"), None, "ADMIT writes its own");
             assert_eq!(out.body.header(REQUEUED_REASON), Some(&b"not_json"[..]));
-            assert_eq!(out.body.headers().count(), 3, "nothing stands there twice");
+            assert_eq!(out.body.headers().count(), 3, "no header is there twice");
             body = out.body;
         }
         let trail = crate::dead_letters::trail(body.header(REQUEUED_FROM).expect("a trail"));

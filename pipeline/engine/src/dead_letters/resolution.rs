@@ -1,14 +1,14 @@
-//! What became of a dead letter: a record beside it in the same partition of the topic.
+//! Resolution records: how a dead letter was resolved, in the same partition of the topic.
 //!
 //! ```text
-//! key      the letter's
+//! key      the dead letter's
 //! value    none
-//! headers  resolution (requeued or dropped) · letter (which one: its identity, 32 hex digits)
-//!          · reason (the letter's) · to (topic/partition it went back to; requeued only)
-//!          · because (what the operator said; if they did)
+//! headers  resolution (requeued or dropped) · letter (the dead letter's identity, 32 hex digits)
+//!          · reason (the dead letter's) · to (topic/partition it was requeued to; requeued only)
+//!          · because (the administrator's comment, if any)
 //! ```
 //!
-//! When it happened is the mark's append time. A mark is never taken back.
+//! The time is the append time. A resolution is never revoked.
 
 use std::borrow::Cow;
 
@@ -21,17 +21,17 @@ const LETTER: &str = "letter";
 const TO: &str = "to";
 const BECAUSE: &str = "because";
 
-/// How a letter was resolved.
+/// How a dead letter was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// Its record was appended again.
     Requeued,
-    /// It was given up.
+    /// It was marked as given up.
     Dropped,
 }
 
 impl Resolution {
-    /// The word in the header.
+    /// Its name in the header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requeued => "requeued",
@@ -40,30 +40,30 @@ impl Resolution {
     }
 }
 
-/// A mark as it stands in the topic.
+/// A decoded resolution record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRecord {
-    /// Which letter: [`DeadLetter::identity`].
+    /// The dead letter: [`DeadLetter::identity`].
     pub identity: [u8; 16],
-    /// What became of it.
+    /// How it was resolved.
     pub resolution: Resolution,
     /// When.
     pub at: Millis,
-    /// The letter's reason.
+    /// The dead letter's reason.
     pub reason: String,
-    /// The partition its record went to.
+    /// The partition its record was requeued to.
     pub to: Option<String>,
-    /// What the operator said.
+    /// The administrator's comment.
     pub because: Option<String>,
 }
 
 impl ResolutionRecord {
-    /// Whether a record of the topic is a mark and no letter.
+    /// Whether a record of the topic is a resolution record.
     pub fn is_resolution(record: &Record) -> bool {
         record.body.header(RESOLUTION).is_some()
     }
 
-    /// Reads a mark; `None` if it is none this build understands.
+    /// Decodes a resolution record; `None` if this build does not know its form.
     pub fn decode(record: &Record) -> Option<Self> {
         let text = |name| record.body.header(name).map(|v| String::from_utf8_lossy(v).into_owned());
         let resolution = match record.body.header(RESOLUTION)? {
@@ -82,7 +82,7 @@ impl ResolutionRecord {
     }
 }
 
-/// The mark beside `letter` that says where its record went: nowhere, if it was dropped.
+/// The resolution record of a dead letter: requeued to a partition, or dropped if `to` is `None`.
 pub(super) fn resolution_record(
     topic: &Topic,
     letter: &DeadLetter,

@@ -1,21 +1,22 @@
-//! Requeue and drop: each letter once, whatever happens in between.
+//! Requeues and drops dead letters, each exactly once.
 //!
 //! ```text
-//! take over the id ─▶ read all letters and marks ─▶ begin, records back + marks, drain, commit ─┐
-//!    ▲      (ends what another left open)                 ▲                  once a batch      │
-//!    └── outcome unknown: ask the marks                   └────────────────────────────────────┘
+//! take over the id ─▶ list dead letters ─▶ begin, append, drain, commit ─┐
+//!    ▲  (aborts another's transaction)        ▲         once a batch     │
+//!    └── outcome unknown: list again          └──────────────────────────┘
 //! ```
 //!
-//! The one idea: the record that goes back and the mark that says so are one transaction, and who
-//! reads the marks holds the id under which every other would have to write. So what was read stays
-//! true until the commit, or the commit fails.
-//! Records go back in the order in which they came.
+//! The requeued record and its resolution record are one transaction. The lister holds the
+//! transactional id under which any other process would have to write, so the listing stays true
+//! until the commit, or the commit fails. Records are requeued in the order in which they were
+//! appended.
 
 use std::collections::BTreeMap;
 
 use crate::dead_letters::dead_letter::DeadLetter;
+use crate::dead_letters::error::DeadLettersError;
 use crate::dead_letters::filter::Filter;
-use crate::dead_letters::listing::{LIST_MAX, ListEntry, Listing, fetch_by, list, resolutions_of};
+use crate::dead_letters::listing::{ListEntry, Listing, fetch_by, list, resolutions_of};
 use crate::dead_letters::requeue::{destination, requeued_record};
 use crate::dead_letters::resolution::{Resolution, resolution_record};
 use crate::dead_letters::scan::Scan;
@@ -25,84 +26,52 @@ use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::repeat;
 
-/// Letters of one transaction, which is open for as long as they take to arrive.
+/// Dead letters of one transaction, which stays open until they are acknowledged.
 const TRANSACTION_DEAD_LETTERS: usize = 1_000;
 
-/// Letters read at a time: on Kafka each time costs a round trip for every partition.
+/// Dead letters read at a time: on Kafka each read costs a round trip per partition.
 const FETCH_DEAD_LETTERS: usize = 8_000;
 
-/// Bytes of letters read at a time, and so of a transaction.
+/// Bytes of dead letters read at a time, which also limits a transaction.
 const FETCH_BYTES: usize = 8 << 20;
 
-/// Times it is started again after a transaction that was aborted or whose outcome is unknown.
+/// The most restarts after a transaction that was aborted or whose outcome is unknown.
 const RESTARTS_MAX: u32 = 20;
 
-/// Why letters could not be read or resolved.
-#[derive(Debug, thiserror::Error)]
-pub enum DeadLettersError {
-    /// More than an index holds.
-    #[error("more than {LIST_MAX} letters match; narrow them down by reason, source or time")]
-    TooMany,
-    /// Somebody else requeues or drops.
-    #[error(
-        "another requeue or drop took over after {done} letters of this one; what was done stays \
-         done, run it again for the rest"
-    )]
-    TakenOver {
-        /// Letters resolved before.
-        done: u64,
-    },
-    /// The log failed.
-    #[error("the log failed after {done} letters; what was done stays done, run it again")]
-    Log {
-        /// Letters resolved before.
-        done: u64,
-        /// How.
-        #[source]
-        source: LogError,
-    },
-}
-
-impl From<LogError> for DeadLettersError {
-    fn from(source: LogError) -> Self {
-        Self::Log { done: 0, source }
-    }
-}
-
-/// What is to be done.
+/// A request to requeue or drop dead letters.
 #[derive(Clone, Debug)]
 pub struct ResolveRequest {
-    /// With which letters.
+    /// Which dead letters.
     pub filter: Filter,
-    /// What.
+    /// Whether to requeue or to drop.
     pub resolution: Resolution,
-    /// What the operator says about it.
+    /// The administrator's comment.
     pub because: Option<String>,
-    /// At most so many, those that came first.
+    /// The most dead letters to resolve; the oldest first.
     pub limit: Option<usize>,
 }
 
-/// What was done, or would be.
+/// What was resolved, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolveSummary {
-    /// Letters, by reason.
+    /// Resolved dead letters, by reason.
     pub done: BTreeMap<String, u64>,
-    /// Letters that match and are beyond the limit.
+    /// Dead letters that match and are beyond the limit.
     pub left: u64,
-    /// Letters that match and have nowhere to go back to; they stay.
+    /// Dead letters that match but can't be requeued; they stay open.
     pub unable: u64,
-    /// Letters asked for by name of which none is open.
+    /// Ids in the filter without an open dead letter.
     pub absent: Vec<String>,
 }
 
 impl ResolveSummary {
-    /// How many.
+    /// How many were resolved.
     pub fn count(&self) -> u64 {
         self.done.values().sum()
     }
 }
 
-/// What [`resolve`] would do now; nothing is written.
+/// Returns what [`resolve`] would do now; writes nothing.
 pub fn plan(
     log: &dyn Log,
     topology: &Topology,
@@ -114,7 +83,7 @@ pub fn plan(
     Ok(resolver.resolved)
 }
 
-/// Does it. Fences whoever is at it now.
+/// Requeues or drops. Fences any other process that does so now.
 pub fn resolve(
     log: &dyn Log,
     topology: &Topology,
@@ -138,13 +107,13 @@ pub fn resolve(
             Err(ResolveError::Failed(error)) => return Err(error),
         }
     }
-    let source = LogError::Retry("no transaction came to an end".into());
+    let source = LogError::Retry("no transaction was completed".into());
     Err(DeadLettersError::Log { done: resolver.done, source })
 }
 
-/// Why an attempt ended before all was done.
+/// Why an attempt ended early.
 enum ResolveError {
-    /// Start again from reading.
+    /// List again and continue.
     Restart,
     Failed(DeadLettersError),
 }
@@ -164,7 +133,7 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// The open letters that are meant, those that came first.
+    /// The open dead letters that match, up to the limit.
     fn matching(&mut self) -> Result<Listing, DeadLettersError> {
         let mut list = list(self.log, self.topology, &self.request.filter)?.open();
         let entries = &mut list.entries;
@@ -222,7 +191,7 @@ impl Resolver<'_> {
         match write(transactor, &records) {
             Ok(()) => self.note(letters),
             Err(LogError::Unknown(_)) => {
-                // Taking the id over ends the transaction one way or the other.
+                // Taking the id over commits or aborts the transaction.
                 drop(repeat(|| {
                     self.log.transactor(&self.topology.dead_letters_transactional_id())
                 })?);
@@ -232,8 +201,8 @@ impl Resolver<'_> {
                 return Err(ResolveError::Restart);
             }
             Err(LogError::Abort(_)) => {
-                // Whatever else comes of it: the next attempt takes the id over, which ends it too.
-                // But not from somebody who has it now: two would take it from each other for ever.
+                // Other errors don't matter, since the next attempt takes over the id. If another
+                // process has it, give up: two would take it from each other for ever.
                 return match transactor.abort() {
                     Err(LogError::Fenced(who)) => Err(LogError::Fenced(who).into()),
                     _ => Err(ResolveError::Restart),
@@ -248,7 +217,7 @@ impl Resolver<'_> {
         Ok(!resolutions_of(self.log, self.topology, letter)?.is_empty())
     }
 
-    /// What a letter becomes; nothing if it has nowhere to go, and then it is not meant.
+    /// The records that resolve a dead letter; `None` if it can't be requeued.
     fn records_for(&self, letter: &DeadLetter) -> Option<Vec<Outgoing>> {
         let topic = self.topology.dead_letters();
         let because = self.request.because.as_deref();
@@ -270,7 +239,10 @@ impl Resolver<'_> {
             *by_reason.entry(letter.reason().into_owned()).or_default() += 1;
         }
         for (reason, count) in by_reason {
-            telemetry::dead_letters_resolved(self.request.resolution, (&reason, count));
+            match self.request.resolution {
+                Resolution::Requeued => telemetry::dead_letters_requeued(&reason, count),
+                Resolution::Dropped => telemetry::dead_letters_dropped(&reason, count),
+            }
             *self.resolved.done.entry(reason).or_default() += count;
             self.done += count;
         }
@@ -285,7 +257,7 @@ fn write(transactor: &mut dyn Transactor, records: &[Outgoing]) -> Result<(), Lo
     Ok(())
 }
 
-/// Entries cut into what is read at a time.
+/// Splits entries into the batches that are read at a time.
 fn batches(entries: &[ListEntry]) -> impl Iterator<Item = &[ListEntry]> {
     let mut rest = entries;
     std::iter::from_fn(move || {

@@ -1,8 +1,8 @@
-//! Reading a stretch of the topic to its end, and no further.
+//! Reads a range of the dead-letter topic to an end that is fixed before reading.
 //!
-//! The end is fixed before the reading: everything acknowledged by then is below it, transactions
-//! that are still open included. So a mark can't hide behind the transaction of somebody else; that
-//! one is waited for.
+//! Every record that is acknowledged by then is below the end, also those in open transactions;
+//! they are waited for. So a resolution record can't be missed behind another process's
+//! transaction.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::record::{Offset, Partition, Record, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::repeat;
 
-/// What is taken at a time.
+/// The most records taken at a time.
 const TAKE: ReadLimit = ReadLimit { records: 2_048, bytes: 4 << 20 };
 
-/// One wait for records that must come.
+/// One wait for records that are known to exist.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Waits in a row that brought nothing, after which the log is said not to answer: longer than the
-/// transaction of somebody else may stay open.
+/// Waits in a row without records, after which the read fails: longer than the transaction of
+/// another process may stay open.
 const WAITS_MAX: u32 = 600;
 
 /// A reader of dead letters.
@@ -35,7 +35,7 @@ impl<'a> Scan<'a> {
         Ok(Self { log, topology, reader, taken: Vec::new() })
     }
 
-    /// What stands in a partition by now.
+    /// The present start and end of a partition.
     pub(super) fn bounds(&self, partition: Partition) -> Result<Bounds, LogError> {
         let at = self.at(partition);
         let start = repeat(|| self.log.bounds(&at, Isolation::Committed))?.start;
@@ -43,7 +43,7 @@ impl<'a> Scan<'a> {
         Ok(Bounds { start, end })
     }
 
-    /// Visits the records of a stretch in order. What retention took away meanwhile is passed over.
+    /// Visits the records of a range in order; skips records that retention removed meanwhile.
     pub(super) fn read(
         &mut self,
         partition: Partition,
@@ -67,7 +67,9 @@ impl<'a> Scan<'a> {
             let (reader, taken) = (&mut self.reader, &mut self.taken);
             match repeat(|| reader.take(slot, TAKE, taken)) {
                 Ok(0) if waits == WAITS_MAX => {
-                    return Err(LogError::Retry(format!("{at} gave nothing for a minute").into()));
+                    return Err(LogError::Retry(
+                        format!("{at} returned no records for a minute").into(),
+                    ));
                 }
                 Ok(0) => {
                     waits += 1;

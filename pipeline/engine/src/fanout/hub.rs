@@ -1,29 +1,30 @@
-//! The hub: what the log's tail holds, shared by every shard, one ring per partition.
+//! The hub: the newest records of the output topics in memory, one ring per partition.
 //!
-//! Shards pull. The reader puts segments into the rings and wakes every shard once per batch; a
-//! shard takes what it has not seen when it gets to it. So nothing is queued per shard, and a shard
-//! that stands still costs no memory. The rings share one byte budget: the oldest segment leaves
-//! first, whichever partition it is of.
+//! Shards pull. The hub reader appends segments and wakes every shard once per batch; a shard reads
+//! what it has not seen when it gets to it. So nothing is queued per shard, and a stalled shard
+//! costs no memory. All rings share one byte budget: the oldest segment leaves first, whatever its
+//! partition.
 //!
-//! The hub also carries the few words between shards and the sweeper. It reads nothing itself.
+//! The hub also carries the messages between shards and the sweeper, in bounded queues. It never
+//! reads the log itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidewire_schemas::partition::partition_for;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::catchup::sweeper::{SweepReply, SweepRequest};
 use super::config::FanoutConfig;
+use super::messages::{RingUpdate, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
 use super::segment::{RingTotals, Segment, SegmentSpec};
-use super::shard::Shard;
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::EngineError;
 
-/// Questions shards may have open with the sweeper; beyond it they ask again a second later.
+/// Requests that may wait for the sweeper. Above it a shard asks again a second later.
 const SWEEP_REQUESTS_MAX: usize = 65_536;
 
 /// The rings and the shards that follow them.
@@ -37,15 +38,15 @@ pub struct Hub {
     inboxes: Mutex<Vec<Arc<ShardInbox>>>,
     requests: Mutex<Vec<SweepRequest>>,
     sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
-    /// Counts the sweepers there have been: a new one knows nothing of what the last was asked.
+    /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
     warm: AtomicBool,
 }
 
 /// One partition's ring.
 struct Ring {
-    /// The sequence number behind the newest segment, so that a shard sees without the lock whether
-    /// there is news.
+    /// The number after the newest segment, so that a shard sees without the lock whether there are
+    /// new ones.
     next_seq: AtomicU64,
     inner: Mutex<RingInner>,
 }
@@ -56,35 +57,31 @@ struct RingInner {
     /// The oldest segment's number, or `next_seq` if there is none.
     floor_seq: u64,
     next_seq: u64,
-    /// Where the reader stands.
+    /// The hub reader's offsets.
     head: PartitionOffsets,
 }
 
-/// What a ring has that a shard has not seen.
-pub(super) struct RingUpdate {
-    /// The oldest segment still in the ring.
-    pub(super) floor_seq: u64,
-    /// Where the reader stood before the first of `segments`.
-    pub(super) before: PartitionOffsets,
-    /// The number behind the newest segment.
-    pub(super) next_seq: u64,
-    /// In order, without a hole.
-    pub(super) segments: Vec<Arc<Segment>>,
-}
-
-/// What the sweeper has for one shard. Bounded by what the shard has asked for.
+/// Replies of the sweeper for one shard. Bounded by what the shard has asked for.
 pub(super) struct ShardInbox {
-    pub(super) replies: Mutex<Vec<SweepReply>>,
+    /// The shard's number.
+    pub(super) shard: u32,
+    replies: Mutex<Vec<SweepReply>>,
     wake: Arc<dyn Wake>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+impl ShardInbox {
+    pub(super) fn take_replies(&self) -> Vec<SweepReply> {
+        std::mem::take(&mut *lock(&self.replies))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hub {
-    /// The hub over the output topics. Their ids become the epoch of every position, so a token of
-    /// topics that were made anew is recognised.
+    /// The hub over the output topics. Their ids become the epoch of every position, so that a
+    /// token of topics that were deleted and created again is recognised.
     pub fn open(
         log: &dyn Log,
         topology: &Topology,
@@ -108,20 +105,12 @@ impl Hub {
         }))
     }
 
-    /// A new shard. `wake` is used whenever there is something for [`Shard::pull`].
-    pub fn shard(self: &Arc<Self>, wake: Arc<dyn Wake>) -> Shard {
-        let inbox = Arc::new(ShardInbox { replies: Mutex::default(), wake });
-        let mut inboxes = lock(&self.inboxes);
-        inboxes.push(Arc::clone(&inbox));
-        Shard::new(Arc::clone(self), (inboxes.len() - 1) as u32, inbox)
-    }
-
     /// The limits.
     pub fn config(&self) -> &FanoutConfig {
         &self.config
     }
 
-    /// Whether the rings have reached the ends the topics had at start.
+    /// Whether the rings have reached the ends that the topics had at start.
     pub fn warm(&self) -> bool {
         self.warm.load(Ordering::Acquire)
     }
@@ -131,9 +120,18 @@ impl Hub {
         self.totals.ring_bytes.load(Ordering::Relaxed)
     }
 
-    /// Frames encoded since the start; each event at most once per wire format.
+    /// Frames encoded since the start; each event at most once per framing.
     pub fn encodes(&self) -> u64 {
         self.totals.encodes.load(Ordering::Relaxed)
+    }
+
+    /// The inbox of a new shard. `wake` is called when the shard has something to pull.
+    pub(super) fn add_inbox(&self, wake: Arc<dyn Wake>) -> Arc<ShardInbox> {
+        let mut inboxes = lock(&self.inboxes);
+        let shard = inboxes.len() as u32;
+        let inbox = Arc::new(ShardInbox { shard, replies: Mutex::default(), wake });
+        inboxes.push(Arc::clone(&inbox));
+        inbox
     }
 
     pub(super) fn set_warm(&self) {
@@ -152,13 +150,22 @@ impl Hub {
         self.rings.len() as u32
     }
 
-    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
-        TopicPartition::new(&self.topics[topic], Partition(partition))
+    /// The partition of a channel's outputs.
+    pub(super) fn partition_of(&self, channel: &str) -> Partition {
+        Partition(partition_for(channel.as_bytes(), self.partitions()))
     }
 
-    /// Adds what the reader took to a partition's ring. `spec.seq` is set here.
+    pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
+        TopicPartition::new(&self.topics[topic], partition)
+    }
+
+    fn ring(&self, partition: Partition) -> &Ring {
+        &self.rings[partition.0 as usize]
+    }
+
+    /// Adds a segment to its partition's ring. `spec.seq` is set here.
     pub(super) fn publish(&self, mut spec: SegmentSpec) {
-        let ring = &self.rings[spec.partition as usize];
+        let ring = self.ring(spec.partition);
         let mut inner = lock(&ring.inner);
         spec.seq = inner.next_seq;
         inner.head = spec.after;
@@ -169,10 +176,10 @@ impl Hub {
         ring.next_seq.store(inner.next_seq, Ordering::Release);
     }
 
-    /// Empties a ring and goes on at `head`: the reader starts there, or the log lost what the
-    /// reader had not read yet.
-    pub(super) fn restart(&self, partition: u32, head: PartitionOffsets) {
-        let ring = &self.rings[partition as usize];
+    /// Empties a ring and goes on at `head`: the reader starts there, or the log lost records that
+    /// the reader had not read.
+    pub(super) fn restart(&self, partition: Partition, head: PartitionOffsets) {
+        let ring = self.ring(partition);
         let mut inner = lock(&ring.inner);
         for segment in inner.segments.drain(..) {
             segment.leave_ring();
@@ -184,23 +191,23 @@ impl Hub {
     }
 
     /// Drops a partition's oldest segment; `false` if it has none.
-    pub(super) fn evict(&self, partition: u32) -> bool {
-        let mut inner = lock(&self.rings[partition as usize].inner);
+    pub(super) fn evict(&self, partition: Partition) -> bool {
+        let mut inner = lock(&self.ring(partition).inner);
         let Some(segment) = inner.segments.pop_front() else { return false };
         segment.leave_ring();
         inner.floor_seq += 1;
         true
     }
 
-    /// From where on a partition's ring holds everything.
-    pub(super) fn floor(&self, partition: u32) -> PartitionOffsets {
-        let inner = lock(&self.rings[partition as usize].inner);
+    /// The offsets from which on a partition's ring has everything.
+    pub(super) fn floor(&self, partition: Partition) -> PartitionOffsets {
+        let inner = lock(&self.ring(partition).inner);
         inner.segments.front().map_or(inner.head, |segment| segment.before)
     }
 
     /// What a ring has from segment `seen` on; `None` if nothing.
-    pub(super) fn update_since(&self, partition: u32, seen: u64) -> Option<RingUpdate> {
-        let ring = &self.rings[partition as usize];
+    pub(super) fn update_since(&self, partition: Partition, seen: u64) -> Option<RingUpdate> {
+        let ring = self.ring(partition);
         if ring.next_seq.load(Ordering::Acquire) == seen {
             return None;
         }
@@ -222,10 +229,10 @@ impl Hub {
         }
     }
 
-    /// Asks the sweeper for something; `false` if it has too much to do.
+    /// Sends a request to the sweeper; `false` if too many wait already.
     pub(super) fn request(&self, request: SweepRequest) -> bool {
         let mut requests = lock(&self.requests);
-        if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve { .. }) {
+        if requests.len() >= SWEEP_REQUESTS_MAX && matches!(request, SweepRequest::Serve(_)) {
             return false;
         }
         requests.push(request);
@@ -240,7 +247,7 @@ impl Hub {
         std::mem::take(&mut *lock(&self.requests))
     }
 
-    /// A sweeper begins, in place of the one before: every shard asks it again.
+    /// Registers a sweeper in place of the one before. Every shard sends its requests again.
     pub(super) fn set_sweeper(&self, wake: Arc<dyn Wake>) {
         *lock(&self.sweeper_wake) = Some(wake);
         self.take_requests();
@@ -252,7 +259,7 @@ impl Hub {
         self.sweeper_generation.load(Ordering::Acquire)
     }
 
-    /// Hands answers to a shard and wakes it.
+    /// Moves replies to a shard's inbox and wakes it.
     pub(super) fn reply(&self, shard: u32, replies: &mut Vec<SweepReply>) {
         let Some(inbox) = lock(&self.inboxes).get(shard as usize).cloned() else { return };
         lock(&inbox.replies).append(replies);
@@ -260,7 +267,7 @@ impl Hub {
     }
 }
 
-/// Folds the topics' ids, and checks their partition counts on the way.
+/// Hashes the topics' ids, and checks their partition counts.
 fn epoch(log: &dyn Log, topics: &[&Topic; 3], partitions: u32) -> Result<u32, LogError> {
     let infos = log.topics()?;
     let mut ids = Vec::with_capacity(48);
@@ -271,8 +278,8 @@ fn epoch(log: &dyn Log, topics: &[&Topic; 3], partitions: u32) -> Result<u32, Lo
         };
         if info.spec.partitions != partitions {
             return Err(LogError::Invalid(format!(
-                "topic {topic} has {} partitions and the settings say {partitions}: set \
-                 `partitions` to {}, or choose another prefix",
+                "topic {topic} has {} partitions and topics.partitions is {partitions}: set \
+                 topics.partitions to {}, or give another topics.prefix",
                 info.spec.partitions, info.spec.partitions
             )));
         }

@@ -1,8 +1,8 @@
-//! Who a connection is, as values: whoever checked the token made one of these, and from then on
-//! every record and every subscription is judged by it.
+//! The identity of a connection: user, accounts and roles, and what it may read.
 //!
-//! The guard over everything: a record reaches a connection only if its account is among
-//! [`Identity::accounts`].
+//! The HTTP layer makes it once, when a connection is opened. The fan-out checks every subscription
+//! against its roles, and every record against its accounts: a record is delivered only if its
+//! account is among [`Identity::accounts`]. Nothing here verifies a token.
 
 use tidewire_schemas::catalogue::ReaderRole;
 use tidewire_schemas::channel::Channel;
@@ -41,7 +41,7 @@ impl Roles {
     pub const ADMIN: Self = Self(8);
     /// Sends events.
     pub const PRODUCER: Self = Self(16);
-    /// All of them, as `--insecure-dev` believes.
+    /// All of them, for `--insecure-dev`.
     pub const ALL: Self = Self(31);
 
     /// Both sets together.
@@ -55,7 +55,7 @@ impl Roles {
     }
 }
 
-/// Who a connection is.
+/// Who a connection belongs to and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The user (`sub`).
@@ -67,8 +67,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether this user may subscribe to `channel`. Participation in a thread or conversation is
-    /// not known here yet, so those ask for a member's role.
+    /// Whether this user may subscribe to `channel`. Who takes part in a thread or conversation is
+    /// not known here yet, so those require the role of a member.
     pub fn may_read(&self, channel: &Channel) -> bool {
         if self.roles.intersects(Roles::ANALYST.union(Roles::ADMIN)) {
             return true;

@@ -1,36 +1,33 @@
-//! Fan-out: from the output topics to connections, without a socket, a clock or a thread.
+//! Fan-out: delivers output records to WebSocket and SSE connections, without socket or thread.
 //!
-//! One [`reader::HubReader`] turns the log's tail into immutable segments in the [`hub::Hub`], one
-//! ring per partition under one byte budget. Each worker thread owns a [`shard::Shard`], which
-//! mirrors the rings, knows its connections and writes each one's due frames into a buffer it is
-//! given. What lies behind the rings is read by one [`catchup::sweeper::Sweeper`] for
-//! everyone who waits.
+//! One [`reader::HubReader`] reads the end of the output topics into immutable segments in the
+//! [`hub::Hub`]: one ring per partition, all rings under one byte budget. Each worker thread owns a
+//! [`shard::Shard`], which mirrors the rings, keeps the subscriptions of its connections and writes
+//! the frames that a connection is due into the caller's buffer. Records older than the rings are
+//! read from the log by one [`catchup::sweeper::Sweeper`], once for all connections that need them.
 //!
-//! Parts in reading order.
+//! A slow connection never delays another one: it falls behind the ring and catches up from the
+//! log. Nothing here reads a clock, and nothing writes to the log.
+//!
+//! Modules in reading order.
 
 pub mod config;
 pub mod identity;
 
-/// What clients and the server say to each other, as values and as bytes.
-pub mod protocol {
-    pub(super) mod frame;
-    pub mod names;
-    pub mod native;
-}
+pub mod protocol;
 
+mod channel_hash;
 mod offsets;
 mod segment;
+
+mod messages;
 
 pub mod hub;
 pub mod reader;
 
 pub mod shard;
 
-/// Reads from the log what the rings no longer hold.
-pub mod catchup {
-    mod scan;
-    pub mod sweeper;
-}
+pub mod catchup;
 
 #[cfg(test)]
 mod tests;

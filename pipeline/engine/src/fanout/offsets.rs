@@ -1,11 +1,14 @@
-//! Where a reader stands in one partition: the next offset of each output topic, and how two such
-//! places compare. Order is per topic, so places are only partly ordered; joining takes the later
-//! offset of each topic.
+//! The next offsets of a reader in one partition, one per output topic, and their position tokens.
+//!
+//! Records are ordered within a topic only, so two sets of offsets are only partly ordered. `join`
+//! keeps the later offset of each topic, `meet` the earlier one. The state topic is not served
+//! yet: its offset is carried along, never compared.
 
 use tidewire_schemas::position::{PartitionPosition, Position};
 
-/// Topics served so far, by index from 0: urgent, stream. The state topic's slot is carried along
-/// unread.
+use crate::record::Partition;
+
+/// Topics served so far, by index from 0: urgent, stream.
 pub(super) const SERVED_TOPICS: usize = 2;
 
 /// The next offsets to read: urgent, stream, state.
@@ -13,8 +16,8 @@ pub(super) const SERVED_TOPICS: usize = 2;
 pub(super) struct PartitionOffsets(pub(super) [u64; 3]);
 
 impl PartitionOffsets {
-    /// Whether this place is at or behind `other` in every served topic: whoever holds all records
-    /// from `other` on holds all this reader still needs.
+    /// Whether these are at or after `other` in every served topic: what holds all records from
+    /// `other` on has everything that a reader at these offsets still needs.
     pub(super) fn reaches(&self, other: &Self) -> bool {
         (0..SERVED_TOPICS).all(|t| self.0[t] >= other.0[t])
     }
@@ -33,26 +36,28 @@ impl PartitionOffsets {
         }
     }
 
-    /// The same place with another next offset in one topic.
+    /// The same offsets with another one in `topic`.
     pub(super) fn with(mut self, topic: usize, next: u64) -> Self {
         self.0[topic] = next;
         self
     }
 
-    /// Records between this place and a later one, over the served topics.
+    /// Records between these offsets and later ones, over the served topics.
     pub(super) fn depth(&self, to: &Self) -> u64 {
         (0..SERVED_TOPICS).map(|t| to.0[t].saturating_sub(self.0[t])).sum()
     }
 }
 
-/// The token of a place in one partition.
-pub(super) fn token(epoch: u32, partition: u32, offsets: &PartitionOffsets) -> String {
-    Position { epoch, partitions: vec![PartitionPosition { partition, next: offsets.0 }] }.encode()
+/// The position token of offsets in one partition.
+pub(super) fn token(epoch: u32, partition: Partition, offsets: &PartitionOffsets) -> String {
+    let partitions = vec![PartitionPosition { partition: partition.0, next: offsets.0 }];
+    Position { epoch, partitions }.encode()
 }
 
-/// The token of places in several partitions, ascending.
-pub(super) fn token_of(epoch: u32, cuts: &[(u32, PartitionOffsets)]) -> String {
-    let cuts =
-        cuts.iter().map(|(partition, p)| PartitionPosition { partition: *partition, next: p.0 });
-    Position { epoch, partitions: cuts.collect() }.encode()
+/// The position token of offsets in several partitions, ascending.
+pub(super) fn token_of(epoch: u32, all: &[(Partition, PartitionOffsets)]) -> String {
+    let partitions = all
+        .iter()
+        .map(|(partition, offsets)| PartitionPosition { partition: partition.0, next: offsets.0 });
+    Position { epoch, partitions: partitions.collect() }.encode()
 }

@@ -1,8 +1,9 @@
-//! The hub reader: one thread takes the output topics' tail, all partitions, and publishes it.
+//! The hub reader: follows the end of the output topics, all partitions, and fills the rings.
 //!
-//! Within a partition number, what is urgent is taken first; the order of taking is the hub's
+//! Within a partition number the urgent topic is read first. The order of reading is the hub's
 //! order, the same for every connection that follows. A value that is no event is counted and
-//! passed over, never a reason to stop.
+//! skipped, never a reason to stop. If retention removes records before they are read, the ring is
+//! emptied and its followers find the gap through the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::hub::Hub;
 use super::offsets::{PartitionOffsets, SERVED_TOPICS};
 use super::segment::{SegmentEntry, SegmentSpec};
 use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot};
-use crate::record::{Offset, Record};
+use crate::record::{Offset, Partition, Record};
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -22,7 +23,7 @@ pub struct HubReader {
     reader: Box<dyn Reader>,
     partitions: Vec<PartitionReader>,
     /// The partitions of the segments in the rings, oldest first.
-    order: VecDeque<u32>,
+    order: VecDeque<Partition>,
     taken: Vec<Record>,
     encodes_reported: u64,
 }
@@ -31,7 +32,7 @@ pub struct HubReader {
 struct PartitionReader {
     slots: [ReaderSlot; SERVED_TOPICS],
     at: PartitionOffsets,
-    /// Where the topics ended at start: warm once read up to here.
+    /// The topics' ends at start: the partition is warm once it is read up to here.
     warm_at: PartitionOffsets,
 }
 
@@ -41,7 +42,7 @@ impl HubReader {
         let open = || -> Result<Self, LogError> {
             let mut reader = log.reader(Isolation::Committed)?;
             let mut partitions = Vec::new();
-            for partition in 0..hub.partitions() {
+            for partition in (0..hub.partitions()).map(Partition) {
                 let partition_reader = open_partition(log, hub, &mut *reader, partition)?;
                 hub.restart(partition, partition_reader.at);
                 partitions.push(partition_reader);
@@ -58,8 +59,8 @@ impl HubReader {
         open().map_err(|e| EngineError::of_log("starting the hub reader", e))
     }
 
-    /// Waits for records at most `at_most`, publishes all that is ready and wakes the shards.
-    /// Returns how many records it took.
+    /// Waits at most `at_most` for records, publishes all that are ready and wakes the shards.
+    /// Returns how many records it read.
     pub fn turn(&mut self, at_most: Duration) -> Result<usize, EngineError> {
         self.try_turn(at_most).map_err(|e| EngineError::of_log("reading the output topics", e))
     }
@@ -79,11 +80,12 @@ impl HubReader {
         Ok(taken)
     }
 
-    /// One segment of every partition that has something. Counts records passed over too, and 1
-    /// for a place that moved on by itself.
+    /// Publishes one segment of every partition that has records. Returns how many records were
+    /// read; a partition whose offsets moved on without a record, as past control records, counts
+    /// as 1.
     fn take_all(&mut self) -> Result<usize, LogError> {
         let mut taken = 0;
-        for partition in 0..self.partitions.len() {
+        for partition in (0..self.hub.partitions()).map(Partition) {
             taken += self.take_partition(partition)?;
         }
         if !self.hub.warm() && self.partitions.iter().all(|p| p.at.reaches(&p.warm_at)) {
@@ -92,8 +94,8 @@ impl HubReader {
         Ok(taken)
     }
 
-    fn take_partition(&mut self, partition: usize) -> Result<usize, LogError> {
-        let before = self.partitions[partition].at;
+    fn take_partition(&mut self, partition: Partition) -> Result<usize, LogError> {
+        let before = self.partitions[partition.0 as usize].at;
         let mut at = before;
         let mut entries = Vec::new();
         let mut passed = 0;
@@ -112,7 +114,8 @@ impl HubReader {
                     Err(_) => passed += 1,
                 }
             }
-            let position = self.reader.position(self.partitions[partition].slots[topic])?;
+            let position =
+                self.reader.position(self.partitions[partition.0 as usize].slots[topic])?;
             at.0[topic] = at.0[topic].max(position.0);
         }
         if at == before {
@@ -122,34 +125,39 @@ impl HubReader {
             telemetry::hub_undecodable(passed);
         }
         let taken = entries.len().max(1);
-        self.partitions[partition].at = at;
-        self.order.push_back(partition as u32);
-        let (partition, epoch) = (partition as u32, self.hub.epoch());
+        self.partitions[partition.0 as usize].at = at;
+        self.order.push_back(partition);
+        let epoch = self.hub.epoch();
         self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
         Ok(taken)
     }
 
-    fn take_topic(&mut self, partition: usize, topic: usize) -> Result<(), LogError> {
+    fn take_topic(&mut self, partition: Partition, topic: usize) -> Result<(), LogError> {
         let config = self.hub.config();
         let limit = ReadLimit { records: config.take_max_records, bytes: config.take_max_bytes };
-        let slot = self.partitions[partition].slots[topic];
+        let slot = self.partitions[partition.0 as usize].slots[topic];
         self.reader.take(slot, limit, &mut self.taken)?;
         Ok(())
     }
 
-    /// Retention overtook the reader. Its ring begins anew behind the loss; connections that
-    /// followed find out from the log that something is gone, and say so.
-    fn skip_lost(&mut self, partition: usize, topic: usize, start: u64) -> Result<usize, LogError> {
+    /// Retention overtook the reader: its ring starts again after the loss. Connections that
+    /// followed learn from the log that records are gone, and announce a gap.
+    fn skip_lost(
+        &mut self,
+        partition: Partition,
+        topic: usize,
+        start: u64,
+    ) -> Result<usize, LogError> {
         self.taken.clear();
-        let partition_reader = &mut self.partitions[partition];
-        // What this turn took of another topic is read again: its place has not moved.
+        let partition_reader = &mut self.partitions[partition.0 as usize];
+        // Records of the other topic from this turn are read again: its offset has not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
             let to = if t == topic { start } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
             partition_reader.at.0[t] = to;
         }
         telemetry::hub_overtaken();
-        self.hub.restart(partition as u32, partition_reader.at);
+        self.hub.restart(partition, partition_reader.at);
         Ok(1)
     }
 
@@ -172,7 +180,7 @@ fn open_partition(
     log: &dyn Log,
     hub: &Hub,
     reader: &mut dyn Reader,
-    partition: u32,
+    partition: Partition,
 ) -> Result<PartitionReader, LogError> {
     let mut at = PartitionOffsets::default();
     let mut warm_at = PartitionOffsets::default();
@@ -184,7 +192,7 @@ fn open_partition(
         at.0[topic] = warm_from.max(bounds.start.0);
         warm_at.0[topic] = bounds.end.0;
         *slot = match reader.add(&tp, Offset(at.0[topic])) {
-            // Retention moved between the two calls; begin at its new start.
+            // Retention moved between the two calls: begin at the new start.
             Err(LogError::OutOfRange { start, .. }) => {
                 at.0[topic] = start;
                 reader.add(&tp, Offset(start))?

@@ -1,23 +1,22 @@
-//! A segment: what the hub or a sweep took from one partition at once. Immutable and shared; the
-//! only thing that changes in it is that a frame, once somebody needs it, is encoded and kept.
+//! A segment: records of one partition that the hub or a sweep read together, immutable and shared.
 //!
-//! An entry keeps the record's body as it came, so an event nobody is subscribed to costs no
-//! encoding; hashes of its channel, and of account and channel together, stand apart in arrays that
-//! can be scanned fast.
+//! An entry keeps the record's body as it was read, so an event without a subscriber is never
+//! encoded. A frame is encoded by the first connection that needs it and kept; that is all that
+//! ever changes. The hashes of channels are in arrays of their own, which can be scanned fast.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tidewire_schemas::event::{DecodeError, EventView};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::channel_hash::{channel_hash, scoped_hash};
 use super::offsets::{PartitionOffsets, token};
-use super::protocol::frame::Frame;
-use super::shard::Framing;
-use crate::record::{Body, Record};
+use super::protocol::event_frame::EventFrame;
+use super::protocol::framing::Framing;
+use crate::record::{Body, Partition, Record};
 
-/// Added to a segment's frame bytes when it leaves the ring, so that what is encoded later is not
-/// counted any more.
+/// Added to a segment's frame bytes when it leaves the ring, so that frames encoded later are not
+/// counted in the ring's bytes.
 const EVICTED_MARK: usize = usize::MAX / 2;
 
 /// One event for one channel.
@@ -27,17 +26,17 @@ pub(super) struct SegmentEntry {
     pub(super) topic: u8,
     /// Its offset there.
     pub(super) offset: u64,
-    /// Where its reader stood right behind it.
+    /// The reader's offsets right after it.
     pub(super) after: PartitionOffsets,
-    /// Where the account stands in the body's bytes.
+    /// Where the account begins in the body's bytes.
     account_at: u32,
     account_len: u32,
     body: Body,
-    frames: [OnceLock<Frame>; 2],
+    frames: [OnceLock<EventFrame>; 2],
 }
 
 impl SegmentEntry {
-    /// An entry of a record, unless its value is no event or its key no text.
+    /// The entry of a record. Fails if the value is no event or the key is no text.
     pub(super) fn new(
         topic: usize,
         record: Record,
@@ -76,7 +75,7 @@ impl SegmentEntry {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// Where its reader stood right before it.
+    /// The reader's offsets right before it.
     pub(super) fn before(&self) -> PartitionOffsets {
         self.after.with(usize::from(self.topic), self.offset)
     }
@@ -86,17 +85,7 @@ impl SegmentEntry {
     }
 }
 
-/// The hash a channel is found by.
-pub(super) fn channel_hash(channel: &str) -> u64 {
-    xxh3_64(channel.as_bytes())
-}
-
-/// The hash an account's share of a channel is found by.
-pub(super) fn scoped_hash(channel: u64, account: &str) -> u64 {
-    xxh3_64_with_seed(account.as_bytes(), channel)
-}
-
-/// What all segments count into.
+/// Totals that all segments add to.
 #[derive(Debug, Default)]
 pub(super) struct RingTotals {
     /// Bytes of records and frames in the rings.
@@ -108,12 +97,12 @@ pub(super) struct RingTotals {
 /// Entries of one partition, in the order they were read.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// Its number in the partition's ring.
+    /// Its number in the partition's ring; 0 for a sweep's.
     pub(super) seq: u64,
-    pub(super) partition: u32,
-    /// Where the reader stood before the first entry.
+    pub(super) partition: Partition,
+    /// The reader's offsets before the first entry.
     pub(super) before: PartitionOffsets,
-    /// Where it stood at the end, records it skipped included.
+    /// The reader's offsets at the end, after records that it skipped too.
     pub(super) after: PartitionOffsets,
     pub(super) entries: Box<[SegmentEntry]>,
     /// Per entry [`channel_hash`].
@@ -129,7 +118,7 @@ pub(super) struct Segment {
 /// What a segment is made of.
 pub(super) struct SegmentSpec {
     pub(super) seq: u64,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) before: PartitionOffsets,
     pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
@@ -158,18 +147,18 @@ impl Segment {
         }
     }
 
-    /// The frame of an entry, encoded by whoever needs it first.
-    pub(super) fn frame(&self, at: usize, framing: Framing) -> &Frame {
+    /// The frame of an entry, encoded by the first caller that needs it.
+    pub(super) fn frame(&self, at: usize, framing: Framing) -> &EventFrame {
         let entry = &self.entries[at];
         entry.frames[framing as usize].get_or_init(|| self.encode(entry, framing))
     }
 
     #[cold]
-    fn encode(&self, entry: &SegmentEntry, framing: Framing) -> Frame {
+    fn encode(&self, entry: &SegmentEntry, framing: Framing) -> EventFrame {
         let value = entry.body.value().unwrap_or_default();
         let event = EventView::decode(value).expect("an entry is only made of an event");
         let token = token(self.epoch, self.partition, &entry.after);
-        let frame = Frame::encode(framing, &event, entry.channel(), &token);
+        let frame = EventFrame::encode(framing, &event, entry.channel(), &token);
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         let bytes = frame.bytes().len();
         if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {
@@ -178,13 +167,13 @@ impl Segment {
         frame
     }
 
-    /// Begins to count this segment among the rings' bytes.
+    /// Adds this segment to the rings' bytes.
     pub(super) fn enter_ring(&self) {
         self.frame_bytes.store(0, Ordering::Relaxed);
         self.totals.ring_bytes.fetch_add(self.record_bytes, Ordering::Relaxed);
     }
 
-    /// Ends it.
+    /// Removes it from the rings' bytes.
     pub(super) fn leave_ring(&self) {
         let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
         self.totals.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);

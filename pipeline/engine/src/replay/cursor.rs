@@ -1,8 +1,8 @@
-//! A partition read record by record, to an end that is fixed when the reading begins.
+//! Reads a partition record by record, to an end that is fixed when reading begins.
 //!
-//! The end is asked uncommitted: everything committed by then is below it, and whoever has a
-//! transaction open in between is waited for. Each cursor has a reader of its own, so that its wait
-//! is ended by its own records only.
+//! The end is the uncommitted one: everything committed by then is below it, and transactions that
+//! are open in between are waited for. Each cursor has its own reader, so only its own records wake
+//! it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::record::{Offset, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
 use crate::turn::repeat;
 
-/// What is fetched at a time.
+/// The most records fetched at a time.
 const FETCH: ReadLimit = ReadLimit { records: 1_024, bytes: 1 << 20 };
 
-/// One wait for records that must come.
+/// One wait for records that are known to exist.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Waits in a row that brought nothing, after which the log is said not to answer: longer than the
-/// transaction of somebody else may stay open.
+/// Waits in a row without records, after which the read fails: longer than the transaction of
+/// another process may stay open.
 const WAITS_MAX: u32 = 600;
 
-/// A place in a partition.
+/// A read position in a partition.
 pub(super) struct PartitionCursor {
     pub(super) at: TopicPartition,
     reader: Box<dyn Reader>,
@@ -32,7 +32,7 @@ pub(super) struct PartitionCursor {
     taken: Vec<Record>,
 }
 
-/// Where a partition starts, and where everything committed by now ends.
+/// The start of a partition, and the end of everything committed by now.
 pub(super) fn bounds(log: &ReadOnlyLog, at: &TopicPartition) -> Result<Bounds, LogError> {
     let start = repeat(|| log.bounds(at, Isolation::Committed))?.start;
     let end = repeat(|| log.bounds(at, Isolation::Uncommitted))?.end;
@@ -40,7 +40,7 @@ pub(super) fn bounds(log: &ReadOnlyLog, at: &TopicPartition) -> Result<Bounds, L
 }
 
 impl PartitionCursor {
-    /// Reads on from an offset. `OutOfRange` if retention has taken it.
+    /// Starts at an offset. `OutOfRange` if retention has removed it.
     pub(super) fn open(
         log: &ReadOnlyLog,
         at: &TopicPartition,
@@ -61,7 +61,7 @@ impl PartitionCursor {
         Ok(self.ahead.front())
     }
 
-    /// Passes the next record.
+    /// Returns the next record and moves past it.
     pub(super) fn next(&mut self) -> Result<Option<Record>, LogError> {
         if self.ahead.is_empty() {
             self.fetch()?;
@@ -74,7 +74,7 @@ impl PartitionCursor {
         while self.ahead.is_empty() && repeat(|| self.reader.position(self.slot))? < self.end {
             if repeat(|| self.reader.take(self.slot, FETCH, &mut self.taken))? == 0 {
                 if waits == WAITS_MAX {
-                    let text = format!("{} gave nothing for a minute", self.at);
+                    let text = format!("{} returned no records for a minute", self.at);
                     return Err(LogError::Retry(text.into()));
                 }
                 waits += 1;

@@ -1,4 +1,4 @@
-//! What a replay can find, in words.
+//! The results of a replay: the first divergence from the log, or why there is no result.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::port::{LogError, StoreError};
 use crate::record::{Offset, TopicPartition};
 use crate::turn::EngineError;
 
-/// The first thing that came out otherwise than the log has it.
+/// The first difference between the replay and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     /// The transaction: its record in `order`.
@@ -18,7 +18,7 @@ pub struct Divergence {
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DivergenceKind {
-    /// A lane has other records than were taken.
+    /// A lane does not contain the records that the transaction read.
     Lane {
         /// Which, and how.
         text: String,
@@ -29,33 +29,33 @@ pub enum DivergenceKind {
         field: &'static str,
         /// What the log has.
         recorded: String,
-        /// What came out now.
+        /// What the replay gave.
         replayed: String,
     },
-    /// An output that came out now is not in its topic.
+    /// An output of the replay is not in its topic.
     Output {
-        /// Which of the transaction's, from 0.
+        /// Its index in the transaction, from 0.
         index: usize,
-        /// Where it belongs.
+        /// The partition it belongs to.
         to: TopicPartition,
-        /// The record there that is most like it.
+        /// The most similar record there.
         nearest: Option<Nearest>,
     },
-    /// A record of the changelog that did not come out now.
+    /// A record of the changelog is not among the results of the replay.
     Changelog {
-        /// Where it stands.
+        /// Its position.
         at: (TopicPartition, Offset),
     },
 }
 
-/// A record with the same key and length as an output that is missing.
+/// A record with the key and length of a missing output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nearest {
-    /// Where it stands.
+    /// Its offset.
     pub offset: Offset,
-    /// How many bytes of its body are others.
+    /// How many bytes of its body differ.
     pub bytes: usize,
-    /// The first of them.
+    /// The first byte that differs.
     pub first: usize,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for DivergenceKind {
         match self {
             Self::Lane { text } => f.write_str(text),
             Self::Order { field, recorded, replayed } => {
-                write!(f, "{field}: {recorded} in the log, {replayed} now")
+                write!(f, "{field}: {recorded} in the log, {replayed} in the replay")
             }
             Self::Output { index, to, nearest: None } => {
                 write!(f, "output {index} is not in {to}")
@@ -83,7 +83,7 @@ impl fmt::Display for DivergenceKind {
                 offset.0
             ),
             Self::Changelog { at: (at, offset) } => {
-                write!(f, "{at}/{} did not come out", offset.0)
+                write!(f, "{at}/{} is not among the replayed changes", offset.0)
             }
         }
     }
@@ -92,14 +92,14 @@ impl fmt::Display for DivergenceKind {
 /// Why a replay has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// What is asked for can't be replayed; the text says what can.
+    /// The requested span can't be replayed; the text says what can.
     #[error("{0}")]
     Refused(String),
     /// The log failed.
     #[error("could not read the log")]
     Log(#[from] LogError),
     /// The sandbox's store failed.
-    #[error("could not keep the replay's state")]
+    #[error("could not write the replay's state")]
     Store(#[from] StoreError),
     /// The sandbox failed.
     #[error(transparent)]

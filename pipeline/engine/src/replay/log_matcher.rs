@@ -1,12 +1,11 @@
-//! What stands in the log of what a task wrote: each output that comes out again is looked for in
-//! its topic, and each record of the changelog among those that come out again.
+//! Finds the outputs and changes of a replayed task in the log.
 //!
-//! Other tasks write to the same partitions of the outputs, so a task's records are part of what
-//! stands there, in the task's order: a record that fits is passed, and so is everything before it.
-//! The changelog is the task's alone, but compaction takes records out: what is left is part of
-//! what came out.
+//! Other tasks write to the same partitions of the outputs, so a task's outputs are a subsequence
+//! of a partition: a record that matches is passed, with everything before it. The changelog is the
+//! task's alone, but compaction removes records: what is left is a subsequence of the replayed
+//! changes.
 //!
-//! Outputs to compacted topics have both, and are held to the hash in `order` alone.
+//! Outputs to compacted topics have both properties, so only their hash in `order` is compared.
 
 use std::collections::BTreeMap;
 
@@ -18,35 +17,35 @@ use crate::replay::divergence::Nearest;
 use crate::topology::Topology;
 use crate::turn::repeat;
 
-/// Milliseconds between the append times of records of one transaction in different partitions, at
-/// most: the longest a transaction may stay open, and clocks of brokers that are apart.
+/// The most milliseconds between append times of one transaction in different partitions: the
+/// longest open transaction, and the skew of brokers' clocks.
 const SKEW_MS_MAX: i64 = 60_000;
 
-/// What became of an output.
+/// How an output compares with the log.
 pub(super) enum OutputMatch {
-    /// It stands in its topic.
+    /// It is in its topic.
     Present,
-    /// It was as old as what retention has taken.
+    /// It is so old that retention may have removed it.
     Expired,
-    /// Its topic keeps the latest per key only.
+    /// Its topic is compacted.
     Compacted,
-    /// It is not there.
+    /// It is not in its topic.
     Missing(Option<Nearest>),
 }
 
-/// The topics of the outputs, read along.
+/// Reads the partitions of the outputs along with the replay.
 pub(super) struct LogMatcher {
     log: ReadOnlyLog,
-    /// Topics that keep every record for its time.
+    /// Topics without compaction.
     whole: Vec<Topic>,
-    /// When the span begins; none: with the log.
+    /// The append time at which the span begins; `None`: the start of the log.
     since: Option<Millis>,
     partitions: BTreeMap<TopicPartition, PartitionMatcher>,
 }
 
 struct PartitionMatcher {
     cursor: PartitionCursor,
-    /// Up to when retention may have taken something.
+    /// The append time up to which retention may have removed records.
     expired_until: Option<Millis>,
 }
 
@@ -68,7 +67,7 @@ impl LogMatcher {
             let partition = PartitionMatcher::open(&self.log, &to, self.since)?;
             self.partitions.insert(to.clone(), partition);
         }
-        self.partitions.get_mut(&to).expect("it was just put there").find(output, at)
+        self.partitions.get_mut(&to).expect("it was just inserted").find(output, at)
     }
 }
 
@@ -130,7 +129,7 @@ fn nearer(one: Option<Nearest>, other: Option<Nearest>) -> Option<Nearest> {
     one.into_iter().chain(other).min_by_key(|nearest| nearest.bytes)
 }
 
-/// What compaction has left of a changelog.
+/// Compares a changelog, as compaction has left it, with the replayed changes.
 pub(super) struct ChangelogMatcher {
     left: PartitionCursor,
 }
@@ -145,7 +144,7 @@ impl ChangelogMatcher {
         Ok(Self { left: PartitionCursor::open(log, at, from)? })
     }
 
-    /// Passes what is left of a transaction's changes.
+    /// Moves past the remaining records of a transaction's changes.
     pub(super) fn pass(&mut self, changes: &[Outgoing]) -> Result<(), LogError> {
         for change in changes {
             if self.left.peek()?.is_some_and(|record| record.body == change.body) {
@@ -155,8 +154,7 @@ impl ChangelogMatcher {
         Ok(())
     }
 
-    /// A record that should have been passed by now: by the transaction appended at `at`, if others
-    /// follow; of all that is there if none does.
+    /// A remaining record that no change matched: one appended well before `at`, or any if `None`.
     pub(super) fn unmatched(
         &mut self,
         at: Option<Millis>,

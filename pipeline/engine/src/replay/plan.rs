@@ -1,14 +1,14 @@
-//! Which transactions are executed again, and from which state: decided before anything is.
+//! Plans a replay: which transactions to execute, and from which state.
 //!
 //! ```text
 //! order   ├──── state ────┼──────────── span ────────────┤
 //!       start           from                            to
 //! ```
 //!
-//! The one idea: the state of a task is known at the start of the log, when it was nothing, and
-//! where a checkpoint was kept. From the nearest of them everything up to the span is executed
-//! too. What stands against it is found by reading `order` alone, and refused with what is
-//! possible: transactions of another build, records that retention has taken.
+//! The state of a task is known at the start of the log, where it is empty, and at each checkpoint.
+//! Transactions between the nearest of these and the span are executed too. `order` alone shows
+//! what prevents a replay: transactions of another build, or records that retention has removed.
+//! Such a span is refused with a span that can be replayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::derive::order::OrderRecord;
 use crate::port::Isolation;
 use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::cursor::{PartitionCursor, bounds};
-use crate::replay::verify::TaskSpec;
+use crate::replay::task_spec::TaskSpec;
 use crate::replay::{ReadOnlyLog, ReplayError};
 use crate::topology::Lane;
 use crate::turn::repeat;
@@ -33,38 +33,38 @@ pub enum Point {
     Time(Millis),
 }
 
-/// What is asked for.
+/// The requested span.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayRange {
-    /// The first transaction; none: the first whose state can be had.
+    /// The first transaction; `None`: the first with a known state.
     pub from: Option<Point>,
-    /// The transaction behind the last; none: the end.
+    /// The transaction after the last; `None`: the end of the log.
     pub to: Option<Point>,
 }
 
-/// What will be executed.
+/// The transactions to execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayPlan {
-    /// The checkpoint to begin with, by its offset in `order`; none: nothing, at the log's start.
+    /// The checkpoint to start from, by its offset in `order`; `None`: the start of the log.
     pub checkpoint: Option<Offset>,
     /// The first transaction of the span.
     pub from: Offset,
-    /// The transaction behind its last.
+    /// The transaction after its last.
     pub to: Offset,
     /// Transactions to execute, those before the span included.
     pub transactions: u64,
-    /// When the first of the span was appended, if it is not the first of the log.
+    /// The append time of the first transaction of the span, unless it is the first of the log.
     pub(super) since: Option<Millis>,
 }
 
 impl ReplayPlan {
-    /// Where the execution begins.
+    /// The first offset of `order` to execute.
     pub fn start(&self) -> Offset {
         self.checkpoint.unwrap_or(Offset(0))
     }
 }
 
-/// Who decided what a transaction made.
+/// What decides the results of a transaction, besides its records.
 #[derive(Clone, PartialEq, Eq)]
 struct BuildIdentity {
     build: String,
@@ -85,7 +85,7 @@ impl BuildIdentity {
         Self { build, settings_hash, catalogue_hash }
     }
 
-    /// Its name: the build, and the rest in so far as the other one's is another.
+    /// Its name: the build, and the hashes that differ from `other`.
     fn name(&self, other: &Self) -> String {
         let mut name = format!("build {}", self.build);
         if self.settings_hash != other.settings_hash {
@@ -98,8 +98,19 @@ impl BuildIdentity {
     }
 }
 
-/// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
-pub(super) fn plan(
+impl TaskSpec {
+    /// Plans a replay. `checkpoints` are the offsets in `order` of the existing checkpoints.
+    pub fn plan(
+        &self,
+        log: &ReadOnlyLog,
+        checkpoints: &BTreeSet<Offset>,
+        range: ReplayRange,
+    ) -> Result<ReplayPlan, ReplayError> {
+        plan(log, self, checkpoints, range)
+    }
+}
+
+fn plan(
     log: &ReadOnlyLog,
     task: &TaskSpec,
     checkpoints: &BTreeSet<Offset>,
@@ -110,17 +121,18 @@ pub(super) fn plan(
     let place = |point| resolve(log, &at, point, stable.end);
     let from = range.from.map(place).transpose()?;
     let to = range.to.map(place).transpose()?.unwrap_or(stable.end);
-    // Where the state is known: at the log's very start, and at each checkpoint.
+    // The state is known at the start of the log and at each checkpoint.
     let mut starts: BTreeSet<Offset> =
         checkpoints.iter().copied().filter(|c| *c >= stable.start && *c <= to).collect();
     let at_start = (stable.start == Offset(0)).then_some(Offset(0));
     starts.extend(at_start);
-    let suffixes = starts.iter().copied().chain(from);
     let nearest = from.and_then(|from| starts.range(..=from).next_back().copied());
-    let survey = Survey::read(log, task, (nearest.unwrap_or(stable.start), to, suffixes))?;
+    let suffixes = starts.iter().copied().chain(from).collect();
+    let range = SurveyRange { start: nearest.unwrap_or(stable.start), end: to, suffixes };
+    let survey = Survey::read(log, task, range)?;
     let start = match from {
         Some(from) if from > to => {
-            let text = format!("the span ends at {at}/{} before it begins at {}", to.0, from.0);
+            let text = format!("the span ends at {at}/{}, before its start at {}", to.0, from.0);
             return Err(ReplayError::Refused(text));
         }
         Some(_) => nearest,
@@ -148,9 +160,10 @@ fn resolve(
     end: Offset,
 ) -> Result<Offset, ReplayError> {
     match point {
-        Point::Offset(offset) if offset > end => {
-            Err(ReplayError::Refused(format!("{at} ends at {}, before {}", end.0, offset.0)))
-        }
+        Point::Offset(offset) if offset > end => Err(ReplayError::Refused(format!(
+            "{at} ends at {}; it has no offset {}",
+            end.0, offset.0
+        ))),
         Point::Offset(offset) => Ok(offset),
         Point::Time(time) => Ok(repeat(|| log.offset_at(at, time))?.unwrap_or(end).min(end)),
     }
@@ -161,34 +174,38 @@ fn no_known_state(at: &TopicPartition, from: Option<Offset>, possible: &str) -> 
     format!("no state of this task is known{from}: {possible}")
 }
 
-/// What there is from an offset on.
+/// The transactions from an offset on.
 #[derive(Default)]
 struct OrderSuffix {
     transactions: u64,
-    /// The first, and when it was appended.
+    /// The first, and its append time.
     first: Option<(Offset, Millis)>,
 }
 
-/// What `order` says from the start of the execution on, or from its own; read through once.
+/// The offsets of `order` to read.
+struct SurveyRange {
+    start: Offset,
+    end: Offset,
+    /// Offsets from which transactions are counted.
+    suffixes: BTreeSet<Offset>,
+}
+
+/// What `order` contains in a range, read once.
 struct Survey {
     at: TopicPartition,
     current: BuildIdentity,
-    /// What there is from some offsets on.
+    /// Transactions from some offsets on.
     suffixes: BTreeMap<Offset, OrderSuffix>,
-    /// Where the author changes, or is not this build: the transaction, who before, who from there.
+    /// Transactions at which the build changes: the offset, the build before, the new build.
     changes: Vec<(Offset, Option<BuildIdentity>, BuildIdentity)>,
-    /// The last transaction of another author than this build.
+    /// The last transaction of another build.
     foreign: Option<Offset>,
-    /// The last transaction that took records which have left their lane, and the lane's start.
+    /// The last transaction that read records which retention has removed, and the lane's start.
     expired: Option<(Offset, TopicPartition, Offset)>,
 }
 
 impl Survey {
-    fn read(
-        log: &ReadOnlyLog,
-        task: &TaskSpec,
-        (start, to, suffixes): (Offset, Offset, impl Iterator<Item = Offset>),
-    ) -> Result<Self, ReplayError> {
+    fn read(log: &ReadOnlyLog, task: &TaskSpec, range: SurveyRange) -> Result<Self, ReplayError> {
         let at = task.order();
         let mut starts = Vec::new();
         for lane in Lane::ALL {
@@ -198,15 +215,17 @@ impl Survey {
         }
         let mut survey = Self {
             current: BuildIdentity::current(task),
-            suffixes: suffixes.map(|suffix| (suffix, OrderSuffix::default())).collect(),
+            suffixes: (range.suffixes.into_iter())
+                .map(|suffix| (suffix, OrderSuffix::default()))
+                .collect(),
             changes: Vec::new(),
             foreign: None,
             expired: None,
             at,
         };
-        let mut cursor = PartitionCursor::open(log, &survey.at, start)?;
+        let mut cursor = PartitionCursor::open(log, &survey.at, range.start)?;
         let mut before = None;
-        while let Some(record) = cursor.next()?.filter(|record| record.offset < to) {
+        while let Some(record) = cursor.next()?.filter(|record| record.offset < range.end) {
             before = Some(survey.look(&record, before, &starts)?);
         }
         Ok(survey)
@@ -239,24 +258,24 @@ impl Survey {
         Ok(identity)
     }
 
-    /// Where nothing has left the lanes from there on.
+    /// The offset from which on the lanes are complete.
     fn readable_from(&self, start: Offset) -> Offset {
         self.expired.as_ref().map_or(start, |(offset, ..)| offset.next())
     }
 
-    /// What can be replayed by this build, in words.
+    /// Says what this build can replay.
     fn possible(&self, starts: &BTreeSet<Offset>) -> String {
         let behind = |offset: Option<Offset>| offset.map_or(Offset(0), Offset::next);
         let expired = self.expired.as_ref().map(|(offset, ..)| *offset);
         match starts.range(behind(self.foreign).max(behind(expired))..).next() {
             Some(start) => format!("--from {} or later can be verified", start.0),
-            None => "nothing of it can be verified before the next checkpoint is kept; a running \
-                     task keeps one now and then in its data folder"
+            None => "nothing can be verified before the next checkpoint; a running task keeps \
+                     checkpoints in its data folder at intervals"
                 .to_owned(),
         }
     }
 
-    /// Refuses what can't be executed from `start` on.
+    /// Fails if the transactions from `start` on can't be executed.
     fn check(&self, start: Offset, starts: &BTreeSet<Offset>) -> Result<(), ReplayError> {
         let at = &self.at;
         let possible = self.possible(starts);
@@ -266,7 +285,7 @@ impl Survey {
         match &self.expired {
             Some((offset, lane, start_of_lane)) if *offset >= start => {
                 Err(ReplayError::Refused(format!(
-                    "{lane} starts at {}: what {at}/{} took has been removed by retention; \
+                    "{lane} starts at {}: what {at}/{} read has been removed by retention; \
                      {possible}",
                     start_of_lane.0, offset.0
                 )))
@@ -275,7 +294,7 @@ impl Survey {
         }
     }
 
-    /// Says who wrote the transactions from `start` on.
+    /// Says which builds wrote the transactions from `start` on.
     fn name_builds(&self, start: Offset, possible: &str) -> String {
         let at = &self.at;
         let first = self.suffixes[&start].first.map_or(start, |(first, _)| first);
@@ -284,8 +303,8 @@ impl Survey {
             Some((offset, Some(before), identity)) => {
                 let ours = format!("--to {} can be verified", offset.0);
                 format!(
-                    "{at} has two builds: {} up to {}, {} from there on; a span within one of \
-                     them can be verified by it; by this build ({}) {}",
+                    "{at} has two builds: {} up to {}, {} from there on; each can verify a span \
+                     within its part; by this build ({}) {}",
                     before.name(identity),
                     offset.0,
                     identity.name(before),
@@ -297,7 +316,7 @@ impl Survey {
                 let identity = self.changes.iter().rev().find(|(offset, ..)| *offset <= first);
                 let identity = identity.map_or(&self.current, |(.., identity)| identity);
                 format!(
-                    "{at} is of {} from {} on, and this is {}; verify it with that one; {possible}",
+                    "{at} is of {} from {} on, but this is {}; verify it with that one; {possible}",
                     identity.name(&self.current),
                     first.0,
                     self.current.name(identity)

@@ -1,14 +1,14 @@
-//! A log that can be read, and nothing else.
+//! A log that can only be read.
 //!
-//! The one idea: what must not happen can't be said. There is no verb here that creates, appends,
-//! transacts or joins, and the log inside can't be had back.
+//! It has no method that creates, appends, transacts or joins, and does not give access to the log
+//! inside, so a replay can't write by mistake.
 
 use std::sync::Arc;
 
 use crate::port::{Bounds, Isolation, Log, LogError, Reader, TopicInfo};
 use crate::record::{Millis, Offset, TopicPartition};
 
-/// A log to look at.
+/// A log that can only be read.
 ///
 /// ```
 /// fn look(log: tidewire_engine::replay::ReadOnlyLog) {
@@ -37,7 +37,7 @@ use crate::record::{Millis, Offset, TopicPartition};
 pub struct ReadOnlyLog(Arc<dyn Log>);
 
 impl ReadOnlyLog {
-    /// This log, to look at.
+    /// Wraps a log.
     pub fn new(log: Arc<dyn Log>) -> Self {
         Self(log)
     }
@@ -57,7 +57,7 @@ impl ReadOnlyLog {
         self.0.offset_at(at, time)
     }
 
-    /// A reader of what is committed, which belongs to no group.
+    /// A reader of committed records that belongs to no group.
     pub fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
         self.0.reader(Isolation::Committed)
     }

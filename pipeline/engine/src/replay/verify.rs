@@ -1,83 +1,50 @@
-//! The execution: one transaction at a time, from what `order` says was taken to what came of it.
+//! Verifies a replay: executes one transaction at a time and compares its results with the log.
 //!
-//! The one idea: the sandbox is given the records of the lanes in the sequence that was recorded
-//! and the ticks where they stood; then everything it makes is compared with what the log has. It
-//! ends at the first difference, since nothing behind one proves anything.
-
-use std::collections::BTreeSet;
+//! The sandbox gets the records of the lanes in the recorded order, and the ticks between them.
+//! Then everything it makes is compared with the log. Verification ends at the first difference,
+//! since results after it prove nothing.
 
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
-use crate::derive::{DeriveConfig, Executed, Operators, Sandbox, StoredTask, table_specs};
+use crate::derive::{DeriveConfig, Executed, Sandbox, StoredTask, table_specs};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
-use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
 use crate::replay::cursor::PartitionCursor;
 use crate::replay::divergence::{Divergence, DivergenceKind, ReplayError};
 use crate::replay::log_matcher::{ChangelogMatcher, LogMatcher, OutputMatch};
-use crate::replay::plan::{ReplayPlan, ReplayRange, decode, plan};
-use crate::topology::{Lane, Topology};
+use crate::replay::plan::{ReplayPlan, decode};
+use crate::replay::task_spec::TaskSpec;
+use crate::topology::Lane;
 use crate::turn::repeat;
 
-/// Whose history it is, and what executes it again.
-#[derive(Clone)]
-pub struct TaskSpec {
-    /// The topics.
-    pub topology: Topology,
-    /// The task.
-    pub partition: Partition,
-    /// This build's name.
-    pub build: String,
-    /// What the settings in force hash to.
-    pub settings_hash: u64,
-    /// The operators.
-    pub operators: Operators,
-}
-
-impl TaskSpec {
-    /// The task's `order`.
-    pub fn order(&self) -> TopicPartition {
-        TopicPartition::new(self.topology.order(), self.partition)
-    }
-
-    /// Decides what to execute. `checkpoints` are the offsets in `order` of those there are.
-    pub fn plan(
-        &self,
-        log: &ReadOnlyLog,
-        checkpoints: &BTreeSet<Offset>,
-        range: ReplayRange,
-    ) -> Result<ReplayPlan, ReplayError> {
-        plan(log, self, checkpoints, range)
-    }
-}
-
-/// What was executed so far.
+/// Counts of what was executed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Transactions before the span, for its state.
+    /// Transactions before the span, executed for its state.
     pub before: u64,
     /// Transactions of the span.
     pub transactions: u64,
-    /// Records taken in them.
+    /// Records read by them.
     pub records: u64,
-    /// Outputs of them that are the same.
+    /// Outputs of them, all equal.
     pub outputs: u64,
-    /// Of these, such as retention or compaction has taken since: only their hash was compared.
+    /// Outputs that retention or compaction has removed: only their hash was compared.
     pub only_hashed: u64,
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VerifyStep {
-    /// A transaction is the same.
+    /// A transaction is equal.
     Same,
-    /// All are.
+    /// All transactions are equal.
     Done,
-    /// The first that isn't.
+    /// The first difference.
     Differs(Box<Divergence>),
 }
 
-/// A task's history under execution.
+/// A replay under way.
 pub struct Verification {
     log: ReadOnlyLog,
     task: TaskSpec,
@@ -88,13 +55,13 @@ pub struct Verification {
     matcher: LogMatcher,
     changelog: ChangelogMatcher,
     replayed: Replayed,
-    /// The transaction executed last, and when it was appended.
+    /// The last executed transaction, and its append time.
     last: (Offset, Millis),
 }
 
 impl Verification {
-    /// Begins a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
-    /// what is written there is the replay's own.
+    /// Starts a plan. `stores` opens a copy of its checkpoint, or an empty store if it has none;
+    /// the replay writes to it.
     pub fn begin(
         log: &ReadOnlyLog,
         task: &TaskSpec,
@@ -128,7 +95,7 @@ impl Verification {
         })
     }
 
-    /// What was executed so far.
+    /// Counts of what was executed so far.
     pub fn replayed(&self) -> Replayed {
         self.replayed
     }
@@ -165,12 +132,12 @@ impl Verification {
         }))
     }
 
-    /// Gives the sandbox what the transaction took.
+    /// Executes the transaction in the sandbox.
     fn execute(
         &mut self,
         order: &OrderRecord,
     ) -> Result<Result<Executed, DivergenceKind>, ReplayError> {
-        // A backlog held time back or it did not; how long it was changes nothing in here.
+        // Only whether a backlog held task time back matters, not how long it was.
         self.sandbox.hold(order.held.then_some(Offset(u64::MAX)));
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
@@ -192,7 +159,7 @@ impl Verification {
         Ok(Ok(self.sandbox.commit()?))
     }
 
-    /// The record of a lane that comes next, if it is one that was taken.
+    /// The next record of a lane, if the transaction read it.
     fn next_of(
         &mut self,
         lane: Lane,
@@ -201,7 +168,7 @@ impl Verification {
         let at = TopicPartition::new(self.task.topology.lane(lane), self.task.partition);
         let wrong = |text| Ok(Err(DivergenceKind::Lane { text }));
         let Some(LaneSpan { first, last }) = span else {
-            return wrong(format!("it took from {at}, and does not say what"));
+            return wrong(format!("the transaction read from {at}, but has no offsets of it"));
         };
         let place = &mut self.lanes[lane.index()];
         if place.is_none() {
@@ -211,15 +178,18 @@ impl Verification {
         let cursor = place.as_mut().expect("it was just opened");
         match cursor.next().map_err(|error| expired_meanwhile(&at, error))? {
             Some(record) if record.offset < first => wrong(format!(
-                "{at}/{} was passed over: it took from {} on",
+                "{at}/{} was skipped: the transaction read from {} on",
                 record.offset.0, first.0
             )),
             Some(record) if record.offset <= last => Ok(Ok(record)),
-            _ => wrong(format!("it took more of {at} up to {} than stands there", last.0)),
+            _ => wrong(format!(
+                "the transaction read more records of {at} up to {} than exist",
+                last.0
+            )),
         }
     }
 
-    /// The first thing that differs.
+    /// The first difference.
     fn compare(
         &mut self,
         order: &OrderRecord,
@@ -248,7 +218,7 @@ impl Verification {
         Ok(field.or(unmatched.map(|at| DivergenceKind::Changelog { at })))
     }
 
-    /// All were the same. If nothing follows in `order`, nothing may be left of the changelog.
+    /// Ends the span. If nothing follows in `order`, no record of the changelog may be unmatched.
     fn conclude(&mut self) -> Result<VerifyStep, ReplayError> {
         let at = self.task.order();
         let end = repeat(|| self.log.bounds(&at, Isolation::Uncommitted))?.end;
@@ -260,7 +230,7 @@ impl Verification {
     }
 }
 
-/// How far the state has come that a plan begins with.
+/// The progress of the state that a plan starts with.
 fn progress(store: &mut dyn Store, plan: &ReplayPlan) -> Result<TaskProgress, StoreError> {
     let nothing = TaskProgress::default();
     let stored = store.progress()?;
@@ -270,7 +240,10 @@ fn progress(store: &mut dyn Store, plan: &ReplayPlan) -> Result<TaskProgress, St
         _ => None,
     };
     found.ok_or_else(|| StoreError {
-        message: format!("the checkpoint at {} is not what its name says", plan.start().0),
+        message: format!(
+            "the checkpoint at {} has another progress than its name says; remove it",
+            plan.start().0
+        ),
         source: None,
     })
 }
@@ -283,17 +256,18 @@ fn open_lane(
     PartitionCursor::open(log, at, from).map_err(|error| expired_meanwhile(at, error))
 }
 
-/// The plan saw to it that every record was there.
+/// The plan checked that every record exists, so retention has removed it since.
 fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
     match error {
         LogError::OutOfRange { start, .. } => ReplayError::Refused(format!(
-            "{at} starts at {start} by now: retention was faster; run it again, from later on"
+            "{at} now starts at {start}: retention removed records meanwhile; run it again from a \
+             later point"
         )),
         error => error.into(),
     }
 }
 
-/// The first field that differs. The number and the hash of the outputs are one: `outputs`.
+/// The first field that differs. Number and hash of the outputs count as one field: `outputs`.
 fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<DivergenceKind> {
     let OrderRecord { time_before, time_after, spans, sequence, .. } = recorded;
     let OrderRecord { ticks, dead_letters, accepted, outputs, outputs_hash, .. } = recorded;
@@ -311,7 +285,7 @@ fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<Diverge
     })
     .or_else(|| {
         let same = (spans, sequence) == (&new.spans, &new.sequence);
-        differs("records taken", same, texts(spans, &new.spans))
+        differs("records read", same, texts(spans, &new.spans))
     })
     .or_else(|| differs("ticks", *ticks == new.ticks, texts(ticks, &new.ticks)))
     .or_else(|| {
@@ -330,8 +304,9 @@ fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<Diverge
     })
     .or_else(|| {
         let same = (outputs, outputs_hash) == (&new.outputs, &new.outputs_hash);
-        let text =
-            |order: &OrderRecord| format!("{} of hash {:016x}", order.outputs, order.outputs_hash);
+        let text = |order: &OrderRecord| {
+            format!("{} with hash {:016x}", order.outputs, order.outputs_hash)
+        };
         differs("outputs", same, [text(recorded), text(new)])
     })
 }

@@ -1,310 +1,223 @@
-// The page: one WebSocket, the channels it is subscribed to, and what came in.
-//
-// The one idea: every event carries the position behind it, so the page keeps one position per
-// channel, and whatever cuts the line, it subscribes again from there. Text from events only ever
-// becomes text nodes.
-"use strict";
+// Connects the parts of the page with each other, and puts the state of the connection and of the
+// pipeline into words.
 
-const LANES = ["low", "normal", "high", "critical"];
-const ROWS_MAX = 120; // more than fits a screen; older ones leave the page, not the log
-const RATE_WINDOW_MS = 5000; // long enough to be calm, short enough to follow
-const DELAYS_MAX = 500; // the newest delays, for the median
-const LOOK_BACK_MS = 60000; // a new page starts with the last minute
-const WAIT_FIRST_MS = 500;
-const WAIT_LONGEST_MS = 8000;
-const CUT_MS = 3000;
-const SILENCE_MS = 70000; // the server says something every 30 s
+import { Chart, clockText, delayText, rateText } from "/page/chart.js";
+import { ChannelForm } from "/page/channels.js";
+import { History } from "/page/history.js";
+import { EventList } from "/page/list.js";
+import { LANES, Meter } from "/page/meter.js";
+import { Sender } from "/page/send.js";
+import { Stream } from "/page/stream.js";
+
+const START_CHANNELS = ["account:demo", "timeline:demo"];
+const DRAW_EVERY_MS = 1_000;
+const RATE_WINDOW_MS = 5_000;
+const PIPELINE_FIGURES = [
+  "written", "producers", "admitted", "rejected", "derived", "duplicates", "sent", "subscribers",
+];
 
 const at = (id) => document.getElementById(id);
-const channels = new Map(); // name -> {position, state}
-const hidden = new Set();
-const arrivals = []; // [time, lane] of the last seconds
-const delays = [];
-let socket = null;
-let wait = WAIT_FIRST_MS;
-let nextId = 1;
-const asked = new Map(); // request id -> channel
-let total = 0;
-let lastHeard = 0;
-let liveSince = Infinity; // what is older than this connection is history, not delay
-let lostAt = 0;
-let resumed = null; // {since, count, told} while catching up after a loss
-let paused = false;
-let pending = [];
+const stream = new Stream();
+const meter = new Meter();
+const history = new History();
+const chart = new Chart(at("chart"), at("readout"), history);
+const list = new EventList({
+  rows: at("rows"), empty: at("empty"), pause: at("pause"), waiting: at("waiting"),
+  lanes: at("lanes"),
+});
+const channels = new ChannelForm({
+  form: at("subscribe"), input: at("channel"), error: at("channel-error"),
+  subscribed: at("channels"), none: at("no-channels"), suggestions: at("suggestions"),
+}, stream);
+new Sender({
+  form: at("send"), type: at("send-type"), author: at("send-author"), text: at("send-text"),
+  again: at("send-again"), result: at("sent"),
+  command: at("curl"), copy: at("copy"), copied: at("copied"),
+}, stream);
 
-function setState(state, text) {
-  at("state").dataset.state = state;
-  at("state").textContent = text;
+let processed = null; // events in the lanes so far
+let processedBefore = null; // the same at the disconnect
+let totals = []; // [time, events received], one a second
+
+function show(name, words) {
+  const element = document.querySelector(`[data-show="${name}"]`);
+  if (element.textContent !== words) element.textContent = words;
 }
 
-function notice(text) {
-  at("notice").textContent = text;
-  at("notice").hidden = !text;
+function counted(count, one, many = `${one}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 }
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/v1/ws?user=page`, "tidewire.v1");
-  socket.onopen = opened;
-  socket.onmessage = (message) => heard(JSON.parse(message.data));
-  socket.onclose = lost;
+function drawState() {
+  const words = {
+    connecting: "Connecting…",
+    live: "Connected",
+    disconnected: "Disconnected by you",
+    lost: `Connection lost${stream.reason ? ` (${stream.reason})` : ""}; trying again`,
+  }[stream.state];
+  at("state").dataset.state = stream.state;
+  if (at("state").textContent !== words) at("state").textContent = words;
+  const live = stream.state === "live";
+  at("connection").textContent = live ? "Disconnect" : "Reconnect";
+  at("this-page").dataset.connected = at("last-link").dataset.connected = live;
 }
 
-function opened() {
-  wait = WAIT_FIRST_MS;
-  lastHeard = Date.now();
-  liveSince = lastHeard;
-  asked.clear();
-  if (lostAt) resumed = { since: lostAt, count: 0, told: false };
-  for (const name of channels.keys()) subscribe(name);
-  setState("live", lostAt ? "live again, catching up" : "live");
-}
-
-function lost(event) {
-  lostAt = lostAt || Date.now();
-  resumed = null;
-  const why = event.reason ? ` (${event.reason})` : "";
-  setState("lost", `connection lost${why}; resuming in ${Math.ceil(wait / 1000)} s`);
-  setTimeout(connect, wait);
-  wait = Math.min(wait * 2, WAIT_LONGEST_MS);
-}
-
-function send(message) {
-  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
-}
-
-function subscribe(name) {
-  const known = channels.get(name);
-  const id = nextId++;
-  asked.set(id, name);
-  known.state = "asked";
-  const from = known.position || new Date(Date.now() - LOOK_BACK_MS).toISOString();
-  send({ op: "subscribe", id, channel: name, from });
-}
-
-function add(name) {
-  if (channels.has(name)) return;
-  channels.set(name, { position: null, state: "asked" });
-  subscribe(name);
-  drawChannels();
-}
-
-function remove(name) {
-  channels.delete(name);
-  send({ op: "unsubscribe", id: nextId++, channel: name });
-  drawChannels();
-}
-
-function heard(frame) {
-  lastHeard = Date.now();
-  switch (frame.op) {
-    case "ok": answered(frame); break;
-    case "error": refused(frame); break;
-    case "event": arrived(frame); break;
-    case "gap": note(`some history of ${frame.channel || "a channel"} is gone (${frame.reason}); it goes on behind it`); break;
-    case "position": showPosition(frame.position); break;
-    case "move": note("the server is about to stop; the page resumes elsewhere"); break;
-  }
-}
-
-function answered(frame) {
-  const name = asked.get(frame.id);
-  asked.delete(frame.id);
-  const known = channels.get(name);
-  if (!known) return;
-  known.state = "live";
-  if (!known.position && frame.position) known.position = frame.position;
-  drawChannels();
-}
-
-function refused(frame) {
-  const name = asked.get(frame.id);
-  asked.delete(frame.id);
-  if (name && channels.has(name)) {
-    if (frame.code === "invalid_position") {
-      channels.get(name).position = null;
-      subscribe(name);
-      return;
-    }
-    channels.delete(name);
-    drawChannels();
-  }
-  notice(`${name ? name + ": " : ""}${frame.message}`);
-}
-
-function arrived(frame) {
+function stateChanged() {
   const now = Date.now();
-  const known = channels.get(frame.channel);
-  if (known) known.position = frame.position;
-  total += 1;
-  const time = Date.parse(frame.timestamp);
-  const delay = time < liveSince ? null : now - time;
-  if (delay !== null) {
-    arrivals.push([now, frame.priority]);
-    delays.push(delay);
-    if (delays.length > DELAYS_MAX) delays.shift();
-  } else if (resumed && time >= resumed.since) resumed.count += 1;
-  if (!hidden.has(frame.priority)) {
-    pending.push({ frame, delay });
-    if (pending.length > ROWS_MAX) pending.shift();
+  if (stream.state === "live") {
+    history.connected(now);
+    at("away").hidden = true;
+  } else if (stream.missed) {
+    history.disconnected(now);
   }
-}
-
-function note(text) {
-  pending.push({ note: text });
-}
-
-function cell(row, text, className) {
-  const td = row.insertCell();
-  td.textContent = text;
-  td.title = text;
-  if (className) td.className = className;
-  return td;
-}
-
-function gist(data) {
-  for (const name of ["text", "title", "message", "status", "error"]) {
-    if (typeof data[name] === "string") return data[name];
+  if (stream.state !== "live" && stream.missed && !at("away").dataset.since) {
+    processedBefore = processed;
+    at("away").dataset.since = now;
+    at("resumed").hidden = true;
+    list.note(`Disconnected at ${clockText(now)}`);
   }
-  const parts = ["reaction_type", "post_id", "user_id", "target_id", "campaign_id", "email_id", "metric", "value"];
-  const said = parts.filter((name) => data[name] !== undefined).map((name) => `${name} ${data[name]}`);
-  return said.length ? said.join(", ") : JSON.stringify(data);
+  drawState();
 }
 
-function delayText(ms) {
-  if (ms === null) return "earlier";
-  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
-  if (ms < 100000) return `${(ms / 1000).toFixed(1)} s`;
-  return `${Math.round(ms / 60000)} min`;
+function resumed({ since, until, count, repeated, gaps }) {
+  const missed = `${counted(count, "event")} published meanwhile`;
+  const gapText = gaps ? `${counted(gaps, "gap")} announced` : "no gap";
+  const words = `Reconnected after ${delayText(until - since)}: received ${missed}, ` +
+    `${repeated || "none"} of them twice, ${gapText}.`;
+  delete at("away").dataset.since;
+  at("resumed").textContent = words;
+  at("resumed").hidden = false;
+  list.note(words);
 }
 
-function rowOf({ frame, delay, note: text }) {
-  const row = document.createElement("tr");
-  if (text) {
-    row.className = "note";
-    const td = cell(row, text);
-    td.colSpan = 6;
-    return row;
+function drawAway(now) {
+  const since = Number(at("away").dataset.since);
+  if (!since || stream.state === "live") return;
+  const words = [`Disconnected for ${Math.round((now - since) / 1_000)} s.`];
+  if (processedBefore !== null && processed > processedBefore) {
+    words.push(`The pipeline goes on: ${counted(processed - processedBefore, "event")} since.`);
   }
-  const time = new Date(frame.timestamp);
-  cell(row, `${time.toLocaleTimeString("en-GB")}.${String(time.getMilliseconds()).padStart(3, "0")}`);
-  const lane = cell(row, "");
-  const chip = document.createElement("span");
-  chip.className = "chip";
-  chip.dataset.lane = frame.priority;
-  chip.textContent = LANES[frame.priority];
-  lane.append(chip);
-  lane.removeAttribute("title");
-  cell(row, frame.channel);
-  cell(row, frame.type);
-  cell(row, gist(frame.data || {}));
-  cell(row, delayText(delay), "number");
-  return row;
+  if (stream.state === "lost") words.push("The page tries again by itself.");
+  at("away").textContent = words.join(" ");
+  at("away").hidden = false;
+}
+
+function drawStages({ rates, counts }) {
+  const rate = (of) => (Number.isFinite(of) ? rateText(of) : "–");
+  show("written", rate(rates.written));
+  show("admitted", rate(rates.admitted));
+  show("derived", rate(rates.derived));
+  show("sent", rate(rates.sent));
+  show("producers", !Number.isFinite(counts.demo) ? "Kafka and HTTP"
+    : counts.demo > 0 ? `demo generator: ${rate(rates.demo)}/s` : "no demo generator");
+  show("rejected", counts.stopped ? "stopped: too much invalid input, see /readyz"
+    : `${counts.rejected.toLocaleString("en")} rejected`);
+  show("duplicates", counts.duplicates === null ? "runs in another process"
+    : `${counted(counts.duplicates, "duplicate")} dropped`);
+  show("subscribers", counted(counts.connections, "subscriber"));
+}
+
+function drawReceived(now) {
+  totals.push([now, stream.total]);
+  totals = totals.filter(([time]) => time >= now - RATE_WINDOW_MS);
+  const [[since, before]] = totals;
+  const rate = now > since ? (stream.total - before) * 1_000 / (now - since) : 0;
+  show("received", stream.state === "live" ? rateText(rate) : "0");
+  show("total", `${stream.total.toLocaleString("en")} so far`);
+  at("total").textContent = stream.total.toLocaleString("en");
+}
+
+function drawFigures(now) {
+  const last = history.rates.at(-1);
+  const known = last?.lanes && now - last.at < RATE_WINDOW_MS * 2;
+  at("rate").textContent = known
+    ? rateText(LANES.reduce((sum, lane) => sum + last.lanes[lane], 0)) : "–";
+  const { p50, p99 } = history.recent(now);
+  at("median").textContent = p50 === null ? "–" : delayText(p50);
+  at("high").textContent = p99 === null ? "–" : delayText(p99);
+}
+
+function drawPositions() {
+  const entries = [...stream.channels].flatMap(([name, { position }]) => {
+    const [term, value] = ["dt", "dd"].map((kind) => document.createElement(kind));
+    term.textContent = name;
+    value.textContent = position ?? "none yet";
+    return [term, value];
+  });
+  at("positions").replaceChildren(...entries);
+}
+
+function drawServer() {
+  if (!meter.server) return;
+  const { version, role } = meter.server;
+  at("server").textContent = `This server: Tidewire ${version}, role ${role}.`;
 }
 
 function draw() {
-  requestAnimationFrame(draw);
-  if (paused || pending.length === 0) return;
-  const rows = at("rows");
-  const fragment = document.createDocumentFragment();
-  for (const item of pending.reverse()) fragment.append(rowOf(item));
-  pending = [];
-  rows.prepend(fragment);
-  while (rows.rows.length > ROWS_MAX) rows.deleteRow(-1);
-  at("empty").hidden = true;
-}
-
-function showPosition(position) {
-  if (position) at("position").textContent = position;
-}
-
-function percentile(sorted, share) {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
-}
-
-function tally() {
   const now = Date.now();
-  while (arrivals.length && arrivals[0][0] < now - RATE_WINDOW_MS) arrivals.shift();
-  const perSecond = (count) => count * 1000 / RATE_WINDOW_MS;
-  const show = (rate) => (rate >= 10 || rate === 0 ? Math.round(rate) : rate.toFixed(1));
-  at("rate").textContent = show(perSecond(arrivals.length));
-  at("total").textContent = total.toLocaleString("en");
-  const most = Math.max(1, arrivals.length);
-  for (const lane of document.querySelectorAll(".lane")) {
-    const count = arrivals.filter(([, priority]) => priority === Number(lane.dataset.lane)).length;
-    lane.querySelector("b").textContent = show(perSecond(count));
-    lane.querySelector("i").style.transform = `scaleX(${Math.max(0.01, count / most)})`;
-  }
-  const sorted = [...delays].sort((a, b) => a - b);
-  at("median").textContent = sorted.length ? delayText(percentile(sorted, 0.5)) : "–";
-  at("high").textContent = sorted.length ? delayText(percentile(sorted, 0.99)) : "–";
-  for (const { position } of channels.values()) showPosition(position);
-  tellResumed(now);
-  if (socket && socket.readyState === WebSocket.OPEN && now - lastHeard > SILENCE_MS) socket.close();
+  drawReceived(now); // counted while the page is hidden too
+  if (document.hidden) return;
+  drawFigures(now);
+  drawAway(now);
+  channels.count();
+  chart.draw();
+  if (at("as-table").open) chart.fillTable(at("values"));
+  if (at("positions").parentElement.open) drawPositions();
 }
 
-// Two quiet facts make the resume visible: how long the line was cut, and what it had missed.
-function tellResumed(now) {
-  if (!resumed || resumed.told || asked.size > 0) return;
-  resumed.told = true;
-  setTimeout(() => {
-    if (!resumed) return;
-    const seconds = ((now - resumed.since) / 1000).toFixed(1);
-    note(`resumed by position after ${seconds} s: ${resumed.count} events came in the meantime, and here they are`);
-    setState("live", "live, nothing missed");
-    resumed = null;
-    lostAt = 0;
-  }, 1000);
+function drawTheme() {
+  at("theme").textContent = isDark() ? "Light theme" : "Dark theme";
 }
 
-function drawChannels() {
-  const items = [...channels].map(([name, { state }]) => {
-    const item = document.createElement("li");
-    item.dataset.state = state;
-    item.append(name);
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "×";
-    button.setAttribute("aria-label", `Unsubscribe from ${name}`);
-    button.onclick = () => remove(name);
-    item.append(button);
-    return item;
-  });
-  at("channels").replaceChildren(...items);
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-at("subscribe").onsubmit = (event) => {
-  event.preventDefault();
-  notice("");
-  const name = at("channel").value.trim();
-  at("channel").value = "";
-  if (name) add(name);
-};
-at("pause").onclick = () => {
-  paused = !paused;
-  at("pause").setAttribute("aria-pressed", paused);
-  at("pause").textContent = paused ? "Go on" : "Pause";
-};
-at("cut").onclick = () => {
-  wait = CUT_MS;
-  if (socket) socket.close(1000, "cut by hand");
-};
-at("theme").onclick = () => {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
-  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
-};
-for (const lane of document.querySelectorAll(".lane")) {
-  lane.onclick = () => {
-    const number = Number(lane.dataset.lane);
-    const shown = hidden.delete(number) || !hidden.add(number);
-    lane.setAttribute("aria-pressed", shown);
-  };
+stream.addEventListener("state", stateChanged);
+stream.addEventListener("event", ({ detail }) => {
+  list.event(detail);
+  if (detail.delay !== null) history.addDelay(Date.now(), detail.delay);
+});
+stream.addEventListener("gap", ({ detail: { channel, reason } }) => {
+  list.note(`Some events of ${channel ?? "a channel"} are gone (${reason}); it goes on after them`);
+});
+stream.addEventListener("moving", () => list.note("The server is about to stop"));
+stream.addEventListener("resumed", ({ detail }) => resumed(detail));
+meter.addEventListener("rates", ({ detail }) => {
+  history.addRates(detail.at, detail.rates.lanes);
+  processed = detail.counts.admitted;
+  drawStages(detail);
+  drawServer();
+});
+meter.addEventListener("away", ({ detail: reason }) => {
+  at("server").textContent = `No figures of the pipeline now: ${reason}.`;
+  history.addRates(Date.now(), null);
+  for (const name of PIPELINE_FIGURES) show(name, "–");
+});
+at("connection").addEventListener("click", () => {
+  if (stream.state === "live") stream.disconnect();
+  else stream.connect();
+});
+at("theme").addEventListener("click", () => {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  drawTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTheme);
+for (const [details, fill] of [
+  [at("as-table"), () => chart.fillTable(at("values"))],
+  [at("positions").parentElement, drawPositions],
+]) {
+  details.addEventListener("toggle", () => details.open && fill());
 }
 
-at("origin").textContent = location.origin;
-for (const name of ["account:demo", "timeline:demo"]) channels.set(name, { position: null, state: "asked" });
-drawChannels();
-connect();
-setInterval(tally, 500);
-requestAnimationFrame(draw);
+at("curl-receive").textContent =
+  `curl -N '${location.origin}/v1/sse?channels=timeline:demo'`;
+window.tidewire = stream; // for the console: tidewire.addEventListener("event", console.log)
+for (const name of START_CHANNELS) stream.add(name);
+at("as-curl").open = matchMedia("(min-width: 641px)").matches;
+drawTheme();
+drawState();
+stream.connect();
+meter.start();
+setInterval(draw, DRAW_EVERY_MS);

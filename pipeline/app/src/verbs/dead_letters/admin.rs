@@ -1,7 +1,7 @@
-//! The desk: dead letters of one log, asked for by pairs and answered in JSON.
+//! The admin interface of dead letters: query parameters in, JSON out, on one log.
 //!
-//! The same stands behind the routes of a running process and behind the command line that opened
-//! the log itself, so both answer alike. What is done with the letters is the engine's.
+//! Both the endpoints of a running process and a command that opened the log itself use it, so both
+//! answer alike. Reading and resolving is done by the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,11 +19,11 @@ use tidewire_schemas::time::format_rfc3339;
 use super::query::Query;
 use crate::process_exit::in_one_line;
 
-/// Letters resolved by one call: it has to be answered while the client still listens. Whoever asks
-/// asks again while some are left.
+/// Dead letters resolved by one call: the answer has to come within the client's timeout. Clients
+/// repeat the call while some are left.
 const RESOLVE_MAX: usize = 5_000;
 
-/// What can be asked.
+/// The actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     List,
@@ -37,12 +37,12 @@ impl Action {
     pub(crate) const ALL: [Self; 4] = [Self::List, Self::Show, Self::Requeue, Self::Drop];
 }
 
-/// Why a question is not answered.
+/// Why an action failed.
 #[derive(Debug)]
 pub(crate) enum AdminError {
-    /// It was asked wrongly; the text says what is right.
+    /// The parameters are invalid; the text says what is valid.
     InvalidQuery(String),
-    /// The letters could not be read or resolved.
+    /// The dead letters could not be read or resolved.
     Failed(DeadLettersError),
 }
 
@@ -73,22 +73,22 @@ impl From<AdminError> for ErrorResponse {
     }
 }
 
-/// Dead letters of one log.
+/// The dead letters of one log.
 #[derive(Clone)]
 pub struct AdminApi {
     log: Arc<dyn Log>,
     topology: Topology,
-    /// In one process those who change something wait for each other. Other processes are fenced.
+    /// Serialises the changes of this process. Changes of other processes are fenced.
     write_lock: Arc<Mutex<()>>,
 }
 
 impl AdminApi {
-    /// The desk of this log.
+    /// The interface for this log.
     pub fn new(log: Arc<dyn Log>, topology: Topology) -> Self {
         Self { log, topology, write_lock: Arc::default() }
     }
 
-    /// Answers.
+    /// Runs an action.
     pub(crate) fn handle(
         &self,
         action: Action,
@@ -111,13 +111,13 @@ impl AdminApi {
         }
         let matching = list.entries.len();
         let newest = &list.entries[matching.saturating_sub(limit)..];
-        let letters = self.summaries(&list, newest)?;
-        Ok(json!({ "letters": letters, "matching": matching }))
+        let summaries = self.summaries(&list, newest)?;
+        Ok(json!({ "dead_letters": summaries, "matching": matching }))
     }
 
     fn summaries(&self, list: &Listing, entries: &[ListEntry]) -> Result<Vec<Value>, AdminError> {
-        let letters = fetch(&*self.log, &self.topology, entries)?;
-        Ok(letters.iter().map(|letter| summary(letter, list)).collect())
+        let fetched = fetch(&*self.log, &self.topology, entries)?;
+        Ok(fetched.iter().map(|dead_letter| summary(dead_letter, list)).collect())
     }
 
     fn show(&self, query: Query) -> Result<Value, AdminError> {
@@ -127,11 +127,11 @@ impl AdminApi {
         let filter = Filter { ids: query.filter.ids, ..Filter::default() };
         let list = list(&*self.log, &self.topology, &filter)?;
         let mut all = Vec::new();
-        for letter in fetch(&*self.log, &self.topology, &list.entries)? {
-            let resolutions = resolutions_of(&*self.log, &self.topology, &letter)?;
-            all.push(whole(&letter, &list, &resolutions));
+        for dead_letter in fetch(&*self.log, &self.topology, &list.entries)? {
+            let resolutions = resolutions_of(&*self.log, &self.topology, &dead_letter)?;
+            all.push(whole(&dead_letter, &list, &resolutions));
         }
-        Ok(json!({ "letters": all }))
+        Ok(json!({ "dead_letters": all }))
     }
 
     fn resolve(&self, query: Query, resolution: Resolution) -> Result<Value, AdminError> {
@@ -142,7 +142,7 @@ impl AdminApi {
         let done = if query.dry_run {
             plan(&*self.log, &self.topology, &request)?
         } else {
-            // A holder that panicked left nothing half done that the next does not end.
+            // A holder that panicked is no problem: the next call completes what it left.
             let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
             resolve(&*self.log, &self.topology, &request)?
         };
@@ -160,26 +160,26 @@ fn chunk(limit: Option<usize>) -> usize {
     limit.unwrap_or(RESOLVE_MAX).min(RESOLVE_MAX)
 }
 
-fn summary(letter: &DeadLetter, list: &Listing) -> Value {
-    let state = list.resolved.get(&letter.at).map_or("open", |how| how.as_str());
+fn summary(dead_letter: &DeadLetter, list: &Listing) -> Value {
+    let state = list.resolved.get(&dead_letter.at).map_or("open", |how| how.as_str());
     json!({
-        "id": letter.id(),
-        "time": time_text(letter.time()),
+        "id": dead_letter.id(),
+        "time": time_text(dead_letter.time()),
         "state": state,
-        "reason": letter.reason(),
-        "field": letter.field(),
-        "detail": letter.detail(),
-        "bytes": letter.value().map_or(0, <[u8]>::len),
+        "reason": dead_letter.reason(),
+        "field": dead_letter.field(),
+        "detail": dead_letter.detail(),
+        "bytes": dead_letter.value().map_or(0, <[u8]>::len),
     })
 }
 
-fn whole(letter: &DeadLetter, list: &Listing, resolutions: &[ResolutionRecord]) -> Value {
-    let mut out = summary(letter, list);
-    out["written"] = json!(time_text(letter.written()));
-    out["trail"] = json!(letter.trail());
-    out["key"] = bytes(letter.source_key());
-    out["value"] = bytes(letter.value());
-    let headers = letter.own_headers().map(|(name, value)| json!([name, bytes(Some(value))]));
+fn whole(dead_letter: &DeadLetter, list: &Listing, resolutions: &[ResolutionRecord]) -> Value {
+    let mut out = summary(dead_letter, list);
+    out["written"] = json!(time_text(dead_letter.written()));
+    out["trail"] = json!(dead_letter.trail());
+    out["key"] = bytes(dead_letter.source_key());
+    out["value"] = bytes(dead_letter.value());
+    let headers = dead_letter.own_headers().map(|(name, value)| json!([name, bytes(Some(value))]));
     out["headers"] = Value::Array(headers.collect());
     let resolutions = resolutions.iter().map(|record| {
         json!({
@@ -193,7 +193,7 @@ fn whole(letter: &DeadLetter, list: &Listing, resolutions: &[ResolutionRecord]) 
     out
 }
 
-/// Bytes in JSON: `{"text": …}` where they are UTF-8, `{"hex": …}` where not.
+/// Bytes in JSON: `{"text": …}` if they are UTF-8, `{"hex": …}` if not.
 fn bytes(bytes: Option<&[u8]>) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
     match std::str::from_utf8(bytes) {

@@ -1,20 +1,20 @@
-//! What the desk answered, for people: a table, one letter whole, and what was done.
+//! Prints the answers of the admin interface for people: a table, one dead letter, and counts.
 //!
-//! Events are other people's texts: whatever could command a terminal is shown as an escape.
+//! Records contain text of unknown origin, so control characters are printed as escapes: a terminal
+//! would execute them.
 
 use serde_json::Value;
 
 use crate::process_exit::ProcessExit;
 use crate::terminal;
 
-/// The columns before the last, which has all that is left of the line.
+/// The columns before the last one, which has no fixed width.
 const COLUMNS: [&str; 5] = ["time", "id", "state", "reason", "field"];
 
 /// A table, the newest last.
-pub(super) fn table(letters: &[Value]) -> Result<(), ProcessExit> {
-    let cells =
-        |letter: &Value| COLUMNS.map(|column| plain(letter[column].as_str().unwrap_or("-")));
-    let rows: Vec<[String; 5]> = letters.iter().map(cells).collect();
+pub(super) fn table(entries: &[Value]) -> Result<(), ProcessExit> {
+    let cells = |entry: &Value| COLUMNS.map(|column| plain(entry[column].as_str().unwrap_or("-")));
+    let rows: Vec<[String; 5]> = entries.iter().map(cells).collect();
     let width = |n: usize| {
         let cells = rows.iter().map(|row| row[n].chars().count());
         cells.chain([COLUMNS[n].len()]).max().unwrap_or_default()
@@ -25,22 +25,22 @@ pub(super) fn table(letters: &[Value]) -> Result<(), ProcessExit> {
         format!("{}  {last}", padded.collect::<Vec<_>>().join("  "))
     };
     terminal::print_line(&line(COLUMNS, "detail"))?;
-    for (row, letter) in rows.iter().zip(letters) {
-        let detail = letter["detail"].as_str().unwrap_or_default();
+    for (row, entry) in rows.iter().zip(entries) {
+        let detail = entry["detail"].as_str().unwrap_or_default();
         let first = plain(detail.lines().next().unwrap_or_default());
         terminal::print_line(&line(std::array::from_fn(|n| row[n].as_str()), &first))?;
     }
     Ok(())
 }
 
-/// All there is to one letter.
-pub(super) fn whole(letter: &Value) -> Result<(), ProcessExit> {
+/// One dead letter with its bytes, headers and trail.
+pub(super) fn whole(entry: &Value) -> Result<(), ProcessExit> {
     for name in ["id", "state", "time", "written", "reason", "field", "detail"] {
-        if let Some(text) = letter[name].as_str() {
+        if let Some(text) = entry[name].as_str() {
             terminal::print_line(&format!("{name:10} {}", plain(text)))?;
         }
     }
-    for record in letter["resolved"].as_array().into_iter().flatten() {
+    for record in entry["resolved"].as_array().into_iter().flatten() {
         let of = |name: &str| record[name].as_str().map(plain);
         let mut line = format!(
             "{:10} {}",
@@ -51,7 +51,7 @@ pub(super) fn whole(letter: &Value) -> Result<(), ProcessExit> {
         line.extend(of("because").map(|because| format!(": {because}")));
         terminal::print_line(&line)?;
     }
-    let trail: Vec<String> = letter["trail"]
+    let trail: Vec<String> = entry["trail"]
         .as_array()
         .into_iter()
         .flatten()
@@ -59,27 +59,27 @@ pub(super) fn whole(letter: &Value) -> Result<(), ProcessExit> {
         .map(plain)
         .collect();
     if !trail.is_empty() {
-        let id = plain(letter["id"].as_str().unwrap_or_default());
+        let id = plain(entry["id"].as_str().unwrap_or_default());
         terminal::print_line(&format!("{:10} {} > {id}", "trail", trail.join(" > ")))?;
     }
-    if !letter["key"].is_null() {
-        terminal::print_line(&format!("{:10} {}", "key", shown(&letter["key"])))?;
+    if !entry["key"].is_null() {
+        terminal::print_line(&format!("{:10} {}", "key", shown(&entry["key"])))?;
     }
-    for header in letter["headers"].as_array().into_iter().flatten() {
+    for header in entry["headers"].as_array().into_iter().flatten() {
         let name = plain(header[0].as_str().unwrap_or_default());
         terminal::print_line(&format!("{:10} {name}: {}", "header", shown(&header[1])))?;
     }
-    let size = letter["bytes"].as_u64().unwrap_or_default();
-    match (&letter["value"], letter["value"]["hex"].is_string()) {
+    let size = entry["bytes"].as_u64().unwrap_or_default();
+    match (&entry["value"], entry["value"]["hex"].is_string()) {
         (Value::Null, _) => terminal::print_line("no value"),
         (value, true) => terminal::print_line(&format!("{size} bytes, in hex:\n{}", shown(value))),
         (value, false) => terminal::print_line(&format!("{size} bytes:\n{}", shown(value))),
     }
 }
 
-/// The letter's bytes as they came.
-pub(super) fn raw(letter: &Value) -> Result<(), ProcessExit> {
-    let value = &letter["value"];
+/// The bytes of the record, unchanged.
+pub(super) fn raw(entry: &Value) -> Result<(), ProcessExit> {
+    let value = &entry["value"];
     if let Some(text) = value["text"].as_str() {
         return terminal::print_bytes(text.as_bytes());
     }
@@ -89,10 +89,10 @@ pub(super) fn raw(letter: &Value) -> Result<(), ProcessExit> {
     terminal::print_bytes(&bytes)
 }
 
-/// Counts by reason: `3 letters: not_json 2, bad_id 1`.
+/// Counts by reason: `3 dead letters: not_json 2, bad_id 1`.
 pub(super) fn counted(done: &[(String, u64)]) -> String {
     let count: u64 = done.iter().map(|(_, count)| count).sum();
-    let noun = if count == 1 { "letter" } else { "letters" };
+    let noun = if count == 1 { "dead letter" } else { "dead letters" };
     let by: Vec<String> =
         done.iter().map(|(reason, count)| format!("{} {count}", plain(reason))).collect();
     let joint = if by.is_empty() { "" } else { ": " };
@@ -104,12 +104,12 @@ fn shown(bytes: &Value) -> String {
     text.map(lines).unwrap_or_default()
 }
 
-/// On one line.
+/// The text on one line.
 fn plain(text: &str) -> String {
     escaped(text, |_| false)
 }
 
-/// On as many lines as it has.
+/// The text with its line breaks.
 fn lines(text: &str) -> String {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn counts_are_listed_by_reason() {
-        assert_eq!(counted(&[("bad_id".into(), 1)]), "1 letter: bad_id 1");
-        assert_eq!(counted(&[]), "0 letters");
+        assert_eq!(counted(&[("bad_id".into(), 1)]), "1 dead letter: bad_id 1");
+        assert_eq!(counted(&[]), "0 dead letters");
     }
 }

@@ -1,36 +1,36 @@
-//! What is asked of the desk: pairs of names and texts, as they stand in a query.
+//! The query parameters of the admin interface: parsed, checked, and written as a query string.
 //!
-//! The command line makes them, HTTP carries them, the desk reads them; so a verb means the same
-//! wherever the log is. Whatever is wrong is answered by what would be right.
+//! The command line and HTTP use the same parameters, so a command means the same wherever the log
+//! is. An error says what is valid.
 
 use tidewire_engine::dead_letters::Filter;
 use tidewire_engine::record::Millis;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::time::parse_rfc3339;
 
-/// Letters listed unless told otherwise.
+/// Dead letters listed by default.
 const LIST_DEFAULT: usize = 100;
-/// Letters listed at most: an answer has to fit.
+/// Dead letters listed at most: the answer is built in memory.
 const LIST_MAX: usize = 10_000;
 
-/// Names and texts; a name may stand there more than once.
+/// Names and texts; a name may be given more than once.
 pub(super) type Parameters = Vec<(String, String)>;
 
-/// What is asked, read.
+/// The parsed parameters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) filter: Filter,
     pub(super) limit: Option<usize>,
-    /// Resolved ones too.
+    /// Include resolved ones.
     pub(super) all: bool,
-    /// Every open one is meant.
+    /// Select every open one.
     pub(super) all_open: bool,
     pub(super) dry_run: bool,
     pub(super) because: Option<String>,
 }
 
 impl Query {
-    /// Reads pairs; an error says what would be right.
+    /// Parses parameters; the error says what is valid.
     pub(super) fn read(parameters: &[(String, String)]) -> Result<Self, String> {
         let mut query = Self::default();
         for (name, text) in parameters {
@@ -45,7 +45,7 @@ impl Query {
                 "all_open" => query.all_open = boolean(name, text)?,
                 "dry_run" => query.dry_run = boolean(name, text)?,
                 "because" => query.because = Some(text.clone()),
-                _ => return Err(format!("there is no {name}; {NAMES}")),
+                _ => return Err(format!("there is no parameter {name}; {NAMES}")),
             }
         }
         Ok(query)
@@ -55,20 +55,20 @@ impl Query {
     pub(super) fn list_limit(&self) -> Result<usize, String> {
         match self.limit.unwrap_or(LIST_DEFAULT) {
             limit if limit <= LIST_MAX => Ok(limit),
-            _ => Err(format!("limit: at most {LIST_MAX} are listed; narrow them down instead")),
+            _ => Err(format!("limit: give at most {LIST_MAX}, or a filter to list fewer")),
         }
     }
 
-    /// Whether it says which letters are to be changed.
+    /// Whether it selects the dead letters to change.
     pub(super) fn check_selection(&self) -> Result<(), String> {
         match (self.filter.is_empty(), self.all_open) {
             (true, false) => {
-                Err("say which: give ids, or --reason, --source, --since or --until; \
-                                  --all-open means every one that is open"
+                Err("nothing is selected; give ids, or --reason, --source, --since or --until, or \
+                     --all-open for every open one"
                     .into())
             }
-            (false, true) => Err("--all-open means every one; leave it out, or the ids and \
-                                  filters beside it"
+            (false, true) => Err("--all-open selects every open one; give either it, or ids and \
+                                  filters"
                 .into()),
             _ => Ok(()),
         }
@@ -83,15 +83,15 @@ fn reason(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     let known: Vec<&str> = Reason::ALL.into_iter().map(Reason::as_str).collect();
-    Err(format!("there is no reason {text:?}; there are {}", known.join(", ")))
+    Err(format!("there is no reason {text:?}; give one of {}", known.join(", ")))
 }
 
 fn time(name: &str, text: &str) -> Result<Millis, String> {
     let time = parse_rfc3339(text).or_else(|| text.parse().ok());
     time.map(Millis).ok_or_else(|| {
         format!(
-            "{name}: {text:?} is no time; give such as 2026-01-05T10:00:00Z, or milliseconds \
-             since 1970"
+            "{name}: {text:?} is not a time; give one such as 2026-01-05T10:00:00Z, or \
+             milliseconds since 1970"
         )
     })
 }
@@ -99,7 +99,7 @@ fn time(name: &str, text: &str) -> Result<Millis, String> {
 fn number(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("limit: {text:?}: give a whole number from 1 on")),
+        _ => Err(format!("limit: {text:?}: give a whole number of 1 or more")),
     }
 }
 
@@ -107,7 +107,7 @@ fn boolean(name: &str, text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("{name}: {text:?}: give true or false"))
 }
 
-/// Pairs as a query.
+/// Parameters as a query string.
 pub(super) fn query_string(parameters: &[(String, String)]) -> String {
     let mut out = String::new();
     for (name, text) in parameters {
@@ -145,11 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_answered_by_what_is_right() {
+    fn an_error_says_what_is_valid() {
         for (name, text, part) in [
-            ("since", "yesterday", "give such as 2026-"),
+            ("since", "yesterday", "give one such as 2026-"),
             ("reason", "not_jason", "not_json"),
-            ("limit", "0", "from 1 on"),
+            ("limit", "0", "of 1 or more"),
             ("all", "yes", "give true or false"),
             ("colour", "blue", "give id, reason"),
         ] {
@@ -163,14 +163,14 @@ mod tests {
     fn nothing_is_changed_without_a_selection() {
         let chosen = |parameters| read(parameters).expect("right").check_selection();
         assert!(chosen(&[]).expect_err("nothing").contains("--all-open"));
-        assert!(chosen(&[("limit", "3")]).is_err(), "how many is not which");
+        assert!(chosen(&[("limit", "3")]).is_err(), "a limit selects nothing");
         assert_eq!(chosen(&[("id", "tw.in/1/2")]), Ok(()));
         assert_eq!(chosen(&[("all_open", "true")]), Ok(()));
         assert!(chosen(&[("all_open", "true"), ("source", "http")]).is_err());
     }
 
     #[test]
-    fn a_query_carries_any_text() {
+    fn any_text_can_be_in_a_query() {
         let parameters =
             [("id".to_owned(), "a/1/2".to_owned()), ("because".to_owned(), "ä &".into())];
         assert_eq!(query_string(&parameters), "?id=a%2F1%2F2&because=%C3%A4%20%26");

@@ -1,7 +1,7 @@
-//! A folder for what a replay writes: state of its own, gone when it ends.
+//! The temporary folder of a replay, for task stores that are removed when it ends.
 //!
-//! It stands in the data folder, on the disk where checkpoints can be linked and not copied. What
-//! a killed replay has left is removed by the next one.
+//! It is in the data folder, on the disk of the checkpoints, so that they are linked and not copied.
+//! What a killed replay leaves is removed by the next one.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,20 @@ use crate::process_exit::ProcessExit;
 const REPLAY: &str = "replay";
 const LOCK: &str = "lock";
 
-/// A claimed folder.
+/// The locked folder.
 pub(super) struct Scratch {
     dir: PathBuf,
     _lock: File,
 }
 
 impl Scratch {
-    /// Makes it if it is not there, empties it, and keeps other replays out.
+    /// Creates it if it is missing, locks it and empties it.
     pub(super) fn claim(data_dir: &Path) -> Result<Self, ProcessExit> {
         let dir = data_dir.join(REPLAY);
         let failed = |error| {
             let shown = dir.display();
-            let text = format!("could not write in {shown}; is it yours? --data-dir names another");
+            let text =
+                format!("could not write in {shown}; change its owner, or give another --data-dir");
             ProcessExit::because(text, error)
         };
         fs::create_dir_all(&dir).map_err(failed)?;
@@ -35,18 +36,18 @@ impl Scratch {
         if lock.try_lock().is_err() {
             let shown = dir.display();
             return Err(ProcessExit::failed(format!(
-                "another replay is at work in {shown}; wait for it"
+                "another replay is using {shown}; wait until it ends"
             )));
         }
         let scratch = Self { dir, _lock: lock };
         scratch.empty().map_err(|error| {
             let shown = scratch.dir.display();
-            ProcessExit::because(format!("could not empty {shown}; remove it by hand"), error)
+            ProcessExit::because(format!("could not empty {shown}; remove the folder"), error)
         })?;
         Ok(scratch)
     }
 
-    /// A folder of stores that is empty.
+    /// An empty folder for the store of a task.
     pub(super) fn stores(&self, partition: Partition) -> PathBuf {
         self.dir.join(format!("stores-{}", partition.0))
     }
@@ -64,7 +65,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left now is removed by the next replay.
+        // If this fails, the next replay removes the rest.
         self.empty().ok();
     }
 }
@@ -74,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_replay_at_a_time_has_the_folder_and_finds_it_empty() {
+    fn only_one_replay_has_the_folder_and_it_starts_empty() {
         let dir = tempfile::tempdir().expect("a folder");
         let first = Scratch::claim(dir.path()).expect("free");
         let stores = first.stores(Partition(3));
         fs::create_dir_all(stores.join("task-3")).expect("a folder");
         let text = Scratch::claim(dir.path()).err().expect("taken").to_string();
-        assert!(text.contains("another replay is at work"), "{text}");
+        assert!(text.contains("another replay is using"), "{text}");
         drop(first);
         assert!(!stores.exists());
         Scratch::claim(dir.path()).expect("free again");

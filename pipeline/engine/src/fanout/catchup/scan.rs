@@ -1,36 +1,37 @@
-//! One pass of a sweep: a walk over a partition's served topics up to the ring's floor, for
-//! everyone who joined before it came to their place.
+//! One sweep: reads a partition's served topics up to the ring's floor.
 //!
-//! A step reads one bounded chunk of one topic, the urgent one first, keeps only the records some
-//! member wants, and gives each member the indexes of its own. The pass waits for its slowest
-//! member for a moment, then goes on without it.
+//! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
+//! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
+//! member the indexes of its own in one shared segment. A member that does not write its shares in
+//! time is left behind, so the slowest one delays the others by at most `sweep_wait_max_ms`.
 
 use std::collections::HashMap;
-
-use super::sweeper::{FeedCursor, FeedKey, FeedUpdate, ReplyOutbox};
-use crate::fanout::hub::Hub;
-use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
-use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec, channel_hash};
-use crate::fanout::shard::channels::BuildPassThrough;
-use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
-use crate::record::{Millis, Offset, Record};
-use crate::telemetry;
 use std::sync::Arc;
 
-/// Shares a member may have unread before the pass waits for it. With the step's bytes this bounds
-/// what a pass keeps in memory.
+use super::feed_cursor::{FeedCursor, ReplyOutbox};
+use crate::fanout::channel_hash::{BuildPassThrough, channel_hash};
+use crate::fanout::hub::Hub;
+use crate::fanout::messages::{FeedKey, FeedUpdate, LostSpan};
+use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
+use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
+use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
+use crate::record::{Millis, Offset, Partition, Record};
+use crate::telemetry;
+
+/// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step
+/// this bounds what a sweep keeps in memory.
 const SHARES_OUTSTANDING_MAX: u32 = 4;
 
-/// What a step came to.
+/// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ScanStep {
     Advanced,
-    /// Waits for a member or for the log.
+    /// Nothing to do: it waits for a member or for the log.
     Idle,
     Finished,
 }
 
-/// What a step works with.
+/// What a step reads and changes.
 pub(super) struct ScanContext<'a> {
     pub(super) hub: &'a Hub,
     pub(super) reader: &'a mut dyn Reader,
@@ -39,10 +40,17 @@ pub(super) struct ScanContext<'a> {
     pub(super) now: Millis,
 }
 
-/// A walk over one partition.
+/// What identifies a sweep: at most one of each is started at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ScanKey {
+    pub(super) partition: Partition,
+    /// How far behind its feeds were, as an index of the sweeper's depth classes.
+    pub(super) depth_class: usize,
+}
+
+/// A sweep over one partition.
 pub(super) struct CatchUpScan {
-    partition: u32,
-    class: usize,
+    key: ScanKey,
     at: PartitionOffsets,
     slots: [Option<ReaderSlot>; SERVED_TOPICS],
     members: Vec<FeedKey>,
@@ -53,10 +61,9 @@ pub(super) struct CatchUpScan {
 }
 
 impl CatchUpScan {
-    pub(super) fn new(partition: u32, class: usize, at: PartitionOffsets) -> Self {
+    pub(super) fn new(key: ScanKey, at: PartitionOffsets) -> Self {
         Self {
-            partition,
-            class,
+            key,
             at,
             slots: [None; SERVED_TOPICS],
             members: Vec::new(),
@@ -66,17 +73,17 @@ impl CatchUpScan {
         }
     }
 
-    pub(super) fn is_for(&self, partition: u32, class: usize) -> bool {
-        self.partition == partition && self.class == class
+    pub(super) fn key(&self) -> ScanKey {
+        self.key
     }
 
     pub(super) fn at(&self) -> PartitionOffsets {
         self.at
     }
 
-    /// Whether this pass has yet to come to everything from `offsets` on.
-    pub(super) fn serves(&self, partition: u32, offsets: &PartitionOffsets) -> bool {
-        self.partition == partition && offsets.reaches(&self.at)
+    /// Whether this sweep has not read anything from `offsets` on yet.
+    pub(super) fn serves(&self, partition: Partition, offsets: &PartitionOffsets) -> bool {
+        self.key.partition == partition && offsets.reaches(&self.at)
     }
 
     pub(super) fn join(&mut self, key: FeedKey, cursor: &FeedCursor) {
@@ -94,7 +101,7 @@ impl CatchUpScan {
 
     pub(super) fn step(&mut self, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
         self.members.retain(|key| with.cursors.contains_key(key));
-        let floor = with.hub.floor(self.partition);
+        let floor = with.hub.floor(self.key.partition);
         let Some(topic) = (0..SERVED_TOPICS).find(|t| self.at.0[*t] < floor.0[*t]) else {
             self.finish(with);
             return Ok(ScanStep::Finished);
@@ -116,7 +123,7 @@ impl CatchUpScan {
         self.share(topic, with)
     }
 
-    /// Everyone has all that stands before the ring.
+    /// Sends every member `Reached`: the ring has the rest.
     fn finish(&mut self, with: &mut ScanContext<'_>) {
         for key in self.members.drain(..) {
             if let Some(mut cursor) = with.cursors.remove(&key) {
@@ -126,7 +133,7 @@ impl CatchUpScan {
         }
     }
 
-    /// Whether to wait for somebody; whoever was waited for long enough is left behind.
+    /// Whether to wait for a slow member. Members that were waited for long enough are left behind.
     fn waits_for_member(&mut self, with: &mut ScanContext<'_>) -> bool {
         let slow = |cursors: &HashMap<FeedKey, FeedCursor>, key: &FeedKey| {
             cursors.get(key).is_some_and(|c| c.outstanding >= SHARES_OUTSTANDING_MAX)
@@ -161,7 +168,7 @@ impl CatchUpScan {
             Some(slot) => slot,
             None => {
                 let slot =
-                    with.reader.add(&with.hub.topic_partition(topic, self.partition), from)?;
+                    with.reader.add(&with.hub.topic_partition(topic, self.key.partition), from)?;
                 self.slots[topic] = Some(slot);
                 slot
             }
@@ -175,7 +182,8 @@ impl CatchUpScan {
         Ok(())
     }
 
-    /// Retention overtook the pass: it goes on at the log's start, and tells those who lost by it.
+    /// Retention overtook the sweep: it goes on at the log's start, and sends a gap to the members
+    /// that lost records.
     fn skip_lost(
         &mut self,
         topic: usize,
@@ -191,7 +199,7 @@ impl CatchUpScan {
             if cursor.offsets.0[topic] < start {
                 let from = cursor.offsets;
                 cursor.offsets.0[topic] = start;
-                with.replies.put(*key, FeedUpdate::Gap { from, to: cursor.offsets });
+                with.replies.put(*key, FeedUpdate::Gap(LostSpan { from, to: cursor.offsets }));
             }
         }
         Ok(())
@@ -199,8 +207,8 @@ impl CatchUpScan {
 
     fn share(&mut self, topic: usize, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
         let before = self.at;
-        let slot = self.slots[topic].expect("take has added the slot");
-        // Asked first: once records are picked nothing may fail before they are shared.
+        let slot = self.slots[topic].expect("read_records added the slot");
+        // Asked first: nothing may fail between picking records and sharing them.
         let position = with.reader.position(slot)?;
         let entries = self.pick(topic, with.cursors);
         self.at.0[topic] = self.at.0[topic].max(position.0);
@@ -210,7 +218,7 @@ impl CatchUpScan {
         let segment = Arc::new(Segment::new(
             SegmentSpec {
                 seq: 0,
-                partition: self.partition,
+                partition: self.key.partition,
                 before,
                 after: self.at,
                 epoch: with.hub.epoch(),
@@ -230,7 +238,7 @@ impl CatchUpScan {
         Ok(ScanStep::Advanced)
     }
 
-    /// Keeps of the taken records what members want, noting each one's with its cursor.
+    /// Keeps those of the read records that members want, and notes each member's picks.
     fn pick(
         &mut self,
         topic: usize,
@@ -242,7 +250,7 @@ impl CatchUpScan {
             let key = record.body.key().and_then(|key| std::str::from_utf8(key).ok());
             let Some(hash) = key.map(channel_hash) else { continue };
             let Some(members) = self.index.get(&hash) else { continue };
-            // The hub has counted those that are no events when it passed them.
+            // Values that are no events were counted by the hub reader.
             let Ok(entry) = SegmentEntry::new(topic, record, self.at) else { continue };
             let number = entries.len() as u32;
             let mut picked = false;

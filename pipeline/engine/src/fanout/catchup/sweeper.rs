@@ -1,156 +1,67 @@
-//! Shared sweeps: what lies behind the rings is read from the log once for everyone who waits.
+//! The sweeper: reads what lies behind the rings from the log, once for all feeds that need it.
 //!
-//! A shard asks on behalf of a feed (a connection's subscriptions in one partition that share a
-//! place). The sweeper judges where the feed stands against the log's stable bounds, then lets it
-//! join a pass: a walk over one partition from the earliest waiting place to the ring's floor, at
-//! most one per depth class and partition. Each step hands every member what is its own, one
-//! shared segment for all of them. A member that does not consume in time is left behind and asks
-//! again from where it got to; it holds nothing of the sweep meanwhile.
+//! A shard asks on behalf of a feed. The sweeper resolves the feed's start against the log's stable
+//! bounds, then lets it join a sweep: one read of a partition from the earliest waiting offsets to
+//! the ring's floor, at most one per partition and depth class. Each step sends every feed of the
+//! sweep the entries that it wants, in one segment shared by all. A feed that does not write them
+//! in time is left behind; it holds nothing of the sweep and asks again from where it got to.
 //!
-//! Nothing is promised twice: a member takes a record only if its place has not passed it.
+//! Nothing is sent twice: a feed is sent a record only if its offsets have not passed it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scan::{CatchUpScan, ScanContext, ScanStep};
+use super::feed_cursor::{FeedCursor, ReplyOutbox};
+use super::scan::{CatchUpScan, ScanContext, ScanKey, ScanStep};
 use crate::fanout::hub::Hub;
-use crate::fanout::identity::Identity;
+use crate::fanout::messages::{
+    FeedKey, FeedRequest, FeedStart, FeedUpdate, LostSpan, SweepRequest,
+};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::native::{ErrorCode, RequestError};
-use crate::fanout::segment::{Segment, SegmentEntry};
-use crate::fanout::shard::ConnId;
 use crate::port::{Bounds, Isolation, Log, LogError, Reader};
-use crate::record::Millis;
+use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::turn::EngineError;
 
-/// Depths in records that separate the classes: whoever is little behind does not wait for a walk
-/// over everything.
+/// Depths in records that separate the classes: a feed that is little behind does not wait for a
+/// sweep over everything.
 const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// One question of a feed, across all shards. A feed that asks again is another key, so that what
-/// was said to the first question can't be taken for an answer to the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::fanout) struct FeedKey {
-    pub(in crate::fanout) shard: u32,
-    pub(in crate::fanout) conn: ConnId,
-    pub(in crate::fanout) feed: u32,
-    pub(in crate::fanout) attempt: u32,
-}
-
-/// Where a feed wants to start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fanout) enum FeedStart {
-    Earliest,
-    Time(Millis),
-    At(PartitionOffsets),
-}
-
-/// Which accounts' records a feed wants: its identity says it, whatever the channel.
-pub(in crate::fanout) struct FeedFilter {
-    /// Channel hashes and names.
-    pub(in crate::fanout) channels: Vec<(u64, Box<str>)>,
-    pub(in crate::fanout) identity: Arc<Identity>,
-}
-
-impl FeedFilter {
-    pub(super) fn matches(&self, hash: u64, entry: &SegmentEntry) -> bool {
-        self.channels.iter().any(|(h, name)| *h == hash && **name == *entry.channel())
-            && self.identity.accounts.allows(entry.account())
-    }
-}
-
-/// What shards say to the sweeper.
-pub(in crate::fanout) enum SweepRequest {
-    /// Serve this feed until the ring has what it needs.
-    Serve { key: FeedKey, partition: u32, start: FeedStart, filter: Arc<FeedFilter> },
-    /// A share of records was written out.
-    Consumed(FeedKey),
-    /// The feed is gone or wants no more.
-    Forget(FeedKey),
-}
-
-/// What the sweeper says to a shard.
-pub(in crate::fanout) struct SweepReply {
-    pub(in crate::fanout) key: FeedKey,
-    pub(in crate::fanout) update: FeedUpdate,
-}
-
-/// One step of a feed's way.
-pub(in crate::fanout) enum FeedUpdate {
-    /// It starts here.
-    Started(PartitionOffsets),
-    /// It can't start.
-    Refused(RequestError),
-    /// The log no longer has what stood between these places.
-    Gap { from: PartitionOffsets, to: PartitionOffsets },
-    /// Entries of the segment that are the feed's.
-    Share { segment: Arc<Segment>, picks: Vec<u32> },
-    /// From this place on the ring has everything.
-    Reached(PartitionOffsets),
-    /// The sweep went on without it.
-    LeftBehind,
-}
-
-/// A feed being served.
-pub(super) struct FeedCursor {
-    pub(super) offsets: PartitionOffsets,
-    pub(super) filter: Arc<FeedFilter>,
-    /// Shares not yet written out.
-    pub(super) outstanding: u32,
-    /// What of the current step is this feed's.
-    pub(super) picks: Vec<u32>,
-}
-
-/// A feed that asked and was not judged yet.
+/// A request whose start is not resolved yet.
 struct PendingStart {
-    key: FeedKey,
-    partition: u32,
-    start: FeedStart,
-    filter: Arc<FeedFilter>,
-    /// How long it may wait for the log to hear of its position.
+    request: FeedRequest,
+    /// Until when its position may be beyond the log's end, once it was found there.
     until: Option<Millis>,
 }
 
-/// Where a feed may start.
+/// Where a feed can start.
 enum StartDecision {
-    /// Here; and the place asked for, if that was before the log's start.
+    /// Here; and the offsets asked for, if those were before the log's start.
     Serve { offsets: PartitionOffsets, lost: Option<PartitionOffsets> },
-    /// Its place is beyond the end, which may yet move.
+    /// Its offsets are beyond the end, which may still move.
     BeyondEnd,
 }
 
-/// Answers on their way, by shard.
-#[derive(Default)]
-pub(super) struct ReplyOutbox(HashMap<u32, Vec<SweepReply>>);
-
-impl ReplyOutbox {
-    pub(super) fn put(&mut self, key: FeedKey, update: FeedUpdate) {
-        self.0.entry(key.shard).or_default().push(SweepReply { key, update });
-    }
-
-    fn send(&mut self, hub: &Hub) {
-        for (shard, replies) in &mut self.0 {
-            if !replies.is_empty() {
-                hub.reply(*shard, replies);
-            }
-        }
-    }
-}
-
-/// Serves connections that are behind. One per process; the app's thread repeats
+/// Serves feeds that are behind. One per process; the app's thread repeats
 /// [`Sweeper::turn`].
 pub struct Sweeper {
     hub: Arc<Hub>,
     log: Arc<dyn Log>,
     reader: Box<dyn Reader>,
-    requests: VecDeque<PendingStart>,
+    pending: VecDeque<PendingStart>,
+    sweeps: Sweeps,
+    replies: ReplyOutbox,
+}
+
+/// The sweeps under way and the feeds they serve.
+#[derive(Default)]
+struct Sweeps {
+    /// Of all feeds that are served or wait for a sweep.
     cursors: HashMap<FeedKey, FeedCursor>,
     scans: Vec<CatchUpScan>,
-    /// Feeds waiting for the next pass of their class, by (partition, class).
-    waiting: HashMap<(u32, usize), Vec<FeedKey>>,
-    replies: ReplyOutbox,
+    waiting: HashMap<ScanKey, Vec<FeedKey>>,
 }
 
 impl Sweeper {
@@ -164,16 +75,14 @@ impl Sweeper {
             hub: Arc::clone(hub),
             log,
             reader,
-            requests: VecDeque::new(),
-            cursors: HashMap::new(),
-            scans: Vec::new(),
-            waiting: HashMap::new(),
+            pending: VecDeque::new(),
+            sweeps: Sweeps::default(),
             replies: ReplyOutbox::default(),
         })
     }
 
-    /// Answers what shards have asked for and moves every sweep on by one bounded step; waits at
-    /// most `at_most` if there was nothing to do. Returns whether there was.
+    /// Answers the requests of shards and moves every sweep on by one bounded step. Waits at most
+    /// `at_most` if there was nothing to do; returns whether there was.
     pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
         let done = self.try_turn(now);
         self.replies.send(&self.hub);
@@ -182,13 +91,15 @@ impl Sweeper {
             Ok(false) | Err(LogError::Retry(_)) => self.reader.wait(at_most),
             Err(error) => Err(error),
         };
-        waited.map_err(|e| EngineError::of_log("reading the log for clients behind", e))?;
+        waited.map_err(|e| {
+            EngineError::of_log("reading the log for subscriptions that are behind", e)
+        })?;
         Ok(false)
     }
 
     /// Sweeps under way.
     pub fn scans(&self) -> usize {
-        self.scans.len()
+        self.sweeps.scans.len()
     }
 
     fn try_turn(&mut self, now: Millis) -> Result<bool, LogError> {
@@ -198,122 +109,88 @@ impl Sweeper {
             self.handle(request);
         }
         busy |= self.resolve_pending(now)?;
-        self.start_scans();
+        self.sweeps.start();
         busy |= self.step_scans(now)?;
         Ok(busy)
     }
 
     fn handle(&mut self, request: SweepRequest) {
         match request {
-            SweepRequest::Serve { key, partition, start, filter } => {
-                self.requests.push_back(PendingStart {
-                    key,
-                    partition,
-                    start,
-                    filter,
-                    until: None,
-                });
+            SweepRequest::Serve(request) => {
+                self.pending.push_back(PendingStart { request, until: None });
             }
             SweepRequest::Consumed(key) => {
-                if let Some(cursor) = self.cursors.get_mut(&key) {
+                if let Some(cursor) = self.sweeps.cursors.get_mut(&key) {
                     cursor.outstanding = cursor.outstanding.saturating_sub(1);
                 }
             }
             SweepRequest::Forget(key) => {
-                self.cursors.remove(&key);
-                self.requests.retain(|request| request.key != key);
+                self.sweeps.cursors.remove(&key);
+                self.pending.retain(|pending| pending.request.key != key);
             }
         }
     }
 
-    /// Judges every request; bounds are asked once per turn, however many wait.
+    /// Resolves the start of every request; bounds are asked once per turn, however many wait.
     fn resolve_pending(&mut self, now: Millis) -> Result<bool, LogError> {
         let mut bounds = BoundsCache { log: &*self.log, hub: &self.hub, known: HashMap::new() };
         let mut early = Vec::new();
         let mut busy = false;
         let resolved = loop {
-            let Some(mut request) = self.requests.pop_front() else { break Ok(()) };
-            match bounds.check_start(request.partition, request.start) {
+            let Some(mut pending) = self.pending.pop_front() else { break Ok(()) };
+            let FeedRequest { key, partition, start, .. } = pending.request;
+            match bounds.check_start(partition, start) {
                 Ok(StartDecision::Serve { offsets, lost }) => {
                     busy = true;
-                    // A client cut off before it hears of a gap must hear of it again, so it starts
-                    // where it asked to.
-                    self.replies.put(request.key, FeedUpdate::Started(lost.unwrap_or(offsets)));
+                    // A client that is cut off before it reads the gap must get it again, so it
+                    // starts where it asked to.
+                    self.replies.put(key, FeedUpdate::Started(lost.unwrap_or(offsets)));
                     if let Some(from) = lost {
-                        self.replies.put(request.key, FeedUpdate::Gap { from, to: offsets });
+                        self.replies.put(key, FeedUpdate::Gap(LostSpan { from, to: offsets }));
                     }
-                    serve(
-                        &mut self.cursors,
-                        &mut self.scans,
-                        &mut self.waiting,
-                        AcceptedFeed {
-                            floor: self.hub.floor(request.partition),
-                            offsets,
-                            replies: &mut self.replies,
-                            request,
-                        },
-                    );
+                    let floor = self.hub.floor(partition);
+                    if offsets.reaches(&floor) {
+                        self.replies.put(key, FeedUpdate::Reached(offsets));
+                    } else {
+                        self.sweeps.serve(pending.request, offsets, &floor);
+                    }
                 }
                 Ok(StartDecision::BeyondEnd) => {
                     let wait = i64::from(self.hub.config().beyond_end_wait_ms);
-                    let until = *request.until.get_or_insert(Millis(now.0 + wait));
+                    let until = *pending.until.get_or_insert(Millis(now.0 + wait));
                     if now < until {
-                        early.push(request);
+                        early.push(pending);
                     } else {
-                        self.replies.put(request.key, FeedUpdate::Refused(beyond_end()));
+                        self.replies.put(key, FeedUpdate::Refused(beyond_end()));
                     }
                 }
                 Err(error) => {
-                    self.requests.push_front(request);
+                    self.pending.push_front(pending);
                     break Err(error);
                 }
             }
         };
-        self.requests.extend(early);
+        self.pending.extend(early);
         resolved.map(|()| busy)
-    }
-
-    /// One pass for all who wait for the same class, from the earliest of their places.
-    fn start_scans(&mut self) {
-        let Self { cursors, scans, waiting, .. } = self;
-        waiting.retain(|(partition, class), keys| {
-            if scans.iter().any(|scan| scan.is_for(*partition, *class)) {
-                return true;
-            }
-            keys.retain(|key| cursors.contains_key(key));
-            let starts = keys.iter().filter_map(|key| cursors.get(key)).map(|c| c.offsets);
-            let Some(from) = starts.reduce(|mut a, b| {
-                a.meet(&b);
-                a
-            }) else {
-                return false;
-            };
-            let mut scan = CatchUpScan::new(*partition, *class, from);
-            for key in keys.drain(..) {
-                scan.join(key, &cursors[&key]);
-            }
-            scans.push(scan);
-            telemetry::sweeps_started();
-            false
-        });
     }
 
     fn step_scans(&mut self, now: Millis) -> Result<bool, LogError> {
         let mut busy = false;
         let mut at = 0;
-        while at < self.scans.len() {
+        let Sweeps { scans, cursors, .. } = &mut self.sweeps;
+        while at < scans.len() {
             let mut context = ScanContext {
                 hub: &self.hub,
                 reader: &mut *self.reader,
-                cursors: &mut self.cursors,
+                cursors: &mut *cursors,
                 replies: &mut self.replies,
                 now,
             };
-            match self.scans[at].step(&mut context)? {
+            match scans[at].step(&mut context)? {
                 ScanStep::Advanced => busy = true,
                 ScanStep::Idle => {}
                 ScanStep::Finished => {
-                    let scan = self.scans.swap_remove(at);
+                    let scan = scans.swap_remove(at);
                     scan.release(&mut *self.reader);
                     busy = true;
                     continue;
@@ -325,38 +202,49 @@ impl Sweeper {
     }
 }
 
-/// A feed found fit to be served, and what that needs.
-struct AcceptedFeed<'a> {
-    floor: PartitionOffsets,
-    offsets: PartitionOffsets,
-    replies: &'a mut ReplyOutbox,
-    request: PendingStart,
-}
+impl Sweeps {
+    /// Lets a feed join a sweep that is not past its offsets, or wait for the next one of its
+    /// class.
+    fn serve(&mut self, request: FeedRequest, offsets: PartitionOffsets, floor: &PartitionOffsets) {
+        let FeedRequest { key, partition, filter, .. } = request;
+        let cursor = FeedCursor { offsets, filter, outstanding: 0, picks: Vec::new() };
+        let depth_class = class_of(offsets.depth(floor));
+        let near = |scan: &&mut CatchUpScan| {
+            scan.serves(partition, &offsets) && class_of(scan.at().depth(floor)) <= depth_class
+        };
+        match self.scans.iter_mut().find(near) {
+            Some(scan) => scan.join(key, &cursor),
+            None => {
+                self.waiting.entry(ScanKey { partition, depth_class }).or_default().push(key);
+            }
+        }
+        self.cursors.insert(key, cursor);
+    }
 
-/// Hands a feed to the ring if that has all it needs, else to a pass that has not gone past its
-/// place, else lets it wait for the next pass of its class.
-fn serve(
-    cursors: &mut HashMap<FeedKey, FeedCursor>,
-    scans: &mut [CatchUpScan],
-    waiting: &mut HashMap<(u32, usize), Vec<FeedKey>>,
-    accepted: AcceptedFeed<'_>,
-) {
-    let AcceptedFeed { floor, offsets, replies, request } = accepted;
-    let PendingStart { key, partition, filter, .. } = request;
-    if offsets.reaches(&floor) {
-        replies.put(key, FeedUpdate::Reached(offsets));
-        return;
+    /// Starts a sweep for all feeds that wait for the same one, from the earliest of their offsets.
+    fn start(&mut self) {
+        let Self { cursors, scans, waiting } = self;
+        waiting.retain(|scan_key, keys| {
+            if scans.iter().any(|scan| scan.key() == *scan_key) {
+                return true;
+            }
+            keys.retain(|key| cursors.contains_key(key));
+            let starts = keys.iter().filter_map(|key| cursors.get(key)).map(|c| c.offsets);
+            let Some(from) = starts.reduce(|mut a, b| {
+                a.meet(&b);
+                a
+            }) else {
+                return false;
+            };
+            let mut scan = CatchUpScan::new(*scan_key, from);
+            for key in keys.drain(..) {
+                scan.join(key, &cursors[&key]);
+            }
+            scans.push(scan);
+            telemetry::sweeps_started();
+            false
+        });
     }
-    let cursor = FeedCursor { offsets, filter, outstanding: 0, picks: Vec::new() };
-    let class = class_of(offsets.depth(&floor));
-    let near = |scan: &&mut CatchUpScan| {
-        scan.serves(partition, &offsets) && class_of(scan.at().depth(&floor)) <= class
-    };
-    match scans.iter_mut().find(near) {
-        Some(scan) => scan.join(key, &cursor),
-        None => waiting.entry((partition, class)).or_default().push(key),
-    }
-    cursors.insert(key, cursor);
 }
 
 fn class_of(depth: u64) -> usize {
@@ -364,7 +252,7 @@ fn class_of(depth: u64) -> usize {
 }
 
 fn beyond_end() -> RequestError {
-    let text = "the position is beyond the end of the log: send one this service gave, or \
+    let text = "the position is beyond the end of the log: send one from this deployment, \
                 `latest` or `earliest`";
     RequestError::new(ErrorCode::InvalidPosition, text)
 }
@@ -373,11 +261,11 @@ fn beyond_end() -> RequestError {
 struct BoundsCache<'a> {
     log: &'a dyn Log,
     hub: &'a Hub,
-    known: HashMap<(usize, u32), Bounds>,
+    known: HashMap<(usize, Partition), Bounds>,
 }
 
 impl BoundsCache<'_> {
-    fn of(&mut self, topic: usize, partition: u32) -> Result<Bounds, LogError> {
+    fn of(&mut self, topic: usize, partition: Partition) -> Result<Bounds, LogError> {
         if let Some(bounds) = self.known.get(&(topic, partition)) {
             return Ok(*bounds);
         }
@@ -387,7 +275,11 @@ impl BoundsCache<'_> {
         Ok(bounds)
     }
 
-    fn check_start(&mut self, partition: u32, start: FeedStart) -> Result<StartDecision, LogError> {
+    fn check_start(
+        &mut self,
+        partition: Partition,
+        start: FeedStart,
+    ) -> Result<StartDecision, LogError> {
         let mut offsets = match start {
             FeedStart::At(offsets) => offsets,
             FeedStart::Earliest | FeedStart::Time(_) => PartitionOffsets::default(),

@@ -1,7 +1,7 @@
-//! The names of the native protocol that are not codes: operations, frames, reasons of gaps. They
-//! are a published contract and never change; new ones may be added.
+//! The names of the native protocol: operations, frames and reasons of gaps.
 //!
-//! The sentences are those of `docs/protocol.md` and of the AsyncAPI document.
+//! They are a published contract and never change; new ones may be added. Their descriptions are
+//! those of `docs/protocol.md` and of the AsyncAPI document.
 
 /// Why events between two positions are not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ impl GapReason {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Retention => {
-                "the log has deleted events behind `from`; every event kept from `to` on follows"
+                "the log has deleted events after `from`; every event kept from `to` on follows"
             }
             Self::Epoch => {
                 "the topics were created again since `from` was given; only new events follow"
@@ -157,7 +157,7 @@ impl FrameName {
         }
     }
 
-    /// What it says, for the reference page.
+    /// What it means, for the reference page.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Welcome => "the first frame of every connection",

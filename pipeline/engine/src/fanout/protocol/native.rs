@@ -1,8 +1,7 @@
-//! The native protocol's words: what a refusal says, why a connection ends, where a subscription
-//! starts. Close codes and error codes are a published contract; their numbers and names never
-//! change.
+//! Error codes, close codes and start positions of the native protocol, and who may subscribe.
 //!
-//! Nothing here knows a connection; texts in, values out.
+//! Codes are a published contract: numbers and names never change. Their descriptions are the
+//! tables of `docs/protocol.md`. Nothing here knows a connection or reads the log.
 
 use tidewire_schemas::catalogue::Class;
 use tidewire_schemas::channel::Channel;
@@ -12,30 +11,30 @@ use tidewire_schemas::time::parse_rfc3339;
 use crate::fanout::identity::{Accounts, Identity};
 use crate::record::Millis;
 
-/// What went wrong with one request; the connection stays.
+/// What went wrong with one request; the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// The frame is no JSON.
+    /// The frame is not JSON.
     InvalidJson,
-    /// The frame is JSON but no request of ours.
+    /// The frame is JSON, but not a known request.
     InvalidMessage,
     /// No such channel name.
     InvalidChannel,
     /// No such position, or one beyond the log's end.
     InvalidPosition,
-    /// The filter can't be served.
+    /// The filter is not supported.
     InvalidFilter,
-    /// This identity may not.
+    /// This identity may not do it.
     Forbidden,
-    /// What was asked for is not there.
+    /// The channel, subscription or operation does not exist here.
     NotFound,
     /// Too many messages.
     RateLimited,
     /// Too many subscriptions on this connection.
     TooManySubscriptions,
-    /// The server has no room now.
+    /// The server is at a limit, starting or stopping.
     Overloaded,
-    /// Our fault.
+    /// The log failed, or did not confirm in time.
     Internal,
 }
 
@@ -76,7 +75,7 @@ impl ErrorCode {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::InvalidJson => "the message or body is not JSON",
-            Self::InvalidMessage => "it is JSON or a request, but not one that is understood",
+            Self::InvalidMessage => "the message or request is incomplete or not understood",
             Self::InvalidChannel => "no such channel name",
             Self::InvalidPosition => {
                 "`from` is no position, time or word, or a position this log does not have"
@@ -88,8 +87,8 @@ impl ErrorCode {
                  is not served yet"
             }
             Self::RateLimited => "too many messages, connections or streams",
-            Self::TooManySubscriptions => "the connection has as many subscriptions as it may",
-            Self::Overloaded => "the server has no room now, or is starting or stopping",
+            Self::TooManySubscriptions => "the connection has the maximum number of subscriptions",
+            Self::Overloaded => "the server is at a limit, or is starting or stopping",
             Self::Internal => "the log did not confirm in time, or failed",
         }
     }
@@ -113,33 +112,34 @@ impl ErrorCode {
     }
 }
 
-/// A refused request: the code for programs, the text says what is right.
+/// A refused request: a code for programs, and a text with what is right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
     /// The code.
     pub code: ErrorCode,
-    /// What is right.
+    /// What is wrong and what is right.
     pub message: String,
 }
 
 impl RequestError {
-    /// A refusal with this code and text.
+    /// An error with this code and text.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
-/// Why the server ends a connection.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// The server is stopping; resume elsewhere.
     Drain,
     /// A frame larger than the limit.
     TooLarge,
-    /// No room.
+    /// The server is at a limit, or starting.
     Overloaded,
-    /// The end of the slow reader's ladder.
+    /// Fewer than `slow_min_bytes` read within `slow_window_ms`, too many sweeps that went on
+    /// without it, or too many unread errors.
     Slow,
     /// A binary frame, or too many bad ones.
     ProtocolError,
@@ -149,7 +149,7 @@ pub enum CloseReason {
     InvalidFrame,
     /// A text frame that is not UTF-8.
     InvalidUtf8,
-    /// Nothing was heard for too long. The peer is most likely gone; a close frame is a courtesy.
+    /// Nothing arrived for too long. The peer is most likely gone.
     Silent,
 }
 
@@ -181,16 +181,16 @@ impl CloseReason {
         }
     }
 
-    /// The text beside the code; a close frame has room for 123 bytes.
+    /// The text after the code; at most 123 bytes fit into a close frame.
     pub fn text(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping: resume with your last position",
-            Self::TooLarge => "a frame has at most 65536 bytes",
-            Self::Overloaded => "the server has no room: come back in a moment",
-            Self::Slow => "too slow to catch up: resume with your last position",
+            Self::TooLarge => "a message has more than 65536 bytes: send smaller ones",
+            Self::Overloaded => "the server is at a limit or starting: connect again later",
+            Self::Slow => "the client reads too slowly: resume with your last position",
             Self::ProtocolError => "binary or too many invalid frames: send JSON text",
-            Self::RateLimited => "more than 50 messages a second for too long",
-            Self::Silent => "nothing was heard for 60 s: answer pings",
+            Self::RateLimited => "more than 50 messages a second for too long: send fewer",
+            Self::Silent => "nothing was received for 60 s: answer pings",
             Self::InvalidFrame => "not a valid WebSocket frame",
             Self::InvalidUtf8 => "text is not UTF-8",
         }
@@ -213,11 +213,11 @@ impl CloseReason {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping",
-            Self::Silent => "nothing came from the client, not even a pong",
+            Self::Silent => "the client sent nothing, not even a pong",
             Self::InvalidFrame => "a frame that RFC 6455 forbids",
             Self::InvalidUtf8 => "a text frame that is not UTF-8",
             Self::TooLarge => "a message over the limit",
-            Self::Overloaded => "the server has no room, or is starting",
+            Self::Overloaded => "the server is at a limit, or is starting",
             Self::Slow => "the client reads too slowly to keep up",
             Self::ProtocolError => "a binary frame, or too many invalid messages",
             Self::RateLimited => "messages over the rate limit for too long",
@@ -261,13 +261,13 @@ impl Reconnect {
 /// Where a subscription starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
-    /// With what comes from now on.
+    /// With the next event.
     Latest,
-    /// With the oldest record there is.
+    /// With the oldest record that is kept.
     Earliest,
     /// With the first record appended at or after this time.
     Time(Millis),
-    /// Where a client was; the token it was given.
+    /// After a position that a client was given.
     Token(Box<str>),
 }
 
@@ -289,8 +289,8 @@ impl StartAt {
     }
 }
 
-/// Judges a subscription by its channel's name alone, and returns the name as outputs are keyed by
-/// it.
+/// Checks whether an identity may subscribe to a channel, and returns the name by which its outputs
+/// are keyed.
 pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, RequestError> {
     let mut channel = Channel::parse(name)
         .map_err(|error| RequestError::new(ErrorCode::InvalidChannel, error.to_string()))?;
@@ -298,7 +298,7 @@ pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, Requ
         match &identity.accounts {
             Accounts::Only(only) if only.len() == 1 => channel.id = Some(only[0].to_string()),
             _ => {
-                let text = format!("name the account: `{name}:ACCOUNT`");
+                let text = format!("`{name}` needs an account: `{name}:ACCOUNT`");
                 return Err(RequestError::new(ErrorCode::InvalidChannel, text));
             }
         }
@@ -313,7 +313,7 @@ pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, Requ
             Some(Class::Derived) => "derived",
             _ => "ephemeral",
         };
-        let text = format!("{class} channels are not served yet: `{name}` is one");
+        let text = format!("`{name}`: {class} channels are not served yet");
         return Err(RequestError::new(ErrorCode::NotFound, text));
     }
     Ok(channel.name())

@@ -1,94 +1,73 @@
-//! The channels somebody of this shard is subscribed to, and for each the references to its recent
-//! entries: one list per channel, not one per connection. A connection's share of it is a cursor.
+//! The channels that a shard's connections subscribe to, with references to their recent entries.
 //!
-//! A list is kept for one account's share of a channel, or for the whole channel where an identity
-//! may see more than one account. It holds what some follower has not been given yet, up to a
-//! bound; what followers further back need, they get from the ring.
+//! There is one list per channel, not one per connection; a connection's share of it is a cursor. A
+//! list is kept for one account's share of a channel, or for the whole channel if an identity may
+//! see more than one account. It holds what some follower has not been given yet, up to a bound.
+//! Followers further back than the bound are moved behind and read the ring.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
+use super::mirror::EntryRef;
+use crate::fanout::channel_hash::{BuildPassThrough, channel_hash, scoped_hash};
 use crate::fanout::identity::Accounts;
-use crate::fanout::segment::{SegmentEntry, channel_hash, scoped_hash};
+use crate::fanout::segment::SegmentEntry;
+use crate::record::Partition;
 
-/// References a new list has room for before it asks who still needs them.
+/// References a new list holds before it checks which of them are still needed.
 const REFS_MIN: usize = 32;
 
-/// Takes a 64-bit hash as it is: the keys are xxh3 hashes already.
-#[derive(Default)]
-pub(in crate::fanout) struct PassThroughHasher(u64);
+/// The number of a list in its shard; reused once the list is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fanout) struct ListId(pub(in crate::fanout) u32);
 
-impl Hasher for PassThroughHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
+/// What a list holds: one channel, for one account or for all.
+#[derive(Clone, Copy)]
+pub(super) struct ListSelector<'a> {
+    pub(super) channel: &'a str,
+    pub(super) partition: Partition,
+    /// The accounts its subscriber may see. If it is one, the list holds that account's share.
+    pub(super) accounts: &'a Accounts,
 }
 
-/// Builds [`PassThroughHasher`].
-pub(in crate::fanout) type BuildPassThrough = BuildHasherDefault<PassThroughHasher>;
-
-/// A place in a partition's ring: segment number and index in it. Orders as the hub does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::fanout) struct EntryRef(u64);
-
-impl EntryRef {
-    const INDEX_BITS: u32 = 24;
-
-    pub(in crate::fanout) fn new(seq: u64, index: usize) -> Self {
-        Self(seq << Self::INDEX_BITS | index as u64)
-    }
-
-    pub(in crate::fanout) fn seq(self) -> u64 {
-        self.0 >> Self::INDEX_BITS
-    }
-
-    pub(in crate::fanout) fn index(self) -> usize {
-        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
-    }
+/// Where a subscriber is listed.
+pub(super) struct ListedAt {
+    pub(super) list: ListId,
+    /// The index among the list's subscribers.
+    pub(super) list_index: u32,
 }
 
-/// A subscription, as its list knows it.
+/// A subscription, as its list refers to it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::fanout) struct ListSubscriber {
     /// The connection's slot.
     pub(super) slot: u32,
-    /// The subscription's place in the connection's list.
+    /// The subscription's index in its connection.
     pub(super) sub: u32,
 }
 
 /// One channel's list.
 pub(in crate::fanout) struct ChannelList {
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) name: Box<str>,
-    /// The hash of the name alone, for walks over segments.
+    /// The hash of the name alone, to search segments by.
     pub(super) hash: u64,
-    /// The one account, or all of them.
+    /// The one account, or `None` for all.
     account: Option<Box<str>>,
     key: u64,
     refs: VecDeque<EntryRef>,
-    /// Counts the references that were dropped from the front, so that cursors stay valid.
+    /// References dropped from the front so far. Cursors count from there, so that they stay valid.
     base: u64,
-    /// References to hold before looking who needs them.
+    /// References to hold before checking which of them are still needed.
     trim_threshold: usize,
     pub(super) subscribers: Vec<ListSubscriber>,
     /// Another list whose key has the same hash.
-    next_in_bucket: Option<u32>,
-    /// Whether it is on the list of those with news.
+    next_in_bucket: Option<ListId>,
+    /// Whether it is in [`Channels::touched`].
     touched: bool,
 }
 
 impl ChannelList {
-    /// The cursor of whoever has seen everything.
+    /// The cursor of a follower that has been given everything.
     pub(super) fn end(&self) -> u64 {
         self.base + self.refs.len() as u64
     }
@@ -115,7 +94,7 @@ impl ChannelList {
         self.refs.push_back(reference);
     }
 
-    /// Drops what stands before `cursor`.
+    /// Drops the references before `cursor`.
     pub(super) fn drop_before(&mut self, cursor: u64) {
         let count = (cursor.saturating_sub(self.base) as usize).min(self.refs.len());
         self.refs.drain(..count);
@@ -126,12 +105,12 @@ impl ChannelList {
         }
     }
 
-    /// The cursor of the first reference at or behind `reference`.
+    /// The cursor of the first reference at or after `reference`.
     pub(super) fn cursor_at(&self, reference: EntryRef) -> u64 {
         self.base + self.refs.partition_point(|r| *r < reference) as u64
     }
 
-    /// Doubles the room if most of it is needed; `false` if that is not allowed.
+    /// Doubles the threshold if at least half of it is needed; `false` if it is at `max` already.
     pub(super) fn grow(&mut self, max: usize) -> bool {
         if self.refs.len() * 2 >= self.trim_threshold {
             if self.trim_threshold >= max {
@@ -152,9 +131,9 @@ impl ChannelList {
 #[derive(Default)]
 pub(in crate::fanout) struct Channels {
     lists: Vec<Option<Box<ChannelList>>>,
-    free: Vec<u32>,
-    index: HashMap<u64, u32, BuildPassThrough>,
-    touched: Vec<u32>,
+    free: Vec<ListId>,
+    index: HashMap<u64, ListId, BuildPassThrough>,
+    touched: Vec<ListId>,
 }
 
 impl Channels {
@@ -162,24 +141,22 @@ impl Channels {
         self.lists.len() - self.free.len()
     }
 
-    pub(in crate::fanout) fn list(&self, id: u32) -> &ChannelList {
-        self.lists[id as usize].as_deref().expect("a list lives while somebody is subscribed")
+    pub(in crate::fanout) fn list(&self, id: ListId) -> &ChannelList {
+        self.lists[id.0 as usize].as_deref().expect("a list exists while it has a subscriber")
     }
 
-    pub(super) fn list_mut(&mut self, id: u32) -> &mut ChannelList {
-        self.lists[id as usize].as_deref_mut().expect("a list lives while somebody is subscribed")
+    pub(super) fn list_mut(&mut self, id: ListId) -> &mut ChannelList {
+        self.lists[id.0 as usize].as_deref_mut().expect("a list exists while it has a subscriber")
     }
 
-    /// Adds a subscriber, making the list if it is the first. Returns the list's number and the
-    /// subscriber's place in it.
+    /// Adds a subscriber, and the list if it is the first.
     pub(super) fn subscribe(
         &mut self,
-        (name, partition): (&str, u32),
-        accounts: &Accounts,
+        selector: ListSelector<'_>,
         subscriber: ListSubscriber,
-    ) -> (u32, u32) {
-        let hash = channel_hash(name);
-        let account = match accounts {
+    ) -> ListedAt {
+        let hash = channel_hash(selector.channel);
+        let account = match selector.accounts {
             Accounts::Only(only) if only.len() == 1 => Some(&*only[0]),
             _ => None,
         };
@@ -187,15 +164,15 @@ impl Channels {
         let mut at = self.index.get(&key).copied();
         while let Some(id) = at {
             let list = self.list_mut(id);
-            if *list.name == *name && list.account.as_deref() == account {
+            if *list.name == *selector.channel && list.account.as_deref() == account {
                 list.subscribers.push(subscriber);
-                return (id, (list.subscribers.len() - 1) as u32);
+                return ListedAt { list: id, list_index: (list.subscribers.len() - 1) as u32 };
             }
             at = list.next_in_bucket;
         }
         let list = ChannelList {
-            partition,
-            name: name.into(),
+            partition: selector.partition,
+            name: selector.channel.into(),
             hash,
             account: account.map(Into::into),
             key,
@@ -206,22 +183,22 @@ impl Channels {
             next_in_bucket: None,
             touched: false,
         };
-        (self.insert(list), 0)
+        ListedAt { list: self.insert(list), list_index: 0 }
     }
 
-    fn insert(&mut self, mut list: ChannelList) -> u32 {
+    fn insert(&mut self, mut list: ChannelList) -> ListId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.lists.push(None);
-            (self.lists.len() - 1) as u32
+            ListId((self.lists.len() - 1) as u32)
         });
         list.next_in_bucket = self.index.insert(list.key, id);
-        self.lists[id as usize] = Some(Box::new(list));
+        self.lists[id.0 as usize] = Some(Box::new(list));
         id
     }
 
-    /// Removes the subscriber at `list_index`. Returns the one that stands there now, if any: it
-    /// has to be told.
-    pub(super) fn unsubscribe(&mut self, id: u32, list_index: u32) -> Option<ListSubscriber> {
+    /// Removes the subscriber at `list_index`. Returns the one that has this index now, if any: its
+    /// connection must be updated.
+    pub(super) fn unsubscribe(&mut self, id: ListId, list_index: u32) -> Option<ListSubscriber> {
         let list = self.list_mut(id);
         list.subscribers.swap_remove(list_index as usize);
         let moved = list.subscribers.get(list_index as usize).copied();
@@ -233,8 +210,8 @@ impl Channels {
         moved
     }
 
-    fn remove(&mut self, id: u32) {
-        let list = self.lists[id as usize].take().expect("removed once, by its last subscriber");
+    fn remove(&mut self, id: ListId) {
+        let list = self.lists[id.0 as usize].take().expect("removed once, by its last subscriber");
         if list.touched {
             self.touched.retain(|touched| *touched != id);
         }
@@ -255,7 +232,7 @@ impl Channels {
     }
 
     /// The list of an entry under this key, if there is one.
-    pub(super) fn find(&self, key: u64, entry: &SegmentEntry) -> Option<u32> {
+    pub(super) fn find(&self, key: u64, entry: &SegmentEntry) -> Option<ListId> {
         let mut at = self.index.get(&key).copied();
         while let Some(id) = at {
             let list = self.list(id);
@@ -267,8 +244,8 @@ impl Channels {
         None
     }
 
-    /// Remembers that a list has news.
-    pub(super) fn touch(&mut self, id: u32) {
+    /// Notes that a list has new references.
+    pub(super) fn touch(&mut self, id: ListId) {
         let list = self.list_mut(id);
         if !list.touched {
             list.touched = true;
@@ -276,8 +253,8 @@ impl Channels {
         }
     }
 
-    /// The lists with news since the last call.
-    pub(super) fn take_touched(&mut self) -> Vec<u32> {
+    /// The lists with new references since the last call.
+    pub(super) fn take_touched(&mut self) -> Vec<ListId> {
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
             self.list_mut(*id).touched = false;
@@ -285,8 +262,8 @@ impl Channels {
         touched
     }
 
-    /// Gives the emptied vector back, to be filled again.
-    pub(super) fn recycle_touched(&mut self, mut touched: Vec<u32>) {
+    /// Returns the vector of [`Channels::take_touched`], to reuse its memory.
+    pub(super) fn recycle_touched(&mut self, mut touched: Vec<ListId>) {
         touched.clear();
         if self.touched.is_empty() {
             self.touched = touched;
@@ -294,9 +271,11 @@ impl Channels {
     }
 
     /// Every list of a partition.
-    pub(super) fn of_partition(&self, partition: u32) -> Vec<u32> {
+    pub(super) fn of_partition(&self, partition: Partition) -> Vec<ListId> {
         let mine = |(id, list): (usize, &Option<Box<ChannelList>>)| {
-            list.as_ref().is_some_and(|list| list.partition == partition).then_some(id as u32)
+            list.as_ref()
+                .is_some_and(|list| list.partition == partition)
+                .then_some(ListId(id as u32))
         };
         self.lists.iter().enumerate().filter_map(mine).collect()
     }

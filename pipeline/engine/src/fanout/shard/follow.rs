@@ -1,74 +1,45 @@
-//! Following: what the rings gain goes to the lists of channels, and from there to connections.
+//! Following: new segments of the rings go to the lists of channels, and from there to connections.
 //!
-//! Taking a segment in costs two look-ups per entry; a connection is touched once per batch, by one
+//! Applying a segment costs two look-ups per entry. A connection is touched once per batch, by one
 //! bit, and reads its channels' lists when it is filled. Before a segment leaves the ring, or a
-//! list its bound, whoever still needed it is made a feed that is behind, at its exact place.
+//! list exceeds its bound, every follower that still needed it is moved behind: a feed is made at
+//! its exact offsets.
 
-use super::catch_up::WriteBudget;
-use super::channels::{ChannelList, EntryRef};
-use super::conn::{CatchUpFeed, Conn, FOLLOWS};
-use super::{Framing, Shard};
-use crate::fanout::catchup::sweeper::FeedStart;
-use crate::fanout::hub::RingUpdate;
-use crate::fanout::offsets::{PartitionOffsets, token_of};
-use crate::fanout::segment::{Segment, SegmentEntry};
-use crate::telemetry;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A shard's copy of one partition's ring: the same segments, shared.
-#[derive(Default)]
-pub(super) struct RingMirror {
-    pub(super) segments: VecDeque<Arc<Segment>>,
-    pub(super) front_seq: u64,
-    pub(super) next_seq: u64,
-    /// Where the hub stood behind the newest segment taken in.
-    pub(super) head: PartitionOffsets,
-}
-
-impl RingMirror {
-    pub(super) fn segment(&self, seq: u64) -> Option<&Arc<Segment>> {
-        self.segments.get(seq.checked_sub(self.front_seq)? as usize)
-    }
-
-    /// From where on it holds everything.
-    pub(super) fn floor(&self) -> PartitionOffsets {
-        self.segments.front().map_or(self.head, |segment| segment.before)
-    }
-
-    fn entry(&self, reference: EntryRef) -> Option<&SegmentEntry> {
-        self.segment(reference.seq())?.entries.get(reference.index())
-    }
-}
-
-/// The next reference of one followed list, while a connection is filled.
-pub(super) struct ListHead {
-    rank: u32,
-    reference: EntryRef,
-    sub: usize,
-}
+use super::channels::{ChannelList, ListId};
+use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
+use super::fill::WriteBudget;
+use super::merge::{ListHead, next_head};
+use super::mirror::EntryRef;
+use super::state::Shard;
+use crate::fanout::messages::RingUpdate;
+use crate::fanout::offsets::token_of;
+use crate::fanout::protocol::framing::Framing;
+use crate::fanout::segment::Segment;
+use crate::record::Partition;
+use crate::telemetry;
 
 impl Shard {
-    /// Takes in what a ring has gained and lets go of what it has lost.
-    pub(super) fn apply_update(&mut self, partition: u32, update: RingUpdate) {
-        let p = partition as usize;
-        if update.floor_seq > self.mirrors[p].next_seq {
+    /// Appends the segments that a ring has gained and drops those it has lost.
+    pub(super) fn apply_update(&mut self, partition: Partition, update: RingUpdate) {
+        if update.floor_seq > self.mirror(partition).next_seq {
             self.move_all_behind(partition);
-            let mirror = &mut self.mirrors[p];
+            let mirror = self.mirror_mut(partition);
             mirror.segments.clear();
             mirror.front_seq = update.floor_seq;
             mirror.head = update.before;
         }
-        while self.mirrors[p].front_seq < update.floor_seq {
+        while self.mirror(partition).front_seq < update.floor_seq {
             self.evict_oldest(partition);
         }
         for segment in update.segments {
-            self.mirrors[p].segments.push_back(Arc::clone(&segment));
+            self.mirror_mut(partition).segments.push_back(Arc::clone(&segment));
             self.append_to_lists(&segment);
-            // Not before: whoever falls behind meanwhile still needs the rest of this segment.
-            self.mirrors[p].head = segment.after;
+            // Not before: a follower that is moved behind meanwhile needs the rest of this segment.
+            self.mirror_mut(partition).head = segment.after;
         }
-        self.mirrors[p].next_seq = update.next_seq;
+        self.mirror_mut(partition).next_seq = update.next_seq;
     }
 
     /// Adds a segment's entries to the lists of their channels.
@@ -85,9 +56,9 @@ impl Shard {
         }
     }
 
-    /// Drops what every follower of a list has been given. If that is not enough the list grows; at
-    /// its bound, those furthest back become behind.
-    fn trim_list(&mut self, id: u32) {
+    /// Drops the references that every follower of a list has been given. If that is not enough the
+    /// list grows; at its bound, the followers furthest back are moved behind.
+    fn trim_list(&mut self, id: ListId) {
         let list = self.channels.list(id);
         let needed = self.needed_from(list);
         self.channels.list_mut(id).drop_before(needed);
@@ -103,16 +74,15 @@ impl Shard {
     /// The cursor of the follower furthest back.
     fn needed_from(&self, list: &ChannelList) -> u64 {
         let cursors = list.subscribers.iter().filter_map(|subscriber| {
-            let sub = self.conn(subscriber.slot)?.subs.get(subscriber.sub as usize)?;
-            (sub.feed == FOLLOWS).then_some(sub.cursor)
+            self.conn(subscriber.slot)?.subs.get(subscriber.sub as usize)?.cursor()
         });
         cursors.min().unwrap_or(u64::MAX).min(list.end())
     }
 
-    /// Lets go of a mirror's oldest segment.
-    fn evict_oldest(&mut self, partition: u32) {
-        let Some(segment) = self.mirrors[partition as usize].segments.front().cloned() else {
-            self.mirrors[partition as usize].front_seq += 1;
+    /// Drops a mirror's oldest segment.
+    fn evict_oldest(&mut self, partition: Partition) {
+        let Some(segment) = self.mirror(partition).segments.front().cloned() else {
+            self.mirror_mut(partition).front_seq += 1;
             return;
         };
         let behind = EntryRef::new(segment.seq + 1, 0);
@@ -132,19 +102,19 @@ impl Shard {
                 self.channels.list_mut(id).drop_before(needed);
             }
         }
-        let mirror = &mut self.mirrors[partition as usize];
+        let mirror = self.mirror_mut(partition);
         mirror.segments.pop_front();
         mirror.front_seq += 1;
     }
 
-    /// Drops a list's references before `limit`; followers that have not been given them become
+    /// Drops a list's references before `limit`; followers that have not been given them are moved
     /// behind.
-    fn truncate_list(&mut self, id: u32, limit: u64) {
+    fn truncate_list(&mut self, id: ListId, limit: u64) {
         let list = self.channels.list(id);
         let partition = list.partition;
         let lagging = list.subscribers.iter().filter_map(|subscriber| {
             let sub = self.conn(subscriber.slot)?.subs.get(subscriber.sub as usize)?;
-            (sub.feed == FOLLOWS && sub.cursor < limit).then_some(subscriber.slot)
+            (sub.cursor()? < limit).then_some(subscriber.slot)
         });
         let lagging: Vec<u32> = lagging.collect();
         for slot in lagging {
@@ -153,8 +123,9 @@ impl Shard {
         self.channels.list_mut(id).drop_before(limit);
     }
 
-    /// The ring has lost segments this shard never saw: nobody follows any more.
-    fn move_all_behind(&mut self, partition: u32) {
+    /// Moves every follower of a partition behind: the ring has lost segments that this shard never
+    /// saw.
+    fn move_all_behind(&mut self, partition: Partition) {
         for id in self.channels.of_partition(partition) {
             let subscribers: Vec<u32> =
                 self.channels.list(id).subscribers.iter().map(|s| s.slot).collect();
@@ -166,20 +137,24 @@ impl Shard {
         }
     }
 
-    /// Makes a feed of a connection's followed subscriptions in one partition, at the place right
-    /// before the first entry it has not been given.
-    fn move_behind(&mut self, slot: u32, partition: u32) {
-        let Some(mut conn) = self.take_conn(slot) else { return };
+    /// Moves a connection's followed subscriptions in one partition behind. Their feed starts right
+    /// before the first entry that the connection has not been given.
+    fn move_behind(&mut self, slot: u32, partition: Partition) {
+        self.with_conn_at(slot, |shard, conn| shard.make_feed_of_followed(conn, partition));
+    }
+
+    fn make_feed_of_followed(&mut self, conn: &mut Conn, partition: Partition) {
         let number = self.new_feed_number();
-        let mirror = &self.mirrors[partition as usize];
+        let mirror = self.mirror(partition);
         let mut since = Vec::new();
         for sub in &mut conn.subs {
             let list = self.channels.list(sub.list);
-            if sub.feed != FOLLOWS || list.partition != partition {
+            let Mode::Following { cursor } = sub.mode else { continue };
+            if list.partition != partition {
                 continue;
             }
-            sub.feed = number;
-            let offsets = match list.get(sub.cursor) {
+            sub.mode = Mode::Behind(number);
+            let offsets = match list.get(cursor) {
                 Some(reference) => {
                     mirror.entry(reference).expect("listed entries are in the mirror").before()
                 }
@@ -187,23 +162,20 @@ impl Shard {
             };
             since.push((sub.list, offsets));
         }
-        // In the hub's order one of two places reaches the other, so meeting them finds the first.
+        // In the hub's order one of two offsets reaches the other, so `meet` finds the first.
         let first = since.iter().map(|(_, offsets)| *offsets).reduce(|mut first, offsets| {
             first.meet(&offsets);
             first
         });
-        if let Some(offsets) = first {
-            since.retain(|(_, since)| *since != offsets);
-            let mut feed = CatchUpFeed::new(number, partition, FeedStart::At(offsets));
-            feed.started = true;
-            feed.since = since;
-            conn.feeds.push(Box::new(feed));
-            self.ready.mark(slot);
-        }
-        self.put_conn(conn);
+        let Some(offsets) = first else { return };
+        since.retain(|(_, since)| *since != offsets);
+        let mut feed = CatchUpFeed::new(number, partition, FeedProgress::At(offsets));
+        feed.since = since;
+        conn.feeds.push(Box::new(feed));
+        self.ready.mark(conn.id.slot);
     }
 
-    /// Marks every subscriber of the lists with news.
+    /// Marks every subscriber of the lists with new references.
     pub(super) fn mark_touched(&mut self) {
         let touched = self.channels.take_touched();
         for id in &touched {
@@ -218,15 +190,13 @@ impl Shard {
     /// partition. `true` if the budget ended first.
     pub(super) fn fill_following(&mut self, conn: &mut Conn, budget: &mut WriteBudget<'_>) -> bool {
         let mut heads = std::mem::take(&mut self.heads);
-        let partitions = self.mirrors.len() as u32;
+        let partitions = self.hub.partitions();
         for (at, sub) in conn.subs.iter().enumerate() {
-            if sub.feed != FOLLOWS {
-                continue;
-            }
+            let Mode::Following { cursor } = sub.mode else { continue };
             let list = self.channels.list(sub.list);
-            if let Some(reference) = list.get(sub.cursor) {
-                let rank = (list.partition + conn.rotation) % partitions;
-                heads.push(ListHead { rank, reference, sub: at });
+            if let Some(reference) = list.get(cursor) {
+                let rank = (list.partition.0 + conn.rotation) % partitions;
+                heads.push(ListHead { rank, reference, cursor, sub: at });
             }
         }
         while let Some(at) = next_head(&heads) {
@@ -236,12 +206,14 @@ impl Shard {
             let head = &mut heads[at];
             let sub = &mut conn.subs[head.sub];
             let list = self.channels.list(sub.list);
-            let mirror = &self.mirrors[list.partition as usize];
-            let segment =
-                mirror.segment(head.reference.seq()).expect("listed entries are in the mirror");
-            sub.cursor += 1;
             let reference = head.reference;
-            match list.get(sub.cursor) {
+            let segment = self
+                .mirror(list.partition)
+                .segment(reference.seq())
+                .expect("listed entries are in the mirror");
+            head.cursor += 1;
+            sub.mode = Mode::Following { cursor: head.cursor };
+            match list.get(head.cursor) {
                 Some(next) => head.reference = next,
                 None => drop(heads.swap_remove(at)),
             }
@@ -256,31 +228,24 @@ impl Shard {
         more
     }
 
-    /// Moves an SSE stream's cuts to the hub's heads where nothing is pending.
+    /// Moves an SSE stream's offsets to the hub's heads in partitions where nothing is pending.
     pub(super) fn refresh_offsets(&self, conn: &mut Conn) {
         let Conn { partition_offsets, subs, feeds, .. } = conn;
         for (partition, offsets) in partition_offsets {
-            let pending =
-                |list: &ChannelList, cursor| list.partition == *partition && cursor < list.end();
+            let pending = |list: &ChannelList, sub: &Subscription| {
+                list.partition == *partition && sub.cursor().is_some_and(|at| at < list.end())
+            };
             let busy = feeds.iter().any(|feed| feed.partition == *partition)
-                || subs.iter().any(|sub| pending(self.channels.list(sub.list), sub.cursor));
+                || subs.iter().any(|sub| pending(self.channels.list(sub.list), sub));
             if !busy {
-                *offsets = self.mirrors[*partition as usize].head;
+                *offsets = self.mirror(*partition).head;
             }
         }
     }
 }
 
-/// The head to write next: hub order within a partition, partitions by rank.
-fn next_head(heads: &[ListHead]) -> Option<usize> {
-    if heads.len() <= 1 {
-        return heads.len().checked_sub(1);
-    }
-    let key = |at: &usize| (heads[*at].rank, heads[*at].reference);
-    (0..heads.len()).min_by_key(key)
-}
-
-/// Writes one entry to a connection that follows; `false` if the guard kept it back.
+/// Writes one entry to a connection that follows; `false` if its accounts do not include the
+/// entry's.
 fn write_followed(
     conn: &mut Conn,
     segment: &Segment,

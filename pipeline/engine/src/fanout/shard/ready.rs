@@ -1,8 +1,10 @@
-//! Which connections have something to write: a bit each, and a list of those not yet named to the
-//! socket side. Marking a connection that is marked already costs one look at a small bit map,
-//! which is what makes a hot channel with ten thousand subscribers cheap.
+//! The set of connections that have something to write: one bit each.
+//!
+//! Marking a connection that is marked already costs one look at a small bit map, which makes a hot
+//! channel with ten thousand subscribers cheap. A list beside the bits holds the connections that
+//! the worker has not been given yet.
 
-/// Whether a connection was seen waiting before.
+/// Whether a connection was already waiting at the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadySince {
     Before,
@@ -13,13 +15,13 @@ pub(super) enum ReadySince {
 #[derive(Default)]
 pub(super) struct ReadySet {
     bits: Vec<u64>,
-    /// Those of `bits` that were marked already at the last call of `waiting`.
+    /// Those of `bits` that were marked at the last call of `waiting` and ever since.
     seen: Vec<u64>,
     list: Vec<u32>,
 }
 
 impl ReadySet {
-    /// Marks a slot; names it once until it is cleared.
+    /// Marks a slot; it is listed once until it is cleared.
     pub(super) fn mark(&mut self, slot: u32) {
         let (word, bit) = (slot as usize / 64, 1u64 << (slot % 64));
         if word >= self.bits.len() {
@@ -31,7 +33,7 @@ impl ReadySet {
         }
     }
 
-    /// The slot has been given everything.
+    /// Unmarks a slot whose connection has been given everything.
     pub(super) fn clear(&mut self, slot: u32) {
         if let Some(word) = self.bits.get_mut(slot as usize / 64) {
             *word &= !(1 << (slot % 64));
@@ -41,7 +43,7 @@ impl ReadySet {
         }
     }
 
-    /// The slot's owner is gone; its next one is not to be named for it.
+    /// Unmarks and unlists a slot whose connection is gone, so that the next one starts clean.
     pub(super) fn forget(&mut self, slot: u32) {
         let marked = self.bits.get(slot as usize / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1);
         if marked {
@@ -55,7 +57,7 @@ impl ReadySet {
         self.list.drain(..)
     }
 
-    /// Every marked slot, named or not, and whether it has stayed so since the last call.
+    /// Every marked slot, listed or not, and whether it has been marked since the last call.
     pub(super) fn waiting(&mut self) -> Vec<(u32, ReadySince)> {
         self.seen.resize(self.bits.len(), 0);
         let mut waiting = Vec::new();

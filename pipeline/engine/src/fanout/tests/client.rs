@@ -1,15 +1,18 @@
-//! A client as seen from its end of the wire: reads frames, keeps positions, and checks that what
-//! it is shown is in order, once, and its own.
+//! Decodes server frames and positions as a client does.
+//!
+//! Written apart from the encoders, so that an encoding error is not decoded away. Panics on any
+//! frame that a client could not read.
 
 use serde_json::Value;
 use tidewire_schemas::position::Position;
 
 use super::super::shard::Framing;
+use crate::record::Partition;
 
-/// What a server frame says.
+/// A decoded frame of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ServerFrame {
-    /// A JSON object, by `op` or by SSE event name; the SSE `id:` beside it if there was one.
+    /// A JSON object, by `op` or by SSE event name, with the block's SSE `id:` if it has one.
     Object {
         op: String,
         id: Option<String>,
@@ -20,7 +23,7 @@ pub(super) enum ServerFrame {
     Id(String),
 }
 
-/// Takes whole frames off the front of `bytes`, leaving what is incomplete.
+/// Removes complete frames from the front of `bytes` and decodes them.
 pub(super) fn read_frames(framing: Framing, bytes: &mut Vec<u8>) -> Vec<ServerFrame> {
     let mut frames = Vec::new();
     while let Some((frame, len)) = match framing {
@@ -74,9 +77,9 @@ fn read_block(bytes: &[u8]) -> Option<(Option<ServerFrame>, usize)> {
 }
 
 /// The next offsets of a token in one partition.
-pub(super) fn cut_of(token: &str, partition: u32) -> Option<[u64; 3]> {
+pub(super) fn cut_of(token: &str, partition: Partition) -> Option<[u64; 3]> {
     Position::decode(token)
         .expect("tokens of the server decode")
-        .partition(partition)
+        .partition(partition.0)
         .map(|c| c.next)
 }

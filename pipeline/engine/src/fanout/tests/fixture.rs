@@ -1,4 +1,7 @@
-//! Gateways over one log, and the clients of a test.
+//! Gateways over one log in memory, and the clients of a test.
+//!
+//! There is no thread: a test moves readers, sweepers, shards, clients and the time step by step.
+//! A watch checks what a client receives on one channel across its connections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +36,7 @@ pub(super) struct FanoutGateway {
 pub(super) struct AppendedEvent {
     pub(super) channel: String,
     pub(super) topic: usize,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) offset: u64,
 }
 
@@ -71,14 +74,14 @@ impl FanoutFixture {
         while reader.turn(Duration::ZERO).unwrap() > 0 {}
         let log: Arc<MemoryLog> = Arc::clone(&self.log);
         let sweeper = Sweeper::open(log, &hub).unwrap();
-        let mut shard = hub.shard(Arc::new(NoWake));
+        let mut shard = Shard::new(&hub, Arc::new(NoWake));
         shard.tick(self.now);
         FanoutGateway { hub, reader, sweeper, shard }
     }
 
-    pub(super) fn topic_partition(&self, topic: usize, partition: u32) -> TopicPartition {
+    pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
         let topics = [self.topology.out_urgent(), self.topology.out_stream()];
-        TopicPartition::new(topics[topic], Partition(partition))
+        TopicPartition::new(topics[topic], partition)
     }
 
     pub(super) fn append(&mut self, channel: &str, topic: usize) -> usize {
@@ -104,7 +107,7 @@ impl FanoutFixture {
             alias: None,
             data: format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}"),
         };
-        let partition = self.topology.partition_of(channel.as_bytes()).0;
+        let partition = self.topology.partition_of(channel.as_bytes());
         let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
         let offset = self.log.append(&self.topic_partition(topic, partition), self.now, body);
         let channel = channel.to_owned();
@@ -127,7 +130,8 @@ impl FanoutFixture {
         }
     }
 
-    /// Everything reads all there is, until nothing moves. Clients must be drained between.
+    /// Readers, sweepers and shards run until nothing changes. Between calls, clients must be
+    /// filled.
     pub(super) fn settle(&mut self) {
         for gateway in &mut self.gateways {
             while gateway.reader.turn(Duration::ZERO).unwrap() > 0 {}
@@ -210,7 +214,7 @@ impl ClientConnection {
         self.take_frames()
     }
 
-    /// Lets everything move until this connection has all it is due.
+    /// Settles and reads until this connection has all it is due.
     pub(super) fn read_all(&mut self, fixture: &mut FanoutFixture) -> Vec<ServerFrame> {
         let mut frames = Vec::new();
         let mut idle = 0;
@@ -230,7 +234,7 @@ impl ClientConnection {
     }
 }
 
-/// The numbers of the events among what was heard, in order.
+/// The numbers of the events among the frames, in order.
 pub(super) fn numbers(frames: &[ServerFrame]) -> Vec<usize> {
     let number = |frame: &ServerFrame| match frame {
         ServerFrame::Object { json, .. } => {
@@ -250,14 +254,14 @@ pub(super) fn objects<'a>(frames: &'a [ServerFrame], of: &str) -> Vec<&'a Value>
     frames.iter().filter_map(object).collect()
 }
 
-/// One channel as a client follows it across connections: where it began, what it has seen, what it
-/// was told is lost.
+/// One channel as a client follows it across connections: where it started, which events it has
+/// seen, and which gaps were announced.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) channel: String,
-    pub(super) partition: u32,
+    pub(super) partition: Partition,
     pub(super) from: Option<[u64; 3]>,
-    /// The request the present connection has to answer, or 0 if it has.
+    /// The request that the current connection has to answer, or 0 if it has.
     pub(super) request: u64,
     seen: BTreeSet<(usize, u64)>,
     last: [Option<u64>; 2],
@@ -268,7 +272,7 @@ impl Watch {
     pub(super) fn new(fixture: &FanoutFixture, channel: &str) -> Self {
         Self {
             channel: channel.to_owned(),
-            partition: fixture.topology.partition_of(channel.as_bytes()).0,
+            partition: fixture.topology.partition_of(channel.as_bytes()),
             from: None,
             request: 0,
             seen: BTreeSet::new(),
@@ -277,7 +281,7 @@ impl Watch {
         }
     }
 
-    /// Takes an event; it must be new, the channel's own and in order within its topic.
+    /// Notes an event. It must be new, of this channel and in order within its topic.
     pub(super) fn event(&mut self, fixture: &FanoutFixture, number: usize) {
         let appended = &fixture.appended[number];
         assert_eq!(appended.channel, self.channel, "an event of another channel");
@@ -290,7 +294,7 @@ impl Watch {
         *last = Some(appended.offset);
     }
 
-    /// Takes a gap; what it spans must be gone from the log.
+    /// Notes a gap. Its records must be gone from the log.
     pub(super) fn gap(&mut self, fixture: &FanoutFixture, from: &str, to: &str) {
         let from = cut_of(from, self.partition).expect("the gap is of this partition");
         let to = cut_of(to, self.partition).expect("the gap is of this partition");
@@ -303,7 +307,7 @@ impl Watch {
         self.lost.push([from[0]..to[0], from[1]..to[1]]);
     }
 
-    /// Everything from the start on was seen, but for what was announced as lost.
+    /// Asserts that every event from the start on was seen or announced as lost.
     pub(super) fn check_complete(&self, fixture: &FanoutFixture) {
         let Some(from) = self.from else { return };
         for (number, appended) in fixture.appended.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Random histories: whatever is appended, evicted, cut and resumed in whatever order, each
-//! subscriber sees each event of its channels once, in offset order per topic.
+//! Random histories: appends, evictions, lost connections, resumes and retention in any order.
+//!
+//! Each subscriber must see each event of its channels once, in offset order per topic.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use super::super::shard::Framing;
 use super::client::{ServerFrame, cut_of};
 use super::fixture::{ClientConnection, FanoutFixture, FanoutGateway, Watch, identity};
 use super::log::MemoryLog;
+use crate::record::Partition;
 
 const CHANNELS: [&str; 4] = ["posts:a", "posts:b", "posts:c", "posts:d"];
 const CLIENTS: usize = 3;
@@ -29,7 +31,7 @@ enum HistoryStep {
     },
     Hole {
         topic: usize,
-        partition: u32,
+        partition: Partition,
     },
     Read {
         gateway: usize,
@@ -54,7 +56,7 @@ enum HistoryStep {
         client: usize,
         channel: usize,
     },
-    /// Loses all but `kept` of what is in flight and connects to a gateway again.
+    /// Loses all but `kept` bytes of what is in flight and connects to a gateway again.
     Cut {
         client: usize,
         kept: usize,
@@ -65,10 +67,10 @@ enum HistoryStep {
     },
     Retain {
         topic: usize,
-        partition: u32,
+        partition: Partition,
         keep: u64,
     },
-    /// A failed loop is made anew; its shard lives on.
+    /// A failed reader or sweeper is created again; its shard lives on.
     Restart {
         gateway: usize,
         sweeper: usize,
@@ -78,10 +80,11 @@ enum HistoryStep {
 fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
     let client = 0..CLIENTS;
     let channel = 0..CHANNELS.len();
+    let partition = (0..2u32).prop_map(Partition);
     let step = prop_oneof![
         8 => (channel.clone(), 0..2usize, 1..6usize)
             .prop_map(|(channel, topic, times)| HistoryStep::Append { channel, topic, times }),
-        1 => (0..2usize, 0..2u32)
+        1 => (0..2usize, partition.clone())
             .prop_map(|(topic, partition)| HistoryStep::Hole { topic, partition }),
         6 => (0..2usize).prop_map(|gateway| HistoryStep::Read { gateway }),
         5 => (0..2usize).prop_map(|gateway| HistoryStep::Pull { gateway }),
@@ -97,7 +100,7 @@ fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
         1 => (0..2usize, 0..2usize)
             .prop_map(|(gateway, sweeper)| HistoryStep::Restart { gateway, sweeper }),
         1 => (1..20_000i64).prop_map(|ms| HistoryStep::Time { ms }),
-        2 => (0..2usize, 0..2u32, 0..20u64)
+        2 => (0..2usize, partition, 0..20u64)
             .prop_map(move |(topic, partition, keep)| match retention {
                 true => HistoryStep::Retain { topic, partition, keep },
                 false => HistoryStep::Hole { topic, partition },
@@ -224,7 +227,7 @@ impl ResumingClient {
         }
     }
 
-    /// All channels stand at this position.
+    /// All channels are at this position.
     fn set_position(&mut self, position: &str) {
         for (watch, held) in self.watches.iter_mut().zip(&mut self.positions) {
             // A keepalive may cross a request still on its way, about which it says nothing.
@@ -336,10 +339,10 @@ fn check(config: &FanoutConfig, steps: &[HistoryStep]) {
             assert!(watch.from.is_some(), "{} was never answered", watch.channel);
             watch.check_complete(&fixture);
         }
-        assert!(client.connection.closes(&mut fixture).is_empty(), "nobody is closed");
+        assert!(client.connection.closes(&mut fixture).is_empty(), "no connection is closed");
     }
     for gateway in &fixture.gateways {
-        assert_eq!(gateway.shard.stats().behind, 0, "everybody follows in the end");
+        assert_eq!(gateway.shard.stats().behind, 0, "every subscription follows in the end");
         assert_eq!(gateway.sweeper.scans(), 0, "no sweep is left");
     }
 }

@@ -1,12 +1,13 @@
-//! A log in memory: offsets may have holes, as Kafka's control records leave, and retention moves
-//! when a test says so.
+//! A log in memory for the fan-out's tests.
+//!
+//! Its offsets may have holes, as Kafka's control records leave, and its retention moves when a
+//! test asks for it. It only serves reads: any other call is an error.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::hub::lock;
 use crate::port::{
     Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
     ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
@@ -37,7 +38,7 @@ impl MemoryLog {
 
     /// Appends and returns the offset.
     pub(super) fn append(&self, at: &TopicPartition, time: Millis, body: Body) -> u64 {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
         let offset = Offset(stored.end);
         stored.records.insert(stored.end, Record { offset, timestamp: time, body });
@@ -45,26 +46,26 @@ impl MemoryLog {
         offset.0
     }
 
-    /// Passes an offset without a record.
+    /// Skips an offset, as a control record does.
     pub(super) fn skip(&self, at: &TopicPartition) {
-        lock(&self.stored).entry(at.clone()).or_default().end += 1;
+        self.stored.lock().unwrap().entry(at.clone()).or_default().end += 1;
     }
 
-    /// Removes what stands before `start`.
+    /// Removes the records before `start`.
     pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
         stored.start = stored.start.max(start.min(stored.end));
         stored.records = stored.records.split_off(&stored.start);
     }
 
-    /// Records all readers together have taken.
+    /// Records that all readers together have read.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
     pub(super) fn start(&self, at: &TopicPartition) -> u64 {
-        lock(&self.stored).get(at).map_or(0, |stored| stored.start)
+        self.stored.lock().unwrap().get(at).map_or(0, |stored| stored.start)
     }
 }
 
@@ -83,13 +84,13 @@ impl Log for MemoryLog {
     }
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
-        let stored = lock(&self.stored);
+        let stored = self.stored.lock().unwrap();
         let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
         Ok(Bounds { start: Offset(start), end: Offset(end) })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        let stored = lock(&self.stored);
+        let stored = self.stored.lock().unwrap();
         let mut records = stored.get(at).into_iter().flat_map(|stored| stored.records.values());
         Ok(records.find(|record| record.timestamp >= time).map(|record| record.offset))
     }
@@ -141,7 +142,7 @@ impl Reader for MemoryLogReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
-        let mut stored = lock(&self.stored);
+        let mut stored = self.stored.lock().unwrap();
         let (at, next) = &mut self.slots[slot.0 as usize];
         let stored = stored.entry(at.clone()).or_default();
         if *next < stored.start || *next > stored.end {
@@ -169,7 +170,7 @@ impl Reader for MemoryLogReader {
     }
 }
 
-/// Wakes nobody: tests take every step themselves.
+/// Does nothing: tests take every step themselves.
 pub(super) struct NoWake;
 
 impl Wake for NoWake {

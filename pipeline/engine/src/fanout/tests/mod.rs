@@ -1,5 +1,7 @@
-//! The fan-out as a whole, driven step by step over a log in memory: gateways, clients that are cut
-//! and come back, and what each must have seen in the end.
+//! Tests of the fan-out as a whole, driven step by step over a log in memory.
+//!
+//! Gateways read one log; clients are disconnected and resume, and in the end each must have seen
+//! every event of its channels once.
 
 mod client;
 mod fixture;

@@ -1,4 +1,6 @@
-//! What a client is told, frame by frame.
+//! Tests of the frames that a client receives: answers, events, gaps, keepalives and closes.
+//!
+//! They assert codes in full, because those are the contract, and of texts only an important hint.
 
 use serde_json::{Value, json};
 use tidewire_schemas::position::{PartitionPosition, Position};
@@ -18,7 +20,7 @@ fn connection(fixture: &mut FanoutFixture) -> ClientConnection {
     ClientConnection::open(fixture, 0, &identity(Accounts::All))
 }
 
-/// What a fresh connection answers to one request, `welcome` apart.
+/// Asserts the one frame that a new connection gets for a request, after `welcome`.
 #[track_caller]
 fn check(request: &str, expected: Value) {
     let mut fixture = fixture();
@@ -37,7 +39,7 @@ fn check(request: &str, expected: Value) {
 }
 
 #[test]
-fn every_request_is_answered_with_its_result_or_the_right_usage() {
+fn every_request_is_answered_with_its_result_or_an_error() {
     check(r#"{"op":"ping","id":5}"#, json!({"op": "pong", "id": 5}));
     check(r#"{"op":"ping","id":"a"}"#, json!({"op": "pong", "id": "a"}));
     check("{", json!({"op": "error", "code": "invalid_json"}));
@@ -92,7 +94,10 @@ fn an_event_frame_carries_the_event_and_its_position() {
     assert_eq!(event["data"]["n"], 0);
     let partition = fixture.appended[0].partition;
     let position = Position::decode(event["position"].as_str().unwrap()).unwrap();
-    assert_eq!(position.partitions, [PartitionPosition { partition, next: [1, 0, 0] }]);
+    assert_eq!(
+        position.partitions,
+        [PartitionPosition { partition: partition.0, next: [1, 0, 0] }]
+    );
 }
 
 #[test]
@@ -113,7 +118,7 @@ fn a_stream_begins_with_its_position_and_every_event_has_an_id() {
 }
 
 #[test]
-fn a_record_of_another_account_never_arrives() {
+fn a_record_of_another_account_is_never_delivered() {
     let check = |accounts: Accounts, expected: &[usize]| {
         let mut fixture = fixture();
         for account in ["a1", "a2", "a3"] {
@@ -174,7 +179,7 @@ fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
     assert_eq!(
         numbers(&connection.read_all(&mut fixture)),
         [2],
-        "what the token passed is not repeated"
+        "events before the token are not repeated"
     );
     position.partitions[0].next[1] += 5;
     let token = position.encode();
@@ -188,7 +193,7 @@ fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
 }
 
 #[test]
-fn a_position_of_recreated_topics_meets_a_gap() {
+fn a_position_of_recreated_topics_gets_a_gap() {
     let mut fixture = fixture();
     let token = Position { epoch: 1, partitions: vec![] }.encode();
     let mut connection = connection(&mut fixture);
@@ -201,7 +206,7 @@ fn a_position_of_recreated_topics_meets_a_gap() {
 }
 
 #[test]
-fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
+fn a_position_before_the_logs_start_gets_a_gap_and_the_rest() {
     let mut fixture =
         FanoutFixture::new(1, &FanoutConfig { warmup_records: 0, ..Default::default() });
     for _ in 0..10 {
@@ -212,9 +217,11 @@ fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
     fixture.log.retain_from(&fixture.topic_partition(1, partition), 4);
     let config = FanoutConfig { warmup_records: 2, ..Default::default() };
     fixture.gateways = vec![fixture.gateway(&config)];
-    let token =
-        Position { epoch, partitions: vec![PartitionPosition { partition, next: [0, 1, 0] }] }
-            .encode();
+    let token = Position {
+        epoch,
+        partitions: vec![PartitionPosition { partition: partition.0, next: [0, 1, 0] }],
+    }
+    .encode();
     let mut connection = connection(&mut fixture);
     connection.subscribe(&mut fixture, "posts:a", &token);
     let frames = connection.read_all(&mut fixture);
@@ -224,7 +231,7 @@ fn a_position_retention_has_passed_meets_a_gap_and_the_rest() {
 }
 
 #[test]
-fn a_time_starts_at_the_first_record_appended_since() {
+fn a_time_starts_at_the_first_record_appended_then_or_later() {
     let mut fixture =
         FanoutFixture::new(1, &FanoutConfig { warmup_records: 1, ..Default::default() });
     for _ in 0..5 {
@@ -255,7 +262,7 @@ fn a_quiet_websocket_is_pinged_and_sent_its_position() {
 }
 
 #[test]
-fn limits_end_a_connection_with_their_own_code() {
+fn each_limit_closes_a_connection_with_its_own_code() {
     let check = |reason: CloseReason,
                  code: u16,
                  act: &dyn Fn(&mut FanoutFixture, &mut ClientConnection)| {
@@ -316,14 +323,14 @@ fn a_client_that_reads_too_little_for_too_long_is_closed_as_slow() {
         fixture.gateways[0].shard.mark_alive(slow.conn);
         fixture.gateways[0].shard.mark_alive(steady.conn);
         closes = slow.closes(&mut fixture);
-        assert!(fixture.now.0 < 60_000, "nobody was closed");
+        assert!(fixture.now.0 < 60_000, "no connection was closed");
     }
     assert_eq!(closes.len(), 1);
     assert_eq!((closes[0].conn, closes[0].reason), (slow.conn, CloseReason::Slow));
 }
 
 #[test]
-fn the_limit_of_subscriptions_holds_and_freed_slots_are_used_again() {
+fn subscriptions_are_limited_and_freed_ones_can_be_used_again() {
     let mut fixture = fixture();
     let mut connection = connection(&mut fixture);
     for n in 0..SUBSCRIPTIONS_MAX {
@@ -345,7 +352,7 @@ fn the_limit_of_subscriptions_holds_and_freed_slots_are_used_again() {
     assert_eq!(seen, [0, 2]);
 }
 
-/// A shared table of slots must not mix up old and new owners.
+/// Slots are reused: an id of the connection before must not reach the new one.
 #[test]
 fn a_stale_connection_is_ignored_everywhere() {
     let mut fixture = fixture();

@@ -1,5 +1,7 @@
-//! What a delivery costs in this room, printed; runs small so that it can't rot. The figure of
-//! record is the benchmark's, over real sockets.
+//! Prints the cost of a delivery in the fan-out alone, without sockets.
+//!
+//! It runs with the other tests so that it keeps working; the published figure is that of
+//! `bench-fanout`, over real sockets.
 
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use super::fixture::{ClientConnection, FanoutFixture, identity};
 
 /// Connections; the ceiling of the fan-out benchmark.
 const CONNECTIONS: usize = 9_900;
-/// Events per batch: what comes in while a loop serves everybody once.
+/// Events per batch, as many as arrive while a loop serves every connection once.
 const BATCH: usize = 10;
 
 #[test]

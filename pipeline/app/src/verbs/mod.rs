@@ -1,0 +1,22 @@
+//! What each command of `tidewire` does, one file a command, except the roles.
+//!
+//! A command gets its parsed arguments, builds its configuration with `configure`, prints data to
+//! standard output, and returns how it ended. Commands that need a log which a running process
+//! holds ask that process over HTTP.
+
+pub mod generate;
+pub mod produce;
+pub mod tail;
+
+pub mod dead_letters;
+pub mod resume;
+
+pub mod schemas;
+pub mod topics;
+
+pub mod rebuild;
+pub mod replay;
+
+pub mod doctor;
+pub mod ready;
+pub mod settings;

@@ -1,0 +1,40 @@
+//! What the sweeper keeps per feed, and the replies it has not sent yet.
+//!
+//! Replies are collected per shard and sent once per turn, so that a shard is woken once for all of
+//! them. They are sent even if the turn fails: what a cursor has counted as sent must arrive.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::fanout::hub::Hub;
+use crate::fanout::messages::{FeedFilter, FeedKey, FeedUpdate, SweepReply};
+use crate::fanout::offsets::PartitionOffsets;
+
+/// A feed being served.
+pub(super) struct FeedCursor {
+    /// The next offsets that it has not been sent.
+    pub(super) offsets: PartitionOffsets,
+    pub(super) filter: Arc<FeedFilter>,
+    /// Shares sent and not written out yet.
+    pub(super) outstanding: u32,
+    /// The entries of the current step that it wants.
+    pub(super) picks: Vec<u32>,
+}
+
+/// Replies not sent yet, by shard.
+#[derive(Default)]
+pub(super) struct ReplyOutbox(HashMap<u32, Vec<SweepReply>>);
+
+impl ReplyOutbox {
+    pub(super) fn put(&mut self, key: FeedKey, update: FeedUpdate) {
+        self.0.entry(key.shard).or_default().push(SweepReply { key, update });
+    }
+
+    pub(super) fn send(&mut self, hub: &Hub) {
+        for (shard, replies) in &mut self.0 {
+            if !replies.is_empty() {
+                hub.reply(*shard, replies);
+            }
+        }
+    }
+}

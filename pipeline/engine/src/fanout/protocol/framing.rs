@@ -1,0 +1,74 @@
+//! Writes texts as WebSocket text frames or as `text/event-stream` blocks.
+//!
+//! Payloads hold no line break: SSE would read one as the end of a field. JSON allows line breaks
+//! between its tokens only, so they can be replaced by spaces.
+
+use super::names::FrameName;
+
+/// The first byte of an unfragmented text frame (RFC 6455 §5.2).
+const TEXT_FRAME: u8 = 0x81;
+/// An empty ping.
+const PING_FRAME: [u8; 2] = [0x89, 0];
+/// Payload bytes up to which the length fits into the header's second byte.
+const SHORT_MAX_BYTES: usize = 125;
+
+/// How a connection's frames are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// Complete unmasked WebSocket frames (RFC 6455), pings included.
+    WebSocket,
+    /// Blocks of `text/event-stream`, after the response head, without chunked coding.
+    Sse,
+}
+
+/// Appends the header of an unmasked text frame with `len` payload bytes.
+pub(super) fn put_header(out: &mut Vec<u8>, len: usize) {
+    out.push(TEXT_FRAME);
+    if len <= SHORT_MAX_BYTES {
+        out.push(len as u8);
+    } else if let Ok(len) = u16::try_from(len) {
+        out.push(126);
+        out.extend_from_slice(&len.to_be_bytes());
+    } else {
+        out.push(127);
+        out.extend_from_slice(&(len as u64).to_be_bytes());
+    }
+}
+
+/// Appends a JSON object: a text frame, or an SSE block of event type `name`.
+pub(super) fn put_object(framing: Framing, name: FrameName, json: &[u8], out: &mut Vec<u8>) {
+    match framing {
+        Framing::WebSocket => {
+            put_header(out, json.len());
+            out.extend_from_slice(json);
+        }
+        Framing::Sse => {
+            out.extend_from_slice(b"event: ");
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b"\ndata: ");
+            out.extend_from_slice(json);
+            out.extend_from_slice(b"\n\n");
+        }
+    }
+}
+
+/// Appends an empty ping frame.
+pub(in crate::fanout) fn put_ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(&PING_FRAME);
+}
+
+/// Appends a JSON string.
+pub(super) fn put_json_text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("text is always JSON, and a Vec accepts any bytes");
+}
+
+/// Appends text with its line breaks replaced by spaces.
+pub(super) fn put_one_line(out: &mut Vec<u8>, text: &str) {
+    let from = out.len();
+    out.extend_from_slice(text.as_bytes());
+    for byte in &mut out[from..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
