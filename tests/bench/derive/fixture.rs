@@ -33,7 +33,7 @@ const TEXT_BYTES: usize = 150;
 
 /// Texts are cut from this, each at another offset.
 const FILL: &str = "the tide comes in and the tide goes out, twice a day and never twice the same; \
-     what it brings it takes, what it takes it brings, and whoever stands at the wire hears all of \
+     what it brings it takes, what it takes it brings, and every listener on the coast gets all of \
      it once, in order, whether the moon is up or down, and nobody has to wait for those who sleep";
 
 /// Topics of one run, and what was written to its lane.

@@ -49,7 +49,7 @@ fn program() -> String {
 fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     // <target>/release/deps/sim-…
-    test.ancestors().nth(3).expect("it stands in a target folder").join("tests/mutants")
+    test.ancestors().nth(3).expect("it is in a target folder").join("tests/mutants")
 }
 
 fn write(path: &Path, text: &str) {
