@@ -45,25 +45,26 @@ const CUT_EVERY: usize = 40;
 const EVENT_SOURCE: &str = r"
     const [path, types] = arguments;
     const source = new EventSource(path);
-    const lives = [];
-    const heard = [];
-    source.onopen = () => lives.push(0);
+    const connections = [];
+    const received = [];
+    source.onopen = () => connections.push(0);
     for (const type of types) {
         source.addEventListener(type, (message) => {
-            heard.push([message.data, message.lastEventId]);
-            lives[lives.length - 1] += 1;
+            received.push([message.data, message.lastEventId]);
+            connections[connections.length - 1] += 1;
         });
     }
-    const trouble = () => (source.readyState === EventSource.CLOSED ? 'it gave up for good' : null);
-    window.listener = { heard, lives, trouble };
+    const isClosed = () => source.readyState === EventSource.CLOSED;
+    const failure = () => (isClosed() ? 'it stopped reconnecting' : null);
+    window.listener = { received, connections, failure };
 ";
 
 /// Reads with a `WebSocket` that it closes every so often, keeps one position per channel, and
 /// subscribes again from there.
 const WEB_SOCKET: &str = r"
     const [path, channels, cutEvery] = arguments;
-    const heard = [];
-    const lives = [];
+    const received = [];
+    const connections = [];
     const positions = new Map();
     let refused = null;
     function connect() {
@@ -71,7 +72,7 @@ const WEB_SOCKET: &str = r"
         const say = (message) => socket.send(JSON.stringify(message));
         let events = 0;
         socket.onopen = () => {
-            lives.push(socket.protocol);
+            connections.push(socket.protocol);
             channels.forEach((channel, id) => {
                 say({ op: 'subscribe', id, channel, from: positions.get(channel) || 'earliest' });
             });
@@ -80,7 +81,7 @@ const WEB_SOCKET: &str = r"
             const frame = JSON.parse(data);
             if (frame.op === 'error' || frame.op === 'gap') refused = data;
             if (frame.op !== 'event') return;
-            heard.push([data, frame.position]);
+            received.push([data, frame.position]);
             positions.set(frame.channel, frame.position);
             events += 1;
             if (events === cutEvery) socket.close();
@@ -88,7 +89,7 @@ const WEB_SOCKET: &str = r"
         socket.onclose = () => setTimeout(connect, 20);
     }
     connect();
-    window.listener = { heard, lives, trouble: () => refused };
+    window.listener = { received, connections, failure: () => refused };
 ";
 
 #[test]
@@ -114,7 +115,7 @@ pub(crate) fn real_posts_through_event_source(server: &mut Server) {
     let mut kills = KILLS.iter().enumerate().peekable();
     for (index, batch) in expected.chunks(BATCH).enumerate() {
         if let Some((life, (_, away))) = kills.next_if(|(_, kill)| kill.0 == index) {
-            browser.wait_for(&format!("return listener.lives[{life}] > 0;"), STEP_LIMIT);
+            browser.wait_for(&format!("return listener.connections[{life}] > 0;"), STEP_LIMIT);
             post(server, batch);
             server.kill9();
             thread::sleep(*away);
@@ -124,8 +125,8 @@ pub(crate) fn real_posts_through_event_source(server: &mut Server) {
     }
 
     check(&expected, &channels, |limit| page.next(limit));
-    let lives = browser.run("return listener.lives.length;", json!([]));
-    assert_eq!(lives, 1 + KILLS.len(), "it opened once and reconnected after each kill");
+    let connections = browser.run("return listener.connections.length;", json!([]));
+    assert_eq!(connections, 1 + KILLS.len(), "it opened once and reconnected after each kill");
     page.compare_order(server, &channels);
 }
 
@@ -143,10 +144,13 @@ pub(crate) fn real_posts_through_web_socket(server: &Server) {
     }
 
     check(&expected, &channels, |limit| page.next(limit));
-    let lives = browser.run("return listener.lives;", json!([]));
-    let lives = lives.as_array().unwrap();
-    assert_eq!(lives.len(), 1 + page.seen.len() / CUT_EVERY, "one connection more than cuts");
-    assert!(lives.iter().all(|protocol| protocol == "tidewire.v1"), "agreed on: {lives:?}");
+    let connections = browser.run("return listener.connections;", json!([]));
+    let connections = connections.as_array().unwrap();
+    assert_eq!(connections.len(), 1 + page.seen.len() / CUT_EVERY, "one connection more than cuts");
+    assert!(
+        connections.iter().all(|protocol| protocol == "tidewire.v1"),
+        "agreed on: {connections:?}"
+    );
     page.compare_order(server, &channels);
     assert_eq!(browser.console_errors(), [""; 0]);
 }
@@ -204,11 +208,11 @@ impl<'a> Page<'a> {
         if !self.waiting.is_empty() {
             return;
         }
-        let script = "return [listener.trouble(), listener.heard.splice(0)];";
-        let told = self.browser.run(script, json!([]));
-        assert_eq!(told[0], Value::Null, "{:#?}", self.browser.console_errors());
-        for heard in told[1].as_array().unwrap() {
-            let (text, position) = (heard[0].as_str().unwrap(), heard[1].as_str());
+        let script = "return [listener.failure(), listener.received.splice(0)];";
+        let state = self.browser.run(script, json!([]));
+        assert_eq!(state[0], Value::Null, "{:#?}", self.browser.console_errors());
+        for received in state[1].as_array().unwrap() {
+            let (text, position) = (received[0].as_str().unwrap(), received[1].as_str());
             self.waiting.push_back(ReceivedEvent::parse(text, position));
         }
     }

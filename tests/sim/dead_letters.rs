@@ -17,7 +17,7 @@ use crate::fake::FakeLog;
 const HISTORIES: u64 = 400;
 
 /// Dead letters in each.
-const LETTERS: u64 = 40;
+const DEAD_LETTERS: u64 = 40;
 
 /// Attempts, each in a new process, after which the log stops failing.
 const ATTEMPTS: u64 = 12;
@@ -29,19 +29,19 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
         log.create(&spec).expect("a new log");
     }
     let from = TopicPartition::new(topology.input(), Partition(1));
-    for n in 0..LETTERS {
+    for n in 0..DEAD_LETTERS {
         let text = n.to_string();
         let body = Body::new(None, Some(text.as_bytes()), &[]);
         let record = Record { offset: Offset(n), timestamp: Millis(5), body };
         let diagnosis = Diagnosis { reason: "not_json", field: None, detail: "send JSON" };
-        let letter = dead_letter(&topology, &from, &record, diagnosis);
-        log.append(&[letter]).expect("no faults yet");
+        let record = dead_letter(&topology, &from, &record, diagnosis);
+        log.append(&[record]).expect("no faults yet");
     }
     let request = ResolveRequest {
         filter: Filter::default(),
         resolution: Resolution::Requeued,
         because: None,
-        limit: Some(LETTERS as usize / 3),
+        limit: Some(DEAD_LETTERS as usize / 3),
     };
     log.state().faults = true;
     for attempt in 1..=ATTEMPTS {
@@ -66,7 +66,7 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
 
 #[test]
 fn each_dead_letter_is_requeued_once_whatever_fails() {
-    let wanted: BTreeMap<String, u32> = (0..LETTERS).map(|n| (n.to_string(), 1)).collect();
+    let wanted: BTreeMap<String, u32> = (0..DEAD_LETTERS).map(|n| (n.to_string(), 1)).collect();
     for seed in 0..HISTORIES {
         assert_eq!(history(seed), wanted, "history {seed}");
     }

@@ -328,23 +328,29 @@ fn stored_forms(input: &[u8]) {
         let again = Body::new(body.key(), body.value(), &headers);
         assert_eq!((again.key(), again.value()), (body.key(), body.value()));
         assert_eq!(again.headers().collect::<Vec<_>>(), headers);
-        letter(body);
+        check_dead_letter(body);
     }
 }
 
 /// Any record may be in the topic of dead letters.
-fn letter(body: Body) {
+fn check_dead_letter(body: Body) {
     let record = Record { offset: Offset(7), timestamp: Millis(1_000), body };
     if ResolutionRecord::is_resolution(&record) {
         let _ = ResolutionRecord::decode(&record);
     }
-    let letter = DeadLetter::of(Partition(1), record);
-    assert_eq!(letter.identity(), letter.identity());
+    let dead_letter = DeadLetter::of(Partition(1), record);
+    assert_eq!(dead_letter.identity(), dead_letter.identity());
+    let _ = (
+        dead_letter.id(),
+        dead_letter.source_position(),
+        dead_letter.reason(),
+        dead_letter.field(),
+        dead_letter.detail(),
+    );
     let _ =
-        (letter.id(), letter.source_position(), letter.reason(), letter.field(), letter.detail());
-    let _ = (letter.time(), letter.written(), letter.source_key(), letter.size());
-    assert!(letter.own_headers().count() < 1 << 16 && letter.trail().len() <= 16);
-    let _ = destination(&Topology::default(), &letter);
+        (dead_letter.time(), dead_letter.written(), dead_letter.source_key(), dead_letter.size());
+    assert!(dead_letter.own_headers().count() < 1 << 16 && dead_letter.trail().len() <= 16);
+    let _ = destination(&Topology::default(), &dead_letter);
 }
 
 fn stored() -> Vec<Vec<u8>> {
@@ -367,8 +373,8 @@ fn stored() -> Vec<Vec<u8>> {
         ("h-requeued-from", b"tw.in/0/1,tw.in/0/9"),
         ("resolution", b"requeued"),
     ];
-    let letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
-    samples.push(letter.as_bytes().to_vec());
+    let dead_letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
+    samples.push(dead_letter.as_bytes().to_vec());
     samples
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct LoadPlan {
     pub(crate) phase: Duration,
 }
 
-/// Everything measured on one server with one crowd.
+/// Everything measured on one server with one number of connections.
 pub(crate) struct Figures {
     connections: f64,
     before: Usage,

@@ -33,7 +33,7 @@ const SEQ_MARKER: &str = "\"event_id\":\"g1-";
 pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     let lines = Arc::new(generate(arguments.events)?);
     let channel = format!("account:{ACCOUNT}");
-    let owed = owed(&lines, &channel);
+    let expected = expected_deliveries(&lines, &channel);
     let mut pool =
         SubscriberPool::connect(&endpoint(server, &channel, SEQ_MARKER), SUBSCRIBERS, SUBSCRIBERS)?;
     let before = usage(server.pid())?;
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
             thread::spawn(move || post(addr, &lines, poster))
         })
         .collect();
-    let (delivered, last_arrival) = pool.collect(owed)?;
+    let (delivered, last_arrival) = pool.collect(expected)?;
     let after = usage(server.pid())?;
     let posted: io::Result<Vec<Instant>> = posters
         .into_iter()
@@ -55,9 +55,9 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     report(arguments, last_arrival - begin, posted);
     row("CPU µs per event", (after.cpu - before.cpu).as_secs_f64() * 1e6 / lines.len() as f64);
     row("resident MiB after", after.resident_bytes as f64 / f64::from(1 << 20));
-    row("expected", (owed * SUBSCRIBERS as u64) as f64);
+    row("expected", (expected * SUBSCRIBERS as u64) as f64);
     row("delivered", delivered as f64);
-    match (delivered, pool.repeated()) == (owed * SUBSCRIBERS as u64, 0) {
+    match (delivered, pool.repeated()) == (expected * SUBSCRIBERS as u64, 0) {
         true => Ok(()),
         false => {
             Err(io::Error::other(format!("events were lost, or {} repeated", pool.repeated())))
@@ -84,7 +84,7 @@ fn generate(events: u64) -> io::Result<Vec<String>> {
 }
 
 /// How many of these events the channel must carry, by the catalogue.
-fn owed(lines: &[String], channel: &str) -> u64 {
+fn expected_deliveries(lines: &[String], channel: &str) -> u64 {
     let catalogue = Catalogue::builtin();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let append_time_ms = now.map_or(0, |now| now.as_millis() as i64);

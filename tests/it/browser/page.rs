@@ -35,11 +35,11 @@ const LAYOUT: &str = include_str!("layout.js");
 
 /// Keeps every event the page receives, without changing what it does with it.
 const RECORDER: &str = r"
-    const heard = [];
+    const received = [];
     tidewire.addEventListener('event', ({ detail: { frame } }) => {
-        heard.push([JSON.stringify(frame), frame.position]);
+        received.push([JSON.stringify(frame), frame.position]);
     });
-    window.listener = { heard, trouble: () => null };
+    window.listener = { received, failure: () => null };
 ";
 
 /// Whether a third of the chart has rates, and there is a delay.

@@ -27,8 +27,8 @@ fn listed(server: &Server, args: &[&str]) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn id(letter: &Value) -> &str {
-    letter["id"].as_str().expect("an id")
+fn id(dead_letter: &Value) -> &str {
+    dead_letter["id"].as_str().expect("an id")
 }
 
 /// A server with three kinds of dead letters: two posted with a time too far ahead, one posted and
@@ -148,7 +148,7 @@ fn a_verb_without_a_filter_changes_nothing() {
 
 #[test]
 fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
-    const LETTERS: usize = 50_000;
+    const DEAD_LETTERS: usize = 50_000;
     const KILLS: usize = 8;
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
@@ -157,7 +157,7 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     let mut server = Server::start(&[]);
     server.stop();
     let log = open(&server.data_dir());
-    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..DEAD_LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     drop(log);
     server.restart();
     let requeue = ["dead-letters", "requeue", "--all-open"];
@@ -179,7 +179,7 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
         server.kill9();
         let log = open(&server.data_dir());
         let back = read(&*log, &topology, topology.input()).len();
-        eprintln!("{back} of {LETTERS} requeued so far");
+        eprintln!("{back} of {DEAD_LETTERS} requeued so far");
         assert!(back >= went_back);
         went_back = back;
         drop(log);
@@ -199,5 +199,5 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
         outputs.is_some_and(|line| later.contains(&format!("{line}\n")))
     });
     server.stop();
-    check_delivered(&*open(&server.data_dir()), &topology, LETTERS);
+    check_delivered(&*open(&server.data_dir()), &topology, DEAD_LETTERS);
 }

@@ -33,7 +33,7 @@ fn admit_stops_before_the_poison_and_resumes_there() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     let breaker = PoisonBreaker::new(LIMIT);
-    let mut line = admit(&log, &topology, &breaker);
+    let mut admit_loop = admit(&log, &topology, &breaker);
     // Sorted: events without a key are spread over the partitions by their id.
     let admitted = || -> Vec<usize> {
         let lane = topology.lane(Lane::Normal);
@@ -48,34 +48,34 @@ fn admit_stops_before_the_poison_and_resumes_there() {
 
     append(&*log, &good(&topology, 0..60));
     append(&*log, &poison(&topology, 30));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert_eq!((admitted().len(), dead_letters()), (60, 30), "below the limit both are written");
 
     append(&*log, &poison(&topology, 200));
     append(&*log, &good(&topology, 60..80));
-    settle(&mut line);
+    settle(&mut admit_loop);
     let stopped = breaker.stopped().expect("it is stopped");
     assert_eq!((stopped.taken, stopped.rejected), (310, 230));
     assert!(stopped.example.starts_with("t.in/"), "{stopped}");
     assert_eq!((admitted().len(), dead_letters()), (60, 30), "nothing of the batch was admitted");
 
     // Created again, as after a lost connection, it is still stopped.
-    drop(line);
-    line = admit(&log, &topology, &breaker);
+    drop(admit_loop);
+    admit_loop = admit(&log, &topology, &breaker);
     append(&*log, &good(&topology, 80..90));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert_eq!((admitted().len(), dead_letters()), (60, 30));
-    let turned = line.turn(Duration::from_millis(1)).expect("no faults");
+    let turned = admit_loop.turn(Duration::from_millis(1)).expect("no faults");
     assert!(turned.joined, "it stays a member of the group");
 
     assert_eq!(breaker.resume(), Some(stopped));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert_eq!(admitted(), (0..90).collect::<Vec<_>>(), "once each");
     assert_eq!(dead_letters(), 230);
     assert_eq!(breaker.stopped(), None);
 
     append(&*log, &poison(&topology, 100));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert!(breaker.stopped().is_some(), "records after the resume are checked again");
     assert_eq!(dead_letters(), 230);
 }

@@ -59,22 +59,26 @@ fn every_client_reads_back_what_every_other_writes_byte_for_byte() {
     }
     let usual = TopicAddress { bootstrap: &bootstrap, topic: "plain.usual" };
     let rare = TopicAddress { bootstrap: &bootstrap, topic: "plain.rare" };
-    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    let (mut expected, mut expected_rare) = (Vec::new(), Vec::new());
     for written in at_once(|writer| write_plain(writer, usual, rare)) {
-        owed.extend(written.0);
-        owed_rare.extend(written.1);
+        expected.extend(written.0);
+        expected_rare.extend(written.1);
     }
     at_once(|reader| {
-        same(reader, &reader.consume(usual, owed.len(), IsolationArgument::Committed), &owed);
+        same(
+            reader,
+            &reader.consume(usual, expected.len(), IsolationArgument::Committed),
+            &expected,
+        );
         if reader.can(RARE_COMPRESSION) {
             same(
                 reader,
-                &reader.consume(rare, owed_rare.len(), IsolationArgument::Committed),
-                &owed_rare,
+                &reader.consume(rare, expected_rare.len(), IsolationArgument::Committed),
+                &expected_rare,
             );
         }
     });
-    let everything = all()[0].consume(usual, owed.len() + 1, IsolationArgument::Uncommitted);
+    let everything = all()[0].consume(usual, expected.len() + 1, IsolationArgument::Uncommitted);
     for writer in all() {
         let mark = format!("{}/aborted", writer.name);
         let there =
@@ -108,11 +112,11 @@ fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
         check_subscriber(client, &mut subscriber, &events);
         events
     });
-    let owed: BTreeMap<_, _> = written.into_iter().flatten().collect();
+    let expected: BTreeMap<_, _> = written.into_iter().flatten().collect();
     let from = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}out.stream") };
     at_once(|client| {
-        let got = client.consume(from, owed.len(), IsolationArgument::Committed);
-        check_deliveries(client, &got, &owed);
+        let got = client.consume(from, expected.len(), IsolationArgument::Committed);
+        check_deliveries(client, &got, &expected);
     });
 }
 
@@ -141,7 +145,7 @@ fn write_plain(
     usual: TopicAddress<'_>,
     rare: TopicAddress<'_>,
 ) -> (Vec<ProducedRecord>, Vec<ProducedRecord>) {
-    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    let (mut expected, mut expected_rare) = (Vec::new(), Vec::new());
     for compression in &writer.compressions {
         let records = numbered(&writer.name, compression);
         let is_rare = compression == RARE_COMPRESSION;
@@ -151,7 +155,7 @@ fn write_plain(
             WriteOptions { compression, transaction_end: TransactionEnd::Plain },
             &records,
         );
-        if is_rare { &mut owed_rare } else { &mut owed }.extend(records);
+        if is_rare { &mut expected_rare } else { &mut expected }.extend(records);
     }
     let aborted = numbered(&writer.name, "aborted");
     {
@@ -168,8 +172,8 @@ fn write_plain(
         WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
         &committed,
     );
-    owed.extend(committed);
-    (owed, owed_rare)
+    expected.extend(committed);
+    (expected, expected_rare)
 }
 
 /// A batch of unique records: with keys and without, in several scripts, with characters that
@@ -205,7 +209,7 @@ impl fmt::Display for RecordDifference<'_> {
 }
 
 /// Asserts that a reader got exactly these records, in order per batch and key.
-fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord]) {
+fn same(reader: &ClientProgram, got: &[ConsumedRecord], expected: &[ProducedRecord]) {
     let name = &reader.name;
     let text = |got: &ConsumedRecord| String::from_utf8(got.value.clone()).expect("we write text");
     let sent = |got: &ConsumedRecord| ProducedRecord {
@@ -214,12 +218,12 @@ fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord])
         headers: got.headers.clone(),
     };
     let came: BTreeSet<_> = got.iter().map(sent).collect();
-    let wanted: BTreeSet<_> = owed.iter().cloned().collect();
+    let wanted: BTreeSet<_> = expected.iter().cloned().collect();
     let missing = RecordDifference(wanted.difference(&came).collect());
     let surplus = RecordDifference(came.difference(&wanted).collect());
     let complete = missing.0.is_empty() && surplus.0.is_empty();
     assert!(complete, "{name} did not read {missing}; but read {surplus}");
-    assert_eq!(got.len(), owed.len(), "{name} read some twice");
+    assert_eq!(got.len(), expected.len(), "{name} read some twice");
     let mut last_offset = BTreeMap::new();
     let mut last_number = BTreeMap::new();
     for record in got {
@@ -256,10 +260,10 @@ fn posts_of(client: &ClientProgram, author: usize) -> String {
 /// Writes events in every way the client has, one batch twice and one aborted; returns what must
 /// be delivered, with each event's text.
 fn write(client: &ClientProgram, into: TopicAddress<'_>) -> BTreeMap<DeliveryId, String> {
-    let mut owed = BTreeMap::new();
+    let mut expected = BTreeMap::new();
     let plain = |compression| WriteOptions { compression, transaction_end: TransactionEnd::Plain };
     for compression in &client.compressions {
-        let batch = events(client, compression, &mut owed);
+        let batch = events(client, compression, &mut expected);
         client.produce(into, plain(compression), &batch);
         if compression == "gzip" {
             // Like a producer that does not know whether its first attempt succeeded.
@@ -272,19 +276,19 @@ fn write(client: &ClientProgram, into: TopicAddress<'_>) -> BTreeMap<DeliveryId,
         WriteOptions { compression: "none", transaction_end: TransactionEnd::Abort },
         &aborted,
     );
-    let committed = events(client, "committed", &mut owed);
+    let committed = events(client, "committed", &mut expected);
     client.produce(
         into,
         WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
         &committed,
     );
-    owed
+    expected
 }
 
 fn events(
     client: &ClientProgram,
     batch: &str,
-    owed: &mut BTreeMap<DeliveryId, String>,
+    expected: &mut BTreeMap<DeliveryId, String>,
 ) -> Vec<ProducedRecord> {
     let name = &client.name;
     let event = |n: usize| {
@@ -292,7 +296,7 @@ fn events(
         let text = format!("{n} 潮 \"über\" {batch}\n🌊");
         let channels = ["account", "timeline"].map(|kind| format!("{kind}:{name}"));
         for channel in channels.into_iter().chain([posts_of(client, author)]) {
-            owed.insert((channel, event_id.clone()), text.clone());
+            expected.insert((channel, event_id.clone()), text.clone());
         }
         let data = json!({
             "post_id": format!("{batch}-{n}"),
@@ -314,9 +318,9 @@ fn events(
 fn check_subscriber(
     client: &ClientProgram,
     subscriber: &mut EventSource,
-    owed: &BTreeMap<DeliveryId, String>,
+    expected: &BTreeMap<DeliveryId, String>,
 ) {
-    let mut missing = owed.clone();
+    let mut missing = expected.clone();
     let deadline = Instant::now() + ARRIVAL_LIMIT;
     let mut next = |limit| subscriber.next_event(limit).expect("the stream goes on");
     while !missing.is_empty() {
@@ -338,10 +342,10 @@ fn check_subscriber(
 fn check_deliveries(
     client: &ClientProgram,
     got: &[ConsumedRecord],
-    owed: &BTreeMap<DeliveryId, String>,
+    expected: &BTreeMap<DeliveryId, String>,
 ) {
     let name = &client.name;
-    let mut missing = owed.clone();
+    let mut missing = expected.clone();
     for record in got {
         let event = EventView::decode(&record.value)
             .unwrap_or_else(|error| panic!("{name} read {record:?}: {error}"));

@@ -19,7 +19,7 @@ use crate::dead_letters::fixture::{
 };
 
 const PREFIX: &str = "letters.";
-const LETTERS: usize = 15_000;
+const DEAD_LETTERS: usize = 15_000;
 const KILLS: usize = 5;
 
 /// How long two concurrent requeues may take until one of them has made progress.
@@ -43,7 +43,7 @@ fn killed_and_concurrent_requeues_deliver_once() {
     let topology = Topology::new(PREFIX, Topology::default().partitions());
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
-    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..DEAD_LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let open = || list(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
     let back = || {
         let end = |p| {
@@ -69,11 +69,11 @@ fn killed_and_concurrent_requeues_deliver_once() {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         }
-        eprintln!("{} of {LETTERS} requeued", back());
+        eprintln!("{} of {DEAD_LETTERS} requeued", back());
     }
     let left = open();
     eprintln!("{left} are open");
-    assert!(left < LETTERS, "the killed processes had begun to requeue");
+    assert!(left < DEAD_LETTERS, "the killed processes had begun to requeue");
     wait_until("one has finished", || {
         let begun = Instant::now();
         let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
@@ -82,8 +82,8 @@ fn killed_and_concurrent_requeues_deliver_once() {
         done.status.success()
     });
     assert_eq!(open(), 0);
-    wait_until("everything is delivered", || delivered(&*log, &topology) >= LETTERS * 3);
+    wait_until("everything is delivered", || delivered(&*log, &topology) >= DEAD_LETTERS * 3);
     std::thread::sleep(Duration::from_secs(1));
-    check_delivered(&*log, &topology, LETTERS);
+    check_delivered(&*log, &topology, DEAD_LETTERS);
     drop(server);
 }

@@ -238,8 +238,8 @@ fn report_records(at: TopicNamespace<'_>, numbers: &[usize]) {
 /// and priority, and that there are no dead letters.
 pub(crate) fn check(at: TopicNamespace<'_>, numbers: usize) {
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
-    let owed = numbers * CHANNELS_PER_EVENT;
-    let complete = outputs.read(owed, TIMEOUT);
+    let expected_outputs = numbers * CHANNELS_PER_EVENT;
+    let complete = outputs.read(expected_outputs, TIMEOUT);
     if !complete {
         outputs.report_leaderless();
     }
@@ -273,7 +273,7 @@ pub(crate) fn check(at: TopicNamespace<'_>, numbers: usize) {
         missing.len(),
         missing.first()
     );
-    assert_eq!(outputs.all.len(), owed);
+    assert_eq!(outputs.all.len(), expected_outputs);
     let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
     dead_letters.read(1, QUIET);
     assert!(dead_letters.all.is_empty(), "there are dead letters");

@@ -99,20 +99,24 @@ pub(crate) fn check(
     channels: &[String],
     mut next: impl FnMut(Duration) -> Option<ReceivedEvent>,
 ) {
-    let mut owed: BTreeMap<(String, String), &ExpectedEvent> = BTreeMap::new();
+    let mut missing: BTreeMap<(String, String), &ExpectedEvent> = BTreeMap::new();
     for event in expected {
         let carried = event.channels.iter().filter(|channel| channels.contains(channel));
-        owed.extend(carried.map(|channel| ((channel.clone(), event.event_id.clone()), event)));
+        missing.extend(carried.map(|channel| ((channel.clone(), event.event_id.clone()), event)));
     }
-    let total = owed.len();
+    let total = missing.len();
     assert!(total > 0, "these channels must carry something: {channels:?}");
     let deadline = Instant::now() + ARRIVAL_LIMIT;
     let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    while !owed.is_empty() {
+    while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(got) = next(left) else { panic!("{} of {total} lost: {owed:#?}", owed.len()) };
+        let Some(got) = next(left) else {
+            panic!("{} of {total} lost: {missing:#?}", missing.len())
+        };
         let key = (got.channel.clone(), got.event_id.clone());
-        let Some(event) = owed.remove(&key) else { panic!("twice, or not asked for: {got:?}") };
+        let Some(event) = missing.remove(&key) else {
+            panic!("delivered twice, or not subscribed to: {got:?}")
+        };
         compare(&got, event);
         if got.channel.starts_with("posts:") {
             order.entry(got.channel).or_default().push(got.event_id);

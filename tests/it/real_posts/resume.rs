@@ -180,17 +180,17 @@ struct ResumingSubscriber {
 impl ResumingSubscriber {
     fn run_websocket(mut self, expected: &[ExpectedEvent]) {
         let mut positions: BTreeMap<String, String> = BTreeMap::new();
-        let owed = self.owed(expected);
+        let expected_count = self.expected_count(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
-        let mut life = 0;
-        while self.got.events.len() < owed && Instant::now() < deadline {
-            let cut_after = self.cut_after(life);
+        let mut connection = 0;
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
+            let cut_after = self.cut_after(connection);
             let Ok(mut client) = WebSocketClient::connect(self.addr(), "reader", cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
-            life += 1;
-            let end = self.read_websocket(&mut client, &positions, owed, deadline);
+            connection += 1;
+            let end = self.read_websocket(&mut client, &positions, expected_count, deadline);
             positions.extend(client.positions().clone());
             assert!(
                 client.gaps().is_empty(),
@@ -208,7 +208,7 @@ impl ResumingSubscriber {
         &mut self,
         client: &mut WebSocketClient,
         positions: &BTreeMap<String, String>,
-        owed: usize,
+        expected_count: usize,
         deadline: Instant,
     ) -> Result<(), ClientError> {
         for channel in &self.channels.clone() {
@@ -218,7 +218,7 @@ impl ResumingSubscriber {
             self.take_waiting(client);
             subscribed?;
         }
-        while self.got.events.len() < owed && Instant::now() < deadline {
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
             match client.next_event(EVENT_WAIT) {
                 Ok(Some(event)) => self.got.take(event),
                 Ok(None) => {}
@@ -241,20 +241,20 @@ impl ResumingSubscriber {
 
     fn run_sse(mut self, expected: &[ExpectedEvent]) {
         let mut last_event_id = String::new();
-        let owed = self.owed(expected);
+        let expected_count = self.expected_count(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
         let channels = query_escape(&self.channels.join(","));
         let path = format!("/v1/sse?from=earliest&channels={channels}");
-        let mut life = 0;
-        while self.got.events.len() < owed && Instant::now() < deadline {
-            let cut_after = self.cut_after(life);
+        let mut connection = 0;
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
+            let cut_after = self.cut_after(connection);
             let resume = Some(last_event_id.as_str()).filter(|id| !id.is_empty());
             let Ok(mut source) = EventSource::open(self.addr(), &path, resume, cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
-            life += 1;
-            while self.got.events.len() < owed && Instant::now() < deadline {
+            connection += 1;
+            while self.got.events.len() < expected_count && Instant::now() < deadline {
                 match source.next_event(EVENT_WAIT) {
                     Ok(Some(event)) => self.got.take(event),
                     Ok(None) => {}
@@ -270,11 +270,11 @@ impl ResumingSubscriber {
         *self.address.read().unwrap()
     }
 
-    fn cut_after(&mut self, life: usize) -> Option<usize> {
-        (life < CUTS).then(|| 100 + self.rng.index(MAX_CONNECTION_BYTES))
+    fn cut_after(&mut self, connection: usize) -> Option<usize> {
+        (connection < CUTS).then(|| 100 + self.rng.index(MAX_CONNECTION_BYTES))
     }
 
-    fn owed(&self, expected: &[ExpectedEvent]) -> usize {
+    fn expected_count(&self, expected: &[ExpectedEvent]) -> usize {
         let channels = expected.iter().flat_map(|event| &event.channels);
         channels.filter(|channel| self.channels.contains(channel)).count()
     }
@@ -293,6 +293,6 @@ impl ResumingSubscriber {
                 assert!(got.iter().eq(sent.iter().copied()), "{channel}: {got:?}, sent {sent:?}");
             }
         }
-        assert_eq!(self.got.events.len(), self.owed(expected), "more than was sent");
+        assert_eq!(self.got.events.len(), self.expected_count(expected), "more than was sent");
     }
 }

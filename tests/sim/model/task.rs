@@ -69,9 +69,9 @@ impl TaskModel {
         let mut state = sealed.state.iter();
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {
             let wanted = [&[table.0], &key[..]].concat();
-            let said = state.next().map(|(_, body)| (body.key(), body.value()));
-            ensure(said == Some((Some(&wanted), value.as_deref())), || {
-                format!("the changelog has {said:?}, and {table:?} {key:?} became {value:?}")
+            let found = state.next().map(|(_, body)| (body.key(), body.value()));
+            ensure(found == Some((Some(&wanted), value.as_deref())), || {
+                format!("the changelog has {found:?}, and {table:?} {key:?} became {value:?}")
             })?;
         }
         let more = state.count();
