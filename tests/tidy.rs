@@ -1,8 +1,8 @@
-//! The house rules that a machine can check, over every tracked file of the repository.
+//! Rules of the repository that a machine can check, over every tracked file.
 //!
-//! One test per rule, named as the rule is said. A complaint names the place and what would be
-//! right. Rules only ever get stricter; where one has an exception, the exception is a line of data
-//! with its reason, here and not in the code it excuses.
+//! One test per rule, named after it. A failure names the place and what would be right. Rules only
+//! become stricter; an exception is a line of data with its reason, here and not in the code it
+//! excuses.
 
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
@@ -31,7 +31,7 @@ mod types;
 #[path = "tidy/words.rs"]
 mod words;
 
-/// Fails with every complaint, one per line.
+/// Fails with every violation, one per line.
 fn check(violations: Vec<String>) {
     assert!(violations.is_empty(), "\n  {}\n", violations.join("\n  "));
 }

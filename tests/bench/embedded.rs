@@ -1,8 +1,8 @@
-//! What the embedded log does by itself: records appended on one thread, read at the tail and
-//! below it, and how long a reader that sleeps takes to get a record.
+//! Benchmark of the embedded log alone: appends, reads, and the wake-up of a sleeping reader.
 //!
-//! `bench-embedded [RECORDS]`: 300-byte records, in batches of 1,000. Ratios matter, not figures of
-//! one machine; latency is taken from before the append to after the take.
+//! `bench-embedded [RECORDS]`: 300-byte records in batches of 1,000, appended on one thread, read
+//! at the tail and below it. Compare ratios, not the figures of one machine. Latency is measured
+//! from before the append to after the take.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
@@ -96,7 +96,7 @@ impl LogBench {
         rate(what, count, since);
     }
 
-    /// A reader that takes each batch right after it was appended; only its takes are timed.
+    /// A reader that takes each batch right after its append; only its takes are timed.
     fn follow(&self) {
         let batch = batch(&self.topic, |_| 0);
         let mut appender = self.log.appender().expect("an appender");
@@ -142,7 +142,7 @@ impl LogBench {
             let mut appender = self.log.appender().expect("an appender");
             let record = [batch(&self.topic, |_| 1).swap_remove(0)];
             for _ in 0..wake_ups {
-                // Long enough that the reader sleeps.
+                // Long enough for the reader to sleep.
                 std::thread::sleep(Duration::from_micros(300));
                 let before = nanos();
                 appender.append(&record).expect("appended");

@@ -1,8 +1,8 @@
-//! What it costs to read an event, by the form it came in; on one thread, nothing but reading.
+//! Benchmark of decoding an event, by its format, on one thread.
 //!
-//! `bench-formats [EVENTS]`. An Avro record becomes JSON once by apache-avro's `Value`, as one
-//! would do it, and once by the schema laid out for reading. Then each form goes the whole way from
-//! a record's bytes to an event. The best of several rounds counts, since the machine is shared.
+//! `bench-formats [EVENTS]`. An Avro record becomes JSON through apache-avro's `Value`, the usual
+//! way, and through the schema prepared for reading. Then each format goes all the way from a
+//! record's bytes to an event. The best of several rounds counts, since the machine is shared.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
@@ -22,14 +22,14 @@ use tidewire_schemas::codec::{
 use tidewire_schemas::envelope::RecordOrigin;
 use tidewire_tests::machine;
 
-/// That of the binary.
+/// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EVENTS: usize = 100_000;
 const ROUNDS: usize = 5;
 
-/// Different events, so that no branch predictor learns one by heart.
+/// Different events, so that no branch predictor learns one.
 const DISTINCT_EVENTS: usize = 1_000;
 
 const ORIGIN: RecordOrigin<'_> =
@@ -124,7 +124,7 @@ fn per_event(
     best
 }
 
-/// What this thread has used of a core, so that others on the machine count less.
+/// CPU time of this thread, which other processes on the machine affect less.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))

@@ -1,4 +1,4 @@
-//! Clauses about what topics keep.
+//! Clauses about retention and compaction.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::log_under_test::{
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Real time goes on beside the time that is let pass; a clause never takes so long.
+/// Real time passes too while a clause advances time; no clause takes this long.
 const MARGIN_MS: u64 = 300_000;
 
 pub(crate) const COMPACTED: Cleanup = Cleanup::Compact { delete_retention_ms: HOUR_MS };
@@ -37,7 +37,7 @@ pub(crate) fn compaction_keeps_the_newest_record_of_each_key<S: LogUnderTest>() 
     assert_eq!(offsets(&found), [3, 7, 8, 9, 10, 11], "records keep their offsets");
     assert_eq!(pairs(&read(&*log, &q, 0)), ["a=other"]);
     assert_eq!(log.bounds(&p, Isolation::Committed).unwrap().end, Offset(12));
-    assert_eq!(pairs(&read(&*log, &p, 4))[0], "1=once", "a gap is passed");
+    assert_eq!(pairs(&read(&*log, &p, 4))[0], "1=once", "a read skips the gap");
 }
 
 pub(crate) fn a_tombstone_is_removed_after_its_retention<S: LogUnderTest>() {
@@ -153,15 +153,15 @@ pub(crate) fn a_reader_behind_retention_gets_out_of_range<S: LogUnderTest>() {
     subject.advance_time(3 * HOUR_MS);
     append(&*log, &partition, &["b"]);
     let mut out = Vec::new();
-    // A reader may have read ahead and still hold what is gone; what it never does is to jump.
-    let told = until("the reader is told, or has both", || {
+    // A reader may hold records that it read ahead; it must never skip silently.
+    let outcome = until("the reader fails, or has both", || {
         reader.wait(Duration::from_millis(20)).unwrap();
         match reader.take(slot, ALL, &mut out) {
             Ok(_) => (out.len() == 2).then_some(None),
             Err(error) => Some(Some(error)),
         }
     });
-    match told {
+    match outcome {
         None => return assert_eq!(values(&out), ["a", "b"]),
         Some(LogError::OutOfRange { asked: 0, start: 1, end: 2, .. }) => {}
         Some(other) => panic!("not out of range: {other:?}"),

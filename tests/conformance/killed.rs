@@ -1,10 +1,9 @@
-//! The clause about a killed process: a child writes, says what was acknowledged, and is killed at
-//! a random moment; then the log is looked at. Fifty times, on the same log.
+//! The clause about killed writers: a child writes and is killed at a random moment, fifty times.
 //!
-//! The child appends numbers outside transactions, and writes transactions of records in two
-//! partitions with a group's offset, every third of which it aborts. It says a line *after* each
-//! answer, so what it said is a lower bound of what must be there; at most one more of each kind
-//! may be there too, whole.
+//! The child appends numbers outside transactions. It also writes transactions with records in two
+//! partitions and a group's offset, and aborts every third. It prints a line *after* each
+//! acknowledgement, so what it printed is a lower bound of what must be in the log; at most one
+//! more of each kind may be there, complete.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -26,7 +25,7 @@ const LOCATION: &str = "TIDEWIRE_TEST_PLACE";
 const FIRST: &str = "TIDEWIRE_TEST_FIRST";
 const TOPIC: &str = "TIDEWIRE_TEST_TOPIC";
 
-/// What a child said before it was killed: the newest number of each kind.
+/// The newest number of each kind that a child printed as acknowledged.
 #[derive(Debug, Default)]
 struct Acknowledged {
     appended: Option<u64>,
@@ -45,13 +44,13 @@ pub(crate) fn write_until_killed<S: LogUnderTest>() {
     let topic = Topic::new(std::env::var(TOPIC).expect("given with the place"));
     let log = S::open_in_child(&location);
     let [plain, left, right] = partitions(&topic);
-    let mut only = member(&*log, (GROUP, "child"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, GROUP, "child", std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1, 2])]);
     let mut appender = log.appender().expect("an appender");
     let mut transactor = log.transactor(TRANSACTOR).expect("a transactor");
     let say = |kind: char, n: u64| {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "said {kind} {n}").expect("the parent listens");
+        writeln!(out, "acknowledged {kind} {n}").expect("the parent listens");
         out.flush().expect("the parent listens");
     };
     for n in first.. {
@@ -75,7 +74,7 @@ pub(crate) fn write_until_killed<S: LogUnderTest>() {
     }
 }
 
-/// The parent.
+/// The parent: starts, kills and checks each child.
 pub(crate) fn kill_children<S: LogUnderTest>(child: &str) {
     if !has_capability::<S>(Capability::Kill) {
         return;
@@ -92,11 +91,11 @@ pub(crate) fn kill_children<S: LogUnderTest>(child: &str) {
         let acks = one_child(child, [&location, &first.to_string(), topic.as_str()], &mut rng);
         subject.take_back();
         let log = subject.log();
-        // As whoever takes over does: it ends what the dead one left open.
+        // The next owner ends what the killed process left open.
         drop(log.transactor(TRANSACTOR).expect("initialised"));
         assert_eq!(topic_id(&*log, &topic), id, "round {round}: nothing was lost");
-        first = check(&*log, &topic, (first, &acks)).unwrap_or_else(|why| {
-            panic!("round {round}: {why}; the child said {acks:?}, seed {seed}")
+        first = check(&*log, &topic, first, &acks).unwrap_or_else(|why| {
+            panic!("round {round}: {why}; acknowledged: {acks:?}, seed {seed}")
         });
         transactions += u64::from(acks.committed.is_some());
     }
@@ -111,7 +110,7 @@ fn topic_id(log: &dyn Log, topic: &Topic) -> u128 {
     found.id
 }
 
-/// Starts a child, kills it some milliseconds after its first word, and returns what it said.
+/// Starts a child, kills it some milliseconds after its first line; returns what it acknowledged.
 fn one_child(test: &str, [location, first, topic]: [&str; 3], rng: &mut TestRng) -> Acknowledged {
     // The path of a test has no crate name in it.
     let test = test.split_once("::").map_or(test, |(_, path)| path);
@@ -126,7 +125,7 @@ fn one_child(test: &str, [location, first, topic]: [&str; 3], rng: &mut TestRng)
     let mut acks = Acknowledged::default();
     let begun = Instant::now();
     while acks.appended.is_none() {
-        assert!(begun.elapsed() < TIMEOUT, "the child does not begin");
+        assert!(begun.elapsed() < TIMEOUT, "the child prints nothing");
         match lines.next() {
             Some(Ok(line)) => parse_line(&mut acks, &line),
             _ => panic!("the child ended before it wrote: {:?}", child.wait()),
@@ -138,8 +137,8 @@ fn one_child(test: &str, [location, first, topic]: [&str; 3], rng: &mut TestRng)
                 parse_line(&mut acks, &line);
             }
         });
-        kill_after(&mut child, Duration::from_micros(rng.below(40_000) as u64));
-        rest.join().expect("the listener ends with the child");
+        kill_after(&mut child, Duration::from_micros(rng.below(40_000)));
+        rest.join().expect("the reading thread ends with the child");
     });
     acks
 }
@@ -150,10 +149,10 @@ fn kill_after(child: &mut Child, time: Duration) {
     child.wait().expect("reaped");
 }
 
-/// Takes a line; a cut one says nothing.
+/// Parses a line; an incomplete one is ignored.
 fn parse_line(acks: &mut Acknowledged, line: &str) {
-    // The test runner may have begun the line with words of its own.
-    let Some((_, word)) = line.rsplit_once("said ") else { return };
+    // The test runner may have printed before it on the same line.
+    let Some((_, word)) = line.rsplit_once("acknowledged ") else { return };
     let Some((kind, n)) = word.split_once(' ') else { return };
     let Ok(n) = n.parse() else { return };
     match kind {
@@ -163,8 +162,8 @@ fn parse_line(acks: &mut Acknowledged, line: &str) {
     }
 }
 
-/// Compares the log with what was said; returns the number the next child begins with.
-fn check(log: &dyn Log, topic: &Topic, (first, acks): (u64, &Acknowledged)) -> Result<u64, String> {
+/// Compares the log with what was acknowledged; returns the first number of the next child.
+fn check(log: &dyn Log, topic: &Topic, first: u64, acks: &Acknowledged) -> Result<u64, String> {
     let [plain, left, right] = partitions(topic);
     let numbers = |at: &TopicPartition| -> Vec<u64> {
         let end = log.bounds(at, Isolation::Committed).expect("bounds");
@@ -174,7 +173,7 @@ fn check(log: &dyn Log, topic: &Topic, (first, acks): (u64, &Acknowledged)) -> R
     let appended = numbers(&plain);
     let last = appended.last().copied().unwrap_or(0);
     if !appended.iter().copied().eq(1..=last) {
-        return Err(format!("numbers are missing or doubled below {last}"));
+        return Err(format!("numbers are missing or repeated up to {last}"));
     }
     let acknowledged = acks.appended.unwrap_or(0);
     if last < acknowledged || last > acknowledged + 1 {
@@ -182,10 +181,10 @@ fn check(log: &dyn Log, topic: &Topic, (first, acks): (u64, &Acknowledged)) -> R
     }
     let (lefts, rights) = (numbers(&left), numbers(&right));
     if !rights.iter().flat_map(|n| [n, n]).eq(&lefts) {
-        return Err("a transaction is there in part".to_owned());
+        return Err("a transaction is incomplete".to_owned());
     }
-    // Of this child's transactions the aborted ones are missing, the acknowledged ones are there,
-    // and one more may be.
+    // Of this child's transactions the aborted ones must be missing, the acknowledged ones must be
+    // there, and one more may be.
     let own: Vec<u64> = rights.iter().copied().filter(|n| *n >= first).collect();
     let asked = (first..=last).filter(|n| n % 3 != 0);
     if !own.iter().copied().eq(asked.clone().take(own.len())) {

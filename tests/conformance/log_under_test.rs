@@ -1,4 +1,4 @@
-//! What a log under test must offer, and the few words the clauses are written in.
+//! What a log under test must provide, and the helpers the clauses share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,35 +33,35 @@ pub(crate) trait LogUnderTest: Sized {
     /// Stops and starts the log.
     fn restart(&mut self) {}
 
-    /// Lets time pass, and retention and compaction do their work.
+    /// Advances time, with retention and compaction.
     fn advance_time(&self, _ms: u64) {}
 
-    /// Gives the log to a child process: closes it here if need be, and says where it is.
+    /// Hands the log to a child process: closes it here if needed, and returns its location.
     fn hand_to_child(&mut self) -> String {
         String::new()
     }
 
-    /// Takes the log back.
+    /// Opens the log here again.
     fn take_back(&mut self) {}
 
     /// Opens the log in a child process.
     fn open_in_child(_location: &str) -> Arc<dyn Log> {
-        unimplemented!("a subject that is killed says how its child opens it")
+        unimplemented!("a log that can be killed must implement this")
     }
 }
 
-/// What a subject may be able to do.
+/// What a log under test may be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capability {
-    /// Stop and start again with what it had.
+    /// Stop and start again with its data.
     Restart,
-    /// Let time pass, retention and compaction included.
+    /// Advance time, with retention and compaction.
     AdvanceTime,
     /// Be written by a process that is killed.
     Kill,
 }
 
-/// Whether this clause can be tried; says so if not.
+/// Whether this clause can be tested; prints if not.
 pub(crate) fn has_capability<S: LogUnderTest>(what: Capability) -> bool {
     let can = S::CAPABILITIES.contains(&what);
     if !can {
@@ -70,13 +70,13 @@ pub(crate) fn has_capability<S: LogUnderTest>(what: Capability) -> bool {
     can
 }
 
-/// Longer than anything takes that is not broken.
+/// Longer than anything takes that works.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a topic keeps for ever.
+/// A clean-up that keeps everything.
 pub(crate) const FOR_EVER: Cleanup = Cleanup::Delete { retention_ms: None, retention_bytes: None };
 
-/// As much as there is.
+/// A read limit that is never reached.
 pub(crate) const ALL: ReadLimit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
 
 /// Makes a topic of this name.
@@ -120,8 +120,8 @@ pub(crate) fn append_all(log: &dyn Log, records: &[Outgoing]) -> Vec<u64> {
     offsets.into_iter().map(|offset| offset.0).collect()
 }
 
-/// Everything from this offset to the end as it is now. Up to the very end: what a transaction has
-/// committed may be stable a moment later only.
+/// Everything from this offset to the current log end. Not the stable end: what a transaction has
+/// committed may become stable a moment later.
 pub(crate) fn read(log: &dyn Log, at: &TopicPartition, from: u64) -> Vec<Record> {
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
     let end = log.bounds(at, Isolation::Uncommitted).expect("bounds").end;
@@ -148,12 +148,12 @@ pub(crate) fn read_to(
     records
 }
 
-/// The error of a reader that starts here: at once or when it takes.
+/// The error of a reader that starts here, from `add` or `take`.
 pub(crate) fn refused(log: &dyn Log, at: &TopicPartition, from: u64) -> LogError {
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
     match reader.add(at, Offset(from)) {
         Err(error) => error,
-        Ok(slot) => until("the reader is told", || {
+        Ok(slot) => until("the reader fails", || {
             reader.wait(Duration::from_millis(20)).expect("waited");
             reader.take(slot, ALL, &mut Vec::new()).err()
         }),
@@ -180,7 +180,7 @@ pub(crate) fn offsets(records: &[Record]) -> Vec<u64> {
     records.iter().map(|record| record.offset.0).collect()
 }
 
-/// Repeats until there is something; fails when it takes too long.
+/// Repeats until there is a result; panics after a time-out.
 pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + TIMEOUT;
     loop {
@@ -194,7 +194,8 @@ pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T 
 /// A group's member of these topics.
 pub(crate) fn member(
     log: &dyn Log,
-    (group, instance): (&str, &str),
+    group: &str,
+    instance: &str,
     topics: &[Topic],
 ) -> Box<dyn Member> {
     let spec = MemberSpec {
@@ -205,13 +206,13 @@ pub(crate) fn member(
     log.member(&spec).expect("a member")
 }
 
-/// Progress to commit.
+/// Offsets to commit.
 pub(crate) fn progress(at: &TopicPartition, offset: u64) -> [(TopicPartition, Committed); 1] {
     let metadata = format!("m{offset}");
     [(at.clone(), Committed { offset: Offset(offset), metadata })]
 }
 
-/// What a group has committed for a partition.
+/// The committed offset of a group in a partition.
 pub(crate) fn committed(log: &dyn Log, group: &str, at: &TopicPartition) -> Option<u64> {
     let found = log.committed(group, std::slice::from_ref(at)).expect("committed offsets");
     found[0].as_ref().map(|committed| committed.offset.0)
@@ -219,7 +220,7 @@ pub(crate) fn committed(log: &dyn Log, group: &str, at: &TopicPartition) -> Opti
 
 /// Changes as text: `+` assigned, `-` revoked, `x` lost, each partition as `topic/number`.
 pub(crate) fn changes(member: &mut dyn Member) -> Vec<String> {
-    let told = member.changes().expect("changes");
+    let all = member.changes().expect("changes");
     let list = |sign: char, list: &[TopicPartition]| {
         let mut names: Vec<_> = list.iter().map(|at| format!("{sign}{at}")).collect();
         names.sort();
@@ -230,7 +231,7 @@ pub(crate) fn changes(member: &mut dyn Member) -> Vec<String> {
         Change::Revoked(all) => list('-', all),
         Change::Lost(all) => list('x', all),
     };
-    told.iter().flat_map(text).collect()
+    all.iter().flat_map(text).collect()
 }
 
 /// Polls members in turn until each of them has exactly these partitions.
@@ -254,7 +255,7 @@ pub(crate) fn settle(members: &mut [(&mut dyn Member, &mut Vec<String>)], expect
     });
 }
 
-/// Names of partitions as [`settle`] has them.
+/// Names of partitions in the form of [`settle`].
 pub(crate) fn names(topics: &[&Topic], partitions: &[u32]) -> Vec<String> {
     let mut names: Vec<_> = topics
         .iter()
@@ -264,7 +265,7 @@ pub(crate) fn names(topics: &[&Topic], partitions: &[u32]) -> Vec<String> {
     names
 }
 
-/// Fails unless this is `Fenced`, at this call or after others had their say.
+/// Panics unless this is `Fenced`.
 pub(crate) fn assert_fenced<T>(outcome: Result<T, LogError>) {
     match outcome {
         Err(LogError::Fenced(_)) => {}

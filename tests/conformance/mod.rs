@@ -1,13 +1,13 @@
-//! The contract of a log, stated in test names and written against the port alone, so that every
-//! log goes through the same clauses: the embedded one, the simulator's, Kafka.
+//! The conformance suite of the `Log` port: one clause per test, named after what it requires.
 //!
-//! A log under test is a [`LogUnderTest`]; `conformance!(MySubject)` makes one `#[test]` per
-//! clause. What a subject can't do (restart, move time) is a capability; its clauses are then
-//! skipped and say so. No clause may assume that transactions take no offsets of their own, that
-//! a wait does not return early, or that a take returns all there is.
+//! Every log runs the same clauses: embedded, simulated and Kafka. A log under test implements
+//! [`LogUnderTest`], and `conformance!(MySubject)` makes one `#[test]` per clause. What a log can't
+//! do (restart, advance time) is a capability; its clauses then print that they are skipped. No
+//! clause may assume that transactions take no offsets of their own, that a wait does not return
+//! early, or that a take returns all there is.
 
 #![expect(clippy::unwrap_used, reason = "clauses are tests, called from the `#[test]`s below")]
-#![expect(clippy::print_stdout, reason = "what is skipped, and how to repeat, is said")]
+#![expect(clippy::print_stdout, reason = "it prints what is skipped and how to repeat a run")]
 
 pub(crate) mod cleanup;
 pub(crate) mod groups;

@@ -19,18 +19,18 @@ pub(crate) fn records_offsets_and_topics_survive_a_restart<S: LogUnderTest>() {
     append(&*subject.log(), &partition, &["a", "b"]);
     {
         let log = subject.log();
-        let mut only = member(&*log, ("survives", "one"), std::slice::from_ref(&topic));
+        let mut only = member(&*log, "survives", "one", std::slice::from_ref(&topic));
         settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
         only.commit(&progress(&partition, 1)).unwrap();
     }
     let before = subject.log().topics().unwrap();
     subject.restart();
-    assert_eq!(subject.log().topics().unwrap(), before, "and no id has changed");
+    assert_eq!(subject.log().topics().unwrap(), before, "topics and ids are unchanged");
     assert_eq!(values(&read(&*subject.log(), &partition, 0)), ["a", "b"]);
     assert_eq!(committed(&*subject.log(), "survives", &partition), Some(1));
     assert_eq!(append(&*subject.log(), &partition, &["c"]), [2]);
     let log = subject.log();
-    let mut only = member(&*log, ("survives", "one"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, "survives", "one", std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0, 1])]);
 }
 

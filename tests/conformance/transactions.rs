@@ -35,7 +35,7 @@ pub(crate) fn committed_records_appear_and_commit_returns_their_end_offsets<S: L
     assert_eq!(values(&read(&*log, &p, 0)), ["a", "b"]);
     assert_eq!(values(&read(&*log, &q, 0)), ["before", "x"]);
     let mut reader = log.reader(Isolation::Committed).unwrap();
-    assert!(reader.add(&p, Offset(2)).is_ok(), "what follows the commit is read from its end");
+    assert!(reader.add(&p, Offset(2)).is_ok(), "a read can start after the commit");
 }
 
 pub(crate) fn nothing_is_visible_to_committed_readers_before_the_commit<S: LogUnderTest>() {
@@ -80,8 +80,7 @@ pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: LogUn
     let log = subject.log();
     let topic = topic(&subject, "t-offsets", (1, FOR_EVER));
     let partition = at(&topic, 0);
-    let mut only =
-        member(&*log, (&subject.group("t-offsets"), "one"), std::slice::from_ref(&topic));
+    let mut only = member(&*log, &subject.group("t-offsets"), "one", std::slice::from_ref(&topic));
     settle(&mut [(&mut *only, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-offsets").unwrap();
     write(&mut *transactor, &partition, &["a"]);
@@ -92,7 +91,7 @@ pub(crate) fn offsets_in_a_transaction_are_committed_or_aborted_with_it<S: LogUn
     transactor.send_offsets(&only.token().unwrap(), &progress(&partition, 2)).unwrap();
     match log.committed(&subject.group("t-offsets"), std::slice::from_ref(&partition)) {
         Ok(found) => assert_eq!(found, [None], "not before the commit"),
-        // Or no answer until it is known how the transaction ends.
+        // Or no answer until the transaction has ended.
         Err(LogError::Retry(_)) => {}
         Err(other) => panic!("not an answer: {other:?}"),
     }
@@ -113,21 +112,21 @@ pub(crate) fn a_newer_producer_of_the_id_fences_the_older<S: LogUnderTest>() {
     assert_eq!(values(&read(&*log, &partition, 0)), ["new"]);
 }
 
-/// Whoever is fenced must hear it by that name: who takes it for anything else initialises the id
-/// again, and fences the one that has it now.
+/// A fenced owner must get `Fenced`: after any other error it would initialise the id again, and
+/// fence the current owner.
 pub(crate) fn a_fenced_producer_gets_the_error_from_every_call<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
-    let topic = topic(&subject, "t-told", (8, FOR_EVER));
+    let topic = topic(&subject, "t-fenced", (8, FOR_EVER));
     let records =
         |value: &str| -> Vec<_> { (0..800).map(|n| record(&at(&topic, n % 8), value)).collect() };
     for (round, done) in (0..12).map(|n| (n, n % 4)) {
-        let mut old = log.transactor("t-told").unwrap();
+        let mut old = log.transactor("t-fenced").unwrap();
         let mut new = None;
         let mut steps = 0;
         let mut overtake = || {
             if steps == done {
-                new = Some(log.transactor("t-told").unwrap());
+                new = Some(log.transactor("t-fenced").unwrap());
             }
             steps += 1;
         };
@@ -159,10 +158,10 @@ pub(crate) fn offsets_of_a_fenced_member_are_refused<S: LogUnderTest>() {
     let topic = topic(&subject, "t-member", (1, FOR_EVER));
     let partition = at(&topic, 0);
     let topics = [topic.clone()];
-    let mut old = member(&*log, ("t-member", "one"), &topics);
+    let mut old = member(&*log, "t-member", "one", &topics);
     settle(&mut [(&mut *old, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let token = old.token().unwrap();
-    let mut new = member(&*log, ("t-member", "one"), &topics);
+    let mut new = member(&*log, "t-member", "one", &topics);
     settle(&mut [(&mut *new, &mut Vec::new())], &[&names(&[&topic], &[0])]);
     let mut transactor = log.transactor("t-member").unwrap();
     write(&mut *transactor, &partition, &["a"]);
@@ -212,6 +211,6 @@ pub(crate) fn the_position_skips_control_and_aborted_records<S: LogUnderTest>() 
     transactor.commit().unwrap();
     write(&mut *transactor, &partition, &["lost"]);
     transactor.abort().unwrap();
-    // Reads until the position is at the end, whatever stands last; `read` would not return else.
+    // Reads until the position is at the end, whatever the last entry is; `read` might not return.
     assert_eq!(values(&read(&*log, &partition, 0)), ["a"]);
 }

@@ -9,7 +9,7 @@ use super::log_under_test::{
     ALL, FOR_EVER, LogUnderTest, TIMEOUT, append, at, topic, until, values,
 };
 
-/// How long the other thread lets us fall asleep. No clause depends on that it was enough.
+/// How long the other thread waits for this one to sleep. No clause needs this to be enough.
 const DOZE: Duration = Duration::from_millis(30);
 
 pub(crate) fn a_wait_ends_when_a_record_comes<S: LogUnderTest>() {
@@ -31,7 +31,7 @@ pub(crate) fn a_wait_ends_when_a_record_comes<S: LogUnderTest>() {
         });
     });
     assert_eq!(values(&out), ["x"]);
-    assert!(before.elapsed() < TIMEOUT, "the wait ended by its time");
+    assert!(before.elapsed() < TIMEOUT, "the wait ended only by its time-out");
 }
 
 pub(crate) fn a_wake_ends_the_wait_it_comes_in_or_the_next_one<S: LogUnderTest>() {
@@ -50,7 +50,7 @@ pub(crate) fn a_wake_ends_the_wait_it_comes_in_or_the_next_one<S: LogUnderTest>(
         });
         reader.wait(TIMEOUT).unwrap();
     });
-    assert!(before.elapsed() < TIMEOUT, "a wait ended by its time");
+    assert!(before.elapsed() < TIMEOUT, "a wait ended only by its time-out");
 }
 
 pub(crate) fn a_wait_ends_after_its_timeout<S: LogUnderTest>() {
@@ -70,7 +70,7 @@ pub(crate) fn no_wake_up_is_missed_between_taking_and_waiting<S: LogUnderTest>()
     let (ping, pong) = (at(&topic, 0), at(&topic, 1));
     let (ping, pong) = (&ping, &pong);
     let before = Instant::now();
-    // Each side writes only when it has seen the other's record: one lost wake-up and both sleep.
+    // Each side writes only after the other's record: with one lost wake-up both would sleep.
     let play = |reads, writes, begins: usize| {
         let mut appender = log.appender().unwrap();
         let mut reader = log.reader(Isolation::Committed).unwrap();
@@ -89,5 +89,5 @@ pub(crate) fn no_wake_up_is_missed_between_taking_and_waiting<S: LogUnderTest>()
         scope.spawn(|| play(ping, pong, 0));
         scope.spawn(|| play(pong, ping, 1));
     });
-    assert!(before.elapsed() < TIMEOUT, "a wait ended by its time: a wake-up was missed");
+    assert!(before.elapsed() < TIMEOUT, "a wake-up was missed: a wait ended by its time-out");
 }

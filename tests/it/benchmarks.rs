@@ -1,5 +1,6 @@
-//! Every benchmark runs small here, so that none rots: what was expected must be delivered. How
-//! fast is not looked at.
+//! Runs every benchmark with small sizes, so that none stops working.
+//!
+//! Each must deliver what it expects; its speed is not checked.
 
 use std::process::Command;
 
@@ -42,7 +43,7 @@ fn derive_and_kafka_streams_count_every_record_and_output_each_once() {
 
 #[test]
 fn kills_on_each_log_lose_duplicate_and_reorder_nothing() {
-    // The seed of a round that went well before.
+    // A seed whose round has passed before.
     let arguments = ["--round", "0", "--kills", "5", "--seed", "3"];
     run(env!("CARGO_BIN_EXE_soak"), &arguments);
 }

@@ -1,8 +1,8 @@
-//! A real browser listens: Chromium's own `EventSource`, its own `WebSocket`, and our page.
+//! Tests with a real browser: Chromium's `EventSource` and `WebSocket`, and our page.
 //!
-//! Our own clients read the standards as we do; a browser reads them as everybody's users do, and
-//! comes back by rules of its own. So the real posts are read by a page that holds nothing but what
-//! the platform gives it, while the server is killed under one line and the page cuts the other.
+//! Our own clients may share our reading of the standards; a browser reconnects by its own rules.
+//! So a page with nothing but the platform's objects reads the real posts, while the server is
+//! killed in one test and the page closes its connection in the other.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -24,46 +24,47 @@ use super::real_posts::mapper::{ACCOUNT, ExpectedEvent, real_posts};
 /// How long one step may take on a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often the page is asked what it has heard.
+/// How often the page is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Channels beside the whole account and timeline: an address of more would be refused by proxies.
+/// Channels besides the whole account and timeline: proxies refuse an address with more.
 const AUTHORS: usize = 18;
 
 /// Events in one request.
 const BATCH: usize = 12;
 
-/// Batches on whose way the server is killed, and for how long it stays away: once for longer than
-/// the browser waits before it tries again, so that it meets a closed door too.
+/// Batches during which the server is killed, and for how long it stays down: once for longer
+/// than the browser waits before it reconnects, so that a connection is refused too.
 const KILLS: [(usize, Duration); 3] =
     [(3, Duration::ZERO), (8, Duration::from_millis(1_500)), (13, Duration::ZERO)];
 
 /// Events after which the page closes its socket.
 const CUT_EVERY: usize = 40;
 
-/// Listens with an `EventSource` and leaves everything else to it.
+/// Reads with an `EventSource` and leaves everything else to it.
 const EVENT_SOURCE: &str = r"
     const [path, types] = arguments;
     const source = new EventSource(path);
-    const lives = [];
-    const heard = [];
-    source.onopen = () => lives.push(0);
+    const connections = [];
+    const received = [];
+    source.onopen = () => connections.push(0);
     for (const type of types) {
         source.addEventListener(type, (message) => {
-            heard.push([message.data, message.lastEventId]);
-            lives[lives.length - 1] += 1;
+            received.push([message.data, message.lastEventId]);
+            connections[connections.length - 1] += 1;
         });
     }
-    const trouble = () => (source.readyState === EventSource.CLOSED ? 'it gave up for good' : null);
-    window.listener = { heard, lives, trouble };
+    const isClosed = () => source.readyState === EventSource.CLOSED;
+    const failure = () => (isClosed() ? 'it stopped reconnecting' : null);
+    window.listener = { received, connections, failure };
 ";
 
-/// Listens with a `WebSocket` that it closes every so often, keeps one position per channel, and
+/// Reads with a `WebSocket` that it closes every so often, keeps one position per channel, and
 /// subscribes again from there.
 const WEB_SOCKET: &str = r"
     const [path, channels, cutEvery] = arguments;
-    const heard = [];
-    const lives = [];
+    const received = [];
+    const connections = [];
     const positions = new Map();
     let refused = null;
     function connect() {
@@ -71,7 +72,7 @@ const WEB_SOCKET: &str = r"
         const say = (message) => socket.send(JSON.stringify(message));
         let events = 0;
         socket.onopen = () => {
-            lives.push(socket.protocol);
+            connections.push(socket.protocol);
             channels.forEach((channel, id) => {
                 say({ op: 'subscribe', id, channel, from: positions.get(channel) || 'earliest' });
             });
@@ -80,7 +81,7 @@ const WEB_SOCKET: &str = r"
             const frame = JSON.parse(data);
             if (frame.op === 'error' || frame.op === 'gap') refused = data;
             if (frame.op !== 'event') return;
-            heard.push([data, frame.position]);
+            received.push([data, frame.position]);
             positions.set(frame.channel, frame.position);
             events += 1;
             if (events === cutEvery) socket.close();
@@ -88,7 +89,7 @@ const WEB_SOCKET: &str = r"
         socket.onclose = () => setTimeout(connect, 20);
     }
     connect();
-    window.listener = { heard, lives, trouble: () => refused };
+    window.listener = { received, connections, failure: () => refused };
 ";
 
 #[test]
@@ -101,8 +102,8 @@ fn a_page_that_closes_its_web_socket_resumes_by_position_and_gets_every_event_on
     real_posts_through_web_socket(&Server::start(&[]));
 }
 
-/// The real posts, out through a browser's `EventSource` while the server is killed and started
-/// again. The server must be new: its log holds nothing else of these channels.
+/// Delivers the real posts to a browser's `EventSource` while the server is killed and started
+/// again. The server must be new: its log holds nothing else in these channels.
 pub(crate) fn real_posts_through_event_source(server: &mut Server) {
     let expected = real_posts();
     let channels = watched(&expected);
@@ -114,7 +115,7 @@ pub(crate) fn real_posts_through_event_source(server: &mut Server) {
     let mut kills = KILLS.iter().enumerate().peekable();
     for (index, batch) in expected.chunks(BATCH).enumerate() {
         if let Some((life, (_, away))) = kills.next_if(|(_, kill)| kill.0 == index) {
-            browser.wait_for(&format!("return listener.lives[{life}] > 0;"), STEP_LIMIT);
+            browser.wait_for(&format!("return listener.connections[{life}] > 0;"), STEP_LIMIT);
             post(server, batch);
             server.kill9();
             thread::sleep(*away);
@@ -124,12 +125,12 @@ pub(crate) fn real_posts_through_event_source(server: &mut Server) {
     }
 
     check(&expected, &channels, |limit| page.next(limit));
-    let lives = browser.run("return listener.lives.length;", json!([]));
-    assert_eq!(lives, 1 + KILLS.len(), "it opened once and came back after each kill");
+    let connections = browser.run("return listener.connections.length;", json!([]));
+    assert_eq!(connections, 1 + KILLS.len(), "it opened once and reconnected after each kill");
     page.compare_order(server, &channels);
 }
 
-/// The real posts, out through a browser's `WebSocket` that the page closes again and again. The
+/// Delivers the real posts to a browser's `WebSocket` that the page closes again and again. The
 /// server must be new, as above.
 pub(crate) fn real_posts_through_web_socket(server: &Server) {
     let expected = real_posts();
@@ -143,10 +144,13 @@ pub(crate) fn real_posts_through_web_socket(server: &Server) {
     }
 
     check(&expected, &channels, |limit| page.next(limit));
-    let lives = browser.run("return listener.lives;", json!([]));
-    let lives = lives.as_array().unwrap();
-    assert_eq!(lives.len(), 1 + page.seen.len() / CUT_EVERY, "as many lives as cuts, and one");
-    assert!(lives.iter().all(|protocol| protocol == "tidewire.v1"), "agreed on: {lives:?}");
+    let connections = browser.run("return listener.connections;", json!([]));
+    let connections = connections.as_array().unwrap();
+    assert_eq!(connections.len(), 1 + page.seen.len() / CUT_EVERY, "one connection more than cuts");
+    assert!(
+        connections.iter().all(|protocol| protocol == "tidewire.v1"),
+        "agreed on: {connections:?}"
+    );
     page.compare_order(server, &channels);
     assert_eq!(browser.console_errors(), [""; 0]);
 }
@@ -161,7 +165,7 @@ fn sse_path(channels: &[String]) -> String {
     format!("/v1/sse?from=earliest&channels={}", query_escape(&channels.join(",")))
 }
 
-/// All that may come as a message: an `EventSource` hears only what it is told to listen for.
+/// All message types: an `EventSource` receives only those it has a listener for.
 fn types(expected: &[ExpectedEvent]) -> Vec<&str> {
     let mut types: Vec<&str> = expected.iter().map(|event| event.canonical).collect();
     types.sort_unstable();
@@ -170,7 +174,7 @@ fn types(expected: &[ExpectedEvent]) -> Vec<&str> {
     types
 }
 
-/// What a page's `listener` hears, and what it heard so far.
+/// A page's `listener`, and what it has received so far.
 struct Page<'a> {
     browser: &'a Browser,
     waiting: VecDeque<ReceivedEvent>,
@@ -179,7 +183,7 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Goes to the server's own page, so that what is opened there is of its origin.
+    /// Opens the server's own page, so that its connections have the same origin.
     fn open(browser: &'a Browser, server: &Server) -> Self {
         browser.open(&format!("http://{}/", server.addr()));
         Self { browser, waiting: VecDeque::new(), seen: Vec::new() }
@@ -204,17 +208,17 @@ impl<'a> Page<'a> {
         if !self.waiting.is_empty() {
             return;
         }
-        let script = "return [listener.trouble(), listener.heard.splice(0)];";
-        let told = self.browser.run(script, json!([]));
-        assert_eq!(told[0], Value::Null, "{:#?}", self.browser.console_errors());
-        for heard in told[1].as_array().unwrap() {
-            let (text, position) = (heard[0].as_str().unwrap(), heard[1].as_str());
+        let script = "return [listener.failure(), listener.received.splice(0)];";
+        let state = self.browser.run(script, json!([]));
+        assert_eq!(state[0], Value::Null, "{:#?}", self.browser.console_errors());
+        for received in state[1].as_array().unwrap() {
+            let (text, position) = (received[0].as_str().unwrap(), received[1].as_str());
             self.waiting.push_back(ReceivedEvent::parse(text, position));
         }
     }
 
-    /// Reads the channels again with a client of ours: from the first to the last event that the
-    /// page saw of a channel, the log must have the same in the same order.
+    /// Reads the channels again with our own client: from the first to the last event that the page
+    /// saw of a channel, the log must have the same events in the same order.
     fn compare_order(&self, server: &Server, channels: &[String]) {
         let mut seen: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (channel, id) in &self.seen {

@@ -1,6 +1,6 @@
-//! The command line as a script sees it: what it prints, where, and with which exit code.
+//! The command line as a script uses it: output, standard error and exit codes.
 //!
-//! Each mistake must be answered by what is right, without starting anything.
+//! Each usage error must name the fix and start nothing.
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidewire_tests::server::{self, Server};
 
-/// What a verb left behind.
+/// The result of a verb.
 struct CommandOutput {
     code: Option<i32>,
     out: String,
@@ -35,7 +35,7 @@ fn check_refused(args: &[&str], says: &[&str]) {
     for part in says {
         assert!(done.err.contains(part), "{args:?} says {part:?}: {}", done.err);
     }
-    assert_eq!(done.out, "", "data is for standard output, words are not");
+    assert_eq!(done.out, "", "standard output is for data only");
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! `tidewire dev` as a new user meets it: one line when it is ready, events on the stream that line
-//! names, Ctrl-C, and everything still there the next time.
+//! `tidewire dev` as a new user runs it, across a restart.
+//!
+//! It prints one ready line, the demo stream of that line delivers events, Ctrl-C ends it, and
+//! after the next start the history is still there.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -13,10 +15,10 @@ use tidewire_tests::server::Server;
 /// How long the first events may take on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
-/// A start with history; the product's target of 3 s is for a machine that runs nothing else.
+/// A start with history; the product's target of 3 s is for an otherwise idle machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long Ctrl-C may take; seen is a third of a second.
+/// How long Ctrl-C may take; it takes a third of a second on an idle machine.
 const CTRL_C_LIMIT: Duration = Duration::from_secs(5);
 
 /// The path and query of the SSE address in the ready line.

@@ -1,4 +1,4 @@
-//! The embedded log goes through the contract.
+//! Runs the conformance suite on the embedded log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +11,7 @@ use tidewire_engine::record::Millis;
 use crate::conformance::conformance;
 use crate::conformance::log_under_test::{Capability, LogUnderTest};
 
-/// A clock that moves when told to.
+/// A clock that tests set.
 struct ManualClock(AtomicI64);
 
 impl Clock for ManualClock {

@@ -1,5 +1,7 @@
-//! The disk of the embedded log runs full under load: the process says so and ends as one that
-//! lost its log, and once there is space again nothing that was acknowledged is missing.
+//! The disk of the embedded log gets full under load.
+//!
+//! The process must report it and end with the exit code of a lost log; after a restart with free
+//! space nothing that was acknowledged may be missing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ fn post_until_refused(server: &Server, mut n: u64, give_up: Instant) -> u64 {
     n
 }
 
-/// How often each number stands on its author's channel.
+/// How often each number is in its author's channel.
 fn delivered(server: &Server) -> BTreeMap<u64, u32> {
     let config = Config::new(server.data_dir().join("log"));
     let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("the log opens");
@@ -68,7 +70,7 @@ fn delivered(server: &Server) -> BTreeMap<u64, u32> {
     times
 }
 
-/// Waits until DERIVE has taken what there is: something, and then nothing more for a second.
+/// Waits until DERIVE has processed something, and then nothing more for a second.
 fn wait_until_still(server: &Server) {
     let taken = || server.metric("tidewire_derive_events_total{lane=\"normal\"}").unwrap_or(0.0);
     let (begun, mut last, mut since) = (Instant::now(), 0.0, Instant::now());
@@ -89,7 +91,7 @@ fn a_full_disk_under_the_embedded_log_loses_nothing_that_was_acknowledged() {
     let small = match SmallDisk::over(&server.data_dir()) {
         Ok(small) => small,
         Err(why) => {
-            eprintln!("not tried, since nothing can be mounted: {why}");
+            eprintln!("skipped, since nothing can be mounted: {why}");
             return;
         }
     };
@@ -104,7 +106,7 @@ fn a_full_disk_under_the_embedded_log_loses_nothing_that_was_acknowledged() {
     std::fs::remove_file(ballast).expect("it is ours");
 
     server.restart();
-    // Whoever got no answer sends again; the id tells whether it was there already.
+    // A producer without a response sends again; the id tells whether the event was there already.
     let mut http = HttpClient::connect(server.addr()).expect("it listens");
     for n in refused..refused + 10 {
         let answer = http.post("/v1/events", "application/json", event(n).as_bytes());
@@ -113,8 +115,8 @@ fn a_full_disk_under_the_embedded_log_loses_nothing_that_was_acknowledged() {
     wait_until_still(&server);
     server.stop();
     let times = delivered(&server);
-    assert_eq!(times.len() as u64, refused + 10, "each came out");
-    assert!(times.values().all(|times| *times == 1), "and once");
+    assert_eq!(times.len() as u64, refused + 10, "each was delivered");
+    assert!(times.values().all(|times| *times == 1), "and only once");
     eprintln!("{refused} acknowledged before the disk was full");
     drop(small);
 }

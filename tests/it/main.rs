@@ -1,4 +1,4 @@
-//! Integration tests in one binary: what must stay true of the whole, tried from outside.
+//! Integration tests: the whole product, tested from outside.
 
 mod api_documents;
 mod bad_input;

@@ -1,8 +1,7 @@
-//! ADMIT and DERIVE on the embedded log and RocksDB: the straight way, a restart, and a child
-//! process killed in the middle of it, again and again.
+//! ADMIT and DERIVE on the embedded log and RocksDB, restarted and killed again and again.
 //!
-//! The one idea: a producer's events carry numbers, so what came out can be compared with what went
-//! in without knowing when anything was killed.
+//! A producer's events carry numbers, so the outputs can be compared with the input without knowing
+//! when a process was killed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +23,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_tests::test_rng::TestRng;
 use tidewire_tests::wall_clock::SystemWallClock;
 
-/// Where the child works; unset in every other run of its test.
+/// The child's folder; unset in every other run of its test.
 const DIR_VARIABLE: &str = "TIDEWIRE_TEST_PIPELINE";
 
 /// Children killed in one run.
@@ -96,7 +95,7 @@ impl PipelineUnderTest {
         self.check_left_in_order();
     }
 
-    /// Who ended in order holds nothing up: no offset names an owner that must be fenced first.
+    /// After an orderly end no offset names an owner: the next one must not wait to fence it.
     fn check_left_in_order(&self) {
         let group = self.topology.derive_group();
         for topic in self.topology.lanes() {
@@ -127,7 +126,7 @@ impl PipelineUnderTest {
         all
     }
 
-    /// Appends events of these numbers; a producer that isn't sure sends the one before again.
+    /// Appends events of these numbers; sometimes repeats the one before, as a producer would.
     fn produce(&self, numbers: std::ops::Range<usize>, rng: &mut TestRng) {
         let mut appender = self.log.appender().expect("an appender");
         let mut batch = Vec::new();
@@ -159,7 +158,7 @@ impl PipelineUnderTest {
         }
     }
 
-    /// The number behind the largest one in `in`.
+    /// One more than the largest number in `in`.
     fn next_number(&self) -> usize {
         let number = |record: &Record| {
             let value: serde_json::Value =
@@ -196,7 +195,7 @@ impl PipelineUnderTest {
         self.check_order(numbers);
     }
 
-    /// The order records take each lane without a gap, and accept each id once.
+    /// The order records cover each lane without a gap, and accept each id once.
     fn check_order(&self, numbers: usize) {
         let mut next = BTreeMap::new();
         let mut accepted = 0;
@@ -265,9 +264,8 @@ fn events_of_a_killed_process_are_delivered_once_and_in_order() {
     let mut rng = TestRng::new(seed);
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..ROUNDS {
-        // Some die young, some after the stores were written behind for the first time.
-        let life =
-            Duration::from_millis(rng.below(if round % 3 == 2 { 2_500 } else { 200 }) as u64);
+        // Some are killed early, some after their stores were written for the first time.
+        let life = Duration::from_millis(rng.below(if round % 3 == 2 { 2_500 } else { 200 }));
         one_child(dir.path(), life);
     }
     let pipeline = PipelineUnderTest::open(dir.path());
@@ -277,7 +275,7 @@ fn events_of_a_killed_process_are_delivered_once_and_in_order() {
     pipeline.check(numbers);
 }
 
-/// Runs a child, and kills it so long after its first commit.
+/// Runs a child, and kills it this long after its first commit.
 fn one_child(dir: &Path, life: Duration) {
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
         .args(["pipeline::child_pipeline", "--exact"])
@@ -289,14 +287,14 @@ fn one_child(dir: &Path, life: Duration) {
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let begun = Instant::now();
     while !lines.next().is_some_and(|line| line.is_ok_and(|line| line == "committed")) {
-        assert!(begun.elapsed() < TIMEOUT && alive(&mut child), "the child does not begin");
+        assert!(begun.elapsed() < TIMEOUT && alive(&mut child), "the child commits nothing");
     }
     std::thread::scope(|scope| {
         let rest = scope.spawn(|| lines.map_while(Result::ok).count());
         std::thread::sleep(life);
         child.kill().expect("SIGKILL");
         child.wait().expect("reaped");
-        rest.join().expect("the listener ends with the child");
+        rest.join().expect("the reading thread ends with the child");
     });
 }
 

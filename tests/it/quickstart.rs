@@ -1,5 +1,4 @@
-//! The programs of `docs/quickstart.md`, run as they are printed, with the packages their readers
-//! install.
+//! The programs of `docs/quickstart.md`, run as printed with the packages it names.
 //!
 //! All receivers run at once beside one server. Each gets what every sender sends. Then the
 //! receivers are killed, the server is killed, an older copy of the log is put back and the log is
@@ -7,7 +6,7 @@
 
 mod document;
 mod programs;
-mod reader;
+mod receiver;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +21,7 @@ use tidewire_tests::event_source::EventSource;
 use tidewire_tests::server::Server;
 
 use self::programs::Programs;
-use self::reader::StreamReader;
+use self::receiver::Receiver;
 
 /// The address in the document.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -46,7 +45,7 @@ const RECEIVERS: [&str; 5] =
 /// The receiving script of a browser.
 const BROWSER: &str = "browser.js";
 
-/// The command that only listens.
+/// The command that only receives.
 const LISTEN: &str = "listen.sh";
 
 /// How the server is started on Kafka, and what sends there with its event's id.
@@ -60,13 +59,13 @@ const INSTALLS: [(&str, &str); 4] = [
     ("install-go.sh", "go.mod"),
 ];
 
-/// Runs for a quarter of an hour; that the Makefile has the verb is all that is tested here.
+/// Runs for a quarter of an hour; here only the Makefile's verb is checked.
 const MAKE_RUN: &str = "run.sh";
 
 /// How long an event may take on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long it is waited for an event that should not come.
+/// How long nothing must arrive.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Events sent while no receiver runs.
@@ -106,19 +105,19 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     let mut server = Server::start(&[]);
     let address = server.addr().to_string();
     let programs = Programs::write(&document::snippets(), (ADDRESS, &address));
-    let mut readers = Vec::from(RECEIVERS.map(|file| StreamReader::program(file, &programs)));
-    readers.push(StreamReader::page(BROWSER, &programs, &server));
+    let mut receivers = Vec::from(RECEIVERS.map(|file| Receiver::program(file, &programs)));
+    receivers.push(Receiver::page(BROWSER, &programs, &server));
 
     let sent = SENDERS.map(|(file, id)| {
         send(&programs, file, id);
         id
     });
-    // An event that is sent again is dropped.
+    // A repeated event is dropped.
     send(&programs, SENDERS[0].0, SENDERS[0].1);
     listen(&programs, SENDERS[0].1);
-    for reader in &mut readers {
-        reader.expect(&sent);
-        reader.stop(sent[sent.len() - 1]);
+    for receiver in &mut receivers {
+        receiver.expect(&sent);
+        receiver.stop(sent[sent.len() - 1]);
     }
 
     server.stop();
@@ -126,15 +125,15 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     copy(&server.data_dir(), &older.path().join("data"));
     server.restart_in_place();
     post(&server, &AWAY);
-    for reader in &mut readers {
-        reader.start(&programs, &server);
+    for receiver in &mut receivers {
+        receiver.start(&programs, &server);
     }
-    expect_all(&mut readers, &AWAY);
+    expect_all(&mut receivers, &AWAY);
 
     server.kill9();
     server.restart_in_place();
     post(&server, &["killed"]);
-    expect_all(&mut readers, &["killed"]);
+    expect_all(&mut receivers, &["killed"]);
 
     // Every position is beyond the end of the older log, which is an `error`.
     server.stop();
@@ -142,19 +141,19 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     copy(&older.path().join("data"), &server.data_dir());
     server.restart_in_place();
     post(&server, &["older"]);
-    expect_all(&mut readers, &[&sent[..], &["older"]].concat());
+    expect_all(&mut receivers, &[&sent[..], &["older"]].concat());
 
     // Another log has other topics, which is a `gap`.
     server.stop();
     fs::remove_dir_all(server.data_dir()).expect("it is there");
     server.restart_in_place();
-    for reader in &mut readers {
-        reader.expect_line("gap ");
+    for receiver in &mut receivers {
+        receiver.expect_line("gap ");
     }
     post(&server, &["other"]);
-    expect_all(&mut readers, &["other"]);
+    expect_all(&mut receivers, &["other"]);
     thread::sleep(QUIET);
-    expect_all(&mut readers, &[]);
+    expect_all(&mut receivers, &[]);
 }
 
 #[test]
@@ -181,7 +180,7 @@ fn send(programs: &Programs, file: &str, id: &str) {
     assert!(is_accepted, "{file} printed:\n{printed}");
 }
 
-/// Runs the command that only listens, until it shows an event.
+/// Runs the command that only receives, until it shows an event.
 fn listen(programs: &Programs, id: &str) {
     let running = programs.start(LISTEN);
     let deadline = Instant::now() + ARRIVAL_LIMIT;
@@ -206,9 +205,9 @@ fn post(server: &Server, ids: &[&str]) {
     assert_eq!(response.status, 202, "{}", response.text());
 }
 
-fn expect_all(readers: &mut [StreamReader], events: &[&str]) {
-    for reader in readers {
-        reader.expect(events);
+fn expect_all(receivers: &mut [Receiver], events: &[&str]) {
+    for receiver in receivers {
+        receiver.expect(events);
     }
 }
 

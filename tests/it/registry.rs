@@ -1,5 +1,6 @@
-//! The client of the schema registry against one over real HTTP: what it remembers, how long it
-//! waits, and what it makes of answers that are wrong.
+//! The schema registry's client against a fake registry over HTTP.
+//!
+//! Tests what it caches, how long it waits, and how it handles wrong responses.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +13,7 @@ use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": []}"#;
 
-/// Short enough for a test that has to wait.
+/// Short enough for tests that have to wait for it.
 const SHORT_LIMITS: QueryPolicy = QueryPolicy {
     try_limit: Duration::from_millis(400),
     limit: Duration::from_millis(1_000),
@@ -29,7 +30,7 @@ fn client(registry: &FakeRegistry) -> SchemaRegistry {
     client_of(&[registry.url()], Credentials::None, SHORT_LIMITS)
 }
 
-/// An address where nothing listens.
+/// An address without a listener.
 fn nowhere() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     format!("http://{}", listener.local_addr().expect("it is bound"))
@@ -59,7 +60,7 @@ fn a_thousand_records_of_one_schema_make_one_request() {
     }
     assert_eq!(registry.requests(), ["GET /schemas/ids/1"]);
     registry.set_behaviour(RegistryBehaviour::Down);
-    client.schema(id).expect("what is known needs nobody");
+    client.schema(id).expect("a cached schema needs no request");
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn an_unknown_id_is_requested_again_only_after_a_pause() {
         assert!(why.contains("has no schema 1; check that the producer uses"), "{why}");
     }
     assert_eq!(registry.count(), 1);
-    // Bytes that are an id by chance: the registry has nothing to say of them.
+    // Random bytes that look like an id: the registry has no such schema.
     let Err(RegistryFault::Unknown(why)) = client.schema(u32::MAX) else { panic!("no such id") };
     assert!(why.contains("4294967295 is larger than any schema id"), "{why}");
     assert_eq!(registry.count(), 1);
@@ -123,7 +124,7 @@ fn a_silent_registry_times_out_after_5_seconds_in_all() {
     let begin = Instant::now();
     unavailable(&client, 1);
     let took = begin.elapsed();
-    // Below what one answer would take, with room for a busy machine.
+    // Below the time-out of a single response, with a margin for a busy machine.
     assert!((4_000..12_000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(registry.count(), 3);
 }
@@ -156,7 +157,7 @@ fn the_next_address_takes_over_and_is_kept() {
     for id in ids {
         client.schema(id).expect("the third has it");
     }
-    assert_eq!(dead.count(), 1, "the second question goes to the one that answered");
+    assert_eq!(dead.count(), 1, "the second request goes to the one that responded");
     let none = client_of(&[nowhere(), nowhere()], Credentials::None, SHORT_LIMITS);
     let error = unavailable(&none, 1);
     assert!(error.contains("tried 3 times"), "{error}");
@@ -182,7 +183,7 @@ fn a_login_is_sent_and_never_shown() {
     assert_eq!(registry.count(), 4, "a wrong login is not tried again");
     registry.require_token("t0ken");
     asked(Credentials::Bearer("t0ken".into())).schema(id).expect("the right one");
-    // What a registry repeats of our login is not repeated by us.
+    // A registry that echoes our credentials must not make us print them.
     let echo = r#"{"error_code": 42200, "message": "Bearer t0ken is odd"}"#;
     registry.set_behaviour(RegistryBehaviour::Fixed(422, echo.into()));
     let error = unavailable(&asked(Credentials::Bearer("t0ken".into())), 9);
@@ -245,7 +246,7 @@ fn missing_circular_and_too_deep_references_are_refused() {
     assert!(error.contains("more than 64 references"), "{error}");
     let asked = registry.count();
     unusable(&client, wide);
-    assert_eq!(registry.count(), asked, "what can't be used is remembered");
+    assert_eq!(registry.count(), asked, "unusable schemas are cached too");
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn schemas_are_bounded() {
     let recursive = r#"{"type": "record", "name": "List",
         "fields": [{"name": "next", "type": ["null", "List"]}]}"#;
     client.schema(registry.put("list", recursive)).expect("a list of any length is one schema");
-    // Whatever becomes of the largest that passes, it is soon.
+    // Whatever the result for the largest schema that passes, it must come soon.
     let begin = Instant::now();
     let _ = client.schema(registry.put("fields", &record(30_000)));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
@@ -317,7 +318,7 @@ fn invalid_responses_give_an_error_and_never_a_panic() {
     registry.set_behaviour(RegistryBehaviour::Huge(64 << 20));
     let error = unusable(&client(&registry), 1);
     assert!(error.contains("answers with more than 2 MiB"), "{error}");
-    // A schema nobody can read is no schema, and one of somebody else reads as what it is.
+    // An unreadable schema is refused, and a schema of another team is read as it is.
     for text in ["", "nonsense", "{}", &deep] {
         let body = serde_json::json!({"schema": text}).to_string();
         registry.set_behaviour(RegistryBehaviour::Fixed(200, body));
@@ -329,7 +330,7 @@ fn invalid_responses_give_an_error_and_never_a_panic() {
 fn an_https_registry_is_trusted_if_a_known_authority_signed_its_certificate() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     tidewire_tests::broker::secure::make_certificates(folder.path());
-    // openssl serves files of its folder, which is all of a registry that is wanted here.
+    // openssl serves files of its folder, which is enough of a registry here.
     fs::create_dir_all(folder.path().join("schemas/ids")).expect("our folder");
     let answer = serde_json::json!({"schema": SCHEMA}).to_string();
     fs::write(folder.path().join("schemas/ids/1"), answer).expect("our folder");

@@ -1,5 +1,7 @@
-//! `tidewire replay verify` by the real binary on the embedded log: after a kill -9, from a
-//! checkpoint, and on a log in which one byte is another.
+//! `tidewire replay verify` with the real binary on the embedded log.
+//!
+//! Verifies a history with a `kill -9`, from its start and from a checkpoint, and a log with one
+//! changed byte.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -21,7 +23,7 @@ const EVENTS: usize = 1_500;
 /// Channels that carry one of our events.
 const CHANNELS: usize = 3;
 
-/// What the verb said, and its exit code.
+/// The verb's output and exit code.
 pub(crate) struct VerifyOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -94,7 +96,7 @@ pub(crate) fn kept(data: &Path) -> Vec<(u32, Checkpoint)> {
     (0..Topology::default().partitions()).flat_map(of).collect()
 }
 
-/// Where everything ends, and what DERIVE's group has committed.
+/// The end of every partition, and what DERIVE's group has committed.
 fn trace(data: &Path) -> String {
     let (log, topology) = (open(data), Topology::default());
     let mut text = String::new();
@@ -131,17 +133,17 @@ fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
     assert_eq!(whole.code, Some(0));
     assert_eq!(whole.out.lines().filter(|line| line.contains(": identical")).count(), 8);
     assert_eq!(whole.sum(" outputs"), 2 * EVENTS * CHANNELS);
-    assert!(whole.sum(" records") >= 2 * EVENTS, "ADMIT may have said some twice");
+    assert!(whole.sum(" records") >= 2 * EVENTS, "ADMIT may have written some twice");
 
     let (task, kept) = kept(&data).into_iter().next().expect("it was there");
     let (task, from) = (task.to_string(), kept.order.0.to_string());
     let part = verify(&data, &["--task", &task, "--from", &from], "tw.");
     assert_eq!(part.code, Some(0));
     assert!(part.out.contains(&format!("from the checkpoint at {from})")), "{}", part.out);
-    assert!(part.sum(" transactions") > 0, "there is something behind the checkpoint");
+    assert!(part.sum(" transactions") > 0, "there are transactions after the checkpoint");
     let none = verify(&data, &["--task", &task, "--from", "2100-01-01T00:00:00Z"], "tw.");
     assert_eq!((none.code, none.sum(" transactions")), (Some(0), 0));
-    assert_eq!(before, trace(&data), "a replay leaves no trace");
+    assert_eq!(before, trace(&data), "a replay changes nothing in the log");
     let scratch = std::fs::read_dir(data.join("replay")).expect("its folder").count();
     assert_eq!(scratch, 1, "only the lock is left of its own files");
 
@@ -161,7 +163,7 @@ fn check_usage(data: &Path) {
     }
 }
 
-/// A clock that shows what it is told.
+/// A clock that tests set.
 struct RecordedClock(AtomicI64);
 
 impl Clock for RecordedClock {
@@ -170,7 +172,7 @@ impl Clock for RecordedClock {
     }
 }
 
-/// Writes every record to a new log, at the same offsets and times, one of them with another byte.
+/// Copies every record to a new log, at the same offsets and times, one with a changed byte.
 fn copy_with_damage(from: &Path, to: &Path, damaged: (&TopicPartition, Offset)) {
     let (log, topology) = (open(from), Topology::default());
     let clock = Arc::new(RecordedClock(AtomicI64::new(0)));

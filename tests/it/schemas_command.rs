@@ -1,4 +1,4 @@
-//! `tidewire schemas` and `doctor` as processes beside a schema registry.
+//! `tidewire schemas` and `doctor` against a fake schema registry.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -9,7 +9,7 @@ use tidewire_schemas::typed;
 use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server;
 
-/// Runs the binary in a folder of its own; exit code and all it printed.
+/// Runs the binary in a temporary folder; returns the exit code and all output.
 fn run(args: &[&str], variables: &[(&str, &str)], dir: &TempDir) -> (Option<i32>, String) {
     let mut command = server::command();
     command.args(args).envs(variables.iter().copied()).current_dir(dir.path());
@@ -143,7 +143,7 @@ fn the_doctor_checks_a_configured_registry() {
     let doctor = |variables: &[(&str, &str)]| run(&args, variables, &folder()).1;
     let fine = format!("ok    the schema registry at {url} answers, 1 subjects");
     assert!(doctor(&at).contains(&fine), "{}", doctor(&at));
-    assert!(!doctor(&[]).contains("registry"), "there is none to look at");
+    assert!(!doctor(&[]).contains("registry"), "none is configured");
     registry.require_token("t");
     let output = doctor(&at);
     assert!(output.contains("fix:  the schema registry: http://"), "{output}");

@@ -1,4 +1,4 @@
-//! The local state as an operator meets it: seen coming back, refused, removed.
+//! The local state: restored with visible progress, refused if newer, removed on request.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,14 +20,14 @@ use tidewire_tests::wall_clock::SystemWallClock;
 
 use crate::dead_letters::fixture::wait_until;
 
-/// Events whose ids are remembered.
+/// Events whose ids are stored.
 const EVENTS: u64 = 2_000;
 
-/// Changes of a table that no build has, which a restore passes over and counts: so many that it
-/// can be watched.
+/// Changes of a table that no build has, which a restore skips and counts: so many that its
+/// progress can be observed.
 const FOREIGN: u32 = 1_000_000;
 
-/// The table of these.
+/// The table of these changes.
 const TABLE: u8 = 250;
 
 /// How long anything may take on a machine under load.
@@ -51,7 +51,7 @@ fn taken(server: &Server) -> f64 {
     server.metric("tidewire_derive_events_total{lane=\"normal\"}").unwrap_or(0.0)
 }
 
-/// Events that were there before are known: none of them is taken twice.
+/// Events from before are duplicates: none of them is accepted twice.
 fn check_remembered(server: &Server, events: u64) {
     let before = server.metric(DUPLICATES).unwrap_or(0.0);
     target(server).post_all(0, events).expect("posted");
@@ -60,7 +60,7 @@ fn check_remembered(server: &Server, events: u64) {
     });
 }
 
-/// What `state rebuild` of this data folder says, and its exit code.
+/// The output and exit code of `state rebuild` for this data folder.
 fn rebuild(data_dir: &Path, further: &[&str]) -> (Option<i32>, String) {
     let mut command = command();
     command.args(["state", "rebuild", "--data-dir"]).arg(data_dir).args(further);
@@ -86,7 +86,7 @@ fn lengthen(server: &Server) {
     }
 }
 
-/// Asks until a restore is seen under way: what `/v1/stats` says of it, and `/readyz` meanwhile.
+/// Polls until a restore is under way; returns its part of `/v1/stats`, and `/readyz`.
 fn watch(addr: SocketAddr) -> Option<(Value, String)> {
     let begun = Instant::now();
     while begun.elapsed() < TIMEOUT {
@@ -123,7 +123,7 @@ fn removed_state_is_restored_with_visible_progress() {
     let (code, printed) = rebuild(&mistyped, &[]);
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains("there is no state in"), "{printed}");
-    assert!(!mistyped.exists(), "nothing is made where nothing was");
+    assert!(!mistyped.exists(), "it creates no folder");
     let (code, printed) = rebuild(&server.data_dir(), &["--partition", "99"]);
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains("no state of partition 99"), "{printed}");
@@ -138,7 +138,7 @@ fn removed_state_is_restored_with_visible_progress() {
     for restore in restores.as_array().expect("a list") {
         assert!(restore["total"].as_u64() >= restore["done"].as_u64(), "{restore}");
     }
-    // Which it says of all that it waits for depends on who is slower.
+    // Which reasons `/readyz` names depends on timing.
     assert!(body.contains("not_ready"), "{body}");
     check_remembered(&server, EVENTS);
 }

@@ -1,8 +1,8 @@
-//! A task's store under a process that is killed in the middle of writing: whatever the moment,
-//! data and progress agree.
+//! A task's store whose process is killed while it writes.
 //!
-//! The child hands over numbered batches whose effect is known from their number alone, so the
-//! parent can say what the store must hold at the progress it finds.
+//! Whatever the moment, its data and progress must agree. The child hands over numbered batches
+//! whose effect follows from their number, so the parent knows what the store must hold at the
+//! progress it finds.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -73,7 +73,7 @@ fn data_and_progress_of_a_store_agree_after_its_process_was_killed() {
     let mut expected: BTreeMap<(Table, Bytes), Bytes> = BTreeMap::new();
     let mut applied = 0;
     for round in 0..ROUNDS {
-        write_for_a_while(dir.path(), Duration::from_millis(40 + rng.below(80) as u64));
+        write_for_a_while(dir.path(), Duration::from_millis(40 + rng.below(80)));
         let mut store = open(dir.path());
         let reached = progress(&mut *store);
         assert!(reached >= applied, "round {round}: progress went back");

@@ -1,7 +1,7 @@
-//! The simulator's log goes through the contract, with the faults off: a simulation on a log that
-//! lies proves nothing.
+//! Runs the conformance suite on the simulator's log, with faults off.
 //!
-//! What restarts is the process that uses it; there is no file that a killed one could leave.
+//! A simulation is only worth something if its log keeps the contract. "Restart" here means that
+//! the process using the log restarts; there are no files that a killed process could leave.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! Dead letters requeued on a log that fails on purpose, by processes that crash: whatever the
-//! history, each goes back once.
+//! Requeues dead letters while the log fails and processes crash.
+//!
+//! Whatever the history, each dead letter is requeued exactly once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use crate::fake::FakeLog;
 /// Histories in one run.
 const HISTORIES: u64 = 400;
 
-/// Letters in each.
-const LETTERS: u64 = 40;
+/// Dead letters in each.
+const DEAD_LETTERS: u64 = 40;
 
-/// Attempts, each a process of its own, after which the log stops failing.
+/// Attempts, each in a new process, after which the log stops failing.
 const ATTEMPTS: u64 = 12;
 
 fn history(seed: u64) -> BTreeMap<String, u32> {
@@ -28,24 +29,24 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
         log.create(&spec).expect("a new log");
     }
     let from = TopicPartition::new(topology.input(), Partition(1));
-    for n in 0..LETTERS {
+    for n in 0..DEAD_LETTERS {
         let text = n.to_string();
         let body = Body::new(None, Some(text.as_bytes()), &[]);
         let record = Record { offset: Offset(n), timestamp: Millis(5), body };
         let diagnosis = Diagnosis { reason: "not_json", field: None, detail: "send JSON" };
-        let letter = dead_letter(&topology, &from, &record, diagnosis);
-        log.append(&[letter]).expect("no faults yet");
+        let record = dead_letter(&topology, &from, &record, diagnosis);
+        log.append(&[record]).expect("no faults yet");
     }
     let request = ResolveRequest {
         filter: Filter::default(),
         resolution: Resolution::Requeued,
         because: None,
-        limit: Some(LETTERS as usize / 3),
+        limit: Some(DEAD_LETTERS as usize / 3),
     };
     log.state().faults = true;
     for attempt in 1..=ATTEMPTS {
         let process: Arc<dyn Log> = Arc::new(log.as_process(attempt));
-        // However it ends, the next one makes good.
+        // Whatever the outcome, the next attempt must complete the rest.
         resolve(&*process, &topology, &request).ok();
     }
     log.state().faults = false;
@@ -65,7 +66,7 @@ fn history(seed: u64) -> BTreeMap<String, u32> {
 
 #[test]
 fn each_dead_letter_is_requeued_once_whatever_fails() {
-    let wanted: BTreeMap<String, u32> = (0..LETTERS).map(|n| (n.to_string(), 1)).collect();
+    let wanted: BTreeMap<String, u32> = (0..DEAD_LETTERS).map(|n| (n.to_string(), 1)).collect();
     for seed in 0..HISTORIES {
         assert_eq!(history(seed), wanted, "history {seed}");
     }

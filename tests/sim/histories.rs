@@ -1,4 +1,4 @@
-//! Many histories side by side, each on one thread, and how to have one of them again.
+//! Runs many histories in parallel, each on one thread, and prints how to repeat a failed one.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::replay;
 use crate::world::World;
 
-/// The variable that picks one history.
+/// The variable that selects one history.
 pub(crate) const SEED: &str = "TIDEWIRE_SIM_SEED";
 
-/// Every so many histories one is executed again from what the log holds.
+/// One history in this many is replayed from what the log holds.
 const REPLAYED_EVERY: u64 = 4;
 
-/// How often everything has happened that is worth counting.
+/// How often each counted fault happened.
 pub(crate) type HistoryCounts = BTreeMap<&'static str, u64>;
 
-/// Runs these histories: what happened in them, or what one of them does not keep.
+/// Runs these histories; returns the counts, or what failed in one of them.
 pub(crate) fn run(seeds: Range<u64>) -> Result<HistoryCounts, String> {
     let next = AtomicU64::new(seeds.start);
     let work = || {
@@ -30,7 +30,7 @@ pub(crate) fn run(seeds: Range<u64>) -> Result<HistoryCounts, String> {
             match history(seed) {
                 Ok(world) => add(&mut counts, &world.log.state().counts),
                 Err(why) => {
-                    // What is left would only take time.
+                    // The result is known; the remaining histories would only take time.
                     next.store(seeds.end, Ordering::Relaxed);
                     return Err(why);
                 }
@@ -42,13 +42,13 @@ pub(crate) fn run(seeds: Range<u64>) -> Result<HistoryCounts, String> {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut counts = HistoryCounts::new();
         for worker in workers {
-            add(&mut counts, &worker.join().expect("a history panicked; its words are above")?);
+            add(&mut counts, &worker.join().expect("a history panicked; see the panic above")?);
         }
         Ok(counts)
     })
 }
 
-/// The history of this seed. If it panics, the words of that are preceded by how to repeat it.
+/// Runs the history of this seed. Before a panic, it prints how to repeat the history.
 fn history(seed: u64) -> Result<World, String> {
     let repeat = format!(
         "repeat it with: {SEED}={seed} cargo test --release --workspace --locked --test sim \
@@ -64,7 +64,7 @@ fn history(seed: u64) -> Result<World, String> {
     });
     match ran {
         Ok(ran) => ran.map_err(|why| format!("history {seed}: {why}\n{repeat}")),
-        Err(_) => Err(format!("history {seed} panicked, its words are above\n{repeat}")),
+        Err(_) => Err(format!("history {seed} panicked, see the panic above\n{repeat}")),
     }
 }
 

@@ -1,8 +1,7 @@
-//! The simulation: whole histories of ADMIT and DERIVE on a log and disks in memory that fail on
-//! purpose, by the very same `turn`s as in production.
+//! Simulates whole histories of ADMIT and DERIVE on an in-memory log and disks that fail.
 //!
-//! The one idea: a seed is a history, so that whatever is found can be had again. A failing history
-//! prints the command that repeats it.
+//! The loops run with the same `turn` as in production. One seed is one history, so a failure can
+//! be repeated: a failing history prints the command for it.
 
 #[path = "../conformance/mod.rs"]
 mod conformance;
@@ -14,9 +13,10 @@ mod histories;
 mod model;
 mod mutants;
 mod operators;
-mod random;
 mod replay;
 mod world;
+
+use tidewire_tests::test_rng;
 
 use crate::histories::{SEED, run};
 use crate::world::World;
@@ -24,16 +24,16 @@ use crate::world::World;
 /// Histories in one run of the tests.
 const HISTORIES: u64 = 10_000;
 
-/// The variable that asks for more or fewer histories.
+/// The variable that sets the number of histories.
 const COUNT: &str = "TIDEWIRE_SIM_HISTORIES";
 
-/// What must have happened somewhere in many histories, or the faults are not injected.
+/// What must have happened in some of many histories; otherwise the faults are not injected.
 const FAULTS: &[&str] = &[
     "crashes",
     "retries",
     "outages",
-    "aborts asked for",
-    "answers lost",
+    "aborts requested",
+    "responses lost",
     "appends cut short",
     "deliveries failed",
     "unknown, committed",

@@ -1,6 +1,7 @@
-//! Operators for the simulation: one that counts, remembers, removes, scans, sets timers and fails,
-//! so that every layer of a task's state has something to say. What it does is done again, from
-//! scratch and on one map, by [`crate::model`].
+//! Operators for the simulation, which together use every layer of a task's state.
+//!
+//! They count, store, remove, scan, set timers and fail. [`crate::model`] computes the same again,
+//! independently, on one map.
 
 use std::ops::ControlFlow;
 
@@ -18,16 +19,16 @@ pub(crate) const COUNTS: Table = Table(40);
 /// Timers fired per entity key, 8 bytes big-endian.
 pub(crate) const FIRED: Table = Table(41);
 
-/// The newest events of a key: the key, a slash, the count, 8 bytes big-endian → nothing.
+/// The newest events of a key: the key, a slash, the count as 8 bytes big-endian → empty value.
 pub(crate) const RECENT: Table = Table(42);
 
 /// How many of those a timer has found, 8 bytes big-endian.
 pub(crate) const FOUND: Table = Table(43);
 
-/// Events of a key that are remembered.
+/// How many events of a key are kept.
 pub(crate) const RECENT_MAX: usize = 3;
 
-/// Every so many events of a key set a timer.
+/// Every how many events of a key set a timer.
 pub(crate) const TIMER_EVERY: u64 = 3;
 
 /// How long after the event the timer is due, milliseconds.
@@ -42,7 +43,7 @@ pub(crate) const FAILING: &str = "fails";
 /// The counter's stable number.
 pub(crate) const COUNTER: u8 = 40;
 
-/// What the simulation runs.
+/// The operators that the simulation runs.
 pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ChannelDelivery];
 
 struct Counter;
@@ -66,7 +67,7 @@ pub(crate) fn number(value: &Bytes) -> u64 {
     u64::from_be_bytes(*value.first_chunk().expect("a count has 8 bytes"))
 }
 
-/// Where what is remembered of a key begins and ends.
+/// The range of the events kept for a key.
 pub(crate) fn recent_range(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
     ([key, b"/"].concat(), [key, b"0"].concat())
 }
@@ -119,7 +120,7 @@ impl Operator for Counter {
             context.set_timer(at, key);
         }
         if event.event_id.contains(FAILING) {
-            return Err(OperatorError::Failed("told to".to_owned()));
+            return Err(OperatorError::Failed("this id fails on purpose".to_owned()));
         }
         Ok(Flow::Continue)
     }
@@ -133,7 +134,7 @@ impl Operator for Counter {
         }
         let count = context.get(COUNTS, key)?.map_or(0, |value| number(&value));
         if count % TIMER_FAILS_EVERY == 0 {
-            return Err(OperatorError::Failed("told to".to_owned()));
+            return Err(OperatorError::Failed("this count fails on purpose".to_owned()));
         }
         Ok(())
     }

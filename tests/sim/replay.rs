@@ -1,5 +1,7 @@
-//! Replays: a history comes out again from its start, and whatever is damaged, left out or decided
-//! elsewhere is found and said where.
+//! Replays of simulated histories, and of histories with damaged or missing records.
+//!
+//! An intact history replays without a difference; a changed byte, a skipped record, a forged field
+//! or a nondeterministic operator is found and located.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,11 +31,11 @@ use crate::world::World;
 fn verify(
     log: &FakeLog,
     task: &TaskSpec,
-    (kept, stores): (&BTreeSet<Offset>, &FakeStores),
+    stores: &FakeStores,
     range: ReplayRange,
 ) -> Result<(Replayed, Option<Divergence>), ReplayError> {
     let log = ReadOnlyLog::new(Arc::new(log.clone()));
-    let plan = task.plan(&log, kept, range)?;
+    let plan = task.plan(&log, &BTreeSet::new(), range)?;
     let mut verification = Verification::begin(&log, task, plan, stores)?;
     loop {
         match verification.step()? {
@@ -46,7 +48,7 @@ fn verify(
     }
 }
 
-/// Each task's history, whole.
+/// Replays each task's whole history.
 pub(crate) fn check_replay(world: &World) -> Result<(), String> {
     let before = world.log.fingerprint();
     let stores = FakeStores::new(0, &world.log);
@@ -58,19 +60,19 @@ pub(crate) fn check_replay(world: &World) -> Result<(), String> {
             settings_hash: 7,
             operators: OPERATORS,
         };
-        match verify(&world.log, &task, (&BTreeSet::new(), &stores), ReplayRange::default()) {
+        match verify(&world.log, &task, &stores, ReplayRange::default()) {
             Ok((_, None)) => {}
             Ok((_, Some(difference))) => return Err(difference.to_string()),
-            Err(error) => return Err(format!("{}: no replay: {error:?}", task.order())),
+            Err(error) => return Err(format!("{}: the replay failed: {error:?}", task.order())),
         }
     }
     match before == world.log.fingerprint() {
         true => Ok(()),
-        false => Err("a replay has left a trace in the log".to_owned()),
+        false => Err("a replay has changed the log".to_owned()),
     }
 }
 
-/// What one task made of some events, with the faults off.
+/// What one task wrote for some events, with the faults off.
 struct ReplayFixture {
     log: FakeLog,
     task: TaskSpec,
@@ -110,7 +112,7 @@ impl ReplayFixture {
         Self { log, task: TaskSpec { topology, partition, build, settings_hash, operators } }
     }
 
-    /// Has so many events taken by this build.
+    /// Lets this build process these events.
     fn run(&self, build: &str, numbers: std::ops::Range<usize>) {
         let topology = &self.task.topology;
         let config = DeriveConfig {
@@ -153,7 +155,7 @@ impl ReplayFixture {
         records.iter().map(|r| (r.offset, decode(r).expect("an order record"))).collect()
     }
 
-    /// Writes another record of `order` in place of one.
+    /// Replaces a record of `order` by another.
     fn forge(&self, offset: Offset, order: &OrderRecord) {
         let body = Body::new(None, Some(&order.encode()), &[]);
         self.log.damage(&self.task.order(), offset, body);
@@ -161,7 +163,7 @@ impl ReplayFixture {
 
     fn verify(&self, range: ReplayRange) -> Result<(Replayed, Option<Divergence>), ReplayError> {
         let stores = FakeStores::new(0, &self.log);
-        verify(&self.log, &self.task, (&BTreeSet::new(), &stores), range)
+        verify(&self.log, &self.task, &stores, range)
     }
 
     fn difference(&self) -> Divergence {
@@ -223,7 +225,7 @@ fn a_changed_byte_of_an_output_is_found_and_located() {
 fn a_skipped_record_is_found() {
     let fixture = ReplayFixture::new(OPERATORS);
     fixture.run("one", 0..6);
-    // As if the fourth record had never been taken: its transaction claims the fifth.
+    // As if the fourth record had been skipped: its transaction claims the fifth.
     let orders = fixture.orders();
     let takes = |(_, order): &&(Offset, OrderRecord)| order.spans[Lane::Normal.index()].is_some();
     let (at, mut order) = orders.iter().filter(takes).nth(3).expect("six were taken").clone();
@@ -259,12 +261,12 @@ fn forged_fields_are_found_and_named() {
     }
 }
 
-/// How often the operators below were asked: something outside their tables.
+/// A count outside the operators' tables, which makes them nondeterministic.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
 const SEEN: Table = Table(90);
 
-/// Fails on, and writes, what is outside its tables.
+/// Fails depending on, or writes, a value from outside its tables.
 struct NondeterministicOperator {
     fails: bool,
 }
@@ -290,7 +292,7 @@ impl Operator for NondeterministicOperator {
     ) -> Result<Flow, OperatorError> {
         let asked = ASKED.fetch_add(1, Ordering::SeqCst);
         if self.fails && asked % 7 == 6 {
-            return Err(OperatorError::Failed("a bad day".to_owned()));
+            return Err(OperatorError::Failed("a nondeterministic failure".to_owned()));
         }
         context.put(SEEN, b"asked", &asked.to_be_bytes());
         Ok(Flow::Continue)

@@ -1,5 +1,6 @@
-//! A round on the embedded log: everything in one process, which is killed; a producer that posts
-//! each event again until it is acknowledged.
+//! A soak round on the embedded log: one process is killed and restarted.
+//!
+//! A producer posts each event again until it is acknowledged.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,17 +27,17 @@ const KEYS: usize = 40;
 /// Channels that carry one of the events.
 const CHANNELS_PER_EVENT: usize = 3;
 
-/// How long everything may take to come out.
+/// How long all outputs may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Kills so many times, checks, and says how many events it was.
+/// Kills this many times, checks the outputs and returns the number of events.
 pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let mut server = Server::start(&[]);
     let over = Arc::new(AtomicBool::new(false));
     let (stop, addr) = (Arc::clone(&over), server.addr());
     let posting = thread::spawn(move || post_until(&stop, addr));
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX) as u64));
+        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX)));
         server.kill9();
         server.restart_in_place();
     }
@@ -56,7 +57,7 @@ pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     }
 }
 
-/// Posts numbered events one after the other, each until it is acknowledged; says how many.
+/// Posts numbered events one after the other, each until it is acknowledged; returns how many.
 fn post_until(over: &AtomicBool, addr: SocketAddr) -> usize {
     let (mut n, mut connection) = (0, None::<HttpClient>);
     loop {
@@ -80,7 +81,7 @@ fn post_until(over: &AtomicBool, addr: SocketAddr) -> usize {
             Ok(answer) if answer.status < 500 && answer.status != 429 => {
                 panic!("{}: {}", answer.status, answer.text());
             }
-            // It is away, or on its way out or in.
+            // The server is down, starting or stopping.
             _ => continue,
         }
         connection = Some(http);
@@ -100,12 +101,13 @@ fn event(n: usize) -> String {
     .to_string()
 }
 
-/// What a process that is gone has delivered.
+/// Checks what a stopped process has delivered.
 fn outputs(server: &Server) -> Vec<Record> {
     let config = Config::new(server.data_dir().join("log"));
-    let log = EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("nobody else has it");
+    let log =
+        EmbeddedLog::open(config, Arc::new(SystemWallClock)).expect("no other process has it open");
     let topology = Topology::default();
-    assert!(read(&log, &topology, topology.dead_letters()).is_empty(), "events were put aside");
+    assert!(read(&log, &topology, topology.dead_letters()).is_empty(), "there are dead letters");
     let mut all = read(&log, &topology, topology.out_urgent());
     all.extend(read(&log, &topology, topology.out_stream()));
     all
@@ -139,9 +141,9 @@ fn check(outputs: &[Record], numbers: usize) {
         assert!(before.is_none_or(|before| before < n), "{n} comes after {before:?}");
     }
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(doubled.is_empty(), "came more than once: {doubled:?}");
+    assert!(doubled.is_empty(), "delivered more than once: {doubled:?}");
     let mut channels = vec![0; numbers];
     times.keys().for_each(|(_, n)| channels[*n] += 1);
     let missing = channels.iter().position(|channels| *channels != CHANNELS_PER_EVENT);
-    assert_eq!(missing, None, "it is not in all of its channels; events in all: {numbers}");
+    assert_eq!(missing, None, "an event is missing in a channel; {numbers} events");
 }

@@ -1,4 +1,4 @@
-//! A round on a real broker: two of each role that may be doubled, one of them killed at a time.
+//! A soak round on a real broker: two of most roles, one process killed at a time.
 
 use std::thread;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use tidewire_tests::server::command;
 use tidewire_tests::test_rng::TestRng;
 
 use crate::LIFE_MS_MAX;
-use crate::fixture::{EventWriter, check, serve};
+use crate::fixture::{EventWriter, TopicNamespace, check, serve};
 
 const PREFIX: &str = "tw.";
 
-/// Events a second: enough that a transaction is open at almost any moment.
+/// Events per second: a transaction is open at almost any moment.
 const RATE: u32 = 400;
 
-/// Kills so many times, checks, and says how many events it was.
+/// Kills this many times, checks the outputs and returns the number of events.
 pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let created = command()
         .args(["topics", "create", "--log", &format!("kafka://{bootstrap}")])
         .output()
@@ -30,12 +30,12 @@ pub(crate) fn round(mut rng: TestRng, kills: usize) -> usize {
     servers.push(serve("gateway", at, "g1"));
     let writer = EventWriter::start(at, RATE);
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX) as u64));
-        let victim = rng.below(servers.len());
+        thread::sleep(Duration::from_millis(rng.below(LIFE_MS_MAX)));
+        let victim = rng.index(servers.len());
         servers[victim].kill9();
         if rng.one_in(4) {
-            // Long enough that work piles up, and others may begin to wonder.
-            thread::sleep(Duration::from_millis(rng.below(3 * LIFE_MS_MAX) as u64));
+            // Long enough for work to pile up and for sessions to expire.
+            thread::sleep(Duration::from_millis(rng.below(3 * LIFE_MS_MAX)));
         }
         servers[victim].restart();
     }

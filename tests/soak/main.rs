@@ -1,12 +1,13 @@
-//! Kills roles of the pipeline at random moments under load, on both logs, and checks after every
-//! round that each event came out once in each of its channels, and in order per key and lane.
+//! The soak test: kills roles at random moments under load and checks all outputs after each round.
+//!
+//! Each event must be delivered once to each of its channels, in order per key and lane.
 //!
 //! `soak [--kills 1000] [--seed 1] [--log kafka|embedded|both]`. A round is at most fifty kills on
-//! topics of its own; its moments follow from the seed and its number. How far it came is kept in
-//! the cache folder, so that the same command goes on there; another seed begins anew. A round that
-//! fails ends the soak with the command that repeats it, `--round N` being that round alone.
+//! topics of its own; its moments follow from the seed and its number. Progress is kept in the
+//! cache folder, so the same command continues there; another seed starts from the beginning. A
+//! failed round ends the soak with the command that repeats it (`--round N` runs only that round).
 
-#![expect(clippy::print_stdout, reason = "a soak's output is how far it is")]
+#![expect(clippy::print_stdout, reason = "it prints its progress")]
 
 mod embedded;
 #[path = "../it/kafka/fixture.rs"]
@@ -19,17 +20,17 @@ use std::process::ExitCode;
 
 use tidewire_tests::test_rng::TestRng;
 
-/// Kills of a round: few enough to find the one that did it.
+/// Kills per round: few enough to find the one that caused a failure.
 const KILLS_PER_ROUND: usize = 50;
 
-/// Milliseconds until the next kill at most: dying young, and after the stores were written behind.
-const LIFE_MS_MAX: usize = 1_500;
+/// Longest time between kills: some come right after a start, some after stores were written.
+const LIFE_MS_MAX: u64 = 1_500;
 
 struct Arguments {
     kills: usize,
     seed: u64,
     logs: Vec<&'static str>,
-    /// This round alone.
+    /// Only this round.
     round: Option<usize>,
 }
 
@@ -63,13 +64,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                     return Err(format!("--log {value}: give kafka, embedded or both"));
                 }
             }
-            _ => return Err(format!("{word}: see the head of this program's source")),
+            _ => return Err(format!("{word}: unknown; see the top of tests/soak/main.rs")),
         }
     }
     Ok(arguments)
 }
 
-/// Rounds on one log until there were enough kills. A round that fails panics.
+/// Runs rounds on one log until there were enough kills. A failed round panics.
 fn soak(log: &str, arguments: &Arguments) {
     let Arguments { kills, seed, round, .. } = *arguments;
     let mut done =
@@ -79,7 +80,7 @@ fn soak(log: &str, arguments: &Arguments) {
         let (round, kills) = (done / KILLS_PER_ROUND, KILLS_PER_ROUND.min(until - done));
         println!("{log}: {done} of {until} kills; if the next {kills} fail, this repeats them:");
         println!("  make soak ARGS=\"--log {log} --seed {seed} --round {round} --kills {kills}\"");
-        // Neighbouring rounds share nothing.
+        // Adjacent rounds must not share random numbers.
         let rng = TestRng::new(seed ^ (round as u64).wrapping_mul(0xD134_2543_DE82_EF95));
         let numbers = match log {
             "kafka" => kafka::round(rng, kills),
@@ -87,11 +88,12 @@ fn soak(log: &str, arguments: &Arguments) {
         };
         done += kills;
         if arguments.round.is_none() {
-            fs::write(progress_file(log), format!("{seed} {done}")).expect("the cache is ours");
+            fs::write(progress_file(log), format!("{seed} {done}"))
+                .expect("the cache can be written");
         }
-        println!("{log}: {numbers} events, each out once and in order");
+        println!("{log}: {numbers} events, each delivered once and in order");
     }
-    println!("{log}: {done} kills with seed {seed} are done; another seed begins anew");
+    println!("{log}: {done} kills with seed {seed} are done; use another seed for more");
 }
 
 /// Kills done with this seed.
@@ -109,6 +111,6 @@ fn progress_file(log: &str) -> PathBuf {
         let home = || variable("HOME").unwrap_or_default().join(".cache");
         variable("XDG_CACHE_HOME").unwrap_or_else(home).join("tidewire")
     });
-    fs::create_dir_all(&cache).expect("the cache is ours");
+    fs::create_dir_all(&cache).expect("the cache can be written");
     cache.join(format!("soak-{log}"))
 }

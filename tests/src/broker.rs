@@ -1,5 +1,6 @@
-//! A real Apache Kafka broker in a process of its own: started on free loopback ports with a folder
-//! of its own, stopped, killed, paused and started again on the same data.
+//! A real Apache Kafka broker in its own process, on free loopback ports and a temporary folder.
+//!
+//! Tests start one, stop, kill or pause it, and start it again on the same data.
 //!
 //! ```text
 //! Broker::start()          one node, everything quick      Cluster::start(3)   three of them
@@ -9,9 +10,9 @@
 //! shared()                 one per test process, for tests that only need topics of their own
 //! ```
 //!
-//! Nothing is left behind: dropping a broker kills its process, by id, and removes its folder; a
-//! test process that is killed takes its brokers with it ([`crate::child_process`]). What a broker
-//! logged is part of every panic here.
+//! Dropping a broker kills its process by id and removes its folder. A test process that is killed
+//! takes its brokers with it ([`crate::child_process`]). Every panic here includes the broker's
+//! log.
 
 pub mod cluster;
 pub mod folder;
@@ -30,7 +31,7 @@ pub use cluster::Cluster;
 pub use node::Broker;
 pub use setup::Setup;
 
-/// One broker for all tests of this process that only need names of their own.
+/// One broker for all tests of this process that only need topics of their own.
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(Broker::start)
@@ -47,8 +48,8 @@ impl Broker {
         Setup::quick().with(properties).start()
     }
 
-    /// Starts a node as an operator has it, for figures: Java's whole compiler, a larger heap, and
-    /// the server's own intervals.
+    /// Starts a node configured as in production, for benchmarks: Java's full compiler, a larger
+    /// heap, and the server's default intervals.
     pub fn for_figures() -> Self {
         Setup::for_figures().start()
     }
@@ -58,12 +59,12 @@ impl Broker {
         Setup::quick().secure().start()
     }
 
-    /// Starts a node whose clock [`Broker::pass`] sets forward.
+    /// Starts a node whose clock [`Broker::advance_time`] sets forward.
     pub fn with_clock() -> Self {
         Setup::quick().with_clock(0).start()
     }
 
-    /// Starts a node whose clock is so many seconds ahead, or behind if negative.
+    /// Starts a node whose clock is this many seconds ahead, or behind if negative.
     pub fn skewed(seconds: i64) -> Self {
         Setup::quick().with_clock(seconds * 1_000).start()
     }

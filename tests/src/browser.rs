@@ -1,11 +1,11 @@
-//! A real browser: headless Chromium, steered by a handful of calls of W3C WebDriver.
+//! Headless Chromium, driven over W3C WebDriver by a few JSON calls.
 //!
-//! The calls are JSON over HTTP, so they are made with the HTTP client that is here anyway: a
-//! WebDriver crate would bring two dozen others and an async runtime for the same seven calls.
+//! The calls use the HTTP client of this crate: a WebDriver crate would add two dozen dependencies
+//! and an async runtime for the same seven calls.
 //!
-//! Nothing is left behind, however a test ends. The profile and all that Chromium keeps is in a
-//! temporary folder; chromedriver dies with this process; and Chromium, which it steers through a
-//! pipe, ends when that pipe does. It looks no name up, so it reaches nothing but this machine.
+//! Nothing is left behind, however a test ends. Chromium's profile is in a temporary folder,
+//! chromedriver dies with this process, and Chromium ends when its pipe to chromedriver closes. It
+//! resolves no host names, so it reaches nothing but this machine.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -21,16 +21,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
-/// How long a call may take: the start of a browser is one, on a machine busy with other tests.
+/// How long a call may take; starting the browser is one, on a machine busy with other tests.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a page is asked whether it has come so far.
+/// How often a script is repeated until it returns true.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What stands before the port in chromedriver's greeting.
+/// The text before the port in chromedriver's first line.
 const GREETING: &str = "started successfully on port ";
 
-/// How Chromium is started, beside its profile.
+/// Chromium's options, apart from its profile.
 const CHROMIUM_ARGS: &[&str] = &[
     "--headless=new",
     // Tests in containers run as root, where Chromium's own sandbox can't be set up.
@@ -100,7 +100,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts chromedriver on a free port and a Chromium that was never used before.
+    /// Starts chromedriver on a free port and a Chromium with an empty profile.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("tidewire-browser-").tempdir();
         let folder = folder.expect("the temporary folder can be written");
@@ -137,15 +137,14 @@ impl Browser {
         self.call("/url", Some(json!({"url": url})));
     }
 
-    /// Runs the body of a function in the page, with the elements of the list `args` as its
-    /// `arguments`, and gives back what it returns; a promise is awaited. Panics with the page's
-    /// exception.
+    /// Runs the body of a function in the page, with the list `args` as its `arguments`, and
+    /// returns its result; a promise is awaited. Panics with the page's exception.
     pub fn run(&self, script: &str, args: Value) -> Value {
         self.call("/execute/sync", Some(json!({"script": script, "args": args})))
     }
 
-    /// Runs a script until it returns something that counts as true in the page, and gives that
-    /// back. Panics with what the page shows if that takes longer than `limit`.
+    /// Repeats a script until its result is truthy, and returns it. Panics with the page's text if
+    /// that takes longer than `limit`.
     pub fn wait_for(&self, script: &str, limit: Duration) -> Value {
         let deadline = Instant::now() + limit;
         let in_boolean = format!("return (() => {{ {script} }})() || null;");
@@ -162,8 +161,8 @@ impl Browser {
         }
     }
 
-    /// What the browser has complained about in its console since it was last asked: exceptions,
-    /// failed requests, warnings.
+    /// What the browser has written to its console since the last call: exceptions, failed
+    /// requests, warnings.
     pub fn console_errors(&self) -> Vec<String> {
         let entries = self.call("/se/log", Some(json!({"type": "browser"})));
         let entries = entries.as_array().expect("a log is a list");
@@ -173,7 +172,7 @@ impl Browser {
         bad.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Writes what the window shows as a PNG.
+    /// Saves a screenshot of the window as a PNG.
     pub fn screenshot(&self, path: &Path) {
         let picture = self.call("/screenshot", None);
         let picture = picture.as_str().expect("a picture is base64");
@@ -243,15 +242,15 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The session's end lets Chromium close its files, so that the folder can go. Failures
-        // change nothing here: the driver is killed next, and Chromium ends with its pipe.
+        // Ending the session lets Chromium close its files, so that the folder can be removed. A
+        // failure changes nothing: the driver is killed next, and Chromium ends with its pipe.
         self.http.delete(&self.session_url).call().ok();
         self.driver.kill().ok();
         self.driver.wait().ok();
     }
 }
 
-/// Starts chromedriver, which takes a free port of the loopback, and says which.
+/// Starts chromedriver on a free loopback port and returns that port.
 fn start_driver(folder: &Path) -> (Child, u16) {
     let log_path = folder.join("chromedriver.log");
     let mut command = Command::new("setpriv");
@@ -262,8 +261,8 @@ fn start_driver(folder: &Path) -> (Child, u16) {
     let log = File::create(&log_path).expect("the temporary folder can be written");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let (found, started) = mpsc::channel();
-    // The kernel's signal comes when the thread that started a process ends, not the process of
-    // that thread; so the one thread that starts it also reads it to its end.
+    // The kernel sends its signal when the thread that started a process ends, not when that
+    // thread's process does. So the thread that starts the driver reads it until it ends.
     thread::spawn(move || run_driver(command, &found));
     started.recv_timeout(CALL_LIMIT).unwrap_or_else(|_| {
         let log_path = fs::read_to_string(&log_path).unwrap_or_default();
@@ -271,7 +270,7 @@ fn start_driver(folder: &Path) -> (Child, u16) {
     })
 }
 
-/// Starts the driver, tells its port, and stays until it ends.
+/// Starts the driver, sends its port, and returns when it ends.
 fn run_driver(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
     let Ok(mut driver) = command.spawn() else { return };
     let output = driver.stdout.take().expect("the output is piped");
@@ -280,7 +279,8 @@ fn run_driver(mut command: Command, found: &mpsc::Sender<(Child, u16)>) {
         if let Some(port) = port_in(&line)
             && let Some(driver) = driver.take()
         {
-            // Nobody listens any more if the start took too long; then it ends with this process.
+            // The receiver is gone if the start took too long; the driver then ends with this
+            // process.
             found.send((driver, port)).ok();
         }
     }

@@ -1,8 +1,7 @@
-//! Starts processes that can't outlive this one, not even when it is killed.
+//! Starts child processes that end with this one, even when this one is killed.
 //!
-//! The kernel can be asked to kill a process when its parent dies, but it takes the *thread* that
-//! forked for the parent. Tests run in threads that end with them, so one thread that lives as long
-//! as the process starts everything.
+//! The kernel can kill a process when its parent dies, but "parent" means the *thread* that forked
+//! it. Test threads end early, so one thread that lives as long as the process starts everything.
 
 use std::io;
 use std::process::{Child, Command};
@@ -15,7 +14,7 @@ static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(|| {
     let (sender, jobs) = mpsc::channel::<SpawnRequest>();
     thread::spawn(move || {
         for (mut command, reply) in jobs {
-            // Whoever asked may have panicked meanwhile.
+            // The caller may have panicked in the meantime.
             reply.send(command.spawn()).ok();
         }
     });
@@ -29,9 +28,9 @@ pub fn command(program: &str) -> Command {
     command
 }
 
-/// Starts it. The child's id is that of the program itself.
+/// Starts the command. The child's id is that of the program itself.
 pub fn spawn(command: Command) -> io::Result<Child> {
     let (reply, answer) = mpsc::channel();
-    SPAWNER.send((command, reply)).expect("the keeper lives as long as the process");
-    answer.recv().expect("the keeper answers every job")
+    SPAWNER.send((command, reply)).expect("the spawner thread lives as long as the process");
+    answer.recv().expect("the spawner thread replies to every request")
 }

@@ -1,18 +1,17 @@
-//! A TCP stream that dies after a given number of bytes, so that a client is cut wherever the test
-//! wants.
+//! A TCP stream that a test cuts after a given number of bytes.
 //!
-//! The cut falls on a byte, not on a frame: what a client has read of a frame it never saw the end
-//! of must not count as received.
+//! The cut falls on a byte, not on a frame: an event of which a client read only a part must not
+//! count as received.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a read waits before it reports that nothing came, so that callers can look at their own
+/// How long a read waits before it reports that nothing came, so that callers can check their
 /// deadline.
 const READ_SLICE: Duration = Duration::from_millis(50);
 
-/// How long a connect may take: loopback, but a machine under load.
+/// How long a connect may take: it is the loopback, but the machine may be under load.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A stream with an optional number of bytes left to read.
@@ -23,8 +22,7 @@ pub struct CutStream {
 }
 
 impl CutStream {
-    /// Connects; `bytes_left` is how much may be read before the cut, `None` for a connection that
-    /// lives on.
+    /// Connects; `bytes_left` is how much may be read before the cut, `None` for no cut.
     pub fn connect(addr: SocketAddr, bytes_left: Option<usize>) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, CONNECT_LIMIT)?;
         stream.set_nodelay(true)?;
@@ -37,7 +35,7 @@ impl Read for CutStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let limit = self.bytes_left.map_or(buffer.len(), |left| left.min(buffer.len()));
         if limit == 0 && !buffer.is_empty() {
-            // The peer need not have noticed: an error here just means that it was faster.
+            // The peer may have closed first; an error here means only that.
             self.stream.shutdown(Shutdown::Both).ok();
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, "cut by the test"));
         }
@@ -59,7 +57,7 @@ impl Write for CutStream {
     }
 }
 
-/// Whether an error just means that nothing came within the read slice.
+/// Whether an error means only that nothing came within the read time-out.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -1,9 +1,8 @@
-//! A small `EventSource`: server-sent events as WHATWG HTML §9.2 reads them, with `Last-Event-ID`
-//! for the next one.
+//! A minimal `EventSource`: parses server-sent events as WHATWG HTML §9.2 says.
 //!
-//! Bytes are taken as they come, so that a cut may fall anywhere. As in a browser, an `id:` takes
-//! effect only when the blank line behind it arrives, and a message without data fires nothing but
-//! still moves the id.
+//! Bytes are parsed as they arrive, so a cut may fall anywhere. As in a browser, an `id:` takes
+//! effect only at the blank line after it, and a message without data fires no event but still
+//! updates the id, which the next connection sends as `Last-Event-ID`.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -13,16 +12,16 @@ use crate::cut_stream::{CutStream, is_timeout};
 use crate::http::{ResponseHead, read_chunk};
 use crate::received_event::ReceivedEvent;
 
-/// How long the response's head may take.
+/// How long the response headers may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Bytes taken from the socket at a time.
+/// Bytes read from the socket at a time.
 const READ_BYTES: usize = 16 << 10;
 
-/// One message as it would fire.
+/// One message as it would be dispatched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseMessage {
-    /// The last id seen when it fired.
+    /// The last id seen when it was dispatched.
     pub id: String,
     /// `event:` or `message`.
     pub event: String,
@@ -40,7 +39,7 @@ pub struct EventSource {
 }
 
 impl EventSource {
-    /// Opens `path` (with its query), resuming behind `last_event_id` if given; `bytes_left` as in
+    /// Opens `path` (with its query), resuming after `last_event_id` if given; `bytes_left` as in
     /// [`CutStream`].
     pub fn open(
         addr: SocketAddr,
@@ -75,7 +74,7 @@ impl EventSource {
         Ok(Self { stream, chunked: head.is_chunked(), raw, parser })
     }
 
-    /// What a new stream sends as `Last-Event-ID` to go on behind this one; empty before the first.
+    /// The `Last-Event-ID` that resumes after this stream; empty before the first id.
     pub fn last_event_id(&self) -> &str {
         &self.parser.id
     }
@@ -95,7 +94,7 @@ impl EventSource {
         }
     }
 
-    /// The next message that carries an event of a channel, whatever else comes between.
+    /// The next message that carries an event of a channel; others are skipped.
     pub fn next_event(&mut self, limit: Duration) -> io::Result<Option<ReceivedEvent>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -110,7 +109,7 @@ impl EventSource {
         }
     }
 
-    /// Moves what is complete of the transfer coding to the parser.
+    /// Passes complete chunks of the transfer coding to the parser.
     fn decode(&mut self) -> io::Result<()> {
         if !self.chunked {
             self.parser.text.append(&mut self.raw);
@@ -135,7 +134,7 @@ impl EventSource {
     }
 }
 
-/// Reads once; 0 means that nothing came in the read slice, the end of the stream is an error.
+/// Reads once; 0 means that nothing came within the time-out; the end of the stream is an error.
 fn read_some(stream: &mut CutStream, raw: &mut Vec<u8>) -> io::Result<usize> {
     let mut buffer = [0; READ_BYTES];
     match stream.read(&mut buffer) {

@@ -1,8 +1,8 @@
-//! A schema registry over real HTTP, as far as Confluent's API is used: it keeps schemas, gives
-//! ids, judges compatibility, and misbehaves when told to.
+//! A fake schema registry that serves the used part of Confluent's API over HTTP.
 //!
-//! A thread per connection and a request per connection: what is tested here is the client. Every
-//! request is noted, so that a test can say how often something was asked.
+//! It stores schemas, assigns ids and checks compatibility, and a test can make it fail. It serves
+//! one request per connection, each in a thread: what is tested is the client. It records every
+//! request, so that a test can count them.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,19 +21,19 @@ use serde_json::{Value, json};
 /// A body larger than any test sends.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// How it answers.
+/// How it responds.
 #[derive(Clone, Debug, Default)]
 pub enum RegistryBehaviour {
     /// As a registry does.
     #[default]
     Normal,
-    /// Not at all: connections are closed at once.
+    /// Closes every connection at once.
     Down,
-    /// Right, but so much later.
+    /// Correctly, but this much later.
     Slow(Duration),
-    /// With this status and body, whatever is asked.
+    /// With this status and body, whatever the request.
     Fixed(u16, String),
-    /// With 200 and so many bytes of one JSON text.
+    /// With 200 and one JSON text of this many bytes.
     Huge(usize),
 }
 
@@ -48,18 +48,18 @@ struct RegisteredSchema {
 
 #[derive(Default)]
 struct RegistryState {
-    /// By id, which begins with 1.
+    /// By id; the first is 1.
     schemas: Vec<RegisteredSchema>,
-    /// Ids of the versions, which begin with 1.
+    /// Ids of the versions; the first version is 1.
     subjects: BTreeMap<String, Vec<usize>>,
     behaviour: RegistryBehaviour,
-    /// What `Authorization` has to be.
+    /// The `Authorization` header it requires.
     authorization: Option<String>,
     /// `GET /subjects` and so on.
     requests: Vec<String>,
 }
 
-/// A running registry; dropping it ends it.
+/// A running registry; dropping it stops it.
 pub struct FakeRegistry {
     addr: SocketAddr,
     state: Arc<Mutex<RegistryState>>,
@@ -84,7 +84,7 @@ impl FakeRegistry {
                     return;
                 }
                 let shared = Arc::clone(&shared);
-                // A client that goes away in the middle is one of the things that are tested.
+                // Clients that disconnect halfway are one of the things that are tested.
                 thread::spawn(move || serve(stream, &shared).ok());
             }
         });
@@ -96,7 +96,7 @@ impl FakeRegistry {
         format!("http://{}", self.addr)
     }
 
-    /// Registers an Avro schema as it is, without judging it; its id.
+    /// Registers an Avro schema without checking its compatibility, and returns its id.
     pub fn put(&self, subject: &str, schema: &str) -> u32 {
         self.put_as(subject, ("AVRO", schema), &[])
     }
@@ -112,28 +112,28 @@ impl FakeRegistry {
         u32::try_from(id).expect("few schemas are registered")
     }
 
-    /// Answers so from now on.
+    /// Responds like this from now on.
     pub fn set_behaviour(&self, behaviour: RegistryBehaviour) {
         self.state().behaviour = behaviour;
     }
 
-    /// Asks for this user from now on.
+    /// Requires this user from now on.
     pub fn require_user(&self, username: &str, password: &str) {
         let pair = STANDARD.encode(format!("{username}:{password}"));
         self.state().authorization = Some(format!("Basic {pair}"));
     }
 
-    /// Asks for this bearer token from now on.
+    /// Requires this bearer token from now on.
     pub fn require_token(&self, token: &str) {
         self.state().authorization = Some(format!("Bearer {token}"));
     }
 
-    /// What it was asked so far, such as `GET /subjects`.
+    /// The requests so far, such as `GET /subjects`.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
     }
 
-    /// How often it was asked so far.
+    /// The number of requests so far.
     pub fn count(&self) -> usize {
         self.state().requests.len()
     }
@@ -146,7 +146,7 @@ impl FakeRegistry {
 impl Drop for FakeRegistry {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts, which then ends.
+        // Wakes the accepting thread, which then ends.
         TcpStream::connect(self.addr).ok();
         if let Some(accepting) = self.accepting.take() {
             accepting.join().ok();
@@ -154,7 +154,7 @@ impl Drop for FakeRegistry {
     }
 }
 
-/// A request as far as it is looked at.
+/// The parts of a request that are used.
 struct RegistryRequest {
     method: String,
     target: String,
@@ -286,7 +286,7 @@ impl RegistryState {
         all
     }
 
-    /// Adds a version, unless it is there; the schema's id.
+    /// Adds a version unless it exists, and returns the schema's id.
     fn add(&mut self, subject: &str, stored: RegisteredSchema) -> usize {
         let known = self.schemas.iter().position(|known| known.is_same_as(&stored));
         let id = known.unwrap_or(self.schemas.len()) + 1;
@@ -355,7 +355,7 @@ impl RegisteredSchema {
         Ok(Self { text, kind, references: sent["references"].clone() })
     }
 
-    /// Whether it is the same schema, however it is spaced.
+    /// Whether two schemas are the same apart from white space.
     fn is_same_as(&self, other: &Self) -> bool {
         let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
         let same = self.text == other.text
@@ -363,7 +363,7 @@ impl RegisteredSchema {
         same && self.kind == other.kind
     }
 
-    /// As answers have it: Avro is not named, and references only where there are some.
+    /// As a response has it: the type Avro is left out, and references only if there are some.
     fn json(&self) -> Value {
         let mut all = json!({"schema": self.text});
         if self.kind != "AVRO" {
@@ -376,19 +376,19 @@ impl RegisteredSchema {
     }
 }
 
-/// Why `new` does not read what `old` wrote, as a registry judges by default.
+/// Why `new` cannot read data of `old`, by the compatibility a registry checks by default.
 fn incompatibility(new: &str, old: &str) -> Option<String> {
     let (Ok(new), Ok(old)) = (Schema::parse_str(new), Schema::parse_str(old)) else {
-        return Some("one of both can't be parsed".to_owned());
+        return Some("one of the two schemas can't be parsed".to_owned());
     };
     match SchemaCompatibility::can_read(&old, &new) {
         Ok(Compatibility::Full) => None,
-        Ok(Compatibility::Partial) => Some("a type is narrower".to_owned()),
+        Ok(Compatibility::Partial) => Some("a type became narrower".to_owned()),
         Err(error) => Some(error.to_string()),
     }
 }
 
-/// A segment of a path, as it was before it was percent-encoded.
+/// A path segment, percent-decoded.
 fn decoded(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();

@@ -1,23 +1,23 @@
-//! WebSocket frames as a server sends them (RFC 6455 §5.2), split out of a byte stream.
+//! Splits a byte stream into WebSocket frames of a server (RFC 6455 §5.2).
 //!
-//! Bytes go in as they arrive, whole frames come out; what is left of the last one waits for the
-//! rest. Server frames carry no mask, and a server that fragments or compresses is not what is
-//! measured here, so both are errors.
+//! Bytes go in as they arrive and whole frames come out; an unfinished frame is kept. Server frames
+//! carry no mask, and the benchmarks expect neither fragmentation nor compression, so these are
+//! errors.
 
 use std::io;
 
-/// What kind of frame it is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// A whole text message.
     Text,
     /// A whole binary message.
     Binary,
-    /// The server says why it hangs up.
+    /// A close frame with the server's reason.
     Close,
-    /// The server asks whether we live.
+    /// A ping of the server.
     Ping,
-    /// The answer to our ping.
+    /// The pong to our ping.
     Pong,
 }
 
@@ -32,14 +32,14 @@ pub struct ParsedFrame<'a> {
     pub wire_bytes: usize,
 }
 
-/// Splits a stream into frames; holds at most one unfinished frame and whatever arrived with it.
+/// Splits a stream into frames; buffers at most one unfinished frame and what arrived with it.
 #[derive(Debug, Default)]
 pub struct FrameSplitter {
     rest: Vec<u8>,
 }
 
 impl FrameSplitter {
-    /// Takes bytes and hands each frame that is now whole to `each`.
+    /// Adds bytes and calls `each` with every frame that is now complete.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ParsedFrame<'_>)) -> io::Result<()> {
         if self.rest.is_empty() {
             let used = split(bytes, &mut each)?;
@@ -50,19 +50,19 @@ impl FrameSplitter {
             self.rest.drain(..used);
         }
         if self.rest.is_empty() {
-            // Ten thousand connections at rest must not hold ten thousand buffers.
+            // Ten thousand idle connections must not hold ten thousand buffers.
             self.rest = Vec::new();
         }
         Ok(())
     }
 
-    /// Whether the stream stands between two frames.
+    /// Whether no unfinished frame is buffered.
     pub fn at_boundary(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
-/// Hands over every whole frame and says how many bytes they took.
+/// Calls `each` with every whole frame and returns how many bytes they took.
 fn split(bytes: &[u8], each: &mut impl FnMut(ParsedFrame<'_>)) -> io::Result<usize> {
     let mut used = 0;
     while let Some(frame) = parse(&bytes[used..])? {
@@ -102,13 +102,13 @@ fn invalid(why: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_string())
 }
 
-/// A client's text frame. The mask is zero: its purpose is to protect proxies from scripts, not
-/// servers from tests.
+/// A client's text frame. The mask is zero: masking protects proxies from scripts, which no test
+/// needs.
 pub fn client_text(text: &str) -> Vec<u8> {
     client_frame(0x81, text.as_bytes())
 }
 
-/// A client's pong, which servers take as a sign of life also when they didn't ask.
+/// A client's pong, which servers accept as a sign of life even without a ping.
 pub fn client_pong() -> Vec<u8> {
     client_frame(0x8A, &[])
 }

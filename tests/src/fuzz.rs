@@ -1,8 +1,8 @@
-//! Every parser of ours as a function of bytes, with samples to begin from.
+//! Every parser of this repository as a function of bytes, with sample inputs.
 //!
-//! One list serves two runners: seeded loops inside the test command, on any compiler, and the
-//! targets in `tests/fuzz` for whoever has cargo-fuzz. A target panics where an invariant breaks;
-//! that the parser itself never panics is the first of them.
+//! Two runners share the list: seeded loops in the test command, on any compiler, and the targets
+//! for cargo-fuzz in `tests/fuzz`. A target panics where an invariant does not hold; the first of
+//! them is that the parser itself never panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,11 +29,11 @@ use crate::test_rng::TestRng;
 
 /// A parser with its samples.
 pub struct Target {
-    /// Its name, also of its file in `tests/fuzz`.
+    /// Its name, which is also that of its file in `tests/fuzz`.
     pub name: &'static str,
-    /// Inputs that are right, or nearly.
+    /// Valid inputs, or nearly valid ones.
     pub samples: fn() -> Vec<Vec<u8>>,
-    /// Reads the input and panics where an invariant breaks.
+    /// Parses the input and panics where an invariant does not hold.
     pub run: fn(&[u8]),
 }
 
@@ -56,16 +56,16 @@ pub fn target(name: &str) -> &'static Target {
 }
 
 impl Target {
-    /// Runs on the samples and on so many mutations of them; a failure says the input.
+    /// Runs on the samples and on this many mutations of them; a failure prints the input.
     pub fn mutate_and_run(&self, seed: u64, rounds: usize) {
         let (samples, mut rng) = ((self.samples)(), TestRng::new(seed));
         for sample in &samples {
             self.run_named(sample);
         }
         for _ in 0..rounds {
-            let mut input = samples[rng.below(samples.len())].clone();
-            for _ in 0..=rng.below(4) {
-                mutate(&mut input, &samples[rng.below(samples.len())], &mut rng);
+            let mut input = samples[rng.index(samples.len())].clone();
+            for _ in 0..=rng.index(4) {
+                mutate(&mut input, &samples[rng.index(samples.len())], &mut rng);
             }
             self.run_named(&input);
         }
@@ -74,30 +74,30 @@ impl Target {
     fn run_named(&self, input: &[u8]) {
         if catch_unwind(AssertUnwindSafe(|| (self.run)(input))).is_err() {
             let escaped = input.escape_ascii();
-            panic!("{}: this input broke it: b\"{escaped}\"", self.name);
+            panic!("{}: failed on this input: b\"{escaped}\"", self.name);
         }
     }
 }
 
-/// Changes an input a little, or takes a part of another one over.
+/// Changes an input a little, or copies a part of another one into it.
 fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut TestRng) {
     const BYTES: &[u8] = b"\0\x01\x7f\x80\xff{}[]\",:\\-0e9.n";
     const LENGTH_MAX: usize = 4_096;
-    let at = rng.below(input.len() + 1);
-    let len = rng.below(16).min(input.len() - at);
-    match rng.below(7) {
-        0 if at < input.len() => input[at] ^= 1 << rng.below(8),
-        1 if at < input.len() => input[at] = BYTES[rng.below(BYTES.len())],
+    let at = rng.index(input.len() + 1);
+    let len = rng.index(16).min(input.len() - at);
+    match rng.index(7) {
+        0 if at < input.len() => input[at] ^= 1 << rng.index(8),
+        1 if at < input.len() => input[at] = BYTES[rng.index(BYTES.len())],
         2 => drop(input.drain(at..at + len)),
-        3 => input.insert(at, BYTES[rng.below(BYTES.len())]),
+        3 => input.insert(at, BYTES[rng.index(BYTES.len())]),
         4 => input.truncate(at),
         5 => {
-            let part = input[at..at + len].repeat(1 + rng.below(64));
+            let part = input[at..at + len].repeat(1 + rng.index(64));
             input.splice(at..at, part);
         }
         _ => {
-            let from = rng.below(other.len() + 1);
-            let part = other[from..(from + rng.below(64)).min(other.len())].to_vec();
+            let from = rng.index(other.len() + 1);
+            let part = other[from..(from + rng.index(64)).min(other.len())].to_vec();
             input.splice(at..at + len, part);
         }
     }
@@ -128,7 +128,7 @@ impl HeaderLookup for NoHeaders {
     }
 }
 
-/// Headers in front of the value: how many, then `name\0value\0` each.
+/// Headers before the value: their count, then `name\0value\0` each.
 struct Leading<'a>(Vec<(&'a [u8], &'a [u8])>);
 
 impl HeaderLookup for Leading<'_> {
@@ -148,7 +148,7 @@ fn read_event(value: &[u8], headers: &dyn HeaderLookup) {
     }
 }
 
-/// What is true of every event that gets in.
+/// What holds for every event that is admitted.
 fn check_consistent(admitted: &Admitted) {
     let event = &admitted.event;
     let encoded = event.encode();
@@ -165,7 +165,7 @@ fn json_envelope(input: &[u8]) {
     read_event(input, &NoHeaders);
     let admitted = tidewire_schemas::envelope::admit(Catalogue::builtin(), Some(input), &ORIGIN);
     if admitted.is_ok() {
-        serde_json::from_slice::<Value>(input).expect("what gets in is JSON");
+        serde_json::from_slice::<Value>(input).expect("an admitted event is JSON");
     }
 }
 
@@ -328,23 +328,29 @@ fn stored_forms(input: &[u8]) {
         let again = Body::new(body.key(), body.value(), &headers);
         assert_eq!((again.key(), again.value()), (body.key(), body.value()));
         assert_eq!(again.headers().collect::<Vec<_>>(), headers);
-        letter(body);
+        check_dead_letter(body);
     }
 }
 
-/// Any record may stand among the dead letters.
-fn letter(body: Body) {
+/// Any record may be in the topic of dead letters.
+fn check_dead_letter(body: Body) {
     let record = Record { offset: Offset(7), timestamp: Millis(1_000), body };
     if ResolutionRecord::is_resolution(&record) {
         let _ = ResolutionRecord::decode(&record);
     }
-    let letter = DeadLetter::of(Partition(1), record);
-    assert_eq!(letter.identity(), letter.identity());
+    let dead_letter = DeadLetter::of(Partition(1), record);
+    assert_eq!(dead_letter.identity(), dead_letter.identity());
+    let _ = (
+        dead_letter.id(),
+        dead_letter.source_position(),
+        dead_letter.reason(),
+        dead_letter.field(),
+        dead_letter.detail(),
+    );
     let _ =
-        (letter.id(), letter.source_position(), letter.reason(), letter.field(), letter.detail());
-    let _ = (letter.time(), letter.written(), letter.source_key(), letter.size());
-    assert!(letter.own_headers().count() < 1 << 16 && letter.trail().len() <= 16);
-    let _ = destination(&Topology::default(), &letter);
+        (dead_letter.time(), dead_letter.written(), dead_letter.source_key(), dead_letter.size());
+    assert!(dead_letter.own_headers().count() < 1 << 16 && dead_letter.trail().len() <= 16);
+    let _ = destination(&Topology::default(), &dead_letter);
 }
 
 fn stored() -> Vec<Vec<u8>> {
@@ -367,12 +373,12 @@ fn stored() -> Vec<Vec<u8>> {
         ("h-requeued-from", b"tw.in/0/1,tw.in/0/9"),
         ("resolution", b"requeued"),
     ];
-    let letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
-    samples.push(letter.as_bytes().to_vec());
+    let dead_letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
+    samples.push(dead_letter.as_bytes().to_vec());
     samples
 }
 
-/// An `order` record with some of everything.
+/// An `order` record with every field filled.
 fn order_sample() -> Vec<u8> {
     let span = LaneSpan { first: Offset(5), last: Offset(9) };
     let order = OrderRecord {

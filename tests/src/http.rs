@@ -1,21 +1,19 @@
-//! The smallest HTTP/1.1 client that posts events on a kept-alive connection, and the head of any
-//! response.
+//! A minimal HTTP/1.1 client: requests on a kept-alive connection, and response headers.
 //!
-//! Written here rather than borrowed: the generator must be cheaper than the server it measures,
-//! and the SSE client needs the bytes behind the head.
+//! It is not a library's, because a load generator must cost less than the server it measures, and
+//! because the SSE client needs the bytes after the headers.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long an answer may take. Nothing here waits on purpose, so a minute without an answer is a
-/// hang.
+/// How long a response may take. No endpoint used here waits on purpose, so a minute means a hang.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest response body taken, so that a broken length can't fill the memory.
+/// Longest response body accepted, so that a wrong length can't fill the memory.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
     /// Status code.
@@ -30,7 +28,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; panics with the body if it isn't, which is a failed test.
+    /// The body as JSON; panics with the body if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
@@ -62,13 +60,13 @@ impl ResponseHead {
         }
     }
 
-    /// The first header of that name, given in lower case.
+    /// The first header with this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|header| header.0 == name);
         found.next().map(|header| header.1.as_str())
     }
 
-    /// Whether the body comes in chunks.
+    /// Whether the transfer coding is chunked.
     pub fn is_chunked(&self) -> bool {
         self.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked"))
     }
@@ -96,7 +94,7 @@ impl HttpClient {
         self.exchange(request.as_bytes())
     }
 
-    /// Posts a body, in one write so that head and body never wait for each other.
+    /// Posts a body, with headers and body in one write so that neither waits for the other.
     pub fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> io::Result<Response> {
         let mut request = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\n\
@@ -125,7 +123,7 @@ impl HttpClient {
     }
 }
 
-/// Appends one chunk to `body`; false when it was the last, empty one.
+/// Appends one chunk to `body`; false if it was the last, empty one.
 pub fn read_chunk(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<bool> {
     let size_line = read_line(reader)?;
     let size = size_line.split(';').next().unwrap_or_default().trim();

@@ -1,7 +1,7 @@
-//! Latencies as they were measured: every one kept, percentiles read off the sorted list.
+//! Measured latencies: all are kept, and percentiles are read from the sorted list.
 //!
-//! A benchmark here takes at most a few million of them, so four bytes each are cheaper than a
-//! histogram's rounding is confusing.
+//! A benchmark records a few million at most, so four bytes each are acceptable, and no histogram
+//! rounds the results.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// Adds one; anything above 71 minutes counts as 71 minutes.
+    /// Adds one; more than 71 minutes count as 71 minutes.
     pub fn record(&mut self, latency: Duration) {
         self.micros.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
     }
@@ -22,7 +22,7 @@ impl Latencies {
         self.micros.len()
     }
 
-    /// The smallest latency that `percent` of all are not above; zero if there are none.
+    /// The nearest-rank percentile; zero if there are none.
     pub fn percentile(&mut self, percent: f64) -> Duration {
         self.micros.sort_unstable();
         let rank = (percent / 100.0 * self.micros.len() as f64).ceil() as usize;

@@ -1,16 +1,16 @@
-//! What the tests and benchmarks share: the real binary under a harness, and clients written from
-//! the protocol alone.
+//! The test harness: runs the real binary, and has clients written from the protocol alone.
 //!
 //! In reading order: [`child_process`], [`process`] and [`server`] start, measure and stop
-//! processes; [`broker`] does the same with a real Kafka, and [`fake_registry`] stands in for a
-//! schema registry; [`http`], [`websocket`] and [`event_source`] are clients that remember
-//! positions and can be cut in the middle of a frame; [`browser`] is the client most people have;
-//! [`frames`], [`subscriber_pool`], [`publisher`] and [`latency`] are the load generator; [`fuzz`]
-//! lists every parser; [`wall_clock`] is the clock of whoever runs the engine itself.
-//! Nothing in here uses the code under test to judge the code under test: frames are parsed by our
-//! own few lines or by tungstenite.
+//! processes; [`broker`] does the same with a real Kafka, and [`fake_registry`] replaces a schema
+//! registry; [`http`], [`websocket`] and [`event_source`] are clients that remember positions and
+//! can be cut in the middle of a frame; [`browser`] is the client most people have; [`frames`],
+//! [`subscriber_pool`], [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every
+//! parser; [`wall_clock`] is a clock for tests that run the engine themselves.
+//!
+//! Nothing here checks the code under test with that code: frames are parsed by a few lines of this
+//! crate or by tungstenite.
 
-// The tests' own Kafka clients need what `connectors/build.rs` makes every program ask for.
+// The tests' own Kafka clients need the libraries that `connectors/build.rs` links.
 use tidewire_connectors as _;
 
 pub mod broker;

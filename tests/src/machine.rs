@@ -1,4 +1,4 @@
-//! The machine a figure was measured on, in one line: a figure without it says nothing.
+//! Describes the machine in one line, because a figure means nothing without it.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
-//! What a process costs, as the kernel counts it: CPU time and resident memory out of `/proc`.
+//! CPU time and resident memory of a process, read from `/proc`.
 //!
-//! Read from outside, so that a server and the generator that loads it are never added together.
-//! Linux only, as the product's benchmarks are.
+//! Read from outside, so that a server and the load generator are never added together. Linux only,
+//! as the product's benchmarks are.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// for.
 const USER_TICKS_PER_SECOND: u64 = 100;
 
-/// Where `utime` stands among the fields that follow the command's closing parenthesis.
+/// The index of `utime` among the fields after the command's closing parenthesis.
 const UTIME_FIELD: usize = 11;
 
 /// What one process has used so far.
@@ -21,11 +21,11 @@ pub struct Usage {
     pub cpu: Duration,
     /// Memory resident now, in bytes.
     pub resident_bytes: u64,
-    /// The most that ever was resident, in bytes.
+    /// The peak of resident memory, in bytes.
     pub peak_bytes: u64,
 }
 
-/// Reads what the process has used. Fails if it is gone or its `/proc` files can't be understood.
+/// Reads what the process has used. Fails if it is gone or its `/proc` files have another form.
 pub fn usage(pid: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

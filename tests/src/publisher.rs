@@ -1,8 +1,8 @@
-//! Posts numbered events: on a schedule that never waits for the server (open loop), or as fast as
-//! they arrive at the other end (closed loop, with a window of events in flight).
+//! Posts numbered events on a fixed schedule (open loop) or with a bounded window (closed loop).
 //!
-//! A schedule is fixed before the first event: an event's latency counts from the moment it was
-//! meant to be sent, so that a server that stalls the publisher can't hide the stall.
+//! The open loop never waits for the server: its schedule is fixed before the first event, and
+//! latency counts from the moment an event was due, so a server that stalls the publisher can't
+//! hide the stall. The closed loop posts as fast as events arrive at the subscribers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ const PACED_CONNECTIONS: u64 = 4;
 /// Appends the event with this number, without a newline, to the body.
 pub type LineEncoder = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 
-/// Where events go and how they look.
+/// Where events go and how they are encoded.
 #[derive(Clone)]
 pub struct PostTarget {
     /// The server.
@@ -41,7 +41,7 @@ pub struct PostTarget {
 }
 
 impl PostTarget {
-    /// Posts `count` events from `first` on in one request and insists on success.
+    /// Posts `count` events from `first` on in one request; any status but success is an error.
     fn post(&self, client: &mut HttpClient, first: u64, count: u64) -> io::Result<()> {
         let mut body = Vec::new();
         for seq in first..first + count {
@@ -68,7 +68,7 @@ impl PostTarget {
     }
 }
 
-/// When each event is meant to be sent.
+/// When each event is due.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     /// Number of the first event.
@@ -117,7 +117,7 @@ fn pace_connection(target: &PostTarget, schedule: Schedule, lane: u64) -> io::Re
     Ok(())
 }
 
-/// What the two ends of a closed loop tell each other.
+/// The counters that both ends of a closed loop share.
 #[derive(Debug, Default)]
 pub struct PublishProgress {
     posted: AtomicU64,
@@ -131,12 +131,12 @@ impl PublishProgress {
         self.posted.load(Ordering::Acquire)
     }
 
-    /// Says how many events have arrived at the slowest subscriber.
+    /// Reports how many events have arrived at the slowest subscriber.
     pub fn arrived(&self, events: u64) {
         self.arrived.store(events, Ordering::Release);
     }
 
-    /// Ends the loop after the request that is under way.
+    /// Ends the loop after the current request.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }

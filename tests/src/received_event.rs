@@ -1,5 +1,4 @@
-//! One event as a subscriber got it, whichever transport carried it, and where a subscriber wants
-//! to begin.
+//! An event as a subscriber received it, from either transport.
 
 use serde_json::Value;
 
@@ -14,14 +13,14 @@ pub struct ReceivedEvent {
     pub event_id: String,
     /// When it happened, RFC 3339.
     pub timestamp: String,
-    /// Where to resume so that this one doesn't come again: `position` or `id:`.
+    /// Where to resume after this event: `position` or `id:`.
     pub position: String,
     /// What the producer sent.
     pub data: Value,
 }
 
 impl ReceivedEvent {
-    /// Reads an event's JSON. Panics with the text if a field is missing: that is a failed test.
+    /// Parses an event's JSON. Panics with the text if a field is missing.
     pub fn parse(text: &str, position: Option<&str>) -> Self {
         let event: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let field = |name: &str| match event.get(name).and_then(Value::as_str) {
@@ -38,14 +37,14 @@ impl ReceivedEvent {
         }
     }
 
-    /// A string out of `data`; panics if there is none.
+    /// A string of `data`; panics if there is none.
     pub fn data_str(&self, name: &str) -> &str {
         let value = self.data.get(name).and_then(Value::as_str);
         value.unwrap_or_else(|| panic!("no {name:?} in {}", self.data))
     }
 }
 
-/// Percent-encodes what a query can't hold as it is.
+/// Percent-encodes what a query can't contain.
 pub fn query_escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

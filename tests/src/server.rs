@@ -1,10 +1,8 @@
-//! The real binary in a process of its own: started on a free port with a folder of its own,
-//! measured, stopped, killed and started again on the same data.
+//! Runs the real binary in its own process, on a free port and a temporary folder.
 //!
-//! Nothing is left behind: dropping a server kills its process, by id, and removes its folder; and
-//! the process does not outlive this one, even if this one is killed. What
-//! it printed is kept, bounded, and is part of every panic here, so that a failed test says what
-//! the server said.
+//! Tests measure it, stop or kill it, and start it again on the same data. Dropping a server kills
+//! its process by id and removes its folder, and the process does not outlive this one, even if
+//! this one is killed. Every panic here includes what the server printed last.
 
 use std::collections::VecDeque;
 use std::env;
@@ -25,11 +23,11 @@ use crate::http::HttpClient;
 /// A start on a machine busy with other tests; the product's own target is far below.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a stop may take on a machine busy with other tests: longer than the product gives
-/// itself, so that it is the product that says what was late.
+/// How long a stop may take on a machine busy with other tests: longer than the product's own
+/// limit, so that the product reports what was late.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// How often a stopping process is looked at.
+/// How often a stopping process is polled.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A free port of this machine, chosen by the kernel.
@@ -89,8 +87,8 @@ impl Server {
         self.launch(ANY_PORT);
     }
 
-    /// Starts it again on the same data, where it listened before, so that clients which keep
-    /// trying the same address find it.
+    /// Starts it again on the same data and address, so that clients that retry this address find
+    /// it.
     pub fn restart_in_place(&mut self) {
         self.launch(self.last_addr);
     }
@@ -148,7 +146,7 @@ impl Server {
         self.data_dir.path().join("data")
     }
 
-    /// What it printed lately.
+    /// What it printed last.
     pub fn printed(&self) -> String {
         text(&self.running().printed)
     }
@@ -159,19 +157,19 @@ impl Server {
             .unwrap_or_else(|error| panic!("{error}; it printed:\n{}", self.printed()))
     }
 
-    /// Ends it with SIGKILL: it gets no chance to write anything.
+    /// Kills it with SIGKILL: it gets no chance to write anything.
     pub fn kill9(&mut self) {
         let mut running = self.process.take().expect("a running server");
         running.child.kill().expect("it is our child");
         running.child.wait().expect("it is our child");
     }
 
-    /// Ends it with `SIGTERM`.
+    /// Stops it with `SIGTERM`.
     pub fn stop(&mut self) {
         self.stop_by(Signal::TERM);
     }
 
-    /// Ends it with a signal and expects exit code 0 within [`STOP_LIMIT`]; says how long it took.
+    /// Sends a signal and expects exit code 0 within [`STOP_LIMIT`]; returns how long that took.
     pub fn stop_by(&mut self, signal: Signal) -> Duration {
         let mut running = self.process.take().expect("a running server");
         let begin = Instant::now();
@@ -188,12 +186,12 @@ impl Server {
         took
     }
 
-    /// Holds it still with `SIGSTOP`, as a machine does that swaps or is moved.
+    /// Pauses it with `SIGSTOP`, as when a machine swaps or is migrated.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -203,12 +201,11 @@ impl Server {
         kill_process(pid, signal).expect("it is our child");
     }
 
-    /// Waits until it ends by itself; returns its exit code and what it printed. Panics if it does
-    /// not end.
+    /// Waits until it ends by itself; returns its exit code and output. Panics if it does not end.
     pub fn ended(&mut self, within: Duration) -> (Option<i32>, String) {
         let mut running = self.process.take().expect("a running server");
         let status = wait(&mut running.child, within);
-        // Its last lines are still on their way to us.
+        // Its last lines may still be in the pipe.
         thread::sleep(POLL * 20);
         let printed = text(&running.printed);
         let Some(status) = status else {
@@ -218,14 +215,14 @@ impl Server {
         (status.code(), printed)
     }
 
-    /// A number out of `/metrics`, by the line's beginning: name and labels.
+    /// A value of `/metrics`, by the beginning of its line: name and labels.
     pub fn metric(&self, line: &str) -> Option<f64> {
         let metrics = self.http().get("/metrics").expect("an answer").text();
         let rest = metrics.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
         rest.and_then(|number| number.trim().parse().ok())
     }
 
-    /// Runs another verb of the binary with this server's URL, `input` on its standard input.
+    /// Runs another verb of the binary against this server, with `input` on standard input.
     pub fn run_verb(&self, args: &[&str], input: Option<&Path>) -> (ExitStatus, String) {
         let url = format!("http://{}", self.addr());
         let stdin = match input {
@@ -260,7 +257,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits for a child to end, at most so long.
+/// Waits for a child to end, at most this long.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
@@ -271,7 +268,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Keeps what a process prints and tells when a line names an HTTP address.
+/// Keeps what a process prints, and sends the first line that contains an HTTP address.
 fn watch(
     output: Option<impl Read + Send + 'static>,
     printed: &PrintedLines,
@@ -306,7 +303,7 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
-/// The binary under test, without settings from the environment of whoever runs the tests.
+/// The binary under test, without settings from the developer's environment.
 pub fn command() -> Command {
     without_settings(Command::new(binary()))
 }
@@ -320,7 +317,7 @@ fn without_settings(mut command: Command) -> Command {
     command
 }
 
-/// The binary under test: `TIDEWIRE_BIN`, or the one beside this process, brought up to date once.
+/// The binary under test: `TIDEWIRE_BIN`, or the one beside this process, built once if outdated.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("TIDEWIRE_BIN") {
@@ -329,8 +326,8 @@ fn binary() -> &'static Path {
     })
 }
 
-/// Cargo builds a package's binaries for that package's own tests only, and these tests are another
-/// package.
+/// Cargo builds a package's binaries only for that package's own tests, and these are another
+/// package's.
 fn build() -> PathBuf {
     let this = env::current_exe().expect("Linux knows the path of a process");
     let mut profile_dir = this.parent().expect("a file is in a folder");
@@ -346,8 +343,9 @@ fn build() -> PathBuf {
             command.arg("--release");
         }
         command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What cargo told this process of its package: build scripts that look at such variables
-        // would run again, here and at the next build outside, and all that depends on them.
+        // What cargo told this process about its package: with these variables, build scripts that
+        // read them would run again, here and at the next build, and rebuild all that depends on
+        // them.
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

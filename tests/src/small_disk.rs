@@ -1,4 +1,4 @@
-//! A small file system over a folder, to run out of space on.
+//! A small file system mounted over a folder, for tests that run out of disk space.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A mounted one, until it is dropped.
+/// A mounted file system; dropping it unmounts it.
 #[derive(Debug)]
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one of 128 MiB over a folder. Only root may; says why it can't.
+    /// Mounts 128 MiB over a folder. Only root may; the error says why not.
     pub fn over(folder: &Path) -> Result<Self, String> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=128m", "tidewire-test"])
@@ -25,9 +25,8 @@ impl SmallDisk {
         }
     }
 
-    /// Writes a file until there is no space left, and for a second none comes back: a database
-    /// that is refused what it wants to reserve gives back what it had got of it. Removing the file
-    /// makes space again.
+    /// Writes a file until no space has been left for a second: a database whose reservation fails
+    /// frees what it had reserved of it. Removing the file makes space again.
     pub fn fill(&self) -> PathBuf {
         let path = self.0.join("ballast");
         let mut ballast = File::create(&path).expect("there is space for its name");
@@ -44,7 +43,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: what is still open ends with its process.
+        // Lazily: open files are closed when their process ends.
         Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
     }
 }

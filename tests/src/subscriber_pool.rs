@@ -1,11 +1,10 @@
 //! Thousands of WebSocket subscribers on one thread, cheaper than the server that feeds them.
 //!
-//! While a schedule is followed every member is watched by epoll and every frame parsed. While the
-//! server is saturated only a sampled minority is; the bulk is swept now and then with
-//! `recv(MSG_TRUNC)`, which lets the kernel count and drop bytes without copying them. Sweeping
-//! stands for `SO_RCVLOWAT`, which no safe wrapper offers: like it, it spares both sides a wake-up
-//! per write. All members get the same bytes, so the sampled ones tell how many the others must
-//! have got, to the byte.
+//! While a schedule is followed, epoll watches every member and every frame is parsed. While the
+//! server is saturated, only a sample is parsed; the bulk is swept now and then with
+//! `recv(MSG_TRUNC)`, which lets the kernel count and drop bytes without copying them. A sweep
+//! replaces `SO_RCVLOWAT`, for which there is no safe wrapper: both spare a wake-up per write. All
+//! members get the same bytes, so the sample tells how many bytes the others must have got.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -24,18 +23,18 @@ use crate::publisher::{PublishProgress, Schedule};
 /// How long a step of the handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Members per loopback source address: below the 28,000 ephemeral ports of one address, with room
-/// for those a former run left in TIME_WAIT.
+/// Members per loopback source address: below the 28,000 ephemeral ports of one address, with
+/// reserve for those of a former run in TIME_WAIT.
 const SUBSCRIBERS_PER_SOURCE: usize = 5_000;
 
 /// Shortest time between two sweeps of the bulk.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A sweep costs about 1 µs per member; five times that between sweeps keeps it below a fifth of a
-/// core.
+/// A sweep costs about 1 µs per member; waiting five times that between sweeps keeps it below a
+/// fifth of a core.
 const SWEEP_PAUSE_PER_SUBSCRIBER: Duration = Duration::from_micros(5);
 
-/// Servers drop who shows no sign of life for 60 s; members that are swept can't see a ping.
+/// Servers drop clients without a sign of life for 60 s; members that are swept see no ping.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Bytes read or dropped in one call; larger than any receive buffer here.
@@ -44,8 +43,8 @@ const SCRATCH_BYTES: usize = 1 << 20;
 /// How long nothing may arrive before the rest counts as lost.
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How to get in: where, which path, what to say then, what the answer that ends the handshake
-/// contains, and how events are told apart.
+/// How to connect: address, path, the message to send, a part of the reply that ends the
+/// handshake, and how events are recognised.
 #[derive(Clone, Debug)]
 pub struct SubscriberEndpoint {
     /// The server.
@@ -54,12 +53,12 @@ pub struct SubscriberEndpoint {
     pub path: String,
     /// A text frame to send, and a part of the text frame that answers it.
     pub greeting: Option<(String, &'static str)>,
-    /// What stands before an event's number in its frame, such as `"seq":"`; digits and a quote
-    /// follow. A frame without it is no event.
+    /// The text before an event's number in its frame, such as `"seq":"`; digits and a quote
+    /// follow. A frame without it is not an event.
     pub seq_marker: &'static str,
 }
 
-/// What a crowd got while the server was saturated, and whether it was all.
+/// What the members got while the server was saturated, and whether that was everything.
 #[derive(Debug, Default)]
 pub struct DeliveryTotals {
     /// Events that members should have got, all members together.
@@ -83,11 +82,11 @@ struct PooledSubscriber {
     event_bytes: u64,
     /// Bytes dropped by sweeps.
     swept_bytes: u64,
-    /// Why it can't go on.
+    /// Why it can't continue.
     broken: Option<String>,
 }
 
-/// Which event numbers came.
+/// Which event numbers arrived.
 #[derive(Debug, Default)]
 struct SeenSequences {
     words: Vec<u64>,
@@ -110,7 +109,7 @@ impl SeenSequences {
     }
 }
 
-/// The members and the one thread's epoll.
+/// The members, and the epoll of their one thread.
 #[derive(Debug)]
 pub struct SubscriberPool {
     poll: Poll,
@@ -125,7 +124,7 @@ pub struct SubscriberPool {
 
 impl SubscriberPool {
     /// Connects `size` members one after the other, each ready before the next; the first `sampled`
-    /// stay parsed when the bulk is swept.
+    /// are still parsed when the bulk is swept.
     pub fn connect(endpoint: &SubscriberEndpoint, size: usize, sampled: usize) -> io::Result<Self> {
         let mut subscribers = Vec::with_capacity(size);
         for index in 0..size {
@@ -157,8 +156,8 @@ impl SubscriberPool {
         self.subscribers.iter().map(|subscriber| subscriber.seen.repeated).sum()
     }
 
-    /// Parses everything until every member has every event of the schedule, or nothing comes any
-    /// more. The latencies are of all members, from the intended send time; fewer than expected
+    /// Parses everything until every member has every event of the schedule, or nothing more comes.
+    /// Returns the latencies of all members, from the moment an event was due; fewer than expected
     /// means loss.
     pub fn follow(&mut self, schedule: &Schedule) -> io::Result<Latencies> {
         let expected =
@@ -181,8 +180,8 @@ impl SubscriberPool {
         Ok(latencies)
     }
 
-    /// Parses everything until every member has `count` different events, or nothing comes any
-    /// more. Says how many they have together, and when the last of them came.
+    /// Parses everything until every member has `count` different events, or nothing more comes.
+    /// Returns how many they have together, and when the last of them came.
     pub fn collect(&mut self, count: u64) -> io::Result<(u64, Instant)> {
         let expected = count * self.subscribers.len() as u64;
         let mut last_arrival = Instant::now();
@@ -198,7 +197,7 @@ impl SubscriberPool {
         self.subscribers.iter().map(|subscriber| subscriber.seen.distinct).sum()
     }
 
-    /// Stops watching the bulk, which from now on is swept. Nothing may be on its way.
+    /// Stops watching the bulk, which from now on is swept. Nothing may be in flight.
     pub fn begin_sweeping(&mut self) -> io::Result<()> {
         for subscriber in &mut self.subscribers[self.sampled..] {
             self.poll.registry().deregister(&mut SourceFd(&subscriber.stream.as_raw_fd()))?;
@@ -210,9 +209,9 @@ impl SubscriberPool {
         Ok(())
     }
 
-    /// One round of the closed loop: parses the sampled members, sweeps the bulk when it is time,
-    /// and reports how far the slowest member is. Returns the events delivered so far, all members
-    /// together.
+    /// One round of the closed loop: parses the sampled members, sweeps the bulk when it is due,
+    /// and reports the progress of the slowest member. Returns the events delivered so far, over
+    /// all members.
     pub fn sweep(&mut self, progress: &PublishProgress) -> io::Result<f64> {
         self.parse_ready(MIN_SWEEP_INTERVAL, |_, _| {})?;
         let pause =
@@ -233,7 +232,7 @@ impl SubscriberPool {
         Ok(self.total_bytes() as f64 / frame_bytes)
     }
 
-    /// Sweeps until every member has the bytes of `posted` events, or nothing comes any more.
+    /// Sweeps until every member has the bytes of `posted` events, or nothing more comes.
     pub fn drain(&mut self, progress: &PublishProgress) -> io::Result<DeliveryTotals> {
         let posted = progress.posted();
         let (mut last_arrival, mut last_bytes) = (Instant::now(), 0);
@@ -260,7 +259,7 @@ impl SubscriberPool {
         let frame_bytes = self.frame_bytes();
         let (sampled, bulk) = self.subscribers.split_at(self.sampled);
         let parsed: u64 = sampled.iter().map(|subscriber| subscriber.seen.distinct).sum();
-        // Bytes beyond the events' are a ping or a keepalive, as long as they make no whole event.
+        // Bytes beyond the events' are a ping or a keepalive, unless they add up to a whole event.
         let is_even = |subscriber: &&PooledSubscriber| {
             let surplus = subscriber.swept_bytes.checked_sub(expected_bytes);
             surplus.is_some_and(|surplus| (surplus as f64) < frame_bytes)
@@ -309,7 +308,7 @@ impl SubscriberPool {
         Ok(())
     }
 
-    /// Waits for watched members and parses what they got.
+    /// Waits for watched members and parses what they received.
     fn parse_ready(
         &mut self,
         wait: Duration,
@@ -340,15 +339,16 @@ impl SubscriberPool {
             self.subscribers.iter().filter_map(|subscriber| subscriber.broken.as_ref());
         match broken.next() {
             None => Ok(()),
-            Some(why) => {
-                Err(io::Error::other(format!("{} members broke, one: {why}", 1 + broken.count())))
-            }
+            Some(why) => Err(io::Error::other(format!(
+                "{} members failed, one of them: {why}",
+                1 + broken.count()
+            ))),
         }
     }
 }
 
 impl PooledSubscriber {
-    /// Connects, upgrades, greets, waits for the answer. Blocking up to there.
+    /// Connects, upgrades, sends the greeting and waits for the reply. Blocking until then.
     fn connect(endpoint: &SubscriberEndpoint, index: usize) -> io::Result<Self> {
         let host = 1 + u8::try_from(index / SUBSCRIBERS_PER_SOURCE).map_err(io::Error::other)?;
         let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
@@ -423,7 +423,7 @@ impl PooledSubscriber {
     ) {
         loop {
             match self.stream.read(scratch) {
-                Ok(0) => return self.broken = Some("the server hung up".to_owned()),
+                Ok(0) => return self.broken = Some("the server closed the connection".to_owned()),
                 Ok(count) => {
                     let at = Instant::now();
                     if let Err(error) =
@@ -466,10 +466,10 @@ impl PooledSubscriber {
         Ok(())
     }
 
-    /// Lets the kernel drop what has arrived and counts it.
+    /// Lets the kernel drop what has arrived, and counts it.
     fn sweep(&mut self, scratch: &mut [u8]) {
         match recv(&self.stream, scratch, RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => self.broken = Some("the server hung up".to_owned()),
+            Ok((0, _)) => self.broken = Some("the server closed the connection".to_owned()),
             Ok((count, _)) => self.swept_bytes += count as u64,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(error) => self.broken = Some(error.to_string()),
@@ -477,7 +477,7 @@ impl PooledSubscriber {
     }
 }
 
-/// The number behind the mark.
+/// The number after the marker.
 fn number_in(payload: &[u8], seq_marker: &[u8]) -> Option<u64> {
     let start = payload.windows(seq_marker.len()).position(|window| window == seq_marker)?
         + seq_marker.len();

@@ -1,4 +1,4 @@
-//! This machine's wall clock, for what runs the engine itself.
+//! The wall clock of this machine, for tests and benchmarks that run the engine themselves.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

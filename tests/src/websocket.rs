@@ -1,9 +1,7 @@
-//! A subscriber of the native protocol that keeps one position per channel, as real clients are
-//! told to.
+//! A subscriber of the native protocol that keeps one position per channel.
 //!
-//! It may be built with a fuse and then dies in the middle of a frame;
-//! [`WebSocketClient::positions`] is all that survives and all that a new connection needs to go
-//! on.
+//! It may be given a number of bytes after which it is cut, in the middle of a frame.
+//! [`WebSocketClient::positions`] is all that survives, and all that a new connection needs.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -17,15 +15,15 @@ use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 use crate::cut_stream::{CutStream, is_timeout};
 use crate::received_event::ReceivedEvent;
 
-/// How long an answer to an operation may take.
+/// How long the reply to an operation may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Why a connection can't go on.
+/// Why a connection can't continue.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The transport ended: cut, killed or closed. Positions are worth keeping.
+    /// The transport ended: cut, killed or closed. The positions stay valid.
     Cut(String),
-    /// The server refused an operation; the frame it said so with.
+    /// The server refused an operation, with this frame.
     Refused(Value),
 }
 
@@ -40,7 +38,7 @@ pub struct WebSocketClient {
 }
 
 impl WebSocketClient {
-    /// Connects as `user`, reading at most `bytes_left` bytes before the cut if there is to be one.
+    /// Connects as `user`, reading at most `bytes_left` bytes before the cut, if any.
     pub fn connect(
         addr: SocketAddr,
         user: &str,
@@ -79,7 +77,7 @@ impl WebSocketClient {
             match (frame["op"].as_str(), frame["id"].as_u64()) {
                 (Some("ok"), Some(answered)) if answered == id => {
                     let position = frame["position"].as_str().unwrap_or(from);
-                    // Events may have overtaken the answer; their position is the later one.
+                    // Events may arrive before the reply; their position is the later one.
                     self.positions.entry(channel.to_owned()).or_insert(position.to_owned());
                     return Ok(());
                 }
@@ -109,12 +107,12 @@ impl WebSocketClient {
         }
     }
 
-    /// An event that was read while something else was waited for; never reads.
+    /// An event that was read while waiting for something else; never reads.
     pub fn pop_waiting(&mut self) -> Option<ReceivedEvent> {
         self.waiting.pop_front()
     }
 
-    /// The next frame that isn't an event, such as `welcome` or `error`, or `None` if none came in
+    /// The next frame that is not an event, such as `welcome` or `error`, or `None` if none came in
     /// time.
     pub fn next_control(&mut self, limit: Duration) -> Result<Option<Value>, ClientError> {
         let deadline = Instant::now() + limit;
@@ -126,17 +124,17 @@ impl WebSocketClient {
         Ok(None)
     }
 
-    /// Where each channel goes on: the position of its last whole event.
+    /// Where each channel resumes: the position of its last whole event.
     pub fn positions(&self) -> &BTreeMap<String, String> {
         &self.positions
     }
 
-    /// The `gap` frames seen: history that the server says is gone.
+    /// The `gap` frames seen: history that the server reported as gone.
     pub fn gaps(&self) -> &[Value] {
         &self.gaps
     }
 
-    /// Reads for one slice of time. Events and gaps are kept, other frames returned.
+    /// Reads until the time-out. Events and gaps are kept, other frames returned.
     fn read_frame(&mut self) -> Result<Option<Value>, ClientError> {
         let text = match self.socket.read() {
             Ok(Message::Text(text)) => text,

@@ -1,6 +1,6 @@
-//! Rules about dependencies: which room may use which, and whose licences we accept.
+//! Rules about dependencies: which crate may use which, and whose licences we accept.
 //!
-//! Asked of cargo itself, so that what is checked is what is built.
+//! The data comes from cargo itself, so that what is checked is what is built.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::check;
 use crate::source::root;
 
-/// The rooms in order; each uses only what stands before it.
+/// The crates in order; each uses only those before it.
 const CRATES: [&str; 5] = [
     "tidewire-schemas",
     "tidewire-engine",
@@ -19,7 +19,7 @@ const CRATES: [&str; 5] = [
     "tidewire-tests",
 ];
 
-/// What the engine may use beside the rooms: no library that does IO.
+/// What the engine may use besides our crates: no library that does IO.
 const ENGINE_USES: &[&str] = &[
     "bytes",
     "metrics",
@@ -31,7 +31,7 @@ const ENGINE_USES: &[&str] = &[
     "smallvec",
 ];
 
-/// Licences under which we take what others wrote: permissive, and compatible with Apache-2.0.
+/// Licences that we accept: permissive, and compatible with Apache-2.0.
 const LICENCES: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -77,11 +77,11 @@ fn a_crate_uses_only_crates_to_its_left() {
             let name = dependency["name"].as_str().expect("a name");
             let allowed = CRATES.iter().position(|other| *other == name).is_none_or(|at| at < rank);
             if !allowed {
-                all.push(format!("{user} uses {name}, which stands to its right"));
+                all.push(format!("{user} uses {name}, which is to its right"));
             }
             let foreign = !name.starts_with("tidewire-") && dependency["kind"].is_null();
             if *user == "tidewire-engine" && foreign && !ENGINE_USES.contains(&name) {
-                all.push(format!("the engine uses {name}; does it do IO? say so in this list"));
+                all.push(format!("the engine uses {name}; add it to this list if it does no IO"));
             }
         }
     }
@@ -97,13 +97,13 @@ fn every_dependency_comes_under_a_licence_we_accept() {
         match package["license"].as_str() {
             Some(licence) if accepted(licence) => {}
             Some(licence) => all.push(format!("{name}: {licence} is not in the list")),
-            None => all.push(format!("{name}: it does not say its licence")),
+            None => all.push(format!("{name}: it names no licence")),
         }
     }
     check(all);
 }
 
-/// Whether an SPDX expression leaves a choice that is all in the list. `/` is an old way to say OR.
+/// Whether an SPDX expression allows a choice of listed licences. `/` is an old form of OR.
 fn accepted(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     let tokens = expression.replace('(', " ( ").replace(')', " ) ");

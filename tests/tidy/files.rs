@@ -1,9 +1,9 @@
-//! Rules about files: how they begin, what they are called, how wide they are.
+//! Rules about files: their headers, names and width.
 
 use crate::check;
 use crate::source::{read, root, sources, tracked};
 
-/// Lines of the header that says what a file is for.
+/// Lines of the header.
 const HEADER_LINES: std::ops::RangeInclusive<usize> = 1..=40;
 /// Columns of a line.
 const COLUMNS_MAX: usize = 100;
@@ -16,7 +16,10 @@ fn every_file_begins_with_a_header() {
     for source in sources() {
         let header = source.text.lines().take_while(|line| line.starts_with("//!")).count();
         if !HEADER_LINES.contains(&header) {
-            all.push(format!("{}: a header of {header} lines; say what it is for", source.path));
+            all.push(format!(
+                "{}: a header of {header} lines; name the component and say what it does",
+                source.path
+            ));
         }
     }
     check(all);
@@ -38,7 +41,7 @@ fn no_line_of_code_is_wider_than_100_columns() {
     for source in sources() {
         let mut at = 0;
         for (line, code) in source.text.lines().zip(source.code.lines()) {
-            // A text that a test compares with is best seen whole.
+            // A string that a test compares with is most readable in one piece.
             let is_text = source.is_test(at) && code.trim_end().chars().count() <= COLUMNS_MAX;
             let columns = line.chars().count();
             if columns > COLUMNS_MAX && !(is_text && line.contains('"')) {

@@ -1,14 +1,14 @@
-//! Rules about functions: how long they are, what they take, and what they must not call.
+//! Rules about functions: their length, their arguments, and what they must not call.
 
 use crate::check;
 use crate::source::{SourceFile, sources};
 
 /// Lines from the signature's first to the closing brace.
 const LINES_MAX: usize = 70;
-/// Arguments beside `self`.
+/// Arguments besides `self`.
 const ARGUMENTS_MAX: usize = 4;
 
-/// What belongs to some files of a crate, and which those are, by how their path ends.
+/// Calls that belong to some files of a crate, and the ends of those files' paths.
 const OWNED: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["app/src/runtime/clock.rs"]),
     ("Instant::now", &["app/src/runtime/clock.rs", "connectors/src/"]),
@@ -38,7 +38,7 @@ fn functions(source: &SourceFile) -> Vec<Function> {
         let name: String =
             rest.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         if name.is_empty() {
-            continue; // a function's type
+            continue; // a function pointer type
         }
         let Some(open) = parenthesis(source, at) else { continue };
         let Some(close) = source.closing(open) else { continue };
@@ -51,7 +51,7 @@ fn functions(source: &SourceFile) -> Vec<Function> {
     found
 }
 
-/// Where the arguments begin: behind the name and its `<…>`, arrows inside them not counted.
+/// Where the arguments begin: after the name and its `<…>`; arrows inside do not count.
 fn parenthesis(source: &SourceFile, at: usize) -> Option<usize> {
     let bytes = source.code.as_bytes();
     let mut depth = 0i32;
@@ -109,7 +109,7 @@ fn violations(rule: impl Fn(&SourceFile, &Function) -> Option<String>) -> Vec<St
 fn no_function_is_longer_than_70_lines() {
     check(violations(|_, function| {
         (function.lines > LINES_MAX)
-            .then(|| format!("{} lines; give its parts names of their own", function.lines))
+            .then(|| format!("{} lines; split it into named parts", function.lines))
     }));
 }
 
@@ -122,7 +122,7 @@ fn no_function_takes_more_than_4_arguments() {
     }));
 }
 
-/// How many values an argument passes: a tuple that is taken apart passes its elements.
+/// How many values an argument passes: a destructured tuple passes its elements.
 fn values(argument: &str) -> usize {
     let Some(inner) = argument.strip_prefix('(') else { return 1 };
     let pattern = inner.split(')').next().unwrap_or_default();

@@ -69,7 +69,7 @@ fn paths(source: &SourceFile) -> Vec<Vec<String>> {
     found
 }
 
-/// Reads one path, or a tree of them in braces, and adds each path behind `prefix`.
+/// Reads one path, or a tree of them in braces, and adds each path after `prefix`.
 fn expand(mut prefix: Vec<String>, tokens: &mut Tokens<'_>, found: &mut Vec<Vec<String>>) {
     loop {
         match tokens.next_token() {
@@ -97,7 +97,7 @@ enum Token {
     Other,
 }
 
-/// What is left of the code to read.
+/// The rest of the code to read.
 struct Tokens<'a>(&'a str);
 
 impl<'a> Tokens<'a> {
@@ -123,14 +123,14 @@ impl<'a> Tokens<'a> {
         rest.is_some()
     }
 
-    /// Whether another entry of a tree in braces follows; its comma or closing brace is read.
+    /// Whether another entry of a tree in braces follows; reads its comma or closing brace.
     fn at_entry(&mut self) -> bool {
         self.skip(",");
         self.skip("*");
         !self.skip("}") && !self.0.trim_start().is_empty()
     }
 
-    /// Reads over `as Name`.
+    /// Skips `as Name`.
     fn skip_rename(&mut self) {
         if self.skip("as ") {
             self.next_token();

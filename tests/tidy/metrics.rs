@@ -1,4 +1,4 @@
-//! Rules about metrics: named in one place per crate, and explained there.
+//! Rules about metrics: recorded in one file per crate, and described there.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -49,7 +49,7 @@ fn every_metric_is_in_its_crates_catalogue_and_every_entry_is_used() {
     check(all);
 }
 
-/// The texts that stand first behind `call` and a parenthesis.
+/// The string literals that come first after `call` and a parenthesis.
 fn first_names(source: &SourceFile, call: &str, within: Range<usize>) -> BTreeSet<String> {
     let text = &source.text[within.clone()];
     let opening = format!("{call}(");

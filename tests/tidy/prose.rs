@@ -55,7 +55,7 @@ fn prose() -> Vec<(String, String)> {
     all
 }
 
-/// For every character of a file whether it is no code.
+/// For every character of a file whether it is outside the code.
 fn blanked<'a>(text: &'a str, code: &'a str) -> impl Iterator<Item = bool> + 'a {
     text.char_indices().map(|(at, c)| !code[at..].starts_with(c))
 }

@@ -1,7 +1,7 @@
 //! Rules about the protocol's reference page: its tables are those of the code.
 //!
 //! A table is between `<!-- table: NAME -->` and `<!-- end -->`. With `TIDEWIRE_UPDATE` set, the
-//! tables of the page are written instead of compared.
+//! page's tables are written instead of compared.
 
 use serde_json::Value;
 use tidewire_app::api::endpoints::{self, Audience};
@@ -37,7 +37,7 @@ fn properties(first: &str, all: &[Property]) -> String {
     let mut rows = Vec::new();
     for property in all {
         rows.push(property_row("", property));
-        // Objects in objects are shown with the path to each of their fields.
+        // A nested object's fields are shown with their paths.
         if let Some(inner) = property.schema["properties"].as_object() {
             let required = property.schema["required"].as_array();
             for (name, schema) in inner {
@@ -103,7 +103,7 @@ fn limits_table(all: Vec<ClientLimit>) -> String {
     table(&["limit", "value", "beyond it"], rows)
 }
 
-/// The table of this name, as the code has it.
+/// The table of this name, generated from the code.
 fn of_code(name: &str) -> Option<String> {
     if let Some(name) = name.strip_prefix("fields of ") {
         let request = OpName::parse(name).and_then(frames::client_frame);
@@ -136,7 +136,7 @@ fn of_code(name: &str) -> Option<String> {
     })
 }
 
-/// The tables of the page: name and text, and the page with those of the code in their place.
+/// The page's tables by name and text, and the page with the generated tables in their place.
 fn tables(page: &str) -> (Vec<(String, String)>, String) {
     let (mut found, mut out) = (Vec::new(), String::new());
     let mut rest = page;

@@ -1,7 +1,7 @@
-//! Rules about the runbook: what it names exists, and no alert is without its section.
+//! Rules about the runbook: what it names exists, and every alert has its section.
 //!
-//! What stands between backticks is known by how it begins: `tidewire` is parsed as the binary
-//! would, `make` is a verb, `tidewire_` a metric, `ERROR` and `WARN` a message that is logged.
+//! Text between backticks is recognised by its beginning: `tidewire` is parsed as the binary would,
+//! `make` is a verb, `tidewire_` a metric, `ERROR` and `WARN` a message that is logged.
 
 use clap::Parser as _;
 use tidewire_app::cli::Cli;
@@ -15,7 +15,7 @@ fn runbook() -> String {
     read(RUNBOOK).expect("the runbook is text")
 }
 
-/// What stands between backticks.
+/// The text between backticks.
 fn spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -81,7 +81,7 @@ fn every_metric_and_log_line_in_the_runbook_exists() {
         lines += 1;
         let logged = |text: &str| text.contains("tracing::") && text.contains(line);
         if !sources.iter().any(|source| logged(&source.text)) {
-            all.push(format!("{RUNBOOK}: nobody logs {line:?}"));
+            all.push(format!("{RUNBOOK}: no code logs {line:?}"));
         }
     }
     assert!(lines > 3, "the runbook says what is logged");

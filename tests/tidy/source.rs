@@ -1,8 +1,7 @@
-//! Rust files as the rules see them: the text, and the same text with everything blanked that is
-//! not code.
+//! Rust files for the rules: their text, and the text with all but the code blanked.
 //!
 //! A scanner, not a parser: it knows comments, strings, characters and braces, which is all that
-//! the rules ask for. Blanked text has the same lines and columns as the file.
+//! the rules need. Blanked text has the same lines and columns as the file.
 
 use std::fs;
 use std::ops::Range;
@@ -17,7 +16,7 @@ pub(crate) struct SourceFile {
     pub(crate) text: String,
     /// The text without comments, strings and characters.
     pub(crate) code: String,
-    /// The bytes that only tests see.
+    /// The bytes that are compiled for tests only.
     test_spans: Vec<Range<usize>>,
 }
 
@@ -64,7 +63,7 @@ impl SourceFile {
         source
     }
 
-    /// Whether the code at this byte exists for tests only.
+    /// Whether the code at this byte is compiled for tests only.
     pub(crate) fn is_test(&self, at: usize) -> bool {
         let in_folder = self.path.starts_with("tests/")
             || self.path.contains("/tests/")
@@ -72,7 +71,7 @@ impl SourceFile {
         in_folder || self.test_spans.iter().any(|span| span.contains(&at))
     }
 
-    /// The braces that open first behind `at`, both included; `None` where a `;` comes before.
+    /// The first braces that open after `at`, both included; `None` where a `;` comes before.
     pub(crate) fn body_after(&self, at: usize) -> Option<Range<usize>> {
         let open = at + self.code[at..].find(['{', ';'])?;
         if self.code.as_bytes()[open] == b';' {
@@ -99,7 +98,7 @@ impl SourceFile {
         None
     }
 
-    /// Where `word` stands as a word of its own in the code.
+    /// Where `word` occurs as a whole word in the code.
     pub(crate) fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         let is_name = |c: char| c.is_alphanumeric() || c == '_';
         self.code.match_indices(word).map(|(at, _)| at).filter(move |at| {

@@ -1,11 +1,11 @@
-//! Rules about words that must not stand anywhere: debts, machine paths, silenced lints.
+//! Rules about words that must not occur: unfinished work, machine paths, silenced lints.
 //!
 //! The words are put together here from parts, so that this file passes its own rules.
 
 use crate::check;
 use crate::source::{read, sources, tracked};
 
-/// Tracked files whose text is not ours or lists what others are called.
+/// Tracked files whose text is not ours, or that list names of others.
 const FOREIGN: &[&str] = &["Cargo.lock", "LICENSE", "package-lock.json"];
 
 fn ours() -> impl Iterator<Item = (String, String)> {
@@ -44,8 +44,8 @@ fn no_file_contains_a_path_of_a_developer_machine() {
     check(all);
 }
 
-/// Whether an absolute path into `folder` stands in the line: nothing of a longer path before it, a
-/// name behind it.
+/// Whether the line has an absolute path into `folder`: no part of a longer path before it, and a
+/// name after it.
 fn holds_path(line: &str, folder: &str) -> bool {
     line.match_indices(folder).any(|(at, _)| {
         let part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '}' | ')');
@@ -85,7 +85,10 @@ fn the_engine_names_no_io_library() {
                 .words(world)
                 .filter(|at| source.code[*at..].starts_with(&format!("{world}::")))
             {
-                all.push(format!("{}: {world} is behind the ports", source.location(at)));
+                all.push(format!(
+                    "{}: the engine must not use {world}; it belongs behind a port",
+                    source.location(at)
+                ));
             }
         }
     }

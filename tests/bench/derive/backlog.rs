@@ -1,4 +1,4 @@
-//! How fast a side drains what lies in the lane, and what that costs it.
+//! The backlog phase: how fast a side processes a full lane, and at what cost.
 
 use std::io;
 use std::thread;
@@ -11,13 +11,13 @@ use crate::fixture::BenchFixture;
 use crate::sides::Side;
 use crate::{median, row};
 
-/// How often a group's progress is looked at.
+/// How often a group's progress is polled.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long nothing may be committed.
 const STALL_LIMIT: Duration = Duration::from_secs(120);
 
-/// What draining came to.
+/// The figures of one drain.
 pub(crate) struct BacklogFigures {
     /// Events a second, from the first commit seen to the last.
     pub(crate) rate: f64,
@@ -26,11 +26,11 @@ pub(crate) struct BacklogFigures {
     /// CPU of the process per event from its start: with what Java compiles on the way.
     life_cpu_us: f64,
     pub(crate) peak_mib: f64,
-    /// Records it wrote about it.
+    /// Output records it wrote.
     outputs: usize,
 }
 
-/// A look at a side's progress.
+/// One measurement of a side's progress.
 struct ProgressSample {
     at: Instant,
     committed: usize,
@@ -70,7 +70,7 @@ pub(crate) fn run(fixture: &BenchFixture, side: Side) -> io::Result<BacklogFigur
     })
 }
 
-/// Prints the table, and how the sides stand to each other in each run.
+/// Prints the table, and the ratios between the sides in each run.
 pub(crate) fn report(all: &[(usize, Side, BacklogFigures)]) {
     if all.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! What an event costs when a task remembers few keys or many: each key once, then random ones.
+//! The curve phase: the cost of an event by the number of keys in the state.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use crate::fixture::BenchFixture;
 use crate::row;
 use crate::sides::Side;
 
-/// Keys remembered, over all tasks.
+/// Keys in the state, over all tasks.
 const KEYS: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
-/// Drains `records` of random keys at each size and prints the table. A size is loaded by a process
-/// of its own, so that the measured one finds its state on disk, as after a restart.
+/// Processes `records` of random keys at each size and prints the table. Another process fills the
+/// state first, so that the measured one finds it on disk, as after a restart.
 pub(crate) fn run(bootstrap: &str, records: usize) -> io::Result<()> {
     let mut all = Vec::new();
     for keys in KEYS {

@@ -1,5 +1,6 @@
-//! What both sides stand on: the topics, the records in the lane, and what came out of them, as
-//! plain clients of Kafka see it.
+//! What both sides share: the topics, the lane's records, and checks of the outputs.
+//!
+//! All of it uses plain Kafka clients.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,18 +25,18 @@ use tidewire_tests::test_rng::TestRng;
 
 use crate::sides::Side;
 
-/// How long an answer, or the last records of a schedule, may take.
+/// How long a response, or the last records of a schedule, may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of an event's text that bring a lane record to about 300.
+/// Bytes of an event's text that make a lane record about 300 bytes.
 const TEXT_BYTES: usize = 150;
 
-/// What texts are cut from, each from another place.
+/// Texts are cut from this, each at another offset.
 const FILL: &str = "the tide comes in and the tide goes out, twice a day and never twice the same; \
-     what it brings it takes, what it takes it brings, and whoever stands at the wire hears all of \
+     what it brings it takes, what it takes it brings, and every listener on the coast gets all of \
      it once, in order, whether the moon is up or down, and nobody has to wait for those who sleep";
 
-/// Topics of one run and what was written into its lane.
+/// Topics of one run, and what was written to its lane.
 pub(crate) struct BenchFixture {
     pub(crate) bootstrap: String,
     pub(crate) topology: Topology,
@@ -79,28 +80,24 @@ impl BenchFixture {
         config
     }
 
-    /// Writes so many records into the lane: each key once, then random ones.
+    /// Writes this many records to the lane: each key once, then random ones.
     pub(crate) fn produce(&mut self, records: usize, keys: usize) -> io::Result<()> {
-        self.fill(Priority::Normal, (records, keys))?;
+        self.fill(Priority::Normal, records, keys)?;
         self.written += records;
         Ok(())
     }
 
-    /// The same into the lane of a priority, which is not counted.
-    pub(crate) fn fill(
-        &self,
-        priority: Priority,
-        (records, keys): (usize, usize),
-    ) -> io::Result<()> {
+    /// The same to the lane of a priority, not counted in `written`.
+    pub(crate) fn fill(&self, priority: Priority, records: usize, keys: usize) -> io::Result<()> {
         let writer = self.writer(priority, "20")?;
         let mut rng = TestRng::new(self.written as u64);
         for n in self.written..self.written + records {
-            writer.write(n, if n < keys { n } else { rng.below(keys) })?;
+            writer.write(n, if n < keys { n } else { rng.index(keys) })?;
         }
         writer.finish()
     }
 
-    /// Who writes into a lane; it gathers records for so many milliseconds.
+    /// A writer to a lane that batches records for this many milliseconds.
     pub(crate) fn writer(&self, priority: Priority, linger_ms: &str) -> io::Result<LaneWriter> {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", linger_ms);
@@ -109,10 +106,10 @@ impl BenchFixture {
         Ok(LaneWriter { producer, topology: self.topology.clone(), priority })
     }
 
-    /// Who asks for a group's progress in a lane.
+    /// An observer of a group's progress in a lane.
     pub(crate) fn observer(&self, group: &str, lane: Lane) -> io::Result<Observer> {
         let mut config = self.client();
-        // Whatever is in a transaction under way is not waited for.
+        // Does not wait for open transactions.
         config.set("group.id", group).set("isolation.level", "read_uncommitted");
         let consumer = config.create().map_err(io::Error::other)?;
         let mut list = TopicPartitionList::new();
@@ -121,7 +118,7 @@ impl BenchFixture {
         Ok(Observer { consumer, list })
     }
 
-    /// Waits until a side has taken all that is written.
+    /// Waits until a side has read everything that was written.
     pub(crate) fn wait_for(&self, side: Side) -> io::Result<()> {
         let observer = self.observer(&side.group(self), Lane::Normal)?;
         let give_up = Instant::now() + TIMEOUT * 10;
@@ -155,8 +152,8 @@ impl BenchFixture {
         Ok(consumer)
     }
 
-    /// The last count of each key in a topic must add up to what was written. Says how many records
-    /// it took to say so.
+    /// The last counts of all keys in a topic must add up to what was written. Returns the number
+    /// of output records.
     pub(crate) fn check(&self, topic: &str) -> io::Result<usize> {
         let reader = self.reader(topic, Offset::Beginning)?;
         let (mut counts, mut outputs, mut ended) = (HashMap::new(), 0, 0);
@@ -188,7 +185,7 @@ impl BenchFixture {
     }
 }
 
-/// The key of an output and its count. Tidewire's key goes on behind a zero byte.
+/// The key of an output and its count. Tidewire's key follows a zero byte.
 pub(crate) fn counted(message: &impl rdkafka::Message) -> io::Result<(&str, u64)> {
     let key = message.key().and_then(|key| key.split(|byte| *byte == 0).next());
     let key = key.and_then(|key| std::str::from_utf8(key).ok());
@@ -199,7 +196,7 @@ pub(crate) fn counted(message: &impl rdkafka::Message) -> io::Result<(&str, u64)
     }
 }
 
-/// The name of a key, and which key a name is.
+/// The name of the key with this number.
 pub(crate) fn key_name(key: usize) -> String {
     format!("key-{key:09}")
 }
@@ -248,7 +245,7 @@ impl LaneWriter {
         }
     }
 
-    /// Serves the producer for so long.
+    /// Polls the producer for this long.
     pub(crate) fn serve(&self, time: Duration) {
         self.producer.poll(time);
     }
@@ -259,7 +256,7 @@ impl LaneWriter {
     }
 }
 
-/// How far a group is.
+/// Reads a group's progress.
 pub(crate) struct Observer {
     consumer: BaseConsumer,
     list: TopicPartitionList,
@@ -272,7 +269,7 @@ impl Observer {
         let committed = loop {
             match self.consumer.committed_offsets(self.list.clone(), TIMEOUT) {
                 Ok(committed) => break committed,
-                // A group that was just made has no coordinator for a moment.
+                // A new group has no coordinator for a moment.
                 Err(_) if Instant::now() < give_up => thread::sleep(Duration::from_millis(50)),
                 Err(error) => return Err(io::Error::other(error)),
             }

@@ -1,14 +1,15 @@
-//! DERIVE against Kafka Streams: a count per key, exactly once, on one thread, side by side on the
-//! same broker, topics and records.
+//! Benchmark: DERIVE against Kafka Streams, side by side on one broker.
 //!
-//! Backlog: both drain what lies in the lane, one after the other in each run, and the final counts
-//! must add up to the records. Steady: a fixed rate, one record per key, from the moment a record
-//! was meant to be sent to its output at a reader of committed records. Restart: each killed and
-//! started on its state, then without any. Urgent: critical events behind a backlog of low ones.
-//! Curve: Tidewire's cost per event with ten thousand keys remembered up to ten million.
+//! Both count records per key, exactly once, on one thread, from the same topics and records.
 //!
-//! Each side is a process of its own, so that CPU and memory are its own; Tidewire's is this binary
-//! once more (`bench-derive tidewire …`).
+//! Backlog: both drain a full lane, one after the other in each run, and the final counts must add
+//! up to the records. Steady: a fixed rate, one record per key, from the moment a record was due to
+//! its output at a reader of committed records. Restart: each is killed and started on its state,
+//! then without any. Urgent: critical events behind a backlog of low ones. Curve: Tidewire's cost
+//! per event with ten thousand to ten million keys in the state.
+//!
+//! Each side is a process, so that its CPU and memory can be measured; Tidewire's is this binary
+//! with other arguments (`bench-derive tidewire …`).
 //!
 //! `bench-derive [--only tidewire|streams] [--phases backlog,steady,restart,urgent,curve]
 //! [--runs 3] [--records 1000000] [--keys 100000] [--rate 1000] [--warm-up 10] [--seconds 20]`
@@ -45,7 +46,7 @@ struct Arguments {
     records: usize,
     keys: usize,
     rate: usize,
-    /// Seconds of the steady schedule that pass before it counts: Java compiles while it runs.
+    /// Seconds of the steady schedule that are not measured: Java compiles while it runs.
     warm_up: usize,
     seconds: usize,
 }
@@ -96,7 +97,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                     "--rate" => &mut arguments.rate,
                     "--warm-up" => &mut arguments.warm_up,
                     "--seconds" => &mut arguments.seconds,
-                    _ => return Err(format!("{word}: see the head of this program's source")),
+                    _ => {
+                        return Err(format!(
+                            "{word}: unknown; see the top of tests/bench/derive/main.rs"
+                        ));
+                    }
                 } = number;
             }
         }
@@ -112,7 +117,7 @@ impl Arguments {
         self.phases.iter().any(|named| named == phase)
     }
 
-    /// The sides asked for, in the order of this run: who is first changes.
+    /// The sides of this run, in its order: the first one alternates.
     fn sides(&self, all: &[Side], run: usize) -> Vec<Side> {
         let wanted = |side: &&Side| self.only.as_deref().is_none_or(|only| only == side.kind());
         let mut sides: Vec<Side> = all.iter().filter(wanted).copied().collect();
@@ -161,7 +166,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// A table's line.
+/// A line of a table.
 fn row(name: &str, values: &[f64]) {
     let cell = |value: &f64| match value {
         value if value.abs() >= 1_000.0 => format!("{value:.0}"),
@@ -170,7 +175,7 @@ fn row(name: &str, values: &[f64]) {
     println!("| {name} | {} |", values.iter().map(cell).collect::<Vec<_>>().join(" | "));
 }
 
-/// The middle one.
+/// The median.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,5 +1,7 @@
-//! How long a side takes from having its partitions to working: killed with its state on disk, and
-//! with none left, so that all of it comes from the changelog.
+//! The restart phase: the time from an assignment to the first work.
+//!
+//! A side is killed and started with its state on disk, then with none, so that all of it comes
+//! from the changelog.
 
 use std::io;
 
@@ -11,11 +13,11 @@ use crate::fixture::BenchFixture;
 use crate::row;
 use crate::sides::{Side, SideProcess};
 
-/// What two restarts came to.
+/// The figures of two restarts.
 pub(crate) struct RestartFigures {
     killed_ms: f64,
     empty_ms: f64,
-    /// Changelog records a second of the second one.
+    /// Changelog records per second in the second one.
     rate: f64,
 }
 
@@ -38,7 +40,7 @@ pub(crate) fn run(fixture: &BenchFixture, side: Side) -> io::Result<RestartFigur
     Ok(RestartFigures { killed_ms, empty_ms, rate: records / empty_ms * 1e3 })
 }
 
-/// Milliseconds until it worked, and how many records it says that took.
+/// Milliseconds until it worked, and how many records it reports for that.
 fn restored(side: Side, running: &SideProcess) -> io::Result<(f64, Option<f64>)> {
     if side == Side::Tidewire {
         let micros = running.wait_for_line("running")?.parse::<f64>().map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! The two sides as processes: started, asked what they have used, told to end.
+//! The two sides as processes: start, resource usage, stop.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -14,10 +14,10 @@ use tidewire_tests::process::{Usage, usage};
 use crate::fixture::BenchFixture;
 use crate::tidewire;
 
-/// How long a side may take to say something, on a machine under load.
+/// How long a side may take to print a line, on a machine under load.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Who counts.
+/// The side that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Tidewire,
@@ -28,7 +28,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// What `--only` calls it; also the folder of its state.
+    /// Its name for `--only`, and of the folder of its state.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Tidewire => "tidewire",
@@ -52,7 +52,7 @@ impl Side {
         }
     }
 
-    /// Where its counts come out.
+    /// The topic of its counts.
     pub(crate) fn output(self, fixture: &BenchFixture) -> Topic {
         match self {
             Self::Tidewire => fixture.topology.out_state().clone(),
@@ -77,7 +77,7 @@ impl Side {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // Nobody may want to know any more.
+                // The receiver may be gone.
                 sender.send(line).ok();
             }
         });
@@ -109,7 +109,7 @@ fn streams_command(fixture: &BenchFixture, side: Side, commit_ms: u32) -> io::Re
     Ok(command)
 }
 
-/// A side at work.
+/// A running side.
 pub(crate) struct SideProcess {
     child: Child,
     input: Option<ChildStdin>,
@@ -117,12 +117,12 @@ pub(crate) struct SideProcess {
 }
 
 impl SideProcess {
-    /// What it has used so far.
+    /// The resources it has used so far.
     pub(crate) fn usage(&self) -> io::Result<Usage> {
         usage(self.child.id())
     }
 
-    /// Waits for a line that begins so; returns the rest of it.
+    /// Waits for a line with this beginning; returns the rest of it.
     pub(crate) fn wait_for_line(&self, beginning: &str) -> io::Result<String> {
         loop {
             let line = self.lines.recv_timeout(TIMEOUT).map_err(io::Error::other)?;
@@ -132,13 +132,13 @@ impl SideProcess {
         }
     }
 
-    /// Ends it at once, as a lost machine does.
+    /// Kills it, as if its machine was lost.
     pub(crate) fn kill9(mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)
     }
 
-    /// Ends it in good order.
+    /// Stops it in order.
     pub(crate) fn stop(mut self) -> io::Result<()> {
         drop(self.input.take());
         let status = self.child.wait()?;

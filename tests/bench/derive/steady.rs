@@ -1,5 +1,6 @@
-//! How long a record takes to its output at a steady rate, each key once, so that caching leaves no
-//! output out and a key says which record it was.
+//! The steady phase: the time from a record to its output at a fixed rate.
+//!
+//! Each key occurs once, so caching leaves no output out, and a key identifies its record.
 
 use std::io;
 use std::thread;
@@ -27,7 +28,7 @@ struct Pacing {
     count: usize,
 }
 
-/// What a steady rate came to.
+/// The figures of a steady rate.
 pub(crate) struct SteadyFigures {
     p50_ms: f64,
     p99_ms: f64,
@@ -49,7 +50,7 @@ pub(crate) fn run(
     let warm = arguments.rate * arguments.warm_up;
     let start = Instant::now() + Duration::from_millis(500);
     let pace = Pacing { start, interval, first: 0, count: warm };
-    // One writer for both: a new one takes its time to find the leaders.
+    // One writer for both: a new one needs time to find the leaders.
     let writer = fixture.writer(Priority::Normal, "0")?;
     follow(&writer, &reader, pace)?;
     let before = running.usage()?;
@@ -68,7 +69,7 @@ pub(crate) fn run(
     })
 }
 
-/// Writes to the schedule and reads until every record has come out, once.
+/// Writes on schedule and reads until every record has one output.
 fn follow(writer: &LaneWriter, reader: &BaseConsumer, pace: Pacing) -> io::Result<Latencies> {
     thread::scope(|scope| {
         let writing = scope.spawn(|| write(writer, pace));
@@ -78,7 +79,7 @@ fn follow(writer: &LaneWriter, reader: &BaseConsumer, pace: Pacing) -> io::Resul
     })
 }
 
-/// Reads until every record has come out.
+/// Reads until every record has its output.
 fn listen(reader: &BaseConsumer, pace: Pacing) -> io::Result<Latencies> {
     let (mut latencies, mut seen) = (Latencies::default(), vec![false; pace.count]);
     let due = |n: usize| pace.start + pace.interval * u32::try_from(n).expect("few records");
@@ -101,7 +102,7 @@ fn listen(reader: &BaseConsumer, pace: Pacing) -> io::Result<Latencies> {
         }
         if Instant::now() > patience {
             let left = pace.count - latencies.count();
-            return Err(io::Error::other(format!("{left} outputs never came")));
+            return Err(io::Error::other(format!("{left} outputs are missing")));
         }
     }
     Ok(latencies)
@@ -117,7 +118,7 @@ fn write(writer: &LaneWriter, pace: Pacing) -> io::Result<()> {
     writer.finish()
 }
 
-/// Prints the table, and how the sides stand to each other in each run.
+/// Prints the table, and the ratios between the sides in each run.
 pub(crate) fn report(all: &[(usize, Side, SteadyFigures)]) {
     if all.is_empty() {
         return;

@@ -1,8 +1,8 @@
 //! Tidewire's side: the loop of DERIVE on its real connectors with one operator that counts.
 //!
-//! `bench-derive tidewire BOOTSTRAP PREFIX FOLDER`. It runs until its standard input ends, and says
-//! on standard output when its partitions are restored and how many microseconds that took from
-//! their assignment (`running 1234`). There is no de-duplication, because the peer has none.
+//! `bench-derive tidewire BOOTSTRAP PREFIX FOLDER`. It runs until its standard input ends. When its
+//! partitions are restored it prints how many microseconds that took from their assignment
+//! (`running 1234`). There is no de-duplication, because the peer has none.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::wall_clock::SystemWallClock;
 
-/// What makes this binary Tidewire's side.
+/// The first argument that selects Tidewire's side.
 pub(crate) const SUBCOMMAND: &str = "tidewire";
 
 /// How long a turn waits for records.
@@ -64,7 +64,7 @@ impl Operator for Count {
         let at = StateKey { channel: event.key, state_key: "" };
         context.publish(event, at, &count.to_be_bytes());
         if event.priority == Priority::Critical {
-            // As a delivery does: to the channels of its type, by the topic that nothing low is in.
+            // Like a delivery: to the type's channels, in the topic for its priority.
             context.emit(&Emission {
                 event_type: event.event_type,
                 account_id: event.account_id,
@@ -102,7 +102,7 @@ fn turn(mut derive: Derive) -> io::Result<()> {
     let over = Arc::new(AtomicBool::new(false));
     let (stop, waker) = (Arc::clone(&over), derive.waker());
     thread::spawn(move || {
-        // Whether it ended or failed, whoever started this is gone.
+        // Whether it ended or failed, the parent is gone.
         io::stdin().read_to_end(&mut Vec::new()).ok();
         stop.store(true, Ordering::Relaxed);
         waker.wake();
@@ -112,7 +112,7 @@ fn turn(mut derive: Derive) -> io::Result<()> {
         let begun = Instant::now();
         let turned = derive.turn(WAIT).map_err(io::Error::other)?;
         if turned.joined {
-            // The turn that takes note of the assignment begins with it.
+            // The time includes the turn that receives the assignment.
             let assigned = assigned.get_or_insert(begun);
             if !turned.restoring && !std::mem::replace(&mut running, true) {
                 println!("running {}", assigned.elapsed().as_micros());

@@ -1,5 +1,6 @@
-//! How long a critical event takes while DERIVE works through a backlog of low ones. Kafka Streams
-//! has no lanes to compare with: there it would wait for the whole backlog.
+//! The urgent phase: critical events while DERIVE works through a backlog of low ones.
+//!
+//! Kafka Streams has no lanes: there a critical event would wait for the whole backlog.
 
 use std::io;
 use std::thread;
@@ -16,17 +17,17 @@ use crate::fixture::{BenchFixture, key_name};
 use crate::sides::Side;
 use crate::{Arguments, row};
 
-/// Critical events, one after the other has come out.
+/// Critical events; each is written after the output of the one before.
 const EVENTS: usize = 30;
 
-/// The pause between two of them, so that each meets another moment of a transaction.
+/// The pause between two of them, so that each arrives at another moment of a transaction.
 const PAUSE: Duration = Duration::from_millis(37);
 
 /// How long one may take: as long as the backlog.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(fixture: &BenchFixture, arguments: &Arguments) -> io::Result<()> {
-    fixture.fill(Priority::Low, (arguments.records, arguments.keys))?;
+    fixture.fill(Priority::Low, arguments.records, arguments.keys)?;
     let reader = fixture.reader(fixture.topology.out_urgent().as_str(), Offset::End)?;
     let writer = fixture.writer(Priority::Critical, "0")?;
     let group = Side::Tidewire.group(fixture);
@@ -37,7 +38,7 @@ pub(crate) fn run(fixture: &BenchFixture, arguments: &Arguments) -> io::Result<(
     for n in 0..EVENTS {
         thread::sleep(PAUSE);
         let sent = Instant::now();
-        // A key that no low event has.
+        // A key without low events.
         let key = arguments.keys + n;
         writer.write(n, key)?;
         writer.serve(Duration::ZERO);
@@ -57,7 +58,7 @@ pub(crate) fn run(fixture: &BenchFixture, arguments: &Arguments) -> io::Result<(
     Ok(())
 }
 
-/// Reads until the event of a key has come out.
+/// Reads until the output of a key.
 fn wait_for(reader: &BaseConsumer, key: &str) -> io::Result<()> {
     let give_up = Instant::now() + TIMEOUT;
     while Instant::now() < give_up {
@@ -66,5 +67,5 @@ fn wait_for(reader: &BaseConsumer, key: &str) -> io::Result<()> {
             return Ok(());
         }
     }
-    Err(io::Error::other("a critical event never came out"))
+    Err(io::Error::other("a critical event has no output"))
 }

@@ -1,9 +1,8 @@
-//! The server most people would write: axum, one task per connection, a tokio broadcast channel,
-//! `send().await` per message.
+//! The baseline server: axum with a task per connection and a tokio broadcast channel.
 //!
-//! It is fed like Tidewire, by HTTP with one event per line, but does nothing with an event except
-//! to pass it on: no log, no positions, no resume. Being slow costs it a connection's events
-//! (`Lagged`), which fails the run.
+//! It is what most people would write, with one `send().await` per message. It is fed like
+//! Tidewire, by HTTP with one event per line, and only passes events on: no log, no positions, no
+//! resume. A connection that is too slow loses events (`Lagged`), which fails the run.
 
 use std::io;
 
@@ -17,7 +16,7 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// First argument that makes this program the server instead of the generator.
+/// The first argument that makes this program the server instead of the generator.
 pub(crate) const SUBCOMMAND: &str = "serve-baseline";
 
 /// Events a slow connection may lag behind; four times what the generator keeps in flight.
@@ -25,7 +24,7 @@ const CHANNEL_EVENTS: usize = 1_024;
 
 type Events = broadcast::Sender<Utf8Bytes>;
 
-/// Serves on a free loopback port, which the first line printed names, until killed.
+/// Serves on a free loopback port, which its first line prints, until killed.
 pub(crate) fn serve() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -72,7 +71,7 @@ async fn deliver(mut socket: WebSocket, mut receiver: broadcast::Receiver<Utf8By
 
 async fn publish(State(events): State<Events>, body: String) -> StatusCode {
     for line in body.lines() {
-        // Nobody listening is no error.
+        // No subscribers is not an error.
         events.send(Utf8Bytes::from(line)).ok();
     }
     StatusCode::ACCEPTED

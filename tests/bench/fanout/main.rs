@@ -1,11 +1,10 @@
-//! Fan-out: one event to thousands of WebSocket subscribers, Tidewire against an idiomatic axum
-//! server, in one run.
+//! Fan-out benchmark: one event to thousands of WebSocket subscribers, against an axum server.
 //!
-//! Each server is a process of its own and so is this generator, so CPU and memory are the server's
-//! alone. Three phases per server and crowd: rest (memory), a schedule of 40,000 deliveries/s
-//! (latency of one event to all, from the moment it was meant to be sent), saturation (as many
-//! events as get through with a fixed number in flight). Every phase compares what was delivered
-//! with what was expected; a difference fails the run.
+//! Each server and this generator are separate processes, so CPU and memory are the server's alone.
+//! Three phases per server and number of connections: rest (memory), a schedule of 40,000
+//! deliveries/s (latency of one event to all, from the moment it was due), saturation (as many
+//! events as possible with a fixed number in flight). Every phase compares the deliveries with the
+//! expected number; a difference fails the run.
 //!
 //! `bench-fanout [--connections 2000,9900] [--seconds 10] [--only tidewire|axum]`
 
@@ -24,14 +23,14 @@ use tidewire_tests::machine;
 use crate::phases::{Figures, LoadPlan};
 use crate::server_under_test::ServerUnderTest;
 
-/// Crowds measured when none are named: one of the size peers publish, one near the limit of open
+/// Default numbers of connections: one that peers publish figures for, one near the limit of open
 /// files.
 const CONNECTIONS: [usize; 2] = [2_000, 9_900];
 
 /// Length of the scheduled and of the saturated phase.
 const PHASE_SECONDS: u64 = 10;
 
-/// Who is measured.
+/// The servers to measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Selection {
     Both,
@@ -83,7 +82,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             ("--seconds", value) => seconds = number(value)? as u64,
             ("--only", "tidewire") => only = Selection::Tidewire,
             ("--only", "axum") => only = Selection::Axum,
-            _ => return Err(format!("{word} {value}: see the head of this program's source")),
+            _ => {
+                return Err(format!(
+                    "{word} {value}: unknown; see the top of tests/bench/fanout/main.rs"
+                ));
+            }
         }
     }
     let phase = Duration::from_secs(seconds);
@@ -107,7 +110,7 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// One table per crowd; the last column is how many times better Tidewire is.
+/// One table per number of connections; the last column is how many times better Tidewire is.
 fn print_table(plan: &LoadPlan, axum: Option<&Figures>, tidewire: Option<&Figures>) {
     println!("\n| {} connections, 200 B | axum | tidewire | ratio |", plan.connections);
     println!("|---|---:|---:|---:|");

@@ -1,7 +1,7 @@
-//! What is done to a server and what is read off it.
+//! The phases of a run, and what is measured in each.
 //!
-//! Rest, schedule, saturation: in this order on one crowd, each accounting for every delivery
-//! before the next begins.
+//! Rest, schedule, saturation, in this order on the same connections; each accounts for every
+//! delivery before the next begins.
 
 use std::io;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use tidewire_tests::subscriber_pool::{DeliveryTotals, SubscriberPool};
 
 use crate::server_under_test::ServerUnderTest;
 
-/// Members that are parsed also while the server is saturated.
+/// Members that are parsed even while the server is saturated.
 const SAMPLED_SUBSCRIBERS: usize = 20;
 
-/// Deliveries per second of the schedule: what the figures published for other servers were
-/// measured at.
+/// Deliveries per second of the schedule: the rate at which figures for other servers were
+/// published.
 const SCHEDULED_DELIVERIES_PER_SECOND: usize = 40_000;
 
-/// Fastest schedule, which small crowds would otherwise turn into an ingest benchmark.
+/// Fastest schedule; small numbers of connections would otherwise make it an ingest benchmark.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Events in flight while saturated: 50 to 120 KB per connection, so that sockets, not memory, are
 /// the limit.
 const WINDOW_EVENTS: u64 = 256;
 
-/// Time for a server to come to rest before its memory is read, in phases: with phases of 10 s
-/// longer than allocators take to give back what the warm-up used.
+/// Pause before a server's memory is read, in phases: with phases of 10 s it is longer than
+/// allocators take to return what the warm-up used.
 const SETTLE_PHASES: f64 = 1.5;
 
-/// Part of the saturated phase that passes before it is measured.
+/// The part of the saturated phase that is not measured.
 const RAMP_UP: Duration = Duration::from_secs(1);
 
-/// One crowd.
+/// The size of one run.
 pub(crate) struct LoadPlan {
     /// Members.
     pub(crate) connections: usize,
@@ -44,7 +44,7 @@ pub(crate) struct LoadPlan {
     pub(crate) phase: Duration,
 }
 
-/// Everything measured on one server with one crowd.
+/// Everything measured on one server with one number of connections.
 pub(crate) struct Figures {
     connections: f64,
     before: Usage,
@@ -62,12 +62,12 @@ struct SaturatedFigures {
     deliveries: f64,
     elapsed: Duration,
     cpu: Duration,
-    /// What this process used meanwhile, publishing included.
+    /// CPU of this process meanwhile, publishing included.
     generator_cpu: Duration,
     total: DeliveryTotals,
 }
 
-/// How far things were at one moment of the saturated phase.
+/// The counters at one moment of the saturated phase.
 struct SaturationSample {
     delivered: f64,
     at: Instant,
@@ -77,7 +77,7 @@ struct SaturationSample {
 
 /// One line of the table.
 pub(crate) struct FigureRow {
-    /// What it says.
+    /// Its label.
     pub(crate) name: &'static str,
     /// The figure.
     pub(crate) value: f64,
@@ -91,7 +91,7 @@ enum Better {
 }
 
 impl FigureRow {
-    /// The figure with as many digits as it deserves.
+    /// The figure with a suitable number of digits.
     pub(crate) fn show(&self, value: f64) -> String {
         if value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
     }
@@ -251,8 +251,8 @@ fn flood(
     })
 }
 
-/// What a phase owes and what came; `odd` are repeats and members whose bytes differ from the
-/// others'.
+/// Compares the deliveries of a phase with the expected number; `odd` counts repeats, and members
+/// whose bytes differ from the others'.
 struct DeliveryCount {
     expected: u64,
     delivered: u64,

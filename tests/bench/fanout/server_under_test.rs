@@ -1,4 +1,4 @@
-//! The two servers as the phases see them: a process to measure, a way in, a way to publish.
+//! The two servers under test: a process to measure, and how to subscribe and publish.
 //!
 //! Both get the same 200-byte JSON object per event. Tidewire sends it inside its event frame
 //! (channel, type, ids, time, position), the baseline sends it bare, so the baseline moves fewer
@@ -18,16 +18,16 @@ use crate::baseline;
 /// Bytes of an event's payload.
 const PAYLOAD_BYTES: usize = 200;
 
-/// What stands before an event's number in [`payload`].
+/// The text before an event's number in [`payload`].
 const SEQ_MARKER: &str = "\"seq\":\"";
 
 /// A server under test.
 pub(crate) struct ServerUnderTest {
     /// Its name in the table.
     pub(crate) name: &'static str,
-    /// How subscribers get in.
+    /// How subscribers connect.
     pub(crate) endpoint: SubscriberEndpoint,
-    /// How events get in.
+    /// How events are published.
     pub(crate) target: PostTarget,
     process: Process,
 }
@@ -89,8 +89,7 @@ impl ServerUnderTest {
 impl Drop for ServerUnderTest {
     fn drop(&mut self) {
         if let Process::Axum(child) = &mut self.process {
-            // Nothing to do about failures: it is gone already. The other process ends with its
-            // harness.
+            // Failures change nothing: it is gone already. The other process ends with its harness.
             child.kill().ok();
             child.wait().ok();
         }
@@ -104,7 +103,7 @@ fn payload(seq: u64) -> String {
     format!(r#"{{"seq":"{seq:010}","pad":"{pad}"}}"#)
 }
 
-/// The cheapest event there is: one channel, no operator beyond de-duplication.
+/// The cheapest event: one channel, no operator but de-duplication.
 fn event() -> LineEncoder {
     Arc::new(|seq, body| {
         let event = format!(

@@ -1,6 +1,7 @@
-//! How long an event stays in each part of the road on Kafka, by the broker's append times: from
-//! `in` to its lane is ADMIT, from there to its output DERIVE, up to the append and so without the
-//! commit. What is left of the whole is the post, the commit, the hub and the sockets.
+//! The time an event spends in each stage on Kafka, by the broker's append times.
+//!
+//! From `in` to its lane is ADMIT; from there to its output is DERIVE, up to the append and without
+//! the commit. The rest is the post, the commit, the hub and the sockets.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,10 +15,10 @@ use tidewire_schemas::event::EventView;
 
 use crate::row;
 
-/// How long the broker may take for an answer.
+/// How long the broker may take to respond.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long nothing comes when everything has been read.
+/// Nothing for this long means that everything has been read.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Append times in milliseconds, by event id.
@@ -30,7 +31,8 @@ pub(crate) fn report(bootstrap: &str, prefix: &str) -> io::Result<()> {
     };
     let by_event = |value: &[u8]| Some(EventView::decode(value).ok()?.event_id.to_owned());
     let times = |topics: &[&str], id: &dyn Fn(&[u8]) -> Option<String>| {
-        read(bootstrap, (prefix, topics), id).map_err(io::Error::other)
+        let topics: Vec<String> = topics.iter().map(|topic| format!("{prefix}{topic}")).collect();
+        read(bootstrap, &topics, id).map_err(io::Error::other)
     };
     let input = times(&["in"], &by_json)?;
     let lanes = times(&["lane.critical", "lane.high", "lane.normal", "lane.low"], &by_event)?;
@@ -40,7 +42,7 @@ pub(crate) fn report(bootstrap: &str, prefix: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The mean time between the same events in two places.
+/// The mean time between the same events in two topics.
 fn mean(from: &AppendTimes, to: &AppendTimes) -> io::Result<f64> {
     let spans: Vec<i64> = from.iter().filter_map(|(id, at)| Some(to.get(id)? - at)).collect();
     if spans.len() < from.len() {
@@ -51,7 +53,7 @@ fn mean(from: &AppendTimes, to: &AppendTimes) -> io::Result<f64> {
 
 fn read(
     bootstrap: &str,
-    (prefix, topics): (&str, &[&str]),
+    topics: &[String],
     id: &dyn Fn(&[u8]) -> Option<String>,
 ) -> Result<AppendTimes, KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
@@ -62,10 +64,9 @@ fn read(
         .create()?;
     let mut all = TopicPartitionList::new();
     for topic in topics {
-        let topic = format!("{prefix}{topic}");
-        let metadata = consumer.fetch_metadata(Some(&topic), ANSWER_LIMIT)?;
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_LIMIT)?;
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            all.add_partition_offset(&topic, partition.id(), Offset::Beginning)?;
+            all.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
         }
     }
     consumer.assign(&all)?;

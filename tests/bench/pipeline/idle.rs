@@ -1,4 +1,4 @@
-//! What a process with nothing to do costs: its CPU, the broker's, and the records it writes.
+//! The cost of an idle process: its CPU, the broker's, and the records it writes.
 
 use std::io;
 use std::thread;
@@ -10,7 +10,7 @@ use tidewire_tests::server::Server;
 
 use crate::row;
 
-/// How long the last events are given to be committed everywhere.
+/// How long the last events have to be committed everywhere.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(seconds: u64, server: &Server, broker: &Broker) -> io::Result<()> {
@@ -27,7 +27,7 @@ pub(crate) fn run(seconds: u64, server: &Server, broker: &Broker) -> io::Result<
     Ok(())
 }
 
-/// All offsets of all topics together.
+/// The sum of all end offsets.
 fn ends(server: &Server) -> io::Result<u64> {
     let stats = server.http().get("/v1/stats")?.json();
     let topics = stats["topics"].as_array().ok_or_else(|| io::Error::other(stats.to_string()))?;

@@ -1,14 +1,13 @@
-//! From the post to the socket, on the embedded log or on a real broker: how long one event takes
-//! at a steady 1,000 a second, and how many a second go through when there is no pause.
+//! Benchmark of the whole pipeline, from the post to the socket.
 //!
 //! Steady: one request (on Kafka: one record of a plain producer) per event on a fixed schedule,
-//! every one to 50 subscribers, latency from the moment an event was meant to be sent. Saturated:
-//! the mix of `tidewire generate`, posted as fast as requests are answered; the clock stops when
-//! the last event owed has reached the subscribers, who must have each once. CPU and memory are the
+//! every one to 50 subscribers, latency from the moment an event was due. Saturated: the mix of
+//! `tidewire generate`, posted as fast as requests are answered; the clock stops when the last
+//! expected event has reached the subscribers, who must have each once. CPU and memory are the
 //! server's process alone.
 //!
-//! On Kafka (`--log kafka`) the broker runs beside it on the same machine; the share of each hop is
-//! told by the broker's append times, and what the idle process costs is measured last.
+//! On Kafka (`--log kafka`) the broker runs on the same machine; its append times give the share of
+//! each stage, and the cost of the idle process is measured last.
 //!
 //! `bench-pipeline [--log embedded|kafka] [--warm-up 2] [--seconds 10] [--rate 1000]
 //! [--subscribers 50] [--events 300000]`
@@ -28,14 +27,14 @@ use tidewire_tests::machine;
 use tidewire_tests::server::Server;
 use tidewire_tests::subscriber_pool::SubscriberEndpoint;
 
-/// Account of all events here.
+/// The account of all events.
 const ACCOUNT: &str = "bench";
 
 /// Size of the run.
 struct Arguments {
     kafka: bool,
-    /// Seconds of the steady schedule that pass before it counts: the first events find cold
-    /// caches, and a broker's code is compiled while it runs.
+    /// Seconds of the steady schedule that are not measured: the first events find cold caches, and
+    /// a broker's code is compiled while it runs.
     warm_up: u64,
     seconds: u64,
     rate: u64,
@@ -86,7 +85,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--rate" => arguments.rate = number,
             "--subscribers" => arguments.subscribers = number as usize,
             "--events" => arguments.events = number,
-            _ => return Err(format!("{word}: see the head of this program's source")),
+            _ => {
+                return Err(format!(
+                    "{word}: unknown; see the top of tests/bench/pipeline/main.rs"
+                ));
+            }
         }
     }
     Ok(arguments)
@@ -97,7 +100,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     if !arguments.kafka {
         println!("\n| embedded log | |\n|---|---:|");
         let server = Server::start(&[]);
-        steady::run(arguments, &server, ("post", steady::by_post(&server)))?;
+        steady::run(arguments, &server, "post", steady::by_post(&server))?;
         drop(server);
         return saturated::run(arguments, &Server::start(&[]));
     }
@@ -105,20 +108,20 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     println!("\n| Apache Kafka, one broker on the same machine | |\n|---|---:|");
     let server = on(&broker, "steady.");
     let pace = steady::by_producer(&broker.bootstrap(), "steady.")?;
-    steady::run(arguments, &server, ("produced", pace))?;
+    steady::run(arguments, &server, "produced", pace)?;
     hops::report(&broker.bootstrap(), "steady.")?;
     idle::run(arguments.seconds, &server, &broker)?;
     drop(server);
     saturated::run(arguments, &on(&broker, "saturated."))
 }
 
-/// Everything in one process, on topics of this prefix.
+/// Runs everything in one process, on topics of this prefix.
 fn on(broker: &Broker, prefix: &str) -> Server {
     let log = format!("kafka://{}", broker.bootstrap());
     Server::start_as("dev", &["--log", &log], &[("TIDEWIRE_TOPICS_PREFIX", prefix)])
 }
 
-/// A subscriber of one channel, from now on.
+/// A subscriber of one channel, from `latest`.
 fn endpoint(server: &Server, channel: &str, seq_marker: &'static str) -> SubscriberEndpoint {
     let subscribe = format!(r#"{{"op":"subscribe","id":1,"channel":"{channel}","from":"latest"}}"#);
     SubscriberEndpoint {

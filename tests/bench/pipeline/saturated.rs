@@ -1,7 +1,7 @@
-//! Throughput without a pause: the mix of `tidewire generate`, to the last event owed.
+//! The saturated phase: the mix of `tidewire generate` without pauses, to the last delivery.
 //!
-//! Subscribers follow `account:`, the channel that carries most of the mix. What they are owed is
-//! counted from the catalogue before anything is sent.
+//! Subscribers follow `account:`, the channel that carries most of the mix. How many events they
+//! must get is counted from the catalogue before anything is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use tidewire_tests::subscriber_pool::SubscriberPool;
 
 use crate::{ACCOUNT, Arguments, endpoint, row};
 
-/// Connections that post, so that one is answered while the other is read.
+/// Connections that post, so that one sends while the other waits for its response.
 const POSTERS: usize = 2;
 
 /// Subscribers that each must get everything.
 const SUBSCRIBERS: usize = 2;
 
-/// Which history.
+/// The seed of the events.
 const SEED: &str = "1";
 
-/// What stands before an event's number in its id.
+/// The text before an event's number in its id.
 const SEQ_MARKER: &str = "\"event_id\":\"g1-";
 
 pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     let lines = Arc::new(generate(arguments.events)?);
     let channel = format!("account:{ACCOUNT}");
-    let owed = owed(&lines, &channel);
+    let expected = expected_deliveries(&lines, &channel);
     let mut pool =
         SubscriberPool::connect(&endpoint(server, &channel, SEQ_MARKER), SUBSCRIBERS, SUBSCRIBERS)?;
     let before = usage(server.pid())?;
@@ -45,19 +45,19 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
             thread::spawn(move || post(addr, &lines, poster))
         })
         .collect();
-    let (delivered, last_arrival) = pool.collect(owed)?;
+    let (delivered, last_arrival) = pool.collect(expected)?;
     let after = usage(server.pid())?;
     let posted: io::Result<Vec<Instant>> = posters
         .into_iter()
         .map(|poster| poster.join().expect("a poster returns its errors"))
         .collect();
     let posted = posted?.into_iter().max().unwrap_or(begin) - begin;
-    report(arguments, (last_arrival - begin, posted));
+    report(arguments, last_arrival - begin, posted);
     row("CPU µs per event", (after.cpu - before.cpu).as_secs_f64() * 1e6 / lines.len() as f64);
     row("resident MiB after", after.resident_bytes as f64 / f64::from(1 << 20));
-    row("expected", (owed * SUBSCRIBERS as u64) as f64);
+    row("expected", (expected * SUBSCRIBERS as u64) as f64);
     row("delivered", delivered as f64);
-    match (delivered, pool.repeated()) == (owed * SUBSCRIBERS as u64, 0) {
+    match (delivered, pool.repeated()) == (expected * SUBSCRIBERS as u64, 0) {
         true => Ok(()),
         false => {
             Err(io::Error::other(format!("events were lost, or {} repeated", pool.repeated())))
@@ -65,9 +65,9 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     }
 }
 
-fn report(arguments: &Arguments, (all, posted): (Duration, Duration)) {
+fn report(arguments: &Arguments, delivered: Duration, posted: Duration) {
     println!("| saturated, the mix of `tidewire generate` | |");
-    row("events/s, first post to last delivery", arguments.events as f64 / all.as_secs_f64());
+    row("events/s, first post to last delivery", arguments.events as f64 / delivered.as_secs_f64());
     row("events/s, posted and answered", arguments.events as f64 / posted.as_secs_f64());
 }
 
@@ -84,7 +84,7 @@ fn generate(events: u64) -> io::Result<Vec<String>> {
 }
 
 /// How many of these events the channel must carry, by the catalogue.
-fn owed(lines: &[String], channel: &str) -> u64 {
+fn expected_deliveries(lines: &[String], channel: &str) -> u64 {
     let catalogue = Catalogue::builtin();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let append_time_ms = now.map_or(0, |now| now.as_millis() as i64);
@@ -101,7 +101,7 @@ fn owed(lines: &[String], channel: &str) -> u64 {
     lines.iter().filter(carries).count() as u64
 }
 
-/// Posts every second batch, or every nth with n posters; says when the last was answered.
+/// Posts every second batch, or every nth with n posters; returns when the last was answered.
 fn post(addr: std::net::SocketAddr, lines: &[String], poster: usize) -> io::Result<Instant> {
     let mut client = HttpClient::connect(addr)?;
     let batches = lines.chunks(MAX_EVENTS_PER_POST as usize);
@@ -111,7 +111,7 @@ fn post(addr: std::net::SocketAddr, lines: &[String], poster: usize) -> io::Resu
             let response = client.post("/v1/events", "application/x-ndjson", body.as_bytes())?;
             match response.status {
                 202 => break,
-                // Full: what a producer is meant to do is to wait and send again.
+                // Full: a producer must wait and send again.
                 429 | 503 => thread::sleep(Duration::from_millis(5)),
                 status => return Err(io::Error::other(format!("{status}: {}", response.text()))),
             }

@@ -1,5 +1,7 @@
-//! Latency at a steady rate: posts by 64 authors, so that every lane partition has its share, all
-//! of them owed to every subscriber of one timeline.
+//! The steady phase: latency at a fixed rate.
+//!
+//! The posts have 64 authors, so that every lane partition has its share, and all are delivered to
+//! every subscriber of one timeline.
 
 use std::io;
 use std::sync::Arc;
@@ -58,7 +60,8 @@ pub(crate) fn by_producer(bootstrap: &str, prefix: &str) -> io::Result<ScheduleP
 pub(crate) fn run(
     arguments: &Arguments,
     server: &Server,
-    (from, pace): (&str, SchedulePublisher),
+    from: &str,
+    pace: SchedulePublisher,
 ) -> io::Result<()> {
     let endpoint = endpoint(server, &format!("timeline:{ACCOUNT}"), "\"seq\":\"");
     let mut pool =

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts the validators of the API documents into the cache folder, if they are missing, and prints the
-# folder. They are packages of npm, exactly those of package-lock.json, and no script of theirs runs.
+# Installs the validators of the API documents into the cache folder, unless they are there, and
+# prints the folder. They are the npm packages of package-lock.json; their scripts are not run.
 #
-# The folder's name follows from the lock file, so other versions are another folder. It is made
-# aside and moved into place whole.
+# The folder's name contains a hash of the lock file, so other versions are another folder. It is
+# built in a temporary folder and then moved into place.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,9 +26,9 @@ if [ ! -e "$folder" ]; then
   work=$(mktemp -d "$cache/work.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   cp "$here/package.json" "$here/package-lock.json" "$work"
-  # --no-audit and --no-fund: nothing is asked of the registry but the packages.
+  # --no-audit and --no-fund: npm requests only the packages from the registry.
   npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent >&2 ||
-    stop 'npm could not install the validators; is registry.npmjs.org within reach?'
+    stop 'npm could not install the validators; check the connection to registry.npmjs.org'
   mv -T "$work" "$folder"
 fi
 echo "$folder"

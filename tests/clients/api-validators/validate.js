@@ -4,14 +4,15 @@
 //   node validate.js openapi FILE            the document, with Redocly's linter
 //   node validate.js values FILE VALUES      JSON values, with Ajv
 //
-// VALUES has one value a line: {"what": text for messages, "schema": JSON pointer into the document,
-// "value": any JSON, "valid": whether it has to conform}. Each problem is a line on standard output.
+// VALUES has one value per line: {"what": text for messages, "schema": JSON pointer into the
+// document, "value": any JSON, "valid": whether it must conform}. Each problem is a line on standard
+// output.
 // Exit codes: 0 valid, 1 not valid, 2 wrong usage.
 "use strict";
 
 const fs = require("node:fs");
 
-// Beside the rules of the specification: examples have to conform to their schemas.
+// In addition to the rules of the specification: examples must conform to their schemas.
 const OPENAPI_RULES = {
   struct: "error",
   "no-unresolved-refs": "error",
@@ -39,7 +40,7 @@ const OPENAPI_RULES = {
 // What AsyncAPI's parser calls an error or a warning; the rest are hints.
 const WARNING = 1;
 
-// Says that a newer version of the specification exists, which is no fault of the document.
+// Reports that a newer version of the specification exists, which is not an error.
 const NEWER_VERSION = "asyncapi-latest-version";
 
 async function asyncapi(text) {
@@ -59,8 +60,8 @@ async function openapi(text) {
   return found.map(({ ruleId, message, location }) => `${ruleId} at ${location[0]?.pointer}: ${message}`);
 }
 
-// Closes every object that says nothing of further properties: clients ignore those, but a test has
-// to notice a field that is sent and not described. Conditions and combinations stay as they are.
+// Closes every object that does not mention additional properties: clients ignore those, but a test
+// must find a field that is sent and not described. Conditions and combinations are unchanged.
 function close(schema) {
   if (Array.isArray(schema)) return schema.forEach(close);
   if (schema === null || typeof schema !== "object") return undefined;
@@ -76,7 +77,7 @@ function close(schema) {
 async function values(text, path) {
   const document = JSON.parse(text);
   const Ajv = document.openapi ? require("ajv/dist/2020") : require("ajv");
-  // The document as a whole is no schema, so unknown keywords are no mistake.
+  // The whole document is not a schema, so unknown keywords are allowed.
   const ajv = new Ajv({ strict: false, allErrors: true, logger: false });
   require("ajv-formats")(ajv);
   close(document);

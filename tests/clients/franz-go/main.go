@@ -1,4 +1,5 @@
-// franz-go as its users write it. The command line is in README.md beside this folder.
+// The franz-go client, as its documentation shows it. README.md in the parent folder describes the
+// command line.
 package main
 
 import (
@@ -18,9 +19,9 @@ import (
 )
 
 const (
-	// How long a reader waits for the records it was asked for.
+	// How long a reader waits for the requested records.
 	patience = 60 * time.Second
-	// How long it goes on after them, to see one too many.
+	// How long it continues after them, to find surplus records.
 	quiet = time.Second
 	// How long the broker may take to acknowledge a record.
 	delivery = 30 * time.Second
@@ -38,14 +39,14 @@ var codecs = map[string]kgo.CompressionCodec{
 
 var errUsage = errors.New("usage: see tests/clients/README.md")
 
-// in is a record as it stands on standard input.
+// in is a record on standard input.
 type in struct {
 	Key     *string           `json:"key"`
 	Value   string            `json:"value"`
 	Headers map[string]string `json:"headers"`
 }
 
-// out is a record as it is printed; encoding/json writes bytes as base64.
+// out is a printed record; encoding/json writes bytes as base64.
 type out struct {
 	Partition int32             `json:"partition"`
 	Offset    int64             `json:"offset"`

@@ -1,5 +1,5 @@
-// kafka-clients, Apache Kafka's own client, as its users write it. The command line is in README.md
-// beside this folder.
+// Apache Kafka's own client, as its documentation shows it. README.md in the parent folder describes
+// the command line.
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -34,9 +34,9 @@ public final class Client {
     private static final List<String> COMPRESSIONS =
             List.of("none", "gzip", "snappy", "lz4", "zstd");
 
-    /** How long a reader waits for the records it was asked for. */
+    /** How long a reader waits for the requested records. */
     private static final Duration PATIENCE = Duration.ofSeconds(60);
-    /** How long it goes on after them, to see one too many. */
+    /** How long it continues after them, to find surplus records. */
     private static final Duration QUIET = Duration.ofSeconds(1);
     /** How long the broker may take to acknowledge a record. */
     private static final int DELIVERY_MS = 30_000;

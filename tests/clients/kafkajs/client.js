@@ -1,11 +1,12 @@
-// kafkajs as its users write it. The command line is in README.md beside this folder.
+// The kafkajs client, as its documentation shows it. README.md in the parent folder describes the
+// command line.
 
 const { randomBytes } = require("node:crypto");
 const { createInterface } = require("node:readline");
 const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = require("kafkajs");
 const lz4 = require("lz4-napi");
 
-// Beyond gzip, kafkajs is given its codecs.
+// kafkajs has gzip built in; users add other codecs.
 CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
   compress: (encoder) => lz4.compressFrame(encoder.buffer),
@@ -20,7 +21,7 @@ const COMPRESSIONS = {
 };
 const ALL_COMPRESSIONS = [...Object.keys(COMPRESSIONS), "zstd"];
 
-// How long a reader waits for the records it was asked for, and how long it goes on after them.
+// How long a reader waits for the requested records, and how long it continues after them.
 const PATIENCE_MS = 60_000;
 const QUIET_MS = 1_000;
 
@@ -98,7 +99,7 @@ async function consume(bootstrap, topic, count, isolation = "read_committed") {
   let left = Number(count);
   let stop;
   const crashed = new Promise((_, reject) => {
-    // Most of what it calls a crash it recovers from by itself.
+    // kafkajs restarts by itself after most of these events.
     consumer.on(consumer.events.CRASH, ({ payload }) => {
       if (!payload.restart) reject(payload.error);
     });
@@ -140,6 +141,6 @@ async function main([verb, ...args]) {
 
 main(process.argv.slice(2)).catch((error) => {
   console.error(error);
-  // A consumer would go on for ever.
+  // Otherwise a consumer would run for ever.
   process.exit(error instanceof Failure ? error.code : 1);
 });

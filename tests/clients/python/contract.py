@@ -1,7 +1,6 @@
-"""What the Python clients share: the command line, the form of a record on standard input and
-output, and when a reader has read enough. README.md beside this folder has it in words.
+"""The shared part of the Python clients: command line, record format, end of reading.
 
-Nothing here knows a client library.
+README.md in the parent folder describes the command line. No client library is used here.
 """
 
 import base64
@@ -11,9 +10,9 @@ import time
 
 COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
-# How long a reader waits for the records it was asked for.
+# How long a reader waits for the requested records.
 PATIENCE_S = 60
-# How long it goes on after them, to see one too many.
+# How long it continues after them, to find surplus records.
 QUIET_S = 1
 # How long the broker may take to acknowledge a record.
 DELIVERY_S = 30
@@ -27,7 +26,7 @@ def fail(why, code=1):
 
 
 class Enough:
-    """Says when to stop reading: a second after the last record asked for, or out of patience."""
+    """Decides when to stop reading: a second after the last requested record, or at a time-out."""
 
     def __init__(self, count):
         self.left = count

@@ -1,9 +1,9 @@
-"""Every form of an event, written by the libraries people write them with.
+"""Writes an event in every format, by the libraries people use for it.
 
 formats.py BOOTSTRAP TOPIC REGISTRY SCHEMA EVENTS_URL
 
-SCHEMA is the file of a typed record. One event of each form goes to TOPIC or, by HTTP, to
-EVENTS_URL; the ids say which. Ends with 0 when all of them are acknowledged.
+SCHEMA is the file of a typed record. One event in each format goes to TOPIC or, by HTTP, to
+EVENTS_URL; its id names the format. Ends with 0 when all of them are acknowledged.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""confluent-kafka as its users write it: librdkafka under Python."""
+"""The confluent-kafka client (librdkafka), as its documentation shows it."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""kafka-python as its users write it: the protocol in plain Python."""
+"""The kafka-python client (plain Python), as its documentation shows it."""
 
 import os
 
@@ -46,8 +46,8 @@ def consume(bootstrap, topic, count, isolation):
     )
     enough = contract.Enough(count)
     while not enough.reached():
-        # A poll returns with the first records. One that runs out while the group is being joined
-        # leaves kafka-python 3.0 with no partitions for good, so none is short.
+        # A poll returns with the first records. One that times out while the group is being joined
+        # leaves kafka-python 3.0 without partitions for ever, so none is short.
         timeout_ms = int(enough.seconds_left() * 1000) + 1
         for partition, messages in consumer.poll(timeout_ms=timeout_ms).items():
             for message in messages:

@@ -1,12 +1,12 @@
-"""kcat as its users run it: one command per batch, records on its standard input.
+"""The kcat client: one command per batch, records on its standard input.
 
-kcat sets headers per command, not per record, so records are handed to it in runs that have the
-same headers, and a transaction must be one such run. Delimiters keep keys, values and records
-apart; neither key nor value may hold one, and JSON never does.
+kcat sets headers per command, not per record, so each command gets records with the same headers,
+and a transaction must be one command. Delimiters separate keys, values and records; neither key nor
+value may contain one, and JSON never does.
 
-Reading a pipe, kcat 1.7 ends on Ctrl-C without aborting its transaction. So one is given up as a
-crash gives it up: kcat is interrupted, and the broker aborts what it left open when kcat starts
-again with the same id.
+Reading a pipe, kcat 1.7 ends on Ctrl-C without aborting its transaction. So a transaction is
+aborted as after a crash: kcat is interrupted, and the broker aborts what it left open when kcat
+starts again with the same id.
 """
 
 import os
@@ -25,7 +25,7 @@ DELIMITERS = ["-D", r"\x1e", "-K", r"\x1f"]
 
 # How long kcat may take to send the records of a transaction before it is interrupted.
 SENDING_S = 1
-# What it prints before a record: the lengths of what follows, -1 for none.
+# What it prints before a record: the lengths of its parts, -1 for none.
 FORMAT = r"%p %o %K %S\n%k%s%h\n"
 READ_BYTES = 1 << 16
 
@@ -60,7 +60,7 @@ def send(command, records, interrupt):
             kcat.stdin.write((b"" if key is None else key + KEY_END) + value + RECORD_END)
         kcat.stdin.flush()
     except BrokenPipeError:
-        pass  # It ended, and says why on standard error.
+        pass  # It has ended; the reason is on standard error.
     if interrupt:
         time.sleep(SENDING_S)
         kcat.send_signal(signal.SIGINT)

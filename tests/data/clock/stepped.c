@@ -1,7 +1,7 @@
-/* A wall clock that a test steps, preloaded into a process: whatever asks for the time of day gets
- * it with the seconds added that stand in the file named by STEPPED_CLOCK (eight bytes, native).
- * Waits until a time of day follow it, as in the kernel: one that was begun before a step back
- * lasts as much longer. Monotonic time is nobody's to step and stays as it is.
+/* A wall clock that a test sets, preloaded into a process. It adds the seconds in the file named by
+ * STEPPED_CLOCK (eight bytes, native) to every time of day. Waits until a time of day follow it, as
+ * in the kernel: one that began before a step back lasts that much longer. Monotonic time is not
+ * changed.
  *
  * Debian's libfaketime does not know C11's cnd_timedwait, which librdkafka waits with. */
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <threads.h>
 #include <time.h>
 
-/* A wait looks so often whether the clock was stepped; it wakes for nothing then, as it may. */
+/* How often a wait checks the clock; it then wakes spuriously, which POSIX allows. */
 #define LOOK_NS 50000000L
 
 static volatile int64_t *stepped;
@@ -64,7 +64,7 @@ int timespec_get(struct timespec *now, int base) {
     return base;
 }
 
-/* The next look, or the end if that is sooner; returns whether it is the end. */
+/* The next check, or the end if that is sooner; returns whether it is the end. */
 static int next_look(const struct timespec *until, struct timespec *look) {
     struct timespec end = *until;
     end.tv_sec -= step();
@@ -80,7 +80,7 @@ static int next_look(const struct timespec *until, struct timespec *look) {
     return sooner;
 }
 
-/* A condition that waits by monotonic time has deadlines nowhere near a time of day. */
+/* Deadlines in monotonic time are far below those in time of day. */
 #define IS_TIME_OF_DAY(until) ((until)->tv_sec > 1000000000)
 
 int pthread_cond_timedwait(pthread_cond_t *on, pthread_mutex_t *with,

@@ -1,4 +1,4 @@
-//! Both documents are valid, and the validators notice when they are not.
+//! Both documents are valid, and the validators reject broken ones.
 
 use serde_json::{Value, json};
 use tidewire_tests::server::Server;
@@ -11,7 +11,7 @@ fn fetch(server: &Server, kind: Kind) -> Value {
     response.json()
 }
 
-/// A change that makes a document wrong, and what the complaint names.
+/// A change that makes a document invalid, and what the error must name.
 struct Mutation {
     kind: Kind,
     what: &'static str,

@@ -1,5 +1,7 @@
-//! The descriptions of the interface: valid by the validators of their own ecosystem, and true of
-//! what a running server sends and answers.
+//! The OpenAPI and AsyncAPI documents: valid, and true of a running server.
+//!
+//! Validators of their own ecosystems check them, and everything that a server sends is compared
+//! with them.
 
 mod documents;
 mod raw_socket;

@@ -1,4 +1,4 @@
-//! A WebSocket as the protocol page describes it: texts in, texts out, and how it was closed.
+//! A minimal WebSocket: text messages, and how the connection was closed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 /// How long anything may take on a machine under load.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What came in.
+/// What arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     Text(String),
@@ -43,7 +43,7 @@ impl RawSocket {
         self.0.send(Message::text(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 
-    /// The next text, or the close. Pings are answered and left out.
+    /// The next text message, or the close. Pings are answered and skipped.
     pub(super) fn next(&mut self, limit: Duration) -> Incoming {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {

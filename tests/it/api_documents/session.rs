@@ -1,7 +1,7 @@
-//! The sessions of `docs/protocol.md` are played against a server, line by line.
+//! Replays the sessions of `docs/protocol.md` against a server, line by line.
 //!
-//! A session's positions, connection names and times left are those of the server it was recorded
-//! from. Here each position of the page must always mean the same one of this server; the
+//! A session's positions, connection names and remaining times are those of the server it was
+//! recorded from. Each position of the page must always stand for the same one of this server; the
 //! others are not compared.
 
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ const POSITIONS: [&str; 3] = ["position", "from", "to"];
 struct Positions(BTreeMap<String, String>);
 
 impl Positions {
-    /// The frame of the page as this server would have it; positions met for the first time are
-    /// taken from `real`.
+    /// The page's frame with this server's values; positions that occur first are taken from
+    /// `real`.
     fn translate(&mut self, shown: &Value, real: Option<&Value>) -> Value {
         let mut out = shown.clone();
         for name in POSITIONS {
@@ -39,7 +39,7 @@ impl Positions {
             }
             let known = self.0.get(position);
             out[name] =
-                known.unwrap_or_else(|| panic!("{position} comes from nowhere")).clone().into();
+                known.unwrap_or_else(|| panic!("{position} was not seen before")).clone().into();
         }
         out
     }
@@ -63,7 +63,7 @@ fn post(server: &Server, body: &str) {
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
-/// The next frame that is no keepalive.
+/// The next frame that is not a keepalive.
 fn next_frame(socket: &mut RawSocket) -> Incoming {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -123,7 +123,7 @@ fn the_sessions_of_the_protocol_page_are_what_a_server_answers() {
     assert!(stopped && lines.len() > 15, "{lines:?}");
 }
 
-/// The SSE session, on the server whose log has the events of the other one.
+/// The SSE session, on the server that holds the events of the other session.
 fn play_stream(server: &Server, positions: &mut Positions) {
     let lines = block("GET /v1/sse");
     let path = lines[0].strip_prefix("GET ").expect("a request");
@@ -148,7 +148,7 @@ fn play_stream(server: &Server, positions: &mut Positions) {
         if let Some((_, body)) = text.split_once("\r\n\r\n")
             && (body.len() >= wanted.len() || Instant::now() > deadline)
         {
-            // A block of `id:` alone would come after 15 s; this takes a fraction of a second.
+            // A block with only `id:` would come after 15 s; this reads for a fraction of a second.
             assert_eq!(body.trim_end(), wanted);
             return;
         }

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A JSON value and the schema it is held against.
+/// A JSON value and the schema it is checked against.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Sample {
-    /// What it is, for messages.
+    /// A description, for messages.
     pub(super) what: String,
     /// Where in the document the schema is, as a JSON pointer.
     pub(super) schema: String,
@@ -20,7 +20,7 @@ pub(super) struct Sample {
     pub(super) valid: bool,
 }
 
-/// Which document.
+/// The two documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     AsyncApi,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Where a server shows it.
+    /// Its path on a server.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::AsyncApi => "/asyncapi.json",
@@ -44,12 +44,12 @@ impl Kind {
     }
 }
 
-/// What the validator finds wrong with a document.
+/// The errors that the validator finds in a document.
 pub(super) fn check_document(kind: Kind, document: &Value) -> Result<(), String> {
     run(kind.command(), document, None)
 }
 
-/// What is wrong with the samples by the document's schemas.
+/// The errors that the samples have by the document's schemas.
 pub(super) fn check_samples(document: &Value, samples: &[Sample]) -> Result<(), String> {
     let lines: Vec<String> =
         samples.iter().map(|s| serde_json::to_string(s).expect("samples are JSON")).collect();
@@ -78,14 +78,14 @@ fn run(command: &str, document: &Value, samples: Option<&str>) -> Result<(), Str
     }
 }
 
-/// The folder of the validators' packages, installed if need be.
+/// The folder of the validators' packages, which are installed if needed.
 fn modules() -> &'static PathBuf {
     static MODULES: OnceLock<PathBuf> = OnceLock::new();
     MODULES.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/api-validators/install.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output();
         let output = output.expect("the script of this repository runs");
-        assert!(output.status.success(), "{script} failed; its reason is above");
+        assert!(output.status.success(), "{script} failed; see its output above");
         let folder = String::from_utf8(output.stdout).expect("a path in UTF-8");
         PathBuf::from(folder.trim_end()).join("node_modules")
     })

@@ -1,8 +1,7 @@
-//! What a running server sends and answers conforms to its documents, and what it never sends does
-//! not.
+//! Everything a running server sends conforms to its documents, and wrong values do not.
 //!
-//! Every object that the documents describe is closed for this: a field that is sent and not
-//! described fails the test.
+//! For this test every object in the documents is closed: a field that is sent and not described
+//! fails it.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -22,13 +21,13 @@ use super::validator::{Kind, Sample, check_samples};
 /// Every id of the events below: the id of each channel they go to.
 const ID: &str = "x1";
 
-/// A server sends a position to a quiet connection every 30 s.
+/// A server sends a position to an idle connection every 30 s.
 const POSITION_LIMIT: Duration = Duration::from_secs(45);
 
-/// How long nothing comes before everything has come.
+/// Nothing for this long means that everything has arrived.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Types that reach a subscriber below; the catalogue may grow, not shrink.
+/// Types that a subscriber receives here; the catalogue may grow, not shrink.
 const TYPES_MIN: usize = 60;
 
 fn sample(what: impl Into<String>, schema: impl Into<String>, value: Value) -> Sample {
@@ -49,8 +48,8 @@ fn check(document: &Value, samples: &[Sample]) {
     check_samples(document, &all).unwrap_or_else(|found| panic!("\n{found}"));
 }
 
-/// Of each schema that objects conform to, but for documents and what producers send: the same with
-/// a field that is not described, and an object without any.
+/// For each schema that samples conform to: a sample with an undescribed field, and one without
+/// any field, which must not conform. Documents and producers' objects are left out.
 fn counter_examples(samples: &[Sample]) -> Vec<Sample> {
     let mut seen = BTreeSet::new();
     let mut wrong = Vec::new();
@@ -97,8 +96,8 @@ fn value_of(field: &Field) -> Value {
     }
 }
 
-/// Two events of every type that producers send: with every field, and with null for those that are
-/// optional; and one of a type of the producer's own.
+/// Two events of every type that producers send, one with every field and one with null for the
+/// optional ones; and one of a producer's own type.
 fn events() -> Vec<Value> {
     let envelope = |event_type: &str, data: Value| {
         let event_type = event_type.to_owned();
@@ -122,7 +121,7 @@ fn events() -> Vec<Value> {
     all
 }
 
-/// Publishes them and returns the answer.
+/// Publishes them and returns the response.
 fn publish(server: &Server, events: &[Value]) -> Value {
     let body = Value::from(events.to_vec()).to_string();
     let answer = server.http().post("/v1/events", "application/json", body.as_bytes());
@@ -138,7 +137,7 @@ fn channels() -> Vec<String> {
     served.map(|kind| format!("{}:{ID}", kind.name)).collect()
 }
 
-/// What came in on a WebSocket, as samples.
+/// What arrived on a WebSocket, as samples.
 struct Recorded {
     socket: RawSocket,
     samples: Vec<Sample>,
@@ -153,7 +152,7 @@ impl Recorded {
         new
     }
 
-    /// Sends a request that is right; it is a sample too.
+    /// Sends a valid request, which is a sample too.
     fn send(&mut self, request: &Value) {
         let schema = format!("{}Request", capitalised(&request["op"]));
         self.samples.push(sample(request.to_string(), component(&schema), request.clone()));
@@ -204,7 +203,7 @@ fn every_frame_of_a_websocket_conforms_to_the_asyncapi_document() {
     let position = recorded.read_until(|frame| frame["op"] == "position", POSITION_LIMIT);
     let position = position.expect("a quiet connection gets its position");
     provoke_gap(&mut recorded, position["position"].as_str().expect("a position"));
-    // Its frames are read behind the end of the process.
+    // Its last frames are read after the process has ended.
     server.stop();
     recorded.read_until(|frame| frame["op"] == "move", TIMEOUT).expect("a stop is announced");
     let ops: BTreeSet<&str> =
@@ -216,7 +215,7 @@ fn every_frame_of_a_websocket_conforms_to_the_asyncapi_document() {
     check(&document, &samples);
 }
 
-/// Every answer to a message that is wrong, and a pong with each kind of id.
+/// Every response to a wrong message, and a pong with each kind of id.
 fn provoke_errors(recorded: &mut Recorded) {
     for id in [json!(7), json!("seven")] {
         recorded.send(&json!({"op": "ping", "id": id}));
@@ -247,7 +246,7 @@ fn provoke_gap(recorded: &mut Recorded, position: &str) {
     recorded.read_until(|frame| frame["op"] == "gap", TIMEOUT).expect("a gap");
 }
 
-/// Events whose data is not what their type says.
+/// Events whose data does not conform to their type.
 fn wrong_data() -> Vec<Sample> {
     let event = |data: Value| {
         json!({
@@ -311,14 +310,14 @@ fn every_block_of_a_stream_conforms_to_the_asyncapi_document() {
     check(&document, &samples);
 }
 
-/// Where the schema of an answer is. JSON and text are all that is answered.
-fn answer_schema(path: &str, method: &str, (status, media): (u16, &str)) -> String {
+/// Where a response's schema is. All responses are JSON or text.
+fn answer_schema(path: &str, method: &str, status: u16, media: &str) -> String {
     let path = path.split('?').next().unwrap_or_default().replace('/', "~1");
     let media = media.replace('/', "~1");
     format!("/paths/{path}/{method}/responses/{status}/content/{media}/schema")
 }
 
-fn exchange(server: &Server, (method, path): (&str, &str), body: (&str, &[u8])) -> Sample {
+fn exchange(server: &Server, method: &str, path: &str, body: (&str, &[u8])) -> Sample {
     let mut http = server.http();
     let answer = match method {
         "get" => http.get(path),
@@ -330,7 +329,7 @@ fn exchange(server: &Server, (method, path): (&str, &str), body: (&str, &[u8])) 
         Err(_) => ("text/plain", json!(answer.text())),
     };
     let what = format!("{method} {path}: {} {:.200}", answer.status, answer.text());
-    sample(what, answer_schema(path, method, (answer.status, media)), value)
+    sample(what, answer_schema(path, method, answer.status, media), value)
 }
 
 #[test]
@@ -342,9 +341,9 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
         .iter()
         .map(|event| sample(event.to_string(), component("EventEnvelope"), event.clone()))
         .collect();
-    let get = |path: &str| exchange(&server, ("get", path), ("", b""));
+    let get = |path: &str| exchange(&server, "get", path, ("", b""));
     let post = |path: &str, kind: &str, body: &str| {
-        exchange(&server, ("post", path), (kind, body.as_bytes()))
+        exchange(&server, "post", path, (kind, body.as_bytes()))
     };
     let json = "application/json";
     let mixed =
@@ -382,10 +381,10 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
     described(&document, &samples);
 }
 
-/// Every question about dead letters, with every parameter that the document names.
+/// Every request about dead letters, with every parameter of the document.
 fn dead_letters(server: &Server) -> Vec<Sample> {
-    let get = |path: &str| exchange(server, ("get", path), ("", b""));
-    let post = |path: &str| exchange(server, ("post", path), ("", b""));
+    let get = |path: &str| exchange(server, "get", path, ("", b""));
+    let post = |path: &str| exchange(server, "post", path, ("", b""));
     let list = get("/v1/dead-letters");
     let letters = list.value["dead_letters"].as_array().expect("a list");
     let id = query_escape(letters[0]["id"].as_str().expect("an id"));
@@ -402,7 +401,7 @@ fn dead_letters(server: &Server) -> Vec<Sample> {
         post(&planned),
         post("/v1/dead-letters/requeue"),
         post(resolve),
-        // Shown with what was done to it.
+        // Shows its resolution record too.
         get(&format!("/v1/dead-letters/show?id={id}")),
         list,
         found,
@@ -420,10 +419,10 @@ fn refused_by_the_guard(server: &Server) -> Sample {
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     let value = serde_json::from_str(body).expect("JSON");
-    sample(answer.clone(), answer_schema("/v1/stats", "get", (403, "application/json")), value)
+    sample(answer.clone(), answer_schema("/v1/stats", "get", 403, "application/json"), value)
 }
 
-/// Every path of the document was asked, but for those that open a stream.
+/// Every path of the document was requested, apart from those that open a stream.
 fn described(document: &Value, samples: &[Sample]) {
     for path in document["paths"].as_object().expect("paths").keys() {
         let prefix = format!("/paths/{}/", path.replace('/', "~1"));

@@ -1,4 +1,4 @@
-//! The same values posted, each by itself.
+//! The bad records posted over HTTP, one by one.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ fn every_bad_event_gets_its_reason_and_the_next_event_is_accepted() {
     let mut http = server.http();
     for sample in values() {
         let value = sample.value.expect("a value");
-        // One line is one event, whatever it is.
+        // One line is one event, whatever its content.
         if value.contains(&b'\n') {
             continue;
         }

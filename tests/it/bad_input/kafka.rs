@@ -1,4 +1,4 @@
-//! Bad records written to Kafka by a plain client, between good ones.
+//! The bad records written to Kafka by a plain client, between valid ones.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tidewire_schemas::event::EventView;
 use tidewire_tests::broker;
 
 use super::samples::{BadRecord, records};
-use crate::kafka::fixture::{OutputReader, TIMEOUT, serve};
+use crate::kafka::fixture::{OutputReader, TIMEOUT, TopicNamespace, serve};
 
-/// The good event with this number; all of one author, so their order is kept.
+/// The valid event with this number; all have one author, so their order is kept.
 fn good(n: usize) -> String {
     serde_json::json!({"event_id": format!("good-{n}"), "event_type": "post.created",
         "account_id": "acc", "data": {"post_id": format!("p{n}"), "author_id": "ann",
@@ -36,10 +36,10 @@ fn send(producer: &BaseProducer, topic: &str, sample: &BadRecord) {
 #[test]
 fn bad_records_are_dead_lettered_whole_and_good_ones_arrive_in_order() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "bad.");
+    let at = TopicNamespace::new(&bootstrap, "bad.");
     let server = serve("dev", at, "only");
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", at.0)
+        .set("bootstrap.servers", at.bootstrap)
         .set("enable.idempotence", "true")
         .create()
         .expect("a producer");
@@ -61,20 +61,22 @@ fn bad_records_are_dead_lettered_whole_and_good_ones_arrive_in_order() {
     );
     for (n, sample) in samples.iter().enumerate() {
         let key = format!("{topic}/0/{}", 2 * n + 1);
-        let letter = dead_letters.all.iter().find(|letter| letter.key() == Some(key.as_bytes()));
-        let letter = letter.unwrap_or_else(|| panic!("{}: no letter {key}", sample.what));
+        let dead_letter =
+            dead_letters.all.iter().find(|dead_letter| dead_letter.key() == Some(key.as_bytes()));
+        let dead_letter =
+            dead_letter.unwrap_or_else(|| panic!("{}: no dead letter {key}", sample.what));
         let header = |name: &str| {
-            let headers = letter.headers().expect("headers");
+            let headers = dead_letter.headers().expect("headers");
             let header = headers.iter().find(|header| header.key == name)?;
             Some(String::from_utf8_lossy(header.value?).into_owned())
         };
         let (reason, detail) = (header("reason"), header("detail").expect("a detail"));
         assert_eq!(reason.as_deref(), Some(sample.reason), "{}: {detail}", sample.what);
         assert!(detail.contains(sample.detail), "{}: {detail}", sample.what);
-        assert_eq!(letter.payload(), sample.value.as_deref(), "{}", sample.what);
+        assert_eq!(dead_letter.payload(), sample.value.as_deref(), "{}", sample.what);
         for (name, value) in &sample.headers {
             let kept = format!("h-{name}");
-            let headers = letter.headers().expect("headers");
+            let headers = dead_letter.headers().expect("headers");
             let kept = headers.iter().find(|header| header.key == kept).expect("it is kept");
             assert_eq!(kept.value, Some(&value[..]), "{}", sample.what);
         }

@@ -1,8 +1,8 @@
-//! What people send by mistake or in anger, to the real binary. Nothing ends it, nothing is lost,
-//! the good events around arrive in order, and every answer says what was wrong.
+//! Invalid input of every kind, sent to the real binary.
 //!
-//! In reading order: `samples` (records), `kafka` (they are written to Kafka), `http` (they are
-//! posted), `sockets` (subscribers that misbehave).
+//! Nothing ends the process, nothing is lost, valid events around it arrive in order, and every
+//! response says what was wrong. In reading order: `samples` (records), `kafka` (written to Kafka),
+//! `http` (posted), `sockets` (subscribers that misbehave).
 
 mod http;
 mod kafka;

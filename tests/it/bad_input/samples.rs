@@ -1,4 +1,4 @@
-//! Records that are no events, each with the reason it must be put aside for.
+//! Records that are not valid events, each with the expected reason of its dead letter.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ pub(super) struct BadRecord {
     pub(super) detail: &'static str,
 }
 
-/// A good event, changed.
+/// A valid event, changed.
 fn event(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut event = json!({
         "event_id": "bad", "event_type": "post.created", "account_id": "acc",
@@ -29,13 +29,14 @@ fn text(what: &'static str, value: impl Into<Vec<u8>>, expected: [&'static str; 
 
 fn changed(
     what: &'static str,
-    (path, value): (&str, serde_json::Value),
+    path: &str,
+    value: serde_json::Value,
     expected: [&'static str; 2],
 ) -> BadRecord {
     text(what, event(|event| *event.pointer_mut(path).expect("it is there") = value), expected)
 }
 
-/// Values a producer can send over any road.
+/// Values that a producer can send over HTTP and Kafka.
 pub(super) fn values() -> Vec<BadRecord> {
     let with = |part: &str| event(|_| ()).replace("\"text\":\"t\"", part);
     let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
@@ -55,20 +56,17 @@ pub(super) fn values() -> Vec<BadRecord> {
             with(&format!("\"text\":\"{}\"", "x".repeat(300 << 10))),
             ["too_large", "at most 262144 bytes"],
         ),
-        changed("a wrong type", ("/data/text", json!(7)), ["bad_field", "data.text"]),
-        changed(
-            "a missing field",
-            ("/data/author_id", json!(null)),
-            ["missing_field", "author_id"],
-        ),
+        changed("a wrong type", "/data/text", json!(7), ["bad_field", "data.text"]),
+        changed("a missing field", "/data/author_id", json!(null), ["missing_field", "author_id"]),
         changed(
             "an unknown type",
-            ("/event_type", json!("post.craeted")),
+            "/event_type",
+            json!("post.craeted"),
             ["unknown_type", "did you mean `post.created`"],
         ),
-        changed("a frame's name", ("/event_type", json!("heartbeat")), ["reserved_type", "frame"]),
-        changed("no account", ("/account_id", json!(null)), ["missing_field", "account"]),
-        changed("an id with a space", ("/event_id", json!("a b")), ["bad_id", "visible ASCII"]),
+        changed("a frame's name", "/event_type", json!("heartbeat"), ["reserved_type", "frame"]),
+        changed("no account", "/account_id", json!(null), ["missing_field", "account"]),
+        changed("an id with a space", "/event_id", json!("a b"), ["bad_id", "visible ASCII"]),
         text(
             "a time a year ahead",
             event(|e| e["timestamp"] = year_ahead),

@@ -1,4 +1,4 @@
-//! Subscribers that ask for what is not there, too much of it, or stand half open.
+//! Subscribers with wrong positions, too many subscriptions, huge frames or half-open sockets.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ fn connect(server: &Server) -> WebSocketClient {
     WebSocketClient::connect(server.addr(), "u", None).expect("it listens")
 }
 
-/// What a subscription from a position is refused with.
+/// The error of a subscription from a position.
 fn refused(server: &Server, channel: &str, from: &str) -> Value {
     match connect(server).subscribe(channel, from) {
         Err(ClientError::Refused(frame)) => frame,
@@ -37,17 +37,17 @@ fn a_position_of_another_log_is_refused_or_reported_as_a_gap() {
     }
     let cut = PartitionPosition { partition: mine.partitions[0].partition, next: [1 << 40; 3] };
     let beyond = Position { partitions: vec![cut], ..mine.clone() };
-    // Waited for, in case this gateway is behind; then the client is sent away to come back.
+    // The gateway might be behind, so it waits; then it closes and the client must reconnect.
     match connect(&server).subscribe("posts:ann", &beyond.encode()) {
         Err(ClientError::Refused(frame)) => {
             assert_eq!(frame["code"], "invalid_position", "{frame}")
         }
         Err(ClientError::Cut(why)) => assert!(why.contains("1013"), "{why}"),
-        Ok(()) => panic!("a place that is not there"),
+        Ok(()) => panic!("a position beyond the end is accepted"),
     }
     let elsewhere = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
     let mut client = connect(&server);
-    client.subscribe("posts:ann", &elsewhere.encode()).expect("it goes on from what there is");
+    client.subscribe("posts:ann", &elsewhere.encode()).expect("it continues from the oldest event");
     let begun = Instant::now();
     while client.gaps().is_empty() && begun.elapsed() < LIMIT {
         client.next_event(Duration::from_millis(50)).expect("the connection stays");
@@ -74,7 +74,7 @@ fn unknown_channels_and_too_many_subscriptions_get_an_error_frame_each() {
             }
         }
     };
-    // As fast as a connection may talk: all that it may have, and not one more.
+    // As fast as the limit of requests allows: all permitted subscriptions, and not one more.
     for n in 0..130 {
         let frame = subscribe(&mut client, n).expect("the connection stays");
         match n {
@@ -83,7 +83,7 @@ fn unknown_channels_and_too_many_subscriptions_get_an_error_frame_each() {
         }
         std::thread::sleep(Duration::from_millis(25));
     }
-    // And as fast as it can: an error each, or the end.
+    // And faster: each gets an error, or the connection is closed.
     for n in 130..10_000 {
         match subscribe(&mut client, n) {
             Ok(frame) => assert_eq!(frame["op"], "error", "{frame}"),
@@ -102,7 +102,7 @@ fn a_frame_of_ten_megabytes_is_refused_before_it_is_read() {
     let server = Server::start(&[]);
     let mut client = connect(&server);
     let big = json!({"op": "ping", "id": "x".repeat(10 << 20)});
-    // It may be cut while the frame is still being sent.
+    // The connection may be closed while the frame is still being sent.
     let why = match client.send(&big) {
         Err(ClientError::Cut(why)) => why,
         _ => loop {
@@ -120,7 +120,7 @@ fn a_frame_of_ten_megabytes_is_refused_before_it_is_read() {
 #[test]
 fn half_open_clients_are_closed_and_do_not_affect_others() {
     let server = Server::start(&[]);
-    // Some say nothing, some begin a request, some shut one side of a stream.
+    // Some send nothing, some a part of a request, some shut down one direction.
     let mut idle = Vec::new();
     for n in 0..60 {
         let mut stream = TcpStream::connect(server.addr()).expect("it listens");
@@ -147,6 +147,6 @@ fn half_open_clients_are_closed_and_do_not_affect_others() {
     for (n, stream) in idle.iter_mut().enumerate().filter(|(n, _)| n % 3 == 1).take(2) {
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
         let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).unwrap_or_else(|error| panic!("{n} is kept: {error}"));
+        stream.read_to_end(&mut rest).unwrap_or_else(|error| panic!("{n} is not closed: {error}"));
     }
 }

@@ -1,8 +1,8 @@
-//! The page that `dev` serves, in Chromium: it fits every width in both themes, can be used by
-//! keyboard alone, shows what the server does, and misses nothing while it is disconnected.
+//! Tests of the page of `tidewire dev` in Chromium: layout, keyboard, contents, reconnection.
 //!
-//! A script, `layout.js`, measures what Chromium has drawn and names what is wrong. A picture of
-//! each width and theme stays in the target folder.
+//! It must fit every width in both themes, and miss nothing while it is disconnected. The script
+//! `layout.js` measures what Chromium has drawn and names what is wrong. A screenshot of each width
+//! and theme stays in the target folder.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,11 +35,11 @@ const LAYOUT: &str = include_str!("layout.js");
 
 /// Keeps every event the page receives, without changing what it does with it.
 const RECORDER: &str = r"
-    const heard = [];
+    const received = [];
     tidewire.addEventListener('event', ({ detail: { frame } }) => {
-        heard.push([JSON.stringify(frame), frame.position]);
+        received.push([JSON.stringify(frame), frame.position]);
     });
-    window.listener = { heard, trouble: () => null };
+    window.listener = { received, failure: () => null };
 ";
 
 /// Whether a third of the chart has rates, and there is a delay.
@@ -51,7 +51,7 @@ const CHART_HAS_DATA: &str = r"
     }) && drawn('p50') > 0 && drawn('p99') > 0;
 ";
 
-/// Names of all controls that Tab has to reach.
+/// The names of all controls that Tab must reach.
 const CONTROLS: &str = r"
     const all = document.querySelectorAll('a, button, input, select, summary, [tabindex=\'0\']');
     return [...all].filter((control) => control.checkVisibility() && !control.disabled)
@@ -59,7 +59,7 @@ const CONTROLS: &str = r"
             || control.labels?.[0]?.textContent || control.textContent.trim());
 ";
 
-/// The name of the control that has the focus, and whether one can see that it has.
+/// The name of the focused control, and whether the focus is visible.
 const FOCUS: &str = r"
     const control = document.activeElement;
     const name = control.id || control.getAttribute('aria-label')
@@ -73,7 +73,7 @@ fn the_page_fits_every_width_in_both_themes() {
     let server = Server::start(&["--demo"]);
     let browser = open(&server);
     browser.wait_for(CHART_HAS_DATA, STEP_LIMIT);
-    // Its longest texts are there after a disconnect and an event, with everything unfolded.
+    // Its longest texts show after a disconnect and an event, with everything unfolded.
     disconnect_and_reconnect(&browser);
     browser.run("document.getElementById('send').requestSubmit();", json!([]));
     browser.wait_for(&text_holds("sent", "Arrived here on"), STEP_LIMIT);
@@ -241,7 +241,7 @@ fn an_event_sent_on_the_page_arrives_there_once_and_its_curl_command_sends_it_to
     assert_eq!(browser.console_errors(), [""; 0]);
 }
 
-/// Lets a shell read the command, and gives back its last argument, the body.
+/// Lets a shell parse the command, and returns its last argument, the body.
 fn body_of_curl(command: &str) -> String {
     let script = format!("curl() {{ for last; do :; done; printf %s \"$last\"; }}\n{command}");
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -287,8 +287,8 @@ fn open(server: &Server) -> Browser {
     browser
 }
 
-/// Disconnects until the pipeline has processed something, reconnects, and gives back what the page
-/// says then.
+/// Disconnects until the pipeline has processed something, reconnects, and returns the page's
+/// text about it.
 fn disconnect_and_reconnect(browser: &Browser) -> String {
     let press = "document.getElementById('connection').click();";
     browser.run(press, json!([]));

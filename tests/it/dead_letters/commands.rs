@@ -1,4 +1,4 @@
-//! `tidewire dead-letters` on the real process and on the folder of a stopped one.
+//! `tidewire dead-letters` against a running process and on the folder of a stopped one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use super::fixture::{
     append, check_delivered, dead_letter_record, event, input, open, read, run, wait_until,
 };
 
-/// Milliseconds a timestamp may be ahead, and how far beyond that ours are.
+/// How far ahead a timestamp may be, and how far beyond that the test's timestamps are.
 const AHEAD_MS: u128 = 600_000;
 const BEYOND_MS: u128 = 3_000;
 
@@ -27,12 +27,12 @@ fn listed(server: &Server, args: &[&str]) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn id(letter: &Value) -> &str {
-    letter["id"].as_str().expect("an id")
+fn id(dead_letter: &Value) -> &str {
+    dead_letter["id"].as_str().expect("an id")
 }
 
-/// A server with letters of three kinds: two by HTTP that were too early, one by HTTP and one by
-/// the log that will never be events.
+/// A server with three kinds of dead letters: two posted with a time too far ahead, one posted and
+/// one in the log that can never become events.
 fn prepared() -> Server {
     let topology = Topology::default();
     let mut server = Server::start(&[]);
@@ -107,7 +107,7 @@ fn dead_letters_are_listed_shown_requeued_and_dropped_by_filter() {
         metrics.contains("tidewire_derive_outputs_total 6")
     });
 
-    // Without a URL the folder is what is meant, and the process that has it is asked.
+    // Without a URL the folder is meant, and the process that has it open answers.
     let data = server.data_dir();
     let data = data.to_str().expect("a path of text");
     let listen = server.addr().to_string();
@@ -118,7 +118,7 @@ fn dead_letters_are_listed_shown_requeued_and_dropped_by_filter() {
     let topology = Topology::default();
     check_delivered(&*open(&server.data_dir()), &topology, 2);
 
-    // The folder of a stopped one answers the same, raw bytes too.
+    // The folder of a stopped process gives the same answers, raw bytes too.
     let at = ["--data-dir", data, "--listen", "127.0.0.1:1"];
     let left = run(&[&["dead-letters", "list", "--json"], &at[..]].concat());
     assert_eq!((left.code, left.out.lines().count()), (Some(0), 1), "{}", left.err);
@@ -148,7 +148,7 @@ fn a_verb_without_a_filter_changes_nothing() {
 
 #[test]
 fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
-    const LETTERS: usize = 50_000;
+    const DEAD_LETTERS: usize = 50_000;
     const KILLS: usize = 8;
     let seed = std::env::var("TIDEWIRE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
@@ -157,13 +157,13 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     let mut server = Server::start(&[]);
     server.stop();
     let log = open(&server.data_dir());
-    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..DEAD_LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     drop(log);
     server.restart();
     let requeue = ["dead-letters", "requeue", "--all-open"];
     let mut went_back = 0;
     for _ in 0..KILLS {
-        let wait = Duration::from_millis(rng.below(400) as u64);
+        let wait = Duration::from_millis(rng.below(400));
         std::thread::scope(|scope| {
             let asked = [0, 1].map(|_| scope.spawn(|| server.run_verb(&requeue, None)));
             std::thread::sleep(Duration::from_millis(100) + wait);
@@ -179,7 +179,7 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
         server.kill9();
         let log = open(&server.data_dir());
         let back = read(&*log, &topology, topology.input()).len();
-        eprintln!("{back} of {LETTERS} went back so far");
+        eprintln!("{back} of {DEAD_LETTERS} requeued so far");
         assert!(back >= went_back);
         went_back = back;
         drop(log);
@@ -193,11 +193,11 @@ fn a_large_requeue_killed_repeatedly_and_run_twice_at_once_delivers_once() {
     wait_until("everything is taken", || {
         let metrics = http.get("/metrics").expect("an answer").text();
         let outputs = metrics.lines().find(|l| l.starts_with("tidewire_derive_outputs_total "));
-        // At rest: nothing more comes within a moment.
+        // Finished: nothing more is processed within a moment.
         std::thread::sleep(Duration::from_millis(500));
         let later = http.get("/metrics").expect("an answer").text();
         outputs.is_some_and(|line| later.contains(&format!("{line}\n")))
     });
     server.stop();
-    check_delivered(&*open(&server.data_dir()), &topology, LETTERS);
+    check_delivered(&*open(&server.data_dir()), &topology, DEAD_LETTERS);
 }

@@ -1,8 +1,8 @@
-//! What these tests share: a log with letters in it that were written as ADMIT writes them, and a
-//! look at what came of them.
+//! What the dead-letter tests share: a log with dead letters, and checks of the outputs.
 //!
-//! The letters hold numbered events without an id, as a build would refuse them that did not know
-//! their type yet. So what goes back twice comes out twice, and nothing downstream hides it.
+//! The dead letters are written as ADMIT writes them. They hold numbered events without an id, as
+//! refused by a build that did not know their type yet. So an event that is requeued twice is
+//! delivered twice, and nothing downstream hides it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 /// Entity keys, so that some share a partition.
 const KEYS: usize = 40;
 
-/// When the refused records came, the first of them.
+/// The append time of the first refused record.
 pub(crate) const FIRST_TIME: i64 = 1_767_607_200_000;
 
 /// Channels that carry one of our events.
@@ -38,7 +38,7 @@ const CHANNELS: [&str; 3] = ["account", "posts", "timeline"];
 pub(crate) fn open(data: &Path) -> Arc<dyn Log> {
     let begun = Instant::now();
     loop {
-        // A process that was killed a moment ago may still be on its way out.
+        // A process that was just killed may not have released it yet.
         match EmbeddedLog::open(Config::new(data.join("log")), Arc::new(SystemWallClock)) {
             Ok(log) => return log,
             Err(error) if begun.elapsed() > TIMEOUT => panic!("{error}"),
@@ -47,7 +47,7 @@ pub(crate) fn open(data: &Path) -> Arc<dyn Log> {
     }
 }
 
-/// A new log with every topic, in memory of a folder of its own.
+/// A new log in a temporary folder, with every topic.
 pub(crate) fn fresh(topology: &Topology) -> (tempfile::TempDir, Arc<dyn Log>) {
     let dir = tempfile::tempdir().expect("the temporary folder can be written");
     let log = open(dir.path());
@@ -116,7 +116,7 @@ pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, breaker: &PoisonBre
     Admit::new(config, log).expect("joined")
 }
 
-/// Turns it until it takes nothing more.
+/// Turns it until it reads nothing more.
 pub(crate) fn settle(admit: &mut Admit) {
     let mut idle = 0;
     while idle < 5 {
@@ -181,12 +181,12 @@ pub(crate) fn check_delivered(log: &dyn Log, topology: &Topology, numbers: usize
         }
     }
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(doubled.is_empty(), "came more than once: {doubled:?}");
+    assert!(doubled.is_empty(), "delivered more than once: {doubled:?}");
     let missing = (0..numbers)
         .filter(|n| CHANNELS.iter().any(|kind| !times.contains_key(&((*kind).to_owned(), *n))))
         .collect::<Vec<_>>();
     assert!(missing.is_empty(), "{} missing, the first: {:?}", missing.len(), missing.first());
-    assert_eq!(times.len(), numbers * CHANNELS.len(), "nothing else came");
+    assert_eq!(times.len(), numbers * CHANNELS.len(), "nothing else was delivered");
 }
 
 /// How many records the outputs hold.
@@ -197,7 +197,7 @@ pub(crate) fn delivered(log: &dyn Log, topology: &Topology) -> usize {
         .sum()
 }
 
-/// What a verb left behind.
+/// The result of a verb.
 pub(crate) struct VerbOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -213,11 +213,11 @@ pub(crate) fn run(args: &[&str]) -> VerbOutput {
     VerbOutput { code: status.code(), out: text(&stdout), err: text(&stderr) }
 }
 
-/// Asks again until it is so.
+/// Polls until a condition holds.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < TIMEOUT, "still not: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "waited too long: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters as an operator meets them, and the line that stands still before too many.
+//! Dead letters and the poison limit, as an administrator uses them.
 
 mod commands;
 pub(crate) mod fixture;

@@ -1,5 +1,6 @@
-//! The brake on the embedded log: what stands before the poison was taken, what stands behind it
-//! waits, and nothing is lost, doubled or reordered by a stop.
+//! The poison breaker on the embedded log: a stop loses, repeats and reorders nothing.
+//!
+//! Records before the invalid ones are admitted, those after them wait.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::fixture::{admit, append, event, fresh, input, read, settle};
 
 const LIMIT: PoisonLimit = PoisonLimit { share: 0.5, min_records: 100 };
 
-/// All with one key, so that they stand in one partition.
+/// All with one key, so that they are in one partition.
 fn good(topology: &Topology, numbers: std::ops::Range<usize>) -> Vec<Outgoing> {
     numbers.map(|n| input(topology, "k", &event(n))).collect()
 }
@@ -32,8 +33,8 @@ fn admit_stops_before_the_poison_and_resumes_there() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     let breaker = PoisonBreaker::new(LIMIT);
-    let mut line = admit(&log, &topology, &breaker);
-    // By their places in time: events without a key of their own are partitioned by it.
+    let mut admit_loop = admit(&log, &topology, &breaker);
+    // Sorted: events without a key are spread over the partitions by their id.
     let admitted = || -> Vec<usize> {
         let lane = topology.lane(Lane::Normal);
         let mut all: Vec<usize> = read(&*log, &topology, lane)
@@ -47,34 +48,34 @@ fn admit_stops_before_the_poison_and_resumes_there() {
 
     append(&*log, &good(&topology, 0..60));
     append(&*log, &poison(&topology, 30));
-    settle(&mut line);
-    assert_eq!((admitted().len(), dead_letters()), (60, 30), "that much is borne");
+    settle(&mut admit_loop);
+    assert_eq!((admitted().len(), dead_letters()), (60, 30), "below the limit both are written");
 
     append(&*log, &poison(&topology, 200));
     append(&*log, &good(&topology, 60..80));
-    settle(&mut line);
-    let stopped = breaker.stopped().expect("it stands still");
+    settle(&mut admit_loop);
+    let stopped = breaker.stopped().expect("it is stopped");
     assert_eq!((stopped.taken, stopped.rejected), (310, 230));
     assert!(stopped.example.starts_with("t.in/"), "{stopped}");
-    assert_eq!((admitted().len(), dead_letters()), (60, 30), "nothing of the batch was taken");
+    assert_eq!((admitted().len(), dead_letters()), (60, 30), "nothing of the batch was admitted");
 
-    // Made anew, as after a lost connection, it stands still all the same.
-    drop(line);
-    line = admit(&log, &topology, &breaker);
+    // Created again, as after a lost connection, it is still stopped.
+    drop(admit_loop);
+    admit_loop = admit(&log, &topology, &breaker);
     append(&*log, &good(&topology, 80..90));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert_eq!((admitted().len(), dead_letters()), (60, 30));
-    let turned = line.turn(Duration::from_millis(1)).expect("no faults");
-    assert!(turned.joined, "it keeps its place in the group");
+    let turned = admit_loop.turn(Duration::from_millis(1)).expect("no faults");
+    assert!(turned.joined, "it stays a member of the group");
 
     assert_eq!(breaker.resume(), Some(stopped));
-    settle(&mut line);
+    settle(&mut admit_loop);
     assert_eq!(admitted(), (0..90).collect::<Vec<_>>(), "once each");
     assert_eq!(dead_letters(), 230);
     assert_eq!(breaker.stopped(), None);
 
     append(&*log, &poison(&topology, 100));
-    settle(&mut line);
-    assert!(breaker.stopped().is_some(), "what came after it was resumed is looked at again");
+    settle(&mut admit_loop);
+    assert!(breaker.stopped().is_some(), "records after the resume are checked again");
     assert_eq!(dead_letters(), 230);
 }

@@ -1,4 +1,4 @@
-//! Letters resolved on the embedded log: copies, crowds, second rounds, and what DERIVE failed on.
+//! Dead letters resolved on the embedded log: copies, limits, repeats, and DERIVE's failures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,15 +39,15 @@ fn open_letters(log: &dyn Log, topology: &Topology) -> usize {
 fn a_dead_letter_is_requeued_once_however_often_it_was_written_or_requested() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    let mut letters: Vec<_> = (0..50).map(|n| dead_letter_record(&topology, n)).collect();
-    letters.extend((0..50).step_by(3).map(|n| dead_letter_record(&topology, n)));
-    append(&*log, &letters);
+    let mut dead_letters: Vec<_> = (0..50).map(|n| dead_letter_record(&topology, n)).collect();
+    dead_letters.extend((0..50).step_by(3).map(|n| dead_letter_record(&topology, n)));
+    append(&*log, &dead_letters);
     let request = requeue(Filter::default());
     assert_eq!(plan(&*log, &topology, &request).expect("read").count(), 50);
     assert!(numbers_in_input(&*log, &topology).is_empty(), "a plan writes nothing");
     let done = resolve(&*log, &topology, &request).expect("resolved");
     assert_eq!(done.done, BTreeMap::from([("unknown_type".to_owned(), 50)]));
-    // ADMIT says one once more: it fell before it had committed.
+    // ADMIT writes one once more: it crashed before its commit.
     append(&*log, &[dead_letter_record(&topology, 7)]);
     assert_eq!(open_letters(&*log, &topology), 0);
     assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 0);
@@ -58,7 +58,7 @@ fn a_dead_letter_is_requeued_once_however_often_it_was_written_or_requested() {
         assert_eq!(record.body.header("trace"), Some(&b"t1"[..]));
         let n: u64 = from[0].rsplit('/').next().expect("an offset").parse().expect("a number");
         assert_eq!(record.body.value(), Some(&event(n as usize)[..]));
-        assert!(from[0].starts_with(&at.to_string()), "{from:?} is in {at} again");
+        assert!(from[0].starts_with(&at.to_string()), "{from:?} went back to {at}");
         let numbers: &mut Vec<u64> = back.entry(at).or_default();
         assert!(numbers.last().is_none_or(|last| *last < n), "in the order in which they came");
         numbers.push(n);
@@ -78,16 +78,16 @@ fn filters_and_a_limit_select_and_the_rest_stays_open() {
     assert_eq!((done.count(), done.left), (5, 15));
     let mut numbers = numbers_in_input(&*log, &topology);
     numbers.sort_unstable();
-    assert_eq!(numbers, [10, 11, 12, 13, 14], "those that came first");
+    assert_eq!(numbers, [10, 11, 12, 13, 14], "the oldest ones");
     request =
         ResolveRequest { resolution: Resolution::Dropped, because: Some("old".into()), ..request };
     assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 5);
-    assert_eq!(numbers_in_input(&*log, &topology).len(), 5, "what is dropped goes nowhere");
+    assert_eq!(numbers_in_input(&*log, &topology).len(), 5, "dropped ones are not requeued");
     assert_eq!(open_letters(&*log, &topology), 40);
     let filter = Filter { until: Some(Millis(FIRST_TIME + 16)), since, ..Filter::default() };
     let entries = list(&*log, &topology, &filter).expect("read").entries;
-    let letters = fetch(&*log, &topology, &entries).expect("read");
-    let resolutions = resolutions_of(&*log, &topology, &letters[5]).expect("read");
+    let dead_letters = fetch(&*log, &topology, &entries).expect("read");
+    let resolutions = resolutions_of(&*log, &topology, &dead_letters[5]).expect("read");
     assert_eq!(resolutions[0].because.as_deref(), Some("old"));
     let ids = ["t.in/0/15".to_owned(), "t.in/1/15".into(), "t.in/2/15".into(), "t.in/3/15".into()];
     let request = requeue(Filter { ids: ids.into(), ..Filter::default() });
@@ -97,10 +97,10 @@ fn filters_and_a_limit_select_and_the_rest_stays_open() {
 
 #[test]
 fn of_two_concurrent_requeues_one_may_have_to_run_again_and_nothing_is_requeued_twice() {
-    const LETTERS: usize = 12_000;
+    const DEAD_LETTERS: usize = 12_000;
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
-    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..DEAD_LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let request = requeue(Filter::default());
     let taken_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -118,12 +118,12 @@ fn of_two_concurrent_requeues_one_may_have_to_run_again_and_nothing_is_requeued_
             });
         }
     });
-    eprintln!("somebody was told to run again: {}", taken_over.load(Ordering::SeqCst));
+    eprintln!("a requeue was fenced and had to run again: {}", taken_over.load(Ordering::SeqCst));
     resolve(&*log, &topology, &request).expect("the last one");
     assert_eq!(open_letters(&*log, &topology), 0);
     let mut numbers = numbers_in_input(&*log, &topology);
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..LETTERS).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..DEAD_LETTERS).collect::<Vec<_>>());
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn a_record_refused_again_lists_its_former_positions() {
     for round in 1..=3 {
         settle(&mut admit);
         let open = list(&*log, &topology, &Filter::default()).expect("read").open();
-        let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
-        assert_eq!(letter.reason(), "not_json");
-        assert_eq!(letter.value(), Some(&b"never an event"[..]));
-        assert_eq!(letter.source_key(), Some(&b"k1"[..]));
-        assert_eq!(letter.trail().len(), round - 1, "{:?}", letter.trail());
+        let dead_letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
+        assert_eq!(dead_letter.reason(), "not_json");
+        assert_eq!(dead_letter.value(), Some(&b"never an event"[..]));
+        assert_eq!(dead_letter.source_key(), Some(&b"k1"[..]));
+        assert_eq!(dead_letter.trail().len(), round - 1, "{:?}", dead_letter.trail());
         assert_eq!(resolve(&*log, &topology, &request).expect("resolved").count(), 1);
     }
 }
@@ -166,7 +166,7 @@ impl Operator for FailingOperator {
 
     fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
         match FAILING.load(Ordering::SeqCst) {
-            true => Err(OperatorError::Failed("not mended yet".to_owned())),
+            true => Err(OperatorError::Failed("not fixed yet".to_owned())),
             false => Ok(Flow::Continue),
         }
     }
@@ -205,19 +205,23 @@ fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued(
     };
     append(&*log, std::slice::from_ref(&record));
     settle();
-    assert_eq!(delivered(&*log, &topology), 0, "the operator before made outputs: taken back");
+    assert_eq!(
+        delivered(&*log, &topology),
+        0,
+        "the outputs of the operator before are rolled back"
+    );
     let open = list(&*log, &topology, &Filter::default()).expect("read").open();
-    let letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
-    assert_eq!(letter.reason(), "processing_failed");
-    assert!(letter.id().starts_with("t.lane."), "{}", letter.id());
+    let dead_letter = &fetch(&*log, &topology, &open.entries).expect("read")[0];
+    assert_eq!(dead_letter.reason(), "processing_failed");
+    assert!(dead_letter.id().starts_with("t.lane."), "{}", dead_letter.id());
     let done = resolve(&*log, &topology, &requeue(Filter::default())).expect("resolved");
     assert_eq!(done.count(), 1);
     let back = read(&*log, &topology, topology.input());
-    assert_eq!(back[1].1.body.value(), letter.value(), "its lane's bytes");
+    assert_eq!(back[1].1.body.value(), dead_letter.value(), "the bytes of its lane record");
     FAILING.store(false, Ordering::SeqCst);
     settle();
     assert_eq!(delivered(&*log, &topology), 3, "to each of its channels, once");
     append(&*log, &[record]);
     settle();
-    assert_eq!(delivered(&*log, &topology), 3, "and the producer's own copy is known by its id");
+    assert_eq!(delivered(&*log, &topology), 3, "the producer's own copy is a duplicate");
 }

@@ -1,7 +1,7 @@
-//! `docker-compose.yml` in types: a key that stands for nothing here is refused, as Compose would.
+//! Parses `docker-compose.yml` into types that refuse unknown keys, as Compose would.
 //!
-//! Only forms that the file uses are known. Who adds another adds it here and says what holds of it
-//! in `services`.
+//! Only forms that the file uses are known. A new form is added here, and what must hold for it in
+//! `services`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use tidewire_app::cli::{Cli, Verb};
 use tidewire_app::role::Role;
 
-/// What the name of our image begins with.
+/// The beginning of our image's name.
 const OUR_IMAGE: &str = "tidewire:";
 
 /// The whole file.
@@ -21,9 +21,9 @@ const OUR_IMAGE: &str = "tidewire:";
 pub(crate) struct Compose {
     pub(crate) name: String,
     pub(crate) services: BTreeMap<String, Service>,
-    /// Named volumes; all are Docker's own kind.
+    /// Named volumes, without options.
     pub(crate) volumes: BTreeMap<String, Option<IgnoredAny>>,
-    /// What is written once and used above.
+    /// YAML anchors, defined once and used above.
     #[serde(flatten)]
     fragments: BTreeMap<String, IgnoredAny>,
 }
@@ -69,14 +69,14 @@ pub(crate) struct Build {
     pub(crate) dockerfile: String,
 }
 
-/// What must be true of a service before another starts.
+/// The condition of a service that another one waits for.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dependency {
     pub(crate) condition: String,
 }
 
-/// How Docker finds out whether a service is well.
+/// How Docker checks a service's health.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HealthCheck {
@@ -88,14 +88,14 @@ pub(crate) struct HealthCheck {
     pub(crate) start_interval: String,
 }
 
-/// Where a service's output goes.
+/// The logging driver of a service and its options.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Logging {
     pub(crate) driver: String,
 }
 
-/// Limits of the kernel.
+/// Kernel limits.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ulimits {
@@ -110,7 +110,7 @@ pub(crate) struct OpenFiles {
     pub(crate) hard: u64,
 }
 
-/// A port of the host and the port of the container behind it.
+/// A published port: on the host, and in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PublishedPort {
     pub(crate) address: String,
@@ -118,7 +118,7 @@ pub(crate) struct PublishedPort {
     pub(crate) container: u16,
 }
 
-/// A folder or a file of a container that comes from outside.
+/// A mounted volume, folder or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) source: String,
@@ -136,7 +136,7 @@ impl Compose {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let compose: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         match compose.fragments.keys().find(|name| !name.starts_with("x-")) {
-            Some(unknown) => Err(format!("{unknown} is nothing we know")),
+            Some(unknown) => Err(format!("{unknown} is not a known key")),
             None => Ok(compose),
         }
     }
@@ -152,14 +152,14 @@ impl Compose {
         all.filter(|(_, service)| service.image.starts_with(OUR_IMAGE))
     }
 
-    /// The services that are a role, which they have by their verb.
+    /// The services that run a role, by their verb.
     pub(crate) fn roles(&self) -> impl Iterator<Item = (&str, &Service, Role)> {
         self.ours().filter_map(|(name, service)| Some((name, service, service.role()?)))
     }
 }
 
 impl Service {
-    /// Its command as the binary's own grammar reads it.
+    /// Its command, parsed by the binary's own grammar.
     pub(crate) fn verb(&self) -> Result<Verb, String> {
         grammar(&self.command)
     }
@@ -190,18 +190,18 @@ impl Service {
         self.network_mode.as_deref() == Some("host")
     }
 
-    /// How long it has to end after a `SIGTERM`.
+    /// How long it may take to stop after a `SIGTERM`.
     pub(crate) fn stop_grace(&self) -> Option<Duration> {
         self.stop_grace_period.as_deref().map(duration)
     }
 
-    /// How much memory it may use.
+    /// Its memory limit.
     pub(crate) fn memory_bytes(&self) -> u64 {
         bytes(&self.mem_limit)
     }
 }
 
-/// What the binary makes of these words behind its name.
+/// Parses these arguments as the binary does.
 pub(crate) fn grammar(words: &[String]) -> Result<Verb, String> {
     let line = ["tidewire"].into_iter().chain(words.iter().map(String::as_str));
     let parsed = <Cli as clap::Parser>::try_parse_from(line);
@@ -227,9 +227,9 @@ pub(crate) fn text() -> String {
 fn published(text: &str) -> PublishedPort {
     let parts: Vec<&str> = text.split(':').collect();
     let [address, host, container] = parts[..] else {
-        panic!("port {text}: write ADDRESS:PORT:PORT, or it is open to every machine")
+        panic!("port {text}: write ADDRESS:PORT:PORT, or every machine can connect")
     };
-    let port = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is no port"));
+    let port = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not a port"));
     PublishedPort { address: address.into(), host: port(host), container: port(container) }
 }
 
@@ -241,7 +241,7 @@ fn mount(text: &str) -> Mount {
     let read_only = match parts.next().as_deref() {
         None => false,
         Some("ro") => true,
-        Some(other) => panic!("volume {text}: {other} is nothing we know"),
+        Some(other) => panic!("volume {text}: {other} is not a known option"),
     };
     Mount { source, target, read_only }
 }
@@ -269,7 +269,7 @@ fn bytes(text: &str) -> u64 {
 fn split_unit(text: &str) -> (u64, &str) {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    (number.parse().unwrap_or_else(|_| panic!("{text}: no number")), unit)
+    (number.parse().unwrap_or_else(|_| panic!("{text}: not a number")), unit)
 }
 
 #[test]

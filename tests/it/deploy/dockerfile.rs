@@ -1,7 +1,7 @@
-//! `deploy/Dockerfile` and `.dockerignore` as their builder reads them, as far as ours use them.
+//! Parses `deploy/Dockerfile` and `.dockerignore`, as far as ours use their syntax.
 //!
-//! A line that ends in a backslash goes on; a comment is a line of its own, even inside one that
-//! goes on. Options, such as `--from=build`, stand before the arguments.
+//! A line that ends in a backslash continues on the next one, also across comment lines. Options,
+//! such as `--from=build`, come before the arguments.
 
 use std::process::Command;
 
@@ -14,11 +14,11 @@ pub(crate) const PATH: &str = "deploy/Dockerfile";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
     pub(crate) name: String,
-    /// All behind the name, on one line.
+    /// The text after the name, on one line.
     pub(crate) text: String,
 }
 
-/// What one image is made of.
+/// The instructions of one stage.
 #[derive(Clone, Debug)]
 pub(crate) struct BuildStage {
     pub(crate) base: String,
@@ -73,7 +73,7 @@ fn logical_lines(text: &str) -> Vec<String> {
             }
         }
     }
-    assert!(whole.is_empty(), "the file ends in a line that goes on");
+    assert!(whole.is_empty(), "the file ends in a line that continues");
     lines.retain(|line| !line.trim().is_empty());
     lines
 }
@@ -89,7 +89,7 @@ impl BuildStage {
     pub(crate) fn only(&self, name: &str) -> &str {
         match self.all(name)[..] {
             [one] => one,
-            ref other => panic!("{name} stands there {} times, not once", other.len()),
+            ref other => panic!("{name} occurs {} times, not once", other.len()),
         }
     }
 
@@ -130,7 +130,7 @@ impl BuildStage {
 fn without_options(text: &str) -> &str {
     let mut rest = text.trim_start();
     while rest.starts_with("--") {
-        let end = rest.find(char::is_whitespace).expect("options stand before something");
+        let end = rest.find(char::is_whitespace).expect("options come before an argument");
         rest = rest[end..].trim_start();
     }
     rest
@@ -167,12 +167,12 @@ impl DockerIgnore {
         let rules = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let rules: Vec<String> = rules.map(str::to_owned).collect();
         let plain = |rule: &String| rule == "*" || !rule.contains(['*', '?', '[', '\\']);
-        assert!(rules.iter().all(plain), "beside a lone * only plain paths are known here");
+        assert!(rules.iter().all(plain), "only a lone * and plain paths are supported here");
         Self { rules }
     }
 
-    /// Whether a path is kept out of the build's context. The last rule that fits it, or a folder
-    /// it is in, decides.
+    /// Whether a path is excluded from the build context. The last rule that matches it, or a
+    /// folder it is in, decides.
     pub(crate) fn excludes(&self, path: &str) -> bool {
         let mut out = false;
         for rule in &self.rules {
@@ -188,7 +188,7 @@ impl DockerIgnore {
     }
 }
 
-/// Whether a path is this one or lies below it.
+/// Whether a path is this one or below it.
 pub(crate) fn is_within(path: &str, folder: &str) -> bool {
     let rest = path.strip_prefix(folder.trim_end_matches('/'));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

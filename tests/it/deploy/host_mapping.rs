@@ -1,9 +1,8 @@
-//! The same services in another place: what a file says of ports, hosts and folders, as it is when
-//! its containers are processes of this machine.
+//! Maps ports, hosts and folders of containers to those of processes on this machine.
 //!
-//! Every port becomes one that is free, always the same for the same one. What a container has for
-//! itself, its other addresses and its name, is this machine's loopback; its folders are below a
-//! temporary one. Nothing else of a text is touched.
+//! Every port becomes a free one, always the same for the same port. A container's other addresses
+//! and its name become this machine's loopback; its folders are below a temporary one. The rest of
+//! a text is unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +12,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tidewire_tests::broker::ports::Port;
 
-/// The shortest number behind a colon that is a port and not, say, a version.
+/// The shortest number after a colon that is a port and not, say, a version.
 const PORT_DIGITS_MIN: usize = 4;
 
-/// Where the containers' ports and folders are instead.
+/// The ports and folders that replace the containers'.
 #[derive(Debug)]
 pub(crate) struct HostMapping {
     ports: BTreeMap<u16, Port>,
@@ -25,26 +24,26 @@ pub(crate) struct HostMapping {
 }
 
 impl HostMapping {
-    /// A new place, for services of these names.
+    /// A new mapping for services of these names.
     pub(crate) fn new(hosts: impl Iterator<Item = String>) -> Self {
         let folder = tempfile::Builder::new().prefix("tidewire-deploy-").tempdir();
         let folder = folder.expect("the temporary folder can be written");
         Self { ports: BTreeMap::new(), hosts: hosts.collect(), folder }
     }
 
-    /// The folder that this path of a service's container is.
+    /// The folder that replaces this path of a service's container.
     pub(crate) fn folder(&self, service: &str, path: &str) -> PathBuf {
         let folder = self.folder.path().join(service).join(path.trim_start_matches('/'));
         fs::create_dir_all(&folder).expect("the temporary folder can be written");
         folder
     }
 
-    /// The folder that holds all others.
+    /// The folder above all others.
     pub(crate) fn top(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What a text with addresses in it says here.
+    /// A text with its addresses replaced.
     pub(crate) fn text(&mut self, text: &str) -> String {
         let mut mapped = String::with_capacity(text.len());
         let mut rest = text;
@@ -68,10 +67,10 @@ impl HostMapping {
         self.hosts.iter().fold(mapped, named)
     }
 
-    /// The address that this one is.
+    /// The address that replaces this one.
     pub(crate) fn address(&mut self, text: &str) -> SocketAddr {
         let mapped = self.text(text);
-        mapped.parse().unwrap_or_else(|_| panic!("{text} is {mapped}, which is no address"))
+        mapped.parse().unwrap_or_else(|_| panic!("{text} is {mapped}, which is not an address"))
     }
 
     fn port(&mut self, number: u16) -> u16 {

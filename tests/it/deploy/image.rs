@@ -1,7 +1,7 @@
-//! The image: that its recipe builds from what is here, and that the binary runs in it.
+//! Checks that the image's Dockerfile can build from this repository and that the binary can run.
 //!
-//! The recipe is never executed, so what it would meet is: which files it is sent, what Cargo makes
-//! of them, which packages a build needs, which libraries the binary is linked with.
+//! The Dockerfile is never executed. The tests compare what it would need: the files it is sent,
+//! what Cargo makes of them, the packages a build needs, the libraries the binary is linked with.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -17,11 +17,11 @@ use tidewire_tests::server;
 use crate::deploy::compose::{file, grammar, root};
 use crate::deploy::dockerfile::{BuildStage, DockerIgnore, is_within, stages, tracked};
 
-/// Installed for what they hold, not linked with.
+/// Installed for their files; the binary is not linked with them.
 const NOT_LINKED: &[&str] = &["ca-certificates"];
-/// What every Debian has that can run a program at all.
+/// Packages that every Debian has that can run a program.
 const C_LIBRARIES: &[&str] = &["libc6", "libgcc-s1"];
-/// What calls scripts/install.sh, and so is there before it.
+/// What is needed before scripts/install.sh can run.
 const CALLER: &str = "make";
 
 /// The stage that builds and the one that runs.
@@ -30,7 +30,7 @@ fn pair() -> (BuildStage, BuildStage) {
     (build, run)
 }
 
-/// The tracked files that the build is sent and that it copies.
+/// The tracked files that the build is sent and copies.
 fn context() -> Vec<String> {
     let ignore = DockerIgnore::read();
     let (build, run) = pair();
@@ -53,12 +53,12 @@ fn copied_files_exist_and_are_the_whole_build_context() {
         if one.from.is_some() {
             assert_eq!(one.from, build.name, "{one:?}");
             let made = build.commands().iter().any(|words| words.contains(&one.sources[0]));
-            assert!(made, "{} is made in {:?}", one.sources[0], build.name);
+            assert!(made, "{} is built in {:?}", one.sources[0], build.name);
             continue;
         }
         for source in one.sources {
             assert!(root().join(&source).exists(), "there is no {source}");
-            assert!(!ignore.excludes(&source), ".dockerignore keeps {source} out");
+            assert!(!ignore.excludes(&source), ".dockerignore excludes {source}");
             copied.push(source);
         }
     }
@@ -67,10 +67,10 @@ fn copied_files_exist_and_are_the_whole_build_context() {
     });
     assert_eq!(needless, None, "it is sent but not copied");
     assert!(ignore.excludes(".git/config") && ignore.excludes("target/release/tidewire"));
-    assert!(ignore.excludes("rust-toolchain.toml"), "the image's Rust is the pinned one");
+    assert!(ignore.excludes("rust-toolchain.toml"), "the image's tag pins Rust");
 }
 
-/// Cargo reads the workspace out of a folder that holds what the image's build would see.
+/// Cargo reads the workspace from a folder with exactly the files of the image's build.
 #[test]
 fn cargo_finds_all_it_needs_in_the_copied_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn metadata(folder: &Path) -> Value {
     serde_json::from_slice(&asked.stdout).expect("cargo speaks JSON")
 }
 
-/// Files that are compiled in by name lie where the sources look for them.
+/// Files that are compiled in by path are where the sources expect them.
 fn check_included(folder: &Path, context: &[String]) {
     let marks = [concat!("include_", "str!(\""), concat!("include_", "bytes!(\"")];
     let mut count = 0;
@@ -134,7 +134,7 @@ fn check_included(folder: &Path, context: &[String]) {
 fn it_builds_with_the_packages_of_the_install_script_and_a_recent_rust() {
     let (build, run) = pair();
     let script = file("scripts/install.sh");
-    // What stands inside `if [ "$purpose" = test ]` is indented.
+    // Lines inside `if [ "$purpose" = test ]` are indented.
     let always = script.lines().filter_map(|line| line.strip_prefix("need "));
     let mut needed: Vec<&str> = always.filter_map(|rest| rest.split(' ').next()).collect();
     needed.push(CALLER);
@@ -158,7 +158,7 @@ fn it_runs_as_an_unprivileged_user_that_owns_the_data() {
     let commands = run.commands();
     let made = |program: &str| {
         let found = commands.iter().find(|words| words[0] == program);
-        found.unwrap_or_else(|| panic!("{program} is not called")).join(" ")
+        found.unwrap_or_else(|| panic!("{program} is not run")).join(" ")
     };
     let user = run.only("USER");
     assert!(user.parse::<u32>().is_ok_and(|id| id >= 1_000), "USER {user}");
@@ -166,7 +166,7 @@ fn it_runs_as_an_unprivileged_user_that_owns_the_data() {
     let name = commands.iter().find(|words| words[0] == "useradd").unwrap().last().unwrap().clone();
     let variables = run.variables();
     let data = variables.iter().find(|(name, _)| name == "TIDEWIRE_DATA_DIR");
-    let data = &data.expect("the data lies in a known place").1;
+    let data = &data.expect("the data folder is a volume").1;
     let folder = made("install");
     assert!(folder.contains(&format!("-d -o {name} -g {name} ")), "{folder}");
     assert!(folder.ends_with(data.as_str()), "{folder}");
@@ -182,7 +182,7 @@ fn its_entry_point_is_the_binary_and_its_port_the_default() {
     let entry: Vec<String> = serde_json::from_str(run.only("ENTRYPOINT")).expect("the list form");
     assert_eq!(entry, ["tidewire"], "the verb follows");
     let installed = run.copies().iter().any(|copied| copied.target == "/usr/local/bin/tidewire");
-    assert!(installed, "it is found by its name");
+    assert!(installed, "it is in PATH");
     assert!(run.all("CMD").is_empty(), "no verb is the default");
     assert!(grammar(&["gateway".into()]).is_ok());
     let listen = SETTINGS.iter().find(|setting| setting.key == "listen").unwrap().default;
@@ -190,13 +190,13 @@ fn its_entry_point_is_the_binary_and_its_port_the_default() {
     assert_eq!(run.only("EXPOSE"), port);
 }
 
-/// The packages of the shared libraries that the binary was linked with here.
+/// The packages of the shared libraries that this binary is linked with.
 #[test]
 fn it_has_exactly_the_libraries_that_the_binary_is_linked_with() {
     let binary = server::command().get_program().to_owned();
     let listed = Command::new("ldd").arg(binary).output().expect("ldd is there");
     let listed = String::from_utf8(listed.stdout).unwrap();
-    // The lines without an arrow are the kernel's and the loader's, which is the C library's.
+    // Lines without an arrow are the kernel's and the loader's, which belongs to the C library.
     let paths = listed.lines().filter_map(|line| line.split(" => ").nth(1)?.split(' ').next());
     let mut linked: BTreeSet<String> = paths.map(package).collect();
     assert!(linked.len() > C_LIBRARIES.len(), "{listed}");
@@ -210,7 +210,7 @@ fn it_has_exactly_the_libraries_that_the_binary_is_linked_with() {
     assert_eq!(installed, linked, "{listed}");
 }
 
-/// The Debian package that a library is of. Debian 13 has new names for some of the same libraries.
+/// The Debian package of a library. Debian 13 has renamed some of them.
 fn package(path: &str) -> String {
     let real = fs::canonicalize(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let moved = Path::new("/usr").join(path.trim_start_matches('/'));

@@ -1,10 +1,10 @@
-//! What `docker compose up` starts, held to the binary without a Docker engine.
+//! Checks of what `docker compose up` starts, without a Docker engine.
 //!
-//! [`compose`], [`dockerfile`] and [`prometheus`] read the files and refuse what they have no word
-//! for. [`image`] and [`services`] compare what they say with the binary's own grammar and its
-//! settings, with the repository and with each other. [`running`] starts the same commands in the
-//! same environment as processes, [`host_mapping`]: the broker by the class that starts Kafka in
-//! its image, the topics, the three roles, and one event goes all the way.
+//! [`compose`], [`dockerfile`] and [`prometheus`] parse the files and refuse unknown syntax.
+//! [`image`] and [`services`] compare them with the binary's own grammar and settings, with the
+//! repository and with each other. [`running`] starts the same commands in the same environment as
+//! processes, with addresses mapped by [`host_mapping`]: the broker by the class that starts Kafka
+//! in its image, the topics, the three roles; then one event passes all of them.
 
 mod compose;
 mod dockerfile;

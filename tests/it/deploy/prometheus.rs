@@ -1,7 +1,7 @@
-//! Prometheus's configuration and the alerts, in types that refuse what they don't know.
+//! Parses Prometheus's configuration and the alerts into types that refuse unknown keys.
 //!
-//! That the alerts name metrics that exist is `tidy`'s; here it is that Prometheus would load them
-//! and that an operator finds in each what he needs at night.
+//! `tidy` checks that alerts name existing metrics; these tests check that Prometheus would load
+//! the files, and that each alert has what an administrator needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ const CONFIG: &str = "deploy/prometheus/prometheus.yml";
 /// The alerts beside it.
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 
-/// What is scraped, how often, and which rules are evaluated.
+/// The scrape configuration and the rule files.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PrometheusConfig {
@@ -80,7 +80,7 @@ impl PrometheusConfig {
         let all = self.scrape_configs.iter().flat_map(|job| &job.static_configs);
         let mut by_role = BTreeMap::new();
         for Targets { targets, labels } in all {
-            let role = labels.get("role").expect("a target says its role");
+            let role = labels.get("role").expect("a target has a role label");
             let [address] = &targets[..] else { panic!("{role}: one target each") };
             let before = by_role.insert(role.clone(), address.clone());
             assert!(before.is_none(), "{role} is scraped twice");
@@ -89,10 +89,10 @@ impl PrometheusConfig {
     }
 }
 
-/// The option of a command that begins so.
+/// The option of a command with this beginning.
 fn option<'a>(command: &'a [String], name: &str) -> &'a str {
     let found = command.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("prometheus is not told {name}"))
+    found.unwrap_or_else(|| panic!("prometheus has no option {name}"))
 }
 
 #[test]
@@ -139,13 +139,13 @@ fn each_alert_has_a_severity_a_summary_and_a_first_step() {
         assert!(!group.rules.is_empty(), "{}: a group without rules", group.name);
         for alert in &group.rules {
             let name = &alert.alert;
-            assert!(seen.insert(name), "{name} stands there twice");
+            assert!(seen.insert(name), "{name} is defined twice");
             assert!(alert.expr.contains("tidewire_"), "{name}: {}", alert.expr);
             let severity = alert.labels.get("severity").map(String::as_str);
             assert!(matches!(severity, Some("page" | "ticket")), "{name}: {severity:?}");
             for part in ["summary", "runbook"] {
                 let text = alert.annotations.get(part).map_or("", String::as_str);
-                assert!(text.ends_with('.'), "{name}: {part}: {text:?} is no sentence");
+                assert!(text.ends_with('.'), "{name}: {part}: {text:?} is not a sentence");
             }
             if let Some(lasting) = &alert.lasting {
                 duration(lasting);

@@ -1,9 +1,8 @@
-//! The services as processes: the commands, variables and health checks of the file, word for word,
-//! only elsewhere.
+//! Runs the services of the Compose file as processes, with their commands and variables.
 //!
-//! A container has nothing of the environment of whoever starts it, so neither have these. The
-//! broker's own variables go through the class that starts Kafka in its image, which comes with its
-//! jars: it turns them into properties and formats the folder.
+//! Only addresses and folders are mapped. Like a container, a process gets nothing of the test's
+//! own environment. The broker's variables go through the class that starts Kafka in its image,
+//! which turns them into properties and formats the folder.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -27,23 +26,23 @@ use crate::deploy::prometheus;
 
 /// A start on a machine busy with other tests.
 const READY_LIMIT: Duration = Duration::from_secs(90);
-/// How long one event may take all the way on such a machine.
+/// How long one event may take through all roles on such a machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
-/// How often what is waited for is looked at.
+/// How often a condition is polled.
 const POLL: Duration = Duration::from_millis(20);
 /// What Kafka logs once it serves.
 const KAFKA_SERVES: &str = "Kafka Server started";
-/// The end of a clean stop by `SIGTERM`, as Java tells it.
+/// The exit code of a clean stop by `SIGTERM`, as Java reports it.
 const JAVA_STOPPED: i32 = 143;
 
-/// What the pipeline counts in each role when an event went through it.
+/// The metric that each role increments for an event.
 const COUNTED: &[(&str, &str)] = &[
     ("admit", "tidewire_admit_events_total"),
     ("derive", "tidewire_derive_events_total"),
     ("gateway", "tidewire_fanout_deliveries_total"),
 ];
 
-/// The file, and where its services are.
+/// The file, and the mapping of its addresses and folders.
 struct Deployment {
     compose: Compose,
     host_mapping: HostMapping,
@@ -56,7 +55,7 @@ struct ServiceProcess {
     printed: PathBuf,
 }
 
-/// How a health check ends.
+/// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Healthy,
@@ -74,7 +73,7 @@ impl Deployment {
         self.compose.service(name).clone()
     }
 
-    /// A command in the environment of a service and of nobody else.
+    /// A command with only the environment of a service.
     fn command(&mut self, name: &str, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", program]).env_clear();
@@ -85,7 +84,7 @@ impl Deployment {
         command
     }
 
-    /// A command of our image; `words` is what stands behind its name.
+    /// A command of our image; `words` are its arguments.
     fn ours(&mut self, name: &str, words: &[String]) -> Command {
         let binary = server::command().get_program().to_str().expect("a path of text").to_owned();
         let mut command = self.command(name, &binary);
@@ -98,7 +97,7 @@ impl Deployment {
         command
     }
 
-    /// Starts one of ours.
+    /// Starts one of our services.
     fn start(&mut self, name: &str) -> ServiceProcess {
         let words = self.service(name).command;
         let command = self.ours(name, &words);
@@ -145,14 +144,17 @@ impl Deployment {
         kafka
     }
 
-    /// Asks Kafka as its health check does: the script is one line around a class.
+    /// Runs Kafka's health check: the script is one line around a class.
     fn check_kafka(&mut self) {
         let check = self.service("kafka").healthcheck.unwrap().test;
         let [shell, line] = &check[..] else { panic!("{check:?}") };
         assert_eq!(shell, "CMD-SHELL");
         let words: Vec<&str> = line.split_whitespace().collect();
         let [heap, script, flag, at] = words[..] else { panic!("{line}") };
-        assert!(heap.starts_with("KAFKA_HEAP_OPTS="), "it would take the broker's memory again");
+        assert!(
+            heap.starts_with("KAFKA_HEAP_OPTS="),
+            "without it the check takes the broker's heap size"
+        );
         assert_eq!(script, "/opt/kafka/bin/kafka-broker-api-versions.sh");
         let class = "org.apache.kafka.tools.BrokerApiVersionsCommand";
         java::run(class, &[flag, &self.host_mapping.text(at)]);
@@ -165,7 +167,7 @@ impl Deployment {
         assert!(topics.printed().contains(says), "{}", topics.printed());
     }
 
-    /// Runs the health check of one of ours.
+    /// Runs the health check of one of our services.
     fn check_health(&mut self, name: &str, expected: Health) {
         let check = self.service(name).healthcheck.unwrap().test;
         let [kind, program, words @ ..] = &check[..] else { panic!("{name}: {check:?}") };
@@ -176,7 +178,7 @@ impl Deployment {
         assert_eq!(health, expected, "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// One event in by HTTP, the same out by SSE.
+    /// Posts one event and reads it from a stream.
     fn send_one_event(&mut self) {
         let gateway = self.address("gateway");
         let path = "/v1/sse?channels=timeline:demo&from=earliest";
@@ -191,19 +193,20 @@ impl Deployment {
         assert_eq!(got.data_str("text"), "from container to container");
     }
 
-    /// Asks every target of Prometheus for what that role has counted.
+    /// Checks at every target of Prometheus what the role has counted.
     fn check_metrics(&mut self) {
         let targets = prometheus::PrometheusConfig::read().targets();
         assert_eq!(targets.len(), COUNTED.len());
         for (role, metric) in COUNTED {
             let at = self.host_mapping.address(&targets[*role]);
             let deadline = Instant::now() + ARRIVAL_LIMIT;
-            // What counts a transaction does so when it is over, and the event was out before.
+            // A transaction is counted when it has ended, which may be after the event was
+            // delivered.
             while counted(at, metric) < 1.0 {
-                assert!(Instant::now() < deadline, "{role}: {metric} counts nothing");
+                assert!(Instant::now() < deadline, "{role}: {metric} is still 0");
                 thread::sleep(POLL);
             }
-            assert!(counted(at, "tidewire_build_info") > 0.0, "{role} says its build");
+            assert!(counted(at, "tidewire_build_info") > 0.0, "{role} exports its build");
         }
     }
 }
@@ -224,14 +227,14 @@ impl ServiceProcess {
         fs::read_to_string(&self.printed).unwrap_or_default()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     fn end(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => return status,
                 None if Instant::now() < deadline => thread::sleep(POLL),
-                None => panic!("{}: still there after {limit:?}:\n{}", self.name, self.printed()),
+                None => panic!("{}: still running after {limit:?}:\n{}", self.name, self.printed()),
             }
         }
     }
@@ -246,7 +249,7 @@ impl ServiceProcess {
         }
     }
 
-    /// Waits until its `/readyz` says so.
+    /// Waits until its `/readyz` reports ready.
     fn wait_ready(&mut self, at: SocketAddr) {
         self.wait_until("ready", |_| {
             let asked = HttpClient::connect(at).and_then(|mut http| http.get("/readyz"));
@@ -254,10 +257,10 @@ impl ServiceProcess {
         });
     }
 
-    /// Ends it as `docker compose down` does.
+    /// Stops it as `docker compose down` does.
     fn stop(mut self, service: &Service) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        self.end(service.stop_grace().expect("it is given time"))
+        self.end(service.stop_grace().expect("it has a grace period"))
     }
 }
 

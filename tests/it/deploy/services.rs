@@ -1,7 +1,6 @@
-//! The services, held to the binary's grammar and settings, to the repository and to each other.
+//! Compares the services with the binary's grammar and settings, the repository and each other.
 //!
-//! What is checked here costs nothing to run, so it says which line is wrong before `running` fails
-//! for want of it.
+//! These checks start nothing, so they name the wrong line before `running` fails because of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,12 +12,12 @@ use tidewire_app::config::{Config, LogConfig};
 use crate::deploy::compose::{self, Compose, Service, root};
 use crate::deploy::dockerfile::{self, stages};
 
-/// What a variable that is ours begins with.
+/// The beginning of our variables' names.
 const OURS: &str = "TIDEWIRE_";
-/// The driver that keeps a bounded number of bounded files.
+/// The logging driver that keeps a bounded number of bounded files.
 const BOUNDED_LOG: &str = "local";
 
-/// The configuration that a service's variables and those of the image add up to.
+/// The configuration from a service's variables and those of the image.
 fn config(name: &str, service: &Service) -> Config {
     let image = stages().pop().expect("an image has a stage");
     let given = service.environment.clone().into_iter();
@@ -109,7 +108,7 @@ fn listeners(kafka: &Service, variable: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, address)| (name.to_owned(), address.to_owned())).collect()
 }
 
-/// Every address at which something answers on the host, by whose it is.
+/// Every listening address on the host, with the service that uses it.
 fn addresses(compose: &Compose) -> BTreeMap<SocketAddr, String> {
     let mut all = BTreeMap::new();
     let mut add = |at: SocketAddr, name: &str| {
@@ -140,11 +139,11 @@ fn ports_are_loopback_only_and_distinct() {
     for (name, service) in &compose.services {
         let known = service.network_mode.is_none() || service.is_on_host();
         assert!(known, "{name}: {:?}", service.network_mode);
-        // Whoever is on the host's network has no ports to publish: it listens there by itself.
+        // A service on the host's network publishes no ports: it listens there itself.
         if service.is_on_host() {
             assert_eq!(service.ports, [] as [&str; 0], "{name}");
             let listens = addresses.values().any(|whose| whose == name);
-            assert!(listens || name == "topics", "{name}: where does it listen?");
+            assert!(listens || name == "topics", "{name}: its address is not known");
         }
     }
 }
@@ -175,7 +174,7 @@ fn mounted_files_exist_and_declared_volumes_are_used() {
             match mount.source.strip_prefix("./") {
                 Some(path) => {
                     assert!(root().join(path).is_file(), "{name}: there is no {path}");
-                    assert!(mount.read_only, "{name}: {path} is the repository's");
+                    assert!(mount.read_only, "{name}: {path} is mounted from the repository");
                 }
                 None => {
                     used.insert(mount.source.clone());
@@ -194,7 +193,7 @@ fn only_derive_has_state_and_keeps_it_in_a_volume() {
         let data = config(name, service).data.dir;
         let kept = mounts.iter().any(|mount| data.as_os_str() == mount.target.as_str());
         assert_eq!(kept, name == "derive", "{name}: {mounts:?}");
-        assert!(service.read_only, "{name} writes nowhere else");
+        assert!(service.read_only, "{name} must be read-only elsewhere");
         assert_eq!(service.cap_drop, ["ALL"], "{name}");
         assert_eq!(service.security_opt, ["no-new-privileges:true"], "{name}");
     }
@@ -211,7 +210,7 @@ fn services_wait_for_conditions_that_can_be_met() {
                 "service_completed_successfully" => {
                     assert_eq!(awaited.restart, "no", "{name}: {other} ends");
                 }
-                condition => panic!("{name}: {condition} says too little of {other}"),
+                condition => panic!("{name}: {condition} is not enough for {other}"),
             }
         }
     }
@@ -238,7 +237,7 @@ fn services_restart_and_have_limits_and_a_stop_grace_period() {
             assert!(compose::duration(&check.timeout) < longest, "{name}");
             assert!(compose::duration(&check.start_interval) < longest, "{name}");
             assert!(compose::duration(&check.start_period) > longest, "{name}");
-            assert!(check.retries > 1, "{name}: once is no trend");
+            assert!(check.retries > 1, "{name}: needs several retries");
         }
     }
     for (name, service, role) in compose.roles() {
@@ -264,14 +263,14 @@ fn images_are_pinned_and_ours_is_built_once_and_never_pulled() {
         match &service.build {
             Some(build) => {
                 assert_eq!(service.pull_policy.as_deref(), Some("build"), "{name}");
-                assert_eq!(build.context, ".", "{name}: the Dockerfile copies from the top");
+                assert_eq!(build.context, ".", "{name}: the Dockerfile copies from the root");
                 assert_eq!(build.dockerfile, dockerfile::PATH, "{name}");
                 built.push(name);
             }
             None => assert_eq!(service.pull_policy.as_deref(), Some("never"), "{name}"),
         }
     }
-    assert_eq!(built, ["topics"], "what all the others wait for");
+    assert_eq!(built, ["topics"], "built by the service that the others wait for");
     assert_eq!(compose.name, "tidewire");
 }
 

@@ -1,9 +1,8 @@
-//! Clients of Kafka as their users have them, unmodified: six libraries and tools in five languages
-//! write into the pipeline and read what it delivers.
+//! Kafka clients of six projects and five languages, unmodified, against the pipeline.
 //!
-//! First against the broker alone, so that a failure further on is the pipeline's: what each writes
-//! each reads back byte for byte. Then through a running Tidewire: what each writes to `in` a
-//! subscriber gets once, and what Tidewire writes to `out.stream` each reads once.
+//! First against the broker alone, so that a later failure is the pipeline's: each client reads
+//! back what each other writes, byte for byte. Then through a running Tidewire: what each writes to
+//! `in` a subscriber gets once, and what Tidewire writes to `out.stream` each reads once.
 
 pub(super) mod program;
 
@@ -25,9 +24,9 @@ use self::program::{
     ClientProgram, ConsumedRecord, IsolationArgument, ProducedRecord, TopicAddress, TransactionEnd,
     WriteOptions, all,
 };
-use super::fixture::serve;
+use super::fixture::{TopicNamespace, serve};
 
-/// Records written in one go.
+/// Records written at once.
 const BATCH: usize = 200;
 
 /// Keys of one batch, so that several records share one and some have none.
@@ -36,17 +35,17 @@ const KEYS: usize = 7;
 /// Authors of one client's events.
 const AUTHORS: usize = 5;
 
-/// What not every client can write or read; it has a topic of its own.
+/// A compression that not every client supports; it has a topic of its own.
 const RARE_COMPRESSION: &str = "zstd";
 
-/// How long everything may take to arrive on a busy machine.
+/// How long all events may take to arrive on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a subscriber listens after its last expected event for one that should not come.
+/// How long a subscriber waits after its last expected event for one that should not come.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// kafkajs lets aborted records through where aborted transactions overlap in a partition: it takes
-/// the broker's list of them to be ordered by their beginnings, but it is by their ends.
+/// kafkajs returns aborted records where aborted transactions overlap in a partition: it assumes
+/// that the broker lists them by first offset, but they are listed by end.
 static ONE_ABORT: Mutex<()> = Mutex::new(());
 
 /// Prefix of the topics of the Tidewire under test.
@@ -60,27 +59,31 @@ fn every_client_reads_back_what_every_other_writes_byte_for_byte() {
     }
     let usual = TopicAddress { bootstrap: &bootstrap, topic: "plain.usual" };
     let rare = TopicAddress { bootstrap: &bootstrap, topic: "plain.rare" };
-    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    let (mut expected, mut expected_rare) = (Vec::new(), Vec::new());
     for written in at_once(|writer| write_plain(writer, usual, rare)) {
-        owed.extend(written.0);
-        owed_rare.extend(written.1);
+        expected.extend(written.0);
+        expected_rare.extend(written.1);
     }
     at_once(|reader| {
-        same(reader, &reader.consume(usual, owed.len(), IsolationArgument::Committed), &owed);
+        same(
+            reader,
+            &reader.consume(usual, expected.len(), IsolationArgument::Committed),
+            &expected,
+        );
         if reader.can(RARE_COMPRESSION) {
             same(
                 reader,
-                &reader.consume(rare, owed_rare.len(), IsolationArgument::Committed),
-                &owed_rare,
+                &reader.consume(rare, expected_rare.len(), IsolationArgument::Committed),
+                &expected_rare,
             );
         }
     });
-    let everything = all()[0].consume(usual, owed.len() + 1, IsolationArgument::Uncommitted);
+    let everything = all()[0].consume(usual, expected.len() + 1, IsolationArgument::Uncommitted);
     for writer in all() {
         let mark = format!("{}/aborted", writer.name);
         let there =
             everything.iter().filter(|got| String::from_utf8_lossy(&got.value).contains(&mark));
-        assert!(there.count() > 0, "{}: what was aborted had never been written", writer.name);
+        assert!(there.count() > 0, "{}: the aborted records were never written", writer.name);
     }
 }
 
@@ -94,14 +97,14 @@ fn a_client_does_not_report_a_refused_record_as_acknowledged() {
     at_once(|client| {
         let options = WriteOptions { compression: "none", transaction_end: TransactionEnd::Plain };
         let output = client.fail_to_produce(narrow, options, std::slice::from_ref(&wide));
-        assert!(!output.is_empty(), "{} does not say why", client.name);
+        assert!(!output.is_empty(), "{} prints no reason", client.name);
     });
 }
 
 #[test]
 fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
     let bootstrap = broker::shared().bootstrap();
-    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let server = serve("dev", TopicNamespace::new(&bootstrap, PREFIX), "only");
     let into = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}in") };
     let written = at_once(|client| {
         let mut subscriber = subscribe(&server, client);
@@ -109,11 +112,11 @@ fn every_client_writes_events_that_arrive_once_and_reads_every_delivery_once() {
         check_subscriber(client, &mut subscriber, &events);
         events
     });
-    let owed: BTreeMap<_, _> = written.into_iter().flatten().collect();
+    let expected: BTreeMap<_, _> = written.into_iter().flatten().collect();
     let from = TopicAddress { bootstrap: &bootstrap, topic: &format!("{PREFIX}out.stream") };
     at_once(|client| {
-        let got = client.consume(from, owed.len(), IsolationArgument::Committed);
-        check_deliveries(client, &got, &owed);
+        let got = client.consume(from, expected.len(), IsolationArgument::Committed);
+        check_deliveries(client, &got, &expected);
     });
 }
 
@@ -125,7 +128,7 @@ fn create(broker: &Broker, topic: &str, further: &[&str]) {
     broker.tool("org.apache.kafka.tools.TopicCommand", &arguments);
 }
 
-/// Does the same with every client at once: most of their time they wait.
+/// Runs the same for every client in parallel: most of the time they wait.
 fn at_once<T: Send>(each: impl Fn(&ClientProgram) -> T + Sync) -> Vec<T> {
     let each = &each;
     thread::scope(|scope| {
@@ -135,14 +138,14 @@ fn at_once<T: Send>(each: impl Fn(&ClientProgram) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Writes batches in every way the client has, those in the rare compression apart; returns what
-/// must be read of each topic.
+/// Writes batches in every way the client has, those with the rare compression separately;
+/// returns what must be read from each topic.
 fn write_plain(
     writer: &ClientProgram,
     usual: TopicAddress<'_>,
     rare: TopicAddress<'_>,
 ) -> (Vec<ProducedRecord>, Vec<ProducedRecord>) {
-    let (mut owed, mut owed_rare) = (Vec::new(), Vec::new());
+    let (mut expected, mut expected_rare) = (Vec::new(), Vec::new());
     for compression in &writer.compressions {
         let records = numbered(&writer.name, compression);
         let is_rare = compression == RARE_COMPRESSION;
@@ -152,7 +155,7 @@ fn write_plain(
             WriteOptions { compression, transaction_end: TransactionEnd::Plain },
             &records,
         );
-        if is_rare { &mut owed_rare } else { &mut owed }.extend(records);
+        if is_rare { &mut expected_rare } else { &mut expected }.extend(records);
     }
     let aborted = numbered(&writer.name, "aborted");
     {
@@ -169,12 +172,12 @@ fn write_plain(
         WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
         &committed,
     );
-    owed.extend(committed);
-    (owed, owed_rare)
+    expected.extend(committed);
+    (expected, expected_rare)
 }
 
-/// A batch of records that can be told from any other: with keys and without, in several scripts,
-/// with what JSON escapes.
+/// A batch of unique records: with keys and without, in several scripts, with characters that
+/// JSON escapes.
 fn numbered(client: &str, batch: &str) -> Vec<ProducedRecord> {
     let record = |n: usize| {
         let text = "Flut 🌊 \"höher\"\n\t\\ 潮の満ち引き\u{1} ".repeat(n % 20);
@@ -188,13 +191,13 @@ fn key(n: usize) -> Option<String> {
     (!n.is_multiple_of(KEYS)).then(|| format!("schlüssel {}", n % KEYS))
 }
 
-/// The same for a whole batch, since kcat can't do otherwise.
+/// The same header for a whole batch, since kcat can't do otherwise.
 fn headers(client: &str, batch: &str) -> BTreeMap<String, String> {
     let headers = [("origin", client), ("batch", batch), ("größe", "klein 小")];
     headers.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
 }
 
-/// How many records there are too few or too many, and whose they are.
+/// The missing or surplus records, by batch.
 struct RecordDifference<'a>(Vec<&'a ProducedRecord>);
 
 impl fmt::Display for RecordDifference<'_> {
@@ -205,8 +208,8 @@ impl fmt::Display for RecordDifference<'_> {
     }
 }
 
-/// A reader got exactly these records, in the order of each batch and key.
-fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord]) {
+/// Asserts that a reader got exactly these records, in order per batch and key.
+fn same(reader: &ClientProgram, got: &[ConsumedRecord], expected: &[ProducedRecord]) {
     let name = &reader.name;
     let text = |got: &ConsumedRecord| String::from_utf8(got.value.clone()).expect("we write text");
     let sent = |got: &ConsumedRecord| ProducedRecord {
@@ -215,12 +218,12 @@ fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord])
         headers: got.headers.clone(),
     };
     let came: BTreeSet<_> = got.iter().map(sent).collect();
-    let wanted: BTreeSet<_> = owed.iter().cloned().collect();
+    let wanted: BTreeSet<_> = expected.iter().cloned().collect();
     let missing = RecordDifference(wanted.difference(&came).collect());
     let surplus = RecordDifference(came.difference(&wanted).collect());
     let complete = missing.0.is_empty() && surplus.0.is_empty();
     assert!(complete, "{name} did not read {missing}; but read {surplus}");
-    assert_eq!(got.len(), owed.len(), "{name} read some twice");
+    assert_eq!(got.len(), expected.len(), "{name} read some twice");
     let mut last_offset = BTreeMap::new();
     let mut last_number = BTreeMap::new();
     for record in got {
@@ -236,7 +239,7 @@ fn same(reader: &ClientProgram, got: &[ConsumedRecord], owed: &[ProducedRecord])
     }
 }
 
-/// Listens to all that one client's events concern.
+/// Subscribes to all channels of one client's events.
 fn subscribe(server: &Server, client: &ClientProgram) -> EventSource {
     let path =
         format!("/v1/sse?from=latest&channels={}", query_escape(&channels(client).join(",")));
@@ -254,16 +257,16 @@ fn posts_of(client: &ClientProgram, author: usize) -> String {
     format!("posts:{}-{author}", client.name)
 }
 
-/// Writes events in every way the client has, one batch twice and one that is given up; returns
-/// what must be delivered, and each event's text.
+/// Writes events in every way the client has, one batch twice and one aborted; returns what must
+/// be delivered, with each event's text.
 fn write(client: &ClientProgram, into: TopicAddress<'_>) -> BTreeMap<DeliveryId, String> {
-    let mut owed = BTreeMap::new();
+    let mut expected = BTreeMap::new();
     let plain = |compression| WriteOptions { compression, transaction_end: TransactionEnd::Plain };
     for compression in &client.compressions {
-        let batch = events(client, compression, &mut owed);
+        let batch = events(client, compression, &mut expected);
         client.produce(into, plain(compression), &batch);
         if compression == "gzip" {
-            // As a producer does that does not know whether its first try got through.
+            // Like a producer that does not know whether its first attempt succeeded.
             client.produce(into, plain("none"), &batch);
         }
     }
@@ -273,19 +276,19 @@ fn write(client: &ClientProgram, into: TopicAddress<'_>) -> BTreeMap<DeliveryId,
         WriteOptions { compression: "none", transaction_end: TransactionEnd::Abort },
         &aborted,
     );
-    let committed = events(client, "committed", &mut owed);
+    let committed = events(client, "committed", &mut expected);
     client.produce(
         into,
         WriteOptions { compression: "gzip", transaction_end: TransactionEnd::Commit },
         &committed,
     );
-    owed
+    expected
 }
 
 fn events(
     client: &ClientProgram,
     batch: &str,
-    owed: &mut BTreeMap<DeliveryId, String>,
+    expected: &mut BTreeMap<DeliveryId, String>,
 ) -> Vec<ProducedRecord> {
     let name = &client.name;
     let event = |n: usize| {
@@ -293,7 +296,7 @@ fn events(
         let text = format!("{n} 潮 \"über\" {batch}\n🌊");
         let channels = ["account", "timeline"].map(|kind| format!("{kind}:{name}"));
         for channel in channels.into_iter().chain([posts_of(client, author)]) {
-            owed.insert((channel, event_id.clone()), text.clone());
+            expected.insert((channel, event_id.clone()), text.clone());
         }
         let data = json!({
             "post_id": format!("{batch}-{n}"),
@@ -311,13 +314,13 @@ fn events(
     (0..BATCH).map(event).collect()
 }
 
-/// The subscriber gets all that is owed, once, and nothing after it.
+/// Asserts that the subscriber gets everything once, and nothing else.
 fn check_subscriber(
     client: &ClientProgram,
     subscriber: &mut EventSource,
-    owed: &BTreeMap<DeliveryId, String>,
+    expected: &BTreeMap<DeliveryId, String>,
 ) {
-    let mut missing = owed.clone();
+    let mut missing = expected.clone();
     let deadline = Instant::now() + ARRIVAL_LIMIT;
     let mut next = |limit| subscriber.next_event(limit).expect("the stream goes on");
     while !missing.is_empty() {
@@ -335,21 +338,21 @@ fn check_subscriber(
     assert!(surplus.is_none(), "{}: more than it wrote: {surplus:?}", client.name);
 }
 
-/// A client read every delivery of every client once, keyed by its channel.
+/// Asserts that a client read every delivery of every client once, keyed by its channel.
 fn check_deliveries(
     client: &ClientProgram,
     got: &[ConsumedRecord],
-    owed: &BTreeMap<DeliveryId, String>,
+    expected: &BTreeMap<DeliveryId, String>,
 ) {
     let name = &client.name;
-    let mut missing = owed.clone();
+    let mut missing = expected.clone();
     for record in got {
         let event = EventView::decode(&record.value)
             .unwrap_or_else(|error| panic!("{name} read {record:?}: {error}"));
         let channel = record.key.clone().expect("the key is the channel");
         let text = missing.remove(&(channel, event.event_id.to_owned()));
         let text =
-            text.unwrap_or_else(|| panic!("{name} read twice, or what was aborted: {event:?}"));
+            text.unwrap_or_else(|| panic!("{name} read twice, or an aborted record: {event:?}"));
         let data: serde_json::Value = serde_json::from_str(event.data).expect("data is JSON");
         assert_eq!(data["text"], text, "{name}");
     }

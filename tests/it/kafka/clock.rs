@@ -1,5 +1,7 @@
-//! The wall clock of a process is set back by an hour, then ahead by two, under load. Time that is
-//! data comes from the broker's appends; elapsed time is measured on a clock that nobody sets.
+//! The wall clock of a process is set back and ahead under load.
+//!
+//! It goes back by an hour, then ahead by two. Timestamps come from the broker's appends, and
+//! elapsed time uses the monotonic clock, so nothing may stall or be lost.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -10,13 +12,13 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, check};
+use super::fixture::{EventWriter, OutputReader, TopicNamespace, check};
 use super::stalls::watch;
 
-/// How long the outputs are looked at after each step.
+/// How long the outputs are watched after each step.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// Compiles the clock.
+/// Compiles the library that replaces the clock.
 fn clock(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/clock/stepped.c");
     let library = folder.join("stepped.so");
@@ -29,7 +31,7 @@ fn clock(folder: &Path) -> PathBuf {
 #[test]
 fn clock_changes_stall_lose_and_duplicate_nothing() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "clock.");
+    let at = TopicNamespace::new(&bootstrap, "clock.");
     let folder = tempfile::tempdir().expect("a folder");
     let step = folder.path().join("step");
     fs::write(&step, 0i64.to_ne_bytes()).expect("it can be written");
@@ -40,21 +42,21 @@ fn clock_changes_stall_lose_and_duplicate_nothing() {
     let log = format!("kafka://{bootstrap}");
     let (library, step) = (clock(folder.path()), step.to_string_lossy().into_owned());
     let variables = [
-        ("TIDEWIRE_TOPICS_PREFIX", at.1),
+        ("TIDEWIRE_TOPICS_PREFIX", at.prefix),
         ("TIDEWIRE_INSTANCE", "clock"),
         ("LD_PRELOAD", &library.to_string_lossy()),
         ("STEPPED_CLOCK", &step),
     ];
     let server = Server::start_as("dev", &["--log", &log], &variables);
     let maps = fs::read_to_string(format!("/proc/{}/maps", server.pid())).expect("it runs");
-    assert!(maps.contains("stepped.so"), "its clock is ours");
+    assert!(maps.contains("stepped.so"), "its clock is replaced");
     let writer = EventWriter::start(at, 300);
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(900, Duration::from_secs(60)), "it works");
     for seconds in [-3_600, 3_600, 0] {
         set(seconds);
         let stalls = watch(&mut outputs, LOOK);
-        eprintln!("the clock at {seconds} s: {stalls:?}");
+        eprintln!("with the clock at {seconds} s: {stalls:?}");
         assert!(stalls.all < LOOK, "nothing came out with the clock at {seconds} s");
     }
     check(at, writer.finish());

@@ -1,5 +1,4 @@
-//! Dead letters on Kafka: requeued by processes of their own, two at once, killed again and again,
-//! and delivered once.
+//! Dead letters on Kafka, requeued by two processes at once that are killed again and again.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -14,16 +13,16 @@ use tidewire_tests::broker;
 use tidewire_tests::server::command;
 use tidewire_tests::test_rng::TestRng;
 
-use super::fixture::serve;
+use super::fixture::{TopicNamespace, serve};
 use crate::dead_letters::fixture::{
     append, check_delivered, dead_letter_record, delivered, wait_until,
 };
 
 const PREFIX: &str = "letters.";
-const LETTERS: usize = 15_000;
+const DEAD_LETTERS: usize = 15_000;
 const KILLS: usize = 5;
 
-/// How long two that meet each other may take until one of them has come to something.
+/// How long two concurrent requeues may take until one of them has made progress.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 
 fn requeue(bootstrap: &str) -> Child {
@@ -40,11 +39,11 @@ fn killed_and_concurrent_requeues_deliver_once() {
     eprintln!("repeat with TIDEWIRE_SEED={seed}");
     let mut rng = TestRng::new(seed);
     let bootstrap = broker::shared().bootstrap();
-    let server = serve("dev", (&bootstrap, PREFIX), "only");
+    let server = serve("dev", TopicNamespace::new(&bootstrap, PREFIX), "only");
     let topology = Topology::new(PREFIX, Topology::default().partitions());
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
-    append(&*log, &(0..LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
+    append(&*log, &(0..DEAD_LETTERS).map(|n| dead_letter_record(&topology, n)).collect::<Vec<_>>());
     let open = || list(&*log, &topology, &Filter::default()).expect("read").open().entries.len();
     let back = || {
         let end = |p| {
@@ -64,18 +63,18 @@ fn killed_and_concurrent_requeues_deliver_once() {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        assert!(back() > before || open() == 0, "they took it from each other for {ROUND_MAX:?}");
-        std::thread::sleep(Duration::from_millis(rng.below(200) as u64));
+        assert!(back() > before || open() == 0, "the requeues fenced each other for {ROUND_MAX:?}");
+        std::thread::sleep(Duration::from_millis(rng.below(200)));
         for child in &mut both {
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         }
-        eprintln!("{} of {LETTERS} went back", back());
+        eprintln!("{} of {DEAD_LETTERS} requeued", back());
     }
     let left = open();
     eprintln!("{left} are open");
-    assert!(left < LETTERS, "what was killed was in the middle of it");
-    wait_until("one came to its end", || {
+    assert!(left < DEAD_LETTERS, "the killed processes had begun to requeue");
+    wait_until("one has finished", || {
         let begun = Instant::now();
         let done = requeue(&bootstrap).wait_with_output().expect("it is our child");
         let output = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
@@ -83,8 +82,8 @@ fn killed_and_concurrent_requeues_deliver_once() {
         done.status.success()
     });
     assert_eq!(open(), 0);
-    wait_until("everything came out", || delivered(&*log, &topology) >= LETTERS * 3);
+    wait_until("everything is delivered", || delivered(&*log, &topology) >= DEAD_LETTERS * 3);
     std::thread::sleep(Duration::from_secs(1));
-    check_delivered(&*log, &topology, LETTERS);
+    check_delivered(&*log, &topology, DEAD_LETTERS);
     drop(server);
 }

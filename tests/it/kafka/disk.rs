@@ -1,5 +1,7 @@
-//! The disk of the state folder runs full under load. The state is only a copy of the changelogs:
-//! the process says what happened and ends, and once there is space again a start goes on.
+//! The disk of the state folder gets full under load.
+//!
+//! The state is only a copy of the changelogs: the process reports the error and ends, and once
+//! there is space again a start continues.
 
 use std::thread;
 use std::time::Duration;
@@ -7,21 +9,21 @@ use std::time::Duration;
 use tidewire_tests::broker;
 use tidewire_tests::small_disk::SmallDisk;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 
-/// Exit code of work that failed; 3 is for a lost log, and the log is well.
+/// Exit code of failed work; 3 is for a lost log, and the log is intact.
 const FAILED: i32 = 1;
 
 #[test]
 fn a_full_state_disk_ends_the_process_and_a_restart_with_space_recovers() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "disk.");
+    let at = TopicNamespace::new(&bootstrap, "disk.");
     let mut server = serve("dev", at, "disk");
     server.stop();
     let small = match SmallDisk::over(&server.data_dir().join("state")) {
         Ok(small) => small,
         Err(why) => {
-            eprintln!("not tried, since nothing can be mounted: {why}");
+            eprintln!("skipped, since nothing can be mounted: {why}");
             return;
         }
     };

@@ -1,6 +1,7 @@
-//! `tidewire doctor` beside Kafka: everything that can be wrong is made wrong, and the sentence
-//! that names it is compared. Real brokers wherever one can be brought into that state; what no
-//! broker of today is like (too old, no broker at all) is imitated on a socket.
+//! `tidewire doctor` with Kafka: every problem it knows, and the line it prints for it.
+//!
+//! Real brokers are used wherever one can be brought into that state; a fake one imitates the rest
+//! (too old, not a broker).
 
 mod fake_broker;
 
@@ -21,15 +22,15 @@ use tidewire_tests::server;
 
 use fake_broker::{FakeBroker, start_fake_broker};
 
-/// Whatever is wrong, it is said by then: no check waits for longer than a few seconds.
+/// How long the doctor may take: no check waits for more than a few seconds.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long a test's own questions to a broker may take.
+/// How long a test's own requests to a broker may take.
 const ASKING: Duration = Duration::from_secs(20);
 
 type Variables<'a> = [(&'a str, &'a str)];
 
-/// What the doctor said.
+/// The doctor's output and exit code.
 struct DoctorOutput {
     code: Option<i32>,
     out: String,
@@ -37,7 +38,7 @@ struct DoctorOutput {
 }
 
 impl DoctorOutput {
-    /// It said all of this, found something to mend in so many places, and ended accordingly.
+    /// Asserts that it printed all of this and this many fixes, with the right exit code.
     fn check(&self, fixes: usize, parts: &[&str]) {
         let Self { code, out, err } = self;
         for line in out.lines() {
@@ -48,7 +49,7 @@ impl DoctorOutput {
         }
         let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("fix:")).collect();
         for part in parts {
-            assert!(out.contains(part), "{part:?} is said:\n{out}{err}");
+            assert!(out.contains(part), "{part:?} is printed:\n{out}{err}");
         }
         assert_eq!(lines.len(), fixes, "{out}{err}");
         assert_eq!(*code, Some(i32::from(fixes > 0)), "{out}{err}");
@@ -63,7 +64,7 @@ fn run(mut command: Command, variables: &Variables<'_>) -> DoctorOutput {
     DoctorOutput { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
-/// Asks the doctor about these brokers.
+/// Runs the doctor for these brokers.
 fn doctor(brokers: &str, variables: &Variables<'_>) -> DoctorOutput {
     let mut command = server::command();
     command.args(["doctor", "--listen", "127.0.0.1:0", "--log", &format!("kafka://{brokers}")]);
@@ -81,7 +82,7 @@ fn create_topics(brokers: &str, variables: &Variables<'_>) {
     assert_eq!(output.code, Some(0), "{}{}", output.out, output.err);
 }
 
-/// The topics there are whose names begin so.
+/// The number of topics with this prefix.
 fn topics(brokers: &str, prefix: &str) -> usize {
     let client: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
@@ -89,10 +90,12 @@ fn topics(brokers: &str, prefix: &str) -> usize {
     metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix)).count()
 }
 
-/// A broker answers that a setting is changed before it says so of the topic.
+/// A broker confirms a changed setting before it describes the topic with it.
 fn wait_until_described(
-    (admin, topic): (&AdminClient<DefaultClientContext>, &str),
-    (name, value): (&str, &str),
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+    name: &str,
+    value: &str,
 ) {
     let give_up = Instant::now() + ASKING;
     loop {
@@ -118,7 +121,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
             "warn  the clocks were not compared",
         ],
     );
-    assert_eq!(topics(&brokers, "doc-sound."), 0, "it makes none");
+    assert_eq!(topics(&brokers, "doc-sound."), 0, "it creates none");
     create_topics(&brokers, &variables);
     doctor(&brokers, &variables).check(
         0,
@@ -157,7 +160,7 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let changed = block_on(admin.alter_configs([&change], &AdminOptions::new()));
         changed.expect("the broker answers")[0].as_ref().expect("changed");
-        wait_until_described((&admin, topic), (name, value));
+        wait_until_described(&admin, topic, name, value);
     }
     doctor(&brokers, &[prefix, four]).check(
         2,
@@ -208,7 +211,7 @@ fn an_unreachable_address_is_reported_with_its_cause() {
 
 #[test]
 fn missing_features_of_an_old_broker_are_named() {
-    // What Apache Kafka 2.4 knows of what is used: Metadata 9, JoinGroup 6, TxnOffsetCommit 2.
+    // The API versions of Apache Kafka 2.4: Metadata 9, JoinGroup 6, TxnOffsetCommit 2.
     let old = start_fake_broker(FakeBroker::Kafka(vec![(3, 9), (11, 6), (18, 3), (28, 2)]));
     doctor(&old, &[]).check(
         1,
@@ -268,7 +271,7 @@ fn clock_skew_and_short_offset_retention_are_reported_in_numbers() {
     assert!((60..=91).contains(&seconds), "{seconds} s");
 }
 
-/// How someone enters by the listener with TLS and SCRAM.
+/// The settings for the listener with TLS and SCRAM.
 fn as_user<'a>(user: &'a str, password: &'a str, ca: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("TIDEWIRE_KAFKA_PROPERTIES_SECURITY_PROTOCOL", "SASL_SSL"),
@@ -334,7 +337,7 @@ fn check_security_settings(broker: &Broker, ca: &str) {
     let unusual = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_MECHANISM", "PLAIN");
     let output = doctor(&secure, &[&owner[..], &[unusual]].concat());
     output.check(1, &[&format!("fix:  {secure} rejects the login ("), "sasl.mechanism"]);
-    // A listener with a login and without TLS, which this broker has none of.
+    // A listener with SASL and without TLS, which this broker does not have.
     let wants = start_fake_broker(FakeBroker::Login(
         vec![(3, 13), (11, 9), (17, 1), (18, 4), (28, 5)],
         "PLAIN",
@@ -401,7 +404,7 @@ fn check_acls(broker: &Broker, ca: &str) {
     check_nobody_is_fenced(&secure, &guest);
 }
 
-/// A process that runs keeps its transactional ids whatever the doctor tries.
+/// A running process keeps its transactional ids whatever the doctor checks.
 fn check_nobody_is_fenced(brokers: &str, guest: &Variables<'_>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("transactional.id", "tw.derive-here-0-a");

@@ -1,7 +1,7 @@
-//! What goes wrong around the pipeline on Kafka: brokers that restart, stand still and die, and
-//! processes of ours that are killed. Afterwards every event written is out once and in order.
+//! Failures of brokers and processes on Kafka: restarts, pauses, kills.
 //!
-//! Each test has a broker of its own, since it is the broker that suffers.
+//! Afterwards every event is delivered once and in order. Each test has a broker of its own, since
+//! it interferes with it.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,37 +13,37 @@ use tidewire_tests::broker::{self, Broker, Cluster};
 use tidewire_tests::server::{Server, command};
 use tidewire_tests::test_rng::TestRng;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 use super::stalls::Stalls;
 
 /// The prefix of the topics.
 const PREFIX: &str = "tw.";
 
-/// The session of a member, and as long a transaction may stay open.
+/// The session time-out of a member, which is also the transaction time-out.
 const SESSION: Duration = Duration::from_secs(10);
 
-/// What a take-over may cost beside the session, on a machine busy with other tests; seen is less
-/// than a second. Whoever waited for the dead one's transactions to run out would need 10.
+/// What a take-over may cost besides the session on a busy machine; measured is less than a
+/// second. Waiting for the dead process's transactions to time out would take 10.
 const A_MOMENT: Duration = Duration::from_secs(5);
 
-/// Longer than the session of a member and the time a transaction may stay open: 10 s each.
+/// Longer than the session and transaction time-outs of 10 s each.
 const LONGER_THAN_A_SESSION: Duration = Duration::from_secs(13);
 
-/// Kills of the all-in-one process in one run.
+/// Kills of the process with all roles in one run.
 const KILLS: usize = 30;
 
 #[test]
 fn a_broker_that_restarts_pauses_or_dies_only_delays_delivery() {
-    // Not put out while it stands still: the writer is an ordinary client, and would not find its
-    // broker again (the next test). Ours do.
+    // The outage is shorter than the session: the writer is an ordinary client and would not find
+    // its broker again (see the next test). Ours do.
     let mut broker = Broker::start_with(&[("broker.session.timeout.ms", "15000")]);
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let server = serve("dev", at, "only");
     let writer = EventWriter::start(at, 300);
     thread::sleep(Duration::from_secs(2));
     broker.stop();
-    // Slow to come back: members and open transactions have run out by then.
+    // A late restart: sessions and open transactions have timed out by then.
     thread::sleep(LONGER_THAN_A_SESSION);
     broker.restart();
     thread::sleep(Duration::from_secs(2));
@@ -60,16 +60,16 @@ fn a_broker_that_restarts_pauses_or_dies_only_delays_delivery() {
     drop(server);
 }
 
-/// A lone broker that stood still for longer than its session says for a moment that there is no
-/// broker at all, and librdkafka believes it for ever.
+/// After a pause longer than its session, a single broker briefly reports that there are no brokers
+/// at all, and librdkafka believes that for ever.
 #[test]
 fn a_single_broker_is_found_again_after_an_outage() {
     let broker = Broker::start_with(&[("broker.session.timeout.ms", "2000")]);
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let server = serve("dev", at, "only");
     for round in 0..3 {
-        // Traffic before, so that clients ask again at once when the broker goes on.
+        // Traffic before, so that clients send requests at once when the broker resumes.
         let writer = EventWriter::start(at, 300);
         thread::sleep(Duration::from_secs(1));
         broker.pause();
@@ -77,11 +77,11 @@ fn a_single_broker_is_found_again_after_an_outage() {
         broker.resume();
         thread::sleep(Duration::from_secs(1));
         drop(writer);
-        // A client that has not lost anybody: it is ours that must have recovered.
+        // A new client, which knows the broker: it is our clients that must recover.
         let resumed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         let another = EventWriter::start(at, 300);
         let admitted = has_one_since(OutputReader::open(at, &["out.stream"]), resumed);
-        assert!(admitted, "round {round}: nothing is delivered any more");
+        assert!(admitted, "round {round}: nothing is delivered");
         another.finish();
     }
     drop(server);
@@ -94,11 +94,11 @@ fn thirty_kills_of_the_whole_process_lose_duplicate_and_reorder_nothing() {
     let mut rng = TestRng::new(seed);
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let mut server = serve("dev", at, "only");
     let writer = EventWriter::start(at, 500);
     for _ in 0..KILLS {
-        thread::sleep(Duration::from_millis(rng.below(1_200) as u64));
+        thread::sleep(Duration::from_millis(rng.below(1_200)));
         server.kill9();
         server.restart();
     }
@@ -110,7 +110,7 @@ fn thirty_kills_of_the_whole_process_lose_duplicate_and_reorder_nothing() {
 fn a_killed_derive_process_is_taken_over_and_rejoins_at_once() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     create_topics(at);
     let admits = [serve("admit", at, "a1"), serve("admit", at, "a2")];
     let mut first = serve("derive", at, "d1");
@@ -122,9 +122,9 @@ fn a_killed_derive_process_is_taken_over_and_rejoins_at_once() {
     first.kill9();
     let stalls = longest_stalls(&mut outputs, &writer, Duration::from_secs(16));
     eprintln!("killed and taken over: {stalls:?}");
-    assert!(stalls.all < SESSION, "{stalls:?}: the other goes on");
-    // What the dead one left open is ended by whoever takes its partitions over.
-    assert!(stalls.worst < SESSION + A_MOMENT, "{stalls:?}: a session, a moment");
+    assert!(stalls.all < SESSION, "{stalls:?}: the other continues");
+    // Transactions that the dead process left open are ended by the new owner of its partitions.
+    assert!(stalls.worst < SESSION + A_MOMENT, "{stalls:?}: at most a session and a moment");
     first.restart();
     assert_works_soon_after_assignment(&first);
     thread::sleep(Duration::from_secs(2));
@@ -140,7 +140,7 @@ fn a_killed_derive_process_is_taken_over_and_rejoins_at_once() {
     drop((admits, first, second, gateways));
 }
 
-/// Whether a record comes that was written after this time (since 1970).
+/// Whether a record arrives that was appended after this time (since 1970).
 fn has_one_since(mut outputs: OutputReader, time: Duration) -> bool {
     let time = i64::try_from(time.as_millis()).expect("a time of this age");
     let deadline = Instant::now() + TIMEOUT;
@@ -153,8 +153,9 @@ fn has_one_since(mut outputs: OutputReader, time: Duration) -> bool {
     false
 }
 
-/// Roles apart expect the topics to be there.
-fn create_topics((bootstrap, prefix): (&str, &str)) {
+/// Separate roles need existing topics.
+fn create_topics(at: TopicNamespace<'_>) {
+    let TopicNamespace { bootstrap, prefix } = at;
     let log = format!("kafka://{bootstrap}");
     let output = command()
         .args(["topics", "create", "--log", &log])
@@ -164,7 +165,7 @@ fn create_topics((bootstrap, prefix): (&str, &str)) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Looks so long for the times without output. Every partition has some before and after.
+/// Measures for this long the times without output. Every partition has some before and after.
 fn longest_stalls(outputs: &mut OutputReader, writer: &EventWriter, over: Duration) -> Stalls {
     let (begun, before) = (Instant::now(), writer.written());
     let of = |message: &OwnedMessage| (message.topic().to_owned(), message.partition());
@@ -181,13 +182,13 @@ fn longest_stalls(outputs: &mut OutputReader, writer: &EventWriter, over: Durati
             stalls.worst = stalls.worst.max(now - before);
         }
     }
-    assert!(writer.written() > before, "the writer went on");
+    assert!(writer.written() > before, "the writer continued");
     let still = last.values().map(Instant::elapsed).max().expect("there are partitions");
     Stalls { all: stalls.all.max(any.elapsed()), worst: stalls.worst.max(still) }
 }
 
-/// Every task of a process took records soon after its assignment, as its metrics say: a fifth of a
-/// second on a machine with nothing else to do, and on any without waiting for a time-out.
+/// Every task of a process read records soon after its assignment, by its metrics: a fifth of a
+/// second on an idle machine, and anywhere without waiting for a time-out.
 fn assert_works_soon_after_assignment(server: &Server) {
     let metrics = server.http().get("/metrics").expect("an answer").text();
     let number = |name: &str| -> f64 {
@@ -204,11 +205,11 @@ fn assert_works_soon_after_assignment(server: &Server) {
 #[test]
 fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "threads.");
+    let at = TopicNamespace::new(&bootstrap, "threads.");
     let log = format!("kafka://{bootstrap}");
     let threads = |instance| {
         let variables = [
-            ("TIDEWIRE_TOPICS_PREFIX", at.1),
+            ("TIDEWIRE_TOPICS_PREFIX", at.prefix),
             ("TIDEWIRE_INSTANCE", instance),
             ("TIDEWIRE_DERIVE_THREADS", "5"),
         ];
@@ -234,7 +235,7 @@ fn five_threads_share_the_partitions_and_hand_them_to_a_second_process() {
 fn one_of_three_brokers_killed_under_load_loses_nothing() {
     let mut cluster = Cluster::start(3);
     let bootstrap = cluster.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let variables = [("TIDEWIRE_KAFKA_REPLICATION", "3"), ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")];
     let server = Server::start_as("dev", &["--log", &log], &variables);

@@ -1,6 +1,6 @@
-//! What the tests on Kafka share: a writer of numbered events straight into `in`, and a look at
-//! everything that came out. Both are plain clients of Kafka and use nothing of ours but the
-//! event's encoding.
+//! What the Kafka tests share: a writer of numbered events to `in`, and checks of the outputs.
+//!
+//! Both are plain Kafka clients and use nothing of ours but the event's encoding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,39 +22,54 @@ use tidewire_tests::server::Server;
 /// Entity keys, so that some share a partition.
 const KEYS: usize = 40;
 
-/// How long everything may take to come out on a machine under load.
+/// How long everything may take to be delivered on a machine under load.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long it is listened for what should not come any more.
+/// How long a check waits for records that should not come.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Channels that carry one of our events.
 const CHANNELS_PER_EVENT: usize = 3;
 
-/// Starts a serving verb on this broker, with topics of this prefix.
-pub(crate) fn serve(verb: &str, at: (&str, &str), instance: &str) -> Server {
-    serve_with(verb, at, (instance, &[]))
+/// The topics of one pipeline: a broker, and the prefix of their names.
+#[derive(Clone, Copy)]
+pub(crate) struct TopicNamespace<'a> {
+    pub(crate) bootstrap: &'a str,
+    pub(crate) prefix: &'a str,
+}
+
+impl<'a> TopicNamespace<'a> {
+    pub(crate) fn new(bootstrap: &'a str, prefix: &'a str) -> Self {
+        Self { bootstrap, prefix }
+    }
+}
+
+/// Starts a serving verb on these topics.
+pub(crate) fn serve(verb: &str, at: TopicNamespace<'_>, instance: &str) -> Server {
+    serve_with(verb, at, instance, &[])
 }
 
 /// The same with further variables.
 pub(crate) fn serve_with(
     verb: &str,
-    (bootstrap, prefix): (&str, &str),
-    (instance, further): (&str, &[(&str, &str)]),
+    at: TopicNamespace<'_>,
+    instance: &str,
+    further: &[(&str, &str)],
 ) -> Server {
+    let TopicNamespace { bootstrap, prefix } = at;
     let log = format!("kafka://{bootstrap}");
     let mut variables = vec![
         ("TIDEWIRE_TOPICS_PREFIX", prefix),
         ("TIDEWIRE_INSTANCE", instance),
-        // Of use to the gateway; it is a setting like any other.
+        // Needed by the gateway; the other roles ignore it.
         ("TIDEWIRE_INSECURE_DEV", "true"),
     ];
     variables.extend_from_slice(further);
     Server::start_as(verb, &["--log", &log], &variables)
 }
 
-/// Writes numbered events at a steady rate until told to stop; keys, priorities and authors go
-/// round. It never gives up on a record, as a producer that must not lose one.
+/// Writes numbered events at a steady rate until it is stopped, with rotating keys, priorities and
+/// authors. It retries for ever, like a producer that must not lose a record.
 pub(crate) struct EventWriter {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
@@ -62,7 +77,8 @@ pub(crate) struct EventWriter {
 }
 
 impl EventWriter {
-    pub(crate) fn start((bootstrap, prefix): (&str, &str), per_second: u32) -> Self {
+    pub(crate) fn start(at: TopicNamespace<'_>, per_second: u32) -> Self {
+        let TopicNamespace { bootstrap, prefix } = at;
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
@@ -103,7 +119,7 @@ impl EventWriter {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Stops and says how many events were acknowledged: all numbers below.
+    /// Stops and returns the number of acknowledged events, which are numbered from 0.
     pub(crate) fn finish(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("it is finished once");
@@ -111,7 +127,7 @@ impl EventWriter {
     }
 }
 
-/// A writer that is dropped stops; what was not acknowledged is nobody's business.
+/// A writer that is dropped stops; unacknowledged events do not matter then.
 impl Drop for EventWriter {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -135,7 +151,7 @@ fn write_one(producer: &BaseProducer, topic: &str, n: usize) {
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
                 producer.poll(Duration::from_millis(10));
             }
-            Err((error, _)) => panic!("event {n} is not taken: {error}"),
+            Err((error, _)) => panic!("event {n} is refused: {error}"),
         }
     }
 }
@@ -147,7 +163,8 @@ pub(crate) struct OutputReader {
 }
 
 impl OutputReader {
-    pub(crate) fn open((bootstrap, prefix): (&str, &str), topics: &[&str]) -> Self {
+    pub(crate) fn open(at: TopicNamespace<'_>, topics: &[&str]) -> Self {
+        let TopicNamespace { bootstrap, prefix } = at;
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "onlooker")
@@ -169,17 +186,17 @@ impl OutputReader {
         Self { consumer, all: Vec::new() }
     }
 
-    /// Says which partitions nobody leads: what is in them, and for them, has to wait.
+    /// Prints partitions without a leader: their records have to wait.
     fn report_leaderless(&self) {
         let metadata = self.consumer.fetch_metadata(None, TIMEOUT).expect("metadata");
         for topic in metadata.topics() {
             for partition in topic.partitions().iter().filter(|partition| partition.leader() < 0) {
-                eprintln!("nobody leads {}/{}", topic.name(), partition.id());
+                eprintln!("{}/{} has no leader", topic.name(), partition.id());
             }
         }
     }
 
-    /// Reads for at most so long or until there are so many records in all.
+    /// Reads for at most this long or until this many records have been read in all.
     pub(crate) fn read(&mut self, until: usize, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while self.all.len() < until {
@@ -187,7 +204,7 @@ impl OutputReader {
             if left.is_zero() {
                 return false;
             }
-            // Errors are of the moment: a broker that is away.
+            // Errors are temporary: a broker that is down.
             if let Some(Ok(message)) = self.consumer.poll(left.min(Duration::from_millis(100))) {
                 self.all.push(message.detach());
             }
@@ -196,8 +213,8 @@ impl OutputReader {
     }
 }
 
-/// Says where these numbers stand in the input, the lanes and the outputs, to find who moved them.
-fn report_records(at: (&str, &str), numbers: &[usize]) {
+/// Prints where these numbers are in the input, the lanes and the outputs.
+fn report_records(at: TopicNamespace<'_>, numbers: &[usize]) {
     let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low"];
     for topic in ["in"].iter().chain(&lanes).chain(&["out.urgent", "out.stream"]) {
         let mut records = OutputReader::open(at, &[topic]);
@@ -217,13 +234,12 @@ fn report_records(at: (&str, &str), numbers: &[usize]) {
     }
 }
 
-/// Every number was delivered once to each of its channels, in order per channel, key and priority,
-/// and nothing was put aside.
-pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
-    let at = (bootstrap, prefix);
+/// Asserts that every number was delivered once to each of its channels, in order per channel, key
+/// and priority, and that there are no dead letters.
+pub(crate) fn check(at: TopicNamespace<'_>, numbers: usize) {
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
-    let owed = numbers * CHANNELS_PER_EVENT;
-    let complete = outputs.read(owed, TIMEOUT);
+    let expected_outputs = numbers * CHANNELS_PER_EVENT;
+    let complete = outputs.read(expected_outputs, TIMEOUT);
     if !complete {
         outputs.report_leaderless();
     }
@@ -243,7 +259,7 @@ pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
         }
     }
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(doubled.is_empty(), "came more than once: {doubled:?}");
+    assert!(doubled.is_empty(), "delivered more than once: {doubled:?}");
     let missing = (0..numbers)
         .filter(|n| {
             ["account", "posts", "timeline"]
@@ -257,8 +273,8 @@ pub(crate) fn check((bootstrap, prefix): (&str, &str), numbers: usize) {
         missing.len(),
         missing.first()
     );
-    assert_eq!(outputs.all.len(), owed);
+    assert_eq!(outputs.all.len(), expected_outputs);
     let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
     dead_letters.read(1, QUIET);
-    assert!(dead_letters.all.is_empty(), "events were put aside");
+    assert!(dead_letters.all.is_empty(), "there are dead letters");
 }

@@ -1,5 +1,6 @@
-//! Events in every form there is, written by the libraries people use, through the whole pipeline;
-//! and what becomes of records when the schema registry fails.
+//! Events in every format, written by common libraries, through the whole pipeline.
+//!
+//! Also: what happens to records when the schema registry fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server::Server;
 
 use super::clients::program::write_formats;
-use super::fixture::{OutputReader, TIMEOUT};
+use super::fixture::{OutputReader, TIMEOUT, TopicNamespace};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/avro/post.created.avsc");
 
@@ -23,20 +24,20 @@ const FOREIGN: &str = r#"{"type":"record","name":"com.acme.Post","fields":[
     {"name":"event_id","type":"string"},{"name":"post_id","type":"string"},
     {"name":"author_id","type":"string"},{"name":"text","type":"string"}]}"#;
 
-fn serve(bootstrap: &str, prefix: &str, registry: &FakeRegistry) -> Server {
-    let (log, url) = (format!("kafka://{bootstrap}"), registry.url());
-    let variables = [("TIDEWIRE_TOPICS_PREFIX", prefix), ("TIDEWIRE_REGISTRY_URL", &url)];
+fn serve(at: TopicNamespace<'_>, registry: &FakeRegistry) -> Server {
+    let (log, url) = (format!("kafka://{}", at.bootstrap), registry.url());
+    let variables = [("TIDEWIRE_TOPICS_PREFIX", at.prefix), ("TIDEWIRE_REGISTRY_URL", &url)];
     Server::start_as("dev", &["--log", &log], &variables)
 }
 
 #[test]
 fn every_format_is_delivered_as_its_event() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "formats.");
+    let at = TopicNamespace::new(&bootstrap, "formats.");
     let registry = FakeRegistry::start();
-    let server = serve(at.0, at.1, &registry);
+    let server = serve(at, &registry);
     let url = format!("http://{}/v1/events", server.addr());
-    write_formats(&[at.0, "formats.in", &registry.url(), SCHEMA, &url]);
+    write_formats(&[at.bootstrap, "formats.in", &registry.url(), SCHEMA, &url]);
     let names = [
         "confluent",
         "foreign",
@@ -57,7 +58,7 @@ fn every_format_is_delivered_as_its_event() {
         assert!(events.insert(event.event_id.to_owned(), event.to_event()).is_none());
     }
     for name in names {
-        let event = events.get(name).unwrap_or_else(|| panic!("{name} is missing of {events:?}"));
+        let event = events.get(name).unwrap_or_else(|| panic!("{name} is missing in {events:?}"));
         assert_eq!((event.event_type.as_str(), event.account_id.as_str()), ("post.created", "acc"));
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!(data["text"], "Grüße 🌊", "{name}");
@@ -68,11 +69,11 @@ fn every_format_is_delivered_as_its_event() {
     assert!(complete && events.len() == names.len());
     let asked = registry.requests();
     let lookups = asked.iter().filter(|request| request.starts_with("GET /schemas/ids/")).count();
-    assert!(lookups <= 2, "each schema is asked for once: {asked:?}");
+    assert!(lookups <= 2, "each schema is requested once: {asked:?}");
 }
 
-/// Writes framed records of these schema ids to partition 0, numbered on from `first`.
-fn write(producer: &BaseProducer, topic: &str, (first, ids): (usize, &[u32])) {
+/// Writes framed records of these schema ids to partition 0, numbered from `first`.
+fn write(producer: &BaseProducer, topic: &str, first: usize, ids: &[u32]) {
     for (n, id) in ids.iter().enumerate() {
         let text = format!("e-{}", first + n);
         let mut value = [&[0][..], &id.to_be_bytes()].concat();
@@ -104,12 +105,12 @@ fn reasons(dead_letters: &OutputReader) -> Vec<String> {
 #[test]
 fn a_failing_registry_affects_only_records_that_need_it() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "failing.");
+    let at = TopicNamespace::new(&bootstrap, "failing.");
     let registry = FakeRegistry::start();
     let id = registry.put("com.acme.Post", FOREIGN);
-    let server = serve(at.0, at.1, &registry);
+    let server = serve(at, &registry);
     let producer: BaseProducer =
-        ClientConfig::new().set("bootstrap.servers", at.0).create().expect("a producer");
+        ClientConfig::new().set("bootstrap.servers", at.bootstrap).create().expect("a producer");
     let mut dead_letters = OutputReader::open(at, &["dead-letters"]);
     let mut outputs = OutputReader::open(at, &["out.stream"]);
     let (mut good, mut bad) = (0, 0);
@@ -122,17 +123,17 @@ fn a_failing_registry_affects_only_records_that_need_it() {
             assert_eq!(given, reason);
         }
     };
-    write(&producer, "failing.in", (0, &[id, 7_000, id]));
+    write(&producer, "failing.in", 0, &[id, 7_000, id]);
     expect(2, 1, "schema_unknown");
 
-    // What is known goes on whatever the registry does.
+    // Cached schemas are used whatever the registry does.
     let other = registry.put("other", &FOREIGN.replace("Post", "Note"));
     registry.set_behaviour(RegistryBehaviour::Down);
-    write(&producer, "failing.in", (10, &[id, other, id]));
+    write(&producer, "failing.in", 10, &[id, other, id]);
     expect(2, 1, "registry_unavailable");
     registry.set_behaviour(RegistryBehaviour::Normal);
     std::thread::sleep(Duration::from_secs(6));
-    write(&producer, "failing.in", (20, &[other]));
+    write(&producer, "failing.in", 20, &[other]);
     expect(1, 0, "");
 
     for (n, (behaviour, reason)) in [
@@ -145,10 +146,10 @@ fn a_failing_registry_affects_only_records_that_need_it() {
     {
         registry.set_behaviour(behaviour.clone());
         let unknown = 100 + n as u32;
-        write(&producer, "failing.in", (30 + 10 * n, &[id, unknown, id]));
+        write(&producer, "failing.in", 30 + 10 * n, &[id, unknown, id]);
         eprintln!("{behaviour:?}");
         expect(2, 1, reason);
-        // What failed for now is left alone for a while.
+        // After a failure the registry is not asked for a while.
         std::thread::sleep(Duration::from_secs(6));
     }
     assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);

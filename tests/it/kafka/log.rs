@@ -1,8 +1,8 @@
-//! Kafka goes through the contract, on a real broker.
+//! Runs the conformance suite on a real Kafka broker.
 //!
-//! All clauses share one broker; each has topics of its own prefix, and groups of its own by name.
-//! What restarts here is this process's side, as after a crash of ours; what a broker's restart
-//! does is tried with the whole pipeline in `failures`.
+//! All clauses share one broker; each has its own topic prefix and groups. "Restart" means this
+//! process's clients, as after a crash; restarts of brokers are tested with the whole pipeline in
+//! `failures`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use tidewire_tests::broker;
 use crate::conformance::conformance;
 use crate::conformance::log_under_test::{Capability, LogUnderTest};
 
-/// Makes every subject's prefix another one.
+/// Makes every prefix unique.
 static LOGS: AtomicU32 = AtomicU32::new(0);
 
 struct Kafka {
@@ -60,15 +60,15 @@ impl LogUnderTest for Kafka {
     }
 
     fn open_in_child(location: &str) -> Arc<dyn Log> {
-        let (bootstrap, prefix) = location.split_once('/').expect("as it was lent");
+        let (bootstrap, prefix) = location.split_once('/').expect("written by `hand_to_child`");
         Self::open(bootstrap, prefix)
     }
 }
 
 conformance!(Kafka);
 
-/// The same, on a broker whose clock is moved: what retention and compaction take away. One clause
-/// at a time, since the clock is everybody's.
+/// The same on a broker whose clock is set, for retention and compaction. One clause at a time,
+/// since they share the clock.
 mod with_clock {
     use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -78,7 +78,7 @@ mod with_clock {
 
     static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
-    /// The broker of all clauses here. It ends with the process, as every broker of the harness.
+    /// The broker of all these clauses. It ends with the process, like every broker of the harness.
     fn broker() -> &'static Broker {
         static BROKER: OnceLock<Broker> = OnceLock::new();
         BROKER.get_or_init(Broker::with_clock)
@@ -93,7 +93,7 @@ mod with_clock {
         const CAPABILITIES: &'static [Capability] = &[Capability::AdvanceTime, Capability::Restart];
 
         fn new() -> Self {
-            // A clause that failed leaves nothing behind that matters to the next.
+            // A failed clause leaves nothing behind that affects the next.
             let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
             let prefix = format!("t{}.", LOGS.fetch_add(1, Ordering::Relaxed));
             let log = Some(Kafka::open(&broker().bootstrap(), &prefix));
@@ -132,7 +132,7 @@ mod with_clock {
     );
 }
 
-/// The clauses about groups, with the broker deciding who reads what (KIP-848).
+/// The clauses about groups, with the broker assigning partitions (KIP-848).
 mod kip_848 {
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -176,14 +176,15 @@ mod kip_848 {
         transactions: offsets_in_a_transaction_are_committed_or_aborted_with_it,
     );
 
-    /// Which member gets which is the broker's to say; that it is the same of each topic is ours.
+    /// The broker decides which member gets which partitions; we require the same numbers per
+    /// topic.
     #[test]
     fn each_of_two_members_gets_the_same_partition_numbers_of_each_topic() {
         let subject = Kip848::new();
         let topics = ["a", "b"].map(|name| topic(&subject, name, (5, FOR_EVER)));
         let group = subject.group("both");
         let log = subject.log();
-        let mut members = ["one", "two"].map(|name| member(&*log, (&group, name), &topics));
+        let mut members = ["one", "two"].map(|name| member(&*log, &group, name, &topics));
         let mut holds = [BTreeSet::new(), BTreeSet::new()];
         until("both have a share", || {
             for (member, holds) in members.iter_mut().zip(&mut holds) {

@@ -1,19 +1,19 @@
-//! How many partitions a transaction writes to, which is what it costs at the broker.
+//! The number of partitions a transaction writes to, which determines its cost at the broker.
 
 use std::thread;
 use std::time::Duration;
 
 use tidewire_tests::broker;
 
-use super::fixture::{EventWriter, check, serve};
+use super::fixture::{EventWriter, TopicNamespace, check, serve};
 
-/// Events a second: enough that a transaction holds several.
+/// Events per second: a transaction holds several.
 const RATE: u32 = 300;
 
 #[test]
 fn a_typical_transaction_writes_to_at_most_sixteen_partitions() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "narrow.");
+    let at = TopicNamespace::new(&bootstrap, "narrow.");
     let server = serve("dev", at, "only");
     let writer = EventWriter::start(at, RATE);
     thread::sleep(Duration::from_secs(5));
@@ -24,6 +24,6 @@ fn a_typical_transaction_writes_to_at_most_sixteen_partitions() {
     let all = count("count").expect("transactions are counted");
     let narrow = count("bucket{le=\"16\"}").expect("sixteen is a bound");
     eprintln!("{narrow} of {all} transactions for {written} events");
-    assert!(all > 10.0, "{all} transactions say nothing");
+    assert!(all > 10.0, "{all} transactions are too few");
     assert!(narrow > all / 2.0, "{narrow} of {all} transactions wrote to at most 16 partitions");
 }

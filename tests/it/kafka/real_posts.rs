@@ -1,11 +1,12 @@
-//! The real posts through Kafka: written to `in` by a plain producer, and read by sockets and by a
-//! browser's own EventSource; cut, killed and resumed by position.
+//! The real posts through Kafka, from a plain producer to WebSocket, SSE and a browser.
+//!
+//! Connections are cut and the server is killed; subscribers resume by position.
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidewire_tests::broker;
 
-use super::fixture::{TIMEOUT, serve};
+use super::fixture::{TIMEOUT, TopicNamespace, serve};
 use crate::browser::{real_posts_through_event_source, real_posts_through_web_socket};
 use crate::real_posts::delivery::check_subscribers;
 use crate::real_posts::mapper::ExpectedEvent;
@@ -14,12 +15,13 @@ use crate::real_posts::resume::history;
 #[test]
 fn posts_of_a_plain_producer_reach_websocket_and_sse_unchanged() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), "posts-plain.");
+    let at = TopicNamespace::new(&bootstrap, "posts-plain.");
     check_subscribers(&serve("dev", at, "plain"), |_, expected| write(at, expected));
 }
 
 /// Writes each post to `in`, keyed by its author as a producer that wants order would.
-fn write((bootstrap, prefix): (&str, &str), expected: &[ExpectedEvent]) {
+fn write(at: TopicNamespace<'_>, expected: &[ExpectedEvent]) {
+    let TopicNamespace { bootstrap, prefix } = at;
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a producer");
     let topic = format!("{prefix}in");
@@ -35,12 +37,20 @@ fn write((bootstrap, prefix): (&str, &str), expected: &[ExpectedEvent]) {
 #[test]
 fn cuts_and_kills_on_kafka_lose_and_duplicate_nothing() {
     let bootstrap = broker::shared().bootstrap();
-    history(serve("dev", (&bootstrap, "posts-cut."), "cut"), 3);
+    history(serve("dev", TopicNamespace::new(&bootstrap, "posts-cut."), "cut"), 3);
 }
 
 #[test]
 fn a_browser_event_source_and_web_socket_get_every_post_once() {
     let bootstrap = broker::shared().bootstrap();
-    real_posts_through_event_source(&mut serve("dev", (&bootstrap, "posts-sse."), "sse"));
-    real_posts_through_web_socket(&serve("dev", (&bootstrap, "posts-ws."), "ws"));
+    real_posts_through_event_source(&mut serve(
+        "dev",
+        TopicNamespace::new(&bootstrap, "posts-sse."),
+        "sse",
+    ));
+    real_posts_through_web_socket(&serve(
+        "dev",
+        TopicNamespace::new(&bootstrap, "posts-ws."),
+        "ws",
+    ));
 }

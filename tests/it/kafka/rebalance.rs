@@ -1,6 +1,7 @@
-//! DERIVE from one process to three and back to one under load: what joining and leaving cost in
-//! standing still, with static members of the classic protocol and with KIP-848. It prints the
-//! figures of deploy/RUNBOOK.md.
+//! The cost of a rebalance: DERIVE from one process to three and back under load.
+//!
+//! Measures how long partitions have no output, with static members of the classic protocol and
+//! with KIP-848. It prints the figures of deploy/RUNBOOK.md.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, check};
+use super::fixture::{EventWriter, OutputReader, TopicNamespace, check};
 use super::stalls::{Stalls, watch};
 
 /// Longer than a session and the assignment after it.
@@ -21,7 +22,7 @@ fn scaling_from_one_to_three_and_back_stalls_for_a_bounded_time() {
     for protocol in ["classic", "consumer"] {
         let [up, down] = scale(&broker, protocol);
         eprintln!("{protocol}: 1 to 3 {up:?}, 3 to 1 {down:?}");
-        // Some output comes all the time but for a moment, in every one of the steps.
+        // In every step there is always some output, except for a moment.
         assert!(up.all < LOOK && down.all < LOOK, "{protocol}: {up:?}, {down:?}");
     }
 }
@@ -29,7 +30,7 @@ fn scaling_from_one_to_three_and_back_stalls_for_a_bounded_time() {
 fn scale(broker: &Broker, protocol: &str) -> [Stalls; 2] {
     let bootstrap = broker.bootstrap();
     let prefix = format!("{protocol}.");
-    let at = (bootstrap.as_str(), prefix.as_str());
+    let at = TopicNamespace::new(&bootstrap, &prefix);
     let log = format!("kafka://{bootstrap}");
     let start = |verb: &str, instance: &str| {
         let variables = [

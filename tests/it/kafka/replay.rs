@@ -1,5 +1,6 @@
-//! `tidewire replay verify` on Kafka, while the pipeline runs and after it was killed: the same
-//! bytes, and no trace in the broker.
+//! `tidewire replay verify` on Kafka, with the pipeline running and after a kill.
+//!
+//! The outputs must be the same bytes, and the broker must show no trace of the replay.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::Log;
 use tidewire_tests::broker;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 use crate::dead_letters::fixture::wait_until;
 use crate::replay::{kept, verify};
 
@@ -20,10 +21,10 @@ const PREFIX: &str = "replay.";
 /// Channels that carry one of the writer's events.
 const CHANNELS_PER_EVENT: usize = 3;
 
-/// Where the broker keeps who has joined a group or taken a transactional id.
+/// Where the broker stores group membership and transactional ids.
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
-/// Reads what the broker notes about groups and transactions from now on.
+/// Reads what the broker writes about groups and transactions from now on.
 struct InternalTopics {
     consumer: BaseConsumer,
     ends: TopicPartitionList,
@@ -43,7 +44,7 @@ impl InternalTopics {
         Self { consumer, ends }
     }
 
-    /// How many notes since then are about topics, groups or ids of this prefix.
+    /// How many of its records since then name topics, groups or ids of this prefix.
     fn about(&self, prefix: &str) -> usize {
         let mut left = self.ends.count();
         self.consumer.assign(&self.ends).expect("assigned");
@@ -79,14 +80,14 @@ fn ends(consumer: &BaseConsumer) -> TopicPartitionList {
 #[test]
 fn verifying_a_running_pipeline_leaves_no_trace() {
     let bootstrap = broker::shared().bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let mut server = serve("dev", at, "only");
     let data = server.data_dir();
     let writer = EventWriter::start(at, 200);
     let came_out = |count| {
         let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
-        assert!(outputs.read(count, TIMEOUT), "{} of {count} came out", outputs.all.len());
+        assert!(outputs.read(count, TIMEOUT), "{} of {count} were delivered", outputs.all.len());
     };
     came_out(600);
     let running = verify(&data, &["--log", &log], PREFIX);
@@ -95,10 +96,10 @@ fn verifying_a_running_pipeline_leaves_no_trace() {
     server.kill9();
     server.restart();
     let before = writer.written();
-    wait_until("it goes on", || writer.written() > before + 200);
+    wait_until("the pipeline continues", || writer.written() > before + 200);
     let numbers = writer.finish();
     check(at, numbers);
-    // What the pipeline itself notes at its leisure is noted by now.
+    // What the pipeline itself causes in these topics is written by now.
     std::thread::sleep(Duration::from_secs(2));
 
     let notes = InternalTopics::begin(&bootstrap);
@@ -116,9 +117,9 @@ fn verifying_a_running_pipeline_leaves_no_trace() {
     assert_eq!(outputs.all.len(), numbers * CHANNELS_PER_EVENT, "it wrote no output");
     let id = format!("{PREFIX}somebody");
     drop(KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("right").transactor(&id));
-    assert!(notes.about(PREFIX) > 0, "who does take one is noted");
+    assert!(notes.about(PREFIX) > 0, "using an id is recorded");
     let elsewhere = tempfile::tempdir().expect("the temporary folder can be written");
     let bare = verify(elsewhere.path(), &["--log", &log], PREFIX);
-    assert_eq!(bare.code, Some(0), "the start of the log needs no state of anybody");
+    assert_eq!(bare.code, Some(0), "the start of the log needs no state");
     assert_eq!(bare.sum(" outputs"), whole.sum(" outputs"));
 }

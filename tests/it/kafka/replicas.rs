@@ -1,5 +1,7 @@
-//! A cluster of three brokers that loses those it can least spare: the ones that coordinate the
-//! group and the transactions, then two of three, so that nothing can be acknowledged for a while.
+//! A cluster of three brokers that loses its coordinators, then two of three brokers.
+//!
+//! The first coordinate the group and the transactions; without two brokers nothing can be
+//! acknowledged for a while.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tidewire_tests::broker::Cluster;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check};
 
 const PREFIX: &str = "tw.";
 
@@ -17,7 +19,7 @@ const PREFIX: &str = "tw.";
 fn dead_coordinators_and_too_few_replicas_only_delay_delivery() {
     let mut cluster = Cluster::start(3);
     let bootstrap = cluster.bootstrap();
-    let at = (bootstrap.as_str(), PREFIX);
+    let at = TopicNamespace::new(&bootstrap, PREFIX);
     let log = format!("kafka://{bootstrap}");
     let variables = [
         ("TIDEWIRE_INSTANCE", "only"),
@@ -38,25 +40,25 @@ fn dead_coordinators_and_too_few_replicas_only_delay_delivery() {
         cluster.broker(coordinator).restart();
         goes_on(&mut outputs, "with it again");
     }
-    // The brokers are the controllers too: one of three is no majority, and less than min.insync.
+    // The brokers are the controllers too: one of three is no majority, and below min.insync.
     cluster.broker(1).kill9();
     cluster.broker(2).kill9();
     thread::sleep(Duration::from_secs(8));
     cluster.broker(1).restart();
     cluster.broker(2).restart();
-    goes_on(&mut outputs, "after the cluster came back");
-    assert_eq!(server.pid(), process, "it sat all of that out");
+    goes_on(&mut outputs, "after the cluster is complete again");
+    assert_eq!(server.pid(), process, "the process has not restarted");
     check(at, writer.finish());
     drop(server);
 }
 
-/// Some seconds' worth of outputs come.
+/// Some seconds of outputs arrive.
 fn goes_on(outputs: &mut OutputReader, when: &str) {
     let wanted = outputs.all.len() + 1_500;
-    assert!(outputs.read(wanted, TIMEOUT), "nothing comes out {when}");
+    assert!(outputs.read(wanted, TIMEOUT), "nothing is delivered {when}");
 }
 
-/// The broker that leads the partition of an internal topic which this name belongs to.
+/// The leader of the partition of an internal topic that this name belongs to.
 fn coordinator(bootstrap: &str, topic: &str, name: &str) -> u32 {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a consumer");

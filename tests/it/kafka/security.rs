@@ -1,5 +1,4 @@
-//! TLS and SASL by properties that pass through: the whole road over a secured listener, and what
-//! is said to whoever is not let in.
+//! TLS and SASL through pass-through properties: delivery, and the error for a wrong password.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tidewire_tests::server::Server;
 /// How long one event may take on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
-/// The properties an operator gives.
+/// The properties an administrator sets.
 fn properties(broker: &Broker, password: &str) -> [(&'static str, String); 5] {
     let ca = broker.ca_pem().to_str().expect("a path of ours").to_owned();
     [
@@ -50,7 +49,7 @@ fn an_event_is_delivered_over_tls_and_scram_and_a_wrong_password_is_reported() {
     refused(&broker);
 }
 
-/// A wrong password is the broker's refusal, not an answer that never comes; it isn't repeated.
+/// A wrong password is reported as refused by the broker, not as a time-out, and is not retried.
 fn refused(broker: &Broker) {
     let mut config = Config::new(&broker.secure_bootstrap(), "tw.");
     for (name, value) in properties(broker, "not-the-password") {

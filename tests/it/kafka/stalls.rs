@@ -1,4 +1,4 @@
-//! How long no output came: of all partitions together, and of the one that stood still longest.
+//! Measures how long there was no output: at all, and in the worst partition.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use super::fixture::OutputReader;
 /// The longest times without output.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stalls {
-    /// Of all partitions together.
+    /// In all partitions together.
     pub(super) all: Duration,
-    /// Of the partition that stood still longest.
+    /// In the worst partition.
     pub(super) worst: Duration,
 }
 
-/// Looks so long for the times without output, in the partitions that had some before.
+/// Measures for this long the times without output, in the partitions that had some before.
 pub(super) fn watch(outputs: &mut OutputReader, over: Duration) -> Stalls {
     let begun = Instant::now();
     let mut last = BTreeMap::new();

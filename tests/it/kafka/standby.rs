@@ -1,26 +1,29 @@
-//! A process that follows the state of partitions it does not own takes them over with a short
-//! tail.
+//! A standby takes over partitions and replays only the end of their changelogs.
 
 use std::time::Duration;
 
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve, serve_with};
+use super::fixture::{
+    EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve, serve_with,
+};
 use super::zombie::until;
 
 #[test]
 fn a_standby_takes_over_with_a_short_tail() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), "tw.");
+    let at = TopicNamespace::new(&bootstrap, "tw.");
     let mut owner = serve("dev", at, "owner");
-    let standby = serve_with("dev", at, ("standby", &[("TIDEWIRE_DERIVE_STANDBY", "true")]));
+    let standby = serve_with("dev", at, "standby", &[("TIDEWIRE_DERIVE_STANDBY", "true")]);
     let writer = EventWriter::start(at, 500);
     let mut outputs = OutputReader::open(at, &["out.stream", "out.urgent"]);
     assert!(outputs.read(12_000, TIMEOUT), "both work");
     let metric = |name: &str| metric(&standby, name);
-    until("it follows what is another's", || metric("tidewire_derive_followed_partitions") == 4.0);
+    until("it follows the other's partitions", || {
+        metric("tidewire_derive_followed_partitions") == 4.0
+    });
     assert!(outputs.read(24_000, TIMEOUT), "both work");
     let before = metric("tidewire_derive_restored_records_total");
     owner.stop();
@@ -39,7 +42,7 @@ fn a_standby_takes_over_with_a_short_tail() {
     drop((owner, standby));
 }
 
-/// Zero before it is there.
+/// Zero before the metric exists.
 fn metric(server: &Server, name: &str) -> f64 {
     server.metric(name).unwrap_or(0.0)
 }

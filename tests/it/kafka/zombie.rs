@@ -1,6 +1,6 @@
-//! A process that stands still for longer than its session while another takes its partitions over,
-//! and then goes on as if nothing had been: what it still writes is refused, and it finds its place
-//! again by itself.
+//! A process that is frozen past its session while another takes over its partitions.
+//!
+//! When it resumes, its writes are refused, and it rejoins by itself.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use tidewire_tests::broker::Broker;
 use tidewire_tests::server::Server;
 
-use super::fixture::{EventWriter, OutputReader, TIMEOUT, check, serve};
+use super::fixture::{EventWriter, OutputReader, TIMEOUT, TopicNamespace, check, serve};
 
-/// Longer than a session and the time a transaction may stay open: 10 s each.
+/// Longer than the session and transaction time-outs of 10 s each.
 const FROZEN: Duration = Duration::from_secs(14);
 
 #[test]
 fn a_process_frozen_past_its_session_is_fenced_and_recovers() {
     let broker = Broker::start();
     let bootstrap = broker.bootstrap();
-    let at = (bootstrap.as_str(), "tw.");
+    let at = TopicNamespace::new(&bootstrap, "tw.");
     let zombie = serve("dev", at, "zombie");
     let other = serve("dev", at, "other");
     let writer = EventWriter::start(at, 300);
@@ -27,11 +27,14 @@ fn a_process_frozen_past_its_session_is_fenced_and_recovers() {
     zombie.pause();
     thread::sleep(FROZEN);
     let before = outputs.all.len();
-    assert!(outputs.read(before + 900, Duration::from_secs(30)), "the other has taken all over");
+    assert!(
+        outputs.read(before + 900, Duration::from_secs(30)),
+        "the other has taken over everything"
+    );
     zombie.resume();
     let rebuilt = || zombie.metric("tidewire_loop_rebuilds_total{thread=\"derive\"}");
     until("the zombie was fenced", || rebuilt().is_some_and(|times| times >= 1.0));
-    assert!(zombie.printed().contains("another instance took over"), "it says why");
+    assert!(zombie.printed().contains("another instance took over"), "it logs why");
     until_it_has_tasks(&zombie);
     thread::sleep(Duration::from_secs(2));
     check(at, writer.finish());

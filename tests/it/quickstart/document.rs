@@ -1,7 +1,7 @@
-//! Reads the programs out of `docs/quickstart.md`.
+//! Extracts the programs of `docs/quickstart.md`.
 //!
 //! The line before a fenced block names its file: `<!-- snippet: send.py -->`. Every block needs
-//! such a line; only output, which is marked `text`, does not. So no block is left out by mistake.
+//! such a line, except output, which is marked `text`; so no block is left out by mistake.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Runs the programs of the document, in one folder, with the packages that
+//! Runs the programs of the quickstart in one folder, with the packages that
 //! `tests/clients/install.sh quickstart` installs.
 //!
 //! A program runs as it is printed. Only the document's address is replaced by that of the server
@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tidewire_tests::child_process;
 
-/// Seconds a sending program may take; it repeats a failed request by itself.
+/// Seconds a sending program may take; it retries failed requests.
 const SEND_LIMIT_S: &str = "120";
 
 /// The snippets as files, and how each is run.
@@ -106,7 +106,7 @@ impl Programs {
             "mjs" => words(&["node", file]),
             "go" => vec![self.compile(file).to_string_lossy().into_owned()],
             "java" => words(&["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", file]),
-            _ => panic!("{file}: nothing is known to run it with"),
+            _ => panic!("{file}: no way to run it is known"),
         }
     }
 
@@ -127,7 +127,7 @@ impl Programs {
     fn prepare(&self, words: Vec<String>) -> Command {
         let mut command = child_process::command(&words[0]);
         command.args(&words[1..]).current_dir(self.folder.path()).stdin(Stdio::null());
-        // A proxy of this machine does not reach its loopback addresses.
+        // The loopback must not be reached through a proxy of this machine.
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
         command
     }
@@ -152,7 +152,7 @@ fn forward(from: Option<impl Read + Send + 'static>, mark: &'static str, to: mps
     let lines = BufReader::new(from.expect("the output is piped")).lines();
     thread::spawn(move || {
         for line in lines.map_while(io::Result::ok) {
-            // Nobody listens any more once the program was dropped.
+            // The receiver is gone once the program was dropped.
             to.send(format!("{mark}{line}")).ok();
         }
     });

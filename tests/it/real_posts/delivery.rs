@@ -1,5 +1,4 @@
-//! Both ways in, both ways out: what subscribers got is what the file says, and in the author's
-//! order.
+//! Real posts over every transport: subscribers get what the file holds, in each author's order.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -16,13 +15,13 @@ use tidewire_tests::websocket::WebSocketClient;
 
 use super::mapper::{ACCOUNT, ExpectedEvent, real_posts};
 
-/// How long everything may take to arrive on a busy machine.
+/// How long all events may take to arrive on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a subscriber listens after its last expected event for one that should not come.
+/// How long a subscriber waits after its last expected event for one that should not come.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Channels in one SSE address: long ones are refused by servers and proxies.
+/// Channels in one SSE address; servers and proxies refuse long ones.
 const SSE_CHANNELS: usize = 20;
 
 #[test]
@@ -51,7 +50,7 @@ pub(crate) fn check_subscribers(server: &Server, send: impl FnOnce(&Server, &[Ex
     check(&expected, &whole, |limit| sse_all.next_event(limit).unwrap());
 }
 
-/// The channels of all authors in it.
+/// The channels of all authors.
 pub(crate) fn author_channels(expected: &[ExpectedEvent]) -> Vec<String> {
     let channels = expected.iter().flat_map(|event| &event.channels);
     let authors: BTreeSet<_> = channels.filter(|channel| channel.starts_with("posts:")).collect();
@@ -71,7 +70,7 @@ fn open_sse(server: &Server, channels: &[String]) -> EventSource {
     EventSource::open(server.addr(), &path, None, None).unwrap()
 }
 
-/// Posts the events in one request, which must take them all.
+/// Posts the events in one request; all must be accepted.
 pub(crate) fn post(server: &Server, events: &[ExpectedEvent]) {
     let envelopes: Vec<&Value> = events.iter().map(|event| &event.envelope).collect();
     let body = serde_json::to_vec(&envelopes).unwrap();
@@ -93,34 +92,38 @@ fn produce(server: &Server, events: &[ExpectedEvent]) {
     assert!(status.success(), "{status}: {printed}");
 }
 
-/// Takes events until all that these channels must carry are there, compares each with the file,
-/// and listens a little longer for what should not come.
+/// Reads events until these channels have delivered all they must, compares each with the file,
+/// and waits a little longer for surplus ones.
 pub(crate) fn check(
     expected: &[ExpectedEvent],
     channels: &[String],
     mut next: impl FnMut(Duration) -> Option<ReceivedEvent>,
 ) {
-    let mut owed: BTreeMap<(String, String), &ExpectedEvent> = BTreeMap::new();
+    let mut missing: BTreeMap<(String, String), &ExpectedEvent> = BTreeMap::new();
     for event in expected {
         let carried = event.channels.iter().filter(|channel| channels.contains(channel));
-        owed.extend(carried.map(|channel| ((channel.clone(), event.event_id.clone()), event)));
+        missing.extend(carried.map(|channel| ((channel.clone(), event.event_id.clone()), event)));
     }
-    let total = owed.len();
+    let total = missing.len();
     assert!(total > 0, "these channels must carry something: {channels:?}");
     let deadline = Instant::now() + ARRIVAL_LIMIT;
     let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    while !owed.is_empty() {
+    while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(got) = next(left) else { panic!("{} of {total} lost: {owed:#?}", owed.len()) };
+        let Some(got) = next(left) else {
+            panic!("{} of {total} lost: {missing:#?}", missing.len())
+        };
         let key = (got.channel.clone(), got.event_id.clone());
-        let Some(event) = owed.remove(&key) else { panic!("twice, or not asked for: {got:?}") };
+        let Some(event) = missing.remove(&key) else {
+            panic!("delivered twice, or not subscribed to: {got:?}")
+        };
         compare(&got, event);
         if got.channel.starts_with("posts:") {
             order.entry(got.channel).or_default().push(got.event_id);
         }
     }
     let surplus = next(QUIET);
-    assert!(surplus.is_none(), "more than the file says: {surplus:?}");
+    assert!(surplus.is_none(), "more than the file holds: {surplus:?}");
     for (channel, got) in order {
         let carried = expected.iter().filter(|event| event.channels.contains(&channel));
         let sent: Vec<&String> = carried.map(|event| &event.event_id).collect();

@@ -1,9 +1,9 @@
-//! What the file says, as events: each status a `post.created`, or a `post.reposted` with the post
-//! it repeats; replies and mentions beside them.
+//! Maps the file of posts to events, and says what must be delivered for each.
 //!
-//! Ids stay strings (the file's numbers are rounded by half of all JSON readers). Times are shifted
-//! so that the newest status is of now. Every other post is sent under its S0 alias with that
-//! surface's field names and must come out like the rest.
+//! Each status becomes a `post.created`, or a `post.reposted` with the post it repeats, with
+//! replies and mentions. Ids stay strings (many JSON readers round the file's numbers). Times are
+//! shifted so that the newest status is current. Every other post is sent under its S0 alias with
+//! that surface's field names and must be delivered like the rest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use tidewire_schemas::time::parse_rfc3339;
 /// Account of all events.
 pub(crate) const ACCOUNT: &str = "real";
 
-/// One event to send, and what must come of it.
+/// One event to send, and what must be delivered for it.
 #[derive(Clone, Debug)]
 pub(crate) struct ExpectedEvent {
     /// The envelope as it is posted.
@@ -25,7 +25,7 @@ pub(crate) struct ExpectedEvent {
     pub(crate) event_id: String,
     /// The type that subscribers see.
     pub(crate) canonical: &'static str,
-    /// The text, to the byte.
+    /// The exact text.
     pub(crate) text: String,
     /// When it happened, shifted, in ms since the epoch.
     pub(crate) timestamp_ms: i64,
@@ -33,7 +33,7 @@ pub(crate) struct ExpectedEvent {
     pub(crate) channels: Vec<String>,
 }
 
-/// Everything in the file, in the order of the file.
+/// All events, in the order of the file.
 pub(crate) fn real_posts() -> Vec<ExpectedEvent> {
     let file: Value = serde_json::from_str(&read_file()).expect("the package's file is JSON");
     let statuses = file["statuses"].as_array().expect("the file lists statuses");
@@ -202,7 +202,7 @@ fn text(object: &Value, field: &str) -> String {
     object[field].as_str().unwrap_or_else(|| panic!("no {field} in {object}")).to_owned()
 }
 
-/// `Sun Aug 31 00:29:15 +0000 2014`, as the file writes it.
+/// Parses `Sun Aug 31 00:29:15 +0000 2014`, the file's format.
 fn created_ms(status: &Value) -> i64 {
     let created = text(status, "created_at");
     let words: Vec<&str> = created.split(' ').collect();

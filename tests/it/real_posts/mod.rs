@@ -1,8 +1,8 @@
-//! Real posts in, the same posts out: 100 of them as they were published, most in Japanese.
+//! 100 real posts through the pipeline, unchanged; most are in Japanese.
 //!
 //! `mapper` turns the file into events and says which subscriber must get what; `delivery` compares
-//! that with what came, text byte for byte; `resume` does it again while connections are cut at
-//! random bytes and the server is killed.
+//! that with what was delivered, text byte for byte; `resume` repeats it while connections are cut
+//! at random bytes and the server is killed.
 
 pub(crate) mod delivery;
 pub(crate) mod mapper;

@@ -1,9 +1,9 @@
-//! Cut anywhere, killed at any moment: every subscriber ends with every event once.
+//! Every subscriber gets every event once, however often it is cut and the server is killed.
 //!
-//! A writer posts the real posts a few at a time and repeats what wasn't answered, as producers do.
-//! Between its posts the server is killed with SIGKILL and started again on its data. Subscribers
-//! read through fuses that blow after a random number of bytes, mid-frame more often than not, and
-//! come back with the last position they hold.
+//! A writer posts the real posts a few at a time and repeats what was not acknowledged, as
+//! producers do. Between its posts the server is killed with SIGKILL and started again on its data.
+//! Subscribers are cut after a random number of bytes, mostly in the middle of a frame, and resume
+//! from their last position.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
@@ -28,22 +28,22 @@ const KILLS: usize = 4;
 /// Most events in one of the writer's posts.
 const MAX_BATCH: usize = 12;
 
-/// Longest life of a connection in bytes: a handful of these posts.
+/// Longest connection in bytes: a handful of these posts.
 const MAX_CONNECTION_BYTES: usize = 24_000;
 
-/// Blown fuses per subscriber; then one connection lives on, so that the test ends.
+/// Cuts per subscriber; then one connection is not cut, so that the test ends.
 const CUTS: usize = 25;
 
-/// How long a subscriber may take to have everything, on a busy machine.
+/// How long a subscriber may take to get everything, on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Pause before the next try while the server is down.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// How long a subscriber waits for one event before it looks at its deadline.
+/// How long a subscriber waits for one event before it checks its deadline.
 const EVENT_WAIT: Duration = Duration::from_millis(200);
 
-/// Where the server is now; it moves with every start.
+/// The server's current address; it changes with every start.
 type SharedAddress = Arc<RwLock<SocketAddr>>;
 
 #[test]
@@ -102,10 +102,10 @@ fn write_all(
     expected: &[ExpectedEvent],
     rng: &mut TestRng,
 ) {
-    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| rng.below(expected.len())).collect();
+    let mut kill_at: BTreeSet<usize> = (0..KILLS).map(|_| rng.index(expected.len())).collect();
     let mut sent = 0;
     while sent < expected.len() {
-        let count = (1 + rng.below(MAX_BATCH)).min(expected.len() - sent);
+        let count = (1 + rng.index(MAX_BATCH)).min(expected.len() - sent);
         let batch = &expected[sent..sent + count];
         if kill_at.pop_first_below(sent + count) {
             post_and_kill(server, batch, rng);
@@ -114,12 +114,12 @@ fn write_all(
         }
         post_until_answered(server, batch);
         sent += count;
-        thread::sleep(Duration::from_millis(rng.below(30) as u64));
+        thread::sleep(Duration::from_millis(rng.below(30)));
     }
 }
 
 trait PopBelow {
-    /// Removes the first number if it is below `limit`; says whether it was.
+    /// Removes the first number if it is below `limit`; returns whether it was.
     fn pop_first_below(&mut self, limit: usize) -> bool;
 }
 
@@ -129,16 +129,16 @@ impl PopBelow for BTreeSet<usize> {
     }
 }
 
-/// Kills the server while a post is under way, or has just been answered.
+/// Kills the server during a post, or right after its response.
 fn post_and_kill(server: &mut Server, batch: &[ExpectedEvent], rng: &mut TestRng) {
     let (addr, body) = (server.addr(), body_of(batch));
     let post = thread::spawn(move || {
-        // Whether it was answered doesn't matter: it will be posted again.
+        // Whether it was acknowledged does not matter: it is posted again.
         HttpClient::connect(addr)
             .and_then(|mut client| client.post("/v1/events", "application/x-ndjson", &body))
             .ok()
     });
-    thread::sleep(Duration::from_micros(rng.below(8_000) as u64));
+    thread::sleep(Duration::from_micros(rng.below(8_000)));
     server.kill9();
     post.join().unwrap();
 }
@@ -153,7 +153,7 @@ fn body_of(batch: &[ExpectedEvent]) -> Vec<u8> {
     lines.concat().into_bytes()
 }
 
-/// What a subscriber has, in the order it came.
+/// What a subscriber received, in order.
 #[derive(Default)]
 struct ReceivedEvents {
     events: BTreeMap<(String, String), String>,
@@ -165,7 +165,7 @@ impl ReceivedEvents {
         let text = event.data_str("text").to_owned();
         let key = (event.channel.clone(), event.event_id.clone());
         let earlier = self.events.insert(key, text);
-        assert!(earlier.is_none(), "came twice: {event:?}");
+        assert!(earlier.is_none(), "delivered twice: {event:?}");
         self.order.entry(event.channel).or_default().push(event.event_id);
     }
 }
@@ -180,17 +180,17 @@ struct ResumingSubscriber {
 impl ResumingSubscriber {
     fn run_websocket(mut self, expected: &[ExpectedEvent]) {
         let mut positions: BTreeMap<String, String> = BTreeMap::new();
-        let owed = self.owed(expected);
+        let expected_count = self.expected_count(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
-        let mut life = 0;
-        while self.got.events.len() < owed && Instant::now() < deadline {
-            let cut_after = self.cut_after(life);
+        let mut connection = 0;
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
+            let cut_after = self.cut_after(connection);
             let Ok(mut client) = WebSocketClient::connect(self.addr(), "reader", cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
-            life += 1;
-            let end = self.read_websocket(&mut client, &positions, (owed, deadline));
+            connection += 1;
+            let end = self.read_websocket(&mut client, &positions, expected_count, deadline);
             positions.extend(client.positions().clone());
             assert!(
                 client.gaps().is_empty(),
@@ -208,16 +208,17 @@ impl ResumingSubscriber {
         &mut self,
         client: &mut WebSocketClient,
         positions: &BTreeMap<String, String>,
-        (owed, deadline): (usize, Instant),
+        expected_count: usize,
+        deadline: Instant,
     ) -> Result<(), ClientError> {
         for channel in &self.channels.clone() {
-            // Nothing is known before the first answer, and the history began with this test.
+            // There is no position before the first frame, and the history began with this test.
             let from = positions.get(channel).map_or("earliest", String::as_str);
             let subscribed = client.subscribe(channel, from);
             self.take_waiting(client);
             subscribed?;
         }
-        while self.got.events.len() < owed && Instant::now() < deadline {
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
             match client.next_event(EVENT_WAIT) {
                 Ok(Some(event)) => self.got.take(event),
                 Ok(None) => {}
@@ -230,7 +231,8 @@ impl ResumingSubscriber {
         Ok(())
     }
 
-    /// Positions move when an event is read off the socket, so all that was read must be taken.
+    /// A position advances when its event is read from the socket, so every read event must be
+    /// kept.
     fn take_waiting(&mut self, client: &mut WebSocketClient) {
         while let Some(event) = client.pop_waiting() {
             self.got.take(event);
@@ -239,20 +241,20 @@ impl ResumingSubscriber {
 
     fn run_sse(mut self, expected: &[ExpectedEvent]) {
         let mut last_event_id = String::new();
-        let owed = self.owed(expected);
+        let expected_count = self.expected_count(expected);
         let deadline = Instant::now() + ARRIVAL_LIMIT;
         let channels = query_escape(&self.channels.join(","));
         let path = format!("/v1/sse?from=earliest&channels={channels}");
-        let mut life = 0;
-        while self.got.events.len() < owed && Instant::now() < deadline {
-            let cut_after = self.cut_after(life);
+        let mut connection = 0;
+        while self.got.events.len() < expected_count && Instant::now() < deadline {
+            let cut_after = self.cut_after(connection);
             let resume = Some(last_event_id.as_str()).filter(|id| !id.is_empty());
             let Ok(mut source) = EventSource::open(self.addr(), &path, resume, cut_after) else {
                 thread::sleep(RETRY);
                 continue;
             };
-            life += 1;
-            while self.got.events.len() < owed && Instant::now() < deadline {
+            connection += 1;
+            while self.got.events.len() < expected_count && Instant::now() < deadline {
                 match source.next_event(EVENT_WAIT) {
                     Ok(Some(event)) => self.got.take(event),
                     Ok(None) => {}
@@ -268,11 +270,11 @@ impl ResumingSubscriber {
         *self.address.read().unwrap()
     }
 
-    fn cut_after(&mut self, life: usize) -> Option<usize> {
-        (life < CUTS).then(|| 100 + self.rng.below(MAX_CONNECTION_BYTES))
+    fn cut_after(&mut self, connection: usize) -> Option<usize> {
+        (connection < CUTS).then(|| 100 + self.rng.index(MAX_CONNECTION_BYTES))
     }
 
-    fn owed(&self, expected: &[ExpectedEvent]) -> usize {
+    fn expected_count(&self, expected: &[ExpectedEvent]) -> usize {
         let channels = expected.iter().flat_map(|event| &event.channels);
         channels.filter(|channel| self.channels.contains(channel)).count()
     }
@@ -291,6 +293,6 @@ impl ResumingSubscriber {
                 assert!(got.iter().eq(sent.iter().copied()), "{channel}: {got:?}, sent {sent:?}");
             }
         }
-        assert_eq!(self.got.events.len(), self.owed(expected), "more than was sent");
+        assert_eq!(self.got.events.len(), self.expected_count(expected), "more than was sent");
     }
 }

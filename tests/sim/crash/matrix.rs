@@ -1,5 +1,6 @@
-//! The matrix: every call, died before and after it, with every ending of a commit; and every call
-//! at which partitions are lost or have to be given up.
+//! The crash matrix: a crash before and after every call, and a rebalance at each.
+//!
+//! Every call is combined with every outcome of the commit.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +15,25 @@ const COMMIT_OUTCOMES: [CommitOutcome; 5] = [
     CommitOutcome::UnknownPrepared,
 ];
 
-/// The calls of a scene when nothing strikes, which is checked to its end too.
+/// The calls of a scenario without a crash, which is checked to its end too.
 fn calls(scenario: Scenario, commit_outcome: CommitOutcome) -> Vec<Call> {
     let done = CrashRun::new(scenario).and_then(|mut run| {
         let calls = run.watch(None, commit_outcome)?;
         run.finish(Successor::SameMachine)?;
         Ok(calls)
     });
-    done.unwrap_or_else(|why| panic!("{scenario:?}, {commit_outcome:?}, nothing strikes: {why}"))
+    done.unwrap_or_else(|why| panic!("{scenario:?}, {commit_outcome:?}, without a crash: {why}"))
 }
 
-/// Every call of these scenes has a place among them.
+/// Asserts that these calls occur.
 fn assert_watched(calls: &[Call], wanted: &[Call]) {
     let seen: BTreeSet<Call> = calls.iter().copied().collect();
     for call in wanted {
-        assert!(seen.contains(call), "{call:?} is not among the calls that are watched: {seen:?}");
+        assert!(seen.contains(call), "{call:?} is not among the recorded calls: {seen:?}");
     }
 }
 
-/// Dies before and after each call, and is followed by itself and by another.
+/// Crashes before and after each call; then the same machine or another one continues.
 fn crash_everywhere(scenario: Scenario, commit_outcome: CommitOutcome) -> usize {
     let calls = calls(scenario, commit_outcome);
     for (at, call) in calls.iter().enumerate() {
@@ -60,7 +61,7 @@ fn a_transaction_survives_a_crash_at_every_call_for_every_commit_outcome() {
     for commit_outcome in COMMIT_OUTCOMES {
         places += crash_everywhere(Scenario::Alone, commit_outcome);
     }
-    eprintln!("{places} places to die at");
+    eprintln!("{places} crash points");
     assert_watched(
         &calls(Scenario::Alone, CommitOutcome::Committed),
         &[
@@ -95,7 +96,7 @@ fn a_restore_survives_a_crash_at_every_call() {
         crash_everywhere(scenario, CommitOutcome::Committed);
         let calls = calls(scenario, CommitOutcome::Committed);
         let fenced = calls.iter().filter(|call| **call == Call::Transactor).count();
-        // Who takes over again has been there all the time.
+        // A machine that takes over again was a member all the time.
         let (own, dead) = (scenario != Scenario::TakeOverAgain, scenario != Scenario::Restore);
         let owners = usize::from(own) + usize::from(dead);
         assert_eq!(
@@ -128,7 +129,7 @@ fn a_rebalance_is_survived_at_every_call() {
     for commit_outcome in COMMIT_OUTCOMES {
         let calls = calls(Scenario::Beside, commit_outcome);
         for (at, call) in calls.iter().enumerate() {
-            // Its own session ends: lost. The other's does: revoked, to be shared out anew.
+            // Its own session expires: lost. The other's does: revoked, and assigned again.
             for whose in 0..2 {
                 let done = CrashRun::new(Scenario::Beside).and_then(|mut run| {
                     let process = run.processes()[whose];

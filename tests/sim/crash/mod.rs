@@ -1,7 +1,6 @@
-//! Every place a process can die at, or lose what it has, tried one by one.
+//! Crashes and rebalances at every call of a port, tried one by one.
 //!
-//! The one idea: a place is a call of a port, and which calls there are is found by watching one
-//! run; so a step that is added to a loop is tried without anybody adding it here.
+//! The calls are recorded from one run, so a new step of a loop is covered without a change here.
 
 mod matrix;
 mod scenario;

@@ -1,80 +1,87 @@
-//! A small world at the point where one process is about to do what is to be interrupted.
+//! Small worlds in which one process is about to be interrupted.
 //!
-//! No dice: what happens is the same every time, up to the strike.
+//! Nothing is random: up to the interruption, the same happens every time.
 
 use crate::fake::{Call, CommitOutcome, FakeStores, FaultScript, InjectedFault};
 use crate::world::{ADMITS, World};
 
-/// The seed of the producers; any will do that writes to every lane.
+/// The seed of the producers; it must write to every lane.
 const SEED: u64 = 11;
 
-/// Turns within which the process that is watched has done what is watched.
+/// Turns within which the recorded process completes a cycle.
 const TURNS: u32 = 6;
 
-/// Milliseconds between them: enough for a hand-over to be due every other turn.
+/// Milliseconds between them: a hand-over is due every other turn.
 const TURN_MS: i64 = 600;
 
-/// The machine whose process is watched.
+/// The machine whose process is recorded.
 const WATCHED: usize = 0;
 
-/// The other one.
+/// Another machine.
 const OTHER: usize = 1;
 
-/// One that was there before.
+/// A former owner.
 const FORMER: usize = 2;
 
-/// Turns within which a process has come to its first transaction.
+/// Turns within which a process reaches its first transaction.
 const TURNS_TO_BEGIN: u32 = 16;
 
-/// What the watched process is at.
+/// The state of the recorded process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scenario {
-    /// Its tasks run, and records of every lane wait for them.
+    /// Its tasks run, and records of every lane are waiting.
     Alone,
-    /// The same, with half of the tasks.
+    /// The same, with half of the tasks; the other machine has the rest.
     Beside,
-    /// It died before a commit, and its store is behind.
+    /// It crashed before a commit, and its store is behind the log.
     Restore,
-    /// Another one died inside a transaction, and this one has nothing yet.
+    /// Another process crashed inside a transaction, and this one has no tasks yet.
     TakeOver,
-    /// The same, and it was the other one's very first.
+    /// The same, and it was the other one's first transaction.
     TakeOverFromNew,
-    /// The same, and the other one had taken over itself, and had touched some lanes only.
+    /// The same, and the other one had taken over itself, and had read only some lanes.
     TakeOverFromSuccessor,
-    /// The same, and this one took over from the other one once before.
+    /// The same, and this one had taken over from the other one before.
     TakeOverAgain,
 }
 
 impl Scenario {
-    /// Who dies before it is watched, and at which call.
+    /// Which process crashes before the recording, and at which call.
     fn crash_point(self) -> Option<(usize, Call)> {
         match self {
             Self::Alone | Self::Beside => None,
             Self::Restore => Some((WATCHED, Call::Commit)),
-            // Once offsets are sent, another one would have to wait for the coordinator.
+            // Once offsets are sent, another process would have to wait for the coordinator.
             _ => Some((OTHER, Call::SendOffsets)),
         }
     }
 }
 
-/// Who goes on after a crash.
+/// Which machine continues after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Successor {
-    /// The same machine, started again.
+    /// The same one, started again.
     SameMachine,
-    /// The other one, and this one never again.
+    /// The other one; the first stays down.
     OtherMachine,
 }
 
-/// A run of a scene, to its end.
+/// The process to record, and for how many turns.
+#[derive(Clone, Copy)]
+struct WatchedPart {
+    machine: usize,
+    turns: u32,
+}
+
+/// A run of a scenario, to its end.
 pub(super) struct CrashRun(World);
 
 impl CrashRun {
-    /// The scene, before anything is watched.
+    /// The scenario, before anything is recorded.
     pub(super) fn new(scenario: Scenario) -> Result<Self, String> {
         let mut run = Self::prepared(scenario)?;
         if let Some((dying, last)) = scenario.crash_point() {
-            let part = (dying, TURNS_TO_BEGIN);
+            let part = WatchedPart { machine: dying, turns: TURNS_TO_BEGIN };
             let calls =
                 Self::prepared(scenario)?.watch_turns(part, None, CommitOutcome::Committed)?;
             let at = calls.iter().position(|call| *call == last);
@@ -86,7 +93,7 @@ impl CrashRun {
         Ok(run)
     }
 
-    /// The scene up to the death in it.
+    /// The scenario up to the crash in it.
     fn prepared(scenario: Scenario) -> Result<Self, String> {
         match scenario {
             Scenario::Alone => {
@@ -124,13 +131,13 @@ impl CrashRun {
         }
     }
 
-    /// The other one comes, and has half of the tasks.
+    /// Starts the other machine, which gets half of the tasks.
     fn add_other_machine(&mut self) -> Result<(), String> {
         self.0.loops.keep_down(OTHER, 0);
         [WATCHED, OTHER].repeat(8).into_iter().try_for_each(|n| self.turn(n))
     }
 
-    /// One dies between two transactions, and another one takes over and does some of its work.
+    /// One process crashes between two transactions; another one takes over and does some work.
     fn take_over(&mut self, from: usize, to: usize) -> Result<(), String> {
         self.0.loops.crash(ADMITS + from);
         self.remove_machine(from);
@@ -139,7 +146,7 @@ impl CrashRun {
         (0..TURNS_TO_BEGIN).try_for_each(|_| self.turn(to))
     }
 
-    /// A machine has died for good, and its session with it unless it is to come again itself.
+    /// Keeps a machine down for good; its session ends too, unless it is the recorded one.
     fn remove_machine(&mut self, machine: usize) {
         self.0.loops.keep_down(machine, u64::MAX);
         if machine != WATCHED {
@@ -157,7 +164,7 @@ impl CrashRun {
         run
     }
 
-    /// A world in which one machine has done something, and has something to do.
+    /// A world in which one machine has done some work, and has more to do.
     fn started(first: usize) -> Result<Self, String> {
         let mut run = Self::only(first);
         for _ in 0..3 {
@@ -188,22 +195,24 @@ impl CrashRun {
         self.0.check_facts()
     }
 
-    /// Watches the process until it has done its part or died: the calls it made.
+    /// Records the calls of the process until it has finished its turns or crashed.
     pub(super) fn watch(
         &mut self,
         injected: Option<(usize, InjectedFault)>,
         commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
         self.0.loops.keep_down(WATCHED, 0);
-        self.watch_turns((WATCHED, TURNS), injected, commit_outcome)
+        let part = WatchedPart { machine: WATCHED, turns: TURNS };
+        self.watch_turns(part, injected, commit_outcome)
     }
 
     fn watch_turns(
         &mut self,
-        (machine, turns): (usize, u32),
+        part: WatchedPart,
         injected: Option<(usize, InjectedFault)>,
         commit_outcome: CommitOutcome,
     ) -> Result<Vec<Call>, String> {
+        let WatchedPart { machine, turns } = part;
         let process = self.0.loops.process_to_turn(machine);
         let script = FaultScript { process, injected, commit_outcome, calls: Vec::new() };
         self.0.log.state().script = Some(script);
@@ -220,17 +229,17 @@ impl CrashRun {
         Ok(self.0.log.state().script.take().expect("it was put there").calls)
     }
 
-    /// The process that is watched, and the other one.
+    /// The recorded process, and the other one.
     pub(super) fn processes(&self) -> [u64; 2] {
         [WATCHED, OTHER].map(|machine| self.0.loops.process_to_turn(machine))
     }
 
-    /// How many batches the disk still writes when its process dies.
+    /// Sets how many batches the disk still writes when its process crashes.
     pub(super) fn batches_written_at_crash(&mut self, batches: usize) {
         self.0.batches_written_at_crash = batches;
     }
 
-    /// Everything goes on to its end, and is checked.
+    /// Lets everything finish, and checks it.
     pub(super) fn finish(mut self, successor: Successor) -> Result<(), String> {
         if successor == Successor::OtherMachine {
             let dead = self.0.loops.process(WATCHED);

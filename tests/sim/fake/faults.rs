@@ -1,33 +1,6 @@
-//! How calls fail: what the dice, or a script, decide before a call has its effect, or instead of
-//! it.
+//! The calls of the ports, and the ways in which each can fail.
 
-use tidewire_engine::port::{LogError, StoreError};
-
-use super::log::FakeLog;
-use super::log_state::LogState;
-
-/// A crash is expected once in so many calls, while faults are on.
-const CRASH_ONCE_IN: u64 = 900;
-/// A call asks to be repeated.
-const RETRY_ONCE_IN: u64 = 60;
-/// Nobody answers for a while: every call of everybody asks to be repeated.
-const OUTAGE_ONCE_IN: u64 = 4_000;
-/// Calls an outage takes at most: more than a loop repeats.
-const OUTAGE_CALLS_MAX: u64 = 120;
-/// A call inside a transaction says that it must be aborted.
-const ABORT_ONCE_IN: u64 = 80;
-/// A call inside a transaction, or its abort, is never answered.
-const LOST_ONCE_IN: u64 = 150;
-/// A commit leaves its outcome unknown.
-const UNKNOWN_ONCE_IN: u64 = 12;
-/// A member loses its session in the middle of a call.
-const EXPIRE_ONCE_IN: u64 = 1_500;
-/// A store fails, and with it its process.
-const STORE_FAILS_ONCE_IN: u64 = 2_500;
-/// A reader has nothing ready though there is something.
-pub(super) const LAZY_ONCE_IN: u64 = 10;
-
-/// Every call a loop makes of the world; each is a place to crash at.
+/// Every call of a port; a process can crash at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Create,
@@ -64,20 +37,20 @@ pub(crate) enum Call {
     StoreClose,
 }
 
-/// In which ways a call may fail.
+/// The ways in which a call may fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum CallKind {
+pub(super) enum CallKind {
     Plain,
     Transaction,
     Commit,
     Abort,
-    /// No fault but a crash: the port gives it no other.
+    /// Only a crash: the port allows no other failure.
     Wait,
     Store,
 }
 
 impl Call {
-    fn kind(self) -> CallKind {
+    pub(super) fn kind(self) -> CallKind {
         match self {
             Self::Create | Self::Wait => CallKind::Wait,
             Self::Begin | Self::Produce | Self::Drain | Self::SendOffsets => CallKind::Transaction,
@@ -99,37 +72,37 @@ impl Call {
 /// How a commit ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
-    /// Committed, and said so.
+    /// Committed, and reported so.
     #[default]
     Committed,
     /// Refused: the transaction must be aborted.
     Refused,
-    /// Committed, and the answer was lost.
+    /// Committed, but the response was lost.
     UnknownCommitted,
     /// The request was lost; the transaction stays open.
     UnknownAborted,
-    /// The request arrived and nothing else is known: it is committed by whoever initialises the
-    /// transactional id next.
+    /// The request arrived but its response was lost; the transaction is committed when the
+    /// transactional id is initialised next.
     UnknownPrepared,
 }
 
-/// What a script does at one call.
+/// What a script injects at one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InjectedFault {
     /// The process dies before the call's effect.
     CrashBefore,
     /// It dies after the effect.
     CrashAfter,
-    /// Before the call, the sessions of this process are over.
+    /// Before the call, the sessions of this process expire.
     Expire(u64),
 }
 
-/// What happens to one process, call by call, in place of chance.
+/// What happens to one process, call by call, instead of random faults.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultScript {
-    /// To whom.
+    /// The process.
     pub(crate) process: u64,
-    /// At which call, counted from 0, what happens.
+    /// The index of a call, from 0, and what happens there.
     pub(crate) injected: Option<(usize, InjectedFault)>,
     /// How its first commit ends.
     pub(crate) commit_outcome: CommitOutcome,
@@ -137,198 +110,13 @@ pub(crate) struct FaultScript {
     pub(crate) calls: Vec<Call>,
 }
 
-/// What was decided for a call that goes on.
+/// The decision for a call that takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
     Succeeds,
     CrashAfter,
-    /// The effect happens and nobody says so.
+    /// The effect happens, but the response is lost.
     Unknown,
-    /// The effect happens later, and nobody says so.
+    /// The effect happens later, and the response is lost.
     Prepared,
-}
-
-pub(super) fn fatal(why: &str) -> LogError {
-    LogError::Fatal(why.to_owned(), None)
-}
-
-fn unknown() -> LogError {
-    LogError::Unknown("the answer was lost".into())
-}
-
-impl FakeLog {
-    /// A call of this process: the faults first, then the effect.
-    pub(super) fn call<T>(
-        &self,
-        call: Call,
-        effect: impl FnOnce(&mut LogState) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
-        let mut log_state = self.state();
-        let outcome = self.decide(&mut log_state, call)?;
-        let done = effect(&mut log_state);
-        self.after(&mut log_state, outcome, done)
-    }
-
-    /// What the caller hears of a call that was made.
-    pub(super) fn after<T>(
-        &self,
-        log_state: &mut LogState,
-        outcome: CallOutcome,
-        done: Result<T, LogError>,
-    ) -> Result<T, LogError> {
-        match outcome {
-            CallOutcome::Succeeds => done,
-            CallOutcome::CrashAfter => {
-                log_state.dead.insert(self.process);
-                Err(fatal("crashed after the call"))
-            }
-            CallOutcome::Unknown | CallOutcome::Prepared => Err(unknown()),
-        }
-    }
-
-    /// A call of this process to its disk.
-    pub(super) fn store_call<T>(
-        &self,
-        call: Call,
-        effect: impl FnOnce() -> T,
-    ) -> Result<T, StoreError> {
-        let failed = |error: LogError| StoreError { message: error.to_string(), source: None };
-        let outcome = self.decide(&mut self.state(), call).map_err(failed)?;
-        let done = effect();
-        self.after(&mut self.state(), outcome, Ok(done)).map_err(failed)
-    }
-
-    pub(super) fn decide(
-        &self,
-        log_state: &mut LogState,
-        call: Call,
-    ) -> Result<CallOutcome, LogError> {
-        if log_state.dead.contains(&self.process) {
-            return Err(fatal("this process has crashed"));
-        }
-        log_state.count_call();
-        if log_state.script.as_ref().is_some_and(|script| script.process == self.process) {
-            return self.decide_by_script(log_state, call);
-        }
-        if log_state.faults {
-            self.decide_by_chance(log_state, call)
-        } else {
-            Ok(CallOutcome::Succeeds)
-        }
-    }
-
-    fn decide_by_script(
-        &self,
-        log_state: &mut LogState,
-        call: Call,
-    ) -> Result<CallOutcome, LogError> {
-        let script = log_state.script.as_mut().expect("its caller has seen it");
-        let at = script.calls.len();
-        script.calls.push(call);
-        let commit_outcome = match call {
-            Call::Commit => std::mem::take(&mut script.commit_outcome),
-            _ => CommitOutcome::Committed,
-        };
-        let injected = script.injected.filter(|(n, _)| *n == at).map(|(_, injected)| injected);
-        match injected {
-            Some(InjectedFault::CrashBefore) => {
-                log_state.dead.insert(self.process);
-                return Err(fatal("crashed before the call"));
-            }
-            Some(InjectedFault::Expire(process)) => log_state.expire(process),
-            Some(InjectedFault::CrashAfter) | None => {}
-        }
-        let crashes = injected == Some(InjectedFault::CrashAfter);
-        match commit_outcome {
-            CommitOutcome::Committed | CommitOutcome::UnknownCommitted if crashes => {
-                Ok(CallOutcome::CrashAfter)
-            }
-            CommitOutcome::Committed => Ok(CallOutcome::Succeeds),
-            CommitOutcome::UnknownCommitted => Ok(CallOutcome::Unknown),
-            other => {
-                if crashes {
-                    log_state.dead.insert(self.process);
-                }
-                match other {
-                    CommitOutcome::UnknownPrepared => Ok(CallOutcome::Prepared),
-                    CommitOutcome::UnknownAborted => Err(unknown()),
-                    _ => Err(LogError::Abort("the commit was refused".into())),
-                }
-            }
-        }
-    }
-
-    fn decide_by_chance(
-        &self,
-        log_state: &mut LogState,
-        call: Call,
-    ) -> Result<CallOutcome, LogError> {
-        let kind = call.kind();
-        if log_state.random.once_in(CRASH_ONCE_IN) {
-            log_state.count("crashes");
-            if log_state.random.once_in(2) {
-                return Ok(CallOutcome::CrashAfter);
-            }
-            log_state.dead.insert(self.process);
-            return Err(fatal("crashed before the call"));
-        }
-        match kind {
-            CallKind::Wait => return Ok(CallOutcome::Succeeds),
-            CallKind::Store => return self.store_fails(log_state),
-            _ => {}
-        }
-        if log_state.random.once_in(EXPIRE_ONCE_IN) {
-            log_state.expire(self.process);
-        }
-        if log_state.outage == 0 && log_state.random.once_in(OUTAGE_ONCE_IN) {
-            log_state.outage = 1 + log_state.random.below(OUTAGE_CALLS_MAX);
-            log_state.count("outages");
-        }
-        if log_state.outage > 0 || log_state.random.once_in(RETRY_ONCE_IN) {
-            log_state.outage = log_state.outage.saturating_sub(1);
-            log_state.count("retries");
-            return Err(LogError::Retry("busy".into()));
-        }
-        match kind {
-            CallKind::Transaction | CallKind::Commit if log_state.random.once_in(ABORT_ONCE_IN) => {
-                log_state.count("aborts asked for");
-                Err(LogError::Abort("a delivery failed".into()))
-            }
-            CallKind::Transaction | CallKind::Abort if log_state.random.once_in(LOST_ONCE_IN) => {
-                log_state.count("answers lost");
-                if log_state.random.once_in(2) { Ok(CallOutcome::Unknown) } else { Err(unknown()) }
-            }
-            CallKind::Commit if log_state.random.once_in(UNKNOWN_ONCE_IN) => {
-                Self::unknown_outcome(log_state)
-            }
-            _ => Ok(CallOutcome::Succeeds),
-        }
-    }
-
-    fn unknown_outcome(log_state: &mut LogState) -> Result<CallOutcome, LogError> {
-        match log_state.random.below(3) {
-            0 => {
-                log_state.count("unknown, committed");
-                Ok(CallOutcome::Unknown)
-            }
-            1 => {
-                log_state.count("unknown, committed later");
-                Ok(CallOutcome::Prepared)
-            }
-            _ => {
-                log_state.count("unknown, not committed");
-                Err(unknown())
-            }
-        }
-    }
-
-    /// A disk that fails ends its process.
-    fn store_fails(&self, log_state: &mut LogState) -> Result<CallOutcome, LogError> {
-        if !log_state.random.once_in(STORE_FAILS_ONCE_IN) {
-            return Ok(CallOutcome::Succeeds);
-        }
-        log_state.count("stores failed");
-        log_state.dead.insert(self.process);
-        Err(fatal("the disk is full"))
-    }
 }

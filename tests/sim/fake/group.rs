@@ -1,35 +1,37 @@
-//! A group: who has which partitions, and who may still commit.
+//! A consumer group: its members, their partitions, and who may still commit.
 //!
-//! It rebalances eagerly: everybody gives up all it has, and once all have acknowledged, with the
-//! look at the group after the one that told them, the next generation shares out each topic by
-//! range. Until then the generation is good, so that what was done can be committed.
+//! It rebalances eagerly: every member gives up all its partitions. A member acknowledges with the
+//! call of `changes` after the one that reported the revocation. When all have acknowledged, the
+//! next generation assigns each topic by range. Until then the old generation is valid, so that
+//! finished work can be committed.
 //!
-//! A named member that comes back takes its place over without a rebalance; one that does not
-//! answer in time is put out, and hears of its loss when it looks again.
+//! A static member that rejoins gets its partitions back without a rebalance. One that does not
+//! acknowledge in time is expelled, and learns of its loss at its next call.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidewire_engine::port::{Change, LogError, MemberSpec};
 use tidewire_engine::record::{Millis, Partition, TopicPartition};
 
-/// Who does not acknowledge a revocation within this is put out. Some histories get there.
+/// A member that does not acknowledge a revocation within this time is expelled. Some histories
+/// reach it.
 const REVOKE_MS_MAX: i64 = 4_000;
 
-/// How long the place of a member that left is kept for its name.
+/// How long the partitions of a static member that left are kept for it.
 const ABSENCE_MS_MAX: i64 = 4_000;
 
-/// How a member stands to the generation.
+/// The state of a member within the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MemberState {
-    /// Its partitions are its own.
+    /// It owns its partitions.
     Stable,
-    /// The revocation is among its changes.
+    /// The revocation is queued among its changes.
     RevocationQueued,
-    /// It has heard of the revocation; its next look acknowledges.
+    /// It has received the revocation; its next call acknowledges it.
     Revoking,
-    /// It has nothing, and stands for the next generation.
+    /// It has no partitions and waits for the next generation.
     Joining,
-    /// It lost everything, and stands again once it has heard of that.
+    /// It lost everything, and rejoins once it has received the loss.
     Expelled,
 }
 
@@ -37,12 +39,12 @@ enum MemberState {
 struct GroupMember {
     process: u64,
     spec: MemberSpec,
-    /// Partitions of each of its topics.
+    /// The partition count of its topics.
     partitions: u32,
     state: MemberState,
     assigned: Vec<TopicPartition>,
     changes: VecDeque<Change>,
-    /// Since when nobody holds this place.
+    /// Since when it has left.
     absent: Option<Millis>,
 }
 
@@ -51,18 +53,18 @@ struct GroupMember {
 pub(super) struct FakeGroup {
     generation: u64,
     members: BTreeMap<u64, GroupMember>,
-    /// Until when everybody has to give up what it has; `None`: nobody has to.
+    /// The deadline for giving up partitions during a rebalance, if there is one.
     preparing: Option<Millis>,
 }
 
-/// What a member shows to commit.
+/// The proof of membership that a commit needs.
 #[derive(Clone, Debug)]
 pub(super) struct FakeGroupProof {
     pub(super) member: u64,
     pub(super) generation: u64,
 }
 
-/// Who joins.
+/// A request to join.
 pub(super) struct JoinRequest<'a> {
     /// Never used before.
     pub(super) member: u64,
@@ -99,7 +101,7 @@ impl FakeGroup {
         self.finish(now);
     }
 
-    /// The holder of this membership is gone.
+    /// The process of this member has closed it.
     pub(super) fn leave(&mut self, id: u64, now: Millis) {
         let Some(member) = self.members.get_mut(&id) else { return };
         if self.preparing.is_none() && member.state == MemberState::Stable {
@@ -112,7 +114,7 @@ impl FakeGroup {
         self.finish(now);
     }
 
-    /// What this member has to hear; acknowledges the revocation it heard of before.
+    /// The queued changes of this member; acknowledges a revocation received before.
     pub(super) fn changes(&mut self, id: u64, now: Millis) -> Result<Vec<Change>, LogError> {
         let away = |m: &GroupMember| m.absent.is_some_and(|at| now.0 - at.0 > ABSENCE_MS_MAX);
         if self.members.values().any(away) {
@@ -143,7 +145,7 @@ impl FakeGroup {
         self.members.get_mut(&id).ok_or_else(taken_over)
     }
 
-    /// What proves a membership now. It is looked at where it is shown.
+    /// The current proof of membership, checked when it is used.
     pub(super) fn proof(&self, member: u64) -> FakeGroupProof {
         FakeGroupProof { member, generation: self.generation }
     }
@@ -164,7 +166,7 @@ impl FakeGroup {
         Err(LogError::Fenced("the group has gone on to another generation".to_owned()))
     }
 
-    /// Ends the sessions of a process's members; whether it had any.
+    /// Ends the sessions of a process's members; returns whether it had any.
     pub(super) fn expire(&mut self, process: u64, now: Millis) -> bool {
         let mut any = false;
         for member in self.members.values_mut() {
@@ -180,13 +182,13 @@ impl FakeGroup {
         any
     }
 
-    /// Asks everybody to give up what it has.
+    /// Starts a rebalance: asks every member to give up its partitions.
     fn prepare(&mut self, now: Millis) {
         if self.preparing.is_some() {
             return;
         }
         self.preparing = Some(Millis(now.0 + REVOKE_MS_MAX));
-        // Whoever is away has nobody to commit for it.
+        // No process commits for a member that has left.
         self.members.retain(|_, member| member.absent.is_none());
         for member in self.members.values_mut().filter(|m| m.state == MemberState::Stable) {
             if member.assigned.is_empty() || member.has_unread_changes() {
@@ -200,7 +202,7 @@ impl FakeGroup {
         }
     }
 
-    /// Begins the next generation once nobody has to give up anything any more.
+    /// Starts the next generation once no member has to give up anything.
     fn finish(&mut self, now: Millis) {
         let Some(deadline) = self.preparing else { return };
         let mut waiting = false;
@@ -246,7 +248,7 @@ impl FakeGroup {
 }
 
 impl GroupMember {
-    /// Whether it does not know yet what it has, so that nothing was begun with it.
+    /// Whether it has not received its assignment yet, so that it has begun nothing.
     fn has_unread_changes(&self) -> bool {
         matches!(self.changes.back(), Some(Change::Assigned(_)))
     }

@@ -1,18 +1,18 @@
-//! What has become a fact, in the order it did, for whoever checks histories step by step.
+//! The journal: everything irrevocable that happened, in order, for the model to check.
 
 use tidewire_engine::port::{Committed, StoreBatch};
 use tidewire_engine::record::{Offset, TopicPartition};
 
-/// Something that can't be taken back.
+/// Something that can't be undone.
 #[derive(Debug)]
 pub(crate) enum Fact {
     /// A record outside transactions.
     Appended(TopicPartition, Offset),
     /// The transaction of this number was committed.
     Committed(usize),
-    /// A group's progress outside transactions.
+    /// Committed offsets of a group, outside transactions.
     OffsetCommitted(String, TopicPartition, Committed),
-    /// A member reads a partition from here on, which ends there.
+    /// A member reads a partition from here; its end at that time.
     ReadFrom(TopicPartition, Offset, u64),
     /// A batch was written to a store.
     Written(DiskId, StoreBatch),
@@ -20,7 +20,7 @@ pub(crate) enum Fact {
     Destroyed(DiskId),
 }
 
-/// Whose disk, and which task's store on it.
+/// A machine, and a task's store on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DiskId {
     pub(crate) machine: usize,

@@ -1,20 +1,12 @@
-//! The log as one process sees it.
+//! The in-memory log as one process sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tidewire_engine::port::{
-    Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader, TopicInfo,
-    TopicSpec, Transactor,
-};
-use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Record, TopicPartition};
+use tidewire_engine::port::Isolation;
+use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
 
-use super::faults::Call;
-use super::group::JoinRequest;
 use super::log_state::LogState;
-use super::member::FakeMember;
 use super::partition::LogEntry;
-use super::reader::FakeReader;
-use super::transactor::FakeTransactor;
 
 /// The log as one process sees it.
 #[derive(Clone)]
@@ -34,7 +26,7 @@ impl FakeLog {
         Self { log_state: self.log_state.clone(), process }
     }
 
-    /// The inside, for the world.
+    /// The state of the log, for the world.
     pub(crate) fn state(&self) -> MutexGuard<'_, LogState> {
         self.log_state.lock().expect("no holder panics")
     }
@@ -49,13 +41,13 @@ impl FakeLog {
         self.state().dead.contains(&self.process)
     }
 
-    /// Stops this process here.
+    /// Crashes this process: all its further calls fail.
     pub(crate) fn crash(&self) {
         let process = self.process;
         self.state().dead.insert(process);
     }
 
-    /// What a partition holds, as this isolation shows it.
+    /// The records of a partition at this isolation level.
     pub(crate) fn records(&self, at: &TopicPartition, isolation: Isolation) -> Vec<Record> {
         let log_state = self.state();
         let partition = log_state.partition(at).expect("the topic is there");
@@ -69,7 +61,7 @@ impl FakeLog {
         (partition.start..end).filter_map(record).collect()
     }
 
-    /// Replaces a record's body, as a damaged disk would.
+    /// Replaces a record's body, as disk corruption would.
     pub(crate) fn damage(&self, at: &TopicPartition, offset: Offset, to: Body) {
         let mut log_state = self.state();
         let topic = log_state.topics.get_mut(&at.topic).expect("the topic is there");
@@ -79,7 +71,7 @@ impl FakeLog {
         }
     }
 
-    /// A fingerprint of everything in the log, and of who has ever written to it or joined.
+    /// A hash of everything in the log, and of who has written to it or joined.
     pub(crate) fn fingerprint(&self) -> String {
         let log_state = self.state();
         let mut text = String::new();
@@ -97,120 +89,5 @@ impl FakeLog {
         text.push_str(&format!("{:?}\n{:?}\n", log_state.offsets, log_state.counts));
         text.push_str(&format!("{:?}\n{}", log_state.ids, log_state.next_member));
         text
-    }
-}
-
-impl Log for FakeLog {
-    fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
-        self.call(Call::Create, |log_state| log_state.create(spec))
-    }
-
-    fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
-        self.call(Call::Topics, |log_state| {
-            let topics = log_state.topics.values();
-            Ok(topics.map(|t| TopicInfo { spec: t.spec.clone(), id: t.id }).collect())
-        })
-    }
-
-    fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
-        self.call(Call::Bounds, |log_state| {
-            let (start, end) = (log_state.partition(at)?.start, log_state.end(at, isolation)?);
-            Ok(Bounds { start: Offset(start), end: Offset(end) })
-        })
-    }
-
-    fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        self.call(Call::OffsetAt, |log_state| {
-            let partition = log_state.partition(at)?;
-            let late = |offset: &u64| match &partition.entries[*offset as usize] {
-                LogEntry::Record { time: appended, .. } => *appended >= time,
-                LogEntry::Control | LogEntry::Gone => false,
-            };
-            Ok((partition.start..partition.end()).find(late).map(Offset))
-        })
-    }
-
-    fn committed(
-        &self,
-        group: &str,
-        of: &[TopicPartition],
-    ) -> Result<Vec<Option<Committed>>, LogError> {
-        self.call(Call::Committed, |log_state| {
-            // As a broker does: no answer until it is known how the transaction ends.
-            if log_state.is_undecided(group, of) {
-                log_state.count("offsets undecided");
-                return Err(LogError::Retry("a transaction decides about these offsets".into()));
-            }
-            let of = of.iter().map(|at| (group.to_owned(), at.clone()));
-            Ok(of.map(|key| log_state.offsets.get(&key).cloned()).collect())
-        })
-    }
-
-    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
-        self.call(Call::Appender, |_| Ok(()))?;
-        Ok(Box::new(self.clone()))
-    }
-
-    fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
-        let epoch = self.call(Call::Transactor, |log_state| {
-            let state = log_state.ids.entry(id.to_owned()).or_default();
-            state.epoch += 1;
-            let epoch = state.epoch;
-            if let Some(open) = state.open.take() {
-                log_state.end_transaction(open);
-            }
-            log_state.wait_for_ends(id);
-            Ok(epoch)
-        })?;
-        Ok(Box::new(FakeTransactor { log: self.clone(), id: id.to_owned(), epoch }))
-    }
-
-    fn reader(&self, isolation: Isolation) -> Result<Box<dyn Reader>, LogError> {
-        self.call(Call::Reader, |_| Ok(()))?;
-        Ok(Box::new(FakeReader::new(self, isolation)))
-    }
-
-    fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        let process = self.process;
-        let id = self.call(Call::Member, |log_state| {
-            let mut partitions = None;
-            for topic in &spec.topics {
-                let count = log_state.topic(topic)?.spec.partitions;
-                if *partitions.get_or_insert(count) != count {
-                    let text = "the topics of a member must have the same partition count";
-                    return Err(LogError::Invalid(text.to_owned()));
-                }
-            }
-            log_state.next_member += 1;
-            let member = log_state.next_member;
-            let partitions = partitions.unwrap_or(0);
-            let group = log_state.groups.entry(spec.group.clone()).or_default();
-            group.join(&JoinRequest { member, process, spec, partitions }, log_state.now);
-            Ok(member)
-        })?;
-        let reader = FakeReader::new(self, Isolation::Committed);
-        Ok(Box::new(FakeMember { reader, group: spec.group.clone(), id }))
-    }
-}
-
-impl Appender for FakeLog {
-    fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
-        let failing = {
-            let mut log_state = self.state();
-            log_state.faults && log_state.random.once_in(40)
-        };
-        self.call(Call::Append, |log_state| {
-            let mut some = records.len();
-            if failing {
-                some = log_state.random.below(records.len() as u64 + 1) as usize;
-            }
-            records.iter().try_for_each(|record| log_state.check_append(record))?;
-            let offsets = records[..some].iter().map(|r| log_state.write(r, None)).collect();
-            if failing {
-                log_state.count("appends cut short");
-                return Err(LogError::Abort("the connection broke".into()));
-            }
-            Ok(offsets)
-        })
     }
 }

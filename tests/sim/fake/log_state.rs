@@ -1,4 +1,4 @@
-//! What the log holds: topics, transactions, what groups have committed, and the groups.
+//! The state of the in-memory log: topics, transactions, committed offsets and groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,15 @@ use super::faults::FaultScript;
 use super::group::{FakeGroup, FakeGroupProof};
 use super::journal::Fact;
 use super::partition::{CleanupContext, FakePartition, LogEntry};
-use crate::random::Random;
+use crate::test_rng::TestRng;
 
-/// The end of a transaction takes its time to one of so many partitions.
+/// The end marker of a transaction is delayed in one of this many partitions.
 const DELAY_ONCE_IN: u64 = 12;
 
-/// How many calls of anybody that is at most.
+/// Longest delay, in calls of any process.
 const DELAY_CALLS_MAX: u64 = 300;
 
-/// How long a transaction may be open.
+/// After this time an open transaction is aborted.
 const TRANSACTION_MS_MAX: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) struct FakeTopic {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WrittenSpan {
     pub(crate) first: Offset,
-    /// Behind its last record.
+    /// After its last record.
     pub(crate) end: Offset,
 }
 
@@ -48,17 +48,18 @@ pub(crate) struct FakeTransaction {
     pub(crate) spans: BTreeMap<TopicPartition, WrittenSpan>,
     pub(crate) offsets: Vec<(String, TopicPartition, Committed)>,
     pub(super) begun: Millis,
-    /// What was appended and has not arrived.
+    /// Appended records that have not arrived.
     pub(super) in_flight: Vec<Outgoing>,
-    /// Whether everything appended is known to have arrived.
+    /// Whether everything appended has arrived, as confirmed by a drain.
     pub(super) drained: bool,
     /// Whether something appended will never arrive.
     pub(super) failed: bool,
-    /// Whether its commit was asked for and put off: it ends in nothing else.
+    /// Whether its commit was requested and delayed: it can only be committed.
     pub(crate) prepared: bool,
 }
 
-/// The end of a transaction on its way to a partition, which shows nothing behind it until then.
+/// An end marker that has not arrived in a partition; readers stop before the transaction until
+/// then.
 #[derive(Debug)]
 struct DelayedEnd {
     at: TopicPartition,
@@ -79,9 +80,9 @@ pub(super) struct TransactionalId {
 pub(crate) struct LogState {
     pub(super) topics: BTreeMap<Topic, FakeTopic>,
     pub(super) transactions: Vec<FakeTransaction>,
-    /// Those that are open.
+    /// The open ones.
     pub(super) open: BTreeSet<usize>,
-    /// Ends of transactions that have not arrived in all partitions.
+    /// End markers that have not arrived in all partitions.
     delayed: Vec<DelayedEnd>,
     pub(super) ids: BTreeMap<String, TransactionalId>,
     pub(super) offsets: BTreeMap<(String, TopicPartition), Committed>,
@@ -90,25 +91,25 @@ pub(crate) struct LogState {
     pub(super) next_member: u64,
     /// The clock; append times come from here.
     pub(crate) now: Millis,
-    /// Chance, for faults.
-    pub(crate) random: Random,
-    /// Whether calls fail on purpose.
+    /// Random decisions about faults.
+    pub(crate) random: TestRng,
+    /// Whether calls fail at random.
     pub(crate) faults: bool,
     /// Whether all processes take their turns on one thread.
     pub(crate) one_thread: bool,
-    /// What happens to one process in place of chance.
+    /// What happens to one process, instead of random faults.
     pub(crate) script: Option<FaultScript>,
-    /// Calls for which nobody answers.
+    /// Calls left in the current outage.
     pub(super) outage: u64,
-    /// What the clocks of machines are ahead of the log's, milliseconds.
+    /// How far the machines' clocks are ahead of the log's, milliseconds.
     pub(crate) skew: i64,
     /// Processes and the partitions they have lost.
     pub(super) lost: BTreeSet<(u64, u32)>,
-    /// What became a fact since somebody took note.
+    /// What has happened since the model last checked.
     pub(crate) journal: Vec<Fact>,
-    /// The first promise of a port that its caller broke.
+    /// The first violation of a port's contract by a caller.
     pub(crate) violation: Option<String>,
-    /// What has happened, counted; a test asserts that faults did happen.
+    /// How often each fault happened; a test asserts that all did.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
@@ -126,7 +127,7 @@ impl LogState {
             dead: BTreeSet::new(),
             next_member: 0,
             now: Millis(1_767_607_200_000),
-            random: Random::new(seed),
+            random: TestRng::new(seed),
             faults: false,
             one_thread: false,
             script: None,
@@ -139,14 +140,14 @@ impl LogState {
         }
     }
 
-    /// Makes a topic, unless it is there.
+    /// Creates a topic unless it exists.
     pub(super) fn create(&mut self, spec: &TopicSpec) -> Result<bool, LogError> {
         if let Some(there) = self.topics.get(&spec.topic) {
             if there.spec == *spec {
                 return Ok(false);
             }
             let (name, there) = (&spec.topic, &there.spec);
-            return Err(LogError::Invalid(format!("{name} is there as {there:?}, not {spec:?}")));
+            return Err(LogError::Invalid(format!("{name} exists as {there:?}, not {spec:?}")));
         }
         let partitions = vec![FakePartition::default(); spec.partitions as usize];
         let id = self.topics.len() as u128 + 1;
@@ -168,8 +169,8 @@ impl LogState {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// One past the newest record this isolation shows: for committed ones, where the first open
-    /// transaction begins.
+    /// One past the newest record that this isolation level shows: for committed reads, the start
+    /// of the first open transaction.
     pub(super) fn end(&self, at: &TopicPartition, isolation: Isolation) -> Result<u64, LogError> {
         let end = self.partition(at)?.end();
         if isolation == Isolation::Uncommitted {
@@ -207,7 +208,7 @@ impl LogState {
         Ok(())
     }
 
-    /// Appends a record that may be appended.
+    /// Appends a record that was checked before.
     pub(super) fn write(&mut self, record: &Outgoing, transaction: Option<usize>) -> Offset {
         let topic = self.topics.get_mut(&record.topic).expect("it may be appended");
         let partition = &mut topic.partitions[record.partition.0 as usize];
@@ -226,7 +227,7 @@ impl LogState {
         offset
     }
 
-    /// Lets so much of what is in flight arrive.
+    /// Lets this many in-flight records arrive.
     pub(super) fn deliver(&mut self, n: usize, count: usize) {
         let rest = self.transactions[n].in_flight.split_off(count);
         for record in std::mem::replace(&mut self.transactions[n].in_flight, rest) {
@@ -234,17 +235,17 @@ impl LogState {
         }
     }
 
-    /// Lets all of it arrive.
+    /// Lets all in-flight records arrive.
     pub(super) fn deliver_all(&mut self, n: usize) {
         self.deliver(n, self.transactions[n].in_flight.len());
     }
 
-    /// Notes that a caller did what its port forbids.
+    /// Records that a caller violated the contract of its port.
     pub(super) fn report_violation(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
 
-    /// What stands at an offset, as long as it is there.
+    /// The record at an offset, unless it was removed.
     pub(crate) fn record(&self, at: &TopicPartition, offset: u64) -> Option<(Millis, &Body)> {
         match self.partition(at).ok()?.entries.get(offset as usize)? {
             LogEntry::Record { time, body, .. } => Some((*time, body)),
@@ -252,7 +253,7 @@ impl LogState {
         }
     }
 
-    /// The very end of a partition.
+    /// The end of a partition, open transactions included.
     pub(crate) fn log_end(&self, at: &TopicPartition) -> u64 {
         self.partition(at).map_or(0, FakePartition::end)
     }
@@ -262,7 +263,7 @@ impl LogState {
         &self.transactions[n]
     }
 
-    /// What a transaction wrote in a partition; others' records may stand in between.
+    /// What a transaction wrote in a partition; records of others may lie between.
     pub(crate) fn written<'a>(
         &'a self,
         n: usize,
@@ -279,8 +280,8 @@ impl LogState {
         })
     }
 
-    /// Ends transactions that have been open for too long, as their coordinator does: but for those
-    /// of a DERIVE loop before it has sent its offsets, which whoever takes over must end itself.
+    /// Ends transactions that have been open for too long, as their coordinator does. Those of a
+    /// DERIVE loop are left alone until it has sent offsets: the next owner must end them itself.
     pub(crate) fn time_out(&mut self) {
         self.arrive(|_| true);
         let mut ids = std::mem::take(&mut self.ids);
@@ -299,7 +300,7 @@ impl LogState {
         self.ids = ids;
     }
 
-    /// Ends a transaction in place of whoever began it.
+    /// Ends a transaction on behalf of its owner.
     pub(super) fn end_transaction(&mut self, n: usize) {
         let prepared = self.transactions[n].prepared;
         self.complete(
@@ -325,7 +326,7 @@ impl LogState {
         n
     }
 
-    /// Ends a transaction, and says where it ended in each partition.
+    /// Ends a transaction, and returns where it ended in each partition.
     pub(super) fn complete(
         &mut self,
         n: usize,
@@ -340,7 +341,7 @@ impl LogState {
         let offsets = transaction.offsets.clone();
         for (at, _) in &ends {
             let at = at.clone();
-            if self.faults && self.random.once_in(DELAY_ONCE_IN) {
+            if self.faults && self.random.one_in(DELAY_ONCE_IN) {
                 let calls = self.random.below(DELAY_CALLS_MAX);
                 self.delayed.push(DelayedEnd { at, transaction: n, calls });
             } else {
@@ -361,7 +362,7 @@ impl LogState {
         topic.partitions[at.partition.0 as usize].entries.push(LogEntry::Control);
     }
 
-    /// A call is made: what was on its way for long enough arrives.
+    /// Counts a call: delayed end markers that are due arrive.
     pub(super) fn count_call(&mut self) {
         if !self.delayed.is_empty() {
             self.delayed
@@ -371,7 +372,7 @@ impl LogState {
         }
     }
 
-    /// The end of a transaction arrives everywhere before the next one of its id begins.
+    /// The end markers of a transaction arrive before the next one of its id begins.
     pub(super) fn wait_for_ends(&mut self, id: &str) {
         if let Some(last) = self.ids.get(id).and_then(|id| id.last) {
             self.arrive(|delayed| delayed.transaction == last);
@@ -388,7 +389,7 @@ impl LogState {
         }
     }
 
-    /// Whether an open transaction will decide what the group has committed of these.
+    /// Whether an open transaction has sent offsets of this group for these partitions.
     pub(super) fn is_undecided(&self, group: &str, of: &[TopicPartition]) -> bool {
         let mut pending = self.open.iter().flat_map(|n| &self.transactions[*n].offsets);
         pending.any(|(name, at, _)| name == group && of.contains(at))
@@ -401,7 +402,7 @@ impl LogState {
         self.groups.get(&token.group).ok_or_else(gone)?.check(proof)
     }
 
-    /// Ends the session of a process's members: they lose what they have, and learn it later.
+    /// Ends the sessions of a process's members: they lose their partitions and learn it later.
     pub(crate) fn expire(&mut self, process: u64) {
         let mut any = false;
         for group in self.groups.values_mut() {
@@ -419,7 +420,7 @@ impl LogState {
         }
     }
 
-    /// Takes away what these topics do not keep.
+    /// Applies retention and compaction to these topics.
     pub(crate) fn clean(&mut self, which: impl Fn(&Topic) -> bool) {
         let names: Vec<_> = self.topics.keys().filter(|name| which(name)).cloned().collect();
         for name in names {

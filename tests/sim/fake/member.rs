@@ -1,4 +1,4 @@
-//! A member of a group: told of changes, and fenced once its session is over.
+//! A member of a group: receives changes, and is fenced once its session has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +110,7 @@ fn token(log_state: &LogState, group: &str, id: u64) -> GroupToken {
 
 impl Drop for FakeMember {
     fn drop(&mut self) {
-        // A crashed process says no goodbye.
+        // A crashed process does not leave the group.
         if self.reader.log.is_dead() {
             return;
         }

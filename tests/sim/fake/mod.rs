@@ -1,17 +1,19 @@
-//! The world's fakes: a log and disks in memory that fail on purpose.
+//! An in-memory log and in-memory disks that fail on purpose.
 //!
-//! Transactions are kept as Kafka keeps them: records and control records take offsets as they are
-//! written, and the stable end stands before the first open transaction. Groups rebalance eagerly
-//! and know static members. Any call may fail, each in the ways its port allows; while none does,
-//! the log goes through the contract as every other.
+//! Transactions work as in Kafka: records and control records take offsets as they are written, and
+//! the last stable offset is before the first open transaction. Groups rebalance eagerly and have
+//! static members. Any call may fail, each in the ways its port allows; without faults the log
+//! passes the conformance suite like every other log.
 //!
-//! The one idea: a crash is a process whose every further call fails, decided before or after the
-//! call's effect; so a loop is stopped between any two calls without the loop knowing of it.
+//! A crashed process is one whose further calls all fail. Whether it crashes before or after the
+//! effect of a call is decided per call, so a loop can be stopped between any two calls.
 
 mod faults;
 mod group;
+mod injection;
 mod journal;
 mod log;
+mod log_port;
 mod log_state;
 mod member;
 mod partition;

@@ -1,14 +1,14 @@
-//! One partition: what stands at each offset, and what retention and compaction have taken away.
+//! One partition: its entries by offset, with retention and compaction.
 //!
-//! Offsets never move: what compaction removes leaves a gap in its place, and retention moves the
-//! start. Nothing at or behind the first open transaction is ever touched.
+//! Offsets never move: compaction leaves a gap, and retention moves the start. Nothing at or after
+//! the first open transaction is ever removed.
 
 use std::collections::{BTreeMap, HashMap};
 
 use tidewire_engine::port::{Cleanup, LogError};
 use tidewire_engine::record::{Body, Millis, TopicPartition};
 
-/// What stands at an offset.
+/// The entry at an offset.
 #[derive(Clone, Debug)]
 pub(super) enum LogEntry {
     Record {
@@ -25,17 +25,17 @@ pub(super) enum LogEntry {
 /// A partition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakePartition {
-    /// By offset; those before the start are there no more for any reader.
+    /// By offset; those before the start can no longer be read.
     pub(super) entries: Vec<LogEntry>,
     pub(super) start: u64,
-    /// When compaction met each tombstone that still stands.
+    /// When compaction first saw each tombstone that still exists.
     tombstones: BTreeMap<u64, Millis>,
 }
 
-/// What a clean-up goes by.
+/// What a clean-up depends on.
 pub(super) struct CleanupContext<'a> {
     pub(super) now: Millis,
-    /// The first offset that must not be touched.
+    /// The first offset that must not be removed.
     pub(super) stable: u64,
     /// Whether a transaction was aborted.
     pub(super) aborted: &'a dyn Fn(usize) -> bool,
@@ -55,7 +55,7 @@ impl FakePartition {
         Err(LogError::OutOfRange { at: at.clone(), asked, start, end })
     }
 
-    /// Takes away what this topic does not keep.
+    /// Applies retention and compaction of this topic.
     pub(super) fn clean(&mut self, cleanup: Cleanup, context: &CleanupContext<'_>) {
         match cleanup {
             Cleanup::Delete { retention_ms, retention_bytes } => {
@@ -99,7 +99,8 @@ impl FakePartition {
         }
     }
 
-    /// Of each key the newest record stays; a tombstone leaves its time after it was met.
+    /// Keeps the newest record of each key; a tombstone is removed some time after it was first
+    /// seen.
     fn compact(&mut self, delete_retention_ms: u64, context: &CleanupContext<'_>) {
         let mut newest = HashMap::new();
         let mut gone = Vec::new();

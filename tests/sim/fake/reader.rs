@@ -1,4 +1,4 @@
-//! Reads partitions; sometimes nothing is ready though there is something, and seldom all of it.
+//! Reads partitions; some reads return nothing, or only a part, although there is more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
-use super::faults::{Call, LAZY_ONCE_IN};
+use super::faults::Call;
+use super::injection::LAZY_ONCE_IN;
 use super::log::FakeLog;
 use super::partition::LogEntry;
 
@@ -23,7 +24,7 @@ impl FakeReader {
     }
 
     fn at(&self, slot: ReaderSlot) -> &(TopicPartition, u64) {
-        self.slots[slot.0 as usize].as_ref().expect("a slot is used while it is there")
+        self.slots[slot.0 as usize].as_ref().expect("a removed slot is not used")
     }
 }
 
@@ -41,7 +42,7 @@ impl Reader for FakeReader {
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
         let at = self.at(slot).0.clone();
         self.log.call(Call::Seek, |log_state| log_state.partition(&at)?.check(&at, to.0))?;
-        self.slots[slot.0 as usize].as_mut().expect("a slot is used while it is there").1 = to.0;
+        self.slots[slot.0 as usize].as_mut().expect("a removed slot is not used").1 = to.0;
         Ok(())
     }
 
@@ -53,12 +54,11 @@ impl Reader for FakeReader {
     ) -> Result<usize, LogError> {
         let (at, from) = self.at(slot).clone();
         let (records, position) = self.log.call(Call::Take, |log_state| {
-            if log_state.faults && log_state.random.once_in(LAZY_ONCE_IN) {
+            if log_state.faults && log_state.random.one_in(LAZY_ONCE_IN) {
                 return Ok((Vec::new(), from));
             }
             log_state.partition(&at)?.check(&at, from)?;
-            let most =
-                if log_state.faults { 1 + log_state.random.below(40) as usize } else { 1_000 };
+            let most = if log_state.faults { 1 + log_state.random.index(40) } else { 1_000 };
             let mut left = ReadLimit { records: limit.records.min(most), bytes: limit.bytes };
             let (mut records, mut position) = (Vec::new(), from);
             let (partition, end) = (log_state.partition(&at)?, log_state.end(&at, self.isolation)?);
@@ -91,8 +91,8 @@ impl Reader for FakeReader {
         self.log.call(Call::Position, |_| Ok(Offset(position)))
     }
 
-    /// Returns at once, as the port allows: in a history nothing can come while it waits. The
-    /// contract is tried with two threads, and the other one shall have its turn.
+    /// Returns at once, as the port allows: in a history nothing can arrive while it waits. The
+    /// conformance suite uses two threads, so there it yields to the other one.
     fn wait(&mut self, _: Duration) -> Result<(), LogError> {
         if !self.log.state().one_thread {
             std::thread::yield_now();

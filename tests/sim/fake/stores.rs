@@ -1,5 +1,7 @@
-//! A machine's disk in memory: what is written survives a crash, what was handed over and is not
-//! written yet does not; the writer works only when the world lets it, and a disk may fail.
+//! A machine's disk in memory, whose writer runs only when the world lets it.
+//!
+//! What is written survives a crash; what was handed over and is not written yet does not. Any call
+//! may fail.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -15,7 +17,7 @@ use super::faults::Call;
 use super::journal::{DiskId, Fact};
 use super::log::FakeLog;
 
-/// Batches that may wait for the writer; the next hand-over waits for one to be written.
+/// Batches that may wait for the writer; the next hand-over waits until one is written.
 const MAX_WAITING: usize = 3;
 
 /// One store's files and its writer's queue.
@@ -34,7 +36,7 @@ pub(crate) struct FakeDisk {
 }
 
 impl FakeDisk {
-    /// Writes the oldest batch that waits, and gives it back.
+    /// Writes the oldest waiting batch, and returns it.
     fn write_one(&mut self) -> Option<StoreBatch> {
         let (ticket, batch) = self.waiting.pop_front()?;
         for write in &batch.writes {
@@ -68,17 +70,17 @@ impl FakeDisk {
 pub(crate) struct FakeStores {
     disks: Arc<Mutex<BTreeMap<u32, FakeDisk>>>,
     machine: usize,
-    /// The view of the process whose disks these are.
+    /// The log as the process that uses these disks sees it.
     log: FakeLog,
 }
 
 impl FakeStores {
-    /// A new machine's.
+    /// The disks of a new machine.
     pub(crate) fn new(machine: usize, log: &FakeLog) -> Self {
         Self { disks: Arc::default(), machine, log: log.clone() }
     }
 
-    /// The same disks, used by the process whose view of the log this is.
+    /// The same disks, used by another process.
     pub(crate) fn of_process(&self, log: &FakeLog) -> Self {
         Self { disks: self.disks.clone(), machine: self.machine, log: log.clone() }
     }
@@ -95,7 +97,7 @@ impl FakeStores {
         }
     }
 
-    /// The process is gone, locks and queues with it, after so many batches that were at the disk.
+    /// The process has crashed, with its locks and queues, after writing this many more batches.
     pub(crate) fn crash(&self, batches: usize) {
         let mut left = batches;
         for (of, disk) in self.disks().iter_mut() {
@@ -167,7 +169,7 @@ impl FakeStore {
         self.stores.log.store_call(call, || self.with(effect))
     }
 
-    /// What is lost may be another's already.
+    /// A lost partition may be owned by another process already.
     fn check_owner(&self) {
         let mut log_state = self.stores.log.state();
         if log_state.lost.contains(&(self.stores.log.process(), self.of)) {
@@ -243,8 +245,8 @@ impl Store for FakeStore {
     }
 }
 
-/// Dropped without a close: what was not written is lost, the lock is let go. Of a dead process the
-/// world decides what was still written.
+/// Dropped without a close: what was not written is lost and the lock is released. For a crashed
+/// process the world decides what was still written.
 impl Drop for FakeStore {
     fn drop(&mut self) {
         if self.stores.log.is_dead() {

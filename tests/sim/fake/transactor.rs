@@ -1,4 +1,4 @@
-//! A transactional id in use: fenced by whoever makes it again.
+//! A transactional id: initialising it again fences the one before.
 
 use tidewire_engine::port::{Committed, GroupToken, LogError, Transactor};
 use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
@@ -7,7 +7,7 @@ use super::faults::{Call, CallOutcome};
 use super::log::FakeLog;
 use super::log_state::{LogState, TransactionOutcome};
 
-/// A drain finds that something never arrived.
+/// One drain in this many reports a failed delivery.
 const FAILED_DELIVERY_ONCE_IN: u64 = 60;
 
 pub(super) struct FakeTransactor {
@@ -55,14 +55,14 @@ impl Transactor for FakeTransactor {
         })
     }
 
-    /// Some of it arrives at once, some by the drain; a process that dies in between leaves either.
+    /// Records arrive now or with the drain; a process that dies in between leaves either.
     fn append(&mut self, records: &[Outgoing]) -> Result<(), LogError> {
         self.in_transaction(Call::Produce, |log_state, open| {
             records.iter().try_for_each(|record| log_state.check_append(record))?;
             let transaction = &mut log_state.transactions[open];
             transaction.in_flight.extend_from_slice(records);
             transaction.drained &= records.is_empty();
-            if !log_state.faults || log_state.random.once_in(2) {
+            if !log_state.faults || log_state.random.one_in(2) {
                 log_state.deliver_all(open);
             }
             Ok(())
@@ -71,10 +71,10 @@ impl Transactor for FakeTransactor {
 
     fn drain(&mut self) -> Result<(), LogError> {
         self.in_transaction(Call::Drain, |log_state, open| {
-            if log_state.faults && log_state.random.once_in(FAILED_DELIVERY_ONCE_IN) {
+            if log_state.faults && log_state.random.one_in(FAILED_DELIVERY_ONCE_IN) {
                 log_state.count("deliveries failed");
-                let count = log_state.transactions[open].in_flight.len() as u64;
-                let arrive = log_state.random.below(count + 1) as usize;
+                let count = log_state.transactions[open].in_flight.len();
+                let arrive = log_state.random.index(count + 1);
                 log_state.deliver(open, arrive);
                 log_state.transactions[open].in_flight.clear();
                 log_state.transactions[open].failed = true;
@@ -130,7 +130,7 @@ impl Transactor for FakeTransactor {
     fn abort(&mut self) -> Result<(), LogError> {
         self.in_transaction(Call::Abort, |log_state, open| {
             if log_state.transactions[open].prepared {
-                return Err(LogError::Invalid("its commit was asked for".to_owned()));
+                return Err(LogError::Invalid("its commit was requested".to_owned()));
             }
             log_state.ids.get_mut(&self.id).expect("made with it").open = None;
             log_state.complete(open, TransactionOutcome::Aborted);

@@ -1,4 +1,4 @@
-//! What ADMIT says of the inputs: every record once at first, in order, whole; and its offsets.
+//! The model of ADMIT: every record admitted once, in order and complete, and its offsets.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use super::ensure::ensure;
 /// What a producer wrote.
 #[derive(Clone, Debug)]
 pub(crate) enum ProducedInput {
-    /// An event, in parts that are easy to find again.
+    /// An event, in parts that are easy to recognise.
     Event { key: String, lane: Lane, id: Option<String>, text: String },
-    /// What can't become one.
+    /// A record that can't become an event.
     Poison(Vec<u8>),
 }
 
 struct InputRecord {
     produced: ProducedInput,
-    /// The first saying: where, and the record.
+    /// The record that ADMIT wrote first for it.
     admitted: Option<Body>,
 }
 
@@ -34,9 +34,9 @@ struct InputPartition {
 /// The model of what ADMIT does.
 #[derive(Default)]
 pub(super) struct Admission {
-    /// By topic and partition, as positions spell them.
+    /// By topic and partition, written as in positions.
     inputs: HashMap<String, InputPartition>,
-    /// The newest first saying, by lane's partition and input's partition.
+    /// The newest input offset admitted first, by the lane's partition and the input's partition.
     newest: HashMap<(TopicPartition, String), u64>,
     /// The events that pass, by account and id.
     pub(super) events: Vec<(String, String)>,
@@ -47,14 +47,14 @@ fn text(bytes: Option<&[u8]>) -> &str {
 }
 
 impl Admission {
-    /// Notes what a producer wrote at the next offset.
+    /// Records what a producer wrote at the next offset.
     pub(super) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
         let records = &mut self.inputs.entry(at.to_string()).or_default().records;
         records.push(InputRecord { produced, admitted: None });
     }
 
     fn record(&mut self, position: &str) -> Result<(&mut InputRecord, String, u64), String> {
-        let unknown = || format!("{position} is said, and nobody wrote it");
+        let unknown = || format!("{position} is named as a source, and no producer wrote it");
         let (input, offset) = position.rsplit_once('/').ok_or_else(unknown)?;
         let offset: u64 = offset.parse().map_err(|_| unknown())?;
         let records = &mut self.inputs.get_mut(input).ok_or_else(unknown)?.records;
@@ -65,18 +65,21 @@ impl Admission {
     /// A lane record that ADMIT wrote.
     pub(super) fn lane(
         &mut self,
-        (at, lane): (&TopicPartition, Lane),
+        at: &TopicPartition,
+        lane: Lane,
         body: &Body,
         topology: &Topology,
     ) -> Result<(), String> {
         let position = text(body.header(SOURCE)).to_owned();
         let (record, input, offset) = self.record(&position)?;
         if let Some(first) = &record.admitted {
-            return ensure(first == body, || format!("{position} is said again and differs"));
+            return ensure(first == body, || {
+                format!("{position} was admitted again with another record")
+            });
         }
         let ProducedInput::Event { key, lane: wanted, id, text: admitted } = &record.produced
         else {
-            return Err(format!("{position} is no event and stands in {at}"));
+            return Err(format!("{position} is not an event and was written to {at}"));
         };
         let event = EventView::decode(body.value().unwrap_or_default());
         let event = event.map_err(|error| format!("{position}: {error}"))?;
@@ -91,7 +94,7 @@ impl Admission {
         record.admitted = Some(body.clone());
         let newest = self.newest.insert((at.clone(), input), offset);
         ensure(newest.is_none_or(|before| before < offset), || {
-            format!("{position} is said first behind {newest:?}")
+            format!("{position} is admitted first after {newest:?}")
         })?;
         self.events.push(("acc".to_owned(), event_id));
         Ok(())
@@ -110,7 +113,7 @@ impl Admission {
         Ok(())
     }
 
-    /// An offset it commits.
+    /// An offset that ADMIT commits.
     pub(super) fn offset_committed(
         &mut self,
         at: &TopicPartition,
@@ -123,7 +126,7 @@ impl Admission {
         let hole = records.ok_or("an offset beyond the end is committed")?;
         match hole.iter().position(|record| record.admitted.is_none()) {
             None => Ok(()),
-            Some(n) => Err(format!("{at}/{} is committed and lost", from + n as u64)),
+            Some(n) => Err(format!("{at}/{} is committed and was not admitted", from + n as u64)),
         }
     }
 

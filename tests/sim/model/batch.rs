@@ -1,5 +1,6 @@
-//! What one transaction of one task must contain: its `order` record is believed in what was taken
-//! and when, and everything else follows from that.
+//! The model of a transaction: what one task must write, derived from its `order` record.
+//!
+//! Only which records were read, and when, is taken from the record; everything else is computed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,14 +14,14 @@ use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
 use super::operators::{self, ModelOutcome};
-use super::task::TaskModel;
+use super::task::{SealedTransaction, TaskModel};
 use crate::fake::LogState;
 
 /// An output as it must be.
 #[derive(Debug)]
 pub(super) struct ExpectedOutput {
     pub(super) to: TopicPartition,
-    /// `None`: not looked at.
+    /// `None`: not checked.
     key: Option<Bytes>,
     value: Bytes,
     /// A dead letter's.
@@ -28,7 +29,7 @@ pub(super) struct ExpectedOutput {
 }
 
 impl ExpectedOutput {
-    /// Whether this record is it.
+    /// Whether this record is that output.
     pub(super) fn matches(&self, body: &Body) -> bool {
         let reason = || body.header("reason") == self.reason.map(str::as_bytes);
         let key = || self.key.is_none() || self.key.as_deref() == body.key();
@@ -36,7 +37,7 @@ impl ExpectedOutput {
     }
 }
 
-/// What a transaction of a task comes to.
+/// What a transaction of a task must contain.
 #[derive(Debug, Default)]
 pub(super) struct ExpectedOutputs {
     pub(super) outputs: VecDeque<ExpectedOutput>,
@@ -45,7 +46,7 @@ pub(super) struct ExpectedOutputs {
 }
 
 impl ExpectedOutputs {
-    /// Takes the first output that may be this record, if it is.
+    /// Removes the first output that may be this record, if it matches.
     fn take(&mut self, body: &Body, may_be: impl Fn(&ExpectedOutput, &Body) -> bool) -> bool {
         let next = self.outputs.iter().position(|output| may_be(output, body));
         let next = next.filter(|at| self.outputs[*at].matches(body));
@@ -53,19 +54,52 @@ impl ExpectedOutputs {
     }
 }
 
-/// A walk through what one `order` record says.
-pub(super) struct TransactionReplay<'a> {
-    pub(super) log: &'a LogState,
-    pub(super) topology: &'a Topology,
-    pub(super) task: &'a mut TaskModel,
-    /// More may stand in the log than did when it ticked.
-    pub(super) late: bool,
-    pub(super) expected: ExpectedOutputs,
+impl TaskModel {
+    /// Applies a committed transaction and returns its expected outputs.
+    pub(super) fn commit(
+        &mut self,
+        sealed: &SealedTransaction<'_>,
+        log: &LogState,
+        topology: &Topology,
+    ) -> Result<ExpectedOutputs, String> {
+        let order = &sealed.order;
+        self.check_continues_the_last(order)?;
+        let before = self.lanes;
+        let late = sealed.late;
+        let mut replay = TransactionReplay {
+            log,
+            topology,
+            task: self,
+            late,
+            expected: ExpectedOutputs::default(),
+        };
+        replay.follow(order)?;
+        let expected = replay.expected;
+        for lane in Lane::ALL {
+            let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
+            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
+            ensure(span == (first < next).then_some((first, next)), || {
+                format!("{lane:?} was read {first}..{next}, and the order record has {span:?}")
+            })?;
+        }
+        self.seal(sealed)?;
+        Ok(expected)
+    }
+}
+
+/// Executes what one `order` record describes.
+struct TransactionReplay<'a> {
+    log: &'a LogState,
+    topology: &'a Topology,
+    task: &'a mut TaskModel,
+    /// The log may hold more than it did when the tick happened.
+    late: bool,
+    expected: ExpectedOutputs,
 }
 
 impl TransactionReplay<'_> {
-    /// Takes what the record says was taken, in its order.
-    pub(super) fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
+    /// Reads what the record says was read, in its order.
+    fn follow(&mut self, order: &OrderRecord) -> Result<(), String> {
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
         for (lane, count) in &order.sequence {
@@ -84,7 +118,7 @@ impl TransactionReplay<'_> {
     fn check_order(&self, order: &OrderRecord) -> Result<(), String> {
         let expected = &self.expected;
         ensure(order.time_after == self.task.time, || {
-            format!("time goes to {:?}, not {:?}", order.time_after, self.task.time)
+            format!("time after is {:?}, not {:?}", order.time_after, self.task.time)
         })?;
         ensure(order.accepted == expected.accepted, || {
             format!("accepted {:?}, not {:?}", order.accepted, expected.accepted)
@@ -97,13 +131,13 @@ impl TransactionReplay<'_> {
         })
     }
 
-    /// A tick waits for every critical record that stands in the log.
+    /// A tick must wait for every critical record in the log.
     fn tick(&mut self, value: Millis) -> Result<(), String> {
         let critical = TopicPartition::new(self.topology.lane(Lane::Critical), self.task.partition);
         let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.log_end(&critical));
         let waited = at == end || self.late;
         ensure(waited, || format!("a tick at {at} of {end} critical records"))?;
-        ensure(value >= self.task.time, || "a tick brings time back".to_owned())?;
+        ensure(value >= self.task.time, || "a tick sets the time back".to_owned())?;
         self.task.time = value;
         for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
             if operators::fire(&mut self.task.tables, stored) == ModelOutcome::Failed {
@@ -120,7 +154,7 @@ impl TransactionReplay<'_> {
         self.task.lanes[lane.index()] += 1;
         let log = self.log;
         let Some((time, body)) = log.record(&at, offset) else {
-            return Err(format!("{at}/{offset} was taken and isn't there"));
+            return Err(format!("{at}/{offset} was read and does not exist"));
         };
         if !held || lane == Lane::Critical || self.task.time == Millis::default() {
             self.task.time = self.task.time.max(time);
@@ -155,7 +189,7 @@ impl TransactionReplay<'_> {
     }
 
     fn dead_letter(&mut self, key: Option<Bytes>, value: Bytes, reason: &'static str) {
-        // Where a letter stands follows from its key; without one any place is right.
+        // The partition of a dead letter follows from its key; without a key it may be any.
         let partition = self.topology.partition_of(key.as_deref().unwrap_or_default());
         let to = TopicPartition::new(self.topology.dead_letters(), partition);
         self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason: Some(reason) });
@@ -185,7 +219,7 @@ impl TransactionReplay<'_> {
     }
 }
 
-/// Takes from these outputs, each task's in its order, what the transaction wrote to a partition.
+/// Removes the outputs that the transaction wrote to a partition, each task's in order.
 pub(super) fn take_outputs<'a>(
     expected: &mut BTreeMap<u32, ExpectedOutputs>,
     to: &TopicPartition,
@@ -200,7 +234,7 @@ pub(super) fn take_outputs<'a>(
             .any(|expected| expected.take(body, placed) || expected.take(body, keyless));
         ensure(taken, || {
             let key = String::from_utf8_lossy(body.key().unwrap_or_default()).into_owned();
-            format!("{to}: nothing that was taken makes a record of key {key:?}")
+            format!("{to}: no record that was read makes an output of key {key:?}")
         })?;
     }
     Ok(())

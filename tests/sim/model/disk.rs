@@ -1,4 +1,4 @@
-//! A store as the batches written to it make it, held against its task's tables.
+//! The model of a store: the batches written to it, compared with its task's tables.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ use super::task::TaskModel;
 #[derive(Default)]
 pub(super) struct DiskModel {
     data: BTreeMap<TableKey, Bytes>,
-    /// The transactions of its task that it holds.
+    /// How many of its task's transactions it holds.
     pub(super) transactions: usize,
 }
 
 impl DiskModel {
-    /// A batch ends where a transaction ends, and brings the store to what the tables were then.
+    /// A batch must end at a transaction boundary and bring the store to the tables of that time.
     pub(super) fn write(&mut self, batch: &StoreBatch, task: &TaskModel) -> Result<(), String> {
         let progress = TaskProgress::decode(&batch.progress).ok_or("progress is unreadable")?;
         let done = task.transactions_at(&progress)?;
@@ -37,7 +37,7 @@ impl DiskModel {
         }
         for key in task.keys(before..done).chain(&written) {
             let (holds, wanted) = (self.data.get(key), task.tables.after(done, key));
-            // Of an id out of its window nothing has to be left.
+            // An expired id may be removed.
             let expired = |at: &Bytes| {
                 at.first_chunk().is_some_and(|at| {
                     progress.time.0.saturating_sub(i64::from_be_bytes(*at)) >= WINDOW_MS
@@ -52,7 +52,7 @@ impl DiskModel {
         Ok(())
     }
 
-    /// What it must hold, key by key; what is out of its window may have gone.
+    /// What it must hold, key by key; expired ids may be gone.
     pub(super) fn data(&self) -> &BTreeMap<TableKey, Bytes> {
         &self.data
     }

@@ -1,6 +1,6 @@
-//! How a model says what does not hold.
+//! Returns an error that describes a violated invariant.
 
-/// Says what does not hold.
+/// Fails with this text unless the condition holds.
 pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise()) }
 }

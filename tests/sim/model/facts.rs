@@ -1,4 +1,4 @@
-//! Each fact of the journal, held against the models.
+//! Checks each fact of the journal against the models.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use super::task::{SealedTransaction, TaskModel};
 use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState};
 use crate::operators::FAILING;
 
-/// How late a timer may be that has not fired in a quiet time.
+/// How late a timer may be that has not fired after the faults have ended.
 const LATE_MS: i64 = 5_000;
 
-/// Everything a history has come to.
+/// The expected state of everything in a history.
 pub(crate) struct Model {
     topology: Topology,
     admit_group: String,
@@ -43,12 +43,12 @@ impl Model {
         }
     }
 
-    /// Notes what a producer wrote.
+    /// Records what a producer wrote.
     pub(crate) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
         self.admission.produced(at, produced);
     }
 
-    /// Holds against the models what has become a fact since the last look.
+    /// Checks everything that has happened since the last call.
     pub(crate) fn check_facts(&mut self, log: &FakeLog) -> Result<(), String> {
         let mut log_state = log.state();
         if let Some(violation) = &log_state.violation {
@@ -83,12 +83,12 @@ impl Model {
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         match lane.filter(|_| body.header(SOURCE).is_some()) {
-            Some(lane) => self.admission.lane((at, lane), body, &self.topology),
+            Some(lane) => self.admission.lane(at, lane, body, &self.topology),
             None => Ok(()),
         }
     }
 
-    /// A task begins to run: what stands in its critical lane by now comes before its time.
+    /// A task starts: the records in its critical lane at that time come before any tick.
     fn read_from(&mut self, at: &TopicPartition, from: Offset, end: u64) {
         if at.topic == *self.topology.lane(Lane::Critical) {
             let backlog = (from.0 < end).then_some(end);
@@ -108,13 +108,13 @@ impl Model {
         self.check_offset(at, to)
     }
 
-    /// DERIVE's committed offsets are where the task's last transaction ended.
+    /// DERIVE's committed offsets must be where the task's last transaction ended.
     fn check_offset(&self, at: &TopicPartition, to: &Committed) -> Result<(), String> {
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         let lane = lane.ok_or_else(|| format!("{at} is no lane, and an offset is committed"))?;
         let taken = self.tasks[at.partition.0 as usize].lanes[lane.index()];
         ensure(to.offset.0 == taken, || {
-            format!("{at}: {:?} is committed, taken to {taken}", to.offset)
+            format!("{at}: {:?} is committed, but records are read up to {taken}", to.offset)
         })
     }
 
@@ -127,7 +127,7 @@ impl Model {
             let p = at.partition.0;
             let sealed_transaction = self.sealed_transaction(log, n, at)?;
             let task = &mut self.tasks[p as usize];
-            let done = task.commit(&sealed_transaction, (log, &self.topology));
+            let done = task.commit(&sealed_transaction, log, &self.topology);
             expected.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
         }
         let topology = &self.topology;
@@ -147,7 +147,7 @@ impl Model {
         self.check_offsets(&transaction.offsets, &before)
     }
 
-    /// What was taken is committed, and nothing else.
+    /// The offsets of exactly the lanes that were read must be committed.
     fn check_offsets(
         &self,
         offsets: &[(String, TopicPartition, Committed)],
@@ -161,7 +161,7 @@ impl Model {
             {
                 let at = TopicPartition::new(self.topology.lane(lane), task.partition);
                 let sent = offsets.iter().any(|(_, to, _)| *to == at);
-                ensure(sent, || format!("{at} was taken from, and its offset is not committed"))?;
+                ensure(sent, || format!("{at} was read, and its offset is not committed"))?;
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Model {
         Ok(SealedTransaction { order_at, order, late, state: log.written(n, &state).collect() })
     }
 
-    /// At the end of a quiet time: everything was taken, and every store has everything.
+    /// At the end of a history: everything was processed, and every store is complete.
     pub(crate) fn end(&self, log: &FakeLog, machines: &[FakeStores]) -> Result<(), String> {
         self.admission.check_end()?;
         let log_state = log.state();
@@ -191,7 +191,7 @@ impl Model {
             for lane in Lane::ALL {
                 let at = TopicPartition::new(self.topology.lane(lane), task.partition);
                 let (taken, end) = (task.lanes[lane.index()], log_state.log_end(&at));
-                ensure(taken == end, || format!("{at}: {taken} of {end} were taken"))?;
+                ensure(taken == end, || format!("{at}: {taken} of {end} were read"))?;
             }
             let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < log_state.now.0);
             ensure(late.is_none(), || format!("{:?}: a timer is late", task.partition))?;

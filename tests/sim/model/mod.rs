@@ -1,10 +1,11 @@
-//! What must hold after every step, worked out beside the code under test and in another way.
+//! The invariants, checked after every step against an independent model.
 //!
-//! The one idea: the fakes keep a journal of what can't be taken back, and each fact is held
-//! against a model as it comes: what an append may say, what a transaction of DERIVE must contain
-//! to the byte, where offsets and stores may stand. So a check costs what the step has done.
+//! The fakes keep a journal of everything irrevocable, and each fact is checked as it comes: what
+//! ADMIT may append, what a transaction of DERIVE must contain to the byte, which offsets and store
+//! contents are possible. So a check costs only what the step has done.
 //!
-//! The models know the rules and none of the machinery: no lanes' shares, no layers, no restores.
+//! The models know the rules and none of the implementation: no lane weights, no cache layers, no
+//! restores.
 
 mod admission;
 mod batch;

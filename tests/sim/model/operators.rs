@@ -1,4 +1,4 @@
-//! What the operators do, said again on one map.
+//! What the operators do, computed independently on one map.
 
 use tidewire_engine::derive::dedup::{IDS, WINDOW_MS};
 use tidewire_engine::port::Table;
@@ -15,10 +15,10 @@ use crate::operators::{
 /// The engine's own table of timers.
 pub(super) const TIMERS: Table = Table(0);
 
-/// What becomes of an event or a timer.
+/// The outcome of an event or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ModelOutcome {
-    /// It goes on, under this id.
+    /// Accepted, with this id.
     Accepted([u8; 16]),
     Duplicate,
     Failed,
@@ -36,7 +36,7 @@ fn timer(at: i64, key: &[u8]) -> Vec<u8> {
 
 fn recent(tables: &ModelTables, key: &[u8]) -> Vec<bytes::Bytes> {
     let (from, to) = recent_range(key);
-    tables.keys(RECENT, (&from, &to))
+    tables.keys(RECENT, &from, &to)
 }
 
 /// An event at this task time.
@@ -63,9 +63,9 @@ pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Milli
     ModelOutcome::Accepted(id)
 }
 
-/// The keys of the timers due at this time, in the order they are due; takes them away.
+/// The keys of the timers due at this time, in order.
 pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<bytes::Bytes> {
-    tables.keys(TIMERS, (&[], &timer(time.0 + 1, b"")[..8]))
+    tables.keys(TIMERS, &[], &timer(time.0 + 1, b"")[..8])
 }
 
 /// When the first timer is due.
@@ -74,7 +74,7 @@ pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
     Some(Millis(i64::from_be_bytes(*first.1.first_chunk()?) ^ i64::MIN))
 }
 
-/// A timer fires, or fails and leaves nothing but its absence.
+/// A timer fires; if it fails, only the timer itself is removed.
 pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> ModelOutcome {
     tables.set(TIMERS, stored, None);
     let key = &stored[9..];

@@ -1,4 +1,4 @@
-//! All tables of a task as one map, with every value it ever had at the end of a transaction.
+//! All tables of a task as one map, with every past value at transaction boundaries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -13,9 +13,9 @@ pub(super) type TableKey = (Table, Bytes);
 #[derive(Default)]
 pub(super) struct ModelTables {
     now: BTreeMap<TableKey, Bytes>,
-    /// The keys this transaction has written, and whether they are there.
+    /// The keys that this transaction has written, with their values.
     dirty: BTreeMap<TableKey, Option<Bytes>>,
-    /// After how many transactions a key took which value.
+    /// Each key's values, with the number of transactions after which it had them.
     past: HashMap<TableKey, Vec<(usize, Option<Bytes>)>>,
 }
 
@@ -25,7 +25,7 @@ impl ModelTables {
     }
 
     /// The keys of a range, in order.
-    pub(super) fn keys(&self, table: Table, (from, to): (&[u8], &[u8])) -> Vec<Bytes> {
+    pub(super) fn keys(&self, table: Table, from: &[u8], to: &[u8]) -> Vec<Bytes> {
         let bound = |key: &[u8]| (table, Bytes::copy_from_slice(key));
         self.now.range(bound(from)..bound(to)).map(|((_, key), _)| key.clone()).collect()
     }
@@ -40,7 +40,7 @@ impl ModelTables {
         self.dirty.insert(key, value);
     }
 
-    /// Ends the transaction that makes it so many: what it wrote, each key once.
+    /// Ends a transaction, the one with this number; returns each key it wrote with its last value.
     pub(super) fn commit(&mut self, transactions: usize) -> BTreeMap<TableKey, Option<Bytes>> {
         let dirty = mem::take(&mut self.dirty);
         for (key, value) in &dirty {
@@ -49,14 +49,14 @@ impl ModelTables {
         dirty
     }
 
-    /// The value a key had after so many transactions.
+    /// The value of a key after this many transactions.
     pub(super) fn after(&self, transactions: usize, key: &TableKey) -> Option<&Bytes> {
         let past = self.past.get(key)?;
         let at = past.partition_point(|(since, _)| *since <= transactions);
         past.get(at.checked_sub(1)?)?.1.as_ref()
     }
 
-    /// Everything there is.
+    /// Everything it holds now.
     pub(super) fn now(&self) -> &BTreeMap<TableKey, Bytes> {
         &self.now
     }

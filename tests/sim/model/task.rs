@@ -1,18 +1,16 @@
-//! A task as its committed transactions make it.
+//! The model of a task: its state after each committed transaction.
 
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::record::{Body, Millis, Partition};
-use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::topology::Lane;
 
-use super::batch::{ExpectedOutputs, TransactionReplay};
 use super::ensure::ensure;
 use super::tables::{ModelTables, TableKey};
-use crate::fake::LogState;
 
-/// Where everything of a task stood after a transaction.
+/// The state of a task after a transaction.
 #[derive(Clone, Debug)]
 struct TaskSnapshot {
     /// The transaction's `order` record.
@@ -28,20 +26,20 @@ struct TaskSnapshot {
 /// The model of a task.
 pub(super) struct TaskModel {
     pub(super) partition: Partition,
-    /// What is taken next of each lane.
+    /// The next offset of each lane.
     pub(super) lanes: [u64; 5],
     pub(super) time: Millis,
     pub(super) tables: ModelTables,
-    /// Where the critical lane ended when its owner began, if there was something before that.
+    /// The end of the critical lane when its owner started, if records were waiting there.
     pub(super) backlog_until: Option<u64>,
     snapshots: Vec<TaskSnapshot>,
 }
 
-/// What a transaction wrote for one task beside its outputs.
+/// What a transaction wrote for one task, apart from its outputs.
 pub(super) struct SealedTransaction<'a> {
     pub(super) order_at: u64,
     pub(super) order: OrderRecord,
-    /// Whether it was committed some time after its process had asked for that.
+    /// Whether its commit was requested some time before it happened.
     pub(super) late: bool,
     /// The changelog's records, with their offsets.
     pub(super) state: Vec<(u64, &'a Body)>,
@@ -54,39 +52,9 @@ impl TaskModel {
         Self { partition, lanes: [0; 5], time, tables, backlog_until, snapshots }
     }
 
-    /// Follows a committed transaction; what its outputs must be is handed back.
-    pub(super) fn commit(
-        &mut self,
-        sealed: &SealedTransaction<'_>,
-        (log, topology): (&LogState, &Topology),
-    ) -> Result<ExpectedOutputs, String> {
-        let order = &sealed.order;
-        self.check_continues_the_last(order)?;
-        let before = self.lanes;
-        let late = sealed.late;
-        let mut replay = TransactionReplay {
-            log,
-            topology,
-            task: self,
-            late,
-            expected: ExpectedOutputs::default(),
-        };
-        replay.follow(order)?;
-        let expected = replay.expected;
-        for lane in Lane::ALL {
-            let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
-            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
-            ensure(span == (first < next).then_some((first, next)), || {
-                format!("{lane:?} was taken {first}..{next}, and {span:?} stands in the order")
-            })?;
-        }
-        self.seal(sealed)?;
-        Ok(expected)
-    }
-
-    fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
+    pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
         ensure(order.time_before == self.time, || {
-            format!("time goes on at {:?}, not {:?}", order.time_before, self.time)
+            format!("time before is {:?}, not {:?}", order.time_before, self.time)
         })?;
         let critical = self.lanes[Lane::Critical.index()];
         let held = self.backlog_until.is_some_and(|end| critical < end);
@@ -95,19 +63,19 @@ impl TaskModel {
         })
     }
 
-    /// The changelog says every key that was written, and nothing else.
-    fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
+    /// The changelog must contain every key that was written, and nothing else.
+    pub(super) fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
         let written = self.tables.commit(self.snapshots.len() + 1);
         let mut state = sealed.state.iter();
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {
             let wanted = [&[table.0], &key[..]].concat();
-            let said = state.next().map(|(_, body)| (body.key(), body.value()));
-            ensure(said == Some((Some(&wanted), value.as_deref())), || {
-                format!("the changelog says {said:?}, and {table:?} {key:?} became {value:?}")
+            let found = state.next().map(|(_, body)| (body.key(), body.value()));
+            ensure(found == Some((Some(&wanted), value.as_deref())), || {
+                format!("the changelog has {found:?}, and {table:?} {key:?} became {value:?}")
             })?;
         }
         let more = state.count();
-        ensure(more == 0, || format!("{more} records of the changelog say what nobody wrote"))?;
+        ensure(more == 0, || format!("{more} changelog records have no write behind them"))?;
         let ends = sealed.state.first().zip(sealed.state.last());
         self.snapshots.push(TaskSnapshot {
             order: sealed.order_at,
@@ -124,7 +92,7 @@ impl TaskModel {
         self.snapshots.len()
     }
 
-    /// After how many transactions a store stands that says this of itself.
+    /// The number of transactions that a store with this progress holds.
     pub(super) fn transactions_at(&self, progress: &TaskProgress) -> Result<usize, String> {
         let done = self.snapshots.partition_point(|snapshot| snapshot.order < progress.order.0);
         let (before, after) = self.snapshots.split_at(done);
@@ -133,12 +101,12 @@ impl TaskModel {
         let fits = last.is_none_or(|(_, last)| last < progress.state.0)
             && next.is_none_or(|(first, _)| first >= progress.state.0);
         ensure(fits, || {
-            format!("{progress:?} stands between {last:?} and {next:?}, inside a transaction")
+            format!("{progress:?} is inside a transaction, between {last:?} and {next:?}")
         })?;
         let (time, lanes) = before.last().map_or((Millis(0), [0; 5]), |c| (c.time, c.lanes));
         ensure(progress.time == time, || format!("{progress:?}: its time is {time:?}"))?;
         let held = progress.lanes.map(|at| at.map_or(0, |at| at.0));
-        ensure(held == lanes, || format!("{progress:?}: its lanes stand at {lanes:?}"))?;
+        ensure(held == lanes, || format!("{progress:?}: its lanes are at {lanes:?}"))?;
         Ok(done)
     }
 

@@ -1,4 +1,4 @@
-//! Every mutant is caught, and the copy without one is not.
+//! Asserts that every mutant fails some history, and that the engine without one fails none.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,16 +9,16 @@ use super::list::MUTANTS;
 use super::package::build;
 use super::schema::SWITCH;
 
-/// Histories each mutant is tried on at most: as many as every change has to pass.
+/// Most histories each mutant runs: as many as every change has to pass.
 const HISTORIES: u64 = 10_000;
 
-/// Histories of the program without a mutant: it is the engine that all others are tried on.
+/// Histories of the program without a mutant, which is the engine that all mutants share.
 const CLEAN: u64 = 2_000;
 
-/// Mutants tried side by side; each tries its histories on every core.
+/// Mutants run in parallel; each runs its histories on every core.
 const SIDE_BY_SIDE: usize = 2;
 
-fn run_histories(program: &Path, (mutant, histories): (Option<&str>, u64)) -> Output {
+fn run_histories(program: &Path, mutant: Option<&str>, histories: u64) -> Output {
     let mut run = Command::new(program);
     run.arg(histories.to_string()).env_remove(SWITCH);
     run.envs(mutant.map(|name| (SWITCH, name)));
@@ -28,13 +28,13 @@ fn run_histories(program: &Path, (mutant, histories): (Option<&str>, u64)) -> Ou
 #[test]
 fn every_mutant_is_caught() {
     let program = build().unwrap_or_else(|why| panic!("the mutants are not built: {why}"));
-    let clean = run_histories(&program, (None, CLEAN));
+    let clean = run_histories(&program, None, CLEAN);
     assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
     let next = AtomicUsize::new(0);
     let escaped = Mutex::new(Vec::new());
     let work = || {
         while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = run_histories(&program, (Some(mutant.name), HISTORIES));
+            let run = run_histories(&program, Some(mutant.name), HISTORIES);
             let words = String::from_utf8_lossy(&run.stderr);
             let found = words.lines().find(|line| line.starts_with("history "));
             match found {

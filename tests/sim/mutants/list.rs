@@ -1,7 +1,7 @@
-//! The mutants: what is broken, where, and what that breaks.
+//! The mutants: which code is changed, and which rule that breaks.
 //!
-//! A snippet stands exactly once in its file. Where code moves, its snippet here moves with it; a
-//! mutant that has become the same program is removed, with the reason in the commit.
+//! A snippet must occur exactly once in its file, so code that moves has its snippet here changed
+//! with it. A mutant that no longer changes behaviour is removed, with the reason in the commit.
 
 /// One way to break the engine.
 pub(super) struct Mutant {
@@ -14,7 +14,7 @@ pub(super) struct Mutant {
     pub(super) mutated: &'static str,
 }
 
-/// A limit that is so tight in the copy that histories of some hundred records meet it.
+/// A limit made so tight in the copy that histories of a few hundred records reach it.
 pub(super) struct TightLimit {
     pub(super) file: &'static str,
     pub(super) original: &'static str,
@@ -82,7 +82,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no_drain",
         file: "src/derive/commit_group.rs",
-        breaks: "Offsets are sent and nobody waits for the records.",
+        breaks: "Offsets are sent without waiting for the records.",
         original: r#"repeat(|| transactor.drain())
             .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
@@ -97,7 +97,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no_offsets",
         file: "src/derive/commit_group.rs",
-        breaks: "Records are committed without the progress that made them.",
+        breaks: "Records are committed without the offsets of their input.",
         original: r#"repeat(|| transactor.drain())
             .map_err(|error| CommitFailure::before_commit("draining a transaction", error))?;
         let token = repeat(|| member.token())
@@ -110,7 +110,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "applied_before_the_commit",
         file: "src/derive/commit.rs",
-        breaks: "What the log has not said yes to counts as committed.",
+        breaks: "State is applied before the log has committed it.",
         original: "self.commit_groups[group].finish(&mut *self.member, offsets)?",
         mutated: r#"for running in batches(&mut self.tasks, group) {
             running.state.apply();
@@ -130,7 +130,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "unknown_is_aborted",
         file: "src/derive/derive_loop.rs",
-        breaks: "An unknown outcome is taken for an abort: back, without a restore.",
+        breaks: "An unknown outcome counts as an abort: rolled back, without a restore.",
         original: "self.reinitialise()?;",
         mutated: r#"self.commit_groups = CommitGroup::all(&*self.shared.ports.log, &self.shared.owner)?;
                 for task in self.tasks.values_mut() {
@@ -152,7 +152,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         }"#,
     },
     Mutant {
-        name: "one_line_is_applied_for_all",
+        name: "one_group_is_applied_for_all",
         file: "src/derive/commit.rs",
         breaks: "What the other group has not committed yet counts as committed.",
         original: "self.commit_groups[group].finish(&mut *self.member, offsets)?",
@@ -163,21 +163,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         ends"#,
     },
     Mutant {
-        name: "one_line_is_aborted_alone",
+        name: "one_group_is_aborted_alone",
         file: "src/derive/commit.rs",
-        breaks: "The transaction of the other group stays open and is gone on with.",
+        breaks: "The transaction of the other group stays open and is continued.",
         original: "group.abort()",
         mutated: "if group.transactor == 0 { group.abort() } else { Ok(()) }",
     },
     Mutant {
-        name: "a_task_writes_in_the_other_line",
+        name: "a_task_writes_in_the_other_group",
         file: "src/derive/commit.rs",
         breaks: "Outputs are committed without the offsets of their records.",
         original: "&mut self.commit_groups[CommitGroup::of(partition)]",
         mutated: "&mut self.commit_groups[1 - CommitGroup::of(partition)]",
     },
     Mutant {
-        name: "ids_of_the_second_line_are_not_taken_over",
+        name: "ids_of_the_second_group_are_not_taken_over",
         file: "src/derive/restore.rs",
         breaks: "A transaction the former owner left open in its second group stays open.",
         original: "transactional_ids(&owner)",
@@ -187,7 +187,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offsets_of_unprocessed_records",
         file: "src/derive/commit.rs",
-        breaks: "One more record is committed than was taken.",
+        breaks: "One more record is committed than was read.",
         original: "running.batch.next(lane)",
         mutated: "running.batch.next(lane).map(crate::record::Offset::next)",
     },
@@ -208,7 +208,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no_seek_after_an_abort",
         file: "src/derive/running.rs",
-        breaks: "What was taken by an aborted transaction is not taken again.",
+        breaks: "Records of an aborted transaction are not read again.",
         original: r#"repeat(|| member.seek(*slot, to))
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;"#,
         mutated: "let _ = (slot, to);",
@@ -216,7 +216,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "queues_survive_an_abort",
         file: "src/derive/running.rs",
-        breaks: "What was fetched before an abort is stepped twice.",
+        breaks: "Records fetched before an abort are processed twice.",
         original: "self.queues.clear();",
         mutated: "",
     },
@@ -230,21 +230,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "batch_survives_an_abort",
         file: "src/derive/running.rs",
-        breaks: "What an aborted transaction made is made again.",
+        breaks: "Outputs of an aborted transaction are written again.",
         original: "self.batch = TaskBatch::default();",
         mutated: "",
     },
     Mutant {
         name: "time_survives_an_abort",
         file: "src/derive/running.rs",
-        breaks: "Task time stays where an aborted transaction brought it.",
+        breaks: "Task time keeps the value of an aborted transaction.",
         original: "self.time = self.progress.time;",
         mutated: "",
     },
     Mutant {
         name: "timers_survive_an_abort",
         file: "src/derive/running.rs",
-        breaks: "What was fired by an aborted transaction is not due any more.",
+        breaks: "Timers fired by an aborted transaction do not fire again.",
         original: r#"self.timers
             .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))"#,
@@ -253,21 +253,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the_backlog_is_not_awaited",
         file: "src/derive/running.rs",
-        breaks: "Timers run out before the renewals waiting in the critical lane.",
+        breaks: "Timers fire before the renewals that wait in the critical lane.",
         original: "(at < critical_end).then_some(critical_end)",
         mutated: "None",
     },
     Mutant {
         name: "every_lane_moves_time",
         file: "src/derive/running.rs",
-        breaks: "Records of other lanes move time past a critical backlog.",
+        breaks: "Records of other lanes advance time past a critical backlog.",
         original: "self.held_until.is_none()",
         mutated: "self.time.0 >= 0",
     },
     Mutant {
         name: "time_is_held_after_the_backlog",
         file: "src/derive/running.rs",
-        breaks: "A backlog that was taken still holds time.",
+        breaks: "Time is still held after the backlog was read.",
         original: "self.held_until.filter(|end| critical < Some(*end))",
         mutated: "self.held_until",
     },
@@ -281,21 +281,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "progress_is_older",
         file: "src/derive/running.rs",
-        breaks: "A store says that it holds less than it does.",
+        breaks: "A store's progress is older than its contents.",
         original: "self.progress.state = *end;",
         mutated: "let _ = end;",
     },
     Mutant {
         name: "nothing_is_applied",
         file: "src/derive/running.rs",
-        breaks: "What is committed is forgotten.",
+        breaks: "Committed state is rolled back.",
         original: "self.state.apply();",
         mutated: "self.state.discard();",
     },
     Mutant {
         name: "progress_is_newer",
         file: "src/overlay.rs",
-        breaks: "A store says that it holds more than it does.",
+        breaks: "A store's progress is newer than its contents.",
         original: "StoreBatch { writes, progress }",
         mutated: r#"StoreBatch {
             writes: {
@@ -309,7 +309,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "old_acknowledgement_cleans_a_newer_value",
         file: "src/overlay.rs",
-        breaks: "A written value takes a newer one with it.",
+        breaks: "The acknowledgement of a write removes a newer value.",
         original: "self.cache.insert(table, key, value);",
         mutated: r#"self.pending.unset(table, &key);
                 self.cache.insert(table, key, value);"#,
@@ -317,21 +317,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "cached_answers_outlive_writes",
         file: "src/overlay.rs",
-        breaks: "What the store answered before a write is answered after it.",
+        breaks: "A cached value from before a write is returned after it.",
         original: "self.cache.insert(table, key, value);",
         mutated: "let _ = (table, key, value);",
     },
     Mutant {
         name: "handed_over_counts_as_written",
         file: "src/overlay.rs",
-        breaks: "What the writer has not written is believed to be in the store.",
+        breaks: "A batch counts as written before the writer has written it.",
         original: "*ticket <= written",
         mutated: "*ticket <= written || written < *ticket",
     },
     Mutant {
         name: "dirty_entries_are_evicted",
         file: "src/overlay.rs",
-        breaks: "What the store does not have is kept where it can be forgotten.",
+        breaks: "Values that are not in the store yet can be evicted.",
         original: "self.handed.push_back((ticket, std::mem::take(&mut self.pending)));",
         mutated: r#"for (table, key, value) in std::mem::take(&mut self.pending).drain() {
             self.cache.insert(table, key, value);
@@ -340,7 +340,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "operators_are_not_undone",
         file: "src/overlay.rs",
-        breaks: "An operator that failed has changed the state.",
+        breaks: "A failed operator has changed the state.",
         original: "self.undo.drain(savepoint.0..).rev()",
         mutated: r#"let end = self.undo.len();
             self.undo.drain(savepoint.0.max(end)..).rev()"#,
@@ -355,21 +355,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "restore_to_the_stable_end",
         file: "src/derive/restore.rs",
-        breaks: "A restore ends before what is about to become visible.",
+        breaks: "A restore ends before records that are about to become visible.",
         original: "context.log.bounds(at, Isolation::Uncommitted)",
         mutated: "context.log.bounds(at, Isolation::Committed)",
     },
     Mutant {
         name: "an_empty_take_ends_a_restore",
         file: "src/derive/restore.rs",
-        breaks: "A restore ends where nothing was ready.",
+        breaks: "A restore ends when one read returns nothing.",
         original: "step.done &= position >= self.tails[n].end;",
         mutated: "step.done &= step.replayed == 0 || position >= self.tails[n].end;",
     },
     Mutant {
         name: "restores_count_records",
         file: "src/derive/restore.rs",
-        breaks: "Control records are not passed.",
+        breaks: "A restore stops at control records.",
         original: "step.done &= position >= self.tails[n].end;",
         mutated: "step.done &= self.replayed + step.replayed as u64 >= self.tails[n].end.0;",
     },
@@ -383,14 +383,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "old_stores_are_kept",
         file: "src/derive/restore.rs",
-        breaks: "A store misses tombstones that have left the changelog.",
+        breaks: "A store misses tombstones that were removed from the changelog.",
         original: "(progress.state < state.end && away > STALE_MS_MAX)",
         mutated: "(progress.state > state.end && away > STALE_MS_MAX)",
     },
     Mutant {
         name: "long_restores_are_kept",
         file: "src/derive/restore.rs",
-        breaks: "A replay misses tombstones that left the changelog before it came there.",
+        breaks: "A restore misses tombstones that were removed before it reached them.",
         original: "u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0)",
         mutated: "0",
     },
@@ -404,7 +404,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "tombstones_are_not_restored",
         file: "src/derive/restore.rs",
-        breaks: "A key that was removed comes back.",
+        breaks: "A removed key exists again.",
         original: "self.state.restore(table, key, value);",
         mutated: r#"if value.is_some() {
                         self.state.restore(table, key, value);
@@ -413,28 +413,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "time_is_not_restored",
         file: "src/derive/restore.rs",
-        breaks: "Task time begins where the store was written.",
+        breaks: "Task time starts at the store's progress.",
         original: "self.progress.time = self.progress.time.max(order.time_after);",
         mutated: "",
     },
     Mutant {
         name: "former_owners_are_not_fenced",
         file: "src/derive/restore.rs",
-        breaks: "What a dead owner left open stays open.",
+        breaks: "Transactions of a dead owner stay open.",
         original: "drop(repeat(|| context.log.transactor(&id))?);",
         mutated: "drop(id);",
     },
     Mutant {
         name: "tasks_are_not_claimed",
         file: "src/derive/assign.rs",
-        breaks: "Nobody knows whom to fence after an owner that died in its first transaction.",
+        breaks: "The ids of an owner that died in its first transaction are not fenced.",
         original: "step.done && self.claim(restoring)?",
         mutated: "step.done",
     },
     Mutant {
         name: "a_failed_claim_counts_as_made",
         file: "src/derive/assign.rs",
-        breaks: "The same, if the group did not answer when its task began.",
+        breaks: "The same, if the group did not respond when its task started.",
         original: r#"restoring.report_unclaimed(&error, self.shared.now());
                 Ok(false)"#,
         mutated: r#"restoring.report_unclaimed(&error, self.shared.now());
@@ -443,7 +443,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "written_after_lost",
         file: "src/derive/assign.rs",
-        breaks: "The store of a partition that may be another's is written to.",
+        breaks: "A store is written to after its partition was lost.",
         original: r#"let (state, _) = running.stop(&mut *self.member);
                 task.enter(TaskPhase::Draining(Box::new(state)));"#,
         mutated: r#"let (mut state, progress) = running.stop(&mut *self.member);
@@ -453,7 +453,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "admit_commits_before_it_appends",
         file: "src/admit/admit_loop.rs",
-        breaks: "An offset is committed before anything has come of its record.",
+        breaks: "An offset is committed before its record was appended.",
         original: r#"repeat(|| self.appender.append(&self.outgoing))
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
         repeat(|| self.member.commit(&batch.offsets))
@@ -466,7 +466,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "admit_goes_on_after_a_failed_append",
         file: "src/admit/admit_loop.rs",
-        breaks: "What was not appended is overtaken.",
+        breaks: "Records are admitted past one that was not appended.",
         original: r#"repeat(|| self.appender.append(&self.outgoing))
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
         repeat(|| self.member.commit(&batch.offsets))
@@ -479,14 +479,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "duplicates_pass",
         file: "src/derive/dedup.rs",
-        breaks: "An id passes twice.",
+        breaks: "An id is accepted twice.",
         original: "seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS)",
         mutated: "seen.is_some_and(|at| at.0 < 0)",
     },
     Mutant {
         name: "ids_never_expire",
         file: "src/derive/dedup.rs",
-        breaks: "An id out of its window does not pass.",
+        breaks: "An expired id is not accepted.",
         original: "seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS)",
         mutated: "seen.is_some()",
     },

@@ -1,15 +1,15 @@
-//! The code broken on purpose: whoever keeps the promises must notice each of these.
+//! Mutation tests: the simulator must notice each of these deliberate bugs in the engine.
 //!
 //! ```text
-//! pipeline/engine ──copy──▶ every mutant of the list in place, behind one switch
-//! tests/sim ─────────────▶ the same histories, a program of their own ──▶ once per mutant
+//! pipeline/engine ──copy──▶ with every mutant of the list, behind one switch
+//! tests/sim ─────────────▶ the same histories in a program of their own ──▶ run once per mutant
 //! ```
 //!
-//! The one idea: a check that nothing can fail proves nothing, so what the simulation would find is
-//! tried; and nothing of that stands in the code that ships.
+//! A check that nothing can fail proves nothing. The bugs are only in the copy, never in the code
+//! that ships.
 //!
-//! Parts in reading order: the list, its way into a copy, the package around that copy, the hunt.
-//! `program.rs` is the package's, not this one's.
+//! In reading order: the list, how a copy is changed, the package around that copy, the check.
+//! `program.rs` belongs to the package, not to this module.
 
 mod check;
 mod list;

@@ -1,9 +1,9 @@
-//! The package a mutated copy of the engine is built in, beside the target folder's own things.
+//! The package in which the mutated copy of the engine is built, inside the target folder.
 //!
-//! Clones may share a target folder, so each has a package and a program of its own there; what
-//! they depend on is built once. The package has the repository's dependencies, lock file and
-//! toolchain and never asks a registry. Files are written only where they differ, so that what has
-//! not changed is not built again.
+//! Clones may share a target folder, so each has its own package and program there, and their
+//! dependencies are built once. The package uses the repository's dependencies, lock file and
+//! toolchain, and never a registry. Files are written only where they differ, so that unchanged
+//! code is not built again.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,10 +13,10 @@ use std::process::Command;
 use super::list::{LIMITS, MUTANTS};
 use super::schema::{SWITCH_FILE, mutate, switch};
 
-/// What the engine is called in the repository.
+/// The engine's folder in the repository.
 const ENGINE: &str = "pipeline/engine";
 
-/// The package's manifest, in front of the workspace's.
+/// The package's manifest, before the text of the workspace's.
 const MANIFEST: &str = r#"
 [package]
 name = "tidewire-mutants"
@@ -38,7 +38,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it")
 }
 
-/// What this clone's program is called.
+/// The name of this clone's program.
 fn program() -> String {
     let mut clone = DefaultHasher::new();
     root().hash(&mut clone);
@@ -49,7 +49,7 @@ fn program() -> String {
 fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     // <target>/release/deps/sim-…
-    test.ancestors().nth(3).expect("it stands in a target folder").join("tests/mutants")
+    test.ancestors().nth(3).expect("it is in a target folder").join("tests/mutants")
 }
 
 fn write(path: &Path, text: &str) {
@@ -60,7 +60,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("a file of the package is written");
 }
 
-/// The manifest: the repository's, with the copy in the engine's place.
+/// The workspace's manifest, with the engine replaced by the copy.
 fn manifest() -> String {
     let root = root().display().to_string();
     let workspace = fs::read_to_string(format!("{root}/Cargo.toml")).expect("the manifest");
@@ -71,7 +71,7 @@ fn manifest() -> String {
         } else if line.starts_with("tidewire-engine = ") {
             "tidewire-engine = { path = \"engine\" }".to_owned()
         } else if line.starts_with("debug = ") {
-            // Built in a moment, and fast enough.
+            // Compiles quickly, and is fast enough.
             "debug = false\nopt-level = 1\ncodegen-units = 16".to_owned()
         } else {
             line.replace("path = \"", &format!("path = \"{root}/"))
@@ -80,7 +80,7 @@ fn manifest() -> String {
     MANIFEST.replace("{root}", &root).replace("{program}", &program()) + &lines.join("\n") + "\n"
 }
 
-/// The paths of a folder's files, from there.
+/// The paths of a folder's files, relative to it.
 fn files(folder: &Path, under: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder.join(under)).expect("a folder of the engine") {
@@ -101,7 +101,7 @@ fn copy_engine(to: &Path) -> Result<(), String> {
     let sources = files(&engine, "src");
     for path in &sources {
         let text = fs::read_to_string(engine.join(path)).expect("Rust is text");
-        let mut text = mutate(path, &text, (LIMITS, MUTANTS))?;
+        let mut text = mutate(path, &text, LIMITS, MUTANTS)?;
         if path == "src/lib.rs" {
             text.push_str("pub mod mutant;\n");
         }
@@ -118,19 +118,19 @@ fn copy_engine(to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the simulation on the mutated engine; where it stands, or what is wrong.
+/// Builds the simulation on the mutated engine; returns its path, or the compiler's errors.
 pub(super) fn build() -> Result<PathBuf, String> {
     let target = folder().join("target");
     let folder = folder().join(program());
     copy_engine(&folder.join("engine"))?;
     write(&folder.join("Cargo.toml"), &manifest());
-    // Cargo leaves out of it what this package does not use.
+    // Cargo removes from it what this package does not use.
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("the lock file");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--offline", "--quiet", "--target-dir"])
         .arg(&target)
         .current_dir(&folder)
-        // What is warned of in a copy was warned of in the original.
+        // Warnings in the copy were reported in the original.
         .env("RUSTFLAGS", "--cap-lints=allow")
         .output()
         .map_err(|error| format!("cargo can't be run: {error}"))?;

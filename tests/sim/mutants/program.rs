@@ -1,7 +1,6 @@
-//! The simulation as a program of its own, on an engine with a switch: `program HISTORIES`.
+//! The simulation as a program, on an engine with a mutant switch: `program HISTORIES`.
 //!
-//! It is built by the package that the hunt for mutants writes, and fails as soon as a history
-//! does.
+//! The package of the mutants builds it. It fails at the first history that fails.
 
 #[path = "../fake/mod.rs"]
 mod fake;
@@ -11,10 +10,10 @@ mod histories;
 mod model;
 #[path = "../operators.rs"]
 mod operators;
-#[path = "../random.rs"]
-mod random;
 #[path = "../replay.rs"]
 mod replay;
+#[path = "../../src/test_rng.rs"]
+mod test_rng;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -1,16 +1,16 @@
-//! Mutants put into the text of a copy: `if crate::mutant::on(n) { mutated } else { original }`.
+//! Puts mutants into source text: `if crate::mutant::on(n) { mutated } else { original }`.
 
 use std::fmt::Write as _;
 
 use super::list::{Mutant, TightLimit};
 
-/// The file the copy gets for its switch.
+/// The file of the switch in the copy.
 pub(super) const SWITCH_FILE: &str = "src/mutant.rs";
 
-/// What picks a mutant, by its name.
+/// The variable that selects a mutant, by its name.
 pub(super) const SWITCH: &str = "TIDEWIRE_MUTANT";
 
-/// The copy's switch: whether the mutant of this number is the one asked for.
+/// The source of the switch: whether the mutant of this number is selected.
 pub(super) fn switch(mutants: &[Mutant]) -> String {
     let names: Vec<&str> = mutants.iter().map(|mutant| mutant.name).collect();
     format!(
@@ -24,26 +24,27 @@ pub(super) fn switch(mutants: &[Mutant]) -> String {
     )
 }
 
-/// Where a snippet stands, which must be once.
+/// Where a snippet is; it must occur exactly once.
 fn find_once(text: &str, file: &str, snippet: &str) -> Result<usize, String> {
     let mut places = text.match_indices(snippet).map(|(at, _)| at);
     match (places.next(), places.next()) {
         (Some(at), None) => Ok(at),
         (found, _) => {
-            let times = if found.is_none() { "does not stand" } else { "stands more than once" };
+            let times = if found.is_none() { "does not occur" } else { "occurs more than once" };
             Err(format!(
-                "{file}: a snippet {times} there any more; update it in \
+                "{file}: a snippet {times}; update it in \
                  tests/sim/mutants/list.rs:\n{snippet}"
             ))
         }
     }
 }
 
-/// The text of a file with its tight limits and all its mutants in place.
+/// The text of a file with its tight limits and all its mutants.
 pub(super) fn mutate(
     file: &str,
     text: &str,
-    (limits, mutants): (&[TightLimit], &[Mutant]),
+    limits: &[TightLimit],
+    mutants: &[Mutant],
 ) -> Result<String, String> {
     let mut places: Vec<(usize, &str, String)> = Vec::new();
     for limit in limits.iter().filter(|limit| limit.file == file) {
@@ -85,11 +86,11 @@ fn mutants_of_one_snippet_are_combined_and_a_missing_snippet_is_named() {
     let text = "let x = a + b;";
     let mutants = [mutant("one", "a - b"), mutant("two", "0")];
     assert_eq!(
-        mutate("f", text, (&[], &mutants)).expect("it stands there once"),
+        mutate("f", text, &[], &mutants).expect("it occurs once"),
         "let x = (if crate::mutant::on(0) { a - b } else if crate::mutant::on(1) { 0 } else { a + b });"
     );
-    let gone = mutate("f", "let x = 1;", (&[], &mutants)).expect_err("it is gone");
+    let gone = mutate("f", "let x = 1;", &[], &mutants).expect_err("it is gone");
     assert!(gone.contains("list.rs") && gone.contains("a + b"), "{gone}");
     let limits = [TightLimit { file: "f", original: "1 << 20", tight: "1" }];
-    assert_eq!(mutate("f", "N = 1 << 20;", (&limits, &[])).as_deref(), Ok("N = 1;"));
+    assert_eq!(mutate("f", "N = 1 << 20;", &limits, &[]).as_deref(), Ok("N = 1;"));
 }

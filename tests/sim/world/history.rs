@@ -1,4 +1,4 @@
-//! The world, and what may happen next in it.
+//! One simulated history: the steps that may happen, chosen by a seed.
 
 use tidewire_engine::port::Log;
 use tidewire_engine::topology::Topology;
@@ -7,36 +7,36 @@ use super::loops::{ADMITS, Loops};
 use super::producer::Producer;
 use crate::fake::{FakeLog, FakeStores};
 use crate::model::Model;
-use crate::random::Random;
+use crate::test_rng::TestRng;
 
-/// Partitions of every topic: enough for three owners and for keys that share one.
+/// Partitions of every topic: enough for three owners, and for keys that share a partition.
 const PARTITIONS: u32 = 3;
 
-/// Owners at most.
-const OWNERS_MAX: u64 = 3;
+/// Most DERIVE processes in one history.
+const OWNERS_MAX: usize = 3;
 
 /// Steps with faults in one history.
 const STEPS: u64 = 200;
 
-/// Rounds after which a quiet world must have come to its end.
+/// Rounds without faults after which everything must be processed.
 const MAX_QUIET_ROUNDS: u32 = 400;
 
-/// Rounds without anything to do after which it has: enough for every timer to come due, every
-/// hand-over to be written, and every absent member to be given up.
+/// Idle rounds after which nothing more can happen: every timer is due, every batch is written and
+/// every absent member is removed from its group.
 const IDLE_ROUNDS: u32 = 6;
 
-/// Milliseconds of a quiet round.
+/// Milliseconds of a round without faults.
 const ROUND_MS: i64 = 1_000;
 
-/// A clock that jumps goes past everything that is kept for a day.
+/// A clock jump passes everything that is kept for a day.
 const JUMP_MS: i64 = 25 * 3_600_000;
 
-/// How far the clocks of machines are ahead of the log's or behind it at most.
+/// How far the machines' clocks may be ahead of the log's or behind it.
 const SKEW_MS_MAX: i64 = 60_000;
 
 /// Everything of one history.
 pub(crate) struct World {
-    /// The log, as an onlooker that never crashes.
+    /// The log, as an observer that never crashes.
     pub(crate) log: FakeLog,
     /// The topics.
     pub(crate) topology: Topology,
@@ -44,23 +44,23 @@ pub(crate) struct World {
     pub(crate) machines: Vec<FakeStores>,
     /// ADMIT and DERIVE.
     pub(crate) loops: Loops,
-    /// What must hold.
+    /// The expected state.
     pub(crate) model: Model,
-    /// Batches a disk still writes when its process dies, while no dice decide.
+    /// Batches a disk still writes when its process crashes, unless chosen at random.
     pub(crate) batches_written_at_crash: usize,
     producer: Producer,
-    random: Random,
+    random: TestRng,
 }
 
 impl World {
     /// A world of this seed, before anything has happened.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random::new(!seed);
-        let owners = 1 + random.below(OWNERS_MAX) as usize;
+        let mut random = TestRng::new(!seed);
+        let owners = 1 + random.index(OWNERS_MAX);
         Self::with_owners(seed, owners)
     }
 
-    /// The same with so many machines.
+    /// The same with this many machines.
     pub(crate) fn with_owners(seed: u64, owners: usize) -> Self {
         let log = FakeLog::new(seed ^ 0x5eed);
         let topology = Topology::new("t.", PARTITIONS);
@@ -74,13 +74,13 @@ impl World {
             model: Model::new(&topology),
             batches_written_at_crash: 0,
             producer: Producer::new(seed),
-            random: Random::new(seed),
+            random: TestRng::new(seed),
             topology,
             log,
         }
     }
 
-    /// Runs a whole history and checks it step by step; an error says what does not hold.
+    /// Runs a whole history and checks every step; the error says which invariant does not hold.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         self.log.state().faults = true;
         for step in 0..STEPS {
@@ -91,7 +91,7 @@ impl World {
         self.finish()
     }
 
-    /// Ends the faults, lets everything come to its end and checks it.
+    /// Ends the faults, lets everything finish and checks the result.
     fn finish(&mut self) -> Result<(), String> {
         let mut log_state = self.log.state();
         log_state.faults = false;
@@ -103,13 +103,13 @@ impl World {
         self.settle_and_check()
     }
 
-    /// Lets everything come to its end and checks it.
+    /// Lets everything finish and checks the result.
     pub(crate) fn settle_and_check(&mut self) -> Result<(), String> {
         self.settle()?;
         self.model.end(&self.log, &self.machines)
     }
 
-    /// Checks what has happened since the last look.
+    /// Checks what has happened since the last check.
     pub(crate) fn check_facts(&mut self) -> Result<(), String> {
         self.model.check_facts(&self.log)
     }
@@ -130,7 +130,7 @@ impl World {
             }
             95 => self.set_clocks(),
             96 | 97 => {
-                let n = self.random.below((ADMITS + self.machines.len()) as u64) as usize;
+                let n = self.random.index(ADMITS + self.machines.len());
                 self.loops.crash(n);
             }
             98 => {
@@ -146,17 +146,17 @@ impl World {
     }
 
     fn any_owner(&mut self) -> usize {
-        self.random.below(self.machines.len() as u64) as usize
+        self.random.index(self.machines.len())
     }
 
-    /// Producers write something.
+    /// Producers write some records.
     pub(crate) fn produce(&mut self) {
         let (log, topology) = (self.log.clone(), self.topology.clone());
         self.producer.write_some(&log, &topology, &mut self.model);
     }
 
-    /// Chance, for what happens.
-    pub(super) fn random(&mut self) -> &mut Random {
+    /// The random decisions of this history.
+    pub(super) fn random(&mut self) -> &mut TestRng {
         &mut self.random
     }
 
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// The machines' clocks are set, ahead or back.
+    /// Sets the machines' clocks ahead or back.
     fn set_clocks(&mut self) {
         let skew = self.random.below(2 * SKEW_MS_MAX as u64).cast_signed() - SKEW_MS_MAX;
         let mut log_state = self.log.state();
@@ -186,11 +186,11 @@ impl World {
         log_state.count(if back { "clocks set back" } else { "clocks set ahead" });
     }
 
-    /// Machines that are down come back, or never do: one that is up is enough.
+    /// Restarts machines that are down, or leaves them down for good: one that is up is enough.
     fn bring_up(&mut self) {
         let mut up = self.loops.up();
         for n in 0..self.machines.len() {
-            let never = self.loops.is_down(n) && up > 0 && self.random.once_in(2);
+            let never = self.loops.is_down(n) && up > 0 && self.random.one_in(2);
             self.loops.keep_down(n, if never { u64::MAX } else { 0 });
             up += usize::from(!never);
         }
@@ -214,12 +214,12 @@ impl World {
             log_state.time_out();
             drop(log_state);
             self.machines.iter().for_each(FakeStores::write_some);
-            self.check_facts().map_err(|why| format!("while it settles: {why}"))?;
+            self.check_facts().map_err(|why| format!("after the faults have ended: {why}"))?;
             idle = if busy { 0 } else { idle + 1 };
             if idle > IDLE_ROUNDS {
                 return Ok(());
             }
         }
-        Err("the world does not come to rest".to_owned())
+        Err("there is still work after all rounds without faults".to_owned())
     }
 }

@@ -1,34 +1,20 @@
-//! The loops of a world, made, turned and made anew as the app does.
+//! The ADMIT and DERIVE loops of a world, and the processes they run in.
 
-use std::sync::Arc;
-use std::time::Duration;
+use tidewire_engine::admit::{Admit, AdmitInput};
+use tidewire_engine::derive::Derive;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit};
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
-use tidewire_engine::port::{Clock, Log};
-use tidewire_engine::record::Millis;
-use tidewire_engine::turn::{EngineError, TurnOutcome};
-
-use super::history::World;
 use crate::fake::FakeLog;
-use crate::operators::OPERATORS;
 
-/// The loops of ADMIT, which are counted before those of DERIVE.
+/// The number of ADMIT's loops, which are numbered before those of DERIVE.
 pub(crate) const ADMITS: usize = 2;
 
-/// Crashes of which one leaves its machine down.
-const DOWN_ONCE_IN: u64 = 4;
-
-/// Turns a machine stays down at most.
-const DOWN_TURNS_MAX: u64 = 30;
-
-/// A loop and what it takes to make it anew.
-struct LoopSlot<T> {
-    /// Turns that pass before it is made anew.
-    down: u64,
+/// A loop and what is needed to create it again.
+pub(super) struct LoopSlot<T> {
+    /// Turns until it is created again.
+    pub(super) down: u64,
     /// The log as its process sees it.
-    log: FakeLog,
-    running: Option<T>,
+    pub(super) log: FakeLog,
+    pub(super) running: Option<T>,
 }
 
 impl<T> LoopSlot<T> {
@@ -39,20 +25,11 @@ impl<T> LoopSlot<T> {
 
 /// Every loop of a world.
 pub(crate) struct Loops {
-    admits: [(AdmitInput, LoopSlot<Admit>); 2],
+    pub(super) admits: [(AdmitInput, LoopSlot<Admit>); 2],
     /// By machine.
-    derives: Vec<LoopSlot<Derive>>,
-    /// Processes there have been.
+    pub(super) derives: Vec<LoopSlot<Derive>>,
+    /// Processes started so far.
     pub(crate) processes: u64,
-}
-
-struct MachineClock(FakeLog);
-
-impl Clock for MachineClock {
-    fn now(&self) -> Millis {
-        let log_state = self.0.state();
-        Millis(log_state.now.0 + log_state.skew)
-    }
 }
 
 impl Loops {
@@ -65,7 +42,7 @@ impl Loops {
         }
     }
 
-    /// Stops a loop's process where it stands; the first [`ADMITS`] are ADMIT's.
+    /// Crashes a loop's process; the first [`ADMITS`] are ADMIT's.
     pub(crate) fn crash(&self, n: usize) {
         let derive = n.checked_sub(ADMITS).map(|n| &self.derives[n]);
         match derive {
@@ -101,132 +78,8 @@ impl Loops {
         self.derives.iter().filter(|of| of.down == 0).count()
     }
 
-    fn begin_process(&mut self, log: &FakeLog) -> FakeLog {
+    pub(super) fn begin_process(&mut self, log: &FakeLog) -> FakeLog {
         self.processes += 1;
         log.as_process(self.processes)
-    }
-}
-
-impl World {
-    /// A turn of ADMIT, made anew if it isn't there.
-    pub(crate) fn turn_admit(&mut self, n: usize) -> Result<TurnOutcome, String> {
-        if self.loops.admits[n].1.running.is_none() {
-            let process = self.loops.begin_process(&self.log);
-            let log: Arc<dyn Log> = Arc::new(process.clone());
-            let config = AdmitConfig {
-                topology: self.topology.clone(),
-                source: self.loops.admits[n].0,
-                instance: "a0".to_owned(),
-                settings_hash: 7,
-                registry: None,
-                breaker: PoisonBreaker::new(PoisonLimit::OFF),
-            };
-            self.loops.admits[n].1.log = process.clone();
-            match Admit::new(config, &log) {
-                Ok(admit) => self.loops.admits[n].1.running = Some(admit),
-                Err(error) => return tolerate_restart(&process, &error),
-            }
-        }
-        let of = &mut self.loops.admits[n].1;
-        let turned = of.running.as_mut().expect("just made").turn(Duration::ZERO);
-        if turned.is_err() {
-            of.running = None;
-        }
-        turned.or_else(|error| tolerate_restart(&of.log, &error))
-    }
-
-    /// A turn of a machine's DERIVE, made anew if it isn't there and the machine is not down.
-    pub(crate) fn turn_derive(&mut self, n: usize) -> Result<TurnOutcome, String> {
-        if self.loops.derives[n].down > 0 {
-            self.loops.derives[n].down -= 1;
-            return Ok(TurnOutcome::default());
-        }
-        if self.loops.derives[n].running.is_none() {
-            let log = self.loops.begin_process(&self.log);
-            self.loops.derives[n].log = log.clone();
-            let config = DeriveConfig {
-                topology: self.topology.clone(),
-                instance: format!("d{n}"),
-                thread: 0,
-                build: "sim".to_owned(),
-                settings_hash: 7,
-                standby: n % 2 == 1,
-            };
-            let ports = DerivePorts {
-                log: Arc::new(log.clone()),
-                stores: Arc::new(self.machines[n].of_process(&log)),
-                clock: Arc::new(MachineClock(log)),
-            };
-            match Derive::with_operators(config, ports, OPERATORS) {
-                Ok(derive) => self.loops.derives[n].running = Some(derive),
-                Err(error) => return self.after(Err(error), n),
-            }
-        }
-        let derive = self.loops.derives[n].running.as_mut().expect("just made");
-        let turned = derive.turn(Duration::ZERO);
-        self.after(turned, n)
-    }
-
-    /// Closes a machine's DERIVE in order.
-    pub(crate) fn close_derive(&mut self, n: usize) -> Result<(), String> {
-        if let Some(derive) = self.loops.derives[n].running.take() {
-            let closed = derive.close();
-            self.after(closed.map(|()| TurnOutcome::default()), n)?;
-        }
-        Ok(())
-    }
-
-    /// What the app does with a turn's end: nothing, or make the loop anew the next time.
-    fn after(
-        &mut self,
-        turned: Result<TurnOutcome, EngineError>,
-        n: usize,
-    ) -> Result<TurnOutcome, String> {
-        let of = &mut self.loops.derives[n];
-        let log = of.log.clone();
-        let error = match turned {
-            Ok(turned) if !log.is_dead() => return Ok(turned),
-            // A dead process's last word counts for nothing.
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        of.running = None;
-        if log.is_dead() {
-            let faults = self.log.state().faults;
-            let batches = if faults {
-                self.random().below(4) as usize
-            } else {
-                self.batches_written_at_crash
-            };
-            self.machines[n].crash(batches);
-            self.stay_down(n);
-        }
-        match error {
-            Some(error) => tolerate_restart(&log, &error),
-            None => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
-        }
-    }
-
-    /// Some machines stay down for so long that others take over what they had.
-    fn stay_down(&mut self, n: usize) {
-        if !self.log.state().faults || self.machines.len() == 1 {
-            return;
-        }
-        if self.random().once_in(DOWN_ONCE_IN) {
-            let turns = 1 + self.random().below(DOWN_TURNS_MAX);
-            self.loops.keep_down(n, turns);
-            let mut log_state = self.log.state();
-            log_state.expire_dead();
-            log_state.count("machines down");
-        }
-    }
-}
-
-/// A loop may end by a crash, or say that it wants to be made anew; anything else is a finding.
-fn tolerate_restart(log: &FakeLog, error: &EngineError) -> Result<TurnOutcome, String> {
-    match error {
-        EngineError::Fatal { .. } if !log.is_dead() => Err(format!("fatal: {error:?}")),
-        // It begins anew: there is something to do.
-        _ => Ok(TurnOutcome { restoring: true, ..TurnOutcome::default() }),
     }
 }

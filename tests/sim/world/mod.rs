@@ -1,11 +1,13 @@
-//! A history: producers, loops, crashes, rebalances, clocks and disks in an order chosen by a seed,
-//! or by a test; then a quiet time in which everything must come to its end.
+//! A simulated world: producers, loops, crashes, rebalances, clocks and disks.
 //!
-//! Parts in reading order: the world and its steps, its loops, its producers.
+//! A seed or a test chooses what happens. Then the faults end, and everything must be processed.
+//!
+//! In reading order: the world and its steps, its loops and their turns, its producers.
 
 mod history;
 mod loops;
 mod producer;
+mod turns;
 
 pub(crate) use history::World;
 pub(crate) use loops::ADMITS;

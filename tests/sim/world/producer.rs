@@ -1,7 +1,7 @@
-//! Producers: events with ids and without, sent once or again at any time, and what is no event.
+//! The simulated producers: events with and without ids, repeated ones, and invalid records.
 //!
-//! Producers are not what is tested: their writes never fail, but they repeat what they have sent,
-//! as after an answer that was lost.
+//! Producers are not under test: their writes never fail, but they repeat events, as after a lost
+//! response.
 
 use tidewire_engine::admit::AdmitInput;
 use tidewire_engine::port::Appender;
@@ -12,9 +12,9 @@ use tidewire_schemas::Priority;
 use crate::fake::FakeLog;
 use crate::model::{Model, ProducedInput};
 use crate::operators::FAILING;
-use crate::random::Random;
+use crate::test_rng::TestRng;
 
-/// Entities; each has one input, so that its order is one.
+/// Entities; each uses one input, so that its events have one order.
 const ENTITIES: u64 = 7;
 
 /// What a producer sends, and may send again.
@@ -28,15 +28,15 @@ struct ProducedMessage {
 
 /// All producers of a world.
 pub(super) struct Producer {
-    random: Random,
+    random: TestRng,
     sequence: u64,
-    /// Those with an id: without one a second sending is another event.
+    /// Those with an id: a repeated event without an id is another event.
     again: Vec<ProducedMessage>,
 }
 
 impl Producer {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed ^ 0x1d), sequence: 0, again: Vec::new() }
+        Self { random: TestRng::new(seed ^ 0x1d), sequence: 0, again: Vec::new() }
     }
 
     pub(super) fn write_some(&mut self, log: &FakeLog, topology: &Topology, model: &mut Model) {
@@ -48,7 +48,7 @@ impl Producer {
                     continue;
                 }
                 2..5 if !self.again.is_empty() => {
-                    let n = self.random.below(self.again.len() as u64) as usize;
+                    let n = self.random.index(self.again.len());
                     self.again[n].clone()
                 }
                 _ => self.event(),
@@ -107,7 +107,7 @@ impl Producer {
 
     fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {
         self.sequence += 1;
-        let lane = Lane::ALL[self.random.below(5) as usize];
+        let lane = Lane::ALL[self.random.index(5)];
         let key = format!("k{}", self.random.below(ENTITIES));
         let value = format!("no avro {}", self.sequence).into_bytes();
         let at = TopicPartition::new(topology.lane(lane), topology.partition_of(key.as_bytes()));

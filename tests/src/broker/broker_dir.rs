@@ -1,4 +1,4 @@
-//! Where a broker lives: its folder, its ports, its data formatted.
+//! A broker's folder and ports, and the formatting of its data.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,10 +10,10 @@ use super::ports::Port;
 use super::setup::Setup;
 use super::{folder, java, secure};
 
-/// The one cluster there is.
+/// The cluster id of every test cluster.
 const CLUSTER_ID: &str = "tidewire-kafka-cluster";
 
-/// The place of a node.
+/// The folder and ports of a node.
 #[derive(Debug)]
 pub(super) struct BrokerDir {
     number: u32,
@@ -26,7 +26,7 @@ pub(super) struct BrokerDir {
 }
 
 impl BrokerDir {
-    /// Places for so many nodes of a cluster that know each other.
+    /// Folders and ports for this many nodes of one cluster.
     pub(super) fn make(count: u32, setup: &Setup) -> Vec<Self> {
         let reserve = |number| Self {
             number,
@@ -52,7 +52,7 @@ impl BrokerDir {
         self.number
     }
 
-    /// Where clients and the other brokers connect without ado.
+    /// Where clients and the other brokers connect in plain text.
     pub(super) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.plain.number()).into()
     }
@@ -116,8 +116,8 @@ impl BrokerDir {
         java::run("kafka.tools.StorageTool", &arguments);
     }
 
-    /// What the tool does, without a Java process for it: an identity, and the first records of the
-    /// metadata, which are the same for every node and were kept when Kafka was downloaded.
+    /// What the tool does, without a Java process: writes an identity and copies the first metadata
+    /// records, which are the same for every node and were kept when Kafka was downloaded.
     fn format_by_hand(&self) {
         let checkpoint = "bootstrap.checkpoint";
         let data = self.data();

@@ -1,16 +1,14 @@
-//! Wall clocks of brokers, set forward from outside.
+//! Wall clocks of brokers that tests set forward.
 //!
-//! Kafka's server takes its clock as an argument; `ClockedBroker.java` gives it one that listens.
-//! Session time-outs of groups run on the monotonic clock and notice nothing; whatever judges by
-//! wall time does: retention, compaction, transaction time-outs.
+//! Kafka's server takes its clock as an argument; `ClockedBroker.java` passes one that is set over
+//! standard input. Session time-outs use the monotonic clock and are not affected; retention,
+//! compaction and transaction time-outs use the wall clock.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
-use super::node::Broker;
-
-/// The clock of one broker, over its restarts.
+/// The clock of one broker, across its restarts.
 #[derive(Debug)]
 pub(super) struct BrokerClock {
     state: Mutex<BrokerClockState>,
@@ -28,21 +26,21 @@ impl BrokerClock {
         Self { state: Mutex::new(BrokerClockState { ahead_ms, process: None }) }
     }
 
-    /// Adds what the process needs to know to its command.
+    /// Adds what the process needs to its command.
     pub(super) fn configure(&self, command: &mut Command) {
         command.arg(self.state().ahead_ms.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
 
-    /// Takes over the process that was started so.
+    /// Takes the pipes of a process that was started with this clock.
     pub(super) fn attach(&self, child: &mut Child) {
         let input = child.stdin.take().expect("it is piped");
         let output = child.stdout.take().expect("it is piped");
         self.state().process = Some((input, BufReader::new(output)));
     }
 
-    /// Sets the clock forward; false if the process did not do its part.
-    fn advance_time(&self, ms: u64) -> bool {
+    /// Sets the clock forward; false if the process did not confirm.
+    pub(super) fn advance_time(&self, ms: u64) -> bool {
         let mut state = self.state();
         state.ahead_ms += i64::try_from(ms).expect("less than an age");
         let (input, output) = state.process.as_mut().expect("a running broker");
@@ -53,14 +51,5 @@ impl BrokerClock {
 
     fn state(&self) -> MutexGuard<'_, BrokerClockState> {
         self.state.lock().expect("no thread panics while it holds this")
-    }
-}
-
-impl Broker {
-    /// Sets its clock forward and waits until retention and compaction did what they would do in
-    /// that time. The segment being written is closed first, as the next append would do, so that
-    /// it takes part. Nobody may append meanwhile to a topic that is both compacted and deleted.
-    pub fn advance_time(&self, ms: u64) {
-        assert!(self.clock().advance_time(ms), "time did not pass:\n{}", self.log_tail());
     }
 }

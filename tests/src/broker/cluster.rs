@@ -1,14 +1,16 @@
-//! Several brokers that are one cluster: each is a broker and a controller, every topic lives on
-//! all of them, and a write is good once two have it.
+//! Several brokers that form one cluster.
+//!
+//! Each is a broker and a controller, every topic is on all of them, and a write is acknowledged
+//! once two have it.
 
 use super::broker_dir::BrokerDir;
 use super::node::{Broker, NotReady};
 use super::setup::Setup;
 
-/// Starts at other ports before a clash is no accident any more.
+/// Starts with new ports before a port conflict counts as a failure.
 const ATTEMPTS: u32 = 3;
 
-/// A write is good once two of three have it, internal topics too.
+/// A write is acknowledged once two of three have it, in internal topics too.
 const REPLICATED: &[(&str, &str)] = &[
     ("default.replication.factor", "3"),
     ("min.insync.replicas", "2"),
@@ -24,14 +26,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many brokers, at least three, and waits until all of them answer.
+    /// Starts this many brokers, at least three, and waits until all of them respond.
     pub fn start(count: u32) -> Self {
         assert!(count >= 3, "topics have three replicas");
         Self::of(Setup::quick().with(REPLICATED), count)
     }
 
     /// Starts brokers of this setup.
-    pub(super) fn of(setup: Setup, count: u32) -> Self {
+    fn of(setup: Setup, count: u32) -> Self {
         for attempt in 1.. {
             let new_broker = |broker_dir| Broker::new(setup.clone(), broker_dir);
             let mut nodes: Vec<Broker> =
@@ -59,15 +61,22 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The addresses of all brokers, as clients want them.
+    /// The addresses of all brokers, for `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
     }
 
     /// The broker of a cluster of one.
-    pub(super) fn into_only(mut self) -> Broker {
+    fn into_only(mut self) -> Broker {
         let only = self.nodes.pop().expect("one was started");
-        assert!(self.nodes.is_empty(), "a cluster has no only broker");
+        assert!(self.nodes.is_empty(), "the cluster has one broker");
         only
+    }
+}
+
+impl Setup {
+    /// Starts a node and waits until it responds.
+    pub fn start(self) -> Broker {
+        Cluster::of(self, 1).into_only()
     }
 }

@@ -1,7 +1,7 @@
-//! Folders of brokers, named after the test process they belong to.
+//! Temporary folders of brokers, named after the test process that made them.
 //!
-//! A folder goes with its broker. Of a process that was killed, or of the shared broker, it stays
-//! behind; the next test process that makes one removes it.
+//! A folder is removed with its broker. That of a killed process or of the shared broker stays; the
+//! next test process that makes a folder removes it.
 
 use std::env;
 use std::fs;
@@ -20,7 +20,7 @@ pub fn make() -> TempDir {
     folder.expect("the temporary folder can be written")
 }
 
-/// Removes what processes that are gone left in this place.
+/// Removes the folders that ended processes left here.
 pub(super) fn remove_orphans(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,22 +1,22 @@
-//! Apache Kafka as it lies in the cache, and Java commands that run it.
+//! Runs Java commands with the Apache Kafka of the cache.
 //!
-//! `scripts/kafka.sh` is the one that downloads; this only asks it, once per process.
+//! Only `scripts/kafka.sh` downloads; this file calls it once per process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Little to compile, little to collect: what starts fast and stays small.
+/// Little compilation and a small heap: starts fast and stays small.
 const SMALL: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
-/// The folder of Kafka's jars; the first call of a machine downloads them.
+/// The folder of Kafka's jars; the first call on a machine downloads them.
 pub fn jars() -> &'static Path {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh");
         let output = Command::new(script).arg("fetch").stderr(Stdio::inherit()).output();
         let output = output.expect("the script can be run");
-        assert!(output.status.success(), "scripts/kafka.sh fetch failed; it said why above");
+        assert!(output.status.success(), "scripts/kafka.sh fetch failed; see its output above");
         String::from_utf8(output.stdout).expect("a path of text").trim_end().into()
     })
 }
@@ -26,7 +26,7 @@ pub fn arguments() -> Vec<String> {
     vec![format!("@{}", jars().join("java.args").display())]
 }
 
-/// The same for processes of which many run side by side, with this much heap.
+/// The same with this much heap, for processes of which many run at once.
 pub fn small_arguments(heap_mb: u32) -> Vec<String> {
     let mut all = arguments();
     all.push(format!("-Xmx{heap_mb}m"));
@@ -34,13 +34,13 @@ pub fn small_arguments(heap_mb: u32) -> Vec<String> {
     all
 }
 
-/// Runs a class of Kafka's tools to its end and returns what it printed on standard output.
-/// Panics with everything it said if it fails.
+/// Runs one of Kafka's tools and returns its standard output. Panics with its whole output if it
+/// fails.
 pub fn run(class: &str, arguments: &[&str]) -> String {
-    try_run(class, arguments).unwrap_or_else(|said| panic!("{class} {arguments:?}: {said}"))
+    try_run(class, arguments).unwrap_or_else(|output| panic!("{class} {arguments:?}: {output}"))
 }
 
-/// The same; the error is everything it said.
+/// The same; the error is its whole output.
 pub fn try_run(class: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("java");
     command.args(small_arguments(128)).arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=error");
@@ -50,6 +50,6 @@ pub fn try_run(class: &str, arguments: &[&str]) -> Result<String, String> {
     if output.status.success() {
         return Ok(printed);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}\n{printed}{said}", output.status))
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}\n{printed}{errors}", output.status))
 }

@@ -1,11 +1,11 @@
-//! One broker: its place, its process, and the verbs that tests use on it.
+//! One broker: its folder, its process, and what tests do with it.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,20 +14,20 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::broker_dir::BrokerDir;
 use super::clock::BrokerClock;
-use super::java;
 use super::setup::Setup;
+use super::{java, secure};
 use crate::child_process;
 
 /// A start on a machine busy with other tests and builds; it usually takes two seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 
-/// A stop with everything written down.
+/// A clean stop, which flushes everything.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a starting or stopping process is looked at.
+/// How often a starting or stopping process is polled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// How long one attempt to get an answer may take.
+/// How long one attempt to get a response may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a broker logs once it serves.
@@ -39,7 +39,7 @@ const PORT_TAKEN: &str = "Address already in use";
 /// Lines of the log in messages.
 const TAIL_LINES: usize = 40;
 
-/// The end of a clean stop by `SIGTERM`, as Java tells it.
+/// The exit code of a clean stop by `SIGTERM`, as Java reports it.
 const STOPPED: i32 = 143;
 
 /// A broker and its data. See [`crate::broker`] for how to start one.
@@ -49,14 +49,14 @@ pub struct Broker {
     broker_dir: BrokerDir,
     child: Option<Child>,
     clock: Option<BrokerClock>,
-    /// How long the log was when this start began.
+    /// The size of the log when this start began.
     log_before: u64,
 }
 
 /// Why a broker does not serve.
 #[derive(Debug)]
 pub(super) enum NotReady {
-    /// Another process was quicker to take a port.
+    /// Another process took a port first.
     PortTaken,
     /// Something else, with the end of its log.
     Failed(String),
@@ -99,7 +99,7 @@ impl Broker {
         }
     }
 
-    /// Waits until it answers a request.
+    /// Waits until it responds to a request.
     pub(super) fn wait_ready(&mut self) -> Result<(), NotReady> {
         let deadline = Instant::now() + READY_LIMIT;
         loop {
@@ -136,22 +136,17 @@ impl Broker {
         self.broker_dir.number()
     }
 
-    /// Where it lives, and how to get in.
-    pub(super) fn broker_dir(&self) -> &BrokerDir {
-        &self.broker_dir
+    /// Its folder, with its properties, data and log.
+    pub(super) fn folder(&self) -> &Path {
+        self.broker_dir.folder()
     }
 
-    /// Its clock, if it has one of its own.
-    pub(super) fn clock(&self) -> &BrokerClock {
-        self.clock.as_ref().expect("start it by Broker::with_clock")
-    }
-
-    /// Whether its process is there.
+    /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Ends it with `SIGTERM` and waits: everything is written down, leaders are handed over.
+    /// Stops it with `SIGTERM` and waits: it flushes everything and moves its leaders.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut child = self.child.take().expect("it was running");
@@ -164,14 +159,14 @@ impl Broker {
         assert_eq!(status.code(), Some(STOPPED), "{status}:\n{}", self.log_tail());
     }
 
-    /// Ends it with `SIGKILL`.
+    /// Kills it with `SIGKILL`.
     pub fn kill9(&mut self) {
         let mut child = self.child.take().expect("a running broker");
         child.kill().expect("it is our child");
         child.wait().expect("it is our child");
     }
 
-    /// Starts it again on the same ports and data, and waits until it answers; stops it first if
+    /// Starts it again on the same ports and data, and waits until it responds; stops it first if
     /// it is running.
     pub fn restart(&mut self) {
         if self.child.is_some() {
@@ -183,12 +178,12 @@ impl Broker {
         }
     }
 
-    /// Holds it still with `SIGSTOP`: connections stay open and nothing answers.
+    /// Pauses it with `SIGSTOP`: connections stay open and nothing responds.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -208,6 +203,31 @@ impl Broker {
         java::run(class, &[&["--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// Sets its clock forward and waits until retention and compaction have done what they would do
+    /// in that time. The active segment is closed first, as the next append would do, so that it is
+    /// included. Nothing may append meanwhile to a topic with `compact,delete`.
+    pub fn advance_time(&self, ms: u64) {
+        let clock = self.clock.as_ref().expect("start it by Broker::with_clock");
+        assert!(clock.advance_time(ms), "time did not pass:\n{}", self.log_tail());
+    }
+
+    /// The address of its listener with TLS and SCRAM.
+    pub fn secure_bootstrap(&self) -> String {
+        self.broker_dir.secure_address().to_string()
+    }
+
+    /// The certificate of the authority that signed the broker's.
+    pub fn ca_pem(&self) -> PathBuf {
+        secure::ca_pem(self.folder())
+    }
+
+    /// Grants a right to [`secure::GUEST`], with the arguments of `kafka-acls`, such as
+    /// `["--operation", "Read", "--topic", "tw.in"]`.
+    pub fn grant(&self, right: &[&str]) {
+        let user = format!("User:{}", secure::GUEST);
+        self.tool(secure::ACLS, &[&["--add", "--allow-principal", &user], right].concat());
+    }
+
     fn class(&self) -> &'static str {
         match self.clock {
             Some(_) => "ClockedBroker",
@@ -216,7 +236,7 @@ impl Broker {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.broker_dir.folder().join("broker.log")
+        self.folder().join("broker.log")
     }
 
     fn logged_since_start(&self) -> String {
@@ -246,19 +266,19 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Nothing to do about failures here: the process is gone, or was never ours.
+            // Failures change nothing: the process is gone already.
             child.kill().ok();
             child.wait().ok();
         }
         if thread::panicking() {
-            // The folder goes now; what the broker logged may say why the test failed.
+            // The folder is removed now, and the broker's log may say why the test failed.
             let lines = self.log_tail();
             io::stderr().write_all(format!("broker {}:\n{lines}", self.number()).as_bytes()).ok();
         }
     }
 }
 
-/// Waits for a child to end, at most so long.
+/// Waits for a child to end, at most this long.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
@@ -269,8 +289,8 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Asks for the API versions, the request that every Kafka client makes first; version 0 has no
-/// body and needs no rights.
+/// Requests the API versions, as every Kafka client does first; version 0 has no body and needs
+/// no rights.
 pub(super) fn responds(address: SocketAddr) -> io::Result<()> {
     const API_VERSIONS: u16 = 18;
     const CORRELATION: u32 = 7;
@@ -287,5 +307,5 @@ pub(super) fn responds(address: SocketAddr) -> io::Result<()> {
     let mut head = [0; 10];
     stream.read_exact(&mut head)?;
     let good = head[4..8] == CORRELATION.to_be_bytes() && head[8..] == [0, 0];
-    if good { Ok(()) } else { Err(io::Error::other("an answer of another form")) }
+    if good { Ok(()) } else { Err(io::Error::other("a response of another form")) }
 }

@@ -1,9 +1,9 @@
-//! Loopback ports that stay ours while a broker is down.
+//! Reserves loopback ports that stay reserved while a broker is down.
 //!
-//! A broker keeps its ports over restarts, so nobody else may take them in between. They lie below
-//! the range out of which the kernel serves outgoing connections and `bind(0)`; and test processes
-//! that run side by side keep off each other's by a socket bound to the same port of another
-//! loopback address, which the kernel gives back however this process ends.
+//! A broker keeps its ports across restarts, so no other process may take them in between. They lie
+//! below the range that the kernel uses for outgoing connections and `bind(0)`. Concurrent test
+//! processes avoid each other's ports by a marker: a socket bound to the same port of another
+//! loopback address, which the kernel releases however the process ends.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,13 @@ use std::process;
 
 use socket2::{Domain, Socket, Type};
 
-/// The lowest port taken.
+/// The lowest port used.
 const FIRST: u16 = 12_000;
 
 /// The end of the range, where the kernel's own usually begins.
 const END: u16 = 32_768;
 
-/// Nothing listens here: a port of this address says that the same port of 127.0.0.1 is taken.
+/// Where the markers are bound: port N here means that port N of 127.0.0.1 is reserved.
 const MARKER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A port of 127.0.0.1 that no other harness uses.
@@ -29,11 +29,11 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes one that is free.
+    /// Reserves a free one.
     pub fn reserve() -> Self {
         let end = kernel_range_begin().unwrap_or(END).clamp(FIRST + 1_000, END);
         let count = end - FIRST;
-        // Processes begin at different places, so that they seldom meet.
+        // Processes start at different ports, so that they seldom collide.
         let begin = u16::try_from(process::id() % u32::from(count)).expect("less than the count");
         (0..count)
             .map(|n| FIRST + (begin + n) % count)
@@ -49,7 +49,7 @@ impl Port {
     fn try_reserve(number: u16) -> Option<Self> {
         let marker = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
         marker.bind(&SocketAddr::from((MARKER_HOST, number)).into()).ok()?;
-        // A connection that lingers on the port doesn't hinder a broker, so it mustn't hinder this.
+        // A port in TIME_WAIT does not hinder a broker, so it must not hinder this check.
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
         Some(Self { number, _marker: marker })
     }
@@ -73,6 +73,6 @@ mod tests {
         let number = a.number();
         assert!(Port::try_reserve(number).is_none(), "it is marked");
         drop(a);
-        assert!(Port::try_reserve(number).is_some(), "the mark went with it");
+        assert!(Port::try_reserve(number).is_some(), "its marker is released");
     }
 }

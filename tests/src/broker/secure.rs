@@ -1,14 +1,12 @@
-//! A listener for clients with TLS and SCRAM-SHA-256 beside the plain one, with access control.
+//! A second listener with TLS, SCRAM-SHA-256 and access control.
 //!
-//! Whoever comes by the plain listener may do anything, so that a test can set things up. By the
-//! secure one there are two users: [`OWNER`] may do anything, [`GUEST`] nothing until it is
-//! granted, by [`Broker::grant`] say.
+//! The plain listener allows everything, so that a test can prepare the broker. On the secure one
+//! there are two users: [`OWNER`] may do anything, [`GUEST`] nothing until a right is granted, for
+//! example by [`super::Broker::grant`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use super::node::Broker;
 
 /// A user who may do anything.
 pub const OWNER: &str = "owner";
@@ -19,33 +17,16 @@ pub const GUEST: &str = "guest";
 /// The password of both.
 pub const PASSWORD: &str = "a-secret-for-tests";
 
-const ACLS: &str = "org.apache.kafka.tools.AclCommand";
+/// Kafka's tool that grants rights.
+pub(super) const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 
-impl Broker {
-    /// The address of its listener with TLS and SCRAM.
-    pub fn secure_bootstrap(&self) -> String {
-        self.broker_dir().secure_address().to_string()
-    }
-
-    /// The certificate of the authority that vouches for it.
-    pub fn ca_pem(&self) -> PathBuf {
-        ca_pem(self.broker_dir().folder())
-    }
-
-    /// Grants a right to [`GUEST`], in the words of `kafka-acls`, such as
-    /// `["--operation", "Read", "--topic", "tw.in"]`.
-    pub fn grant(&self, right: &[&str]) {
-        let user = format!("User:{GUEST}");
-        self.tool(ACLS, &[&["--add", "--allow-principal", &user], right].concat());
-    }
-}
-
-fn ca_pem(folder: &Path) -> PathBuf {
+/// The certificate of the authority in a broker's folder.
+pub(super) fn ca_pem(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 
-/// Makes certificates of 127.0.0.1 in this folder: that of the authority, `ca.pem`, and what it
-/// signed, with its key, `broker.pem`.
+/// Makes certificates for 127.0.0.1 in this folder: the authority's, `ca.pem`, and one signed by
+/// it, with its key, `broker.pem`.
 pub fn make_certificates(folder: &Path) {
     let may_sign = "basicConstraints=critical,CA:true";
     let ca = ["-subj", "/CN=tidewire test authority", "-addext", may_sign, "-out", "ca.pem"];
@@ -74,7 +55,7 @@ pub(super) fn prepare(folder: &Path) -> String {
     )
 }
 
-/// The users as the formatting tool wants them.
+/// The users in the syntax of the formatting tool.
 pub(super) fn users() -> Vec<String> {
     let user = |name| format!("SCRAM-SHA-256=[name={name},password={PASSWORD}]");
     [OWNER, GUEST].map(user).into()
@@ -86,6 +67,6 @@ fn openssl(folder: &Path, key: &str, arguments: &[&str]) {
     command.args(["ec_paramgen_curve:P-256", "-noenc", "-days", "3650", "-keyout", key]);
     let output = command.args(arguments).output();
     let output = output.expect("openssl is there: scripts/install.sh test installs it");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {arguments:?}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {arguments:?}: {errors}");
 }

@@ -1,19 +1,17 @@
-//! What a broker is like before it is started: its properties, its Java, its clock.
+//! The configuration of a broker before its start: properties, Java options, clock.
 
-use super::cluster::Cluster;
 use super::java;
-use super::node::Broker;
 
-/// Properties of every broker of this repository.
+/// Properties of every broker in this repository.
 const NODE: &str = include_str!("../../data/kafka/node.properties");
 
-/// What is quicker and smaller in tests.
+/// Properties that make tests quicker and brokers smaller.
 const QUICK: &str = include_str!("../../data/kafka/quick.properties");
 
-/// A node holds a few megabytes in tests; the rest is room for the garbage.
+/// A node holds a few megabytes in tests; the rest is for garbage collection.
 const QUICK_HEAP_MB: u32 = 256;
 
-/// What an operator with little traffic would give it.
+/// What an administrator with little traffic would use.
 const FIGURES_HEAP: &str = "-Xmx1g";
 
 /// How to start a broker.
@@ -26,21 +24,21 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// What tests use: small, and waiting for nothing.
+    /// For tests: small, with short intervals.
     pub fn quick() -> Self {
         let properties = format!("{NODE}{QUICK}");
         let java = java::small_arguments(QUICK_HEAP_MB);
         Self { properties, java, secure: false, clock_ahead_ms: None }
     }
 
-    /// What benchmarks use: the whole compiler, a larger heap, the server's own intervals.
+    /// For benchmarks: the full compiler, a larger heap, the server's default intervals.
     pub fn for_figures() -> Self {
         let mut java = java::arguments();
         java.push(FIGURES_HEAP.to_owned());
         Self { properties: NODE.to_owned(), java, secure: false, clock_ahead_ms: None }
     }
 
-    /// Adds properties of the server; of two with one name the later counts.
+    /// Adds properties of the server; a later value replaces an earlier one.
     pub fn with(mut self, properties: &[(&str, &str)]) -> Self {
         for (name, value) in properties {
             self.properties += &format!("{name}={value}\n");
@@ -54,18 +52,13 @@ impl Setup {
         self
     }
 
-    /// Gives it a clock that [`Broker::pass`] sets forward, and that is ahead from the beginning.
+    /// Gives it a clock that starts this far ahead and that [`super::Broker::advance_time`] sets.
     pub fn with_clock(mut self, ahead_ms: i64) -> Self {
         self.clock_ahead_ms = Some(ahead_ms);
         self
     }
 
-    /// Starts a node and waits until it answers.
-    pub fn start(self) -> Broker {
-        Cluster::of(self, 1).into_only()
-    }
-
-    /// The properties that are no node's own.
+    /// The properties that all nodes share.
     pub(super) fn properties(&self) -> &str {
         &self.properties
     }

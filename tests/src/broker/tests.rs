@@ -1,4 +1,4 @@
-//! The harness itself, on real brokers: what it promises is what other tests stand on.
+//! Tests of the broker harness on real brokers, because other tests rely on it.
 
 use std::env;
 use std::fs;
@@ -27,10 +27,10 @@ use super::ports::Port;
 use super::*;
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
-/// The whole name of the child that the test about killed processes starts.
+/// The full name of the child that the test about killed processes starts.
 const CHILD: &str = "broker::tests::child_with_a_broker";
 
-/// Says to the child that it is one.
+/// Set for the child process.
 const CHILD_VARIABLE: &str = "TIDEWIRE_TEST_BROKER_CHILD";
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,8 +50,8 @@ fn create_with(broker: &Broker, topic: &str, settings: &[(&str, &str)]) {
     let give_up = Instant::now() + TIMEOUT;
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT / 6));
     loop {
-        // A cluster that is just electing its leaders answers late, and may have done what it was
-        // asked for all the same; who asked the controller that has died is not answered at all.
+        // A cluster that is electing its leaders responds late, and may have created the topic all
+        // the same; a request to a controller that has died gets no response.
         let admin: AdminClient<_> = client(broker).create().unwrap();
         match block_on(admin.create_topics([&new], &options)) {
             Ok(made) => match &made[0] {
@@ -114,7 +114,7 @@ fn read(broker: &Broker, topic: &str) -> Vec<String> {
     records
 }
 
-/// Whether a process is there and not merely waiting to be reaped.
+/// Whether a process runs, and is not a zombie.
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z'))
@@ -139,10 +139,13 @@ fn data_survives_a_stop_and_a_kill_at_the_same_address() {
     broker.kill9();
     assert!(!is_alive(pid));
     let address = bootstrap.parse().unwrap();
-    assert!(responds(address).is_err(), "nobody answers for a killed broker");
+    assert!(responds(address).is_err(), "a killed broker does not respond");
     let taken = TcpListener::bind(&bootstrap).unwrap();
     broker.launch();
-    assert!(matches!(broker.wait_ready(), Err(NotReady::PortTaken)), "told from other failures");
+    assert!(
+        matches!(broker.wait_ready(), Err(NotReady::PortTaken)),
+        "a taken port is reported as such"
+    );
     drop(taken);
     broker.restart();
     assert_eq!(topics(&broker), ["kept"]);
@@ -157,7 +160,7 @@ fn a_paused_broker_accepts_connections_and_responds_after_it_is_resumed() {
     broker.pause();
     let mut stream = TcpStream::connect(&address).expect("the kernel still takes connections");
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    assert!(stream.read(&mut [0]).is_err(), "a paused broker says nothing");
+    assert!(stream.read(&mut [0]).is_err(), "a paused broker sends nothing");
     broker.resume();
     responds(address.parse().unwrap()).unwrap();
 }
@@ -166,7 +169,7 @@ fn a_paused_broker_accepts_connections_and_responds_after_it_is_resumed() {
 fn a_broker_outlives_the_thread_that_started_it_and_ends_with_its_value_and_folder() {
     let broker = thread::spawn(Broker::start).join().unwrap();
     responds(broker.bootstrap().parse().unwrap()).unwrap();
-    let (pid, folder) = (broker.pid(), broker.broker_dir().folder().to_owned());
+    let (pid, folder) = (broker.pid(), broker.folder().to_owned());
     assert!(is_alive(pid) && folder.join("data/meta.properties").exists());
     drop(broker);
     assert!(!is_alive(pid) && !folder.exists());
@@ -175,7 +178,7 @@ fn a_broker_outlives_the_thread_that_started_it_and_ends_with_its_value_and_fold
 #[test]
 fn a_broker_dies_with_a_killed_test_process() {
     let this = env::current_exe().unwrap();
-    // Elsewhere another test process might remove the folder, which ends a broker too.
+    // In another folder, another test process might remove it, which also ends a broker.
     let temp_dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(this)
         .args(["--exact", CHILD, "--ignored", "--nocapture"])
@@ -185,11 +188,11 @@ fn a_broker_dies_with_a_killed_test_process() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines.map_while(Result::ok).find_map(|line| {
+    let printed = lines.map_while(Result::ok).find_map(|line| {
         let (_, rest) = line.split_once("broker of ")?;
         rest.split_once(" in ").map(|(pid, folder)| (pid.parse().unwrap(), folder.to_owned()))
     });
-    let (pid, folder): (u32, String) = said.expect("the child starts a broker");
+    let (pid, folder): (u32, String) = printed.expect("the child starts a broker");
     assert!(is_alive(pid) && folder.starts_with(temp_dir.path().to_str().unwrap()));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -206,7 +209,7 @@ fn child_with_a_broker() {
         return;
     }
     let broker = shared();
-    println!("broker of {} in {}", broker.pid(), broker.broker_dir().folder().display());
+    println!("broker of {} in {}", broker.pid(), broker.folder().display());
     loop {
         thread::park();
     }
@@ -238,9 +241,9 @@ fn three_brokers_continue_when_one_is_killed() {
     assert_eq!(topics(cluster.broker(1)), ["made-by-two", "replicated"]);
 }
 
-/// Kafka's own client with these credentials at the secure listener.
+/// Kafka's own client with these credentials on the secure listener.
 fn secure_list(broker: &Broker, user: &str, password: &str) -> Result<String, String> {
-    let config = broker.broker_dir().folder().join(format!("{user}.properties"));
+    let config = broker.folder().join(format!("{user}.properties"));
     let text = format!(
         "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-256\nssl.truststore.type=PEM\n\
          ssl.truststore.location={}\nsasl.jaas.config=\
@@ -323,7 +326,7 @@ fn segments_of_a_compacted_topic_age_separately() {
     assert_eq!(bounds(&broker, "windows").1, 4, "its segments have their size back");
 }
 
-/// The time that a record appended now gets, less this machine's time.
+/// The append time of a record, minus this machine's time.
 fn clock_ahead_s(broker: &Broker) -> i64 {
     create_with(broker, "clock", &[APPEND_TIME]);
     append(broker, "clock", &[("k", Some("v"))]);
@@ -359,7 +362,7 @@ fn command_with_output(mut command: Command) -> Command {
     command
 }
 
-/// Two ports in a row, the second for the controller.
+/// Two consecutive ports, the second for the controller.
 fn two_in_a_row() -> [Port; 2] {
     let mut before = Port::reserve();
     loop {

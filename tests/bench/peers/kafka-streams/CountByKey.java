@@ -1,11 +1,11 @@
-// The peer of the benchmark of DERIVE: a count per key by Kafka Streams, exactly once, on one
-// thread, with its defaults for everything that is not named here.
+// The peer of the DERIVE benchmark: Kafka Streams counts per key, exactly once, on one thread, with
+// defaults for everything that is not set here.
 //
 // Usage: CountByKey BOOTSTRAP IN OUT APPLICATION_ID FOLDER COMMIT_MS
 //
 // Keys and values stay bytes, so that nothing is decoded that the count does not need. It runs
-// until its standard input ends, and says on standard output when it runs and what it restored:
-// `running`, and `restored RECORDS MILLISECONDS` from the first store's beginning to the last's end.
+// until its standard input ends. It prints `running` when it runs, and `restored RECORDS
+// MILLISECONDS`, from the start of the first store's restore to the end of the last one.
 
 import java.time.Duration;
 import java.util.Properties;
@@ -33,7 +33,7 @@ public final class CountByKey {
         properties.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, args[5]);
         properties.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
         properties.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
-        // A static member, as Tidewire's is: a restart has its partitions again at once.
+        // A static member, like Tidewire: a restarted one gets its partitions back at once.
         properties.put(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG, "only");
 
         StreamsBuilder builder = new StreamsBuilder();
@@ -61,7 +61,7 @@ public final class CountByKey {
         });
         streams.start();
         while (System.in.read() >= 0) {
-            // Whoever started this has nothing to say but that it is over.
+            // Only the end of the input matters.
         }
         System.exit(streams.close(Duration.ofSeconds(30)) ? 0 : 1);
     }

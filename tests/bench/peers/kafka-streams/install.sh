@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Puts Kafka Streams and our program on it into the cache folder, if they are not there, and prints
-# the class path that runs it: `java -cp "$(install.sh)" CountByKey …`.
+# Installs Kafka Streams and our program on it into the cache folder, unless they are there, and
+# prints the class path that runs it: `java -cp "$(install.sh)" CountByKey …`.
 #
-# Usage: install.sh        as said
-#        install.sh pin    downloads what the pom asks for and pins its digests
+# Usage: install.sh        installs and prints
+#        install.sh pin    downloads the dependencies of the pom and pins their checksums
 #
-# The folder is named after what it is made from, and moved into place whole.
+# The folder's name contains a hash of the files it is built from. It is built in a temporary folder
+# and then moved into place.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,13 +16,13 @@ plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 say() { printf 'tidewire: %s\n' "$*" >&2; }
 stop() { say "$*"; exit 1; }
 
-# download FOLDER: what Kafka Streams needs beside the jars of the broker.
+# download FOLDER: what Kafka Streams needs besides the jars of the broker.
 download() {
   command -v mvn >/dev/null || stop 'Maven is missing; run: scripts/install.sh kafka'
   say 'downloading Kafka Streams from Maven Central (75 MB, once)'
   mvn --quiet --batch-mode --strict-checksums -f "$here/pom.xml" "$plugin:copy-dependencies" \
     -DincludeArtifactIds=kafka-streams,rocksdbjni "-DoutputDirectory=$1" >&2 ||
-    stop 'Maven could not fetch Kafka Streams; is repo.maven.apache.org within reach?'
+    stop 'Maven could not fetch Kafka Streams; check the connection to repo.maven.apache.org'
 }
 
 work=
@@ -44,7 +45,7 @@ if [ ! -e "$folder" ]; then
   work=$(mktemp -d "$cache/work.XXXXXX")
   download "$work"
   (cd "$work" && sha256sum --check --strict --quiet "$here/jars.sha256") >&2 ||
-    stop 'the jars of Kafka Streams are not those this benchmark was written for'
+    stop 'the jars of Kafka Streams have other checksums than jars.sha256'
   javac -cp "$work/*:$broker/*" -d "$work" "$here/CountByKey.java" >&2 ||
     stop 'CountByKey.java does not compile; see above'
   mv -T "$work" "$folder"

@@ -1,7 +1,7 @@
-//! Runs the programs of `tests/clients`: one per client of Kafka, all with the same command line.
+//! Runs the programs of `tests/clients`: one per Kafka client, all with the same command line.
 //!
-//! A program that fails, hangs or prints something else is a failed test, whose message names the
-//! client and repeats what it said. Records go in and come out as the programs' README says.
+//! A program that fails, hangs or prints something else fails the test, whose message names the
+//! client and contains its output. Records are passed as the programs' README says.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,19 +18,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Deserializer, Serialize};
 use tidewire_tests::child_process;
 
-/// A program gives up by itself after a minute; one that is still there after this hangs.
+/// A program gives up after a minute; one that runs longer hangs.
 const HANG_LIMIT: Duration = Duration::from_secs(150);
 
-/// How often a running program is looked at.
+/// How often a running program is polled.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What is kept of what a program said, from its end.
+/// How much of a program's output is kept, from its end.
 const OUTPUT_BYTES: usize = 8 << 10;
 
 /// One client.
 #[derive(Debug)]
 pub(super) struct ClientProgram {
-    /// As its users call it.
+    /// Its command.
     pub(super) name: String,
     command: Vec<String>,
     /// The compressions it can write and read.
@@ -51,21 +51,21 @@ pub(super) struct WriteOptions<'a> {
     pub(super) transaction_end: TransactionEnd,
 }
 
-/// What becomes of the records.
+/// What happens to the records.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TransactionEnd {
     /// They are written outside transactions.
     Plain,
     /// They are one transaction, which is committed.
     Commit,
-    /// They are one transaction, which is given up when the broker has them.
+    /// They are one transaction, which is aborted when the broker has them.
     Abort,
 }
 
 /// Which records a client reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum IsolationArgument {
-    /// Those of no transaction and of committed ones.
+    /// Records outside transactions and of committed ones.
     Committed,
     /// All.
     Uncommitted,
@@ -79,7 +79,7 @@ pub(super) struct ProducedRecord {
     pub(super) headers: BTreeMap<String, String>,
 }
 
-/// A record as it was read.
+/// A record that was read.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ConsumedRecord {
     pub(super) partition: i32,
@@ -95,22 +95,22 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
     BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
 }
 
-/// The program that writes every form of an event; it is no client like the others.
+/// The program that writes every format of an event; it is not a client.
 const FORMATS: &str = "formats";
 
-/// What the install script prints, run once.
+/// The output of the install script, which runs once.
 fn listed() -> &'static str {
     static LISTED: OnceLock<String> = OnceLock::new();
     LISTED.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/install.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output();
         let output = output.expect("the script of this repository runs");
-        assert!(output.status.success(), "{script} failed; it said why above");
+        assert!(output.status.success(), "{script} failed; see its output above");
         String::from_utf8(output.stdout).expect("paths in UTF-8")
     })
 }
 
-/// Every client, installed if need be.
+/// Every client, installed if needed.
 pub(super) fn all() -> &'static [ClientProgram] {
     static ALL: OnceLock<Vec<ClientProgram>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -121,7 +121,7 @@ pub(super) fn all() -> &'static [ClientProgram] {
     })
 }
 
-/// Writes one event of every form, by the libraries people use for them.
+/// Writes one event in every format, by the libraries people use.
 pub(in crate::kafka) fn write_formats(arguments: &[&str]) {
     let line = listed().lines().find(|line| line.starts_with(FORMATS)).expect("it is listed");
     ClientProgram::named(line).succeed(arguments, None);
@@ -142,12 +142,12 @@ impl ClientProgram {
         client
     }
 
-    /// Whether it can write and read records compressed so.
+    /// Whether it supports this compression.
     pub(super) fn can(&self, compression: &str) -> bool {
         self.compressions.iter().any(|known| known == compression)
     }
 
-    /// Writes the records; each is acknowledged when this returns.
+    /// Writes the records; all are acknowledged when this returns.
     pub(super) fn produce(
         &self,
         to: TopicAddress<'_>,
@@ -158,7 +158,7 @@ impl ClientProgram {
         self.succeed(&produce_arguments(to, options, &id), Some(records));
     }
 
-    /// Tries to write records the broker refuses, and returns what the client said about it.
+    /// Tries to write records that the broker refuses, and returns the client's output.
     pub(super) fn fail_to_produce(
         &self,
         to: TopicAddress<'_>,
@@ -171,12 +171,12 @@ impl ClientProgram {
         run.output()
     }
 
-    /// Stable, as a user has it, but not shared with another test on the same broker.
+    /// Stable, as a user's group is, but not shared with another test on the same broker.
     fn transactional_id(&self, to: TopicAddress<'_>) -> String {
         format!("{}-{}", self.name, to.topic)
     }
 
-    /// Reads from the beginning until `count` records came, and any that come right after them.
+    /// Reads from the beginning until `count` records arrived, and any that follow at once.
     pub(super) fn consume(
         &self,
         from: TopicAddress<'_>,
@@ -224,7 +224,7 @@ impl ClientProgram {
                     kill_process_group(group, Signal::KILL).expect("it is our child");
                     child.wait().expect("it is our child");
                     let output = tail(&files[2]);
-                    panic!("{} {arguments:?} hangs; it said:\n{output}", self.name);
+                    panic!("{} {arguments:?} hangs; its output:\n{output}", self.name);
                 }
             }
         };
@@ -247,7 +247,7 @@ fn produce_arguments<'a>(
     arguments
 }
 
-/// What a program did.
+/// The result of a program.
 struct ProgramRun {
     status: ExitStatus,
     stdout: Vec<u8>,

@@ -1,44 +1,43 @@
-//! Something on a port that is no broker of today: it answers every connection in one manner, for
-//! as long as the test process lives.
+//! A fake broker that answers every connection in one way, until the test process ends.
 //!
-//! Of Kafka's protocol it speaks what a client asks first: which versions of which operations there
-//! are (KIP-35), and, if it has a login, by which mechanisms (KIP-43).
+//! Of Kafka's protocol it has what a client sends first: API versions (KIP-35) and the SASL
+//! handshake (KIP-43).
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-/// Operations by Kafka's number.
+/// API keys.
 const SASL_HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
 
-/// Errors by Kafka's number.
+/// Error codes.
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const UNSUPPORTED_VERSION: i16 = 35;
 
 /// How it behaves.
 #[derive(Clone)]
 pub(super) enum FakeBroker {
-    /// It takes connections and says nothing.
+    /// It accepts connections and sends nothing.
     Silent,
-    /// It ends every connection.
+    /// It closes every connection.
     Closing,
-    /// It is a web server that takes offence at what it does not understand.
+    /// It is a web server that rejects what it does not understand.
     Http,
-    /// It is a Kafka broker that knows these operations up to these versions.
+    /// It is a Kafka broker with these APIs up to these versions.
     Kafka(Vec<(i16, i16)>),
-    /// The same with a login by one mechanism, which it never lets anybody finish.
+    /// The same with a SASL mechanism, whose login never succeeds.
     Login(Vec<(i16, i16)>, &'static str),
 }
 
-/// Listens; the address.
+/// Starts listening and returns the address.
 pub(super) fn start_fake_broker(broker: FakeBroker) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it listens").to_string();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let broker = broker.clone();
-            // Whoever asked may be gone before it is answered.
+            // The client may be gone before it gets a response.
             thread::spawn(move || answer(stream, &broker).ok());
         }
     });
@@ -68,7 +67,7 @@ fn serve(stream: &mut TcpStream, apis: &[(i16, i16)], mechanism: Option<&str>) -
         let mut body = request[4..8].to_vec();
         match (number(0), number(2), mechanism) {
             (API_VERSIONS, 0, _) => body.extend(versions(0, apis)),
-            // An older broker answers a newer question so, in the oldest form.
+            // An older broker answers a newer request like this, in the oldest form.
             (API_VERSIONS, ..) => body.extend(versions(UNSUPPORTED_VERSION, apis)),
             (SASL_HANDSHAKE, _, Some(mechanism)) => body.extend(handshake(mechanism)),
             _ => return Ok(()),

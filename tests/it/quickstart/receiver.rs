@@ -1,4 +1,4 @@
-//! A receiving program of the document, or its script in a browser, and the events it printed.
+//! A receiving program of the quickstart, or its script in a browser, and what it printed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use tidewire_tests::server::Server;
 
 use super::programs::{Programs, Running};
 
-/// How long one step may take on a busy machine: programs that lost the server wait before they try
-/// again, and a JVM starts.
+/// How long one step may take on a busy machine: programs wait before they reconnect, and a JVM
+/// starts.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often it is looked at what a program has printed.
+/// How often a program's output is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What the type of every event here begins a line with.
+/// The beginning of a line that shows an event.
 const EVENT: &str = "post.created ";
 
 /// Keeps what a page prints.
@@ -24,53 +24,53 @@ const CAPTURE: &str = "window.printed = [];
     console.log = (...words) => window.printed.push(words.join(' '));";
 
 /// One receiver.
-pub(super) struct StreamReader {
+pub(super) struct Receiver {
     file: &'static str,
-    source: ProgramStream,
-    /// All it printed.
+    host: ReceiverHost,
+    /// Everything it printed.
     printed: Vec<String>,
     /// Ids of the events it printed since the last step.
     received: Vec<String>,
-    /// The event that may come once more, because it was stopped before it kept the position.
+    /// The event that may be repeated, because it was stopped before it stored the position.
     last: Option<String>,
 }
 
-enum ProgramStream {
+enum ReceiverHost {
     Program(Option<Running>),
     Page(Browser),
 }
 
-impl StreamReader {
+impl Receiver {
     /// Starts a program.
     pub(super) fn program(file: &'static str, programs: &Programs) -> Self {
-        Self::new(file, ProgramStream::Program(Some(programs.start(file))))
+        Self::new(file, ReceiverHost::Program(Some(programs.start(file))))
     }
 
     /// Runs a script in a page of the server.
     pub(super) fn page(file: &'static str, programs: &Programs, server: &Server) -> Self {
-        let mut reader = Self::new(file, ProgramStream::Page(Browser::start()));
-        reader.start(programs, server);
-        reader
+        let mut receiver = Self::new(file, ReceiverHost::Page(Browser::start()));
+        receiver.start(programs, server);
+        receiver
     }
 
-    fn new(file: &'static str, source: ProgramStream) -> Self {
-        Self { file, source, printed: Vec::new(), received: Vec::new(), last: None }
+    fn new(file: &'static str, host: ReceiverHost) -> Self {
+        Self { file, host, printed: Vec::new(), received: Vec::new(), last: None }
     }
 
     /// Kills the program, or leaves the page.
     pub(super) fn stop(&mut self, last: &str) {
         self.last = Some(last.to_owned());
-        match &mut self.source {
-            ProgramStream::Program(running) => *running = None,
-            ProgramStream::Page(browser) => browser.open("about:blank"),
+        match &mut self.host {
+            ReceiverHost::Program(running) => *running = None,
+            ReceiverHost::Page(browser) => browser.open("about:blank"),
         }
     }
 
     /// Starts it again.
     pub(super) fn start(&mut self, programs: &Programs, server: &Server) {
-        match &mut self.source {
-            ProgramStream::Program(running) => *running = Some(programs.start(self.file)),
-            ProgramStream::Page(browser) => {
+        match &mut self.host {
+            ReceiverHost::Program(running) => *running = Some(programs.start(self.file)),
+            ReceiverHost::Page(browser) => {
                 browser.open(&format!("http://{}/", server.addr()));
                 browser.run(CAPTURE, json!([]));
                 browser.run(&programs.text(self.file), json!([]));
@@ -80,15 +80,15 @@ impl StreamReader {
 
     /// Waits until it has printed these events since the last step, each once and in this order.
     pub(super) fn expect(&mut self, events: &[&str]) {
-        self.wait_until(|reader| reader.received.len() >= events.len(), &format!("{events:?}"));
+        self.wait_until(|receiver| receiver.received.len() >= events.len(), &format!("{events:?}"));
         assert_eq!(self.received, events, "{} printed:\n{}", self.file, self.printed.join("\n"));
         self.received.clear();
     }
 
-    /// Waits until it has printed a line that begins so.
+    /// Waits until it has printed a line with this beginning.
     pub(super) fn expect_line(&mut self, beginning: &str) {
         let is_there = |line: &String| line.starts_with(beginning);
-        self.wait_until(|reader| reader.printed.iter().any(is_there), beginning);
+        self.wait_until(|receiver| receiver.printed.iter().any(is_there), beginning);
     }
 
     fn wait_until(&mut self, holds: impl Fn(&Self) -> bool, what: &str) {
@@ -103,9 +103,9 @@ impl StreamReader {
     }
 
     fn read(&mut self) {
-        let fresh = match &mut self.source {
-            ProgramStream::Program(running) => running.as_ref().expect("it runs").lines(),
-            ProgramStream::Page(browser) => {
+        let fresh = match &mut self.host {
+            ReceiverHost::Program(running) => running.as_ref().expect("it runs").lines(),
+            ReceiverHost::Page(browser) => {
                 let printed = browser.run("return window.printed.splice(0);", json!([]));
                 let printed = printed.as_array().expect("a list").iter();
                 printed.map(|line| line.as_str().expect("text").to_owned()).collect()
@@ -125,7 +125,7 @@ impl StreamReader {
 }
 
 /// The id in `post.created hello-go {…}`, or in `post.created {"event_id":"hello-go",…}` of a
-/// program that prints an event as it came.
+/// program that prints an event as received.
 fn event_id(line: &str) -> Option<String> {
     let rest = line.strip_prefix(EVENT)?;
     let whole = serde_json::from_str::<Value>(rest).ok();
