@@ -1,7 +1,7 @@
 //! Redirects librdkafka's calls of `rd_kafka_metadata_update_op` to ours, at link time.
 //!
-//! `connectors/src/kafka/native.rs` says why. Cargo does not pass linker arguments on to dependent packages, so every
-//! package that builds programs with a Kafka client runs this script.
+//! `connectors/src/kafka/native.rs` says why. Cargo does not pass linker arguments on to dependent
+//! packages, so every package that builds programs with a Kafka client runs this script.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

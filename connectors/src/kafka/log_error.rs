@@ -167,7 +167,7 @@ fn permanent_error(doing: &str, code: Code) -> Option<LogError> {
     }
 }
 
-/// The error of a rejected login or certificate, if the newest error is one: for the caller the call
+/// The error of a rejected login or certificate, if the newest error is one: for the caller it
 /// only times out.
 fn authentication_error(doing: &str, context: &KafkaContext) -> Option<LogError> {
     let (code, reason) = context.last_error()?;

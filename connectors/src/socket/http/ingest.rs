@@ -49,8 +49,8 @@ pub enum IngestError {
     NotConfirmed,
     /// The log is lost, or the process is stopping.
     #[error(
-        "this process is stopping or has lost its log; send the request again after Retry-After, or \
-         to another gateway"
+        "this process is stopping or has lost its log; send the request again after Retry-After, \
+         or to another gateway"
     )]
     Closed,
 }
@@ -212,7 +212,8 @@ impl IngestWriter {
                     clock::pause(ATTEMPT_PAUSE);
                 }
                 Err(error) => {
-                    tracing::error!(%error, records = records.len(), "events were not appended, their requests get 503");
+                    let records = records.len();
+                    tracing::error!(%error, records, "events not appended; requests get 503");
                     if matches!(error, LogError::Fatal(..) | LogError::Fenced(_)) {
                         self.lost.store(true, Ordering::Relaxed);
                     }

@@ -212,8 +212,17 @@ fn request_body() -> Value {
     let event = reference("EventEnvelope");
     let events =
         json!({ "oneOf": [event, { "type": "array", "items": reference("EventEnvelope") }] });
-    let cloud_event =
-        json!({ "type": "object", "required": ["specversion", "id", "source", "type"] });
+    let cloud_event = json!({
+        "type": "object",
+        "description": "CloudEvents 1.0; other attributes and `data` are read too",
+        "required": ["specversion", "id", "source", "type"],
+        "properties": {
+            "specversion": { "const": "1.0" },
+            "id": text(),
+            "source": text(),
+            "type": text(),
+        },
+    });
     json!({
         "required": true,
         "description": "Any of the forms; `Content-Encoding` may be `gzip`, `deflate` or `zstd`. A \

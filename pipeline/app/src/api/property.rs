@@ -111,10 +111,10 @@ pub fn kind_in_words(schema: &Value) -> String {
     if let Some(constant) = schema["const"].as_str() {
         return format!("`\"{constant}\"`");
     }
-    if let Some(texts) = schema["enum"].as_array() {
-        let texts: Vec<String> =
-            texts.iter().filter_map(Value::as_str).map(|text| format!("`{text}`")).collect();
-        return texts.join(", ");
+    let words = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    if !words.is_empty() {
+        return words.join(", ");
     }
     match &schema["type"] {
         Value::String(kind) if kind == "array" => {

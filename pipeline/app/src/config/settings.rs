@@ -1,4 +1,4 @@
-//! Settings as they are given: a TOML file, then `TIDEWIRE_*` variables, then flags; the later wins.
+//! Settings by layer: a TOML file, then `TIDEWIRE_*` variables, then flags; the later wins.
 //!
 //! One table names every setting, so that an unknown one is refused wherever it is given, and the
 //! variable's name follows from the key (`gateway.ring_bytes` is `TIDEWIRE_GATEWAY_RING_BYTES`).

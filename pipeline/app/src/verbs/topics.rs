@@ -47,7 +47,7 @@ fn create(at: &LogArgs) -> Result<(), ProcessExit> {
 fn list(reports: &[TopicReport]) -> Result<(), ProcessExit> {
     if reports.is_empty() {
         return Err(ProcessExit::failed(
-            "there are no topics; check topics.prefix, or create them with `tidewire topics create`",
+            "there are no topics; check topics.prefix, or run `tidewire topics create`",
         ));
     }
     terminal::print_line(&format!("{:24} {:>10} {:>14}  keeps", "topic", "partitions", "records"))?;

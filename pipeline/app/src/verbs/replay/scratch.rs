@@ -1,6 +1,6 @@
 //! The temporary folder of a replay, for task stores that are removed when it ends.
 //!
-//! It is in the data folder, on the disk of the checkpoints, so that they are linked and not copied.
+//! It is in the data folder, on the disk of the checkpoints, so that they are linked, not copied.
 //! What a killed replay leaves is removed by the next one.
 
 use std::fs::{self, File};
