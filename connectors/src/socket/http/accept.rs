@@ -111,7 +111,7 @@ fn refusal_router(full: LimitReached) -> Router {
 async fn pause_if_out_of_files(error: &io::Error) {
     let full = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     if error.raw_os_error().is_some_and(|code| full.contains(&code)) {
-        tracing::warn!(%error, "out of files or memory; accepting pauses, raise the limit of files");
+        tracing::warn!(%error, "out of files or memory; accepting pauses; raise the file limit");
         telemetry::connection_refused("out_of_files");
         tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
     }
