@@ -16,6 +16,8 @@ mod functions;
 mod imports;
 #[path = "tidy/metrics.rs"]
 mod metrics;
+#[path = "tidy/pages.rs"]
+mod pages;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/protocol.rs"]
