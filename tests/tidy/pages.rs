@@ -137,7 +137,8 @@ fn the_metrics_and_alerts_of_the_operations_page_exist() {
     let page = rows("docs/operations.md", "alert | severity").into_iter();
     let severity = |name: &str| {
         let rule = alerts.split(&format!("- alert: {name}\n")).nth(1).unwrap_or_default();
-        rule.split("severity: ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default()
+        let severity = rule.split("severity: ").nth(1).unwrap_or_default();
+        severity.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default()
     };
     let code = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let code = code.map(|name| format!("{name} {}", severity(name)));
