@@ -1,6 +1,7 @@
 //! Describes the machine in one line, because a figure means nothing without it.
 
 use std::fs;
+use std::process::Command;
 
 /// Processor, cores, memory and kernel, as a table's caption.
 pub fn describe() -> String {
@@ -23,4 +24,13 @@ pub fn describe() -> String {
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim())
+}
+
+/// The target triple of this machine, as `rustc` names it. Cargo asked with it as the platform's
+/// filter needs no crate of other platforms, which an offline machine does not have.
+pub fn host_triple() -> String {
+    let version = Command::new("rustc").arg("-vV").output().expect("rustc runs");
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc names its host").to_owned()
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde_json::Value;
+use tidewire_tests::machine::host_triple;
 
 use crate::check;
 use crate::source::root;
@@ -50,11 +51,9 @@ const LICENCES: &[&str] = &[
 
 fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let host = Command::new("rustc").arg("-vV").output().expect("rustc runs");
-    let host = String::from_utf8(host.stdout).expect("text");
-    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
     let asked = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", host])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform"])
+        .arg(host_triple())
         .current_dir(root())
         .output()
         .expect("cargo runs");

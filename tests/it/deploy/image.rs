@@ -12,6 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tidewire_app::config::settings::{SETTINGS, Settings};
+use tidewire_tests::machine::host_triple;
 use tidewire_tests::server;
 
 use crate::deploy::compose::{file, grammar, root};
@@ -108,6 +109,7 @@ fn metadata(folder: &Path) -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["metadata", "--format-version", "1", "--locked", "--offline"]);
+    command.arg("--filter-platform").arg(host_triple());
     let asked = command.current_dir(folder).output().expect("cargo runs");
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     serde_json::from_slice(&asked.stdout).expect("cargo speaks JSON")

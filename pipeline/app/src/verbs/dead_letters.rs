@@ -73,7 +73,7 @@ pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
         }
         DeadLettersVerb::Show { id, raw, at } => {
             let answer = Backend::find(at)?.call(Action::Show, &[parameter("id", id)])?;
-            let found = entries_in(&answer);
+            let found = entries_in(&answer)?;
             if found.is_empty() {
                 return Err(ProcessExit::failed(format!(
                     "there is no dead letter {id}; `tidewire dead-letters list --all` lists all"
@@ -100,16 +100,20 @@ fn parameters_of(which: &DeadLetterFilter) -> Parameters {
     parameters
 }
 
-fn entries_in(answer: &Value) -> &[Value] {
-    answer["dead_letters"].as_array().map_or(&[], Vec::as_slice)
+fn entries_in(answer: &Value) -> Result<&[Value], ProcessExit> {
+    answer["dead_letters"].as_array().map(Vec::as_slice).ok_or_else(|| {
+        ProcessExit::failed(
+            "the answer of the server has no `dead_letters`; use the tidewire of its version",
+        )
+    })
 }
 
 fn list_json(answer: &Value) -> Result<(), ProcessExit> {
-    entries_in(answer).iter().try_for_each(|entry| terminal::print_line(&entry.to_string()))
+    entries_in(answer)?.iter().try_for_each(|entry| terminal::print_line(&entry.to_string()))
 }
 
 fn list(answer: &Value) -> Result<(), ProcessExit> {
-    let entries = entries_in(answer);
+    let entries = entries_in(answer)?;
     if entries.is_empty() {
         terminal::print_notice("no dead letter matches; --all includes those that are resolved");
         return Ok(());
@@ -335,5 +339,19 @@ fn exit_of(error: AdminError, config: &Config) -> ProcessExit {
         AdminError::Failed(error) => {
             ProcessExit::because("could not read or resolve the dead letters", error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::entries_in;
+
+    #[test]
+    fn an_answer_without_dead_letters_is_an_error_and_not_an_empty_list() {
+        assert!(entries_in(&json!({ "dead_letters": [] })).is_ok_and(<[_]>::is_empty));
+        let error = entries_in(&json!({ "letters": [{}] })).expect_err("of another version");
+        assert!(error.to_string().contains("use the tidewire of its version"), "{error}");
     }
 }
