@@ -54,6 +54,7 @@ function drawState() {
     live: "Connected",
     disconnected: "Disconnected by you",
     lost: `Connection lost${stream.reason ? ` (${stream.reason})` : ""}; trying again`,
+    ended: `Connection ended (${stream.reason}); not trying again`,
   }[stream.state];
   at("state").dataset.state = stream.state;
   if (at("state").textContent !== words) at("state").textContent = words;
@@ -98,6 +99,7 @@ function drawAway(now) {
     words.push(`The pipeline goes on: ${counted(processed - processedBefore, "event")} since.`);
   }
   if (stream.state === "lost") words.push("The page tries again by itself.");
+  if (stream.state === "ended") words.push("The page does not try again by itself.");
   at("away").textContent = words.join(" ");
   at("away").hidden = false;
 }

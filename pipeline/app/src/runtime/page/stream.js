@@ -2,11 +2,17 @@
 //
 // Every event frame carries the position after it. The newest position of each channel is kept and
 // sent as `from` after a reconnect, so the gateway sends what was missed before it goes on live.
-// A lost connection is opened again with back-off; one that the user closed stays closed.
+// A lost connection is opened again with back-off; one that the user closed stays closed, and so
+// does one that ended with a close code after which the next would end in the same way.
 
 const LOOK_BACK_MS = 60_000; // a new channel starts with the last minute
 const RETRY_FIRST_MS = 500;
 const RETRY_LONGEST_MS = 8_000;
+const RETRY_DELAYED_MS = 5_000; // at least, after a close code that is not in the next list
+const JITTER = 0.3; // of a delay: pages must not all come back at the same time
+// The server is stopping, the client was too slow, or no code was received.
+const RETRY_SOON_CODES = [1001, 1005, 1006, 4008];
+const FINAL_CODES = [1002, 1007, 1009, 4009]; // "no" in the protocol's table of close codes
 const SILENCE_MS = 70_000; // the server sends something every 30 s
 const CHECK_EVERY_MS = 250;
 const CAUGHT_UP_AFTER_MS = 700; // without another missed event
@@ -15,7 +21,7 @@ const RECENT_MAX = 4_000; // deliveries remembered to count repeated ones
 
 /**
  * Dispatches `state`, `channels`, `event`, `gap`, `refused`, `resumed` and `moving`.
- * `state` is connecting, live, disconnected (by the user) or lost.
+ * `state` is connecting, live, disconnected (by the user), lost, or ended (by a final close code).
  */
 export class Stream extends EventTarget {
   channels = new Map(); // name -> { position, state: "asked" | "live", received }
@@ -26,6 +32,7 @@ export class Stream extends EventTarget {
   missed = null; // { since, until, count, repeated, gaps } from a disconnect until it is caught up
 
   #socket = null;
+  #isWelcome = false; // the server has sent `welcome` on this socket
   #asked = new Map(); // request id -> channel
   #nextId = 1;
   #retry = RETRY_FIRST_MS;
@@ -44,14 +51,15 @@ export class Stream extends EventTarget {
     clearTimeout(this.#timer);
     const before = this.#socket;
     this.#socket = null;
+    this.#isWelcome = false;
+    this.#lastFrameAt = Date.now();
     before?.close();
     this.#setState("connecting", "");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/v1/ws?user=page`, "tidewire.v1");
     const current = (handle) => (event) => socket === this.#socket && handle(event);
-    socket.onopen = current(() => this.#opened());
     socket.onmessage = current(({ data }) => this.#received(JSON.parse(data)));
-    socket.onclose = current(({ reason }) => this.#closed(reason));
+    socket.onclose = current(({ code, reason }) => this.#closed(code, reason));
     this.#socket = socket;
   }
 
@@ -95,7 +103,8 @@ export class Stream extends EventTarget {
   }
 
   #send(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+    const isOpen = this.#isWelcome && this.#socket?.readyState === WebSocket.OPEN;
+    if (isOpen) this.#socket.send(JSON.stringify(message));
   }
 
   #subscribe(name) {
@@ -107,9 +116,11 @@ export class Stream extends EventTarget {
     this.#send({ op: "subscribe", id, channel: name, from });
   }
 
-  #opened() {
+  // A server that is starting or at a limit accepts the socket and closes it without a `welcome`.
+  #welcomed() {
+    this.#isWelcome = true;
     this.#retry = RETRY_FIRST_MS;
-    this.#lastFrameAt = this.#lastMissedAt = this.#liveSince = Date.now();
+    this.#lastMissedAt = this.#liveSince = Date.now();
     if (this.missed) this.missed.until = this.#liveSince;
     this.#asked.clear();
     for (const name of this.channels.keys()) this.#subscribe(name);
@@ -117,10 +128,16 @@ export class Stream extends EventTarget {
     this.#dispatch("channels");
   }
 
-  #closed(reason) {
+  #closed(code, reason) {
     this.#leave();
-    this.retryAt = Date.now() + this.#retry;
-    this.#timer = setTimeout(() => this.connect(), this.#retry);
+    if (FINAL_CODES.includes(code)) {
+      this.#setState("ended", reason || `close code ${code}`);
+      return;
+    }
+    const least = RETRY_SOON_CODES.includes(code) ? 0 : RETRY_DELAYED_MS;
+    const delay = Math.max(this.#retry, least) * (1 + JITTER * Math.random());
+    this.retryAt = Date.now() + delay;
+    this.#timer = setTimeout(() => this.connect(), delay);
     this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST_MS);
     this.#setState("lost", reason);
   }
@@ -135,6 +152,7 @@ export class Stream extends EventTarget {
   #received(frame) {
     this.#lastFrameAt = Date.now();
     switch (frame.op) {
+      case "welcome": this.#welcomed(); break;
       case "ok": this.#subscribed(frame); break;
       case "error": this.#refused(frame); break;
       case "event": this.#event(frame); break;
@@ -206,8 +224,9 @@ export class Stream extends EventTarget {
 
   #check() {
     const now = Date.now();
+    const isOpen = this.state === "live" || this.state === "connecting";
+    if (isOpen && now - this.#lastFrameAt > SILENCE_MS) this.#socket.close();
     if (this.state !== "live") return;
-    if (now - this.#lastFrameAt > SILENCE_MS) this.#socket.close();
     const quiet = now - this.#lastMissedAt > CAUGHT_UP_AFTER_MS;
     if (this.missed && quiet && this.#asked.size === 0) {
       const resumed = this.missed;
