@@ -156,10 +156,7 @@ export class Stream extends EventTarget {
       case "ok": this.#subscribed(frame); break;
       case "error": this.#refused(frame); break;
       case "event": this.#event(frame); break;
-      case "gap":
-        if (this.missed) this.missed.gaps += 1;
-        this.#dispatch("gap", frame);
-        break;
+      case "gap": this.#gap(frame); break;
       case "position": this.#position(frame.position); break;
       case "move": this.#dispatch("moving"); break;
     }
@@ -205,6 +202,14 @@ export class Stream extends EventTarget {
     }
     const delay = time < this.#liveSince ? null : Math.max(0, now - time);
     this.#dispatch("event", { frame, delay, missed });
+  }
+
+  // The subscription continues at `to`: with the older position the gap would come again.
+  #gap(frame) {
+    const channel = this.channels.get(frame.channel);
+    if (channel) channel.position = frame.to;
+    if (this.missed) this.missed.gaps += 1;
+    this.#dispatch("gap", frame);
   }
 
   #isRepeated(delivery) {
