@@ -162,10 +162,15 @@ export class Stream extends EventTarget {
     }
   }
 
-  #subscribed({ id, position }) {
-    const channel = this.channels.get(this.#asked.get(id));
+  #subscribed({ id, channel: name, position }) {
+    const asked = this.#asked.get(id);
+    const channel = this.channels.get(asked);
     this.#asked.delete(id);
     if (!channel) return;
+    if (name !== asked) { // frames carry the canonical name: `posts:%61nn` is `posts:ann`
+      this.channels.delete(asked);
+      this.channels.set(name, channel);
+    }
     channel.state = "live";
     channel.position ??= position ?? null;
     this.#dispatch("channels");
@@ -180,7 +185,8 @@ export class Stream extends EventTarget {
       this.#subscribe(name);
       return;
     }
-    this.channels.delete(name);
+    // A name that is live was asked for twice, in two spellings: the first subscription stays.
+    if (channel?.state === "asked") this.channels.delete(name);
     this.#dispatch("channels");
     this.#dispatch("refused", { name, message });
   }
