@@ -13,7 +13,7 @@ const VALUE_MAX_CHARS = 160;
 const TEXTS = ["text", "title", "message", "response"];
 const COLUMNS = 5;
 
-/** The lane of an event, by the number in its frame: 3 is the most urgent. */
+/** The lane of an event, by the number in its frame: 3 is critical, the highest. */
 export const laneOf = (priority) => LANES[LANES.length - 1 - priority] ?? String(priority);
 
 export class EventList {

@@ -7,6 +7,7 @@ import { delayText } from "/page/chart.js";
 
 const ACCOUNT = "demo";
 const ARRIVAL_LIMIT_MS = 3_000;
+const REPEATABLE_STATUSES = [408, 429, 503]; // the same event may be accepted later
 
 // By type: its lane, its channels besides the account's, and its data.
 const TYPES = {
@@ -86,7 +87,6 @@ export class Sender {
     this.#drawCommand();
     this.#last = event;
     const accepted = await this.#post(event);
-    this.#parts.again.disabled = !accepted;
     if (!accepted) return;
     const { sentAt, answeredAt, position } = accepted;
     const stored = `Stored in the log at ${position} after ${delayText(answeredAt - sentAt)}.`;
@@ -113,7 +113,10 @@ export class Sender {
         "DERIVE drops an event whose id it has processed before.");
   }
 
-  /** Posts the event; gives back where it is stored, or says what went wrong. */
+  /**
+   * Posts the event; returns where it is stored, or says what went wrong. It can be sent again
+   * unless that would be refused for the same reason.
+   */
   async #post({ body }) {
     const sentAt = performance.now();
     this.#waiting = { id: body.event_id, arrived: null, resolve: null };
@@ -122,17 +125,22 @@ export class Sender {
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     };
+    const { again } = this.#parts;
     try {
       const response = await fetch("/v1/events", request);
       const answer = await response.json();
       const error = answer.error ?? answer.events?.[0]?.error;
       if (!error) {
         const position = answer.events[0].log_position;
+        again.disabled = false;
         return { sentAt, answeredAt: performance.now(), position };
       }
-      this.#say(`Refused: ${error.message}.`, "bad");
+      again.disabled = !REPEATABLE_STATUSES.includes(response.status);
+      this.#say(again.disabled ? `Refused: ${error.message}.`
+        : `Not confirmed: ${error.message}. Send the same again.`, "bad");
     } catch {
-      this.#say("The server can't be reached; nothing was sent.", "bad");
+      again.disabled = false; // its id makes a second copy harmless
+      this.#say("No answer: it may be stored. Send the same again.", "bad");
     }
     return null;
   }
