@@ -236,7 +236,7 @@ export class Stream extends EventTarget {
   #check() {
     const now = Date.now();
     const isOpen = this.state === "live" || this.state === "connecting";
-    if (isOpen && now - this.#lastFrameAt > SILENCE_MS) this.#socket.close();
+    if (isOpen && now - this.#lastFrameAt > SILENCE_MS) this.#socket?.close();
     if (this.state !== "live") return;
     const quiet = now - this.#lastMissedAt > CAUGHT_UP_AFTER_MS;
     if (this.missed && quiet && this.#asked.size === 0) {
