@@ -241,6 +241,35 @@ fn an_event_sent_on_the_page_arrives_there_once_and_its_curl_command_sends_it_to
     assert_eq!(browser.console_errors(), [""; 0]);
 }
 
+#[test]
+fn an_event_that_got_no_answer_can_be_sent_again() {
+    let mut server = Server::start(&[]);
+    let browser = open(&server);
+    server.kill9();
+    browser.wait_for(&state_is("lost"), STEP_LIMIT);
+    browser.run("document.getElementById('send').requestSubmit();", json!([]));
+    browser.wait_for(&text_holds("sent", "it may be stored"), STEP_LIMIT);
+    server.restart_in_place();
+    browser.wait_for(&state_is("live"), STEP_LIMIT);
+    browser.run("document.getElementById('send-again').click();", json!([]));
+    let rows = "document.querySelectorAll('#rows .type').length";
+    let arrived = format!("return {rows} === {};", DEMO_CHANNELS.len());
+    browser.wait_for(&arrived, STEP_LIMIT);
+}
+
+#[test]
+fn a_channel_written_with_needless_escapes_receives_its_events() {
+    let server = Server::start(&[]);
+    let browser = open(&server);
+    focus(&browser, "channel");
+    type_line(&browser, "posts:%79ou");
+    browser.wait_for(&text_holds("channels", "posts:you"), STEP_LIMIT);
+    browser.run("document.getElementById('send').requestSubmit();", json!([]));
+    let received = "return tidewire.channels.get('posts:you').received === 1;";
+    browser.wait_for(received, STEP_LIMIT);
+    assert_eq!(browser.console_errors(), [""; 0]);
+}
+
 /// Lets a shell parse the command, and returns its last argument, the body.
 fn body_of_curl(command: &str) -> String {
     let script = format!("curl() {{ for last; do :; done; printf %s \"$last\"; }}\n{command}");
