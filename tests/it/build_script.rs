@@ -9,8 +9,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::deploy::compose::root;
-
 /// How long something may take on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -21,6 +19,11 @@ case $1 in
   build) sleep "$COMPILE_SECONDS" & echo $! >"$CARGO_TARGET_DIR/compiler"; wait $!; exit "$RESULT" ;;
 esac
 "#;
+
+/// The repository's root.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder in it")
+}
 
 /// The build script with that `cargo` in front of the real one.
 fn build(folder: &Path, compile_seconds: u32, result: u32) -> Command {
