@@ -114,7 +114,7 @@ fn a_folder_in_use_is_named_with_the_fix() {
     let data = data.to_str().expect("a path of text");
     let second = run(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data], &[], &folder());
     assert_eq!(second.code, Some(3), "the log is not ours: {}", second.err);
-    assert!(second.err.contains("open in another process"), "{}", second.err);
+    assert!(second.err.contains("in use by another process"), "{}", second.err);
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
     wait_for_outputs(&server, 2 * EVENTS * CHANNELS);
     let output = verify(&data, &[], "tw.");
     assert_eq!(output.code, Some(1), "a log in use is not opened");
-    assert!(output.err.contains("open in another process"), "{}", output.err);
+    assert!(output.err.contains("in use by another process"), "{}", output.err);
     server.stop();
 
     let before = trace(&data);

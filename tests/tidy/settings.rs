@@ -39,7 +39,8 @@ partitions = 16
 * Unknown names and invalid values are refused at the start, all of them in one message (exit code
   2). Values of secrets are never printed.
 * `RUST_LOG` sets `log_filter` too: it overrides the file, and `TIDEWIRE_LOG_FILTER` overrides it.
-  Commands other than the roles log warnings and errors only, unless `RUST_LOG` says otherwise.
+  Commands other than the roles log warnings and errors only, unless `--log-filter`,
+  `TIDEWIRE_LOG_FILTER` or `RUST_LOG` says otherwise; `log_filter` in the file is for roles only.
 
 ";
 

@@ -316,8 +316,8 @@ fn log_error(dir: &Path, error: &rocksdb::Error) -> LogError {
     let has = |what: &str| raw.contains(what);
     let text = if has("lock file") || has("lock hold") {
         format!(
-            "{dir} is open in another process, and only one can open it; stop that one, or use \
-             its HTTP address with --url"
+            "{dir} is in use by another process; stop it, or give this one another --data-dir; \
+             commands can ask it with --url"
         )
     } else if has("No space left") {
         format!(

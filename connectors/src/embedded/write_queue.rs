@@ -1,8 +1,7 @@
-//! The queue of writes, and the writer's state, which the writer lock protects.
+//! Holds the queue of writes, and the state that only the holder of the writer lock may touch.
 //!
-//! A leaf that both `core` and `writer` import: the core owns queue and state, the writer uses
-//! them. The queue is bounded by the number of threads that write, since each waits for its own
-//! write.
+//! Both `core` and `writer` import it: the core owns queue and state, the writer uses them. The
+//! queue is bounded by the number of threads that write, since each waits for its own write.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! Converts partitions and offsets between the engine's types and librdkafka's.
 //!
-//! A leaf of the Kafka adapter. Kafka numbers partitions with `i32`, so a number it can't represent
-//! becomes one that no topic has.
+//! Kafka numbers partitions with `i32`, so a number it can't represent becomes one that no topic
+//! has.
 
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use tidewire_engine::port::{Committed, LogError};

@@ -76,7 +76,8 @@ pub struct SettingArgs {
     /// Unique name of this process, the same after a restart [default on Kafka: the host's name]
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
-    /// What to log: a level, or module=level,… [default: RUST_LOG, or info]
+    /// What to log: a level, or module=level,… [default: RUST_LOG, or info for roles
+    /// and warn for the other commands]
     #[arg(long, value_name = "FILTER")]
     pub log_filter: Option<String>,
 }
@@ -394,6 +395,38 @@ pub struct GenerateArgs {
     pub url: Option<String>,
 }
 
+impl Verb {
+    /// Whether it runs a role; roles log by their settings.
+    pub fn is_role(&self) -> bool {
+        matches!(self, Self::Dev(_) | Self::Admit(_) | Self::Derive(_) | Self::Gateway(_))
+    }
+
+    /// `--log-filter` of a command that has the flag.
+    pub fn log_filter(&self) -> Option<&str> {
+        let settings = match self {
+            Self::Admit(args) | Self::Derive(args) | Self::Doctor(args) => args,
+            Self::Dev(args) | Self::Gateway(args) => &args.settings,
+            Self::Topics(args) => match &args.verb {
+                TopicsVerb::Create(at) | TopicsVerb::List(at) => &at.settings,
+                TopicsVerb::Describe { at, .. } => &at.settings,
+            },
+            Self::Schemas(args) => match &args.verb {
+                SchemasVerb::Export { .. } => return None,
+                SchemasVerb::Register(args) | SchemasVerb::Check(args) => &args.settings,
+            },
+            Self::DeadLetters(args) => match &args.verb {
+                DeadLettersVerb::List { at, .. } | DeadLettersVerb::Show { at, .. } => &at.settings,
+                DeadLettersVerb::Requeue(args) | DeadLettersVerb::Drop(args) => &args.at.settings,
+            },
+            Self::Replay(ReplayArgs { verb: ReplayVerb::Verify(args) }) => &args.settings,
+            Self::State(StateArgs { verb: StateVerb::Rebuild { settings, .. } }) => settings,
+            Self::Resume(args) | Self::Ready(args) => &args.settings,
+            Self::Produce(_) | Self::Tail(_) | Self::Generate(_) | Self::Settings => return None,
+        };
+        settings.log_filter.as_deref()
+    }
+}
+
 impl SettingArgs {
     /// Adds the flags as the last layer of the settings.
     pub fn apply_to(&self, settings: &mut Settings) {
@@ -446,6 +479,30 @@ mod tests {
         for wrong in ["0", "-1", "NaN", "inf", "many"] {
             assert!(parse_rate(wrong).expect_err("wrong").starts_with("give events per second"));
         }
+    }
+
+    #[test]
+    fn a_command_with_settings_has_a_log_filter() {
+        let filter = |words: &[&str]| {
+            let words = ["tidewire"].iter().chain(words).chain(&["--log-filter", "debug"]);
+            Cli::try_parse_from(words).ok()?.verb.log_filter().map(str::to_owned)
+        };
+        for words in [
+            &["dev"][..],
+            &["doctor"],
+            &["ready"],
+            &["resume"],
+            &["topics", "list"],
+            &["dead-letters", "list"],
+            &["dead-letters", "drop", "--all-open"],
+            &["replay", "verify"],
+            &["state", "rebuild"],
+            &["schemas", "check"],
+        ] {
+            assert_eq!(filter(words).as_deref(), Some("debug"), "{words:?}");
+        }
+        let tail = Cli::try_parse_from(["tidewire", "tail", "posts:a"]).expect("tail parses");
+        assert_eq!(tail.verb.log_filter(), None);
     }
 
     #[test]

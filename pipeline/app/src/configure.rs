@@ -50,9 +50,9 @@ pub fn url_of(args: &ProcessArgs) -> Result<String, ProcessExit> {
     }
 }
 
-/// The log filter that the environment gives.
-pub fn log_filter_variable() -> Option<String> {
-    variable("RUST_LOG")
+/// The log filter of the environment, for commands other than roles.
+pub fn command_log_filter_variable() -> Option<String> {
+    variable("TIDEWIRE_LOG_FILTER").or_else(|| variable("RUST_LOG"))
 }
 
 /// On Kafka the default instance is the name of the host.
@@ -70,7 +70,7 @@ fn layers(args: &SettingArgs) -> Result<Settings, ProcessExit> {
     if let Some(path) = &args.config {
         add_file(&mut settings, path)?;
     }
-    settings.add_flag("log_filter", "RUST_LOG", log_filter_variable());
+    settings.add_flag("log_filter", "RUST_LOG", variable("RUST_LOG"));
     settings.add_variables(variables());
     Ok(settings)
 }

@@ -1,7 +1,8 @@
 //! Maps each command of the command line to the function that runs it.
 //!
 //! Roles log at the level of their settings. All other commands write data to standard output and
-//! log only warnings and errors, unless `RUST_LOG` says otherwise.
+//! log only warnings and errors, unless `--log-filter`, `TIDEWIRE_LOG_FILTER` or `RUST_LOG` says
+//! otherwise.
 
 use crate::cli::{Cli, ServeArgs, Verb};
 use crate::configure;
@@ -15,22 +16,26 @@ use crate::verbs::{
 
 /// Runs the command and returns when it is done.
 pub fn run(cli: Cli) -> Result<(), ProcessExit> {
+    if !cli.verb.is_role() {
+        let variable = configure::command_log_filter_variable();
+        logging::start(command_filter(cli.verb.log_filter(), variable.as_deref()));
+    }
     match cli.verb {
         Verb::Dev(args) => serve(Role::All, &args),
         Verb::Admit(args) => serve(Role::Admit, &args.into()),
         Verb::Derive(args) => serve(Role::Derive, &args.into()),
         Verb::Gateway(args) => serve(Role::Gateway, &args),
-        Verb::Produce(args) => with_quiet_logging(|| produce::run(&args)),
-        Verb::Tail(args) => with_quiet_logging(|| tail::run(&args)),
-        Verb::Generate(args) => with_quiet_logging(|| generate::run(&args)),
-        Verb::Topics(args) => with_quiet_logging(|| topics::run(&args)),
-        Verb::Schemas(args) => with_quiet_logging(|| schemas::run(&args)),
-        Verb::DeadLetters(args) => with_quiet_logging(|| dead_letters::run(&args)),
-        Verb::Replay(args) => with_quiet_logging(|| replay::run(&args)),
-        Verb::State(args) => with_quiet_logging(|| rebuild::run(&args)),
-        Verb::Resume(args) => with_quiet_logging(|| resume::run(&args)),
-        Verb::Doctor(args) => with_quiet_logging(|| doctor::run(&args)),
-        Verb::Ready(args) => with_quiet_logging(|| ready::run(&args)),
+        Verb::Produce(args) => produce::run(&args),
+        Verb::Tail(args) => tail::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Topics(args) => topics::run(&args),
+        Verb::Schemas(args) => schemas::run(&args),
+        Verb::DeadLetters(args) => dead_letters::run(&args),
+        Verb::Replay(args) => replay::run(&args),
+        Verb::State(args) => rebuild::run(&args),
+        Verb::Resume(args) => resume::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Ready(args) => ready::run(&args),
         Verb::Settings => settings::run(),
     }
 }
@@ -41,7 +46,19 @@ fn serve(role: Role, args: &ServeArgs) -> Result<(), ProcessExit> {
     lifecycle::run(role, &config)
 }
 
-fn with_quiet_logging(verb: impl FnOnce() -> Result<(), ProcessExit>) -> Result<(), ProcessExit> {
-    logging::start(&configure::log_filter_variable().unwrap_or_else(|| "warn".into()));
-    verb()
+/// What a command logs: the flag overrides the environment.
+fn command_filter<'a>(flag: Option<&'a str>, variable: Option<&'a str>) -> &'a str {
+    flag.or(variable).unwrap_or("warn")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_logs_warnings_unless_a_filter_is_given() {
+        assert_eq!(command_filter(None, None), "warn");
+        assert_eq!(command_filter(None, Some("info")), "info");
+        assert_eq!(command_filter(Some("debug"), Some("info")), "debug");
+    }
 }

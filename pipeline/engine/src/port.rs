@@ -54,7 +54,7 @@ pub enum LogError {
     #[error("{0}")]
     Invalid(String),
     /// This process can't use the log any more: a full or broken disk, damaged data, access denied.
-    #[error("the log can't be used any more: {0}")]
+    #[error("the log can't be used: {0}")]
     Fatal(String, #[source] Option<Cause>),
 }
 

@@ -33,9 +33,23 @@ pub fn admit(
     }
     match value {
         Some(bytes) if is_avro(bytes) => avro::admit(context, within_limits(value)?, headers),
-        _ => envelope::admit(context.catalogue, value, context.origin),
+        _ => envelope::admit(context.catalogue, value, context.origin)
+            .map_err(|rejection| explain_framing(rejection, kind)),
     }
 }
+
+/// Names the two Avro framings if the content type is Avro and the value is neither Avro nor JSON.
+fn explain_framing(rejection: Rejection, kind: &[u8]) -> Rejection {
+    let unread = matches!(rejection.reason, Reason::NotJson | Reason::NotUtf8);
+    if !unread || !AVRO.contains(&media_type(kind).as_str()) {
+        return rejection;
+    }
+    let message = "the body begins neither with C3 01 (single-object encoding) nor with 00 \
+                   (Confluent's framing), and is not JSON";
+    Rejection { message: message.into(), ..rejection }
+}
+
+const AVRO: [&str; 3] = ["application/avro", "avro/binary", "application/vnd.apache.avro"];
 
 const CLOUDEVENTS: &[u8] = b"application/cloudevents";
 

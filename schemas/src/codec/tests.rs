@@ -138,6 +138,16 @@ fn a_foreign_record_has_the_type_of_its_header() {
 }
 
 #[test]
+fn a_body_without_a_framing_is_rejected_with_the_names_of_both() {
+    for value in [&b"\x04e1"[..], b"no avro", b"\xff\xfe"] {
+        let refused = refused(value, &[(CONTENT_TYPE, b"Application/Avro; v=1")]);
+        assert!(matches!(refused.reason, Reason::NotJson | Reason::NotUtf8), "{refused}");
+        assert!(refused.message.contains("C3 01"), "{refused}");
+    }
+    assert!(!refused(b"no avro", &[]).message.contains("C3 01"));
+}
+
+#[test]
 fn a_foreign_record_without_a_type_is_rejected() {
     let registry = foreign();
     let value = framed(7, &post(none()));

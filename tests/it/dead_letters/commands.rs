@@ -132,7 +132,7 @@ fn a_verb_without_a_filter_changes_nothing() {
     for verb in ["requeue", "drop"] {
         let done = run(&["dead-letters", verb]);
         assert_eq!(done.code, Some(2), "{}", done.err);
-        assert!(done.err.contains("--all-open for every open one"), "{}", done.err);
+        assert!(done.err.contains("--all-open) for every open one"), "{}", done.err);
         let done = run(&["dead-letters", verb, "--all-open", "--source", "http"]);
         assert_eq!(done.code, Some(2), "{}", done.err);
         let done = run(&["dead-letters", verb, "--reason", "no_jason"]);

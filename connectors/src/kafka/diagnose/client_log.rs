@@ -1,8 +1,8 @@
 //! Connects to the cluster as our clients do, and captures librdkafka's errors and debug log.
 //!
-//! A rejected certificate or password is in no result: the call only times out, and the cause is
-//! among the errors that the client reports meanwhile. The operations a broker supports are only in
-//! the debug log; behind TLS there is no other way to learn them.
+//! No call returns the reason for a rejected certificate or password: the call only times out, and
+//! the cause is among the errors that the client reports meanwhile. The operations a broker
+//! supports are only in the debug log; behind TLS there is no other way to learn them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

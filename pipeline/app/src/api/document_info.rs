@@ -1,6 +1,6 @@
 //! The paths of the two documents, and the `info` object that both contain.
 //!
-//! A leaf of its own, because each document names the path of the other.
+//! Its own file, because each document names the path of the other.
 
 use serde_json::{Value, json};
 

@@ -112,7 +112,9 @@ impl ServingProcess<'_> {
             self.supervisor.spawn_task("demo", move || demo::run(&url, rate, &stop))?;
         }
         let signal = self.supervisor.wait(|| gateway_failure(gateway))?;
-        tracing::info!("{signal}: draining");
+        tracing::info!(
+            "{signal} received: ending in order within 10 s; a second signal ends at once"
+        );
         Ok(())
     }
 }

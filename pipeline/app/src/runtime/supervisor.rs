@@ -89,7 +89,11 @@ impl Supervisor {
                     // a kill -9.
                     std::process::exit(128 + signal);
                 }
-                let name = if signal == SIGINT { "Ctrl-C" } else { "a signal" };
+                let name = match signal {
+                    SIGINT => "SIGINT (Ctrl-C)",
+                    SIGTERM => "SIGTERM",
+                    _ => "SIGHUP",
+                };
                 let _ = on_signal.send(ShutdownCause::Signal(name));
             }
         })?;

@@ -69,7 +69,15 @@ pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
             let mut parameters = parameters_of(which);
             parameters.extend(all.then(|| parameter("all", "true")));
             let answer = Backend::find(at)?.call(Action::List, &parameters)?;
-            if *json { list_json(&answer) } else { list(&answer) }
+            if *json {
+                return list_json(&answer);
+            }
+            if entries_in(&answer)?.is_empty() {
+                let hint = if *all { "" } else { "; --all includes those that are resolved" };
+                terminal::print_notice(&format!("no dead letter matches{hint}"));
+                return Ok(());
+            }
+            list(&answer)
         }
         DeadLettersVerb::Show { id, raw, at } => {
             let answer = Backend::find(at)?.call(Action::Show, &[parameter("id", id)])?;
@@ -114,10 +122,6 @@ fn list_json(answer: &Value) -> Result<(), ProcessExit> {
 
 fn list(answer: &Value) -> Result<(), ProcessExit> {
     let entries = entries_in(answer)?;
-    if entries.is_empty() {
-        terminal::print_notice("no dead letter matches; --all includes those that are resolved");
-        return Ok(());
-    }
     print::table(entries)?;
     let matching = answer["matching"].as_u64().unwrap_or_default();
     if matching > entries.len() as u64 {

@@ -148,7 +148,11 @@ fn with_event_id(line: &[u8], id: impl FnOnce() -> String) -> Result<Option<Stri
         return Ok(None);
     }
     let Some(rest) = line.strip_prefix('{') else {
-        return Err("not_object: give one JSON object per line, {\"event_type\":…}".into());
+        let json: Result<IgnoredAny, _> = serde_json::from_str(line);
+        return Err(match json {
+            Ok(_) => "not_object: give one JSON object per line, {\"event_type\":…}".into(),
+            Err(error) => format!("not_json: {error}"),
+        });
     };
     let identified: EventIdProbe =
         serde_json::from_str(line).map_err(|error| format!("not_json: {error}"))?;
@@ -240,6 +244,7 @@ mod tests {
         check("  \r\n", Ok(None));
         check("{}", Ok(Some("{}")));
         check("[1]", Err("not_object: give one JSON object per line, {\"event_type\":…}"));
+        check("not json", Err("not_json: expected ident at line 1 column 2"));
         check("{\"a\":}", Err("not_json: expected value at line 1 column 6"));
     }
 

@@ -266,7 +266,8 @@ fn identical(plan: &ReplayPlan, replayed: Replayed) -> String {
     }
     if only_hashed > 0 {
         text += &format!(
-            "; {only_hashed} outputs are no longer in their topics, their hash is identical"
+            "; {only_hashed} outputs were removed from their topics since (retention); their hash \
+             in `order` is identical"
         );
     }
     text + ")"

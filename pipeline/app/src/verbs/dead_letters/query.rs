@@ -62,14 +62,16 @@ impl Query {
     /// Whether it selects the dead letters to change.
     pub(super) fn check_selection(&self) -> Result<(), String> {
         match (self.filter.is_empty(), self.all_open) {
-            (true, false) => {
-                Err("nothing is selected; give ids, or --reason, --source, --since or --until, or \
-                     --all-open for every open one"
+            (true, false) => Err(
+                "nothing is selected; give id, reason, source, since or until, or all_open (on \
+                     the command line --all-open) for every open one"
+                    .into(),
+            ),
+            (false, true) => {
+                Err("all_open (on the command line --all-open) selects every open one; give \
+                     either it, or ids and filters"
                     .into())
             }
-            (false, true) => Err("--all-open selects every open one; give either it, or ids and \
-                                  filters"
-                .into()),
             _ => Ok(()),
         }
     }

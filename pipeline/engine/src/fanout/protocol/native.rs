@@ -5,11 +5,14 @@
 
 use tidewire_schemas::catalogue::Class;
 use tidewire_schemas::channel::Channel;
-use tidewire_schemas::position::Position;
+use tidewire_schemas::position::{Position, PositionError};
 use tidewire_schemas::time::parse_rfc3339;
 
 use crate::fanout::identity::{Accounts, Identity};
 use crate::record::Millis;
+
+/// A longer start is no mistyped word or time, and an error does not repeat it.
+const QUOTED_BYTES_MAX: usize = 64;
 
 /// What went wrong with one request; the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -284,9 +287,23 @@ impl StartAt {
         }
         match Position::decode(text) {
             Ok(_) => Ok(Self::Token(text.into())),
-            Err(error) => Err(RequestError::new(ErrorCode::InvalidPosition, error.to_string())),
+            Err(error) => Err(invalid_start(text, &error)),
         }
     }
+}
+
+fn invalid_start(text: &str, error: &PositionError) -> RequestError {
+    // A word or a time decodes to a first byte above 15, so a smaller one is a version.
+    let is_position = matches!(error, PositionError::Version { version: ..16 });
+    let message = if is_position || text.is_empty() || text.len() > QUOTED_BYTES_MAX {
+        error.to_string()
+    } else {
+        format!(
+            "can't start at `{text}`: send latest, earliest, an RFC 3339 time such as \
+             2026-01-05T10:00:00Z, or a position exactly as the server sent it"
+        )
+    };
+    RequestError::new(ErrorCode::InvalidPosition, message)
 }
 
 /// Checks whether an identity may subscribe to a channel, and returns the name by which its outputs

@@ -52,7 +52,8 @@ fn every_request_is_answered_with_its_result_or_an_error() {
     check(&subscribe("posts:a", "latest"), json!({"op": "ok", "id": 1, "channel": "posts:a"}));
     check(&subscribe("posts:a", "earliest"), json!({"op": "ok", "id": 1, "channel": "posts:a"}));
     check(&subscribe("posts:a", "2026-01-05T10:00:00Z"), json!({"op": "ok", "id": 1}));
-    check(&subscribe("posts:a", "yesterday"), json!({"code": "invalid_position"}));
+    let wrong = json!({"code": "invalid_position", "message": "...at `yesterday`: send latest"});
+    check(&subscribe("posts:a", "yesterday"), wrong);
     check(&subscribe("nothing:a", "latest"), json!({"code": "invalid_channel"}));
     let filtered = r#"{"op":"subscribe","channel":"posts:a","filter":"data.n == 1"}"#;
     check(filtered, json!({"code": "invalid_filter", "message": "filters are not served yet"}));
