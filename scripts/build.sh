@@ -17,17 +17,27 @@ every_seconds=5
 
 say() { printf 'tidewire: %s\n' "$*" >&2; }
 
-cargo fetch --locked --quiet
+say "fetching what is missing from the registry"
+cargo fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')"
 # Each crate prints one line with its version; the tree lists some of them again.
 crates=$(cargo tree --locked --offline --package tidewire-app --edges normal,build --prefix none |
   awk '!seen[$1 $2]++' | wc -l)
 say "first build: $crates crates, RocksDB and librdkafka among them"
 
 messages=$(mktemp)
-trap 'rm -f "$messages"' EXIT
-"${build[@]}" --quiet --message-format json-render-diagnostics >"$messages" &
+cargo=
+# Ends cargo with all its compilers: they are a process group, which Ctrl-C does not reach.
+finish() {
+  if [ -n "$cargo" ]; then kill -TERM -- "-$cargo" 2>/dev/null || true; fi
+  rm -f "$messages"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+set -m
+"${build[@]}" --quiet --message-format json-render-diagnostics >"$messages" </dev/null &
 cargo=$!
-trap 'kill "$cargo" 2>/dev/null || true; rm -f "$messages"' EXIT
+set +m
 
 # percent: how much of the whole work is done.
 percent() {
@@ -43,9 +53,9 @@ percent() {
 
 # report PERCENT: one line that is written over on a terminal, and a line a minute elsewhere.
 report() {
-  local left='' seconds=$SECONDS
-  if (($1 >= 3)); then
-    left=$(((seconds * (100 - $1) / $1 + 59) / 60))
+  local left='' seconds=$SECONDS compiled=$(($1 - begun))
+  if ((compiled >= 3)); then
+    left=$(((seconds * (100 - $1) / compiled + 59) / 60))
     left=", about $left min left"
   fi
   if [ -t 2 ]; then
@@ -59,14 +69,20 @@ report() {
 
 reported=0
 SECONDS=0
+# An interrupted build has left parts that cost no time now.
+begun=$(percent)
 while kill -0 "$cargo" 2>/dev/null; do
   report "$(percent)"
   sleep "$every_seconds" &
   wait -n "$cargo" $! 2>/dev/null || true
+  kill $! 2>/dev/null || true
 done
 if [ -t 2 ]; then printf '\r\033[K' >&2; fi
-wait "$cargo" || {
+status=0
+wait "$cargo" || status=$?
+cargo=
+if ((status != 0)); then
   say "the build failed; see the errors above"
   exit 1
-}
+fi
 say "built in $((SECONDS / 60)) min $((SECONDS % 60)) s"

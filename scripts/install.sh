@@ -97,6 +97,10 @@ need pkg-config "finds the libraries below for librdkafka" command -v pkg-config
 need libssl-dev "TLS and SASL of librdkafka" pkg-config --exists openssl
 need zlib1g-dev "compression of librdkafka" pkg-config --exists zlib
 need libclang-dev "generates the bindings to RocksDB" has_libclang
+if ! command -v cargo >/dev/null; then
+  need curl "downloads Rust" command -v curl
+  need ca-certificates "checks who it is downloaded from" test -e /etc/ssl/certs/ca-certificates.crt
+fi
 if [ "$purpose" = test ]; then
   need npm "downloads the posts that the tests send" command -v npm
   need_kafka

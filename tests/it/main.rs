@@ -4,6 +4,7 @@ mod api_documents;
 mod bad_input;
 mod benchmarks;
 mod browser;
+mod build_script;
 mod command_line;
 #[path = "../conformance/mod.rs"]
 mod conformance;
