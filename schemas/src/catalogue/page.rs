@@ -29,7 +29,9 @@ Braces show the shape of an object, parentheses the allowed values or range. Unk
 kept and passed on. `key` is the entity whose order is kept: the first field that is present. A
 channel is written `kind:{field}`; without a field its id is the event's account. `as` gives the
 class if it is not the kind's first, `by` the key of a state entry, `if` and `unless` a condition.
-Events of an *ephemeral* type skip the lanes and can't be resumed.
+Events of an *ephemeral* type skip the lanes and can't be resumed. The mark before an alias is the
+kind of existing interface that sends the name: S0 social accounts, S1 social network, S2 workspace,
+S3 outreach, S4 live feed.
 
 **To add a type**, add an entry to the file of its domain; no code is needed. An entry has
 `aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`,
@@ -37,6 +39,13 @@ Events of an *ephemeral* type skip the lanes and can't be resumed.
 `emitted_by` if an operator emits it (with `producers = false` producers can't send it, with
 `deliver = \"emitted\"` only emitted events are delivered), `preset`, `unchecked`, `internal` and
 `broadcast`. A process does not start with an inconsistent catalogue; it lists every error.
+";
+
+/// The text after the counts: what is declared but does not happen yet.
+const NOT_IN_THIS_VERSION: &str = "\n\
+This version runs two operators, `dedup` and `delivery`. All others are declared only: what a type
+*moves* or is *emitted by* does not happen yet, and types that only an operator emits do not occur.
+The column *who* of the channels is not enforced, because there are no tokens.
 ";
 
 /// The page.
@@ -54,6 +63,7 @@ pub fn page(catalogue: &Catalogue) -> String {
             catalogue.operators().len()
         ),
     );
+    out.push_str(NOT_IN_THIS_VERSION);
     for (domain, title) in catalogue.domains() {
         let types: Vec<&EventType> =
             catalogue.types().iter().filter(|t| t.domain == *domain).collect();
@@ -222,7 +232,7 @@ fn channel_table(out: &mut String, catalogue: &Catalogue) {
     out.push_str("\n## Channels\n\n");
     out.push_str(
         "A name is `kind:id`. Ids are visible ASCII without comma, `*`, `{` and `}`; the rest is\n\
-         percent-encoded. Kinds of the account or workspace may be written bare.\n\n",
+         percent-encoded. Each name needs its id, also if that is the account or workspace.\n\n",
     );
     out.push_str("|channel|class|who|state key|carries|\n|---|---|---|---|---|\n");
     for kind in catalogue.channel_kinds() {
@@ -254,13 +264,13 @@ fn readers(kind: &ChannelKind) -> String {
 fn normalisation_section(out: &mut String, catalogue: &Catalogue) {
     out.push_str("\n## Normalisation\n\n");
     out.push_str(
-        "In this order: alias and preset, snake_case of the top-level names, lifting out of\n\
+        "In this order: alias and preset, snake_case of the top-level names, copies out of\n\
          nested objects, other spellings, defaults, validation. A field that is present and not\n\
          null is never replaced, except by a preset.\n\n",
     );
     let reserved = join(catalogue.reserved().iter().map(|name| format!("`{name}`")));
-    line(out, format_args!("Names of protocol frames, rejected as types: {reserved}.\n"));
-    out.push_str("|lifted field|from|\n|---|---|\n");
+    line(out, format_args!("Reserved names, rejected as types: {reserved}.\n"));
+    out.push_str("|copied field|from|\n|---|---|\n");
     for lift in catalogue.lifts() {
         let from = join(lift.from.iter().map(|name| format!("{}.{name}", lift.object)));
         line(out, format_args!("|{}|{from}|", lift.field));

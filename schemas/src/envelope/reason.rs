@@ -32,7 +32,7 @@ pub enum Reason {
     BadId,
     /// A type the catalogue does not have.
     UnknownType,
-    /// The name of a protocol frame, which is not an event.
+    /// A reserved name, which is not an event type.
     ReservedType,
     /// An invalid timestamp.
     TimestampInvalid,
@@ -122,7 +122,7 @@ impl Reason {
             Self::UnknownType => {
                 "the catalogue does not have the type; the detail names the most similar one"
             }
-            Self::ReservedType => "the type is the name of a protocol frame",
+            Self::ReservedType => "the type is a reserved name, such as `ping`",
             Self::TimestampInvalid => "the timestamp is neither RFC 3339 nor epoch milliseconds",
             Self::TimestampFuture => "the timestamp is over 10 minutes ahead of the append time",
             Self::PriorityInvalid => "the priority is not 0, 1, 2 or 3",
