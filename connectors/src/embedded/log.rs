@@ -190,7 +190,7 @@ mod tests {
         let _first = open(dir.path());
         let second = EmbeddedLog::open(Config::new(dir.path()), Arc::new(StoppedClock));
         let text = second.err().expect("refused").to_string();
-        assert!(text.contains("open in another process") && text.contains("--url"), "{text}");
+        assert!(text.contains("in use by another process") && text.contains("--url"), "{text}");
     }
 
     fn put(log: &EmbeddedLog, topic: &Topic, count: usize) {
