@@ -15,6 +15,10 @@ export CARGO_TARGET_DIR ?= $(cache)/tidewire/target
 # One profile and always the whole workspace, so that `run` and `test` build nothing twice.
 workspace := --release --workspace --locked
 
+# With AS_FRESH=1, as in CI, tests see empty caches and only the commands that install.sh brings.
+fresh := $(CARGO_TARGET_DIR)/as-fresh
+runner := target."cfg(all())".runner=["$(CURDIR)/scripts/as-fresh.sh","run","$(fresh)"]
+
 .PHONY: run kafka test check bench bench-derive soak fmt clean help test-fresh
 
 run: ## Install what is missing, build, and serve the demo on 127.0.0.1:8080
@@ -30,7 +34,14 @@ test: ## Check format and lints, and run every test
 	@scripts/install.sh test
 	cargo fmt --all --check
 	cargo clippy $(workspace) --all-targets -- --deny warnings
+ifdef AS_FRESH
+	cargo build $(workspace) --bin tidewire
+	scripts/as-fresh.sh prepare $(fresh)
+	TIDEWIRE_BIN=$(CARGO_TARGET_DIR)/release/tidewire \
+	  cargo --config '$(runner)' test $(workspace) --no-fail-fast
+else
 	cargo test $(workspace) --no-fail-fast
+endif
 
 check: ## Check format and lints only
 	@scripts/install.sh test
