@@ -14,6 +14,7 @@ mod dev_command;
 mod embedded_log;
 mod full_disk;
 mod kafka;
+mod peer_reports;
 mod pipeline;
 mod quickstart;
 mod real_posts;

@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod formats;
 mod log;
 mod partitions;
+mod peer_reports;
 mod real_posts;
 mod rebalance;
 mod replay;

@@ -95,7 +95,8 @@ pub async fn sse(
     let open = sse_open(query, dev_identity(&user), request.headers()).map_err(error_response)?;
     state.wait_until_started().await;
     let mut head = String::from(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+         cache-control: no-cache, no-transform\r\n\
          x-accel-buffering: no\r\nconnection: close\r\n",
     );
     if let Some(CheckedOrigin(RequestOrigin::Allowed(origin))) =

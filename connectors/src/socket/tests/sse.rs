@@ -21,9 +21,11 @@ fn a_stream_has_the_head_browsers_and_proxies_need() {
     let fixture = GatewayFixture::new(LIMITS);
     let (mut client, head) = open(&fixture, "accept: text/event-stream\r\n");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    for line in
-        ["content-type: text/event-stream", "cache-control: no-cache", "x-accel-buffering: no"]
-    {
+    for line in [
+        "content-type: text/event-stream",
+        "cache-control: no-cache, no-transform",
+        "x-accel-buffering: no",
+    ] {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{head}");
     }
     assert!(!head.contains("transfer-encoding"), "{head}");

@@ -91,7 +91,7 @@ pub(super) struct ChangelogReader {
 /// A task that replays its changelogs.
 pub(super) struct RestoringTask {
     changelogs: ChangelogReader,
-    positions: [Offset; 5],
+    positions: LanePositions,
     /// When the partition was assigned.
     assigned: Millis,
     /// When its progress was last logged.
@@ -339,7 +339,7 @@ impl RestoringTask {
         let lanes = lanes(context, self.changelogs.partition);
         let claimed_offsets = lanes
             .into_iter()
-            .zip(self.positions)
+            .zip(self.positions.resolve(&self.changelogs.progress))
             .map(|(lane, offset)| (lane, Committed { offset, metadata: context.owner.to_owned() }));
         claimed_offsets.collect()
     }
@@ -355,9 +355,9 @@ impl RestoringTask {
     /// Turns the restored state into what a running task starts with.
     pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
         let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
+        let positions = self.positions.resolve(&progress);
         let agrees = |lane: &Lane| {
-            progress.lanes[lane.index()]
-                .is_none_or(|position| position == self.positions[lane.index()])
+            progress.lanes[lane.index()].is_none_or(|position| position == positions[lane.index()])
         };
         if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
             telemetry::progress_disagrees(partition, lane);
@@ -367,13 +367,7 @@ impl RestoringTask {
         let critical = TopicPartition::new(context.rules.topology.lane(Lane::Critical), partition);
         let bounds = repeat(|| context.log.bounds(&critical, Isolation::Committed))
             .map_err(|error| EngineError::of_log("restoring a task", error))?;
-        Ok(RestoredTask {
-            partition,
-            state,
-            progress,
-            positions: self.positions,
-            critical_end: bounds.end,
-        })
+        Ok(RestoredTask { partition, state, progress, positions, critical_end: bounds.end })
     }
 
     /// Stops the restore; what was replayed and not written is replayed by the next one.
@@ -395,12 +389,12 @@ fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; 
     context.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
 }
 
-/// The offset at which each lane continues.
+/// Asks the log where the lanes continue, after aborting what former owners left open.
 fn positions(
     context: RestoreContext<'_>,
     partition: Partition,
     fenced: &mut BTreeSet<String>,
-) -> Result<[Offset; 5], LogError> {
+) -> Result<LanePositions, LogError> {
     let lanes = lanes(context, partition);
     let ask = || repeat(|| context.log.committed(context.group, &lanes));
     let mut committed = ask()?;
@@ -415,21 +409,37 @@ fn positions(
         fenced.insert(owner);
         committed = ask()?;
     }
-    let mut positions = [Offset(0); 5];
+    let mut known = LanePositions { committed: [None; 5], starts: [Offset(0); 5] };
     for (n, committed) in committed.iter().enumerate() {
-        let bounds = || repeat(|| context.log.bounds(&lanes[n], Isolation::Committed));
-        positions[n] = match committed {
-            None => bounds()?.start,
-            Some(at) => {
-                let start = bounds()?.start;
-                if at.offset < start {
-                    telemetry::records_lost("lane", &lanes[n], start.0 - at.offset.0);
-                }
-                at.offset.max(start)
-            }
-        };
+        let start = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?.start;
+        known.starts[n] = start;
+        known.committed[n] = committed.as_ref().map(|at| at.offset.max(start));
+        if let Some(at) = committed.as_ref().filter(|at| at.offset < start) {
+            telemetry::records_lost("lane", &lanes[n], start.0 - at.offset.0);
+        }
     }
-    Ok(positions)
+    Ok(known)
+}
+
+/// What the log knows of where the lanes continue.
+#[derive(Clone, Copy, Debug)]
+struct LanePositions {
+    /// What the group has committed, at least the lane's start.
+    committed: [Option<Offset>; 5],
+    /// The oldest record of each lane.
+    starts: [Offset; 5],
+}
+
+impl LanePositions {
+    /// Where each lane continues. The group's offsets decide. They are missing if nothing was ever
+    /// consumed, or if they expired while all members were stopped; in the second case the store's
+    /// progress, which is written with every transaction, says what was consumed.
+    fn resolve(&self, progress: &TaskProgress) -> [Offset; 5] {
+        std::array::from_fn(|n| {
+            let start = self.starts[n];
+            self.committed[n].unwrap_or_else(|| progress.lanes[n].unwrap_or(start).max(start))
+        })
+    }
 }
 
 /// Opens the store; destroys it and opens an empty one if its progress does not fit the changelogs.
