@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tidewire_connectors::socket::stream::frame_decoder::{ClientInput, FrameDecoder};
 use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "event", samples: events, run: event },
     Target { name: "position", samples: positions, run: position },
     Target { name: "names", samples: names, run: name },
+    Target { name: "client_frames", samples: client_frames, run: client_frame },
     Target { name: "stored", samples: stored, run: stored_forms },
     Target { name: "catalogue", samples: catalogues, run: catalogue },
 ];
@@ -298,6 +300,41 @@ fn positions() -> Vec<Vec<u8>> {
     ];
     let token = Position { epoch: 3, partitions }.encode();
     vec![token.into_bytes(), b"2026-01-05T10:00:00Z".to_vec(), b"latest".to_vec()]
+}
+
+/// However the bytes are split, the decoder reads the same, keeps no more than has arrived, and
+/// keeps nothing between messages.
+fn client_frame(input: &[u8]) {
+    let decode = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut decoder, mut inputs, mut arrived) = (FrameDecoder::default(), Vec::new(), 0);
+        for mut rest in pieces {
+            arrived += rest.len();
+            while let Some(input) = decoder.decode(&mut rest) {
+                let goes_on = matches!(
+                    input,
+                    ClientInput::Text(_) | ClientInput::Ping(_) | ClientInput::Pong
+                );
+                inputs.push(input);
+                if !goes_on {
+                    return inputs;
+                }
+            }
+            assert!(decoder.buffered_bytes() <= 2 * arrived + 16, "only what has arrived is kept");
+        }
+        inputs
+    };
+    let whole = decode(&mut std::iter::once(input));
+    assert_eq!(decode(&mut input.chunks(1)), whole);
+    assert_eq!(decode(&mut input.chunks(7)), whole);
+}
+
+fn client_frames() -> Vec<Vec<u8>> {
+    vec![
+        b"\x81\x85\x01\x02\x03\x04ign`n".to_vec(),
+        b"\x01\x80\0\0\0\0\x89\x81\0\0\0\0?\x80\x82\0\0\0\0hi".to_vec(),
+        b"\x81\xfe\0\x7e\0\0\0\0xxxxxxxx".to_vec(),
+        b"\x88\x85\0\0\0\0\x03\xe8bye".to_vec(),
+    ]
 }
 
 fn name(input: &[u8]) {

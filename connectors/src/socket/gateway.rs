@@ -29,7 +29,7 @@ use super::http::state::{AppHooks, RouterParts, RouterState};
 use super::http::takeover::DetachedConnection;
 use super::limits::{ConnectionLimiter, ConnectionLimits, RequestTimeouts};
 use super::stream::worker::{WorkerHandle, WorkerStats};
-use super::stream::worker_queue::{WorkerCommand, WorkerQueue};
+use super::stream::worker_queue::WorkerQueue;
 use crate::{clock, telemetry};
 
 /// Threads of the HTTP runtime. Two are enough: streams leave it for the workers.
@@ -136,14 +136,14 @@ impl Gateway {
 fn hand_over(queues: &[WorkerQueue], detached: DetachedConnection) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let first = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut command = WorkerCommand::Adopt(Box::new(detached));
+    let mut detached = Box::new(detached);
     for n in 0..queues.len() {
-        match queues[first.wrapping_add(n) % queues.len()].send(command) {
+        match queues[first.wrapping_add(n) % queues.len()].send(detached) {
             Ok(()) => return,
-            Err(back) => command = back,
+            Err(back) => detached = back,
         }
     }
-    // Dropping the command closes the connection; the client reconnects.
+    // Dropping it closes the connection; the client reconnects.
     telemetry::connection_refused("workers_full");
 }
 
@@ -208,9 +208,7 @@ impl GatewayHandle {
     pub fn drain(&self, window: Duration) {
         self.drain.send_replace(true);
         for worker in &self.workers {
-            if worker.queue.send(WorkerCommand::Drain(window)).is_err() {
-                tracing::warn!("a worker got no drain command: its queue is full or it ended");
-            }
+            worker.queue.waker.request_drain(window);
         }
     }
 

@@ -1,12 +1,12 @@
 //! A worker's epoll loop: reads and writes all connections of one shard, on one thread.
 //!
-//! A turn handles what happened since the last one (socket events, commands, the hub's wake). It
-//! reads and writes at most a bounded share per connection; the rest waits for the next turn. So a
-//! busy connection delays the others by no more than its share, and all frames that became due for
-//! a connection go out in one write.
+//! A turn handles what happened since the last one (socket events, new connections, a drain
+//! request, the hub's wake). It reads and writes at most a bounded share per connection, counted in
+//! bytes; the rest waits for the next turn. So a busy connection delays the others by no more than
+//! its share, and all frames that became due for a connection go out in one write.
 //!
 //! ```text
-//! poll → tick → commands (adopt, drain) → pull → read → fill and write → closes → linger
+//! poll → tick → adopt, drain → pull → read → fill and write → closes → linger
 //! ```
 //!
 //! Readiness is edge-triggered: a connection's flags are set by events and cleared only when the
@@ -22,28 +22,37 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
-use tidewire_engine::fanout::config::CLIENT_FRAME_MAX_BYTES;
+use tidewire_engine::fanout::config::UNFINISHED_MESSAGE_MS;
 use tidewire_engine::fanout::protocol::names::FrameName;
 use tidewire_engine::fanout::protocol::native::CloseReason;
 use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Framing, ShardStats};
-use tidewire_engine::port::{Clock, Wake as _};
+use tidewire_engine::port::Clock;
 
 use super::drain::{DrainSchedule, DrainStep};
+use super::frame_decoder::{ClientInput, FrameDecoder};
+use super::frame_encoder::{CLOSE, PONG, put_close, put_control, put_text};
 use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
 use super::live_connection::{
     ConnectionParts, IncomingHalf, LiveConnection, Unsent, read_some, write_some,
 };
 use super::shard_port::ShardPort;
-use super::websocket::{WebSocketInput, WebSocketReader, put_close, put_text};
-use super::worker_queue::{WorkerCommand, WorkerWaker};
+use super::worker_queue::WorkerWaker;
 use crate::clock;
 use crate::socket::http::takeover::DetachedConnection;
 use crate::telemetry::{self, SocketIo};
 
-/// Commands handled per turn: many clients reconnecting at once must not delay those connected.
+/// Connections adopted per turn: many clients reconnecting at once must not delay those connected.
 const ADOPTED_PER_TURN: usize = 256;
 
-/// Messages read from one connection per turn: the burst a client is allowed.
+/// Bytes read from one connection at once. They hold at most 171 frames, whose answers fit into
+/// what a connection may leave unread.
+const READ_BYTES: usize = 1_024;
+
+/// Reads of one connection per turn.
+const READS_PER_TURN: usize = 4;
+
+/// Messages read from one connection in a turn after which it is not read again in this turn: the
+/// burst a client is allowed.
 const MESSAGES_PER_TURN: usize = 100;
 
 /// Bytes filled for one connection per turn, and so the most that is kept when its socket accepts
@@ -70,6 +79,9 @@ const DRAIN_POLL_WAIT: Duration = Duration::from_millis(20);
 /// the kernel drops the connection. It ends streams whose client is gone without a FIN.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client may take to send a message whole.
+const UNFINISHED_MESSAGE: Duration = Duration::from_millis(UNFINISHED_MESSAGE_MS);
+
 /// The waker's token. The token of a connection is its slot.
 pub const WAKE_TOKEN: Token = Token(usize::MAX);
 
@@ -77,7 +89,7 @@ pub const WAKE_TOKEN: Token = Token(usize::MAX);
 pub struct EventLoop<S> {
     shard: S,
     poll: Poll,
-    inbox: Receiver<WorkerCommand>,
+    inbox: Receiver<Box<DetachedConnection>>,
     waker: Arc<WorkerWaker>,
     clock: Arc<dyn Clock>,
     /// Indexed by the slot of the shard's [`ConnId`].
@@ -87,6 +99,10 @@ pub struct EventLoop<S> {
     reading: Vec<ConnId>,
     /// Connections to fill and write in this turn.
     writing: Vec<ConnId>,
+    /// Connections that had an unfinished message when they were last looked at.
+    unfinished: Vec<ConnId>,
+    /// More connections may wait to be adopted.
+    inbox_pending: bool,
     lingering: Lingering,
     /// The bytes of one write.
     scratch: Vec<u8>,
@@ -99,8 +115,8 @@ pub struct EventLoop<S> {
 pub struct LoopParts {
     /// The poll, in which `waker` is registered as [`WAKE_TOKEN`].
     pub poll: Poll,
-    /// Commands of other threads.
-    pub inbox: Receiver<WorkerCommand>,
+    /// Connections from the HTTP server.
+    pub inbox: Receiver<Box<DetachedConnection>>,
     /// Ends the poll's wait.
     pub waker: Arc<WorkerWaker>,
     /// The wall clock, for the shard.
@@ -121,6 +137,8 @@ impl<S: ShardPort> EventLoop<S> {
             count: 0,
             reading: Vec::new(),
             writing: Vec::new(),
+            unfinished: Vec::new(),
+            inbox_pending: false,
             lingering: Lingering::default(),
             scratch: Vec::with_capacity(FILL_BYTES),
             io: SocketIo::default(),
@@ -136,6 +154,7 @@ impl<S: ShardPort> EventLoop<S> {
         while !self.is_over(clock::now()) {
             let wait = match () {
                 () if !self.reading.is_empty() || !self.writing.is_empty() => Duration::ZERO,
+                () if self.inbox_pending || self.lingering.has_more_to_read() => Duration::ZERO,
                 () if self.draining.is_some() => DRAIN_POLL_WAIT,
                 () => POLL_WAIT_MAX,
             };
@@ -149,6 +168,7 @@ impl<S: ShardPort> EventLoop<S> {
             if begun.elapsed() >= POLL_WAIT_MAX {
                 begun = clock::now();
                 self.lingering.expire(begun);
+                self.end_unfinished(begun);
                 self.publish_stats(stats);
             }
         }
@@ -157,7 +177,7 @@ impl<S: ShardPort> EventLoop<S> {
 
     fn is_over(&self, now: Instant) -> bool {
         let Some(draining) = &self.draining else { return false };
-        let is_empty = self.count == 0 && self.lingering.is_empty();
+        let is_empty = self.count == 0 && self.lingering.is_empty() && !self.inbox_pending;
         is_empty || draining.is_over(now, 2 * LINGER_TIMEOUT)
     }
 
@@ -174,12 +194,14 @@ impl<S: ShardPort> EventLoop<S> {
         self.waker.acknowledge();
         // Before connections are opened, whose age counts from the shard's time.
         self.shard.tick(self.clock.now());
-        self.run_commands();
+        self.adopt_all();
+        self.begin_drain();
         self.shard.pull();
         self.continue_drain();
         self.read_all();
         self.write_all();
         self.close_all();
+        self.lingering.read_more();
         telemetry::socket_io(std::mem::take(&mut self.io));
     }
 
@@ -199,18 +221,23 @@ impl<S: ShardPort> EventLoop<S> {
         }
     }
 
-    fn run_commands(&mut self) {
+    fn adopt_all(&mut self) {
+        self.inbox_pending = false;
         for _ in 0..ADOPTED_PER_TURN {
             match self.inbox.try_recv() {
-                Ok(WorkerCommand::Adopt(detached)) => self.adopt(*detached),
-                Ok(WorkerCommand::Drain(window)) => {
-                    self.draining = Some(DrainSchedule::begin(clock::now(), window));
-                }
+                Ok(detached) => self.adopt(*detached),
                 Err(_) => return,
             }
         }
-        // More may be queued: the next poll must not wait.
-        self.waker.wake();
+        self.inbox_pending = true;
+    }
+
+    fn begin_drain(&mut self) {
+        if self.draining.is_none()
+            && let Some(window) = self.waker.requested_drain()
+        {
+            self.draining = Some(DrainSchedule::begin(clock::now(), window));
+        }
     }
 
     fn continue_drain(&mut self) {
@@ -274,26 +301,29 @@ impl<S: ShardPort> EventLoop<S> {
             }
         };
         let incoming = match framing {
-            Framing::WebSocket => IncomingHalf::WebSocket(WebSocketReader::with_read_ahead(
-                &read_ahead,
-                CLIENT_FRAME_MAX_BYTES,
-            )),
+            Framing::WebSocket => IncomingHalf::WebSocket(FrameDecoder::default()),
             Framing::Sse => IncomingHalf::Sse(read_ahead.len()),
         };
         telemetry::connection_opened(incoming.label());
         let parts = ConnectionParts { conn, stream, unsent, incoming, permit };
-        self.insert(LiveConnection::new(parts));
+        let mut connection = Box::new(LiveConnection::new(parts));
+        self.count += 1;
+        // What the client sent after its handshake. It is at most a request head.
+        match self.decode(&mut connection, &read_ahead, &mut 0) {
+            ReadOutcome::Close(by) => self.start_close(*connection, by),
+            ReadOutcome::Gone(reason) => self.drop_connection(*connection, reason),
+            ReadOutcome::Continue => self.insert(connection),
+        }
     }
 
     /// Stores a new connection, to be read and written in this turn.
-    fn insert(&mut self, connection: LiveConnection) {
+    fn insert(&mut self, connection: Box<LiveConnection>) {
         let conn = connection.conn;
         let slot = conn.slot as usize;
         if slot >= self.connections.len() {
             self.connections.resize_with(slot + 1, || None);
         }
-        self.connections[slot] = Some(Box::new(connection));
-        self.count += 1;
+        self.connections[slot] = Some(connection);
         self.reading.push(conn);
         self.writing.push(conn);
     }
@@ -351,46 +381,108 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     fn read_websocket(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        let IncomingHalf::WebSocket(reader) = &mut connection.incoming else {
+        let mut bytes = [0; READ_BYTES];
+        let mut messages = 0;
+        for _ in 0..READS_PER_TURN {
+            let count = match read_some(&connection.stream, &mut bytes) {
+                Ok(None) => {
+                    connection.readable = false;
+                    break;
+                }
+                Ok(Some(0)) | Err(_) => return ReadOutcome::Gone("client_left"),
+                Ok(Some(count)) => count,
+            };
+            self.io.read_bytes += count as u64;
+            let outcome = self.decode(connection, &bytes[..count], &mut messages);
+            if !matches!(outcome, ReadOutcome::Continue) || connection.input_closed {
+                return outcome;
+            }
+            if messages >= MESSAGES_PER_TURN {
+                break;
+            }
+        }
+        ReadOutcome::Continue
+    }
+
+    /// Handles the frames in `bytes`, which the client sent, and adds to the count of messages.
+    fn decode(
+        &mut self,
+        connection: &mut LiveConnection,
+        mut bytes: &[u8],
+        messages: &mut usize,
+    ) -> ReadOutcome {
+        let IncomingHalf::WebSocket(decoder) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
         let mut replies = Vec::new();
         let mut outcome = ReadOutcome::Continue;
-        for _ in 0..MESSAGES_PER_TURN {
-            let from = CountingReader(&connection.stream, &mut self.io.read_bytes);
-            match reader.read_next(from, &mut replies, CLIENT_FRAME_MAX_BYTES) {
-                WebSocketInput::Text(text) => self.shard.input(connection.conn, &text),
-                WebSocketInput::PingPong => self.shard.mark_alive(connection.conn),
-                WebSocketInput::WouldBlock => {
-                    connection.readable = false;
-                    break;
+        while let Some(input) = decoder.decode(&mut bytes) {
+            *messages += 1;
+            match input {
+                ClientInput::Text(text) => self.shard.input(connection.conn, &text),
+                ClientInput::Ping(payload) => {
+                    put_control(&mut replies, PONG, &payload);
+                    self.shard.mark_alive(connection.conn);
                 }
-                WebSocketInput::Binary => {
+                ClientInput::Pong => self.shard.mark_alive(connection.conn),
+                ClientInput::Binary => {
                     connection.input_closed = true;
                     self.shard.bad_frame(connection.conn, BadFrame::NotText);
                     break;
                 }
-                WebSocketInput::Violation(CloseReason::TooLarge) => {
+                ClientInput::Violation(CloseReason::TooLarge) => {
                     connection.input_closed = true;
                     self.shard.bad_frame(connection.conn, BadFrame::TooLarge);
                     break;
                 }
-                WebSocketInput::Closed => {
+                ClientInput::Close(payload) => {
+                    put_control(&mut replies, CLOSE, &payload);
                     outcome = ReadOutcome::Close(ClosedBy::Client);
                     break;
                 }
-                WebSocketInput::Violation(reason) => {
+                ClientInput::Violation(reason) => {
                     outcome = ReadOutcome::Close(ClosedBy::Server(reason));
                     break;
                 }
-                WebSocketInput::Disconnected => return ReadOutcome::Gone("client_left"),
             }
         }
+        self.note_unfinished(connection);
         if !replies.is_empty() {
             connection.unsent.push(&replies);
             self.writing.push(connection.conn);
         }
         outcome
+    }
+
+    /// Starts or ends the time within which an unfinished message has to be complete.
+    fn note_unfinished(&mut self, connection: &mut LiveConnection) {
+        match &connection.incoming {
+            IncomingHalf::WebSocket(decoder) if decoder.is_mid_message() => {
+                if connection.unfinished_since.is_none() {
+                    connection.unfinished_since = Some(clock::now());
+                    if !std::mem::replace(&mut connection.unfinished_listed, true) {
+                        self.unfinished.push(connection.conn);
+                    }
+                }
+            }
+            _ => connection.unfinished_since = None,
+        }
+    }
+
+    /// Closes connections whose message has been unfinished for too long. Pings do not prolong it.
+    fn end_unfinished(&mut self, now: Instant) {
+        for conn in std::mem::take(&mut self.unfinished) {
+            let Some(mut connection) = self.take(conn) else { continue };
+            match connection.unfinished_since {
+                Some(since) if now.saturating_duration_since(since) >= UNFINISHED_MESSAGE => {
+                    self.start_close(*connection, ClosedBy::Server(CloseReason::Unfinished));
+                    continue;
+                }
+                Some(_) => self.unfinished.push(conn),
+                None => connection.unfinished_listed = false,
+            }
+            self.put(connection);
+        }
     }
 
     fn write_all(&mut self) {
@@ -521,17 +613,5 @@ impl ClosedBy {
             Self::Client => "client_closed",
             Self::Server(reason) => reason.label(),
         }
-    }
-}
-
-/// Reads from a socket and counts the bytes.
-struct CountingReader<'a>(&'a TcpStream, &'a mut u64);
-
-impl io::Read for CountingReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut stream = self.0;
-        let read = stream.read(into)?;
-        *self.1 += read as u64;
-        Ok(read)
     }
 }

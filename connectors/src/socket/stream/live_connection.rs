@@ -5,11 +5,12 @@
 //! and their memory is released once they are sent.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use tidewire_engine::fanout::shard::{ConnId, Framing};
 
-use super::websocket::WebSocketReader;
+use super::frame_decoder::FrameDecoder;
 use crate::socket::limits::ConnectionPermit;
 
 /// A live connection.
@@ -35,6 +36,10 @@ pub struct LiveConnection {
     pub read_queued: bool,
     /// Nothing more is read: it violated the protocol and is about to be closed.
     pub input_closed: bool,
+    /// Since when its incoming message is unfinished.
+    pub unfinished_since: Option<Instant>,
+    /// It is in the worker's list of connections with an unfinished message.
+    pub unfinished_listed: bool,
 }
 
 /// What a [`LiveConnection`] is made of.
@@ -68,6 +73,8 @@ impl LiveConnection {
             fill_pending: true,
             read_queued: true,
             input_closed: false,
+            unfinished_since: None,
+            unfinished_listed: false,
         }
     }
 }
@@ -76,7 +83,7 @@ impl LiveConnection {
 #[derive(Debug)]
 pub enum IncomingHalf {
     /// WebSocket frames.
-    WebSocket(WebSocketReader),
+    WebSocket(FrameDecoder),
     /// The number of bytes the client sent, though an SSE client has nothing to send.
     Sse(usize),
 }

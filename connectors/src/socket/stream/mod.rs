@@ -9,9 +9,10 @@ pub mod worker;
 pub mod worker_queue;
 
 pub mod event_loop;
+pub mod frame_decoder;
+pub mod frame_encoder;
 pub mod live_connection;
 pub mod shard_port;
-pub mod websocket;
 
 pub mod drain;
 pub mod linger;

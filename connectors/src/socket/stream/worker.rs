@@ -17,17 +17,17 @@ use super::event_loop::{EventLoop, LoopParts, WAKE_TOKEN};
 use super::shard_port::ShardPort;
 use super::worker_queue::{WorkerQueue, WorkerWaker};
 
-/// Commands queued for a worker; when it is full, a connection goes to the next worker.
-const COMMANDS: usize = 4_096;
+/// Connections queued for a worker; when it is full, they go to the next worker.
+const QUEUED_MAX: usize = 4_096;
 
 /// A running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    /// Where its commands go.
+    /// Where its connections go.
     pub queue: WorkerQueue,
     /// A recent copy of its shard's figures.
     pub stats: Arc<Mutex<ShardStats>>,
-    /// Its thread, which ends after [`WorkerCommand::Drain`].
+    /// Its thread, which ends after a [requested drain](WorkerWaker::request_drain).
     pub thread: JoinHandle<()>,
 }
 
@@ -88,7 +88,7 @@ pub fn start<S: ShardPort + Send + 'static>(
 ) -> io::Result<WorkerHandle> {
     let poll = Poll::new()?;
     let waker = Arc::new(WorkerWaker::new(mio::Waker::new(poll.registry(), WAKE_TOKEN)?));
-    let (commands, inbox) = sync_channel(COMMANDS);
+    let (connections, inbox) = sync_channel(QUEUED_MAX);
     let stats = Arc::<Mutex<ShardStats>>::default();
     let shard = make_shard(Arc::clone(&waker) as Arc<dyn Wake>);
     let parts = LoopParts { poll, inbox, waker: Arc::clone(&waker), clock };
@@ -97,5 +97,5 @@ pub fn start<S: ShardPort + Send + 'static>(
     let thread = std::thread::Builder::new()
         .name(format!("streams-{number}"))
         .spawn(move || event_loop.run(&shared_stats))?;
-    Ok(WorkerHandle { queue: WorkerQueue { commands, waker }, stats, thread })
+    Ok(WorkerHandle { queue: WorkerQueue { connections, waker }, stats, thread })
 }

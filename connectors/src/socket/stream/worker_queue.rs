@@ -1,43 +1,48 @@
-//! How other threads reach a worker: a bounded queue of commands and a wake-up.
+//! How other threads reach a worker: a bounded queue of connections, a drain request, a wake-up.
 //!
 //! Wake-ups coalesce until the worker polls, so a burst of segments from the hub costs one system
-//! call. A command that finds the queue full, or the worker gone, is handed back to its sender.
+//! call. A connection that finds the queue full, or the worker gone, is handed back to its sender.
+//! The drain request is a value beside the queue, so a full queue cannot keep a worker from ending.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidewire_engine::port::Wake;
 
 use crate::socket::http::takeover::DetachedConnection;
 
-/// A command to a worker.
-#[derive(Debug)]
-pub enum WorkerCommand {
-    /// Serve this connection.
-    Adopt(Box<DetachedConnection>),
-    /// Send move requests to all within this time, then close them and end.
-    Drain(Duration),
-}
-
 /// Wakes a worker that waits in `poll`.
 #[derive(Debug)]
 pub struct WorkerWaker {
     waker: mio::Waker,
     pending: AtomicBool,
+    drain: OnceLock<Duration>,
 }
 
 impl WorkerWaker {
     /// Wraps a poll's waker.
     pub fn new(waker: mio::Waker) -> Self {
-        Self { waker, pending: AtomicBool::new(false) }
+        Self { waker, pending: AtomicBool::new(false), drain: OnceLock::new() }
     }
 
     /// Arms the waker again. The worker calls it before it looks at its queues, or it could miss
     /// what is queued in between.
     pub fn acknowledge(&self) {
         self.pending.store(false, Ordering::SeqCst);
+    }
+
+    /// Asks the worker to send move requests to all within this time, then to close them and end.
+    /// Only the first request counts.
+    pub fn request_drain(&self, window: Duration) {
+        self.drain.get_or_init(|| window);
+        self.wake();
+    }
+
+    /// The window of the drain that was asked for.
+    pub fn requested_drain(&self) -> Option<Duration> {
+        self.drain.get().copied()
     }
 }
 
@@ -52,20 +57,20 @@ impl Wake for WorkerWaker {
     }
 }
 
-/// Sends commands to one worker.
+/// Hands connections to one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerQueue {
     /// The queue.
-    pub commands: SyncSender<WorkerCommand>,
+    pub connections: SyncSender<Box<DetachedConnection>>,
     /// Wakes the worker.
     pub waker: Arc<WorkerWaker>,
 }
 
 impl WorkerQueue {
-    /// Sends a command; returns it if the queue is full or the worker has ended.
-    pub fn send(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
-        let sent = self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+    /// Hands over a connection; returns it if the queue is full or the worker has ended.
+    pub fn send(&self, detached: Box<DetachedConnection>) -> Result<(), Box<DetachedConnection>> {
+        let sent = self.connections.try_send(detached).map_err(|error| match error {
+            TrySendError::Full(detached) | TrySendError::Disconnected(detached) => detached,
         });
         self.waker.wake();
         sent

@@ -7,6 +7,7 @@ mod fixture;
 mod scripted_shard;
 
 mod end_to_end;
+mod hostile;
 mod http;
 mod publish;
 mod sse;

@@ -1,5 +1,7 @@
 //! WebSockets through the whole gateway: edge cases of RFC 6455, slow and dead clients, closes.
 
+#![expect(clippy::disallowed_methods, reason = "clients need threads and pauses of their own")]
+
 use std::time::Duration;
 
 use super::client::{RawClient, frame, handshake, text_frame};
@@ -53,6 +55,43 @@ fn a_protocol_violation_is_closed_with_its_code() {
     check_closed(&frame(0x80, b"continues nothing"), 1002);
     check_closed(&frame(0x81, &[b'x'; 65_537]), 1009);
     check_closed(&[frame(0x01, &[b'x'; 40_000]), frame(0x80, &[b'x'; 40_000])].concat(), 1009);
+}
+
+#[test]
+fn a_message_of_a_megabyte_is_answered_with_1009_and_not_with_a_reset() {
+    for _ in 0..20 {
+        let (_fixture, mut client) = connected();
+        let mut sender = client.stream.try_clone().expect("a second handle");
+        let sent = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut sender, &frame(0x81, &vec![b'x'; 1 << 20]))
+        });
+        assert_eq!(client.close_frame().0, 1009);
+        sent.join().expect("it ends").expect("all of it is read");
+        assert!(client.is_at_end());
+    }
+}
+
+#[test]
+fn bytes_sent_with_the_handshake_are_read() {
+    let fixture = GatewayFixture::new(LIMITS);
+    let mut client = RawClient::connect(fixture.address());
+    client.send([handshake("?user=ann").into(), text_frame("echo early")].concat());
+    assert_eq!(client.response().status, 101);
+    let frames = [client.frame(), client.frame()].map(|(_, payload)| payload);
+    assert!(frames.contains(&b"early".to_vec()), "{frames:?}");
+}
+
+#[test]
+fn more_connections_than_ever_lingered_get_their_close_frame() {
+    let (fixture, client) = connected();
+    let mut clients = vec![client];
+    clients.extend((0..1_200).map(|_| connect(&fixture)));
+    fixture.gateway.drain(Duration::ZERO);
+    for client in &mut clients {
+        assert_eq!(client.close_frame().0, 1001);
+    }
+    drop(clients);
+    fixture.gateway.join();
 }
 
 #[test]

@@ -14,10 +14,10 @@ use tidewire_connectors::socket::limits::{
 };
 use tidewire_connectors::socket::stream::event_loop::{SSE_INCOMING_BYTES, TCP_USER_TIMEOUT};
 use tidewire_engine::fanout::config::{
-    BAD_FRAMES_MAX, BAD_FRAMES_WINDOW_MS, CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGES_BURST,
-    CLIENT_MESSAGES_PER_S, FanoutConfig, RATE_LIMITED_CLOSE_MS, REQUEST_ID_MAX_BYTES,
-    SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SSE_RETRY_MS, SUBSCRIPTIONS_MAX, UNREAD_ERRORS_MAX_BYTES,
-    WEBSOCKET_KEEPALIVE_MS,
+    BAD_FRAMES_MAX, BAD_FRAMES_WINDOW_MS, CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGE_MAX_FRAMES,
+    CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, FanoutConfig, RATE_LIMITED_CLOSE_MS,
+    REQUEST_ID_MAX_BYTES, SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SSE_RETRY_MS, SUBSCRIPTIONS_MAX,
+    UNFINISHED_MESSAGE_MS, UNREAD_ERRORS_MAX_BYTES, WEBSOCKET_KEEPALIVE_MS,
 };
 use tidewire_engine::topology::OUT_RETENTION_MS;
 use tidewire_schemas::channel::NAME_MAX_CHARS;
@@ -69,14 +69,8 @@ const fn limit(
 /// Limits of a WebSocket.
 pub fn of_websockets() -> Vec<ClientLimit> {
     let fanout = FanoutConfig::default();
-    vec![
-        limit(
-            "subscriptions of one connection",
-            SUBSCRIPTIONS_MAX as u64,
-            "",
-            "error `too_many_subscriptions`",
-        ),
-        limit("one message of the client", CLIENT_FRAME_MAX_BYTES as u64, "bytes", "close 1009"),
+    let mut all = of_client_messages();
+    all.extend([
         limit(
             "messages of the client per second, sustained",
             u64::from(CLIENT_MESSAGES_PER_S),
@@ -128,6 +122,31 @@ pub fn of_websockets() -> Vec<ClientLimit> {
             "close 4008 if it reads fewer",
         ),
         limit("that window", fanout.slow_window_ms.into(), "ms", "-"),
+    ]);
+    all
+}
+
+fn of_client_messages() -> Vec<ClientLimit> {
+    vec![
+        limit(
+            "subscriptions of one connection",
+            SUBSCRIPTIONS_MAX as u64,
+            "",
+            "error `too_many_subscriptions`",
+        ),
+        limit("one message of the client", CLIENT_FRAME_MAX_BYTES as u64, "bytes", "close 1009"),
+        limit(
+            "frames of one message of the client",
+            CLIENT_MESSAGE_MAX_FRAMES as u64,
+            "",
+            "close 1009",
+        ),
+        limit(
+            "time to send a message whole, once it is begun",
+            UNFINISHED_MESSAGE_MS,
+            "ms",
+            "close 1008",
+        ),
     ]
 }
 

@@ -9,6 +9,13 @@ pub const SUBSCRIPTIONS_MAX: usize = 128;
 /// Bytes of one frame from a client. A limit of the protocol, sent in `welcome`.
 pub const CLIENT_FRAME_MAX_BYTES: usize = 64 * 1024;
 
+/// Frames of one message from a client: a client library sends one, a few send several.
+pub const CLIENT_MESSAGE_MAX_FRAMES: usize = 1_024;
+
+/// Milliseconds a client may take to send a message whole, whatever it sends in between: it
+/// occupies memory until then.
+pub const UNFINISHED_MESSAGE_MS: u64 = 30_000;
+
 /// Bytes of a request's id as JSON; the answer repeats it.
 pub const REQUEST_ID_MAX_BYTES: usize = 64;
 

@@ -154,15 +154,18 @@ pub enum CloseReason {
     InvalidUtf8,
     /// Nothing arrived for too long. The peer is most likely gone.
     Silent,
+    /// A message was begun and not finished in time.
+    Unfinished,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the reference page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Drain,
         Self::Silent,
         Self::InvalidFrame,
         Self::InvalidUtf8,
+        Self::Unfinished,
         Self::TooLarge,
         Self::Overloaded,
         Self::Slow,
@@ -176,6 +179,7 @@ impl CloseReason {
             Self::Drain | Self::Silent => 1001,
             Self::InvalidFrame => 1002,
             Self::InvalidUtf8 => 1007,
+            Self::Unfinished => 1008,
             Self::TooLarge => 1009,
             Self::Overloaded => 1013,
             Self::Slow => 4008,
@@ -188,12 +192,13 @@ impl CloseReason {
     pub fn text(self) -> &'static str {
         match self {
             Self::Drain => "the server is stopping: resume with your last position",
-            Self::TooLarge => "a message has more than 65536 bytes: send smaller ones",
+            Self::TooLarge => "a message has over 65536 bytes or 1024 frames: send smaller ones",
             Self::Overloaded => "the server is at a limit or starting: connect again later",
             Self::Slow => "the client reads too slowly: resume with your last position",
             Self::ProtocolError => "binary or too many invalid frames: send JSON text",
             Self::RateLimited => "more than 50 messages a second for too long: send fewer",
             Self::Silent => "nothing was received for 60 s: answer pings",
+            Self::Unfinished => "a message was not sent whole within 30 s: send it again",
             Self::InvalidFrame => "not a valid WebSocket frame",
             Self::InvalidUtf8 => "text is not UTF-8",
         }
@@ -209,6 +214,7 @@ impl CloseReason {
             Self::ProtocolError | Self::InvalidFrame | Self::InvalidUtf8 => "protocol_error",
             Self::RateLimited => "rate_limited",
             Self::Silent => "silent",
+            Self::Unfinished => "unfinished",
         }
     }
 
@@ -224,13 +230,14 @@ impl CloseReason {
             Self::Slow => "the client reads too slowly to keep up",
             Self::ProtocolError => "a binary frame, or too many invalid messages",
             Self::RateLimited => "messages over the rate limit for too long",
+            Self::Unfinished => "a message that was begun and not sent whole in time",
         }
     }
 
     /// Whether a client connects again, and when.
     pub fn reconnect(self) -> Reconnect {
         match self {
-            Self::Drain | Self::Silent | Self::Slow => Reconnect::AtOnce,
+            Self::Drain | Self::Silent | Self::Slow | Self::Unfinished => Reconnect::AtOnce,
             Self::Overloaded | Self::RateLimited => Reconnect::AfterDelay,
             Self::InvalidFrame | Self::InvalidUtf8 | Self::TooLarge | Self::ProtocolError => {
                 Reconnect::Never
