@@ -161,7 +161,7 @@ fn start_publish_handler(
         registry: publish.registry,
         clock: publish.clock,
         refused: AtomicU64::new(0),
-        budget: BodyBudget::new(config.limits.loopback_exempt),
+        budget: BodyBudget::new(&config.limits),
         slots: ValidationSlots::default(),
         timeouts: config.timeouts,
     };

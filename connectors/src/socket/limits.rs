@@ -18,7 +18,8 @@ use tidewire_engine::fanout::identity::{Accounts, Identity};
 /// epoll.
 pub const RESERVED_FILES: usize = 1_024;
 
-/// Connections from one address, or one /64 network of IPv6: enough for an office behind NAT, too few for a runaway client.
+/// Connections from one address, or one /64 network of IPv6: enough for an office behind NAT, too
+/// few for a runaway client.
 pub const CONNECTIONS_PER_ADDRESS: usize = 200;
 
 /// Streams of one user: enough for phones, laptops and many tabs.

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::socket::limits::AddressBlock;
+use crate::socket::limits::{AddressBlock, ConnectionLimits};
 
 /// Bytes of all bodies from their arrival to the response: sixteen of the largest.
 pub const INGEST_BYTES: usize = 64 * 1_024 * 1_024;
 
-/// Bytes of the bodies of one address: four of the largest, and with three more such addresses there
+/// Bytes of the bodies of one address: four of the largest, and with two more such addresses there
 /// is still room for others.
 pub const INGEST_BYTES_PER_ADDRESS: usize = INGEST_BYTES / 4;
 
@@ -49,8 +49,9 @@ pub struct BodyBudget {
 }
 
 impl BodyBudget {
-    /// A budget without claims.
-    pub fn new(loopback_exempt: bool) -> Arc<Self> {
+    /// A budget without claims, whose shares have the exemption of these limits.
+    pub fn new(limits: &ConnectionLimits) -> Arc<Self> {
+        let loopback_exempt = limits.loopback_exempt;
         Arc::new(Self { loopback_exempt, claimed: Mutex::default() })
     }
 
@@ -134,13 +135,18 @@ impl Drop for BodyPermit {
 mod tests {
     use super::*;
 
+    /// A budget with a share for loopback addresses too.
+    fn shared() -> Arc<BodyBudget> {
+        BodyBudget::new(&ConnectionLimits::for_open_files(1_024))
+    }
+
     fn permit(budget: &Arc<BodyBudget>, address: &str) -> BodyPermit {
         budget.permit(Some(address.parse().expect("an address")))
     }
 
     #[test]
     fn dropping_a_permit_returns_its_bytes() {
-        let budget = BodyBudget::new(false);
+        let budget = shared();
         let mut body = permit(&budget, "203.0.113.7");
         body.claim(INGEST_BYTES_PER_ADDRESS).expect("the whole share");
         assert_eq!(body.claim(1), Err(BudgetExceeded::Address));
@@ -153,7 +159,7 @@ mod tests {
 
     #[test]
     fn one_address_leaves_room_for_the_others_and_a_network_is_one_address() {
-        let budget = BodyBudget::new(false);
+        let budget = shared();
         let mut first = permit(&budget, "2001:db8::1");
         first.claim(INGEST_BYTES_PER_ADDRESS).expect("the whole share");
         let mut neighbour = permit(&budget, "2001:db8::ffff:1");
@@ -165,12 +171,13 @@ mod tests {
 
     #[test]
     fn exempt_loopback_clients_share_the_budget_of_the_process() {
-        let budget = BodyBudget::new(true);
+        let limits = ConnectionLimits::for_open_files(1_024);
+        let budget = BodyBudget::new(&ConnectionLimits { loopback_exempt: true, ..limits });
         let mut local = permit(&budget, "::ffff:127.0.0.1");
         local.claim(INGEST_BYTES).expect("all of it");
         assert!(local.is_budget_short());
         assert_eq!(permit(&budget, "203.0.113.7").claim(1), Err(BudgetExceeded::Process));
-        let mut local = permit(&BodyBudget::new(false), "127.0.0.1");
+        let mut local = permit(&shared(), "127.0.0.1");
         assert_eq!(local.claim(INGEST_BYTES), Err(BudgetExceeded::Address));
     }
 }

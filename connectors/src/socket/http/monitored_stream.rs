@@ -2,10 +2,10 @@
 //!
 //! Hyper answers a request that it can't parse by a head of its own, without a body and without
 //! calling the service. Such a head is kept back here, so that the server can send an error in its
-//! usual form. It is known by the time it is written: no request is open and no response is unsent.
+//! usual form. It is known by the time it is written: no request is open, no response unsent.
 //!
-//! A connection is stalled if no byte moves, except while a handler works: then the client waits for
-//! the server and not the server for the client.
+//! A connection is stalled if no byte moves, except while a handler works: then the client waits
+//! for the server and not the server for the client.
 
 use std::io;
 use std::pin::Pin;
@@ -38,7 +38,7 @@ pub(super) struct ConnectionActivity(Arc<ActivityState>);
 
 /// Counts a request until its response has been given to hyper, or is not needed any more.
 #[derive(Debug)]
-pub(super) struct Exchange(ConnectionActivity);
+pub(super) struct OpenExchange(ConnectionActivity);
 
 /// Counts a handler that works.
 #[derive(Debug)]
@@ -56,11 +56,11 @@ impl ConnectionActivity {
     }
 
     /// Begins a request. The handler ends first, the exchange with the body of the response.
-    pub(super) fn begin(&self) -> (Exchange, HandlerInProgress) {
+    pub(super) fn begin(&self) -> (OpenExchange, HandlerInProgress) {
         self.0.handlers.fetch_add(1, Ordering::Relaxed);
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
         self.0.unsent.store(true, Ordering::Relaxed);
-        (Exchange(self.clone()), HandlerInProgress(self.clone()))
+        (OpenExchange(self.clone()), HandlerInProgress(self.clone()))
     }
 
     /// Whether nothing has moved for longer than `limit` although the server waits for the client.
@@ -94,7 +94,7 @@ impl ConnectionActivity {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for OpenExchange {
     fn drop(&mut self) {
         self.0.0.exchanges.fetch_sub(1, Ordering::Relaxed);
     }

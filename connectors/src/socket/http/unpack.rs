@@ -1,7 +1,8 @@
 //! Unpacks a compressed body, claiming its bytes as they come out of the decoder.
 //!
-//! A few bytes may unpack to gigabytes and a header can't be trusted to tell, so the decoder is read
-//! in small parts, up to [`BODY_BYTES`]. The packed bytes are returned to the budget at the end.
+//! A few bytes may unpack to gigabytes and a header can't be trusted to tell, so the decoder is
+//! read in small parts, up to [`BODY_BYTES`]. The packed bytes are returned to the budget at the
+//! end.
 
 use std::io::Read;
 
@@ -71,9 +72,7 @@ impl ContentEncoding {
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)
                     .map_err(|error| self.broken(&error))?;
-                decoder
-                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                    .map_err(|error| self.broken(&error))?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|error| self.broken(&error))?;
                 self.read(decoder, permit)
             }
         }?;
@@ -104,10 +103,8 @@ impl ContentEncoding {
     }
 
     fn broken(self, error: &std::io::Error) -> ErrorResponse {
-        let message = format!(
-            "the body can't be unpacked by its Content-Encoding {}: {error}",
-            self.name()
-        );
+        let message =
+            format!("the body can't be unpacked by its Content-Encoding {}: {error}", self.name());
         ErrorResponse::new(ErrorCode::InvalidMessage, message)
     }
 }
@@ -118,6 +115,7 @@ mod tests {
 
     use super::super::body_budget::BodyBudget;
     use super::*;
+    use crate::socket::limits::ConnectionLimits;
 
     fn of(names: &[&'static str]) -> Result<ContentEncoding, ErrorResponse> {
         let mut headers = HeaderMap::new();
@@ -138,7 +136,7 @@ mod tests {
         encoding: ContentEncoding,
         packed: Vec<u8>,
     ) -> (Result<Vec<u8>, ErrorResponse>, usize) {
-        let mut permit = BodyBudget::new(true).permit(None);
+        let mut permit = BodyBudget::new(&ConnectionLimits::for_open_files(1_024)).permit(None);
         permit.claim(packed.len()).expect("an empty budget");
         (encoding.unpack(packed, &mut permit), permit.bytes())
     }
@@ -146,7 +144,10 @@ mod tests {
     #[test]
     fn the_header_names_one_encoding() {
         assert_eq!(of(&[]).expect("none"), ContentEncoding::Identity);
-        assert_eq!(of(&["", "GZIP", "gzip"]).err().map(|e| e.status), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(
+            of(&["", "GZIP", "gzip"]).err().map(|e| e.status),
+            Some(StatusCode::BAD_REQUEST)
+        );
         assert_eq!(of(&["", "GZip"]).expect("known"), ContentEncoding::Gzip);
         assert_eq!(of(&["gzip", "gzip"]).expect("the same"), ContentEncoding::Gzip);
         let refused = of(&["gzip", "zstd"]).expect_err("two");

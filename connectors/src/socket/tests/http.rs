@@ -250,8 +250,7 @@ fn a_handler_that_works_for_longer_than_a_stall_is_answered() {
         clock::pause(Duration::from_secs(4));
         Ok(json!({"done": true}))
     };
-    let endpoint =
-        AdminEndpoint { path: "/v1/slow", effect: Effect::Mutating, run: Arc::new(run) };
+    let endpoint = AdminEndpoint { path: "/v1/slow", effect: Effect::Mutating, run: Arc::new(run) };
     let parts = GatewayParts {
         publish: None,
         hooks: AppHooks { admin_endpoints: vec![endpoint], ..hooks() },

@@ -9,8 +9,8 @@ use tidewire_connectors::socket::http::connection::REQUEST_HEADERS;
 use tidewire_connectors::socket::http::state::START_WAIT_MAX;
 use tidewire_connectors::socket::http::subscribe::USER_CHARS;
 use tidewire_connectors::socket::limits::{
-    BODY_BYTES, BODY_BYTES_PER_S, BODY_EVENTS, CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES, RETRY_AFTER_SECONDS, RequestTimeouts,
-    STREAMS_PER_USER,
+    BODY_BYTES, BODY_BYTES_PER_S, BODY_EVENTS, CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES,
+    RETRY_AFTER_SECONDS, RequestTimeouts, STREAMS_PER_USER,
 };
 use tidewire_connectors::socket::stream::event_loop::{SSE_INCOMING_BYTES, TCP_USER_TIMEOUT};
 use tidewire_engine::fanout::config::{
