@@ -37,8 +37,8 @@ const SUPPORTED: &str = "application/json (an object or an array), application/x
                          object per line), application/cloudevents+json, \
                          application/cloudevents-batch+json or application/avro";
 
-/// Bodies up to this size are validated by the thread that received them, in less than a
-/// millisecond; handing them to another thread would cost more than it saves.
+/// Bodies up to this size are validated by the thread that received them: small enough not to delay
+/// other clients, and most bodies are. An estimate, not a measured optimum.
 const QUICK_BYTES: usize = 64 * 1_024;
 
 /// A byte order mark in UTF-8, which JSON readers may ignore (RFC 8259, section 8.1).
@@ -80,7 +80,7 @@ enum EventLayout {
 /// How long the validation of a body may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValidationCost {
-    /// Less than a millisecond.
+    /// Short enough for an HTTP thread.
     Quick,
     /// Many milliseconds of work.
     Work,
