@@ -20,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::http::accept::{Acceptor, listen};
+use super::http::body_budget::BodyBudget;
 use super::http::connection::HttpServer;
 use super::http::guard::Guard;
 use super::http::ingest::IngestQueue;
@@ -27,6 +28,7 @@ use super::http::publish::{IngestTopics, PublishHandler};
 use super::http::routes;
 use super::http::state::{AppHooks, RouterParts, RouterState};
 use super::http::takeover::DetachedConnection;
+use super::http::validation_slots::ValidationSlots;
 use super::limits::{ConnectionLimiter, ConnectionLimits, RequestTimeouts};
 use super::stream::worker::{WorkerHandle, WorkerStats};
 use super::stream::worker_queue::WorkerQueue;
@@ -95,7 +97,7 @@ impl Gateway {
         let limiter = ConnectionLimiter::new(config.limits);
         let (publish_handler, ingest_thread) = match parts.publish {
             Some(publish) => {
-                let (publish_handler, thread) = start_publish_handler(publish, config.timeouts)?;
+                let (publish_handler, thread) = start_publish_handler(publish, &config)?;
                 (Some(Arc::new(publish_handler)), Some(thread))
             }
             None => (None, None),
@@ -149,9 +151,9 @@ fn hand_over(queues: &[WorkerQueue], detached: DetachedConnection) {
 
 fn start_publish_handler(
     publish: PublishParts,
-    timeouts: RequestTimeouts,
+    config: &GatewayConfig,
 ) -> io::Result<(PublishHandler, JoinHandle<()>)> {
-    let (ingest, thread) = IngestQueue::start(publish.appender, timeouts.append)?;
+    let (ingest, thread) = IngestQueue::start(publish.appender, config.timeouts.append)?;
     let publish_handler = PublishHandler {
         ingest,
         topics: publish.topics,
@@ -159,7 +161,9 @@ fn start_publish_handler(
         registry: publish.registry,
         clock: publish.clock,
         refused: AtomicU64::new(0),
-        body_timeout: timeouts.body,
+        budget: BodyBudget::new(&config.limits),
+        slots: ValidationSlots::default(),
+        timeouts: config.timeouts,
     };
     Ok((publish_handler, thread))
 }

@@ -6,18 +6,20 @@
 //!
 //! Nothing waits for a permit: at a limit the client is refused with 429 or 503.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidewire_engine::fanout::identity::{Accounts, Identity};
 
 /// File descriptors reserved for everything but client sockets: the log's files, the listener,
 /// epoll.
 pub const RESERVED_FILES: usize = 1_024;
 
-/// Connections from one address: enough for an office behind NAT, too few for a runaway client.
+/// Connections from one address, or one /64 network of IPv6: enough for an office behind NAT, too
+/// few for a runaway client.
 pub const CONNECTIONS_PER_ADDRESS: usize = 200;
 
 /// Streams of one user: enough for phones, laptops and many tabs.
@@ -29,8 +31,19 @@ pub const REFUSALS_AT_ONCE: usize = 256;
 /// A request head, start line included; positions in a query fit.
 pub const REQUEST_HEAD_BYTES: usize = 16 * 1_024;
 
-/// A plain HTTP connection on which no byte moved for this long is closed.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(45);
+/// Bytes of one body, unpacked.
+pub const BODY_BYTES: usize = 4 * 1_024 * 1_024;
+
+/// Events of one body.
+pub const BODY_EVENTS: usize = 1_000;
+
+/// The slowest that a body may arrive, over [`RequestTimeouts::body_window`]: a tenth of what a
+/// phone reaches over GPRS, the slowest network still in use.
+pub const BODY_BYTES_PER_S: u64 = 1_024;
+
+/// The leading bits of an IPv6 address that count as one client: a provider gives every customer at
+/// least a /64, so the rest of the address is the customer's to choose (RFC 6177).
+const IPV6_PREFIX_BITS: u32 = 64;
 
 /// The `Retry-After` of refused requests, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
@@ -42,6 +55,12 @@ pub struct RequestTimeouts {
     pub head: Duration,
     /// For a request's body.
     pub body: Duration,
+    /// Over which its rate is at least [`BODY_BYTES_PER_S`]: long enough for a phone that loses a
+    /// few packets in a row.
+    pub body_window: Duration,
+    /// A plain HTTP connection on which no byte moved for this long is closed, unless the server is
+    /// working on a request.
+    pub stall: Duration,
     /// For the log to confirm events: shorter than clients usually wait, so that they get an answer
     /// instead of their own timeout.
     pub append: Duration,
@@ -52,6 +71,8 @@ impl Default for RequestTimeouts {
         Self {
             head: Duration::from_secs(15),
             body: Duration::from_secs(30),
+            body_window: Duration::from_secs(10),
+            stall: Duration::from_secs(45),
             append: Duration::from_secs(20),
         }
     }
@@ -128,11 +149,50 @@ impl LimitReached {
     }
 }
 
+/// The addresses that count as one client: an IPv4 address, or the /64 network of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressBlock(IpAddr);
+
+impl AddressBlock {
+    /// The block of this address. An IPv4 address that is written as IPv6 is an IPv4 address.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(address.into()),
+            IpAddr::V6(address) => {
+                let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
+                Self(Ipv6Addr::from_bits(address.to_bits() & mask).into())
+            }
+        }
+    }
+}
+
+/// What counts as one user: the name, within its accounts where they are known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UserKey {
+    name: Box<str>,
+    /// Sorted. `None` for a user of all accounts, whose name is all there is.
+    accounts: Option<Box<[Box<str>]>>,
+}
+
+impl UserKey {
+    /// The user of this identity.
+    pub fn of(identity: &Identity) -> Self {
+        let accounts = match &identity.accounts {
+            Accounts::All => None,
+            Accounts::Only(accounts) => {
+                let sorted: BTreeSet<&str> = accounts.iter().map(|account| &**account).collect();
+                Some(sorted.into_iter().map(Box::from).collect())
+            }
+        };
+        Self { name: identity.user.clone(), accounts }
+    }
+}
+
 #[derive(Debug, Default)]
 struct ConnectionCounts {
     total: usize,
-    addresses: HashMap<IpAddr, usize>,
-    users: HashMap<Arc<str>, usize>,
+    addresses: HashMap<AddressBlock, usize>,
+    users: HashMap<Arc<UserKey>, usize>,
 }
 
 /// Counts the connections of one process and refuses those beyond its limits.
@@ -162,7 +222,7 @@ impl ConnectionLimiter {
         let address = address.to_canonical();
         let counted = !self.is_exempt(address);
         if counted {
-            let of_address = counts.addresses.entry(address).or_default();
+            let of_address = counts.addresses.entry(AddressBlock::of(address)).or_default();
             if *of_address >= self.limits.per_address {
                 return Err(LimitReached::Address);
             }
@@ -188,7 +248,7 @@ impl ConnectionLimiter {
 pub struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
-    user: Option<Arc<str>>,
+    user: Option<Arc<UserKey>>,
 }
 
 impl ConnectionPermit {
@@ -197,18 +257,19 @@ impl ConnectionPermit {
         self.address
     }
 
-    /// Counts the connection as a stream of `user`.
-    pub fn count_stream(&mut self, user: &str) -> Result<(), LimitReached> {
+    /// Counts the connection as a stream of the user of `identity`.
+    pub fn count_stream(&mut self, identity: &Identity) -> Result<(), LimitReached> {
         if self.limiter.is_exempt(self.address) || self.user.is_some() {
             return Ok(());
         }
+        let key = UserKey::of(identity);
         let mut counts = self.limiter.counts();
-        let user: Arc<str> = match counts.users.get_key_value(user) {
+        let user = match counts.users.get_key_value(&key) {
             Some((_, taken)) if *taken >= self.limiter.limits.per_user => {
                 return Err(LimitReached::User);
             }
             Some((known, _)) => Arc::clone(known),
-            None => user.into(),
+            None => Arc::new(key),
         };
         *counts.users.entry(Arc::clone(&user)).or_default() += 1;
         drop(counts);
@@ -222,7 +283,7 @@ impl Drop for ConnectionPermit {
         let mut counts = self.limiter.counts();
         counts.total -= 1;
         if !self.limiter.is_exempt(self.address) {
-            decrement(&mut counts.addresses, &self.address);
+            decrement(&mut counts.addresses, &AddressBlock::of(self.address));
         }
         if let Some(user) = &self.user {
             decrement(&mut counts.users, user);
@@ -241,10 +302,19 @@ fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 
 #[cfg(test)]
 mod tests {
+    use tidewire_engine::fanout::identity::Roles;
+
     use super::*;
 
     const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn user(name: &str, accounts: Option<&[&str]>) -> Identity {
+        let accounts = accounts.map_or(Accounts::All, |of| {
+            Accounts::Only(of.iter().map(|account| Box::from(*account)).collect())
+        });
+        Identity { user: name.into(), accounts, roles: Roles::CLIENT }
+    }
 
     fn limiter(
         connections: usize,
@@ -263,7 +333,7 @@ mod tests {
     fn dropping_a_permit_removes_its_counts() {
         let limiter = limiter(10, 1, false);
         let mut permit = limiter.acquire(REMOTE).expect("below the limit");
-        permit.count_stream("ann").expect("below the limit");
+        permit.count_stream(&user("ann", None)).expect("below the limit");
         assert_eq!(limiter.acquire(REMOTE).err(), Some(LimitReached::Address));
         drop(permit);
         assert_eq!(limiter.connections(), 0);
@@ -284,10 +354,46 @@ mod tests {
         let limiter = limiter(10, 10, false);
         let mut taken: Vec<ConnectionPermit> =
             (0..3).map(|_| limiter.acquire(REMOTE).expect("below the limit")).collect();
-        assert_eq!(taken[0].count_stream("ann"), Ok(()));
-        assert_eq!(taken[1].count_stream("ann"), Ok(()));
-        assert_eq!(taken[2].count_stream("ann"), Err(LimitReached::User));
-        assert_eq!(taken[2].count_stream("bob"), Ok(()));
+        assert_eq!(taken[0].count_stream(&user("ann", None)), Ok(()));
+        assert_eq!(taken[1].count_stream(&user("ann", None)), Ok(()));
+        assert_eq!(taken[2].count_stream(&user("ann", None)), Err(LimitReached::User));
+        assert_eq!(taken[2].count_stream(&user("bob", None)), Ok(()));
+    }
+
+    #[test]
+    fn users_of_one_name_in_different_accounts_are_different_users() {
+        let limiter = limiter(10, 10, false);
+        let count = |accounts: Option<&[&str]>| {
+            let mut permit = limiter.acquire(REMOTE).expect("below the limit");
+            permit.count_stream(&user("ann", accounts)).map(|()| permit)
+        };
+        let _open = [
+            count(Some(&["acme"])).expect("the first"),
+            count(Some(&["acme"])).expect("the second"),
+            count(Some(&["globex"])).expect("another account"),
+            count(None).expect("of all accounts"),
+            count(Some(&["a", "b"])).expect("of two accounts"),
+            count(Some(&["b", "a", "b"])).expect("of the same two"),
+        ];
+        assert_eq!(count(Some(&["acme"])).err(), Some(LimitReached::User));
+        assert_eq!(count(Some(&["a", "b"])).err(), Some(LimitReached::User));
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let limiter = limiter(10, 1, false);
+        let acquire = |text: &str| limiter.acquire(text.parse().expect("an address"));
+        let first = acquire("2001:db8:0:7::1").expect("the first of its network");
+        let neighbour = acquire("2001:db8:0:7:ffff:ffff:ffff:ffff");
+        assert_eq!(neighbour.err(), Some(LimitReached::Address));
+        let _other = acquire("2001:db8:0:8::1").expect("another network");
+        // An IPv4 address in IPv6 form is an IPv4 address: not all of them are one client.
+        let _mapped = acquire("::ffff:203.0.113.7").expect("the first");
+        assert_eq!(acquire("203.0.113.7").err(), Some(LimitReached::Address));
+        let _next = acquire("::ffff:203.0.113.8").expect("another address");
+        drop(first);
+        assert!(acquire("2001:db8:0:7::2").is_ok());
+        assert!(limiter.counts().addresses.len() < 5, "no entry stays behind");
     }
 
     #[test]

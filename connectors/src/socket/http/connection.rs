@@ -6,34 +6,35 @@
 //! so gets every byte the client sent after its request, and no task, timer or buffer of the HTTP
 //! server remains.
 //!
-//! A connection on which no byte moves for [`STALL_TIMEOUT`] is dropped. This file never decides
-//! who may connect and never writes a response of its own.
+//! A connection on which no byte moves is dropped after a while, unless a handler works. A request
+//! that is not valid HTTP is answered here, since hyper calls no service for it. This file never
+//! decides who may connect.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tidewire_engine::fanout::protocol::native::ErrorCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
 
 use super::extensions::{ClientAddress, PermitSlot, TakeoverSlot};
+use super::monitored_stream::{ConnectionActivity, MonitoredStream};
+use super::response::ErrorResponse;
 use super::takeover::DetachedConnection;
-use crate::socket::limits::{ConnectionPermit, REQUEST_HEAD_BYTES, RequestTimeouts, STALL_TIMEOUT};
-use crate::{clock, telemetry};
+use crate::socket::limits::{ConnectionPermit, REQUEST_HEAD_BYTES, RequestTimeouts};
+use crate::telemetry;
 
 /// Hyper's read buffer. A larger body arrives in several reads.
 const HTTP_BUFFER_BYTES: usize = 64 * 1_024;
@@ -59,6 +60,7 @@ struct HyperService {
     takeover_slot: TakeoverSlot,
     permit_slot: PermitSlot,
     client: ClientAddress,
+    activity: ConnectionActivity,
 }
 
 impl hyper::service::Service<Request<Incoming>> for HyperService {
@@ -67,106 +69,26 @@ impl hyper::service::Service<Request<Incoming>> for HyperService {
     type Future = Pin<Box<dyn Future<Output = Result<Response, TakeoverRequested>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { mut router, takeover_slot, permit_slot, client } = self.clone();
+        let Self { mut router, takeover_slot, permit_slot, client, activity } = self.clone();
+        let (exchange, handler) = activity.begin();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(takeover_slot.clone());
         request.extensions_mut().insert(permit_slot);
         request.extensions_mut().insert(client);
         Box::pin(async move {
             let Ok(response) = router.call(request).await;
-            if takeover_slot.is_set() { Err(TakeoverRequested) } else { Ok(response) }
+            drop(handler);
+            if takeover_slot.is_set() {
+                return Err(TakeoverRequested);
+            }
+            Ok(response.map(|body| {
+                // The closure holds the exchange until hyper drops the body.
+                Body::new(body.map_err(move |error| {
+                    let _open = &exchange;
+                    error
+                }))
+            }))
         })
-    }
-}
-
-/// When bytes last moved on a connection; readable while hyper owns the socket.
-#[derive(Clone, Debug)]
-struct IoProgress {
-    start: Instant,
-    moved_ms: Arc<AtomicU64>,
-}
-
-impl IoProgress {
-    fn new() -> Self {
-        Self { start: clock::now(), moved_ms: Arc::default() }
-    }
-
-    fn mark(&self) {
-        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn has_stalled(&self) -> bool {
-        let still_ms = self.now_ms().saturating_sub(self.moved_ms.load(Ordering::Relaxed));
-        Duration::from_millis(still_ms) > STALL_TIMEOUT
-    }
-}
-
-/// The socket under hyper. Records progress, and whether hyper still holds unsent bytes.
-#[derive(Debug)]
-struct MonitoredStream {
-    stream: TcpStream,
-    progress: IoProgress,
-    writing: bool,
-}
-
-impl AsyncRead for MonitoredStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if done.is_ready() {
-            self.progress.mark();
-        }
-        done
-    }
-}
-
-impl AsyncWrite for MonitoredStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_write(&done, bytes.len());
-        done
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.note_write(&done, parts.iter().map(|part| part.len()).sum());
-        done
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl MonitoredStream {
-    fn note_write(&mut self, done: &Poll<io::Result<usize>>, asked: usize) {
-        self.writing = !matches!(done, Poll::Ready(Ok(written)) if *written == asked);
-        if done.is_ready() {
-            self.progress.mark();
-        }
     }
 }
 
@@ -198,10 +120,14 @@ impl HttpServer {
             takeover_slot: slot_clone,
             permit_slot: permit_clone,
             client,
+            activity: ConnectionActivity::new(),
         };
-        let io = MonitoredStream { stream, progress: IoProgress::new(), writing: false };
-        let parts = serve_http(io, service, self.timeouts.head, self.draining).await?;
+        let io = MonitoredStream::new(stream, service.activity.clone());
+        let mut parts = serve_http(io, service, self.timeouts, self.draining).await?;
         let Some(takeover) = takeover_slot.take() else {
+            if !parts.io.refusal.is_empty() {
+                refuse(&mut parts.io).await;
+            }
             linger(parts.io.stream).await;
             return None;
         };
@@ -232,19 +158,19 @@ struct FinishedConnection {
 async fn serve_http(
     io: MonitoredStream,
     service: HyperService,
-    head_timeout: Duration,
+    timeouts: RequestTimeouts,
     mut draining: watch::Receiver<bool>,
 ) -> Option<FinishedConnection> {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(timeouts.head)
         .max_headers(REQUEST_HEADERS)
         .max_header_size(REQUEST_HEAD_BYTES)
         .max_buf_size(HTTP_BUFFER_BYTES);
     let takeover_slot = service.takeover_slot.clone();
-    let progress = io.progress.clone();
+    let activity = service.activity.clone();
     let mut connection = http.serve_connection(TokioIo::new(io), service);
-    let mut stall_check = tokio::time::interval(STALL_TIMEOUT / 3);
+    let mut stall_check = tokio::time::interval(timeouts.stall / 3);
     let mut is_draining = *draining.borrow();
     if is_draining {
         Pin::new(&mut connection).graceful_shutdown();
@@ -264,7 +190,7 @@ async fn serve_http(
                 }
             }
             _ = stall_check.tick() => {
-                if progress.has_stalled() {
+                if activity.has_stalled(timeouts.stall) {
                     // The client neither reads nor writes, so a response would not reach it.
                     telemetry::connection_closed("http_stalled");
                     return None;
@@ -274,6 +200,37 @@ async fn serve_http(
     }
     let parts = connection.into_parts();
     Some(FinishedConnection { io: parts.io.into_inner(), read_ahead: parts.read_buf })
+}
+
+/// Answers a request that hyper could not parse: hyper's head with the error as its body.
+async fn refuse(io: &mut MonitoredStream) {
+    telemetry::connection_refused("invalid_http");
+    let answer = refusal(&String::from_utf8_lossy(&io.refusal));
+    let written = io.stream.write_all(answer.as_bytes());
+    // Failed or timed out: the client does not read, and the connection ends in any case.
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, written).await;
+}
+
+/// Where hyper's head has room for a body.
+const NO_BODY: &str = "content-length: 0\r\n";
+
+fn refusal(head: &str) -> String {
+    let message = match head.get(9..12) {
+        Some("431" | "414") => format!(
+            "the head of the request is too large: it has at most {REQUEST_HEAD_BYTES} bytes and \
+             {REQUEST_HEADERS} headers; send fewer or shorter headers"
+        ),
+        _ => "the request is not valid HTTP/1.1: its first line is METHOD PATH HTTP/1.1, every \
+              other line of its head NAME: VALUE, and this port does not speak TLS or HTTP/2"
+            .to_owned(),
+    };
+    let body = ErrorResponse::new(ErrorCode::InvalidMessage, message).body();
+    let fields = format!(
+        "content-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    let head = head.replacen(NO_BODY, &fields, 1);
+    if head.contains(&fields) { head + &body } else { head }
 }
 
 /// Ends a connection so that its last response arrives even if the client is still sending.
@@ -286,4 +243,21 @@ async fn linger(mut stream: TcpStream) {
     let drained = tokio::io::copy(&mut rest, &mut sink);
     // Ended, failed or timed out: the socket is closed next in any case.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_hyper_gets_a_body() {
+        let hyper = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+                     content-length: 0\r\ndate: Mon, 05 Jan 2026 10:00:00 GMT\r\n\r\n";
+        let answer = refusal(hyper);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        assert!(head.ends_with("date: Mon, 05 Jan 2026 10:00:00 GMT"), "{head}");
+        assert!(body.contains("16384 bytes and 64 headers"), "{body}");
+        assert_eq!(refusal("HTTP/1.1 400 Bad Request\r\n\r\n"), "HTTP/1.1 400 Bad Request\r\n\r\n");
+    }
 }

@@ -3,10 +3,10 @@
 //! An append costs about the same for one record as for thousands, so the thread waits for one
 //! request and appends the records of all others that are queued with it.
 //!
-//! A request reserves the bytes of its body before it reads it, so bodies and queue together never
-//! exceed [`INGEST_BYTES`]. Beyond that, with a full queue, or if the log does not confirm in time,
-//! the request fails at once (503); it never waits. A request that timed out in the queue
-//! is not appended. Once the log is lost, every request fails.
+//! A request keeps the permit of its body's bytes until the thread is done with it, so bodies and
+//! queue together never exceed the budget. With a full queue, or if the log does not confirm in
+//! time, the request fails at once (503); it never waits. A request that timed out in the queue is
+//! not appended. Once the log is lost, every request fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,12 @@ use std::time::Duration;
 
 use tidewire_engine::port::{Appender, LogError};
 use tidewire_engine::record::{Offset, Outgoing};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
+use super::body_budget::BodyPermit;
 use crate::{clock, telemetry};
 
-/// Bytes of all bodies from the start of reading to the response: sixteen of the largest.
-pub const INGEST_BYTES: usize = 64 * 1_024 * 1_024;
-
-/// Requests waiting for the thread. This bounds small bodies; [`INGEST_BYTES`] bounds large ones.
+/// Requests waiting for the thread. This bounds small bodies; their budget bounds large ones.
 const QUEUE_REQUESTS: usize = 1_024;
 
 /// The most that one append takes, so that the first request of a burst does not wait for all.
@@ -34,13 +32,10 @@ const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 const ATTEMPTS: u32 = 5;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bytes per permit of the semaphore.
-const PERMIT_BYTES: usize = 1_024;
-
 /// Why records were not appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
-    /// Too many bytes or requests are waiting; the request may be sent again.
+    /// Too many requests are waiting; the request may be sent again.
     #[error("too many events are waiting for the log; send the request again after Retry-After")]
     Overloaded,
     /// The log did not confirm them, though it may have stored some. The request may be sent again
@@ -67,15 +62,10 @@ struct PendingReply {
     _permit: BodyPermit,
 }
 
-/// Reserved bytes of a body; dropping it releases them.
-#[derive(Debug)]
-pub struct BodyPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
 /// The queue of the ingest thread. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]
 pub struct IngestQueue {
     requests: SyncSender<IngestRequest>,
-    permits: Arc<Semaphore>,
     lost: Arc<AtomicBool>,
     reply_timeout: Duration,
 }
@@ -93,19 +83,7 @@ impl IngestQueue {
             IngestWriter { appender, queue, lost: Arc::clone(&lost), carried_over: None };
         let thread =
             std::thread::Builder::new().name("ingest".to_owned()).spawn(move || writer.run())?;
-        let permits = Arc::new(Semaphore::new(INGEST_BYTES / PERMIT_BYTES));
-        Ok((Self { requests, permits, lost, reply_timeout }, thread))
-    }
-
-    /// Reserves the bytes of a body. Fails if too many are reserved.
-    pub fn reserve(&self, bytes: usize) -> Result<BodyPermit, IngestError> {
-        let count = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.permits).try_acquire_many_owned(count.max(1)).map(BodyPermit).map_err(
-            |_| {
-                telemetry::ingest_overloaded("bytes");
-                IngestError::Overloaded
-            },
-        )
+        Ok((Self { requests, lost, reply_timeout }, thread))
     }
 
     /// Appends records and returns their offsets in the same order. The permit is released when the

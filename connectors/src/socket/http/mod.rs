@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod connection;
 pub mod extensions;
+mod monitored_stream;
 pub mod takeover;
 
 pub mod routes;
@@ -19,8 +20,13 @@ pub mod response;
 pub mod status;
 
 pub mod body;
+mod body_arrival;
+pub mod body_budget;
 pub mod ingest;
 pub mod publish;
+mod request_headers;
+mod unpack;
+pub mod validation_slots;
 
 pub mod admin;
 

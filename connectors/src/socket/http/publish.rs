@@ -8,16 +8,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter_body};
-use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
@@ -26,9 +23,14 @@ use tidewire_schemas::codec::{DecodeContext, Registry, admit};
 use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
 use tidewire_schemas::partition::partition_for;
 
-use super::body::{BODY_BYTES, BodyFormat, too_large};
-use super::ingest::{BodyPermit, IngestError, IngestQueue};
-use super::response::{ErrorResponse, HttpErrorCode, json_response};
+use super::body::{BodyFormat, check_length};
+use super::body_arrival::receive;
+use super::body_budget::{BodyBudget, BodyPermit};
+use super::extensions::ClientAddress;
+use super::ingest::{IngestError, IngestQueue};
+use super::response::{ErrorResponse, json_response};
+use super::validation_slots::ValidationSlots;
+use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
 
 /// The `source` header of records that came over HTTP.
@@ -65,8 +67,12 @@ pub struct PublishHandler {
     pub clock: Arc<dyn Clock>,
     /// How many events this process refused; numbers their dead letters.
     pub refused: AtomicU64,
+    /// The bytes of bodies that may be in memory.
+    pub budget: Arc<BodyBudget>,
+    /// How many bodies are validated at once outside the HTTP threads.
+    pub slots: ValidationSlots,
     /// How long a body may take to arrive.
-    pub body_timeout: Duration,
+    pub timeouts: RequestTimeouts,
 }
 
 /// `POST /v1/events`.
@@ -75,16 +81,24 @@ pub async fn post(
     request: Request<Body>,
 ) -> Result<Response, ErrorResponse> {
     let format = BodyFormat::of(request.headers())?;
-    let permit = handler.ingest.reserve(format.declared_bytes(request.headers())?)?;
-    let body = read(request.into_body(), handler.body_timeout).await?;
-    let batch = if format.is_slow() {
-        let blocking = Arc::clone(&handler);
-        let validated = tokio::task::spawn_blocking(move || blocking.validate(&format, body)).await;
-        validated.map_err(|_| ErrorResponse::stopping())??
-    } else {
-        handler.validate(&format, body)?
+    check_length(request.headers())?;
+    let client = request.extensions().get::<ClientAddress>().and_then(|client| client.0);
+    let mut permit = handler.budget.permit(client);
+    let body = receive(request.into_body(), handler.timeouts, &mut permit).await?;
+    let batch = match handler.slots.acquire(format.cost(body.len())).await? {
+        None => handler.validate(&format, body, permit)?,
+        Some(slot) => {
+            let blocking = Arc::clone(&handler);
+            let validate = move || {
+                let validated = blocking.validate(&format, body, permit);
+                drop(slot);
+                validated
+            };
+            let validated = tokio::task::spawn_blocking(validate).await;
+            validated.map_err(|_| ErrorResponse::stopping())??
+        }
     };
-    handler.append(batch, permit).await
+    handler.append(batch).await
 }
 
 impl From<IngestError> for ErrorResponse {
@@ -94,30 +108,6 @@ impl From<IngestError> for ErrorResponse {
             IngestError::NotConfirmed => Self::log_failed(error.to_string()),
         }
     }
-}
-
-async fn read(body: Body, at_most: Duration) -> Result<Vec<u8>, ErrorResponse> {
-    let whole = tokio::time::timeout(at_most, read_all(body)).await;
-    whole.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s; repeat it", at_most.as_secs());
-        Err(ErrorResponse::new(HttpErrorCode::Timeout, message))
-    })
-}
-
-async fn read_all(mut body: Body) -> Result<Vec<u8>, ErrorResponse> {
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            let message = "the body ended before it was complete; send it again";
-            ErrorResponse::new(ErrorCode::InvalidMessage, message)
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > BODY_BYTES {
-            return Err(too_large());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole)
 }
 
 /// The result of validating one event.
@@ -138,6 +128,7 @@ struct SentEvent<'a> {
 struct ValidatedBatch {
     records: Vec<Outgoing>,
     outcomes: Vec<EventOutcome>,
+    permit: BodyPermit,
 }
 
 impl PublishHandler {
@@ -145,12 +136,14 @@ impl PublishHandler {
         &self,
         format: &BodyFormat,
         body: Vec<u8>,
+        mut permit: BodyPermit,
     ) -> Result<ValidatedBatch, ErrorResponse> {
-        let body = format.unpack(body)?;
+        let body = format.encoding.unpack(body, &mut permit)?;
         let events = format.split(&body)?;
         let mut batch = ValidatedBatch {
             records: Vec::with_capacity(events.len()),
             outcomes: Vec::with_capacity(events.len()),
+            permit,
         };
         let now = self.clock.now();
         let origin = RecordOrigin {
@@ -218,15 +211,15 @@ impl PublishHandler {
         }
     }
 
-    async fn append(
-        &self,
-        batch: ValidatedBatch,
-        permit: BodyPermit,
-    ) -> Result<Response, ErrorResponse> {
-        let ValidatedBatch { records, outcomes } = batch;
+    async fn append(&self, batch: ValidatedBatch) -> Result<Response, ErrorResponse> {
+        let ValidatedBatch { records, outcomes, permit } = batch;
         let partitions: Vec<(Topic, Partition)> =
             records.iter().map(|record| (record.topic.clone(), record.partition)).collect();
-        let offsets = self.ingest.append(records, permit).await?;
+        let offsets = if records.is_empty() {
+            Vec::new()
+        } else {
+            self.ingest.append(records, permit).await?
+        };
         let mut accepted = 0u64;
         let entries: Vec<Value> = outcomes
             .into_iter()
@@ -241,8 +234,9 @@ impl PublishHandler {
             .collect();
         telemetry::ingested("accepted", accepted);
         telemetry::ingested("refused", entries.len() as u64 - accepted);
+        // An empty array asks for nothing, which is done.
         let status = match accepted {
-            0 => StatusCode::UNPROCESSABLE_ENTITY,
+            0 if !entries.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::ACCEPTED,
         };
         Ok(json_response(status, &json!({"accepted": accepted, "events": entries})))

@@ -11,7 +11,13 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 
-use crate::socket::limits::RETRY_AFTER_SECONDS;
+use crate::socket::limits::{BODY_BYTES, BODY_EVENTS, RETRY_AFTER_SECONDS};
+
+/// The media type of every error.
+const JSON: &str = "application/json";
+
+/// Characters of a client's value that an error repeats.
+const SHOWN_CHARS: usize = 80;
 
 /// The code of an error over HTTP; each has one status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,6 +160,24 @@ impl ErrorResponse {
         Self::new(HttpErrorCode::Conflict, message)
     }
 
+    /// 413: the body is too large.
+    pub fn body_too_large() -> Self {
+        let message = format!(
+            "a body has at most {BODY_BYTES} bytes unpacked and {BODY_EVENTS} events; split it"
+        );
+        Self::new(HttpErrorCode::TooLarge, message)
+    }
+
+    /// 415: the value of a header names something that is not supported.
+    pub(super) fn unsupported(header: &str, sent: &str, supported: &str) -> Self {
+        let sent: String = sent.chars().take(SHOWN_CHARS).collect();
+        let message = match sent.as_str() {
+            "" => format!("{header} is missing; send {supported}"),
+            sent => format!("{header} `{sent}` is not supported; send {supported}"),
+        };
+        Self::new(HttpErrorCode::Unsupported, message)
+    }
+
     /// 503: the log failed or did not confirm.
     pub fn log_failed(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Internal, message)
@@ -170,10 +194,16 @@ impl ErrorResponse {
     }
 }
 
+impl ErrorResponse {
+    /// The JSON text that is its body.
+    pub(super) fn body(&self) -> String {
+        json!({"error": {"code": self.code.as_str(), "message": self.message}}).to_string()
+    }
+}
+
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code.as_str(), "message": self.message}});
-        let mut response = json_response(self.status, &body);
+        let mut response = text_response(self.status, JSON, self.body());
         if self.code.sends_retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
@@ -183,7 +213,7 @@ impl IntoResponse for ErrorResponse {
 
 /// A JSON response.
 pub fn json_response(status: StatusCode, body: &Value) -> Response {
-    text_response(status, "application/json", body.to_string())
+    text_response(status, JSON, body.to_string())
 }
 
 /// A response of this media type that must not be cached.

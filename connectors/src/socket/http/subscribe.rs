@@ -122,7 +122,7 @@ fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, Su
         .into());
     };
     if let Some(Err(full)) =
-        permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity.user))
+        permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity))
     {
         return Err(limit_response(full).into());
     }

@@ -31,7 +31,10 @@ impl RawResponse {
 
 impl RawClient {
     pub(super) fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).expect("a listener");
+        Self::of(TcpStream::connect(to).expect("a listener"))
+    }
+
+    pub(super) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self { stream, ahead: Vec::new() }

@@ -121,7 +121,13 @@ pub(super) fn start(
 pub(super) fn start_parts(limits: ConnectionLimits, parts: GatewayParts) -> GatewayHandle {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let limit = Duration::from_secs(2);
-    let timeouts = RequestTimeouts { head: limit, body: limit, append: limit };
+    let timeouts = RequestTimeouts {
+        head: limit,
+        body: limit,
+        body_window: limit / 2,
+        stall: limit,
+        append: limit,
+    };
     let config = GatewayConfig { listen, limits, guard: Guard::default(), timeouts };
     Gateway::start(config, parts).expect("a free port")
 }

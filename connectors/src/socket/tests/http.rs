@@ -11,7 +11,7 @@ use crate::clock;
 use crate::socket::gateway::GatewayParts;
 use crate::socket::http::admin::{AdminEndpoint, Effect};
 use crate::socket::http::response::{ErrorResponse, HttpErrorCode};
-use crate::socket::http::state::AppHooks;
+use crate::socket::http::state::{AppHooks, Asset};
 use crate::socket::limits::ConnectionLimits;
 
 use super::client::{RawClient, handshake, text_frame};
@@ -244,8 +244,82 @@ fn a_head_that_trickles_in_ends_the_connection() {
 }
 
 #[test]
+fn a_handler_that_works_for_longer_than_a_stall_is_answered() {
+    let run = |_: &[(String, String)]| {
+        // Twice as long as a client may be silent.
+        clock::pause(Duration::from_secs(4));
+        Ok(json!({"done": true}))
+    };
+    let endpoint = AdminEndpoint { path: "/v1/slow", effect: Effect::Mutating, run: Arc::new(run) };
+    let parts = GatewayParts {
+        publish: None,
+        hooks: AppHooks { admin_endpoints: vec![endpoint], ..hooks() },
+        workers: Vec::new(),
+    };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = RawClient::connect(gateway.local_addr());
+    client.send("POST /v1/slow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, &response.json()["done"]), (200, &true.into()));
+    assert_eq!(client.get("/healthz").status, 200, "the connection goes on");
+    gateway.join();
+}
+
+#[test]
+fn a_client_that_does_not_read_its_response_is_dropped() {
+    let large = Asset {
+        path: "/large".to_owned(),
+        kind: "text/plain",
+        content: bytes::Bytes::from(vec![b'x'; 64 << 20]),
+    };
+    let parts = GatewayParts {
+        publish: None,
+        hooks: AppHooks { assets: vec![large], ..hooks() },
+        workers: Vec::new(),
+    };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = RawClient::connect(gateway.local_addr());
+    client.send("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    wait_for(|| (gateway.connections() == 1).then_some(()));
+    wait_for(|| (gateway.connections() == 0).then_some(()));
+    gateway.join();
+}
+
+#[test]
+fn a_request_that_is_not_http_gets_the_json_error_body() {
+    let fixture = GatewayFixture::new(LIMITS);
+    let many: String = (0..70).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for (request, status, part) in [
+        ("GET /\r\n\r\n".to_owned(), 400, "METHOD PATH HTTP/1.1"),
+        ("\u{16}\u{3}\u{1}\0\0\r\n\r\n".to_owned(), 400, "TLS"),
+        ("GET / HTTP/1.1\r\nhost localhost\r\n\r\n".to_owned(), 400, "NAME: VALUE"),
+        (format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(20_000)), 431, "16384 bytes"),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431, "64 headers"),
+    ] {
+        let mut client = RawClient::connect(fixture.address());
+        client.send(&request);
+        let response = client.response();
+        assert_eq!((response.status, response.code().as_str()), (status, "invalid_message"));
+        assert!(response.head.contains("content-type: application/json"), "{}", response.head);
+        assert!(response.head.contains("date: "), "{}", response.head);
+        let message = response.json().to_string();
+        assert!(message.contains(part), "{message}");
+        assert!(client.is_at_end());
+    }
+    // Behind requests that were answered, in one piece with the last of them.
+    let mut client = RawClient::connect(fixture.address());
+    let good = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    client.send(format!("{good}{good}GARBAGE\r\n\r\n"));
+    assert_eq!(client.response().body, b"ok\n");
+    assert_eq!(client.response().body, b"ok\n");
+    let response = client.response();
+    assert_eq!((response.status, response.code().as_str()), (400, "invalid_message"));
+    assert!(client.is_at_end());
+}
+
+#[test]
 fn a_body_that_trickles_in_is_answered_with_408() {
-    let (_fixture, mut client) = connected();
+    let (fixture, mut client) = connected();
     client.send(
         "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: 1000\r\n\r\n{",
@@ -253,6 +327,23 @@ fn a_body_that_trickles_in_is_answered_with_408() {
     let response = client.response();
     assert_eq!((response.status, response.code().as_str()), (408, "timeout"));
     assert!(client.is_at_end());
+    // A byte now and then is not enough, and neither is a rate that would take for ever.
+    let mut client = RawClient::connect(fixture.address());
+    client.send(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n",
+    );
+    let chunk = [b"100\r\n".to_vec(), vec![b' '; 0x100], b"\r\n".to_vec()].concat();
+    let begun = clock::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        if std::io::Write::write_all(&mut client.stream, &chunk).is_err() {
+            break;
+        }
+        clock::pause(Duration::from_millis(100));
+    }
+    let response = client.response();
+    assert_eq!(response.status, 408);
+    assert!(response.json().to_string().contains("within 2 s"), "{}", response.json());
 }
 
 #[test]

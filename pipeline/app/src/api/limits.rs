@@ -4,13 +4,13 @@
 //! administrators set (memory, threads) are not in it.
 
 use serde_json::{Value, json};
-use tidewire_connectors::socket::http::body::{BODY_BYTES, BODY_EVENTS};
+use tidewire_connectors::socket::http::body_budget::INGEST_BYTES_PER_ADDRESS;
 use tidewire_connectors::socket::http::connection::REQUEST_HEADERS;
 use tidewire_connectors::socket::http::state::START_WAIT_MAX;
 use tidewire_connectors::socket::http::subscribe::USER_CHARS;
 use tidewire_connectors::socket::limits::{
-    CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES, RETRY_AFTER_SECONDS, RequestTimeouts,
-    STREAMS_PER_USER,
+    BODY_BYTES, BODY_BYTES_PER_S, BODY_EVENTS, CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES,
+    RETRY_AFTER_SECONDS, RequestTimeouts, STREAMS_PER_USER,
 };
 use tidewire_connectors::socket::stream::event_loop::{SSE_INCOMING_BYTES, TCP_USER_TIMEOUT};
 use tidewire_engine::fanout::config::{
@@ -194,12 +194,25 @@ pub fn of_requests() -> Vec<ClientLimit> {
         ),
         limit("time for the body of a request", millis(timeouts.body), "ms", "408 `timeout`"),
         limit(
+            "least bytes of the body within the time below",
+            BODY_BYTES_PER_S * timeouts.body_window.as_secs(),
+            "bytes",
+            "408 `timeout`",
+        ),
+        limit("that time", millis(timeouts.body_window), "ms", "-"),
+        limit(
             "time a stream is held back while the server starts",
             millis(START_WAIT_MAX),
             "ms",
             "it is opened if the server is ready by then, else closed (1013)",
         ),
         limit("bytes of a posted body, unpacked", BODY_BYTES as u64, "bytes", "413 `too_large`"),
+        limit(
+            "bytes of the posted bodies of one address at once",
+            INGEST_BYTES_PER_ADDRESS as u64,
+            "bytes",
+            "429 `rate_limited`",
+        ),
         limit("events of a posted body", BODY_EVENTS as u64, "", "413 `too_large`"),
         limit("one event", EVENT_MAX_BYTES as u64, "bytes", "reason `too_large` in the answer"),
         limit(
@@ -209,7 +222,7 @@ pub fn of_requests() -> Vec<ClientLimit> {
             "503 `internal`",
         ),
         limit(
-            "connections from one address",
+            "connections from one address, or from one IPv6 network of 64 bits",
             CONNECTIONS_PER_ADDRESS as u64,
             "",
             "429 `rate_limited`",

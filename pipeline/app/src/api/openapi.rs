@@ -121,7 +121,7 @@ fn successes_of_server(route: Route) -> Vec<(&'static str, Value)> {
     let json = |description, name| answer(description, "application/json", reference(name));
     match route {
         Route::Events => vec![
-            ("202", json("Accepted, at least one of them", "PublishAnswer")),
+            ("202", json("Accepted, at least one of them; or an empty array", "PublishAnswer")),
             ("422", json("None was accepted; all are dead letters now", "PublishAnswer")),
         ],
         Route::WebSocket => {
@@ -226,7 +226,10 @@ fn request_body() -> Value {
     json!({
         "required": true,
         "description": "Any of the forms; `Content-Encoding` may be `gzip`, `deflate` or `zstd`. A \
-                        CloudEvent in binary mode has its attributes in `ce-` headers.",
+                        CloudEvent in binary mode has its attributes in `ce-` headers; beside the \
+                        other content types of CloudEvents such headers have no effect. An array \
+                        may be empty. A header that cannot be read, or that has two different \
+                        values, is refused with 400; an empty one is absent.",
         "content": {
             "application/json": { "schema": events },
             "application/x-ndjson": { "schema": text() },
