@@ -9,6 +9,7 @@ mod failures;
 pub(crate) mod fixture;
 mod formats;
 mod log;
+mod output_topics;
 mod partitions;
 mod real_posts;
 mod rebalance;
