@@ -95,10 +95,22 @@ fn topics_that_are_created_again_give_open_streams_a_gap_and_the_new_events() {
     assert_ne!(stream.last_event_id(), former);
     for n in 0..30 {
         write(at, &format!("after-{n}"));
+        thread::sleep(Duration::from_millis(200));
     }
-    for n in 0..30 {
-        let event = stream.next_event(TIMEOUT).expect("it goes on").expect("an event");
-        assert_eq!(event.event_id, format!("after-{n}"));
+    // The gateway may notice in two steps, that the log has ended early and that its topics are
+    // others; then there is a second gap. Without one, nothing is skipped.
+    let (mut next, mut is_gap) = (0, false);
+    while next < 30 {
+        let message = stream.next_message(TIMEOUT).expect("it goes on").expect("a message");
+        if message.event == "gap" {
+            is_gap = true;
+            continue;
+        }
+        let event: Value = serde_json::from_str(&message.data).expect("JSON");
+        let id = event["event_id"].as_str().and_then(|id| id.strip_prefix("after-"));
+        let number: u32 = id.expect("a new event").parse().expect("a number");
+        assert!(number == next || (is_gap && number > next), "{number} instead of {next}");
+        (next, is_gap) = (number + 1, false);
     }
     let mut resumed =
         EventSource::open(gateway.addr(), &path, Some(&former), None).expect("a stream");
