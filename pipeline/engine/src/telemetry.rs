@@ -128,6 +128,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "Times that retention removed output records before the hub read them.",
     ),
+    (
+        "fanout_hub_resets_total",
+        "counter",
+        &["cause"],
+        "Times that the rings began again: created topics (topics), records lost (log_end).",
+    ),
     ("fanout_ring_bytes", "gauge", &[], "Bytes of records and frames held in the rings."),
     ("fanout_frames_encoded_total", "counter", &[], "Frames encoded; once per event and format."),
     ("fanout_deliveries_total", "counter", &[], "Event frames written to connections."),
@@ -152,6 +158,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "counter",
         &[],
         "Times that a sweep continued without a slow subscription.",
+    ),
+    (
+        "fanout_lookups_total",
+        "counter",
+        &["kind"],
+        "Blocking look-ups in the log for new subscriptions, by kind (bounds, time).",
     ),
 ];
 
@@ -393,6 +405,12 @@ pub(crate) fn hub_overtaken() {
     tracing::error!("output records left the log before the hub read them");
 }
 
+/// Rings were reset to the log's end.
+pub(crate) fn hub_reset(cause: &'static str) {
+    counter!("fanout_hub_resets_total", "cause" => cause).increment(1);
+    tracing::error!(cause, "output offsets mean other records now; subscribers get a gap");
+}
+
 /// Bytes in the rings.
 pub(crate) fn ring_bytes(bytes: usize) {
     gauge!("fanout_ring_bytes").set(bytes as f64);
@@ -436,6 +454,11 @@ pub(crate) fn sweeps_started() {
 /// Records that a sweep read.
 pub(crate) fn sweep_records(count: u64) {
     counter!("fanout_sweep_records_total").increment(count);
+}
+
+/// A blocking look-up in the log.
+pub(crate) fn lookups(kind: &'static str) {
+    counter!("fanout_lookups_total", "kind" => kind).increment(1);
 }
 
 /// A sweep continued without a slow subscription.

@@ -142,13 +142,18 @@ fn play_stream(server: &Server, positions: &mut Positions) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.addr());
     stream.write_all(request.as_bytes()).expect("sent");
     let wanted = shown.join("\n");
+    let (retry, wanted) = wanted.split_once('\n').expect("a first block");
+    assert!(retry.starts_with("retry: "), "{retry}");
     let (mut got, deadline) = (Vec::new(), Instant::now() + TIMEOUT);
     loop {
         let text = String::from_utf8_lossy(&got);
         if let Some((_, body)) = text.split_once("\r\n\r\n")
+            && let Some((delay, body)) = body.split_once('\n')
             && (body.len() >= wanted.len() || Instant::now() > deadline)
         {
-            // A block with only `id:` would come after 15 s; this reads for a fraction of a second.
+            // It differs from stream to stream.
+            assert_eq!(delay.len(), retry.len(), "{delay}");
+            // A comment would come after 15 s; this reads for a fraction of a second.
             assert_eq!(body.trim_end(), wanted);
             return;
         }

@@ -154,7 +154,7 @@ fn has_one_since(mut outputs: OutputReader, time: Duration) -> bool {
 }
 
 /// Separate roles need existing topics.
-fn create_topics(at: TopicNamespace<'_>) {
+pub(super) fn create_topics(at: TopicNamespace<'_>) {
     let TopicNamespace { bootstrap, prefix } = at;
     let log = format!("kafka://{bootstrap}");
     let output = command()

@@ -9,6 +9,7 @@ mod failures;
 pub(crate) mod fixture;
 mod formats;
 mod log;
+mod output_topics;
 mod partitions;
 mod peer_reports;
 mod real_posts;

@@ -133,7 +133,8 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::InvalidChannel
         | ErrorCode::InvalidPosition
         | ErrorCode::InvalidFilter
-        | ErrorCode::TooManySubscriptions => StatusCode::BAD_REQUEST,
+        | ErrorCode::TooManySubscriptions
+        | ErrorCode::AlreadySubscribed => StatusCode::BAD_REQUEST,
     }
 }
 

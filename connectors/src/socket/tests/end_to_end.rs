@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidewire_engine::fanout::catchup::lookup_worker::LookupWorker;
 use tidewire_engine::fanout::catchup::sweeper::Sweeper;
 use tidewire_engine::fanout::config::FanoutConfig;
 use tidewire_engine::fanout::hub::Hub;
@@ -47,10 +48,11 @@ impl EndToEnd {
         }
         let hub = Hub::open(&*log, &topology, FanoutConfig::default()).expect("a hub");
         let mut reader = HubReader::open(&*log, &hub).expect("a reader");
-        let mut sweeper = Sweeper::open(Arc::clone(&log) as Arc<dyn Log>, &hub).expect("a sweeper");
+        let mut sweeper = Sweeper::open(&*log, &hub).expect("a sweeper");
+        let mut lookups = LookupWorker::open(log.clone(), &hub).expect("a worker");
         let stop = Arc::new(AtomicBool::new(false));
         let wait = Duration::from_millis(100);
-        let (until, also_until) = (Arc::clone(&stop), Arc::clone(&stop));
+        let [until, also_until, lookups_until] = [(); 3].map(|()| Arc::clone(&stop));
         let threads = vec![
             std::thread::spawn(move || {
                 while !until.load(Ordering::Relaxed) {
@@ -60,6 +62,11 @@ impl EndToEnd {
             std::thread::spawn(move || {
                 while !also_until.load(Ordering::Relaxed) {
                     sweeper.turn(FixedClock.now(), wait).expect("a log that can be swept");
+                }
+            }),
+            std::thread::spawn(move || {
+                while !lookups_until.load(Ordering::Relaxed) {
+                    lookups.turn(FixedClock.now(), wait).expect("a log that can be asked");
                 }
             }),
         ];

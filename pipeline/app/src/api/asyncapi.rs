@@ -111,7 +111,7 @@ fn request_name(op: OpName) -> String {
 }
 
 fn stream_name(op: FrameName) -> String {
-    format!("stream.{}", op.as_str())
+    format!("stream.{}", op.in_stream())
 }
 
 fn message_reference(name: &str) -> Value {
@@ -132,8 +132,12 @@ fn messages() -> Map<String, Value> {
         }
         all.insert(op.as_str().to_owned(), described);
         if IN_STREAMS.contains(&op) {
-            let mut block = message(op.as_str(), op.meaning(), payload);
-            block["headers"] = block_fields(json!({ "const": op.as_str() }), None);
+            let mut block = message(op.in_stream(), op.meaning(), payload);
+            block["headers"] = block_fields(json!({ "const": op.in_stream() }), None);
+            if op == FrameName::Gap {
+                // Only the last of several has one.
+                block["headers"]["properties"]["id"] = reference("Position");
+            }
             all.insert(stream_name(op), block);
         }
     }
@@ -147,7 +151,7 @@ fn stream_only() -> [(String, Value); 2] {
     let meaning = "An event: its type in `event:`, its position in `id:`, itself in `data:`.";
     let mut event = message("event", meaning, reference(events::STREAM_EVENT));
     event["headers"] = block_fields(json!({ "type": "string" }), position.clone());
-    let meaning = "The position of the stream, in a block of `id:` alone.";
+    let meaning = "The position of the stream: an `id:` without data.";
     let mut quiet = message("position", meaning, json!({ "type": "null" }));
     quiet["headers"] = json!({
         "type": "object", "required": ["id"], "properties": { "id": position },

@@ -16,8 +16,9 @@ use tidewire_connectors::socket::stream::event_loop::{SSE_INCOMING_BYTES, TCP_US
 use tidewire_engine::fanout::config::{
     BAD_FRAMES_MAX, BAD_FRAMES_WINDOW_MS, CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGE_MAX_FRAMES,
     CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, FanoutConfig, RATE_LIMITED_CLOSE_MS,
-    REQUEST_ID_MAX_BYTES, SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SSE_RETRY_MS, SUBSCRIPTIONS_MAX,
-    UNFINISHED_MESSAGE_MS, UNREAD_ERRORS_MAX_BYTES, WEBSOCKET_KEEPALIVE_MS,
+    REQUEST_ID_MAX_BYTES, SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SSE_POSITION_MS, SSE_RETRY_MS,
+    SSE_RETRY_SPREAD_MS, SUBSCRIPTIONS_MAX, UNFINISHED_MESSAGE_MS, UNREAD_ERRORS_MAX_BYTES,
+    WEBSOCKET_KEEPALIVE_MS,
 };
 use tidewire_engine::topology::OUT_RETENTION_MS;
 use tidewire_schemas::channel::NAME_MAX_CHARS;
@@ -159,8 +160,15 @@ pub fn of_streams() -> Vec<ClientLimit> {
             "",
             "400 `invalid_channel`",
         ),
-        limit("time between `id:` blocks of the server", SSE_KEEPALIVE_MS.into(), "ms", "-"),
-        limit("`retry:` that the server sends", SSE_RETRY_MS.into(), "ms", "-"),
+        limit("time between comments of the server", SSE_KEEPALIVE_MS.into(), "ms", "-"),
+        limit("time between blocks of an `id:` alone, at least", SSE_POSITION_MS.into(), "ms", "-"),
+        limit("`retry:` that the server sends, at least", SSE_RETRY_MS.into(), "ms", "-"),
+        limit(
+            "`retry:` that the server sends, below",
+            (SSE_RETRY_MS + SSE_RETRY_SPREAD_MS).into(),
+            "ms",
+            "-",
+        ),
         limit(
             "bytes the client sends behind its request",
             SSE_INCOMING_BYTES as u64,
@@ -180,7 +188,7 @@ pub fn of_requests() -> Vec<ClientLimit> {
             "time a position beyond the end of the log is waited for",
             FanoutConfig::default().beyond_end_wait_ms.into(),
             "ms",
-            "`invalid_position`",
+            "`gap`",
         ),
         limit("time an event is kept for resuming", OUT_RETENTION_MS, "ms", "`gap`"),
         limit("`user=`", USER_CHARS as u64, "characters", "400 `invalid_message`"),

@@ -1,4 +1,4 @@
-//! Starts the loops of the fan-out: the hub reader, and the sweeper for subscriptions behind.
+//! Starts the loops of the fan-out: the hub reader, the sweeper and the lookup worker.
 //!
 //! The hub they share outlives them: when a loop is rebuilt, connections stay open and continue
 //! where the new loop starts.
@@ -6,15 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire_engine::fanout::catchup::lookup_worker::LookupWorker;
 use tidewire_engine::fanout::catchup::sweeper::Sweeper;
 use tidewire_engine::fanout::config::FanoutConfig;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::reader::HubReader;
-use tidewire_engine::port::{Clock, Wake};
+use tidewire_engine::port::Wake;
+use tidewire_engine::record::Millis;
 use tidewire_engine::turn::EngineError;
 
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
+use crate::runtime::clock::Stopwatch;
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, Supervisor};
 
@@ -35,12 +38,23 @@ pub fn start(
     let make =
         move || Ok(Box::new(HubReaderLoop(HubReader::open(&*log, &over)?)) as Box<dyn EngineLoop>);
     supervisor.spawn_loop("hub-reader", Box::new(make))?;
-    let (ports, over) = (ports.clone(), hub.clone());
+    let (log, over) = (ports.log.clone(), hub.clone());
     let make = move || {
-        let sweeper = Sweeper::open(ports.log.clone(), &over)?;
-        Ok(Box::new(SweeperLoop { sweeper, clock: ports.clock.clone() }) as Box<dyn EngineLoop>)
+        let sweeper = Sweeper::open(&*log, &over)?;
+        Ok(Box::new(SweeperLoop { sweeper, since: Stopwatch::start() }) as Box<dyn EngineLoop>)
     };
-    supervisor.spawn_loop("sweeper", Box::new(make))
+    supervisor.spawn_loop("sweeper", Box::new(make))?;
+    let (log, over) = (ports.log.clone(), hub.clone());
+    let make = move || {
+        let worker = LookupWorker::open(log.clone(), &over)?;
+        Ok(Box::new(LookupLoop { worker, since: Stopwatch::start() }) as Box<dyn EngineLoop>)
+    };
+    supervisor.spawn_loop("lookups", Box::new(make))
+}
+
+/// Milliseconds since a loop was made. Its waits must not follow the wall clock, which can be set.
+fn elapsed(since: Stopwatch) -> Millis {
+    Millis(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
 }
 
 struct HubReaderLoop(HubReader);
@@ -61,12 +75,31 @@ impl EngineLoop for HubReaderLoop {
 
 struct SweeperLoop {
     sweeper: Sweeper,
-    clock: Arc<dyn Clock>,
+    since: Stopwatch,
 }
 
 impl EngineLoop for SweeperLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        self.sweeper.turn(self.clock.now(), wait).map(drop)
+        self.sweeper.turn(elapsed(self.since), wait).map(drop)
+    }
+
+    fn waker(&self) -> Option<Arc<dyn Wake>> {
+        None
+    }
+
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+struct LookupLoop {
+    worker: LookupWorker,
+    since: Stopwatch,
+}
+
+impl EngineLoop for LookupLoop {
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
+        self.worker.turn(elapsed(self.since), wait).map(drop)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {

@@ -97,10 +97,15 @@ impl Readiness {
             return Err(restore_message(&self.restores()));
         }
         match &self.hub {
-            Some(hub) if !hub.warm() => {
-                Err("the newest outputs are being read from the log; try again in a moment".into())
-            }
-            _ => Ok(()),
+            Some(hub) => match hub.problem() {
+                Some(problem) => Err(problem),
+                None if !hub.warm() => {
+                    Err("the newest outputs are being read from the log; try again in a moment"
+                        .into())
+                }
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 }

@@ -41,11 +41,19 @@ pub const BAD_FRAMES_WINDOW_MS: i64 = 60_000;
 /// Milliseconds between a WebSocket's pings; the connection's position is sent with each.
 pub const WEBSOCKET_KEEPALIVE_MS: u32 = 30_000;
 
-/// Milliseconds between the `id:` blocks of a quiet SSE stream; proxies cut at 60 s and more.
+/// Milliseconds between the comments of an SSE stream; proxies cut quiet ones at 60 s and more.
 pub const SSE_KEEPALIVE_MS: u32 = 15_000;
 
-/// Milliseconds after which a browser's `EventSource` reconnects, sent as `retry:`.
+/// Milliseconds between blocks of an SSE stream that are an `id:` alone. Some clients take such a
+/// block for an empty event, so they are rare; they keep a quiet stream's position within the log.
+pub const SSE_POSITION_MS: u32 = 300_000;
+
+/// Milliseconds after which a browser's `EventSource` reconnects at the earliest, sent as `retry:`.
 pub const SSE_RETRY_MS: u32 = 1_000;
+
+/// Milliseconds over which `retry:` is spread, so that the streams of a stopped server do not all
+/// come back at the same time.
+pub const SSE_RETRY_SPREAD_MS: u32 = 2_000;
 
 /// Milliseconds after which a WebSocket that sent nothing, not even a pong, is closed.
 pub const SILENT_CLOSE_MS: u32 = 60_000;

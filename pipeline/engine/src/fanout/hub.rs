@@ -5,20 +5,25 @@
 //! costs no memory. All rings share one byte budget: the oldest segment leaves first, whatever its
 //! partition.
 //!
-//! The hub also carries the messages between shards and the sweeper, in bounded queues. It never
-//! reads the log itself.
+//! A ring only moves forward, also over a new hub reader. The exception is a *reset*: the topics
+//! were created again, or the log lost records that the hub had read, so that its offsets mean
+//! other records. Every shard then announces a gap to the connections concerned.
+//!
+//! The hub also carries the messages between shards, sweeper and lookup worker, in bounded queues.
+//! It never reads the log itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tidewire_schemas::partition::partition_for;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::FanoutConfig;
-use super::messages::{RingUpdate, SweepReply, SweepRequest};
+use super::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
+use super::messages::{HubUpdate, RingUpdate, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
 use super::segment::{RingTotals, Segment, SegmentSpec};
+use super::topics_check::{self, TopicsState};
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
@@ -32,15 +37,28 @@ pub struct Hub {
     config: FanoutConfig,
     /// By topic index.
     topics: [Topic; 3],
-    epoch: u32,
+    /// Of the offsets in the rings. Locked for writing while rings are reset, so that a shard sees
+    /// all of a reset or nothing.
+    epoch: RwLock<u32>,
+    /// The epoch of topics that were created again, until a new hub reader follows them.
+    next_epoch: Mutex<Option<u32>>,
+    /// How often rings were reset.
+    resets: AtomicU64,
     rings: Vec<Ring>,
+    /// The partitions of the segments in the rings, oldest first.
+    order: Mutex<VecDeque<Partition>>,
     totals: Arc<RingTotals>,
     inboxes: Mutex<Vec<Arc<ShardInbox>>>,
     requests: Mutex<Vec<SweepRequest>>,
     sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
     /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
+    pub(super) lookups: LookupMailbox,
     warm: AtomicBool,
+    /// What is wrong with the topics, while it may pass.
+    problem: Mutex<Option<String>>,
+    /// Whether the hub reader has a reason to believe that the topics were created again.
+    suspects_topics: AtomicBool,
 }
 
 /// One partition's ring.
@@ -59,6 +77,10 @@ struct RingInner {
     next_seq: u64,
     /// The hub reader's offsets.
     head: PartitionOffsets,
+    /// Whether a hub reader has set `head`.
+    started: bool,
+    /// How often it was reset.
+    resets: u64,
 }
 
 /// Replies of the sweeper for one shard. Bounded by what the shard has asked for.
@@ -88,20 +110,34 @@ impl Hub {
         config: FanoutConfig,
     ) -> Result<Arc<Self>, EngineError> {
         let topics = [topology.out_urgent(), topology.out_stream(), topology.out_state()];
-        let epoch = epoch(log, &topics, topology.partitions())
-            .map_err(|e| EngineError::of_log("opening the output topics", e))?;
+        let found =
+            log.topics().map(|infos| topics_check::check(&infos, &topics, topology.partitions()));
+        let epoch = match found {
+            Ok(TopicsState::Fits { epoch }) => Ok(epoch),
+            Ok(TopicsState::Missing(text) | TopicsState::Misfit(text)) => {
+                Err(LogError::Invalid(text))
+            }
+            Err(error) => Err(error),
+        };
+        let epoch = epoch.map_err(|e| EngineError::of_log("opening the output topics", e))?;
         let ring = || Ring { next_seq: AtomicU64::new(0), inner: Mutex::default() };
         Ok(Arc::new(Self {
             config,
             topics: topics.map(Clone::clone),
-            epoch,
+            epoch: RwLock::new(epoch),
+            next_epoch: Mutex::default(),
+            resets: AtomicU64::new(0),
+            order: Mutex::default(),
             rings: (0..topology.partitions()).map(|_| ring()).collect(),
             totals: Arc::default(),
             inboxes: Mutex::default(),
             requests: Mutex::default(),
             sweeper_wake: Mutex::default(),
             sweeper_generation: AtomicU64::new(0),
+            lookups: LookupMailbox::default(),
             warm: AtomicBool::new(false),
+            problem: Mutex::default(),
+            suspects_topics: AtomicBool::new(false),
         }))
     }
 
@@ -113,6 +149,16 @@ impl Hub {
     /// Whether the rings have reached the ends that the topics had at start.
     pub fn warm(&self) -> bool {
         self.warm.load(Ordering::Acquire)
+    }
+
+    /// What is wrong with the output topics, while it may pass. New connections are refused
+    /// meanwhile.
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.problem).clone()
+    }
+
+    pub(super) fn set_problem(&self, problem: Option<String>) {
+        *lock(&self.problem) = problem;
     }
 
     /// Bytes of records and frames in the rings.
@@ -139,7 +185,38 @@ impl Hub {
     }
 
     pub(super) fn epoch(&self) -> u32 {
-        self.epoch
+        *self.read_epoch()
+    }
+
+    fn read_epoch(&self) -> RwLockReadGuard<'_, u32> {
+        self.epoch.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often rings were reset. A sweeper that knows another number reads other records.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
+    }
+
+    /// The epoch that a new hub reader has to follow, if the topics were created again.
+    pub(super) fn next_epoch(&self) -> Option<u32> {
+        *lock(&self.next_epoch)
+    }
+
+    pub(super) fn set_next_epoch(&self, epoch: u32) {
+        *lock(&self.next_epoch) = Some(epoch);
+    }
+
+    /// Asks the lookup worker to check the topics at once.
+    pub(super) fn suspect_topics(&self) {
+        self.suspects_topics.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.suspects_topics.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn topics(&self) -> &[Topic; 3] {
+        &self.topics
     }
 
     pub(super) fn totals(&self) -> &Arc<RingTotals> {
@@ -165,7 +242,8 @@ impl Hub {
 
     /// Adds a segment to its partition's ring. `spec.seq` is set here.
     pub(super) fn publish(&self, mut spec: SegmentSpec) {
-        let ring = self.ring(spec.partition);
+        let partition = spec.partition;
+        let ring = self.ring(partition);
         let mut inner = lock(&ring.inner);
         spec.seq = inner.next_seq;
         inner.head = spec.after;
@@ -174,11 +252,39 @@ impl Hub {
         inner.segments.push_back(Arc::new(segment));
         inner.next_seq += 1;
         ring.next_seq.store(inner.next_seq, Ordering::Release);
+        drop(inner);
+        lock(&self.order).push_back(partition);
     }
 
-    /// Empties a ring and goes on at `head`: the reader starts there, or the log lost records that
-    /// the reader had not read.
+    /// The hub reader's offsets in a partition; `None` before the first reader.
+    pub(super) fn head(&self, partition: Partition) -> Option<PartitionOffsets> {
+        let inner = lock(&self.ring(partition).inner);
+        inner.started.then_some(inner.head)
+    }
+
+    /// Empties a ring and goes on at `head`, which is not before the ring's own: the first reader
+    /// starts there, or the log lost records that the reader had not read.
     pub(super) fn restart(&self, partition: Partition, head: PartitionOffsets) {
+        self.restart_ring(partition, head, 0);
+    }
+
+    /// Resets rings to other offsets, and the epoch with them.
+    pub(super) fn reset(&self, epoch: u32, heads: &[(Partition, PartitionOffsets)]) {
+        let mut current = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
+        for (partition, head) in heads {
+            self.restart_ring(*partition, *head, 1);
+        }
+        *current = epoch;
+        self.resets.fetch_add(1, Ordering::Release);
+        lock(&self.next_epoch).take_if(|next| *next == epoch);
+        drop(current);
+        if let Some(wake) = &*lock(&self.sweeper_wake) {
+            wake.wake();
+        }
+        self.wake_shards();
+    }
+
+    fn restart_ring(&self, partition: Partition, head: PartitionOffsets, resets: u64) {
         let ring = self.ring(partition);
         let mut inner = lock(&ring.inner);
         for segment in inner.segments.drain(..) {
@@ -187,15 +293,21 @@ impl Hub {
         inner.next_seq += 1;
         inner.floor_seq = inner.next_seq;
         inner.head = head;
+        inner.started = true;
+        inner.resets += resets;
         ring.next_seq.store(inner.next_seq, Ordering::Release);
+        drop(inner);
+        lock(&self.order).retain(|listed| *listed != partition);
     }
 
-    /// Drops a partition's oldest segment; `false` if it has none.
-    pub(super) fn evict(&self, partition: Partition) -> bool {
+    /// Drops the oldest segment of all; `false` if there is none.
+    pub(super) fn evict_oldest(&self) -> bool {
+        let Some(partition) = lock(&self.order).pop_front() else { return false };
         let mut inner = lock(&self.ring(partition).inner);
-        let Some(segment) = inner.segments.pop_front() else { return false };
-        segment.leave_ring();
-        inner.floor_seq += 1;
+        if let Some(segment) = inner.segments.pop_front() {
+            segment.leave_ring();
+            inner.floor_seq += 1;
+        }
         true
     }
 
@@ -205,8 +317,16 @@ impl Hub {
         inner.segments.front().map_or(inner.head, |segment| segment.before)
     }
 
+    /// What the rings have from the segments `seen` on.
+    pub(super) fn updates_since(&self, seen: impl Fn(Partition) -> u64) -> HubUpdate {
+        let epoch = self.read_epoch();
+        let update = |partition| Some((partition, self.update_since(partition, seen(partition))?));
+        let rings = (0..self.partitions()).map(Partition).filter_map(update).collect();
+        HubUpdate { epoch: *epoch, rings }
+    }
+
     /// What a ring has from segment `seen` on; `None` if nothing.
-    pub(super) fn update_since(&self, partition: Partition, seen: u64) -> Option<RingUpdate> {
+    fn update_since(&self, partition: Partition, seen: u64) -> Option<RingUpdate> {
         let ring = self.ring(partition);
         if ring.next_seq.load(Ordering::Acquire) == seen {
             return None;
@@ -215,6 +335,7 @@ impl Hub {
         let skip = seen.saturating_sub(inner.floor_seq) as usize;
         let segments: Vec<_> = inner.segments.iter().skip(skip).cloned().collect();
         Some(RingUpdate {
+            resets: inner.resets,
             floor_seq: inner.floor_seq,
             before: segments.first().map_or(inner.head, |segment| segment.before),
             next_seq: inner.next_seq,
@@ -251,6 +372,7 @@ impl Hub {
     pub(super) fn set_sweeper(&self, wake: Arc<dyn Wake>) {
         *lock(&self.sweeper_wake) = Some(wake);
         self.take_requests();
+        self.lookups.clear();
         self.sweeper_generation.fetch_add(1, Ordering::Release);
         self.wake_shards();
     }
@@ -259,31 +381,18 @@ impl Hub {
         self.sweeper_generation.load(Ordering::Acquire)
     }
 
+    /// Passes the answer to a lookup on to the sweeper.
+    pub(super) fn answer_lookup(&self, lookup: Lookup, answer: LookupAnswer) {
+        self.lookups.answer(lookup, answer);
+        if let Some(wake) = &*lock(&self.sweeper_wake) {
+            wake.wake();
+        }
+    }
+
     /// Moves replies to a shard's inbox and wakes it.
     pub(super) fn reply(&self, shard: u32, replies: &mut Vec<SweepReply>) {
         let Some(inbox) = lock(&self.inboxes).get(shard as usize).cloned() else { return };
         lock(&inbox.replies).append(replies);
         inbox.wake.wake();
     }
-}
-
-/// Hashes the topics' ids, and checks their partition counts.
-fn epoch(log: &dyn Log, topics: &[&Topic; 3], partitions: u32) -> Result<u32, LogError> {
-    let infos = log.topics()?;
-    let mut ids = Vec::with_capacity(48);
-    for topic in topics {
-        let Some(info) = infos.iter().find(|info| info.spec.topic == **topic) else {
-            let text = format!("topic {topic} is missing: run `tidewire topics create`");
-            return Err(LogError::Invalid(text));
-        };
-        if info.spec.partitions != partitions {
-            return Err(LogError::Invalid(format!(
-                "topic {topic} has {} partitions and topics.partitions is {partitions}: set \
-                 topics.partitions to {}, or give another topics.prefix",
-                info.spec.partitions, info.spec.partitions
-            )));
-        }
-        ids.extend_from_slice(&info.id.to_le_bytes());
-    }
-    Ok(xxh3_64(&ids) as u32)
 }

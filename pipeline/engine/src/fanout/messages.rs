@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::offsets::PartitionOffsets;
-use super::protocol::native::RequestError;
+use super::protocol::names::GapReason;
 use super::segment::{Segment, SegmentEntry};
 use crate::record::{Millis, Partition};
 
@@ -27,6 +27,9 @@ pub struct ConnId {
 
 /// What a ring has that a shard has not seen.
 pub(super) struct RingUpdate {
+    /// How often the ring was reset. A shard that knows another number has offsets that mean other
+    /// records.
+    pub(super) resets: u64,
     /// The oldest segment still in the ring.
     pub(super) floor_seq: u64,
     /// The reader's offsets before the first of `segments`.
@@ -35,6 +38,12 @@ pub(super) struct RingUpdate {
     pub(super) next_seq: u64,
     /// In order, none missing.
     pub(super) segments: Vec<Arc<Segment>>,
+}
+
+/// What all rings have that a shard has not seen, with the epoch of their offsets.
+pub(super) struct HubUpdate {
+    pub(super) epoch: u32,
+    pub(super) rings: Vec<(Partition, RingUpdate)>,
 }
 
 /// A feed's number within its shard.
@@ -105,11 +114,9 @@ pub(super) struct SweepReply {
 
 /// One answer to a feed's request.
 pub(super) enum FeedUpdate {
-    /// The start is resolved to these offsets. Always the first answer, unless `Refused` is.
+    /// The start is resolved to these offsets. Always the first answer.
     Started(PartitionOffsets),
-    /// The feed can't start.
-    Refused(RequestError),
-    /// The log no longer has this span.
+    /// The log does not have this span.
     Gap(LostSpan),
     /// The entries of the segment that the feed wants, by index.
     Share { segment: Arc<Segment>, picks: Vec<u32> },
@@ -119,10 +126,12 @@ pub(super) enum FeedUpdate {
     LeftBehind,
 }
 
-/// Records that the log has lost.
+/// Records that the log does not have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LostSpan {
+    pub(super) reason: GapReason,
     pub(super) from: PartitionOffsets,
-    /// The first offsets that are there again.
+    /// Where the feed continues. For [`GapReason::Epoch`] it may be before `from`, whose offsets
+    /// mean other records.
     pub(super) to: PartitionOffsets,
 }

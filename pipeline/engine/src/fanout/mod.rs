@@ -5,6 +5,7 @@
 //! [`shard::Shard`], which mirrors the rings, keeps the subscriptions of its connections and writes
 //! the frames that a connection is due into the caller's buffer. Records older than the rings are
 //! read from the log by one [`catchup::sweeper::Sweeper`], once for all connections that need them.
+//! Blocking questions to the log are answered by one [`catchup::lookup_worker::LookupWorker`].
 //!
 //! A slow connection never delays another one: it falls behind the ring and catches up from the
 //! log. Nothing here reads a clock, and nothing writes to the log.
@@ -19,7 +20,9 @@ pub mod protocol;
 mod channel_hash;
 mod offsets;
 mod segment;
+mod topics_check;
 
+mod lookup_mailbox;
 mod messages;
 
 pub mod hub;

@@ -4,8 +4,12 @@
 //! order, the same for every connection that follows. A value that is no event is counted and
 //! skipped, never a reason to stop. If retention removes records before they are read, the ring is
 //! emptied and its followers find the gap through the log.
+//!
+//! A reader that replaces a failed one continues where that one published last, so no record is
+//! missing from the rings and none is in them twice. If the topics were created again, or the log
+//! ends before what was read, it resets the rings to the log's end: the offsets that clients have
+//! mean nothing there.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +26,6 @@ pub struct HubReader {
     hub: Arc<Hub>,
     reader: Box<dyn Reader>,
     partitions: Vec<PartitionReader>,
-    /// The partitions of the segments in the rings, oldest first.
-    order: VecDeque<Partition>,
     taken: Vec<Record>,
     encodes_reported: u64,
 }
@@ -37,21 +39,31 @@ struct PartitionReader {
 }
 
 impl HubReader {
-    /// Starts a little before the log's end, so that the rings are warm.
+    /// Continues where the reader before this one was; the first one starts a little before the
+    /// log's end, so that the rings are warm.
     pub fn open(log: &dyn Log, hub: &Arc<Hub>) -> Result<Self, EngineError> {
         let open = || -> Result<Self, LogError> {
+            let next_epoch = hub.next_epoch();
             let mut reader = log.reader(Isolation::Committed)?;
             let mut partitions = Vec::new();
             for partition in (0..hub.partitions()).map(Partition) {
-                let partition_reader = open_partition(log, hub, &mut *reader, partition)?;
-                hub.restart(partition, partition_reader.at);
-                partitions.push(partition_reader);
+                let start = match (next_epoch, hub.head(partition)) {
+                    (Some(_), _) => ReaderStart::End,
+                    (None, Some(head)) => ReaderStart::Head(head),
+                    (None, None) => ReaderStart::Warm,
+                };
+                let of = PartitionToOpen { log, hub, partition };
+                partitions.push(open_partition(of, &mut *reader, start)?);
+            }
+            if let Some(epoch) = next_epoch {
+                let heads = partitions.iter().zip(0..).map(|(p, n)| (Partition(n), p.at));
+                hub.reset(epoch, &heads.collect::<Vec<_>>());
+                telemetry::hub_reset("topics");
             }
             Ok(Self {
                 hub: Arc::clone(hub),
                 reader,
                 partitions,
-                order: VecDeque::new(),
                 taken: Vec::new(),
                 encodes_reported: 0,
             })
@@ -62,6 +74,12 @@ impl HubReader {
     /// Waits at most `at_most` for records, publishes all that are ready and wakes the shards.
     /// Returns how many records it read.
     pub fn turn(&mut self, at_most: Duration) -> Result<usize, EngineError> {
+        if self.hub.next_epoch().is_some() {
+            return Err(EngineError::Retry {
+                doing: "reading the output topics",
+                source: "the topics were created again; subscribers get a gap".into(),
+            });
+        }
         self.try_turn(at_most).map_err(|e| EngineError::of_log("reading the output topics", e))
     }
 
@@ -102,8 +120,11 @@ impl HubReader {
         for topic in 0..SERVED_TOPICS {
             match self.take_topic(partition, topic) {
                 Ok(()) => {}
-                Err(LogError::OutOfRange { start, .. }) => {
-                    return self.skip_lost(partition, topic, start);
+                Err(LogError::OutOfRange { asked, start, end, .. }) => {
+                    return match asked > end {
+                        true => self.reset(partition, topic, end),
+                        false => self.skip_lost(partition, topic, start),
+                    };
                 }
                 Err(error) => return Err(error),
             }
@@ -126,7 +147,6 @@ impl HubReader {
         }
         let taken = entries.len().max(1);
         self.partitions[partition.0 as usize].at = at;
-        self.order.push_back(partition);
         let epoch = self.hub.epoch();
         self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
         Ok(taken)
@@ -148,23 +168,44 @@ impl HubReader {
         topic: usize,
         start: u64,
     ) -> Result<usize, LogError> {
+        let at = self.seek(partition, topic, start)?;
+        telemetry::hub_overtaken();
+        self.hub.restart(partition, at);
+        Ok(1)
+    }
+
+    /// The log ends before what was read: a broker lost records, or the topics were created again.
+    fn reset(&mut self, partition: Partition, topic: usize, end: u64) -> Result<usize, LogError> {
+        let at = self.seek(partition, topic, end)?;
+        telemetry::hub_reset("log_end");
+        self.hub.suspect_topics();
+        self.hub.reset(self.hub.epoch(), &[(partition, at)]);
+        Ok(1)
+    }
+
+    /// Continues a topic of a partition elsewhere; returns the partition's offsets.
+    fn seek(
+        &mut self,
+        partition: Partition,
+        topic: usize,
+        to: u64,
+    ) -> Result<PartitionOffsets, LogError> {
         self.taken.clear();
         let partition_reader = &mut self.partitions[partition.0 as usize];
         // Records of the other topic from this turn are read again: its offset has not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
-            let to = if t == topic { start } else { partition_reader.at.0[t] };
+            let to = if t == topic { to } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
-            partition_reader.at.0[t] = to;
         }
-        telemetry::hub_overtaken();
-        self.hub.restart(partition, partition_reader.at);
-        Ok(1)
+        partition_reader.at.0[topic] = to;
+        Ok(partition_reader.at)
     }
 
     fn evict(&mut self) {
         while self.hub.ring_bytes() > self.hub.config().ring_max_bytes {
-            let Some(partition) = self.order.pop_front() else { return };
-            self.hub.evict(partition);
+            if !self.hub.evict_oldest() {
+                return;
+            }
         }
     }
 
@@ -176,29 +217,70 @@ impl HubReader {
     }
 }
 
-fn open_partition(
-    log: &dyn Log,
-    hub: &Hub,
-    reader: &mut dyn Reader,
+/// Where a partition's reader starts.
+#[derive(Clone, Copy, Debug)]
+enum ReaderStart {
+    /// A little before the log's end.
+    Warm,
+    /// Where the reader before it was.
+    Head(PartitionOffsets),
+    /// At the log's end.
+    End,
+}
+
+/// A partition to open, with its log and its hub.
+#[derive(Clone, Copy)]
+struct PartitionToOpen<'a> {
+    log: &'a dyn Log,
+    hub: &'a Hub,
     partition: Partition,
+}
+
+fn open_partition(
+    of: PartitionToOpen<'_>,
+    reader: &mut dyn Reader,
+    start: ReaderStart,
 ) -> Result<PartitionReader, LogError> {
+    let PartitionToOpen { log, hub, partition } = of;
     let mut at = PartitionOffsets::default();
     let mut warm_at = PartitionOffsets::default();
     let mut slots = [ReaderSlot(0); SERVED_TOPICS];
+    let (mut is_lost, mut is_beyond) = (false, false);
     for (topic, slot) in slots.iter_mut().enumerate() {
         let tp = hub.topic_partition(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;
-        let warm_from = bounds.end.0.saturating_sub(hub.config().warmup_records);
-        at.0[topic] = warm_from.max(bounds.start.0);
+        at.0[topic] = match start {
+            ReaderStart::Warm => {
+                bounds.end.0.saturating_sub(hub.config().warmup_records).max(bounds.start.0)
+            }
+            ReaderStart::Head(head) => head.0[topic],
+            ReaderStart::End => bounds.end.0,
+        };
         warm_at.0[topic] = bounds.end.0;
         *slot = match reader.add(&tp, Offset(at.0[topic])) {
             // Retention moved between the two calls: begin at the new start.
-            Err(LogError::OutOfRange { start, .. }) => {
+            Err(LogError::OutOfRange { asked, start, end, .. }) if asked <= end => {
                 at.0[topic] = start;
+                is_lost = true;
                 reader.add(&tp, Offset(start))?
+            }
+            Err(LogError::OutOfRange { end, .. }) => {
+                at.0[topic] = end;
+                is_beyond = true;
+                reader.add(&tp, Offset(end))?
             }
             other => other?,
         };
+    }
+    match start {
+        ReaderStart::Head(_) if is_beyond => {
+            telemetry::hub_reset("log_end");
+            hub.suspect_topics();
+            hub.reset(hub.epoch(), &[(partition, at)]);
+        }
+        ReaderStart::Head(_) if is_lost => hub.restart(partition, at),
+        ReaderStart::Warm => hub.restart(partition, at),
+        ReaderStart::Head(_) | ReaderStart::End => {}
     }
     Ok(PartitionReader { slots, at, warm_at })
 }

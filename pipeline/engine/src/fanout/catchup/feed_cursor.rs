@@ -9,9 +9,20 @@ use std::sync::Arc;
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedFilter, FeedKey, FeedUpdate, SweepReply};
 use crate::fanout::offsets::PartitionOffsets;
+use crate::record::Partition;
+
+/// What identifies a sweep: at most one of each is started at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ScanKey {
+    pub(super) partition: Partition,
+    /// How far behind its feeds were, as an index of the sweeper's depth classes.
+    pub(super) depth_class: usize,
+}
 
 /// A feed being served.
 pub(super) struct FeedCursor {
+    /// The sweep that it is a member of, or waits for.
+    pub(super) scan: ScanKey,
     /// The next offsets that it has not been sent.
     pub(super) offsets: PartitionOffsets,
     pub(super) filter: Arc<FeedFilter>,

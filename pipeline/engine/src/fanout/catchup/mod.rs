@@ -1,9 +1,12 @@
 //! Reads from the log what the rings no longer hold, once for all feeds that need it.
 //!
-//! [`sweeper`] resolves where feeds start and groups them into sweeps; `scan` is one sweep over one
-//! partition; `feed_cursor` is what both keep per feed. A feed that reads too slowly leaves its
-//! sweep and asks again later, so it never delays the others.
+//! [`sweeper`] groups feeds into sweeps; `starts` resolves where they start, with the answers of
+//! the [`lookup_worker`]; `scan` is one sweep over one partition; `feed_cursor` is what they keep
+//! per feed. A feed that reads too slowly leaves its sweep and asks again later, so it never delays
+//! the others.
 
 mod feed_cursor;
+pub mod lookup_worker;
 mod scan;
+mod starts;
 pub mod sweeper;

@@ -5,14 +5,15 @@
 //! member the indexes of its own in one shared segment. A member that does not write its shares in
 //! time is left behind, so the slowest one delays the others by at most `sweep_wait_max_ms`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::feed_cursor::{FeedCursor, ReplyOutbox};
+use super::feed_cursor::{FeedCursor, ReplyOutbox, ScanKey};
 use crate::fanout::channel_hash::{BuildPassThrough, channel_hash};
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedKey, FeedUpdate, LostSpan};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
+use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
 use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Millis, Offset, Partition, Record};
@@ -38,14 +39,8 @@ pub(super) struct ScanContext<'a> {
     pub(super) cursors: &'a mut HashMap<FeedKey, FeedCursor>,
     pub(super) replies: &'a mut ReplyOutbox,
     pub(super) now: Millis,
-}
-
-/// What identifies a sweep: at most one of each is started at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ScanKey {
-    pub(super) partition: Partition,
-    /// How far behind its feeds were, as an index of the sweeper's depth classes.
-    pub(super) depth_class: usize,
+    /// The epoch of the topics that the reader reads.
+    pub(super) epoch: u32,
 }
 
 /// A sweep over one partition.
@@ -53,9 +48,9 @@ pub(super) struct CatchUpScan {
     key: ScanKey,
     at: PartitionOffsets,
     slots: [Option<ReaderSlot>; SERVED_TOPICS],
-    members: Vec<FeedKey>,
+    members: BTreeSet<FeedKey>,
     /// Members by the hash of a channel they want.
-    index: HashMap<u64, Vec<FeedKey>, BuildPassThrough>,
+    index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
     stalled_since: Option<Millis>,
     records: Vec<Record>,
 }
@@ -66,7 +61,7 @@ impl CatchUpScan {
             key,
             at,
             slots: [None; SERVED_TOPICS],
-            members: Vec::new(),
+            members: BTreeSet::new(),
             index: HashMap::default(),
             stalled_since: None,
             records: Vec::new(),
@@ -87,10 +82,31 @@ impl CatchUpScan {
     }
 
     pub(super) fn join(&mut self, key: FeedKey, cursor: &FeedCursor) {
-        self.members.push(key);
+        self.members.insert(key);
         for (hash, _) in &cursor.filter.channels {
-            self.index.entry(*hash).or_default().push(key);
+            self.index.entry(*hash).or_default().insert(key);
         }
+    }
+
+    /// Removes a feed, if it is a member, so that no record is compared with it any more.
+    pub(super) fn leave(&mut self, key: FeedKey, cursor: &FeedCursor) {
+        if !self.members.remove(&key) {
+            return;
+        }
+        for (hash, _) in &cursor.filter.channels {
+            if let Some(keys) = self.index.get_mut(hash) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.index.remove(hash);
+                }
+            }
+        }
+    }
+
+    /// How many keys of feeds it keeps.
+    #[cfg(test)]
+    pub(super) fn kept_keys(&self) -> usize {
+        self.members.len() + self.index.values().map(|keys| 1 + keys.len()).sum::<usize>()
     }
 
     pub(super) fn release(self, reader: &mut dyn Reader) {
@@ -100,7 +116,6 @@ impl CatchUpScan {
     }
 
     pub(super) fn step(&mut self, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
-        self.members.retain(|key| with.cursors.contains_key(key));
         let floor = with.hub.floor(self.key.partition);
         let Some(topic) = (0..SERVED_TOPICS).find(|t| self.at.0[*t] < floor.0[*t]) else {
             self.finish(with);
@@ -115,8 +130,10 @@ impl CatchUpScan {
         match self.read_records(topic, with) {
             Ok(()) => {}
             Err(LogError::OutOfRange { start, .. }) => {
+                let before = self.at;
                 self.skip_lost(topic, start, with)?;
-                return Ok(ScanStep::Advanced);
+                let skipped = self.at != before;
+                return Ok(if skipped { ScanStep::Advanced } else { ScanStep::Idle });
             }
             Err(error) => return Err(error),
         }
@@ -125,7 +142,8 @@ impl CatchUpScan {
 
     /// Sends every member `Reached`: the ring has the rest.
     fn finish(&mut self, with: &mut ScanContext<'_>) {
-        for key in self.members.drain(..) {
+        self.index.clear();
+        for key in std::mem::take(&mut self.members) {
             if let Some(mut cursor) = with.cursors.remove(&key) {
                 cursor.offsets.join(&self.at);
                 with.replies.put(key, FeedUpdate::Reached(cursor.offsets));
@@ -147,15 +165,11 @@ impl CatchUpScan {
             return true;
         }
         self.stalled_since = None;
-        let (left, stay): (Vec<_>, _) =
-            self.members.drain(..).partition(|key| slow(with.cursors, key));
-        self.members = stay;
-        for key in left {
-            with.cursors.remove(&key);
-            self.index.retain(|_, keys| {
-                keys.retain(|k| *k != key);
-                !keys.is_empty()
-            });
+        let late = self.members.iter().filter(|key| slow(with.cursors, key));
+        for key in late.copied().collect::<Vec<_>>() {
+            if let Some(cursor) = with.cursors.remove(&key) {
+                self.leave(key, &cursor);
+            }
             with.replies.put(key, FeedUpdate::LeftBehind);
             telemetry::sweep_left();
         }
@@ -190,6 +204,11 @@ impl CatchUpScan {
         start: u64,
         with: &mut ScanContext<'_>,
     ) -> Result<(), LogError> {
+        if start < self.at.0[topic] {
+            // The log lost records at its end. The hub reader finds out and resets the ring; the
+            // sweep ends with it.
+            return Ok(());
+        }
         self.at.0[topic] = start;
         if let Some(slot) = self.slots[topic] {
             with.reader.seek(slot, Offset(start))?;
@@ -199,7 +218,8 @@ impl CatchUpScan {
             if cursor.offsets.0[topic] < start {
                 let from = cursor.offsets;
                 cursor.offsets.0[topic] = start;
-                with.replies.put(*key, FeedUpdate::Gap(LostSpan { from, to: cursor.offsets }));
+                let lost = LostSpan { reason: GapReason::Retention, from, to: cursor.offsets };
+                with.replies.put(*key, FeedUpdate::Gap(lost));
             }
         }
         Ok(())
@@ -221,7 +241,7 @@ impl CatchUpScan {
                 partition: self.key.partition,
                 before,
                 after: self.at,
-                epoch: with.hub.epoch(),
+                epoch: with.epoch,
                 entries,
             },
             with.hub.totals(),

@@ -1,27 +1,28 @@
 //! The sweeper: reads what lies behind the rings from the log, once for all feeds that need it.
 //!
-//! A shard asks on behalf of a feed. The sweeper resolves the feed's start against the log's stable
-//! bounds, then lets it join a sweep: one read of a partition from the earliest waiting offsets to
-//! the ring's floor, at most one per partition and depth class. Each step sends every feed of the
-//! sweep the entries that it wants, in one segment shared by all. A feed that does not write them
-//! in time is left behind; it holds nothing of the sweep and asks again from where it got to.
+//! A shard asks on behalf of a feed. The feed's start is resolved with an answer of the lookup
+//! worker, so no blocking question to the log is asked here. Then it joins a sweep: one read of a
+//! partition from the earliest waiting offsets to the ring's floor, at most one per partition and
+//! depth class. Each step sends every feed of the sweep the entries that it wants, in one segment
+//! shared by all. A feed that does not write them in time is left behind; it holds nothing of the
+//! sweep and asks again from where it got to.
+//!
+//! When the hub resets a ring, a new sweeper replaces this one: its reader may read other topics.
 //!
 //! Nothing is sent twice: a feed is sent a record only if its offsets have not passed it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::feed_cursor::{FeedCursor, ReplyOutbox};
-use super::scan::{CatchUpScan, ScanContext, ScanKey, ScanStep};
+use super::feed_cursor::{FeedCursor, ReplyOutbox, ScanKey};
+use super::scan::{CatchUpScan, ScanContext, ScanStep};
+use super::starts::{PendingStarts, ResolvedStart};
 use crate::fanout::hub::Hub;
-use crate::fanout::messages::{
-    FeedKey, FeedRequest, FeedStart, FeedUpdate, LostSpan, SweepRequest,
-};
-use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
-use crate::fanout::protocol::native::{ErrorCode, RequestError};
-use crate::port::{Bounds, Isolation, Log, LogError, Reader};
-use crate::record::{Millis, Partition};
+use crate::fanout::messages::{FeedKey, FeedRequest, FeedUpdate, SweepRequest};
+use crate::fanout::offsets::PartitionOffsets;
+use crate::port::{Isolation, Log, LogError, Reader};
+use crate::record::Millis;
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -29,28 +30,18 @@ use crate::turn::EngineError;
 /// sweep over everything.
 const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// A request whose start is not resolved yet.
-struct PendingStart {
-    request: FeedRequest,
-    /// Until when its position may be beyond the log's end, once it was found there.
-    until: Option<Millis>,
-}
-
-/// Where a feed can start.
-enum StartDecision {
-    /// Here; and the offsets asked for, if those were before the log's start.
-    Serve { offsets: PartitionOffsets, lost: Option<PartitionOffsets> },
-    /// Its offsets are beyond the end, which may still move.
-    BeyondEnd,
-}
+/// The longest wait while a position beyond the log's end is asked for again.
+const TIMED_WAIT: Duration = Duration::from_millis(50);
 
 /// Serves feeds that are behind. One per process; the app's thread repeats
 /// [`Sweeper::turn`].
 pub struct Sweeper {
     hub: Arc<Hub>,
-    log: Arc<dyn Log>,
     reader: Box<dyn Reader>,
-    pending: VecDeque<PendingStart>,
+    epoch: u32,
+    /// [`Hub::resets`] when it was opened.
+    resets: u64,
+    starts: PendingStarts,
     sweeps: Sweeps,
     replies: ReplyOutbox,
 }
@@ -61,29 +52,39 @@ struct Sweeps {
     /// Of all feeds that are served or wait for a sweep.
     cursors: HashMap<FeedKey, FeedCursor>,
     scans: Vec<CatchUpScan>,
-    waiting: HashMap<ScanKey, Vec<FeedKey>>,
+    waiting: HashMap<ScanKey, BTreeSet<FeedKey>>,
 }
 
 impl Sweeper {
     /// A sweeper over the hub's topics.
-    pub fn open(log: Arc<dyn Log>, hub: &Arc<Hub>) -> Result<Self, EngineError> {
+    pub fn open(log: &dyn Log, hub: &Arc<Hub>) -> Result<Self, EngineError> {
+        // Before the epoch: if both change meanwhile, this sweeper ends in its first turn.
+        let resets = hub.resets();
         let reader = log
             .reader(Isolation::Committed)
             .map_err(|e| EngineError::of_log("starting the sweeper", e))?;
         hub.set_sweeper(reader.waker());
         Ok(Self {
             hub: Arc::clone(hub),
-            log,
             reader,
-            pending: VecDeque::new(),
+            epoch: hub.epoch(),
+            resets,
+            starts: PendingStarts::new(hub.config().beyond_end_wait_ms),
             sweeps: Sweeps::default(),
             replies: ReplyOutbox::default(),
         })
     }
 
     /// Answers the requests of shards and moves every sweep on by one bounded step. Waits at most
-    /// `at_most` if there was nothing to do; returns whether there was.
+    /// `at_most` if there was nothing to do; returns whether there was. `now` never goes backwards.
     pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
+        if self.resets != self.hub.resets() {
+            return Err(EngineError::Retry {
+                doing: "reading the log for subscriptions that are behind",
+                source: "the output topics were created again or lost records".into(),
+            });
+        }
+        let at_most = if self.starts.is_timed() { at_most.min(TIMED_WAIT) } else { at_most };
         let done = self.try_turn(now);
         self.replies.send(&self.hub);
         let waited = match done {
@@ -102,76 +103,64 @@ impl Sweeper {
         self.sweeps.scans.len()
     }
 
+    /// How many keys of feeds it keeps, in all places together.
+    #[cfg(test)]
+    pub(in crate::fanout) fn kept_keys(&self) -> usize {
+        let Sweeps { cursors, scans, waiting } = &self.sweeps;
+        cursors.len()
+            + scans.iter().map(CatchUpScan::kept_keys).sum::<usize>()
+            + waiting.values().map(|keys| 1 + keys.len()).sum::<usize>()
+            + self.starts.len()
+    }
+
     fn try_turn(&mut self, now: Millis) -> Result<bool, LogError> {
         let requests = self.hub.take_requests();
         let mut busy = !requests.is_empty();
         for request in requests {
-            self.handle(request);
+            self.handle(request, now);
         }
-        busy |= self.resolve_pending(now)?;
+        busy |= self.serve_resolved(now);
         self.sweeps.start();
         busy |= self.step_scans(now)?;
         Ok(busy)
     }
 
-    fn handle(&mut self, request: SweepRequest) {
+    fn handle(&mut self, request: SweepRequest, now: Millis) {
         match request {
-            SweepRequest::Serve(request) => {
-                self.pending.push_back(PendingStart { request, until: None });
-            }
+            SweepRequest::Serve(request) => self.starts.add(request, now),
             SweepRequest::Consumed(key) => {
                 if let Some(cursor) = self.sweeps.cursors.get_mut(&key) {
                     cursor.outstanding = cursor.outstanding.saturating_sub(1);
                 }
             }
             SweepRequest::Forget(key) => {
-                self.sweeps.cursors.remove(&key);
-                self.pending.retain(|pending| pending.request.key != key);
+                self.sweeps.forget(key);
+                self.starts.remove(key);
             }
         }
     }
 
-    /// Resolves the start of every request; bounds are asked once per turn, however many wait.
-    fn resolve_pending(&mut self, now: Millis) -> Result<bool, LogError> {
-        let mut bounds = BoundsCache { log: &*self.log, hub: &self.hub, known: HashMap::new() };
-        let mut early = Vec::new();
-        let mut busy = false;
-        let resolved = loop {
-            let Some(mut pending) = self.pending.pop_front() else { break Ok(()) };
-            let FeedRequest { key, partition, start, .. } = pending.request;
-            match bounds.check_start(partition, start) {
-                Ok(StartDecision::Serve { offsets, lost }) => {
-                    busy = true;
-                    // A client that is cut off before it reads the gap must get it again, so it
-                    // starts where it asked to.
-                    self.replies.put(key, FeedUpdate::Started(lost.unwrap_or(offsets)));
-                    if let Some(from) = lost {
-                        self.replies.put(key, FeedUpdate::Gap(LostSpan { from, to: offsets }));
-                    }
-                    let floor = self.hub.floor(partition);
-                    if offsets.reaches(&floor) {
-                        self.replies.put(key, FeedUpdate::Reached(offsets));
-                    } else {
-                        self.sweeps.serve(pending.request, offsets, &floor);
-                    }
-                }
-                Ok(StartDecision::BeyondEnd) => {
-                    let wait = i64::from(self.hub.config().beyond_end_wait_ms);
-                    let until = *pending.until.get_or_insert(Millis(now.0 + wait));
-                    if now < until {
-                        early.push(pending);
-                    } else {
-                        self.replies.put(key, FeedUpdate::Refused(beyond_end()));
-                    }
-                }
-                Err(error) => {
-                    self.pending.push_front(pending);
-                    break Err(error);
-                }
+    /// Serves the feeds whose start is known now; returns whether there were any.
+    fn serve_resolved(&mut self, now: Millis) -> bool {
+        let resolved = self.starts.turn(&self.hub.lookups, now);
+        let any = !resolved.is_empty();
+        for ResolvedStart { request, offsets, lost } in resolved {
+            let key = request.key;
+            // A client that is cut off before it reads the gap must get it again, so it starts
+            // where it asked to.
+            let start = lost.map_or(offsets, |lost| lost.from);
+            self.replies.put(key, FeedUpdate::Started(start));
+            if let Some(lost) = lost {
+                self.replies.put(key, FeedUpdate::Gap(lost));
             }
-        };
-        self.pending.extend(early);
-        resolved.map(|()| busy)
+            let floor = self.hub.floor(request.partition);
+            if offsets.reaches(&floor) {
+                self.replies.put(key, FeedUpdate::Reached(offsets));
+            } else {
+                self.sweeps.serve(request, offsets, &floor);
+            }
+        }
+        any
     }
 
     fn step_scans(&mut self, now: Millis) -> Result<bool, LogError> {
@@ -185,6 +174,7 @@ impl Sweeper {
                 cursors: &mut *cursors,
                 replies: &mut self.replies,
                 now,
+                epoch: self.epoch,
             };
             match scans[at].step(&mut context)? {
                 ScanStep::Advanced => busy = true,
@@ -207,18 +197,41 @@ impl Sweeps {
     /// class.
     fn serve(&mut self, request: FeedRequest, offsets: PartitionOffsets, floor: &PartitionOffsets) {
         let FeedRequest { key, partition, filter, .. } = request;
-        let cursor = FeedCursor { offsets, filter, outstanding: 0, picks: Vec::new() };
         let depth_class = class_of(offsets.depth(floor));
         let near = |scan: &&mut CatchUpScan| {
             scan.serves(partition, &offsets) && class_of(scan.at().depth(floor)) <= depth_class
         };
+        let mut cursor = FeedCursor {
+            scan: ScanKey { partition, depth_class },
+            offsets,
+            filter,
+            outstanding: 0,
+            picks: Vec::new(),
+        };
         match self.scans.iter_mut().find(near) {
-            Some(scan) => scan.join(key, &cursor),
+            Some(scan) => {
+                cursor.scan = scan.key();
+                scan.join(key, &cursor);
+            }
             None => {
-                self.waiting.entry(ScanKey { partition, depth_class }).or_default().push(key);
+                self.waiting.entry(cursor.scan).or_default().insert(key);
             }
         }
         self.cursors.insert(key, cursor);
+    }
+
+    /// Removes a feed from wherever it is.
+    fn forget(&mut self, key: FeedKey) {
+        let Some(cursor) = self.cursors.remove(&key) else { return };
+        if let Some(waiting) = self.waiting.get_mut(&cursor.scan) {
+            waiting.remove(&key);
+            if waiting.is_empty() {
+                self.waiting.remove(&cursor.scan);
+            }
+        }
+        for scan in self.scans.iter_mut().filter(|scan| scan.key() == cursor.scan) {
+            scan.leave(key, &cursor);
+        }
     }
 
     /// Starts a sweep for all feeds that wait for the same one, from the earliest of their offsets.
@@ -228,7 +241,6 @@ impl Sweeps {
             if scans.iter().any(|scan| scan.key() == *scan_key) {
                 return true;
             }
-            keys.retain(|key| cursors.contains_key(key));
             let starts = keys.iter().filter_map(|key| cursors.get(key)).map(|c| c.offsets);
             let Some(from) = starts.reduce(|mut a, b| {
                 a.meet(&b);
@@ -237,7 +249,7 @@ impl Sweeps {
                 return false;
             };
             let mut scan = CatchUpScan::new(*scan_key, from);
-            for key in keys.drain(..) {
+            for key in std::mem::take(keys) {
                 scan.join(key, &cursors[&key]);
             }
             scans.push(scan);
@@ -249,58 +261,4 @@ impl Sweeps {
 
 fn class_of(depth: u64) -> usize {
     DEPTH_CLASSES.iter().take_while(|limit| depth > **limit).count()
-}
-
-fn beyond_end() -> RequestError {
-    let text = "the position is beyond the end of the log: send one from this deployment, \
-                `latest` or `earliest`";
-    RequestError::new(ErrorCode::InvalidPosition, text)
-}
-
-/// The log's stable bounds, asked at most once each.
-struct BoundsCache<'a> {
-    log: &'a dyn Log,
-    hub: &'a Hub,
-    known: HashMap<(usize, Partition), Bounds>,
-}
-
-impl BoundsCache<'_> {
-    fn of(&mut self, topic: usize, partition: Partition) -> Result<Bounds, LogError> {
-        if let Some(bounds) = self.known.get(&(topic, partition)) {
-            return Ok(*bounds);
-        }
-        let bounds =
-            self.log.bounds(&self.hub.topic_partition(topic, partition), Isolation::Committed)?;
-        self.known.insert((topic, partition), bounds);
-        Ok(bounds)
-    }
-
-    fn check_start(
-        &mut self,
-        partition: Partition,
-        start: FeedStart,
-    ) -> Result<StartDecision, LogError> {
-        let mut offsets = match start {
-            FeedStart::At(offsets) => offsets,
-            FeedStart::Earliest | FeedStart::Time(_) => PartitionOffsets::default(),
-        };
-        let asked = offsets;
-        let mut lost = false;
-        for topic in 0..SERVED_TOPICS {
-            let bounds = self.of(topic, partition)?;
-            let next = &mut offsets.0[topic];
-            match start {
-                FeedStart::At(_) if *next > bounds.end.0 => return Ok(StartDecision::BeyondEnd),
-                FeedStart::At(_) => lost |= *next < bounds.start.0,
-                FeedStart::Earliest => {}
-                FeedStart::Time(time) => {
-                    let found =
-                        self.log.offset_at(&self.hub.topic_partition(topic, partition), time)?;
-                    *next = found.unwrap_or(bounds.end).0;
-                }
-            }
-            *next = (*next).max(bounds.start.0);
-        }
-        Ok(StartDecision::Serve { offsets, lost: lost.then_some(asked) })
-    }
 }

@@ -7,7 +7,7 @@
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::time::format_rfc3339;
 
-use super::framing::{Framing, put_header, put_json_text, put_one_line};
+use super::framing::{Framing, put_header, put_json, put_json_text, put_one_line};
 use super::names::FrameName;
 
 /// An encoded event.
@@ -105,7 +105,7 @@ fn put_event_object(
     }
     put_field(out, "correlation_id", event.correlation_id);
     out.extend_from_slice(b"\"data\":");
-    put_one_line(out, event.data);
+    put_json(out, event.data);
     out.push(b'}');
     token_at
 }

@@ -44,7 +44,7 @@ pub(super) fn put_object(framing: Framing, name: FrameName, json: &[u8], out: &m
         }
         Framing::Sse => {
             out.extend_from_slice(b"event: ");
-            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(name.in_stream().as_bytes());
             out.extend_from_slice(b"\ndata: ");
             out.extend_from_slice(json);
             out.extend_from_slice(b"\n\n");
@@ -57,18 +57,49 @@ pub(in crate::fanout) fn put_ping(out: &mut Vec<u8>) {
     out.extend_from_slice(&PING_FRAME);
 }
 
-/// Appends a JSON string.
-pub(super) fn put_json_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("text is always JSON, and a Vec accepts any bytes");
+/// Appends a comment of `text/event-stream`, which keeps a quiet stream open. It is no block, as a
+/// blank line would end: some clients take a block without data for an event.
+pub(in crate::fanout) fn put_comment(out: &mut Vec<u8>) {
+    out.extend_from_slice(b":\n");
 }
 
-/// Appends text with its line breaks replaced by spaces.
+/// Appends a JSON string.
+pub(super) fn put_json_text(out: &mut Vec<u8>, text: &str) {
+    let quoted = serde_json::to_string(text).expect("text is always JSON");
+    put_json(out, &quoted);
+}
+
+/// Appends JSON without any line break.
+///
+/// LF and CR stand between tokens only and become spaces. U+2028, U+2029 and U+0085 stand in
+/// strings only and become escapes: some clients split lines there.
+pub(super) fn put_json(out: &mut Vec<u8>, json: &str) {
+    let mut rest = json.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r' | 0xc2 | 0xe2)) {
+        out.extend_from_slice(&rest[..at]);
+        let (len, written): (usize, &[u8]) = match &rest[at..] {
+            [b'\n' | b'\r', ..] => (1, b" "),
+            [0xc2, 0x85, ..] => (2, b"\\u0085"),
+            [0xe2, 0x80, 0xa8, ..] => (3, b"\\u2028"),
+            [0xe2, 0x80, 0xa9, ..] => (3, b"\\u2029"),
+            other => (1, &other[..1]),
+        };
+        out.extend_from_slice(written);
+        rest = &rest[at + len..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Appends text with what ends a line somewhere replaced by spaces.
 pub(super) fn put_one_line(out: &mut Vec<u8>, text: &str) {
-    let from = out.len();
-    out.extend_from_slice(text.as_bytes());
-    for byte in &mut out[from..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
+    for part in
+        text.split_inclusive(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+    {
+        let plain =
+            part.trim_end_matches(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+        out.extend_from_slice(plain.as_bytes());
+        if plain.len() < part.len() {
+            out.push(b' ');
         }
     }
 }

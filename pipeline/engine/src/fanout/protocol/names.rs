@@ -8,19 +8,22 @@
 pub enum GapReason {
     /// The log has deleted them.
     Retention,
-    /// The position is of other topics.
+    /// The position is of other topics, or of records that the log does not have.
     Epoch,
+    /// The position says nothing about the channel.
+    Uncovered,
 }
 
 impl GapReason {
     /// Every reason, in the order of the reference page.
-    pub const ALL: [Self; 2] = [Self::Retention, Self::Epoch];
+    pub const ALL: [Self; 3] = [Self::Retention, Self::Epoch, Self::Uncovered];
 
     /// The name on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retention => "retention",
             Self::Epoch => "epoch",
+            Self::Uncovered => "uncovered",
         }
     }
 
@@ -31,7 +34,12 @@ impl GapReason {
                 "the log has deleted events after `from`; every event kept from `to` on follows"
             }
             Self::Epoch => {
-                "the topics were created again since `from` was given; only new events follow"
+                "`from` is not of this log: its topics were created again, or an older copy of its \
+                 data was restored; only new events follow"
+            }
+            Self::Uncovered => {
+                "`from` says nothing about this channel, because it was not subscribed to when \
+                 `from` was given; only new events follow"
             }
         }
     }
@@ -154,6 +162,15 @@ impl FrameName {
             Self::Position => "position",
             Self::Gap => "gap",
             Self::Move => "move",
+        }
+    }
+
+    /// The `event:` of its block in an SSE stream. `error` is the name of `EventSource`'s own event
+    /// for lost connections.
+    pub fn in_stream(self) -> &'static str {
+        match self {
+            Self::Error => "failure",
+            other => other.as_str(),
         }
     }
 

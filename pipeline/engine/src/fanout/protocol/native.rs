@@ -23,7 +23,7 @@ pub enum ErrorCode {
     InvalidMessage,
     /// No such channel name.
     InvalidChannel,
-    /// No such position, or one beyond the log's end.
+    /// No such position.
     InvalidPosition,
     /// The filter is not supported.
     InvalidFilter,
@@ -35,6 +35,8 @@ pub enum ErrorCode {
     RateLimited,
     /// Too many subscriptions on this connection.
     TooManySubscriptions,
+    /// The connection has this subscription.
+    AlreadySubscribed,
     /// The server is at a limit, starting or stopping.
     Overloaded,
     /// The log failed, or did not confirm in time.
@@ -43,7 +45,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the reference page.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::InvalidChannel,
@@ -53,6 +55,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::RateLimited,
         Self::TooManySubscriptions,
+        Self::AlreadySubscribed,
         Self::Overloaded,
         Self::Internal,
     ];
@@ -69,6 +72,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::RateLimited => "rate_limited",
             Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::AlreadySubscribed => "already_subscribed",
             Self::Overloaded => "overloaded",
             Self::Internal => "internal",
         }
@@ -80,9 +84,7 @@ impl ErrorCode {
             Self::InvalidJson => "the message or body is not JSON",
             Self::InvalidMessage => "the message or request is incomplete or not understood",
             Self::InvalidChannel => "no such channel name",
-            Self::InvalidPosition => {
-                "`from` is no position, time or word, or a position this log does not have"
-            }
+            Self::InvalidPosition => "`from` is no position, time or word",
             Self::InvalidFilter => "`filter` is not null; filters are not served yet",
             Self::Forbidden => "this user, host or origin may not do it",
             Self::NotFound => {
@@ -91,6 +93,7 @@ impl ErrorCode {
             }
             Self::RateLimited => "too many messages, connections or streams",
             Self::TooManySubscriptions => "the connection has the maximum number of subscriptions",
+            Self::AlreadySubscribed => "the connection is subscribed to this channel",
             Self::Overloaded => "the server is at a limit, or is starting or stopping",
             Self::Internal => "the log did not confirm in time, or failed",
         }
@@ -109,6 +112,9 @@ impl ErrorCode {
             Self::Forbidden | Self::NotFound => "do not repeat it",
             Self::RateLimited => "repeat it after 1 s, over HTTP after `Retry-After`; send fewer",
             Self::TooManySubscriptions => "unsubscribe first, or open another connection",
+            Self::AlreadySubscribed => {
+                "nothing, the subscription goes on; to move it, unsubscribe first"
+            }
             Self::Overloaded => "repeat it after `Retry-After`",
             Self::Internal => "repeat it after `Retry-After`, with the same `event_id`s",
         }

@@ -3,18 +3,21 @@
 //! These frames are written per connection, unlike events, which are encoded once and shared. They
 //! are small and rare: one at the start, one per request, one per keepalive.
 
-use super::framing::{Framing, put_json_text, put_object};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::framing::{Framing, put_json, put_json_text, put_object};
 use super::names::{FrameName, GapReason};
 use super::native::RequestError;
 use crate::fanout::config::{
     CLIENT_FRAME_MAX_BYTES, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, SSE_RETRY_MS,
-    SUBSCRIPTIONS_MAX, WEBSOCKET_KEEPALIVE_MS,
+    SSE_RETRY_SPREAD_MS, SUBSCRIPTIONS_MAX, WEBSOCKET_KEEPALIVE_MS,
 };
 
 /// A message to one connection. Ids of requests are JSON, as the client wrote them.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::fanout) enum ServerMessage<'a> {
-    /// The first frame. On SSE only the reconnect delay (`retry:`).
+    /// The first frame. On SSE only the reconnect delay (`retry:`), in the block of the first
+    /// position.
     Welcome { connection: &'a str, user: &'a str },
     /// A `subscribe` or `unsubscribe` is done.
     Ok { id: Option<&'a str>, channel: &'a str, position: Option<&'a str> },
@@ -22,7 +25,7 @@ pub(in crate::fanout) enum ServerMessage<'a> {
     Error { id: Option<&'a str>, error: &'a RequestError },
     /// The answer to `ping`.
     Pong { id: Option<&'a str> },
-    /// The position a quiet connection has reached. On SSE a block of `id:` alone, which sets
+    /// The position that a connection has reached. On SSE an `id:` without data, which sets
     /// `Last-Event-ID` and dispatches no event.
     Position(&'a str),
     /// The events between two positions are not available.
@@ -33,16 +36,25 @@ impl ServerMessage<'_> {
     /// Appends the message to `out`.
     pub(in crate::fanout) fn put(self, framing: Framing, out: &mut Vec<u8>) {
         match (framing, self) {
-            (Framing::Sse, Self::Welcome { .. }) => {
-                out.extend_from_slice(format!("retry: {SSE_RETRY_MS}\n\n").as_bytes());
+            (Framing::Sse, Self::Welcome { connection, .. }) => {
+                // The block is ended by the first position: alone it would be an empty event to
+                // some clients. Comments may come in between.
+                let retry = SSE_RETRY_MS + spread(connection);
+                out.extend_from_slice(format!("retry: {retry}\n").as_bytes());
             }
             (Framing::Sse, Self::Position(position)) => {
-                out.extend_from_slice(b"id: ");
-                out.extend_from_slice(position.as_bytes());
-                out.extend_from_slice(b"\n\n");
+                Self::put_block_id(position, out);
+                out.push(b'\n');
             }
             _ => put_object(framing, self.name(), &self.object(), out),
         }
+    }
+
+    /// Appends the position of the SSE block that follows.
+    pub(in crate::fanout) fn put_block_id(position: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(position.as_bytes());
+        out.push(b'\n');
     }
 
     fn name(self) -> FrameName {
@@ -98,10 +110,15 @@ impl ServerMessage<'_> {
     }
 }
 
+/// A number of milliseconds that differs from connection to connection.
+fn spread(connection: &str) -> u32 {
+    (xxh3_64(connection.as_bytes()) % u64::from(SSE_RETRY_SPREAD_MS)) as u32
+}
+
 fn put_id(json: &mut Vec<u8>, id: Option<&str>) {
     if let Some(id) = id {
         json.extend_from_slice(b",\"id\":");
-        json.extend_from_slice(id.as_bytes());
+        put_json(json, id);
     }
 }
 

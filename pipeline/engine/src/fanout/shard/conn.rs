@@ -17,6 +17,7 @@ use crate::fanout::identity::{Accounts, Identity};
 use crate::fanout::messages::{ConnId, FeedNumber, FeedStart, FeedUpdate};
 use crate::fanout::offsets::PartitionOffsets;
 use crate::fanout::protocol::framing::Framing;
+use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::SegmentEntry;
 use crate::record::Partition;
 
@@ -145,6 +146,13 @@ impl CatchUpFeed {
     }
 }
 
+/// Gaps between the position that an SSE stream was opened with and where it starts.
+pub(super) struct StartGaps {
+    /// The position that the client asked for.
+    pub(super) from: Box<str>,
+    pub(super) lists: Vec<(ListId, GapReason)>,
+}
+
 /// A connection.
 pub(in crate::fanout) struct Conn {
     pub(super) id: ConnId,
@@ -174,6 +182,14 @@ pub(in crate::fanout) struct Conn {
     pub(super) filters_accounts: bool,
     /// Whether its reached position is due.
     pub(super) position_due: bool,
+    /// SSE: whether its position has moved since the client was sent one.
+    pub(super) position_moved: bool,
+    /// SSE: whether the stream has been sent its first position, and with it its start gaps.
+    pub(super) has_begun: bool,
+    /// SSE: when a position was last sent in a block of its own.
+    pub(super) position_ms: i64,
+    /// SSE: gaps to be written with the first position.
+    pub(super) start_gaps: Option<Box<StartGaps>>,
     /// Whether it is marked to be closed: it gets no more events.
     pub(super) closing: bool,
 }
@@ -197,6 +213,10 @@ impl Conn {
             rotation: 0,
             filters_accounts,
             position_due: false,
+            position_moved: false,
+            has_begun: false,
+            position_ms: now,
+            start_gaps: None,
             closing: false,
         }
     }
@@ -209,7 +229,19 @@ impl Conn {
     /// Notes how far a partition of an SSE stream has got.
     pub(super) fn set_offsets(&mut self, partition: Partition, offsets: PartitionOffsets) {
         if let Ok(at) = self.partition_offsets.binary_search_by_key(&partition, |(p, _)| *p) {
+            self.position_moved |= self.partition_offsets[at].1 != offsets;
             self.partition_offsets[at].1 = offsets;
+        }
+    }
+
+    /// Notes a gap of an SSE stream that has not begun. `from` is the position that it was opened
+    /// with; an earlier gap has named it already.
+    pub(super) fn add_start_gap(&mut self, from: &str, list: ListId, reason: GapReason) {
+        let gaps = self
+            .start_gaps
+            .get_or_insert_with(|| Box::new(StartGaps { from: from.into(), lists: Vec::new() }));
+        if !gaps.lists.iter().any(|(known, _)| *known == list) {
+            gaps.lists.push((list, reason));
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::fanout::protocol::native::{
     CloseReason, ErrorCode, RequestError, StartAt, authorize_channel,
 };
 use crate::fanout::protocol::server_messages::ServerMessage;
-use crate::record::Partition;
 
 impl Shard {
     /// Checks a subscription before its connection is opened, so that SSE can answer with an HTTP
@@ -31,7 +30,7 @@ impl Shard {
 
     /// Opens a connection. Its first `fill` gives `welcome` (WebSocket) or `retry:` (SSE).
     pub fn open(&mut self, open: OpenRequest) -> Result<ConnId, RequestError> {
-        if self.draining || !self.hub.warm() {
+        if self.draining || !self.hub.warm() || self.hub.problem().is_some() {
             let text = "the gateway is starting or stopping: try again in a moment";
             return Err(RequestError::new(ErrorCode::Overloaded, text));
         }
@@ -89,6 +88,8 @@ impl Shard {
 
     /// Handles a text frame.
     pub fn input(&mut self, conn: ConnId, text: &str) {
+        // `latest` is the hub's head, not an older one that this shard has seen.
+        self.pull();
         self.with_conn(conn, |shard, conn| {
             conn.last_input_ms = shard.now.0;
             if conn.framing == Framing::WebSocket && !conn.closing {
@@ -118,11 +119,8 @@ impl Shard {
     /// Reads what the hub and the sweeper have for this shard. Call it after the shard's wake.
     pub fn pull(&mut self) {
         let hub = Arc::clone(&self.hub);
-        for partition in (0..hub.partitions()).map(Partition) {
-            if let Some(update) = hub.update_since(partition, self.mirror(partition).next_seq) {
-                self.apply_update(partition, update);
-            }
-        }
+        let update = hub.updates_since(|partition| self.mirror(partition).next_seq);
+        self.apply_updates(update);
         self.mark_touched();
         for reply in self.inbox.take_replies() {
             self.receive_reply(reply);

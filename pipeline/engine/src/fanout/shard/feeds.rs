@@ -19,7 +19,7 @@ use crate::fanout::messages::{
 use crate::fanout::offsets::{PartitionOffsets, token, token_of};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
-use crate::fanout::protocol::native::{CloseReason, RequestError};
+use crate::fanout::protocol::native::CloseReason;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::fanout::segment::{Segment, SegmentEntry};
 use crate::telemetry;
@@ -38,6 +38,15 @@ impl ConnFeed<'_> {
 
     fn feed_mut(&mut self) -> &mut CatchUpFeed {
         &mut self.conn.feeds[self.at]
+    }
+
+    /// Sets the feed's offsets, and with them the position of an SSE stream, even if they are
+    /// before its own: those were of other records.
+    fn restart(&mut self, to: &PartitionOffsets) {
+        let feed = self.feed_mut();
+        feed.progress = FeedProgress::At(*to);
+        let partition = feed.partition;
+        self.conn.set_offsets(partition, *to);
     }
 
     /// Moves the feed on, and with it the position of an SSE stream. Returns the new offsets.
@@ -139,7 +148,7 @@ impl Shard {
         let conn = &mut *feed.conn;
         conn.set_offsets(partition, offsets);
         if conn.framing == Framing::WebSocket {
-            let token = token(self.hub.epoch(), partition, &offsets);
+            let token = token(self.epoch, partition, &offsets);
             for sub in conn.subs.iter().filter(|sub| sub.is_of(number)) {
                 let channel = &*self.channels.list(sub.list).name;
                 let ok =
@@ -179,7 +188,6 @@ impl Shard {
     fn apply_reply(&mut self, feed: &mut ConnFeed<'_>, update: FeedUpdate) {
         match update {
             FeedUpdate::Started(offsets) => self.resolve_start(feed, offsets),
-            FeedUpdate::Refused(error) => self.refuse(feed, &error),
             FeedUpdate::LeftBehind => {
                 let one = feed.feed_mut();
                 one.discard_replies();
@@ -189,21 +197,6 @@ impl Shard {
                 }
             }
             update => feed.feed_mut().queue.push_back(update),
-        }
-    }
-
-    /// Answers the request that made a feed with an error, and removes its subscriptions.
-    fn refuse(&mut self, feed: &mut ConnFeed<'_>, error: &RequestError) {
-        telemetry::requests_refused(error.code.as_str());
-        let one = feed.feed_mut();
-        let (number, reply) = (one.number, one.reply.take());
-        // The sweeper has forgotten the request already, so there is nothing to cancel.
-        one.phase = FeedPhase::Unrouted;
-        let conn = &mut *feed.conn;
-        ServerMessage::Error { id: reply.as_deref(), error }.put(conn.framing, &mut conn.control);
-        self.remove_subs_of(conn, number);
-        if conn.framing == Framing::Sse {
-            self.end(conn, CloseReason::ProtocolError);
         }
     }
 
@@ -286,7 +279,7 @@ impl Shard {
                 one.sweep_misses = 0;
                 feed.advance(&offsets);
             }
-            FeedUpdate::Started(_) | FeedUpdate::Refused(_) | FeedUpdate::LeftBehind => {}
+            FeedUpdate::Started(_) | FeedUpdate::LeftBehind => {}
         }
         true
     }
@@ -363,6 +356,7 @@ impl Shard {
         } else {
             frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
         }
+        feed.conn.position_moved = false;
     }
 
     /// Whether a feed wants an entry; if so, the offsets from which on its channel is wanted.
@@ -377,18 +371,28 @@ impl Shard {
         due.then_some(since)
     }
 
-    /// Announces to each of a feed's subscriptions what the log has lost.
+    /// Announces to each of a feed's subscriptions what the log does not have. On SSE the last of
+    /// them carries the position behind all of them.
     fn write_gap(&mut self, feed: &mut ConnFeed<'_>, lost: LostSpan, budget: &mut WriteBudget<'_>) {
-        telemetry::gaps(GapReason::Retention.as_str());
-        feed.advance(&lost.to);
+        telemetry::gaps(lost.reason.as_str());
+        match lost.reason {
+            GapReason::Epoch => feed.restart(&lost.to),
+            GapReason::Retention | GapReason::Uncovered => drop(feed.advance(&lost.to)),
+        }
         let (partition, number) = (feed.feed().partition, feed.feed().number);
         let from = token(budget.epoch, partition, &lost.from);
         let to = token(budget.epoch, partition, &lost.to);
-        for sub in feed.conn.subs.iter().filter(|sub| sub.is_of(number)) {
+        let conn = &mut *feed.conn;
+        let mut subs = conn.subs.iter().filter(|sub| sub.is_of(number)).peekable();
+        while let Some(sub) = subs.next() {
+            if conn.framing == Framing::Sse && subs.peek().is_none() {
+                let position = token_of(budget.epoch, &conn.partition_offsets);
+                ServerMessage::put_block_id(&position, budget.out);
+                conn.position_moved = false;
+            }
             let channel = &*self.channels.list(sub.list).name;
-            let reason = GapReason::Retention;
-            let gap = ServerMessage::Gap { channel, reason, from: &from, to: &to };
-            gap.put(feed.conn.framing, budget.out);
+            let gap = ServerMessage::Gap { channel, reason: lost.reason, from: &from, to: &to };
+            gap.put(conn.framing, budget.out);
         }
     }
 }

@@ -8,10 +8,11 @@ use super::conn::Conn;
 use super::interface::Filled;
 use super::state::Shard;
 use crate::fanout::messages::ConnId;
-use crate::fanout::offsets::{PartitionOffsets, token_of};
+use crate::fanout::offsets::{PartitionOffsets, token, token_of};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::Partition;
+use crate::telemetry;
 
 /// The buffer to fill and how much may go into it.
 pub(super) struct WriteBudget<'a> {
@@ -69,11 +70,9 @@ impl Shard {
         if conn.closing || unresolved {
             return Filled::Drained;
         }
-        let epoch = self.hub.epoch();
+        let epoch = self.epoch;
         if conn.framing == Framing::Sse && std::mem::take(&mut conn.position_due) {
-            self.refresh_offsets(conn);
-            let position = token_of(epoch, &conn.partition_offsets);
-            ServerMessage::Position(&position).put(conn.framing, out);
+            self.put_stream_position(conn, out);
         }
         let mut all = WriteBudget { out, end: from + budget, epoch };
         let mut more = false;
@@ -88,6 +87,30 @@ impl Shard {
         }
         self.put_reached_position(conn, out);
         Filled::Drained
+    }
+
+    /// Writes the position of an SSE stream. The first one is that which the client asked for if
+    /// there are gaps behind it, so that a client that is cut off before them gets them again.
+    fn put_stream_position(&self, conn: &mut Conn, out: &mut Vec<u8>) {
+        self.refresh_offsets(conn);
+        let position = token_of(self.epoch, &conn.partition_offsets);
+        (conn.has_begun, conn.position_moved) = (true, false);
+        let Some(gaps) = conn.start_gaps.take() else {
+            return ServerMessage::Position(&position).put(conn.framing, out);
+        };
+        ServerMessage::Position(&gaps.from).put(conn.framing, out);
+        for (at, (list, reason)) in gaps.lists.iter().enumerate() {
+            let list = self.channels.list(*list);
+            let offsets = conn.partition_offsets.iter().find(|(p, _)| *p == list.partition);
+            let Some((partition, offsets)) = offsets else { continue };
+            let to = token(self.epoch, *partition, offsets);
+            if at == gaps.lists.len() - 1 {
+                ServerMessage::put_block_id(&position, out);
+            }
+            telemetry::gaps(reason.as_str());
+            let (channel, reason, from) = (&*list.name, *reason, &*gaps.from);
+            ServerMessage::Gap { channel, reason, from, to: &to }.put(conn.framing, out);
+        }
     }
 
     /// Writes the position of a connection that has been given everything, if one is due: the hub's
@@ -109,7 +132,7 @@ impl Shard {
         reached.sort_unstable_by_key(|(partition, _)| *partition);
         reached.dedup_by_key(|(partition, _)| *partition);
         if !reached.is_empty() {
-            let position = token_of(self.hub.epoch(), &reached);
+            let position = token_of(self.epoch, &reached);
             ServerMessage::Position(&position).put(conn.framing, out);
         }
     }

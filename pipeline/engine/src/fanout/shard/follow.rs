@@ -230,15 +230,17 @@ impl Shard {
 
     /// Moves an SSE stream's offsets to the hub's heads in partitions where nothing is pending.
     pub(super) fn refresh_offsets(&self, conn: &mut Conn) {
-        let Conn { partition_offsets, subs, feeds, .. } = conn;
+        let Conn { partition_offsets, subs, feeds, position_moved, .. } = conn;
         for (partition, offsets) in partition_offsets {
             let pending = |list: &ChannelList, sub: &Subscription| {
                 list.partition == *partition && sub.cursor().is_some_and(|at| at < list.end())
             };
             let busy = feeds.iter().any(|feed| feed.partition == *partition)
                 || subs.iter().any(|sub| pending(self.channels.list(sub.list), sub));
-            if !busy {
-                *offsets = self.mirror(*partition).head;
+            let head = self.mirror(*partition).head;
+            if !busy && *offsets != head {
+                *offsets = head;
+                *position_moved = true;
             }
         }
     }
@@ -259,6 +261,7 @@ fn write_followed(
     let frame = segment.frame(at, conn.framing);
     if conn.framing == Framing::Sse {
         conn.set_offsets(segment.partition, entry.after);
+        conn.position_moved = false;
         if conn.partition_offsets.len() > 1 {
             frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
             return true;

@@ -35,6 +35,8 @@ pub(super) struct RingMirror {
     pub(super) segments: VecDeque<Arc<Segment>>,
     pub(super) front_seq: u64,
     pub(super) next_seq: u64,
+    /// How often the hub had reset the ring.
+    pub(super) resets: u64,
     /// The hub reader's offsets after the newest segment.
     pub(super) head: PartitionOffsets,
 }

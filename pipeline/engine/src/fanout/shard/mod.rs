@@ -25,6 +25,7 @@ mod subscriptions;
 mod feeds;
 mod follow;
 mod merge;
+mod reset;
 
 pub(super) mod channels;
 pub(super) mod conn;

@@ -12,7 +12,6 @@ use crate::fanout::config::{
 };
 use crate::fanout::offsets::token;
 use crate::fanout::protocol::client_requests::{ClientOp, ClientRequest, SubscribeOp};
-use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::native::{CloseReason, ErrorCode, RequestError, authorize_channel};
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::telemetry;
@@ -68,28 +67,27 @@ impl Shard {
         op: &SubscribeOp,
     ) -> Result<(), RequestError> {
         let name = authorize_channel(&conn.identity, &op.channel)?;
+        if self.sub_of(conn, &name).is_some() {
+            let text = format!("already subscribed to `{name}`: unsubscribe first");
+            return Err(RequestError::new(ErrorCode::AlreadySubscribed, text));
+        }
         if conn.subs.len() >= SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
-        if self.sub_of(conn, &name).is_some() {
-            let text = format!("already subscribed to `{name}`: unsubscribe first");
-            return Err(RequestError::new(ErrorCode::InvalidMessage, text));
-        }
         let partition = self.hub.partition_of(&name);
-        let start = decode_start(self.hub.epoch(), partition, &op.start)?;
+        let start = decode_start(self.epoch, partition, &op.start)?;
         let sub = self.add_sub(conn, &name, partition);
-        let head = token(self.hub.epoch(), partition, &self.mirror(partition).head);
+        let head = token(self.epoch, partition, &self.mirror(partition).head);
         match start {
             SubscriptionStart::Head => {
                 let position = Some(&*head);
                 put(conn, ServerMessage::Ok { id: id.as_deref(), channel: &name, position });
             }
-            SubscriptionStart::OtherEpoch(from) => {
+            SubscriptionStart::AfterGap { from, reason } => {
                 let position = Some(&*from);
                 put(conn, ServerMessage::Ok { id: id.as_deref(), channel: &name, position });
-                telemetry::gaps(GapReason::Epoch.as_str());
-                let reason = GapReason::Epoch;
+                telemetry::gaps(reason.as_str());
                 put(conn, ServerMessage::Gap { channel: &name, reason, from: &from, to: &head });
             }
             SubscriptionStart::Behind(start) => {

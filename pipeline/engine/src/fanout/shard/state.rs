@@ -41,6 +41,8 @@ pub struct Shard {
     pub(super) retry: Vec<u32>,
     pub(super) closes: Vec<Close>,
     pub(super) now: Millis,
+    /// The epoch of the offsets in the mirrors.
+    pub(super) epoch: u32,
     /// The sweeper that this shard's requests were sent to.
     pub(super) sweeper_generation: u64,
     /// The last second keepalives were sent for.
@@ -71,6 +73,7 @@ impl Shard {
             retry: Vec::new(),
             closes: Vec::new(),
             now: Millis(0),
+            epoch: hub.epoch(),
             sweeper_generation: 0,
             second: 0,
             draining: false,

@@ -8,20 +8,18 @@ use tidewire_schemas::position::Position;
 use super::channels::{ListSelector, ListSubscriber, ListedAt};
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
 use super::state::Shard;
-use crate::fanout::messages::{FeedNumber, FeedStart};
-use crate::fanout::offsets::{PartitionOffsets, token};
+use crate::fanout::messages::FeedStart;
+use crate::fanout::offsets::PartitionOffsets;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::native::{ErrorCode, RequestError, StartAt};
-use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::Partition;
-use crate::telemetry;
 
 /// Where a new subscription begins.
 pub(super) enum SubscriptionStart {
     /// At the hub's head.
     Head,
-    /// There too, because the position is of other topics; the gap names it.
-    OtherEpoch(Box<str>),
+    /// There too, because the position does not say where to start; the gap names it.
+    AfterGap { from: Box<str>, reason: GapReason },
     /// Behind the head, or at a start that the sweeper has to resolve.
     Behind(FeedStart),
 }
@@ -40,28 +38,25 @@ pub(super) fn decode_start(
     };
     let position = Position::decode(token)
         .map_err(|error| RequestError::new(ErrorCode::InvalidPosition, error.to_string()))?;
+    let after_gap = |reason| SubscriptionStart::AfterGap { from: token.clone(), reason };
     if position.epoch != epoch {
-        return Ok(SubscriptionStart::OtherEpoch(token.clone()));
+        return Ok(after_gap(GapReason::Epoch));
     }
-    match position.partition(partition.0) {
-        Some(found) => Ok(SubscriptionStart::Behind(FeedStart::At(PartitionOffsets(found.next)))),
-        None => {
-            let text = "the position does not cover this channel: send one of this channel, \
-                        `latest` or `earliest`";
-            Err(RequestError::new(ErrorCode::InvalidPosition, text))
-        }
-    }
+    Ok(match position.partition(partition.0) {
+        Some(found) => SubscriptionStart::Behind(FeedStart::At(PartitionOffsets(found.next))),
+        None => after_gap(GapReason::Uncovered),
+    })
 }
 
 impl Shard {
     /// Subscribes a new connection to all its channels: one feed per partition, because one SSE
     /// token covers all of them.
     pub(super) fn subscribe_all(&mut self, conn: &mut Conn, names: &[String], start: &StartAt) {
-        let epoch = self.hub.epoch();
         for name in names {
             let partition = self.hub.partition_of(name);
-            // A token without this partition says nothing about its channels: they are new.
-            let start = decode_start(epoch, partition, start).unwrap_or(SubscriptionStart::Head);
+            // It was decoded once when the request was read.
+            let start =
+                decode_start(self.epoch, partition, start).unwrap_or(SubscriptionStart::Head);
             if self.sub_of(conn, name).is_some() {
                 continue;
             }
@@ -73,11 +68,8 @@ impl Shard {
             }
             match start {
                 SubscriptionStart::Head => {}
-                SubscriptionStart::OtherEpoch(from) => {
-                    telemetry::gaps(GapReason::Epoch.as_str());
-                    let (reason, to) = (GapReason::Epoch, token(epoch, partition, &head));
-                    let gap = ServerMessage::Gap { channel: name, reason, from: &from, to: &to };
-                    gap.put(conn.framing, &mut conn.control);
+                SubscriptionStart::AfterGap { from, reason } => {
+                    conn.add_start_gap(&from, conn.subs[sub].list, reason);
                 }
                 SubscriptionStart::Behind(start) => self.join_feed(conn, sub, start),
             }
@@ -131,18 +123,6 @@ impl Shard {
         if let Some(moved) = conn.subs.get(at) {
             let list = self.channels.list_mut(moved.list);
             list.subscribers[moved.list_index as usize].sub = at as u32;
-        }
-    }
-
-    /// Removes a feed and its subscriptions.
-    pub(super) fn remove_subs_of(&mut self, conn: &mut Conn, feed: FeedNumber) {
-        for at in (0..conn.subs.len()).rev() {
-            if conn.subs[at].is_of(feed) {
-                self.remove_sub(conn, at);
-            }
-        }
-        if let Some(at) = conn.feed_index(feed) {
-            self.drop_feed(conn, at);
         }
     }
 }

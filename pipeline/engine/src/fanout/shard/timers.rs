@@ -6,8 +6,10 @@
 use super::conn::Conn;
 use super::ready::ReadySince;
 use super::state::Shard;
-use crate::fanout::config::{SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, WEBSOCKET_KEEPALIVE_MS};
-use crate::fanout::protocol::framing::{Framing, put_ping};
+use crate::fanout::config::{
+    SILENT_CLOSE_MS, SSE_KEEPALIVE_MS, SSE_POSITION_MS, WEBSOCKET_KEEPALIVE_MS,
+};
+use crate::fanout::protocol::framing::{Framing, put_comment, put_ping};
 use crate::fanout::protocol::native::CloseReason;
 use crate::record::Millis;
 use crate::telemetry;
@@ -59,8 +61,15 @@ impl Shard {
             if self.now.0 - conn.last_input_ms > i64::from(SILENT_CLOSE_MS) {
                 self.end(conn, CloseReason::Silent);
             }
+            conn.position_due = true;
+        } else {
+            put_comment(&mut conn.control);
+            let waited = self.now.0 - conn.position_ms >= i64::from(SSE_POSITION_MS);
+            if conn.has_begun && conn.position_moved && waited {
+                conn.position_ms = self.now.0;
+                conn.position_due = true;
+            }
         }
-        conn.position_due = true;
         self.ready.mark(slot);
     }
 

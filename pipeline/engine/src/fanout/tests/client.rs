@@ -58,7 +58,7 @@ fn read_block(bytes: &[u8]) -> Option<(Option<ServerFrame>, usize)> {
     let len = bytes.windows(2).position(|two| two == b"\n\n")? + 2;
     let text = std::str::from_utf8(&bytes[..len]).expect("UTF-8");
     let (mut id, mut op, mut json) = (None, String::new(), None);
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with(':')) {
         let (field, value) = line.split_once(": ").expect("a field");
         match field {
             "id" => id = Some(value.to_owned()),

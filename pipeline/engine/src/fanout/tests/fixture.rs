@@ -10,11 +10,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
+use tidewire_schemas::position::Position;
 
+use super::super::catchup::lookup_worker::LookupWorker;
 use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::hub::Hub;
 use super::super::identity::{Accounts, Identity, Roles};
+use super::super::offsets::PartitionOffsets;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
 use super::super::shard::{Close, ConnId, Filled, Framing, OpenRequest, Shard};
@@ -22,13 +25,54 @@ use super::client::{ServerFrame, cut_of, read_frames};
 use super::log::{MemoryLog, NoWake};
 use crate::record::{Body, Millis, Partition, TopicPartition};
 use crate::topology::Topology;
+use crate::turn::EngineError;
 
-/// One gateway: hub, reader, sweeper, a shard.
+/// One gateway: hub, reader, sweeper, lookup worker, a shard.
 pub(super) struct FanoutGateway {
     pub(super) hub: Arc<Hub>,
     pub(super) reader: HubReader,
     pub(super) sweeper: Sweeper,
+    pub(super) lookups: LookupWorker,
     pub(super) shard: Shard,
+    /// The furthest offsets of the hub, by partition.
+    read_to: Vec<PartitionOffsets>,
+}
+
+impl FanoutGateway {
+    /// A turn of the reader, which is created again if it says so. Returns how much it read.
+    pub(super) fn read(&mut self, log: &MemoryLog) -> usize {
+        let read = match self.reader.turn(Duration::ZERO) {
+            Ok(read) => read,
+            Err(EngineError::Retry { .. }) => {
+                self.reader = HubReader::open(log, &self.hub).unwrap();
+                1
+            }
+            Err(error) => panic!("{error}"),
+        };
+        self.note_heads();
+        read
+    }
+
+    /// A turn of the lookup worker and one of the sweeper, which is created again if it says so.
+    pub(super) fn sweep(&mut self, log: &MemoryLog, now: Millis) -> bool {
+        self.lookups.turn(now, Duration::ZERO).unwrap();
+        match self.sweeper.turn(now, Duration::ZERO) {
+            Ok(busy) => busy,
+            Err(EngineError::Retry { .. }) => {
+                self.sweeper = Sweeper::open(log, &self.hub).unwrap();
+                true
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn note_heads(&mut self) {
+        for (partition, furthest) in self.read_to.iter_mut().enumerate() {
+            if let Some(head) = self.hub.head(Partition(partition as u32)) {
+                furthest.join(&head);
+            }
+        }
+    }
 }
 
 /// An event in the log.
@@ -38,6 +82,16 @@ pub(super) struct AppendedEvent {
     pub(super) topic: usize,
     pub(super) partition: Partition,
     pub(super) offset: u64,
+    /// How often the topics had been created again.
+    pub(super) generation: usize,
+}
+
+/// Where an event goes.
+#[derive(Clone, Copy)]
+struct AppendTo<'a> {
+    account: &'static str,
+    channel: &'a str,
+    topic: usize,
 }
 
 /// The log and its gateways.
@@ -48,6 +102,8 @@ pub(super) struct FanoutFixture {
     /// By event id: `e0`, `e1`, …
     pub(super) appended: Vec<AppendedEvent>,
     pub(super) now: Millis,
+    /// The epoch of each generation of the topics.
+    pub(super) epochs: Vec<u32>,
 }
 
 pub(super) fn identity(accounts: Accounts) -> Arc<Identity> {
@@ -58,8 +114,15 @@ impl FanoutFixture {
     pub(super) fn new(gateways: usize, config: &FanoutConfig) -> Self {
         let topology = Topology::new("t.", 2);
         let log = Arc::new(MemoryLog::new(&topology, 7));
-        let mut fixture =
-            Self { topology, log, gateways: Vec::new(), appended: Vec::new(), now: Millis(1_000) };
+        let mut fixture = Self {
+            topology,
+            log,
+            gateways: Vec::new(),
+            appended: Vec::new(),
+            now: Millis(1_000),
+            epochs: Vec::new(),
+        };
+        fixture.note_epoch();
         for _ in 0..gateways {
             let gateway = fixture.gateway(config);
             fixture.gateways.push(gateway);
@@ -73,10 +136,48 @@ impl FanoutFixture {
         let mut reader = HubReader::open(&*self.log, &hub).unwrap();
         while reader.turn(Duration::ZERO).unwrap() > 0 {}
         let log: Arc<MemoryLog> = Arc::clone(&self.log);
-        let sweeper = Sweeper::open(log, &hub).unwrap();
+        let sweeper = Sweeper::open(&*log, &hub).unwrap();
+        let lookups = LookupWorker::open(log, &hub).unwrap();
         let mut shard = Shard::new(&hub, Arc::new(NoWake));
         shard.tick(self.now);
-        FanoutGateway { hub, reader, sweeper, shard }
+        let read_to = vec![PartitionOffsets::default(); hub.partitions() as usize];
+        let mut gateway = FanoutGateway { hub, reader, sweeper, lookups, shard, read_to };
+        gateway.note_heads();
+        gateway
+    }
+
+    fn note_epoch(&mut self) {
+        let hub = Hub::open(&*self.log, &self.topology, FanoutConfig::default()).unwrap();
+        self.epochs.push(hub.epoch());
+    }
+
+    /// Deletes the topics, creates them again, and lets every gateway's worker notice.
+    pub(super) fn create_topics_again(&mut self) {
+        self.log.create_again(7 + self.epochs.len() as u128);
+        self.note_epoch();
+        for gateway in &mut self.gateways {
+            gateway.read_to.fill(PartitionOffsets::default());
+        }
+        for _ in 0..3 {
+            self.pass_time(10_000);
+            for gateway in &mut self.gateways {
+                gateway.lookups.turn(self.now, Duration::ZERO).unwrap();
+            }
+        }
+        for gateway in &mut self.gateways {
+            gateway.read(&self.log);
+        }
+    }
+
+    /// The generation of the topics that a position is of.
+    pub(super) fn generation_of(&self, token: &str) -> usize {
+        let epoch = Position::decode(token).expect("tokens of the server decode").epoch;
+        self.epochs.iter().position(|known| *known == epoch).expect("an epoch of this log")
+    }
+
+    /// How far a gateway's hub has ever been in a partition.
+    pub(super) fn read_to(&self, gateway: usize, partition: Partition) -> [u64; 3] {
+        self.gateways[gateway].read_to[partition.0 as usize].0
     }
 
     pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
@@ -95,6 +196,19 @@ impl FanoutFixture {
         topic: usize,
     ) -> usize {
         let number = self.appended.len();
+        let data = format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}");
+        self.append_data(AppendTo { account, channel, topic }, data)
+    }
+
+    /// Appends an event with this text as it is.
+    pub(super) fn append_text(&mut self, channel: &str, text: &str) -> usize {
+        let to = AppendTo { account: "a1", channel, topic: 1 };
+        self.append_data(to, format!("{{\"text\":\"{text}\"}}"))
+    }
+
+    fn append_data(&mut self, to: AppendTo<'_>, data: String) -> usize {
+        let AppendTo { account, channel, topic } = to;
+        let number = self.appended.len();
         let event = Event {
             event_id: format!("e{number}"),
             event_type: "post.created".to_owned(),
@@ -105,22 +219,23 @@ impl FanoutFixture {
             key: "k".to_owned(),
             source: None,
             alias: None,
-            data: format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}"),
+            data,
         };
         let partition = self.topology.partition_of(channel.as_bytes());
         let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
         let offset = self.log.append(&self.topic_partition(topic, partition), self.now, body);
         let channel = channel.to_owned();
-        self.appended.push(AppendedEvent { channel, topic, partition, offset });
+        let generation = self.epochs.len() - 1;
+        self.appended.push(AppendedEvent { channel, topic, partition, offset, generation });
         number
     }
 
     pub(super) fn read(&mut self, gateway: usize) {
-        self.gateways[gateway].reader.turn(Duration::ZERO).unwrap();
+        self.gateways[gateway].read(&self.log);
     }
 
     pub(super) fn sweep(&mut self, gateway: usize) -> bool {
-        self.gateways[gateway].sweeper.turn(self.now, Duration::ZERO).unwrap()
+        self.gateways[gateway].sweep(&self.log, self.now)
     }
 
     pub(super) fn pass_time(&mut self, ms: i64) {
@@ -134,10 +249,10 @@ impl FanoutFixture {
     /// filled.
     pub(super) fn settle(&mut self) {
         for gateway in &mut self.gateways {
-            while gateway.reader.turn(Duration::ZERO).unwrap() > 0 {}
+            while gateway.read(&self.log) > 0 {}
             gateway.shard.pull();
             for _ in 0..3 {
-                gateway.sweeper.turn(self.now, Duration::ZERO).unwrap();
+                gateway.sweep(&self.log, self.now);
                 gateway.shard.pull();
             }
         }
@@ -263,6 +378,10 @@ pub(super) struct Watch {
     pub(super) from: Option<[u64; 3]>,
     /// The request that the current connection has to answer, or 0 if it has.
     pub(super) request: u64,
+    /// The generation of the topics that `from` is of.
+    generation: usize,
+    /// Events before these offsets are older than a subscribe with `latest`.
+    not_before: [u64; 3],
     seen: BTreeSet<(usize, u64)>,
     last: [Option<u64>; 2],
     lost: Vec<[std::ops::Range<u64>; 2]>,
@@ -275,10 +394,32 @@ impl Watch {
             partition: fixture.topology.partition_of(channel.as_bytes()),
             from: None,
             request: 0,
+            generation: 0,
+            not_before: [0; 3],
             seen: BTreeSet::new(),
             last: [None; 2],
             lost: Vec::new(),
         }
+    }
+
+    /// Notes that the channel is subscribed to with `latest` at a gateway.
+    pub(super) fn starts_latest(&mut self, fixture: &FanoutFixture, gateway: usize) {
+        self.not_before = fixture.read_to(gateway, self.partition);
+    }
+
+    /// Notes the start that the server has answered with, unless it is known already.
+    pub(super) fn start_at(&mut self, fixture: &FanoutFixture, position: &str) {
+        if self.from.is_none() {
+            self.from = cut_of(position, self.partition);
+            self.generation = fixture.generation_of(position);
+        }
+    }
+
+    /// Notes a gap after which nothing of the former records comes.
+    pub(super) fn restart(&mut self, fixture: &FanoutFixture, to: &str) {
+        let new = Self::new(fixture, &self.channel);
+        *self = Self { request: self.request, ..new };
+        self.start_at(fixture, to);
     }
 
     /// Notes an event. It must be new, of this channel and in order within its topic.
@@ -286,7 +427,10 @@ impl Watch {
         let appended = &fixture.appended[number];
         assert_eq!(appended.channel, self.channel, "an event of another channel");
         let from = self.from.expect("no event before the start is known");
+        assert_eq!(appended.generation, self.generation, "e{number} is of other topics");
         assert!(appended.offset >= from[appended.topic], "e{number} is from before the start");
+        let older = appended.offset < self.not_before[appended.topic];
+        assert!(!older, "e{number} is older than the subscribe");
         let first = self.seen.insert((appended.topic, appended.offset));
         assert!(first, "e{number} came twice on {}", self.channel);
         let last = &mut self.last[appended.topic];
@@ -311,7 +455,8 @@ impl Watch {
     pub(super) fn check_complete(&self, fixture: &FanoutFixture) {
         let Some(from) = self.from else { return };
         for (number, appended) in fixture.appended.iter().enumerate() {
-            if appended.channel != self.channel || appended.offset < from[appended.topic] {
+            let wanted = appended.channel == self.channel && appended.generation == self.generation;
+            if !wanted || appended.offset < from[appended.topic] {
                 continue;
             }
             let seen = self.seen.contains(&(appended.topic, appended.offset));

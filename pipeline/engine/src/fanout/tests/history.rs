@@ -5,8 +5,6 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use std::sync::Arc;
-
 use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
@@ -15,7 +13,6 @@ use super::super::reader::HubReader;
 use super::super::shard::Framing;
 use super::client::{ServerFrame, cut_of};
 use super::fixture::{ClientConnection, FanoutFixture, FanoutGateway, Watch, identity};
-use super::log::MemoryLog;
 use crate::record::Partition;
 
 const CHANNELS: [&str; 4] = ["posts:a", "posts:b", "posts:c", "posts:d"];
@@ -75,9 +72,19 @@ enum HistoryStep {
         gateway: usize,
         sweeper: usize,
     },
+    /// The topics are deleted and created again, and the gateways notice.
+    CreateTopicsAgain,
 }
 
-fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
+/// What the log does besides appending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogChange {
+    Nothing,
+    Retention,
+    CreatedAgain,
+}
+
+fn steps(change: LogChange) -> impl Strategy<Value = Vec<HistoryStep>> {
     let client = 0..CLIENTS;
     let channel = 0..CHANNELS.len();
     let partition = (0..2u32).prop_map(Partition);
@@ -101,9 +108,10 @@ fn steps(retention: bool) -> impl Strategy<Value = Vec<HistoryStep>> {
             .prop_map(|(gateway, sweeper)| HistoryStep::Restart { gateway, sweeper }),
         1 => (1..20_000i64).prop_map(|ms| HistoryStep::Time { ms }),
         2 => (0..2usize, partition, 0..20u64)
-            .prop_map(move |(topic, partition, keep)| match retention {
-                true => HistoryStep::Retain { topic, partition, keep },
-                false => HistoryStep::Hole { topic, partition },
+            .prop_map(move |(topic, partition, keep)| match change {
+                LogChange::Retention => HistoryStep::Retain { topic, partition, keep },
+                LogChange::CreatedAgain => HistoryStep::CreateTopicsAgain,
+                LogChange::Nothing => HistoryStep::Hole { topic, partition },
             }),
     ];
     proptest::collection::vec(step, 1..160)
@@ -136,7 +144,9 @@ impl ResumingClient {
     fn new(fixture: &mut FanoutFixture, number: usize) -> Self {
         if number == 0 {
             let connection = stream(fixture, 0, None);
-            let watches = CHANNELS.iter().map(|channel| Watch::new(fixture, channel)).collect();
+            let mut watches: Vec<Watch> =
+                CHANNELS.iter().map(|channel| Watch::new(fixture, channel)).collect();
+            watches.iter_mut().for_each(|watch| watch.starts_latest(fixture, 0));
             let positions = vec![None; CHANNELS.len()];
             return Self { connection, watches, positions, ended: Vec::new() };
         }
@@ -149,6 +159,9 @@ impl ResumingClient {
             return;
         }
         let mut watch = Watch::new(fixture, channel);
+        if from == "latest" {
+            watch.starts_latest(fixture, self.connection.gateway);
+        }
         watch.request = self.connection.subscribe(fixture, channel, from);
         self.watches.push(watch);
         self.positions.push(None);
@@ -175,11 +188,11 @@ impl ResumingClient {
         for frame in self.connection.take_frames() {
             match frame {
                 ServerFrame::Ping => {}
-                ServerFrame::Id(id) => self.set_position(&id),
+                ServerFrame::Id(id) => self.set_position(fixture, &id),
                 ServerFrame::Object { op, id, json } => {
                     self.process_object(fixture, &op, &json);
                     if let Some(id) = id {
-                        self.set_position(&id);
+                        self.set_position(fixture, &id);
                     }
                 }
             }
@@ -190,7 +203,9 @@ impl ResumingClient {
         let at = json["channel"].as_str().and_then(|channel| self.find(channel));
         match op {
             "welcome" => {}
-            "position" => self.set_position(json["position"].as_str().expect("a position")),
+            "position" => {
+                self.set_position(fixture, json["position"].as_str().expect("a position"));
+            }
             "ok" => {
                 let (Some(at), Some(position)) = (at, json["position"].as_str()) else { return };
                 let watch = &mut self.watches[at];
@@ -198,18 +213,26 @@ impl ResumingClient {
                     return;
                 }
                 watch.request = 0;
-                watch.from = watch.from.or_else(|| cut_of(position, watch.partition));
+                watch.start_at(fixture, position);
                 self.positions[at] = Some(position.to_owned());
             }
             "gap" => {
-                let at = at.expect("a gap of a watched channel");
+                // It may cross the request to leave the channel.
+                let Some(at) = at else { return };
                 let watch = &mut self.watches[at];
-                assert_eq!(json["reason"], "retention");
-                watch.gap(
-                    fixture,
-                    json["from"].as_str().expect("from"),
-                    json["to"].as_str().expect("to"),
-                );
+                if watch.request != 0 {
+                    // It is of the subscription before: an answer comes before a gap.
+                    return;
+                }
+                let (from, to) = (json["from"].as_str(), json["to"].as_str());
+                let (from, to) = (from.expect("from"), to.expect("to"));
+                match json["reason"].as_str() {
+                    Some("epoch") => watch.restart(fixture, to),
+                    reason => {
+                        assert_eq!(reason, Some("retention"));
+                        watch.gap(fixture, from, to);
+                    }
+                }
                 if self.connection.framing == Framing::WebSocket {
                     self.positions[at] = json["to"].as_str().map(str::to_owned);
                 }
@@ -228,12 +251,12 @@ impl ResumingClient {
     }
 
     /// All channels are at this position.
-    fn set_position(&mut self, position: &str) {
+    fn set_position(&mut self, fixture: &FanoutFixture, position: &str) {
         for (watch, held) in self.watches.iter_mut().zip(&mut self.positions) {
             // A keepalive may cross a request still on its way, about which it says nothing.
             if watch.request == 0 {
-                let cut = cut_of(position, watch.partition).expect("its partition is touched");
-                watch.from.get_or_insert(cut);
+                cut_of(position, watch.partition).expect("its partition is touched");
+                watch.start_at(fixture, position);
                 *held = Some(position.to_owned());
             }
         }
@@ -245,12 +268,19 @@ impl ResumingClient {
         let (from, conn) = (self.connection.gateway, self.connection.conn);
         fixture.gateways[from].shard.close(conn);
         if self.connection.framing == Framing::Sse {
-            self.connection = stream(fixture, gateway, self.positions[0].as_deref());
+            let position = self.positions[0].as_deref();
+            if position.is_none() {
+                self.watches.iter_mut().for_each(|watch| watch.starts_latest(fixture, gateway));
+            }
+            self.connection = stream(fixture, gateway, position);
             return;
         }
         self.connection = ClientConnection::open(fixture, gateway, &identity(Accounts::All));
         for (watch, position) in self.watches.iter_mut().zip(&self.positions) {
             let from = position.as_deref().unwrap_or("latest");
+            if position.is_none() {
+                watch.starts_latest(fixture, gateway);
+            }
             watch.request = self.connection.subscribe(fixture, &watch.channel, from);
         }
     }
@@ -297,11 +327,15 @@ fn apply_step(fixture: &mut FanoutFixture, clients: &mut [ResumingClient], step:
             let FanoutGateway { hub, reader, sweeper: sweeps, .. } = &mut fixture.gateways[gateway];
             match sweeper {
                 0 => *reader = HubReader::open(&*fixture.log, hub).unwrap(),
-                _ => {
-                    let log: Arc<MemoryLog> = Arc::clone(&fixture.log);
-                    *sweeps = Sweeper::open(log, hub).unwrap();
-                }
+                _ => *sweeps = Sweeper::open(&*fixture.log, hub).unwrap(),
             }
+        }
+        HistoryStep::CreateTopicsAgain => {
+            for client in clients {
+                let connection = &client.connection;
+                fixture.gateways[connection.gateway].shard.mark_alive(connection.conn);
+            }
+            fixture.create_topics_again();
         }
         HistoryStep::Retain { topic, partition, keep } => {
             let at = fixture.topic_partition(topic, partition);
@@ -351,7 +385,7 @@ proptest! {
     #[test]
     fn every_subscriber_sees_every_event_once_and_in_order(
         config in configs(),
-        steps in steps(false),
+        steps in steps(LogChange::Nothing),
     ) {
         check(&config, &steps);
     }
@@ -359,7 +393,15 @@ proptest! {
     #[test]
     fn what_retention_removed_is_announced_and_the_rest_is_seen_once(
         config in configs(),
-        steps in steps(true),
+        steps in steps(LogChange::Retention),
+    ) {
+        check(&config, &steps);
+    }
+
+    #[test]
+    fn topics_that_are_created_again_are_announced_and_their_events_are_seen_once(
+        config in configs(),
+        steps in steps(LogChange::CreatedAgain),
     ) {
         check(&config, &steps);
     }

@@ -4,7 +4,7 @@
 //! test asks for it. It only serves reads: any other call is an error.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,14 +26,64 @@ struct StoredPartition {
 /// The log.
 pub(super) struct MemoryLog {
     topology: Topology,
-    id: u128,
+    topics: Mutex<Vec<TopicInfo>>,
+    /// Whether the log answers questions.
+    away: AtomicBool,
+    /// Blocking look-ups so far.
+    lookups: AtomicU64,
     stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
     taken: Arc<AtomicU64>,
 }
 
 impl MemoryLog {
     pub(super) fn new(topology: &Topology, id: u128) -> Self {
-        Self { topology: topology.clone(), id, stored: Arc::default(), taken: Arc::default() }
+        let log = Self {
+            topology: topology.clone(),
+            topics: Mutex::default(),
+            away: AtomicBool::new(false),
+            lookups: AtomicU64::new(0),
+            stored: Arc::default(),
+            taken: Arc::default(),
+        };
+        log.create_again(id);
+        log
+    }
+
+    /// Creates every topic again, empty and with this id.
+    pub(super) fn create_again(&self, id: u128) {
+        let specs = self.topology.specs().into_iter();
+        *self.topics.lock().unwrap() = specs.map(|spec| TopicInfo { spec, id }).collect();
+        self.stored.lock().unwrap().clear();
+    }
+
+    /// Changes what the log says about its topics.
+    pub(super) fn change_topics(&self, change: impl FnOnce(&mut Vec<TopicInfo>)) {
+        change(&mut self.topics.lock().unwrap());
+    }
+
+    /// Makes every question fail, or answers them again.
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Blocking look-ups of bounds and times so far.
+    pub(super) fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
+    /// Removes the records from `end` on, as an older copy of the data does.
+    pub(super) fn truncate(&self, at: &TopicPartition, end: u64) {
+        let mut stored = self.stored.lock().unwrap();
+        let stored = stored.entry(at.clone()).or_default();
+        stored.end = stored.end.min(end);
+        drop(stored.records.split_off(&stored.end));
+    }
+
+    fn ask(&self) -> Result<(), LogError> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(LogError::Retry("no broker answers".into())),
+            false => Ok(()),
+        }
     }
 
     /// Appends and returns the offset.
@@ -79,17 +129,21 @@ impl Log for MemoryLog {
     }
 
     fn topics(&self) -> Result<Vec<TopicInfo>, LogError> {
-        let specs = self.topology.specs().into_iter();
-        Ok(specs.map(|spec| TopicInfo { spec, id: self.id }).collect())
+        self.ask()?;
+        Ok(self.topics.lock().unwrap().clone())
     }
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
+        self.ask()?;
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap();
         let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
         Ok(Bounds { start: Offset(start), end: Offset(end) })
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
+        self.ask()?;
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap();
         let mut records = stored.get(at).into_iter().flat_map(|stored| stored.records.values());
         Ok(records.find(|record| record.timestamp >= time).map(|record| record.offset))

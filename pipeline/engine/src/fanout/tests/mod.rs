@@ -3,6 +3,7 @@
 //! Gateways read one log; clients are disconnected and resume, and in the end each must have seen
 //! every event of its channels once.
 
+mod catchup;
 mod client;
 mod fixture;
 mod history;
@@ -10,3 +11,4 @@ mod limits;
 mod log;
 mod protocol;
 mod speed;
+mod topics;

@@ -156,41 +156,152 @@ fn a_client_without_the_role_or_the_name_is_forbidden() {
     check("posts:x", Roles::CLIENT, None);
 }
 
+/// A position that covers one partition, and a channel of each partition.
+fn one_covered(fixture: &FanoutFixture) -> (String, [String; 2]) {
+    let hub = &fixture.gateways[0].hub;
+    let of = |partition: u32| {
+        let mut names = (0..).map(|n| format!("posts:{n}"));
+        names.find(|name| hub.partition_of(name).0 == partition).unwrap()
+    };
+    let partitions = vec![PartitionPosition { partition: 0, next: [0, 1, 0] }];
+    (Position { epoch: hub.epoch(), partitions }.encode(), [of(0), of(1)])
+}
+
 #[test]
-fn a_position_beyond_the_end_is_waited_for_and_then_refused() {
+fn a_position_used_for_a_channel_it_does_not_cover_gets_a_gap_on_both_transports() {
     let mut fixture = fixture();
-    fixture.append("posts:a", 1);
+    let (token, channels) = one_covered(&fixture);
+    for channel in &channels {
+        fixture.append(channel, 1);
+        fixture.append(channel, 1);
+    }
     fixture.settle();
+    let mut socket = connection(&mut fixture);
+    for channel in &channels {
+        socket.subscribe(&mut fixture, channel, &token);
+    }
+    let start = StartAt::Token(token.as_str().into());
+    let mut stream = ClientConnection::stream(&mut fixture, 0, &channels, start);
+    for connection in [&mut socket, &mut stream] {
+        let mut frames = connection.read_all(&mut fixture);
+        let [gap] = objects(&frames, "gap")[..] else { panic!("{frames:?}") };
+        assert_eq!((&gap["reason"], &gap["channel"]), (&json!("uncovered"), &json!(channels[1])));
+        assert_eq!(gap["from"], *token);
+        assert_eq!(numbers(&frames), [1], "what follows the position where it is covered");
+        let first = frames.remove(0);
+        let own = matches!(&first, ServerFrame::Id(id) if *id == token);
+        assert!(own || first != ServerFrame::Ping, "{first:?}");
+    }
+    let frames = stream_start(&mut fixture, &token, &channels);
+    assert_eq!(frames[0], ServerFrame::Id(token), "a client cut off here gets the gap again");
+    fixture.append(&channels[1], 1);
+    assert_eq!(numbers(&socket.read_all(&mut fixture)), [4]);
+    assert_eq!(numbers(&stream.read_all(&mut fixture)), [4]);
+}
+
+fn stream_start(fixture: &mut FanoutFixture, token: &str, channels: &[String]) -> Vec<ServerFrame> {
+    let start = StartAt::Token(token.into());
+    ClientConnection::stream(fixture, 0, channels, start).read_all(fixture)
+}
+
+#[test]
+fn a_repeated_subscribe_is_an_error_and_no_invalid_frame() {
+    let mut fixture = fixture();
     let mut connection = connection(&mut fixture);
     connection.subscribe(&mut fixture, "posts:a", "latest");
-    let ok = connection.read_all(&mut fixture);
-    let mut position =
-        Position::decode(objects(&ok, "ok")[0]["position"].as_str().unwrap()).unwrap();
-    position.partitions[0].next[1] += 1;
-    let token = position.encode();
-    let resume = |fixture: &mut FanoutFixture| {
-        let mut connection = ClientConnection::open(fixture, 0, &identity(Accounts::All));
-        connection.subscribe(fixture, "posts:a", &token);
-        assert_eq!(objects(&connection.read_all(fixture), "ok").len(), 0);
-        connection
-    };
-    let mut connection = resume(&mut fixture);
-    fixture.append("posts:a", 1);
-    fixture.append("posts:a", 1);
-    assert_eq!(
-        numbers(&connection.read_all(&mut fixture)),
-        [2],
-        "events before the token are not repeated"
-    );
-    position.partitions[0].next[1] += 5;
-    let token = position.encode();
-    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
-    connection.subscribe(&mut fixture, "posts:a", &token);
-    connection.read_all(&mut fixture);
-    fixture.pass_time(2_000);
+    for _ in 0..2 * usize::from(BAD_FRAMES_MAX) {
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        fixture.pass_time(20);
+    }
     let frames = connection.read_all(&mut fixture);
-    assert_eq!(objects(&frames, "error")[0]["code"], "invalid_position");
-    assert_eq!(fixture.gateways[0].shard.stats().subscriptions, 2);
+    let errors = objects(&frames, "error");
+    assert_eq!(errors.len(), 2 * usize::from(BAD_FRAMES_MAX));
+    assert!(errors.iter().all(|error| error["code"] == "already_subscribed"), "{errors:?}");
+    assert!(connection.closes(&mut fixture).is_empty());
+    fixture.append("posts:a", 1);
+    assert_eq!(numbers(&connection.read_all(&mut fixture)), [0], "the subscription goes on");
+}
+
+/// The bytes of a stream, as text.
+fn text_of(fixture: &mut FanoutFixture, connection: &mut ClientConnection) -> String {
+    fixture.settle();
+    while connection.fill(fixture, 1 << 20) == Filled::More {}
+    String::from_utf8(std::mem::take(&mut connection.bytes)).unwrap()
+}
+
+#[test]
+fn a_stream_begins_with_one_block_of_retry_and_id_and_is_kept_open_by_comments() {
+    let mut fixture = fixture();
+    let channels = ["posts:a".to_owned()];
+    let mut stream = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
+    let first = text_of(&mut fixture, &mut stream);
+    let lines: Vec<&str> = first.split('\n').collect();
+    let ["", ""] = lines[2..] else { panic!("{first:?}") };
+    let retry: u32 = lines[0].strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((1_000..3_000).contains(&retry), "{retry}");
+    assert!(lines[1].starts_with("id: "), "{first:?}");
+    // Nothing of this partition for ten minutes: comments only, and no blank line.
+    let mut quiet = String::new();
+    for _ in 0..40 {
+        fixture.pass_time(15_000);
+        quiet.push_str(&text_of(&mut fixture, &mut stream));
+    }
+    assert_eq!(quiet, ":\n".repeat(40));
+    // Its position moves by events of others: one `id:` in five minutes.
+    let mut moved = String::new();
+    for _ in 0..41 {
+        fixture.append("posts:a2", 1);
+        fixture.append("posts:a", 0);
+        fixture.append("posts:b", 1);
+        fixture.append("posts:c", 1);
+        let events = text_of(&mut fixture, &mut stream);
+        assert!(events.contains("event: post.created"));
+        fixture.append("posts:b", 1);
+        fixture.append("posts:c", 1);
+        fixture.append("posts:d", 1);
+        fixture.settle();
+        fixture.pass_time(15_000);
+        moved.push_str(&text_of(&mut fixture, &mut stream));
+    }
+    let ids = moved.matches("id: ").count();
+    assert!((1..=3).contains(&ids), "{ids} in ten minutes: {moved}");
+}
+
+#[test]
+fn streams_come_back_at_different_times() {
+    let mut fixture = fixture();
+    let channels = ["posts:a".to_owned()];
+    let mut delays = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let mut stream = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
+        let first = text_of(&mut fixture, &mut stream);
+        delays.insert(first.lines().next().unwrap().to_owned());
+    }
+    assert!(delays.len() > 50, "{delays:?}");
+}
+
+#[test]
+fn no_frame_contains_what_a_client_may_take_for_the_end_of_a_line() {
+    const TEARS: [char; 3] = ['\u{2028}', '\u{2029}', '\u{85}'];
+    let mut fixture = fixture();
+    let channels = ["posts:a".to_owned()];
+    let mut stream = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
+    let mut socket = connection(&mut fixture);
+    socket.subscribe(&mut fixture, "posts:a", "latest");
+    let text: String = TEARS.iter().map(|tear| format!("a{tear}’é\u{a0}€")).collect();
+    fixture.append_text("posts:a", &text);
+    socket.send(&mut fixture, &json!({"op": "ping", "id": text}));
+    socket.send(&mut fixture, &json!({"op": text, "id": 2}));
+    socket.subscribe(&mut fixture, &format!("posts:{text}"), "latest");
+    let streamed = text_of(&mut fixture, &mut stream);
+    assert!(!streamed.contains(TEARS), "{streamed:?}");
+    assert!(streamed.contains("a\\u2028’é\u{a0}€a\\u2029"), "{streamed:?}");
+    fixture.settle();
+    while socket.fill(&mut fixture, 1 << 20) == Filled::More {}
+    let bytes = String::from_utf8_lossy(&socket.bytes).into_owned();
+    assert!(!bytes.contains(TEARS), "{bytes:?}");
+    let frames = socket.take_frames();
+    assert_eq!(objects(&frames, "event")[0]["data"]["text"], *text, "the same text for a client");
 }
 
 #[test]
@@ -240,8 +351,8 @@ fn a_time_starts_at_the_first_record_appended_then_or_later() {
         fixture.pass_time(1_000);
     }
     let mut connection = connection(&mut fixture);
-    connection.subscribe(&mut fixture, "posts:a", "1970-01-01T00:00:03.500Z");
-    assert_eq!(numbers(&connection.read_all(&mut fixture)), [3, 4]);
+    connection.subscribe(&mut fixture, "posts:a", "1970-01-01T00:00:04.500Z");
+    assert_eq!(numbers(&connection.read_all(&mut fixture)), [3, 4], "rounded down to a second");
 }
 
 #[test]

@@ -1,0 +1,295 @@
+//! Tests of how subscriptions that are behind are served: starts, look-ups, memory, and the end of
+//! the log.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidewire_schemas::position::{PartitionPosition, Position};
+
+use super::super::config::FanoutConfig;
+use super::super::identity::Accounts;
+use super::super::protocol::native::StartAt;
+use super::super::reader::HubReader;
+use super::super::shard::Framing;
+use super::client::ServerFrame;
+use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
+
+/// A gateway whose ring holds the last of many events.
+fn deep(events: usize, config: &FanoutConfig) -> FanoutFixture {
+    let mut fixture = FanoutFixture::new(1, config);
+    for _ in 0..events {
+        fixture.append("posts:a", 1);
+    }
+    fixture.gateways = vec![fixture.gateway(config)];
+    fixture
+}
+
+fn connection(fixture: &mut FanoutFixture) -> ClientConnection {
+    ClientConnection::open(fixture, 0, &identity(Accounts::All))
+}
+
+/// A position of this log, `by` records behind its end.
+fn beyond_end(fixture: &FanoutFixture, by: u64) -> String {
+    let last = fixture.appended.last().unwrap();
+    let mut next = [0; 3];
+    next[last.topic] = last.offset + 1 + by;
+    let partitions = vec![PartitionPosition { partition: last.partition.0, next }];
+    Position { epoch: fixture.gateways[0].hub.epoch(), partitions }.encode()
+}
+
+#[test]
+fn a_subscription_that_ends_leaves_nothing_in_a_running_sweep() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: i32::MAX as u32,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(1_000, &config);
+    // It reads nothing, so its sweep goes on for as long as it is waited for.
+    let mut stalled = connection(&mut fixture);
+    stalled.subscribe(&mut fixture, "posts:a", "earliest");
+    stalled.fill(&mut fixture, 1 << 20);
+    for _ in 0..20 {
+        fixture.settle();
+    }
+    let mut restless = connection(&mut fixture);
+    let before = fixture.gateways[0].sweeper.kept_keys();
+    for _ in 0..10_000 {
+        restless.subscribe(&mut fixture, "posts:a", "earliest");
+        restless.read(&mut fixture);
+        fixture.sweep(0);
+        fixture.gateways[0].shard.pull();
+        restless.send(&mut fixture, &json!({"op": "unsubscribe", "channel": "posts:a"}));
+        restless.read(&mut fixture);
+        fixture.pass_time(40);
+        for connection in [&stalled, &restless] {
+            fixture.gateways[0].shard.mark_alive(connection.conn);
+        }
+    }
+    fixture.sweep(0);
+    assert_eq!(fixture.gateways[0].sweeper.kept_keys(), before);
+    assert!(restless.closes(&mut fixture).is_empty());
+}
+
+#[test]
+fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
+    let config =
+        FanoutConfig { warmup_records: 5, sweep_step_records: 16, ..FanoutConfig::default() };
+    let mut fixture = deep(100, &config);
+    let mut reading = connection(&mut fixture);
+    reading.subscribe(&mut fixture, "posts:a", "earliest");
+    reading.fill(&mut fixture, 1 << 20);
+    fixture.sweep(0);
+    fixture.sweep(0);
+    let before = fixture.log.lookups();
+    // No answer comes, and the sweep of the first client goes on.
+    fixture.log.set_away(true);
+    let mut connections: Vec<ClientConnection> = Vec::new();
+    for n in 0..1_000 {
+        let mut connection = connection(&mut fixture);
+        let from = format!("1970-01-01T00:00:00.{n:03}Z");
+        connection.subscribe(&mut fixture, "posts:a", &from);
+        connection.fill(&mut fixture, 1 << 20);
+        connections.push(connection);
+    }
+    let mut seen = 0;
+    for _ in 0..100 {
+        fixture.sweep(0);
+        fixture.gateways[0].shard.pull();
+        seen += numbers(&reading.read(&mut fixture)).len();
+    }
+    assert_eq!(seen, 100, "the sweep waited for look-ups");
+    fixture.log.set_away(false);
+    let mut seen = vec![0; connections.len()];
+    for _ in 0..10 {
+        fixture.settle();
+        for (connection, seen) in connections.iter_mut().zip(&mut seen) {
+            *seen += numbers(&connection.read(&mut fixture)).len();
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen == 100), "{seen:?}");
+    let lookups = fixture.log.lookups() - before;
+    assert!(lookups <= 8, "{lookups} look-ups for 1,000 clients");
+}
+
+/// Both requests reach the sweeper in one turn, and the answer for the first is known already.
+#[test]
+fn a_subscription_that_ends_before_the_sweeper_sees_it_is_not_served() {
+    let config = FanoutConfig { warmup_records: 5, ..FanoutConfig::default() };
+    let mut fixture = deep(100, &config);
+    let mut connection = connection(&mut fixture);
+    for _ in 0..3 {
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        connection.fill(&mut fixture, 1 << 20);
+        connection.send(&mut fixture, &json!({"op": "unsubscribe", "channel": "posts:a"}));
+        fixture.settle();
+        assert_eq!(fixture.gateways[0].sweeper.kept_keys(), 0);
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 100);
+        connection.send(&mut fixture, &json!({"op": "unsubscribe", "channel": "posts:a"}));
+    }
+}
+
+#[test]
+fn more_starts_than_the_mailbox_holds_are_all_answered() {
+    let config = FanoutConfig { warmup_records: 1, ..FanoutConfig::default() };
+    let mut fixture = deep(50, &config);
+    let mut connections: Vec<ClientConnection> = Vec::new();
+    for n in 0..600 {
+        let mut connection = connection(&mut fixture);
+        let from = format!("1970-01-01T00:{:02}:{:02}Z", n / 60, n % 60);
+        connection.subscribe(&mut fixture, "posts:a", &from);
+        connection.fill(&mut fixture, 1 << 20);
+        connections.push(connection);
+    }
+    for _ in 0..100 {
+        fixture.settle();
+    }
+    for connection in &mut connections {
+        assert_eq!(objects(&connection.read(&mut fixture), "ok").len(), 1);
+    }
+    assert_eq!(fixture.gateways[0].sweeper.kept_keys(), 0);
+}
+
+#[test]
+fn a_reader_that_is_created_again_continues_where_the_one_before_was() {
+    let config = FanoutConfig { warmup_records: 3, ..FanoutConfig::default() };
+    let mut fixture = FanoutFixture::new(1, &config);
+    let mut follower = connection(&mut fixture);
+    follower.subscribe(&mut fixture, "posts:a", "latest");
+    for _ in 0..10 {
+        fixture.append("posts:a", 1);
+        fixture.append("posts:a", 0);
+    }
+    fixture.settle();
+    // It failed; meanwhile more was appended than a new reader reads back.
+    for _ in 0..10 {
+        fixture.append("posts:a", 1);
+    }
+    let log = fixture.log.clone();
+    let hub = fixture.gateways[0].hub.clone();
+    fixture.gateways[0].reader = HubReader::open(&*log, &hub).unwrap();
+    fixture.gateways[0].shard.pull();
+    let mut late = connection(&mut fixture);
+    late.subscribe(&mut fixture, "posts:a", "latest");
+    let lookups = fixture.log.lookups();
+    assert_eq!(numbers(&follower.read_all(&mut fixture)).len(), 30, "each once");
+    let seen = numbers(&late.read_all(&mut fixture));
+    assert!(seen.iter().all(|number| *number >= 20), "older than the subscribe: {seen:?}");
+    assert_eq!(fixture.gateways[0].shard.stats().behind, 0);
+    assert_eq!(fixture.log.lookups(), lookups, "nobody had to read the log");
+}
+
+#[test]
+fn a_position_beyond_the_end_is_waited_for() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    fixture.append("posts:a", 1);
+    fixture.settle();
+    let token = beyond_end(&fixture, 1);
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", &token);
+    assert_eq!(objects(&connection.read_all(&mut fixture), "ok").len(), 0);
+    fixture.append("posts:a", 1);
+    fixture.append("posts:a", 1);
+    fixture.pass_time(200);
+    let frames = connection.read_all(&mut fixture);
+    assert_eq!(numbers(&frames), [2], "events before the token are not repeated");
+    assert_eq!(objects(&frames, "gap").len(), 0);
+}
+
+#[test]
+fn a_position_that_stays_beyond_the_end_gets_a_gap_and_then_every_event() {
+    let check = |framing: Framing| {
+        let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+        fixture.append("posts:a", 1);
+        fixture.settle();
+        let token = beyond_end(&fixture, 100);
+        let mut connection = match framing {
+            Framing::WebSocket => {
+                let mut connection = connection(&mut fixture);
+                connection.subscribe(&mut fixture, "posts:a", &token);
+                connection
+            }
+            Framing::Sse => {
+                let start = StartAt::Token(token.as_str().into());
+                ClientConnection::stream(&mut fixture, 0, &["posts:a".to_owned()], start)
+            }
+        };
+        assert_eq!(objects(&connection.read_all(&mut fixture), "gap").len(), 0, "too early");
+        let mut frames = Vec::new();
+        for _ in 0..25 {
+            fixture.pass_time(100);
+            frames.extend(connection.read_all(&mut fixture));
+        }
+        let [gap] = objects(&frames, "gap")[..] else { panic!("{frames:?}") };
+        assert_eq!(gap["reason"], "epoch");
+        assert_eq!(gap["from"], *token);
+        let to = Position::decode(gap["to"].as_str().unwrap()).unwrap();
+        assert_eq!(to.partitions[0].next[1], 1);
+        assert_eq!(objects(&frames, "error").len(), 0);
+        if framing == Framing::Sse {
+            let ids = frames.iter().map(|frame| match frame {
+                ServerFrame::Object { op, id, .. } => (op.as_str(), id.is_some()),
+                ServerFrame::Id(id) => ("id", *id == token),
+                ServerFrame::Ping => ("ping", false),
+            });
+            assert_eq!(ids.collect::<Vec<_>>(), [("id", true), ("gap", true)]);
+        }
+        // The log grows past the position: nothing is skipped.
+        for _ in 0..300 {
+            fixture.append("posts:a", 1);
+        }
+        let seen = numbers(&connection.read_all(&mut fixture));
+        assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+    };
+    check(Framing::WebSocket);
+    check(Framing::Sse);
+}
+
+#[test]
+fn a_log_that_loses_its_end_gives_followers_a_gap_and_then_every_event() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut socket = connection(&mut fixture);
+    socket.subscribe(&mut fixture, "posts:a", "latest");
+    let mut stream =
+        ClientConnection::stream(&mut fixture, 0, &["posts:a".to_owned()], StartAt::Latest);
+    for _ in 0..10 {
+        fixture.append("posts:a", 1);
+    }
+    for connection in [&mut socket, &mut stream] {
+        assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 10);
+    }
+    let at = fixture.topic_partition(1, fixture.appended[0].partition);
+    fixture.log.truncate(&at, 4);
+    for _ in 0..3 {
+        fixture.settle();
+    }
+    for _ in 0..20 {
+        fixture.append("posts:a", 1);
+    }
+    for connection in [&mut socket, &mut stream] {
+        let frames = connection.read_all(&mut fixture);
+        let [gap] = objects(&frames, "gap")[..] else { panic!("{frames:?}") };
+        assert_eq!(gap["reason"], "epoch");
+        assert_eq!(numbers(&frames), (10..30).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_sweeper_and_the_reader_never_ask_the_log_a_blocking_question() {
+    let config = FanoutConfig { warmup_records: 5, ..FanoutConfig::default() };
+    let mut fixture = deep(100, &config);
+    let mut connection = connection(&mut fixture);
+    connection.subscribe(&mut fixture, "posts:a", "earliest");
+    connection.fill(&mut fixture, 1 << 20);
+    let before = fixture.log.lookups();
+    for _ in 0..5 {
+        let gateway = &mut fixture.gateways[0];
+        gateway.reader.turn(Duration::ZERO).unwrap();
+        gateway.sweeper.turn(fixture.now, Duration::ZERO).unwrap();
+    }
+    assert_eq!(fixture.log.lookups(), before);
+    assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 100);
+}
