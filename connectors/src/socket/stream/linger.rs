@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::live_connection::{Unsent, read_some, write_some};
+use super::live_connection::{Unsent, read_some};
 use crate::clock;
 use crate::socket::limits::ConnectionPermit;
 
@@ -107,13 +107,8 @@ impl Lingering {
 impl LingeringConnection {
     /// Sends and reads what is possible now; `false` once the connection is done.
     fn advance(&mut self) -> bool {
-        if !self.unsent.is_empty() {
-            let mut rest = Vec::new();
-            self.unsent.move_to(&mut rest);
-            match write_some(&self.stream, &rest) {
-                Ok(sent) => self.unsent.keep(&rest[sent..]),
-                Err(_) => return false,
-            }
+        if self.unsent.send(&self.stream).is_err() {
+            return false;
         }
         if self.unsent.is_empty() && !self.is_shut {
             self.is_shut = true;

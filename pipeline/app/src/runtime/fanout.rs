@@ -10,11 +10,12 @@ use tidewire_engine::fanout::catchup::sweeper::Sweeper;
 use tidewire_engine::fanout::config::FanoutConfig;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::reader::HubReader;
-use tidewire_engine::port::{Clock, Wake};
+use tidewire_engine::port::Wake;
 use tidewire_engine::turn::EngineError;
 
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
+use crate::runtime::clock::Stopwatch;
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, Supervisor};
 
@@ -38,7 +39,7 @@ pub fn start(
     let (ports, over) = (ports.clone(), hub.clone());
     let make = move || {
         let sweeper = Sweeper::open(ports.log.clone(), &over)?;
-        Ok(Box::new(SweeperLoop { sweeper, clock: ports.clock.clone() }) as Box<dyn EngineLoop>)
+        Ok(Box::new(SweeperLoop { sweeper, time: Stopwatch::start() }) as Box<dyn EngineLoop>)
     };
     supervisor.spawn_loop("sweeper", Box::new(make))
 }
@@ -61,12 +62,13 @@ impl EngineLoop for HubReaderLoop {
 
 struct SweeperLoop {
     sweeper: Sweeper,
-    clock: Arc<dyn Clock>,
+    /// Its deadlines count from here, so that setting the wall clock changes none.
+    time: Stopwatch,
 }
 
 impl EngineLoop for SweeperLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        self.sweeper.turn(self.clock.now(), wait).map(drop)
+        self.sweeper.turn(self.time.monotonic(), wait).map(drop)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {

@@ -18,7 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::config::FanoutConfig;
 use super::messages::{RingUpdate, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
-use super::segment::{RingTotals, Segment, SegmentSpec};
+use super::segment::{Segment, SegmentSpec};
+use super::totals::FanoutTotals;
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
@@ -34,7 +35,7 @@ pub struct Hub {
     topics: [Topic; 3],
     epoch: u32,
     rings: Vec<Ring>,
-    totals: Arc<RingTotals>,
+    totals: Arc<FanoutTotals>,
     inboxes: Mutex<Vec<Arc<ShardInbox>>>,
     requests: Mutex<Vec<SweepRequest>>,
     sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
@@ -120,6 +121,12 @@ impl Hub {
         self.totals.ring_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that connections cause beside the rings: segments and frames that have left a ring and
+    /// are still referred to, each once, what sweeps have read, and small frames that wait.
+    pub fn bytes_beside_rings(&self) -> usize {
+        self.totals.bytes_beside_rings()
+    }
+
     /// Frames encoded since the start; each event at most once per framing.
     pub fn encodes(&self) -> u64 {
         self.totals.encodes.load(Ordering::Relaxed)
@@ -142,7 +149,7 @@ impl Hub {
         self.epoch
     }
 
-    pub(super) fn totals(&self) -> &Arc<RingTotals> {
+    pub(super) fn totals(&self) -> &Arc<FanoutTotals> {
         &self.totals
     }
 

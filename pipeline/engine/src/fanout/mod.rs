@@ -18,7 +18,9 @@ pub mod protocol;
 
 mod channel_hash;
 mod offsets;
+pub mod out_buffer;
 mod segment;
+mod totals;
 
 mod messages;
 

@@ -15,7 +15,7 @@ use crate::fanout::messages::{FeedKey, FeedUpdate, LostSpan};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
 use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
-use crate::record::{Millis, Offset, Partition, Record};
+use crate::record::{MonotonicMillis, Offset, Partition, Record};
 use crate::telemetry;
 
 /// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step
@@ -37,7 +37,7 @@ pub(super) struct ScanContext<'a> {
     pub(super) reader: &'a mut dyn Reader,
     pub(super) cursors: &'a mut HashMap<FeedKey, FeedCursor>,
     pub(super) replies: &'a mut ReplyOutbox,
-    pub(super) now: Millis,
+    pub(super) now: MonotonicMillis,
 }
 
 /// What identifies a sweep: at most one of each is started at a time.
@@ -56,7 +56,7 @@ pub(super) struct CatchUpScan {
     members: Vec<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, Vec<FeedKey>, BuildPassThrough>,
-    stalled_since: Option<Millis>,
+    stalled_since: Option<MonotonicMillis>,
     records: Vec<Record>,
 }
 
@@ -143,7 +143,7 @@ impl CatchUpScan {
             return false;
         }
         let since = *self.stalled_since.get_or_insert(with.now);
-        if with.now.0 - since.0 < i64::from(with.hub.config().sweep_wait_max_ms) {
+        if with.now.since(since) < i64::from(with.hub.config().sweep_wait_max_ms) {
             return true;
         }
         self.stalled_since = None;

@@ -21,7 +21,7 @@ use crate::fanout::messages::{
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::native::{ErrorCode, RequestError};
 use crate::port::{Bounds, Isolation, Log, LogError, Reader};
-use crate::record::{Millis, Partition};
+use crate::record::{MonotonicMillis, Partition};
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -33,7 +33,7 @@ const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 struct PendingStart {
     request: FeedRequest,
     /// Until when its position may be beyond the log's end, once it was found there.
-    until: Option<Millis>,
+    until: Option<MonotonicMillis>,
 }
 
 /// Where a feed can start.
@@ -83,7 +83,7 @@ impl Sweeper {
 
     /// Answers the requests of shards and moves every sweep on by one bounded step. Waits at most
     /// `at_most` if there was nothing to do; returns whether there was.
-    pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
+    pub fn turn(&mut self, now: MonotonicMillis, at_most: Duration) -> Result<bool, EngineError> {
         let done = self.try_turn(now);
         self.replies.send(&self.hub);
         let waited = match done {
@@ -102,7 +102,7 @@ impl Sweeper {
         self.sweeps.scans.len()
     }
 
-    fn try_turn(&mut self, now: Millis) -> Result<bool, LogError> {
+    fn try_turn(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
         let requests = self.hub.take_requests();
         let mut busy = !requests.is_empty();
         for request in requests {
@@ -132,7 +132,7 @@ impl Sweeper {
     }
 
     /// Resolves the start of every request; bounds are asked once per turn, however many wait.
-    fn resolve_pending(&mut self, now: Millis) -> Result<bool, LogError> {
+    fn resolve_pending(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
         let mut bounds = BoundsCache { log: &*self.log, hub: &self.hub, known: HashMap::new() };
         let mut early = Vec::new();
         let mut busy = false;
@@ -157,7 +157,7 @@ impl Sweeper {
                 }
                 Ok(StartDecision::BeyondEnd) => {
                     let wait = i64::from(self.hub.config().beyond_end_wait_ms);
-                    let until = *pending.until.get_or_insert(Millis(now.0 + wait));
+                    let until = *pending.until.get_or_insert(now.plus(wait));
                     if now < until {
                         early.push(pending);
                     } else {
@@ -174,7 +174,7 @@ impl Sweeper {
         resolved.map(|()| busy)
     }
 
-    fn step_scans(&mut self, now: Millis) -> Result<bool, LogError> {
+    fn step_scans(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
         let mut busy = false;
         let mut at = 0;
         let Sweeps { scans, cursors, .. } = &mut self.sweeps;

@@ -359,7 +359,7 @@ impl Shard {
         if conn.partition_offsets.len() > 1 {
             frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
         } else if resume == entry.after {
-            budget.out.extend_from_slice(frame.bytes());
+            frame.put(budget.out);
         } else {
             frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
         }
@@ -388,7 +388,7 @@ impl Shard {
             let channel = &*self.channels.list(sub.list).name;
             let reason = GapReason::Retention;
             let gap = ServerMessage::Gap { channel, reason, from: &from, to: &to };
-            gap.put(feed.conn.framing, budget.out);
+            gap.put(feed.conn.framing, budget.out.own_mut());
         }
     }
 }

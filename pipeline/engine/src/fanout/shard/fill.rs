@@ -9,13 +9,14 @@ use super::interface::Filled;
 use super::state::Shard;
 use crate::fanout::messages::ConnId;
 use crate::fanout::offsets::{PartitionOffsets, token_of};
+use crate::fanout::out_buffer::OutBuffer;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::Partition;
 
 /// The buffer to fill and how much may go into it.
 pub(super) struct WriteBudget<'a> {
-    pub(super) out: &'a mut Vec<u8>,
+    pub(super) out: &'a mut OutBuffer,
     /// The length of `out` from which no further frame is written.
     pub(super) end: usize,
     pub(super) epoch: u32,
@@ -40,7 +41,7 @@ impl Shard {
 
     /// Appends what the connection is due to `out`, up to about `budget` bytes (one frame at
     /// least), ready for one write.
-    pub fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+    pub fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled {
         let filled = self.with_conn(conn, |shard, conn| {
             let from = out.len();
             let filled = shard.fill_conn(conn, out, budget);
@@ -55,12 +56,12 @@ impl Shard {
         filled.unwrap_or(Filled::Drained)
     }
 
-    fn fill_conn(&mut self, conn: &mut Conn, out: &mut Vec<u8>, budget: usize) -> Filled {
+    fn fill_conn(&mut self, conn: &mut Conn, out: &mut OutBuffer, budget: usize) -> Filled {
         let from = out.len();
         if !conn.closing {
             self.route_feeds(conn);
         }
-        out.append(&mut conn.control);
+        out.own_mut().append(&mut conn.control);
         conn.control = Vec::new();
         // An SSE token covers all partitions of the stream, so none is written before every feed
         // has its start resolved.
@@ -73,7 +74,7 @@ impl Shard {
         if conn.framing == Framing::Sse && std::mem::take(&mut conn.position_due) {
             self.refresh_offsets(conn);
             let position = token_of(epoch, &conn.partition_offsets);
-            ServerMessage::Position(&position).put(conn.framing, out);
+            ServerMessage::Position(&position).put(conn.framing, out.own_mut());
         }
         let mut all = WriteBudget { out, end: from + budget, epoch };
         let mut more = false;
@@ -93,7 +94,7 @@ impl Shard {
     /// Writes the position of a connection that has been given everything, if one is due: the hub's
     /// heads. On a WebSocket only while nothing is behind, because one position would not be right
     /// for all its channels.
-    fn put_reached_position(&mut self, conn: &mut Conn, out: &mut Vec<u8>) {
+    fn put_reached_position(&mut self, conn: &mut Conn, out: &mut OutBuffer) {
         if conn.framing == Framing::Sse {
             self.refresh_offsets(conn);
             return;
@@ -110,7 +111,7 @@ impl Shard {
         reached.dedup_by_key(|(partition, _)| *partition);
         if !reached.is_empty() {
             let position = token_of(self.hub.epoch(), &reached);
-            ServerMessage::Position(&position).put(conn.framing, out);
+            ServerMessage::Position(&position).put(conn.framing, out.own_mut());
         }
     }
 }

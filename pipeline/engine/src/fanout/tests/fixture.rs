@@ -15,12 +15,13 @@ use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::hub::Hub;
 use super::super::identity::{Accounts, Identity, Roles};
+use super::super::out_buffer::OutBuffer;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
-use super::super::shard::{Close, ConnId, Filled, Framing, OpenRequest, Shard};
+use super::super::shard::{Close, ConnId, ConnectionMemory, Filled, Framing, OpenRequest, Shard};
 use super::client::{ServerFrame, cut_of, read_frames};
 use super::log::{MemoryLog, NoWake};
-use crate::record::{Body, Millis, Partition, TopicPartition};
+use crate::record::{Body, Millis, MonotonicMillis, Partition, TopicPartition};
 use crate::topology::Topology;
 
 /// One gateway: hub, reader, sweeper, a shard.
@@ -40,6 +41,14 @@ pub(super) struct AppendedEvent {
     pub(super) offset: u64,
 }
 
+/// What an event is made of.
+struct AppendedEventSpec<'a> {
+    account: &'static str,
+    channel: &'a str,
+    topic: usize,
+    data: String,
+}
+
 /// The log and its gateways.
 pub(super) struct FanoutFixture {
     pub(super) topology: Topology,
@@ -47,7 +56,11 @@ pub(super) struct FanoutFixture {
     pub(super) gateways: Vec<FanoutGateway>,
     /// By event id: `e0`, `e1`, …
     pub(super) appended: Vec<AppendedEvent>,
+    /// The wall clock, of appends.
     pub(super) now: Millis,
+    /// The monotonic clock, of everything else.
+    pub(super) monotonic: MonotonicMillis,
+    pub(super) memory: ConnectionMemory,
 }
 
 pub(super) fn identity(accounts: Accounts) -> Arc<Identity> {
@@ -58,8 +71,15 @@ impl FanoutFixture {
     pub(super) fn new(gateways: usize, config: &FanoutConfig) -> Self {
         let topology = Topology::new("t.", 2);
         let log = Arc::new(MemoryLog::new(&topology, 7));
-        let mut fixture =
-            Self { topology, log, gateways: Vec::new(), appended: Vec::new(), now: Millis(1_000) };
+        let mut fixture = Self {
+            topology,
+            log,
+            gateways: Vec::new(),
+            appended: Vec::new(),
+            now: Millis(1_000),
+            monotonic: MonotonicMillis(0),
+            memory: ConnectionMemory::Available,
+        };
         for _ in 0..gateways {
             let gateway = fixture.gateway(config);
             fixture.gateways.push(gateway);
@@ -75,7 +95,7 @@ impl FanoutFixture {
         let log: Arc<MemoryLog> = Arc::clone(&self.log);
         let sweeper = Sweeper::open(log, &hub).unwrap();
         let mut shard = Shard::new(&hub, Arc::new(NoWake));
-        shard.tick(self.now);
+        shard.tick(self.monotonic, self.memory);
         FanoutGateway { hub, reader, sweeper, shard }
     }
 
@@ -95,6 +115,19 @@ impl FanoutFixture {
         topic: usize,
     ) -> usize {
         let number = self.appended.len();
+        let data = format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}");
+        self.append_event(AppendedEventSpec { account, channel, topic, data })
+    }
+
+    /// An event with this many bytes of data.
+    pub(super) fn append_large(&mut self, channel: &str, bytes: usize) -> usize {
+        let data = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes));
+        self.append_event(AppendedEventSpec { account: "a1", channel, topic: 1, data })
+    }
+
+    fn append_event(&mut self, spec: AppendedEventSpec<'_>) -> usize {
+        let AppendedEventSpec { account, channel, topic, data } = spec;
+        let number = self.appended.len();
         let event = Event {
             event_id: format!("e{number}"),
             event_type: "post.created".to_owned(),
@@ -105,7 +138,7 @@ impl FanoutFixture {
             key: "k".to_owned(),
             source: None,
             alias: None,
-            data: format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}"),
+            data,
         };
         let partition = self.topology.partition_of(channel.as_bytes());
         let body = Body::new(Some(channel.as_bytes()), Some(&event.encode()), &[]);
@@ -120,13 +153,22 @@ impl FanoutFixture {
     }
 
     pub(super) fn sweep(&mut self, gateway: usize) -> bool {
-        self.gateways[gateway].sweeper.turn(self.now, Duration::ZERO).unwrap()
+        self.gateways[gateway].sweeper.turn(self.monotonic, Duration::ZERO).unwrap()
     }
 
+    /// Time passes, and the workers tick once a second, as they do.
     pub(super) fn pass_time(&mut self, ms: i64) {
+        for part in (0..ms).step_by(1_000) {
+            self.stand_still((ms - part).min(1_000));
+        }
+    }
+
+    /// Time passes without a tick until its end.
+    pub(super) fn stand_still(&mut self, ms: i64) {
         self.now.0 += ms;
+        self.monotonic = self.monotonic.plus(ms);
         for gateway in &mut self.gateways {
-            gateway.shard.tick(self.now);
+            gateway.shard.tick(self.monotonic, self.memory);
         }
     }
 
@@ -137,7 +179,7 @@ impl FanoutFixture {
             while gateway.reader.turn(Duration::ZERO).unwrap() > 0 {}
             gateway.shard.pull();
             for _ in 0..3 {
-                gateway.sweeper.turn(self.now, Duration::ZERO).unwrap();
+                gateway.sweeper.turn(self.monotonic, Duration::ZERO).unwrap();
                 gateway.shard.pull();
             }
         }
@@ -201,7 +243,10 @@ impl ClientConnection {
 
     /// One fill of at most about `budget` bytes.
     pub(super) fn fill(&mut self, fixture: &mut FanoutFixture, budget: usize) -> Filled {
-        fixture.gateways[self.gateway].shard.fill(self.conn, &mut self.bytes, budget)
+        let mut out = OutBuffer::default();
+        let filled = fixture.gateways[self.gateway].shard.fill(self.conn, &mut out, budget);
+        out.pieces().into_iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        filled
     }
 
     pub(super) fn take_frames(&mut self) -> Vec<ServerFrame> {
