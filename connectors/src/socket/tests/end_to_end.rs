@@ -267,7 +267,8 @@ fn large_events_that_are_not_read_are_held_once() {
     assert!(most < 3 << 20, "{most} bytes");
 }
 
-/// Small events are copied, so here the budget becomes full.
+/// Small events are copied, so here the budget is full nearly all the time: everybody is served on,
+/// one frame at a time, and nothing is lost.
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
 fn clients_that_stop_reading_share_one_budget_of_memory() {
@@ -275,8 +276,9 @@ fn clients_that_stop_reading_share_one_budget_of_memory() {
     let most = most_bytes_for_stopped(30, (700, 3_500), BUDGET);
     println!("at most {most} bytes for 30 clients that do not read, of {BUDGET}");
     assert!(most > BUDGET, "{most} bytes: it was never full");
-    // One unfinished frame for each, and one fill of each worker.
-    assert!(most < BUDGET + 30 * 4_000 + 2 * 40_000, "{most} bytes");
+    // One unfinished frame for each, one fill of each worker, and segments that have just left the
+    // ring and that a worker has not let go of yet.
+    assert!(most < BUDGET + (512 << 10), "{most} bytes");
 }
 
 #[test]
