@@ -3,6 +3,8 @@
 //! Call sites name what happened; this file decides how it is counted. Wherever something is
 //! refused or dropped there is a counter with a `reason`, so that nothing is dropped silently.
 
+use tidewire_engine::fanout::shard::ConnectionMemory;
+
 /// Name, kind, labels, meaning.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("socket_connections", "gauge", &["transport"], "Open WebSocket and SSE connections"),
@@ -25,6 +27,19 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "counter",
         &[],
         "Bytes written to WebSocket and SSE connections",
+    ),
+    (
+        "socket_memory_bytes",
+        "gauge",
+        &[],
+        "Bytes of memory that count against memory.connections_bytes",
+    ),
+    ("socket_memory_full", "gauge", &[], "1 while memory.connections_bytes are in use"),
+    (
+        "socket_memory_full_total",
+        "counter",
+        &[],
+        "Times that the memory for connections became full",
     ),
     ("socket_read_bytes_total", "counter", &[], "Bytes read from WebSocket and SSE connections"),
     ("ingest_events_total", "counter", &["result"], "Events of POST /v1/events"),
@@ -154,6 +169,18 @@ pub fn socket_io(io: SocketIo) {
     if io.read_bytes > 0 {
         metrics::counter!("socket_read_bytes_total").increment(io.read_bytes);
     }
+}
+
+/// The memory for connections became full.
+pub fn connection_memory_full() {
+    metrics::counter!("socket_memory_full_total").increment(1);
+}
+
+/// The memory for connections that is in use, and whether that is all.
+pub fn connection_memory(bytes: usize, memory: ConnectionMemory) {
+    metrics::gauge!("socket_memory_bytes").set(bytes as f64);
+    let full = u8::from(memory == ConnectionMemory::Full);
+    metrics::gauge!("socket_memory_full").set(f64::from(full));
 }
 
 /// Events of one request, by result (`accepted` or `refused`).

@@ -1,8 +1,8 @@
 //! A topic and its partitions in memory: what readers and the writer share.
 //!
-//! A partition is a start, an end, its tail, and the notifiers of its readers. The end moves after
-//! the tail has the records, and readers are signalled after the end moved. So a reader that sees
-//! an end finds every record below it.
+//! A partition is a start, an end, its tail, and the notifiers of its readers. The end moves
+//! together with the tail, and readers are signalled after that. So a reader that sees an end finds
+//! every record below it, and none reads beyond it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -152,7 +152,9 @@ impl PartitionLog {
     /// Makes a written chunk readable. [`Self::notify_readers`] signals the readers afterwards.
     pub(super) fn publish(&self, chunk: Arc<Chunk>) {
         let end = chunk.end();
-        self.tail.lock().expect("no holder panics").push(chunk);
+        // The end moves under the lock: a reader that took the chunk would be beyond the old one.
+        let mut tail = self.tail.lock().expect("no holder panics");
+        tail.push(chunk);
         self.end.store(end, Ordering::Release);
     }
 

@@ -11,6 +11,7 @@
 
 pub mod gateway;
 pub mod limits;
+pub mod memory;
 
 pub mod http;
 

@@ -31,6 +31,10 @@ const PARTITIONS_MAX: u64 = 64;
 const RING_BYTES_MIN: u64 = 1 << 20;
 /// More memory than a gateway's machine has.
 const RING_BYTES_MAX: u64 = 64 << 30;
+/// Less would be full with a few unread events of the largest size.
+const CONNECTIONS_BYTES_MIN: u64 = 1 << 20;
+/// More memory than a gateway's machine has.
+const CONNECTIONS_BYTES_MAX: u64 = 64 << 30;
 /// More worker threads than this contend with each other.
 const SHARDS_MAX: u64 = 64;
 /// A thread without a partition has nothing to do.
@@ -116,6 +120,8 @@ pub struct TopicsConfig {
 pub struct GatewaySizing {
     /// Bytes of memory for the newest outputs.
     pub ring_bytes: usize,
+    /// Bytes of memory for all connections together.
+    pub connections_bytes: usize,
     /// Worker threads; 0: one per processor.
     pub shards: usize,
 }
@@ -184,6 +190,9 @@ impl Config {
             gateway: GatewaySizing {
                 ring_bytes: read.value("gateway.ring_bytes", |t| {
                     values::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
+                }),
+                connections_bytes: read.value("memory.connections_bytes", |t| {
+                    values::bytes(t, CONNECTIONS_BYTES_MIN, CONNECTIONS_BYTES_MAX)
                 }),
                 shards: read.value("gateway.shards", |t| values::whole_number(t, 0, SHARDS_MAX)),
             },
@@ -284,6 +293,7 @@ impl SettingsReader<'_> {
 mod tests {
     use super::*;
     use crate::config::settings::SETTINGS;
+    use tidewire_connectors::socket::memory;
 
     fn parse(flags: &[(&'static str, &str)]) -> Result<Config, ProcessExit> {
         let mut settings = Settings::defaults();
@@ -321,6 +331,7 @@ mod tests {
         let config = parse(&[]).expect("defaults are right");
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.gateway.ring_bytes, 64 << 20);
+        assert_eq!(config.gateway.connections_bytes, memory::CONNECTIONS_BYTES);
         assert_eq!(config.demo_rate_per_s, None);
     }
 

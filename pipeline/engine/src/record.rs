@@ -66,6 +66,28 @@ impl Offset {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub i64);
 
+/// Milliseconds on a clock that never goes back and that nobody sets, from an arbitrary start.
+///
+/// For deadlines and windows only. It is not a [`Millis`], so that setting the wall clock can't end
+/// or extend one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonotonicMillis(pub i64);
+
+impl MonotonicMillis {
+    /// Before every time that such a clock shows.
+    pub const NEVER: Self = Self(i64::MIN);
+
+    /// Milliseconds since `earlier`; negative if that is later.
+    pub fn since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This many milliseconds later.
+    pub fn plus(self, ms: i64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
 /// One partition of one topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {

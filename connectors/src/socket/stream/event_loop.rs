@@ -23,22 +23,25 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tidewire_engine::fanout::config::UNFINISHED_MESSAGE_MS;
+use tidewire_engine::fanout::out_buffer::OutBuffer;
 use tidewire_engine::fanout::protocol::names::FrameName;
 use tidewire_engine::fanout::protocol::native::CloseReason;
-use tidewire_engine::fanout::shard::{BadFrame, Close, ConnId, Filled, Framing, ShardStats};
-use tidewire_engine::port::Clock;
+use tidewire_engine::fanout::shard::{
+    BadFrame, Close, ConnId, ConnectionMemory, Filled, Framing, ShardStats,
+};
 
 use super::drain::{DrainSchedule, DrainStep};
 use super::frame_decoder::{ClientInput, FrameDecoder};
 use super::frame_encoder::{CLOSE, PONG, put_close, put_control, put_text};
 use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
 use super::live_connection::{
-    ConnectionParts, IncomingHalf, LiveConnection, Unsent, read_some, write_some,
+    ConnectionParts, IncomingHalf, LiveConnection, UnfinishedMessage, Unsent, read_some, write_some,
 };
 use super::shard_port::ShardPort;
 use super::worker_queue::WorkerWaker;
 use crate::clock;
 use crate::socket::http::takeover::DetachedConnection;
+use crate::socket::memory::{MemoryBudget, MemoryShare};
 use crate::telemetry::{self, SocketIo};
 
 /// Connections adopted per turn: many clients reconnecting at once must not delay those connected.
@@ -55,12 +58,13 @@ const READS_PER_TURN: usize = 4;
 /// burst a client is allowed.
 const MESSAGES_PER_TURN: usize = 100;
 
-/// Bytes filled for one connection per turn, and so the most that is kept when its socket accepts
-/// nothing. A write costs about the same up to 12 KB; much larger ones only use more memory.
+/// Bytes filled for one connection per turn, and with one large frame, which is referred to, the
+/// most that is kept when its socket accepts nothing. A write costs about the same up to 12 KB;
+/// much larger ones only use more memory.
 const FILL_BYTES: usize = 32 * 1_024;
 
-/// A connection with more unsent bytes than this is not read: a client that reads no answers can
-/// cause no more of them.
+/// A connection that uses more memory than this for unsent bytes is not read: a client that reads
+/// no answers can cause no more of them.
 const UNSENT_BYTES: usize = 64 * 1_024;
 
 /// Bytes an SSE client may send after its request; they are discarded.
@@ -91,7 +95,7 @@ pub struct EventLoop<S> {
     poll: Poll,
     inbox: Receiver<Box<DetachedConnection>>,
     waker: Arc<WorkerWaker>,
-    clock: Arc<dyn Clock>,
+    memory: Arc<MemoryBudget>,
     /// Indexed by the slot of the shard's [`ConnId`].
     connections: Vec<Option<Box<LiveConnection>>>,
     count: usize,
@@ -105,7 +109,7 @@ pub struct EventLoop<S> {
     inbox_pending: bool,
     lingering: Lingering,
     /// The bytes of one write.
-    scratch: Vec<u8>,
+    scratch: OutBuffer,
     /// Of this turn.
     io: SocketIo,
     draining: Option<DrainSchedule>,
@@ -119,20 +123,20 @@ pub struct LoopParts {
     pub inbox: Receiver<Box<DetachedConnection>>,
     /// Ends the poll's wait.
     pub waker: Arc<WorkerWaker>,
-    /// The wall clock, for the shard.
-    pub clock: Arc<dyn Clock>,
+    /// The memory of all connections of the process.
+    pub memory: Arc<MemoryBudget>,
 }
 
 impl<S: ShardPort> EventLoop<S> {
     /// A worker without connections.
     pub fn new(shard: S, parts: LoopParts) -> Self {
-        let LoopParts { poll, inbox, waker, clock } = parts;
+        let LoopParts { poll, inbox, waker, memory } = parts;
         Self {
             shard,
             poll,
             inbox,
             waker,
-            clock,
+            memory,
             connections: Vec::new(),
             count: 0,
             reading: Vec::new(),
@@ -140,7 +144,7 @@ impl<S: ShardPort> EventLoop<S> {
             unfinished: Vec::new(),
             inbox_pending: false,
             lingering: Lingering::default(),
-            scratch: Vec::with_capacity(FILL_BYTES),
+            scratch: OutBuffer::with_capacity(FILL_BYTES),
             io: SocketIo::default(),
             draining: None,
         }
@@ -193,7 +197,7 @@ impl<S: ShardPort> EventLoop<S> {
         }
         self.waker.acknowledge();
         // Before connections are opened, whose age counts from the shard's time.
-        self.shard.tick(self.clock.now());
+        self.shard.tick(clock::monotonic(), self.memory.state());
         self.adopt_all();
         self.begin_drain();
         self.shard.pull();
@@ -273,7 +277,7 @@ impl<S: ShardPort> EventLoop<S> {
         }
         let mut stream = TcpStream::from_std(stream);
         let framing = takeover.open.framing;
-        let mut unsent = Unsent::default();
+        let mut unsent = Unsent::new(&self.memory);
         unsent.push(&takeover.head);
         let opened = match self.draining {
             None => self.shard.open(takeover.open).map_err(|_| CloseReason::Overloaded),
@@ -334,10 +338,7 @@ impl<S: ShardPort> EventLoop<S> {
             connection.read_queued = false;
             match self.read(&mut connection) {
                 ReadOutcome::Continue => {
-                    let more = connection.readable
-                        && !connection.input_closed
-                        && connection.unsent.len() <= UNSENT_BYTES;
-                    if more {
+                    if connection.readable && self.may_read(&connection) {
                         connection.read_queued = true;
                         self.reading.push(conn);
                     }
@@ -349,9 +350,17 @@ impl<S: ShardPort> EventLoop<S> {
         }
     }
 
+    /// Whether a connection's answers leave space for more of them.
+    fn may_read(&self, connection: &LiveConnection) -> bool {
+        let unsent = &connection.unsent;
+        !connection.input_closed
+            && unsent.own_bytes() <= UNSENT_BYTES
+            && (unsent.is_empty() || self.memory.state() == ConnectionMemory::Available)
+    }
+
     /// One connection's share of reading.
     fn read(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
-        if connection.input_closed || connection.unsent.len() > UNSENT_BYTES {
+        if !self.may_read(connection) {
             return ReadOutcome::Continue;
         }
         match &mut connection.incoming {
@@ -446,7 +455,9 @@ impl<S: ShardPort> EventLoop<S> {
                 }
             }
         }
-        self.note_unfinished(connection);
+        if !self.note_unfinished(connection) && matches!(outcome, ReadOutcome::Continue) {
+            outcome = ReadOutcome::Close(ClosedBy::Server(CloseReason::Overloaded));
+        }
         if !replies.is_empty() {
             connection.unsent.push(&replies);
             self.writing.push(connection.conn);
@@ -454,26 +465,34 @@ impl<S: ShardPort> EventLoop<S> {
         outcome
     }
 
-    /// Starts or ends the time within which an unfinished message has to be complete.
-    fn note_unfinished(&mut self, connection: &mut LiveConnection) {
-        match &connection.incoming {
+    /// Starts or ends the time within which an unfinished message has to be complete, and counts
+    /// its memory; `false` if there is no memory for it.
+    fn note_unfinished(&mut self, connection: &mut LiveConnection) -> bool {
+        let kept_bytes = match &connection.incoming {
             IncomingHalf::WebSocket(decoder) if decoder.is_mid_message() => {
-                if connection.unfinished_since.is_none() {
-                    connection.unfinished_since = Some(clock::now());
-                    if !std::mem::replace(&mut connection.unfinished_listed, true) {
-                        self.unfinished.push(connection.conn);
-                    }
-                }
+                decoder.buffered_bytes()
             }
-            _ => connection.unfinished_since = None,
+            _ => {
+                connection.unfinished = None;
+                return true;
+            }
+        };
+        if !std::mem::replace(&mut connection.unfinished_listed, true) {
+            self.unfinished.push(connection.conn);
         }
+        let unfinished = connection.unfinished.get_or_insert_with(|| {
+            let share = MemoryShare::new(&self.memory);
+            Box::new(UnfinishedMessage { since: clock::now(), share })
+        });
+        let more = kept_bytes.saturating_sub(unfinished.share.bytes());
+        more == 0 || unfinished.share.grow(more)
     }
 
     /// Closes connections whose message has been unfinished for too long. Pings do not prolong it.
     fn end_unfinished(&mut self, now: Instant) {
         for conn in std::mem::take(&mut self.unfinished) {
             let Some(mut connection) = self.take(conn) else { continue };
-            match connection.unfinished_since {
+            match connection.unfinished.as_ref().map(|unfinished| unfinished.since) {
                 Some(since) if now.saturating_duration_since(since) >= UNFINISHED_MESSAGE => {
                     self.start_close(*connection, ClosedBy::Server(CloseReason::Unfinished));
                     continue;
@@ -506,9 +525,9 @@ impl<S: ShardPort> EventLoop<S> {
         }
         self.scratch.clear();
         connection.unsent.move_to(&mut self.scratch);
+        let had_rest = !self.scratch.is_empty();
         if connection.fill_pending && self.scratch.len() < FILL_BYTES {
-            let filled = self.shard.fill(connection.conn, &mut self.scratch, FILL_BYTES);
-            connection.fill_pending = filled == Filled::More;
+            self.fill(connection);
         }
         if self.scratch.is_empty() {
             return Ok(());
@@ -518,8 +537,17 @@ impl<S: ShardPort> EventLoop<S> {
         self.io.written_bytes += sent as u64;
         if sent < self.scratch.len() {
             connection.writable = false;
-            connection.unsent.keep(&self.scratch[sent..]);
+            // The shard is asked again once the rest is sent, see `Shard::set_unsent`.
+            connection.fill_pending = true;
+            self.scratch.consume(sent);
+            self.shard.set_unsent(connection.conn, self.scratch.len());
+            connection.unsent.append(&mut self.scratch);
             return Ok(());
+        }
+        // It would keep a large frame alive.
+        self.scratch.clear();
+        if had_rest {
+            self.shard.set_unsent(connection.conn, 0);
         }
         if connection.fill_pending {
             self.writing.push(connection.conn);
@@ -532,15 +560,27 @@ impl<S: ShardPort> EventLoop<S> {
         Ok(())
     }
 
+    /// Appends what a connection is due. Without memory that is one frame, and none while another
+    /// one is unfinished: what the socket does not accept is then at most the rest of one frame.
+    fn fill(&mut self, connection: &mut LiveConnection) {
+        let budget = match self.memory.state() {
+            ConnectionMemory::Available => FILL_BYTES,
+            ConnectionMemory::Full if self.scratch.is_empty() => 1,
+            ConnectionMemory::Full => return,
+        };
+        let filled = self.shard.fill(connection.conn, &mut self.scratch, budget);
+        connection.fill_pending = filled == Filled::More;
+    }
+
     fn close_all(&mut self) {
         let mut closes = Vec::new();
         self.shard.take_closes(&mut closes);
         for Close { conn, reason } in closes {
             match self.take(conn) {
                 Some(mut connection) => {
-                    let mut last = Vec::new();
+                    let mut last = OutBuffer::default();
                     self.shard.fill(conn, &mut last, FILL_BYTES);
-                    connection.unsent.push(&last);
+                    connection.unsent.append(&mut last);
                     self.start_close(*connection, ClosedBy::Server(reason));
                 }
                 None => self.shard.close(conn),
@@ -585,6 +625,7 @@ impl<S: ShardPort> EventLoop<S> {
 
     fn publish_stats(&self, stats: &Mutex<ShardStats>) {
         *stats.lock().unwrap_or_else(PoisonError::into_inner) = self.shard.stats();
+        self.memory.report();
     }
 }
 

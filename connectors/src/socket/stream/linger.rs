@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::live_connection::{Unsent, read_some, write_some};
+use super::live_connection::{Unsent, read_some};
 use crate::clock;
 use crate::socket::limits::ConnectionPermit;
 
@@ -157,13 +157,8 @@ impl Lingering {
 impl LingeringConnection {
     /// Sends and reads this turn's share.
     fn advance(&mut self) -> LingerState {
-        if !self.unsent.is_empty() {
-            let mut rest = Vec::new();
-            self.unsent.move_to(&mut rest);
-            match write_some(&self.stream, &rest) {
-                Ok(sent) => self.unsent.keep(&rest[sent..]),
-                Err(_) => return LingerState::Done,
-            }
+        if self.unsent.send(&self.stream).is_err() {
+            return LingerState::Done;
         }
         if self.unsent.is_empty() && !self.is_shut {
             self.is_shut = true;

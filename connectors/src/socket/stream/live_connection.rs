@@ -1,17 +1,20 @@
 //! One live connection of a worker: its socket, its unsent bytes, and the state of its input.
 //!
 //! A quiet connection owns no buffer. What is due is collected in the worker's scratch buffer and
-//! written from there; only the bytes that the socket does not accept are kept in the connection,
-//! and their memory is released once they are sent.
+//! written from there; only what the socket does not accept is kept in the connection: copies of
+//! small frames, references to large ones. It is released once it is sent, and counted meanwhile.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
+use tidewire_engine::fanout::out_buffer::OutBuffer;
 use tidewire_engine::fanout::shard::{ConnId, Framing};
 
 use super::frame_decoder::FrameDecoder;
 use crate::socket::limits::ConnectionPermit;
+use crate::socket::memory::{MemoryBudget, MemoryShare};
 
 /// A live connection.
 #[derive(Debug)]
@@ -36,10 +39,19 @@ pub struct LiveConnection {
     pub read_queued: bool,
     /// Nothing more is read: it violated the protocol and is about to be closed.
     pub input_closed: bool,
-    /// Since when its incoming message is unfinished.
-    pub unfinished_since: Option<Instant>,
+    /// Its incoming message, while that is unfinished.
+    pub unfinished: Option<Box<UnfinishedMessage>>,
     /// It is in the worker's list of connections with an unfinished message.
     pub unfinished_listed: bool,
+}
+
+/// An incoming message of which a part has arrived.
+#[derive(Debug)]
+pub struct UnfinishedMessage {
+    /// When its first byte was read.
+    pub since: Instant,
+    /// The memory of what has arrived.
+    pub share: MemoryShare,
 }
 
 /// What a [`LiveConnection`] is made of.
@@ -73,7 +85,7 @@ impl LiveConnection {
             fill_pending: true,
             read_queued: true,
             input_closed: false,
-            unfinished_since: None,
+            unfinished: None,
             unfinished_listed: false,
         }
     }
@@ -107,41 +119,87 @@ impl IncomingHalf {
 }
 
 /// Bytes that a socket has not accepted yet.
-#[derive(Debug, Default)]
-pub struct Unsent(Vec<u8>);
+#[derive(Debug)]
+pub struct Unsent {
+    /// `None` if there are none, which is nearly always so.
+    rest: Option<Box<OutBuffer>>,
+    share: MemoryShare,
+}
 
 impl Unsent {
+    /// None yet; what is added counts against this budget.
+    pub fn new(budget: &Arc<MemoryBudget>) -> Self {
+        Self { rest: None, share: MemoryShare::new(budget) }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
+
+    /// Bytes of memory that only this connection uses for them.
+    pub fn own_bytes(&self) -> usize {
+        self.share.bytes()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_none()
     }
 
     /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.0.reserve_exact(bytes.len());
-        self.0.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            let rest = self.rest.get_or_insert_default();
+            rest.own_mut().reserve_exact(bytes.len());
+            rest.own_mut().extend_from_slice(bytes);
+            self.share.set(rest.own_bytes());
+        }
     }
 
-    /// Moves all bytes to the end of `into` and releases their memory here.
-    pub fn move_to(&mut self, into: &mut Vec<u8>) {
-        into.extend_from_slice(&std::mem::take(&mut self.0));
+    /// Appends what a buffer holds and empties it.
+    pub fn append(&mut self, from: &mut OutBuffer) {
+        if !from.is_empty() {
+            let rest = self.rest.get_or_insert_default();
+            rest.append(from);
+            rest.shrink();
+            self.share.set(rest.own_bytes());
+        }
     }
 
-    /// Replaces the bytes.
-    pub fn keep(&mut self, rest: &[u8]) {
-        self.0 = rest.to_vec();
+    /// Moves everything to the end of `into` and releases its memory here.
+    pub fn move_to(&mut self, into: &mut OutBuffer) {
+        if let Some(mut rest) = self.rest.take() {
+            into.append(&mut rest);
+            self.share.set(0);
+        }
+    }
+
+    /// Writes once, as much as the socket accepts.
+    pub fn send(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let mut out = OutBuffer::default();
+        self.move_to(&mut out);
+        if !out.is_empty() {
+            let sent = write_some(stream, &out)?;
+            out.consume(sent);
+            self.append(&mut out);
+        }
+        Ok(())
     }
 }
 
 /// Writes once, as much as the socket accepts. `Ok(0)` if it would block.
-pub fn write_some(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub fn write_some(mut stream: &TcpStream, out: &OutBuffer) -> io::Result<usize> {
     loop {
-        match stream.write(bytes) {
+        let written = match out.as_one_piece() {
+            Some(bytes) => stream.write(bytes),
+            None => {
+                // Few pieces: a fill ends at a number of bytes, and a reference is a large frame.
+                let pieces: Vec<IoSlice<'_>> = out.pieces().into_iter().map(IoSlice::new).collect();
+                stream.write_vectored(&pieces)
+            }
+        };
+        match written {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             done => return done,

@@ -3,11 +3,12 @@
 //! The production implementation is the engine's [`Shard`], method by method. Tests use a scripted
 //! one, which sends exactly the frames a test needs.
 
+use tidewire_engine::fanout::out_buffer::OutBuffer;
 use tidewire_engine::fanout::protocol::native::RequestError;
 use tidewire_engine::fanout::shard::{
-    BadFrame, Close, ConnId, Filled, OpenRequest, Shard, ShardStats,
+    BadFrame, Close, ConnId, ConnectionMemory, Filled, OpenRequest, Shard, ShardStats,
 };
-use tidewire_engine::record::Millis;
+use tidewire_engine::record::MonotonicMillis;
 
 /// A worker's shard. The methods are documented at [`Shard`].
 pub trait ShardPort {
@@ -24,11 +25,13 @@ pub trait ShardPort {
     /// See [`Shard::pull`].
     fn pull(&mut self);
     /// See [`Shard::tick`].
-    fn tick(&mut self, now: Millis);
+    fn tick(&mut self, now: MonotonicMillis, memory: ConnectionMemory);
     /// See [`Shard::take_ready`].
     fn take_ready(&mut self, into: &mut Vec<ConnId>);
     /// See [`Shard::fill`].
-    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled;
+    fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled;
+    /// See [`Shard::set_unsent`].
+    fn set_unsent(&mut self, conn: ConnId, bytes: usize);
     /// See [`Shard::take_closes`].
     fn take_closes(&mut self, into: &mut Vec<Close>);
     /// See [`Shard::drain`].
@@ -62,16 +65,20 @@ impl ShardPort for Shard {
         Shard::pull(self);
     }
 
-    fn tick(&mut self, now: Millis) {
-        Shard::tick(self, now);
+    fn tick(&mut self, now: MonotonicMillis, memory: ConnectionMemory) {
+        Shard::tick(self, now, memory);
     }
 
     fn take_ready(&mut self, into: &mut Vec<ConnId>) {
         Shard::take_ready(self, into);
     }
 
-    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+    fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled {
         Shard::fill(self, conn, out, budget)
+    }
+
+    fn set_unsent(&mut self, conn: ConnId, bytes: usize) {
+        Shard::set_unsent(self, conn, bytes);
     }
 
     fn take_closes(&mut self, into: &mut Vec<Close>) {

@@ -11,11 +11,12 @@ use std::thread::JoinHandle;
 use mio::Poll;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::shard::{Shard, ShardStats};
-use tidewire_engine::port::{Clock, Wake};
+use tidewire_engine::port::Wake;
 
 use super::event_loop::{EventLoop, LoopParts, WAKE_TOKEN};
 use super::shard_port::ShardPort;
 use super::worker_queue::{WorkerQueue, WorkerWaker};
+use crate::socket::memory::MemoryBudget;
 
 /// Connections queued for a worker; when it is full, they go to the next worker.
 const QUEUED_MAX: usize = 4_096;
@@ -64,10 +65,11 @@ impl WorkerStats {
     }
 }
 
-/// Starts this many workers over the hub; 0 starts one per processor.
+/// Starts this many workers over the hub; 0 starts one per processor. Their connections share
+/// `memory`.
 pub fn start_all(
     count: usize,
-    clock: &Arc<dyn Clock>,
+    memory: &Arc<MemoryBudget>,
     hub: &Arc<Hub>,
 ) -> io::Result<Vec<WorkerHandle>> {
     let count = match count {
@@ -75,7 +77,7 @@ pub fn start_all(
         count => count,
     };
     (0..count)
-        .map(|number| start(number, Arc::clone(clock), |wake| Shard::new(hub, wake)))
+        .map(|number| start(number, Arc::clone(memory), |wake| Shard::new(hub, wake)))
         .collect()
 }
 
@@ -83,7 +85,7 @@ pub fn start_all(
 #[expect(clippy::disallowed_methods, reason = "the gateway joins what is started here")]
 pub fn start<S: ShardPort + Send + 'static>(
     number: usize,
-    clock: Arc<dyn Clock>,
+    memory: Arc<MemoryBudget>,
     make_shard: impl FnOnce(Arc<dyn Wake>) -> S,
 ) -> io::Result<WorkerHandle> {
     let poll = Poll::new()?;
@@ -91,7 +93,7 @@ pub fn start<S: ShardPort + Send + 'static>(
     let (connections, inbox) = sync_channel(QUEUED_MAX);
     let stats = Arc::<Mutex<ShardStats>>::default();
     let shard = make_shard(Arc::clone(&waker) as Arc<dyn Wake>);
-    let parts = LoopParts { poll, inbox, waker: Arc::clone(&waker), clock };
+    let parts = LoopParts { poll, inbox, waker: Arc::clone(&waker), memory };
     let mut event_loop = EventLoop::new(shard, parts);
     let shared_stats = Arc::clone(&stats);
     let thread = std::thread::Builder::new()

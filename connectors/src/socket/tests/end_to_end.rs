@@ -1,7 +1,7 @@
 //! The engine's fan-out behind real sockets, over the embedded log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,15 +19,21 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 use tidewire_schemas::partition::partition_for;
 
+use crate::clock;
 use crate::embedded::{Config, EmbeddedLog};
 use crate::socket::gateway::GatewayHandle;
+use crate::socket::memory::{CONNECTIONS_BYTES, MemoryBudget};
 use crate::socket::stream::worker::start_all;
 
 use super::client::{RawClient, handshake, text_frame};
 use super::fixture::{FixedClock, LIMITS, start, wait_for};
 
+/// Held by tests that need much memory and by the one that measures the memory of the process.
+static MEMORY_TESTS: Mutex<()> = Mutex::new(());
+
 struct EndToEnd {
     gateway: Option<GatewayHandle>,
+    memory: Arc<MemoryBudget>,
     appender: Box<dyn Appender>,
     topology: Topology,
     stop: Arc<AtomicBool>,
@@ -36,8 +42,12 @@ struct EndToEnd {
 }
 
 impl EndToEnd {
-    #[expect(clippy::disallowed_methods, reason = "joined when this is dropped")]
     fn new() -> Self {
+        Self::with_limits(FanoutConfig::default(), CONNECTIONS_BYTES)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "joined when this is dropped")]
+    fn with_limits(config: FanoutConfig, connections_bytes: usize) -> Self {
         let dir = TempDir::new().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(FixedClock);
         let log = EmbeddedLog::open(Config::new(dir.path().join("log")), Arc::clone(&clock));
@@ -46,7 +56,7 @@ impl EndToEnd {
         for spec in topology.specs() {
             log.create(&spec).expect("a new topic");
         }
-        let hub = Hub::open(&*log, &topology, FanoutConfig::default()).expect("a hub");
+        let hub = Hub::open(&*log, &topology, config).expect("a hub");
         let mut reader = HubReader::open(&*log, &hub).expect("a reader");
         let mut sweeper = Sweeper::open(&*log, &hub).expect("a sweeper");
         let mut lookups = LookupWorker::open(log.clone(), &hub).expect("a worker");
@@ -61,20 +71,21 @@ impl EndToEnd {
             }),
             std::thread::spawn(move || {
                 while !also_until.load(Ordering::Relaxed) {
-                    sweeper.turn(FixedClock.now(), wait).expect("a log that can be swept");
+                    sweeper.turn(clock::monotonic(), wait).expect("a log that can be swept");
                 }
             }),
             std::thread::spawn(move || {
                 while !lookups_until.load(Ordering::Relaxed) {
-                    lookups.turn(FixedClock.now(), wait).expect("a log that can be asked");
+                    lookups.turn(clock::monotonic(), wait).expect("a log that can be asked");
                 }
             }),
         ];
         wait_for(|| hub.warm().then_some(()));
-        let workers = start_all(2, &clock, &hub).expect("threads");
+        let memory = MemoryBudget::over_hub(connections_bytes, &hub);
+        let workers = start_all(2, &memory, &hub).expect("threads");
         let gateway = Some(start(LIMITS, &Arc::default(), workers));
         let appender = log.appender().expect("a producer");
-        Self { gateway, appender, topology, stop, threads, _dir: dir }
+        Self { gateway, memory, appender, topology, stop, threads, _dir: dir }
     }
 
     fn gateway(&self) -> &GatewayHandle {
@@ -224,10 +235,64 @@ fn a_stalled_client_catches_up_in_order() {
     }
 }
 
+/// Clients stop reading while events come. The one that reads gets everything, and so do those that
+/// stopped, once they read again. Returns the most bytes that were in use.
+fn most_bytes_for_stopped(clients: usize, events: (usize, usize), budget: usize) -> usize {
+    let _alone = MEMORY_TESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (events, event_bytes) = events;
+    let config = FanoutConfig { ring_max_bytes: 2 << 20, ..FanoutConfig::default() };
+    let mut end_to_end = EndToEnd::with_limits(config, budget);
+    let mut stopped: Vec<RawClient> =
+        (0..clients).map(|_| end_to_end.subscribe("posts:alice")).collect();
+    let mut reading = end_to_end.subscribe("posts:alice");
+    let padding = "x".repeat(event_bytes);
+    let check = |client: &mut RawClient, n: usize| {
+        let frame = op(client);
+        let text = frame["data"]["text"].as_str().unwrap_or_else(|| panic!("{frame}"));
+        assert!(text.starts_with(&format!("{n}-")), "{n}: {}", &text[..10]);
+    };
+    let mut most = 0;
+    for n in 0..events {
+        end_to_end.post("alice", &format!("{n}-{padding}"));
+        check(&mut reading, n);
+        most = most.max(end_to_end.memory.used_bytes());
+    }
+    stopped.truncate(3);
+    for client in &mut stopped {
+        (0..events).for_each(|n| check(client, n));
+    }
+    drop((stopped, reading));
+    wait_for(|| (end_to_end.memory.used_bytes() < 10_000).then_some(()));
+    most
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figure is worth reading")]
+fn large_events_that_are_not_read_are_held_once() {
+    let most = most_bytes_for_stopped(400, (24, 250_000), 64 << 20);
+    println!("at most {most} bytes for 400 clients that do not read events of 250 kB");
+    assert!(most < 3 << 20, "{most} bytes");
+}
+
+/// Small events are copied, so here the budget is full nearly all the time: everybody is served on,
+/// one frame at a time, and nothing is lost.
+#[test]
+#[expect(clippy::print_stdout, reason = "the figure is worth reading")]
+fn clients_that_stop_reading_share_one_budget_of_memory() {
+    const BUDGET: usize = 1 << 10;
+    let most = most_bytes_for_stopped(30, (700, 3_500), BUDGET);
+    println!("at most {most} bytes for 30 clients that do not read, of {BUDGET}");
+    assert!(most > BUDGET, "{most} bytes: it was never full");
+    // One unfinished frame for each, one fill of each worker, and segments that have just left the
+    // ring and that a worker has not let go of yet.
+    assert!(most < BUDGET + (512 << 10), "{most} bytes");
+}
+
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
 fn quiet_subscribers_use_little_memory() {
     const COUNT: usize = 2_000;
+    let _alone = MEMORY_TESTS.lock().unwrap_or_else(PoisonError::into_inner);
     let end_to_end = EndToEnd::new();
     let _first: Vec<RawClient> =
         (0..50).map(|n| end_to_end.subscribe(&format!("posts:{n}"))).collect();

@@ -16,6 +16,7 @@ use crate::socket::http::guard::Guard;
 use crate::socket::http::publish::IngestTopics;
 use crate::socket::http::state::{AppHooks, Asset};
 use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
+use crate::socket::memory::{CONNECTIONS_BYTES, MemoryBudget};
 use crate::socket::stream::worker::{self, WorkerHandle};
 
 use super::scripted_shard::ShardScript;
@@ -77,6 +78,11 @@ impl Clock for FixedClock {
     }
 }
 
+/// Memory for connections that no test fills.
+fn memory() -> Arc<MemoryBudget> {
+    MemoryBudget::new(CONNECTIONS_BYTES, || 0)
+}
+
 pub(super) struct GatewayFixture {
     pub(super) gateway: GatewayHandle,
     pub(super) appended: Arc<AppendedRecords>,
@@ -87,7 +93,7 @@ impl GatewayFixture {
     pub(super) fn new(limits: ConnectionLimits) -> Self {
         let appended = Arc::new(AppendedRecords::default());
         let script = ShardScript::default();
-        let worker = worker::start(0, Arc::new(FixedClock), |wake| script.shard(wake));
+        let worker = worker::start(0, memory(), |wake| script.shard(wake));
         let gateway = start(limits, &appended, vec![worker.expect("a thread")]);
         Self { gateway, appended, script }
     }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use tidewire_engine::fanout::out_buffer::OutBuffer;
 use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode, RequestError};
 use tidewire_engine::fanout::shard::{
-    BadFrame, Close, ConnId, Filled, Framing, OpenRequest, ShardStats,
+    BadFrame, Close, ConnId, ConnectionMemory, Filled, Framing, OpenRequest, ShardStats,
 };
 use tidewire_engine::port::Wake;
-use tidewire_engine::record::Millis;
+use tidewire_engine::record::MonotonicMillis;
 
 use crate::socket::stream::shard_port::ShardPort;
 
@@ -150,14 +151,17 @@ impl ShardPort for ScriptedShard {
         }
     }
 
-    fn tick(&mut self, _: Millis) {}
+    fn tick(&mut self, _: MonotonicMillis, _: ConnectionMemory) {}
+
+    fn set_unsent(&mut self, _: ConnId, _: usize) {}
 
     fn take_ready(&mut self, into: &mut Vec<ConnId>) {
         into.append(&mut self.ready);
     }
 
-    fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+    fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled {
         let Some(stream) = self.stream(conn) else { return Filled::Drained };
+        let out = out.own_mut();
         let begun = out.len();
         while let Some(text) = stream.due.pop_front() {
             match stream.framing {

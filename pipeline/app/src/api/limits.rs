@@ -114,7 +114,7 @@ pub fn of_websockets() -> Vec<ClientLimit> {
             "time without a frame from the client, pongs included",
             SILENT_CLOSE_MS.into(),
             "ms",
-            "close 1001 at the next ping",
+            "close 1001",
         ),
         limit(
             "bytes a client must read per window while more is waiting for it",

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidewire_engine::port::Clock;
-use tidewire_engine::record::Millis;
+use tidewire_engine::record::{Millis, MonotonicMillis};
 
 /// The machine's wall clock, UTC.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,11 @@ impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "this file owns the clock")]
     pub fn start() -> Self {
         Self(Instant::now())
+    }
+
+    /// Time since the start, for deadlines of the engine.
+    pub fn monotonic(&self) -> MonotonicMillis {
+        MonotonicMillis(i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Time since the start.

@@ -12,7 +12,6 @@ use tidewire_engine::fanout::config::FanoutConfig;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::reader::HubReader;
 use tidewire_engine::port::Wake;
-use tidewire_engine::record::Millis;
 use tidewire_engine::turn::EngineError;
 
 use crate::config::Config;
@@ -41,20 +40,15 @@ pub fn start(
     let (log, over) = (ports.log.clone(), hub.clone());
     let make = move || {
         let sweeper = Sweeper::open(&*log, &over)?;
-        Ok(Box::new(SweeperLoop { sweeper, since: Stopwatch::start() }) as Box<dyn EngineLoop>)
+        Ok(Box::new(SweeperLoop { sweeper, time: Stopwatch::start() }) as Box<dyn EngineLoop>)
     };
     supervisor.spawn_loop("sweeper", Box::new(make))?;
     let (log, over) = (ports.log.clone(), hub.clone());
     let make = move || {
         let worker = LookupWorker::open(log.clone(), &over)?;
-        Ok(Box::new(LookupLoop { worker, since: Stopwatch::start() }) as Box<dyn EngineLoop>)
+        Ok(Box::new(LookupLoop { worker, time: Stopwatch::start() }) as Box<dyn EngineLoop>)
     };
     supervisor.spawn_loop("lookups", Box::new(make))
-}
-
-/// Milliseconds since a loop was made. Its waits must not follow the wall clock, which can be set.
-fn elapsed(since: Stopwatch) -> Millis {
-    Millis(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
 }
 
 struct HubReaderLoop(HubReader);
@@ -75,12 +69,13 @@ impl EngineLoop for HubReaderLoop {
 
 struct SweeperLoop {
     sweeper: Sweeper,
-    since: Stopwatch,
+    /// Its deadlines count from here, so that setting the wall clock changes none.
+    time: Stopwatch,
 }
 
 impl EngineLoop for SweeperLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        self.sweeper.turn(elapsed(self.since), wait).map(drop)
+        self.sweeper.turn(self.time.monotonic(), wait).map(drop)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {
@@ -94,12 +89,12 @@ impl EngineLoop for SweeperLoop {
 
 struct LookupLoop {
     worker: LookupWorker,
-    since: Stopwatch,
+    time: Stopwatch,
 }
 
 impl EngineLoop for LookupLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        self.worker.turn(elapsed(self.since), wait).map(drop)
+        self.worker.turn(self.time.monotonic(), wait).map(drop)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {

@@ -17,6 +17,7 @@ use tidewire_connectors::socket::http::guard::{Guard, UnlistedHosts};
 use tidewire_connectors::socket::http::publish::IngestTopics;
 use tidewire_connectors::socket::http::state::{AppHooks, Asset};
 use tidewire_connectors::socket::limits::{ConnectionLimits, RequestTimeouts};
+use tidewire_connectors::socket::memory::MemoryBudget;
 use tidewire_connectors::socket::stream::worker::{self, WorkerHandle};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
@@ -57,7 +58,7 @@ pub fn start(
             let topics = ingest_topics(ports);
             let (clock, registry) = (ports.clock.clone(), ports.registry.clone());
             let publish = PublishParts { appender, topics, clock, registry };
-            (Some(publish), start_workers(config, ports, &hub)?)
+            (Some(publish), start_workers(config, &hub)?)
         }
         None => (None, Vec::new()),
     };
@@ -91,12 +92,9 @@ fn guard(config: &Config, role: Role) -> Guard {
     }
 }
 
-fn start_workers(
-    config: &Config,
-    ports: &ProcessPorts,
-    hub: &Arc<Hub>,
-) -> Result<Vec<WorkerHandle>, ProcessExit> {
-    worker::start_all(config.gateway.shards, &ports.clock, hub).map_err(|error| {
+fn start_workers(config: &Config, hub: &Arc<Hub>) -> Result<Vec<WorkerHandle>, ProcessExit> {
+    let memory = MemoryBudget::over_hub(config.gateway.connections_bytes, hub);
+    worker::start_all(config.gateway.shards, &memory, hub).map_err(|error| {
         ProcessExit::because(
             "could not start the worker threads; raise the limits of threads and open files",
             error,

@@ -22,8 +22,9 @@ use super::config::FanoutConfig;
 use super::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use super::messages::{HubUpdate, RingUpdate, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
-use super::segment::{RingTotals, Segment, SegmentSpec};
+use super::segment::{Segment, SegmentSpec};
 use super::topics_check::{self, TopicsState};
+use super::totals::FanoutTotals;
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
@@ -47,7 +48,7 @@ pub struct Hub {
     rings: Vec<Ring>,
     /// The partitions of the segments in the rings, oldest first.
     order: Mutex<VecDeque<Partition>>,
-    totals: Arc<RingTotals>,
+    totals: Arc<FanoutTotals>,
     inboxes: Mutex<Vec<Arc<ShardInbox>>>,
     requests: Mutex<Vec<SweepRequest>>,
     sweeper_wake: Mutex<Option<Arc<dyn Wake>>>,
@@ -166,6 +167,12 @@ impl Hub {
         self.totals.ring_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that connections cause beside the rings: segments and frames that have left a ring and
+    /// are still referred to, each once, what sweeps have read, and small frames that wait.
+    pub fn bytes_beside_rings(&self) -> usize {
+        self.totals.bytes_beside_rings()
+    }
+
     /// Frames encoded since the start; each event at most once per framing.
     pub fn encodes(&self) -> u64 {
         self.totals.encodes.load(Ordering::Relaxed)
@@ -219,7 +226,7 @@ impl Hub {
         &self.topics
     }
 
-    pub(super) fn totals(&self) -> &Arc<RingTotals> {
+    pub(super) fn totals(&self) -> &Arc<FanoutTotals> {
         &self.totals
     }
 

@@ -19,8 +19,10 @@ pub mod protocol;
 
 mod channel_hash;
 mod offsets;
+pub mod out_buffer;
 mod segment;
 mod topics_check;
+mod totals;
 
 mod lookup_mailbox;
 mod messages;

@@ -4,7 +4,7 @@
 //! encoded. A frame is encoded by the first connection that needs it and kept; that is all that
 //! ever changes. The hashes of channels are in arrays of their own, which can be scanned fast.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tidewire_schemas::event::{DecodeError, EventView};
@@ -13,6 +13,7 @@ use super::channel_hash::{channel_hash, scoped_hash};
 use super::offsets::{PartitionOffsets, token};
 use super::protocol::event_frame::EventFrame;
 use super::protocol::framing::Framing;
+use super::totals::FanoutTotals;
 use crate::record::{Body, Partition, Record};
 
 /// Added to a segment's frame bytes when it leaves the ring, so that frames encoded later are not
@@ -85,15 +86,6 @@ impl SegmentEntry {
     }
 }
 
-/// Totals that all segments add to.
-#[derive(Debug, Default)]
-pub(super) struct RingTotals {
-    /// Bytes of records and frames in the rings.
-    pub(super) ring_bytes: AtomicUsize,
-    /// Frames encoded since the start.
-    pub(super) encodes: AtomicU64,
-}
-
 /// Entries of one partition, in the order they were read.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -112,7 +104,9 @@ pub(super) struct Segment {
     epoch: u32,
     record_bytes: usize,
     frame_bytes: AtomicUsize,
-    totals: Arc<RingTotals>,
+    /// Bytes that end with this segment: its records and small frames.
+    held_bytes: AtomicUsize,
+    totals: Arc<FanoutTotals>,
 }
 
 /// What a segment is made of.
@@ -126,12 +120,13 @@ pub(super) struct SegmentSpec {
 }
 
 impl Segment {
-    pub(super) fn new(spec: SegmentSpec, totals: &Arc<RingTotals>) -> Self {
+    pub(super) fn new(spec: SegmentSpec, totals: &Arc<FanoutTotals>) -> Self {
         let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
         let channels: Box<[u64]> = entries.iter().map(|e| channel_hash(e.channel())).collect();
         let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
         let record_bytes =
             entries.iter().map(SegmentEntry::size).sum::<usize>() + size_of::<Self>();
+        totals.held_bytes.fetch_add(record_bytes, Ordering::Relaxed);
         Self {
             seq,
             partition,
@@ -143,6 +138,7 @@ impl Segment {
             epoch,
             record_bytes,
             frame_bytes: AtomicUsize::new(EVICTED_MARK),
+            held_bytes: AtomicUsize::new(record_bytes),
             totals: Arc::clone(totals),
         }
     }
@@ -159,8 +155,11 @@ impl Segment {
         let event = EventView::decode(value).expect("an entry is only made of an event");
         let token = token(self.epoch, self.partition, &entry.after);
         let frame = EventFrame::encode(framing, &event, entry.channel(), &token);
+        let frame = frame.shared(&self.totals);
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
-        let bytes = frame.bytes().len();
+        self.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
+        self.totals.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
+        let bytes = frame.len();
         if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {
             self.totals.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -177,5 +176,12 @@ impl Segment {
     pub(super) fn leave_ring(&self) {
         let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
         self.totals.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let held = self.held_bytes.load(Ordering::Relaxed);
+        self.totals.held_bytes.fetch_sub(held, Ordering::Relaxed);
     }
 }

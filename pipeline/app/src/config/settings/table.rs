@@ -223,6 +223,16 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "memory.connections_bytes",
+        default: "256 MiB",
+        accepts: "1 MiB to 64 GiB",
+        roles: GATEWAY,
+        meaning: "memory for what clients have not read yet, all connections together; when it is \
+                  full, a connection is given one event at a time and slow ones are closed after \
+                  5 s instead of 30 s",
+        ..BASE
+    },
+    Setting {
         key: "gateway.shards",
         default: "0",
         accepts: "0 to 64",

@@ -16,7 +16,7 @@ use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer};
 use crate::fanout::offsets::SERVED_TOPICS;
 use crate::fanout::topics_check::{self, TopicsState};
 use crate::port::{Bounds, Isolation, Log, LogError, Reader};
-use crate::record::{Millis, Offset};
+use crate::record::{MonotonicMillis, Offset};
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -41,9 +41,9 @@ pub struct LookupWorker {
     /// Reads no partition: it waits.
     reader: Box<dyn Reader>,
     /// When the topics are compared next.
-    check_at: Option<Millis>,
+    check_at: Option<MonotonicMillis>,
     /// The difference that the last check found, and when it was found first.
-    difference: Option<(TopicsState, Millis)>,
+    difference: Option<(TopicsState, MonotonicMillis)>,
 }
 
 impl LookupWorker {
@@ -58,7 +58,7 @@ impl LookupWorker {
 
     /// Answers lookups and compares the topics when that is due. Waits at most `at_most` if there
     /// was nothing to do; returns whether there was. `now` never goes backwards.
-    pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
+    pub fn turn(&mut self, now: MonotonicMillis, at_most: Duration) -> Result<bool, EngineError> {
         let checked = self.check_topics(now);
         checked.map_err(|e| EngineError::of_log("comparing the output topics", e))?;
         let answered = self.answer_lookups();
@@ -104,8 +104,8 @@ impl LookupWorker {
         Ok(LookupAnswer { bounds, at_time })
     }
 
-    fn check_topics(&mut self, now: Millis) -> Result<(), LogError> {
-        let check_at = *self.check_at.get_or_insert(Millis(now.0 + TOPICS_CHECK_MS));
+    fn check_topics(&mut self, now: MonotonicMillis) -> Result<(), LogError> {
+        let check_at = *self.check_at.get_or_insert(MonotonicMillis(now.0 + TOPICS_CHECK_MS));
         let soon = self.difference.is_none() && self.hub.take_suspicion();
         if now < check_at && !soon {
             return Ok(());
@@ -117,7 +117,7 @@ impl LookupWorker {
             }
             // No answer says nothing about the topics.
             Err(LogError::Retry(_)) => {
-                self.check_at = Some(Millis(now.0 + TOPICS_RECHECK_MS));
+                self.check_at = Some(MonotonicMillis(now.0 + TOPICS_RECHECK_MS));
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -126,10 +126,10 @@ impl LookupWorker {
         if state == (TopicsState::Fits { epoch: followed }) {
             self.difference = None;
             self.hub.set_problem(None);
-            self.check_at = Some(Millis(now.0 + TOPICS_CHECK_MS));
+            self.check_at = Some(MonotonicMillis(now.0 + TOPICS_CHECK_MS));
             return Ok(());
         }
-        self.check_at = Some(Millis(now.0 + TOPICS_RECHECK_MS));
+        self.check_at = Some(MonotonicMillis(now.0 + TOPICS_RECHECK_MS));
         match &self.difference {
             Some((before, since)) if *before == state => self.act_on(state, *since, now),
             _ => {
@@ -140,7 +140,12 @@ impl LookupWorker {
     }
 
     /// Acts on a difference that was found in two checks.
-    fn act_on(&mut self, state: TopicsState, since: Millis, now: Millis) -> Result<(), LogError> {
+    fn act_on(
+        &mut self,
+        state: TopicsState,
+        since: MonotonicMillis,
+        now: MonotonicMillis,
+    ) -> Result<(), LogError> {
         match state {
             TopicsState::Fits { epoch } => {
                 self.hub.set_problem(None);

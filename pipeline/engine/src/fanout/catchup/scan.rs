@@ -16,7 +16,7 @@ use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
 use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
-use crate::record::{Millis, Offset, Partition, Record};
+use crate::record::{MonotonicMillis, Offset, Partition, Record};
 use crate::telemetry;
 
 /// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step
@@ -38,7 +38,7 @@ pub(super) struct ScanContext<'a> {
     pub(super) reader: &'a mut dyn Reader,
     pub(super) cursors: &'a mut HashMap<FeedKey, FeedCursor>,
     pub(super) replies: &'a mut ReplyOutbox,
-    pub(super) now: Millis,
+    pub(super) now: MonotonicMillis,
     /// The epoch of the topics that the reader reads.
     pub(super) epoch: u32,
 }
@@ -51,7 +51,7 @@ pub(super) struct CatchUpScan {
     members: BTreeSet<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
-    stalled_since: Option<Millis>,
+    stalled_since: Option<MonotonicMillis>,
     records: Vec<Record>,
 }
 
@@ -161,7 +161,7 @@ impl CatchUpScan {
             return false;
         }
         let since = *self.stalled_since.get_or_insert(with.now);
-        if with.now.0 - since.0 < i64::from(with.hub.config().sweep_wait_max_ms) {
+        if with.now.since(since) < i64::from(with.hub.config().sweep_wait_max_ms) {
             return true;
         }
         self.stalled_since = None;

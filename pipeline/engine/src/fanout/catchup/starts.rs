@@ -15,7 +15,7 @@ use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedStart, LostSpan};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::names::GapReason;
-use crate::record::Millis;
+use crate::record::{Millis, MonotonicMillis};
 
 /// Times are looked up by the second.
 const TIME_STEP_MS: i64 = 1_000;
@@ -42,7 +42,7 @@ pub(super) struct ResolvedStart {
 struct PendingStart {
     request: FeedRequest,
     /// Until when its position may be beyond the log's end, once it was found there.
-    until: Option<Millis>,
+    until: Option<MonotonicMillis>,
 }
 
 /// Where a feed can start.
@@ -65,8 +65,8 @@ pub(super) struct PendingStarts {
     waiting: HashMap<Lookup, BTreeSet<FeedKey>>,
     unasked: VecDeque<Lookup>,
     /// Feeds with a position beyond the end, and when to ask again.
-    again: VecDeque<(Millis, FeedKey)>,
-    answers: HashMap<Lookup, (Millis, LookupAnswer)>,
+    again: VecDeque<(MonotonicMillis, FeedKey)>,
+    answers: HashMap<Lookup, (MonotonicMillis, LookupAnswer)>,
     /// Feeds whose answer was there when they came; resolved in this turn.
     answered: Vec<(FeedKey, LookupAnswer)>,
     resolved: Vec<ResolvedStart>,
@@ -86,7 +86,7 @@ impl PendingStarts {
         }
     }
 
-    pub(super) fn add(&mut self, request: FeedRequest, now: Millis) {
+    pub(super) fn add(&mut self, request: FeedRequest, now: MonotonicMillis) {
         let known = self.answers.get(&lookup_of(&request));
         let pending = PendingStart { request, until: None };
         match known.filter(|(at, _)| now.0 - at.0 < ANSWER_FRESH_MS) {
@@ -128,7 +128,11 @@ impl PendingStarts {
     }
 
     /// Asks for what is due and returns the feeds whose start is known now.
-    pub(super) fn turn(&mut self, mailbox: &LookupMailbox, now: Millis) -> Vec<ResolvedStart> {
+    pub(super) fn turn(
+        &mut self,
+        mailbox: &LookupMailbox,
+        now: MonotonicMillis,
+    ) -> Vec<ResolvedStart> {
         for (key, answer) in std::mem::take(&mut self.answered) {
             let Some(pending) = self.feeds.remove(&key) else { continue };
             match decide(&pending.request, &answer) {
@@ -167,7 +171,7 @@ impl PendingStarts {
         std::mem::take(&mut self.resolved)
     }
 
-    fn keep(&mut self, lookup: Lookup, answer: LookupAnswer, now: Millis) {
+    fn keep(&mut self, lookup: Lookup, answer: LookupAnswer, now: MonotonicMillis) {
         if self.answers.len() >= ANSWERS_MAX {
             self.answers.retain(|_, (at, _)| now.0 - at.0 < ANSWER_FRESH_MS);
         }
@@ -176,16 +180,16 @@ impl PendingStarts {
         }
     }
 
-    fn resolve(&mut self, mut pending: PendingStart, answer: &LookupAnswer, now: Millis) {
+    fn resolve(&mut self, mut pending: PendingStart, answer: &LookupAnswer, now: MonotonicMillis) {
         let (offsets, lost) = match decide(&pending.request, answer) {
             StartDecision::At { offsets, lost } => (offsets, lost),
             StartDecision::BeyondEnd { end } => {
                 let wait = self.beyond_end_wait_ms;
-                let until = *pending.until.get_or_insert(Millis(now.0 + wait));
+                let until = *pending.until.get_or_insert(MonotonicMillis(now.0 + wait));
                 if now < until {
                     let key = pending.request.key;
                     self.feeds.insert(key, pending);
-                    self.again.push_back((Millis(now.0 + BEYOND_END_STEP_MS), key));
+                    self.again.push_back((MonotonicMillis(now.0 + BEYOND_END_STEP_MS), key));
                     return;
                 }
                 let FeedStart::At(from) = pending.request.start else { return };

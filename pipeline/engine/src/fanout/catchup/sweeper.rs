@@ -22,7 +22,7 @@ use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedUpdate, SweepRequest};
 use crate::fanout::offsets::PartitionOffsets;
 use crate::port::{Isolation, Log, LogError, Reader};
-use crate::record::Millis;
+use crate::record::MonotonicMillis;
 use crate::telemetry;
 use crate::turn::EngineError;
 
@@ -77,7 +77,7 @@ impl Sweeper {
 
     /// Answers the requests of shards and moves every sweep on by one bounded step. Waits at most
     /// `at_most` if there was nothing to do; returns whether there was. `now` never goes backwards.
-    pub fn turn(&mut self, now: Millis, at_most: Duration) -> Result<bool, EngineError> {
+    pub fn turn(&mut self, now: MonotonicMillis, at_most: Duration) -> Result<bool, EngineError> {
         if self.resets != self.hub.resets() {
             return Err(EngineError::Retry {
                 doing: "reading the log for subscriptions that are behind",
@@ -113,7 +113,7 @@ impl Sweeper {
             + self.starts.len()
     }
 
-    fn try_turn(&mut self, now: Millis) -> Result<bool, LogError> {
+    fn try_turn(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
         let requests = self.hub.take_requests();
         let mut busy = !requests.is_empty();
         for request in requests {
@@ -125,7 +125,7 @@ impl Sweeper {
         Ok(busy)
     }
 
-    fn handle(&mut self, request: SweepRequest, now: Millis) {
+    fn handle(&mut self, request: SweepRequest, now: MonotonicMillis) {
         match request {
             SweepRequest::Serve(request) => self.starts.add(request, now),
             SweepRequest::Consumed(key) => {
@@ -141,7 +141,7 @@ impl Sweeper {
     }
 
     /// Serves the feeds whose start is known now; returns whether there were any.
-    fn serve_resolved(&mut self, now: Millis) -> bool {
+    fn serve_resolved(&mut self, now: MonotonicMillis) -> bool {
         let resolved = self.starts.turn(&self.hub.lookups, now);
         let any = !resolved.is_empty();
         for ResolvedStart { request, offsets, lost } in resolved {
@@ -163,7 +163,7 @@ impl Sweeper {
         any
     }
 
-    fn step_scans(&mut self, now: Millis) -> Result<bool, LogError> {
+    fn step_scans(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
         let mut busy = false;
         let mut at = 0;
         let Sweeps { scans, cursors, .. } = &mut self.sweeps;

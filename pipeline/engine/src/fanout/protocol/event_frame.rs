@@ -4,16 +4,29 @@
 //! hub's (it is catching up, or its token covers several partitions) gets the same bytes with
 //! another token in that range.
 
+use std::sync::Arc;
+
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::time::format_rfc3339;
 
 use super::framing::{Framing, put_header, put_json, put_json_text, put_one_line};
 use super::names::FrameName;
+use crate::fanout::out_buffer::{OutBuffer, REFERENCE_MIN_BYTES, SharedFrame};
+use crate::fanout::totals::FanoutTotals;
+
+/// The bytes of a frame, by what a connection does with them.
+#[derive(Debug)]
+enum FrameBytes {
+    /// Copied.
+    Small(Box<[u8]>),
+    /// Referred to.
+    Large(Arc<SharedFrame>),
+}
 
 /// An encoded event.
 #[derive(Debug)]
 pub(in crate::fanout) struct EventFrame {
-    bytes: Box<[u8]>,
+    bytes: FrameBytes,
     token_at: u32,
     token_len: u32,
     /// Bytes of the WebSocket header, 0 for SSE.
@@ -49,29 +62,69 @@ impl EventFrame {
         let header_len = bytes.len();
         bytes.extend_from_slice(&payload);
         Self {
-            bytes: bytes.into(),
+            bytes: FrameBytes::Small(bytes.into()),
             token_at: (header_len + token_at) as u32,
             token_len: token.len() as u32,
             header_len: header_len as u8,
         }
     }
 
-    /// The frame for every connection at the hub's offsets.
-    pub(in crate::fanout) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Prepares a large frame to be referred to. Its bytes are counted in `totals` from then on.
+    pub(in crate::fanout) fn shared(mut self, totals: &Arc<FanoutTotals>) -> Self {
+        self.bytes = match self.bytes {
+            FrameBytes::Small(bytes) if bytes.len() >= REFERENCE_MIN_BYTES => {
+                FrameBytes::Large(Arc::new(SharedFrame::new(bytes, totals)))
+            }
+            as_it_is => as_it_is,
+        };
+        self
+    }
+
+    /// Bytes of the frame.
+    pub(in crate::fanout) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Bytes that live and end with the frame's segment: those of a small frame.
+    pub(in crate::fanout) fn segment_bytes(&self) -> usize {
+        match &self.bytes {
+            FrameBytes::Small(bytes) => bytes.len(),
+            FrameBytes::Large(_) => 0,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            FrameBytes::Small(bytes) => bytes,
+            FrameBytes::Large(frame) => frame.bytes(),
+        }
+    }
+
+    /// Appends the frame, for every connection at the hub's offsets.
+    pub(in crate::fanout) fn put(&self, out: &mut OutBuffer) {
+        self.put_from(0, out);
     }
 
     /// Appends the frame with another token in it.
-    pub(in crate::fanout) fn splice(&self, token: &str, out: &mut Vec<u8>) {
+    pub(in crate::fanout) fn splice(&self, token: &str, out: &mut OutBuffer) {
         let header = usize::from(self.header_len);
         let from = self.token_at as usize;
         let to = from + self.token_len as usize;
+        let own = out.own_mut();
         if header > 0 {
-            put_header(out, self.bytes.len() - header - (to - from) + token.len());
+            put_header(own, self.len() - header - (to - from) + token.len());
         }
-        out.extend_from_slice(&self.bytes[header..from]);
-        out.extend_from_slice(token.as_bytes());
-        out.extend_from_slice(&self.bytes[to..]);
+        own.extend_from_slice(&self.bytes()[header..from]);
+        own.extend_from_slice(token.as_bytes());
+        self.put_from(to, out);
+    }
+
+    /// Appends the bytes from `from` on.
+    fn put_from(&self, from: usize, out: &mut OutBuffer) {
+        match &self.bytes {
+            FrameBytes::Small(bytes) => out.own_mut().extend_from_slice(&bytes[from..]),
+            FrameBytes::Large(frame) => out.put_reference(frame, from),
+        }
     }
 }
 

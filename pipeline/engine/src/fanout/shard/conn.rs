@@ -19,7 +19,7 @@ use crate::fanout::offsets::PartitionOffsets;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::SegmentEntry;
-use crate::record::Partition;
+use crate::record::{MonotonicMillis, Partition};
 
 /// One subscription.
 #[derive(Clone, Copy, Debug)]
@@ -169,13 +169,15 @@ pub(in crate::fanout) struct Conn {
     /// SSE: the offsets reached in each partition subscribed to, ascending by partition.
     pub(in crate::fanout) partition_offsets: Vec<(Partition, PartitionOffsets)>,
     pub(super) limiter: ClientLimiter,
-    /// When anything last arrived.
-    pub(super) last_input_ms: i64,
     /// When the current window of the check for slow readers began. The check restarts it when
     /// the connection has something to read again.
-    pub(super) window_ms: i64,
+    pub(super) window: MonotonicMillis,
     /// Bytes read within that window.
     pub(super) window_bytes: u32,
+    /// Bytes it was given that its socket has not accepted.
+    pub(super) unsent_bytes: u32,
+    /// Bytes of `control` that are counted in the totals.
+    pub(super) counted_control: u32,
     /// Which partition its next fill begins with, so that none starves.
     pub(super) rotation: u32,
     /// Whether its identity sees some accounts but not all of a list it follows.
@@ -187,7 +189,7 @@ pub(in crate::fanout) struct Conn {
     /// SSE: whether the stream has been sent its first position, and with it its start gaps.
     pub(super) has_begun: bool,
     /// SSE: when a position was last sent in a block of its own.
-    pub(super) position_ms: i64,
+    pub(super) position_at: MonotonicMillis,
     /// SSE: gaps to be written with the first position.
     pub(super) start_gaps: Option<Box<StartGaps>>,
     /// Whether it is marked to be closed: it gets no more events.
@@ -195,7 +197,12 @@ pub(in crate::fanout) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(id: ConnId, framing: Framing, identity: Arc<Identity>, now: i64) -> Self {
+    pub(super) fn new(
+        id: ConnId,
+        framing: Framing,
+        identity: Arc<Identity>,
+        now: MonotonicMillis,
+    ) -> Self {
         let filters_accounts =
             matches!(&identity.accounts, Accounts::Only(only) if only.len() != 1);
         Self {
@@ -207,15 +214,16 @@ impl Conn {
             control: Vec::new(),
             partition_offsets: Vec::new(),
             limiter: ClientLimiter::new(now),
-            last_input_ms: now,
-            window_ms: now,
+            window: now,
             window_bytes: 0,
+            unsent_bytes: 0,
+            counted_control: 0,
             rotation: 0,
             filters_accounts,
             position_due: false,
             position_moved: false,
             has_begun: false,
-            position_ms: now,
+            position_at: now,
             start_gaps: None,
             closing: false,
         }

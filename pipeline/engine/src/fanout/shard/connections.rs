@@ -17,6 +17,7 @@ use crate::fanout::protocol::native::{
     CloseReason, ErrorCode, RequestError, StartAt, authorize_channel,
 };
 use crate::fanout::protocol::server_messages::ServerMessage;
+use crate::record::MonotonicMillis;
 
 impl Shard {
     /// Checks a subscription before its connection is opened, so that SSE can answer with an HTTP
@@ -47,8 +48,14 @@ impl Shard {
         });
         let id = ConnId { slot, generation: self.slots[slot as usize].generation };
         self.websockets += usize::from(open.framing == Framing::WebSocket);
-        let conn = Conn::new(id, open.framing, open.identity, self.now.0);
+        let last_heard = match open.framing {
+            Framing::WebSocket => self.now,
+            // The client of a stream has nothing to send.
+            Framing::Sse => MonotonicMillis(i64::MAX),
+        };
+        let conn = Conn::new(id, open.framing, open.identity, self.now);
         self.slots[slot as usize].conn = Some(Box::new(conn));
+        self.slots[slot as usize].last_heard = last_heard;
         self.with_conn(id, |shard, conn| {
             shard.put_welcome(conn);
             shard.subscribe_all(conn, &names, &open.start);
@@ -75,6 +82,7 @@ impl Shard {
                 shard.remove_sub(conn, at);
             }
             shard.websockets -= usize::from(conn.framing == Framing::WebSocket);
+            conn.control = Vec::new();
         });
         if ended.is_none() {
             return;
@@ -90,8 +98,8 @@ impl Shard {
     pub fn input(&mut self, conn: ConnId, text: &str) {
         // `latest` is the hub's head, not an older one that this shard has seen.
         self.pull();
+        self.mark_alive(conn);
         self.with_conn(conn, |shard, conn| {
-            conn.last_input_ms = shard.now.0;
             if conn.framing == Framing::WebSocket && !conn.closing {
                 shard.handle_text(conn, text);
                 shard.ready.mark(conn.id.slot);
@@ -101,9 +109,27 @@ impl Shard {
 
     /// Notes that something else arrived, a pong or a ping: the peer is alive.
     pub fn mark_alive(&mut self, conn: ConnId) {
-        let now = self.now.0;
-        if let Some(conn) = self.conn_mut(conn.slot).filter(|c| c.id == conn) {
-            conn.last_input_ms = now;
+        let now = self.now;
+        let slot = self.slots.get_mut(conn.slot as usize);
+        if let Some(slot) = slot.filter(|slot| slot.generation == conn.generation) {
+            slot.last_heard = slot.last_heard.max(now);
+        }
+    }
+
+    /// Notes how many bytes a connection was given that its socket has not accepted. They are not
+    /// read yet, and while there are any, the connection counts as waiting. Once there are none,
+    /// call `fill` again.
+    pub fn set_unsent(&mut self, conn: ConnId, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Some(one) = self.conn_mut(conn.slot).filter(|c| c.id == conn) else { return };
+        one.window_bytes =
+            (one.window_bytes.saturating_add(one.unsent_bytes)).saturating_sub(bytes);
+        let accepted = bytes < std::mem::replace(&mut one.unsent_bytes, bytes);
+        if accepted {
+            self.mark_alive(conn);
+        }
+        if bytes > 0 {
+            self.ready.hold(conn.slot);
         }
     }
 

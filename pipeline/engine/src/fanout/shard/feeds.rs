@@ -352,7 +352,7 @@ impl Shard {
         if conn.partition_offsets.len() > 1 {
             frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
         } else if resume == entry.after {
-            budget.out.extend_from_slice(frame.bytes());
+            frame.put(budget.out);
         } else {
             frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
         }
@@ -387,12 +387,12 @@ impl Shard {
         while let Some(sub) = subs.next() {
             if conn.framing == Framing::Sse && subs.peek().is_none() {
                 let position = token_of(budget.epoch, &conn.partition_offsets);
-                ServerMessage::put_block_id(&position, budget.out);
+                ServerMessage::put_block_id(&position, budget.out.own_mut());
                 conn.position_moved = false;
             }
             let channel = &*self.channels.list(sub.list).name;
             let gap = ServerMessage::Gap { channel, reason: lost.reason, from: &from, to: &to };
-            gap.put(conn.framing, budget.out);
+            gap.put(conn.framing, budget.out.own_mut());
         }
     }
 }

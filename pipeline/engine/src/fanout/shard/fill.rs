@@ -9,6 +9,7 @@ use super::interface::Filled;
 use super::state::Shard;
 use crate::fanout::messages::ConnId;
 use crate::fanout::offsets::{PartitionOffsets, token, token_of};
+use crate::fanout::out_buffer::OutBuffer;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::Partition;
@@ -16,7 +17,7 @@ use crate::telemetry;
 
 /// The buffer to fill and how much may go into it.
 pub(super) struct WriteBudget<'a> {
-    pub(super) out: &'a mut Vec<u8>,
+    pub(super) out: &'a mut OutBuffer,
     /// The length of `out` from which no further frame is written.
     pub(super) end: usize,
     pub(super) epoch: u32,
@@ -41,7 +42,7 @@ impl Shard {
 
     /// Appends what the connection is due to `out`, up to about `budget` bytes (one frame at
     /// least), ready for one write.
-    pub fn fill(&mut self, conn: ConnId, out: &mut Vec<u8>, budget: usize) -> Filled {
+    pub fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled {
         let filled = self.with_conn(conn, |shard, conn| {
             let from = out.len();
             let filled = shard.fill_conn(conn, out, budget);
@@ -56,12 +57,12 @@ impl Shard {
         filled.unwrap_or(Filled::Drained)
     }
 
-    fn fill_conn(&mut self, conn: &mut Conn, out: &mut Vec<u8>, budget: usize) -> Filled {
+    fn fill_conn(&mut self, conn: &mut Conn, out: &mut OutBuffer, budget: usize) -> Filled {
         let from = out.len();
         if !conn.closing {
             self.route_feeds(conn);
         }
-        out.append(&mut conn.control);
+        out.own_mut().append(&mut conn.control);
         conn.control = Vec::new();
         // An SSE token covers all partitions of the stream, so none is written before every feed
         // has its start resolved.
@@ -72,7 +73,7 @@ impl Shard {
         }
         let epoch = self.epoch;
         if conn.framing == Framing::Sse && std::mem::take(&mut conn.position_due) {
-            self.put_stream_position(conn, out);
+            self.put_stream_position(conn, out.own_mut());
         }
         let mut all = WriteBudget { out, end: from + budget, epoch };
         let mut more = false;
@@ -116,7 +117,7 @@ impl Shard {
     /// Writes the position of a connection that has been given everything, if one is due: the hub's
     /// heads. On a WebSocket only while nothing is behind, because one position would not be right
     /// for all its channels.
-    fn put_reached_position(&mut self, conn: &mut Conn, out: &mut Vec<u8>) {
+    fn put_reached_position(&mut self, conn: &mut Conn, out: &mut OutBuffer) {
         if conn.framing == Framing::Sse {
             self.refresh_offsets(conn);
             return;
@@ -133,7 +134,7 @@ impl Shard {
         reached.dedup_by_key(|(partition, _)| *partition);
         if !reached.is_empty() {
             let position = token_of(self.epoch, &reached);
-            ServerMessage::Position(&position).put(conn.framing, out);
+            ServerMessage::Position(&position).put(conn.framing, out.own_mut());
         }
     }
 }

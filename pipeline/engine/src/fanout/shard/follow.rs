@@ -267,6 +267,6 @@ fn write_followed(
             return true;
         }
     }
-    budget.out.extend_from_slice(frame.bytes());
+    frame.put(budget.out);
     true
 }

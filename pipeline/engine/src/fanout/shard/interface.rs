@@ -41,6 +41,16 @@ pub enum Filled {
     More,
 }
 
+/// Whether the process has memory left for connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectionMemory {
+    /// Yes.
+    #[default]
+    Available,
+    /// No: connections that do not read are closed sooner.
+    Full,
+}
+
 /// A connection that the shard wants closed. Write what `fill` still gives (a last error frame),
 /// then the close frame, then call [`Shard::close`](super::Shard::close).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

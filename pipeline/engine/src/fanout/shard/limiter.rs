@@ -7,6 +7,7 @@ use crate::fanout::config::{
     BAD_FRAMES_MAX, BAD_FRAMES_WINDOW_MS, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S,
     RATE_LIMITED_CLOSE_MS,
 };
+use crate::record::MonotonicMillis;
 
 /// Milliseconds without a refused message after which a run of refusals is over.
 const RATE_LIMITED_FORGET_MS: i64 = 1_000;
@@ -16,12 +17,12 @@ const RATE_LIMITED_FORGET_MS: i64 = 1_000;
 pub(super) struct ClientLimiter {
     /// Thousandths of messages that it may send at once.
     allowance: u32,
-    at_ms: i64,
+    at: MonotonicMillis,
     /// When the current run of refusals began, and its newest refusal.
-    limited_from_ms: i64,
-    limited_at_ms: i64,
+    limited_from: MonotonicMillis,
+    limited_at: MonotonicMillis,
     bad: u8,
-    bad_from_ms: i64,
+    bad_from: MonotonicMillis,
 }
 
 /// Whether a message is within the rate limit.
@@ -34,41 +35,41 @@ pub(super) enum RateDecision {
 }
 
 impl ClientLimiter {
-    pub(super) fn new(now: i64) -> Self {
+    pub(super) fn new(now: MonotonicMillis) -> Self {
         Self {
             allowance: CLIENT_MESSAGES_BURST * 1_000,
-            at_ms: now,
-            limited_from_ms: i64::MIN,
-            limited_at_ms: i64::MIN,
+            at: now,
+            limited_from: MonotonicMillis::NEVER,
+            limited_at: MonotonicMillis::NEVER,
             bad: 0,
-            bad_from_ms: i64::MIN,
+            bad_from: MonotonicMillis::NEVER,
         }
     }
 
     /// Counts a message.
-    pub(super) fn message(&mut self, now: i64) -> RateDecision {
-        let gained = (now - self.at_ms).max(0).saturating_mul(i64::from(CLIENT_MESSAGES_PER_S));
+    pub(super) fn message(&mut self, now: MonotonicMillis) -> RateDecision {
+        let gained = now.since(self.at).max(0).saturating_mul(i64::from(CLIENT_MESSAGES_PER_S));
         let missing = CLIENT_MESSAGES_BURST * 1_000 - self.allowance;
         self.allowance += u32::try_from(gained).unwrap_or(u32::MAX).min(missing);
-        self.at_ms = now;
+        self.at = now;
         if self.allowance >= 1_000 {
             self.allowance -= 1_000;
             return RateDecision::Allowed;
         }
-        if now.saturating_sub(self.limited_at_ms) > RATE_LIMITED_FORGET_MS {
-            self.limited_from_ms = now;
+        if now.since(self.limited_at) > RATE_LIMITED_FORGET_MS {
+            self.limited_from = now;
         }
-        self.limited_at_ms = now;
-        match now - self.limited_from_ms >= RATE_LIMITED_CLOSE_MS {
+        self.limited_at = now;
+        match now.since(self.limited_from) >= RATE_LIMITED_CLOSE_MS {
             true => RateDecision::LimitedTooLong,
             false => RateDecision::Limited,
         }
     }
 
     /// Counts a bad frame; `true` if that makes [`BAD_FRAMES_MAX`] within the window.
-    pub(super) fn bad_frame(&mut self, now: i64) -> bool {
-        if now.saturating_sub(self.bad_from_ms) > BAD_FRAMES_WINDOW_MS {
-            self.bad_from_ms = now;
+    pub(super) fn bad_frame(&mut self, now: MonotonicMillis) -> bool {
+        if now.since(self.bad_from) > BAD_FRAMES_WINDOW_MS {
+            self.bad_from = now;
             self.bad = 0;
         }
         self.bad = self.bad.saturating_add(1);

@@ -1,7 +1,7 @@
 //! A shard: one worker thread's share of the connections, without their sockets.
 //!
 //! The thread owns the sockets and one [`Shard`]. Every method returns at once; what is left to do
-//! comes back as values. The loop around it: `tick(now)`; `pull()` after its wake; `input`,
+//! comes back as values. The loop around it: `tick`; `pull()` after its wake; `input`,
 //! `mark_alive` and `bad_frame` for what arrived; then `fill` for every connection of `take_ready`,
 //! and for those whose socket became writable after a [`Filled::More`]; then close what
 //! `take_closes` names.
@@ -35,5 +35,5 @@ mod ready;
 
 pub use super::messages::ConnId;
 pub use super::protocol::framing::Framing;
-pub use interface::{BadFrame, Close, Filled, OpenRequest, ShardStats};
+pub use interface::{BadFrame, Close, ConnectionMemory, Filled, OpenRequest, ShardStats};
 pub use state::Shard;

@@ -33,6 +33,15 @@ impl ReadySet {
         }
     }
 
+    /// Marks a slot without listing it: its worker fills it again without being told.
+    pub(super) fn hold(&mut self, slot: u32) {
+        let (word, bit) = (slot as usize / 64, 1u64 << (slot % 64));
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        self.bits[word] |= bit;
+    }
+
     /// Unmarks a slot whose connection has been given everything.
     pub(super) fn clear(&mut self, slot: u32) {
         if let Some(word) = self.bits.get_mut(slot as usize / 64) {

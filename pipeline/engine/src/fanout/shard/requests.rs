@@ -22,7 +22,7 @@ impl Shard {
         if text.len() > CLIENT_FRAME_MAX_BYTES {
             return self.end(conn, CloseReason::TooLarge);
         }
-        match conn.limiter.message(self.now.0) {
+        match conn.limiter.message(self.now) {
             RateDecision::Allowed => {}
             RateDecision::LimitedTooLong => return self.end(conn, CloseReason::RateLimited),
             RateDecision::Limited => {
@@ -53,7 +53,7 @@ impl Shard {
         telemetry::requests_refused(error.code.as_str());
         put(conn, ServerMessage::Error { id, error });
         let bad = matches!(error.code, ErrorCode::InvalidJson | ErrorCode::InvalidMessage);
-        if bad && conn.limiter.bad_frame(self.now.0) {
+        if bad && conn.limiter.bad_frame(self.now) {
             self.end(conn, CloseReason::ProtocolError);
         } else if conn.control.len() > UNREAD_ERRORS_MAX_BYTES {
             self.end(conn, CloseReason::Slow);

@@ -5,6 +5,7 @@
 //! and always puts it back, so that no early return can lose a connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::channels::Channels;
 use super::conn::{Conn, Mode};
@@ -16,13 +17,16 @@ use crate::fanout::hub::{Hub, ShardInbox};
 use crate::fanout::messages::{ConnId, FeedNumber};
 use crate::fanout::protocol::native::CloseReason;
 use crate::port::Wake;
-use crate::record::{Millis, Partition};
+use crate::record::{MonotonicMillis, Partition};
 use crate::telemetry;
 
 /// An entry of the table of connections.
 #[derive(Default)]
 pub(super) struct ConnSlot {
     pub(super) generation: u32,
+    /// When its peer last sent or accepted anything; the future if that is not checked. Here, so
+    /// that the check of all connections reads one array.
+    pub(super) last_heard: MonotonicMillis,
     pub(super) conn: Option<Box<Conn>>,
 }
 
@@ -40,7 +44,10 @@ pub struct Shard {
     /// Slots whose request the sweeper had no space for.
     pub(super) retry: Vec<u32>,
     pub(super) closes: Vec<Close>,
-    pub(super) now: Millis,
+    /// The shard's time: that of the ticks, without the time in which the worker stood still.
+    pub(super) now: MonotonicMillis,
+    /// The time of the last tick; `None` before the first.
+    pub(super) ticked: Option<MonotonicMillis>,
     /// The epoch of the offsets in the mirrors.
     pub(super) epoch: u32,
     /// The sweeper that this shard's requests were sent to.
@@ -72,7 +79,8 @@ impl Shard {
             ready: ReadySet::default(),
             retry: Vec::new(),
             closes: Vec::new(),
-            now: Millis(0),
+            now: MonotonicMillis(0),
+            ticked: None,
             epoch: hub.epoch(),
             sweeper_generation: 0,
             second: 0,
@@ -127,8 +135,23 @@ impl Shard {
     ) -> Option<T> {
         let mut conn = self.slots.get_mut(slot as usize)?.conn.take()?;
         let done = work(self, &mut conn);
+        self.count_control(&mut conn);
         self.slots[slot as usize].conn = Some(conn);
         Some(done)
+    }
+
+    /// Updates the total of small frames that wait to the length of this connection's.
+    fn count_control(&self, conn: &mut Conn) {
+        let (counted, now) = (conn.counted_control as usize, conn.control.len());
+        if counted == now {
+            return;
+        }
+        conn.counted_control = now as u32;
+        let total = &self.hub.totals().control_bytes;
+        match now.checked_sub(counted) {
+            Some(more) => total.fetch_add(more, Ordering::Relaxed),
+            None => total.fetch_sub(counted - now, Ordering::Relaxed),
+        };
     }
 
     /// [`Shard::with_conn`] for every connection.
@@ -168,5 +191,11 @@ impl Shard {
     pub(super) fn new_feed_number(&mut self) -> FeedNumber {
         self.next_feed = self.next_feed.next();
         self.next_feed
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.for_each_conn(|_, conn| conn.control = Vec::new());
     }
 }

@@ -288,7 +288,7 @@ fn the_sweeper_and_the_reader_never_ask_the_log_a_blocking_question() {
     for _ in 0..5 {
         let gateway = &mut fixture.gateways[0];
         gateway.reader.turn(Duration::ZERO).unwrap();
-        gateway.sweeper.turn(fixture.now, Duration::ZERO).unwrap();
+        gateway.sweeper.turn(fixture.monotonic, Duration::ZERO).unwrap();
     }
     assert_eq!(fixture.log.lookups(), before);
     assert_eq!(numbers(&connection.read_all(&mut fixture)).len(), 100);

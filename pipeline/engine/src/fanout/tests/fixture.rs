@@ -18,12 +18,13 @@ use super::super::config::FanoutConfig;
 use super::super::hub::Hub;
 use super::super::identity::{Accounts, Identity, Roles};
 use super::super::offsets::PartitionOffsets;
+use super::super::out_buffer::OutBuffer;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
-use super::super::shard::{Close, ConnId, Filled, Framing, OpenRequest, Shard};
+use super::super::shard::{Close, ConnId, ConnectionMemory, Filled, Framing, OpenRequest, Shard};
 use super::client::{ServerFrame, cut_of, read_frames};
 use super::log::{MemoryLog, NoWake};
-use crate::record::{Body, Millis, Partition, TopicPartition};
+use crate::record::{Body, Millis, MonotonicMillis, Partition, TopicPartition};
 use crate::topology::Topology;
 use crate::turn::EngineError;
 
@@ -54,7 +55,7 @@ impl FanoutGateway {
     }
 
     /// A turn of the lookup worker and one of the sweeper, which is created again if it says so.
-    pub(super) fn sweep(&mut self, log: &MemoryLog, now: Millis) -> bool {
+    pub(super) fn sweep(&mut self, log: &MemoryLog, now: MonotonicMillis) -> bool {
         self.lookups.turn(now, Duration::ZERO).unwrap();
         match self.sweeper.turn(now, Duration::ZERO) {
             Ok(busy) => busy,
@@ -86,12 +87,12 @@ pub(super) struct AppendedEvent {
     pub(super) generation: usize,
 }
 
-/// Where an event goes.
-#[derive(Clone, Copy)]
-struct AppendTo<'a> {
+/// What an event is made of.
+struct AppendedEventSpec<'a> {
     account: &'static str,
     channel: &'a str,
     topic: usize,
+    data: String,
 }
 
 /// The log and its gateways.
@@ -101,7 +102,11 @@ pub(super) struct FanoutFixture {
     pub(super) gateways: Vec<FanoutGateway>,
     /// By event id: `e0`, `e1`, …
     pub(super) appended: Vec<AppendedEvent>,
+    /// The wall clock, of appends.
     pub(super) now: Millis,
+    /// The monotonic clock, of everything else.
+    pub(super) monotonic: MonotonicMillis,
+    pub(super) memory: ConnectionMemory,
     /// The epoch of each generation of the topics.
     pub(super) epochs: Vec<u32>,
 }
@@ -120,6 +125,8 @@ impl FanoutFixture {
             gateways: Vec::new(),
             appended: Vec::new(),
             now: Millis(1_000),
+            monotonic: MonotonicMillis(0),
+            memory: ConnectionMemory::Available,
             epochs: Vec::new(),
         };
         fixture.note_epoch();
@@ -139,7 +146,7 @@ impl FanoutFixture {
         let sweeper = Sweeper::open(&*log, &hub).unwrap();
         let lookups = LookupWorker::open(log, &hub).unwrap();
         let mut shard = Shard::new(&hub, Arc::new(NoWake));
-        shard.tick(self.now);
+        shard.tick(self.monotonic, self.memory);
         let read_to = vec![PartitionOffsets::default(); hub.partitions() as usize];
         let mut gateway = FanoutGateway { hub, reader, sweeper, lookups, shard, read_to };
         gateway.note_heads();
@@ -161,7 +168,7 @@ impl FanoutFixture {
         for _ in 0..3 {
             self.pass_time(10_000);
             for gateway in &mut self.gateways {
-                gateway.lookups.turn(self.now, Duration::ZERO).unwrap();
+                gateway.lookups.turn(self.monotonic, Duration::ZERO).unwrap();
             }
         }
         for gateway in &mut self.gateways {
@@ -197,17 +204,23 @@ impl FanoutFixture {
     ) -> usize {
         let number = self.appended.len();
         let data = format!("{{\"n\":{number},\n\"text\":\"a \\\"quoted\\\" line\"}}");
-        self.append_data(AppendTo { account, channel, topic }, data)
+        self.append_event(AppendedEventSpec { account, channel, topic, data })
     }
 
     /// Appends an event with this text as it is.
     pub(super) fn append_text(&mut self, channel: &str, text: &str) -> usize {
-        let to = AppendTo { account: "a1", channel, topic: 1 };
-        self.append_data(to, format!("{{\"text\":\"{text}\"}}"))
+        let data = format!("{{\"text\":\"{text}\"}}");
+        self.append_event(AppendedEventSpec { account: "a1", channel, topic: 1, data })
     }
 
-    fn append_data(&mut self, to: AppendTo<'_>, data: String) -> usize {
-        let AppendTo { account, channel, topic } = to;
+    /// An event with this many bytes of data.
+    pub(super) fn append_large(&mut self, channel: &str, bytes: usize) -> usize {
+        let data = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes));
+        self.append_event(AppendedEventSpec { account: "a1", channel, topic: 1, data })
+    }
+
+    fn append_event(&mut self, spec: AppendedEventSpec<'_>) -> usize {
+        let AppendedEventSpec { account, channel, topic, data } = spec;
         let number = self.appended.len();
         let event = Event {
             event_id: format!("e{number}"),
@@ -235,13 +248,22 @@ impl FanoutFixture {
     }
 
     pub(super) fn sweep(&mut self, gateway: usize) -> bool {
-        self.gateways[gateway].sweep(&self.log, self.now)
+        self.gateways[gateway].sweep(&self.log, self.monotonic)
     }
 
+    /// Time passes, and the workers tick once a second, as they do.
     pub(super) fn pass_time(&mut self, ms: i64) {
+        for part in (0..ms).step_by(1_000) {
+            self.stand_still((ms - part).min(1_000));
+        }
+    }
+
+    /// Time passes without a tick until its end.
+    pub(super) fn stand_still(&mut self, ms: i64) {
         self.now.0 += ms;
+        self.monotonic = self.monotonic.plus(ms);
         for gateway in &mut self.gateways {
-            gateway.shard.tick(self.now);
+            gateway.shard.tick(self.monotonic, self.memory);
         }
     }
 
@@ -252,7 +274,7 @@ impl FanoutFixture {
             while gateway.read(&self.log) > 0 {}
             gateway.shard.pull();
             for _ in 0..3 {
-                gateway.sweep(&self.log, self.now);
+                gateway.sweep(&self.log, self.monotonic);
                 gateway.shard.pull();
             }
         }
@@ -316,7 +338,10 @@ impl ClientConnection {
 
     /// One fill of at most about `budget` bytes.
     pub(super) fn fill(&mut self, fixture: &mut FanoutFixture, budget: usize) -> Filled {
-        fixture.gateways[self.gateway].shard.fill(self.conn, &mut self.bytes, budget)
+        let mut out = OutBuffer::default();
+        let filled = fixture.gateways[self.gateway].shard.fill(self.conn, &mut out, budget);
+        out.pieces().into_iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        filled
     }
 
     pub(super) fn take_frames(&mut self) -> Vec<ServerFrame> {

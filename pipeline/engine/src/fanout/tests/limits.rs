@@ -3,16 +3,19 @@
 //! Each bound is asserted by a figure, so that a change that costs more fails here before a
 //! benchmark shows it.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
-use super::super::protocol::native::StartAt;
-use super::super::shard::Filled;
+use super::super::out_buffer::OutBuffer;
+use super::super::protocol::native::{CloseReason, StartAt};
 use super::super::shard::channels::ListId;
 use super::super::shard::conn::{Conn, Subscription};
 use super::super::shard::mirror::EntryRef;
-use super::fixture::{ClientConnection, FanoutFixture, identity, numbers};
+use super::super::shard::{ConnectionMemory, Filled};
+use super::fixture::{ClientConnection, FanoutFixture, FanoutGateway, identity, numbers};
 
 /// Bytes that the fan-out may hold for a WebSocket connection with two subscriptions, without the
 /// lists of channels. The target for the whole connection is 5 KiB.
@@ -192,6 +195,135 @@ fn a_fill_keeps_to_its_budget_within_one_frame() {
         fills += 1;
     }
     assert!(fills > 10);
+}
+
+/// The largest event of the pipeline.
+const LARGE_BYTES: usize = 256 * 1024;
+
+/// Ten thousand connections that do not read hold a large event once, also after it has left the
+/// ring, and nothing once they are gone.
+#[test]
+fn a_large_event_that_nobody_reads_is_held_once() {
+    let config = FanoutConfig { ring_max_bytes: 3 * LARGE_BYTES, ..FanoutConfig::default() };
+    let mut fixture = FanoutFixture::new(1, &config);
+    let identity = identity(Accounts::All);
+    let mut connections = Vec::new();
+    for _ in 0..10_000 {
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity);
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        connection.fill(&mut fixture, 1 << 20);
+        connections.push(connection.conn);
+    }
+    fixture.append_large("posts:a", LARGE_BYTES);
+    fixture.settle();
+    let FanoutGateway { hub, shard, .. } = &mut fixture.gateways[0];
+    let hub = Arc::clone(hub);
+    let mut unsent = Vec::new();
+    for conn in &connections {
+        let mut out = OutBuffer::default();
+        assert_eq!(shard.fill(*conn, &mut out, 32 * 1024), Filled::Drained);
+        shard.set_unsent(*conn, out.len());
+        unsent.push(out);
+    }
+    assert!(unsent.iter().all(|out| out.len() > LARGE_BYTES));
+    let own: usize = unsent.iter().map(OutBuffer::own_bytes).sum();
+    assert!(own < 1_000_000, "{own} bytes are copied");
+    assert_eq!(hub.bytes_beside_rings(), 0, "the ring has it");
+    for _ in 0..6 {
+        fixture.append_large("posts:b", LARGE_BYTES);
+        fixture.settle();
+    }
+    let beside = hub.bytes_beside_rings();
+    assert!((LARGE_BYTES..LARGE_BYTES + 2_000).contains(&beside), "{beside} bytes beside the ring");
+    let pieces = unsent.pop().expect("one of many");
+    assert_eq!(pieces.pieces().concat().len(), pieces.len(), "it can still be sent");
+    drop((unsent, pieces));
+    assert_eq!(hub.bytes_beside_rings(), 0);
+}
+
+/// A token that differs from the hub's is written into a copy of the frame's beginning only.
+#[test]
+fn a_large_event_with_another_token_is_referenced_too() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let names = ["posts:a", "posts:b", "posts:c", "posts:d"].map(str::to_owned);
+    let mut stream = ClientConnection::stream(&mut fixture, 0, &names, StartAt::Latest);
+    fixture.append_large("posts:a", LARGE_BYTES);
+    fixture.settle();
+    let mut out = OutBuffer::default();
+    fixture.gateways[0].shard.fill(stream.conn, &mut out, 1 << 20);
+    assert!(out.len() > LARGE_BYTES && out.own_bytes() < 2_000, "{}", out.own_bytes());
+    stream.bytes.extend(out.pieces().concat());
+    assert_eq!(numbers(&stream.take_frames()), [0]);
+}
+
+/// Answers that wait are counted until they are written or their connection is gone.
+#[test]
+fn small_frames_that_wait_are_counted() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut one = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    let other = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    let hub = Arc::clone(&fixture.gateways[0].hub);
+    let welcomes = hub.bytes_beside_rings();
+    assert!(welcomes > 0);
+    one.subscribe(&mut fixture, "posts:a", "latest");
+    assert!(hub.bytes_beside_rings() > welcomes);
+    one.fill(&mut fixture, 1 << 20);
+    fixture.gateways[0].shard.close(other.conn);
+    assert_eq!(hub.bytes_beside_rings(), 0);
+}
+
+/// What a connection has accepted counts, not what it was given: one that takes a large event
+/// slowly is served on, one that has stopped is closed although nothing else waits for it.
+#[test]
+fn a_connection_is_slow_by_what_its_socket_accepts() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut connections: Vec<_> =
+        (0..2).map(|_| ClientConnection::open(&mut fixture, 0, &identity(Accounts::All))).collect();
+    for connection in &mut connections {
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        connection.fill(&mut fixture, 1 << 20);
+    }
+    fixture.append_large("posts:a", 2 * LARGE_BYTES);
+    fixture.settle();
+    for connection in &mut connections {
+        connection.fill(&mut fixture, 1 << 20);
+        fixture.gateways[0].shard.set_unsent(connection.conn, connection.bytes.len());
+    }
+    let mut left = connections[0].bytes.len();
+    let mut closed = Vec::new();
+    for _ in 0..70 {
+        left -= 6_000;
+        fixture.gateways[0].shard.set_unsent(connections[0].conn, left);
+        fixture.gateways[0].shard.mark_alive(connections[1].conn);
+        fixture.pass_time(1_000);
+        closed.extend(connections[0].closes(&mut fixture));
+    }
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    assert_eq!((closed[0].conn, closed[0].reason), (connections[1].conn, CloseReason::Slow));
+}
+
+/// Without memory a connection that does not read is closed after seconds, one that reads is not.
+#[test]
+fn without_memory_slow_connections_are_closed_sooner() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    fixture.memory = ConnectionMemory::Full;
+    let mut stopped = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    let mut reading = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    for connection in [&mut stopped, &mut reading] {
+        connection.subscribe(&mut fixture, "posts:a", "latest");
+        connection.fill(&mut fixture, 1 << 20);
+    }
+    let mut closed = Vec::new();
+    for _ in 0..12 {
+        fixture.append_large("posts:a", LARGE_BYTES);
+        fixture.settle();
+        while reading.fill(&mut fixture, 1) == Filled::More {}
+        fixture.pass_time(1_000);
+        closed.extend(stopped.closes(&mut fixture));
+    }
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    assert_eq!((closed[0].conn, closed[0].reason), (stopped.conn, CloseReason::Slow));
+    assert_eq!(numbers(&reading.take_frames()), (0..12).collect::<Vec<_>>());
 }
 
 proptest! {

@@ -373,6 +373,62 @@ fn a_quiet_websocket_is_pinged_and_sent_its_position() {
     assert_eq!(closes[0].reason, CloseReason::Silent);
 }
 
+/// It reads what it is sent, so it is not slow, and answers no ping.
+#[test]
+fn a_silent_websocket_is_closed_after_60_s_whatever_its_slot() {
+    let mut fixture = fixture();
+    let mut silent: Vec<_> = (0..40).map(|_| connection(&mut fixture)).collect();
+    let mut closed = Vec::new();
+    for second in 1..=92 {
+        if second == 30 {
+            fixture.gateways[0].shard.mark_alive(silent[0].conn);
+        }
+        fixture.pass_time(1_000);
+        for connection in &mut silent {
+            connection.read(&mut fixture);
+        }
+        let closes = silent[0].closes(&mut fixture);
+        assert!(closes.iter().all(|close| close.reason == CloseReason::Silent), "{closes:?}");
+        closed.extend(closes.iter().map(|close| (second, close.conn)));
+    }
+    let seconds: Vec<_> = closed.iter().map(|(second, _)| *second).collect();
+    assert_eq!(seconds, [vec![61; 39], vec![90]].concat());
+    assert_eq!(closed[39].1, silent[0].conn);
+}
+
+/// The wall clock is in the events only. Setting it neither ends a connection nor delays a check.
+#[test]
+fn setting_the_wall_clock_changes_no_deadline() {
+    for step in [120_000, -3_600_000] {
+        let mut fixture = fixture();
+        let mut one = connection(&mut fixture);
+        one.subscribe(&mut fixture, "posts:a", "latest");
+        one.read_all(&mut fixture);
+        fixture.pass_time(29_000);
+        fixture.now.0 += step;
+        fixture.append("posts:a", 1);
+        fixture.pass_time(2_000);
+        assert_eq!(one.closes(&mut fixture), [], "a step of {step} ms");
+        let frames = one.read_all(&mut fixture);
+        assert_eq!(numbers(&frames), [0]);
+        assert!(frames.contains(&ServerFrame::Ping), "keepalives go on: {frames:?}");
+        fixture.pass_time(31_000);
+        assert_eq!(one.closes(&mut fixture)[0].reason, CloseReason::Silent);
+    }
+}
+
+/// While the process itself is paused, nothing that its clients send is read, so that time says
+/// nothing about them.
+#[test]
+fn a_process_that_stood_still_closes_nobody() {
+    let mut fixture = fixture();
+    let one = connection(&mut fixture);
+    fixture.pass_time(10_000);
+    fixture.stand_still(600_000);
+    fixture.pass_time(1_000);
+    assert_eq!(one.closes(&mut fixture), []);
+}
+
 #[test]
 fn each_limit_closes_a_connection_with_its_own_code() {
     let check = |reason: CloseReason,

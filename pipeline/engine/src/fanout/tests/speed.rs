@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
+use super::super::out_buffer::OutBuffer;
 use super::fixture::{ClientConnection, FanoutFixture, identity};
 
 /// Connections; the ceiling of the fan-out benchmark.
@@ -20,7 +21,7 @@ fn one_hot_channel_costs_far_below_a_microsecond_per_delivery() {
     let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
     let identity = identity(Accounts::All);
     let mut connections = Vec::with_capacity(CONNECTIONS);
-    let mut out = Vec::with_capacity(1 << 20);
+    let mut out = OutBuffer::with_capacity(1 << 20);
     for _ in 0..CONNECTIONS {
         let mut connection = ClientConnection::open(&mut fixture, 0, &identity);
         connection.subscribe(&mut fixture, "posts:a", "latest");

@@ -17,8 +17,8 @@ fn fixture() -> FanoutFixture {
 /// Turns of the lookup worker over this time, one a second. Returns its failure.
 fn watch(fixture: &mut FanoutFixture, seconds: u32) -> Result<(), EngineError> {
     for _ in 0..seconds {
-        fixture.now.0 += 1_000;
-        fixture.gateways[0].lookups.turn(fixture.now, Duration::ZERO)?;
+        fixture.monotonic.0 += 1_000;
+        fixture.gateways[0].lookups.turn(fixture.monotonic, Duration::ZERO)?;
     }
     Ok(())
 }
