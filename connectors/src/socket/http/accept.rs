@@ -1,8 +1,9 @@
 //! The accept loop: accepts connections and serves each, or refuses it at a connection limit.
 //!
-//! A refused client gets an answer too (429 or 503 with `Retry-After`), from a router that answers
-//! nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are
-//! reserved for other things; those beyond are closed unanswered. Out of files, accepting pauses.
+//! A refused client gets an answer too, from a router that answers nothing else: 429 or 503 with
+//! `Retry-After`, and for a stream of server-sent events a time to come again. Only
+//! [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are reserved for other
+//! things; those beyond are closed unanswered. Out of files, accepting pauses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::IntoResponse;
-use http::HeaderValue;
 use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::connection::HttpServer;
-use super::subscribe::limit_response;
+use super::routes::Route;
+use super::subscribe::{come_again, limit_response};
 use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
@@ -101,8 +104,12 @@ impl Acceptor {
 
 /// A router that refuses every request and ends the connection.
 fn refusal_router(full: LimitReached) -> Router {
-    Router::new().fallback(async move || {
-        let mut response = limit_response(full).into_response();
+    Router::new().fallback(async move |request: Request<Body>| {
+        let is_stream = request.uri().path() == Route::Sse.path();
+        let mut response = match is_stream && request.method() == Method::GET {
+            true => come_again(full),
+            false => limit_response(full).into_response(),
+        };
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
     })

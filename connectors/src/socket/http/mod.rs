@@ -31,3 +31,4 @@ pub mod validation_slots;
 pub mod admin;
 
 pub mod subscribe;
+mod subscribe_query;

@@ -14,9 +14,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
@@ -27,6 +29,14 @@ use super::response::{ErrorResponse, HttpErrorCode, text_response};
 use super::state::{Asset, RouterState};
 use super::{publish, status, subscribe};
 use crate::telemetry;
+
+/// Headers that a page of a listed origin may send, beside those that begin with `ce-` or `tw-`.
+const ALLOWED_HEADERS: [&str; 5] =
+    ["authorization", "last-event-id", "cache-control", "content-type", "content-encoding"];
+
+/// What the web page may load: its own files and streams. No other site may show it in a frame.
+const PAGE_POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths of the server itself. Those of admin endpoints and assets come from the wiring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,22 +145,44 @@ async fn check(
     let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     request.extensions_mut().insert(CheckedOrigin(checked.clone()));
-    let mut response = if is_preflight { preflight() } else { next.run(request).await };
+    let mut response = match is_preflight {
+        true => preflight(request.headers()),
+        false => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
     if let RequestOrigin::Allowed(origin) = checked {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+        headers.append(VARY, HeaderValue::from_static("Origin"));
     }
     response
 }
 
-fn preflight() -> Response {
+/// Allows what was asked for as far as handlers read it. There is no credentials header: no cookie
+/// is ever read, so a page needs none.
+fn preflight(asked: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    let names = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+    let names = names.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let names = names.map(|name| name.trim().to_ascii_lowercase());
+    let allowed: Vec<String> = names.filter(|name| is_allowed_header(name)).collect();
+    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", "))
+        && !allowed.is_empty()
+    {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
+}
+
+/// Whether a page of a listed origin may send this header, in lower case.
+fn is_allowed_header(name: &str) -> bool {
+    ALLOWED_HEADERS.contains(&name) || name.starts_with("ce-") || name.starts_with("tw-")
 }
 
 async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) -> ErrorResponse {
@@ -163,10 +195,14 @@ async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) 
     ErrorResponse::new(ErrorCode::NotFound, message)
 }
 
-async fn wrong_method(request: Request<Body>) -> ErrorResponse {
+/// axum adds the `Allow` header.
+async fn wrong_method(request: Request<Body>) -> Result<StatusCode, ErrorResponse> {
+    if request.method() == Method::OPTIONS {
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let message = format!(
         "the method {} is not allowed here; the Allow header lists those that are",
         request.method()
     );
-    ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message)
+    Err(ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message))
 }

@@ -8,17 +8,16 @@
 //! for all connections, and compression per connection would end that.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
-use serde::Deserialize;
 
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
@@ -28,8 +27,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::extensions::{CheckedOrigin, PermitSlot, TakeoverSlot};
 use super::guard::RequestOrigin;
-use super::response::ErrorResponse;
+use super::request_headers;
+use super::response::{ErrorResponse, text_response};
 use super::state::RouterState;
+use super::subscribe_query::SubscribeQuery;
 use super::takeover::Takeover;
 use crate::socket::limits::LimitReached;
 use crate::telemetry;
@@ -40,27 +41,20 @@ pub const SUBPROTOCOL: &str = "tidewire.v1";
 /// The user of a request without `user=` (development only).
 const ANONYMOUS: &str = "anonymous";
 
+/// Milliseconds after which an `EventSource` beyond a limit comes again, at least; at most twice as
+/// long.
+const COME_AGAIN_MS: u32 = 5_000;
+
 /// The longest `user=`.
 pub const USER_CHARS: usize = 128;
-
-/// The parameters of both endpoints; others are ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct SubscribeQuery {
-    user: Option<String>,
-    channels: Option<String>,
-    from: Option<String>,
-    last_event_id: Option<String>,
-}
 
 /// `GET /v1/ws`.
 pub async fn websocket(
     State(state): State<RouterState>,
-    query: Result<Query<SubscribeQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     let key = handshake(&request)?;
-    let query = query.map_err(bad_query)?.0;
+    let query = SubscribeQuery::parse(request.uri().query().unwrap_or(""))?;
     let user = user_of(&query)?;
     state.wait_until_started().await;
     let mut head = String::from(
@@ -83,16 +77,18 @@ pub async fn websocket(
 /// `GET /v1/sse`.
 pub async fn sse(
     State(state): State<RouterState>,
-    query: Result<Query<SubscribeQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
-    if request.method() != Method::GET || has_body(request.headers()) {
+    if has_body(request.headers()) {
         let message = "/v1/sse needs a GET request without a body";
         return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message).into());
     }
-    let query = query.map_err(bad_query)?.0;
+    let query = SubscribeQuery::parse(request.uri().query().unwrap_or(""))?;
     let user = user_of(&query)?;
-    let open = sse_open(query, dev_identity(&user), request.headers()).map_err(error_response)?;
+    let open = sse_open(query, dev_identity(&user), request.headers())?;
+    if request.method() == Method::HEAD {
+        return Ok(text_response(StatusCode::OK, "text/event-stream", ""));
+    }
     state.wait_until_started().await;
     let mut head = String::from(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
@@ -106,7 +102,21 @@ pub async fn sse(
         push_header(&mut head, "vary", "Origin");
     }
     head.push_str("\r\n");
-    take_over(&request, Takeover { head: head.into_bytes(), open })
+    match take_over(&request, Takeover { head: head.into_bytes(), open }) {
+        Err(SubscribeError::Limit(full)) => Ok(come_again(full)),
+        other => other,
+    }
+}
+
+/// The answer to a stream beyond a limit: an `EventSource` takes every status but 200 as final, and
+/// connects again after the stream has ended. The times differ, so that not all come at once.
+pub(super) fn come_again(full: LimitReached) -> Response {
+    static ANSWERS: AtomicU32 = AtomicU32::new(0);
+    telemetry::connection_refused(full.reason());
+    // Consecutive multiples of an odd constant are spread evenly (Fibonacci hashing).
+    let spread = ANSWERS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
+    let after_ms = COME_AGAIN_MS + spread % COME_AGAIN_MS;
+    text_response(StatusCode::OK, "text/event-stream", format!("retry: {after_ms}\n\n"))
 }
 
 /// Counts the stream and makes the connection leave the HTTP server. The response returned here is
@@ -124,7 +134,7 @@ fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, Su
     if let Some(Err(full)) =
         permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity))
     {
-        return Err(limit_response(full).into());
+        return Err(SubscribeError::Limit(full));
     }
     takeover_slot.put(takeover);
     Ok(StatusCode::OK.into_response())
@@ -148,10 +158,6 @@ pub fn limit_response(full: LimitReached) -> ErrorResponse {
     }
 }
 
-fn bad_query(rejection: QueryRejection) -> ErrorResponse {
-    ErrorResponse::new(ErrorCode::InvalidMessage, rejection.body_text())
-}
-
 fn user_of(query: &SubscribeQuery) -> Result<String, ErrorResponse> {
     let user = query.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
     if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
@@ -171,7 +177,7 @@ fn sse_open(
     query: SubscribeQuery,
     identity: Identity,
     headers: &HeaderMap,
-) -> Result<OpenRequest, RequestError> {
+) -> Result<OpenRequest, ErrorResponse> {
     let list = query.channels.unwrap_or_default();
     let channels: Vec<String> =
         list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
@@ -180,18 +186,14 @@ fn sse_open(
             "channels= has {} channels; give 1 to {SUBSCRIPTIONS_MAX}, separated by commas",
             channels.len()
         );
-        return Err(RequestError::new(ErrorCode::InvalidChannel, message));
+        return Err(ErrorResponse::new(ErrorCode::InvalidChannel, message));
     }
-    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let last_event_id = header.or(query.last_event_id.as_deref()).filter(|id| !id.is_empty());
-    let from = query.from.as_deref().filter(|from| !from.is_empty());
-    let start = match (last_event_id, from) {
-        (Some(id), _) => StartAt::parse(id)?,
-        (None, Some(from)) => StartAt::parse(from)?,
-        (None, None) => StartAt::Latest,
-    };
+    // A browser that reconnects repeats its URL and adds the header, so the header is newer.
+    let header = request_headers::single(headers, "last-event-id")?;
+    let start = header.or(query.last_event_id.as_deref()).or(query.from.as_deref());
+    let start = start.map_or(Ok(StartAt::Latest), StartAt::parse).map_err(error_response)?;
     for channel in &channels {
-        Shard::check(&identity, channel, &start)?;
+        Shard::check(&identity, channel, &start).map_err(error_response)?;
     }
     Ok(OpenRequest { framing: Framing::Sse, identity: Arc::new(identity), channels, start })
 }
@@ -241,6 +243,8 @@ fn handshake(request: &Request<Body>) -> Result<String, HandshakeRejection> {
 pub enum SubscribeError {
     /// An ordinary error.
     Response(ErrorResponse),
+    /// A limit was reached.
+    Limit(LimitReached),
     /// 426: not a WebSocket request of version 13; headers of the response name what is served.
     UpgradeRequired,
 }
@@ -268,7 +272,12 @@ impl From<HandshakeRejection> for SubscribeError {
 
 impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
-        let Self::Response(response) = self else {
+        let response = match self {
+            Self::Response(response) => Some(response),
+            Self::Limit(full) => Some(limit_response(full)),
+            Self::UpgradeRequired => None,
+        };
+        let Some(response) = response else {
             let message =
                 "/v1/ws needs a WebSocket handshake of version 13: use a WebSocket client";
             let status = StatusCode::UPGRADE_REQUIRED;
@@ -292,18 +301,19 @@ fn is_handshake_key(key: &str) -> bool {
         })
 }
 
+/// Whether the client offers the subprotocol, whose case counts (RFC 6455 §4.1).
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    has_token(headers, SEC_WEBSOCKET_PROTOCOL.as_str(), SUBPROTOCOL)
+    tokens(headers, SEC_WEBSOCKET_PROTOCOL.as_str()).any(|token| token == SUBPROTOCOL)
 }
 
-/// Whether a comma-separated header contains this token.
+/// Whether a comma-separated header contains this token, in any case.
 fn has_token(headers: &HeaderMap, name: &str, word: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(word))
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

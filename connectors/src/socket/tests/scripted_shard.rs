@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tidewire_engine::fanout::out_buffer::OutBuffer;
-use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode, RequestError};
+use tidewire_engine::fanout::protocol::native::{CloseReason, ErrorCode, RequestError, StartAt};
 use tidewire_engine::fanout::shard::{
     BadFrame, Close, ConnId, ConnectionMemory, Filled, Framing, OpenRequest, ShardStats,
 };
@@ -18,6 +18,7 @@ use crate::socket::stream::shard_port::ShardPort;
 pub(super) struct ShardObservations {
     pub(super) inputs: Vec<String>,
     pub(super) alive: usize,
+    pub(super) starts: Vec<StartAt>,
     pub(super) opened: usize,
     pub(super) closed: usize,
     /// Sent to all connections at the next pull.
@@ -92,6 +93,7 @@ impl ShardPort for ScriptedShard {
             return Err(RequestError::new(ErrorCode::Overloaded, "full"));
         }
         self.seen.lock().unwrap().opened += 1;
+        self.seen.lock().unwrap().starts.push(open.start);
         self.generation += 1;
         let stream = ScriptedStream {
             generation: self.generation,

@@ -9,6 +9,9 @@ use super::names::OpName;
 use super::native::{ErrorCode, RequestError, StartAt};
 use crate::fanout::config::REQUEST_ID_MAX_BYTES;
 
+/// Characters of an unknown field's name that an error repeats.
+const FIELD_NAME_SHOWN_CHARS: usize = 40;
+
 /// A client's frame, decoded as far as possible.
 pub(in crate::fanout) struct ClientRequest {
     /// The client's id, as JSON.
@@ -67,6 +70,14 @@ impl ClientRequest {
 fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
     let later = |text: &str| Err(RequestError::new(ErrorCode::NotFound, text));
     match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
+        Some(OpName::Ping) => check_fields(object, "ping", &[])?,
+        Some(OpName::Subscribe) => {
+            check_fields(object, "subscribe", &["channel", "from", "filter"])?;
+        }
+        Some(OpName::Unsubscribe) => check_fields(object, "unsubscribe", &["channel"])?,
+        _ => {}
+    }
+    match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
         Some(OpName::Ping) => Ok(ClientOp::Ping),
         Some(OpName::Subscribe) => decode_subscribe(object),
         Some(OpName::Unsubscribe) => Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? }),
@@ -81,6 +92,25 @@ fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
             Err(RequestError::new(ErrorCode::InvalidMessage, text))
         }
     }
+}
+
+/// Refuses fields that the operation does not have: a position under another name would otherwise
+/// start at `latest`, and events would be missing without a word.
+fn check_fields(
+    object: &Map<String, Value>,
+    op: &str,
+    fields: &[&str],
+) -> Result<(), RequestError> {
+    let all: Vec<&str> = ["op", "id"].into_iter().chain(fields.iter().copied()).collect();
+    let is_known = |name: &&String| all.contains(&name.as_str());
+    let Some(other) = object.keys().find(|name| !is_known(name)) else { return Ok(()) };
+    let name: String = other.chars().take(FIELD_NAME_SHOWN_CHARS).collect();
+    let hint = match fields.contains(&"from") {
+        true => "a position or a time is given as `from`".to_owned(),
+        false => format!("it has {}", all.join(", ")),
+    };
+    let text = format!("`{op}` has no field `{name}`: {hint}");
+    Err(RequestError::new(ErrorCode::InvalidMessage, text))
 }
 
 fn decode_channel(object: &Map<String, Value>) -> Result<String, RequestError> {
@@ -107,4 +137,25 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
         }
     };
     Ok(ClientOp::Subscribe(SubscribeOp { channel, start }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_refused_with_the_right_one() {
+        let refused = |text: &str| match ClientRequest::decode(text).op {
+            Err(error) => error.message,
+            Ok(_) => panic!("{text} is accepted"),
+        };
+        let text = refused(r#"{"op":"subscribe","channel":"posts:a","position":"x"}"#);
+        assert!(text.contains("`position`") && text.contains("`from`"), "{text}");
+        let text = refused(r#"{"op":"ping","data":1}"#);
+        assert!(text.contains("`data`") && text.contains("op, id"), "{text}");
+        assert!(refused(r#"{"op":"unsubscribe","channel":"a:b","from":"x"}"#).contains("`from`"));
+        let known =
+            r#"{"op":"subscribe","id":1,"channel":"posts:a","from":"latest","filter":null}"#;
+        assert!(ClientRequest::decode(known).op.is_ok());
+    }
 }
