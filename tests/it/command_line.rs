@@ -58,6 +58,65 @@ fn all_settings_errors_are_reported_at_once_and_nothing_starts() {
 }
 
 #[test]
+fn variables_of_kubernetes_services_are_ignored_and_misspelt_settings_are_not() {
+    let links = [
+        ("TIDEWIRE_SERVICE_HOST", "10.96.0.12"),
+        ("TIDEWIRE_SERVICE_PORT", "8080"),
+        ("TIDEWIRE_PORT", "tcp://10.96.0.12:8080"),
+        ("TIDEWIRE_PORT_8080_TCP_PROTO", "tcp"),
+        ("TIDEWIRE_GATEWAY_SERVICE_PORT_HTTP", "8080"),
+        ("TIDEWIRE_WEB_NAME", "/app/tidewire_web"),
+        ("TIDEWIRE_WEB_ENV_PATH", "/bin"),
+    ];
+    let server = Server::start_as("dev", &[], &links);
+    assert_eq!(server.http().get("/readyz").expect("it serves").status, 200);
+    let dir = folder();
+    for (name, value) in [
+        ("TIDEWIRE_PORT", "8080"),
+        ("TIDEWIRE_SERVICE_HOST", "tidewire"),
+        ("TIDEWIRE_LISTEN_PORT", "8080"),
+        ("TIDEWIRE_SHARDS", "2"),
+    ] {
+        let done = run(&["dev", "--data-dir", "data"], &[links[0], (name, value)], &dir);
+        assert_eq!(done.code, Some(2), "{name}: {}", done.err);
+        assert!(done.err.contains(&format!("{name}: there is no such setting")), "{}", done.err);
+        assert!(done.err.contains("1 setting is wrong"), "{}", done.err);
+    }
+}
+
+#[test]
+fn the_settings_of_a_process_are_shown_with_their_place_and_without_secrets() {
+    let dir = folder();
+    let file = "listen = '127.0.0.1:7777'\n[registry]\nurl = 'http://h:1'\ntoken = 's3cret'\n";
+    fs::write(dir.path().join("t.toml"), file).unwrap();
+    let variables = [("TIDEWIRE_TOPICS_PARTITIONS", "16")];
+    let args = ["settings", "--config", "t.toml", "--data-dir", "elsewhere"];
+    let shown = run(&args, &variables, &dir);
+    assert_eq!(shown.code, Some(0), "{}", shown.err);
+    for part in [
+        "given: \"127.0.0.1:7777\" (t.toml: listen)",
+        "given: \"16\" (TIDEWIRE_TOPICS_PARTITIONS)",
+        "given: \"elsewhere\" (--data-dir)",
+        "given: (not printed) (t.toml: registry.token)",
+    ] {
+        assert!(shown.out.contains(part), "{part}: {}", shown.out);
+    }
+    assert!(!shown.out.contains("s3cret"), "{}", shown.out);
+    assert_eq!(shown.out.matches("given: ").count(), 5, "{}", shown.out);
+    // The table is what corrects a mistake, so it is printed beside every error.
+    fs::write(dir.path().join("wrong.toml"), "listn = 1\n").unwrap();
+    for (file, error) in [("wrong.toml", "did you mean listen?"), ("absent.toml", "could not read")]
+    {
+        let wrong = run(&["settings", "--config", file], &[], &dir);
+        assert_eq!(wrong.code, Some(2), "{}", wrong.err);
+        assert!(wrong.err.contains(error), "{}", wrong.err);
+        assert!(wrong.out.contains("TIDEWIRE_LISTEN"), "{}", wrong.out);
+    }
+    let plain = run(&["settings"], &[], &dir);
+    assert_eq!((plain.code, plain.out.contains("given: ")), (Some(0), false), "{}", plain.out);
+}
+
+#[test]
 fn usage_errors_exit_with_code_2_and_name_the_fix() {
     check_refused(&["dev", "--listen", "0.0.0.0:0"], &["listen on 127.0.0.1:0"]);
     check_refused(&["dev", "--log", "kafka://localhost"], &["kafka://HOST:PORT"]);

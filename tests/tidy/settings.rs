@@ -13,7 +13,8 @@ const PAGE: &str = "docs/settings.md";
 const HEAD: &str = "# Settings
 
 Generated from `pipeline/app/src/config/settings/table.rs`: `TIDEWIRE_UPDATE=1 cargo test --release
---test tidy` writes it again. `tidewire settings` prints the same entries.
+--test tidy` writes it again. `tidewire settings` prints the same entries; with `--config FILE` and
+the environment of a process it also prints what is given for each, from where, and what is wrong.
 
 Each source overrides the ones before it:
 
@@ -38,6 +39,10 @@ partitions = 16
 * Sizes have the unit `KiB`, `MiB` or `GiB`; a number without a unit is bytes.
 * Unknown names and invalid values are refused at the start, all of them in one message (exit code
   2). Values of secrets are never printed.
+* Variables that Kubernetes adds for a service called `tidewire` or `tidewire-…`, and Docker for
+  such a link, are no settings and are ignored: `TIDEWIRE_SERVICE_HOST`,
+  `TIDEWIRE_PORT=tcp://10.0.0.1:8080`, `TIDEWIRE_GATEWAY_PORT_8080_TCP_ADDR`, `TIDEWIRE_NAME`,
+  `TIDEWIRE_ENV_…`. Name and value both have to look like that.
 * `RUST_LOG` sets `log_filter` too: it overrides the file, and `TIDEWIRE_LOG_FILTER` overrides it.
   Commands other than the roles log warnings and errors only, unless `--log-filter`,
   `TIDEWIRE_LOG_FILTER` or `RUST_LOG` says otherwise; `log_filter` in the file is for roles only.

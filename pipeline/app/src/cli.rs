@@ -54,8 +54,8 @@ pub enum Verb {
     Doctor(SettingArgs),
     /// Check whether a running process is ready, for health checks
     Ready(ProcessArgs),
-    /// List every setting with its default and its environment variable
-    Settings,
+    /// List every setting with its default, its environment variable, and the value that is given
+    Settings(SettingArgs),
 }
 
 /// Flags that are settings.
@@ -404,7 +404,9 @@ impl Verb {
     /// `--log-filter` of a command that has the flag.
     pub fn log_filter(&self) -> Option<&str> {
         let settings = match self {
-            Self::Admit(args) | Self::Derive(args) | Self::Doctor(args) => args,
+            Self::Admit(args) | Self::Derive(args) | Self::Doctor(args) | Self::Settings(args) => {
+                args
+            }
             Self::Dev(args) | Self::Gateway(args) => &args.settings,
             Self::Topics(args) => match &args.verb {
                 TopicsVerb::Create(at) | TopicsVerb::List(at) => &at.settings,
@@ -421,7 +423,7 @@ impl Verb {
             Self::Replay(ReplayArgs { verb: ReplayVerb::Verify(args) }) => &args.settings,
             Self::State(StateArgs { verb: StateVerb::Rebuild { settings, .. } }) => settings,
             Self::Resume(args) | Self::Ready(args) => &args.settings,
-            Self::Produce(_) | Self::Tail(_) | Self::Generate(_) | Self::Settings => return None,
+            Self::Produce(_) | Self::Tail(_) | Self::Generate(_) => return None,
         };
         settings.log_filter.as_deref()
     }
@@ -498,6 +500,7 @@ mod tests {
             &["replay", "verify"],
             &["state", "rebuild"],
             &["schemas", "check"],
+            &["settings"],
         ] {
             assert_eq!(filter(words).as_deref(), Some("debug"), "{words:?}");
         }

@@ -15,14 +15,14 @@ use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::admit::PoisonLimit;
 use tidewire_engine::topology::Topology;
 
-use crate::config::settings::{SettingSource, SettingValue, Settings};
+use crate::config::settings::{SettingSource, SettingValue, Settings, redacted};
 use crate::process_exit::ProcessExit;
 use crate::role::Role;
 
 pub use kafka::{KafkaConfig, Properties};
 pub use values::size_text;
 
-use kafka::{LogChoice, redacted};
+use kafka::LogChoice;
 use values::Placeholder;
 
 /// The most partitions of a topic: a position over all of them still fits an HTTP header.

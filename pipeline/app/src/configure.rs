@@ -35,11 +35,17 @@ pub fn for_command(args: &SettingArgs) -> Result<Config, ProcessExit> {
 
 /// The same, where a flag may name the schema registry.
 pub fn with_registry(args: &SettingArgs, url: Option<String>) -> Result<Config, ProcessExit> {
+    let mut settings = given(args)?;
+    settings.add_flag("registry.url", "--registry", url);
+    Config::parse(settings, None)
+}
+
+/// The settings as they are given, wrong ones included; fails if the file cannot be read.
+pub fn given(args: &SettingArgs) -> Result<Settings, ProcessExit> {
     let mut settings = layers(args)?;
     args.apply_to(&mut settings);
-    settings.add_flag("registry.url", "--registry", url);
     name_instance(&mut settings);
-    Config::parse(settings, None)
+    Ok(settings)
 }
 
 /// The URL of the process a command is for: `--url`, or the one at `listen`.

@@ -36,7 +36,7 @@ pub fn run(cli: Cli) -> Result<(), ProcessExit> {
         Verb::Resume(args) => resume::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Ready(args) => ready::run(&args),
-        Verb::Settings => settings::run(),
+        Verb::Settings(args) => settings::run(&args),
     }
 }
 

@@ -141,15 +141,6 @@ fn is_host_and_port(broker: &str) -> bool {
     host_is_one && values::whole_number::<u32>(port, 1, PORT_MAX).is_ok()
 }
 
-/// The text without what could be a password in a URL.
-pub(super) fn redacted(text: &str) -> String {
-    match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        (None, Some((_, host))) => format!("…@{host}"),
-        _ => text.to_owned(),
-    }
-}
-
 /// A number of replicas, if one is given.
 pub(super) fn replica_count(text: &str) -> Result<Option<u16>, String> {
     if text.is_empty() { Ok(None) } else { values::whole_number(text, 1, COPIES_MAX).map(Some) }

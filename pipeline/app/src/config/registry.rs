@@ -6,9 +6,8 @@ use std::fs;
 
 use tidewire_connectors::registry::{Config, Credentials, QueryPolicy};
 
-use super::kafka::redacted;
 use super::values::list;
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, redacted};
 
 /// More addresses than one registry has.
 const URLS_MAX: usize = 16;

@@ -8,6 +8,7 @@
 //! Values stay text here, each with the place it came from; [`crate::config`] parses them once.
 //! Problems are collected, and none of them contains the value of a secret.
 
+mod service_links;
 mod table;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ const PROPERTY_PREFIX: &str = "kafka.properties.";
 /// The same in the environment. After it `_` means a dot, which loses nothing: no property has an
 /// underscore in its name.
 const PROPERTY_VARIABLE_PREFIX: &str = "TIDEWIRE_KAFKA_PROPERTIES_";
+
+/// Settings whose values are never printed; neither are librdkafka's properties.
+const SECRETS: &[&str] = &["registry.password", "registry.token"];
 
 /// Settings that may be a list in a file.
 const LISTS: &[&str] = &["allowed_hosts", "allowed_origins", "registry.url"];
@@ -51,6 +55,14 @@ pub struct SettingValue {
     pub text: String,
     /// Where it came from.
     pub source: SettingSource,
+}
+
+impl SettingValue {
+    /// The value for a person: without its text if it is a secret, and without a login in a URL.
+    pub fn shown(&self) -> String {
+        let secret = SECRETS.contains(&self.key.as_str()) || self.key.starts_with(PROPERTY_PREFIX);
+        if secret { "(not printed)".to_owned() } else { format!("{:?}", redacted(&self.text)) }
+    }
 }
 
 impl fmt::Display for SettingValue {
@@ -128,9 +140,13 @@ impl Settings {
         }
     }
 
-    /// Adds every `TIDEWIRE_*` variable; others are skipped.
+    /// Adds every `TIDEWIRE_*` variable; others are skipped, and so are those that Kubernetes and
+    /// Docker make for a service with such a name.
     pub fn add_variables(&mut self, variables: impl Iterator<Item = (String, String)>) {
-        for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
+        let ours = |(name, _): &(String, String)| name.starts_with(VARIABLE_PREFIX);
+        let variables: Vec<(String, String)> = variables.filter(ours).collect();
+        let linked = service_links::linked_containers(&variables);
+        for (name, text) in variables {
             if let Some(property) = name.strip_prefix(PROPERTY_VARIABLE_PREFIX) {
                 let property = property.replace('_', ".").to_lowercase();
                 self.set_property(&property, text, SettingSource::Variable(name));
@@ -138,6 +154,7 @@ impl Settings {
             }
             match SETTINGS.iter().find(|s| variable_of(s.key) == name) {
                 Some(setting) => self.set(setting, text, SettingSource::Variable(name)),
+                None if service_links::is_service_link(&name, &text, &linked) => {}
                 None => {
                     let hint = hint(&name, SETTINGS.iter().map(|s| variable_of(s.key)));
                     self.add_problem(format!("{name}: {hint}"));
@@ -193,6 +210,15 @@ impl Settings {
             self.add_problem(format!("{given}: given twice; keep one"));
         }
         self.properties.insert(name.to_owned(), given);
+    }
+}
+
+/// The text without what could be a password in a URL.
+pub(super) fn redacted(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        _ => text.to_owned(),
     }
 }
 
@@ -318,6 +344,20 @@ mod tests {
         settings.add_file(Path::new("t.toml"), "listen = '127.0.0.1:1'\nlog = \n");
         assert_eq!(settings.problems().len(), 1);
         assert!(settings.problems()[0].starts_with("t.toml:2: "), "{:?}", settings.problems());
+    }
+
+    #[test]
+    fn what_the_table_says_is_never_printed_is_not_printed() {
+        let mut settings = Settings::defaults();
+        for setting in SETTINGS {
+            settings.add_flag(setting.key, "flag", Some("http://ann:s3cret@h:1".into()));
+            let shown = settings.value(setting.key).shown();
+            assert!(!shown.contains("s3cret"), "{}: {shown}", setting.key);
+            let secret = setting.meaning.contains("never printed");
+            assert_eq!(shown == "(not printed)", secret, "{}", setting.key);
+        }
+        settings.add_file(Path::new("t.toml"), "[kafka.properties]\n'sasl.password' = 's3cret'");
+        assert_eq!(settings.properties()["sasl.password"].shown(), "(not printed)");
     }
 
     fn properties(settings: &Settings) -> Vec<(&str, &str)> {
