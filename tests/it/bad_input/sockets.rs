@@ -37,17 +37,16 @@ fn a_position_of_another_log_is_refused_or_reported_as_a_gap() {
     }
     let cut = PartitionPosition { partition: mine.partitions[0].partition, next: [1 << 40; 3] };
     let beyond = Position { partitions: vec![cut], ..mine.clone() };
-    // The gateway might be behind, so it waits; then it closes and the client must reconnect.
-    match connect(&server).subscribe("posts:ann", &beyond.encode()) {
-        Err(ClientError::Refused(frame)) => {
-            assert_eq!(frame["code"], "invalid_position", "{frame}")
-        }
-        Err(ClientError::Cut(why)) => assert!(why.contains("1013"), "{why}"),
-        Ok(()) => panic!("a position beyond the end is accepted"),
-    }
+    // The gateway might be behind, so it waits; then the position is taken for one of other records.
+    check_gap(&server, &beyond);
     let elsewhere = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
-    let mut client = connect(&server);
-    client.subscribe("posts:ann", &elsewhere.encode()).expect("it continues from the oldest event");
+    check_gap(&server, &elsewhere);
+}
+
+/// A subscription from this position gets a gap, and the connection stays.
+fn check_gap(server: &Server, from: &Position) {
+    let mut client = connect(server);
+    client.subscribe("posts:ann", &from.encode()).expect("it continues with new events");
     let begun = Instant::now();
     while client.gaps().is_empty() && begun.elapsed() < LIMIT {
         client.next_event(Duration::from_millis(50)).expect("the connection stays");
@@ -114,7 +113,7 @@ fn a_frame_of_ten_megabytes_is_refused_before_it_is_read() {
             }
         },
     };
-    assert!(why.contains("1009") || why.contains("reset") || why.contains("pipe"), "{why}");
+    assert!(why.contains("over 65536 bytes"), "{why}");
     assert_eq!(server.http().get("/readyz").expect("it lives").status, 200);
 }
 

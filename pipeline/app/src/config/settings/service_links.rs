@@ -70,9 +70,9 @@ fn is_service(name: &str, value: &str) -> bool {
     if service_before(name, "_SERVICE_HOST").is_some() {
         return is_address(value);
     }
-    let named = name.match_indices("_SERVICE_PORT_").any(|(at, mark)| {
-        is_service_name(&name[..at]) && is_name(&name[at + mark.len()..])
-    });
+    let named = name
+        .match_indices("_SERVICE_PORT_")
+        .any(|(at, mark)| is_service_name(&name[..at]) && is_name(&name[at + mark.len()..]));
     (named || service_before(name, "_SERVICE_PORT").is_some()) && is_port(value)
 }
 
@@ -200,7 +200,8 @@ mod tests {
     fn a_wrong_value_or_a_misspelt_name_is_still_an_error() {
         let made = |(name, _): &(String, String)| !name.contains("_ENV_");
         for (name, value) in made_for("TIDEWIRE").into_iter().filter(made) {
-            for wrong in ["", "yes", "8080 ", "-1", "65536", "http://h:1", "10.0.0", "/a", "a/b/c"] {
+            for wrong in ["", "yes", "8080 ", "-1", "65536", "http://h:1", "10.0.0", "/a", "a/b/c"]
+            {
                 let given = vec![(name.clone(), wrong.to_owned())];
                 assert_eq!(problems(given).len(), 1, "{name}={wrong}");
             }
