@@ -1,7 +1,7 @@
 //! The accept loop: accepts connections and serves each, or refuses it at a connection limit.
 //!
-//! A refused client gets an answer too (429 or 503 with `Retry-After`), from a router that answers
-//! nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are
+//! A refused client gets an answer too (429 or 503 with `Retry-After`, or a stream that ends at
+//! once), from a router that answers nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are
 //! reserved for other things; those beyond are closed unanswered. Out of files, accepting pauses.
 
 use std::io;
@@ -9,15 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::response::IntoResponse;
-use http::HeaderValue;
-use http::header::CONNECTION;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::connection::HttpServer;
-use super::subscribe::limit_response;
+use super::routes::refusal_router;
+use super::state::RouterState;
 use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
@@ -35,6 +32,8 @@ pub type HandOver = dyn Fn(DetachedConnection) + Send + Sync;
 pub struct Acceptor {
     /// Serves the connections.
     pub server: HttpServer,
+    /// Checks the requests that are refused.
+    pub state: RouterState,
     /// Counts the connections.
     pub limiter: Arc<ConnectionLimiter>,
     /// Where connections go that become streams.
@@ -91,21 +90,13 @@ impl Acceptor {
             telemetry::connection_refused("unanswered");
             return;
         };
-        let server = HttpServer { router: refusal_router(full), ..self.server.clone() };
+        let router = refusal_router(&self.state, full);
+        let server = HttpServer { router, ..self.server.clone() };
         tokio::spawn(async move {
             server.serve(stream, None).await;
             drop(permit);
         });
     }
-}
-
-/// A router that refuses every request and ends the connection.
-fn refusal_router(full: LimitReached) -> Router {
-    Router::new().fallback(async move || {
-        let mut response = limit_response(full).into_response();
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
-    })
 }
 
 async fn pause_if_out_of_files(error: &io::Error) {

@@ -12,10 +12,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY,
-};
+use http::header::{ALLOW, CONNECTION};
 use http::{HeaderValue, Method, Request, StatusCode};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
@@ -25,7 +22,9 @@ use super::extensions::CheckedOrigin;
 use super::guard::{GuardError, RequestOrigin};
 use super::response::{ErrorResponse, HttpErrorCode, text_response};
 use super::state::{Asset, RouterState};
-use super::{publish, status, subscribe};
+use super::subscribe::{full_stream, limit_response};
+use super::{cors, publish, security_headers, status, subscribe};
+use crate::socket::limits::LimitReached;
 use crate::telemetry;
 
 /// The paths of the server itself. Those of admin endpoints and assets come from the wiring.
@@ -115,42 +114,62 @@ pub fn router(state: &RouterState) -> Router {
         .with_state(state.clone())
 }
 
-/// Runs before every handler: the guard and the CORS headers of allowed origins.
-async fn check(
-    State(state): State<RouterState>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Response {
-    let checked = match state.guard().check(request.headers()) {
-        Ok(checked) => checked,
-        Err(refused) => {
-            telemetry::connection_refused("guard");
-            let code = match refused {
-                GuardError::NoHost => ErrorCode::InvalidMessage,
-                GuardError::Host(_) | GuardError::Origin(_) => ErrorCode::Forbidden,
-            };
-            return ErrorResponse::new(code, refused.to_string()).into_response();
-        }
+/// The router for a connection that a limit refuses. It answers nothing else, and ends the
+/// connection.
+pub(super) fn refusal_router(state: &RouterState, full: LimitReached) -> Router {
+    let mut router = Router::new().fallback(async move || closing(limit_response(full)));
+    if state.worker_stats().has_workers() {
+        router = router.route(Route::Sse.path(), get(async move || closing(full_stream(full))));
+    }
+    router
+        .method_not_allowed_fallback(async move || closing(limit_response(full)))
+        .layer(from_fn_with_state(state.clone(), check))
+}
+
+fn closing(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Runs around every handler: the guard, the CORS headers of allowed origins, and the headers of
+/// every response.
+async fn check(State(state): State<RouterState>, request: Request<Body>, next: Next) -> Response {
+    let (method, checked) =
+        (request.method().clone(), state.guard().check(request.method(), request.headers()));
+    let mut response = match &checked {
+        Ok(origin) => respond(origin, request, next).await,
+        Err(refused) => refuse(refused),
     };
-    let is_preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    request.extensions_mut().insert(CheckedOrigin(checked.clone()));
-    let mut response = if is_preflight { preflight() } else { next.run(request).await };
-    if let RequestOrigin::Allowed(origin) = checked {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    let headers = response.headers_mut();
+    security_headers::insert(headers);
+    if let Ok(RequestOrigin::Allowed(origin)) = &checked {
+        cors::allow_origin(headers, origin);
+    }
+    if method == Method::OPTIONS
+        && let Some(Ok(allowed)) = headers.get(ALLOW).map(HeaderValue::to_str)
+        && let Ok(with_options) = HeaderValue::from_str(&format!("{allowed},OPTIONS"))
+    {
+        headers.insert(ALLOW, with_options);
     }
     response
 }
 
-fn preflight() -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
+async fn respond(origin: &RequestOrigin, mut request: Request<Body>, next: Next) -> Response {
+    if cors::is_preflight(request.method(), request.headers()) {
+        return cors::preflight(request.headers());
+    }
+    request.extensions_mut().insert(CheckedOrigin(origin.clone()));
+    next.run(request).await
+}
+
+fn refuse(refused: &GuardError) -> Response {
+    telemetry::connection_refused("guard");
+    let code = match refused {
+        GuardError::NoHost => ErrorCode::InvalidMessage,
+        GuardError::Host(_) | GuardError::Origin(_) | GuardError::Site(_) => ErrorCode::Forbidden,
+    };
+    ErrorResponse::new(code, refused.to_string()).into_response()
 }
 
 async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) -> ErrorResponse {
@@ -163,10 +182,14 @@ async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) 
     ErrorResponse::new(ErrorCode::NotFound, message)
 }
 
-async fn wrong_method(request: Request<Body>) -> ErrorResponse {
+/// `OPTIONS` of a known path, or a method that it does not have. The router adds `Allow`.
+async fn wrong_method(request: Request<Body>) -> Response {
+    if request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let message = format!(
         "the method {} is not allowed here; the Allow header lists those that are",
         request.method()
     );
-    ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message)
+    ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message).into_response()
 }

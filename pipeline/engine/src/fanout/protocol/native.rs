@@ -3,16 +3,22 @@
 //! Codes are a published contract: numbers and names never change. Their descriptions are the
 //! tables of `docs/protocol.md`. Nothing here knows a connection or reads the log.
 
+use std::ops::RangeInclusive;
+
 use tidewire_schemas::catalogue::Class;
 use tidewire_schemas::channel::Channel;
 use tidewire_schemas::position::{Position, PositionError};
-use tidewire_schemas::time::parse_rfc3339;
+use tidewire_schemas::time::{MAX_MS, parse_rfc3339};
 
 use crate::fanout::identity::{Accounts, Identity};
 use crate::record::Millis;
 
 /// A longer start is no mistyped word or time, and an error does not repeat it.
 const QUOTED_BYTES_MAX: usize = 64;
+
+/// Numbers that are taken for milliseconds since 1970: from 1973 on, since a smaller number is most
+/// likely one of seconds, and up to the year 9999.
+const START_MILLIS: RangeInclusive<i64> = 100_000_000_000..=MAX_MS;
 
 /// What went wrong with one request; the connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -288,21 +294,32 @@ pub enum StartAt {
 }
 
 impl StartAt {
-    /// Reads `latest`, `earliest`, an RFC 3339 time or a position.
+    /// Reads `latest`, `earliest`, a time or a position. A time is in RFC 3339, a date alone, or
+    /// milliseconds since 1970.
     pub fn parse(text: &str) -> Result<Self, RequestError> {
         match text {
             "latest" => return Ok(Self::Latest),
             "earliest" => return Ok(Self::Earliest),
             _ => {}
         }
-        if let Some(time) = parse_rfc3339(text) {
+        if let Some(time) = parse_time(text) {
             return Ok(Self::Time(Millis(time)));
         }
+        // No position consists of digits alone: its first character is that of its version.
         match Position::decode(text) {
             Ok(_) => Ok(Self::Token(text.into())),
             Err(error) => Err(invalid_start(text, &error)),
         }
     }
+}
+
+fn parse_time(text: &str) -> Option<i64> {
+    if text.len() == "2026-01-05".len() {
+        return parse_rfc3339(&format!("{text}T00:00:00Z"));
+    }
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let millis = is_number.then(|| text.parse().ok()).flatten();
+    millis.filter(|ms| START_MILLIS.contains(ms)).or_else(|| parse_rfc3339(text))
 }
 
 fn invalid_start(text: &str, error: &PositionError) -> RequestError {
@@ -312,8 +329,9 @@ fn invalid_start(text: &str, error: &PositionError) -> RequestError {
         error.to_string()
     } else {
         format!(
-            "can't start at `{text}`: send latest, earliest, an RFC 3339 time such as \
-             2026-01-05T10:00:00Z, or a position exactly as the server sent it"
+            "can't start at `{text}`: send latest, earliest, a time such as 2026-01-05T10:00:00Z, \
+             2026-01-05 or 1767607200000 (milliseconds), or a position exactly as the server sent \
+             it, such as AbHz3fEJAQcAAAAMjlKG"
         )
     };
     RequestError::new(ErrorCode::InvalidPosition, message)
