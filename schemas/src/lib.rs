@@ -4,7 +4,7 @@
 //! JSON to an [`event::Event`]), [`codec`] (the other formats), [`channel`] (names that clients
 //! subscribe to), [`event`] (the encoded event), [`typed`] (a schema per type, for producers),
 //! [`position`] (where a client resumes), and the functions on which every process must agree:
-//! [`partition`], [`id`], [`time`].
+//! [`partition`], [`id`], [`time`], [`similar`].
 //!
 //! This crate does no IO, reads no clock and keeps no state except the catalogue, which is built
 //! once from the files in `catalogue/`.
@@ -19,6 +19,7 @@ mod json;
 pub mod partition;
 pub mod position;
 pub mod priority;
+pub mod similar;
 pub mod time;
 pub mod typed;
 

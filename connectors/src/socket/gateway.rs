@@ -118,7 +118,7 @@ impl Gateway {
         let queues: Vec<WorkerQueue> =
             parts.workers.iter().map(|worker| worker.queue.clone()).collect();
         let hand_over = Arc::new(move |detached| hand_over(&queues, detached));
-        let acceptor = Acceptor { server, limiter: Arc::clone(&limiter), hand_over };
+        let acceptor = Acceptor { server, state, limiter: Arc::clone(&limiter), hand_over };
         runtime.spawn(acceptor.run(listener));
         let workers = parts.workers;
         Ok(GatewayHandle {

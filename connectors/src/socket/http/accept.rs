@@ -1,26 +1,21 @@
 //! The accept loop: accepts connections and serves each, or refuses it at a connection limit.
 //!
-//! A refused client gets an answer too, from a router that answers nothing else: 429 or 503 with
-//! `Retry-After`, and for a stream of server-sent events a time to come again. Only
-//! [`REFUSALS_AT_ONCE`] of them are open at once, since they use files that are reserved for other
-//! things; those beyond are closed unanswered. Out of files, accepting pauses.
+//! A refused client gets an answer too (429 or 503 with `Retry-After`, or a stream that ends at
+//! once), from a router that answers nothing else. Only [`REFUSALS_AT_ONCE`] of them are open at
+//! once, since they use files that are reserved for other things; those beyond are closed
+//! unanswered. Out of files, accepting pauses.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::IntoResponse;
-use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::connection::HttpServer;
-use super::routes::Route;
-use super::subscribe::{come_again, limit_response};
+use super::routes::refusal_router;
+use super::state::RouterState;
 use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionLimiter, LimitReached, REFUSALS_AT_ONCE};
 use crate::telemetry;
@@ -38,6 +33,8 @@ pub type HandOver = dyn Fn(DetachedConnection) + Send + Sync;
 pub struct Acceptor {
     /// Serves the connections.
     pub server: HttpServer,
+    /// Checks the requests that are refused.
+    pub state: RouterState,
     /// Counts the connections.
     pub limiter: Arc<ConnectionLimiter>,
     /// Where connections go that become streams.
@@ -94,25 +91,13 @@ impl Acceptor {
             telemetry::connection_refused("unanswered");
             return;
         };
-        let server = HttpServer { router: refusal_router(full), ..self.server.clone() };
+        let router = refusal_router(&self.state, full);
+        let server = HttpServer { router, ..self.server.clone() };
         tokio::spawn(async move {
             server.serve(stream, None).await;
             drop(permit);
         });
     }
-}
-
-/// A router that refuses every request and ends the connection.
-fn refusal_router(full: LimitReached) -> Router {
-    Router::new().fallback(async move |request: Request<Body>| {
-        let is_stream = request.uri().path() == Route::Sse.path();
-        let mut response = match is_stream && request.method() == Method::GET {
-            true => come_again(full),
-            false => limit_response(full).into_response(),
-        };
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
-    })
 }
 
 async fn pause_if_out_of_files(error: &io::Error) {

@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query};
+use axum::extract::{Extension, RawQuery};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
@@ -17,6 +16,7 @@ use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
 use super::extensions::ClientAddress;
+use super::query::{QueryError, QueryPairs};
 use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use crate::telemetry;
 
@@ -42,6 +42,8 @@ pub struct AdminEndpoint {
     pub path: &'static str,
     /// Decides its method.
     pub effect: Effect,
+    /// The names of its parameters; others are refused.
+    pub parameters: &'static [&'static str],
     /// Its handler.
     pub run: Arc<AdminHandler>,
 }
@@ -52,8 +54,11 @@ pub(super) fn route<S: Clone + Send + Sync + 'static>(
     permits: &Arc<Semaphore>,
 ) -> MethodRouter<S> {
     let (run, permits) = (Arc::clone(&endpoint.run), Arc::clone(permits));
-    let handler = async move |Extension(from): Extension<ClientAddress>, query: QueryPairs| {
-        respond(from, query, run, permits).await
+    let known = endpoint.parameters;
+    let handler = async move |Extension(from): Extension<ClientAddress>, query: RawQuery| {
+        check_local(from)?;
+        let pairs = parameters(query, known)?;
+        respond(pairs, run, permits).await
     };
     match endpoint.effect {
         Effect::ReadOnly => get(handler),
@@ -61,25 +66,32 @@ pub(super) fn route<S: Clone + Send + Sync + 'static>(
     }
 }
 
-/// A result, so that a rejected query gets the JSON error body and not axum's plain text.
-type QueryPairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+fn check_local(from: ClientAddress) -> Result<(), ErrorResponse> {
+    if is_local(from) {
+        return Ok(());
+    }
+    telemetry::connection_refused("not_local");
+    let client = from.0.map_or("an unknown address".to_owned(), |address| address.to_string());
+    let message = format!(
+        "admin endpoints answer only clients on this machine, not {client}; run the command on the \
+         host of this process, or with --log kafka://… from any machine"
+    );
+    Err(ErrorResponse::new(ErrorCode::Forbidden, message))
+}
+
+/// The decoded parameters, all of which the endpoint knows.
+fn parameters(RawQuery(query): RawQuery, known: &[&str]) -> Result<QueryPairs, ErrorResponse> {
+    let invalid = |QueryError(text)| ErrorResponse::new(HttpErrorCode::InvalidQuery, text);
+    let pairs = QueryPairs::parse(query.as_deref()).map_err(invalid)?;
+    pairs.check_names(known).map_err(invalid)?;
+    Ok(pairs)
+}
 
 async fn respond(
-    from: ClientAddress,
-    query: QueryPairs,
+    pairs: QueryPairs,
     run: Arc<AdminHandler>,
     permits: Arc<Semaphore>,
 ) -> Result<Response, ErrorResponse> {
-    if !is_local(from) {
-        telemetry::connection_refused("not_local");
-        let client = from.0.map_or("an unknown address".to_owned(), |address| address.to_string());
-        let message = format!(
-            "admin endpoints answer only clients on this machine, not {client}; run the command on \
-             the host of this process, or with --log kafka://… from any machine"
-        );
-        return Err(ErrorResponse::new(ErrorCode::Forbidden, message));
-    }
-    let Query(pairs) = query.map_err(invalid_query)?;
     let Ok(permit) = permits.try_acquire_owned() else {
         let message = format!(
             "{ADMIN_AT_ONCE} admin requests are in progress, which is the limit; repeat it after \
@@ -89,7 +101,7 @@ async fn respond(
     };
     // The handler goes on if the client leaves, and keeps its permit until it ends.
     let handle = move || {
-        let result = run(&pairs);
+        let result = run(pairs.as_slice());
         drop(permit);
         result
     };
@@ -98,19 +110,12 @@ async fn respond(
     Ok(json_response(StatusCode::OK, &answer))
 }
 
-fn invalid_query(rejection: QueryRejection) -> ErrorResponse {
-    ErrorResponse::new(HttpErrorCode::InvalidQuery, rejection.body_text())
-}
-
 fn is_local(from: ClientAddress) -> bool {
     from.0.is_some_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::response::IntoResponse;
-    use http::header::CONTENT_TYPE;
-
     use super::*;
 
     #[test]
@@ -126,14 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_query_is_answered_with_the_json_of_every_error() {
-        let uri = "/v1/dead-letters?limit=many".parse().expect("a URI");
-        let rejection = Query::<Vec<(String, u64)>>::try_from_uri(&uri).expect_err("no number");
-        let text = rejection.body_text();
-        let error = invalid_query(rejection);
-        assert_eq!((error.code, &error.message), (HttpErrorCode::InvalidQuery, &text));
-        let response = error.into_response();
-        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    fn a_parameter_of_another_endpoint_is_refused() {
+        let query = |text: &str| RawQuery(Some(text.to_owned()));
+        let known = ["id", "limit"];
+        assert!(parameters(query("id=tw.in%2F1%2F2&id=b&limit=1&_=9"), &known).is_ok());
+        for (text, part) in [
+            ("id=1&all_open=true", "give id, limit"),
+            ("limits=1", "did you mean `limit`?"),
+            ("id=%ff", "not UTF-8"),
+        ] {
+            let refused = parameters(query(text), &known).expect_err(text);
+            assert_eq!(refused.code, HttpErrorCode::InvalidQuery, "{text}");
+            assert!(refused.message.contains(part), "{}", refused.message);
+        }
+        let refused = parameters(query("anything=1"), &[]).expect_err("it has none");
+        assert!(refused.message.contains("has none"), "{}", refused.message);
     }
 }

@@ -32,6 +32,7 @@ use tower_service::Service;
 use super::extensions::{ClientAddress, PermitSlot, TakeoverSlot};
 use super::monitored_stream::{ConnectionActivity, MonitoredStream};
 use super::response::ErrorResponse;
+use super::security_headers;
 use super::takeover::DetachedConnection;
 use crate::socket::limits::{ConnectionPermit, REQUEST_HEAD_BYTES, RequestTimeouts};
 use crate::telemetry;
@@ -226,7 +227,8 @@ fn refusal(head: &str) -> String {
     };
     let body = ErrorResponse::new(ErrorCode::InvalidMessage, message).body();
     let fields = format!(
-        "content-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\n",
+        "content-type: application/json\r\ncache-control: no-store\r\n{}content-length: {}\r\n",
+        security_headers::lines(),
         body.len()
     );
     let head = head.replacen(NO_BODY, &fields, 1);

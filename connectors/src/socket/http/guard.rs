@@ -4,7 +4,8 @@
 //! gateway through the browser, across origins or by pointing its own name at 127.0.0.1 (DNS
 //! rebinding). `Host` therefore has to be a loopback name or a listed one. `Origin`, which browsers
 //! always send with WebSockets and with requests that change something, has to be the same host or
-//! a listed one.
+//! a listed one. A request without `Origin` that would change something and that the browser says
+//! comes from another site (`Sec-Fetch-Site`) is refused too.
 //!
 //! Roles without clients serve only monitoring and may be reached from other machines. There it is
 //! enough to refuse names of the public web, which contain a dot: the owner of such a name could
@@ -15,7 +16,10 @@
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
+
+/// What a browser says about the page that a request comes from (Fetch Metadata, section 2.4).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Which hosts and origins are answered, besides loopback names.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +55,12 @@ pub enum GuardError {
     /// The origin is not allowed.
     #[error("the origin '{0}' is not allowed; add it to allowed_origins if its pages may use this")]
     Origin(String),
+    /// A page of another site that sends no origin.
+    #[error(
+        "a request that changes something came from a page of another site (Sec-Fetch-Site \
+         '{0}'); send it from a page of this server, or list the page's origin in allowed_origins"
+    )]
+    Site(String),
 }
 
 /// The origin of an allowed request.
@@ -64,7 +74,15 @@ pub enum RequestOrigin {
 
 impl Guard {
     /// Checks a request's headers.
-    pub fn check(&self, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
+    pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
+        let origin = self.check_names(headers)?;
+        if origin == RequestOrigin::SameOrigin && !method.is_safe() {
+            check_site(headers)?;
+        }
+        Ok(origin)
+    }
+
+    fn check_names(&self, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
         let host = single(headers, HOST.as_str()).ok_or(GuardError::NoHost)?;
         let name = host_name(host);
         if !self.accepts_host(name) {
@@ -93,6 +111,17 @@ impl Guard {
         };
         unlisted || self.hosts.iter().any(|listed| is_listed(name, listed))
     }
+}
+
+/// Refuses a request that a page of another site made. Clients that are no browsers send nothing.
+fn check_site(headers: &HeaderMap) -> Result<(), GuardError> {
+    for site in headers.get_all(SEC_FETCH_SITE) {
+        let site = site.to_str().unwrap_or("unreadable");
+        if !["same-origin", "none"].contains(&site) {
+            return Err(GuardError::Site(shorten(site)));
+        }
+    }
+    Ok(())
 }
 
 fn is_listed(name: &str, listed: &str) -> bool {
@@ -150,7 +179,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().expect("a header"));
         }
-        let got = guard.check(&headers);
+        let got = guard.check(&Method::GET, &headers);
         match expected {
             Ok(()) => assert!(got.is_ok(), "{host} {origin:?}: {got:?}"),
             Err(part) => {
@@ -204,6 +233,28 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("localhost"));
         headers.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(Guard::default().check(&headers), Err(GuardError::NoHost));
+        assert_eq!(Guard::default().check(&Method::GET, &headers), Err(GuardError::NoHost));
+    }
+
+    #[test]
+    fn a_page_of_another_site_changes_nothing() {
+        let guard = Guard { origins: vec!["http://a.example".into()], ..Guard::default() };
+        let check = |method: Method, site: &str, origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost"));
+            headers.insert(SEC_FETCH_SITE, site.parse().expect("a header"));
+            headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
+            guard.check(&method, &headers).map(drop)
+        };
+        for site in ["cross-site", "same-site", "", "new-value"] {
+            let refused = Err(GuardError::Site(site.to_owned()));
+            assert_eq!(check(Method::POST, site, None), refused);
+            assert_eq!(check(Method::DELETE, site, Some("http://localhost")), refused);
+            assert_eq!(check(Method::GET, site, None), Ok(()), "a link may lead here");
+            assert_eq!(check(Method::POST, site, Some("http://a.example")), Ok(()), "listed");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(check(Method::POST, site, None), Ok(()));
+        }
     }
 }

@@ -12,10 +12,13 @@ pub mod extensions;
 mod monitored_stream;
 pub mod takeover;
 
+mod cors;
 pub mod routes;
+mod security_headers;
 pub mod state;
 
 pub mod guard;
+pub mod query;
 pub mod response;
 pub mod status;
 
@@ -31,4 +34,4 @@ pub mod validation_slots;
 pub mod admin;
 
 pub mod subscribe;
-mod subscribe_query;
+pub mod subscribe_query;

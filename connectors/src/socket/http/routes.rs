@@ -12,13 +12,8 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::header::{ALLOW, CONNECTION};
+use http::{HeaderValue, Method, Request, StatusCode};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
 
@@ -27,16 +22,10 @@ use super::extensions::CheckedOrigin;
 use super::guard::{GuardError, RequestOrigin};
 use super::response::{ErrorResponse, HttpErrorCode, text_response};
 use super::state::{Asset, RouterState};
-use super::{publish, status, subscribe};
+use super::subscribe::{full_stream, limit_response};
+use super::{cors, publish, security_headers, status, subscribe};
+use crate::socket::limits::LimitReached;
 use crate::telemetry;
-
-/// Headers that a page of a listed origin may send, beside those that begin with `ce-` or `tw-`.
-const ALLOWED_HEADERS: [&str; 5] =
-    ["authorization", "last-event-id", "cache-control", "content-type", "content-encoding"];
-
-/// What the web page may load: its own files and streams. No other site may show it in a frame.
-const PAGE_POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; \
-                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths of the server itself. Those of admin endpoints and assets come from the wiring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,64 +114,62 @@ pub fn router(state: &RouterState) -> Router {
         .with_state(state.clone())
 }
 
-/// Runs before every handler: the guard and the CORS headers of allowed origins.
-async fn check(
-    State(state): State<RouterState>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Response {
-    let checked = match state.guard().check(request.headers()) {
-        Ok(checked) => checked,
-        Err(refused) => {
-            telemetry::connection_refused("guard");
-            let code = match refused {
-                GuardError::NoHost => ErrorCode::InvalidMessage,
-                GuardError::Host(_) | GuardError::Origin(_) => ErrorCode::Forbidden,
-            };
-            return ErrorResponse::new(code, refused.to_string()).into_response();
-        }
-    };
-    let is_preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    request.extensions_mut().insert(CheckedOrigin(checked.clone()));
-    let mut response = match is_preflight {
-        true => preflight(request.headers()),
-        false => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
-    if let RequestOrigin::Allowed(origin) = checked {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
-        headers.append(VARY, HeaderValue::from_static("Origin"));
+/// The router for a connection that a limit refuses. It answers nothing else, and ends the
+/// connection.
+pub(super) fn refusal_router(state: &RouterState, full: LimitReached) -> Router {
+    let mut router = Router::new().fallback(async move || closing(limit_response(full)));
+    if state.worker_stats().has_workers() {
+        router = router.route(Route::Sse.path(), get(async move || closing(full_stream(full))));
     }
+    router
+        .method_not_allowed_fallback(async move || closing(limit_response(full)))
+        .layer(from_fn_with_state(state.clone(), check))
+}
+
+fn closing(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Allows what was asked for as far as handlers read it. There is no credentials header: no cookie
-/// is ever read, so a page needs none.
-fn preflight(asked: &HeaderMap) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
+/// Runs around every handler: the guard, the CORS headers of allowed origins, and the headers of
+/// every response.
+async fn check(State(state): State<RouterState>, request: Request<Body>, next: Next) -> Response {
+    let (method, checked) =
+        (request.method().clone(), state.guard().check(request.method(), request.headers()));
+    let mut response = match &checked {
+        Ok(origin) => respond(origin, request, next).await,
+        Err(refused) => refuse(refused),
+    };
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    let names = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
-    let names = names.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let names = names.map(|name| name.trim().to_ascii_lowercase());
-    let allowed: Vec<String> = names.filter(|name| is_allowed_header(name)).collect();
-    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", "))
-        && !allowed.is_empty()
+    security_headers::insert(headers);
+    if let Ok(RequestOrigin::Allowed(origin)) = &checked {
+        cors::allow_origin(headers, origin);
+    }
+    if method == Method::OPTIONS
+        && let Some(Ok(allowed)) = headers.get(ALLOW).map(HeaderValue::to_str)
+        && let Ok(with_options) = HeaderValue::from_str(&format!("{allowed},OPTIONS"))
     {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(ALLOW, with_options);
     }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
 
-/// Whether a page of a listed origin may send this header, in lower case.
-fn is_allowed_header(name: &str) -> bool {
-    ALLOWED_HEADERS.contains(&name) || name.starts_with("ce-") || name.starts_with("tw-")
+async fn respond(origin: &RequestOrigin, mut request: Request<Body>, next: Next) -> Response {
+    if cors::is_preflight(request.method(), request.headers()) {
+        return cors::preflight(request.headers());
+    }
+    request.extensions_mut().insert(CheckedOrigin(origin.clone()));
+    next.run(request).await
+}
+
+fn refuse(refused: &GuardError) -> Response {
+    telemetry::connection_refused("guard");
+    let code = match refused {
+        GuardError::NoHost => ErrorCode::InvalidMessage,
+        GuardError::Host(_) | GuardError::Origin(_) | GuardError::Site(_) => ErrorCode::Forbidden,
+    };
+    ErrorResponse::new(code, refused.to_string()).into_response()
 }
 
 async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) -> ErrorResponse {
@@ -195,14 +182,14 @@ async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) 
     ErrorResponse::new(ErrorCode::NotFound, message)
 }
 
-/// axum adds the `Allow` header.
-async fn wrong_method(request: Request<Body>) -> Result<StatusCode, ErrorResponse> {
+/// `OPTIONS` of a known path, or a method that it does not have. The router adds `Allow`.
+async fn wrong_method(request: Request<Body>) -> Response {
     if request.method() == Method::OPTIONS {
-        return Ok(StatusCode::NO_CONTENT);
+        return StatusCode::NO_CONTENT.into_response();
     }
     let message = format!(
         "the method {} is not allowed here; the Allow header lists those that are",
         request.method()
     );
-    Err(ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message))
+    ErrorResponse::new(HttpErrorCode::MethodNotAllowed, message).into_response()
 }

@@ -4,12 +4,14 @@
 //! the whole server without any of them. Without workers there are no streams, without a
 //! [`PublishHandler`] no events are accepted.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::admin::AdminEndpoint;
 use super::guard::Guard;
@@ -24,7 +26,7 @@ pub(super) const STATS_AT_ONCE: usize = 4;
 /// How long a subscriber is held at most while the process starts.
 pub const START_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How often a held subscriber's request checks whether the process has started.
+/// How often it is checked whether the process has started, for all held subscribers together.
 const START_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A file that is served as it is.
@@ -77,6 +79,10 @@ struct SharedState {
     parts: RouterParts,
     started: Instant,
     stats_permits: Arc<Semaphore>,
+    /// Notified when the process has started, or nobody checks any more.
+    start_checked: Notify,
+    /// Whether a task checks if the process has started.
+    checks_start: AtomicBool,
 }
 
 /// What all handlers share. Cheap to clone.
@@ -87,7 +93,9 @@ impl RouterState {
     /// The state of one server; its uptime begins here.
     pub fn new(parts: RouterParts) -> Self {
         let (started, stats_permits) = (clock::now(), Arc::new(Semaphore::new(STATS_AT_ONCE)));
-        Self(Arc::new(SharedState { parts, started, stats_permits }))
+        let (start_checked, checks_start) = (Notify::new(), AtomicBool::new(false));
+        let shared = SharedState { parts, started, stats_permits, start_checked, checks_start };
+        Self(Arc::new(shared))
     }
 
     /// Which hosts and origins are answered.
@@ -127,10 +135,38 @@ impl RouterState {
 
     /// Holds a subscriber that comes while the process starts, because a browser's `EventSource`
     /// does not reconnect after a refusal. Returns after [`START_WAIT_MAX`] in any case.
+    ///
+    /// One task checks for all who are held, and notifies them: thousands may come back at once.
     pub(super) async fn wait_until_started(&self) {
         let begun = clock::now();
-        while !(self.hooks().accepts_subscribers)() && begun.elapsed() < START_WAIT_MAX {
-            tokio::time::sleep(START_POLL_INTERVAL).await;
+        loop {
+            let mut checked = pin!(self.0.start_checked.notified());
+            // Counts as waiting from here on, so that no notification is missed.
+            checked.as_mut().enable();
+            let left = START_WAIT_MAX.saturating_sub(begun.elapsed());
+            if (self.hooks().accepts_subscribers)() || left.is_zero() {
+                return;
+            }
+            self.check_start();
+            // Timed out or notified: the loop looks at both.
+            let _ = tokio::time::timeout(left, checked).await;
         }
+    }
+
+    /// Makes one task check whether the process has started, unless one does. It ends after
+    /// [`START_WAIT_MAX`] and those who are still held start the next one.
+    fn check_start(&self) {
+        if self.0.checks_start.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let state = self.clone();
+        tokio::spawn(async move {
+            let begun = clock::now();
+            while !(state.hooks().accepts_subscribers)() && begun.elapsed() < START_WAIT_MAX {
+                tokio::time::sleep(START_POLL_INTERVAL).await;
+            }
+            state.0.checks_start.store(false, Ordering::SeqCst);
+            state.0.start_checked.notify_waiters();
+        });
     }
 }

@@ -8,45 +8,42 @@
 //! for all connections, and compression per connection would end that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
-use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
-use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, StartAt};
+use tidewire_engine::fanout::protocol::native::{ErrorCode, StartAt};
 use tidewire_engine::fanout::shard::{Framing, OpenRequest, Shard};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::cors;
 use super::extensions::{CheckedOrigin, PermitSlot, TakeoverSlot};
 use super::guard::RequestOrigin;
-use super::request_headers;
-use super::response::{ErrorResponse, text_response};
+use super::response::ErrorResponse;
 use super::state::RouterState;
 use super::subscribe_query::SubscribeQuery;
-use super::takeover::Takeover;
+use super::takeover::{Takeover, retry_line};
+use super::{request_headers, security_headers};
 use crate::socket::limits::LimitReached;
 use crate::telemetry;
 
 /// The WebSocket subprotocol, accepted if the client offers it.
 pub const SUBPROTOCOL: &str = "tidewire.v1";
 
-/// The user of a request without `user=` (development only).
-const ANONYMOUS: &str = "anonymous";
-
-/// Milliseconds after which an `EventSource` beyond a limit comes again, at least; at most twice as
-/// long.
-const COME_AGAIN_MS: u32 = 5_000;
-
-/// The longest `user=`.
-pub const USER_CHARS: usize = 128;
+/// The response headers of a stream, besides those of every response.
+const STREAM_HEADERS: [(HeaderName, &str); 3] = [
+    (CONTENT_TYPE, "text/event-stream"),
+    // A proxy that compresses or rewrites a stream would hold its events back.
+    (CACHE_CONTROL, "no-cache, no-transform"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
 
 /// `GET /v1/ws`.
 pub async fn websocket(
@@ -54,8 +51,7 @@ pub async fn websocket(
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     let key = handshake(&request)?;
-    let query = SubscribeQuery::parse(request.uri().query().unwrap_or(""))?;
-    let user = user_of(&query)?;
+    let user = SubscribeQuery::of_websocket(request.uri().query())?.user()?;
     state.wait_until_started().await;
     let mut head = String::from(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
@@ -74,49 +70,56 @@ pub async fn websocket(
     take_over(&request, Takeover { head: head.into_bytes(), open })
 }
 
-/// `GET /v1/sse`.
+/// `GET /v1/sse`. `HEAD` checks the same and answers with the head alone.
 pub async fn sse(
     State(state): State<RouterState>,
     request: Request<Body>,
 ) -> Result<Response, SubscribeError> {
     if has_body(request.headers()) {
-        let message = "/v1/sse needs a GET request without a body";
+        let message = "/v1/sse needs a request without a body";
         return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message).into());
     }
-    let query = SubscribeQuery::parse(request.uri().query().unwrap_or(""))?;
-    let user = user_of(&query)?;
-    let open = sse_open(query, dev_identity(&user), request.headers())?;
+    let query = SubscribeQuery::of_stream(request.uri().query())?;
+    let open = sse_open(&query, request.headers())?;
     if request.method() == Method::HEAD {
-        return Ok(text_response(StatusCode::OK, "text/event-stream", ""));
+        return Ok(stream_response(Body::empty()));
     }
     state.wait_until_started().await;
-    let mut head = String::from(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
-         cache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\nconnection: close\r\n",
-    );
-    if let Some(CheckedOrigin(RequestOrigin::Allowed(origin))) =
-        request.extensions().get::<CheckedOrigin>()
-    {
-        push_header(&mut head, "access-control-allow-origin", origin.to_str().unwrap_or("null"));
-        push_header(&mut head, "vary", "Origin");
-    }
-    head.push_str("\r\n");
-    match take_over(&request, Takeover { head: head.into_bytes(), open }) {
-        Err(SubscribeError::Limit(full)) => Ok(come_again(full)),
-        other => other,
-    }
+    let origin = request.extensions().get::<CheckedOrigin>();
+    let head = stream_head(origin.map(|CheckedOrigin(origin)| origin));
+    take_over(&request, Takeover { head: head.into_bytes(), open })
 }
 
-/// The answer to a stream beyond a limit: an `EventSource` takes every status but 200 as final, and
-/// connects again after the stream has ended. The times differ, so that not all come at once.
-pub(super) fn come_again(full: LimitReached) -> Response {
-    static ANSWERS: AtomicU32 = AtomicU32::new(0);
-    telemetry::connection_refused(full.reason());
-    // Consecutive multiples of an odd constant are spread evenly (Fibonacci hashing).
-    let spread = ANSWERS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
-    let after_ms = COME_AGAIN_MS + spread % COME_AGAIN_MS;
-    text_response(StatusCode::OK, "text/event-stream", format!("retry: {after_ms}\n\n"))
+/// The head of a stream that leaves the HTTP server.
+fn stream_head(origin: Option<&RequestOrigin>) -> String {
+    let mut headers = HeaderMap::new();
+    headers.extend(STREAM_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    security_headers::insert(&mut headers);
+    if let Some(RequestOrigin::Allowed(origin)) = origin {
+        cors::allow_origin(&mut headers, origin);
+    }
+    let mut head = String::from("HTTP/1.1 200 OK\r\nconnection: close\r\n");
+    for (name, value) in &headers {
+        push_header(&mut head, name.as_str(), value.to_str().unwrap_or_default());
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// The answer to a stream for which there is no room: a stream that ends, with the time after which
+/// `EventSource` tries again. After a status other than 200 it would never try again.
+///
+/// The line is no block, since some clients take a block without data for an event.
+pub(super) fn full_stream(full: LimitReached) -> Response {
+    let refused = limit_response(full);
+    stream_response(format!(": {}\n{}", refused.message, retry_line()).into())
+}
+
+fn stream_response(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.extend(STREAM_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
 }
 
 /// Counts the stream and makes the connection leave the HTTP server. The response returned here is
@@ -134,7 +137,7 @@ fn take_over(request: &Request<Body>, takeover: Takeover) -> Result<Response, Su
     if let Some(Err(full)) =
         permit_slot.with_permit(|permit| permit.count_stream(&takeover.open.identity))
     {
-        return Err(SubscribeError::Limit(full));
+        return Err(limit_response(full).into());
     }
     takeover_slot.put(takeover);
     Ok(StatusCode::OK.into_response())
@@ -158,49 +161,19 @@ pub fn limit_response(full: LimitReached) -> ErrorResponse {
     }
 }
 
-fn user_of(query: &SubscribeQuery) -> Result<String, ErrorResponse> {
-    let user = query.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(ANONYMOUS);
-    if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
-        let message = format!("user= must have 1 to {USER_CHARS} printable characters");
-        return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
-    }
-    Ok(user.to_owned())
-}
-
 /// The identity of an unauthenticated user (development only): every account, every role.
 fn dev_identity(user: &str) -> Identity {
     Identity { user: user.into(), accounts: Accounts::All, roles: Roles::ALL }
 }
 
 /// Checks what the shard would refuse, while an HTTP status can still say it.
-fn sse_open(
-    query: SubscribeQuery,
-    identity: Identity,
-    headers: &HeaderMap,
-) -> Result<OpenRequest, ErrorResponse> {
-    let list = query.channels.unwrap_or_default();
-    let channels: Vec<String> =
-        list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
-        let message = format!(
-            "channels= has {} channels; give 1 to {SUBSCRIPTIONS_MAX}, separated by commas",
-            channels.len()
-        );
-        return Err(ErrorResponse::new(ErrorCode::InvalidChannel, message));
-    }
-    // A browser that reconnects repeats its URL and adds the header, so the header is newer.
-    let header = request_headers::single(headers, "last-event-id")?;
-    let start = header.or(query.last_event_id.as_deref()).or(query.from.as_deref());
-    let start = start.map_or(Ok(StartAt::Latest), StartAt::parse).map_err(error_response)?;
+fn sse_open(query: &SubscribeQuery, headers: &HeaderMap) -> Result<OpenRequest, ErrorResponse> {
+    let (identity, channels) = (dev_identity(&query.user()?), query.channels()?);
+    let start = query.start(headers)?;
     for channel in &channels {
-        Shard::check(&identity, channel, &start).map_err(error_response)?;
+        Shard::check(&identity, channel, &start)?;
     }
     Ok(OpenRequest { framing: Framing::Sse, identity: Arc::new(identity), channels, start })
-}
-
-/// An error of the fan-out as an HTTP error.
-fn error_response(error: RequestError) -> ErrorResponse {
-    ErrorResponse::new(error.code, error.message)
 }
 
 /// Why a request is not a valid WebSocket handshake.
@@ -216,26 +189,26 @@ enum HandshakeRejection {
 
 fn handshake(request: &Request<Body>) -> Result<String, HandshakeRejection> {
     let headers = request.headers();
-    let upgrade = has_token(headers, UPGRADE.as_str(), "websocket");
+    let upgrade = has_token(headers, &UPGRADE, "websocket");
     if !upgrade || request.method() != Method::GET {
         return Err(HandshakeRejection::NotWebSocket);
     }
     if request.version() != Version::HTTP_11 {
         return Err(HandshakeRejection::Malformed("HTTP/1.1"));
     }
-    if !has_token(headers, CONNECTION.as_str(), "upgrade") {
+    if !has_token(headers, &CONNECTION, "upgrade") {
         return Err(HandshakeRejection::Malformed("the header Connection: Upgrade"));
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if single(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
         return Err(HandshakeRejection::UnsupportedVersion);
     }
     if has_body(headers) {
         return Err(HandshakeRejection::Malformed("a request without a body"));
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
-    key.filter(|key| is_handshake_key(key))
+    single(headers, &SEC_WEBSOCKET_KEY)
+        .filter(|key| is_handshake_key(key))
         .map(str::to_owned)
-        .ok_or(HandshakeRejection::Malformed("a Sec-WebSocket-Key of 16 bytes in base64"))
+        .ok_or(HandshakeRejection::Malformed("one Sec-WebSocket-Key of 16 bytes in base64"))
 }
 
 /// Why no stream is opened.
@@ -243,8 +216,6 @@ fn handshake(request: &Request<Body>) -> Result<String, HandshakeRejection> {
 pub enum SubscribeError {
     /// An ordinary error.
     Response(ErrorResponse),
-    /// A limit was reached.
-    Limit(LimitReached),
     /// 426: not a WebSocket request of version 13; headers of the response name what is served.
     UpgradeRequired,
 }
@@ -272,12 +243,7 @@ impl From<HandshakeRejection> for SubscribeError {
 
 impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
-        let response = match self {
-            Self::Response(response) => Some(response),
-            Self::Limit(full) => Some(limit_response(full)),
-            Self::UpgradeRequired => None,
-        };
-        let Some(response) = response else {
+        let Self::Response(response) = self else {
             let message =
                 "/v1/ws needs a WebSocket handshake of version 13: use a WebSocket client";
             let status = StatusCode::UPGRADE_REQUIRED;
@@ -301,18 +267,24 @@ fn is_handshake_key(key: &str) -> bool {
         })
 }
 
-/// Whether the client offers the subprotocol, whose case counts (RFC 6455 §4.1).
+/// The value of a header; `None` also if it can't be read or contradicts itself.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    request_headers::single(headers, name.as_str()).ok().flatten()
+}
+
+/// Subprotocols are compared with case (RFC 6455, section 11.3.4).
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    tokens(headers, SEC_WEBSOCKET_PROTOCOL.as_str()).any(|token| token == SUBPROTOCOL)
+    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|token| token == SUBPROTOCOL)
 }
 
 /// Whether a comma-separated header contains this token, in any case.
-fn has_token(headers: &HeaderMap, name: &str, word: &str) -> bool {
+fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+/// The tokens of a comma-separated header.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 

@@ -1,190 +1,233 @@
-//! Reads the query of a request to subscribe.
+//! What a request to subscribe asks for: the parameters of its query, and `Last-Event-ID`.
 //!
-//! A name that is not known is refused with the nearest one that is: a position under a misspelled
-//! name would otherwise start the stream at `latest`, and events would be missing without a word.
-//! The names under which client libraries send a position are all understood. A name that begins
-//! with an underscore is ignored, since some libraries add one to get past caches.
+//! Where a stream starts decides what a client misses, so nothing here is guessed: unknown
+//! parameters, contradictory values and unreadable headers are refused. The position has several
+//! names, because clients that can't set a header put it into the query under a name of their own.
 
-use percent_encoding::percent_decode_str;
+use http::HeaderMap;
+use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
+use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, StartAt};
 
-use super::response::{ErrorResponse, HttpErrorCode};
+use super::query::{QueryError, QueryPairs, SingleValue, unknown};
+use super::request_headers;
+use super::response::ErrorResponse;
 
-/// The parameters, as they are documented.
-const NAMES: [&str; 4] = ["user", "channels", "from", "last_event_id"];
+/// The user of a request without `user=` (development only).
+const ANONYMOUS: &str = "anonymous";
 
-/// Other names of `last_event_id`: those of the header, of polyfills and of other servers.
-const POSITION_NAMES: [&str; 5] =
-    ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID", "last-event-id"];
+/// The longest `user=`.
+pub const USER_CHARS: usize = 128;
 
-/// The longest value that an error repeats.
-const SHOWN_CHARS: usize = 80;
+/// The parameters of a WebSocket.
+const WEBSOCKET_PARAMETERS: [&str; 1] = ["user"];
 
-/// What a request to subscribe asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// The parameters of a stream.
+const STREAM_PARAMETERS: [&str; 4] = ["channels", "from", "last_event_id", "user"];
+
+/// The header with the last `id:` of a former stream.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The parameters of both endpoints, decoded. An empty one counts as absent.
+#[derive(Clone, Debug, Default)]
 pub(super) struct SubscribeQuery {
-    pub(super) user: Option<String>,
-    pub(super) channels: Option<String>,
-    pub(super) from: Option<String>,
-    pub(super) last_event_id: Option<String>,
+    user: SingleValue,
+    channels: SingleValue,
+    from: SingleValue,
+    last_event_id: SingleValue,
 }
 
 impl SubscribeQuery {
-    /// Reads a query; an empty value counts as absent.
-    pub(super) fn parse(query: &str) -> Result<Self, ErrorResponse> {
+    /// Reads the query of a WebSocket's handshake.
+    pub(super) fn of_websocket(query: Option<&str>) -> Result<Self, ErrorResponse> {
         let mut found = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
-            if name.starts_with('_') {
-                continue;
-            }
-            let place = match name.as_str() {
-                "user" => &mut found.user,
-                "channels" => &mut found.channels,
-                "from" => &mut found.from,
-                other if POSITION_NAMES.contains(&other) => &mut found.last_event_id,
-                other => return Err(unknown(other)),
-            };
-            match place {
-                _ if value.is_empty() => {}
-                Some(first) if *first != value => {
-                    return Err(contradictory(&name, [first, &value]));
+        for (name, value) in QueryPairs::parse(query)?.as_slice() {
+            match name.as_str() {
+                "user" => found.user.set(name, value)?,
+                name if is_position(name) || STREAM_PARAMETERS.contains(&name) => {
+                    return Err(QueryError(format!(
+                        "a WebSocket has no query parameter `{name}`; send it in the operation \
+                         subscribe, as `channel` or `from`"
+                    ))
+                    .into());
                 }
-                _ => *place = Some(value),
+                name => return Err(unknown(name, &WEBSOCKET_PARAMETERS).into()),
             }
         }
-        found.from = found.from.map(with_plus);
         Ok(found)
     }
-}
 
-/// A part of a query as text: form encoding, in which a plus is a space.
-fn decode(part: &str) -> Result<String, ErrorResponse> {
-    let plain = part.replace('+', " ");
-    let mut rest = plain.as_str();
-    while let Some(at) = rest.find('%') {
-        let digits = rest.get(at + 1..at + 3).unwrap_or("");
-        if digits.len() != 2 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let shown = shorten(part);
-            return Err(refuse(format!(
-                "`{shown}` in the query is not percent-encoded: write a percent sign as %25"
-            )));
+    /// Reads the query of a stream.
+    pub(super) fn of_stream(query: Option<&str>) -> Result<Self, ErrorResponse> {
+        let mut found = Self::default();
+        for (name, value) in QueryPairs::parse(query)?.as_slice() {
+            match name.as_str() {
+                "user" => found.user.set(name, value)?,
+                "channels" => found.channels.set(name, value)?,
+                "from" => found.from.set(name, value)?,
+                name if is_position(name) => found.last_event_id.set(name, value)?,
+                name => return Err(unknown(name, &STREAM_PARAMETERS).into()),
+            }
         }
-        rest = &rest[at + 3..];
+        Ok(found)
     }
-    let decoded = percent_decode_str(&plain).decode_utf8();
-    decoded
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| refuse(format!("`{}` in the query is not UTF-8 once decoded", shorten(part))))
-}
 
-/// A time whose plus was not escaped, and so became a space: `…T19:00:00 09:00`.
-fn with_plus(from: String) -> String {
-    match from.rsplit_once(' ') {
-        Some((time, zone)) if time.contains('T') && zone.len() == 5 && zone.contains(':') => {
-            format!("{time}+{zone}")
+    /// Who connects.
+    pub(super) fn user(&self) -> Result<String, ErrorResponse> {
+        let user = self.user.get().unwrap_or(ANONYMOUS);
+        if user.chars().count() > USER_CHARS || user.chars().any(char::is_control) {
+            let message = format!("user= must have 1 to {USER_CHARS} printable characters");
+            return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message));
         }
-        _ => from,
+        Ok(user.to_owned())
+    }
+
+    /// The channels of a stream.
+    pub(super) fn channels(&self) -> Result<Vec<String>, ErrorResponse> {
+        let list = self.channels.get().unwrap_or_default();
+        let channels: Vec<String> =
+            list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if channels.is_empty() || channels.len() > SUBSCRIPTIONS_MAX {
+            let message = format!(
+                "channels= has {} channels; give 1 to {SUBSCRIPTIONS_MAX}, separated by commas",
+                channels.len()
+            );
+            return Err(ErrorResponse::new(ErrorCode::InvalidChannel, message));
+        }
+        Ok(channels)
+    }
+
+    /// Where a stream starts: the header wins over the position in the query, which wins over
+    /// `from`. A client that reconnects repeats its first query and adds the header.
+    pub(super) fn start(&self, headers: &HeaderMap) -> Result<StartAt, ErrorResponse> {
+        let header = request_headers::single(headers, LAST_EVENT_ID)?;
+        let start = header.or(self.last_event_id.get()).or(self.from.get());
+        Ok(start.map_or(Ok(StartAt::Latest), parse_start)?)
     }
 }
 
-fn unknown(name: &str) -> ErrorResponse {
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
-    let wanted = plain(name);
-    let near = NAMES.into_iter().map(|known| (distance(&wanted, &plain(known)), known)).min();
-    let hint = match near {
-        Some((distance, known)) if distance <= 2.max(wanted.len() / 3) => {
-            format!("did you mean `{known}`?")
+/// Whether a parameter is the position of a client that can't set `Last-Event-ID`:
+/// `last_event_id`, `lastEventId` (the default of the most used polyfill), `Last-Event-ID`.
+fn is_position(name: &str) -> bool {
+    let plain = name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase());
+    plain.eq("lasteventid".chars())
+}
+
+/// Reads a start. The plus of a time zone is a space if the client did not escape it.
+fn parse_start(text: &str) -> Result<StartAt, RequestError> {
+    StartAt::parse(text).or_else(|error| {
+        let zone = text.len().checked_sub("+09:00".len());
+        match zone.and_then(|at| Some((text.get(..at)?, text.get(at..)?.strip_prefix(' ')?))) {
+            Some((time, zone)) => StartAt::parse(&format!("{time}+{zone}")).map_err(|_| error),
+            None => Err(error),
         }
-        // What other servers call a position.
-        _ if ["position", "since", "offset", "start", "cursor"].contains(&wanted.as_str()) => {
-            "give a position as `last_event_id` or `from`".to_owned()
-        }
-        _ => format!("the parameters are {}", NAMES.join(", ")),
-    };
-    refuse(format!("the query has the unknown parameter `{}`; {hint}", shorten(name)))
+    })
 }
 
-fn contradictory(name: &str, [first, other]: [&str; 2]) -> ErrorResponse {
-    let (name, first, other) = (shorten(name), shorten(first), shorten(other));
-    refuse(format!(
-        "the parameter {name} occurs with different values, `{first}` and `{other}`; send it once"
-    ))
-}
-
-fn refuse(message: String) -> ErrorResponse {
-    ErrorResponse::new(HttpErrorCode::InvalidQuery, message)
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).collect()
-}
-
-/// The fewest insertions, deletions and replacements that make one of the other (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (n, character) in one.chars().take(SHOWN_CHARS).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = n + 1;
-        for (m, against) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(character != *against);
-            diagonal = row[m + 1];
-            row[m + 1] = replaced.min(diagonal + 1).min(row[m] + 1);
-        }
+impl From<QueryError> for ErrorResponse {
+    fn from(QueryError(message): QueryError) -> Self {
+        Self::new(ErrorCode::InvalidMessage, message)
     }
-    row[other.len()]
+}
+
+impl From<RequestError> for ErrorResponse {
+    fn from(error: RequestError) -> Self {
+        Self::new(error.code, error.message)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use tidewire_engine::record::Millis;
+
     use super::*;
 
-    fn refused(query: &str, part: &str) {
-        let error = SubscribeQuery::parse(query).expect_err(query);
-        assert!(error.message.contains(part), "{query}: {}", error.message);
-    }
+    const TOKEN: &str = "AbHz3fEJAQcAAAAMjlKG";
+    const NEWER: &str = "AbHz3fEJAQcAAQB7FvCV";
 
-    #[test]
-    fn a_position_is_understood_under_the_names_that_clients_use() {
-        for name in POSITION_NAMES {
-            let found = SubscribeQuery::parse(&format!("channels=a&{name}=TOKEN")).expect(name);
-            assert_eq!(found.last_event_id.as_deref(), Some("TOKEN"), "{name}");
+    fn start(query: &str, ids: &[&[u8]]) -> Result<StartAt, ErrorResponse> {
+        let mut headers = HeaderMap::new();
+        for id in ids {
+            let id = HeaderValue::from_bytes(id).expect("a value");
+            headers.append(LAST_EVENT_ID, id);
         }
+        SubscribeQuery::of_stream(Some(query))?.start(&headers)
+    }
+
+    fn check(query: &str, ids: &[&[u8]], expected: &StartAt) {
+        let got = start(query, ids);
+        assert_eq!(got.as_ref(), Ok(expected), "{query} {ids:?}");
+    }
+
+    fn check_refused(query: &str, ids: &[&[u8]], part: &str) {
+        let refused = start(query, ids).expect_err(query);
+        assert_eq!(refused.status, 400, "{query} {ids:?}");
+        assert!(refused.message.contains(part), "{}", refused.message);
+    }
+
+    fn token(text: &str) -> StartAt {
+        StartAt::Token(text.into())
     }
 
     #[test]
-    fn an_unknown_name_is_refused_with_the_nearest_known_one() {
-        refused("fron=earliest", "`fron`; did you mean `from`?");
-        refused("channel=a", "did you mean `channels`?");
-        refused("LAST_EVENT=x", "did you mean `last_event_id`?");
-        refused("position=x", "`last_event_id` or `from`");
-        refused("colour=red", "the parameters are user, channels, from, last_event_id");
-        SubscribeQuery::parse("channels=a&_=1767607200").expect("a cache buster");
+    fn an_event_id_that_can_not_be_read_or_comes_twice_is_refused_and_a_blank_one_is_absent() {
+        let id = TOKEN.as_bytes();
+        check("", &[], &StartAt::Latest);
+        check("", &[id], &token(TOKEN));
+        check("", &[b"", id, b" "], &token(TOKEN));
+        check("", &[id, id], &token(TOKEN));
+        check(&format!("last_event_id={TOKEN}"), &[b""], &token(TOKEN));
+        check(&format!("last_event_id={NEWER}&from=earliest"), &[id], &token(TOKEN));
+        check_refused("", &[b"AbHz3fEJAQcAAAAMjlKG\xff"], "last-event-id");
+        check_refused("", &[id, NEWER.as_bytes()], "last-event-id");
     }
 
     #[test]
-    fn a_name_that_occurs_twice_needs_one_value() {
-        refused("from=latest&from=earliest", "`latest` and `earliest`");
-        refused("lastEventId=a&last_event_id=b", "`a` and `b`");
-        let found = SubscribeQuery::parse("user=&user=ann&user=ann").expect("one value");
-        assert_eq!(found.user.as_deref(), Some("ann"));
+    fn the_names_that_polyfills_give_to_the_position_are_understood() {
+        for name in ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID", "LASTEVENTID"]
+        {
+            check(&format!("{name}={TOKEN}&from=earliest"), &[], &token(TOKEN));
+            check(&format!("{name}=&from=earliest"), &[], &StartAt::Earliest);
+        }
+        check(&format!("lastEventId={TOKEN}&last_event_id={TOKEN}"), &[], &token(TOKEN));
+        check_refused(
+            &format!("lastEventId={TOKEN}&last_event_id={NEWER}"),
+            &[],
+            "different values",
+        );
     }
 
     #[test]
-    fn what_is_not_percent_encoded_text_is_refused() {
-        refused("channels=100%", "percent sign as %25");
-        refused("channels=%zz", "percent sign as %25");
-        refused("channels=%ff", "not UTF-8");
-        let found = SubscribeQuery::parse("channels=posts:%C3%A9%2Cposts:b").expect("text");
-        assert_eq!(found.channels.as_deref(), Some("posts:é,posts:b"));
+    fn unknown_names_are_refused_with_a_suggestion() {
+        check_refused("fron=earliest", &[], "did you mean `from`?");
+        check_refused("From=earliest", &[], "did you mean `from`?");
+        check_refused("lastEvent=x", &[], "did you mean `last_event_id`?");
+        check_refused("position=x", &[], "give channels, from, last_event_id, user");
+        check_refused("from=%ff", &[], "not UTF-8");
+        check("_=1767607200&from=earliest", &[], &StartAt::Earliest);
+        let refused = SubscribeQuery::of_websocket(Some("from=earliest")).expect_err("not there");
+        assert!(refused.message.contains("subscribe"), "{}", refused.message);
+        assert!(SubscribeQuery::of_websocket(Some("user=ann&_=1")).is_ok());
+        assert!(SubscribeQuery::of_websocket(Some("usr=ann")).is_err());
     }
 
     #[test]
-    fn the_plus_of_a_time_zone_need_not_be_escaped() {
-        for query in ["from=2026-01-05T19:00:00+09:00", "from=2026-01-05T19:00:00%2B09:00"] {
-            let found = SubscribeQuery::parse(query).expect("a time");
-            assert_eq!(found.from.as_deref(), Some("2026-01-05T19:00:00+09:00"), "{query}");
+    fn times_may_have_an_unescaped_plus_and_be_a_date_or_milliseconds() {
+        let ten = StartAt::Time(Millis(1_767_607_200_000));
+        for from in [
+            "2026-01-05T10:00:00Z",
+            "2026-01-05T19:00:00+09:00",
+            "2026-01-05T19:00:00%2B09:00",
+            "2026-01-05%2019:00:00+09:00",
+            "2026-01-05T05:00:00-05:00",
+            "1767607200000",
+        ] {
+            check(&format!("from={from}"), &[], &ten);
+        }
+        check("from=2026-01-05", &[], &StartAt::Time(Millis(1_767_571_200_000)));
+        for from in ["yesterday", "2026-01-05T19:00:00 9:00", "2026-13-05", "1767607200"] {
+            check_refused(&format!("from={from}"), &[], "2026-01-05T10:00:00Z");
+            check_refused(&format!("from={from}"), &[], TOKEN);
         }
     }
 }

@@ -40,7 +40,7 @@ use super::live_connection::{
 use super::shard_port::ShardPort;
 use super::worker_queue::WorkerWaker;
 use crate::clock;
-use crate::socket::http::takeover::DetachedConnection;
+use crate::socket::http::takeover::{DetachedConnection, retry_line};
 use crate::socket::memory::{MemoryBudget, MemoryShare};
 use crate::telemetry::{self, SocketIo};
 
@@ -295,11 +295,12 @@ impl<S: ShardPort> EventLoop<S> {
             Ok(conn) => conn,
             Err(reason) => {
                 telemetry::connection_refused(reason.label());
+                let mut last = retry_line().into_bytes();
                 if framing == Framing::WebSocket {
-                    let mut frame = Vec::new();
-                    put_close(&mut frame, reason.code(), reason.text());
-                    unsent.push(&frame);
+                    last.clear();
+                    put_close(&mut last, reason.code(), reason.text());
                 }
+                unsent.push(&last);
                 let ended = EndedConnection { stream, unsent, permit };
                 return self.lingering.add(self.poll.registry(), ended);
             }

@@ -21,6 +21,9 @@ use crate::socket::stream::worker::{self, WorkerHandle};
 
 use super::scripted_shard::ShardScript;
 
+/// An origin whose pages may use the gateway.
+pub(super) const LISTED_ORIGIN: &str = "http://app.example";
+
 pub(super) const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: 5_000,
     per_address: 5_000,
@@ -79,7 +82,7 @@ impl Clock for FixedClock {
 }
 
 /// Memory for connections that no test fills.
-fn memory() -> Arc<MemoryBudget> {
+pub(super) fn memory() -> Arc<MemoryBudget> {
     MemoryBudget::new(CONNECTIONS_BYTES, || 0)
 }
 
@@ -134,7 +137,8 @@ pub(super) fn start_parts(limits: ConnectionLimits, parts: GatewayParts) -> Gate
         stall: limit,
         append: limit,
     };
-    let config = GatewayConfig { listen, limits, guard: Guard::default(), timeouts };
+    let guard = Guard { origins: vec![LISTED_ORIGIN.to_owned()], ..Guard::default() };
+    let config = GatewayConfig { listen, limits, guard, timeouts };
     Gateway::start(config, parts).expect("a free port")
 }
 

@@ -104,6 +104,7 @@ fn an_admin_endpoint_gets_its_query_and_a_mutating_one_needs_post() {
     let endpoint = |path, effect| AdminEndpoint {
         path,
         effect,
+        parameters: &["id", "a"],
         run: Arc::new(|pairs: &[(String, String)]| match pairs.first() {
             Some(_) => Ok(json!({ "asked": pairs })),
             None => Err(ErrorResponse::new(HttpErrorCode::InvalidQuery, "say which")),
@@ -121,16 +122,19 @@ fn an_admin_endpoint_gets_its_query_and_a_mutating_one_needs_post() {
     let response = client.get("/v1/look?id=tw.in%2F1%2F2&id=b");
     assert_eq!(response.json(), json!({"asked": [["id", "tw.in/1/2"], ["id", "b"]]}));
     assert_eq!((client.get("/v1/look").status, client.get("/v1/change").status), (400, 405));
-    for query in ["=", "&&", "%", "%ff=%fe", "a=b=c", "a;b", "a+b=%2"] {
+    assert_eq!(client.get("/v1/look?a=b=c&_=1").status, 200);
+    for query in ["=", "&&", "%", "%ff=%fe", "id=%ff", "a;b", "a+b=%2", "a=1&all_open=true"] {
         let response = client.get(&format!("/v1/look?{query}"));
         assert!(response.head.contains("content-type: application/json"), "{query}");
-        assert!(response.json().is_object(), "{query}: {}", response.status);
+        assert_eq!((response.status, response.code().as_str()), (400, "invalid_query"), "{query}");
     }
     client.send("POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(client.response().status, 200);
     let page = "POST /v1/change?a=1 HTTP/1.1\r\nhost: localhost\r\norigin: http://a.b\r\n\r\n";
     client.send(page);
     assert_eq!(client.response().status, 403, "a page of another origin must not change anything");
+    client.send(page.replace("origin: http://a.b", "sec-fetch-site: cross-site"));
+    assert_eq!(client.response().status, 403, "not even if its browser sends no origin");
     gateway.join();
 }
 
@@ -213,6 +217,9 @@ fn a_full_gateway_answers_with_retry_after() {
     assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
     assert!(response.head.contains("retry-after: "), "{}", response.head);
     assert!(second.is_at_end());
+    let mut socket = RawClient::connect(fixture.address());
+    socket.send(handshake(""));
+    assert_eq!(socket.response().status, 503);
     drop(first);
     wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
     assert_eq!(RawClient::connect(fixture.address()).get("/healthz").status, 200);
@@ -250,7 +257,12 @@ fn a_handler_that_works_for_longer_than_a_stall_is_answered() {
         clock::pause(Duration::from_secs(4));
         Ok(json!({"done": true}))
     };
-    let endpoint = AdminEndpoint { path: "/v1/slow", effect: Effect::Mutating, run: Arc::new(run) };
+    let endpoint = AdminEndpoint {
+        path: "/v1/slow",
+        effect: Effect::Mutating,
+        parameters: &[],
+        run: Arc::new(run),
+    };
     let parts = GatewayParts {
         publish: None,
         hooks: AppHooks { admin_endpoints: vec![endpoint], ..hooks() },

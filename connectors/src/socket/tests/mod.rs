@@ -2,6 +2,7 @@
 //!
 //! Clients are plain blocking sockets, so that a test can send exactly the bytes it needs.
 
+mod browsers;
 mod client;
 mod fixture;
 mod scripted_shard;

@@ -1,14 +1,19 @@
 //! Server-sent events through the whole gateway.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidewire_engine::fanout::protocol::native::StartAt;
-
 use crate::clock;
+use crate::socket::gateway::GatewayParts;
+use crate::socket::http::state::AppHooks;
 use crate::socket::limits::ConnectionLimits;
+use crate::socket::stream::worker;
 
 use super::client::RawClient;
-use super::fixture::{GatewayFixture, LIMITS, wait_for};
+use super::fixture::{GatewayFixture, LIMITS, LISTED_ORIGIN, hooks, memory, start_parts, wait_for};
+use super::scripted_shard::ShardScript;
 
 fn open(fixture: &GatewayFixture, headers: &str) -> (RawClient, String) {
     let mut client = RawClient::connect(fixture.address());
@@ -68,103 +73,122 @@ fn bad_requests_are_answered_before_a_stream_is_opened() {
     }
     let many = vec!["posts:a"; 129].join(",");
     assert_eq!(client.get(&format!("/v1/sse?channels={many}")).code(), "invalid_channel");
-    client.send("HEAD /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    let head = client.take_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+    for query in ["channels=posts:a&fron=earliest", "channels=posts:a&from=%ff", "channels=posts:%"]
+    {
+        assert_eq!(client.get(&format!("/v1/sse?{query}")).code(), "invalid_message", "{query}");
+    }
+    let ids = "last-event-id: AbHz3fEJAQcAAAAMjlKG\r\nlast-event-id: AbHz3fEJAQcAAQB7FvCV";
+    for id in [ids.as_bytes(), b"last-event-id: AbHz3fEJAQcAAAAMjlKG\xff"] {
+        let head = b"GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n";
+        client.send([head, id, b"\r\n\r\n"].concat());
+        let refused = client.response();
+        assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_message"));
+        assert!(refused.json().to_string().contains("last-event-id"));
+    }
     assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
 }
 
-/// The status of a stream that is asked for with these header lines and this end of the query.
-fn asked(headers: &[u8], query: &str) -> (String, GatewayFixture) {
+#[test]
+fn head_agrees_with_get_and_opens_nothing() {
     let fixture = GatewayFixture::new(LIMITS);
     let mut client = RawClient::connect(fixture.address());
-    let start = format!("GET /v1/sse?channels=posts:alice{query} HTTP/1.1\r\nhost: localhost\r\n");
-    client.send([start.as_bytes(), headers, b"connection: close\r\n\r\n"].concat());
-    let mut answer = client.take_until("\r\n\r\n");
-    if !answer.starts_with("HTTP/1.1 200") {
-        while client.read_more() {}
-        answer.push_str(&String::from_utf8_lossy(&client.ahead));
-    }
-    (answer, fixture)
-}
-
-const TOKEN: &str = "earliest";
-
-#[test]
-fn a_position_in_a_header_is_read_or_refused_and_never_guessed() {
-    let check = |headers: &[u8], query: &str, expected: &str| {
-        let (answer, fixture) = asked(headers, query);
-        match expected {
-            "" => {
-                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-                let starts = fixture.script.seen.lock().unwrap().starts.clone();
-                assert_eq!(starts, [StartAt::Earliest], "{}", headers.escape_ascii());
-            }
-            part => {
-                assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-                assert!(answer.contains(part), "{answer}");
-            }
-        }
+    let mut head = |query: &str| {
+        client.send(format!("HEAD /v1/sse?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        client.take_until("\r\n\r\n")
     };
-    check(b"last-event-id: earliest\r\n", "", "");
-    check(b"last-event-id: earliest\xff\r\n", "", "last-event-id");
-    check(b"last-event-id: \r\n", &format!("&last_event_id={TOKEN}"), "");
-    check(b"last-event-id:\r\nlast-event-id: earliest\r\n", "", "");
-    check(b"last-event-id: latest\r\nlast-event-id: earliest\r\n", "", "different values");
-    check(b"last-event-id: earliest\r\nlast-event-id: earliest\r\n", "", "");
-    check(b"last-event-id: earliest\r\n", "&last_event_id=latest", "");
-    check(b"", "&lastEventId=earliest", "");
-    check(b"", "&fron=earliest", "did you mean `from`?");
+    let right = head("channels=posts:a");
+    assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
+    assert!(right.contains("\r\ncontent-type: text/event-stream\r\n"), "{right}");
+    assert!(head("channels=post:a").starts_with("HTTP/1.1 400 "));
+    assert!(head("channels=posts:a&fron=1").starts_with("HTTP/1.1 400 "));
+    assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
+}
+
+/// Reads a refused stream: its head, and when to come back.
+fn retry_of_full(fixture: &GatewayFixture) -> (String, u64) {
+    let origin = format!("origin: {LISTED_ORIGIN}\r\n");
+    let (mut client, head) = open(fixture, &origin);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.contains("\r\ncontent-type: text/event-stream\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\naccess-control-allow-origin: {LISTED_ORIGIN}\r\n")));
+    assert!(client.take_until("\n").contains("limit of connections"));
+    let retry = client.take_until("\n");
+    assert!(client.is_at_end(), "no block, and the end");
+    let retry = retry.strip_prefix("retry: ").and_then(|text| text.trim().parse().ok());
+    (head, retry.expect("a number"))
 }
 
 #[test]
-fn a_page_of_a_listed_origin_may_send_what_handlers_read() {
-    let fixture = GatewayFixture::new(LIMITS);
-    let mut client = RawClient::connect(fixture.address());
-    client.send(
-        "OPTIONS /v1/sse HTTP/1.1\r\nhost: localhost\r\naccess-control-request-method: GET\r\n\
-         access-control-request-headers: Cache-Control, ce-id,x-other, TW-Key,last-event-id\r\n\
-         \r\n",
-    );
-    let head = client.take_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 204"), "{head}");
-    let allowed = "access-control-allow-headers: cache-control, ce-id, tw-key, last-event-id\r\n";
-    assert!(head.contains(allowed), "{head}");
-    client.send("OPTIONS /v1/sse HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    let head = client.take_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 204") && head.contains("allow: GET,HEAD"), "{head}");
-}
-
-#[test]
-fn every_response_forbids_frames_and_guessing_of_types() {
-    let fixture = GatewayFixture::new(LIMITS);
-    let mut client = RawClient::connect(fixture.address());
-    for path in ["/", "/healthz", "/nothing"] {
-        let head = client.get(path).head;
-        assert!(head.contains("frame-ancestors 'none'"), "{head}");
-        assert!(head.contains("x-content-type-options: nosniff"), "{head}");
-        assert!(head.contains("referrer-policy: no-referrer"), "{head}");
+fn a_stream_without_room_ends_with_the_time_after_which_a_browser_returns() {
+    for limits in [
+        ConnectionLimits { connections: 1, ..LIMITS },
+        ConnectionLimits { per_address: 1, loopback_exempt: false, ..LIMITS },
+    ] {
+        let fixture = GatewayFixture::new(limits);
+        let (first, _) = open(&fixture, "");
+        let times: BTreeSet<u64> = (0..8).map(|_| retry_of_full(&fixture).1).collect();
+        assert!(times.iter().all(|ms| (5_000..15_000).contains(ms)), "{times:?}");
+        assert!(times.len() > 4, "they do not return together: {times:?}");
+        drop(first);
+        wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+        let (mut client, _) = open(&fixture, "");
+        assert_eq!(client.take_until("\n\n"), "data: welcome\n\n");
     }
 }
 
 #[test]
-fn a_stream_beyond_a_limit_is_told_to_come_again() {
-    let fixture = GatewayFixture::new(ConnectionLimits { connections: 1, ..LIMITS });
+fn a_stream_that_the_worker_refuses_ends_with_the_time_to_return() {
+    let fixture = GatewayFixture::new(LIMITS);
+    fixture.script.seen.lock().unwrap().is_full = true;
+    let (mut client, head) = open(&fixture, "");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(client.take_until("\n").starts_with("retry: "));
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn a_user_with_too_many_streams_is_refused_for_good() {
+    let limits = ConnectionLimits { per_user: 1, loopback_exempt: false, ..LIMITS };
+    let fixture = GatewayFixture::new(limits);
     let _first = open(&fixture, "");
-    let mut times = Vec::new();
-    for _ in 0..3 {
-        let (mut client, head) = open(&fixture, "");
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        assert!(head.contains("text/event-stream"), "{head}");
-        let retry = client.take_until("\n\n");
-        let after: u32 = retry.trim().strip_prefix("retry: ").unwrap().parse().unwrap();
-        assert!((5_000..10_000).contains(&after), "{after}");
-        assert!(client.is_at_end());
-        times.push(after);
+    let (_, head) = open(&fixture, "");
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+}
+
+#[test]
+fn those_held_while_the_process_starts_are_checked_by_one_task_and_let_in_together() {
+    const HELD: usize = 200;
+    let (started, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (is_started, counted) = (Arc::clone(&started), Arc::clone(&checks));
+    let accepts_subscribers = Box::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        is_started.load(Ordering::SeqCst)
+    });
+    let script = ShardScript::default();
+    let worker = worker::start(0, memory(), |wake| script.shard(wake));
+    let hooks = AppHooks { accepts_subscribers, ..hooks() };
+    let workers = vec![worker.expect("a thread")];
+    let gateway = start_parts(LIMITS, GatewayParts { publish: None, hooks, workers });
+    let mut held: Vec<RawClient> = (0..HELD)
+        .map(|_| {
+            let mut client = RawClient::connect(gateway.local_addr());
+            client.send("GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            client
+        })
+        .collect();
+    wait_for(|| (checks.load(Ordering::SeqCst) >= HELD).then_some(()));
+    let begun = (clock::now(), checks.load(Ordering::SeqCst));
+    clock::pause(Duration::from_millis(500));
+    let checked = checks.load(Ordering::SeqCst) - begun.1;
+    let most = begun.0.elapsed().as_millis() / 20 + 10;
+    assert!((checked as u128) <= most, "{checked} checks for {HELD} clients, at most {most}");
+    assert_eq!(script.seen.lock().unwrap().opened, 0);
+    started.store(true, Ordering::SeqCst);
+    for client in &mut held {
+        assert!(client.take_until("\n\n").ends_with("data: welcome\n\n"));
     }
-    assert!(times[0] != times[1] && times[1] != times[2], "{times:?}");
-    let mut other = RawClient::connect(fixture.address());
-    assert_eq!(other.get("/healthz").status, 503, "other requests are refused as before");
+    drop(held);
+    gateway.join();
 }
 
 #[test]

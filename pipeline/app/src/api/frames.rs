@@ -138,7 +138,12 @@ pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
     for op in OpName::ALL {
         if let Some(properties) = client_frame(op) {
-            all.insert(client_schema_name(op), object(op.meaning(), &properties));
+            let mut schema = object(op.meaning(), &properties);
+            if op != OpName::Ping {
+                schema["patternProperties"] = json!({ "^_": {} });
+                schema["additionalProperties"] = json!(false);
+            }
+            all.insert(client_schema_name(op), schema);
         }
     }
     for op in FrameName::ALL {

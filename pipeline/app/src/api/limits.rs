@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tidewire_connectors::socket::http::body_budget::INGEST_BYTES_PER_ADDRESS;
 use tidewire_connectors::socket::http::connection::REQUEST_HEADERS;
 use tidewire_connectors::socket::http::state::START_WAIT_MAX;
-use tidewire_connectors::socket::http::subscribe::USER_CHARS;
+use tidewire_connectors::socket::http::subscribe_query::USER_CHARS;
+use tidewire_connectors::socket::http::takeover::FULL_RETRY_SPREAD_MS;
 use tidewire_connectors::socket::limits::{
     BODY_BYTES, BODY_BYTES_PER_S, BODY_EVENTS, CONNECTIONS_PER_ADDRESS, REQUEST_HEAD_BYTES,
     RETRY_AFTER_SECONDS, RequestTimeouts, STREAMS_PER_USER,
@@ -166,6 +167,18 @@ pub fn of_streams() -> Vec<ClientLimit> {
         limit(
             "`retry:` that the server sends, below",
             (SSE_RETRY_MS + SSE_RETRY_SPREAD_MS).into(),
+            "ms",
+            "-",
+        ),
+        limit(
+            "`retry:` of a stream for which there is no room, at least",
+            RETRY_AFTER_SECONDS * 1_000,
+            "ms",
+            "-",
+        ),
+        limit(
+            "`retry:` of a stream for which there is no room, below",
+            RETRY_AFTER_SECONDS * 1_000 + FULL_RETRY_SPREAD_MS,
             "ms",
             "-",
         ),

@@ -18,7 +18,7 @@ use super::endpoints::{Audience, COMMON_ERRORS, Endpoint, EndpointKind, all};
 use super::parameters;
 use super::property::{Presence, Property, constant, count, one_of, reference, text};
 use super::values;
-use crate::verbs::dead_letters::Action;
+use crate::verbs::dead_letters::{Action, LIST_MAX};
 
 /// The document.
 pub(super) fn document() -> Value {
@@ -166,12 +166,17 @@ fn of_dead_letters(action: Action) -> Vec<Value> {
         parameter("since", time(), "only from this time on: RFC 3339 or milliseconds since 1970"),
         parameter("until", time(), "only before this time"),
     ];
-    let limit = json!({ "type": "integer", "minimum": 1 });
+    let mut limit = json!({ "type": "integer", "minimum": 1 });
     if action == Action::List {
+        limit["maximum"] = json!(LIST_MAX);
         all.push(parameter("limit", limit, "at most so many, the newest"));
         all.push(parameter("all", switch(), "resolved ones too"));
     } else {
-        all.push(parameter("limit", limit, "at most so many, the oldest"));
+        all.push(parameter(
+            "limit",
+            limit,
+            "at most so many, the oldest; one call does at most 5000",
+        ));
         all.push(parameter("all_open", switch(), "every open one, in place of a filter"));
         all.push(parameter("dry_run", switch(), "only say what would be done"));
         all.push(parameter("because", text(), "a note that is kept with each"));

@@ -1,9 +1,9 @@
 //! The query parameters of the two endpoints that open a stream.
 //!
-//! An empty parameter counts as absent, and unknown ones are ignored.
+//! An empty parameter counts as absent. Unknown ones are refused, except those that begin with `_`.
 
 use serde_json::json;
-use tidewire_connectors::socket::http::subscribe::USER_CHARS;
+use tidewire_connectors::socket::http::subscribe_query::USER_CHARS;
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
 
 use super::property::{Property, always, reference, sometimes};
@@ -33,7 +33,7 @@ pub fn of_stream() -> Vec<Property> {
             "last_event_id",
             reference("StartAt"),
             "the last `id:` of a former stream, for clients that can't set the header; takes \
-             precedence over `from`",
+             precedence over `from`. `lastEventId` and `Last-Event-ID` in any case mean the same",
         ),
     ];
     all.extend(of_websocket());

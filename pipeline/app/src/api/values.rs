@@ -50,11 +50,14 @@ fn position() -> Value {
 fn start_at() -> Value {
     json!({
         "description": "Where a subscription starts: `latest` (new events only), `earliest` (the \
-                        oldest event that is kept), an RFC 3339 time (the first event appended at \
-                        or after it), or a position.",
+                        oldest event that is kept), a time (the first event appended at or after \
+                        it: RFC 3339, a date for its start in UTC, or milliseconds since 1970), or a \
+                        position.",
         "anyOf": [
             { "type": "string", "enum": ["latest", "earliest"] },
             { "type": "string", "format": "date-time" },
+            { "type": "string", "format": "date" },
+            { "type": "integer", "minimum": 100_000_000_000_i64 },
             reference("Position"),
             { "type": "null" },
         ],

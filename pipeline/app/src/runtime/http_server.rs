@@ -163,8 +163,12 @@ fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
                 breakers.iter().filter_map(PoisonBreaker::resume).map(|why| why.to_string());
             Ok(json!({ "resumed": resumed.collect::<Vec<_>>() }))
         };
-        let path = RESUME_PATH;
-        verbs.push(AdminEndpoint { path, effect: Effect::Mutating, run: Arc::new(run) });
+        verbs.push(AdminEndpoint {
+            path: RESUME_PATH,
+            effect: Effect::Mutating,
+            parameters: &[],
+            run: Arc::new(run),
+        });
     }
     verbs
 }

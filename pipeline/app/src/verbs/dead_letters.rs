@@ -29,7 +29,8 @@ use crate::{configure, terminal};
 
 pub(crate) use admin::Action;
 use admin::AdminError;
-use query::{Parameters, query_string};
+pub(crate) use query::LIST_MAX;
+use query::{Parameters, names_of, query_string};
 
 pub use admin::AdminApi;
 
@@ -41,7 +42,7 @@ pub fn verbs(api: AdminApi) -> Vec<AdminEndpoint> {
     let verb = |path, effect, action| {
         let api = api.clone();
         let run = move |parameters: &[(String, String)]| Ok(api.handle(action, parameters)?);
-        AdminEndpoint { path, effect, run: Arc::new(run) }
+        AdminEndpoint { path, effect, parameters: names_of(action), run: Arc::new(run) }
     };
     Action::ALL.map(|action| verb(path_of(action), effect_of(action), action)).into()
 }

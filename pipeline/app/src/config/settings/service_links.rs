@@ -1,8 +1,8 @@
 //! Recognises environment variables that Kubernetes services and Docker links add to a container.
 //!
-//! Beside a service called `tidewire` or `tidewire-gateway` they begin like our settings, but nobody
-//! gave them. Both the shape of the name and the value have to match, so that a misspelt setting is
-//! still an error. A real setting is looked up first and is never hidden by this.
+//! Beside a service called `tidewire` or `tidewire-gateway` they begin like our settings, but
+//! nobody gave them. Both the shape of the name and the value have to match, so that a misspelt
+//! setting is still an error. A real setting is looked up first and is never hidden by this.
 //!
 //! ```text
 //! TIDEWIRE[_…]_SERVICE_HOST            an IP address        Kubernetes
@@ -37,7 +37,7 @@ pub(super) fn linked_containers(variables: &[(String, String)]) -> Vec<String> {
 /// [`linked_containers`].
 pub(super) fn is_service_link(name: &str, value: &str, linked: &[String]) -> bool {
     let of_link =
-        |alias: &String| name.strip_prefix(alias.as_str()).is_some_and(|rest| is_env(rest));
+        |alias: &String| name.strip_prefix(alias.as_str()).is_some_and(is_env);
     is_service(name, value)
         || is_endpoint(name, value)
         || (service_before(name, "_NAME").is_some() && is_link_name(value))

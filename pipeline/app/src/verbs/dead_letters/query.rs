@@ -8,13 +8,26 @@ use tidewire_engine::record::Millis;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::time::parse_rfc3339;
 
+use super::Action;
+
 /// Dead letters listed by default.
 const LIST_DEFAULT: usize = 100;
 /// Dead letters listed at most: the answer is built in memory.
-const LIST_MAX: usize = 10_000;
+pub(crate) const LIST_MAX: usize = 10_000;
 
 /// Names and texts; a name may be given more than once.
 pub(super) type Parameters = Vec<(String, String)>;
+
+/// The names of an action's parameters.
+pub(super) fn names_of(action: Action) -> &'static [&'static str] {
+    match action {
+        Action::List => &["id", "reason", "source", "since", "until", "limit", "all"],
+        Action::Show => &["id"],
+        Action::Requeue | Action::Drop => {
+            &["id", "reason", "source", "since", "until", "limit", "all_open", "dry_run", "because"]
+        }
+    }
+}
 
 /// The parsed parameters.
 #[derive(Debug, Default, PartialEq, Eq)]

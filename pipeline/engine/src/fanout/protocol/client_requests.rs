@@ -1,16 +1,38 @@
 //! Decodes the frames of clients into requests.
 //!
 //! A frame that is not a valid request becomes an error that names the right form, with the
-//! client's `id` if that could be read. Whether a request is allowed is decided elsewhere.
+//! client's `id` if that could be read. A field that `subscribe` or `unsubscribe` does not have is
+//! such an error too: the one that was skipped could be the client's position, and it would miss
+//! what came since. Names that begin with `_` belong to the client and are never read. Whether a
+//! request is allowed is decided elsewhere.
 
 use serde_json::{Map, Value};
+use tidewire_schemas::similar::most_similar;
 
 use super::names::OpName;
 use super::native::{ErrorCode, RequestError, StartAt};
 use crate::fanout::config::REQUEST_ID_MAX_BYTES;
 
-/// Characters of an unknown field's name that an error repeats.
-const FIELD_NAME_SHOWN_CHARS: usize = 40;
+/// The fields of `subscribe`.
+const SUBSCRIBE_FIELDS: [&str; 5] = ["op", "id", "channel", "from", "filter"];
+
+/// The fields of `unsubscribe`.
+const UNSUBSCRIBE_FIELDS: [&str; 3] = ["op", "id", "channel"];
+
+/// Names that others give to where a subscription starts.
+const STARTS: [&str; 8] = [
+    "position",
+    "since",
+    "start",
+    "offset",
+    "cursor",
+    "last_event_id",
+    "lastEventId",
+    "Last-Event-ID",
+];
+
+/// Characters of a field's name that an error repeats.
+const SHOWN_CHARS: usize = 80;
 
 /// A client's frame, decoded as far as possible.
 pub(in crate::fanout) struct ClientRequest {
@@ -70,17 +92,12 @@ impl ClientRequest {
 fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
     let later = |text: &str| Err(RequestError::new(ErrorCode::NotFound, text));
     match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
-        Some(OpName::Ping) => check_fields(object, "ping", &[])?,
-        Some(OpName::Subscribe) => {
-            check_fields(object, "subscribe", &["channel", "from", "filter"])?;
-        }
-        Some(OpName::Unsubscribe) => check_fields(object, "unsubscribe", &["channel"])?,
-        _ => {}
-    }
-    match object.get("op").and_then(Value::as_str).and_then(OpName::parse) {
         Some(OpName::Ping) => Ok(ClientOp::Ping),
         Some(OpName::Subscribe) => decode_subscribe(object),
-        Some(OpName::Unsubscribe) => Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? }),
+        Some(OpName::Unsubscribe) => {
+            check_fields(object, OpName::Unsubscribe, &UNSUBSCRIBE_FIELDS)?;
+            Ok(ClientOp::Unsubscribe { channel: decode_channel(object)? })
+        }
         Some(OpName::History) => {
             later("`history` is not served yet: subscribe with `from` instead")
         }
@@ -94,22 +111,22 @@ fn decode_op(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
     }
 }
 
-/// Refuses fields that the operation does not have: a position under another name would otherwise
-/// start at `latest`, and events would be missing without a word.
 fn check_fields(
     object: &Map<String, Value>,
-    op: &str,
-    fields: &[&str],
+    op: OpName,
+    known: &[&str],
 ) -> Result<(), RequestError> {
-    let all: Vec<&str> = ["op", "id"].into_iter().chain(fields.iter().copied()).collect();
-    let is_known = |name: &&String| all.contains(&name.as_str());
-    let Some(other) = object.keys().find(|name| !is_known(name)) else { return Ok(()) };
-    let name: String = other.chars().take(FIELD_NAME_SHOWN_CHARS).collect();
-    let hint = match fields.contains(&"from") {
-        true => "a position or a time is given as `from`".to_owned(),
-        false => format!("it has {}", all.join(", ")),
+    let is_known = |name: &str| name.starts_with('_') || known.contains(&name);
+    let Some(name) = object.keys().find(|name| !is_known(name)) else { return Ok(()) };
+    let right = match most_similar(name, known.iter().copied()) {
+        _ if STARTS.contains(&name.as_str()) && known.contains(&"from") => {
+            "send where to start as `from`".to_owned()
+        }
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("it has {}", known.join(", ")),
     };
-    let text = format!("`{op}` has no field `{name}`: {hint}");
+    let name: String = name.chars().take(SHOWN_CHARS).collect();
+    let text = format!("`{}` has no field `{name}`; {right}", op.as_str());
     Err(RequestError::new(ErrorCode::InvalidMessage, text))
 }
 
@@ -124,6 +141,7 @@ fn decode_channel(object: &Map<String, Value>) -> Result<String, RequestError> {
 }
 
 fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestError> {
+    check_fields(object, OpName::Subscribe, &SUBSCRIBE_FIELDS)?;
     let channel = decode_channel(object)?;
     if object.get("filter").is_some_and(|filter| !filter.is_null()) {
         return Err(RequestError::new(ErrorCode::InvalidFilter, "filters are not served yet"));
@@ -131,8 +149,9 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
     let start = match object.get("from") {
         None | Some(Value::Null) => StartAt::Latest,
         Some(Value::String(from)) => StartAt::parse(from)?,
+        Some(Value::Number(from)) => StartAt::parse(&from.to_string())?,
         Some(_) => {
-            let text = "`from` must be \"latest\", \"earliest\", a position or an RFC 3339 time";
+            let text = "`from` must be \"latest\", \"earliest\", a position or a time";
             return Err(RequestError::new(ErrorCode::InvalidPosition, text));
         }
     };
@@ -142,20 +161,50 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Millis;
+
+    fn check_refused(text: &str, part: &str) {
+        match ClientRequest::decode(text).op {
+            Err(error) => assert!(error.message.contains(part), "{text}: {}", error.message),
+            Ok(_) => panic!("{text} is taken"),
+        }
+    }
 
     #[test]
-    fn an_unknown_field_is_refused_with_the_right_one() {
-        let refused = |text: &str| match ClientRequest::decode(text).op {
-            Err(error) => error.message,
-            Ok(_) => panic!("{text} is accepted"),
+    fn a_field_that_an_operation_does_not_have_is_refused_with_the_right_one() {
+        let subscribe = |more: &str| format!(r#"{{"op":"subscribe","channel":"posts:a",{more}}}"#);
+        for name in STARTS {
+            check_refused(&subscribe(&format!(r#""{name}":"x""#)), "as `from`");
+        }
+        check_refused(&subscribe(r#""fron":"earliest""#), "did you mean `from`?");
+        check_refused(&subscribe(r#""From":"earliest""#), "did you mean `from`?");
+        check_refused(&subscribe(r#""colour":"red""#), "op, id, channel, from, filter");
+        check_refused(r#"{"op":"unsubscribe","chanel":"posts:a"}"#, "did you mean `channel`?");
+        let id = ClientRequest::decode(&subscribe(r#""id":7,"position":"x""#)).id;
+        assert_eq!(id.as_deref(), Some("7"), "the answer names the request");
+    }
+
+    #[test]
+    fn fields_of_the_client_are_ignored() {
+        for text in [
+            r#"{"op":"subscribe","channel":"posts:a","_trace":{"id":1}}"#,
+            r#"{"op":"unsubscribe","channel":"posts:a","_":null}"#,
+            r#"{"op":"ping","sent":1767607200000}"#,
+        ] {
+            assert!(ClientRequest::decode(text).op.is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_start_may_be_a_number_of_milliseconds() {
+        let text = r#"{"op":"subscribe","channel":"posts:a","from":1767607200000}"#;
+        let Ok(ClientOp::Subscribe(subscribe)) = ClientRequest::decode(text).op else {
+            panic!("a subscribe");
         };
-        let text = refused(r#"{"op":"subscribe","channel":"posts:a","position":"x"}"#);
-        assert!(text.contains("`position`") && text.contains("`from`"), "{text}");
-        let text = refused(r#"{"op":"ping","data":1}"#);
-        assert!(text.contains("`data`") && text.contains("op, id"), "{text}");
-        assert!(refused(r#"{"op":"unsubscribe","channel":"a:b","from":"x"}"#).contains("`from`"));
-        let known =
-            r#"{"op":"subscribe","id":1,"channel":"posts:a","from":"latest","filter":null}"#;
-        assert!(ClientRequest::decode(known).op.is_ok());
+        assert_eq!(subscribe.start, StartAt::Time(Millis(1_767_607_200_000)));
+        for from in ["1767607200", "-1", "1.5", "true"] {
+            let text = format!(r#"{{"op":"subscribe","channel":"posts:a","from":{from}}}"#);
+            assert!(ClientRequest::decode(&text).op.is_err(), "{from}");
+        }
     }
 }
