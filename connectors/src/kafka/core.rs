@@ -25,6 +25,7 @@ use super::context::{KafkaContext, lock};
 use super::log_error;
 use super::native;
 use super::partition_list::partition_number;
+use super::read_retry::UnreadablePartitions;
 use crate::clock;
 
 /// How long a question may take before it fails.
@@ -51,6 +52,8 @@ pub(super) struct KafkaCore {
     observers: Mutex<BTreeMap<String, Arc<BaseConsumer<KafkaContext>>>>,
     /// Partition counts of topics that were seen. They never change while a topic exists.
     counts: Mutex<BTreeMap<Topic, u32>>,
+    /// Of all readers.
+    pub(super) unreadable: Arc<UnreadablePartitions>,
 }
 
 /// A consumer of this configuration.
@@ -69,7 +72,8 @@ impl KafkaCore {
         let client = config.admin().create_with_context(KafkaContext::default());
         let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
         let (observers, counts) = (Mutex::default(), Mutex::default());
-        Ok(Self { config, admin, stable, latest, observers, counts })
+        let unreadable = Arc::default();
+        Ok(Self { config, admin, stable, latest, observers, counts, unreadable })
     }
 
     /// Serves a client's events: its log lines and errors reach its context.

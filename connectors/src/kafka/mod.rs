@@ -25,6 +25,7 @@ mod core;
 
 mod produce;
 mod read;
+mod read_retry;
 
 mod append;
 mod member;

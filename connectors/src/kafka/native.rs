@@ -30,6 +30,7 @@ use tidewire_engine::record::{Body, Millis, Offset, Record, TopicPartition};
 
 use super::context::KafkaContext;
 use super::partition_list::partition_number;
+use super::read_retry::FailedRead;
 use crate::notify::Notifier;
 
 /// A consumer, shared by the objects that are made from it.
@@ -41,7 +42,7 @@ pub(super) enum FetchResult {
     /// The end of the partition; the offset is the next to read.
     End(Offset),
     /// Reading stopped; a new consumer has to be started.
-    Failed(RDKafkaErrorCode),
+    Failed(FailedRead),
 }
 
 /// Reads one partition from its own queue. A client must not have two of one partition: both would
@@ -102,7 +103,8 @@ impl PartitionConsumer {
         }
     }
 
-    fn stop(&self) {
+    /// Stops to read. Another consumer of the partition reads on.
+    pub(super) fn stop(&self) {
         // SAFETY: the topic handle is ours and alive. The call fails only if nothing was started.
         // Afterwards librdkafka discards older messages.
         unsafe { sys::rd_kafka_consume_stop(self.topic, self.partition) };
@@ -123,7 +125,8 @@ impl PartitionConsumer {
                 max,
             );
             let Ok(taken) = usize::try_from(taken) else {
-                emit(FetchResult::Failed(last_error()));
+                let (code, text) = (last_error(), String::new());
+                emit(FetchResult::Failed(FailedRead { code, text }));
                 return true;
             };
             self.batch.set_len(taken);
@@ -516,7 +519,11 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
         match fields.err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => return FetchResult::End(offset),
-            error => return FetchResult::Failed(error.into()),
+            error => {
+                let text = bytes(fields.payload, fields.len).unwrap_or_default();
+                let text = String::from_utf8_lossy(text).into_owned();
+                return FetchResult::Failed(FailedRead { code: error.into(), text });
+            }
         }
         let time = sys::rd_kafka_message_timestamp(message, ptr::null_mut());
         let key = bytes(fields.key, fields.key_len);

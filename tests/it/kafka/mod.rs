@@ -19,4 +19,5 @@ mod replicas;
 mod security;
 mod stalls;
 mod standby;
+mod unreadable;
 mod zombie;

@@ -77,7 +77,7 @@ impl ServingProcess<'_> {
 
     fn start_loops(&mut self, opened: &ProcessParts) -> Result<Readiness, ProcessExit> {
         let (config, ports) = (self.config, &opened.ports);
-        let mut ready = Readiness::default();
+        let mut ready = Readiness { log: Some(ports.log.clone()), ..Readiness::default() };
         if self.role.admits() {
             for handle in pipeline::start_admit(&mut self.supervisor, config, ports)? {
                 ready.loops.push(handle.status);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::port::Log;
 
 /// The phase of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct Readiness {
     pub loops: Vec<LoopStatus>,
     /// The poison breakers of the loops that read the input.
     pub breakers: Vec<PoisonBreaker>,
+    /// The log, which names the partitions that can't be read.
+    pub log: Option<Arc<dyn Log>>,
     /// The hub, in a process that serves subscribers.
     pub hub: Option<Arc<Hub>>,
 }
@@ -72,6 +75,14 @@ impl Readiness {
     /// Whether the process is ready; if not, what it waits for.
     pub fn check(&self) -> Result<(), String> {
         self.check_started()?;
+        let unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        if let Some(first) = unreadable.first() {
+            let further = match unreadable.len() - 1 {
+                0 => String::new(),
+                more => format!(" ({more} more partitions can't be read either)"),
+            };
+            return Err(format!("{first}{further}. It is tried again every few seconds"));
+        }
         match self.breakers.iter().find_map(PoisonBreaker::stopped) {
             Some(stopped) => Err(format!(
                 "{stopped}; none of these records was processed. Fix the producer, or deploy a \
