@@ -17,6 +17,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Bounds, Isolation, LogError, TopicSpec};
 use tidewire_engine::record::{Offset, Topic, TopicPartition};
+use tidewire_engine::topology::misfit_sentence;
 
 use super::admin::Admin;
 use super::bootstrap_refresh::BootstrapRefresh;
@@ -196,12 +197,9 @@ impl KafkaCore {
     pub(super) fn compare(&self, spec: &TopicSpec, found: TopicShape) -> Result<(), LogError> {
         let TopicShape { partitions, replicas } = found;
         if partitions != spec.partitions as usize {
-            return Err(LogError::Invalid(format!(
-                "the topic {} has {partitions} partitions and must have {}; set \
-                 topics.partitions = {partitions}, or another topics.prefix for a new set of \
-                 topics (the partition of a key depends on their number)",
-                spec.topic, spec.partitions
-            )));
+            let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+            let text = misfit_sentence(&spec.topic, partitions, spec.partitions);
+            return Err(LogError::Invalid(text));
         }
         let wanted = self.config.replication.map_or(replicas, usize::from);
         if replicas < wanted {

@@ -144,6 +144,23 @@ impl PartitionConsumer {
         unsafe { sys::rd_kafka_queue_length(self.queue) > 0 }
     }
 
+    /// The end of the partition, open transactions included, as of the last fetch.
+    pub(super) fn high_watermark(&self) -> Option<Offset> {
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: the client and the name are alive; both numbers are ours.
+        let known = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.client.client().native_ptr(),
+                self.name.as_ptr(),
+                self.partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let known = known == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        u64::try_from(high).ok().filter(|_| known).map(Offset)
+    }
+
     /// The offset after the last record *or control record* that was taken; `None` before the
     /// first. Until something of this start is taken it may be that of an earlier start.
     pub(super) fn position(&self) -> Option<Offset> {

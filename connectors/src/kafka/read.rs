@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
+use tidewire_engine::port::{
+    Isolation, LogError, ReadLimit, Reader, ReaderSlot, UnreadRecords, Wake,
+};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
@@ -155,8 +157,12 @@ impl KafkaReader {
                 };
                 let (start, end) = (bounds.start.0, bounds.end.0);
                 let at = at.clone();
-                (asked.0 < start || asked.0 > end)
-                    .then_some(LogError::OutOfRange { at, asked: asked.0, start, end })
+                (asked.0 < start || asked.0 > end).then_some(LogError::OutOfRange {
+                    at,
+                    asked: asked.0,
+                    start,
+                    end,
+                })
             }
             // For a writer this is final; for a reader it is a limit of librdkafka.
             Code::MessageSizeTooLarge | Code::InvalidMessageSize => None,
@@ -278,6 +284,19 @@ impl Reader for KafkaReader {
             fetcher.fetch(FETCH_RECORDS);
         }
         Ok(fetcher.position())
+    }
+
+    fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
+        let fetcher = self.fetcher(slot);
+        let end = fetcher.consumer.high_watermark()?;
+        let front = fetcher.waiting.front();
+        let oldest = front.map(|record| record.timestamp);
+        let next = fetcher.position();
+        let records = end.0.saturating_sub(next.0);
+        // The end that a fetch reports is that of the stable records.
+        let at_stable_end = fetcher.reached_end == Some(next) && !fetcher.consumer.is_ready();
+        let open_transaction = records > 0 && at_stable_end && oldest.is_none();
+        Some(UnreadRecords { next, records, open_transaction, oldest })
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
