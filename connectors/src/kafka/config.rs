@@ -31,7 +31,7 @@ pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
 
 /// The most bytes of one batch after decompression with zstd, which librdkafka limits by
 /// `receive.message.max.bytes`. A broker limits only the compressed bytes. Without the unpacked size
-/// in the batch, librdkafka triples its buffer until the batch fits, so a third of this is certain.
+/// in the batch, librdkafka triples its buffer until the batch fits: a third of this always does.
 const UNPACKED_BYTES: &str = "1073741824";
 
 /// Properties that the guarantees depend on, with the reason for refusing another value.

@@ -24,6 +24,7 @@ mod admin;
 mod core;
 
 mod produce;
+mod reachability;
 mod read;
 mod read_retry;
 

@@ -162,7 +162,7 @@ pub trait Log: Send + Sync {
     /// A reader that belongs to no group.
     fn reader(&self, isolation: Isolation) -> Result<Box<dyn Reader>, LogError>;
 
-    /// One sentence for each partition that a reader of this log tries in vain to read: partition,
+    /// One sentence for each partition that a reader of this log cannot read: partition,
     /// offset and cause. The reader goes on trying.
     fn read_problems(&self) -> Vec<String> {
         Vec::new()

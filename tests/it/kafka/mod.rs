@@ -19,6 +19,7 @@ mod rebalance;
 mod replay;
 mod replicas;
 mod security;
+mod silent_broker;
 mod stalls;
 mod standby;
 mod unreadable;

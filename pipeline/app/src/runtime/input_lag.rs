@@ -9,7 +9,7 @@ use tidewire_engine::port::{Clock, UnreadRecords};
 use tidewire_engine::record::{Offset, TopicPartition};
 
 use crate::runtime::clock::{Stopwatch, SystemClock};
-use crate::runtime::telemetry;
+use crate::runtime::telemetry::{self, PartitionLag};
 
 /// How often a loop is sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
@@ -29,17 +29,6 @@ struct InputSample {
 pub struct InputLag {
     sampled: Stopwatch,
     samples: BTreeMap<TopicPartition, InputSample>,
-}
-
-/// What is recorded of a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct PartitionLag {
-    /// Records not read yet.
-    pub records: u64,
-    /// How long the oldest of them has waited.
-    pub wait: Duration,
-    /// How long the partition has waited for an open transaction.
-    pub transaction: Duration,
 }
 
 impl Default for InputLag {

@@ -14,7 +14,6 @@ use metrics_exporter_prometheus::{
 use tidewire_engine::record::TopicPartition;
 
 use crate::process_exit::ProcessExit;
-use crate::runtime::input_lag::PartitionLag;
 use crate::runtime::stop_signal::StopSignal;
 
 /// The first characters of every metric's name when it is rendered.
@@ -60,6 +59,17 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("demo_events_total", "counter", &[], "Synthetic events sent by the demo"),
     ("build_info", "gauge", &["version"], "1; the label is the version"),
 ];
+
+/// What is recorded of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PartitionLag {
+    /// Records not read yet.
+    pub records: u64,
+    /// How long the oldest of them has waited.
+    pub wait: Duration,
+    /// How long the partition has waited for an open transaction.
+    pub transaction: Duration,
+}
 
 /// A loop is about to be created again.
 pub fn loop_rebuilt(thread: &'static str) {
