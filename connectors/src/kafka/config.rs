@@ -30,7 +30,7 @@ const PREFETCH_PARTITION_KIB: (u32, u32) = (1 << 10, 16 << 10);
 pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
 
 /// The most bytes of one batch after decompression with zstd, which librdkafka limits by
-/// `receive.message.max.bytes`. A broker limits only the compressed bytes. Without the unpacked size
+/// `receive.message.max.bytes`. A broker limits the compressed bytes. Without the unpacked size
 /// in the batch, librdkafka triples its buffer until the batch fits: a third of this always does.
 const UNPACKED_BYTES: &str = "1073741824";
 
