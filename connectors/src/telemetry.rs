@@ -96,6 +96,18 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "Errors of brokers or connections, by librdkafka's error code",
     ),
     (
+        "kafka_read_failures_total",
+        "counter",
+        &["topic", "code"],
+        "Failed attempts to read a partition, by librdkafka's error code",
+    ),
+    (
+        "kafka_unreadable_partitions",
+        "gauge",
+        &[],
+        "Partitions that repeatedly fail to be read at one offset; /readyz names them",
+    ),
+    (
         "kafka_brokers_told_total",
         "counter",
         &[],
@@ -219,6 +231,17 @@ pub fn log_removed(reason: &'static str, records: u64) {
 /// librdkafka reported an error of a broker or a connection; `code` is its name for it.
 pub fn kafka_error(code: impl std::fmt::Debug) {
     metrics::counter!("kafka_errors_total", "code" => format!("{code:?}")).increment(1);
+}
+
+/// An attempt to read a partition of a topic failed.
+pub fn kafka_read_failed(topic: impl std::fmt::Display, code: impl std::fmt::Debug) {
+    let (topic, code) = (topic.to_string(), format!("{code:?}"));
+    metrics::counter!("kafka_read_failures_total", "topic" => topic, "code" => code).increment(1);
+}
+
+/// How many partitions can't be read.
+pub fn kafka_unreadable_partitions(count: usize) {
+    metrics::gauge!("kafka_unreadable_partitions").set(count as f64);
 }
 
 /// A client had lost all brokers and was given the bootstrap addresses again.

@@ -29,6 +29,11 @@ const PREFETCH_PARTITION_KIB: (u32, u32) = (1 << 10, 16 << 10);
 /// broker accepts by default.
 pub(super) const WRAPPING_BYTES: u32 = 2 << 20;
 
+/// The most bytes of one batch after decompression with zstd, which librdkafka limits by
+/// `receive.message.max.bytes`. A broker limits the compressed bytes. Without the unpacked size
+/// in the batch, librdkafka triples its buffer until the batch fits: a third of this always does.
+const UNPACKED_BYTES: &str = "1073741824";
+
 /// Properties that the guarantees depend on, with the reason for refusing another value.
 const RESERVED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set the brokers in `log = \"kafka://HOST:PORT,…\"`"),
@@ -210,6 +215,7 @@ impl Config {
             // read ahead lasts.
             ("fetch.wait.max.ms", "100"),
             ("fetch.error.backoff.ms", "100"),
+            ("receive.message.max.bytes", UNPACKED_BYTES),
         ];
         let isolation = match isolation {
             Isolation::Committed => "read_committed",

@@ -17,6 +17,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{Bounds, Isolation, LogError, TopicSpec};
 use tidewire_engine::record::{Offset, Topic, TopicPartition};
+use tidewire_engine::topology::misfit_sentence;
 
 use super::admin::Admin;
 use super::bootstrap_refresh::BootstrapRefresh;
@@ -25,6 +26,7 @@ use super::context::{KafkaContext, lock};
 use super::log_error;
 use super::native;
 use super::partition_list::partition_number;
+use super::read_retry::UnreadablePartitions;
 use crate::clock;
 
 /// How long a question may take before it fails.
@@ -51,11 +53,13 @@ pub(super) struct KafkaCore {
     observers: Mutex<BTreeMap<String, Arc<BaseConsumer<KafkaContext>>>>,
     /// Partition counts of topics that were seen. They never change while a topic exists.
     counts: Mutex<BTreeMap<Topic, u32>>,
+    /// Of all readers.
+    pub(super) unreadable: Arc<UnreadablePartitions>,
 }
 
 /// A consumer of this configuration.
 pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, LogError> {
-    config.create_with_context(KafkaContext::default()).map_err(|error| invalid_properties(&error))
+    config.create_with_context(KafkaContext::of(config)).map_err(|error| invalid_properties(&error))
 }
 
 impl KafkaCore {
@@ -66,10 +70,12 @@ impl KafkaCore {
         }
         let make = |isolation| make_consumer(&config.reader(isolation, None));
         let (stable, latest) = (make(Isolation::Committed)?, make(Isolation::Uncommitted)?);
-        let client = config.admin().create_with_context(KafkaContext::default());
+        let settings = config.admin();
+        let client = settings.create_with_context(KafkaContext::of(&settings));
         let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
         let (observers, counts) = (Mutex::default(), Mutex::default());
-        Ok(Self { config, admin, stable, latest, observers, counts })
+        let unreadable = Arc::default();
+        Ok(Self { config, admin, stable, latest, observers, counts, unreadable })
     }
 
     /// Serves a client's events: its log lines and errors reach its context.
@@ -192,12 +198,9 @@ impl KafkaCore {
     pub(super) fn compare(&self, spec: &TopicSpec, found: TopicShape) -> Result<(), LogError> {
         let TopicShape { partitions, replicas } = found;
         if partitions != spec.partitions as usize {
-            return Err(LogError::Invalid(format!(
-                "the topic {} has {partitions} partitions and must have {}; set \
-                 topics.partitions = {partitions}, or another topics.prefix for a new set of \
-                 topics (the partition of a key depends on their number)",
-                spec.topic, spec.partitions
-            )));
+            let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+            let text = misfit_sentence(&spec.topic, partitions, spec.partitions);
+            return Err(LogError::Invalid(text));
         }
         let wanted = self.config.replication.map_or(replicas, usize::from);
         if replicas < wanted {

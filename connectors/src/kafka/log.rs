@@ -146,6 +146,10 @@ impl Log for KafkaLog {
         Ok(Box::new(KafkaReader::new(&self.core, isolation, None)))
     }
 
+    fn read_problems(&self) -> Vec<String> {
+        self.core.unreadable.sentences()
+    }
+
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         Ok(Box::new(KafkaMember::new(&self.core, spec)?))
     }

@@ -11,6 +11,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::LogError;
 
 use super::context::KafkaContext;
+use super::reachability::accepting_address;
 
 /// What was being done, and the error.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +106,17 @@ fn from_transaction_flags(doing: &str, error: &RDKafkaError, context: &KafkaCont
 }
 
 fn failed_call(doing: String, code: Code, context: &KafkaContext) -> Box<FailedCall> {
-    let what = match context.last_error() {
-        Some((_, last)) if is_unanswered(code) => format!("{code}; the newest error was: {last}"),
-        _ => code.to_string(),
+    let last = context.last_error().filter(|_| is_unanswered(code));
+    let what = match last {
+        None => code.to_string(),
+        // An error of a connection is out of date if connections are accepted now.
+        Some((last_code, last)) => match accepting_address(context.bootstrap()) {
+            Some(address) if is_unanswered(last_code) => format!(
+                "{code}; {address} accepts connections and did not answer in time: the broker is \
+                 overloaded or frozen, or another service listens there; run `tidewire doctor`"
+            ),
+            _ => format!("{code}; the newest error was: {last}"),
+        },
     };
     Box::new(FailedCall { doing, what })
 }

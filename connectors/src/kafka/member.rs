@@ -18,9 +18,10 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{
     Change, Committed, GroupToken, Isolation, LogError, Member, MemberSpec, ReadLimit, Reader,
-    ReaderSlot, Wake,
+    ReaderSlot, UnreadRecords, Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
+use tidewire_engine::topology::misfit_sentence;
 
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::Config;
@@ -37,6 +38,8 @@ const EVENTS_MAX: usize = 1_000;
 /// A member of a group and its reader.
 pub(super) struct KafkaMember {
     group: String,
+    /// Partitions of each topic, as of the start.
+    partitions: u32,
     group_client: BaseConsumer<KafkaContext>,
     /// Whether the membership client has events.
     group_events: Arc<AtomicBool>,
@@ -69,6 +72,7 @@ impl KafkaMember {
         let (core, bootstrap_refresh) = (Arc::clone(core), BootstrapRefresh::default());
         Ok(Self {
             group: spec.group.clone(),
+            partitions,
             group_client,
             group_events,
             revoking: false,
@@ -86,6 +90,15 @@ impl KafkaMember {
             _ => self.group_client.assign(&nothing),
         };
         self.check_answer(answer)
+    }
+
+    /// Partitions that were added belong to no key of ours: the process ends with what to do.
+    fn check_assigned(&self, of: &[TopicPartition]) -> Result<(), LogError> {
+        let added = of.iter().find(|at| at.partition.0 >= self.partitions);
+        added.map_or(Ok(()), |at| {
+            let count = at.partition.0 + 1;
+            Err(LogError::Fatal(misfit_sentence(&at.topic, count, self.partitions), None))
+        })
     }
 
     fn release(&mut self) -> Result<(), LogError> {
@@ -126,6 +139,7 @@ impl KafkaMember {
     fn change(&mut self, rebalanced: Rebalanced) -> Result<Change, LogError> {
         Ok(match rebalanced {
             Rebalanced::Assigned(of) => {
+                self.check_assigned(&of)?;
                 self.acknowledge()?;
                 Change::Assigned(of)
             }
@@ -240,6 +254,10 @@ impl Reader for KafkaMember {
 
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         self.reader.position(slot)
+    }
+
+    fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
+        self.reader.backlog(slot)
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {

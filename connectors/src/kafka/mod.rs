@@ -24,7 +24,9 @@ mod admin;
 mod core;
 
 mod produce;
+mod reachability;
 mod read;
+mod read_retry;
 
 mod append;
 mod member;

@@ -30,6 +30,7 @@ use tidewire_engine::record::{Body, Millis, Offset, Record, TopicPartition};
 
 use super::context::KafkaContext;
 use super::partition_list::partition_number;
+use super::read_retry::FailedRead;
 use crate::notify::Notifier;
 
 /// A consumer, shared by the objects that are made from it.
@@ -41,7 +42,7 @@ pub(super) enum FetchResult {
     /// The end of the partition; the offset is the next to read.
     End(Offset),
     /// Reading stopped; a new consumer has to be started.
-    Failed(RDKafkaErrorCode),
+    Failed(FailedRead),
 }
 
 /// Reads one partition from its own queue. A client must not have two of one partition: both would
@@ -102,7 +103,8 @@ impl PartitionConsumer {
         }
     }
 
-    fn stop(&self) {
+    /// Stops to read. Another consumer of the partition reads on.
+    pub(super) fn stop(&self) {
         // SAFETY: the topic handle is ours and alive. The call fails only if nothing was started.
         // Afterwards librdkafka discards older messages.
         unsafe { sys::rd_kafka_consume_stop(self.topic, self.partition) };
@@ -123,7 +125,8 @@ impl PartitionConsumer {
                 max,
             );
             let Ok(taken) = usize::try_from(taken) else {
-                emit(FetchResult::Failed(last_error()));
+                let (code, text) = (last_error(), String::new());
+                emit(FetchResult::Failed(FailedRead { code, text }));
                 return true;
             };
             self.batch.set_len(taken);
@@ -139,6 +142,23 @@ impl PartitionConsumer {
     pub(super) fn is_ready(&self) -> bool {
         // SAFETY: the queue is ours and alive.
         unsafe { sys::rd_kafka_queue_length(self.queue) > 0 }
+    }
+
+    /// The end of the partition, open transactions included, as of the last fetch.
+    pub(super) fn high_watermark(&self) -> Option<Offset> {
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: the client and the name are alive; both numbers are ours.
+        let known = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.client.client().native_ptr(),
+                self.name.as_ptr(),
+                self.partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let known = known == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        u64::try_from(high).ok().filter(|_| known).map(Offset)
     }
 
     /// The offset after the last record *or control record* that was taken; `None` before the
@@ -516,7 +536,11 @@ unsafe fn fetch_result(message: *mut sys::rd_kafka_message_t) -> FetchResult {
         match fields.err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => return FetchResult::End(offset),
-            error => return FetchResult::Failed(error.into()),
+            error => {
+                let text = bytes(fields.payload, fields.len).unwrap_or_default();
+                let text = String::from_utf8_lossy(text).into_owned();
+                return FetchResult::Failed(FailedRead { code: error.into(), text });
+            }
         }
         let time = sys::rd_kafka_message_timestamp(message, ptr::null_mut());
         let key = bytes(fields.key, fields.key_len);

@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tidewire_engine::port::{Isolation, LogError, ReadLimit, Reader, ReaderSlot, Wake};
+use tidewire_engine::port::{
+    Isolation, LogError, ReadLimit, Reader, ReaderSlot, UnreadRecords, Wake,
+};
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::core::{KafkaCore, make_consumer};
 use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
+use super::read_retry::{FailedRead, ReadRetries};
 use crate::notify::Notifier;
 
 /// Messages taken from librdkafka in one call.
@@ -50,7 +53,8 @@ struct PartitionFetcher {
     next: Offset,
     /// The last end of the partition that the fetcher reported.
     reached_end: Option<Offset>,
-    failed: Option<Code>,
+    failed: Option<FailedRead>,
+    retries: ReadRetries,
 }
 
 impl KafkaReader {
@@ -68,8 +72,13 @@ impl KafkaReader {
 
     /// Whether something can be taken without waiting.
     pub(super) fn is_ready(&self) -> bool {
-        self.fetchers.values().any(|fetcher| {
-            !fetcher.waiting.is_empty() || fetcher.failed.is_some() || fetcher.consumer.is_ready()
+        self.fetchers.values().any(|fetcher| match fetcher.retries.is_waiting() {
+            true => fetcher.retries.is_due(),
+            false => {
+                !fetcher.waiting.is_empty()
+                    || fetcher.failed.is_some()
+                    || fetcher.consumer.is_ready()
+            }
         })
     }
 
@@ -119,28 +128,61 @@ impl KafkaReader {
             next: from,
             reached_end: None,
             failed: None,
+            retries: ReadRetries::new(&self.core.unreadable),
         })
     }
 
-    /// Handles that librdkafka stopped reading a partition.
-    fn explain(&mut self, slot: ReaderSlot, code: Code) -> Result<(), LogError> {
+    /// Handles that librdkafka stopped reading a partition: an error that a retry may correct only
+    /// stops it until the next attempt.
+    fn handle_failure(&mut self, slot: ReaderSlot, why: FailedRead) -> Result<(), LogError> {
         let fetcher = self.fetcher(slot);
         let (at, asked) = (fetcher.at.clone(), fetcher.next);
-        let outside =
-            matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation);
-        if outside {
-            let bounds = self.core.bounds(&at, Isolation::Uncommitted)?;
-            let (start, end) = (bounds.start.0, bounds.end.0);
-            if asked.0 < start || asked.0 > end {
-                return Err(LogError::OutOfRange { at, asked: asked.0, start, end });
-            }
+        match self.explain(&at, asked, why.code) {
+            Some(LogError::Retry(_)) | None => {}
+            Some(error) => return Err(error),
         }
-        // Read on from where it was: the leader moved, or a message arrived damaged.
-        self.seek(slot, asked)?;
+        let fetcher = self.fetcher(slot);
+        fetcher.consumer.stop();
+        fetcher.retries.failed(&at, asked, &why);
+        Ok(())
+    }
+
+    /// The error for a failed read; `None`: the position is still there.
+    fn explain(&self, at: &TopicPartition, asked: Offset, code: Code) -> Option<LogError> {
         match code {
-            _ if outside => Ok(()),
-            code => Err(self.core.failed(format!("reading {at}"), code)),
+            Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => {
+                let bounds = match self.core.bounds(at, Isolation::Uncommitted) {
+                    Ok(bounds) => bounds,
+                    Err(error) => return Some(error),
+                };
+                let (start, end) = (bounds.start.0, bounds.end.0);
+                let at = at.clone();
+                (asked.0 < start || asked.0 > end).then_some(LogError::OutOfRange {
+                    at,
+                    asked: asked.0,
+                    start,
+                    end,
+                })
+            }
+            // For a writer this is final; for a reader it is a limit of librdkafka.
+            Code::MessageSizeTooLarge | Code::InvalidMessageSize => None,
+            code => Some(self.core.failed(format_args!("reading {at}"), code)),
         }
+    }
+
+    /// Reads on from where a partition failed, if its wait is over; returns whether it is.
+    fn retry(&mut self, slot: ReaderSlot) -> Result<bool, LogError> {
+        if !self.fetcher(slot).retries.is_due() {
+            return Ok(false);
+        }
+        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(false) };
+        let PartitionFetcher { at, client, next, mut retries, consumer, .. } = fetcher;
+        // As in `seek`.
+        drop(consumer);
+        retries.begin();
+        let fetcher = PartitionFetcher { retries, ..self.start(&at, client, next)? };
+        self.fetchers.insert(slot, fetcher);
+        Ok(true)
     }
 }
 
@@ -153,7 +195,7 @@ impl PartitionFetcher {
             FetchResult::Record(record) if record.offset >= *next => waiting.push_back(record),
             FetchResult::Record(_) => {}
             FetchResult::End(offset) => *reached_end = Some(offset),
-            FetchResult::Failed(code) => *failed = Some(code),
+            FetchResult::Failed(why) => *failed = Some(why),
         });
         waiting.len() > before
     }
@@ -221,12 +263,15 @@ impl Reader for KafkaReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
+        if self.fetcher(slot).retries.is_waiting() && !self.retry(slot)? {
+            return Ok(0);
+        }
         let fetcher = self.fetcher(slot);
         let taken = fetcher.hand_out(limit, out);
-        if taken == 0
-            && let Some(code) = fetcher.failed.take()
-        {
-            self.explain(slot, code)?;
+        match fetcher.failed.take_if(|_| taken == 0) {
+            Some(why) => self.handle_failure(slot, why)?,
+            None if taken > 0 || fetcher.reached_end.is_some() => fetcher.retries.succeeded(),
+            None => {}
         }
         Ok(taken)
     }
@@ -234,10 +279,24 @@ impl Reader for KafkaReader {
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
         // Ends and control records that are ready are known only once they are taken.
-        if fetcher.waiting.is_empty() && fetcher.consumer.is_ready() {
+        let reads = fetcher.waiting.is_empty() && !fetcher.retries.is_waiting();
+        if reads && fetcher.consumer.is_ready() {
             fetcher.fetch(FETCH_RECORDS);
         }
         Ok(fetcher.position())
+    }
+
+    fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
+        let fetcher = self.fetcher(slot);
+        let end = fetcher.consumer.high_watermark()?;
+        let front = fetcher.waiting.front();
+        let oldest = front.map(|record| record.timestamp);
+        let next = fetcher.position();
+        let records = end.0.saturating_sub(next.0);
+        // The end that a fetch reports is that of the stable records.
+        let at_stable_end = fetcher.reached_end == Some(next) && !fetcher.consumer.is_ready();
+        let open_transaction = records > 0 && at_stable_end && oldest.is_none();
+        Some(UnreadRecords { next, records, open_transaction, oldest })
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {

@@ -17,6 +17,12 @@ const CODE_USAGE: u8 = 2;
 /// The process lost the log, or never reached it: its disk, its files or its brokers.
 const CODE_LOST_LOG: u8 = 3;
 
+/// What a position beyond the end of the log means.
+const LOG_SHORTER: &str = "the topic was deleted and created again, or an older copy of its data \
+                           was restored. Stop every process of this prefix and delete the offsets \
+                           of its group for this topic (`kafka-consumer-groups.sh \
+                           --delete-offsets`), so that it is read from its beginning";
+
 /// Why a command stopped before its work was done.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessExit {
@@ -66,6 +72,10 @@ impl ProcessExit {
         match error {
             LogError::Invalid(text) => Self::Usage(format!("{message}: {text}")),
             LogError::Fatal(..) => Self::LostLog { message, source: Some(Box::new(error)) },
+            LogError::OutOfRange { asked, end, .. } if asked > end => Self::LostLog {
+                message: format!("{message}; {LOG_SHORTER}"),
+                source: Some(Box::new(error)),
+            },
             other => Self::because(message, other),
         }
     }

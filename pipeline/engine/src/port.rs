@@ -162,6 +162,12 @@ pub trait Log: Send + Sync {
     /// A reader that belongs to no group.
     fn reader(&self, isolation: Isolation) -> Result<Box<dyn Reader>, LogError>;
 
+    /// One sentence for each partition that a reader of this log cannot read: partition,
+    /// offset and cause. The reader goes on trying.
+    fn read_problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// A member of a consumer group.
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError>;
 }
@@ -215,6 +221,19 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
+/// What is left to read in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreadRecords {
+    /// The next offset to read.
+    pub next: Offset,
+    /// Offsets from there to the end, open transactions included.
+    pub records: u64,
+    /// Whether all before the first open transaction was read, so that the rest waits for it.
+    pub open_transaction: bool,
+    /// The time of the next record, if the reader has it already.
+    pub oldest: Option<Millis>,
+}
+
 /// Reads partitions, each at its own pace.
 pub trait Reader: Send {
     /// Starts reading a partition at an offset. `OutOfRange` now or at the first `take`.
@@ -237,6 +256,12 @@ pub trait Reader: Send {
     /// The next offset to read. It skips control records and compacted gaps, so it reaches the end
     /// even if the last offsets hold no record.
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError>;
+
+    /// What is left to read in a partition, as far as the reader knows it without asking the log;
+    /// `None`: it does not know.
+    fn backlog(&mut self, _slot: ReaderSlot) -> Option<UnreadRecords> {
+        None
+    }
 
     /// Waits until a partition may have records, the waker was used, a group change is pending or
     /// the time is over. May return early; never misses a wake-up.

@@ -295,6 +295,16 @@ impl Topology {
     }
 }
 
+/// What to do about a topic that does not have `wanted` partitions.
+pub fn misfit_sentence(topic: &Topic, count: u32, wanted: u32) -> String {
+    format!(
+        "topic {topic} has {count} partitions and topics.partitions is {wanted}. If all topics of \
+         this prefix have {count}, set topics.partitions to {count}. If partitions were added to a \
+         deployment in use, give all its processes another topics.prefix, or delete all topics of \
+         this prefix and run `tidewire topics create`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

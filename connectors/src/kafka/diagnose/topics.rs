@@ -120,9 +120,19 @@ impl TopicCheck<'_> {
         }
         let mut wrong = Vec::new();
         for (partitions, names) in counts {
+            let fix = match names.len() == present.len() {
+                true => format!(
+                    "set topics.partitions = {partitions}, or another topics.prefix for a new set \
+                     of topics"
+                ),
+                false => {
+                    "all topics need the same number: set another topics.prefix for a new set \
+                          of topics"
+                        .to_owned()
+                }
+            };
             wrong.push(format!(
-                "{} instead of {} in the {}; set topics.partitions = {partitions}, or another \
-                 topics.prefix for a new set of topics",
+                "{} instead of {} in the {}; {fix}",
                 pluralize(partitions, "partition"),
                 target.topology.partitions(),
                 such_as("topic", &names)

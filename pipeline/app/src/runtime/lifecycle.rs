@@ -16,7 +16,9 @@ use crate::role::Role;
 use crate::runtime::http_server::ServerState;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::startup::ProcessParts;
+use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::Supervisor;
+use crate::runtime::topics_watch::TopicsWatch;
 use crate::runtime::{demo, fanout, http_server, pipeline, startup, telemetry};
 use crate::terminal;
 
@@ -77,7 +79,7 @@ impl ServingProcess<'_> {
 
     fn start_loops(&mut self, opened: &ProcessParts) -> Result<Readiness, ProcessExit> {
         let (config, ports) = (self.config, &opened.ports);
-        let mut ready = Readiness::default();
+        let mut ready = Readiness { log: Some(ports.log.clone()), ..Readiness::default() };
         if self.role.admits() {
             for handle in pipeline::start_admit(&mut self.supervisor, config, ports)? {
                 ready.loops.push(handle.status);
@@ -87,11 +89,21 @@ impl ServingProcess<'_> {
         if self.role.derives() {
             ready.loops.extend(pipeline::start_derive(&mut self.supervisor, config, ports)?);
         }
+        if self.role.admits() || self.role.derives() {
+            self.watch_topics(ports, &ready)?;
+        }
         if let Some(gateway_inputs) = &opened.gateway_inputs {
             fanout::start(&mut self.supervisor, ports, &gateway_inputs.hub)?;
             ready.hub = Some(gateway_inputs.hub.clone());
         }
         Ok(ready)
+    }
+
+    fn watch_topics(&self, ports: &ProcessPorts, ready: &Readiness) -> Result<(), ProcessExit> {
+        let (log, topology) = (ports.log.clone(), ports.topology.clone());
+        let watch = TopicsWatch { log, topology, problem: ready.topics.clone() };
+        let stop = self.supervisor.stop();
+        self.supervisor.spawn_observer("topics", move || watch.run(&stop))
     }
 
     /// From the listening server to what ends the process.

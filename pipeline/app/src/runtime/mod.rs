@@ -15,11 +15,15 @@ pub mod stop_signal;
 
 pub mod pipeline;
 
+pub mod input_lag;
+
 pub mod fanout;
 
 pub mod http_server;
 
 pub mod readiness;
+
+pub mod topics_watch;
 
 pub mod page;
 

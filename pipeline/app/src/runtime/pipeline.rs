@@ -13,6 +13,7 @@ use tidewire_engine::turn::{EngineError, TurnOutcome};
 
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
+use crate::runtime::input_lag::InputLag;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, LoopFactory, Supervisor};
@@ -94,7 +95,7 @@ fn admit_factory(config: AdmitConfig, log: Arc<dyn Log>, status: LoopStatus) -> 
     Box::new(move || {
         status.set(LoopPhase::Joining);
         let admit = Admit::new(config.clone(), &log)?;
-        Ok(Box::new(AdmitLoop { admit, status: status.clone() }))
+        Ok(Box::new(AdmitLoop { admit, status: status.clone(), lag: InputLag::default() }))
     })
 }
 
@@ -122,11 +123,16 @@ fn record_phase(
 struct AdmitLoop {
     admit: Admit,
     status: LoopStatus,
+    lag: InputLag,
 }
 
 impl EngineLoop for AdmitLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
-        record_phase(&self.status, self.admit.turn(wait))
+        let turned = self.admit.turn(wait);
+        if turned.is_ok() && self.lag.is_due() {
+            self.lag.record(&self.admit.backlogs());
+        }
+        record_phase(&self.status, turned)
     }
 
     fn waker(&self) -> Option<Arc<dyn Wake>> {

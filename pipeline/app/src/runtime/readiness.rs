@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
+use tidewire_engine::port::Log;
+
+use crate::runtime::topics_watch::TopicsProblem;
 
 /// The phase of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,10 @@ pub struct Readiness {
     pub loops: Vec<LoopStatus>,
     /// The poison breakers of the loops that read the input.
     pub breakers: Vec<PoisonBreaker>,
+    /// What is wrong with the topics that ADMIT and DERIVE read.
+    pub topics: TopicsProblem,
+    /// The log, which names the partitions that can't be read.
+    pub log: Option<Arc<dyn Log>>,
     /// The hub, in a process that serves subscribers.
     pub hub: Option<Arc<Hub>>,
 }
@@ -72,6 +79,17 @@ impl Readiness {
     /// Whether the process is ready; if not, what it waits for.
     pub fn check(&self) -> Result<(), String> {
         self.check_started()?;
+        if let Some(problem) = self.topics.get() {
+            return Err(problem);
+        }
+        let unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        if let Some(first) = unreadable.first() {
+            let further = match unreadable.len() - 1 {
+                0 => String::new(),
+                more => format!(" ({more} more partitions can't be read either)"),
+            };
+            return Err(format!("{first}{further}. It is tried again every few seconds"));
+        }
         match self.breakers.iter().find_map(PoisonBreaker::stopped) {
             Some(stopped) => Err(format!(
                 "{stopped}; none of these records was processed. Fix the producer, or deploy a \

@@ -131,18 +131,22 @@ impl Supervisor {
         let (finished, done) = mpsc::channel();
         let shutdown_tx = self.shutdown_tx.clone();
         start_thread(name, move || {
-            let failure = match panic::catch_unwind(AssertUnwindSafe(work)) {
-                Ok(Ok(())) => None,
-                Ok(Err(exit)) => Some(exit),
-                Err(panic) => Some(of_panic(name, &*panic)),
-            };
-            if let Some(exit) = failure {
-                let _ = shutdown_tx.send(ShutdownCause::Failure(exit));
-            }
+            run_and_report(name, work, &shutdown_tx);
             drop(finished);
         })?;
         self.threads.push(Thread { name, waker, done });
         Ok(())
+    }
+
+    /// Starts a thread that the shutdown does not wait for: `work` holds nothing, and a call in it
+    /// may take longer than the shutdown.
+    pub fn spawn_observer(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), ProcessExit> + Send + 'static,
+    ) -> Result<(), ProcessExit> {
+        let shutdown_tx = self.shutdown_tx.clone();
+        start_thread(name, move || run_and_report(name, work, &shutdown_tx))
     }
 
     /// Runs `work` on a thread of its own and waits for the result. `Ok(None)`: a signal ended the
@@ -237,6 +241,23 @@ impl Supervisor {
             Some(exit) => Err(exit),
             None => Ok(()),
         }
+    }
+}
+
+/// Runs the work of a thread; its failure ends the process.
+fn run_and_report(
+    name: &str,
+    work: impl FnOnce() -> Result<(), ProcessExit>,
+    shutdown_tx: &Sender<ShutdownCause>,
+) {
+    let failure = match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => None,
+        Ok(Err(exit)) => Some(exit),
+        Err(panic) => Some(of_panic(name, &*panic)),
+    };
+    if let Some(exit) = failure {
+        // Nobody receives it if the process is ending.
+        let _ = shutdown_tx.send(ShutdownCause::Failure(exit));
     }
 }
 

@@ -11,6 +11,7 @@ use metrics::{
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use tidewire_engine::record::TopicPartition;
 
 use crate::process_exit::ProcessExit;
 use crate::runtime::stop_signal::StopSignal;
@@ -37,13 +38,51 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["thread"],
         "Loops dropped and created again after an error that may pass",
     ),
+    (
+        "admit_input_lag_records",
+        "gauge",
+        &["topic", "partition"],
+        "Records of an input on Kafka not read yet; every 2 s, not while ADMIT is stopped",
+    ),
+    (
+        "admit_input_oldest_wait_seconds",
+        "gauge",
+        &["topic", "partition"],
+        "How long the next record of an input on Kafka has waited, by its time if that is known",
+    ),
+    (
+        "admit_input_transaction_wait_seconds",
+        "gauge",
+        &["topic", "partition"],
+        "How long an input on Kafka has waited for an open transaction of a producer; 0: none",
+    ),
     ("demo_events_total", "counter", &[], "Synthetic events sent by the demo"),
     ("build_info", "gauge", &["version"], "1; the label is the version"),
 ];
 
+/// What is recorded of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PartitionLag {
+    /// Records not read yet.
+    pub records: u64,
+    /// How long the oldest of them has waited.
+    pub wait: Duration,
+    /// How long the partition has waited for an open transaction.
+    pub transaction: Duration,
+}
+
 /// A loop is about to be created again.
 pub fn loop_rebuilt(thread: &'static str) {
     counter!("loop_rebuilds_total", "thread" => thread).increment(1);
+}
+
+/// How far ADMIT is behind in a partition of its input.
+pub fn input_lag(at: &TopicPartition, lag: PartitionLag) {
+    let (topic, partition) = (at.topic.to_string(), at.partition.0.to_string());
+    let labels = [("topic", topic), ("partition", partition)];
+    gauge!("admit_input_lag_records", &labels).set(lag.records as f64);
+    gauge!("admit_input_oldest_wait_seconds", &labels).set(lag.wait.as_secs_f64());
+    gauge!("admit_input_transaction_wait_seconds", &labels).set(lag.transaction.as_secs_f64());
 }
 
 /// The demo sent this many events.

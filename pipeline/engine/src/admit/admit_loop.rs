@@ -16,7 +16,7 @@ use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartiti
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
-    ReaderSlot, Wake,
+    ReaderSlot, UnreadRecords, Wake,
 };
 use crate::record::{Millis, Offset, Outgoing, Record, TopicPartition};
 use crate::telemetry;
@@ -229,6 +229,13 @@ impl Admit {
             self.paused.clear();
         }
         Ok(())
+    }
+
+    /// What is left to read in each partition, for metrics; asks nothing of the log.
+    pub fn backlogs(&mut self) -> Vec<(TopicPartition, UnreadRecords)> {
+        let Self { inputs, member, .. } = self;
+        let of = |input: &InputSlot| Some((input.at.clone(), member.backlog(input.slot)?));
+        inputs.values().filter_map(of).collect()
     }
 
     /// Ends a turn's wait from another thread.

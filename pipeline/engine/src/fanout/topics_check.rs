@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::port::TopicInfo;
 use crate::record::Topic;
+use crate::topology::misfit_sentence;
 
 /// What the log says about the output topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +35,8 @@ pub(super) fn check(infos: &[TopicInfo], topics: &[&Topic; 3], partitions: u32) 
             ));
         };
         if info.spec.partitions != partitions {
-            let count = info.spec.partitions;
-            return TopicsState::Misfit(format!(
-                "topic {topic} has {count} partitions and topics.partitions is {partitions}. If \
-                 all topics of this prefix have {count}, set topics.partitions to {count}. If \
-                 partitions were added to a deployment in use, give all its processes another \
-                 topics.prefix, or delete all topics of this prefix and run `tidewire topics \
-                 create`"
-            ));
+            let text = misfit_sentence(topic, info.spec.partitions, partitions);
+            return TopicsState::Misfit(text);
         }
         ids.extend_from_slice(&info.id.to_le_bytes());
     }

@@ -36,8 +36,7 @@ pub(super) fn linked_containers(variables: &[(String, String)]) -> Vec<String> {
 /// Whether Kubernetes or Docker made this variable. `linked` is the result of
 /// [`linked_containers`].
 pub(super) fn is_service_link(name: &str, value: &str, linked: &[String]) -> bool {
-    let of_link =
-        |alias: &String| name.strip_prefix(alias.as_str()).is_some_and(is_env);
+    let of_link = |alias: &String| name.strip_prefix(alias.as_str()).is_some_and(is_env);
     is_service(name, value)
         || is_endpoint(name, value)
         || (service_before(name, "_NAME").is_some() && is_link_name(value))
