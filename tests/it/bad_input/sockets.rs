@@ -37,7 +37,7 @@ fn a_position_of_another_log_is_refused_or_reported_as_a_gap() {
     }
     let cut = PartitionPosition { partition: mine.partitions[0].partition, next: [1 << 40; 3] };
     let beyond = Position { partitions: vec![cut], ..mine.clone() };
-    // The gateway might be behind, so it waits; then the position is taken for one of other records.
+    // The gateway might be behind, so it waits; then the position is one of other records.
     check_gap(&server, &beyond);
     let elsewhere = Position { epoch: mine.epoch.wrapping_add(1), ..mine };
     check_gap(&server, &elsewhere);

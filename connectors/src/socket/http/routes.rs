@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::header::{ALLOW, CONNECTION};
+use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, StatusCode};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tokio::sync::Semaphore;
@@ -135,8 +135,7 @@ fn closing(response: impl IntoResponse) -> Response {
 /// Runs around every handler: the guard, the CORS headers of allowed origins, and the headers of
 /// every response.
 async fn check(State(state): State<RouterState>, request: Request<Body>, next: Next) -> Response {
-    let (method, checked) =
-        (request.method().clone(), state.guard().check(request.method(), request.headers()));
+    let checked = state.guard().check(request.method(), request.headers());
     let mut response = match &checked {
         Ok(origin) => respond(origin, request, next).await,
         Err(refused) => refuse(refused),
@@ -145,12 +144,6 @@ async fn check(State(state): State<RouterState>, request: Request<Body>, next: N
     security_headers::insert(headers);
     if let Ok(RequestOrigin::Allowed(origin)) = &checked {
         cors::allow_origin(headers, origin);
-    }
-    if method == Method::OPTIONS
-        && let Some(Ok(allowed)) = headers.get(ALLOW).map(HeaderValue::to_str)
-        && let Ok(with_options) = HeaderValue::from_str(&format!("{allowed},OPTIONS"))
-    {
-        headers.insert(ALLOW, with_options);
     }
     response
 }

@@ -51,8 +51,8 @@ fn start_at() -> Value {
     json!({
         "description": "Where a subscription starts: `latest` (new events only), `earliest` (the \
                         oldest event that is kept), a time (the first event appended at or after \
-                        it: RFC 3339, a date for its start in UTC, or milliseconds since 1970), or a \
-                        position.",
+                        it: RFC 3339, a date for its start in UTC, or milliseconds since 1970), \
+                        or a position.",
         "anyOf": [
             { "type": "string", "enum": ["latest", "earliest"] },
             { "type": "string", "format": "date-time" },

@@ -1,4 +1,4 @@
-//! `tidewire settings`: prints every setting with its variable, its meaning and what is given for it.
+//! `tidewire settings`: prints every setting with its variable, its meaning and its given value.
 //!
 //! With `--config FILE` and the environment of a process it shows what that process reads, from
 //! where, and reports wrong settings as its start would. The table is printed whatever is wrong,

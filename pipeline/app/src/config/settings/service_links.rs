@@ -10,7 +10,7 @@
 //! TIDEWIRE[_…]_PORT                    tcp://IP:PORT        both
 //! TIDEWIRE[_…]_PORT_8080_TCP           tcp://IP:8080        both
 //! TIDEWIRE[_…]_PORT_8080_TCP_ADDR      an IP address        both; _PORT a port, _PROTO tcp
-//! TIDEWIRE[_…]_PORT_8080_TCP_START     tcp://IP:8080        Docker, for a range; _END, _PORT_START …
+//! TIDEWIRE[_…]_PORT_8080_TCP_START     tcp://IP:8080       Docker, for a range; _END, …
 //! TIDEWIRE[_…]_NAME                    /container/alias     Docker
 //! TIDEWIRE[_…]_ENV_NAME                any text, beside such a _NAME     Docker
 //! ```
