@@ -21,7 +21,7 @@ const ECHOES: usize = 300;
 
 /// How much later than without them the slowest echo but 1 % may be. The hostile threads share the
 /// machine's cores with the server, so the product's goal of 5 ms is measured elsewhere.
-const LATER_MAX: Duration = Duration::from_millis(40);
+const LATER_MAX: Duration = Duration::from_millis(80);
 
 fn connect(fixture: &GatewayFixture) -> RawClient {
     let mut client = RawClient::connect(fixture.address());
