@@ -42,7 +42,7 @@ const ENVELOPE: &[(&str, &str, bool, &str)] = &[
     ("timestamp", TIME, false, "Event time; the time of the append where it is null."),
     ("correlation_id", r#""string""#, false, "What the event belongs to."),
     ("priority", r#""int""#, false, "0 low, 1 normal, 2 high, 3 critical; the type's if null."),
-    ("key", r#""string""#, false, "The entity whose order is kept; made of data if null."),
+    ("key", r#""string""#, false, "Chooses the partition of the input if it is sent over HTTP."),
     ("source", r#""string""#, false, "The producer's name."),
 ];
 

@@ -4,6 +4,7 @@ mod api_documents;
 mod bad_input;
 mod benchmarks;
 mod browser;
+mod build_name;
 mod build_script;
 mod command_line;
 #[path = "../conformance/mod.rs"]
@@ -12,6 +13,7 @@ mod dead_letters;
 mod deploy;
 mod dev_command;
 mod embedded_log;
+mod entities;
 mod full_disk;
 mod kafka;
 mod peer_reports;

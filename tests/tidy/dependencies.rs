@@ -102,6 +102,33 @@ fn every_dependency_comes_under_a_licence_we_accept() {
     check(all);
 }
 
+/// Node packages run in tests only. Their lock files name versions and hashes and no registry, so
+/// that they install from any.
+#[test]
+fn lock_files_of_npm_name_accepted_licences_and_no_registry() {
+    let mut all = Vec::new();
+    let folders = std::fs::read_dir(root().join("tests/clients")).expect("a folder");
+    let files = folders.map(|entry| entry.expect("an entry").path().join("package-lock.json"));
+    let files: Vec<_> = files.filter(|file| file.exists()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("it can be read");
+        let lock: Value = serde_json::from_str(&text).expect("it is JSON");
+        for (name, package) in lock["packages"].as_object().expect("packages") {
+            let shown = format!("{}: {name}", file.display());
+            match package["license"].as_str() {
+                Some(licence) if accepted(licence) || licence == "Python-2.0" => {}
+                Some(licence) => all.push(format!("{shown}: {licence} is not in the list")),
+                None => all.push(format!("{shown}: it names no licence")),
+            }
+            if package.get("resolved").is_some() {
+                all.push(format!("{shown}: remove `resolved` (npm: omit-lockfile-registry-resolved)"));
+            }
+        }
+    }
+    check(all);
+}
+
 /// Whether an SPDX expression allows a choice of listed licences. `/` is an old form of OR.
 fn accepted(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::build_name::BUILD_NAME;
 use crate::config::settings::Settings;
 
 /// Where a process listens unless its settings say otherwise.
@@ -14,7 +15,7 @@ const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// Real-time event pipeline: events in over Kafka or HTTP, out over WebSocket and SSE
 #[derive(Debug, Parser)]
-#[command(name = "tidewire", version, max_term_width = 100)]
+#[command(name = "tidewire", version = BUILD_NAME, max_term_width = 100)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

@@ -19,6 +19,7 @@ pub mod verbs;
 pub mod api;
 
 pub mod api_client;
+pub mod build_name;
 pub mod synthetic;
 
 pub mod process_exit;

@@ -15,7 +15,7 @@ use super::model::{
     Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldKind, Lift,
     Move, OperatorSpec, ReaderRole, Source,
 };
-use super::{check, files, notation};
+use super::{check, files, meaning, notation};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
 
@@ -46,7 +46,7 @@ fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
     if !errors.is_empty() {
         return Err(errors.into_catalogue_errors());
     }
-    let mut catalogue = Catalogue { hash: hash(files), ..Catalogue::default() };
+    let mut catalogue = Catalogue::default();
     let mut ingress = IngressRules::default();
     for (name, file) in &mut read {
         catalogue.reserved.append(&mut file.reserved);
@@ -87,17 +87,11 @@ fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
     check::ingress(&catalogue, &ingress, &mut errors);
     check::kinds(&catalogue, &mut errors);
     catalogue.names = check::names(&catalogue, &mut errors);
-    if errors.is_empty() { Ok(catalogue) } else { Err(errors.into_catalogue_errors()) }
-}
-
-/// A hash of every file's name and text.
-fn hash(files: &[(&str, &str)]) -> u64 {
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    for part in files.iter().flat_map(|(name, text)| [name, text]) {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
+    if !errors.is_empty() {
+        return Err(errors.into_catalogue_errors());
     }
-    hash.digest()
+    catalogue.hash = meaning::hash(&catalogue);
+    Ok(catalogue)
 }
 
 fn lifts(entries: BTreeMap<String, BTreeMap<String, Vec<String>>>) -> impl Iterator<Item = Lift> {
@@ -348,7 +342,7 @@ impl TypeReader<'_> {
 
     fn mark_id(&mut self, event_type: &mut EventType, source: &Source) {
         let name = match source {
-            Source::Account | Source::Type => return,
+            Source::Account | Source::Type | Source::Key => return,
             Source::Field(name) | Source::Inner(name, _) => name,
         };
         let Some(field) = event_type.fields.iter_mut().find(|field| field.name == *name) else {
@@ -385,6 +379,7 @@ fn plus<'a>(defaults: &'a [String], own: Option<&'a [String]>) -> Vec<&'a str> {
 fn always_there(event_type: &EventType, source: &Source) -> bool {
     match source {
         Source::Account | Source::Type => true,
+        Source::Key => false,
         Source::Field(name) | Source::Inner(name, _) => {
             event_type.field(name).is_some_and(|field| field.required)
         }
@@ -396,7 +391,7 @@ fn wanted(channels: &[ChannelRule]) -> Vec<String> {
     for rule in channels {
         let sources = rule.state_key.iter().chain([&rule.id]).filter_map(|source| match source {
             Source::Field(name) | Source::Inner(name, _) => Some(name),
-            Source::Account | Source::Type => None,
+            Source::Account | Source::Type | Source::Key => None,
         });
         for name in sources.chain(rule.when.iter().map(|condition| &condition.field)) {
             if !wanted.contains(name) {

@@ -32,7 +32,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Changes whenever a file of the catalogue does.
+    /// Changes whenever what the catalogue means for events does.
     pub fn hash(&self) -> u64 {
         self.hash
     }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `model` (what a type and a channel kind are), `files` (the TOML files),
 //! `notation` (the syntax inside their strings), `errors`, `ingress` (spellings and defaults),
-//! `load` and `check` (from files to model), `lookup` (by name and alias), `deliver` (from an event
+//! `load` and `check` (from files to model), `meaning` (its hash), `lookup` (by name and alias), `deliver` (from an event
 //! to its channels), and `page` (the reference page). Adding a type is one entry in one file, no
 //! code.
 
@@ -13,6 +13,7 @@ mod files;
 mod ingress;
 mod load;
 mod lookup;
+mod meaning;
 mod model;
 mod notation;
 mod page;

@@ -64,7 +64,39 @@ fn the_catalogue_has_its_domains_kinds_and_operators() {
         |prefix: &str| catalogue().types().iter().filter(|t| t.name.starts_with(prefix)).count();
     let counts = ["campaign.", "email.", "scraper.", "ai.", "demo.", "lead."].map(outreach);
     assert_eq!(counts, [8, 6, 9, 7, 6, 2]);
-    assert_ne!(catalogue().hash(), 0);
+}
+
+/// The built-in files with the text `from` replaced in the file `name`.
+fn hash_with(name: &str, from: &str, to: &str) -> u64 {
+    let texts: Vec<(&str, String)> = super::FILES
+        .iter()
+        .map(|(file, text)| {
+            assert!(*file != name || text.contains(from), "{name} has no `{from}`");
+            (*file, if *file == name { text.replacen(from, to, 1) } else { (*text).to_owned() })
+        })
+        .collect();
+    let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, &text[..])).collect();
+    Catalogue::load(&files).unwrap_or_else(|errors| panic!("{errors}")).hash()
+}
+
+#[test]
+fn the_hash_covers_the_meaning_and_not_how_it_is_written() {
+    for (file, from, to) in [
+        ("internal", "title = \"Custom and internal\"", "# A comment.\ntitle   =   \"Other\""),
+        ("internal", "internal = true\nbroadcast = true", "broadcast = true\ninternal = true"),
+        ("channels", "carries = \"", "carries = \"more, "),
+    ] {
+        assert_eq!(hash_with(file, from, to), catalogue().hash(), "{from}");
+    }
+    for (file, from, to) in [
+        ("internal", "priority = 3", "priority = 2"),
+        ("internal", "key = [\"$key\", \"account_id\"]", "key = [\"account_id\"]"),
+        ("internal", "channels = [\"account\"]", "channels = []"),
+        ("internal", "broadcast = true\n", ""),
+        ("internal", "data = \"gateway_id, expires_at:t\"", "data = \"gateway_id / expires_at:t\""),
+    ] {
+        assert_ne!(hash_with(file, from, to), catalogue().hash(), "{from}");
+    }
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct RecordOrigin<'a> {
 pub struct Admitted {
     /// The event.
     pub event: Event,
+    /// The key the producer sent. It decides the partition of the input; the entity whose state
+    /// the event changes is [`Event::key`].
+    pub sent_key: Option<String>,
     /// How many unknown envelope fields were ignored.
     pub ignored_fields: u32,
 }
@@ -124,6 +127,9 @@ pub(crate) fn complete(
         None => return Err(missing("data", "data is required; it may be an empty object")),
     };
     let (event_type, alias) = resolve(catalogue, &sent_type, &data)?;
+    if !event_type.producers {
+        return Err(not_for_producers(event_type));
+    }
     let timestamp_ms = timestamp(envelope.timestamp, origin)?;
     let event_id = match envelope.event_id {
         Some(value) => event_id(value)?,
@@ -149,13 +155,13 @@ pub(crate) fn complete(
     }
     let priority = priority(envelope.priority, event_type, &data)?;
     let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };
-    let key = match envelope.key {
-        Some(value) => key_text(value)?,
-        None => {
-            let ids = EnvelopeIds { account_id: &account_id, event_type: canonical };
-            catalogue_key(event_type, ids, &data)?
-        }
+    let sent_key = envelope.key.map(key_text).transpose()?;
+    let ids = EnvelopeIds {
+        account_id: &account_id,
+        event_type: canonical,
+        key: sent_key.as_deref(),
     };
+    let key = catalogue_key(event_type, ids, &data)?;
     let event = Event {
         correlation_id: correlation_id.unwrap_or_else(|| event_id.clone()),
         event_id,
@@ -168,7 +174,7 @@ pub(crate) fn complete(
         alias: alias.map(|alias| alias.name.clone()),
         data: data.into_text(),
     };
-    Ok(Admitted { event, ignored_fields: envelope.ignored })
+    Ok(Admitted { event, sent_key, ignored_fields: envelope.ignored })
 }
 
 /// The record as text.
@@ -293,6 +299,22 @@ fn resolve<'c>(
     })
 }
 
+/// A type that operators or Tidewire's own processes write: a producer that could send it would
+/// decide what they have concluded.
+fn not_for_producers(event_type: &EventType) -> Rejection {
+    let name = &event_type.name;
+    let message = match &event_type.emitted_by {
+        Some(operator) => format!(
+            "only the operator `{operator}` emits `{name}`, from other events; send those, or a \
+             type of your own, `custom.{name}`"
+        ),
+        None => format!(
+            "only Tidewire's own processes write `{name}`; send a type of your own, `custom.{name}`"
+        ),
+    };
+    Rejection::of(Reason::ReservedType, "event_type", message)
+}
+
 fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Rejection> {
     let Some(value) = value else { return Ok(origin.append_time_ms) };
     let Some(timestamp) = instant(value) else {
@@ -365,7 +387,7 @@ fn catalogue_key(
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
     key.map(Cow::into_owned).ok_or_else(|| {
         let message =
-            format!("{} needs `key`: no field of its default key is present", event_type.name);
-        Rejection::of(Reason::MissingField, "key", message)
+            format!("{} needs a field of its key, and none of them is present", event_type.name);
+        Rejection::of(Reason::MissingField, "data", message)
     })
 }

@@ -82,9 +82,48 @@ fn what_the_producer_sets_in_the_envelope_is_kept() {
     });
     let event = admitted(event);
     assert_eq!((event.event_id.as_str(), event.correlation_id.as_str()), ("e-1", "c-1"));
-    assert_eq!((event.priority, event.key.as_str()), (Priority::Critical, "k"));
+    assert_eq!(event.priority, Priority::Critical);
     assert_eq!((event.timestamp_ms, event.source.as_deref()), (1_767_603_600_500, Some("app")));
     assert_eq!(event.alias, None);
+}
+
+#[test]
+fn the_key_of_the_catalogue_owns_the_state_whatever_key_is_sent() {
+    for sent_key in [json!("k"), json!("p2"), json!(7), Value::Null] {
+        let event = like_with("key", sent_key.clone());
+        let admitted = run(&event.to_string()).expect("fine");
+        assert_eq!(admitted.event.key, "p1", "key {sent_key}");
+        let expected = json::scalar(&sent_key.to_string()).map(|text| text.into_owned());
+        assert_eq!(admitted.sent_key, expected.filter(|text| text != "null"));
+    }
+    let own = |key: Value| {
+        let mut event = sent("custom.order", json!({ "n": 1 }));
+        event["key"] = key;
+        admitted(event).key
+    };
+    assert_eq!(own(json!("order-7")), "order-7", "no operator has state for types of one's own");
+    assert_eq!(own(Value::Null), "acc");
+}
+
+#[test]
+fn types_that_producers_may_not_send_are_reserved_under_every_name() {
+    let mut names = Vec::new();
+    for event_type in Catalogue::builtin().types().iter().filter(|known| !known.producers) {
+        names.push(event_type.name.clone());
+        names.extend(event_type.aliases.iter().map(|alias| alias.name.clone()));
+    }
+    for wanted in ["incident.opened", "gateway.lease", "sla.escalated", "operator.called"] {
+        assert!(names.iter().any(|name| name == wanted), "{wanted}");
+    }
+    for name in names {
+        let sent = sent(&name, json!({}));
+        let rejection = run(&sent.to_string()).expect_err(&name);
+        // An alias may depend on its data, and then an empty object has no type.
+        if rejection.reason != Reason::UnknownType || !name.contains(':') {
+            assert_eq!(rejection.reason, Reason::ReservedType, "{name}: {rejection:?}");
+            assert!(rejection.message.contains("custom."), "{rejection:?}");
+        }
+    }
 }
 
 #[test]

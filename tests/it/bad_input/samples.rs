@@ -65,6 +65,18 @@ pub(super) fn values() -> Vec<BadRecord> {
             ["unknown_type", "did you mean `post.created`"],
         ),
         changed("a frame's name", "/event_type", json!("heartbeat"), ["reserved_type", "frame"]),
+        changed(
+            "what only an operator emits",
+            "/event_type",
+            json!("incident.opened"),
+            ["reserved_type", "operator `incident`"],
+        ),
+        changed(
+            "what only Tidewire writes",
+            "/event_type",
+            json!("gateway.lease"),
+            ["reserved_type", "own processes"],
+        ),
         changed("no account", "/account_id", json!(null), ["missing_field", "account"]),
         changed("an id with a space", "/event_id", json!("a b"), ["bad_id", "visible ASCII"]),
         text(

@@ -170,7 +170,8 @@ impl PublishHandler {
                         Priority::Critical => &self.topics.urgent,
                         _ => &self.topics.input,
                     };
-                    let record = self.record(topic, of.key.as_bytes(), sent);
+                    let key = admitted.sent_key.as_deref().unwrap_or(&of.key);
+                    let record = self.record(topic, key.as_bytes(), sent);
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }

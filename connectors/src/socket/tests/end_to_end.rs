@@ -1,7 +1,7 @@
 //! The engine's fan-out behind real sockets, over the embedded log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,9 +27,7 @@ use crate::socket::stream::worker::start_all;
 
 use super::client::{RawClient, handshake, text_frame};
 use super::fixture::{FixedClock, LIMITS, start, wait_for};
-
-/// Held by tests that need much memory and by the one that measures the memory of the process.
-static MEMORY_TESTS: Mutex<()> = Mutex::new(());
+use super::own_process;
 
 struct EndToEnd {
     gateway: Option<GatewayHandle>,
@@ -238,7 +236,6 @@ fn a_stalled_client_catches_up_in_order() {
 /// Clients stop reading while events come. The one that reads gets everything, and so do those that
 /// stopped, once they read again. Returns the most bytes that were in use.
 fn most_bytes_for_stopped(clients: usize, events: (usize, usize), budget: usize) -> usize {
-    let _alone = MEMORY_TESTS.lock().unwrap_or_else(PoisonError::into_inner);
     let (events, event_bytes) = events;
     let config = FanoutConfig { ring_max_bytes: 2 << 20, ..FanoutConfig::default() };
     let mut end_to_end = EndToEnd::with_limits(config, budget);
@@ -292,22 +289,29 @@ fn clients_that_stop_reading_share_one_budget_of_memory() {
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure is worth reading")]
 fn quiet_subscribers_use_little_memory() {
+    own_process::run(concat!(module_path!(), "::quiet_subscribers_use_little_memory"), || {
+        let (per_socket, per_stream) = bytes_per_subscriber();
+        println!("{per_socket} bytes of memory per WebSocket, {per_stream} per SSE stream");
+        assert!(per_socket < 5 * 1_024, "{per_socket} bytes per WebSocket");
+        assert!(per_stream < 12 * 1_024, "{per_stream} bytes per SSE stream");
+    });
+}
+
+/// Of a WebSocket and of an SSE stream that receive nothing.
+fn bytes_per_subscriber() -> (usize, usize) {
     const COUNT: usize = 2_000;
-    let _alone = MEMORY_TESTS.lock().unwrap_or_else(PoisonError::into_inner);
     let end_to_end = EndToEnd::new();
     let _first: Vec<RawClient> =
         (0..50).map(|n| end_to_end.subscribe(&format!("posts:{n}"))).collect();
-    let before = super::websocket::resident_bytes();
+    let before = own_process::resident_bytes();
     let sockets: Vec<std::net::TcpStream> =
         (0..COUNT).map(|n| end_to_end.subscribe(&format!("posts:{}", n % 100)).stream).collect();
-    let per_socket = super::websocket::resident_bytes().saturating_sub(before) / COUNT;
-    let before = super::websocket::resident_bytes();
+    let per_socket = own_process::resident_bytes().saturating_sub(before) / COUNT;
+    let before = own_process::resident_bytes();
     let streams: Vec<std::net::TcpStream> = (0..COUNT)
         .map(|n| end_to_end.stream(&format!("channels=posts:{}", n % 100), "").stream)
         .collect();
-    let per_stream = super::websocket::resident_bytes().saturating_sub(before) / COUNT;
-    println!("{per_socket} bytes of resident memory per WebSocket, {per_stream} per SSE stream");
-    assert!(per_socket < 5 * 1_024, "{per_socket} bytes per WebSocket");
-    assert!(per_stream < 12 * 1_024, "{per_stream} bytes per SSE stream");
+    let per_stream = own_process::resident_bytes().saturating_sub(before) / COUNT;
     drop((sockets, streams));
+    (per_socket, per_stream)
 }

@@ -5,6 +5,7 @@
 mod browsers;
 mod client;
 mod fixture;
+mod own_process;
 mod scripted_shard;
 
 mod end_to_end;

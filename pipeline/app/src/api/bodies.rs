@@ -95,7 +95,7 @@ fn envelope() -> Value {
             sometimes(
                 "key",
                 nullable(id()),
-                "the entity whose order is kept; made of data if absent",
+                "chooses the partition of the input; for custom.* also the entity",
             ),
             sometimes("source", nullable(at_most(SOURCE_MAX_CHARS)), "the producer's name"),
             always("data", json!({ "type": "object" }), "the fields of the type"),
@@ -141,7 +141,7 @@ fn refused_event() -> Value {
 
 fn stats() -> Value {
     let mut properties = vec![
-        always("version", text(), "the version of the server"),
+        always("version", text(), "the version of the server and, after +, a hash of its sources"),
         always("role", one_of(["dev", "admit", "derive", "gateway"]), "the role of the process"),
         always("instance", text(), "the name of the process"),
         always("restoring", list(reference("Restore")), "tasks that restore their state"),

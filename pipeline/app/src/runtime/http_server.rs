@@ -24,6 +24,7 @@ use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 
 use crate::api::documents;
+use crate::build_name::BUILD_NAME;
 use crate::config::Config;
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::role::Role;
@@ -123,7 +124,7 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
         metrics: Box::new(move || metrics.render()),
         stats: Box::new(move || {
             let mut stats = json!({
-                "version": env!("CARGO_PKG_VERSION"),
+                "version": BUILD_NAME,
                 "role": role.verb(),
                 "instance": instance,
                 "restoring": restores.restores().iter().map(restore).collect::<Vec<_>>(),

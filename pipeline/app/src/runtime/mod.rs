@@ -29,6 +29,7 @@ pub mod page;
 
 pub mod demo;
 
+pub(crate) mod locked_folder;
 pub mod registry;
 pub mod state_folder;
 pub mod storage;

@@ -12,6 +12,7 @@ use tidewire_engine::port::{Log, Wake};
 use tidewire_engine::turn::{EngineError, TurnOutcome};
 
 use crate::config::Config;
+use crate::build_name::BUILD_NAME;
 use crate::process_exit::ProcessExit;
 use crate::runtime::input_lag::InputLag;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};
@@ -21,9 +22,6 @@ use crate::runtime::supervisor::{EngineLoop, LoopFactory, Supervisor};
 /// A hash of the settings that change what is written for an event; it travels with every event.
 /// There is no such setting yet.
 pub(crate) const SETTINGS_HASH: u64 = 0;
-
-/// The name of the build in the records it writes.
-pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// The loops of ADMIT: thread name and input.
 const ADMIT_LOOPS: [(&str, AdmitInput); 2] =
@@ -79,7 +77,7 @@ pub fn start_derive(
             topology: ports.topology.clone(),
             instance: config.instance.clone(),
             thread,
-            build: BUILD.into(),
+            build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,
             standby: config.derive_standby,
         };

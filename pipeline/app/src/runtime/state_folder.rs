@@ -13,8 +13,8 @@
 //! state/checkpoints/task-N   copies of it at earlier transactions, for replays
 //! ```
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,17 +23,16 @@ use tidewire_engine::record::Topic;
 use tidewire_engine::topology::Topology;
 
 use crate::process_exit::ProcessExit;
+use crate::runtime::locked_folder::{Claim, LockedFolder};
 
 /// The folder's name in the data folder.
 const STATE: &str = "state";
-const LOCK: &str = "lock";
 const LOG_IDS: &str = "log";
 
 /// A locked state folder; the lock is held as long as a clone of this exists.
 #[derive(Clone, Debug)]
 pub struct StateFolder {
-    dir: PathBuf,
-    _lock: Arc<File>,
+    folder: Arc<LockedFolder>,
 }
 
 impl StateFolder {
@@ -44,35 +43,25 @@ impl StateFolder {
 
     /// Creates it if it is missing, and locks it.
     pub fn claim(data_dir: &Path) -> Result<Self, ProcessExit> {
-        let dir = data_dir.join(STATE);
-        let failed = |error| {
-            let shown = dir.display();
-            let text =
-                format!("could not write in {shown}; change its owner, or give another --data-dir");
-            ProcessExit::because(text, error)
-        };
-        fs::create_dir_all(&dir).map_err(failed)?;
-        let path = dir.join(LOCK);
-        let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let mut lock = open.map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use_error(&dir, &mut lock)),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        match LockedFolder::claim(&data_dir.join(STATE))? {
+            Claim::Locked(folder) => Ok(Self { folder: Arc::new(folder) }),
+            Claim::InUseBy(holder) => Err(ProcessExit::failed(format!(
+                "the state in {} is in use by {holder}; stop that process, or give this one its \
+                 own --data-dir and --instance",
+                data_dir.join(STATE).display()
+            ))),
         }
-        write_process_id(&mut lock).map_err(failed)?;
-        Ok(Self { dir, _lock: Arc::new(lock) })
     }
 
     /// Where it is.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.folder.dir()
     }
 
     /// Removes the stores if they follow other topics than those of this log, and records its ids.
     pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
         let now = log_ids(&log.topics()?, topology);
-        let path = self.dir.join(LOG_IDS);
+        let path = self.dir().join(LOG_IDS);
         match fs::read_to_string(&path) {
             Ok(before) if before == now => return Ok(()),
             Ok(_) => self.remove_stores()?,
@@ -80,23 +69,16 @@ impl StateFolder {
             Err(error) => return Err(error.into()),
         }
         // Renamed once it is written: a crash before that removes the stores once more.
-        let fresh = self.dir.join(format!("{LOG_IDS}.new"));
+        let fresh = self.dir().join(format!("{LOG_IDS}.new"));
         fs::write(&fresh, now)?;
         fs::rename(fresh, path)?;
         Ok(())
     }
 
     fn remove_stores(&self) -> io::Result<()> {
-        let mut stores = 0;
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                fs::remove_dir_all(path)?;
-                stores += 1;
-            }
-        }
+        let stores = self.folder.remove_folders()?;
         if stores > 0 {
-            let dir = self.dir.display();
+            let dir = self.dir().display();
             tracing::warn!(stores, "the state in {dir} is of another log and was removed");
         }
         Ok(())
@@ -128,24 +110,6 @@ pub enum FollowError {
     /// The folder could not be written.
     #[error("could not write in the state folder; check the disk, or remove the folder")]
     Folder(#[from] io::Error),
-}
-
-fn write_process_id(lock: &mut File) -> io::Result<()> {
-    lock.set_len(0)?;
-    lock.rewind()?;
-    lock.write_all(std::process::id().to_string().as_bytes())
-}
-
-fn in_use_error(dir: &Path, lock: &mut File) -> ProcessExit {
-    let mut holder = String::new();
-    // The process id helps to find the holder; without it the message is still right.
-    let known = lock.read_to_string(&mut holder).is_ok() && !holder.is_empty();
-    let by = if known { format!("process {holder}") } else { "another process".to_owned() };
-    ProcessExit::failed(format!(
-        "the state in {} is in use by {by}; stop that process, or give this one its own --data-dir \
-         and --instance",
-        dir.display()
-    ))
 }
 
 #[cfg(test)]

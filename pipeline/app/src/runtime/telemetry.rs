@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{
 };
 use tidewire_engine::record::TopicPartition;
 
+use crate::build_name::BUILD_NAME;
 use crate::process_exit::ProcessExit;
 use crate::runtime::stop_signal::StopSignal;
 
@@ -57,7 +58,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "How long an input on Kafka has waited for an open transaction of a producer; 0: none",
     ),
     ("demo_events_total", "counter", &[], "Synthetic events sent by the demo"),
-    ("build_info", "gauge", &["version"], "1; the label is the version"),
+    ("build_info", "gauge", &["version"], "1; the label is the version and a hash of the sources"),
 ];
 
 /// What is recorded of a partition.
@@ -98,7 +99,7 @@ pub fn start() -> Result<PrometheusHandle, ProcessExit> {
     metrics::set_global_recorder(PrefixedRecorder(collected)).map_err(|_| {
         ProcessExit::failed("the metrics recorder was installed twice, which is a bug")
     })?;
-    gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("build_info", "version" => BUILD_NAME).set(1.0);
     Ok(handle)
 }
 

@@ -23,10 +23,11 @@ use tidewire_engine::replay::{
 };
 use tidewire_schemas::time::parse_rfc3339;
 
+use crate::build_name::BUILD_NAME;
 use crate::cli::{ReplayArgs, ReplayVerb, VerifyArgs};
 use crate::config::{Config, LogConfig};
 use crate::process_exit::{ProcessExit, in_one_line};
-use crate::runtime::pipeline::{BUILD, SETTINGS_HASH};
+use crate::runtime::pipeline::SETTINGS_HASH;
 use crate::runtime::{state_folder, storage};
 use crate::{configure, terminal};
 
@@ -140,7 +141,7 @@ impl<'a> Verifier<'a> {
         let task = TaskSpec {
             topology: self.config.topology(),
             partition,
-            build: BUILD.into(),
+            build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,
             operators: OPERATORS,
         };
