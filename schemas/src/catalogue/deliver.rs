@@ -77,8 +77,6 @@ pub(crate) struct EnvelopeIds<'a> {
     pub(crate) account_id: &'a str,
     /// The canonical type.
     pub(crate) event_type: &'a str,
-    /// The key the producer sent.
-    pub(crate) key: Option<&'a str>,
 }
 
 impl Source {
@@ -91,7 +89,6 @@ impl Source {
         match self {
             Self::Account => Some(Cow::Borrowed(envelope.account_id)),
             Self::Type => Some(Cow::Borrowed(envelope.event_type)),
-            Self::Key => envelope.key.map(Cow::Borrowed),
             Self::Field(name) => fields.value(name).and_then(json::scalar),
             Self::Inner(object, name) => {
                 json::member(fields.value(object)?, name).and_then(json::scalar)
@@ -113,11 +110,7 @@ impl Catalogue {
         let found = wanted_fields(event_type, event.data)
             .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
         let fields = &found[..];
-        let envelope = EnvelopeIds {
-            account_id: event.account_id,
-            event_type: event.event_type,
-            key: Some(event.key),
-        };
+        let envelope = EnvelopeIds { account_id: event.account_id, event_type: event.event_type };
         let mut out = Vec::with_capacity(event_type.channels.len() + 1);
         for rule in &event_type.channels {
             if rule.when.as_ref().is_some_and(|condition| !condition.holds(fields)) {
@@ -155,7 +148,6 @@ impl Catalogue {
 fn is_required(event_type: &EventType, source: &Source) -> bool {
     match source {
         Source::Account | Source::Type => true,
-        Source::Key => false,
         Source::Field(name) | Source::Inner(name, _) => {
             event_type.field(name).is_some_and(|field| field.required)
         }

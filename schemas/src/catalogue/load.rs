@@ -342,7 +342,7 @@ impl TypeReader<'_> {
 
     fn mark_id(&mut self, event_type: &mut EventType, source: &Source) {
         let name = match source {
-            Source::Account | Source::Type | Source::Key => return,
+            Source::Account | Source::Type => return,
             Source::Field(name) | Source::Inner(name, _) => name,
         };
         let Some(field) = event_type.fields.iter_mut().find(|field| field.name == *name) else {
@@ -379,7 +379,6 @@ fn plus<'a>(defaults: &'a [String], own: Option<&'a [String]>) -> Vec<&'a str> {
 fn always_there(event_type: &EventType, source: &Source) -> bool {
     match source {
         Source::Account | Source::Type => true,
-        Source::Key => false,
         Source::Field(name) | Source::Inner(name, _) => {
             event_type.field(name).is_some_and(|field| field.required)
         }
@@ -391,7 +390,7 @@ fn wanted(channels: &[ChannelRule]) -> Vec<String> {
     for rule in channels {
         let sources = rule.state_key.iter().chain([&rule.id]).filter_map(|source| match source {
             Source::Field(name) | Source::Inner(name, _) => Some(name),
-            Source::Account | Source::Type | Source::Key => None,
+            Source::Account | Source::Type => None,
         });
         for name in sources.chain(rule.when.iter().map(|condition| &condition.field)) {
             if !wanted.contains(name) {

@@ -161,8 +161,6 @@ pub enum Source {
     Account,
     /// The event's canonical type.
     Type,
-    /// The envelope's key.
-    Key,
     /// A field of data.
     Field(String),
     /// A field of an object in data.

@@ -164,12 +164,11 @@ fn is_name(name: &str) -> Result<(), String> {
     Err(format!("`{name}` is not a field name (a-z, 0-9 and _)"))
 }
 
-/// Reads where a value comes from: `account_id`, `$type`, `$key`, a field, or `object.field`.
+/// Reads where a value comes from: `account_id`, `$type`, a field, or `object.field`.
 pub(super) fn source(text: &str) -> Result<Source, String> {
     match text {
         "account_id" => return Ok(Source::Account),
         "$type" => return Ok(Source::Type),
-        "$key" => return Ok(Source::Key),
         _ => {}
     }
     match text.split_once('.') {

@@ -168,7 +168,6 @@ fn source(source: &Source) -> String {
     match source {
         Source::Account => "account_id".to_owned(),
         Source::Type => "type".to_owned(),
-        Source::Key => "key (of the envelope)".to_owned(),
         Source::Field(name) => name.clone(),
         Source::Inner(object, name) => format!("{object}.{name}"),
     }

@@ -90,7 +90,7 @@ fn the_hash_covers_the_meaning_and_not_how_it_is_written() {
     }
     for (file, from, to) in [
         ("internal", "priority = 3", "priority = 2"),
-        ("internal", "key = [\"$key\", \"account_id\"]", "key = [\"account_id\"]"),
+        ("internal", "key = [\"gateway_id\"]", "key = [\"account_id\"]"),
         ("internal", "channels = [\"account\"]", "channels = []"),
         ("internal", "broadcast = true\n", ""),
         ("internal", "data = \"gateway_id, expires_at:t\"", "data = \"gateway_id / expires_at:t\""),

@@ -156,11 +156,7 @@ pub(crate) fn complete(
     let priority = priority(envelope.priority, event_type, &data)?;
     let canonical = if event_type.name.ends_with('*') { &sent_type } else { &*event_type.name };
     let sent_key = envelope.key.map(key_text).transpose()?;
-    let ids = EnvelopeIds {
-        account_id: &account_id,
-        event_type: canonical,
-        key: sent_key.as_deref(),
-    };
+    let ids = EnvelopeIds { account_id: &account_id, event_type: canonical };
     let key = catalogue_key(event_type, ids, &data)?;
     let event = Event {
         correlation_id: correlation_id.unwrap_or_else(|| event_id.clone()),

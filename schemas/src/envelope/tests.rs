@@ -101,8 +101,9 @@ fn the_key_of_the_catalogue_owns_the_state_whatever_key_is_sent() {
         event["key"] = key;
         admitted(event).key
     };
-    assert_eq!(own(json!("order-7")), "order-7", "no operator has state for types of one's own");
-    assert_eq!(own(Value::Null), "acc");
+    for key in [json!("order-7"), Value::Null] {
+        assert_eq!(own(key), "acc");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Peers that send as much as they can of what costs a server the most, beside ordinary clients.
 //!
 //! Each kind runs on four connections, without end and from threads of their own. Meanwhile an
-//! ordinary client measures how long an echo takes, and others connect.
+//! ordinary client measures how long an echo takes, and others connect. The server has one core and
+//! all clients another, on which the hostile ones have the least priority: what is measured is how
+//! the server divides its core, and not how the system divides one between clients and server.
 
 #![expect(clippy::disallowed_methods, reason = "clients need threads and pauses of their own")]
 
@@ -10,8 +12,12 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::setpriority_process;
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
+
 use super::client::{RawClient, frame, handshake, text_frame};
 use super::fixture::{GatewayFixture, LIMITS};
+use super::own_process;
 
 /// Hostile connections of each kind.
 const HOSTILE: usize = 4;
@@ -19,8 +25,8 @@ const HOSTILE: usize = 4;
 /// Echoes measured for each kind.
 const ECHOES: usize = 300;
 
-/// How much later than without them the slowest echo but 1 % may be. The hostile threads share the
-/// machine's cores with the server, so the product's goal of 5 ms is measured elsewhere.
+/// How much later than without them the slowest echo but 1 % may be. The goal is 5 ms on a machine
+/// that does nothing else; other tests use the same two cores.
 const LATER_MAX: Duration = Duration::from_millis(80);
 
 fn connect(fixture: &GatewayFixture) -> RawClient {
@@ -65,8 +71,17 @@ fn kinds() -> Vec<Hostile> {
     ]
 }
 
+/// Lets the calling thread, and those it starts from now on, run on one core.
+fn run_on(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    // With fewer cores the figures only get worse.
+    let _ = sched_setaffinity(None, &cores);
+}
+
 /// Sends without end, connecting again when it is closed.
 fn attack(fixture: &GatewayFixture, kind: &Hostile, stop: &AtomicBool) {
+    let _ = setpriority_process(Some(gettid()), 19);
     while !stop.load(Ordering::Relaxed) {
         let mut client = connect(fixture);
         client.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
@@ -89,10 +104,19 @@ fn drain(stream: &TcpStream) {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures are worth reading")]
 fn hostile_peers_of_every_kind_delay_others_by_little() {
+    own_process::run(
+        concat!(module_path!(), "::hostile_peers_of_every_kind_delay_others_by_little"),
+        delays_of_others,
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are worth reading")]
+fn delays_of_others() {
     for kind in kinds() {
+        run_on(0);
         let fixture = GatewayFixture::new(LIMITS);
+        run_on(1);
         let mut ordinary = connect(&fixture);
         let alone = p99(&mut ordinary);
         let stop = AtomicBool::new(false);

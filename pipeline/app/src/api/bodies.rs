@@ -95,7 +95,7 @@ fn envelope() -> Value {
             sometimes(
                 "key",
                 nullable(id()),
-                "chooses the partition of the input; for custom.* also the entity",
+                "chooses the partition of the input; it owns no state",
             ),
             sometimes("source", nullable(at_most(SOURCE_MAX_CHARS)), "the producer's name"),
             always("data", json!({ "type": "object" }), "the fields of the type"),
