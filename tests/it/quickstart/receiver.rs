@@ -85,10 +85,12 @@ impl Receiver {
         self.received.clear();
     }
 
-    /// Waits until it has printed a line with this beginning.
+    /// Waits until it has printed a line with this beginning since the last such line.
     pub(super) fn expect_line(&mut self, beginning: &str) {
         let is_there = |line: &String| line.starts_with(beginning);
         self.wait_until(|receiver| receiver.printed.iter().any(is_there), beginning);
+        let at = self.printed.iter().position(is_there).expect("it was found");
+        self.printed.drain(..=at);
     }
 
     fn wait_until(&mut self, holds: impl Fn(&Self) -> bool, what: &str) {
