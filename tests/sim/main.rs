@@ -13,6 +13,7 @@ mod histories;
 mod model;
 mod mutants;
 mod operators;
+mod quiet_partitions;
 mod replay;
 mod world;
 

@@ -209,8 +209,10 @@ impl Derive {
     fn commit(&mut self, group: usize, offsets: &Offsets) -> Result<(), CommitFailure> {
         let ends = self.commit_groups[group].finish(&mut *self.member, offsets)?;
         telemetry::transaction_committed(ends.len());
+        let now = self.shared.now();
         for running in batches(&mut self.tasks, group) {
             running.apply(self.shared.rules(), &ends);
+            running.committed_at = Some(now);
         }
         Ok(())
     }
@@ -317,7 +319,7 @@ impl RunningTask {
     /// When the task needs its next tick or hand-over, milliseconds since the epoch.
     pub(super) fn wanted_at(&self, ticked: Millis, handed: Millis) -> i64 {
         let tick = self.timers.first().map_or(i64::MAX, |at| at.0.max(ticked.0 + TICK_MS));
-        let hand_over = if self.state.has_pending() { handed.0 + HAND_OVER_MS } else { i64::MAX };
+        let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)
     }
 }

@@ -192,6 +192,7 @@ impl Derive {
             let ours = |partition| self.tasks.contains_key(&partition);
             standby.follow(self.shared.restore_context(), ours)?;
         }
+        self.pass_control_records();
         self.lag.sample(&*self.shared.ports.log, self.shared.now(), &self.tasks);
         turned.joined = self.joined;
         turned.restoring = self.waiting().next().is_some()

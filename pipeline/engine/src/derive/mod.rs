@@ -16,9 +16,11 @@ mod limits;
 
 mod batch;
 mod failure;
+mod quiet;
 mod restore;
 mod running;
 mod standby;
+mod store_fit;
 mod task;
 
 mod driver;
@@ -49,6 +51,7 @@ pub use driver::{START, TopologyDriver};
 pub use emit::{Emission, StateKey};
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Context, Flow, Operator, OperatorError};
+pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
 pub use table_decl::{Changelog, TableDecl};
