@@ -8,6 +8,7 @@ mod conformance;
 mod contract;
 mod crash;
 mod dead_letters;
+mod derive_turns;
 mod fake;
 mod histories;
 mod model;

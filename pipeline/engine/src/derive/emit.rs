@@ -97,7 +97,7 @@ impl Context<'_> {
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
         let partition = topology.partition_of(channel.as_bytes());
         self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
-        self.batch.urgent |= matches!(Lane::of(event.priority), Lane::Critical | Lane::High);
+        self.batch.urgent |= Lane::of(event.priority) == Lane::Critical;
     }
 
     /// Writes the current event to one channel, byte for byte.
@@ -126,7 +126,7 @@ impl Context<'_> {
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
         self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
-        self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
+        self.batch.urgent |= lane == Lane::Critical;
     }
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod commit_group;
 mod derive_loop;
 mod lag;
 mod limits;
+mod ticks;
 
 mod batch;
 mod failure;
@@ -42,7 +43,6 @@ mod encoding;
 pub mod order;
 pub mod progress;
 
-pub use commit::TICK_MS;
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{
     Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
@@ -55,6 +55,7 @@ pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
 pub use table_decl::{Changelog, TableDecl};
+pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
 
 pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};
