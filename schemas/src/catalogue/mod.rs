@@ -20,8 +20,8 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-pub use deliver::{Delivery, DeliveryError};
-pub(crate) use deliver::{EnvelopeIds, FieldLookup, OPERATOR_SOURCE};
+pub use deliver::{Delivery, DeliveryError, OPERATOR_SOURCE};
+pub(crate) use deliver::{EnvelopeIds, FieldLookup};
 pub use errors::CatalogueErrors;
 pub use files::FILES;
 pub use lookup::Catalogue;

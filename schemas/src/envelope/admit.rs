@@ -335,6 +335,11 @@ fn event_id(value: &str) -> Result<String, Rejection> {
         let message = format!("event_id must be 1 to {ID_MAX_CHARS} visible ASCII characters");
         return Err(Rejection::of(Reason::BadId, "event_id", message));
     }
+    if text.starts_with(OPERATOR_SOURCE) {
+        let message =
+            format!("event_id must not begin with `{OPERATOR_SOURCE}`, which marks operators");
+        return Err(Rejection::of(Reason::BadId, "event_id", message));
+    }
     Ok(text.into_owned())
 }
 

@@ -239,6 +239,7 @@ fn ids_are_short_strings_or_integers() {
     for bad in [json!("a b"), json!("日本"), json!("e\n")] {
         check_refused(like_with("event_id", bad), Reason::BadId, "event_id");
     }
+    check_refused(like_with("event_id", json!("op/unread/1")), Reason::BadId, "event_id");
     check_refused(like_with("account_id", json!("日".repeat(17))), Reason::BadId, "account_id");
     assert_eq!(admitted(like_with("account_id", json!("日".repeat(16)))).account_id.len(), 48);
     assert_eq!(admitted(like_with("account_id", json!(-12))).account_id, "-12");

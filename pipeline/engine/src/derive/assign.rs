@@ -207,7 +207,7 @@ impl Derive {
             task.handed = task.handed.min(now);
             let waited = now.0 - task.handed.0;
             task.running().is_some_and(|running| {
-                running.state.has_pending()
+                running.has_unwritten()
                     && (waited >= HAND_OVER_MS || running.state.pending_bytes() >= HAND_OVER_BYTES)
             })
         };
@@ -215,7 +215,7 @@ impl Derive {
         let Some(task) = due.min_by_key(|task| task.handed) else { return Ok(()) };
         task.handed = now;
         let Some(running) = task.running() else { return Ok(()) };
-        running.state.hand_over(running.progress.encode()).map_err(writing)?;
+        running.hand_over().map_err(writing)?;
         running.state.store().allow_checkpoints();
         for (table, window_ms) in self.shared.tables.expiring() {
             let before = Millis(running.progress.time.0.saturating_sub(window_ms));
