@@ -26,6 +26,7 @@ mod core;
 mod produce;
 mod reachability;
 mod read;
+mod read_ahead;
 mod read_retry;
 
 mod append;

@@ -8,7 +8,7 @@
 //! topic: a client has one fetch in flight per broker, so a critical record would otherwise wait
 //! behind MiBs of a low lane.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::core::{KafkaCore, make_consumer};
-use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
+use super::native::{PartitionConsumer, SharedConsumer};
+use super::read_ahead::ReadAhead;
 use super::read_retry::{FailedRead, ReadRetries};
 use crate::notify::Notifier;
 
@@ -47,13 +48,7 @@ struct PartitionFetcher {
     /// Which client reads it.
     client: usize,
     consumer: PartitionConsumer,
-    /// Records taken from librdkafka and not yet by the engine.
-    waiting: VecDeque<Record>,
-    /// The offset after the last record the engine took, or where it started.
-    next: Offset,
-    /// The last end of the partition that the fetcher reported.
-    reached_end: Option<Offset>,
-    failed: Option<FailedRead>,
+    ahead: ReadAhead,
     retries: ReadRetries,
 }
 
@@ -75,8 +70,8 @@ impl KafkaReader {
         self.fetchers.values().any(|fetcher| match fetcher.retries.is_waiting() {
             true => fetcher.retries.is_due(),
             false => {
-                !fetcher.waiting.is_empty()
-                    || fetcher.failed.is_some()
+                fetcher.ahead.front().is_some()
+                    || fetcher.ahead.failed().is_some()
                     || fetcher.consumer.is_ready()
             }
         })
@@ -119,24 +114,21 @@ impl KafkaReader {
         let (handle, _) = &self.clients[client];
         let consumer = PartitionConsumer::start(handle, at, from, &self.notifier);
         let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
-        let (waiting, at) = (VecDeque::new(), at.clone());
+        let retries = ReadRetries::new(&self.core.unreadable);
         Ok(PartitionFetcher {
-            at,
+            at: at.clone(),
             client,
             consumer,
-            waiting,
-            next: from,
-            reached_end: None,
-            failed: None,
-            retries: ReadRetries::new(&self.core.unreadable),
+            ahead: ReadAhead::new(from),
+            retries,
         })
     }
 
-    /// Handles that librdkafka stopped reading a partition: an error that a retry may correct only
-    /// stops it until the next attempt.
+    /// Handles a failure of which all records before it were handed out: an error that a retry may
+    /// correct only stops the partition until the next attempt.
     fn handle_failure(&mut self, slot: ReaderSlot, why: FailedRead) -> Result<(), LogError> {
         let fetcher = self.fetcher(slot);
-        let (at, asked) = (fetcher.at.clone(), fetcher.next);
+        let (at, asked) = (fetcher.at.clone(), fetcher.ahead.next());
         match self.explain(&at, asked, why.code) {
             Some(LogError::Retry(_)) | None => {}
             Some(error) => return Err(error),
@@ -176,45 +168,39 @@ impl KafkaReader {
             return Ok(false);
         }
         let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(false) };
-        let PartitionFetcher { at, client, next, mut retries, consumer, .. } = fetcher;
+        let PartitionFetcher { at, client, ahead, mut retries, consumer } = fetcher;
         // As in `seek`.
         drop(consumer);
         retries.begin();
-        let fetcher = PartitionFetcher { retries, ..self.start(&at, client, next)? };
+        let fetcher = PartitionFetcher { retries, ..self.start(&at, client, ahead.next())? };
         self.fetchers.insert(slot, fetcher);
         Ok(true)
     }
 }
 
 impl PartitionFetcher {
-    /// Takes what librdkafka has ready into `waiting`; returns whether there was a record.
+    /// Takes what librdkafka has ready; returns whether there is a record.
     fn fetch(&mut self, want: usize) -> bool {
-        let Self { consumer, waiting, next, reached_end, failed, .. } = self;
-        let before = waiting.len();
-        consumer.take(want.clamp(1, FETCH_RECORDS), |result| match result {
-            FetchResult::Record(record) if record.offset >= *next => waiting.push_back(record),
-            FetchResult::Record(_) => {}
-            FetchResult::End(offset) => *reached_end = Some(offset),
-            FetchResult::Failed(why) => *failed = Some(why),
-        });
-        waiting.len() > before
+        let Self { consumer, ahead, .. } = self;
+        if ahead.failed().is_none() {
+            consumer.take(want.clamp(1, FETCH_RECORDS), |result| ahead.add(result));
+        }
+        ahead.front().is_some()
     }
 
     /// Moves records to the engine, as many as `limit` allows.
     fn hand_out(&mut self, limit: ReadLimit, out: &mut Vec<Record>) -> usize {
         let (mut records, mut bytes) = (0, 0usize);
         while records < limit.records.max(1) {
-            if self.waiting.is_empty() && !self.fetch(limit.records - records) {
+            if self.ahead.front().is_none() && !self.fetch(limit.records - records) {
                 break;
             }
-            let Some(front) = self.waiting.front() else { break };
+            let Some(front) = self.ahead.front() else { break };
             bytes = bytes.saturating_add(front.body.as_bytes().len());
             if records > 0 && bytes > limit.bytes {
                 break;
             }
-            let Some(record) = self.waiting.pop_front() else { break };
-            self.next = record.offset.next();
-            out.push(record);
+            out.extend(self.ahead.pop());
             records += 1;
         }
         records
@@ -222,14 +208,7 @@ impl PartitionFetcher {
 
     /// The offset after what was taken, control records and compacted gaps included.
     fn position(&self) -> Offset {
-        if let Some(front) = self.waiting.front() {
-            return front.offset;
-        }
-        // librdkafka counts the report of an end as one more record. A position just after that
-        // end can't be distinguished from a control record; the next report of an end decides.
-        let passed =
-            self.consumer.position().filter(|p| Some(*p) != self.reached_end.map(Offset::next));
-        self.next.max(self.reached_end.unwrap_or(self.next)).max(passed.unwrap_or(self.next))
+        self.ahead.position(self.consumer.position())
     }
 }
 
@@ -268,9 +247,14 @@ impl Reader for KafkaReader {
         }
         let fetcher = self.fetcher(slot);
         let taken = fetcher.hand_out(limit, out);
-        match fetcher.failed.take_if(|_| taken == 0) {
-            Some(why) => self.handle_failure(slot, why)?,
-            None if taken > 0 || fetcher.reached_end.is_some() => fetcher.retries.succeeded(),
+        match fetcher.ahead.failed().filter(|_| taken == 0) {
+            Some(why) => {
+                let why = why.clone();
+                self.handle_failure(slot, why)?;
+            }
+            None if taken > 0 || fetcher.ahead.reached_end().is_some() => {
+                fetcher.retries.succeeded();
+            }
             None => {}
         }
         Ok(taken)
@@ -279,7 +263,7 @@ impl Reader for KafkaReader {
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
         // Ends and control records that are ready are known only once they are taken.
-        let reads = fetcher.waiting.is_empty() && !fetcher.retries.is_waiting();
+        let reads = fetcher.ahead.front().is_none() && !fetcher.retries.is_waiting();
         if reads && fetcher.consumer.is_ready() {
             fetcher.fetch(FETCH_RECORDS);
         }
@@ -289,12 +273,11 @@ impl Reader for KafkaReader {
     fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
         let fetcher = self.fetcher(slot);
         let end = fetcher.consumer.high_watermark()?;
-        let front = fetcher.waiting.front();
-        let oldest = front.map(|record| record.timestamp);
+        let oldest = fetcher.ahead.front().map(|record| record.timestamp);
         let next = fetcher.position();
         let records = end.0.saturating_sub(next.0);
         // The end that a fetch reports is that of the stable records.
-        let at_stable_end = fetcher.reached_end == Some(next) && !fetcher.consumer.is_ready();
+        let at_stable_end = fetcher.ahead.reached_end() == Some(next) && !fetcher.consumer.is_ready();
         let open_transaction = records > 0 && at_stable_end && oldest.is_none();
         Some(UnreadRecords { next, records, open_transaction, oldest })
     }

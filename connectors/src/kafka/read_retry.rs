@@ -51,6 +51,7 @@ impl UnreadablePartitions {
 }
 
 /// A failed read.
+#[derive(Clone)]
 pub(super) struct FailedRead {
     pub(super) code: Code,
     /// What librdkafka says about it.
