@@ -47,7 +47,10 @@ struct PartitionFetcher {
     at: TopicPartition,
     /// Which client reads it.
     client: usize,
-    consumer: PartitionConsumer,
+    /// `None`: it has to be started at `ahead.next()`.
+    consumer: Option<PartitionConsumer>,
+    /// The end of the partition when reading last stopped, until a fetch reports it again.
+    stopped_end: Option<Offset>,
     ahead: ReadAhead,
     retries: ReadRetries,
 }
@@ -67,12 +70,12 @@ impl KafkaReader {
 
     /// Whether something can be taken without waiting.
     pub(super) fn is_ready(&self) -> bool {
-        self.fetchers.values().any(|fetcher| match fetcher.retries.is_waiting() {
-            true => fetcher.retries.is_due(),
-            false => {
+        self.fetchers.values().any(|fetcher| match &fetcher.consumer {
+            None => fetcher.retries.may_start(),
+            Some(_) => {
                 fetcher.ahead.front().is_some()
                     || fetcher.ahead.failed().is_some()
-                    || fetcher.consumer.is_ready()
+                    || fetcher.is_ready()
             }
         })
     }
@@ -101,27 +104,21 @@ impl KafkaReader {
     }
 
     fn fetcher(&mut self, slot: ReaderSlot) -> &mut PartitionFetcher {
-        self.fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
+        get_fetcher(&mut self.fetchers, slot)
     }
 
-    /// Starts to read this partition.
-    fn start(
-        &self,
-        at: &TopicPartition,
-        client: usize,
-        from: Offset,
-    ) -> Result<PartitionFetcher, LogError> {
-        let (handle, _) = &self.clients[client];
-        let consumer = PartitionConsumer::start(handle, at, from, &self.notifier);
-        let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
-        let retries = ReadRetries::new(&self.core.unreadable);
-        Ok(PartitionFetcher {
-            at: at.clone(),
-            client,
-            consumer,
-            ahead: ReadAhead::new(from),
-            retries,
-        })
+    /// Starts a fetcher that has no consumer. After an error it still has none, so that this can be
+    /// called again.
+    fn start(&mut self, slot: ReaderSlot) -> Result<(), LogError> {
+        let Self { core, clients, fetchers, notifier, .. } = self;
+        let fetcher = get_fetcher(fetchers, slot);
+        let PartitionFetcher { at, client, ahead, .. } = &*fetcher;
+        let (client, from) = (&clients[*client].0, ahead.next());
+        let started = PartitionConsumer::start(client, at, from, notifier);
+        let consumer = started.map_err(|code| core.failed(format!("reading {at}"), code))?;
+        fetcher.consumer = Some(consumer);
+        fetcher.ahead = ReadAhead::new(from);
+        Ok(())
     }
 
     /// Handles a failure of which all records before it were handed out: an error that a retry may
@@ -134,7 +131,7 @@ impl KafkaReader {
             Some(error) => return Err(error),
         }
         let fetcher = self.fetcher(slot);
-        fetcher.consumer.stop();
+        fetcher.stop();
         fetcher.retries.failed(&at, asked, &why);
         Ok(())
     }
@@ -161,28 +158,36 @@ impl KafkaReader {
             code => Some(self.core.failed(format_args!("reading {at}"), code)),
         }
     }
+}
 
-    /// Reads on from where a partition failed, if its wait is over; returns whether it is.
-    fn retry(&mut self, slot: ReaderSlot) -> Result<bool, LogError> {
-        if !self.fetcher(slot).retries.is_due() {
-            return Ok(false);
-        }
-        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(false) };
-        let PartitionFetcher { at, client, ahead, mut retries, consumer } = fetcher;
-        // As in `seek`.
-        drop(consumer);
-        retries.begin();
-        let fetcher = PartitionFetcher { retries, ..self.start(&at, client, ahead.next())? };
-        self.fetchers.insert(slot, fetcher);
-        Ok(true)
-    }
+fn get_fetcher(
+    fetchers: &mut BTreeMap<ReaderSlot, PartitionFetcher>,
+    slot: ReaderSlot,
+) -> &mut PartitionFetcher {
+    fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
 }
 
 impl PartitionFetcher {
+    fn stop(&mut self) {
+        self.stopped_end = self.end();
+        self.consumer = None;
+    }
+
+    /// The end of the partition, open transactions included, as of the last fetch.
+    fn end(&self) -> Option<Offset> {
+        let fetched = self.consumer.as_ref().and_then(PartitionConsumer::high_watermark);
+        fetched.or(self.stopped_end)
+    }
+
+    /// Whether librdkafka has results.
+    fn is_ready(&self) -> bool {
+        self.consumer.as_ref().is_some_and(PartitionConsumer::is_ready)
+    }
+
     /// Takes what librdkafka has ready; returns whether there is a record.
     fn fetch(&mut self, want: usize) -> bool {
         let Self { consumer, ahead, .. } = self;
-        if ahead.failed().is_none() {
+        if let (Some(consumer), None) = (consumer, ahead.failed()) {
             consumer.take(want.clamp(1, FETCH_RECORDS), |result| ahead.add(result));
         }
         ahead.front().is_some()
@@ -208,17 +213,20 @@ impl PartitionFetcher {
 
     /// The offset after what was taken, control records and compacted gaps included.
     fn position(&self) -> Offset {
-        self.ahead.position(self.consumer.position())
+        self.ahead.position(self.consumer.as_ref().and_then(PartitionConsumer::position))
     }
 }
 
 impl Reader for KafkaReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let client = self.client_for(at)?;
-        let fetcher = self.start(at, client, from)?;
         let slot = ReaderSlot(self.next_slot);
         self.next_slot += 1;
+        let (ahead, retries) = (ReadAhead::new(from), ReadRetries::new(&self.core.unreadable));
+        let (at, consumer, stopped_end) = (at.clone(), None, None);
+        let fetcher = PartitionFetcher { at, client, consumer, stopped_end, ahead, retries };
         self.fetchers.insert(slot, fetcher);
+        self.start(slot).inspect_err(|_| self.remove(slot))?;
         Ok(slot)
     }
 
@@ -227,13 +235,13 @@ impl Reader for KafkaReader {
     }
 
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
-        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(()) };
-        let (at, client) = (fetcher.at.clone(), fetcher.client);
+        let retries = ReadRetries::new(&self.core.unreadable);
+        let fetcher = self.fetcher(slot);
         // The old consumer has to stop before the new one starts: they share the queue.
-        drop(fetcher);
-        let fetcher = self.start(&at, client, to)?;
-        self.fetchers.insert(slot, fetcher);
-        Ok(())
+        fetcher.stop();
+        fetcher.ahead = ReadAhead::new(to);
+        fetcher.retries = retries;
+        self.start(slot)
     }
 
     fn take(
@@ -242,8 +250,12 @@ impl Reader for KafkaReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
-        if self.fetcher(slot).retries.is_waiting() && !self.retry(slot)? {
-            return Ok(0);
+        let fetcher = self.fetcher(slot);
+        if fetcher.consumer.is_none() {
+            if !fetcher.retries.may_start() {
+                return Ok(0);
+            }
+            self.start(slot)?;
         }
         let fetcher = self.fetcher(slot);
         let taken = fetcher.hand_out(limit, out);
@@ -263,8 +275,7 @@ impl Reader for KafkaReader {
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
         // Ends and control records that are ready are known only once they are taken.
-        let reads = fetcher.ahead.front().is_none() && !fetcher.retries.is_waiting();
-        if reads && fetcher.consumer.is_ready() {
+        if fetcher.ahead.front().is_none() && fetcher.is_ready() {
             fetcher.fetch(FETCH_RECORDS);
         }
         Ok(fetcher.position())
@@ -272,12 +283,12 @@ impl Reader for KafkaReader {
 
     fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
         let fetcher = self.fetcher(slot);
-        let end = fetcher.consumer.high_watermark()?;
+        let end = fetcher.end()?;
         let oldest = fetcher.ahead.front().map(|record| record.timestamp);
         let next = fetcher.position();
         let records = end.0.saturating_sub(next.0);
         // The end that a fetch reports is that of the stable records.
-        let at_stable_end = fetcher.ahead.reached_end() == Some(next) && !fetcher.consumer.is_ready();
+        let at_stable_end = fetcher.ahead.reached_end() == Some(next) && !fetcher.is_ready();
         let open_transaction = records > 0 && at_stable_end && oldest.is_none();
         Some(UnreadRecords { next, records, open_transaction, oldest })
     }
@@ -291,5 +302,33 @@ impl Reader for KafkaReader {
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.notifier) as Arc<dyn Wake>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::Config;
+    use tidewire_engine::record::{Partition, Topic};
+
+    /// No offset of librdkafka.
+    const TOO_LARGE: Offset = Offset(u64::MAX);
+
+    #[test]
+    fn a_partition_that_could_not_be_started_can_be_asked_again() {
+        let core = KafkaCore::open(Config::new("127.0.0.1:1", "tw.")).expect("well formed");
+        let mut reader = KafkaReader::new(&Arc::new(core), Isolation::Committed, None);
+        let at = TopicPartition::new(&Topic::new("tw.in"), Partition(0));
+        assert!(reader.add(&at, TOO_LARGE).is_err());
+        let slot = reader.add(&at, Offset(5)).expect("no broker is asked");
+        for _ in 0..2 {
+            assert!(matches!(reader.seek(slot, TOO_LARGE), Err(LogError::Retry(_))));
+            let limit = ReadLimit { records: 1, bytes: 1 };
+            let taken = reader.take(slot, limit, &mut Vec::new());
+            assert!(matches!(taken, Err(LogError::Retry(_))), "{taken:?}");
+            assert_eq!(reader.position(slot).expect("it is known"), TOO_LARGE);
+        }
+        reader.seek(slot, Offset(7)).expect("no broker is asked");
+        assert_eq!(reader.position(slot).expect("it is known"), Offset(7));
     }
 }
