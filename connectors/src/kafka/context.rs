@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
@@ -91,8 +91,6 @@ impl Deliveries {
 /// The context of every client.
 #[derive(Debug, Default)]
 pub(super) struct KafkaContext {
-    /// The addresses of the settings.
-    bootstrap: String,
     /// Whether the client is closing and nobody reads rebalances any more.
     closing: AtomicBool,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
@@ -117,17 +115,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KafkaContext {
-    /// The context of a client with this configuration.
-    pub(super) fn of(config: &ClientConfig) -> Self {
-        let bootstrap = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-        Self { bootstrap, ..Self::default() }
-    }
-
-    /// The addresses of the settings, separated by commas.
-    pub(super) fn bootstrap(&self) -> &str {
-        &self.bootstrap
-    }
-
     /// The newest error of a broker or a connection.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         lock(&self.last_error).clone()

@@ -59,7 +59,7 @@ pub(super) struct KafkaCore {
 
 /// A consumer of this configuration.
 pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, LogError> {
-    config.create_with_context(KafkaContext::of(config)).map_err(|error| invalid_properties(&error))
+    config.create_with_context(KafkaContext::default()).map_err(|error| invalid_properties(&error))
 }
 
 impl KafkaCore {
@@ -71,7 +71,7 @@ impl KafkaCore {
         let make = |isolation| make_consumer(&config.reader(isolation, None));
         let (stable, latest) = (make(Isolation::Committed)?, make(Isolation::Uncommitted)?);
         let settings = config.admin();
-        let client = settings.create_with_context(KafkaContext::of(&settings));
+        let client = settings.create_with_context(KafkaContext::default());
         let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
         let (observers, counts) = (Mutex::default(), Mutex::default());
         let unreadable = Arc::default();
