@@ -101,11 +101,17 @@ impl KafkaCore {
         question: impl FnOnce(&BaseConsumer<KafkaContext>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         self.serve(client);
-        question(client).map_err(|error| {
-            self.serve(client);
-            BootstrapRefresh::default().check(&self.config, client.client());
-            log_error::from_error(doing, &error, client.context())
-        })
+        match question(client) {
+            Ok(answer) => {
+                client.context().answered();
+                Ok(answer)
+            }
+            Err(error) => {
+                self.serve(client);
+                BootstrapRefresh::default().check(&self.config, client.client());
+                Err(log_error::from_error(doing, &error, client.context()))
+            }
+        }
     }
 
     /// Start and end of a partition.

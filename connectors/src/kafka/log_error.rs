@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::LogError;
 
-use super::context::KafkaContext;
+use super::context::{KafkaContext, NewestError};
 use super::reachability::{accepts_connections, address_in};
 
 /// What was being done, and the error.
@@ -106,12 +106,13 @@ fn from_transaction_flags(doing: &str, error: &RDKafkaError, context: &KafkaCont
 }
 
 fn failed_call(doing: String, code: Code, context: &KafkaContext) -> Box<FailedCall> {
-    let newest = context.last_error().filter(|_| is_unanswered(code));
+    let newest = context.newest_error().filter(|_| is_unanswered(code));
     let what = match newest {
         None => code.to_string(),
-        Some((newest, text)) => {
+        Some(newest) => {
+            let text = &newest.text;
             // An error of a connection is out of date if that broker accepts connections now.
-            let address = address_in(&text).filter(|_| is_unanswered(newest));
+            let address = address_in(text).filter(|_| is_unanswered(newest.code));
             let again = match address.filter(|address| accepts_connections(address)) {
                 None => String::new(),
                 Some(address) => format!(
@@ -183,13 +184,12 @@ fn permanent_error(doing: &str, code: Code) -> Option<LogError> {
 /// The error of a rejected login or certificate, if the newest error is one: for the caller it
 /// only times out.
 fn authentication_error(doing: &str, context: &KafkaContext) -> Option<LogError> {
-    let (code, reason) = context.last_error()?;
-    matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL).then(|| {
-        LogError::Fatal(
-            format!("{doing}: authentication or TLS failed: {reason}; check kafka.properties"),
-            None,
-        )
-    })
+    let rejected = context.newest_error().filter(NewestError::is_rejected_login)?;
+    let reason = rejected.text;
+    Some(LogError::Fatal(
+        format!("{doing}: authentication or TLS failed: {reason}; check kafka.properties"),
+        None,
+    ))
 }
 
 #[cfg(test)]
