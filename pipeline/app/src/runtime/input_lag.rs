@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidewire_engine::port::{Clock, UnreadRecords};
-use tidewire_engine::record::{Offset, TopicPartition};
+use tidewire_engine::record::TopicPartition;
 
 use crate::runtime::clock::{Stopwatch, SystemClock};
 use crate::runtime::telemetry::{self, PartitionLag};
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::runtime::clock;
     use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-    use tidewire_engine::record::{Millis, Partition, Topic};
+    use tidewire_engine::record::{Millis, Offset, Partition, Topic};
 
     fn backlog(next: u64, records: u64, open_transaction: bool) -> UnreadRecords {
         UnreadRecords { next: Offset(next), records, open_transaction, oldest: None }
