@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
@@ -25,6 +25,10 @@ const DISCONNECT_FACILITY: &str = "FAIL";
 
 /// How often a process logs lost connections, however many there are.
 const DISCONNECT_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How long an error may be the cause of a later failure. librdkafka reports a failure that lasts
+/// at least every 30 s.
+const ERROR_KEPT: Duration = Duration::from_secs(60);
 
 /// What a group decided about a member.
 #[derive(Debug)]
@@ -88,14 +92,28 @@ impl Deliveries {
     }
 }
 
+/// An error of a broker or a connection.
+#[derive(Clone, Debug)]
+pub(super) struct NewestError {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) text: String,
+    at: Instant,
+}
+
+impl NewestError {
+    /// Whether a login or a certificate was rejected.
+    pub(super) fn is_rejected_login(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        matches!(self.code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)
+    }
+}
+
 /// The context of every client.
 #[derive(Debug, Default)]
 pub(super) struct KafkaContext {
-    /// The addresses of the settings.
-    bootstrap: String,
     /// Whether the client is closing and nobody reads rebalances any more.
     closing: AtomicBool,
-    last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    newest_error: Mutex<Option<NewestError>>,
     rebalances: Mutex<Vec<Rebalanced>>,
     deliveries: Mutex<Deliveries>,
 }
@@ -117,20 +135,19 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KafkaContext {
-    /// The context of a client with this configuration.
-    pub(super) fn of(config: &ClientConfig) -> Self {
-        let bootstrap = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-        Self { bootstrap, ..Self::default() }
+    /// The newest error of a broker or a connection, unless it is out of date.
+    pub(super) fn newest_error(&self) -> Option<NewestError> {
+        self.newest_error_at(clock::now())
     }
 
-    /// The addresses of the settings, separated by commas.
-    pub(super) fn bootstrap(&self) -> &str {
-        &self.bootstrap
+    fn newest_error_at(&self, now: Instant) -> Option<NewestError> {
+        let newest = lock(&self.newest_error);
+        newest.as_ref().filter(|error| now.duration_since(error.at) < ERROR_KEPT).cloned()
     }
 
-    /// The newest error of a broker or a connection.
-    pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        lock(&self.last_error).clone()
+    /// A broker answered: its login was accepted, so an earlier rejection has passed.
+    pub(super) fn answered(&self) {
+        lock(&self.newest_error).take_if(|error| error.is_rejected_login());
     }
 
     /// Acknowledges rebalances at once from now on, which a closing client has to.
@@ -178,10 +195,11 @@ impl ClientContext for KafkaContext {
             return;
         }
         telemetry::kafka_error(code);
-        let mut last = lock(&self.last_error);
+        let at = clock::now();
         // `AllBrokersDown` only summarises errors of single brokers before it.
-        if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
-            *last = Some((code, reason.to_owned()));
+        if code != RDKafkaErrorCode::AllBrokersDown || self.newest_error_at(at).is_none() {
+            let newest = NewestError { code, text: reason.to_owned(), at };
+            *lock(&self.newest_error) = Some(newest);
         }
     }
 }
@@ -212,7 +230,10 @@ impl ProducerContext for KafkaContext {
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, opaque: usize) {
         let outcome = match delivered {
-            Ok(message) => Ok(message.offset()),
+            Ok(message) => {
+                self.answered();
+                Ok(message.offset())
+            }
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
         lock(&self.deliveries).answer(opaque, outcome);
@@ -237,5 +258,32 @@ mod tests {
         deliveries.answer(opaques[1], Err(RDKafkaErrorCode::MessageSizeTooLarge));
         assert_eq!((deliveries.pending, &deliveries.ends[..]), (0, &[8, 5][..]));
         assert_eq!(deliveries.failed, Some(RDKafkaErrorCode::MessageSizeTooLarge));
+    }
+
+    fn rejected() -> KafkaContext {
+        let context = KafkaContext::default();
+        let code = RDKafkaErrorCode::Authentication;
+        context.error(KafkaError::Global(code), "kafka-1:9093/1: wrong password");
+        context
+    }
+
+    #[test]
+    fn a_rejected_login_that_passed_is_not_the_cause_of_a_later_timeout() {
+        let context = rejected();
+        let old = clock::now() + ERROR_KEPT;
+        assert!(context.newest_error().is_some_and(|error| error.is_rejected_login()));
+        assert!(context.newest_error_at(old).is_none());
+        context.answered();
+        assert!(context.newest_error().is_none());
+    }
+
+    #[test]
+    fn an_answer_of_one_broker_keeps_the_error_of_another() {
+        let context = KafkaContext::default();
+        let down = RDKafkaErrorCode::BrokerTransportFailure;
+        context.error(KafkaError::Global(down), "kafka-2:9092/2: refused");
+        context.answered();
+        context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "all are down");
+        assert_eq!(context.newest_error().map(|error| error.code), Some(down));
     }
 }

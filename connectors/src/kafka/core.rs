@@ -59,7 +59,7 @@ pub(super) struct KafkaCore {
 
 /// A consumer of this configuration.
 pub(super) fn make_consumer(config: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, LogError> {
-    config.create_with_context(KafkaContext::of(config)).map_err(|error| invalid_properties(&error))
+    config.create_with_context(KafkaContext::default()).map_err(|error| invalid_properties(&error))
 }
 
 impl KafkaCore {
@@ -72,7 +72,7 @@ impl KafkaCore {
         let stable = Arc::new(make(Isolation::Committed)?);
         let latest = make(Isolation::Uncommitted)?;
         let settings = config.admin();
-        let client = settings.create_with_context(KafkaContext::of(&settings));
+        let client = settings.create_with_context(KafkaContext::default());
         let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
         let (observers, counts) = (Mutex::default(), Mutex::default());
         let unreadable = Arc::default();
@@ -102,11 +102,17 @@ impl KafkaCore {
         question: impl FnOnce(&BaseConsumer<KafkaContext>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         self.serve(client);
-        question(client).map_err(|error| {
-            self.serve(client);
-            BootstrapRefresh::default().check(&self.config, client.client());
-            log_error::from_error(doing, &error, client.context())
-        })
+        match question(client) {
+            Ok(answer) => {
+                client.context().answered();
+                Ok(answer)
+            }
+            Err(error) => {
+                self.serve(client);
+                BootstrapRefresh::default().check(&self.config, client.client());
+                Err(log_error::from_error(doing, &error, client.context()))
+            }
+        }
     }
 
     /// Start and end of a partition.

@@ -10,8 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::LogError;
 
-use super::context::KafkaContext;
-use super::reachability::accepting_address;
+use super::context::{KafkaContext, NewestError};
+use super::reachability::{accepts_connections, address_in};
 
 /// What was being done, and the error.
 #[derive(Debug, thiserror::Error)]
@@ -106,17 +106,22 @@ fn from_transaction_flags(doing: &str, error: &RDKafkaError, context: &KafkaCont
 }
 
 fn failed_call(doing: String, code: Code, context: &KafkaContext) -> Box<FailedCall> {
-    let last = context.last_error().filter(|_| is_unanswered(code));
-    let what = match last {
+    let newest = context.newest_error().filter(|_| is_unanswered(code));
+    let what = match newest {
         None => code.to_string(),
-        // An error of a connection is out of date if connections are accepted now.
-        Some((last_code, last)) => match accepting_address(context.bootstrap()) {
-            Some(address) if is_unanswered(last_code) => format!(
-                "{code}; {address} accepts connections and did not answer in time: the broker is \
-                 overloaded or frozen, or another service listens there; run `tidewire doctor`"
-            ),
-            _ => format!("{code}; the newest error was: {last}"),
-        },
+        Some(newest) => {
+            let text = &newest.text;
+            // An error of a connection is out of date if that broker accepts connections now.
+            let address = address_in(text).filter(|_| is_unanswered(newest.code));
+            let again = match address.filter(|address| accepts_connections(address)) {
+                None => String::new(),
+                Some(address) => format!(
+                    "; {address} accepts connections now: if this repeats, that broker is \
+                     overloaded or frozen, or another service listens there; run `tidewire doctor`"
+                ),
+            };
+            format!("{code}; the newest error was: {text}{again}")
+        }
     };
     Box::new(FailedCall { doing, what })
 }
@@ -179,11 +184,45 @@ fn permanent_error(doing: &str, code: Code) -> Option<LogError> {
 /// The error of a rejected login or certificate, if the newest error is one: for the caller it
 /// only times out.
 fn authentication_error(doing: &str, context: &KafkaContext) -> Option<LogError> {
-    let (code, reason) = context.last_error()?;
-    matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL).then(|| {
-        LogError::Fatal(
-            format!("{doing}: authentication or TLS failed: {reason}; check kafka.properties"),
-            None,
-        )
-    })
+    let rejected = context.newest_error().filter(NewestError::is_rejected_login)?;
+    let reason = rejected.text;
+    Some(LogError::Fatal(
+        format!("{doing}: authentication or TLS failed: {reason}; check kafka.properties"),
+        None,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::client::ClientContext;
+    use std::net::TcpListener;
+
+    fn timed_out(newest: &str) -> String {
+        let context = KafkaContext::default();
+        context.error(KafkaError::Global(Code::BrokerTransportFailure), newest);
+        let error = from_code("reading the bounds", Code::OperationTimedOut, &context);
+        let LogError::Retry(cause) = error else { panic!("{error}") };
+        cause.to_string()
+    }
+
+    #[test]
+    fn a_timeout_reports_the_newest_error_of_a_broker_that_is_down_alone() {
+        let gone = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = gone.local_addr().expect("bound").to_string();
+        drop(gone);
+        let newest = format!("{at}/2: Connect to ipv4#{at} failed: Connection refused");
+        let text = timed_out(&newest);
+        assert!(text.ends_with(&newest), "{text}");
+    }
+
+    #[test]
+    fn a_broker_that_refused_and_now_accepts_is_reported_as_both() {
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = silent.local_addr().expect("bound").to_string();
+        let newest = format!("{at}/bootstrap: Connect to ipv4#{at} failed: Connection refused");
+        let text = timed_out(&newest);
+        assert!(text.contains(&newest), "{text}");
+        assert!(text.contains(&format!("{at} accepts connections now")), "{text}");
+    }
 }

@@ -96,8 +96,10 @@ impl KafkaMember {
     fn check_assigned(&self, of: &[TopicPartition]) -> Result<(), LogError> {
         let added = of.iter().find(|at| at.partition.0 >= self.partitions);
         added.map_or(Ok(()), |at| {
-            let count = at.partition.0 + 1;
-            Err(LogError::Fatal(misfit_sentence(&at.topic, count, self.partitions), None))
+            // The highest partition may be assigned to another member.
+            let count = self.core.find_topic(&at.topic, |found| found.partitions().len());
+            let text = added_sentence(at, count.ok().flatten(), self.partitions);
+            Err(LogError::Fatal(text, None))
         })
     }
 
@@ -152,6 +154,19 @@ impl KafkaMember {
                 Change::Lost(of)
             }
         })
+    }
+}
+
+/// What to do about an added partition; `count` is the number that the broker reports, if it did.
+fn added_sentence(added: &TopicPartition, count: Option<usize>, wanted: u32) -> String {
+    let count = count.and_then(|count| u32::try_from(count).ok());
+    match count.filter(|count| *count > added.partition.0) {
+        Some(count) => misfit_sentence(&added.topic, count, wanted),
+        None => format!(
+            "topic {} has more than {} partitions and topics.partitions is {wanted}; run \
+             `tidewire doctor` for the number and what to do",
+            added.topic, added.partition.0
+        ),
     }
 }
 
@@ -279,6 +294,25 @@ impl Drop for KafkaMember {
         self.group_client.context().close();
         if self.revoking {
             let _ = self.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewire_engine::record::{Partition, Topic};
+
+    #[test]
+    fn added_partitions_are_reported_with_the_broker_s_count_or_with_none() {
+        let ninth = TopicPartition::new(&Topic::new("tw.in"), Partition(8));
+        let known = added_sentence(&ninth, Some(12), 8);
+        assert!(known.contains("tw.in has 12 partitions"), "{known}");
+        assert!(known.contains("set topics.partitions to 12"), "{known}");
+        for unknown in [None, Some(8)] {
+            let text = added_sentence(&ninth, unknown, 8);
+            assert!(text.contains("tw.in has more than 8 partitions"), "{text}");
+            assert!(!text.contains("set topics.partitions to"), "{text}");
         }
     }
 }

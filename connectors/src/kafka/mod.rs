@@ -27,6 +27,7 @@ mod ends;
 mod produce;
 mod reachability;
 mod read;
+mod read_ahead;
 mod read_retry;
 
 mod append;

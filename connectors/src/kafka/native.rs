@@ -104,7 +104,7 @@ impl PartitionConsumer {
     }
 
     /// Stops to read. Another consumer of the partition reads on.
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         // SAFETY: the topic handle is ours and alive. The call fails only if nothing was started.
         // Afterwards librdkafka discards older messages.
         unsafe { sys::rd_kafka_consume_stop(self.topic, self.partition) };

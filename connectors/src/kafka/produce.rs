@@ -40,7 +40,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(core: &Arc<KafkaCore>, config: &ClientConfig) -> Result<Self, LogError> {
         let producer: Result<BaseProducer<KafkaContext>, _> =
-            config.create_with_context(KafkaContext::of(config));
+            config.create_with_context(KafkaContext::default());
         let producer =
             NotifyingProducer::new(producer.map_err(|error| invalid_properties(&error))?);
         Ok(Self {

@@ -8,7 +8,7 @@
 //! topic: a client has one fetch in flight per broker, so a critical record would otherwise wait
 //! behind MiBs of a low lane.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use tidewire_engine::record::{Offset, Record, TopicPartition};
 
 use super::bootstrap_refresh::BootstrapRefresh;
 use super::core::{KafkaCore, make_consumer};
-use super::native::{FetchResult, PartitionConsumer, SharedConsumer};
+use super::native::{PartitionConsumer, SharedConsumer};
+use super::read_ahead::ReadAhead;
 use super::read_retry::{FailedRead, ReadRetries};
 use crate::notify::Notifier;
 
@@ -46,14 +47,11 @@ struct PartitionFetcher {
     at: TopicPartition,
     /// Which client reads it.
     client: usize,
-    consumer: PartitionConsumer,
-    /// Records taken from librdkafka and not yet by the engine.
-    waiting: VecDeque<Record>,
-    /// The offset after the last record the engine took, or where it started.
-    next: Offset,
-    /// The last end of the partition that the fetcher reported.
-    reached_end: Option<Offset>,
-    failed: Option<FailedRead>,
+    /// `None`: it has to be started at `ahead.next()`.
+    consumer: Option<PartitionConsumer>,
+    /// The end of the partition when reading last stopped, until a fetch reports it again.
+    stopped_end: Option<Offset>,
+    ahead: ReadAhead,
     retries: ReadRetries,
 }
 
@@ -72,12 +70,12 @@ impl KafkaReader {
 
     /// Whether something can be taken without waiting.
     pub(super) fn is_ready(&self) -> bool {
-        self.fetchers.values().any(|fetcher| match fetcher.retries.is_waiting() {
-            true => fetcher.retries.is_due(),
-            false => {
-                !fetcher.waiting.is_empty()
-                    || fetcher.failed.is_some()
-                    || fetcher.consumer.is_ready()
+        self.fetchers.values().any(|fetcher| match &fetcher.consumer {
+            None => fetcher.retries.may_start(),
+            Some(_) => {
+                fetcher.ahead.front().is_some()
+                    || fetcher.ahead.failed().is_some()
+                    || fetcher.is_ready()
             }
         })
     }
@@ -106,43 +104,34 @@ impl KafkaReader {
     }
 
     fn fetcher(&mut self, slot: ReaderSlot) -> &mut PartitionFetcher {
-        self.fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
+        get_fetcher(&mut self.fetchers, slot)
     }
 
-    /// Starts to read this partition.
-    fn start(
-        &self,
-        at: &TopicPartition,
-        client: usize,
-        from: Offset,
-    ) -> Result<PartitionFetcher, LogError> {
-        let (handle, _) = &self.clients[client];
-        let consumer = PartitionConsumer::start(handle, at, from, &self.notifier);
-        let consumer = consumer.map_err(|code| self.core.failed(format!("reading {at}"), code))?;
-        let (waiting, at) = (VecDeque::new(), at.clone());
-        Ok(PartitionFetcher {
-            at,
-            client,
-            consumer,
-            waiting,
-            next: from,
-            reached_end: None,
-            failed: None,
-            retries: ReadRetries::new(&self.core.unreadable),
-        })
+    /// Starts a fetcher that has no consumer. After an error it still has none, so that this can be
+    /// called again.
+    fn start(&mut self, slot: ReaderSlot) -> Result<(), LogError> {
+        let Self { core, clients, fetchers, notifier, .. } = self;
+        let fetcher = get_fetcher(fetchers, slot);
+        let PartitionFetcher { at, client, ahead, .. } = &*fetcher;
+        let (client, from) = (&clients[*client].0, ahead.next());
+        let started = PartitionConsumer::start(client, at, from, notifier);
+        let consumer = started.map_err(|code| core.failed(format!("reading {at}"), code))?;
+        fetcher.consumer = Some(consumer);
+        fetcher.ahead = ReadAhead::new(from);
+        Ok(())
     }
 
-    /// Handles that librdkafka stopped reading a partition: an error that a retry may correct only
-    /// stops it until the next attempt.
+    /// Handles a failure of which all records before it were handed out: an error that a retry may
+    /// correct only stops the partition until the next attempt.
     fn handle_failure(&mut self, slot: ReaderSlot, why: FailedRead) -> Result<(), LogError> {
         let fetcher = self.fetcher(slot);
-        let (at, asked) = (fetcher.at.clone(), fetcher.next);
+        let (at, asked) = (fetcher.at.clone(), fetcher.ahead.next());
         match self.explain(&at, asked, why.code) {
             Some(LogError::Retry(_)) | None => {}
             Some(error) => return Err(error),
         }
         let fetcher = self.fetcher(slot);
-        fetcher.consumer.stop();
+        fetcher.stop();
         fetcher.retries.failed(&at, asked, &why);
         Ok(())
     }
@@ -169,52 +158,54 @@ impl KafkaReader {
             code => Some(self.core.failed(format_args!("reading {at}"), code)),
         }
     }
+}
 
-    /// Reads on from where a partition failed, if its wait is over; returns whether it is.
-    fn retry(&mut self, slot: ReaderSlot) -> Result<bool, LogError> {
-        if !self.fetcher(slot).retries.is_due() {
-            return Ok(false);
-        }
-        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(false) };
-        let PartitionFetcher { at, client, next, mut retries, consumer, .. } = fetcher;
-        // As in `seek`.
-        drop(consumer);
-        retries.begin();
-        let fetcher = PartitionFetcher { retries, ..self.start(&at, client, next)? };
-        self.fetchers.insert(slot, fetcher);
-        Ok(true)
-    }
+fn get_fetcher(
+    fetchers: &mut BTreeMap<ReaderSlot, PartitionFetcher>,
+    slot: ReaderSlot,
+) -> &mut PartitionFetcher {
+    fetchers.get_mut(&slot).expect("the engine names slots it was given and not removed")
 }
 
 impl PartitionFetcher {
-    /// Takes what librdkafka has ready into `waiting`; returns whether there was a record.
+    fn stop(&mut self) {
+        self.stopped_end = self.end();
+        self.consumer = None;
+    }
+
+    /// The end of the partition, open transactions included, as of the last fetch.
+    fn end(&self) -> Option<Offset> {
+        let fetched = self.consumer.as_ref().and_then(PartitionConsumer::high_watermark);
+        fetched.or(self.stopped_end)
+    }
+
+    /// Whether librdkafka has results.
+    fn is_ready(&self) -> bool {
+        self.consumer.as_ref().is_some_and(PartitionConsumer::is_ready)
+    }
+
+    /// Takes what librdkafka has ready; returns whether there is a record.
     fn fetch(&mut self, want: usize) -> bool {
-        let Self { consumer, waiting, next, reached_end, failed, .. } = self;
-        let before = waiting.len();
-        consumer.take(want.clamp(1, FETCH_RECORDS), |result| match result {
-            FetchResult::Record(record) if record.offset >= *next => waiting.push_back(record),
-            FetchResult::Record(_) => {}
-            FetchResult::End(offset) => *reached_end = Some(offset),
-            FetchResult::Failed(why) => *failed = Some(why),
-        });
-        waiting.len() > before
+        let Self { consumer, ahead, .. } = self;
+        if let (Some(consumer), None) = (consumer, ahead.failed()) {
+            consumer.take(want.clamp(1, FETCH_RECORDS), |result| ahead.add(result));
+        }
+        ahead.front().is_some()
     }
 
     /// Moves records to the engine, as many as `limit` allows.
     fn hand_out(&mut self, limit: ReadLimit, out: &mut Vec<Record>) -> usize {
         let (mut records, mut bytes) = (0, 0usize);
         while records < limit.records.max(1) {
-            if self.waiting.is_empty() && !self.fetch(limit.records - records) {
+            if self.ahead.front().is_none() && !self.fetch(limit.records - records) {
                 break;
             }
-            let Some(front) = self.waiting.front() else { break };
+            let Some(front) = self.ahead.front() else { break };
             bytes = bytes.saturating_add(front.body.as_bytes().len());
             if records > 0 && bytes > limit.bytes {
                 break;
             }
-            let Some(record) = self.waiting.pop_front() else { break };
-            self.next = record.offset.next();
-            out.push(record);
+            out.extend(self.ahead.pop());
             records += 1;
         }
         records
@@ -222,24 +213,20 @@ impl PartitionFetcher {
 
     /// The offset after what was taken, control records and compacted gaps included.
     fn position(&self) -> Offset {
-        if let Some(front) = self.waiting.front() {
-            return front.offset;
-        }
-        // librdkafka counts the report of an end as one more record. A position just after that
-        // end can't be distinguished from a control record; the next report of an end decides.
-        let passed =
-            self.consumer.position().filter(|p| Some(*p) != self.reached_end.map(Offset::next));
-        self.next.max(self.reached_end.unwrap_or(self.next)).max(passed.unwrap_or(self.next))
+        self.ahead.position(self.consumer.as_ref().and_then(PartitionConsumer::position))
     }
 }
 
 impl Reader for KafkaReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
         let client = self.client_for(at)?;
-        let fetcher = self.start(at, client, from)?;
         let slot = ReaderSlot(self.next_slot);
         self.next_slot += 1;
+        let (ahead, retries) = (ReadAhead::new(from), ReadRetries::new(&self.core.unreadable));
+        let (at, consumer, stopped_end) = (at.clone(), None, None);
+        let fetcher = PartitionFetcher { at, client, consumer, stopped_end, ahead, retries };
         self.fetchers.insert(slot, fetcher);
+        self.start(slot).inspect_err(|_| self.remove(slot))?;
         Ok(slot)
     }
 
@@ -248,13 +235,13 @@ impl Reader for KafkaReader {
     }
 
     fn seek(&mut self, slot: ReaderSlot, to: Offset) -> Result<(), LogError> {
-        let Some(fetcher) = self.fetchers.remove(&slot) else { return Ok(()) };
-        let (at, client) = (fetcher.at.clone(), fetcher.client);
+        let retries = ReadRetries::new(&self.core.unreadable);
+        let fetcher = self.fetcher(slot);
         // The old consumer has to stop before the new one starts: they share the queue.
-        drop(fetcher);
-        let fetcher = self.start(&at, client, to)?;
-        self.fetchers.insert(slot, fetcher);
-        Ok(())
+        fetcher.stop();
+        fetcher.ahead = ReadAhead::new(to);
+        fetcher.retries = retries;
+        self.start(slot)
     }
 
     fn take(
@@ -263,14 +250,23 @@ impl Reader for KafkaReader {
         limit: ReadLimit,
         out: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
-        if self.fetcher(slot).retries.is_waiting() && !self.retry(slot)? {
-            return Ok(0);
+        let fetcher = self.fetcher(slot);
+        if fetcher.consumer.is_none() {
+            if !fetcher.retries.may_start() {
+                return Ok(0);
+            }
+            self.start(slot)?;
         }
         let fetcher = self.fetcher(slot);
         let taken = fetcher.hand_out(limit, out);
-        match fetcher.failed.take_if(|_| taken == 0) {
-            Some(why) => self.handle_failure(slot, why)?,
-            None if taken > 0 || fetcher.reached_end.is_some() => fetcher.retries.succeeded(),
+        match fetcher.ahead.failed().filter(|_| taken == 0) {
+            Some(why) => {
+                let why = why.clone();
+                self.handle_failure(slot, why)?;
+            }
+            None if taken > 0 || fetcher.ahead.reached_end().is_some() => {
+                fetcher.retries.succeeded();
+            }
             None => {}
         }
         Ok(taken)
@@ -279,8 +275,7 @@ impl Reader for KafkaReader {
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         let fetcher = self.fetcher(slot);
         // Ends and control records that are ready are known only once they are taken.
-        let reads = fetcher.waiting.is_empty() && !fetcher.retries.is_waiting();
-        if reads && fetcher.consumer.is_ready() {
+        if fetcher.ahead.front().is_none() && fetcher.is_ready() {
             fetcher.fetch(FETCH_RECORDS);
         }
         Ok(fetcher.position())
@@ -288,13 +283,12 @@ impl Reader for KafkaReader {
 
     fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
         let fetcher = self.fetcher(slot);
-        let end = fetcher.consumer.high_watermark()?;
-        let front = fetcher.waiting.front();
-        let oldest = front.map(|record| record.timestamp);
+        let end = fetcher.end()?;
+        let oldest = fetcher.ahead.front().map(|record| record.timestamp);
         let next = fetcher.position();
         let records = end.0.saturating_sub(next.0);
         // The end that a fetch reports is that of the stable records.
-        let at_stable_end = fetcher.reached_end == Some(next) && !fetcher.consumer.is_ready();
+        let at_stable_end = fetcher.ahead.reached_end() == Some(next) && !fetcher.is_ready();
         let open_transaction = records > 0 && at_stable_end && oldest.is_none();
         Some(UnreadRecords { next, records, open_transaction, oldest })
     }
@@ -308,5 +302,33 @@ impl Reader for KafkaReader {
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.notifier) as Arc<dyn Wake>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::Config;
+    use tidewire_engine::record::{Partition, Topic};
+
+    /// No offset of librdkafka.
+    const TOO_LARGE: Offset = Offset(u64::MAX);
+
+    #[test]
+    fn a_partition_that_could_not_be_started_can_be_asked_again() {
+        let core = KafkaCore::open(Config::new("127.0.0.1:1", "tw.")).expect("well formed");
+        let mut reader = KafkaReader::new(&Arc::new(core), Isolation::Committed, None);
+        let at = TopicPartition::new(&Topic::new("tw.in"), Partition(0));
+        assert!(reader.add(&at, TOO_LARGE).is_err());
+        let slot = reader.add(&at, Offset(5)).expect("no broker is asked");
+        for _ in 0..2 {
+            assert!(matches!(reader.seek(slot, TOO_LARGE), Err(LogError::Retry(_))));
+            let limit = ReadLimit { records: 1, bytes: 1 };
+            let taken = reader.take(slot, limit, &mut Vec::new());
+            assert!(matches!(taken, Err(LogError::Retry(_))), "{taken:?}");
+            assert_eq!(reader.position(slot).expect("it is known"), TOO_LARGE);
+        }
+        reader.seek(slot, Offset(7)).expect("no broker is asked");
+        assert_eq!(reader.position(slot).expect("it is known"), Offset(7));
     }
 }

@@ -51,6 +51,7 @@ impl UnreadablePartitions {
 }
 
 /// A failed read.
+#[derive(Clone)]
 pub(super) struct FailedRead {
     pub(super) code: Code,
     /// What librdkafka says about it.
@@ -113,19 +114,9 @@ impl ReadRetries {
         });
     }
 
-    /// Whether the partition is stopped.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.retry_at.is_some()
-    }
-
-    /// Whether the wait is over.
-    pub(super) fn is_due(&self) -> bool {
-        self.retry_at.is_some_and(|at| at <= clock::now())
-    }
-
-    /// The next attempt begins.
-    pub(super) fn begin(&mut self) {
-        self.retry_at = None;
+    /// Whether the wait after the last failure is over.
+    pub(super) fn may_start(&self) -> bool {
+        self.retry_at.is_none_or(|at| at <= clock::now())
     }
 
     /// Something was read.

@@ -22,5 +22,6 @@ mod security;
 mod silent_broker;
 mod stalls;
 mod standby;
+mod stopped_input;
 mod unreadable;
 mod zombie;

@@ -73,7 +73,8 @@ impl BrokerDir {
         self.folder().join("server.properties")
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where it keeps its partitions.
+    pub(super) fn data(&self) -> PathBuf {
         self.folder().join("data")
     }
 

@@ -203,6 +203,12 @@ impl Broker {
         java::run(class, &[&["--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// The file with the first records of a partition, for tests that damage it.
+    pub fn first_segment(&self, topic: &str, partition: u32) -> PathBuf {
+        let folder = self.broker_dir.data().join(format!("{topic}-{partition}"));
+        folder.join("00000000000000000000.log")
+    }
+
     /// Sets its clock forward and waits until retention and compaction have done what they would do
     /// in that time. The active segment is closed first, as the next append would do, so that it is
     /// included. Nothing may append meanwhile to a topic with `compact,delete`.

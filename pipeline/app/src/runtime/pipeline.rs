@@ -3,7 +3,7 @@
 //! The loops are values of the engine. The supervisor gets a factory for each, so that it can
 //! create a failed loop again with the same settings.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
@@ -90,10 +90,12 @@ pub fn start_derive(
 }
 
 fn admit_factory(config: AdmitConfig, log: Arc<dyn Log>, status: LoopStatus) -> LoopFactory {
+    let lag = Arc::default();
     Box::new(move || {
         status.set(LoopPhase::Joining);
         let admit = Admit::new(config.clone(), &log)?;
-        Ok(Box::new(AdmitLoop { admit, status: status.clone(), lag: InputLag::default() }))
+        let (status, lag) = (status.clone(), Arc::clone(&lag));
+        Ok(Box::new(AdmitLoop { admit, status, lag, assigned: false }))
     })
 }
 
@@ -121,14 +123,32 @@ fn record_phase(
 struct AdmitLoop {
     admit: Admit,
     status: LoopStatus,
-    lag: InputLag,
+    /// Shared with the loops before and after this one.
+    lag: Arc<Mutex<InputLag>>,
+    /// Whether the group has assigned partitions to this loop.
+    assigned: bool,
+}
+
+impl AdmitLoop {
+    fn lag(&self) -> MutexGuard<'_, InputLag> {
+        // A panic ends the process.
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AdmitLoop {
+    fn drop(&mut self) {
+        self.lag().reset();
+    }
 }
 
 impl EngineLoop for AdmitLoop {
     fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
         let turned = self.admit.turn(wait);
-        if turned.is_ok() && self.lag.is_due() {
-            self.lag.record(&self.admit.backlogs());
+        self.assigned |= turned.as_ref().is_ok_and(|outcome| outcome.joined);
+        if turned.is_ok() && self.assigned && self.lag().is_due() {
+            let backlogs = self.admit.backlogs();
+            self.lag().record(&backlogs);
         }
         record_phase(&self.status, turned)
     }

@@ -5,7 +5,7 @@
 //! those events again, in the same order. The poison limit is checked before the append, so a batch
 //! that exceeds it stays in the input, with everything behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ struct AdmitBatch {
     taken: usize,
     /// The offsets to commit.
     offsets: Vec<(TopicPartition, Committed)>,
+    /// Offset and time of the first record of each of these partitions.
+    firsts: Vec<(Offset, Millis)>,
     /// Records that the poison limit counts.
     counts: AdmitCounts,
     counted: u64,
@@ -99,6 +101,15 @@ impl AdmitBatch {
         &mut self.counts
     }
 
+    /// What is left to read in a partition if this batch is not committed; `behind` is what is left
+    /// behind it.
+    fn with_taken(&self, at: &TopicPartition, behind: UnreadRecords) -> UnreadRecords {
+        let Some(index) = self.offsets.iter().position(|(of, _)| of == at) else { return behind };
+        let (next, oldest) = self.firsts[index];
+        let records = behind.records + behind.next.0.saturating_sub(next.0);
+        UnreadRecords { next, records, open_transaction: false, oldest: Some(oldest) }
+    }
+
     fn sample(&self) -> BatchSample<'_> {
         BatchSample { newest: self.newest, taken: self.counted, rejected: &self.counts.rejected }
     }
@@ -114,8 +125,8 @@ pub struct Admit {
     appender: Box<dyn Appender>,
     inputs: BTreeMap<TopicPartition, InputSlot>,
     breaker: PoisonBreaker,
-    /// Assigned, but not read while stopped.
-    paused: BTreeSet<TopicPartition>,
+    /// Assigned, but not read while stopped; with what was left to read at the stop.
+    paused: BTreeMap<TopicPartition, Option<UnreadRecords>>,
     /// Whether the group has assigned partitions.
     joined: bool,
     /// The first partition of the next turn; it rotates, so that none is always last.
@@ -157,7 +168,7 @@ impl Admit {
             },
             inputs: BTreeMap::new(),
             breaker: config.breaker,
-            paused: BTreeSet::new(),
+            paused: BTreeMap::new(),
             joined: false,
             first: 0,
             taken: Vec::new(),
@@ -170,7 +181,7 @@ impl Admit {
     pub fn turn(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
         self.follow_assignments()?;
         if self.breaker.stopped().is_some() {
-            self.pause();
+            self.pause(&AdmitBatch::default());
             return self.idle(wait);
         }
         self.unpause()
@@ -182,7 +193,7 @@ impl Admit {
         }
         if let Err(stopped) = self.breaker.count(batch.sample()) {
             telemetry::admit_stopped(self.source.name(), &stopped);
-            self.pause();
+            self.pause(&batch);
             return Ok(TurnOutcome { joined: self.joined, ..TurnOutcome::default() });
         }
         let written = self.outgoing.len();
@@ -203,11 +214,13 @@ impl Admit {
         Ok(TurnOutcome { joined: self.joined, ..TurnOutcome::default() })
     }
 
-    /// Stops reading; what was taken and not committed is read again later.
-    fn pause(&mut self) {
+    /// Stops reading; the batch, which is not committed, is read again later.
+    fn pause(&mut self, batch: &AdmitBatch) {
         for (at, input) in std::mem::take(&mut self.inputs) {
+            let behind = self.member.backlog(input.slot);
             self.member.remove(input.slot);
-            self.paused.insert(at);
+            let unread = behind.map(|behind| batch.with_taken(&at, behind));
+            self.paused.insert(at, unread);
         }
     }
 
@@ -215,7 +228,7 @@ impl Admit {
     /// from the poison limit; without partitions the resume waits until some are assigned.
     fn unpause(&mut self) -> Result<(), LogError> {
         if self.breaker.is_resumed() && !(self.paused.is_empty() && self.inputs.is_empty()) {
-            let ours = self.paused.iter().chain(self.inputs.keys());
+            let ours = self.paused.keys().chain(self.inputs.keys());
             let end = |at: &TopicPartition| {
                 let bounds = repeat(|| self.log.bounds(at, Isolation::Uncommitted))?;
                 Ok((at.clone(), bounds.end))
@@ -224,18 +237,19 @@ impl Admit {
             telemetry::admit_resumed(self.source.name());
         }
         if !self.paused.is_empty() {
-            let paused: Vec<TopicPartition> = self.paused.iter().cloned().collect();
+            let paused: Vec<TopicPartition> = self.paused.keys().cloned().collect();
             self.assign(&paused)?;
             self.paused.clear();
         }
         Ok(())
     }
 
-    /// What is left to read in each partition, for metrics; asks nothing of the log.
-    pub fn backlogs(&mut self) -> Vec<(TopicPartition, UnreadRecords)> {
-        let Self { inputs, member, .. } = self;
-        let of = |input: &InputSlot| Some((input.at.clone(), member.backlog(input.slot)?));
-        inputs.values().filter_map(of).collect()
+    /// What is left to read in each assigned partition, for metrics; `None`: it is not known. Asks
+    /// nothing of the log: while stopped, it is what was left at the stop.
+    pub fn backlogs(&mut self) -> Vec<(TopicPartition, Option<UnreadRecords>)> {
+        let Self { inputs, member, paused, .. } = self;
+        let read = inputs.values().map(|input| (input.at.clone(), member.backlog(input.slot)));
+        read.chain(paused.iter().map(|(at, unread)| (at.clone(), *unread))).collect()
     }
 
     /// Ends a turn's wait from another thread.
@@ -255,7 +269,9 @@ impl Admit {
             self.taken.clear();
             take_from(&mut *self.member, input, &mut self.taken)
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
-            let Some(last) = self.taken.last() else { continue };
+            let [first, ..] = &self.taken[..] else { continue };
+            let last = self.taken.last().unwrap_or(first);
+            batch.firsts.push((first.offset, first.timestamp));
             let committed = Committed { offset: last.offset.next(), metadata: String::new() };
             batch.offsets.push((input.at.clone(), committed));
             let from = SourcePartition { at: &input.at, name: &input.name };
@@ -291,7 +307,7 @@ impl Admit {
     }
 
     fn release(&mut self, of: &[TopicPartition]) {
-        self.paused.retain(|at| !of.contains(at));
+        self.paused.retain(|at, _| !of.contains(at));
         for input in of.iter().filter_map(|at| self.inputs.remove(at)) {
             self.member.remove(input.slot);
         }
@@ -326,5 +342,30 @@ fn take_from(
             member.seek(input.slot, Offset(start))
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Partition, Topic};
+
+    #[test]
+    fn a_batch_that_is_not_committed_is_left_to_read() {
+        let at = |partition| TopicPartition::new(&Topic::new("tw.in"), Partition(partition));
+        let committed = Committed { offset: Offset(9), metadata: String::new() };
+        let offsets = vec![(at(1), committed)];
+        let batch =
+            AdmitBatch { offsets, firsts: vec![(Offset(5), Millis(70))], ..AdmitBatch::default() };
+        let behind = UnreadRecords {
+            next: Offset(9),
+            records: 2,
+            open_transaction: true,
+            oldest: Some(Millis(80)),
+        };
+        assert_eq!(batch.with_taken(&at(0), behind), behind);
+        let (next, oldest) = (Offset(5), Some(Millis(70)));
+        let expected = UnreadRecords { next, records: 6, open_transaction: false, oldest };
+        assert_eq!(batch.with_taken(&at(1), behind), expected);
     }
 }
