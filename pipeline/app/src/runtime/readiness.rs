@@ -82,7 +82,8 @@ impl Readiness {
         if let Some(problem) = self.topics.get() {
             return Err(problem);
         }
-        let unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        let mut unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        unreadable.extend(self.hub.iter().flat_map(|hub| hub.unanswered()));
         if let Some(first) = unreadable.first() {
             let further = match unreadable.len() - 1 {
                 0 => String::new(),
