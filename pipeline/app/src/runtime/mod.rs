@@ -39,3 +39,6 @@ pub mod logging;
 pub mod random;
 pub mod retry;
 pub mod telemetry;
+
+#[cfg(test)]
+pub(crate) mod listed_log;
