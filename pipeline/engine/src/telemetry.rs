@@ -472,6 +472,11 @@ pub(crate) fn partitions_unanswered(call: &'static str, count: usize) {
     gauge!("fanout_unanswered_partitions", "call" => call).set(count as f64);
 }
 
+/// The output topics can't be listed.
+pub(crate) fn topics_unlisted(sentence: &str) {
+    tracing::warn!("{sentence}");
+}
+
 /// A partition that the log repeatedly does not answer for.
 pub(crate) fn partition_unanswered(sentence: &str) {
     tracing::warn!("{sentence}; it is tried again until the log answers");

@@ -1,6 +1,7 @@
-//! The partitions that the log repeatedly does not answer for, for `/readyz` and a metric.
+//! What the log repeatedly does not answer: partitions, and the list of topics. For `/readyz`.
 //!
-//! Subscriptions that start in the past wait for such a partition; all others are served.
+//! Subscriptions that start in the past wait for such a partition; all others are served. While the
+//! topics can't be listed, nobody notices that they were deleted or created again.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -45,13 +46,21 @@ impl UnansweredCall {
 #[derive(Debug, Default)]
 pub(super) struct UnansweredPartitions {
     listed: Mutex<BTreeMap<UnansweredCall, BTreeMap<Partition, String>>>,
+    topics: Mutex<Option<String>>,
 }
 
 impl UnansweredPartitions {
     /// One sentence for each: partition and cause.
     pub(super) fn sentences(&self) -> Vec<String> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.values().flat_map(|of_call| of_call.values().cloned()).collect()
+        let partitions = listed.values().flat_map(|of_call| of_call.values().cloned());
+        topics.into_iter().chain(partitions).collect()
+    }
+
+    /// Says that the topics can't be listed, or that they can.
+    pub(super) fn set_topics(&self, problem: Option<String>) {
+        *self.topics.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// Replaces the partitions of a call. One that is new is logged.

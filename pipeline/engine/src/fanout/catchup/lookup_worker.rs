@@ -6,8 +6,9 @@
 //! A partition without a leader fails its lookups, each after seconds. They are tried again with
 //! growing waits, one at the end of a turn, so that those of other partitions go on.
 //!
-//! A difference counts when it is found twice, because brokers learn of changes one after the
-//! other, and one that just started reports all topics as missing. Topics that were created again
+//! A difference counts when it is found twice without a failed check in between, because brokers
+//! learn of changes one after the other, and one that just started reports all topics as missing.
+//! Checks that fail for longer are reported. Topics that were created again
 //! get a new epoch, which the hub reader follows. Topics that stay missing, or that have another
 //! number of partitions, end the process.
 
@@ -21,9 +22,10 @@ use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer};
 use crate::fanout::offsets::SERVED_TOPICS;
 use crate::fanout::topics_check::{self, TopicsState};
 use crate::fanout::unanswered::UnansweredCall;
-use crate::port::{Bounds, Isolation, Log, LogError, Reader};
+use crate::port::{Bounds, Cause, Isolation, Log, LogError, Reader};
 use crate::record::{MonotonicMillis, Offset, Partition, TopicPartition};
 use crate::telemetry;
+use crate::topology::unlisted_sentence;
 use crate::turn::EngineError;
 
 /// Lookups answered in one turn; a stop and a check of the topics wait for at most so many calls.
@@ -39,6 +41,12 @@ const TOPICS_RECHECK_MS: i64 = 1_000;
 /// start and to learn of all topics.
 const TOPICS_MISSING_MS: i64 = 60_000;
 
+/// Milliseconds of failed checks after which they are reported.
+const UNLISTED_REPORTED_MS: i64 = 30_000;
+
+/// Milliseconds between two log lines about failed checks.
+const UNLISTED_LOG_EVERY_MS: i64 = 60_000;
+
 /// Makes blocking calls for a hub. One per process; the app's thread repeats
 /// [`LookupWorker::turn`].
 pub struct LookupWorker {
@@ -50,6 +58,8 @@ pub struct LookupWorker {
     check_at: Option<MonotonicMillis>,
     /// The difference that the last check found, and when it was found first.
     difference: Option<(TopicsState, MonotonicMillis)>,
+    /// Since when checks fail, and when that was logged last.
+    unlisted: Option<(MonotonicMillis, MonotonicMillis)>,
     /// Partitions whose last lookup failed.
     failing: BTreeMap<Partition, FailingPartition>,
 }
@@ -75,12 +85,14 @@ impl LookupWorker {
             .map_err(|e| EngineError::of_log("starting the lookup worker", e))?;
         hub.lookups.set_worker(reader.waker());
         hub.unanswered.set(UnansweredCall::Lookup, BTreeMap::new());
+        hub.unanswered.set_topics(None);
         Ok(Self {
             hub: Arc::clone(hub),
             log,
             reader,
             check_at: None,
             difference: None,
+            unlisted: None,
             failing: BTreeMap::new(),
         })
     }
@@ -187,13 +199,18 @@ impl LookupWorker {
                 let topics = self.hub.topics();
                 topics_check::check(&infos, &topics.each_ref(), self.hub.partitions())
             }
-            // No answer says nothing about the topics.
-            Err(LogError::Retry(_)) => {
+            // No answer says nothing about the topics, nor that a difference lasts.
+            Err(LogError::Retry(cause)) => {
+                self.difference = None;
                 self.check_at = Some(MonotonicMillis(now.0 + TOPICS_RECHECK_MS));
+                self.report_unlisted(&cause, now);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
+        if self.unlisted.take().is_some() {
+            self.hub.unanswered.set_topics(None);
+        }
         let followed = self.hub.next_epoch().unwrap_or_else(|| self.hub.epoch());
         if state == (TopicsState::Fits { epoch: followed }) {
             self.difference = None;
@@ -209,6 +226,20 @@ impl LookupWorker {
                 Ok(())
             }
         }
+    }
+
+    /// Reports checks that have failed for a while.
+    fn report_unlisted(&mut self, cause: &Cause, now: MonotonicMillis) {
+        let (since, logged) = self.unlisted.get_or_insert((now, MonotonicMillis::NEVER));
+        if now.since(*since) < UNLISTED_REPORTED_MS {
+            return;
+        }
+        let sentence = unlisted_sentence(cause);
+        if now.since(*logged) >= UNLISTED_LOG_EVERY_MS {
+            *logged = now;
+            telemetry::topics_unlisted(&sentence);
+        }
+        self.hub.unanswered.set_topics(Some(sentence));
     }
 
     /// Acts on a difference that was found in two checks.
