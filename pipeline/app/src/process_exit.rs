@@ -92,6 +92,13 @@ impl ProcessExit {
         }
     }
 
+    /// Whether a position beyond the end of the log was the cause.
+    pub fn is_lost_position(&self) -> bool {
+        let Self::LostLog { source: Some(source), .. } = self else { return false };
+        let error = source.downcast_ref();
+        matches!(error, Some(LogError::OutOfRange { asked, end, .. }) if asked > end)
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {

@@ -23,6 +23,7 @@ pub mod http_server;
 
 pub mod readiness;
 
+pub(crate) mod topics_difference;
 pub mod topics_watch;
 
 pub mod page;
