@@ -19,9 +19,10 @@ const CODE_LOST_LOG: u8 = 3;
 
 /// What a position beyond the end of the log means.
 const LOG_SHORTER: &str = "the topic was deleted and created again, or an older copy of its data \
-                           was restored. Stop every process of this prefix and delete the offsets \
+                           was restored. Stop every process of this prefix and reset the offsets \
                            of its group for this topic (`kafka-consumer-groups.sh \
-                           --delete-offsets`), so that it is read from its beginning";
+                           --reset-offsets --to-earliest --execute`), so that it is read from its \
+                           beginning";
 
 /// Why a command stopped before its work was done.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use futures_executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidewire_tests::broker;
 
@@ -75,7 +75,7 @@ fn an_input_that_is_created_again_ends_the_process_with_what_to_do() {
     let (code, printed) = server.ended(TIMEOUT);
     assert_eq!(code, Some(3), "{printed}");
     assert!(printed.contains("created again"), "{printed}");
-    assert!(printed.contains("--delete-offsets"), "{printed}");
+    assert!(printed.contains("--reset-offsets --to-earliest"), "{printed}");
 }
 
 /// The offsets that a group has committed in a topic, where it has any.
@@ -111,8 +111,8 @@ fn topics_that_are_created_again_together_are_all_named_and_get_no_old_offsets()
     assert_eq!(code, Some(3), "{printed}");
     for part in [
         "topics all-again.in and all-again.lane.high were deleted and created again",
-        "--delete-offsets --group all-again.admit --topic all-again.in`",
-        "--delete-offsets --group all-again.derive --topic all-again.lane.high`",
+        "--execute --group all-again.admit --topic all-again.in`",
+        "--execute --group all-again.derive --topic all-again.lane.high`",
         "topic all-again.order was deleted and created again",
         "copies of events of the last 24 h may be delivered again",
     ] {
@@ -121,6 +121,55 @@ fn topics_that_are_created_again_together_are_all_named_and_get_no_old_offsets()
     assert_eq!(committed(at, "admit", "in"), []);
     assert_eq!(committed(at, "derive", "lane.high"), []);
     assert!(!committed(at, "derive", "lane.normal").is_empty(), "this topic is the same");
+}
+
+/// Commits offset 0 in these topics, as `--reset-offsets --to-earliest` does.
+fn reset_offsets(at: TopicNamespace<'_>, group: &str, topics: &[&str]) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", at.bootstrap)
+        .set("group.id", format!("{}{group}", at.prefix))
+        .create()
+        .expect("a client");
+    let mut offsets = TopicPartitionList::new();
+    for topic in topics {
+        let topic = format!("{}{topic}", at.prefix);
+        for partition in 0..PARTITIONS {
+            let added = offsets.add_partition_offset(&topic, partition, Offset::Offset(0));
+            added.expect("an offset");
+        }
+    }
+    // The members that ended are static: the group waits for them until their session is over.
+    let give_up = Instant::now() + TIMEOUT;
+    while let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
+        assert!(Instant::now() < give_up, "the group is still active: {error}");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn lanes_that_are_created_again_are_read_from_their_beginning_once_the_offsets_are_reset() {
+    let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low", "lane.facts"];
+    let bootstrap = broker::shared().bootstrap();
+    let at = TopicNamespace::new(&bootstrap, "lane-reset.");
+    create_topics(at);
+    let mut server = serve("dev", at, "only");
+    let writer = EventWriter::start(at, 200);
+    thread::sleep(Duration::from_secs(1));
+    let before = writer.finish();
+    check(at, before);
+    delete(at, &lanes);
+    create_topics(at);
+    let (code, printed) = server.ended(TIMEOUT);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(printed.contains("--execute --group lane-reset.derive --topic"), "{printed}");
+    reset_offsets(at, "derive", &lanes);
+    let _server = serve("dev", at, "only");
+    // The same events again, which are duplicates, and further ones.
+    let writer = EventWriter::start(at, 200);
+    while writer.written() < before + 200 {
+        thread::sleep(Duration::from_millis(50));
+    }
+    check(at, writer.finish());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Compares the topics of a deployment with those at a process's start, and says what to do.
 //!
 //! An offset in a topic that was created again means another record. In an input the group's
-//! offsets have to go; a changelog has none, but the state that was made of it is lost. All changed
-//! topics are named at once: whoever repairs one of them and starts again passes over the others.
+//! offsets have to be reset: without an offset of the group, DERIVE uses the one in `order`. A
+//! changelog has no offsets, but the state that was made of it is lost. All changed topics are named
+//! at once, because a start after the repair of one of them passes over records of the others.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -127,8 +128,8 @@ fn inputs_sentence(topology: &Topology, topics: &[&Topic]) -> Option<String> {
         .map(|(group, topics)| {
             let topics: String = topics.iter().map(|topic| format!(" --topic {topic}")).collect();
             format!(
-                "`kafka-consumer-groups.sh --bootstrap-server HOST:PORT --delete-offsets --group \
-                 {group}{topics}`"
+                "`kafka-consumer-groups.sh --bootstrap-server HOST:PORT --reset-offsets --to-earliest \
+                 --execute --group {group}{topics}`"
             )
         })
         .collect();
@@ -159,7 +160,7 @@ fn changelogs_sentence(topology: &Topology, topics: &[&Topic]) -> Option<String>
         "{named} {were} deleted and created again while this process ran, and DERIVE restores its \
          state from there. The local state is removed at the next start and rebuilt from what is \
          in the changelogs then: {lost}. Stop every process of this prefix and start them again; \
-         no offsets have to be deleted for this"
+         no offsets have to be reset for this"
     ))
 }
 
@@ -218,8 +219,8 @@ mod tests {
         let named = "topics t.in, t.in.urgent, t.lane.high and t.lane.facts were deleted and created";
         assert!(text.starts_with(named), "{text}");
         for command in [
-            "--delete-offsets --group t.admit --topic t.in --topic t.in.urgent`",
-            "--delete-offsets --group t.derive --topic t.lane.high --topic t.lane.facts`",
+            "--reset-offsets --to-earliest --execute --group t.admit --topic t.in --topic t.in.urgent`",
+            "--reset-offsets --to-earliest --execute --group t.derive --topic t.lane.high --topic t.lane.facts`",
         ] {
             assert!(text.contains(command), "{text}");
         }
@@ -230,7 +231,7 @@ mod tests {
         let text = sentence(&["order"], &[]);
         assert!(text.starts_with("topic t.order was deleted and created again"), "{text}");
         assert!(text.contains("copies of events of the last 24 h"), "{text}");
-        assert!(!text.contains("--delete-offsets") && !text.contains("tables"), "{text}");
+        assert!(!text.contains("-offsets --") && !text.contains("tables"), "{text}");
         let text = sentence(&["state.windows"], &[]);
         assert!(text.contains("tables") && !text.contains("24 h"), "{text}");
         let text = sentence(&["order", "state", "in"], &[]);
