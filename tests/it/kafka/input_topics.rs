@@ -1,4 +1,4 @@
-//! Input topics and lanes that are deleted, created again or extended while ADMIT and DERIVE run.
+//! Topics that are deleted, created again or extended while ADMIT and DERIVE read or write them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -170,6 +170,20 @@ fn lanes_that_are_created_again_are_read_from_their_beginning_once_the_offsets_a
         thread::sleep(Duration::from_millis(50));
     }
     check(at, writer.finish());
+}
+
+#[test]
+fn outputs_that_stay_deleted_end_derive_with_what_to_do() {
+    let bootstrap = broker::shared().bootstrap();
+    let at = TopicNamespace::new(&bootstrap, "out-deleted.");
+    create_topics(at);
+    let mut derive = serve("derive", at, "d1");
+    delete(at, &["out.stream", "dead-letters"]);
+    let (code, printed) = derive.ended(TIMEOUT);
+    assert_eq!(code, Some(3), "{printed}");
+    let named = "topics out-deleted.out.stream and out-deleted.dead-letters were deleted while";
+    assert!(printed.contains(named), "{printed}");
+    assert!(printed.contains("tidewire topics create"), "{printed}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Log, Wake};
 use tidewire_engine::turn::{EngineError, TurnOutcome};
 
-use crate::config::Config;
 use crate::build_name::BUILD_NAME;
+use crate::config::Config;
 use crate::process_exit::ProcessExit;
 use crate::runtime::input_lag::InputLag;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};

@@ -211,8 +211,7 @@ mod tests {
         let infos = topology.specs().into_iter().map(|spec| TopicInfo { spec, id: 1 }).collect();
         log.set_topics(Ok(infos));
         let hub = Hub::open(&*log, &topology, FanoutConfig::default()).expect("the topics fit");
-        let ready =
-            Readiness { log: Some(log.clone()), hub: Some(hub), ..Readiness::default() };
+        let ready = Readiness { log: Some(log.clone()), hub: Some(hub), ..Readiness::default() };
         let text = ready.check().expect_err("nothing was read");
         assert!(text.starts_with("the newest outputs are being read"), "{text}");
         log.set_read_problems(&["t.out.stream/0 can't be read at offset 7: damaged"]);

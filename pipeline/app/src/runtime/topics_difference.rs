@@ -2,8 +2,8 @@
 //!
 //! An offset in a topic that was created again means another record. In an input the group's
 //! offsets have to be reset: without an offset of the group, DERIVE uses the one in `order`. A
-//! changelog has no offsets, but the state that was made of it is lost. All changed topics are named
-//! at once, because a start after the repair of one of them passes over records of the others.
+//! changelog has no offsets, but the state that was made of it is lost. All changed topics are
+//! named at once, because a start after the repair of one passes over records of the others.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,6 +21,8 @@ enum TopicUse {
     Lane,
     /// The state of DERIVE's tasks is restored from it.
     Changelog,
+    /// ADMIT or DERIVE writes it and neither reads it.
+    Output,
 }
 
 /// The topics to watch.
@@ -29,9 +31,17 @@ fn watched(topology: &Topology) -> Vec<(&Topic, TopicUse)> {
     let changelogs = vec![topology.order(), topology.state(), topology.windows()];
     let inputs = vec![topology.input(), topology.input_urgent()];
     let lanes = topology.lanes().iter().collect();
+    let outputs = vec![
+        topology.out_urgent(),
+        topology.out_stream(),
+        topology.out_state(),
+        topology.dead_letters(),
+        topology.ephemeral(),
+    ];
     of(inputs, TopicUse::Input)
         .chain(of(changelogs, TopicUse::Changelog))
         .chain(of(lanes, TopicUse::Lane))
+        .chain(of(outputs, TopicUse::Output))
         .collect()
 }
 
@@ -60,13 +70,15 @@ impl TopicsDifference {
         infos: &[TopicInfo],
     ) -> Option<Self> {
         let mut found = Self::default();
-        for (topic, _) in watched(topology) {
+        for (topic, what) in watched(topology) {
             let info = infos.iter().find(|info| info.spec.topic == *topic);
+            // Who only writes to a topic has no position in it.
+            let is_new = |info: &TopicInfo| {
+                what != TopicUse::Output && started.get(topic).is_some_and(|id| *id != info.id)
+            };
             match info.filter(|info| info.spec.partitions > 0) {
                 None => found.missing.push(topic.clone()),
-                Some(info) if started.get(topic).is_some_and(|id| *id != info.id) => {
-                    found.recreated.push(topic.clone());
-                }
+                Some(info) if is_new(info) => found.recreated.push(topic.clone()),
                 Some(info) if info.spec.partitions != topology.partitions() => {
                     found.extended.push((topic.clone(), info.spec.partitions));
                 }
@@ -94,10 +106,8 @@ impl TopicsDifference {
     /// What happened to each topic, and what to do.
     pub(crate) fn sentence(&self, topology: &Topology) -> String {
         let uses = watched(topology);
-        let is_changelog =
-            |topic: &&Topic| uses.contains(&(*topic, TopicUse::Changelog));
-        let (changelogs, inputs): (Vec<_>, Vec<_>) =
-            self.recreated.iter().partition(is_changelog);
+        let is_changelog = |topic: &&Topic| uses.contains(&(*topic, TopicUse::Changelog));
+        let (changelogs, inputs): (Vec<_>, Vec<_>) = self.recreated.iter().partition(is_changelog);
         let parts = [
             missing_sentence(&self.missing),
             inputs_sentence(topology, &inputs),
@@ -128,8 +138,8 @@ fn inputs_sentence(topology: &Topology, topics: &[&Topic]) -> Option<String> {
         .map(|(group, topics)| {
             let topics: String = topics.iter().map(|topic| format!(" --topic {topic}")).collect();
             format!(
-                "`kafka-consumer-groups.sh --bootstrap-server HOST:PORT --reset-offsets --to-earliest \
-                 --execute --group {group}{topics}`"
+                "`kafka-consumer-groups.sh --bootstrap-server HOST:PORT --reset-offsets \
+                 --to-earliest --execute --group {group}{topics}`"
             )
         })
         .collect();
@@ -139,8 +149,8 @@ fn inputs_sentence(topology: &Topology, topics: &[&Topic]) -> Option<String> {
     };
     Some(format!(
         "{named} {were} deleted and created again while this process ran, and records of the new \
-         {new} may have been passed over. Stop every process of this prefix, run {}, so that {they} \
-         {their}, and start the processes again",
+         {new} may have been passed over. Stop every process of this prefix, run {}, so that \
+         {they} {their}, and start the processes again",
         commands.join(" and ")
     ))
 }
@@ -216,11 +226,11 @@ mod tests {
     #[test]
     fn all_inputs_that_were_created_again_are_named_with_a_command_for_each_group() {
         let text = sentence(&["in", "in.urgent", "lane.high", "lane.facts"], &[]);
-        let named = "topics t.in, t.in.urgent, t.lane.high and t.lane.facts were deleted and created";
+        let named = "topics t.in, t.in.urgent, t.lane.high and t.lane.facts were deleted and";
         assert!(text.starts_with(named), "{text}");
         for command in [
-            "--reset-offsets --to-earliest --execute --group t.admit --topic t.in --topic t.in.urgent`",
-            "--reset-offsets --to-earliest --execute --group t.derive --topic t.lane.high --topic t.lane.facts`",
+            "--execute --group t.admit --topic t.in --topic t.in.urgent`",
+            "--execute --group t.derive --topic t.lane.high --topic t.lane.facts`",
         ] {
             assert!(text.contains(command), "{text}");
         }
@@ -238,6 +248,16 @@ mod tests {
         assert!(text.contains("topics t.order and t.state were deleted and created"), "{text}");
         assert!(text.contains("topic t.in was deleted and created"), "{text}");
         assert!(text.contains("--group t.admit --topic t.in`"), "{text}");
+    }
+
+    #[test]
+    fn topics_that_are_only_written_to_may_be_created_again_but_not_be_missing() {
+        let outputs = ["out.urgent", "out.stream", "out.state", "dead-letters", "ephemeral"];
+        let text = sentence(&[], &outputs);
+        let named = "topics t.out.urgent, t.out.stream, t.out.state, t.dead-letters and";
+        assert!(text.starts_with(&format!("{named} t.ephemeral were deleted while")), "{text}");
+        let text = sentence(&["in", "out.stream", "dead-letters"], &[]);
+        assert!(text.starts_with("topic t.in was") && !text.contains("t.out"), "{text}");
     }
 
     #[test]

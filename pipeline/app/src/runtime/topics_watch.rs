@@ -1,7 +1,9 @@
-//! Ends the process when topics that ADMIT or DERIVE read are deleted, created again or extended.
+//! Ends the process when topics of ADMIT or DERIVE are deleted, created again or extended.
 //!
 //! Offsets then mean other records, or keys belong to other partitions, and a client that goes on
-//! reading by name does not notice. The gateway watches its output topics itself and goes on.
+//! reading by name does not notice. A topic that they only write to may be created again, but not
+//! stay away: their loops would be created again for ever. The gateway watches the outputs itself
+//! and goes on when they are created again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -63,7 +65,7 @@ struct Unlisted {
     logged: Option<Duration>,
 }
 
-/// Watches the topics that roles other than the gateway read.
+/// Watches the topics that roles other than the gateway read and write.
 pub struct TopicsWatch {
     log: Arc<dyn Log>,
     topology: Topology,
@@ -89,7 +91,7 @@ impl TopicsWatch {
         Ok(())
     }
 
-    /// Compares a listing with those before, `now` after the start. Returns the time until the next.
+    /// Compares a listing with those before. Returns the time until the next.
     fn observe(
         &self,
         history: &mut WatchHistory,
@@ -203,10 +205,7 @@ mod tests {
             self.observe(Ok(infos))
         }
 
-        fn observe(
-            &mut self,
-            listed: Result<Vec<TopicInfo>, LogError>,
-        ) -> Result<(), ProcessExit> {
+        fn observe(&mut self, listed: Result<Vec<TopicInfo>, LogError>) -> Result<(), ProcessExit> {
             self.now += self.watch.observe(&mut self.history, listed, self.now)?;
             Ok(())
         }
