@@ -219,7 +219,16 @@ impl Derive {
     /// Writes all committed state to the stores and closes them; blocks on the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
         let tasks = std::mem::take(&mut self.tasks).into_values().collect();
-        self.close_tasks(tasks)
+        let left = self.close_tasks(tasks)?;
+        self.release_offsets(&left);
+        Ok(())
+    }
+
+    /// The same without a commit of offsets, for a process that failed: if topics were created
+    /// again, its offsets mean other records there.
+    pub fn close_without_offsets(mut self) -> Result<(), EngineError> {
+        let tasks = std::mem::take(&mut self.tasks).into_values().collect();
+        self.close_tasks(tasks).map(drop)
     }
 
     /// Ends a turn's wait from another thread.
