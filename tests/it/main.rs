@@ -23,5 +23,6 @@ mod real_posts;
 mod registry;
 mod replay;
 mod schemas_command;
+mod sse_clients;
 mod state;
 mod store_killed;

@@ -21,7 +21,7 @@ use super::builtin;
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::SINGLE_OBJECT;
 use super::read::{DecodedFields, read};
-use super::read_plan::ReadPlan;
+use super::read_plan::PlanRecord;
 use super::registry::RegistryFault;
 use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
@@ -132,7 +132,8 @@ pub(super) fn admit(
         RecordFormat::Avro(plan) => {
             let fields = read(plan, record)?;
             let from_headers = HeaderFields::of(headers)?;
-            let record = AvroRecord { plan, fields: &fields, from_headers: &from_headers };
+            let record =
+                AvroRecord { record: fields.record, fields: &fields, from_headers: &from_headers };
             record.admit(context)
         }
     }
@@ -176,8 +177,8 @@ fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
 
 /// A decoded record with the envelope fields of its headers.
 struct AvroRecord<'a> {
-    plan: &'a ReadPlan,
-    fields: &'a DecodedFields,
+    record: &'a PlanRecord,
+    fields: &'a DecodedFields<'a>,
     from_headers: &'a HeaderFields,
 }
 
@@ -193,7 +194,7 @@ impl<'a> AvroRecord<'a> {
         if let Some(at) = data {
             self.fill(&mut envelope, None);
             let known = |name: &str| name == "data" || ENVELOPE.contains(&name);
-            let others = self.plan.fields().iter().filter(|field| !known(&field.name));
+            let others = self.record.fields.iter().filter(|field| !known(&field.name));
             envelope.ignored = others.count().try_into().unwrap_or(u32::MAX);
             inner = inner_text(self.fields.value(at));
             envelope.data = DataField::of_text(&inner).map_err(|refused| Rejection {
@@ -215,20 +216,20 @@ impl<'a> AvroRecord<'a> {
         if let Some(value) = self.own(ENVELOPE[0]) {
             return Cow::Borrowed(value);
         }
-        let name = builtin::event_type(&self.plan.name).unwrap_or(&self.plan.name);
+        let name = builtin::event_type(&self.record.name).unwrap_or(&self.record.name);
         Cow::Owned(json::quoted(name))
     }
 
     /// A field of the record that is not null.
     fn own(&self, name: &str) -> Option<&'a str> {
-        let at = self.plan.fields().iter().position(|field| field.name == name)?;
+        let at = self.record.fields.iter().position(|field| field.name == name)?;
         Some(self.fields.value(at)).filter(|value| *value != "null")
     }
 
     /// The index of the field `data` of a whole envelope.
     fn data_field(&self, declared: Option<&EventType>) -> Option<usize> {
         let is_own = declared.is_some_and(|of| of.field("data").is_some());
-        let at = self.plan.fields().iter().position(|field| field.name == "data")?;
+        let at = self.record.fields.iter().position(|field| field.name == "data")?;
         (!is_own).then_some(at)
     }
 
@@ -251,8 +252,8 @@ impl<'a> AvroRecord<'a> {
 
     /// The fields of data.
     fn members(&self, declared: Option<&EventType>) -> Result<Vec<JsonMember<'a>>, Rejection> {
-        let mut members = Vec::with_capacity(self.plan.fields().len());
-        for (at, field) in self.plan.fields().iter().enumerate() {
+        let mut members = Vec::with_capacity(self.record.fields.len());
+        for (at, field) in self.record.fields.iter().enumerate() {
             if ENVELOPE.contains(&&*field.name) && !is_own(declared, &field.name) {
                 continue;
             }

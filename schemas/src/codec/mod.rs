@@ -9,9 +9,9 @@
 //! ```
 //!
 //! In reading order: [`admit`] (detects the format), `context` and `format` (what decoders share),
-//! `avro` (schema and meaning of fields), `writer` and `read_plan` (a schema prepared for reading),
-//! `read` (from bytes to JSON), `builtin` (schemas of this build), [`Registry`] (schemas of
-//! others), `cloudevents`.
+//! `avro` (schema and meaning of fields), `writer`, `schema_parser` and `read_plan` (a schema
+//! prepared for reading), `read` and `decimal` (from bytes to JSON), `builtin` (schemas of this
+//! build), [`Registry`] (schemas of others), `cloudevents`.
 //!
 //! Every format goes through the same normalisation and validation, so none bypasses a check.
 
@@ -20,10 +20,12 @@ mod avro;
 mod builtin;
 mod cloudevents;
 mod context;
+mod decimal;
 mod format;
 mod read;
 mod read_plan;
 mod registry;
+mod schema_parser;
 #[cfg(test)]
 mod tests;
 mod writer;

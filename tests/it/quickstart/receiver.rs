@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidewire_tests::browser::Browser;
+use tidewire_tests::client_program::PrintingProgram;
 use tidewire_tests::server::Server;
 
-use super::programs::{Programs, Running};
+use super::programs::Programs;
 
 /// How long one step may take on a busy machine: programs wait before they reconnect, and a JVM
 /// starts.
@@ -36,7 +37,7 @@ pub(super) struct Receiver {
 }
 
 enum ReceiverHost {
-    Program(Option<Running>),
+    Program(Option<PrintingProgram>),
     Page(Browser),
 }
 
