@@ -13,6 +13,7 @@ mod deploy;
 mod dev_command;
 mod embedded_log;
 mod full_disk;
+mod http_formats;
 mod kafka;
 mod peer_reports;
 mod pipeline;
