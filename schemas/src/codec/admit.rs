@@ -1,7 +1,7 @@
 //! Detects the format of a record by its headers, else by its first bytes, and decodes it.
 //!
-//! Nothing beyond them is inspected, so the content of a record can't change how it is read. The one
-//! exception is JSON beside a header with a schema id, which `schema_header` explains.
+//! Nothing beyond them is inspected, so the content of a record can't change how it is read. The
+//! one exception is JSON beside a header with a schema id, which `schema_header` explains.
 
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, media_type};
