@@ -15,6 +15,7 @@ mod dev_command;
 mod embedded_log;
 mod entities;
 mod full_disk;
+mod http_formats;
 mod kafka;
 mod peer_reports;
 mod pipeline;

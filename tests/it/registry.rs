@@ -66,6 +66,32 @@ fn a_thousand_records_of_one_schema_make_one_request() {
 }
 
 #[test]
+fn a_schema_is_found_by_its_guid() {
+    let registry = FakeRegistry::start();
+    registry.find_by_guid();
+    let id = registry.put("s", SCHEMA);
+    let client = client(&registry);
+    for _ in 0..100 {
+        client.schema_by_guid(FakeRegistry::guid(id)).expect("it is there");
+    }
+    assert_eq!(registry.requests(), ["GET /schemas/guids/0f1e2d3c-4b5a-6978-8796-a5b400000001"]);
+    let unknown = client.schema_by_guid(7).expect_err("it is not there");
+    let RegistryFault::Unknown(why) = unknown else { panic!("{unknown:?}") };
+    assert!(why.contains("has no schema 00000000-0000-0000-0000-000000000007"), "{why}");
+}
+
+#[test]
+fn a_registry_without_guids_stops_no_other_question() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    let client = client(&registry);
+    let without = client.schema_by_guid(FakeRegistry::guid(id)).expect_err("it has no such path");
+    let RegistryFault::Unknown(why) = without else { panic!("{without:?}") };
+    assert!(why.contains("value.schema.id.serializer"), "{why}");
+    client.schema(id).expect("it is found by its number");
+}
+
+#[test]
 fn it_works_inside_an_async_runtime() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);
