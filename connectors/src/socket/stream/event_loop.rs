@@ -63,8 +63,8 @@ const MESSAGES_PER_TURN: usize = 100;
 /// much larger ones only use more memory.
 const FILL_BYTES: usize = 32 * 1_024;
 
-/// A connection that uses more memory than this for unsent bytes is not read: a client that reads
-/// no answers can cause no more of them.
+/// A connection that uses more memory than this for unsent bytes and for answers that wait behind
+/// them is not read: a client that reads no answers can cause no more of them.
 const UNSENT_BYTES: usize = 64 * 1_024;
 
 /// Bytes an SSE client may send after its request; they are discarded.
@@ -351,11 +351,12 @@ impl<S: ShardPort> EventLoop<S> {
         }
     }
 
-    /// Whether a connection's answers leave space for more of them.
+    /// Whether a connection's answers leave space for more of them. They wait in the shard while
+    /// the socket accepts nothing.
     fn may_read(&self, connection: &LiveConnection) -> bool {
         let unsent = &connection.unsent;
         !connection.input_closed
-            && unsent.own_bytes() <= UNSENT_BYTES
+            && unsent.own_bytes() + self.shard.waiting_bytes(connection.conn) <= UNSENT_BYTES
             && (unsent.is_empty() || self.memory.state() == ConnectionMemory::Available)
     }
 
@@ -407,7 +408,7 @@ impl<S: ShardPort> EventLoop<S> {
             if !matches!(outcome, ReadOutcome::Continue) || connection.input_closed {
                 return outcome;
             }
-            if messages >= MESSAGES_PER_TURN {
+            if messages >= MESSAGES_PER_TURN || !self.may_read(connection) {
                 break;
             }
         }

@@ -159,6 +159,40 @@ fn a_client_that_reads_no_answers_is_not_read() {
 }
 
 #[test]
+fn a_client_that_reads_no_answers_to_its_requests_is_not_read() {
+    let (fixture, client) = connected();
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    sender.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let requests = text_frame(&format!("echo {}", "x".repeat(2_000))).repeat(100);
+    let sent =
+        (0..400).take_while(|_| std::io::Write::write_all(&mut sender, &requests).is_ok()).count();
+    assert!(sent < 400, "80 MB of requests were read");
+    // The answers that wait in this process, not in the kernel's buffers.
+    let waiting = fixture.script.seen.lock().unwrap().most_waiting;
+    assert!(waiting < 128 * 1_024, "{waiting} bytes of answers wait");
+    drop((client, sender));
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_whose_answers_waited_is_read_again() {
+    let (_fixture, mut client) = connected();
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    let request = text_frame(&format!("echo {}", "x".repeat(2_000)));
+    let sending = std::thread::spawn(move || {
+        for _ in 0..10_000 {
+            std::io::Write::write_all(&mut sender, &request).expect("it is read in the end");
+        }
+    });
+    // Time for the buffers of both directions to be full.
+    std::thread::sleep(Duration::from_millis(300));
+    for n in 0..10_000 {
+        assert_eq!(client.frame().1.len(), 2_000, "answer {n}");
+    }
+    sending.join().expect("no panic");
+}
+
+#[test]
 fn a_connection_that_is_reset_is_released() {
     let (fixture, client) = connected();
     socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("linger");

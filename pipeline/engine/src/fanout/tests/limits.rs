@@ -267,6 +267,10 @@ fn small_frames_that_wait_are_counted() {
     assert!(welcomes > 0);
     one.subscribe(&mut fixture, "posts:a", "latest");
     assert!(hub.bytes_beside_rings() > welcomes);
+    let waiting = |fixture: &FanoutFixture| {
+        [one.conn, other.conn].map(|conn| fixture.gateways[0].shard.waiting_bytes(conn))
+    };
+    assert_eq!(waiting(&fixture).iter().sum::<usize>(), hub.bytes_beside_rings());
     one.fill(&mut fixture, 1 << 20);
     fixture.gateways[0].shard.close(other.conn);
     assert_eq!(hub.bytes_beside_rings(), 0);
