@@ -457,9 +457,7 @@ impl<S: ShardPort> EventLoop<S> {
                 }
             }
         }
-        if !self.note_unfinished(connection) && matches!(outcome, ReadOutcome::Continue) {
-            outcome = ReadOutcome::Close(ClosedBy::Server(CloseReason::Overloaded));
-        }
+        self.note_unfinished(connection);
         if !replies.is_empty() {
             connection.unsent.push(&replies);
             self.writing.push(connection.conn);
@@ -468,15 +466,16 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     /// Starts or ends the time within which an unfinished message has to be complete, and counts
-    /// its memory; `false` if there is no memory for it.
-    fn note_unfinished(&mut self, connection: &mut LiveConnection) -> bool {
+    /// its memory. Without memory it is read on: nearly every read ends within a message, so a
+    /// client could not send anything otherwise.
+    fn note_unfinished(&mut self, connection: &mut LiveConnection) {
         let kept_bytes = match &connection.incoming {
             IncomingHalf::WebSocket(decoder) if decoder.is_mid_message() => {
                 decoder.buffered_bytes()
             }
             _ => {
                 connection.unfinished = None;
-                return true;
+                return;
             }
         };
         if !std::mem::replace(&mut connection.unfinished_listed, true) {
@@ -486,8 +485,7 @@ impl<S: ShardPort> EventLoop<S> {
             let share = MemoryShare::new(&self.memory);
             Box::new(UnfinishedMessage { since: clock::now(), share })
         });
-        let more = kept_bytes.saturating_sub(unfinished.share.bytes());
-        more == 0 || unfinished.share.grow(more)
+        unfinished.share.set(kept_bytes);
     }
 
     /// Closes connections whose message has been unfinished for too long. Pings do not prolong it.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::socket::memory::MemoryBudget;
+
 use super::client::{RawClient, frame, handshake, text_frame};
 use super::fixture::{GatewayFixture, LIMITS, wait_for};
 use super::own_process;
@@ -190,6 +192,26 @@ fn a_client_whose_answers_waited_is_read_again() {
         assert_eq!(client.frame().1.len(), 2_000, "answer {n}");
     }
     sending.join().expect("no panic");
+}
+
+/// While there is no memory, messages are read that arrive in several parts, and so are those that
+/// a client sends without waiting for answers.
+#[test]
+fn without_memory_clients_that_read_are_served() {
+    let fixture = GatewayFixture::with_memory(LIMITS, MemoryBudget::new(0, || 0));
+    let mut client = connect(&fixture);
+    let text = "y".repeat(60_000);
+    let message = text_frame(&format!("echo {text}"));
+    let (first, second) = message.split_at(30_000);
+    client.send(first);
+    std::thread::sleep(Duration::from_millis(50));
+    client.send(second);
+    assert_eq!(client.frame(), (0x81, text.into_bytes()));
+    let many: Vec<Vec<u8>> = (0..100).map(|n| text_frame(&format!("echo {n:0100}"))).collect();
+    client.send(many.concat());
+    for n in 0..100 {
+        assert_eq!(client.frame(), (0x81, format!("{n:0100}").into_bytes()));
+    }
 }
 
 #[test]
