@@ -429,6 +429,10 @@ impl<S: ShardPort> EventLoop<S> {
         let mut outcome = ReadOutcome::Continue;
         while let Some(input) = decoder.decode(&mut bytes) {
             *messages += 1;
+            if !decoder.is_mid_message() {
+                // What is unfinished after this began after it.
+                connection.unfinished = None;
+            }
             match input {
                 ClientInput::Text(text) => self.shard.input(connection.conn, &text),
                 ClientInput::Ping(payload) => {
@@ -656,3 +660,7 @@ impl ClosedBy {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/event_loop.rs"]
+mod tests;
