@@ -35,7 +35,8 @@ use super::frame_decoder::{ClientInput, FrameDecoder};
 use super::frame_encoder::{CLOSE, PONG, put_close, put_control, put_text};
 use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
 use super::live_connection::{
-    ConnectionParts, IncomingHalf, LiveConnection, UnfinishedMessage, Unsent, read_some, write_some,
+    ConnectionParts, IncomingHalf, LiveConnection, SseInput, UnfinishedMessage, Unsent, read_some,
+    write_some,
 };
 use super::shard_port::ShardPort;
 use super::worker_queue::WorkerWaker;
@@ -69,6 +70,9 @@ const UNSENT_BYTES: usize = 64 * 1_024;
 
 /// Bytes an SSE client may send after its request; they are discarded.
 pub const SSE_INCOMING_BYTES: usize = 64 * 1_024;
+
+/// A comment of `text/event-stream`, as the shard's keepalives.
+const COMMENT: &[u8] = b":\n";
 
 /// The kernel's send buffer of one connection (Linux doubles it for its own bookkeeping).
 const SEND_BUFFER_BYTES: usize = 128 * 1_024;
@@ -307,7 +311,7 @@ impl<S: ShardPort> EventLoop<S> {
         };
         let incoming = match framing {
             Framing::WebSocket => IncomingHalf::WebSocket(FrameDecoder::default()),
-            Framing::Sse => IncomingHalf::Sse(read_ahead.len()),
+            Framing::Sse => IncomingHalf::Sse(SseInput { bytes: read_ahead.len(), ended: false }),
         };
         telemetry::connection_opened(incoming.label());
         let parts = ConnectionParts { conn, stream, unsent, incoming, permit };
@@ -374,16 +378,28 @@ impl<S: ShardPort> EventLoop<S> {
     fn read_sse(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
         let mut discarded = [0; 4_096];
         let read = read_some(&connection.stream, &mut discarded);
-        let IncomingHalf::Sse(total) = &mut connection.incoming else {
+        let IncomingHalf::Sse(incoming) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
         match read {
             Ok(None) => connection.readable = false,
-            Ok(Some(0)) | Err(_) => return ReadOutcome::Gone("client_left"),
+            Ok(Some(0)) => {
+                connection.readable = false;
+                if !matches!(connection.stream.take_error(), Ok(None)) {
+                    return ReadOutcome::Gone("client_left");
+                }
+                if !std::mem::replace(&mut incoming.ended, true) {
+                    // A client that has only ended its half ignores it. The system of one that is
+                    // gone answers with a reset, which is an event.
+                    connection.unsent.push(COMMENT);
+                    self.writing.push(connection.conn);
+                }
+            }
+            Err(_) => return ReadOutcome::Gone("client_left"),
             Ok(Some(count)) => {
                 self.io.read_bytes += count as u64;
-                *total += count;
-                if *total > SSE_INCOMING_BYTES {
+                incoming.bytes += count;
+                if incoming.bytes > SSE_INCOMING_BYTES {
                     return ReadOutcome::Gone("protocol_error");
                 }
             }

@@ -39,6 +39,22 @@ fn an_accepted_event_is_appended_as_it_was_sent() {
 }
 
 #[test]
+fn a_client_that_ends_its_sending_half_with_its_request_is_answered() {
+    let (fixture, mut client) = connected();
+    fixture.appended.shut();
+    client.send(format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{POST}",
+        POST.len()
+    ));
+    client.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
+    clock::pause(std::time::Duration::from_millis(100));
+    fixture.appended.open();
+    assert_eq!(client.response().status, 202);
+    assert!(client.is_at_end());
+}
+
+#[test]
 fn each_event_has_its_own_result_in_the_order_sent() {
     let (fixture, mut client) = connected();
     let body = format!("{POST}\nnot json\n{}\n", with("event_id", &json!("e3")).replace('\n', ""));
