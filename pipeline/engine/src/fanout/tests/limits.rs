@@ -318,9 +318,13 @@ fn without_memory_slow_connections_are_closed_sooner() {
         connection.fill(&mut fixture, 1 << 20);
     }
     let mut closed = Vec::new();
-    for _ in 0..12 {
+    for n in 0..12 {
         fixture.append_large("posts:a", LARGE_BYTES);
         fixture.settle();
+        if n == 0 {
+            stopped.fill(&mut fixture, 1);
+            fixture.gateways[0].shard.set_unsent(stopped.conn, stopped.bytes.len());
+        }
         while reading.fill(&mut fixture, 1) == Filled::More {}
         fixture.pass_time(1_000);
         closed.extend(stopped.closes(&mut fixture));
@@ -328,6 +332,30 @@ fn without_memory_slow_connections_are_closed_sooner() {
     assert_eq!(closed.len(), 1, "{closed:?}");
     assert_eq!((closed[0].conn, closed[0].reason), (stopped.conn, CloseReason::Slow));
     assert_eq!(numbers(&reading.take_frames()), (0..12).collect::<Vec<_>>());
+}
+
+/// Without memory a connection is given one frame at a time. However little that is, one whose
+/// socket accepts all of it is not slow.
+#[test]
+fn a_connection_that_accepts_all_it_is_given_is_not_slow() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    fixture.memory = ConnectionMemory::Full;
+    let mut reading = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    reading.subscribe(&mut fixture, "posts:a", "latest");
+    reading.fill(&mut fixture, 1 << 20);
+    for _ in 0..40 {
+        for _ in 0..4 {
+            fixture.append("posts:a", 1);
+        }
+        fixture.settle();
+        for _ in 0..2 {
+            assert_eq!(reading.fill(&mut fixture, 1), Filled::More);
+        }
+        fixture.gateways[0].shard.mark_alive(reading.conn);
+        fixture.pass_time(1_000);
+        let closes = reading.closes(&mut fixture);
+        assert!(closes.is_empty(), "{closes:?}");
+    }
 }
 
 proptest! {

@@ -486,6 +486,7 @@ fn a_client_that_reads_too_little_for_too_long_is_closed_as_slow() {
         }
         fixture.settle();
         assert_eq!(slow.fill(&mut fixture, 1), Filled::More);
+        fixture.gateways[0].shard.set_unsent(slow.conn, slow.bytes.len());
         steady.read(&mut fixture);
         fixture.pass_time(1_000);
         fixture.gateways[0].shard.mark_alive(slow.conn);
