@@ -358,6 +358,33 @@ fn a_connection_that_accepts_all_it_is_given_is_not_slow() {
     }
 }
 
+/// Without memory a connection is given one frame at a time, old and new events in turn.
+#[test]
+fn without_memory_new_events_do_not_wait_for_all_old_ones() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    for _ in 0..200 {
+        fixture.append("posts:a", 1);
+    }
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:b", "latest");
+    connection.subscribe(&mut fixture, "posts:a", "earliest");
+    for _ in 0..20 {
+        fixture.settle();
+        connection.fill(&mut fixture, 1);
+    }
+    assert!(!numbers(&connection.take_frames()).is_empty(), "old events are on their way");
+    let new: Vec<usize> = (0..3).map(|_| fixture.append("posts:b", 1)).collect();
+    fixture.settle();
+    for _ in 0..8 {
+        let before = connection.bytes.len();
+        assert_eq!(connection.fill(&mut fixture, 1), Filled::More);
+        assert!(connection.bytes.len() - before < 1_000, "more than one frame");
+    }
+    let (came, old): (Vec<usize>, Vec<usize>) =
+        numbers(&connection.take_frames()).into_iter().partition(|n| new.contains(n));
+    assert_eq!((came, old.len()), (new, 5));
+}
+
 proptest! {
     #[test]
     fn references_order_as_segments_and_then_entries(
