@@ -4,6 +4,7 @@
 //! benchmark shows it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
@@ -383,6 +384,36 @@ fn without_memory_new_events_do_not_wait_for_all_old_ones() {
     let (came, old): (Vec<usize>, Vec<usize>) =
         numbers(&connection.take_frames()).into_iter().partition(|n| new.contains(n));
     assert_eq!((came, old.len()), (new, 5));
+}
+
+/// A frame may be encoded just while its segment leaves the ring.
+#[test]
+fn the_rings_bytes_are_never_below_zero() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    connection.read_all(&mut fixture);
+    for round in 0..4_000u32 {
+        fixture.append("posts:a", 1);
+        fixture.settle();
+        let hub = Arc::clone(&fixture.gateways[0].hub);
+        let filling = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !filling.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+                (0..round % 400 * 20).for_each(|_| std::hint::spin_loop());
+                assert!(hub.evict_oldest());
+                let left = hub.ring_bytes();
+                assert!(left < 1 << 20, "{left} bytes");
+            });
+            filling.store(true, Ordering::Release);
+            connection.fill(&mut fixture, 1 << 20);
+        });
+        assert_eq!(hub.ring_bytes(), 0);
+        connection.take_frames();
+    }
 }
 
 proptest! {
