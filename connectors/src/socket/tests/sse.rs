@@ -31,7 +31,7 @@ fn a_stream_has_the_head_browsers_and_proxies_need() {
     let (mut client, head) = open(&fixture, "accept: text/event-stream\r\n");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     for line in [
-        "content-type: text/event-stream",
+        "content-type: text/event-stream; charset=utf-8",
         "cache-control: no-cache, no-transform",
         "x-accel-buffering: no",
     ] {
@@ -130,7 +130,7 @@ fn head_agrees_with_get_and_opens_nothing() {
     };
     let right = head("channels=posts:a");
     assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
-    assert!(right.contains("\r\ncontent-type: text/event-stream\r\n"), "{right}");
+    assert!(right.contains("\r\ncontent-type: text/event-stream; charset=utf-8\r\n"), "{right}");
     assert!(head("channels=post:a").starts_with("HTTP/1.1 400 "));
     assert!(head("channels=posts:a&fron=1").starts_with("HTTP/1.1 400 "));
     assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
@@ -141,7 +141,7 @@ fn retry_of_full(fixture: &GatewayFixture) -> (String, u64) {
     let origin = format!("origin: {LISTED_ORIGIN}\r\n");
     let (mut client, head) = open(fixture, &origin);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    assert!(head.contains("\r\ncontent-type: text/event-stream\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-type: text/event-stream; charset=utf-8\r\n"), "{head}");
     assert!(head.contains(&format!("\r\naccess-control-allow-origin: {LISTED_ORIGIN}\r\n")));
     assert!(client.take_until("\n").contains("limit of connections"));
     let retry = client.take_until("\n");
