@@ -145,6 +145,25 @@ fn a_foreign_host_or_origin_is_refused_before_the_handler() {
     assert_eq!(client.response().status, 403);
     client.send(handshake("").replace("host: localhost", "host: localhost\r\norigin: http://a.b"));
     assert_eq!(client.response().status, 403);
+    client.send("GET http://evil.example/v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(client.response().status, 403, "the host of a whole URL counts");
+    client.send("GET /v1/stats HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status, 200, "HTTP/1.0 has no Host");
+}
+
+#[test]
+fn a_page_of_another_site_opens_no_stream() {
+    let fixture = GatewayFixture::new(LIMITS);
+    let image = "host: localhost\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\n\
+                 sec-fetch-dest: image";
+    let stream = "GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for request in [stream.to_owned(), handshake("?user=ann")] {
+        let mut client = RawClient::connect(fixture.address());
+        client.send(request.replace("host: localhost", image));
+        let response = client.response();
+        assert_eq!((response.status, response.code().as_str()), (403, "forbidden"));
+    }
+    assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
 }
 
 #[test]
