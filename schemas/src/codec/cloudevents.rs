@@ -21,7 +21,7 @@ use super::context::{DecodeContext, HeaderLookup};
 use super::format::{is_avro, media_type};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
-    SOURCE_MAX_CHARS, complete, rejection, text,
+    SOURCE_MAX_CHARS, complete, rejection, shown, text,
 };
 use crate::id::hash128;
 use crate::json::{self, Scanner, quoted};
@@ -178,7 +178,7 @@ impl<'a> Attributes<'a> {
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
-        let message = format!("data of an event must be JSON, not {media}");
+        let message = format!("data of an event must be JSON, not {}", shown(&media));
         Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
     }
 
@@ -189,6 +189,7 @@ impl<'a> Attributes<'a> {
     ) -> Result<Admitted, Rejection> {
         let version = self.need("specversion")?;
         if version != SPECVERSION {
+            let version = shown(version);
             let message = format!("specversion must be {SPECVERSION}, not `{version}`");
             return Err(Rejection::of(Reason::BadField, "specversion", message));
         }

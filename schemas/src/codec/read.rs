@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::read_plan::{Node, NodeId, ReadPlan};
-use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
+use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection, shown};
 use crate::json;
 
 /// The fields of a record as JSON.
@@ -58,7 +58,7 @@ pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejec
         let rest = bytes.len() - reader.at;
         let message = format!(
             "{rest} bytes follow the record; it may have been written with another version of {}",
-            plan.name
+            shown(&plan.name)
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
     }
@@ -84,7 +84,7 @@ struct AvroReader<'a> {
 
 impl<'a> AvroReader<'a> {
     fn rejection(&self, error: AvroError, field: Option<&str>) -> Rejection {
-        let name = &self.plan.name;
+        let name = shown(&self.plan.name);
         let (reason, message) = match error {
             AvroError::Malformed(what) => {
                 (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
@@ -98,7 +98,10 @@ impl<'a> AvroReader<'a> {
                 format!("the record {name} has more than {EVENT_MAX_BYTES} bytes as JSON"),
             ),
         };
-        Rejection { reason, field: field.map(str::to_owned), message }
+        match field {
+            Some(field) => Rejection::of(reason, field, message),
+            None => Rejection::new(reason, message),
+        }
     }
 
     fn value(&mut self, id: NodeId) -> Result<(), AvroError> {

@@ -20,5 +20,6 @@ pub use admit::{
 pub(crate) use admit::{DataField, Envelope, complete, text, within_limits};
 pub use normalise::{DATA_MAX_DEPTH, DATA_MAX_FIELDS};
 pub(crate) use normalise::{EventData, rejection};
+pub(crate) use reason::shown;
 pub use reason::{Reason, Rejection};
 pub use validate::ID_MAX_CHARS;

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::reason::{Reason, Rejection};
+use super::reason::{Reason, Rejection, shown};
 use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Lift, Rename};
 use crate::json::{self, JsonError, JsonErrorKind, JsonMember, Scanner, quoted};
 
@@ -41,7 +41,7 @@ impl<'a> EventData<'a> {
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
             if members.iter().any(|member| member.name == name) {
-                let message = format!("data has `{name}` twice; send it once");
+                let message = format!("data has `{}` twice; send it once", shown(&name));
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let value = Cow::Borrowed(scanner.value().map_err(rejection)?);

@@ -201,6 +201,20 @@ fn a_duplicate_name_is_rejected() {
 }
 
 #[test]
+fn a_rejection_repeats_little_of_what_was_sent() {
+    let long = "ä\u{1f600}".repeat(1_000);
+    let twice = json!({ "event_type": "custom.x", "account_id": "a", "data": { "other": 1 } });
+    let twice = twice.to_string().replace("\"other\":1", &format!("\"{long}\":1,\"{long}\":2"));
+    let rejection = run(&twice).expect_err("refused");
+    let shown = format!("{}…", "ä\u{1f600}".repeat(40));
+    assert_eq!(rejection.field, Some(format!("data.{shown}")));
+    assert_eq!(rejection.message, format!("data has `{shown}` twice; send it once"));
+    let foreign = Rejection::of(Reason::AvroDecode, long.clone(), long);
+    assert_eq!(foreign.field.map(|field| field.chars().count()), Some(81));
+    assert_eq!(foreign.message.chars().count(), 513);
+}
+
+#[test]
 fn missing_envelope_fields_are_named() {
     for field in ["event_type", "account_id", "data"] {
         let mut event = like_with("source", Value::Null);
