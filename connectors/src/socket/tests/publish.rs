@@ -1,12 +1,14 @@
 //! `POST /v1/events` through the whole gateway, up to the records it appends.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::clock;
-use crate::socket::limits::ConnectionLimits;
+use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
 
 use super::client::RawClient;
-use super::fixture::{GatewayFixture, LIMITS};
+use super::fixture::{GatewayFixture, LIMITS, TIMEOUTS};
 
 const POST: &str = r#"{"event_id":"e1","event_type":"post.created","account_id":"acc-1",
     "timestamp":"2026-01-05T10:00:00Z","data":{"post_id":"p1","author_id":"alice","text":"hi"}}"#;
@@ -236,7 +238,7 @@ fn queued_requests_are_appended_together() {
         (0..8).map(|_| RawClient::connect(fixture.address())).collect();
     others.iter_mut().for_each(begin);
     // Time for all of them to arrive; if it isn't enough, there are only more batches.
-    clock::pause(std::time::Duration::from_millis(300));
+    clock::pause(Duration::from_millis(300));
     fixture.appended.open();
     assert_eq!(first.response().status, 202);
     for client in &mut others {
@@ -266,7 +268,7 @@ fn a_log_that_does_not_answer_is_503_and_does_not_block_the_shutdown() {
     assert_eq!(third.post("application/json", POST).status, 503);
     let begun = clock::now();
     fixture.gateway.join();
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// Begins a request and sends the start of its body.
@@ -334,7 +336,7 @@ fn bodies_that_stop_before_their_end_give_way_to_others() {
     });
     // Those that made the budget short ended before their window was over.
     let answers: Vec<_> = stopped.iter_mut().map(|client| client.response().json()).collect();
-    let gave_way = |answer: &serde_json::Value| answer.to_string().contains("stopped arriving");
+    let gave_way = |answer: &serde_json::Value| answer.to_string().contains("arrives too slowly");
     assert!(answers.iter().any(gave_way), "{answers:?}");
 }
 
@@ -394,6 +396,34 @@ fn one_address_has_a_share_of_the_budget() {
     }
     let mut other = connect_from(&fixture, [127, 0, 0, 2]);
     assert_eq!(other.post("application/json", POST).status, 202);
+}
+
+#[test]
+fn answers_that_are_not_read_are_in_the_budget_and_end() {
+    let limits = ConnectionLimits { loopback_exempt: false, ..LIMITS };
+    // The answers have to be made before the first of them ends.
+    let long = Duration::from_secs(8);
+    let stall = Duration::from_secs(60);
+    let timeouts = RequestTimeouts { response: long, head: long, body: long, stall, ..TIMEOUTS };
+    let fixture = GatewayFixture::with_timeouts(limits, timeouts);
+    // An answer has ten times the bytes of such a body.
+    let body = "{\"specversion\":1}\n".repeat(1_000);
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let narrow = |_| RawClient::connect_narrow(fixture.address());
+    let mut unread: Vec<RawClient> = (0..150).map(narrow).collect();
+    unread.iter_mut().for_each(|client| client.send(format!("{head}{body}")));
+    let refused = unread.iter_mut().any(|client| client.take_until("\r\n").contains("429"));
+    assert!(refused, "the answers of an address have a limit");
+    let mut other = connect_from(&fixture, [127, 0, 0, 2]);
+    assert_eq!(other.post("application/json", POST).status, 202);
+    // The clients keep their connections open and do not read on: the gateway ends them.
+    super::fixture::wait_for(|| (fixture.gateway.connections() <= 1).then_some(()));
+    let mut again = RawClient::connect(fixture.address());
+    assert_eq!(again.post("application/json", POST).status, 202);
 }
 
 #[test]

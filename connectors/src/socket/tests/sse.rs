@@ -131,6 +131,7 @@ fn head_agrees_with_get_and_opens_nothing() {
     let right = head("channels=posts:a");
     assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
     assert!(right.contains("\r\ncontent-type: text/event-stream; charset=utf-8\r\n"), "{right}");
+    assert!(!right.contains("content-length"), "that of a GET is another: {right}");
     assert!(head("channels=post:a").starts_with("HTTP/1.1 400 "));
     assert!(head("channels=posts:a&fron=1").starts_with("HTTP/1.1 400 "));
     assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
