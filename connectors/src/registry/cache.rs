@@ -2,8 +2,8 @@
 //!
 //! An id never changes its schema, so evicting an entry costs only another request. Schemas
 //! are in two generations: one that is used moves to the younger, and when that is full it becomes
-//! the older and what nobody used since is dropped. An unknown or unusable id is remembered for a
-//! while; an unavailable registry pauses all requests for a while.
+//! the older and what nobody used since is dropped. A fault of one id is remembered for a while and
+//! concerns no other id; while the registry is away, nothing is asked between two tries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Instant;
 use tidewire_schemas::codec::{RegistryFault, WriterSchema};
 
 use super::config::QueryPolicy;
+use super::outage::Outage;
 
 /// Ids of one generation: ten thousand in both is more than registries have in use.
 const GENERATION_IDS_MAX: usize = 5_000;
@@ -34,34 +35,69 @@ pub(super) struct SchemaCache {
     young_bytes: usize,
     old: HashMap<u32, CachedSchema>,
     faults: HashMap<u32, (RegistryFault, Instant)>,
-    /// Why the registry is not asked at all, and until when.
-    pause: Option<(RegistryFault, Instant)>,
+    /// The registry is away.
+    outage: Option<Outage>,
+}
+
+/// What the cache knows about an id.
+#[derive(Debug)]
+pub(super) enum CacheAnswer {
+    /// Its schema, or why there is none for now.
+    Known(Result<Arc<WriterSchema>, RegistryFault>),
+    /// Ask the registry.
+    Ask,
+    /// The registry was away when it was asked last: ask whether it is back, without repeating.
+    AskOnce,
 }
 
 impl SchemaCache {
-    /// The cached schema or fault, if there is one.
-    pub(super) fn answer(
-        &mut self,
-        id: u32,
-        now: Instant,
-    ) -> Option<Result<Arc<WriterSchema>, RegistryFault>> {
+    /// What is cached for an id.
+    pub(super) fn answer(&mut self, id: u32, now: Instant, policy: &QueryPolicy) -> CacheAnswer {
         if let Some(cached) = self.young.get(&id) {
-            return Some(Ok(cached.schema.clone()));
+            return CacheAnswer::Known(Ok(cached.schema.clone()));
         }
         if let Some(cached) = self.old.remove(&id) {
             let schema = cached.schema.clone();
             self.insert(id, cached);
-            return Some(Ok(schema));
+            return CacheAnswer::Known(Ok(schema));
         }
-        let refused = self.faults.get(&id).filter(|(_, until)| now < *until);
-        let paused = self.pause.as_ref().filter(|(_, until)| now < *until);
-        refused.or(paused).map(|(fault, _)| Err(fault.clone()))
+        if let Some((fault, _)) = self.faults.get(&id).filter(|(_, until)| now < *until) {
+            return CacheAnswer::Known(Err(fault.clone()));
+        }
+        let Some(outage) = &mut self.outage else { return CacheAnswer::Ask };
+        if outage.begin_asking(now, policy) {
+            return CacheAnswer::AskOnce;
+        }
+        CacheAnswer::Known(Err(RegistryFault::Unavailable(outage.why.clone())))
+    }
+
+    /// The registry could not be asked by a thread that began at `asked`. Returns whether it is
+    /// away since now.
+    pub(super) fn store_outage(
+        &mut self,
+        why: &str,
+        asked: Instant,
+        now: Instant,
+        policy: &QueryPolicy,
+    ) -> bool {
+        match &mut self.outage {
+            Some(outage) => outage.repeat(why.to_owned(), asked, now, policy),
+            None => {
+                self.outage = Some(Outage::new(why.to_owned(), asked, now, policy));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The registry answered. Returns the outage that this ends.
+    pub(super) fn end_outage(&mut self) -> Option<Outage> {
+        self.outage.take()
     }
 
     /// Stores a schema that was compiled from `bytes` bytes of text.
     pub(super) fn store(&mut self, id: u32, schema: Arc<WriterSchema>, bytes: usize) {
         self.faults.remove(&id);
-        self.pause = None;
         self.insert(id, CachedSchema { schema, bytes });
     }
 
@@ -78,7 +114,7 @@ impl SchemaCache {
         }
     }
 
-    /// Stores for a while why there is no schema.
+    /// Stores for a while why there is no schema for this id.
     pub(super) fn store_fault(
         &mut self,
         id: u32,
@@ -86,10 +122,10 @@ impl SchemaCache {
         now: Instant,
         policy: &QueryPolicy,
     ) {
-        if matches!(fault, RegistryFault::Unavailable(_)) {
-            self.pause = Some((fault.clone(), now + policy.unavailable_pause));
-            return;
-        }
+        let pause = match fault {
+            RegistryFault::Unavailable(_) => policy.unavailable_pause,
+            RegistryFault::Unknown(_) | RegistryFault::Unusable(_) => policy.unknown_pause,
+        };
         if self.faults.len() >= FAULTS_MAX {
             self.faults.retain(|_, (_, until)| now < *until);
         }
@@ -97,7 +133,7 @@ impl SchemaCache {
         if self.faults.len() >= FAULTS_MAX {
             self.faults.clear();
         }
-        self.faults.insert(id, (fault.clone(), now + policy.unknown_pause));
+        self.faults.insert(id, (fault.clone(), now + pause));
     }
 
     /// The number of schemas in the cache.
@@ -110,6 +146,7 @@ impl SchemaCache {
 mod tests {
     use std::time::Duration;
 
+    use super::CacheAnswer::{Ask, AskOnce, Known};
     use super::*;
     use crate::clock;
 
@@ -120,13 +157,13 @@ mod tests {
     #[test]
     fn used_schemas_stay_and_unused_ones_are_evicted() {
         let mut cache = SchemaCache::default();
-        let now = clock::now();
+        let (now, policy) = (clock::now(), QueryPolicy::default());
         for id in 0..4 * GENERATION_IDS_MAX as u32 {
             cache.store(id, schema(), 10);
-            assert!(matches!(cache.answer(0, now), Some(Ok(_))), "used at {id}");
+            assert!(matches!(cache.answer(0, now, &policy), Known(Ok(_))), "used at {id}");
             assert!(cache.len() <= 2 * GENERATION_IDS_MAX);
         }
-        assert!(cache.answer(1, now).is_none());
+        assert!(matches!(cache.answer(1, now, &policy), Ask));
     }
 
     #[test]
@@ -139,21 +176,40 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_fails_for_a_while_and_an_unavailable_registry_fails_every_id() {
+    fn a_fault_of_one_id_ends_after_a_while_and_concerns_no_other() {
         let (mut cache, now, policy) =
             (SchemaCache::default(), clock::now(), QueryPolicy::default());
         let later = |seconds| now + Duration::from_secs(seconds);
-        cache.store_fault(1, &RegistryFault::Unknown("no".into()), now, &policy);
-        assert!(matches!(cache.answer(1, later(29)), Some(Err(RegistryFault::Unknown(_)))));
-        assert!(cache.answer(1, later(30)).is_none() && cache.answer(2, now).is_none());
+        let unknown = RegistryFault::Unknown("no".into());
+        cache.store_fault(1, &unknown, now, &policy);
+        cache.store_fault(2, &RegistryFault::Unavailable("not you".into()), now, &policy);
+        for id in [1, 2] {
+            assert!(matches!(cache.answer(id, later(3), &policy), Known(Err(_))));
+        }
+        assert!(matches!(cache.answer(3, now, &policy), Ask));
+        assert!(matches!(cache.answer(2, later(5), &policy), Ask));
+        let Known(Err(fault)) = cache.answer(1, later(29), &policy) else { panic!("it is known") };
+        assert_eq!(fault, unknown);
+        assert!(matches!(cache.answer(1, later(30), &policy), Ask));
+    }
+
+    #[test]
+    fn an_outage_fails_every_id_without_a_schema_and_one_caller_asks_at_a_time() {
+        let (mut cache, now, policy) =
+            (SchemaCache::default(), clock::now(), QueryPolicy::default());
+        let later = |seconds| now + Duration::from_secs(seconds);
         cache.store(3, schema(), 1);
-        cache.store_fault(2, &RegistryFault::Unavailable("?".into()), now, &policy);
-        assert!(matches!(cache.answer(9, later(4)), Some(Err(RegistryFault::Unavailable(_)))));
-        assert!(
-            matches!(cache.answer(3, later(4)), Some(Ok(_))),
-            "a cached schema needs no request"
-        );
-        assert!(cache.answer(9, later(5)).is_none());
+        assert!(cache.store_outage("away", now, now, &policy));
+        let Known(Err(fault)) = cache.answer(9, now, &policy) else { panic!("not asked") };
+        assert_eq!(fault, RegistryFault::Unavailable("away".into()));
+        assert!(matches!(cache.answer(3, now, &policy), Known(Ok(_))));
+        assert!(matches!(cache.answer(9, later(2), &policy), AskOnce));
+        assert!(matches!(cache.answer(8, later(2), &policy), Known(Err(_))));
+        assert!(!cache.store_outage("still away", later(2), later(3), &policy));
+        assert!(matches!(cache.answer(8, later(4), &policy), Known(Err(_))));
+        assert!(matches!(cache.answer(8, later(6), &policy), AskOnce));
+        assert!(cache.end_outage().is_some() && cache.end_outage().is_none());
+        assert!(matches!(cache.answer(9, later(6), &policy), Ask));
     }
 
     #[test]
