@@ -4,16 +4,18 @@
 
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, is_avro, media_type};
+use super::registry::AdmitFailure;
 use super::{avro, cloudevents};
 use crate::envelope::{self, Admitted, Reason, Rejection, within_limits};
 
 /// Decodes, normalises and validates a producer's record of any format, and fills in what the
-/// producer left out. May wait for the registry, for a bounded time.
+/// producer left out. May wait for the registry, for a bounded time; if it does not answer, nothing
+/// is known about the record.
 pub fn admit(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     if headers.header(SPECVERSION_HEADER).is_some() {
         return cloudevents::binary(context, value, headers);
     }
@@ -22,19 +24,21 @@ pub fn admit(
         && kind[..CLOUDEVENTS.len()].eq_ignore_ascii_case(CLOUDEVENTS)
     {
         return match media_type(kind).as_str() {
-            STRUCTURED => cloudevents::structured(context, value),
+            STRUCTURED => Ok(cloudevents::structured(context, value)?),
             "application/cloudevents-batch+json" => Err(unread(
                 "a record holds one CloudEvent; send each event of a batch as a record of its own",
-            )),
+            )
+            .into()),
             _ => Err(unread(
                 "only the JSON format of CloudEvents is read: application/cloudevents+json",
-            )),
+            )
+            .into()),
         };
     }
     match value {
         Some(bytes) if is_avro(bytes) => avro::admit(context, within_limits(value)?, headers),
         _ => envelope::admit(context.catalogue, value, context.origin)
-            .map_err(|rejection| explain_framing(rejection, kind)),
+            .map_err(|rejection| explain_framing(rejection, kind).into()),
     }
 }
 

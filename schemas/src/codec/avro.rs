@@ -22,7 +22,7 @@ use super::context::{DecodeContext, HeaderLookup};
 use super::format::SINGLE_OBJECT;
 use super::read::{DecodedFields, read};
 use super::read_plan::ReadPlan;
-use super::registry::RegistryFault;
+use super::registry::{AdmitFailure, RegistryFault, SchemaUnavailable};
 use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
@@ -67,9 +67,9 @@ type SchemaAndRecord<'a> = (Schema, &'a [u8]);
 fn find<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
-) -> Result<SchemaAndRecord<'a>, Rejection> {
+) -> Result<SchemaAndRecord<'a>, AdmitFailure> {
     match bytes.strip_prefix(&SINGLE_OBJECT) {
-        Some(bytes) => single_object(bytes),
+        Some(bytes) => Ok(single_object(bytes)?),
         None => framed(context, bytes),
     }
 }
@@ -95,7 +95,7 @@ fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
 fn framed<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
-) -> Result<SchemaAndRecord<'a>, Rejection> {
+) -> Result<SchemaAndRecord<'a>, AdmitFailure> {
     let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
         let message = "the record ends within the schema id, the 4 bytes after the first byte 0";
         Rejection::new(Reason::AvroDecode, message)
@@ -107,15 +107,18 @@ fn framed<'a>(
         );
         Rejection::new(Reason::RegistryUnavailable, message)
     })?;
-    let schema = registry.schema(id).map_err(|fault| {
-        let reason = match fault {
-            RegistryFault::Unknown(_) => Reason::SchemaUnknown,
-            RegistryFault::Unavailable(_) => Reason::RegistryUnavailable,
-            RegistryFault::Unusable(_) => Reason::AvroDecode,
-        };
-        Rejection::new(reason, format!("schema {id}: {fault}"))
-    })?;
+    let schema = registry.schema(id).map_err(|fault| failure(id, fault))?;
     Ok((Schema::Registered(schema), record))
+}
+
+/// What it means for a record that its schema is missing.
+fn failure(id: u32, fault: RegistryFault) -> AdmitFailure {
+    let rejected = |reason, why| Rejection::new(reason, format!("schema {id}: {why}")).into();
+    match fault {
+        RegistryFault::Unknown(why) => rejected(Reason::SchemaUnknown, why),
+        RegistryFault::Unusable(why) => rejected(Reason::AvroDecode, why),
+        RegistryFault::Unavailable(why) => SchemaUnavailable { id, why }.into(),
+    }
 }
 
 /// Decodes a record in one of the two framings to an event.
@@ -123,25 +126,26 @@ pub(super) fn admit(
     context: &DecodeContext<'_>,
     bytes: &[u8],
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     let (schema, record) = find(context, bytes)?;
     match &schema.format {
         RecordFormat::Json => {
-            complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
+            let envelope = Envelope::read(text(Some(record))?)?;
+            Ok(complete(context.catalogue, envelope, context.origin)?)
         }
         RecordFormat::Avro(plan) => {
             let fields = read(plan, record)?;
             let from_headers = HeaderFields::of(headers)?;
             let record = AvroRecord { plan, fields: &fields, from_headers: &from_headers };
-            record.admit(context)
+            Ok(record.admit(context)?)
         }
     }
 }
 
 /// Decodes a record in one of the two framings to the JSON object that is an event's data.
-pub(super) fn as_data(context: &DecodeContext<'_>, bytes: &[u8]) -> Result<String, Rejection> {
+pub(super) fn as_data(context: &DecodeContext<'_>, bytes: &[u8]) -> Result<String, AdmitFailure> {
     let (schema, record) = find(context, bytes)?;
-    schema.to_json(record).map(Cow::into_owned)
+    Ok(schema.to_json(record).map(Cow::into_owned)?)
 }
 
 /// Envelope fields from headers, as JSON, in the order of [`ENVELOPE`].

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::{is_avro, media_type};
+use super::registry::AdmitFailure;
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
     SOURCE_MAX_CHARS, complete, rejection, text,
@@ -100,7 +101,7 @@ pub(super) fn binary(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     let mut attributes = Attributes::default();
     for (name, slot) in NAMES.iter().zip(&mut attributes.values) {
         let header = match *name {
@@ -118,14 +119,14 @@ pub(super) fn binary(
     if let Some(avro) = value.filter(|value| is_avro(value)) {
         let inner = super::avro::as_data(context, avro)?;
         let data = data_in(&inner)?;
-        return attributes.complete(context, data);
+        return Ok(attributes.complete(context, data)?);
     }
     attributes.check_kind()?;
     let data = match value {
         None | Some([]) => empty(),
         value => data_in(text(value)?)?,
     };
-    attributes.complete(context, data)
+    Ok(attributes.complete(context, data)?)
 }
 
 /// The data of an event that has none: an empty object.

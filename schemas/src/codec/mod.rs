@@ -32,5 +32,5 @@ pub use admit::admit;
 pub use context::{DecodeContext, HeaderLookup};
 pub use format::{CONTENT_TYPE, STRUCTURED};
 pub use read_plan::{SCHEMA_MAX_NODES, SchemaFault};
-pub use registry::{Registry, RegistryFault};
+pub use registry::{AdmitFailure, Registry, RegistryFault, SchemaUnavailable};
 pub use writer::{SCHEMA_MAX_BYTES, WriterSchema};

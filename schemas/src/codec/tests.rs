@@ -41,6 +41,17 @@ fn admit_with(
     value: &[u8],
     headers: &[Header<'_>],
 ) -> Result<Admitted, Rejection> {
+    attempt_with(registry, value, headers).map_err(|failure| match failure {
+        AdmitFailure::Rejected(rejection) => rejection,
+        AdmitFailure::Waits(missing) => panic!("{missing}"),
+    })
+}
+
+fn attempt_with(
+    registry: Option<&dyn Registry>,
+    value: &[u8],
+    headers: &[Header<'_>],
+) -> Result<Admitted, AdmitFailure> {
     let context = DecodeContext { catalogue: Catalogue::builtin(), registry, origin: &ORIGIN };
     struct Slice<'a>(&'a [Header<'a>]);
     impl HeaderLookup for Slice<'_> {
@@ -160,7 +171,6 @@ fn a_foreign_record_without_a_type_is_rejected() {
 fn every_missing_schema_has_its_reason() {
     let registry = foreign();
     for (value, reason) in [
-        (framed(101, b""), Reason::RegistryUnavailable),
         (framed(102, b""), Reason::SchemaUnknown),
         (vec![0, 0, 0], Reason::AvroDecode),
         (b"\xc3\x01abc".to_vec(), Reason::AvroDecode),
@@ -172,6 +182,18 @@ fn every_missing_schema_has_its_reason() {
     let refused = refused(&framed(7, b""), &[]);
     assert_eq!(refused.reason, Reason::RegistryUnavailable);
     assert!(refused.message.contains("registry.url"), "{refused}");
+}
+
+#[test]
+fn a_record_is_not_rejected_while_the_registry_cannot_be_asked_for_its_schema() {
+    let registry = foreign();
+    let missing = SchemaUnavailable { id: 101, why: "it is away".to_owned() };
+    let binary: &[Header<'_>] = &[("ce_specversion", b"1.0"), ("ce_type", b"custom.x")];
+    for headers in [&[][..], binary] {
+        let failure = attempt_with(Some(&registry), &framed(101, b""), headers);
+        assert_eq!(failure, Err(AdmitFailure::Waits(missing.clone())));
+    }
+    assert_eq!(missing.to_string(), "schema 101 can't be looked up: it is away");
 }
 
 #[test]

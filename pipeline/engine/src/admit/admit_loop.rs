@@ -3,7 +3,8 @@
 //! Offsets are committed after the log acknowledged everything made of the records before them.
 //! After a failure in between they are uncommitted, and the loop that replaces this one admits
 //! those events again, in the same order. The poison limit is checked before the append, so a batch
-//! that exceeds it stays in the input, with everything behind it.
+//! that exceeds it stays in the input, with everything behind it. A record whose schema can't be
+//! asked for stays there with everything behind it in its partition, and counts for no limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tidewire_schemas::codec::Registry;
 
 use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartition, SourceRecord};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
+use crate::admit::waiting::{RegistryWaits, WaitingPartitions, WaitingRecord};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
     ReaderSlot, UnreadRecords, Wake,
@@ -64,6 +66,8 @@ pub struct AdmitConfig {
     pub registry: Option<Arc<dyn Registry>>,
     /// Stops it above the poison limit; one per loop, kept when the loop is rebuilt.
     pub breaker: PoisonBreaker,
+    /// Lists the partitions that wait for the registry; one per loop, kept when it is rebuilt.
+    pub waiting: WaitingPartitions,
 }
 
 /// A partition being read.
@@ -86,17 +90,23 @@ struct AdmitBatch {
     newest: Millis,
     /// Records that it does not.
     exempt: AdmitCounts,
+    /// Partitions whose next record waits for the registry.
+    waiting: Vec<(TopicPartition, WaitingRecord)>,
 }
 
 impl AdmitBatch {
-    /// The counts that a record is added to.
+    /// The counts that a record's results are added to.
     fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut AdmitCounts {
-        if record.offset < counted_from {
-            return &mut self.exempt;
+        if record.offset < counted_from { &mut self.exempt } else { &mut self.counts }
+    }
+
+    /// Counts a record that was classified.
+    fn count(&mut self, record: &Record, counted_from: Offset) {
+        self.taken += 1;
+        if record.offset >= counted_from {
+            self.counted += 1;
+            self.newest = self.newest.max(record.timestamp);
         }
-        self.counted += 1;
-        self.newest = self.newest.max(record.timestamp);
-        &mut self.counts
     }
 
     fn sample(&self) -> BatchSample<'_> {
@@ -116,6 +126,8 @@ pub struct Admit {
     breaker: PoisonBreaker,
     /// Assigned, but not read while stopped.
     paused: BTreeSet<TopicPartition>,
+    /// Assigned, but not read until the registry answers.
+    waits: RegistryWaits,
     /// Whether the group has assigned partitions.
     joined: bool,
     /// The first partition of the next turn; it rotates, so that none is always last.
@@ -158,6 +170,7 @@ impl Admit {
             inputs: BTreeMap::new(),
             breaker: config.breaker,
             paused: BTreeSet::new(),
+            waits: RegistryWaits::new(config.source.name(), config.waiting),
             joined: false,
             first: 0,
             taken: Vec::new(),
@@ -175,8 +188,12 @@ impl Admit {
         }
         self.unpause()
             .map_err(|error| EngineError::of_log("reading paused partitions again", error))?;
+        self.end_waits()?;
         self.outgoing.clear();
-        let batch = self.take()?;
+        let mut batch = self.take()?;
+        for (at, record) in std::mem::take(&mut batch.waiting) {
+            self.wait_at(at, record);
+        }
         if batch.taken == 0 {
             return self.idle(wait);
         }
@@ -205,6 +222,7 @@ impl Admit {
 
     /// Stops reading; what was taken and not committed is read again later.
     fn pause(&mut self) {
+        self.paused.extend(self.waits.take_all());
         for (at, input) in std::mem::take(&mut self.inputs) {
             self.member.remove(input.slot);
             self.paused.insert(at);
@@ -231,11 +249,32 @@ impl Admit {
         Ok(())
     }
 
+    /// Stops reading a partition at a record that waits for the registry.
+    fn wait_at(&mut self, at: TopicPartition, mut record: WaitingRecord) {
+        if let Some(input) = self.inputs.remove(&at) {
+            let left = self.member.backlog(input.slot).map_or(0, |left| left.next.0 + left.records);
+            record.unread = left.saturating_sub(record.offset.0).max(record.unread);
+            self.member.remove(input.slot);
+        }
+        self.waits.begin(at, record);
+    }
+
+    /// Reads the partitions again whose schema the registry gives by now.
+    fn end_waits(&mut self) -> Result<(), EngineError> {
+        let Some(registry) = self.classifier.registry.as_deref().filter(|_| !self.waits.is_empty())
+        else {
+            return Ok(());
+        };
+        let ready = self.waits.ready(registry);
+        self.assign(&ready)
+            .map_err(|error| EngineError::of_log("reading partitions that waited", error))
+    }
+
     /// What is left to read in each partition, for metrics; asks nothing of the log.
     pub fn backlogs(&mut self) -> Vec<(TopicPartition, UnreadRecords)> {
-        let Self { inputs, member, .. } = self;
+        let Self { inputs, member, waits, .. } = self;
         let of = |input: &InputSlot| Some((input.at.clone(), member.backlog(input.slot)?));
-        inputs.values().filter_map(of).collect()
+        inputs.values().filter_map(of).chain(waits.backlogs()).collect()
     }
 
     /// Ends a turn's wait from another thread.
@@ -255,18 +294,28 @@ impl Admit {
             self.taken.clear();
             take_from(&mut *self.member, input, &mut self.taken)
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
-            let Some(last) = self.taken.last() else { continue };
-            let committed = Committed { offset: last.offset.next(), metadata: String::new() };
-            batch.offsets.push((input.at.clone(), committed));
             let from = SourcePartition { at: &input.at, name: &input.name };
             let counted_from = self.breaker.counted_from(&input.at);
-            for record in &self.taken {
+            let mut next = None;
+            for (index, record) in self.taken.iter().enumerate() {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
                 let mut output = AdmitOutput { records: &mut self.outgoing, counts };
-                self.classifier.classify(SourceRecord { from: &from, record }, &mut output);
+                let source = SourceRecord { from: &from, record };
+                if let Err(missing) = self.classifier.classify(source, &mut output) {
+                    let Record { offset, timestamp, .. } = *record;
+                    let unread = (self.taken.len() - index) as u64;
+                    let waits = WaitingRecord { offset, timestamp, unread, missing };
+                    batch.waiting.push((input.at.clone(), waits));
+                    break;
+                }
+                batch.count(record, counted_from);
+                next = Some(record.offset.next());
             }
-            batch.taken += self.taken.len();
+            if let Some(offset) = next {
+                let committed = Committed { offset, metadata: String::new() };
+                batch.offsets.push((input.at.clone(), committed));
+            }
         }
         Ok(batch)
     }
@@ -292,6 +341,7 @@ impl Admit {
 
     fn release(&mut self, of: &[TopicPartition]) {
         self.paused.retain(|at| !of.contains(at));
+        self.waits.retain(|at| !of.contains(at));
         for input in of.iter().filter_map(|at| self.inputs.remove(at)) {
             self.member.remove(input.slot);
         }
