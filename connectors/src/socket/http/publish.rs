@@ -2,7 +2,8 @@
 //!
 //! Each event goes through ADMIT's own validation by itself: an invalid one does not hold up the
 //! others, and the response has one entry per event in the order sent. The bytes appended are the
-//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT.
+//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT. While
+//! the schema registry can't be asked for an event's schema, nothing of its body is stored.
 //!
 //! It never parses an event twice and never answers before the log has confirmed.
 
@@ -19,7 +20,7 @@ use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
 use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
 use tidewire_schemas::partition::partition_for;
 
@@ -28,7 +29,7 @@ use super::body_arrival::receive;
 use super::body_budget::{BodyBudget, BodyPermit};
 use super::extensions::ClientAddress;
 use super::ingest::{IngestError, IngestQueue};
-use super::response::{ErrorResponse, json_response};
+use super::response::{ErrorResponse, HttpErrorCode, json_response};
 use super::validation_slots::ValidationSlots;
 use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
@@ -175,7 +176,8 @@ impl PublishHandler {
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }
-                Err(rejection) => {
+                Err(AdmitFailure::Waits(missing)) => return Err(registry_away(&missing)),
+                Err(AdmitFailure::Rejected(rejection)) => {
                     (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
                 }
             };
@@ -242,6 +244,16 @@ impl PublishHandler {
         };
         Ok(json_response(status, &json!({"accepted": accepted, "events": entries})))
     }
+}
+
+/// 503: whether the event is valid is not known yet.
+fn registry_away(missing: &SchemaUnavailable) -> ErrorResponse {
+    telemetry::ingest_overloaded("registry");
+    let message = format!(
+        "the schema registry does not answer: {missing}. Nothing was stored; send the request \
+         again after Retry-After"
+    );
+    ErrorResponse::new(HttpErrorCode::NotReady, message)
 }
 
 fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {

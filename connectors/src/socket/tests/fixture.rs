@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidewire_engine::port::{Appender, Clock, LogError};
 use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
+use tidewire_schemas::codec::Registry;
 
 use crate::clock;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts};
@@ -117,7 +118,16 @@ pub(super) fn start(
     appended: &Arc<AppendedRecords>,
     workers: Vec<WorkerHandle>,
 ) -> GatewayHandle {
-    let publish = PublishParts {
+    let publish = publish_parts(appended, None);
+    start_parts(limits, GatewayParts { publish: Some(publish), hooks: hooks(), workers })
+}
+
+/// What a gateway publishes with.
+pub(super) fn publish_parts(
+    appended: &Arc<AppendedRecords>,
+    registry: Option<Arc<dyn Registry>>,
+) -> PublishParts {
+    PublishParts {
         appender: Box::new(MemoryAppender { appended: Arc::clone(appended), ends: HashMap::new() }),
         topics: IngestTopics {
             input: Topic::new("tw.in"),
@@ -126,9 +136,8 @@ pub(super) fn start(
             partitions: 8,
         },
         clock: Arc::new(FixedClock),
-        registry: None,
-    };
-    start_parts(limits, GatewayParts { publish: Some(publish), hooks: hooks(), workers })
+        registry,
+    }
 }
 
 /// Starts a gateway of these parts on a free port.
