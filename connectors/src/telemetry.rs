@@ -3,6 +3,8 @@
 //! Call sites name what happened; this file decides how it is counted. Wherever something is
 //! refused or dropped there is a counter with a `reason`, so that nothing is dropped silently.
 
+use std::time::Duration;
+
 use tidewire_engine::fanout::shard::ConnectionMemory;
 
 /// Name, kind, labels, meaning.
@@ -49,7 +51,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "ingest_overloaded_total",
         "counter",
         &["reason"],
-        "Requests refused because too much waits for the ingest thread",
+        "Requests refused because too much waits, or because the schema registry does not answer",
     ),
     ("log_appended_records_total", "counter", &[], "Records appended to the embedded log"),
     (
@@ -89,6 +91,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "Requests for a schema that failed: unknown, unavailable, unusable",
     ),
     ("registry_schemas", "gauge", &[], "Schemas of the registry that are cached in memory"),
+    ("registry_away", "gauge", &[], "1 while the schema registry can't be asked"),
     (
         "kafka_errors_total",
         "counter",
@@ -257,6 +260,18 @@ pub fn registry_asked() {
 /// A request for a schema failed; `reason` is `unknown`, `unavailable` or `unusable`.
 pub fn registry_failed(reason: &'static str) {
     metrics::counter!("registry_failed_total", "reason" => reason).increment(1);
+}
+
+/// The registry can't be asked.
+pub fn registry_away(why: &str) {
+    metrics::gauge!("registry_away").set(1.0);
+    tracing::warn!("the schema registry can't be asked, which is tried again: {why}");
+}
+
+/// The registry answers again.
+pub fn registry_back(after: Duration) {
+    metrics::gauge!("registry_away").set(0.0);
+    tracing::info!("the schema registry answers again after {after:.1?}");
 }
 
 /// The number of schemas in the cache.

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
 use tidewire_connectors::rocks::{self, RocksStores};
-use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit};
+use tidewire_engine::admit::{
+    Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit, WaitingPartitions,
+};
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
@@ -63,6 +65,7 @@ impl PipelineUnderTest {
             settings_hash: 1,
             registry: None,
             breaker: PoisonBreaker::new(PoisonLimit::OFF),
+            waiting: WaitingPartitions::default(),
         };
         Admit::new(config, &self.log).expect("joined")
     }

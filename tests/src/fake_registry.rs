@@ -17,7 +17,7 @@ use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tidewire_schemas::codec::guid_text;
+use tidewire_schemas::codec::SchemaKey;
 
 /// A body larger than any test sends.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -34,6 +34,8 @@ pub enum RegistryBehaviour {
     Slow(Duration),
     /// With this status and body, whatever the request.
     Fixed(u16, String),
+    /// With this status and body to requests whose target begins so; correctly to others.
+    FixedFor(String, u16, String),
     /// With 200 and one JSON text of this many bytes.
     Huge(usize),
 }
@@ -105,12 +107,17 @@ impl FakeRegistry {
     }
 
     /// The same for any kind of schema, which may refer to versions of other subjects.
-    pub fn put_as(&self, subject: &str, schema: (&str, &str), refers: &[(&str, u64)]) -> u32 {
+    pub fn put_as(&self, subject: &str, schema: (&str, &str), refers: &[(&str, i64)]) -> u32 {
         let references = refers.iter().map(
             |(subject, version)| json!({"name": subject, "subject": subject, "version": version}),
         );
+        self.put_unchecked(subject, schema, references.collect())
+    }
+
+    /// The same with any JSON in the place of the references.
+    pub fn put_unchecked(&self, subject: &str, schema: (&str, &str), references: Value) -> u32 {
         let (kind, text) = (schema.0.to_owned(), schema.1.to_owned());
-        let stored = RegisteredSchema { text, kind, references: references.collect() };
+        let stored = RegisteredSchema { text, kind, references };
         let id = self.state().add(subject, stored);
         u32::try_from(id).expect("few schemas are registered")
     }
@@ -213,6 +220,11 @@ fn serve(mut stream: TcpStream, state: &Mutex<RegistryState>) -> io::Result<()> 
     let (status, body) = match behaviour {
         RegistryBehaviour::Down => return Ok(()),
         RegistryBehaviour::Fixed(status, body) => (status, body),
+        RegistryBehaviour::FixedFor(target, status, body)
+            if request.target.starts_with(&target) =>
+        {
+            (status, body)
+        }
         RegistryBehaviour::Huge(bytes) => {
             (200, format!("{{\"schema\": \"{}\"}}", "x".repeat(bytes)))
         }
@@ -220,7 +232,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<RegistryState>) -> io::Result<()> 
             thread::sleep(time);
             state().answer(&request)
         }
-        RegistryBehaviour::Normal => state().answer(&request),
+        RegistryBehaviour::Normal | RegistryBehaviour::FixedFor(..) => state().answer(&request),
     };
     write!(
         stream,
@@ -252,6 +264,7 @@ impl RegistryState {
         let sent: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         match (request.method.as_str(), &segments[..]) {
             ("GET", ["subjects"]) => (200, self.subjects.keys().cloned().collect()),
+            ("GET", ["schemas", "types"]) => (200, json!(["JSON", "PROTOBUF", "AVRO"])),
             ("GET", ["schemas", "ids", id]) => self.by_id(id),
             ("GET", ["schemas", "guids", guid]) if self.has_guids => self.by_guid(guid),
             ("GET", ["subjects", subject, "versions", version]) => {
@@ -279,7 +292,8 @@ impl RegistryState {
 
     fn by_guid(&self, guid: &str) -> RegistryResponse {
         let ids = 1..=u32::try_from(self.schemas.len()).expect("few schemas are registered");
-        let id = ids.into_iter().find(|id| guid_text(FakeRegistry::guid(*id)) == guid);
+        let key = |id| SchemaKey::Guid(FakeRegistry::guid(id)).to_string();
+        let id = ids.into_iter().find(|id| key(*id) == guid);
         self.by_id(&id.unwrap_or_default().to_string())
     }
 
@@ -389,7 +403,7 @@ impl RegisteredSchema {
         if self.kind != "AVRO" {
             all["schemaType"] = self.kind.as_str().into();
         }
-        if self.references.as_array().is_some_and(|list| !list.is_empty()) {
+        if !self.references.is_null() && self.references != json!([]) {
             all["references"] = self.references.clone();
         }
         all

@@ -18,6 +18,8 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 pub struct Response {
     /// Status code.
     pub status: u16,
+    /// Status line and headers.
+    pub head: ResponseHead,
     /// Body with transfer coding removed.
     pub body: Vec<u8>,
 }
@@ -119,7 +121,7 @@ impl HttpClient {
             body.resize(length, 0);
             self.reader.read_exact(&mut body)?;
         }
-        Ok(Response { status: head.status, body })
+        Ok(Response { status: head.status, head, body })
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
-use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
+use tidewire_schemas::codec::{Registry, RegistryFault, SchemaKey, WriterSchema};
 
-use super::cache::{SchemaCache, SchemaKey};
+use super::cache::{CacheAnswer, SchemaCache};
 use super::config::{Config, QueryPolicy};
 use super::exchange::Exchange;
-use super::resolve;
+use super::resolve::{self, SchemaFailure};
 use crate::{clock, telemetry};
 
 /// A schema registry with Confluent's API. Calls block, so async code needs another thread.
@@ -39,24 +40,54 @@ impl SchemaRegistry {
     }
 
     fn find(&self, key: SchemaKey) -> Result<Arc<WriterSchema>, RegistryFault> {
-        if let Some(answer) = self.cache().answer(key, clock::now()) {
-            return answer;
+        if let Some(fault) = resolve::impossible_id(key) {
+            return Err(fault);
+        }
+        let asked = clock::now();
+        let mut limit = self.exchange.limit();
+        let known = self.cache().answer(key, asked, &self.policy);
+        match known {
+            CacheAnswer::Known(answer) => return answer,
+            CacheAnswer::Ask => {}
+            CacheAnswer::AskOnce => limit.tries = 1,
         }
         telemetry::registry_asked();
-        let answer = resolve::schema(&self.exchange, key, self.exchange.deadline());
-        let mut cache = self.cache();
-        let answer = match answer {
+        let resolved = resolve::schema(&self.exchange, key, limit);
+        let answer = self.remember(key, asked, resolved);
+        if let Err(fault) = &answer {
+            telemetry::registry_failed(reason(fault));
+        }
+        answer
+    }
+
+    /// Stores what the registry answered to a question that began at `asked`.
+    fn remember(
+        &self,
+        key: SchemaKey,
+        asked: Instant,
+        resolved: Result<(WriterSchema, usize), SchemaFailure>,
+    ) -> Result<Arc<WriterSchema>, RegistryFault> {
+        let (mut cache, now) = (self.cache(), clock::now());
+        let answer = match resolved {
             Ok((schema, bytes)) => {
                 let schema = Arc::new(schema);
                 cache.store(key, schema.clone(), bytes);
                 Ok(schema)
             }
-            Err(fault) => {
-                telemetry::registry_failed(reason(&fault));
-                cache.store_fault(key, &fault, clock::now(), &self.policy);
+            Err(SchemaFailure::OfSchema(fault)) => {
+                cache.store_fault(key, &fault, now, &self.policy);
                 Err(fault)
             }
+            Err(SchemaFailure::Outage(why)) => {
+                if cache.store_outage(&why, asked, now, &self.policy) {
+                    telemetry::registry_away(&why);
+                }
+                return Err(RegistryFault::Unavailable(why));
+            }
         };
+        if let Some(outage) = cache.end_outage() {
+            telemetry::registry_back(outage.lasted(now));
+        }
         telemetry::registry_schemas(cache.len());
         answer
     }

@@ -48,8 +48,8 @@ pub struct QueryPolicy {
     pub tries: usize,
     /// For how long an unknown id, or one whose schema can't be used, is not requested again.
     pub unknown_pause: Duration,
-    /// For how long nothing is requested after the registry did not answer, so that a thousand
-    /// records don't wait one by one.
+    /// The longest time for which nothing is requested while the registry is away, so that a
+    /// thousand records don't wait one by one. The first times are shorter.
     pub unavailable_pause: Duration,
 }
 

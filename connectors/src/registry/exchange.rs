@@ -55,17 +55,32 @@ pub(super) struct RegistryRefusal {
 pub(super) enum ExchangeError {
     /// The API answered with an error.
     Refused(RegistryRefusal),
-    /// It did not answer, or not like a schema registry.
+    /// It can't be asked: no answer, an error of the server, too many requests, a rejected login.
     Unavailable(String),
+    /// The login may not read this.
+    Denied(String),
+    /// It answered, but not like a schema registry.
+    Unrecognized(String),
     /// The answer is larger than the limit.
     TooLarge(String),
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AskLimit {
+    /// The end of the question that the request belongs to.
+    pub(super) deadline: Instant,
+    /// Tries; at least one per address.
+    pub(super) tries: usize,
 }
 
 /// The outcome of one try.
 enum AttemptOutcome {
     Done(Value),
-    /// Another try may help.
+    /// No answer, or an error of the server; another try may help.
     Retry(String),
+    /// An answer that no registry gives; another try may help.
+    Unrecognized(String),
     /// No further try will help.
     Failed(ExchangeError),
 }
@@ -112,18 +127,35 @@ impl Exchange {
         clock::now() + self.policy.limit
     }
 
-    /// Gets the path, or posts the body to it if there is one. The path begins with `/`.
+    /// The limit of a question that begins now.
+    pub(super) fn limit(&self) -> AskLimit {
+        AskLimit { deadline: self.deadline(), tries: self.policy.tries }
+    }
+
+    /// Gets the path, or posts the body to it if there is one, with all tries. The path begins with
+    /// `/`.
     pub(super) fn ask(
         &self,
         path: &str,
         body: Option<&Value>,
         deadline: Instant,
     ) -> Result<Value, ExchangeError> {
+        self.ask_within(path, body, AskLimit { deadline, tries: self.policy.tries })
+    }
+
+    /// The same within a limit.
+    pub(super) fn ask_within(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+        limit: AskLimit,
+    ) -> Result<Value, ExchangeError> {
+        let AskLimit { deadline, tries } = limit;
         let first = self.first.load(Ordering::Relaxed);
         let (since, mut backoff) = (clock::now(), FIRST_BACKOFF);
         let mut last = "no time was left for a request".to_owned();
-        let mut tried = 0;
-        while tried < self.policy.tries.max(self.urls.len()) {
+        let (mut tried, mut failed_as) = (0, ExchangeError::Unavailable as fn(String) -> _);
+        while tried < tries.max(self.urls.len()) {
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
@@ -136,18 +168,28 @@ impl Exchange {
                     return Ok(answer);
                 }
                 AttemptOutcome::Failed(failure) => return Err(failure),
-                AttemptOutcome::Retry(why) => last = why,
+                AttemptOutcome::Retry(why) => (last, failed_as) = (why, ExchangeError::Unavailable),
+                AttemptOutcome::Unrecognized(why) => {
+                    (last, failed_as) = (why, ExchangeError::Unrecognized);
+                }
             }
-            if tried.is_multiple_of(self.urls.len()) && tried < self.policy.tries {
+            if tried.is_multiple_of(self.urls.len()) && tried < tries {
                 clock::pause(backoff.min(deadline.saturating_duration_since(clock::now())));
                 backoff *= 2;
             }
         }
         let took = clock::now().saturating_duration_since(since);
-        Err(ExchangeError::Unavailable(format!(
+        Err(failed_as(format!(
             "{last} (tried {tried} times in {took:.1?}); check that the schema registry runs, and \
              registry.url"
         )))
+    }
+
+    /// Whether a schema registry answers, asked with one try.
+    pub(super) fn is_registry(&self, deadline: Instant) -> bool {
+        let answer = self.ask_within("/schemas/types", None, AskLimit { deadline, tries: 1 });
+        let Ok(Value::Array(types)) = answer else { return false };
+        types.iter().any(|known| known == "AVRO")
     }
 
     fn attempt(
@@ -200,23 +242,26 @@ impl Exchange {
         let answer = serde_json::from_slice::<Value>(&body).ok();
         match (status, answer) {
             (200..=299, Some(answer)) => AttemptOutcome::Done(answer),
-            (200..=299, None) => AttemptOutcome::Retry(format!(
+            (200..=299, None) => AttemptOutcome::Unrecognized(format!(
                 "{address} answers, but not with JSON like a schema registry"
             )),
-            (401 | 403, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(
+            (401, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(
                 self.login_problem(address, status),
             )),
+            (403, _) => {
+                AttemptOutcome::Failed(ExchangeError::Denied(self.login_problem(address, status)))
+            }
             (300..=399, _) => AttemptOutcome::Failed(ExchangeError::Unavailable(format!(
                 "{address} answers {status}, a redirect; set registry.url to its target"
             ))),
-            (429 | 500..=599, answer) => {
+            (408 | 429 | 500..=599, answer) => {
                 let words = answer.and_then(|answer| self.refusal(&answer));
                 let words = words.map_or(String::new(), |refusal| format!(": {}", refusal.message));
                 AttemptOutcome::Retry(format!("{address} answers {status}{words}"))
             }
             (_, answer) => match answer.and_then(|answer| self.refusal(&answer)) {
                 Some(refusal) => AttemptOutcome::Failed(ExchangeError::Refused(refusal)),
-                None => AttemptOutcome::Retry(format!(
+                None => AttemptOutcome::Unrecognized(format!(
                     "{address} answers {status}, but not like a schema registry; check registry.url"
                 )),
             },

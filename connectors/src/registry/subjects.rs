@@ -150,9 +150,10 @@ impl From<ExchangeError> for SubjectFault {
             ExchangeError::Refused(RegistryRefusal { code, message }) => {
                 Self::Refused(format!("{message} ({code})"))
             }
-            ExchangeError::Unavailable(why) | ExchangeError::TooLarge(why) => {
-                Self::Unavailable(why)
-            }
+            ExchangeError::Unavailable(why)
+            | ExchangeError::Denied(why)
+            | ExchangeError::Unrecognized(why)
+            | ExchangeError::TooLarge(why) => Self::Unavailable(why),
         }
     }
 }

@@ -10,7 +10,7 @@ use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
 use crate::port::LogError;
-use crate::record::{Partition, TopicPartition};
+use crate::record::{Offset, Partition, TopicPartition};
 use crate::topology::Lane;
 use crate::turn::EngineError;
 
@@ -25,6 +25,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "gauge",
         &["source"],
         "1 while ADMIT is stopped at the poison limit, until it is resumed.",
+    ),
+    (
+        "admit_waiting_partitions",
+        "gauge",
+        &["source", "reason"],
+        "Partitions of the input that are not read because ADMIT waits, such as for the registry.",
     ),
     ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields that were ignored."),
     ("derive_events_total", "counter", &["lane"], "Records read from a lane and committed."),
@@ -211,6 +217,22 @@ pub(crate) fn admit_resumed(source: &'static str) {
         source,
         "ADMIT is resumed; records now in its input do not count for the poison limit"
     );
+}
+
+/// How many partitions wait for the schema registry.
+pub(crate) fn admit_waiting_partitions(source: &'static str, count: usize) {
+    gauge!("admit_waiting_partitions", "source" => source, "reason" => "registry")
+        .set(count as f64);
+}
+
+/// A partition begins to wait for the schema registry.
+pub(crate) fn admit_waits(at: &TopicPartition, offset: Offset, why: &impl Display) {
+    tracing::warn!("{at} waits at offset {} for the schema registry: {why}", offset.0);
+}
+
+/// A partition waits no longer.
+pub(crate) fn admit_goes_on(at: &TopicPartition, offset: Offset) {
+    tracing::info!("{at} goes on at offset {}: the schema registry answers", offset.0);
 }
 
 /// Unknown envelope fields.

@@ -6,11 +6,13 @@
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, STRUCTURED, media_type};
 use super::headers::{plain_text, singles};
+use super::registry::AdmitFailure;
 use super::{avro, cloudevents, schema_header};
 use crate::envelope::{self, Admitted, Reason, Rejection, within_limits};
 
 /// Decodes, normalises and validates a producer's record of any format, and fills in what the
-/// producer left out. May wait for the registry, for a bounded time.
+/// producer left out. May wait for the registry, for a bounded time; if it does not answer, nothing
+/// is known about the record.
 ///
 /// The content type decides the mode of a CloudEvent, so attributes in headers beside a structured
 /// one have no effect (CloudEvents Kafka protocol binding, section 3).
@@ -18,18 +20,20 @@ pub fn admit(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     let [kind, version] = singles(headers, [CONTENT_TYPE, SPECVERSION_HEADER]);
     let kind = plain_text(CONTENT_TYPE, kind)?.map_or(String::new(), |kind| media_type(&kind));
     if kind.starts_with(CLOUDEVENTS) {
         return match kind.as_str() {
-            STRUCTURED => cloudevents::structured(context, value),
+            STRUCTURED => Ok(cloudevents::structured(context, value)?),
             "application/cloudevents-batch+json" => Err(unread(
                 "a record holds one CloudEvent; send each event of a batch as a record of its own",
-            )),
+            )
+            .into()),
             _ => Err(unread(
                 "only the JSON format of CloudEvents is read: application/cloudevents+json",
-            )),
+            )
+            .into()),
         };
     }
     if plain_text(SPECVERSION_HEADER, version)?.is_some() {
@@ -40,7 +44,7 @@ pub fn admit(
             avro::admit(context, within_limits(value)?, headers)
         }
         _ => envelope::admit(context.catalogue, value, context.origin)
-            .map_err(|rejection| explain_framing(rejection, &kind)),
+            .map_err(|rejection| explain_framing(rejection, &kind).into()),
     }
 }
 

@@ -24,6 +24,7 @@ use super::format::SINGLE_OBJECT;
 use super::headers::{plain_text, singles};
 use super::read::{DecodedFields, read};
 use super::read_plan::{Node, PlanRecord, ReadPlan};
+use super::registry::{AdmitFailure, SchemaKey};
 use super::schema_header;
 use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
@@ -73,12 +74,12 @@ fn find<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
     headers: &dyn HeaderLookup,
-) -> Result<SchemaAndRecord<'a>, Rejection> {
+) -> Result<SchemaAndRecord<'a>, AdmitFailure> {
     if let Some(schema) = schema_header::schema(context, headers)? {
         return Ok((Schema::Registered(schema), bytes));
     }
     match bytes.strip_prefix(&SINGLE_OBJECT) {
-        Some(bytes) => single_object(bytes),
+        Some(bytes) => Ok(single_object(bytes)?),
         None => framed(context, bytes),
     }
 }
@@ -104,7 +105,7 @@ fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
 fn framed<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
-) -> Result<SchemaAndRecord<'a>, Rejection> {
+) -> Result<SchemaAndRecord<'a>, AdmitFailure> {
     let (id, record) = bytes[1..].split_first_chunk().ok_or_else(|| {
         let message = "the record ends within the schema id, the 4 bytes after the first byte 0";
         Rejection::new(Reason::AvroDecode, message)
@@ -116,9 +117,10 @@ fn framed<'a>(
         );
         Rejection::new(Reason::RegistryUnavailable, message)
     })?;
-    let schema = registry
-        .schema(id)
-        .map_err(|fault| Rejection::new(fault.reason(), format!("schema {id}: {fault}")))?;
+    let schema = registry.schema(id).map_err(|fault| {
+        let reject = |reason, why| Rejection::new(reason, format!("schema {id}: {why}"));
+        fault.failure(SchemaKey::Id(id), reject)
+    })?;
     Ok((Schema::Registered(schema), record))
 }
 
@@ -127,11 +129,12 @@ pub(super) fn admit(
     context: &DecodeContext<'_>,
     bytes: &[u8],
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     let (schema, record) = find(context, bytes, headers)?;
     match &schema.format {
         RecordFormat::Json => {
-            complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
+            let envelope = Envelope::read(text(Some(record))?)?;
+            Ok(complete(context.catalogue, envelope, context.origin)?)
         }
         RecordFormat::Avro(plan) => {
             let fields = read(plan, record)?;
@@ -142,7 +145,7 @@ pub(super) fn admit(
                 fields: &fields,
                 from_headers: &from_headers,
             };
-            record.admit(context)
+            Ok(record.admit(context)?)
         }
     }
 }
@@ -152,9 +155,9 @@ pub(super) fn as_data(
     context: &DecodeContext<'_>,
     bytes: &[u8],
     headers: &dyn HeaderLookup,
-) -> Result<String, Rejection> {
+) -> Result<String, AdmitFailure> {
     let (schema, record) = find(context, bytes, headers)?;
-    schema.to_json(record).map(Cow::into_owned)
+    Ok(schema.to_json(record).map(Cow::into_owned)?)
 }
 
 /// Envelope fields from headers, as JSON, in the order of [`ENVELOPE`].

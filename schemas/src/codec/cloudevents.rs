@@ -23,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, media_type};
 use super::headers::{attribute, plain_text, singles};
+use super::registry::AdmitFailure;
 use super::schema_header::needs_schema;
 use crate::channel::{ID_MAX_ENCODED_CHARS, encoded_len};
 use crate::envelope::{
@@ -123,21 +124,21 @@ pub(super) fn binary(
     context: &DecodeContext<'_>,
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
-) -> Result<Admitted, Rejection> {
+) -> Result<Admitted, AdmitFailure> {
     let attributes = Attributes::of_headers(headers)?;
     if let Some(bytes) = value.filter(|value| !value.is_empty())
         && needs_schema(bytes, headers)?
     {
         let inner = super::avro::as_data(context, bytes, headers)?;
         let data = data_in(&inner)?;
-        return attributes.complete(context, data);
+        return Ok(attributes.complete(context, data)?);
     }
     attributes.check_kind()?;
     let data = match value {
         None | Some([]) => empty(),
         value => data_in(text(value)?)?,
     };
-    attributes.complete(context, data)
+    Ok(attributes.complete(context, data)?)
 }
 
 /// The data of an event that has none: an empty object.

@@ -39,5 +39,5 @@ pub use context::{DecodeContext, HeaderLookup};
 pub use format::{CONTENT_TYPE, STRUCTURED};
 pub use headers::attribute_text;
 pub use read_plan::{SCHEMA_MAX_NODES, SchemaFault};
-pub use registry::{Registry, RegistryFault, guid_text};
+pub use registry::{AdmitFailure, Registry, RegistryFault, SchemaKey, SchemaUnavailable};
 pub use writer::{SCHEMA_MAX_BYTES, WriterSchema};

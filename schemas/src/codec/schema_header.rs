@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::is_avro;
 use super::headers::{SingleValue, singles};
-use super::registry::guid_text;
+use super::registry::{AdmitFailure, SchemaKey};
 use super::writer::WriterSchema;
 use crate::envelope::{DATA_MAX_DEPTH, Reason, Rejection, without_mark};
 use crate::json::Scanner;
@@ -40,24 +40,21 @@ pub(super) fn needs_schema(value: &[u8], headers: &dyn HeaderLookup) -> Result<b
 pub(super) fn schema(
     context: &DecodeContext<'_>,
     headers: &dyn HeaderLookup,
-) -> Result<Option<Arc<WriterSchema>>, Rejection> {
+) -> Result<Option<Arc<WriterSchema>>, AdmitFailure> {
     let Some(header) = header(headers)? else { return Ok(None) };
-    let id = SchemaId::of(header)?;
+    let key = schema_key(header)?;
     let registry = context.registry.ok_or_else(|| {
         let message = format!(
-            "the header {SCHEMA_ID_HEADER} names schema {} of a registry, but none is configured; \
-             set registry.url",
-            id.text()
+            "the header {SCHEMA_ID_HEADER} names schema {key} of a registry, but none is \
+             configured; set registry.url"
         );
         Rejection::of(Reason::RegistryUnavailable, SCHEMA_ID_HEADER, message)
     })?;
-    let found = match id {
-        SchemaId::Number(id) => registry.schema(id),
-        SchemaId::Guid(guid) => registry.schema_by_guid(guid),
-    };
-    found.map(Some).map_err(|fault| {
-        let message = format!("schema {} (header {SCHEMA_ID_HEADER}): {fault}", id.text());
-        Rejection::of(fault.reason(), SCHEMA_ID_HEADER, message)
+    registry.schema_of(key).map(Some).map_err(|fault| {
+        fault.failure(key, |reason, why| {
+            let message = format!("schema {key} (header {SCHEMA_ID_HEADER}): {why}");
+            Rejection::of(reason, SCHEMA_ID_HEADER, message)
+        })
     })
 }
 
@@ -66,39 +63,24 @@ fn header(headers: &dyn HeaderLookup) -> SingleValue<'_> {
     found
 }
 
-/// The two forms of the header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SchemaId {
-    Number(u32),
-    Guid(u128),
-}
-
-impl SchemaId {
-    fn of(header: &[u8]) -> Result<Self, Rejection> {
-        if let [0, id @ ..] = header
-            && let Ok(id) = id.try_into()
-        {
-            return Ok(Self::Number(u32::from_be_bytes(id)));
-        }
-        if let [1, guid @ ..] = header
-            && let Ok(guid) = guid.try_into()
-        {
-            return Ok(Self::Guid(u128::from_be_bytes(guid)));
-        }
-        let message = format!(
-            "the header {SCHEMA_ID_HEADER} has {} bytes, but a schema id is 01 and a GUID of 16 \
-             bytes, or 00 and a number of 4 bytes; send one of them, {PREFIX_ADVICE}",
-            header.len()
-        );
-        Err(Rejection::of(Reason::AvroDecode, SCHEMA_ID_HEADER, message))
+/// Reads the two forms of the header.
+fn schema_key(header: &[u8]) -> Result<SchemaKey, Rejection> {
+    if let [0, id @ ..] = header
+        && let Ok(id) = id.try_into()
+    {
+        return Ok(SchemaKey::Id(u32::from_be_bytes(id)));
     }
-
-    fn text(self) -> String {
-        match self {
-            Self::Number(id) => id.to_string(),
-            Self::Guid(guid) => guid_text(guid),
-        }
+    if let [1, guid @ ..] = header
+        && let Ok(guid) = guid.try_into()
+    {
+        return Ok(SchemaKey::Guid(u128::from_be_bytes(guid)));
     }
+    let message = format!(
+        "the header {SCHEMA_ID_HEADER} has {} bytes, but a schema id is 01 and a GUID of 16 bytes, \
+         or 00 and a number of 4 bytes; send one of them, {PREFIX_ADVICE}",
+        header.len()
+    );
+    Err(Rejection::of(Reason::AvroDecode, SCHEMA_ID_HEADER, message))
 }
 
 /// Whether a value is one complete JSON object.

@@ -25,6 +25,9 @@ const ORIGIN: RecordOrigin<'_> =
 /// The GUID that the registry of the tests has.
 const GUID: u128 = 0x0f1e_2d3c_4b5a_6978_8796_a5b4_c3d2_e1f0;
 
+/// A GUID that it can't be asked for.
+const GUID_AWAY: u128 = 101;
+
 /// One schema under every id up to 100, and under [`GUID`].
 #[derive(Debug)]
 struct SingleSchemaRegistry(Arc<WriterSchema>);
@@ -41,6 +44,7 @@ impl Registry for SingleSchemaRegistry {
     fn schema_by_guid(&self, guid: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
         match guid {
             GUID => Ok(Arc::clone(&self.0)),
+            GUID_AWAY => Err(RegistryFault::Unavailable("it is away".to_owned())),
             _ => Err(RegistryFault::Unknown("the registry does not have it".to_owned())),
         }
     }
@@ -53,6 +57,17 @@ fn admit_with(
     value: &[u8],
     headers: &[Header<'_>],
 ) -> Result<Admitted, Rejection> {
+    attempt_with(registry, value, headers).map_err(|failure| match failure {
+        AdmitFailure::Rejected(rejection) => rejection,
+        AdmitFailure::Waits(missing) => panic!("{missing}"),
+    })
+}
+
+fn attempt_with(
+    registry: Option<&dyn Registry>,
+    value: &[u8],
+    headers: &[Header<'_>],
+) -> Result<Admitted, AdmitFailure> {
     let context = DecodeContext { catalogue: Catalogue::builtin(), registry, origin: &ORIGIN };
     struct Slice<'a>(&'a [Header<'a>]);
     impl HeaderLookup for Slice<'_> {
@@ -172,7 +187,6 @@ fn a_foreign_record_without_a_type_is_rejected() {
 fn every_missing_schema_has_its_reason() {
     let registry = foreign();
     for (value, reason) in [
-        (framed(101, b""), Reason::RegistryUnavailable),
         (framed(102, b""), Reason::SchemaUnknown),
         (vec![0, 0, 0], Reason::AvroDecode),
         (b"\xc3\x01abc".to_vec(), Reason::AvroDecode),
@@ -184,6 +198,18 @@ fn every_missing_schema_has_its_reason() {
     let refused = refused(&framed(7, b""), &[]);
     assert_eq!(refused.reason, Reason::RegistryUnavailable);
     assert!(refused.message.contains("registry.url"), "{refused}");
+}
+
+#[test]
+fn a_record_is_not_rejected_while_the_registry_cannot_be_asked_for_its_schema() {
+    let registry = foreign();
+    let missing = SchemaUnavailable { key: SchemaKey::Id(101), why: "it is away".to_owned() };
+    let binary: &[Header<'_>] = &[("ce_specversion", b"1.0"), ("ce_type", b"custom.x")];
+    for headers in [&[][..], binary] {
+        let failure = attempt_with(Some(&registry), &framed(101, b""), headers);
+        assert_eq!(failure, Err(AdmitFailure::Waits(missing.clone())));
+    }
+    assert_eq!(missing.to_string(), "schema 101 can't be looked up: it is away");
 }
 
 #[test]

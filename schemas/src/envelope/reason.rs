@@ -28,7 +28,7 @@ pub enum Reason {
     AvroDecode,
     /// A schema id the registry does not have.
     SchemaUnknown,
-    /// The registry did not answer, retries included.
+    /// No registry is configured. One that does not answer rejects nothing: the record waits.
     RegistryUnavailable,
     /// A required field is missing.
     MissingField,
@@ -120,7 +120,7 @@ impl Reason {
             }
             Self::SchemaUnknown => "no schema has this fingerprint or id",
             Self::RegistryUnavailable => {
-                "the schema registry did not answer, retries included, or none is configured"
+                "the record needs a schema registry, and none is configured"
             }
             Self::MissingField => "a required field is absent or null; the detail names it",
             Self::BadField => "a field has the wrong type, length or value, or occurs twice",

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::embedded::{Config, EmbeddedLog};
-use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, WaitingPartitions};
 use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter};
 use tidewire_engine::port::{Isolation, Log, ReadLimit};
 use tidewire_engine::record::{
@@ -112,6 +112,7 @@ pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, breaker: &PoisonBre
         settings_hash: 1,
         registry: None,
         breaker: breaker.clone(),
+        waiting: WaitingPartitions::default(),
     };
     Admit::new(config, log).expect("joined")
 }

@@ -3,5 +3,6 @@
 mod commands;
 pub(crate) mod fixture;
 mod poison_breaker;
+mod registry_outage;
 mod resolve;
 mod stopped_input;

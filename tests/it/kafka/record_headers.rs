@@ -10,7 +10,7 @@ use rdkafka::Message as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
-use tidewire_schemas::codec::guid_text;
+use tidewire_schemas::codec::SchemaKey;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::broker;
 use tidewire_tests::fake_registry::FakeRegistry;
@@ -210,11 +210,14 @@ fn a_schema_named_by_a_header_is_found_by_its_guid() {
     let refusals = refusals(at, 2);
     let [reason, detail] = &refusals["1"];
     assert_eq!(reason, "schema_unknown", "{detail}");
-    assert!(detail.contains(&guid_text(7)) && detail.contains("__value_schema_id"), "{detail}");
+    assert!(
+        detail.contains(&SchemaKey::Guid(7).to_string()) && detail.contains("__value_schema_id"),
+        "{detail}"
+    );
     let [reason, detail] = &refusals["2"];
     assert_eq!(reason, "avro_decode", "{detail}");
     assert!(detail.contains("value.schema.id.serializer"), "{detail}");
-    let asked = format!("GET /schemas/guids/{}", guid_text(FakeRegistry::guid(id)));
+    let asked = format!("GET /schemas/guids/{}", SchemaKey::Guid(FakeRegistry::guid(id)));
     let requests = registry.requests();
     let count = requests.iter().filter(|request| **request == asked).count();
     assert_eq!(count, 1, "a schema is requested once: {requests:?}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, PoisonBreaker, PoisonLimit};
+use tidewire_engine::admit::{Admit, AdmitConfig, PoisonBreaker, PoisonLimit, WaitingPartitions};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
@@ -41,6 +41,7 @@ impl World {
                 settings_hash: 7,
                 registry: None,
                 breaker: PoisonBreaker::new(PoisonLimit::OFF),
+                waiting: WaitingPartitions::default(),
             };
             self.loops.admits[n].1.log = process.clone();
             match Admit::new(config, &log) {

@@ -2,7 +2,8 @@
 //!
 //! Each event goes through ADMIT's own validation by itself: an invalid one does not hold up the
 //! others, and the response has one entry per event in the order sent. The bytes appended are the
-//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT.
+//! producer's. Invalid events become dead letters with their reason, as they would in ADMIT. While
+//! the schema registry can't be asked for an event's schema, nothing of its body is stored.
 //!
 //! The bytes of the answer are claimed before the append, so that no answer fails after it.
 //!
@@ -21,7 +22,7 @@ use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
 use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
 use tidewire_schemas::partition::partition_for;
 
@@ -30,7 +31,13 @@ use super::body_arrival::receive;
 use super::body_budget::{BodyBudget, BodyPermit};
 use super::extensions::{AnswerPermit, ClientAddress};
 use super::ingest::{IngestError, IngestQueue};
+<<<<<<< HEAD
 use super::response::{ErrorResponse, JSON, text_response};
+||||||| cd63dc0
+use super::response::{ErrorResponse, json_response};
+=======
+use super::response::{ErrorResponse, HttpErrorCode, json_response};
+>>>>>>> M
 use super::validation_slots::ValidationSlots;
 use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
@@ -202,9 +209,18 @@ impl PublishHandler {
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }
+<<<<<<< HEAD
                 Err(rejection) => {
                     let entry = EventOutcome::Refused(refused_entry(&rejection));
                     (self.dead_letter(sent, &rejection), entry)
+||||||| cd63dc0
+                Err(rejection) => {
+                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
+=======
+                Err(AdmitFailure::Waits(missing)) => return Err(registry_away(&missing)),
+                Err(AdmitFailure::Rejected(rejection)) => {
+                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
+>>>>>>> M
                 }
             };
             batch.answer.claim(outcome.most_bytes(&self.topics))?;
@@ -280,7 +296,23 @@ impl PublishHandler {
     }
 }
 
+<<<<<<< HEAD
 fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> String {
+||||||| cd63dc0
+fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
+=======
+/// 503: whether the event is valid is not known yet.
+fn registry_away(missing: &SchemaUnavailable) -> ErrorResponse {
+    telemetry::ingest_overloaded("registry");
+    let message = format!(
+        "the schema registry does not answer: {missing}. Nothing was stored; send the request \
+         again after Retry-After"
+    );
+    ErrorResponse::new(HttpErrorCode::NotReady, message)
+}
+
+fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
+>>>>>>> M
     let ((topic, partition), offset) = at;
     let position = format!("{topic}/{}/{}", partition.0, offset.0);
     let id = id.unwrap_or_else(|| position.clone());

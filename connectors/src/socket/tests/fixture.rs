@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidewire_engine::port::{Appender, Clock, LogError};
 use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
+use tidewire_schemas::codec::Registry;
 
 use crate::clock;
 use crate::socket::gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayParts, PublishParts};
@@ -145,7 +146,16 @@ pub(super) fn start(
 }
 
 fn parts(appended: &Arc<AppendedRecords>, workers: Vec<WorkerHandle>) -> GatewayParts {
-    let publish = PublishParts {
+    let publish = publish_parts(appended, None);
+    GatewayParts { publish: Some(publish), hooks: hooks(), workers }
+}
+
+/// What a gateway publishes with.
+pub(super) fn publish_parts(
+    appended: &Arc<AppendedRecords>,
+    registry: Option<Arc<dyn Registry>>,
+) -> PublishParts {
+    PublishParts {
         appender: Box::new(MemoryAppender { appended: Arc::clone(appended), ends: HashMap::new() }),
         topics: IngestTopics {
             input: Topic::new("tw.in"),
@@ -154,9 +164,8 @@ fn parts(appended: &Arc<AppendedRecords>, workers: Vec<WorkerHandle>) -> Gateway
             partitions: 8,
         },
         clock: Arc::new(FixedClock),
-        registry: None,
-    };
-    GatewayParts { publish: Some(publish), hooks: hooks(), workers }
+        registry,
+    }
 }
 
 /// Starts a gateway of these parts on a free port.

@@ -1,14 +1,19 @@
 //! `POST /v1/events` through the whole gateway, up to the records it appends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
 
 use crate::clock;
+use crate::socket::gateway::GatewayParts;
 use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
 
 use super::client::RawClient;
-use super::fixture::{GatewayFixture, LIMITS, TIMEOUTS};
+use super::fixture::{
+    AppendedRecords, GatewayFixture, LIMITS, TIMEOUTS, hooks, publish_parts, start_parts,
+};
 
 const POST: &str = r#"{"event_id":"e1","event_type":"post.created","account_id":"acc-1",
     "timestamp":"2026-01-05T10:00:00Z","data":{"post_id":"p1","author_id":"alice","text":"hi"}}"#;
@@ -184,6 +189,42 @@ fn avro_is_known_by_its_content_type_and_an_unknown_schema_is_rejected() {
     assert_eq!(response.status, 422);
     assert_eq!(response.json()["events"][0]["error"]["reason"], "registry_unavailable");
     assert_eq!(fixture.appended.records()[1].body.value(), Some(&b"\0\0\0\0\x07rest"[..]));
+}
+
+/// A registry that does not answer.
+#[derive(Debug)]
+struct SilentRegistry;
+
+impl Registry for SilentRegistry {
+    fn schema(&self, _: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
+        Err(RegistryFault::Unavailable("no answer; check registry.url".to_owned()))
+    }
+
+    fn schema_by_guid(&self, _: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
+        self.schema(0)
+    }
+}
+
+#[test]
+fn an_event_is_refused_and_not_stored_while_the_registry_does_not_answer() {
+    let appended = Arc::new(AppendedRecords::default());
+    let publish = publish_parts(&appended, Some(Arc::new(SilentRegistry)));
+    let parts = GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new() };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = RawClient::connect(gateway.local_addr());
+    let binary = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "custom.x")];
+    for headers in [&[("content-type", "application/avro")][..], &binary] {
+        send(&mut client, headers, b"\0\0\0\0\x07rest");
+        let response = client.response();
+        assert_eq!((response.status, response.code().as_str()), (503, "not_ready"));
+        assert!(response.head.to_ascii_lowercase().contains("retry-after: 5"), "{}", response.head);
+        let message = response.json()["error"]["message"].to_string();
+        for part in ["schema 7", "registry does not answer", "registry.url", "Nothing was stored"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+    assert_eq!(client.post("application/json", POST).status, 202, "it needs no registry");
+    assert_eq!(appended.records().len(), 1);
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn errors_of(route: Route) -> Vec<HttpErrorCode> {
             HttpErrorCode::Unsupported,
             ErrorCode::Overloaded.into(),
             ErrorCode::Internal.into(),
+            HttpErrorCode::NotReady,
         ],
         Route::Stats => shared(&[ErrorCode::Overloaded]),
         Route::Readyz => vec![HttpErrorCode::NotReady],

@@ -109,6 +109,7 @@ impl ServingProcess<'_> {
             for handle in pipeline::start_admit(&mut self.supervisor, config, ports)? {
                 ready.loops.push(handle.status);
                 ready.breakers.push(handle.breaker);
+                ready.waiting.push(handle.waiting);
             }
         }
         if self.role.derives() {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker};
+use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, WaitingPartitions};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Log, Wake};
 use tidewire_engine::turn::{EngineError, TurnOutcome};
@@ -33,6 +33,8 @@ pub struct AdmitHandle {
     pub status: LoopStatus,
     /// Stops it at the poison limit; `resume` starts it again.
     pub breaker: PoisonBreaker,
+    /// The partitions that wait for the schema registry.
+    pub waiting: WaitingPartitions,
 }
 
 /// Starts the loops that read the input.
@@ -46,6 +48,7 @@ pub fn start_admit(
         let handle = AdmitHandle {
             status: LoopStatus::new(name),
             breaker: PoisonBreaker::new(config.poison),
+            waiting: WaitingPartitions::default(),
         };
         let admit = AdmitConfig {
             topology: ports.topology.clone(),
@@ -54,6 +57,7 @@ pub fn start_admit(
             settings_hash: SETTINGS_HASH,
             registry: ports.registry.clone(),
             breaker: handle.breaker.clone(),
+            waiting: handle.waiting.clone(),
         };
         let make = admit_factory(admit, ports.log.clone(), handle.status.clone());
         supervisor.spawn_loop(name, make)?;

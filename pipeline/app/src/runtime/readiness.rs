@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidewire_engine::admit::PoisonBreaker;
+use tidewire_engine::admit::{PoisonBreaker, WaitingPartitions};
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::port::Log;
@@ -67,6 +67,8 @@ pub struct Readiness {
     pub loops: Vec<LoopStatus>,
     /// The poison breakers of the loops that read the input.
     pub breakers: Vec<PoisonBreaker>,
+    /// The partitions of the input that wait for the schema registry.
+    pub waiting: Vec<WaitingPartitions>,
     /// What is wrong with the topics that ADMIT and DERIVE read.
     pub topics: TopicsProblem,
     /// The log, which names the partitions that can't be read.
@@ -85,12 +87,13 @@ impl Readiness {
         }
         let mut unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
         unreadable.extend(self.hub.iter().flat_map(|hub| hub.unanswered()));
-        if let Some(first) = unreadable.first() {
-            let further = match unreadable.len() - 1 {
-                0 => String::new(),
-                more => format!(" ({more} more partitions can't be read either)"),
-            };
-            return Err(format!("{first}{further}. It is tried again every few seconds"));
+        if let Some(first) = first_of(&unreadable, "can't be read either") {
+            return Err(format!("{first}. It is tried again every few seconds"));
+        }
+        let waiting: Vec<String> =
+            self.waiting.iter().flat_map(WaitingPartitions::sentences).collect();
+        if let Some(first) = first_of(&waiting, "wait too") {
+            return Err(format!("{first}. It goes on by itself when the registry answers"));
         }
         self.check_started()?;
         match self.breakers.iter().find_map(PoisonBreaker::stopped) {
@@ -129,6 +132,15 @@ impl Readiness {
             None => Ok(()),
         }
     }
+}
+
+/// The first of some sentences about partitions, and how many more there are.
+fn first_of(sentences: &[String], what: &str) -> Option<String> {
+    let (first, others) = sentences.split_first()?;
+    Some(match others.len() {
+        0 => first.clone(),
+        more => format!("{first} ({more} more partitions {what})"),
+    })
 }
 
 /// How much of the state is restored, and how long the rest will take.

@@ -3,7 +3,8 @@
 //! Offsets are committed after the log acknowledged everything made of the records before them.
 //! After a failure in between they are uncommitted, and the loop that replaces this one admits
 //! those events again, in the same order. The poison limit is checked before the append, so a batch
-//! that exceeds it stays in the input, with everything behind it.
+//! that exceeds it stays in the input, with everything behind it. A record whose schema can't be
+//! asked for stays there with everything behind it in its partition, and counts for no limit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tidewire_schemas::codec::Registry;
 
 use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartition, SourceRecord};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
+use crate::admit::waiting::{RegistryWaits, WaitingPartitions, WaitingRecord};
 use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
     ReaderSlot, UnreadRecords, Wake,
@@ -64,6 +66,8 @@ pub struct AdmitConfig {
     pub registry: Option<Arc<dyn Registry>>,
     /// Stops it above the poison limit; one per loop, kept when the loop is rebuilt.
     pub breaker: PoisonBreaker,
+    /// Lists the partitions that wait for the registry; one per loop, kept when it is rebuilt.
+    pub waiting: WaitingPartitions,
 }
 
 /// A partition being read.
@@ -88,17 +92,23 @@ struct AdmitBatch {
     newest: Millis,
     /// Records that it does not.
     exempt: AdmitCounts,
+    /// Partitions whose next record waits for the registry.
+    waiting: Vec<(TopicPartition, WaitingRecord)>,
 }
 
 impl AdmitBatch {
-    /// The counts that a record is added to.
+    /// The counts that a record's results are added to.
     fn counts_of(&mut self, record: &Record, counted_from: Offset) -> &mut AdmitCounts {
-        if record.offset < counted_from {
-            return &mut self.exempt;
+        if record.offset < counted_from { &mut self.exempt } else { &mut self.counts }
+    }
+
+    /// Counts a record that was classified.
+    fn count(&mut self, record: &Record, counted_from: Offset) {
+        self.taken += 1;
+        if record.offset >= counted_from {
+            self.counted += 1;
+            self.newest = self.newest.max(record.timestamp);
         }
-        self.counted += 1;
-        self.newest = self.newest.max(record.timestamp);
-        &mut self.counts
     }
 
     /// What is left to read in a partition if this batch is not committed; `behind` is what is left
@@ -127,6 +137,8 @@ pub struct Admit {
     breaker: PoisonBreaker,
     /// Assigned, but not read while stopped; with what was left to read at the stop.
     paused: BTreeMap<TopicPartition, Option<UnreadRecords>>,
+    /// Assigned, but not read until the registry answers.
+    waits: RegistryWaits,
     /// Whether the group has assigned partitions.
     joined: bool,
     /// The first partition of the next turn; it rotates, so that none is always last.
@@ -169,6 +181,7 @@ impl Admit {
             inputs: BTreeMap::new(),
             breaker: config.breaker,
             paused: BTreeMap::new(),
+            waits: RegistryWaits::new(config.source.name(), config.waiting),
             joined: false,
             first: 0,
             taken: Vec::new(),
@@ -186,8 +199,12 @@ impl Admit {
         }
         self.unpause()
             .map_err(|error| EngineError::of_log("reading paused partitions again", error))?;
+        self.end_waits()?;
         self.outgoing.clear();
-        let batch = self.take()?;
+        let mut batch = self.take()?;
+        for (at, record) in std::mem::take(&mut batch.waiting) {
+            self.wait_at(at, record);
+        }
         if batch.taken == 0 {
             return self.idle(wait);
         }
@@ -216,6 +233,10 @@ impl Admit {
 
     /// Stops reading; the batch, which is not committed, is read again later.
     fn pause(&mut self, batch: &AdmitBatch) {
+        for (at, behind) in self.waits.take_all() {
+            let unread = batch.with_taken(&at, behind);
+            self.paused.insert(at, Some(unread));
+        }
         for (at, input) in std::mem::take(&mut self.inputs) {
             let behind = self.member.backlog(input.slot);
             self.member.remove(input.slot);
@@ -244,12 +265,36 @@ impl Admit {
         Ok(())
     }
 
+    /// Stops reading a partition at a record that waits for the registry.
+    fn wait_at(&mut self, at: TopicPartition, mut record: WaitingRecord) {
+        if let Some(input) = self.inputs.remove(&at) {
+            let left = self.member.backlog(input.slot).map_or(0, |left| left.next.0 + left.records);
+            record.unread = left.saturating_sub(record.offset.0).max(record.unread);
+            self.member.remove(input.slot);
+        }
+        self.waits.begin(at, record);
+    }
+
+    /// Reads the partitions again whose schema the registry gives by now.
+    fn end_waits(&mut self) -> Result<(), EngineError> {
+        let Some(registry) = self.classifier.registry.as_deref().filter(|_| !self.waits.is_empty())
+        else {
+            return Ok(());
+        };
+        let ready = self.waits.ready(registry);
+        self.assign(&ready)
+            .map_err(|error| EngineError::of_log("reading partitions that waited", error))
+    }
+
     /// What is left to read in each assigned partition, for metrics; `None`: it is not known. Asks
-    /// nothing of the log: while stopped, it is what was left at the stop.
+    /// nothing of the log: while stopped, it is what was left at the stop; in a partition that
+    /// waits for the registry, at least what was left when the wait began.
     pub fn backlogs(&mut self) -> Vec<(TopicPartition, Option<UnreadRecords>)> {
-        let Self { inputs, member, paused, .. } = self;
+        let Self { inputs, member, paused, waits, .. } = self;
         let read = inputs.values().map(|input| (input.at.clone(), member.backlog(input.slot)));
-        read.chain(paused.iter().map(|(at, unread)| (at.clone(), *unread))).collect()
+        let waiting = waits.backlogs().map(|(at, unread)| (at, Some(unread)));
+        let paused = paused.iter().map(|(at, unread)| (at.clone(), *unread));
+        read.chain(waiting).chain(paused).collect()
     }
 
     /// Ends a turn's wait from another thread.
@@ -269,20 +314,29 @@ impl Admit {
             self.taken.clear();
             take_from(&mut *self.member, input, &mut self.taken)
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
-            let [first, ..] = &self.taken[..] else { continue };
-            let last = self.taken.last().unwrap_or(first);
-            batch.firsts.push((first.offset, first.timestamp));
-            let committed = Committed { offset: last.offset.next(), metadata: String::new() };
-            batch.offsets.push((input.at.clone(), committed));
             let from = SourcePartition { at: &input.at, name: &input.name };
             let counted_from = self.breaker.counted_from(&input.at);
-            for record in &self.taken {
+            let mut next = None;
+            for (index, record) in self.taken.iter().enumerate() {
                 bytes += record.size();
                 let counts = batch.counts_of(record, counted_from);
                 let mut output = AdmitOutput { records: &mut self.outgoing, counts };
-                self.classifier.classify(SourceRecord { from: &from, record }, &mut output);
+                let source = SourceRecord { from: &from, record };
+                if let Err(missing) = self.classifier.classify(source, &mut output) {
+                    let Record { offset, timestamp, .. } = *record;
+                    let unread = (self.taken.len() - index) as u64;
+                    let waits = WaitingRecord { offset, timestamp, unread, missing };
+                    batch.waiting.push((input.at.clone(), waits));
+                    break;
+                }
+                batch.count(record, counted_from);
+                next = Some(record.offset.next());
             }
-            batch.taken += self.taken.len();
+            if let (Some(offset), Some(first)) = (next, self.taken.first()) {
+                batch.firsts.push((first.offset, first.timestamp));
+                let committed = Committed { offset, metadata: String::new() };
+                batch.offsets.push((input.at.clone(), committed));
+            }
         }
         Ok(batch)
     }
@@ -308,6 +362,7 @@ impl Admit {
 
     fn release(&mut self, of: &[TopicPartition]) {
         self.paused.retain(|at, _| !of.contains(at));
+        self.waits.retain(|at| !of.contains(at));
         for input in of.iter().filter_map(|at| self.inputs.remove(at)) {
             self.member.remove(input.slot);
         }

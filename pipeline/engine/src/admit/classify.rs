@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
-use tidewire_schemas::codec::{DecodeContext, Registry, admit};
+use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
 use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection};
 use tidewire_schemas::event::Event;
 
@@ -58,8 +58,12 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    /// Adds the records that an input record becomes.
-    pub(super) fn classify(&self, input: SourceRecord<'_>, output: &mut AdmitOutput<'_>) {
+    /// Adds the records that an input record becomes; none if its schema can't be asked for now.
+    pub(super) fn classify(
+        &self,
+        input: SourceRecord<'_>,
+        output: &mut AdmitOutput<'_>,
+    ) -> Result<(), SchemaUnavailable> {
         let SourceRecord { from, record } = input;
         let origin = RecordOrigin {
             topic: from.at.topic.as_str(),
@@ -74,8 +78,10 @@ impl Classifier {
         };
         match admit(&context, record.body.value(), &record.body) {
             Ok(admitted) => self.accept(input, &admitted, output),
-            Err(rejection) => self.reject(input, &rejection, output),
+            Err(AdmitFailure::Rejected(rejection)) => self.reject(input, &rejection, output),
+            Err(AdmitFailure::Waits(missing)) => return Err(missing),
         }
+        Ok(())
     }
 
     fn accept(&self, input: SourceRecord<'_>, admitted: &Admitted, output: &mut AdmitOutput<'_>) {

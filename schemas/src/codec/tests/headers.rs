@@ -149,12 +149,27 @@ fn bytes_beside_a_schema_header_are_never_taken_for_a_framing() {
 }
 
 #[test]
+fn a_record_waits_for_the_schema_of_its_header_while_the_registry_cannot_be_asked() {
+    let (registry, value) = (foreign(), post(none()));
+    let by_guid = [&[1][..], &GUID_AWAY.to_be_bytes()].concat();
+    let keys = [SchemaKey::Guid(GUID_AWAY), SchemaKey::Id(101)];
+    for (header, key) in [&by_guid[..], b"\0\0\0\0\x65"].into_iter().zip(keys) {
+        for more in [&[][..], BINARY] {
+            let headers = [more, &[(SCHEMA_ID, header)]].concat();
+            let missing = SchemaUnavailable { key, why: "it is away".to_owned() };
+            let failure = attempt_with(Some(&registry), &value, &headers);
+            assert_eq!(failure, Err(AdmitFailure::Waits(missing)));
+        }
+    }
+}
+
+#[test]
 fn a_schema_header_that_can_t_be_used_is_refused_by_name() {
     let (registry, value) = (foreign(), post(none()));
     let unknown = [1; 17];
     for (ids, reason, part) in [
         (vec![&unknown[..]], Reason::SchemaUnknown, "schema 01010101-0101-0101-0101-010101010101"),
-        (vec![&b"\0\0\0\0\x65"[..]], Reason::RegistryUnavailable, "schema 101"),
+        (vec![&b"\0\0\0\0\x66"[..]], Reason::SchemaUnknown, "schema 102"),
         (vec![&b"7"[..]], Reason::AvroDecode, "value.schema.id.serializer"),
         (vec![&unknown[..5]], Reason::AvroDecode, "5 bytes"),
         (vec![&b"\0\0\0\0\x07"[..], b"\0\0\0\0\x08"], Reason::BadField, "different values"),
