@@ -31,13 +31,7 @@ use super::body_arrival::receive;
 use super::body_budget::{BodyBudget, BodyPermit};
 use super::extensions::{AnswerPermit, ClientAddress};
 use super::ingest::{IngestError, IngestQueue};
-<<<<<<< HEAD
-use super::response::{ErrorResponse, JSON, text_response};
-||||||| cd63dc0
-use super::response::{ErrorResponse, json_response};
-=======
-use super::response::{ErrorResponse, HttpErrorCode, json_response};
->>>>>>> M
+use super::response::{ErrorResponse, HttpErrorCode, JSON, text_response};
 use super::validation_slots::ValidationSlots;
 use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
@@ -209,18 +203,10 @@ impl PublishHandler {
                     let id = (of.event_id != derived).then_some(of.event_id);
                     (record, EventOutcome::Accepted(id))
                 }
-<<<<<<< HEAD
-                Err(rejection) => {
-                    let entry = EventOutcome::Refused(refused_entry(&rejection));
-                    (self.dead_letter(sent, &rejection), entry)
-||||||| cd63dc0
-                Err(rejection) => {
-                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
-=======
                 Err(AdmitFailure::Waits(missing)) => return Err(registry_away(&missing)),
                 Err(AdmitFailure::Rejected(rejection)) => {
-                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
->>>>>>> M
+                    let entry = EventOutcome::Refused(refused_entry(&rejection));
+                    (self.dead_letter(sent, &rejection), entry)
                 }
             };
             batch.answer.claim(outcome.most_bytes(&self.topics))?;
@@ -296,11 +282,6 @@ impl PublishHandler {
     }
 }
 
-<<<<<<< HEAD
-fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> String {
-||||||| cd63dc0
-fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
-=======
 /// 503: whether the event is valid is not known yet.
 fn registry_away(missing: &SchemaUnavailable) -> ErrorResponse {
     telemetry::ingest_overloaded("registry");
@@ -311,8 +292,7 @@ fn registry_away(missing: &SchemaUnavailable) -> ErrorResponse {
     ErrorResponse::new(HttpErrorCode::NotReady, message)
 }
 
-fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
->>>>>>> M
+fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> String {
     let ((topic, partition), offset) = at;
     let position = format!("{topic}/{}/{}", partition.0, offset.0);
     let id = id.unwrap_or_else(|| position.clone());
