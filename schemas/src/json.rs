@@ -30,6 +30,8 @@ pub(crate) enum JsonErrorKind {
     TooDeep,
     /// A number no double can hold.
     OutOfRange,
+    /// A word that other languages write for a number which JSON does not have.
+    NonNumber(&'static str),
 }
 
 /// Reads one text.
@@ -88,9 +90,11 @@ impl<'a> Scanner<'a> {
             }
             Some(b't') => self.word("true")?,
             Some(b'f') => self.word("false")?,
-            Some(b'n') => self.word("null")?,
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(_) => return Err(self.error("a value was expected")),
+            Some(b'n') => self.word("null").map_err(|error| self.named(start, error))?,
+            Some(b'-' | b'0'..=b'9') => {
+                self.number().map_err(|error| self.named(start, error))?;
+            }
+            Some(_) => return Err(self.named(start, self.error("a value was expected"))),
             None => return Err(self.error("the text ends where a value was expected")),
         }
         Ok(&self.text[start..self.at])
@@ -159,6 +163,14 @@ impl<'a> Scanner<'a> {
         }
         *first = false;
         Ok(true)
+    }
+
+    /// The error at the start of a value, more precise if the value is not a number.
+    fn named(&self, start: usize, error: JsonError) -> JsonError {
+        match non_number(&self.text.as_bytes()[start..]) {
+            Some(name) => JsonError { at: start, kind: JsonErrorKind::NonNumber(name) },
+            None => error,
+        }
     }
 
     fn error(&self, what: &'static str) -> JsonError {
@@ -264,6 +276,26 @@ impl<'a> Scanner<'a> {
         }
         Ok(())
     }
+}
+
+/// The name of a value that is not a number, in whatever case it is written.
+fn non_number(rest: &[u8]) -> Option<&'static str> {
+    const WORDS: [(&str, &str); 7] = [
+        ("nan", "NaN"),
+        ("-nan", "NaN"),
+        ("infinity", "Infinity"),
+        ("inf", "Infinity"),
+        ("+infinity", "Infinity"),
+        ("-infinity", "-Infinity"),
+        ("-inf", "-Infinity"),
+    ];
+    let len = rest
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'_'))
+        .count();
+    let word = &rest[..len];
+    let known = WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known.as_bytes()));
+    known.map(|(_, name)| *name)
 }
 
 /// The index of the first byte of [`STOPS`], searched eight bytes at a time.

@@ -57,13 +57,17 @@ impl Registry for SingleSchema {
     fn schema(&self, _: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
         Ok(Arc::clone(&self.0))
     }
+
+    fn schema_by_guid(&self, _: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
+        Ok(Arc::clone(&self.0))
+    }
 }
 
 struct StaticHeaders(&'static [(&'static str, &'static [u8])]);
 
 impl HeaderLookup for StaticHeaders {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.header(name)
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        self.0.each_header(visit);
     }
 }
 

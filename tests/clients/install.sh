@@ -4,6 +4,7 @@
 #
 # Usage: tests/clients/install.sh              the Kafka clients
 #        tests/clients/install.sh quickstart   what runs the programs of docs/quickstart.md
+#        tests/clients/install.sh sse          the clients of server-sent events
 #
 # A folder's name contains a hash of the files it is built from, so other pins are another folder.
 # Each is built in a temporary folder and then moved into place. README.md describes the clients.
@@ -115,6 +116,35 @@ make_quickstart_go() {
     stop 'the Go module could not be fetched; check the connection to proxy.golang.org'
 }
 
+make_sse_python() {
+  python3 -m venv "$work" ||
+    stop 'Python could not create a virtual environment; run: scripts/install.sh test'
+  pip_install "$here/sse/requirements.txt"
+  "$work/bin/python" -m pip --disable-pip-version-check check
+}
+
+# sseclient is one file of Python, published as source only; building it compiles nothing.
+make_sse_sseclient() {
+  python3 -m venv "$work" ||
+    stop 'Python could not create a virtual environment; run: scripts/install.sh test'
+  pip_install "$here/sse/sseclient.txt"
+  pip_install "$here/sse/sseclient-source.txt" --no-binary sseclient --no-build-isolation
+  "$work/bin/python" -m pip --disable-pip-version-check check
+}
+
+make_sse_node() {
+  cp "$here"/sse/{package,package-lock}.json "$work"
+  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent ||
+    stop 'npm could not install eventsource; check the connection to registry.npmjs.org'
+}
+
+make_sse_go() {
+  local program=$work/r3labs
+  (cd "$here/sse/r3labs" && GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+    "$go" build -o "$program" .) ||
+    stop 'r3labs/sse could not be compiled; check the connection to proxy.golang.org'
+}
+
 # print_command NAME WORD…: prints the line with the command of a client.
 print_command() {
   printf '%s' "$1"
@@ -136,13 +166,32 @@ quickstart() {
     "GOMODCACHE=$folder/modules" "GOCACHE=$folder/compiled" "$go"
 }
 
+# sse PYTHON: installs the clients of server-sent events and prints the command of each.
+sse() {
+  version=$1 install_once sse_python "$here/sse/requirements.txt"
+  print_command httpx-sse "$folder/bin/python" -B "$here/sse/with_httpx_sse.py"
+  print_command sseclient-py "$folder/bin/python" -B "$here/sse/with_sseclient_py.py"
+  print_command aiosseclient "$folder/bin/python" -B "$here/sse/with_aiosseclient.py"
+  version=$1 install_once sse_sseclient "$here"/sse/sseclient{,-source}.txt
+  print_command sseclient "$folder/bin/python" -B "$here/sse/with_sseclient.py"
+  install_once sse_node "$here"/sse/{package,package-lock}.json
+  print_command eventsource env "NODE_PATH=$folder/node_modules" \
+    node "$here/sse/with_eventsource.js"
+  print_command fetch-event-source env "NODE_PATH=$folder/node_modules" \
+    node "$here/sse/with_fetch_event_source.js"
+  find_go
+  version=$("$go" env GOVERSION) install_once sse_go "$here"/sse/r3labs/{go.mod,go.sum,main.go}
+  print_command r3labs "$folder/r3labs"
+}
+
 case ${1:-kafka} in
   kafka)
     for program in python3 npm node java javac kcat; do require "$program"; done
     jars=$("$here/../../scripts/kafka.sh" fetch)
     ;;
   quickstart) for program in python3 npm node java curl; do require "$program"; done ;;
-  *) stop "unknown argument: $1; give kafka or quickstart" ;;
+  sse) for program in python3 npm node; do require "$program"; done ;;
+  *) stop "unknown argument: $1; give kafka, quickstart or sse" ;;
 esac
 
 mkdir -p "$cache"
@@ -153,10 +202,12 @@ trap 'if [ -n "$work" ]; then rm -rf "$work"; fi' EXIT
 
 # A virtual environment depends on the Python that made it.
 version=$(python3 -c 'import sys; print(sys.version, sys.base_prefix)')
-if [ "${1:-}" = quickstart ]; then
-  quickstart "$version"
-  exit
-fi
+case ${1:-kafka} in
+  quickstart | sse)
+    "$1" "$version"
+    exit
+    ;;
+esac
 version=$version install_once python "$here/python/requirements.txt"
 version=
 print_command confluent-kafka "$folder/bin/python" -B "$here/python/with_confluent.py"

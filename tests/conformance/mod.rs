@@ -60,6 +60,7 @@ macro_rules! conformance {
             transactions: one_producer_runs_many_transactions_in_turn,
             transactions: an_empty_transaction_commits,
             transactions: the_position_skips_control_and_aborted_records,
+            transactions: requested_ends_are_before_open_transactions,
             cleanup: compaction_keeps_the_newest_record_of_each_key,
             cleanup: a_tombstone_is_removed_after_its_retention,
             cleanup: a_compacted_topic_refuses_records_without_a_key,

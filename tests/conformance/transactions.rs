@@ -214,3 +214,28 @@ pub(crate) fn the_position_skips_control_and_aborted_records<S: LogUnderTest>() 
     // Reads until the position is at the end, whatever the last entry is; `read` might not return.
     assert_eq!(values(&read(&*log, &partition, 0)), ["a"]);
 }
+
+pub(crate) fn requested_ends_are_before_open_transactions<S: LogUnderTest>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-ends", (3, FOR_EVER));
+    let [empty, outside, open] = [0, 1, 2].map(|partition| at(&topic, partition));
+    append(&*log, &outside, &["a", "b"]);
+    append(&*log, &open, &["a"]);
+    let mut transactor = log.transactor("t-ends").unwrap();
+    write(&mut *transactor, &open, &["b"]);
+    let asked = [open, empty, outside];
+    let mut request = log.request_ends(&asked).unwrap();
+    let ends = until("the ends are known", || request.poll().unwrap());
+    assert_eq!(ends, [Offset(1), Offset(0), Offset(2)]);
+    transactor.commit().unwrap();
+    let mut request = log.request_ends(&asked[..1]).unwrap();
+    let ends = until("the end is known", || request.poll().unwrap());
+    let bounds = log.bounds(&asked[0], Isolation::Committed).unwrap();
+    assert!(ends[0] >= Offset(1) && ends[0] <= bounds.end, "{ends:?}, then {bounds:?}");
+    let unknown = at(&topic, 9);
+    let refused = log.request_ends(std::slice::from_ref(&unknown)).and_then(|mut request| {
+        until("there is an answer", || request.poll().transpose()).map(drop)
+    });
+    assert!(refused.is_err(), "the topic has no partition 9");
+}

@@ -8,8 +8,13 @@ use std::process::Command;
 use tidewire_tests::server::command;
 
 /// What the script reads, and what it is made of.
-const COPIED: [&str; 5] =
-    ["Cargo.lock", "schemas/src", "pipeline/engine/src", "pipeline/app/build.rs", "connectors/build.rs"];
+const COPIED: [&str; 5] = [
+    "Cargo.lock",
+    "schemas/src",
+    "pipeline/engine/src",
+    "pipeline/app/build.rs",
+    "connectors/build.rs",
+];
 
 #[test]
 fn a_build_is_named_by_its_sources() {

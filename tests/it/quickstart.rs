@@ -159,6 +159,17 @@ fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     expect_all(&mut receivers, &[]);
 }
 
+/// curl takes a stream for dead below a byte per second; `receive.sh` relies on the keepalives.
+#[test]
+fn curl_does_not_take_a_quiet_stream_for_dead() {
+    let server = Server::start(&[]);
+    let url = format!("http://{}/v1/sse?channels=posts:quiet", server.addr());
+    let limits = ["--speed-limit", "1", "--speed-time", "17", "--max-time", "27"];
+    let output = Command::new("curl").arg("-sSN").args(limits).arg(url).output().expect("curl");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("timed out after 27"), "only our own limit of time ended it: {said}");
+}
+
 #[test]
 fn a_kafka_producer_sends_to_the_same_channel() {
     let bootstrap = broker::shared().bootstrap();

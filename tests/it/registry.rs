@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tidewire_connectors::registry::{Config, Credentials, QueryPolicy, SchemaRegistry};
 use tidewire_schemas::codec::{Registry, RegistryFault};
+use tidewire_tests::event_source::EventSource;
 use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
+use tidewire_tests::server::Server;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": []}"#;
 
@@ -61,6 +63,32 @@ fn a_thousand_records_of_one_schema_make_one_request() {
     assert_eq!(registry.requests(), ["GET /schemas/ids/1"]);
     registry.set_behaviour(RegistryBehaviour::Down);
     client.schema(id).expect("a cached schema needs no request");
+}
+
+#[test]
+fn a_schema_is_found_by_its_guid() {
+    let registry = FakeRegistry::start();
+    registry.find_by_guid();
+    let id = registry.put("s", SCHEMA);
+    let client = client(&registry);
+    for _ in 0..100 {
+        client.schema_by_guid(FakeRegistry::guid(id)).expect("it is there");
+    }
+    assert_eq!(registry.requests(), ["GET /schemas/guids/0f1e2d3c-4b5a-6978-8796-a5b400000001"]);
+    let unknown = client.schema_by_guid(7).expect_err("it is not there");
+    let RegistryFault::Unknown(why) = unknown else { panic!("{unknown:?}") };
+    assert!(why.contains("has no schema 00000000-0000-0000-0000-000000000007"), "{why}");
+}
+
+#[test]
+fn a_registry_without_guids_stops_no_other_question() {
+    let registry = FakeRegistry::start();
+    let id = registry.put("s", SCHEMA);
+    let client = client(&registry);
+    let without = client.schema_by_guid(FakeRegistry::guid(id)).expect_err("it has no such path");
+    let RegistryFault::Unknown(why) = without else { panic!("{without:?}") };
+    assert!(why.contains("value.schema.id.serializer"), "{why}");
+    client.schema(id).expect("it is found by its number");
 }
 
 #[test]
@@ -257,6 +285,41 @@ fn json_is_read_and_protobuf_is_refused_with_an_error() {
     let id = registry.put_as("p", ("PROTOBUF", "syntax = \"proto3\";"), &[]);
     let error = unusable(&client, id);
     assert!(error.contains("is PROTOBUF, which is not supported; send Avro or JSON"), "{error}");
+}
+
+/// Names of Java and Debezium, and a default that does not fit, as Kafka Connect writes them.
+const JAVA_POST: &str = r#"{"type": "record", "name": "Outer$Post", "namespace": "srv-1.db",
+    "connect.name": "srv-1.db.Outer$Post", "fields": [
+        {"name": "event_type", "type": "string", "default": null},
+        {"name": "account_id", "type": "string"}, {"name": "post_id", "type": "string"},
+        {"name": "author_id", "type": "string"}, {"name": "text", "type": "string"},
+        {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 90,
+            "scale": 70}, "default": 7},
+        {"name": "odd", "type": {"type": "bytes", "logicalType": "decimal", "precision": 2,
+            "scale": 70}}]}"#;
+
+#[test]
+fn an_event_of_a_union_of_java_s_and_kafka_connect_s_schemas_is_delivered() {
+    let registry = FakeRegistry::start();
+    registry.put("post", JAVA_POST);
+    let union = r#"["null", "srv-1.db.Outer$Post"]"#;
+    let id = registry.put_as("union", ("AVRO", union), &[("post", 1)]);
+    let server = Server::start_as("dev", &[], &[("TIDEWIRE_REGISTRY_URL", &registry.url())]);
+    let mut body = [&[0][..], &id.to_be_bytes(), &[2]].concat();
+    for text in ["post.created", "demo", "p1", "ann", "hi"] {
+        body.push(u8::try_from(2 * text.len()).expect("a short text"));
+        body.extend(text.bytes());
+    }
+    body.extend([4, 0xfb, 0x2e, 2, 5]);
+    let response = server.http().post("/v1/events", "application/avro", &body);
+    let response = response.expect("an answer");
+    assert_eq!(response.status, 202, "{}", response.text());
+    let path = "/v1/sse?channels=posts:ann&from=earliest";
+    let mut source = EventSource::open(server.addr(), path, None, None).expect("it serves");
+    let event = source.next_event(Duration::from_secs(30)).expect("the stream goes on");
+    let event = event.expect("the event comes");
+    assert_eq!(event.data_str("amount"), format!("-0.{}1234", "0".repeat(66)));
+    assert_eq!(event.data["odd"], serde_json::json!([5]));
 }
 
 #[test]

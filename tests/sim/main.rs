@@ -8,11 +8,13 @@ mod conformance;
 mod contract;
 mod crash;
 mod dead_letters;
+mod derive_turns;
 mod fake;
 mod histories;
 mod model;
 mod mutants;
 mod operators;
+mod quiet_partitions;
 mod replay;
 mod world;
 

@@ -17,6 +17,7 @@ use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tidewire_schemas::codec::guid_text;
 
 /// A body larger than any test sends.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -53,6 +54,8 @@ struct RegistryState {
     /// Ids of the versions; the first version is 1.
     subjects: BTreeMap<String, Vec<usize>>,
     behaviour: RegistryBehaviour,
+    /// Whether it finds schemas by GUID, as newer versions of Confluent's do.
+    has_guids: bool,
     /// The `Authorization` header it requires.
     authorization: Option<String>,
     /// `GET /subjects` and so on.
@@ -110,6 +113,16 @@ impl FakeRegistry {
         let stored = RegisteredSchema { text, kind, references: references.collect() };
         let id = self.state().add(subject, stored);
         u32::try_from(id).expect("few schemas are registered")
+    }
+
+    /// Finds schemas by GUID from now on.
+    pub fn find_by_guid(&self) {
+        self.state().has_guids = true;
+    }
+
+    /// The GUID of a schema, big-endian.
+    pub fn guid(id: u32) -> u128 {
+        0x0f1e_2d3c_4b5a_6978_8796_a5b4_0000_0000 + u128::from(id)
     }
 
     /// Responds like this from now on.
@@ -240,6 +253,7 @@ impl RegistryState {
         match (request.method.as_str(), &segments[..]) {
             ("GET", ["subjects"]) => (200, self.subjects.keys().cloned().collect()),
             ("GET", ["schemas", "ids", id]) => self.by_id(id),
+            ("GET", ["schemas", "guids", guid]) if self.has_guids => self.by_guid(guid),
             ("GET", ["subjects", subject, "versions", version]) => {
                 match self.version(subject, version) {
                     Ok(version) => (200, self.described(subject, version)),
@@ -261,6 +275,12 @@ impl RegistryState {
             Some(stored) => (200, stored.json()),
             None => error_response(404, 40403, "Schema not found"),
         }
+    }
+
+    fn by_guid(&self, guid: &str) -> RegistryResponse {
+        let ids = 1..=u32::try_from(self.schemas.len()).expect("few schemas are registered");
+        let id = ids.into_iter().find(|id| guid_text(FakeRegistry::guid(*id)) == guid);
+        self.by_id(&id.unwrap_or_default().to_string())
     }
 
     /// A version by number or `latest`, counted from 1.

@@ -122,20 +122,26 @@ impl Registry for Schemas {
             .map(Arc::new)
             .map_err(|fault| RegistryFault::Unusable(fault.to_string()))
     }
+
+    fn schema_by_guid(&self, guid: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
+        self.schema(guid as u32)
+    }
 }
 
 impl HeaderLookup for NoHeaders {
-    fn header(&self, _: &str) -> Option<&[u8]> {
-        None
-    }
+    fn each_header<'a>(&'a self, _: &mut dyn FnMut(&'a str, &'a [u8])) {}
 }
 
 /// Headers before the value: their count, then `name\0value\0` each.
 struct Leading<'a>(Vec<(&'a [u8], &'a [u8])>);
 
 impl HeaderLookup for Leading<'_> {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        for (name, value) in &self.0 {
+            if let Ok(name) = std::str::from_utf8(name) {
+                visit(name, value);
+            }
+        }
     }
 }
 
@@ -167,7 +173,8 @@ fn json_envelope(input: &[u8]) {
     read_event(input, &NoHeaders);
     let admitted = tidewire_schemas::envelope::admit(Catalogue::builtin(), Some(input), &ORIGIN);
     if admitted.is_ok() {
-        serde_json::from_slice::<Value>(input).expect("an admitted event is JSON");
+        let json = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
+        serde_json::from_slice::<Value>(json).expect("an admitted event is JSON");
     }
 }
 
@@ -230,6 +237,8 @@ fn avro_record(input: &[u8]) {
     read_event(input, &NoHeaders);
     let headers = Leading(vec![(b"event_type", b"custom.x"), (b"account_id", b"a")]);
     read_event(input, &headers);
+    let (id, record) = input.split_at(input.len().min(5));
+    read_event(record, &Leading(vec![(b"__value_schema_id", id), (b"event_type", b"custom.x")]));
 }
 
 fn avro_records() -> Vec<Vec<u8>> {

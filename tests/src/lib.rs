@@ -1,7 +1,7 @@
 //! The test harness: runs the real binary, and has clients written from the protocol alone.
 //!
-//! In reading order: [`child_process`], [`process`] and [`server`] start, measure and stop
-//! processes; [`broker`] does the same with a real Kafka, and [`fake_registry`] replaces a schema
+//! In reading order: [`child_process`], [`client_program`], [`process`] and [`server`] start,
+//! measure and stop processes; [`broker`] does the same with a real Kafka, and [`fake_registry`] replaces a schema
 //! registry; [`http`], [`websocket`] and [`event_source`] are clients that remember positions and
 //! can be cut in the middle of a frame; [`browser`] is the client most people have; [`frames`],
 //! [`subscriber_pool`], [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every
@@ -16,6 +16,7 @@ use tidewire_connectors as _;
 pub mod broker;
 pub mod browser;
 pub mod child_process;
+pub mod client_program;
 pub mod cut_stream;
 pub mod event_source;
 pub mod fake_registry;

@@ -122,7 +122,7 @@ fn lock_files_of_npm_name_accepted_licences_and_no_registry() {
                 None => all.push(format!("{shown}: it names no licence")),
             }
             if package.get("resolved").is_some() {
-                all.push(format!("{shown}: remove `resolved` (npm: omit-lockfile-registry-resolved)"));
+                all.push(format!("{shown}: remove `resolved` (omit-lockfile-registry-resolved)"));
             }
         }
     }

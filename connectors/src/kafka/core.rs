@@ -24,7 +24,7 @@ use super::bootstrap_refresh::BootstrapRefresh;
 use super::config::{Config, invalid_properties};
 use super::context::{KafkaContext, lock};
 use super::log_error;
-use super::native;
+use super::native::{self, SharedConsumer};
 use super::partition_list::partition_number;
 use super::read_retry::UnreadablePartitions;
 use crate::clock;
@@ -46,7 +46,7 @@ pub(super) struct KafkaCore {
     pub(super) config: Config,
     pub(super) admin: Admin,
     /// Sees the last stable offset as the end.
-    pub(super) stable: BaseConsumer<KafkaContext>,
+    pub(super) stable: SharedConsumer,
     /// Sees the high watermark as the end.
     pub(super) latest: BaseConsumer<KafkaContext>,
     /// The client that asks for a group's offsets, by group.
@@ -69,7 +69,8 @@ impl KafkaCore {
             return Err(LogError::Invalid(format!("kafka.properties: {problem}")));
         }
         let make = |isolation| make_consumer(&config.reader(isolation, None));
-        let (stable, latest) = (make(Isolation::Committed)?, make(Isolation::Uncommitted)?);
+        let stable = Arc::new(make(Isolation::Committed)?);
+        let latest = make(Isolation::Uncommitted)?;
         let settings = config.admin();
         let client = settings.create_with_context(KafkaContext::default());
         let admin = Admin::new(client.map_err(|error| invalid_properties(&error))?, config.clone());
@@ -122,7 +123,7 @@ impl KafkaCore {
     ) -> Result<Bounds, LogError> {
         self.check(at)?;
         let client = match isolation {
-            Isolation::Committed => &self.stable,
+            Isolation::Committed => &*self.stable,
             Isolation::Uncommitted => &self.latest,
         };
         let partition = partition_number(at);

@@ -9,14 +9,15 @@ use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::{
-    Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader, TopicInfo,
-    TopicSpec, Transactor,
+    Appender, Bounds, Committed, EndsRequest, Isolation, Log, LogError, Member, MemberSpec, Reader,
+    TopicInfo, TopicSpec, Transactor,
 };
 use tidewire_engine::record::{Millis, Offset, Topic, TopicPartition};
 
 use super::append::KafkaAppender;
 use super::config::Config;
 use super::core::{CALL_LIMIT, KafkaCore, TopicShape};
+use super::ends::KafkaEndsRequest;
 use super::log_error;
 use super::member::KafkaMember;
 use super::native;
@@ -81,6 +82,10 @@ impl Log for KafkaLog {
 
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
         self.core.bounds(at, isolation)
+    }
+
+    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
+        Ok(Box::new(KafkaEndsRequest::new(&self.core, of)?))
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {

@@ -22,6 +22,7 @@ mod partition_list;
 
 mod admin;
 mod core;
+mod ends;
 
 mod produce;
 mod reachability;

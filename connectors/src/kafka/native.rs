@@ -1,12 +1,12 @@
 //! Calls of librdkafka that its safe binding does not offer. The only file with `unsafe` code.
 //!
-//! It has six uses. **Topic ids**, which become the epoch of positions. **Permissions of the
+//! It has seven uses. **Topic ids**, which become the epoch of positions. **Permissions of the
 //! user**, for `tidewire doctor`. **The offset of an end of partition** and positions after control
 //! records, without which a restore does not know that it is complete. **Events of a producer**, so
 //! that waiting for an acknowledgement is neither a busy loop nor a sleep of up to 100 ms per
 //! transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
 //! client that lost all of them. **Ignoring a broker's leader hints**, which librdkafka reads
-//! wrongly.
+//! wrongly. **Ends of partitions**, asked for without waiting for the answer.
 //!
 //! Rules: every object of a client keeps that client alive through an `Arc`; every callback is
 //! removed, under librdkafka's own queue lock, before what it points to is dropped; every message
@@ -23,10 +23,10 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
-use tidewire_engine::record::{Body, Millis, Offset, Record, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Offset, Partition, Record, Topic, TopicPartition};
 
 use super::context::KafkaContext;
 use super::partition_list::partition_number;
@@ -246,6 +246,104 @@ impl Drop for NotifyingProducer {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue);
         }
+    }
+}
+
+/// The committed end of a partition, or the broker's error.
+pub(super) struct FoundEnd {
+    pub(super) at: TopicPartition,
+    pub(super) end: Result<Offset, RDKafkaErrorCode>,
+}
+
+/// A request for the ends of partitions (`ListOffsets`) that nobody waits for.
+pub(super) struct PendingOffsets {
+    queue: *mut sys::rd_kafka_queue_t,
+    /// The queue belongs to this client.
+    _client: SharedConsumer,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for PendingOffsets {}
+
+impl PendingOffsets {
+    /// Sends the request; its answer, a timeout after `limit` included, comes to its queue.
+    pub(super) fn request(
+        client: &SharedConsumer,
+        of: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Self, RDKafkaErrorCode> {
+        let mut list = TopicPartitionList::with_capacity(of.len());
+        for at in of {
+            let (topic, partition) = (at.topic.as_str(), partition_number(at));
+            let latest = list.add_partition_offset(topic, partition, KafkaOffset::End);
+            latest.map_err(|_| RDKafkaErrorCode::InvalidArgument)?;
+        }
+        let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        let handle = client.client().native_ptr();
+        // SAFETY: client, list and options are alive; the call copies the list and the options,
+        // which are destroyed here. The queue is destroyed with `Self`.
+        let queue = unsafe {
+            let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+            let options = sys::rd_kafka_AdminOptions_new(handle, operation);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+            let committed = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
+            sys::rd_kafka_AdminOptions_set_isolation_level(options, committed);
+            let queue = sys::rd_kafka_queue_new(handle);
+            sys::rd_kafka_ListOffsets(handle, list.ptr(), options, queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
+            queue
+        };
+        Ok(Self { queue, _client: Arc::clone(client) })
+    }
+
+    /// The answer; `None` while there is none. Not called again after the answer.
+    pub(super) fn poll(&mut self) -> Option<Result<Vec<FoundEnd>, RDKafkaErrorCode>> {
+        // SAFETY: the queue is ours and alive; the event is read while it is alive and destroyed.
+        unsafe {
+            let event = sys::rd_kafka_queue_poll(self.queue, 0);
+            if event.is_null() {
+                return None;
+            }
+            let answer = match sys::rd_kafka_event_error(event) {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(found_ends(event)),
+                code => Err(code.into()),
+            };
+            sys::rd_kafka_event_destroy(event);
+            Some(answer)
+        }
+    }
+}
+
+impl Drop for PendingOffsets {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours, and the client is still alive. A request keeps its own
+        // reference to the queue until it is answered.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// Copies the ends out of the answer to a `ListOffsets` request.
+///
+/// # Safety
+/// The event must be such an answer, and alive.
+unsafe fn found_ends(event: *mut sys::rd_kafka_event_t) -> Vec<FoundEnd> {
+    let mut count = 0;
+    // SAFETY: the caller's promise; the event owns all that is read.
+    unsafe {
+        let result = sys::rd_kafka_event_ListOffsets_result(event);
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+        let one = |n: usize| {
+            let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(n));
+            let partition = Partition(u32::try_from(found.partition).unwrap_or(u32::MAX));
+            let end = match found.err {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    Ok(Offset(u64::try_from(found.offset).unwrap_or(0)))
+                }
+                code => Err(code.into()),
+            };
+            FoundEnd { at: TopicPartition::new(&Topic::new(text(found.topic)), partition), end }
+        };
+        (0..count).map(one).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `Registry` port on Confluent's API: a schema by its id, from the cache wherever possible.
+//! The `Registry` port on Confluent's API: a schema by id or GUID, from the cache where possible.
 //!
 //! The lock of the cache is not held during a request. So two threads may request the same schema
 //! at once; each waits for a bounded time.
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
 
-use super::cache::SchemaCache;
+use super::cache::{SchemaCache, SchemaKey};
 use super::config::{Config, QueryPolicy};
 use super::exchange::Exchange;
 use super::resolve;
@@ -37,30 +37,38 @@ impl SchemaRegistry {
     fn cache(&self) -> MutexGuard<'_, SchemaCache> {
         self.cache.lock().expect("no holder panics")
     }
-}
 
-impl Registry for SchemaRegistry {
-    fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
-        if let Some(answer) = self.cache().answer(id, clock::now()) {
+    fn find(&self, key: SchemaKey) -> Result<Arc<WriterSchema>, RegistryFault> {
+        if let Some(answer) = self.cache().answer(key, clock::now()) {
             return answer;
         }
         telemetry::registry_asked();
-        let answer = resolve::schema(&self.exchange, id, self.exchange.deadline());
+        let answer = resolve::schema(&self.exchange, key, self.exchange.deadline());
         let mut cache = self.cache();
         let answer = match answer {
             Ok((schema, bytes)) => {
                 let schema = Arc::new(schema);
-                cache.store(id, schema.clone(), bytes);
+                cache.store(key, schema.clone(), bytes);
                 Ok(schema)
             }
             Err(fault) => {
                 telemetry::registry_failed(reason(&fault));
-                cache.store_fault(id, &fault, clock::now(), &self.policy);
+                cache.store_fault(key, &fault, clock::now(), &self.policy);
                 Err(fault)
             }
         };
         telemetry::registry_schemas(cache.len());
         answer
+    }
+}
+
+impl Registry for SchemaRegistry {
+    fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
+        self.find(SchemaKey::Id(id))
+    }
+
+    fn schema_by_guid(&self, guid: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
+        self.find(SchemaKey::Guid(guid))
     }
 }
 

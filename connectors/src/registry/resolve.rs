@@ -1,4 +1,4 @@
-//! Resolves a schema id to a compiled schema: its text, and the texts of all schemas it references.
+//! Resolves a schema id or GUID to a compiled schema, with all schemas that it references.
 //!
 //! Anyone who may register schemas controls their text, so everything is bounded: the bytes of the
 //! texts, the number of references, their depth, and the time for all requests together. A circular
@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tidewire_schemas::codec::{RegistryFault, WriterSchema};
 
+use super::cache::SchemaKey;
 use super::exchange::{Exchange, ExchangeError, RegistryRefusal, path_segment};
 
 /// Bytes of a schema's text together with those it references.
@@ -20,6 +21,9 @@ const REFERENCE_DEPTH_MAX: usize = 16;
 
 /// The API's code for an unknown id. A 404 without it means that the address is wrong.
 const NO_SCHEMA: u64 = 40403;
+
+/// The API's code for a path that it does not have.
+const NO_PATH: u64 = 404;
 
 /// Ids are signed 32-bit numbers; registries answer larger ones as if the address were wrong.
 const ID_MAX: u32 = i32::MAX as u32;
@@ -38,46 +42,58 @@ struct Reference {
     version: u64,
 }
 
-/// The schema of an id, and the bytes of the texts it was compiled from.
+/// The schema of a key, and the bytes of the texts it was compiled from.
 pub(super) fn schema(
     exchange: &Exchange,
-    id: u32,
+    key: SchemaKey,
     deadline: Instant,
 ) -> Result<(WriterSchema, usize), RegistryFault> {
-    if id > ID_MAX {
-        return Err(RegistryFault::Unknown(format!(
-            "{id} is larger than any schema id; the record is probably not in Confluent's wire \
-             format, although it begins like it"
-        )));
-    }
-    let asked = exchange.ask(&format!("/schemas/ids/{id}"), None, deadline);
-    let answer = asked.map_err(|error| match error {
-        ExchangeError::Refused(RegistryRefusal { code: NO_SCHEMA, .. }) => {
+    let path = match key {
+        SchemaKey::Id(id) if id > ID_MAX => {
+            return Err(RegistryFault::Unknown(format!(
+                "{id} is larger than any schema id; the record is probably not in Confluent's wire \
+                 format, although it begins like it"
+            )));
+        }
+        SchemaKey::Id(id) => format!("/schemas/ids/{id}"),
+        SchemaKey::Guid(_) => format!("/schemas/guids/{key}"),
+    };
+    let asked = exchange.ask(&path, None, deadline);
+    let answer = asked.map_err(|error| match (error, key) {
+        (ExchangeError::Refused(RegistryRefusal { code: NO_SCHEMA, .. }), _) => {
             RegistryFault::Unknown(format!(
-                "the schema registry at {} has no schema {id}; check that the producer uses the \
+                "the schema registry at {} has no schema {key}; check that the producer uses the \
                  same registry",
                 exchange.addresses()
             ))
         }
-        other => fault(id, other),
+        (ExchangeError::Refused(RegistryRefusal { code: NO_PATH, .. }), SchemaKey::Guid(_)) => {
+            RegistryFault::Unknown(format!(
+                "the schema registry at {} finds no schemas by GUID, as newer versions of \
+                 Confluent's do; update it, or set value.schema.id.serializer (Python: \
+                 schema.id.serializer) in the producer to the prefix serialiser",
+                exchange.addresses()
+            ))
+        }
+        (other, _) => fault(key, other),
     })?;
-    let document = parse_document(&answer).ok_or_else(|| not_a_schema(exchange, id))?;
+    let document = parse_document(&answer).ok_or_else(|| not_a_schema(exchange, key))?;
     match document.kind.as_str() {
         "AVRO" => {}
         "JSON" => return Ok((WriterSchema::json(), document.text.len())),
         kind => {
             let kind = exchange.sanitize(kind);
             return Err(unusable(
-                id,
+                key,
                 format!("is {kind}, which is not supported; send Avro or JSON"),
             ));
         }
     }
-    let mut resolver = ReferenceResolver::new(exchange, id, deadline);
+    let mut resolver = ReferenceResolver::new(exchange, key, deadline);
     resolver.count(&document.text)?;
     resolver.resolve(&document.references)?;
     let schema = WriterSchema::avro(&document.text, &resolver.texts)
-        .map_err(|why| unusable(id, format!("can't be used: {}", exchange.sanitize(&why.0))))?;
+        .map_err(|why| unusable(key, format!("can't be used: {}", exchange.sanitize(&why.0))))?;
     Ok((schema, resolver.bytes))
 }
 
@@ -106,7 +122,7 @@ fn reference(value: &Value) -> Option<Reference> {
 /// Walks over all references of a schema, deepest first.
 struct ReferenceResolver<'a> {
     exchange: &'a Exchange,
-    id: u32,
+    key: SchemaKey,
     deadline: Instant,
     /// Texts in the order in which they have to be parsed.
     texts: Vec<String>,
@@ -119,10 +135,10 @@ struct ReferenceResolver<'a> {
 }
 
 impl<'a> ReferenceResolver<'a> {
-    fn new(exchange: &'a Exchange, id: u32, deadline: Instant) -> Self {
+    fn new(exchange: &'a Exchange, key: SchemaKey, deadline: Instant) -> Self {
         Self {
             exchange,
-            id,
+            key,
             deadline,
             texts: Vec::new(),
             bytes: 0,
@@ -137,7 +153,7 @@ impl<'a> ReferenceResolver<'a> {
             return Ok(());
         }
         let mib = TEXT_BYTES_MAX >> 20;
-        Err(unusable(self.id, format!("has more than {mib} MiB with its references")))
+        Err(unusable(self.key, format!("has more than {mib} MiB with its references")))
     }
 
     fn resolve(&mut self, references: &[Reference]) -> Result<(), RegistryFault> {
@@ -145,7 +161,7 @@ impl<'a> ReferenceResolver<'a> {
             if self.path.contains(reference) {
                 let subject = self.exchange.sanitize(&reference.subject);
                 return Err(unusable(
-                    self.id,
+                    self.key,
                     format!("has a circular reference through {subject}"),
                 ));
             }
@@ -154,7 +170,7 @@ impl<'a> ReferenceResolver<'a> {
             }
             if self.seen.len() == REFERENCES_MAX || self.path.len() == REFERENCE_DEPTH_MAX {
                 return Err(unusable(
-                    self.id,
+                    self.key,
                     format!(
                         "has more than {REFERENCES_MAX} references, or more than \
                          {REFERENCE_DEPTH_MAX} levels of them"
@@ -176,45 +192,45 @@ impl<'a> ReferenceResolver<'a> {
         let Reference { subject, version } = reference;
         let path = format!("/subjects/{}/versions/{version}", path_segment(subject));
         let answer = self.exchange.ask(&path, None, self.deadline).map_err(|error| {
-            let ExchangeError::Refused(refusal) = error else { return fault(self.id, error) };
+            let ExchangeError::Refused(refusal) = error else { return fault(self.key, error) };
             let subject = self.exchange.sanitize(subject);
             let message = refusal.message;
             unusable(
-                self.id,
+                self.key,
                 format!("references {subject} version {version}, which fails: {message}"),
             )
         })?;
         let document =
-            parse_document(&answer).ok_or_else(|| not_a_schema(self.exchange, self.id))?;
+            parse_document(&answer).ok_or_else(|| not_a_schema(self.exchange, self.key))?;
         if document.kind == "AVRO" {
             return Ok(document);
         }
         let subject = self.exchange.sanitize(subject);
-        Err(unusable(self.id, format!("references {subject}, which is not Avro")))
+        Err(unusable(self.key, format!("references {subject}, which is not Avro")))
     }
 }
 
-fn fault(id: u32, error: ExchangeError) -> RegistryFault {
+fn fault(key: SchemaKey, error: ExchangeError) -> RegistryFault {
     match error {
         ExchangeError::Refused(RegistryRefusal { code, message }) => {
             RegistryFault::Unavailable(format!(
-                "the schema registry refused the request for schema {id} ({code}: {message}); \
+                "the schema registry refused the request for schema {key} ({code}: {message}); \
                  check registry.url and the login"
             ))
         }
         ExchangeError::Unavailable(why) => RegistryFault::Unavailable(why),
-        ExchangeError::TooLarge(why) => unusable(id, format!("is too large: {why}")),
+        ExchangeError::TooLarge(why) => unusable(key, format!("is too large: {why}")),
     }
 }
 
-fn unusable(id: u32, why: String) -> RegistryFault {
-    RegistryFault::Unusable(format!("schema {id} {why}"))
+fn unusable(key: SchemaKey, why: String) -> RegistryFault {
+    RegistryFault::Unusable(format!("schema {key} {why}"))
 }
 
-fn not_a_schema(exchange: &Exchange, id: u32) -> RegistryFault {
+fn not_a_schema(exchange: &Exchange, key: SchemaKey) -> RegistryFault {
     RegistryFault::Unavailable(format!(
-        "{} answers the request for schema {id}, but not with a schema; check that registry.url is \
-         a schema registry",
+        "{} answers the request for schema {key}, but not with a schema; check that registry.url \
+         is a schema registry",
         exchange.addresses()
     ))
 }

@@ -6,7 +6,8 @@
 //!
 //! At the limit nothing waits for memory and nothing is lost. A connection is then given one frame
 //! at a time, so one that does not read keeps its place and that frame; a connection that reads is
-//! served on. Those that do not read are closed sooner, which frees the memory.
+//! served on. Those that do not read are closed sooner, which frees the memory. So no share is ever
+//! refused: beyond the limit each connection still has one frame and one incomplete message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -101,22 +102,7 @@ impl MemoryShare {
         self.bytes
     }
 
-    /// Adds bytes if the budget has them; `false`, and nothing is added, if not.
-    #[must_use]
-    pub fn grow(&mut self, bytes: usize) -> bool {
-        if self.budget.used_bytes() + bytes > self.budget.max_bytes {
-            return false;
-        }
-        self.set(self.bytes + bytes);
-        true
-    }
-
-    /// Gives bytes back.
-    pub fn release(&mut self, bytes: usize) {
-        self.set(self.bytes.saturating_sub(bytes));
-    }
-
-    /// Counts what is held already, even beyond the budget: the rest of a frame that has begun.
+    /// Counts what is held now, even beyond the budget.
     pub fn set(&mut self, bytes: usize) {
         let total = &self.budget.shares_bytes;
         match bytes.checked_sub(self.bytes) {
@@ -143,13 +129,12 @@ mod tests {
         let held = Arc::clone(&fanout);
         let budget = MemoryBudget::new(100, move || held.load(Ordering::Relaxed));
         let (mut one, mut other) = (MemoryShare::new(&budget), MemoryShare::new(&budget));
-        assert!(one.grow(50));
-        assert!(!other.grow(11), "90 of 100 are used");
+        one.set(50);
         assert_eq!((one.bytes(), other.bytes(), budget.used_bytes()), (50, 0, 90));
         assert_eq!(budget.state(), ConnectionMemory::Available);
         other.set(10);
         assert_eq!(budget.state(), ConnectionMemory::Full);
-        one.release(20);
+        one.set(30);
         assert_eq!((budget.used_bytes(), budget.state()), (80, ConnectionMemory::Available));
         fanout.store(70, Ordering::Relaxed);
         assert_eq!(budget.state(), ConnectionMemory::Full);

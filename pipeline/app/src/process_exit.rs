@@ -19,9 +19,10 @@ const CODE_LOST_LOG: u8 = 3;
 
 /// What a position beyond the end of the log means.
 const LOG_SHORTER: &str = "the topic was deleted and created again, or an older copy of its data \
-                           was restored. Stop every process of this prefix and delete the offsets \
+                           was restored. Stop every process of this prefix and reset the offsets \
                            of its group for this topic (`kafka-consumer-groups.sh \
-                           --delete-offsets`), so that it is read from its beginning";
+                           --reset-offsets --to-earliest --execute`), so that it is read from its \
+                           beginning";
 
 /// Why a command stopped before its work was done.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,13 @@ impl ProcessExit {
             Self::LostLog { message, source } => Self::LostLog { message: tried(message), source },
             Self::OutputClosed => Self::OutputClosed,
         }
+    }
+
+    /// Whether a position beyond the end of the log was the cause.
+    pub fn is_lost_position(&self) -> bool {
+        let Self::LostLog { source: Some(source), .. } = self else { return false };
+        let error = source.downcast_ref();
+        matches!(error, Some(LogError::OutOfRange { asked, end, .. }) if asked > end)
     }
 
     /// The exit code.

@@ -142,6 +142,13 @@ pub trait Log: Send + Sync {
     /// Start and end of a partition.
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError>;
 
+    /// Asks for the committed ends of partitions without waiting for the answer. A log that knows
+    /// them has it at once, as here.
+    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
+        let ends = of.iter().map(|at| Ok(self.bounds(at, Isolation::Committed)?.end));
+        Ok(Box::new(KnownEnds(ends.collect::<Result<_, LogError>>()?)))
+    }
+
     /// The first offset whose record's time is at or after `time`; `None` if no record is.
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError>;
 
@@ -170,6 +177,22 @@ pub trait Log: Send + Sync {
 
     /// A member of a consumer group.
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError>;
+}
+
+/// A request for the committed ends of partitions.
+pub trait EndsRequest: Send {
+    /// The ends in the order of the request, each as it was at some time since the request; `None`
+    /// while there is no answer. Never waits. Not called again after an answer or an error.
+    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError>;
+}
+
+/// Ends that are known without asking.
+struct KnownEnds(Vec<Offset>);
+
+impl EndsRequest for KnownEnds {
+    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError> {
+        Ok(Some(std::mem::take(&mut self.0)))
+    }
 }
 
 /// Appends outside transactions.

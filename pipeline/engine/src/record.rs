@@ -192,8 +192,8 @@ impl Body {
 }
 
 impl tidewire_schemas::codec::HeaderLookup for Body {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        Self::header(self, name)
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        self.headers().for_each(|(name, value)| visit(name, value));
     }
 }
 

@@ -165,6 +165,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["kind"],
         "Blocking look-ups in the log for new subscriptions, by kind (bounds, time).",
     ),
+    (
+        "fanout_unanswered_partitions",
+        "gauge",
+        &["call"],
+        "Partitions whose past subscriptions wait for (lookup, sweep); /readyz names them.",
+    ),
 ];
 
 /// Records read from an input.
@@ -459,6 +465,21 @@ pub(crate) fn sweep_records(count: u64) {
 /// A blocking look-up in the log.
 pub(crate) fn lookups(kind: &'static str) {
     counter!("fanout_lookups_total", "kind" => kind).increment(1);
+}
+
+/// Partitions that the log repeatedly does not answer a call for.
+pub(crate) fn partitions_unanswered(call: &'static str, count: usize) {
+    gauge!("fanout_unanswered_partitions", "call" => call).set(count as f64);
+}
+
+/// The output topics can't be listed.
+pub(crate) fn topics_unlisted(sentence: &str) {
+    tracing::warn!("{sentence}");
+}
+
+/// A partition that the log repeatedly does not answer for.
+pub(crate) fn partition_unanswered(sentence: &str) {
+    tracing::warn!("{sentence}; it is tried again until the log answers");
 }
 
 /// A sweep continued without a slow subscription.

@@ -7,7 +7,7 @@
 use tidewire_schemas::Priority;
 use tidewire_schemas::partition::partition_for;
 
-use crate::port::{Cleanup, TopicSpec};
+use crate::port::{Cause, Cleanup, TopicSpec};
 use crate::record::{Partition, Topic};
 
 /// The default topic prefix.
@@ -302,6 +302,15 @@ pub fn misfit_sentence(topic: &Topic, count: u32, wanted: u32) -> String {
          this prefix have {count}, set topics.partitions to {count}. If partitions were added to a \
          deployment in use, give all its processes another topics.prefix, or delete all topics of \
          this prefix and run `tidewire topics create`"
+    )
+}
+
+/// What to do while the topics of a log can't be listed.
+pub fn unlisted_sentence(cause: &Cause) -> String {
+    format!(
+        "the topics can't be listed, so nobody notices if they are deleted or created again: \
+         {cause}. A topic of this prefix that is being deleted is one reason; `tidewire doctor` \
+         looks for others"
     )
 }
 

@@ -12,8 +12,9 @@ use crate::channel;
 use crate::event::EventView;
 use crate::json;
 
-/// The prefix of an event's `source` that marks an operator.
-pub(crate) const OPERATOR_SOURCE: &str = "op/";
+/// The prefix of the `source` and of the id of every event that an operator emits. Admission
+/// refuses both in events of producers: no id of an emitted event may be taken for another's.
+pub const OPERATOR_SOURCE: &str = "op/";
 
 /// Where one event goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,7 +106,13 @@ impl Catalogue {
         plain.then(|| (&self.types[*at], None))
     }
 
-    /// The name or alias most similar to this one, if any is similar.
+    /// How every type of a pattern such as `custom.*` begins, if this name begins like it.
+    pub(crate) fn prefix_of(&self, name: &str) -> Option<&str> {
+        let mut prefixes = self.names.prefixes.iter().map(|(prefix, _)| prefix.as_str());
+        prefixes.find(|prefix| name.starts_with(prefix))
+    }
+
+    /// The name or alias most similar to this one, if any is similar. Patterns are no names.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         /// Longer names are not compared: no name of the catalogue is similar.
         const COMPARED_MAX_CHARS: usize = 64;
@@ -118,7 +124,9 @@ impl Catalogue {
         let names = self.types.iter().flat_map(|t| {
             std::iter::once(t.name.as_str()).chain(t.aliases.iter().map(|a| a.name.as_str()))
         });
-        let near = names.filter(|known| known.len().abs_diff(wanted.len()) <= most);
+        let near = names
+            .filter(|known| !known.ends_with('*'))
+            .filter(|known| known.len().abs_diff(wanted.len()) <= most);
         let rated = near.map(|known| (distance(&wanted, &known.to_lowercase()), known));
         rated.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
     }

@@ -2,9 +2,9 @@
 //!
 //! In reading order: `model` (what a type and a channel kind are), `files` (the TOML files),
 //! `notation` (the syntax inside their strings), `errors`, `ingress` (spellings and defaults),
-//! `load` and `check` (from files to model), `meaning` (its hash), `lookup` (by name and alias), `deliver` (from an event
-//! to its channels), and `page` (the reference page). Adding a type is one entry in one file, no
-//! code.
+//! `load` and `check` (from files to model), `meaning` (its hash), `lookup` (by name and alias),
+//! `deliver` (from an event to its channels), and `page` (the reference page). Adding a type is one
+//! entry in one file, no code.
 
 mod check;
 mod deliver;
@@ -20,8 +20,8 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-pub use deliver::{Delivery, DeliveryError};
-pub(crate) use deliver::{EnvelopeIds, FieldLookup, OPERATOR_SOURCE};
+pub use deliver::{Delivery, DeliveryError, OPERATOR_SOURCE};
+pub(crate) use deliver::{EnvelopeIds, FieldLookup};
 pub use errors::CatalogueErrors;
 pub use files::FILES;
 pub use lookup::Catalogue;

@@ -68,7 +68,7 @@ fn the_catalogue_has_its_domains_kinds_and_operators() {
 
 /// The built-in files with the text `from` replaced in the file `name`.
 fn hash_with(name: &str, from: &str, to: &str) -> u64 {
-    let texts: Vec<(&str, String)> = super::FILES
+    let texts: Vec<(&str, String)> = FILES
         .iter()
         .map(|(file, text)| {
             assert!(*file != name || text.contains(from), "{name} has no `{from}`");

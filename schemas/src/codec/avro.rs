@@ -11,7 +11,8 @@
 //! own; every other field is a field of `data`. Headers set the envelope fields that the record
 //! lacks.
 //!
-//! Both go through the validation of the JSON envelope.
+//! Both go through the validation of the JSON envelope. Where a header names the schema, the value
+//! has no framing.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -20,14 +21,15 @@ use std::sync::Arc;
 use super::builtin;
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::SINGLE_OBJECT;
+use super::headers::{plain_text, singles};
 use super::read::{DecodedFields, read};
-use super::read_plan::ReadPlan;
-use super::registry::RegistryFault;
+use super::read_plan::{Node, PlanRecord, ReadPlan};
+use super::schema_header;
 use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
-    complete, rejection, text,
+    TimeUnit, complete, rejection, text,
 };
 use crate::json::{self, JsonMember, Scanner};
 
@@ -42,6 +44,9 @@ const ENVELOPE: [&str; 8] = [
     "key",
     "source",
 ];
+
+/// The record of encoded events, whose timestamp is in milliseconds without a logical type.
+const EVENT_RECORD: &str = "tidewire.Event";
 
 /// A schema of this build or of the registry.
 enum Schema {
@@ -63,11 +68,15 @@ impl Deref for Schema {
 /// A schema and the bytes it wrote.
 type SchemaAndRecord<'a> = (Schema, &'a [u8]);
 
-/// Finds the schema of a record in one of the two framings.
+/// Finds the schema of a record by its header, else by one of the two framings.
 fn find<'a>(
     context: &DecodeContext<'_>,
     bytes: &'a [u8],
+    headers: &dyn HeaderLookup,
 ) -> Result<SchemaAndRecord<'a>, Rejection> {
+    if let Some(schema) = schema_header::schema(context, headers)? {
+        return Ok((Schema::Registered(schema), bytes));
+    }
     match bytes.strip_prefix(&SINGLE_OBJECT) {
         Some(bytes) => single_object(bytes),
         None => framed(context, bytes),
@@ -107,24 +116,19 @@ fn framed<'a>(
         );
         Rejection::new(Reason::RegistryUnavailable, message)
     })?;
-    let schema = registry.schema(id).map_err(|fault| {
-        let reason = match fault {
-            RegistryFault::Unknown(_) => Reason::SchemaUnknown,
-            RegistryFault::Unavailable(_) => Reason::RegistryUnavailable,
-            RegistryFault::Unusable(_) => Reason::AvroDecode,
-        };
-        Rejection::new(reason, format!("schema {id}: {fault}"))
-    })?;
+    let schema = registry
+        .schema(id)
+        .map_err(|fault| Rejection::new(fault.reason(), format!("schema {id}: {fault}")))?;
     Ok((Schema::Registered(schema), record))
 }
 
-/// Decodes a record in one of the two framings to an event.
+/// Decodes a record with a schema to an event.
 pub(super) fn admit(
     context: &DecodeContext<'_>,
     bytes: &[u8],
     headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
-    let (schema, record) = find(context, bytes)?;
+    let (schema, record) = find(context, bytes, headers)?;
     match &schema.format {
         RecordFormat::Json => {
             complete(context.catalogue, Envelope::read(text(Some(record))?)?, context.origin)
@@ -132,15 +136,24 @@ pub(super) fn admit(
         RecordFormat::Avro(plan) => {
             let fields = read(plan, record)?;
             let from_headers = HeaderFields::of(headers)?;
-            let record = AvroRecord { plan, fields: &fields, from_headers: &from_headers };
+            let record = AvroRecord {
+                plan,
+                record: fields.record,
+                fields: &fields,
+                from_headers: &from_headers,
+            };
             record.admit(context)
         }
     }
 }
 
-/// Decodes a record in one of the two framings to the JSON object that is an event's data.
-pub(super) fn as_data(context: &DecodeContext<'_>, bytes: &[u8]) -> Result<String, Rejection> {
-    let (schema, record) = find(context, bytes)?;
+/// Decodes a record with a schema to the JSON object that is an event's data.
+pub(super) fn as_data(
+    context: &DecodeContext<'_>,
+    bytes: &[u8],
+    headers: &dyn HeaderLookup,
+) -> Result<String, Rejection> {
+    let (schema, record) = find(context, bytes, headers)?;
     schema.to_json(record).map(Cow::into_owned)
 }
 
@@ -150,34 +163,28 @@ struct HeaderFields([Option<String>; ENVELOPE.len()]);
 impl HeaderFields {
     fn of(headers: &dyn HeaderLookup) -> Result<Self, Rejection> {
         let mut given = [const { None }; ENVELOPE.len()];
-        for (name, slot) in ENVELOPE.iter().zip(&mut given) {
-            if let Some(value) = headers.header(name) {
-                *slot = Some(quoted_header(name, value)?);
-            }
+        for ((name, value), slot) in ENVELOPE.iter().zip(singles(headers, ENVELOPE)).zip(&mut given)
+        {
+            let text = plain_text(name, value)?;
+            *slot = text.map(|text| quoted_header(name, &text));
         }
         Ok(Self(given))
     }
 }
 
 /// A header's value as JSON: a number where the envelope has numbers, else a string.
-fn quoted_header(name: &str, value: &[u8]) -> Result<String, Rejection> {
-    let text = std::str::from_utf8(value).map_err(|_| {
-        let message = format!("the header {name} is not UTF-8");
-        Rejection::of(Reason::NotUtf8, name, message)
-    })?;
+fn quoted_header(name: &str, text: &str) -> String {
     let is_number = matches!(name, "timestamp" | "priority")
         && text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit())
         && text.bytes().any(|byte| byte.is_ascii_digit());
-    if is_number {
-        return Ok(text.to_owned());
-    }
-    Ok(json::quoted(text))
+    if is_number { text.to_owned() } else { json::quoted(text) }
 }
 
 /// A decoded record with the envelope fields of its headers.
 struct AvroRecord<'a> {
     plan: &'a ReadPlan,
-    fields: &'a DecodedFields,
+    record: &'a PlanRecord,
+    fields: &'a DecodedFields<'a>,
     from_headers: &'a HeaderFields,
 }
 
@@ -193,7 +200,7 @@ impl<'a> AvroRecord<'a> {
         if let Some(at) = data {
             self.fill(&mut envelope, None);
             let known = |name: &str| name == "data" || ENVELOPE.contains(&name);
-            let others = self.plan.fields().iter().filter(|field| !known(&field.name));
+            let others = self.record.fields.iter().filter(|field| !known(&field.name));
             envelope.ignored = others.count().try_into().unwrap_or(u32::MAX);
             inner = inner_text(self.fields.value(at));
             envelope.data = DataField::of_text(&inner).map_err(|refused| Rejection {
@@ -215,20 +222,20 @@ impl<'a> AvroRecord<'a> {
         if let Some(value) = self.own(ENVELOPE[0]) {
             return Cow::Borrowed(value);
         }
-        let name = builtin::event_type(&self.plan.name).unwrap_or(&self.plan.name);
+        let name = builtin::event_type(&self.record.name).unwrap_or(&self.record.name);
         Cow::Owned(json::quoted(name))
     }
 
     /// A field of the record that is not null.
     fn own(&self, name: &str) -> Option<&'a str> {
-        let at = self.plan.fields().iter().position(|field| field.name == name)?;
+        let at = self.record.fields.iter().position(|field| field.name == name)?;
         Some(self.fields.value(at)).filter(|value| *value != "null")
     }
 
     /// The index of the field `data` of a whole envelope.
     fn data_field(&self, declared: Option<&EventType>) -> Option<usize> {
         let is_own = declared.is_some_and(|of| of.field("data").is_some());
-        let at = self.plan.fields().iter().position(|field| field.name == "data")?;
+        let at = self.record.fields.iter().position(|field| field.name == "data")?;
         (!is_own).then_some(at)
     }
 
@@ -246,13 +253,29 @@ impl<'a> AvroRecord<'a> {
         for ((name, given), slot) in ENVELOPE.iter().zip(&self.from_headers.0).skip(1).zip(slots) {
             let own = if is_own(declared, name) { None } else { self.own(name) };
             *slot = own.or(given.as_deref());
+            if *name == "timestamp" && own.is_some() && self.states_millis() {
+                envelope.time_unit = TimeUnit::Stated;
+            }
         }
+    }
+
+    /// Whether the schema makes the record's timestamp milliseconds: by a logical type, or since it
+    /// is the schema of encoded events.
+    fn states_millis(&self) -> bool {
+        let is_time = |node: &Node| matches!(node, Node::Time(_));
+        self.record.name == EVENT_RECORD
+            || self.record.fields.iter().filter(|field| field.name == "timestamp").any(|field| {
+                match self.plan.node(field.node) {
+                    Node::Union(branches) => branches.iter().any(|at| is_time(self.plan.node(*at))),
+                    node => is_time(node),
+                }
+            })
     }
 
     /// The fields of data.
     fn members(&self, declared: Option<&EventType>) -> Result<Vec<JsonMember<'a>>, Rejection> {
-        let mut members = Vec::with_capacity(self.plan.fields().len());
-        for (at, field) in self.plan.fields().iter().enumerate() {
+        let mut members = Vec::with_capacity(self.record.fields.len());
+        for (at, field) in self.record.fields.iter().enumerate() {
             if ENVELOPE.contains(&&*field.name) && !is_own(declared, &field.name) {
                 continue;
             }

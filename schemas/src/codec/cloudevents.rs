@@ -8,9 +8,12 @@
 //! ```
 //!
 //! Structured mode: one JSON object (CloudEvents JSON format, section 3). Binary mode: attributes
-//! in headers `ce_…`, data in the value (Kafka protocol binding, section 3.2). The event id is
-//! `source/id`, or a hash of both if that is no valid id. Data is JSON, plain or in base64, or Avro
-//! with a known schema. Other attributes are ignored and counted.
+//! in headers `ce_…`, data in the value (Kafka protocol binding, section 3.2). Data is JSON, plain
+//! or in base64, or Avro with a known schema. Other attributes are ignored and counted.
+//!
+//! The event id is `ce_source|id`. A source is a URI-reference, which has no `|` (RFC 3986), so two
+//! pairs of source and id never give the same event id. The prefix keeps it apart from ids that
+//! producers of JSON envelopes choose. If it is no valid id, a hash of both takes its place.
 
 use std::borrow::Cow;
 
@@ -18,10 +21,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::context::{DecodeContext, HeaderLookup};
-use super::format::{is_avro, media_type};
+use super::format::{CONTENT_TYPE, SPECVERSION_HEADER, media_type};
+use super::headers::{attribute, plain_text, singles};
+use super::schema_header::needs_schema;
+use crate::channel::{ID_MAX_ENCODED_CHARS, encoded_len};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
-    SOURCE_MAX_CHARS, complete, rejection, text,
+    SOURCE_MAX_CHARS, TimeUnit, complete, rejection, text, without_mark,
 };
 use crate::id::hash128;
 use crate::json::{self, Scanner, quoted};
@@ -42,6 +48,23 @@ const NAMES: [&str; 10] = [
     "correlationid",
     "priority",
 ];
+
+/// The headers of these attributes in binary mode, in the same order.
+const HEADERS: [&str; NAMES.len()] = [
+    SPECVERSION_HEADER,
+    "ce_id",
+    "ce_source",
+    "ce_type",
+    "ce_time",
+    "ce_subject",
+    CONTENT_TYPE,
+    "ce_accountid",
+    "ce_correlationid",
+    "ce_priority",
+];
+
+/// Between source and id in an event id.
+const ID_SEPARATOR: char = '|';
 
 /// The attributes of an event as text, in the order of [`NAMES`].
 #[derive(Default)]
@@ -101,22 +124,11 @@ pub(super) fn binary(
     value: Option<&[u8]>,
     headers: &dyn HeaderLookup,
 ) -> Result<Admitted, Rejection> {
-    let mut attributes = Attributes::default();
-    for (name, slot) in NAMES.iter().zip(&mut attributes.values) {
-        let header = match *name {
-            "datacontenttype" => Cow::Borrowed("content-type"),
-            name => Cow::Owned(format!("ce_{name}")),
-        };
-        if let Some(value) = headers.header(&header) {
-            let text = std::str::from_utf8(value).map_err(|_| {
-                let message = format!("the header {header} is not UTF-8");
-                Rejection::of(Reason::NotUtf8, *name, message)
-            })?;
-            *slot = Some(Cow::Borrowed(text));
-        }
-    }
-    if let Some(avro) = value.filter(|value| is_avro(value)) {
-        let inner = super::avro::as_data(context, avro)?;
+    let attributes = Attributes::of_headers(headers)?;
+    if let Some(bytes) = value.filter(|value| !value.is_empty())
+        && needs_schema(bytes, headers)?
+    {
+        let inner = super::avro::as_data(context, bytes, headers)?;
         let data = data_in(&inner)?;
         return attributes.complete(context, data);
     }
@@ -134,7 +146,7 @@ fn empty<'a>() -> DataField<'a> {
 }
 
 fn data_in(text: &str) -> Result<DataField<'_>, Rejection> {
-    Ok(DataField::of_text(text)?.unwrap_or(empty()))
+    Ok(DataField::of_text(without_mark(text))?.unwrap_or(empty()))
 }
 
 fn decoded(value: &str) -> Result<String, Rejection> {
@@ -146,6 +158,24 @@ fn decoded(value: &str) -> Result<String, Rejection> {
 }
 
 impl<'a> Attributes<'a> {
+    fn of_headers(headers: &'a dyn HeaderLookup) -> Result<Self, Rejection> {
+        let mut attributes = Self::default();
+        let found = HEADERS.into_iter().zip(singles(headers, HEADERS));
+        for (((header, value), name), slot) in found.zip(NAMES).zip(&mut attributes.values) {
+            let text = match header {
+                CONTENT_TYPE => plain_text(header, value),
+                _ => attribute(header, value),
+            };
+            *slot =
+                text.map_err(|refused| Rejection { field: Some(name.to_owned()), ..refused })?;
+        }
+        headers.each_header(&mut |header, _| {
+            let is_other = header.starts_with("ce_") && !HEADERS.contains(&header);
+            attributes.ignored = attributes.ignored.saturating_add(u32::from(is_other));
+        });
+        Ok(attributes)
+    }
+
     fn set(&mut self, name: &str, value: &'a str) -> Result<(), Rejection> {
         let place =
             NAMES.iter().position(|known| *known == name).expect("callers pass names of NAMES");
@@ -174,7 +204,7 @@ impl<'a> Attributes<'a> {
     /// Rejects data that is not JSON.
     fn check_kind(&self) -> Result<(), Rejection> {
         let kind = self.get("datacontenttype").unwrap_or("application/json");
-        let media = media_type(kind.as_bytes());
+        let media = media_type(kind);
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
@@ -204,6 +234,7 @@ impl<'a> Attributes<'a> {
             event_type: Some(&event_type),
             account_id: account.as_deref(),
             timestamp: time.as_deref(),
+            time_unit: TimeUnit::Assumed,
             key: subject.as_deref(),
             correlation_id: correlation.as_deref(),
             priority: priority.as_deref(),
@@ -218,8 +249,11 @@ impl<'a> Attributes<'a> {
     /// `source` and `id` together, which the standard makes unique.
     fn event_id(&self) -> Result<String, Rejection> {
         let (source, id) = (self.need("source")?, self.need("id")?);
-        let plain = format!("{source}/{id}");
-        if plain.len() <= ID_MAX_CHARS && plain.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let plain = format!("ce_{source}{ID_SEPARATOR}{id}");
+        let is_valid = plain.len() <= ID_MAX_CHARS
+            && encoded_len(&plain) <= ID_MAX_ENCODED_CHARS
+            && plain.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_valid && !source.contains(ID_SEPARATOR) {
             return Ok(plain);
         }
         let hash = u128::from_be_bytes(hash128(source, id));

@@ -6,13 +6,13 @@ use crate::envelope::RecordOrigin;
 
 /// A record's headers.
 pub trait HeaderLookup {
-    /// The value of a header; the last one if there are several.
-    fn header(&self, name: &str) -> Option<&[u8]>;
+    /// Gives every header to the visitor in the order written; a name may occur more than once.
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8]));
 }
 
 impl HeaderLookup for [(&str, &[u8])] {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        self.iter().for_each(|(name, value)| visit(name, value));
     }
 }
 

@@ -16,8 +16,7 @@ pub(super) const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
 const FRAMED: u8 = 0;
 
 /// A content type without its parameters, in lower case.
-pub(super) fn media_type(kind: &[u8]) -> String {
-    let kind = String::from_utf8_lossy(kind);
+pub(super) fn media_type(kind: &str) -> String {
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 

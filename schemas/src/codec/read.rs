@@ -9,30 +9,33 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::read_plan::{Node, NodeId, ReadPlan};
+use super::decimal::{DECIMAL_MAX_BYTES, DECIMAL_MAX_SCALE, write_decimal};
+use super::read_plan::{Node, NodeId, PlanRecord, ReadPlan};
 use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
 use crate::json;
 
 /// The fields of a record as JSON.
 #[derive(Debug)]
-pub(super) struct DecodedFields {
+pub(super) struct DecodedFields<'a> {
+    /// The record's type; of a union of records, the one that was written.
+    pub(super) record: &'a PlanRecord,
     text: String,
-    /// The range of each field's value in `text`, in the plan's order.
+    /// The range of each field's value in `text`, in the order of `record`.
     values: Vec<Range<u32>>,
 }
 
-impl DecodedFields {
-    /// A field's value, null included, by its index in the plan.
+impl DecodedFields<'_> {
+    /// A field's value, null included, by its index in `record`.
     pub(super) fn value(&self, at: usize) -> &str {
         let Range { start, end } = self.values[at];
         &self.text[start as usize..end as usize]
     }
 
     /// All fields as one object.
-    pub(super) fn to_object(&self, plan: &ReadPlan) -> String {
+    pub(super) fn to_object(&self) -> String {
         let mut out = String::with_capacity(self.text.len() + 32 * self.values.len());
         out.push('{');
-        for (at, field) in plan.fields().iter().enumerate() {
+        for (at, field) in self.record.fields.iter().enumerate() {
             if at > 0 {
                 out.push(',');
             }
@@ -45,24 +48,30 @@ impl DecodedFields {
 }
 
 /// Reads a record; bytes after it are an error.
-pub(super) fn read(plan: &ReadPlan, bytes: &[u8]) -> Result<DecodedFields, Rejection> {
+pub(super) fn read<'a>(plan: &'a ReadPlan, bytes: &[u8]) -> Result<DecodedFields<'a>, Rejection> {
     let text = String::with_capacity(bytes.len() * 2);
     let mut reader = AvroReader { plan, bytes, at: 0, text, depth: 1 };
-    let mut values = Vec::with_capacity(plan.fields().len());
-    for field in plan.fields() {
+    let record = match reader.root() {
+        Ok(record) => record,
+        Err(error) => return Err(reader.rejection(error, "of a union", None)),
+    };
+    let mut values = Vec::with_capacity(record.fields.len());
+    for field in &record.fields {
         let start = reader.text.len() as u32;
-        reader.value(field.node).map_err(|error| reader.rejection(error, Some(&field.name)))?;
+        reader
+            .value(field.node)
+            .map_err(|error| reader.rejection(error, &record.name, Some(&field.name)))?;
         values.push(start..reader.text.len() as u32);
     }
     if reader.at < bytes.len() {
         let rest = bytes.len() - reader.at;
         let message = format!(
             "{rest} bytes follow the record; it may have been written with another version of {}",
-            plan.name
+            record.name
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
     }
-    Ok(DecodedFields { text: reader.text, values })
+    Ok(DecodedFields { record, text: reader.text, values })
 }
 
 /// Why reading ends.
@@ -71,20 +80,20 @@ enum AvroError {
     Malformed(&'static str),
     TooDeep,
     TooLong,
+    DecimalTooLong,
 }
 
-struct AvroReader<'a> {
-    plan: &'a ReadPlan,
-    bytes: &'a [u8],
+struct AvroReader<'p, 'b> {
+    plan: &'p ReadPlan,
+    bytes: &'b [u8],
     at: usize,
     text: String,
     /// Nesting depth of the value, `data` included.
     depth: usize,
 }
 
-impl<'a> AvroReader<'a> {
-    fn rejection(&self, error: AvroError, field: Option<&str>) -> Rejection {
-        let name = &self.plan.name;
+impl<'p, 'b> AvroReader<'p, 'b> {
+    fn rejection(&self, error: AvroError, name: &str, field: Option<&str>) -> Rejection {
         let (reason, message) = match error {
             AvroError::Malformed(what) => {
                 (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
@@ -97,8 +106,36 @@ impl<'a> AvroReader<'a> {
                 Reason::TooLarge,
                 format!("the record {name} has more than {EVENT_MAX_BYTES} bytes as JSON"),
             ),
+            AvroError::DecimalTooLong => (
+                Reason::TooLarge,
+                format!(
+                    "a decimal of the record {name} has more than {DECIMAL_MAX_BYTES} bytes, or a \
+                     scale above {DECIMAL_MAX_SCALE}; send it as a string"
+                ),
+            ),
         };
         Rejection { reason, field: field.map(str::to_owned), message }
+    }
+
+    /// The record at the top, of which a union writes the branch first.
+    fn root(&mut self) -> Result<&'p PlanRecord, AvroError> {
+        let plan = self.plan;
+        let node = match plan.root() {
+            Node::Union(branches) => plan.node(self.branch(branches)?),
+            node => node,
+        };
+        match node {
+            Node::Record(record) => Ok(record),
+            _ => Err(AvroError::Malformed(
+                "the union's branch is not a record; an event is a record, whose fields are its \
+                 data",
+            )),
+        }
+    }
+
+    fn branch(&mut self, branches: &[NodeId]) -> Result<NodeId, AvroError> {
+        let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
+        branch.copied().ok_or(AvroError::Malformed("the union has no such branch"))
     }
 
     fn value(&mut self, id: NodeId) -> Result<(), AvroError> {
@@ -115,12 +152,12 @@ impl<'a> AvroReader<'a> {
                 reader.value(*value)
             }),
             Node::Union(branches) => {
-                let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
-                self.value(*branch.ok_or(AvroError::Malformed("the union has no such branch"))?)
+                let branch = self.branch(branches)?;
+                self.value(branch)
             }
-            Node::Record(fields) => {
+            Node::Record(record) => {
                 self.enter('{')?;
-                for (n, field) in fields.iter().enumerate() {
+                for (n, field) in record.fields.iter().enumerate() {
                     if n > 0 {
                         self.text.push(',');
                     }
@@ -236,7 +273,7 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], AvroError> {
+    fn take(&mut self, count: usize) -> Result<&'b [u8], AvroError> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or(AvroError::Malformed("the record ends too early"))?;
         let taken = &self.bytes[self.at..end];
@@ -264,19 +301,19 @@ impl<'a> AvroReader<'a> {
         Err(AvroError::Malformed("a number has more than 64 bits"))
     }
 
-    fn counted(&mut self) -> Result<&'a [u8], AvroError> {
+    fn counted(&mut self) -> Result<&'b [u8], AvroError> {
         let count = usize::try_from(self.long()?);
         self.take(count.map_err(|_| AvroError::Malformed("a length is negative"))?)
     }
 
-    fn sized(&mut self, fixed: Option<usize>) -> Result<&'a [u8], AvroError> {
+    fn sized(&mut self, fixed: Option<usize>) -> Result<&'b [u8], AvroError> {
         match fixed {
             Some(size) => self.take(size),
             None => self.counted(),
         }
     }
 
-    fn utf8(&mut self) -> Result<&'a str, AvroError> {
+    fn utf8(&mut self) -> Result<&'b str, AvroError> {
         std::str::from_utf8(self.counted()?)
             .map_err(|_| AvroError::Malformed("a string is not UTF-8"))
     }
@@ -308,28 +345,11 @@ impl<'a> AvroReader<'a> {
 
     fn decimal(&mut self, scale: usize, fixed: Option<usize>) -> Result<(), AvroError> {
         let bytes = self.sized(fixed)?;
-        // Leading bytes that only repeat the sign carry no digits.
-        let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
-        let mut wide = [sign; 16];
-        let extra = bytes.len().saturating_sub(wide.len());
-        if bytes[..extra].iter().any(|byte| *byte != sign) {
-            return Err(AvroError::Malformed(
-                "a decimal has more than 38 digits; send it as a string",
-            ));
+        self.text.push('"');
+        if !write_decimal(bytes, scale, &mut self.text) {
+            return Err(AvroError::DecimalTooLong);
         }
-        let kept = &bytes[extra..];
-        wide[16 - kept.len()..].copy_from_slice(kept);
-        if kept.len() == 16 && (wide[0] ^ sign) & 0x80 != 0 {
-            return Err(AvroError::Malformed(
-                "a decimal has more than 38 digits; send it as a string",
-            ));
-        }
-        let value = i128::from_be_bytes(wide);
-        let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale.min(64) + 1);
-        let (whole, part) = digits.split_at(digits.len() - scale.min(64));
-        let (sign, point) =
-            (if value < 0 { "-" } else { "" }, if part.is_empty() { "" } else { "." });
-        write!(self.text, "\"{sign}{whole}{point}{part}\"").expect("a string takes everything");
+        self.text.push('"');
         Ok(())
     }
 

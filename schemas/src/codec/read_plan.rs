@@ -4,11 +4,6 @@
 //! names quoted. A recursive schema is a node that refers back. The number of nodes is limited,
 //! since anyone may have written the schema.
 
-use std::collections::HashMap;
-
-use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
-
 use crate::json;
 
 /// The most nodes of a schema, fields and branches included: sixteen times the fields of `data`.
@@ -53,7 +48,15 @@ pub(super) enum Node {
     List(NodeId),
     Map(NodeId),
     Union(Vec<NodeId>),
-    Record(Vec<PlanField>),
+    Record(PlanRecord),
+}
+
+/// A record type.
+#[derive(Debug)]
+pub(super) struct PlanRecord {
+    /// Its full name.
+    pub(super) name: String,
+    pub(super) fields: Vec<PlanField>,
 }
 
 /// One field of a record.
@@ -68,140 +71,41 @@ pub(super) struct PlanField {
 /// A schema prepared for reading.
 #[derive(Debug)]
 pub(super) struct ReadPlan {
-    /// The full name of its record.
-    pub(super) name: String,
+    /// A record, or a union with at least one record.
     root: NodeId,
     nodes: Vec<Node>,
 }
 
 impl ReadPlan {
-    pub(super) fn of(schema: &Schema, others: &[Schema]) -> Result<Self, SchemaFault> {
-        let Schema::Record(record) = schema else {
-            let message = "an event's schema must be a record, whose fields are the event's data";
-            return Err(SchemaFault(message.to_owned()));
+    /// A plan of nodes that refer to each other.
+    pub(super) fn new(nodes: Vec<Node>, root: NodeId) -> Result<Self, SchemaFault> {
+        let plan = Self { root, nodes };
+        let is_record = |id: &NodeId| matches!(plan.node(*id), Node::Record(_));
+        let has_record = match plan.root() {
+            Node::Union(branches) => branches.iter().any(is_record),
+            _ => is_record(&root),
         };
-        let mut layout = Layout { nodes: Vec::new(), named: HashMap::new() };
-        for other in others {
-            layout.node(other)?;
+        if has_record {
+            return Ok(plan);
         }
-        let root = layout.node(schema)?;
-        Ok(Self { name: record.name.fullname(None), root, nodes: layout.nodes })
+        let message = "an event's schema must be a record, whose fields are the event's data, or \
+                       a union of records";
+        Err(SchemaFault(message.to_owned()))
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id as usize]
     }
 
-    /// The fields of its record.
-    pub(super) fn fields(&self) -> &[PlanField] {
-        match self.node(self.root) {
-            Node::Record(fields) => fields,
-            _ => &[],
-        }
+    /// What a whole value is.
+    pub(super) fn root(&self) -> &Node {
+        self.node(self.root)
     }
 }
 
 impl PlanField {
-    fn of(name: &str, node: NodeId) -> Self {
+    /// A field of this name.
+    pub(super) fn of(name: &str, node: NodeId) -> Self {
         Self { name: name.to_owned(), quoted: json::quoted(name) + ":", node }
-    }
-}
-
-/// A plan that is being built.
-struct Layout {
-    nodes: Vec<Node>,
-    named: HashMap<Name, NodeId>,
-}
-
-impl Layout {
-    fn at(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id as usize]
-    }
-
-    fn add(&mut self, node: Node) -> Result<NodeId, SchemaFault> {
-        if self.nodes.len() == SCHEMA_MAX_NODES {
-            let message = format!(
-                "the schema has more than {SCHEMA_MAX_NODES} fields, branches and items in all"
-            );
-            return Err(SchemaFault(message));
-        }
-        self.nodes.push(node);
-        Ok(self.nodes.len() as NodeId - 1)
-    }
-
-    fn node(&mut self, schema: &Schema) -> Result<NodeId, SchemaFault> {
-        let node = match schema {
-            Schema::Null => Node::Null,
-            Schema::Boolean => Node::Bool,
-            Schema::Int | Schema::Date | Schema::TimeMillis => Node::Int,
-            Schema::Long | Schema::TimeMicros => Node::Long,
-            Schema::TimestampMillis | Schema::LocalTimestampMillis => Node::Time(1),
-            Schema::TimestampMicros | Schema::LocalTimestampMicros => Node::Time(1_000),
-            Schema::TimestampNanos | Schema::LocalTimestampNanos => Node::Time(1_000_000),
-            Schema::Float => Node::Float,
-            Schema::Double => Node::Double,
-            Schema::Bytes => Node::Bytes,
-            Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
-            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { fixed: None },
-            Schema::Decimal(decimal) => return self.decimal(decimal),
-            Schema::BigDecimal => {
-                let message =
-                    "the logical type big-decimal is not supported; use decimal or string";
-                return Err(SchemaFault(message.to_owned()));
-            }
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                return self.named(&fixed.name, Node::Uuid { fixed: Some(fixed.size) });
-            }
-            Schema::Fixed(fixed) | Schema::Duration(fixed) => {
-                return self.named(&fixed.name, Node::Fixed(fixed.size));
-            }
-            Schema::Enum(symbols) => {
-                let quoted = symbols.symbols.iter().map(|symbol| json::quoted(symbol));
-                return self.named(&symbols.name, Node::Enum(quoted.collect()));
-            }
-            Schema::Array(array) => Node::List(self.node(&array.items)?),
-            Schema::Map(map) => Node::Map(self.node(&map.types)?),
-            Schema::Union(union) => {
-                let branches = union.variants().iter().map(|branch| self.node(branch));
-                Node::Union(branches.collect::<Result<_, _>>()?)
-            }
-            Schema::Record(record) => return self.record(record),
-            Schema::Ref { name } => {
-                let known = self.named.get(name).copied();
-                return known.ok_or_else(|| {
-                    SchemaFault(format!("the schema refers to {name}, which is not defined"))
-                });
-            }
-        };
-        self.add(node)
-    }
-
-    fn named(&mut self, name: &Name, node: Node) -> Result<NodeId, SchemaFault> {
-        let id = self.add(node)?;
-        self.named.insert(name.clone(), id);
-        Ok(id)
-    }
-
-    fn record(&mut self, record: &RecordSchema) -> Result<NodeId, SchemaFault> {
-        let id = self.named(&record.name, Node::Pending)?;
-        let mut fields = Vec::with_capacity(record.fields.len());
-        for field in &record.fields {
-            fields.push(PlanField::of(&field.name, self.node(&field.schema)?));
-        }
-        *self.at(id) = Node::Record(fields);
-        Ok(id)
-    }
-
-    fn decimal(
-        &mut self,
-        decimal: &apache_avro::schema::DecimalSchema,
-    ) -> Result<NodeId, SchemaFault> {
-        let scale = decimal.scale;
-        match &decimal.inner {
-            InnerDecimalSchema::Bytes => self.add(Node::Decimal { scale, fixed: None }),
-            InnerDecimalSchema::Fixed(fixed) => {
-                self.named(&fixed.name, Node::Decimal { scale, fixed: Some(fixed.size) })
-            }
-        }
     }
 }

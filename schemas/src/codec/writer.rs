@@ -1,14 +1,13 @@
-//! The schema that wrote a producer's records, parsed by apache-avro and prepared for reading.
+//! The schema that wrote a producer's records, prepared for reading.
 //!
 //! Its text is limited in length, since anyone may have written it. JSON in Confluent's framing is
 //! read as it is; its JSON schema is not checked.
 
 use std::borrow::Cow;
 
-use apache_avro::Schema;
-
 use super::read::read;
 use super::read_plan::{ReadPlan, SchemaFault};
+use super::schema_parser::parse;
 use crate::envelope::{Rejection, text};
 
 /// The longest schema text, the schemas it refers to included.
@@ -38,10 +37,7 @@ impl WriterSchema {
                 format!("the schema has {bytes} bytes; at most {SCHEMA_MAX_BYTES} are allowed");
             return Err(SchemaFault(message));
         }
-        let broken =
-            |error: apache_avro::Error| SchemaFault(format!("invalid Avro schema: {error}"));
-        let (schema, others) = Schema::parse_str_with_list(text, references).map_err(broken)?;
-        Ok(Self { format: RecordFormat::Avro(ReadPlan::of(&schema, &others)?) })
+        Ok(Self { format: RecordFormat::Avro(parse(text, references)?) })
     }
 
     /// JSON text; its schema is not checked.
@@ -53,7 +49,7 @@ impl WriterSchema {
     pub fn to_json<'a>(&self, record: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
         match &self.format {
             RecordFormat::Json => text(Some(record)).map(Cow::Borrowed),
-            RecordFormat::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object(plan))),
+            RecordFormat::Avro(plan) => Ok(Cow::Owned(read(plan, record)?.to_object())),
         }
     }
 }

@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 
-use super::normalise::{DATA_MAX_DEPTH, EventData, rejection};
+use super::normalise::{DATA_MAX_DEPTH, EventData, member_rejection, rejection};
 use super::reason::{Reason, Rejection};
 use super::validate::{ID_MAX_CHARS, id, instant, validate};
 use crate::Priority;
 use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE};
 use crate::event::Event;
-use crate::json::{self, Scanner};
+use crate::json::{self, DEPTH_MAX, JsonErrorKind, Scanner};
 
 /// The largest record: with the names of its channels it still fits a client's frame.
 pub const EVENT_MAX_BYTES: usize = 256 * 1024;
@@ -24,6 +24,14 @@ pub const SOURCE_MAX_CHARS: usize = 64;
 /// How far an event's time may be ahead of its append time: clocks differ, but a far future time
 /// would close windows too early.
 pub const TIMESTAMP_AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
+
+/// The smallest number that is read as milliseconds, which is 2001-09-09T01:46:40Z. A smaller one
+/// is most likely in seconds and would become a time in 1970.
+const MILLIS_MIN: f64 = 1e12;
+/// Numbers that are most likely in microseconds: from 2001 to 5138.
+const MICROS: std::ops::Range<f64> = 1e15..1e17;
+/// Numbers that are most likely in nanoseconds.
+const NANOS: std::ops::Range<f64> = 1e17..1e20;
 
 /// The envelope adds one level around data.
 const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
@@ -53,6 +61,16 @@ pub struct Admitted {
     pub ignored_fields: u32,
 }
 
+/// Whether the unit of a numeric timestamp is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TimeUnit {
+    /// Taken for milliseconds, if the number may be a time in milliseconds.
+    #[default]
+    Assumed,
+    /// Milliseconds by the record's schema.
+    Stated,
+}
+
 /// The envelope as sent, in any format: values as JSON text, null left out.
 #[derive(Debug, Default)]
 pub(crate) struct Envelope<'a> {
@@ -60,6 +78,7 @@ pub(crate) struct Envelope<'a> {
     pub(crate) event_type: Option<&'a str>,
     pub(crate) account_id: Option<&'a str>,
     pub(crate) timestamp: Option<&'a str>,
+    pub(crate) time_unit: TimeUnit,
     pub(crate) correlation_id: Option<&'a str>,
     pub(crate) priority: Option<&'a str>,
     pub(crate) key: Option<&'a str>,
@@ -130,7 +149,7 @@ pub(crate) fn complete(
     if !event_type.producers {
         return Err(not_for_producers(event_type));
     }
-    let timestamp_ms = timestamp(envelope.timestamp, origin)?;
+    let timestamp_ms = timestamp(envelope.timestamp, envelope.time_unit, origin)?;
     let event_id = match envelope.event_id {
         Some(value) => event_id(value)?,
         None => format!("{}/{}/{}", origin.topic, origin.partition, origin.offset),
@@ -173,13 +192,19 @@ pub(crate) fn complete(
     Ok(Admitted { event, sent_key, ignored_fields: envelope.ignored })
 }
 
-/// The record as text.
+/// The record as text, without the byte order mark it may begin with.
 pub(crate) fn text(value: Option<&[u8]>) -> Result<&str, Rejection> {
     let value = within_limits(value)?;
-    std::str::from_utf8(value).map_err(|error| {
+    std::str::from_utf8(value).map(without_mark).map_err(|error| {
         let at = error.valid_up_to();
         Rejection::new(Reason::NotUtf8, format!("at byte {at}: the value is not UTF-8"))
     })
+}
+
+/// JSON text without the byte order mark it begins with, which readers may ignore (RFC 8259,
+/// section 8.1).
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The value of a record, if it is neither empty nor too large.
@@ -196,6 +221,13 @@ pub(crate) fn within_limits(value: Option<&[u8]>) -> Result<&[u8], Rejection> {
         return Err(Rejection::new(Reason::TooLarge, message));
     }
     Ok(value)
+}
+
+/// What to do about the first NaN or Infinity of a text that is not JSON because of it.
+pub fn non_number(text: &[u8]) -> Option<String> {
+    let mut scanner = Scanner::new(std::str::from_utf8(text).ok()?, DEPTH_MAX);
+    let error = scanner.value().err()?;
+    matches!(error.kind, JsonErrorKind::NonNumber(_)).then(|| rejection(error).message)
 }
 
 impl<'a> Envelope<'a> {
@@ -232,7 +264,8 @@ impl<'a> Envelope<'a> {
             self.data = DataField::read(scanner, text)?;
             return Ok(1);
         }
-        let value = Some(scanner.value().map_err(rejection)?).filter(|value| *value != "null");
+        let value = scanner.value().map_err(|error| member_rejection(error, name))?;
+        let value = Some(value).filter(|value| *value != "null");
         let (slot, bit) = match name {
             "event_id" => (&mut self.event_id, 1 << 1),
             "event_type" => (&mut self.event_type, 1 << 2),
@@ -287,9 +320,16 @@ fn resolve<'c>(
     data: &EventData<'_>,
 ) -> Result<(&'c EventType, Option<&'c Alias>), Rejection> {
     catalogue.resolve_sent(name, |alias| data.fits(alias)).ok_or_else(|| {
-        let message = match catalogue.nearest(name) {
-            Some(near) => format!("unknown event type `{name}`, did you mean `{near}`?"),
-            None => format!("unknown event type `{name}`; name your own types `custom.<name>`"),
+        let message = match (catalogue.prefix_of(name), catalogue.nearest(name)) {
+            (Some(prefix), _) => format!(
+                "unknown event type `{name}`: what follows `{prefix}` must be visible ASCII \
+                 characters except `*`, without spaces and at least one"
+            ),
+            (None, Some(near)) => format!("unknown event type `{name}`, did you mean `{near}`?"),
+            (None, None) => format!(
+                "unknown event type `{name}`; name your own types `custom.<name>`, with visible \
+                 ASCII characters except `*` in the name"
+            ),
         };
         Rejection::of(Reason::UnknownType, "event_type", message)
     })
@@ -311,8 +351,17 @@ fn not_for_producers(event_type: &EventType) -> Rejection {
     Rejection::of(Reason::ReservedType, "event_type", message)
 }
 
-fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Rejection> {
+fn timestamp(
+    value: Option<&str>,
+    unit: TimeUnit,
+    origin: &RecordOrigin<'_>,
+) -> Result<i64, Rejection> {
     let Some(value) = value else { return Ok(origin.append_time_ms) };
+    if unit == TimeUnit::Assumed
+        && let Some(message) = other_unit(value)
+    {
+        return Err(Rejection::of(Reason::TimestampInvalid, "timestamp", message));
+    }
     let Some(timestamp) = instant(value) else {
         let message =
             "timestamp must be RFC 3339, such as 2026-01-05T10:00:00.123Z, or epoch milliseconds";
@@ -329,10 +378,31 @@ fn timestamp(value: Option<&str>, origin: &RecordOrigin<'_>) -> Result<i64, Reje
     Ok(timestamp)
 }
 
+/// Why a number is not a time in milliseconds, if its size shows that.
+fn other_unit(value: &str) -> Option<String> {
+    // Strings are in quotes here, so they are no numbers.
+    let number: f64 = value.parse().ok()?;
+    let advice = match number {
+        _ if number < MILLIS_MIN => {
+            "is before 2001-09-09 in milliseconds; multiply seconds by 1000, and send earlier \
+             times as RFC 3339"
+        }
+        _ if MICROS.contains(&number) => "is in microseconds; divide it by 1000, or send RFC 3339",
+        _ if NANOS.contains(&number) => "is in nanoseconds; divide it by 1000000, or send RFC 3339",
+        _ => return None,
+    };
+    Some(format!("timestamp must be in milliseconds since 1970, but {value} {advice}"))
+}
+
 fn event_id(value: &str) -> Result<String, Rejection> {
     let text = id("event_id", value)?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("event_id must be 1 to {ID_MAX_CHARS} visible ASCII characters");
+        return Err(Rejection::of(Reason::BadId, "event_id", message));
+    }
+    if text.starts_with(OPERATOR_SOURCE) {
+        let message =
+            format!("event_id must not begin with `{OPERATOR_SOURCE}`, which marks operators");
         return Err(Rejection::of(Reason::BadId, "event_id", message));
     }
     Ok(text.into_owned())

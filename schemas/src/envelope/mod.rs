@@ -15,9 +15,11 @@ mod validate;
 
 pub use admit::{
     Admitted, CORRELATION_ID_MAX_CHARS, EVENT_MAX_BYTES, RecordOrigin, SOURCE_MAX_CHARS,
-    TIMESTAMP_AHEAD_MAX_MS, TYPE_MAX_CHARS, admit,
+    TIMESTAMP_AHEAD_MAX_MS, TYPE_MAX_CHARS, admit, non_number,
 };
-pub(crate) use admit::{DataField, Envelope, complete, text, within_limits};
+pub(crate) use admit::{
+    DataField, Envelope, TimeUnit, complete, text, within_limits, without_mark,
+};
 pub use normalise::{DATA_MAX_DEPTH, DATA_MAX_FIELDS};
 pub(crate) use normalise::{EventData, rejection};
 pub use reason::{Reason, Rejection};

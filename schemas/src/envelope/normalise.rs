@@ -44,7 +44,8 @@ impl<'a> EventData<'a> {
                 let message = format!("data has `{name}` twice; send it once");
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
-            let value = Cow::Borrowed(scanner.value().map_err(rejection)?);
+            let in_member = |error| member_rejection(error, &format!("data.{name}"));
+            let value = Cow::Borrowed(scanner.value().map_err(in_member)?);
             members.push(JsonMember { name, value });
         }
         let raw = &text[start..scanner.position()];
@@ -213,6 +214,10 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
         JsonErrorKind::Syntax(what) => {
             Rejection::new(Reason::NotJson, format!("at byte {}: {what}", error.at))
         }
+        JsonErrorKind::NonNumber(name) => Rejection::new(
+            Reason::NotJson,
+            format!("at byte {}: {name} is not JSON; send null or a string", error.at),
+        ),
         JsonErrorKind::OutOfRange => Rejection::new(
             Reason::BadField,
             format!("at byte {}: a number is outside the range of a double", error.at),
@@ -223,6 +228,12 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
             format!("at byte {}: data is nested more than {DATA_MAX_DEPTH} levels deep", error.at),
         ),
     }
+}
+
+/// The rejection of a member's value that is not valid JSON, which names the member.
+pub(super) fn member_rejection(error: JsonError, name: &str) -> Rejection {
+    let refused = rejection(error);
+    Rejection { field: refused.field.or_else(|| Some(name.to_owned())), ..refused }
 }
 
 /// A field of a nested object, under this name or its camelCase form; null counts as absent.

@@ -122,7 +122,9 @@ impl Reason {
             Self::UnknownType => {
                 "the catalogue does not have the type; the detail names the most similar one"
             }
-            Self::ReservedType => "the type is the name of a frame, such as `ping`, or only operators emit it",
+            Self::ReservedType => {
+                "the type is a frame's name, such as `ping`, or only operators emit it"
+            }
             Self::TimestampInvalid => "the timestamp is neither RFC 3339 nor epoch milliseconds",
             Self::TimestampFuture => "the timestamp is over 10 minutes ahead of the append time",
             Self::PriorityInvalid => "the priority is not 0, 1, 2 or 3",

@@ -89,12 +89,16 @@ fn what_the_producer_sets_in_the_envelope_is_kept() {
 
 #[test]
 fn the_key_of_the_catalogue_owns_the_state_whatever_key_is_sent() {
-    for sent_key in [json!("k"), json!("p2"), json!(7), Value::Null] {
-        let event = like_with("key", sent_key.clone());
+    for (sent_key, kept) in [
+        (json!("k"), Some("k")),
+        (json!("p2"), Some("p2")),
+        (json!(7), Some("7")),
+        (Value::Null, None),
+    ] {
+        let event = like_with("key", sent_key);
         let admitted = run(&event.to_string()).expect("fine");
-        assert_eq!(admitted.event.key, "p1", "key {sent_key}");
-        let expected = json::scalar(&sent_key.to_string()).map(|text| text.into_owned());
-        assert_eq!(admitted.sent_key, expected.filter(|text| text != "null"));
+        assert_eq!(admitted.event.key, "p1");
+        assert_eq!(admitted.sent_key.as_deref(), kept);
     }
     let own = |key: Value| {
         let mut event = sent("custom.order", json!({ "n": 1 }));
@@ -221,6 +225,12 @@ fn unknown_and_reserved_types_are_rejected() {
     assert!(near("tweet_creat").contains("`tweet_create`"));
     assert!(near("POST.LIKED").contains("`post.liked`"));
     assert!(near("nothing.like.it").contains("custom.<name>"));
+    for own in ["custom.*", "custom.", "custom.a b", "custom.a*b", "custom.ü"] {
+        let message = near(own);
+        assert!(message.contains("visible ASCII characters except `*`"), "{message}");
+        assert!(!message.contains("did you mean"), "{message}");
+    }
+    assert!(!near("custm.*").contains("`custom.*`"), "a pattern is no type");
 }
 
 #[test]
@@ -235,6 +245,7 @@ fn ids_are_short_strings_or_integers() {
     for bad in [json!("a b"), json!("日本"), json!("e\n")] {
         check_refused(like_with("event_id", bad), Reason::BadId, "event_id");
     }
+    check_refused(like_with("event_id", json!("op/unread/1")), Reason::BadId, "event_id");
     check_refused(like_with("account_id", json!("日".repeat(17))), Reason::BadId, "account_id");
     assert_eq!(admitted(like_with("account_id", json!("日".repeat(16)))).account_id.len(), 48);
     assert_eq!(admitted(like_with("account_id", json!(-12))).account_id, "-12");
@@ -267,6 +278,57 @@ fn timestamps_are_rfc_3339_or_epoch_milliseconds_and_not_far_ahead() {
     check_refused(like_with("timestamp", far), Reason::TimestampFuture, "timestamp");
     for bad in [json!("yesterday"), json!("2026-01-05"), json!(1e30), json!([]), json!(true)] {
         check_refused(like_with("timestamp", bad), Reason::TimestampInvalid, "timestamp");
+    }
+}
+
+#[test]
+fn a_number_that_is_no_time_in_milliseconds_is_refused_with_the_right_unit() {
+    let refused = |value: Value| {
+        let refused = run(&like_with("timestamp", value.clone()).to_string());
+        let refused = refused.expect_err(&value.to_string());
+        assert_eq!(refused.reason, Reason::TimestampInvalid);
+        assert!(refused.message.contains("RFC 3339"), "{refused}");
+        refused.message
+    };
+    for seconds in [json!(1_767_607_200), json!(1_767_607_200.25), json!(999_999_999_999_i64)] {
+        assert!(refused(seconds).contains("multiply seconds by 1000"));
+    }
+    for early in [json!(0), json!(-1), json!(-1e18)] {
+        assert!(refused(early).contains("before 2001-09-09"));
+    }
+    assert!(refused(json!(1_767_607_200_000_000_i64)).contains("divide it by 1000,"));
+    assert!(refused(json!(1_767_607_200_000_000_000_i64)).contains("divide it by 1000000,"));
+    assert!(refused(json!(999_999_999_999_999_i64)).contains("epoch milliseconds"));
+    let at = |value: Value| admitted(like_with("timestamp", value)).timestamp_ms;
+    assert_eq!(at(json!(1_000_000_000_000_i64)), 1_000_000_000_000);
+    assert_eq!(at(json!("1970-01-01T00:00:00Z")), 0);
+}
+
+#[test]
+fn a_number_that_json_does_not_have_is_named_with_its_field() {
+    for (number, name) in [
+        ("NaN", "NaN"),
+        ("nan", "NaN"),
+        ("Infinity", "Infinity"),
+        ("-Infinity", "-Infinity"),
+        ("-inf", "-Infinity"),
+    ] {
+        let text = format!(
+            r#"{{"event_type":"custom.x","account_id":"a","data":{{"a":1,"score":{number}}}}}"#
+        );
+        let refused = run(&text).expect_err(number);
+        let at = text.find(number).expect("it is there");
+        let expected = format!("at byte {at}: {name} is not JSON; send null or a string");
+        assert_eq!((refused.reason, refused.message), (Reason::NotJson, expected));
+        assert_eq!(refused.field.as_deref(), Some("data.score"));
+        assert!(non_number(text.as_bytes()).is_some());
+    }
+    let refused = run(r#"{"event_type":"custom.x","priority":Infinity}"#).expect_err("refused");
+    assert_eq!(refused.field.as_deref(), Some("priority"));
+    for other in ["nul", "Nanny", "-", "+1", "information"] {
+        let text = format!(r#"{{"event_type":{other}}}"#);
+        assert!(!run(&text).expect_err(other).message.contains("send null"), "{other}");
+        assert_eq!(non_number(text.as_bytes()), None);
     }
 }
 
@@ -417,7 +479,7 @@ fn step_6_required_fields_and_types_are_checked() {
     }
     let huge =
         r#"{"event_type":"metric.updated","account_id":"a","data":{"metric":"m","value":1e999}}"#;
-    assert_eq!(refused(huge), (Reason::BadField, None));
+    assert_eq!(refused(huge), (Reason::BadField, Some("data.value".into())));
     let reset = json!({ "endpoint": "e", "reset_at": "soon" });
     check("account.rate_limited", reset, (Reason::BadField, "reset_at"));
     let alert = json!({ "alert_type": "a", "severity": "odd" });
@@ -503,7 +565,12 @@ fn every_type_is_admitted_encoded_and_delivered_to_valid_channels() {
     for event_type in catalogue.types() {
         let fields = event_type.fields.iter().enumerate();
         let data: Value = fields.map(|(n, f)| (f.name.clone(), valid(f, n))).collect();
-        let mut event = admitted(sent(&event_type.name.replace('*', "x"), data));
+        let mut event = if event_type.producers {
+            admitted(sent(&event_type.name.replace('*', "x"), data))
+        } else {
+            let emitted = admitted(like_with("source", Value::Null));
+            Event { event_type: event_type.name.clone(), data: data.to_string(), ..emitted }
+        };
         event.source = Some("op/any".into());
         let bytes = event.encode();
         let view = EventView::decode(&bytes).expect("own encoding");

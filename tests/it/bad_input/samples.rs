@@ -50,6 +50,7 @@ pub(super) fn values() -> Vec<BadRecord> {
         text("NUL in text", with("\"text\":\"\0\""), ["not_json", "control"]),
         text("a duplicate key", with(r#""text":"a","text":"b""#), ["bad_field", "twice"]),
         text("depth 5,000", with(&format!("\"text\":\"t\",\"x\":{deep}")), ["too_large", "nested"]),
+        text("not a number", with(r#""text":"t","n":NaN"#), ["not_json", "NaN is not JSON"]),
         text("a huge number", with(r#""text":"t","n":1e99999"#), ["bad_field", "double"]),
         text(
             "300 KiB",
@@ -63,6 +64,12 @@ pub(super) fn values() -> Vec<BadRecord> {
             "/event_type",
             json!("post.craeted"),
             ["unknown_type", "did you mean `post.created`"],
+        ),
+        changed(
+            "a pattern as a type",
+            "/event_type",
+            json!("custom.*"),
+            ["unknown_type", "visible ASCII characters except `*`"],
         ),
         changed("a frame's name", "/event_type", json!("heartbeat"), ["reserved_type", "frame"]),
         changed(
@@ -88,6 +95,11 @@ pub(super) fn values() -> Vec<BadRecord> {
             "no time",
             event(|e| e["timestamp"] = json!("soon")),
             ["timestamp_invalid", "RFC 3339"],
+        ),
+        text(
+            "a time in seconds",
+            event(|e| e["timestamp"] = json!(1_767_607_200)),
+            ["timestamp_invalid", "multiply seconds by 1000"],
         ),
         text(
             "a time before all",

@@ -42,12 +42,12 @@ fn every_format_is_delivered_as_its_event() {
         "confluent",
         "foreign",
         "single-object",
-        "/py/binary",
-        "/py/structured",
-        "/py/http-binary",
-        "/py/http-structured",
-        "/py/batch-0",
-        "/py/batch-1",
+        "ce_/py|binary",
+        "ce_/py|structured",
+        "ce_/py|http-binary",
+        "ce_/py|http-structured",
+        "ce_/py|batch-0",
+        "ce_/py|batch-1",
         "http-avro-one",
     ];
     let mut outputs = OutputReader::open(at, &["out.stream"]);

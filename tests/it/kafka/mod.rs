@@ -16,6 +16,7 @@ mod partitions;
 mod peer_reports;
 mod real_posts;
 mod rebalance;
+mod record_headers;
 mod replay;
 mod replicas;
 mod security;

@@ -2,21 +2,18 @@
 //! `tests/clients/install.sh quickstart` installs.
 //!
 //! A program runs as it is printed. Only the document's address is replaced by that of the server
-//! under test. A program that hangs is ended by `timeout` or with its process group.
+//! under test. A program that hangs is ended by `timeout`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
-use std::thread;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tidewire_tests::child_process;
+use tidewire_tests::client_program::{self, PrintingProgram};
 
 /// Seconds a sending program may take; it retries failed requests.
 const SEND_LIMIT_S: &str = "120";
@@ -26,24 +23,10 @@ pub(super) struct Programs {
     folder: TempDir,
 }
 
-/// A program that runs until it is dropped.
-pub(super) struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
 /// What the install script lists, by name.
 fn installed() -> &'static BTreeMap<String, Vec<String>> {
     static INSTALLED: OnceLock<BTreeMap<String, Vec<String>>> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/install.sh");
-        let output = Command::new(script).arg("quickstart").stderr(Stdio::inherit()).output();
-        let output = output.expect("the script of this repository runs");
-        assert!(output.status.success(), "{script} failed; its output is above");
-        let text = String::from_utf8(output.stdout).expect("paths in UTF-8");
-        let words = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
-        text.lines().map(words).map(|mut line| (line.remove(0), line)).collect()
-    })
+    INSTALLED.get_or_init(|| client_program::install("quickstart"))
 }
 
 impl Programs {
@@ -85,15 +68,8 @@ impl Programs {
     }
 
     /// Starts a program that does not end by itself.
-    pub(super) fn start(&self, file: &str) -> Running {
-        let mut command = self.prepare(self.words(file));
-        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child =
-            child_process::spawn(command).expect("setpriv starts a program that is installed");
-        let (sender, lines) = mpsc::channel();
-        forward(child.stdout.take(), "", sender.clone());
-        forward(child.stderr.take(), "stderr: ", sender);
-        Running { child, lines }
+    pub(super) fn start(&self, file: &str) -> PrintingProgram {
+        PrintingProgram::start(self.prepare(self.words(file)))
     }
 
     /// How the document says that a file is run.
@@ -125,35 +101,8 @@ impl Programs {
     }
 
     fn prepare(&self, words: Vec<String>) -> Command {
-        let mut command = child_process::command(&words[0]);
-        command.args(&words[1..]).current_dir(self.folder.path()).stdin(Stdio::null());
-        // The loopback must not be reached through a proxy of this machine.
-        command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
+        let mut command = client_program::command(&words);
+        command.current_dir(self.folder.path());
         command
     }
-}
-
-impl Running {
-    /// What it has printed since the last call.
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // With its children, such as the curl of a shell script. It may have ended already.
-        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
-        self.child.wait().ok();
-    }
-}
-
-fn forward(from: Option<impl Read + Send + 'static>, mark: &'static str, to: mpsc::Sender<String>) {
-    let lines = BufReader::new(from.expect("the output is piped")).lines();
-    thread::spawn(move || {
-        for line in lines.map_while(io::Result::ok) {
-            // The receiver is gone once the program was dropped.
-            to.send(format!("{mark}{line}")).ok();
-        }
-    });
 }

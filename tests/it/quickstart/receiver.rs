@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidewire_tests::browser::Browser;
+use tidewire_tests::client_program::PrintingProgram;
 use tidewire_tests::server::Server;
 
-use super::programs::{Programs, Running};
+use super::programs::Programs;
 
 /// How long one step may take on a busy machine: programs wait before they reconnect, and a JVM
 /// starts.
@@ -36,7 +37,7 @@ pub(super) struct Receiver {
 }
 
 enum ReceiverHost {
-    Program(Option<Running>),
+    Program(Option<PrintingProgram>),
     Page(Browser),
 }
 
@@ -85,10 +86,12 @@ impl Receiver {
         self.received.clear();
     }
 
-    /// Waits until it has printed a line with this beginning.
+    /// Waits until it has printed a line with this beginning since the last such line.
     pub(super) fn expect_line(&mut self, beginning: &str) {
         let is_there = |line: &String| line.starts_with(beginning);
         self.wait_until(|receiver| receiver.printed.iter().any(is_there), beginning);
+        let at = self.printed.iter().position(is_there).expect("it was found");
+        self.printed.drain(..=at);
     }
 
     fn wait_until(&mut self, holds: impl Fn(&Self) -> bool, what: &str) {

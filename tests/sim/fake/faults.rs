@@ -6,6 +6,8 @@ pub(crate) enum Call {
     Create,
     Topics,
     Bounds,
+    RequestEnds,
+    PollEnds,
     OffsetAt,
     Committed,
     Appender,

@@ -1,11 +1,12 @@
 //! The `Log` port of the simulated log.
 
 use tidewire_engine::port::{
-    Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader, TopicInfo,
-    TopicSpec, Transactor,
+    Appender, Bounds, Committed, EndsRequest, Isolation, Log, LogError, Member, MemberSpec, Reader,
+    TopicInfo, TopicSpec, Transactor,
 };
 use tidewire_engine::record::{Millis, Offset, Outgoing, TopicPartition};
 
+use super::ends::FakeEndsRequest;
 use super::faults::Call;
 use super::group::JoinRequest;
 use super::log::FakeLog;
@@ -31,6 +32,11 @@ impl Log for FakeLog {
             let (start, end) = (log_state.partition(at)?.start, log_state.end(at, isolation)?);
             Ok(Bounds { start: Offset(start), end: Offset(end) })
         })
+    }
+
+    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
+        self.call(Call::RequestEnds, |_| Ok(()))?;
+        Ok(Box::new(FakeEndsRequest { log: self.clone(), of: of.to_vec() }))
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {

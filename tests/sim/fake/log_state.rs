@@ -95,6 +95,8 @@ pub(crate) struct LogState {
     pub(crate) random: TestRng,
     /// Whether calls fail at random.
     pub(crate) faults: bool,
+    /// Whether requests for ends get no answer for now.
+    pub(crate) answers_are_late: bool,
     /// Whether all processes take their turns on one thread.
     pub(crate) one_thread: bool,
     /// What happens to one process, instead of random faults.
@@ -129,6 +131,7 @@ impl LogState {
             now: Millis(1_767_607_200_000),
             random: TestRng::new(seed),
             faults: false,
+            answers_are_late: false,
             one_thread: false,
             script: None,
             outage: 0,

@@ -8,6 +8,7 @@
 //! A crashed process is one whose further calls all fail. Whether it crashes before or after the
 //! effect of a call is decided per call, so a loop can be stopped between any two calls.
 
+mod ends;
 mod faults;
 mod group;
 mod injection;

@@ -382,10 +382,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "old_stores_are_kept",
-        file: "src/derive/restore.rs",
+        file: "src/derive/store_fit.rs",
         breaks: "A store misses tombstones that were removed from the changelog.",
-        original: "(progress.state < state.end && away > STALE_MS_MAX)",
-        mutated: "(progress.state > state.end && away > STALE_MS_MAX)",
+        original: "progress.state < state.end && away > STALE_MS_MAX",
+        mutated: "progress.state > state.end && away > STALE_MS_MAX",
+    },
+    Mutant {
+        name: "old_stores_are_continued",
+        file: "src/derive/restore.rs",
+        breaks: "The same, if the replay finds that records are missing.",
+        original: "self.must_be_complete && step.replayed > 0",
+        mutated: "self.must_be_complete && step.replayed > usize::MAX / 2",
     },
     Mutant {
         name: "long_restores_are_kept",

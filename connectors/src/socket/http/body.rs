@@ -15,13 +15,14 @@
 //!
 //! What is wrong with the whole body refuses it; what is wrong with one event is found later.
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_schemas::codec::{self, HeaderLookup};
+use tidewire_schemas::envelope::non_number;
 
-use super::request_headers::{attributes, single};
+use super::request_headers::{attribute, single};
 use super::response::ErrorResponse;
 use super::unpack::ContentEncoding;
 use crate::socket::limits::{BODY_BYTES, BODY_EVENTS};
@@ -93,8 +94,8 @@ pub(super) enum ValidationCost {
 pub(super) struct RecordHeaders(pub(super) Vec<(String, Vec<u8>)>);
 
 impl HeaderLookup for RecordHeaders {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        self.0.iter().for_each(|(name, value)| visit(name, value));
     }
 }
 
@@ -104,14 +105,13 @@ impl BodyFormat {
         let sent = single(headers, CONTENT_TYPE.as_str())?.unwrap_or_default();
         let media = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let content_type = |kind: &str| (codec::CONTENT_TYPE.to_owned(), kind.as_bytes().to_vec());
-        let is_binary = || single(headers, "ce-specversion").map(|version| version.is_some());
         let (layout, own) = match media.as_str() {
             codec::STRUCTURED => (EventLayout::Structured, vec![content_type(codec::STRUCTURED)]),
             BATCH => (EventLayout::Batch, vec![content_type(codec::STRUCTURED)]),
             other if other.starts_with(CLOUDEVENTS) => {
                 return Err(ErrorResponse::unsupported("Content-Type", sent, SUPPORTED));
             }
-            _ if is_binary()? => {
+            _ if is_binary(headers)? => {
                 let mut own = record_attributes(headers)?;
                 own.extend((!sent.is_empty()).then(|| content_type(sent)));
                 (EventLayout::Single, own)
@@ -148,12 +148,14 @@ impl BodyFormat {
             EventLayout::Single | EventLayout::Structured => vec![body],
             EventLayout::Ndjson => lines(body)?,
             EventLayout::Json if !is_array => {
-                let event: &RawValue = serde_json::from_slice(body).map_err(not_json)?;
+                let event: &RawValue =
+                    serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
                 vec![event.get().as_bytes()]
             }
             EventLayout::Batch if !is_array => return Err(not_an_array(body)),
             EventLayout::Json | EventLayout::Batch => {
-                let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(not_json)?;
+                let events: Vec<&RawValue> =
+                    serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
                 events.into_iter().map(|event| event.get().as_bytes()).collect()
             }
         };
@@ -191,10 +193,22 @@ fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// The attributes of a CloudEvent in binary mode, as headers of a record.
+/// Whether headers have the attributes of a CloudEvent.
+fn is_binary(headers: &HeaderMap) -> Result<bool, ErrorResponse> {
+    attribute(headers, "ce-specversion").map(|version| version.is_some())
+}
+
+/// The attributes of a CloudEvent in binary mode, as headers of a record. They stay as they were
+/// sent: the decoder removes quotes and percent-encoding, as it does for records of Kafka.
 fn record_attributes(headers: &HeaderMap) -> Result<Vec<(String, Vec<u8>)>, ErrorResponse> {
-    let own = attributes(headers)?.into_iter();
-    Ok(own.map(|(name, value)| (format!("ce_{name}"), value.into_bytes())).collect())
+    let mut own = Vec::new();
+    for name in headers.keys().map(HeaderName::as_str) {
+        let Some(plain) = name.strip_prefix("ce-") else { continue };
+        if let Some(value) = attribute(headers, name)? {
+            own.push((format!("ce_{plain}"), value.as_bytes().to_vec()));
+        }
+    }
+    Ok(own)
 }
 
 /// The envelope fields that headers set, as headers of a record.
@@ -212,7 +226,7 @@ fn envelope_fields(headers: &HeaderMap) -> Result<Vec<(String, Vec<u8>)>, ErrorR
 fn not_an_array(body: &[u8]) -> ErrorResponse {
     let value: &RawValue = match serde_json::from_slice(body) {
         Ok(value) => value,
-        Err(error) => return not_json(error),
+        Err(error) => return not_json(body, &error),
     };
     let kind = match value.get().as_bytes().first() {
         Some(b'{') => "an object",
@@ -229,9 +243,10 @@ fn not_an_array(body: &[u8]) -> ErrorResponse {
     ErrorResponse::new(ErrorCode::InvalidMessage, message)
 }
 
-fn not_json(error: serde_json::Error) -> ErrorResponse {
+fn not_json(body: &[u8], error: &serde_json::Error) -> ErrorResponse {
+    let cause = non_number(body).unwrap_or_else(|| error.to_string());
     let message = format!(
-        "the body is not JSON ({error}); send an object or an array, or one object per line as \
+        "the body is not JSON ({cause}); send an object or an array, or one object per line as \
          application/x-ndjson"
     );
     ErrorResponse::new(ErrorCode::InvalidJson, message)
@@ -240,7 +255,7 @@ fn not_json(error: serde_json::Error) -> ErrorResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderValue, StatusCode};
 
     fn format(headers: &[(&str, &str)]) -> Result<BodyFormat, ErrorResponse> {
         let mut all = HeaderMap::new();
@@ -249,6 +264,12 @@ mod tests {
             all.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
         BodyFormat::of(&all)
+    }
+
+    /// The header of a record.
+    fn value(format: &BodyFormat, name: &str) -> Option<String> {
+        let found = format.headers.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| String::from_utf8(value.clone()).expect("text"))
     }
 
     fn check(kind: &str, body: &str, expected: Result<&[&str], StatusCode>) {
@@ -323,6 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_json_does_not_have_is_named_with_its_position() {
+        for (body, part) in [
+            ("{\"a\":NaN}", "at byte 5: NaN is not JSON; send null or a string"),
+            ("[{\"a\":[1,-Infinity]}]", "at byte 9: -Infinity is not JSON"),
+            ("[{\"a\":nan}]", "at byte 6: NaN is not JSON"),
+            ("{\"a\":NaNs}", "expected value"),
+        ] {
+            let json = format(&[("content-type", JSON)]).expect("a known type");
+            let refused = json.split(body.as_bytes()).expect_err("refused");
+            assert!(refused.message.contains(part), "{body}: {}", refused.message);
+        }
+    }
+
+    #[test]
     fn the_content_type_decides_the_mode_of_a_cloudevent() {
         let layout = |kind: &str| {
             let binary = [("ce-specversion", "1.0"), ("ce-accountid", "other")];
@@ -339,6 +374,8 @@ mod tests {
         assert_eq!(avro.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         // A blank version is absent, so this is no CloudEvent.
         let blank = format(&[("content-type", JSON), ("ce-specversion", "")]).expect("JSON");
+        assert_eq!(blank.layout, EventLayout::Json);
+        let blank = format(&[("content-type", JSON), ("ce-specversion", "\"\"")]).expect("JSON");
         assert_eq!(blank.layout, EventLayout::Json);
     }
 
@@ -361,7 +398,7 @@ mod tests {
         }
         let repeated = [("content-type", "application/avro"), ("tw-key", ""), ("tw-key", "k")];
         let format = format(&repeated).expect("readable");
-        assert_eq!(format.headers.header("key"), Some(&b"k"[..]));
+        assert_eq!(value(&format, "key").as_deref(), Some("k"));
         assert_eq!(format.headers.0.len(), 2);
     }
 
@@ -369,17 +406,19 @@ mod tests {
     fn headers_of_a_request_become_headers_of_a_record() {
         let format = format(&[
             ("ce-specversion", "1.0"),
-            ("ce-subject", "Gr%C3%BC%C3%9Fe"),
+            ("ce-subject", "\"Gr%C3%BC%C3%9Fe\""),
+            ("ce-priority", "\"\""),
             ("content-type", "application/json"),
             ("accept", "*/*"),
         ])
         .expect("a cloudevent");
-        assert_eq!(format.headers.header("ce_subject"), Some("Grüße".as_bytes()));
-        assert_eq!(format.headers.header("content-type"), Some(&b"application/json"[..]));
+        let subject = value(&format, "ce_subject").expect("an attribute");
+        assert_eq!(subject, "\"Gr%C3%BC%C3%9Fe\"", "the decoder decodes it, once");
+        assert_eq!(value(&format, "content-type").as_deref(), Some("application/json"));
         assert_eq!(format.headers.0.len(), 3);
         let format =
             self::format(&[("content-type", "application/avro"), ("tw-event-type", "mention")])
                 .expect("avro");
-        assert_eq!(format.headers.header("event_type"), Some(&b"mention"[..]));
+        assert_eq!(value(&format, "event_type").as_deref(), Some("mention"));
     }
 }

@@ -165,6 +165,8 @@ async fn serve_http(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)
+        // A client that sends nothing after its request may end its half with it.
+        .half_close(true)
         .max_headers(REQUEST_HEADERS)
         .max_header_size(REQUEST_HEAD_BYTES)
         .max_buf_size(HTTP_BUFFER_BYTES);

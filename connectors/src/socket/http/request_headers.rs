@@ -4,13 +4,12 @@
 //! guess could choose another account or position than the client meant. An empty value counts as
 //! absent, and the same value twice counts once, since proxies repeat headers.
 //!
-//! Attributes of a CloudEvent are decoded here too, by the rules of its HTTP binding.
-
-use std::borrow::Cow;
+//! Attributes of a CloudEvent are only checked here: the decoder of records decodes them, so that
+//! it happens once.
 
 use http::HeaderMap;
-use percent_encoding::percent_decode_str;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
+use tidewire_schemas::codec::attribute_text;
 
 use super::response::ErrorResponse;
 
@@ -34,46 +33,20 @@ pub(super) fn single<'a>(
     Ok(found)
 }
 
-/// The attributes of a CloudEvent in binary mode, by name in the order sent: without quotes around
-/// the value, then percent-decoded, each once (CloudEvents HTTP protocol binding, section 3.1.3.2).
-pub(super) fn attributes(headers: &HeaderMap) -> Result<Vec<(String, String)>, ErrorResponse> {
-    let mut found = Vec::new();
-    for name in headers.keys() {
-        let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
-        let Some(sent) = single(headers, name.as_str())? else { continue };
-        let plain = unquoted(sent);
-        let value = percent_decode_str(&plain).decode_utf8().map_err(|_| {
-            refuse(format!(
-                "the header {name} is percent-encoded and its bytes are not UTF-8; encode its text \
-                 as UTF-8 first"
-            ))
-        })?;
-        if !value.is_empty() {
-            found.push((attribute.to_owned(), value.into_owned()));
-        }
+/// The header of a CloudEvents attribute as it was sent, once it is known to be readable; `None` if
+/// nothing is left without its quotes.
+pub(super) fn attribute<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, ErrorResponse> {
+    let Some(sent) = single(headers, name)? else { return Ok(None) };
+    match attribute_text(sent) {
+        Some(text) => Ok((!text.is_empty()).then_some(sent)),
+        None => Err(refuse(format!(
+            "the header {name} is percent-encoded and its bytes are not UTF-8; encode its text as \
+             UTF-8 first"
+        ))),
     }
-    Ok(found)
-}
-
-/// A quoted string without its quotes (RFC 9110, section 5.6.4). A value that only begins or ends
-/// with a quote is kept.
-fn unquoted(value: &str) -> Cow<'_, str> {
-    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Cow::Borrowed(value);
-    };
-    let mut plain = String::with_capacity(inner.len());
-    let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => return Cow::Borrowed(value),
-            '\\' => match characters.next() {
-                Some(escaped) => plain.push(escaped),
-                None => return Cow::Borrowed(value),
-            },
-            _ => plain.push(character),
-        }
-    }
-    Cow::Owned(plain)
 }
 
 fn unreadable(name: &str) -> ErrorResponse {
@@ -137,35 +110,21 @@ mod tests {
         check(&[b"a", "ü".as_bytes()], Err("ASCII"));
     }
 
-    fn attribute(value: &str) -> Result<Option<String>, ErrorResponse> {
-        let mut headers = HeaderMap::new();
-        headers.insert("ce-source", HeaderValue::from_str(value).expect("a value"));
-        let found = attributes(&headers)?;
-        Ok(found.into_iter().next().map(|(name, value)| {
-            assert_eq!(name, "source");
-            value
-        }))
-    }
-
     #[test]
-    fn an_attribute_is_unquoted_once_and_decoded_once() {
-        for (sent, expected) in [
-            ("/shop", "/shop"),
-            ("\"/shop\"", "/shop"),
-            ("\"/a%20b\"", "/a b"),
-            ("%22/shop%22", "\"/shop\""),
-            ("\"\\\"x\\\"\"", "\"x\""),
-            ("%2525", "%25"),
-            ("Gr%C3%BC%c3%9Fe", "Grüße"),
-            ("100%", "100%"),
-            ("\"half", "\"half"),
-            ("\"a\", \"b\"", "\"a\", \"b\""),
-        ] {
-            assert_eq!(attribute(sent).expect("readable").as_deref(), Some(expected), "{sent}");
+    fn an_attribute_is_passed_on_as_sent_if_it_can_be_decoded() {
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("ce-source", HeaderValue::from_str(value).expect("a value"));
+            attribute(&headers, "ce-source").map(|sent| sent.map(str::to_owned))
+        };
+        for sent in ["/shop", "\"/shop\"", "\"/a%20b\"", "%2525", "100%"] {
+            assert_eq!(read(sent).expect("readable").as_deref(), Some(sent));
         }
-        assert_eq!(attribute("\"\"").expect("readable"), None, "empty is absent");
-        let refused = attribute("%FF").expect_err("not UTF-8");
-        assert!(refused.message.contains("ce-source"), "{}", refused.message);
-        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert_eq!(read("\"\"").expect("readable"), None, "empty is absent");
+        for sent in ["%FF", "\"%C3\""] {
+            let refused = read(sent).expect_err("not UTF-8");
+            assert!(refused.message.contains("ce-source"), "{}", refused.message);
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        }
     }
 }

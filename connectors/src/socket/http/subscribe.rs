@@ -39,7 +39,8 @@ pub const SUBPROTOCOL: &str = "tidewire.v1";
 
 /// The response headers of a stream, besides those of every response.
 const STREAM_HEADERS: [(HeaderName, &str); 3] = [
-    (CONTENT_TYPE, "text/event-stream"),
+    // Some clients decode text of no charset as ISO 8859-1.
+    (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
     // A proxy that compresses or rewrites a stream would hold its events back.
     (CACHE_CONTROL, "no-cache, no-transform"),
     (HeaderName::from_static("x-accel-buffering"), "no"),

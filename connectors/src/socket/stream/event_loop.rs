@@ -35,7 +35,8 @@ use super::frame_decoder::{ClientInput, FrameDecoder};
 use super::frame_encoder::{CLOSE, PONG, put_close, put_control, put_text};
 use super::linger::{EndedConnection, FIRST_LINGER_TOKEN, LINGER_TIMEOUT, Lingering};
 use super::live_connection::{
-    ConnectionParts, IncomingHalf, LiveConnection, UnfinishedMessage, Unsent, read_some, write_some,
+    ConnectionParts, IncomingHalf, LiveConnection, SseInput, UnfinishedMessage, Unsent, read_some,
+    write_some,
 };
 use super::shard_port::ShardPort;
 use super::worker_queue::WorkerWaker;
@@ -63,12 +64,15 @@ const MESSAGES_PER_TURN: usize = 100;
 /// much larger ones only use more memory.
 const FILL_BYTES: usize = 32 * 1_024;
 
-/// A connection that uses more memory than this for unsent bytes is not read: a client that reads
-/// no answers can cause no more of them.
+/// A connection that uses more memory than this for unsent bytes and for answers that wait behind
+/// them is not read: a client that reads no answers can cause no more of them.
 const UNSENT_BYTES: usize = 64 * 1_024;
 
 /// Bytes an SSE client may send after its request; they are discarded.
 pub const SSE_INCOMING_BYTES: usize = 64 * 1_024;
+
+/// A comment of `text/event-stream`, as the shard's keepalives.
+const COMMENT: &[u8] = b":\n";
 
 /// The kernel's send buffer of one connection (Linux doubles it for its own bookkeeping).
 const SEND_BUFFER_BYTES: usize = 128 * 1_024;
@@ -307,7 +311,7 @@ impl<S: ShardPort> EventLoop<S> {
         };
         let incoming = match framing {
             Framing::WebSocket => IncomingHalf::WebSocket(FrameDecoder::default()),
-            Framing::Sse => IncomingHalf::Sse(read_ahead.len()),
+            Framing::Sse => IncomingHalf::Sse(SseInput { bytes: read_ahead.len(), ended: false }),
         };
         telemetry::connection_opened(incoming.label());
         let parts = ConnectionParts { conn, stream, unsent, incoming, permit };
@@ -351,11 +355,12 @@ impl<S: ShardPort> EventLoop<S> {
         }
     }
 
-    /// Whether a connection's answers leave space for more of them.
+    /// Whether a connection's answers leave space for more of them. They wait in the shard while
+    /// the socket accepts nothing.
     fn may_read(&self, connection: &LiveConnection) -> bool {
         let unsent = &connection.unsent;
         !connection.input_closed
-            && unsent.own_bytes() <= UNSENT_BYTES
+            && unsent.own_bytes() + self.shard.waiting_bytes(connection.conn) <= UNSENT_BYTES
             && (unsent.is_empty() || self.memory.state() == ConnectionMemory::Available)
     }
 
@@ -373,16 +378,28 @@ impl<S: ShardPort> EventLoop<S> {
     fn read_sse(&mut self, connection: &mut LiveConnection) -> ReadOutcome {
         let mut discarded = [0; 4_096];
         let read = read_some(&connection.stream, &mut discarded);
-        let IncomingHalf::Sse(total) = &mut connection.incoming else {
+        let IncomingHalf::Sse(incoming) = &mut connection.incoming else {
             return ReadOutcome::Continue;
         };
         match read {
             Ok(None) => connection.readable = false,
-            Ok(Some(0)) | Err(_) => return ReadOutcome::Gone("client_left"),
+            Ok(Some(0)) => {
+                connection.readable = false;
+                if !matches!(connection.stream.take_error(), Ok(None)) {
+                    return ReadOutcome::Gone("client_left");
+                }
+                if !std::mem::replace(&mut incoming.ended, true) {
+                    // A client that has only ended its half ignores it. The system of one that is
+                    // gone answers with a reset, which is an event.
+                    connection.unsent.push(COMMENT);
+                    self.writing.push(connection.conn);
+                }
+            }
+            Err(_) => return ReadOutcome::Gone("client_left"),
             Ok(Some(count)) => {
                 self.io.read_bytes += count as u64;
-                *total += count;
-                if *total > SSE_INCOMING_BYTES {
+                incoming.bytes += count;
+                if incoming.bytes > SSE_INCOMING_BYTES {
                     return ReadOutcome::Gone("protocol_error");
                 }
             }
@@ -407,7 +424,7 @@ impl<S: ShardPort> EventLoop<S> {
             if !matches!(outcome, ReadOutcome::Continue) || connection.input_closed {
                 return outcome;
             }
-            if messages >= MESSAGES_PER_TURN {
+            if messages >= MESSAGES_PER_TURN || !self.may_read(connection) {
                 break;
             }
         }
@@ -428,6 +445,10 @@ impl<S: ShardPort> EventLoop<S> {
         let mut outcome = ReadOutcome::Continue;
         while let Some(input) = decoder.decode(&mut bytes) {
             *messages += 1;
+            if !decoder.is_mid_message() {
+                // What is unfinished after this began after it.
+                connection.unfinished = None;
+            }
             match input {
                 ClientInput::Text(text) => self.shard.input(connection.conn, &text),
                 ClientInput::Ping(payload) => {
@@ -456,9 +477,7 @@ impl<S: ShardPort> EventLoop<S> {
                 }
             }
         }
-        if !self.note_unfinished(connection) && matches!(outcome, ReadOutcome::Continue) {
-            outcome = ReadOutcome::Close(ClosedBy::Server(CloseReason::Overloaded));
-        }
+        self.note_unfinished(connection);
         if !replies.is_empty() {
             connection.unsent.push(&replies);
             self.writing.push(connection.conn);
@@ -467,15 +486,16 @@ impl<S: ShardPort> EventLoop<S> {
     }
 
     /// Starts or ends the time within which an unfinished message has to be complete, and counts
-    /// its memory; `false` if there is no memory for it.
-    fn note_unfinished(&mut self, connection: &mut LiveConnection) -> bool {
+    /// its memory. Without memory it is read on: nearly every read ends within a message, so a
+    /// client could not send anything otherwise.
+    fn note_unfinished(&mut self, connection: &mut LiveConnection) {
         let kept_bytes = match &connection.incoming {
             IncomingHalf::WebSocket(decoder) if decoder.is_mid_message() => {
                 decoder.buffered_bytes()
             }
             _ => {
                 connection.unfinished = None;
-                return true;
+                return;
             }
         };
         if !std::mem::replace(&mut connection.unfinished_listed, true) {
@@ -485,8 +505,7 @@ impl<S: ShardPort> EventLoop<S> {
             let share = MemoryShare::new(&self.memory);
             Box::new(UnfinishedMessage { since: clock::now(), share })
         });
-        let more = kept_bytes.saturating_sub(unfinished.share.bytes());
-        more == 0 || unfinished.share.grow(more)
+        unfinished.share.set(kept_bytes);
     }
 
     /// Closes connections whose message has been unfinished for too long. Pings do not prolong it.
@@ -657,3 +676,7 @@ impl ClosedBy {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/event_loop.rs"]
+mod tests;

@@ -96,8 +96,17 @@ impl LiveConnection {
 pub enum IncomingHalf {
     /// WebSocket frames.
     WebSocket(FrameDecoder),
-    /// The number of bytes the client sent, though an SSE client has nothing to send.
-    Sse(usize),
+    /// What an SSE client sends, though it has nothing to send.
+    Sse(SseInput),
+}
+
+/// What an SSE client has sent after its request.
+#[derive(Debug)]
+pub struct SseInput {
+    /// How many bytes.
+    pub bytes: usize,
+    /// It has shut down its sending half, which does not end the stream.
+    pub ended: bool,
 }
 
 impl IncomingHalf {

@@ -30,6 +30,8 @@ pub trait ShardPort {
     fn take_ready(&mut self, into: &mut Vec<ConnId>);
     /// See [`Shard::fill`].
     fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled;
+    /// See [`Shard::waiting_bytes`].
+    fn waiting_bytes(&self, conn: ConnId) -> usize;
     /// See [`Shard::set_unsent`].
     fn set_unsent(&mut self, conn: ConnId, bytes: usize);
     /// See [`Shard::take_closes`].
@@ -75,6 +77,10 @@ impl ShardPort for Shard {
 
     fn fill(&mut self, conn: ConnId, out: &mut OutBuffer, budget: usize) -> Filled {
         Shard::fill(self, conn, out, budget)
+    }
+
+    fn waiting_bytes(&self, conn: ConnId) -> usize {
+        Shard::waiting_bytes(self, conn)
     }
 
     fn set_unsent(&mut self, conn: ConnId, bytes: usize) {

@@ -131,7 +131,7 @@ pub(super) fn handshake(query: &str) -> String {
 }
 
 /// A masked client frame.
-pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(in crate::socket) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [7, 77, 177, 17];
     let mut out = vec![first];
     match payload.len() {
@@ -151,6 +151,6 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A masked text frame.
-pub(super) fn text_frame(text: &str) -> Vec<u8> {
+pub(in crate::socket) fn text_frame(text: &str) -> Vec<u8> {
     frame(0x81, text.as_bytes())
 }

@@ -1,7 +1,7 @@
 //! The engine's fan-out behind real sockets, over the embedded log.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 

@@ -94,9 +94,14 @@ pub(super) struct GatewayFixture {
 
 impl GatewayFixture {
     pub(super) fn new(limits: ConnectionLimits) -> Self {
+        Self::with_memory(limits, memory())
+    }
+
+    /// With this memory for connections.
+    pub(super) fn with_memory(limits: ConnectionLimits, memory: Arc<MemoryBudget>) -> Self {
         let appended = Arc::new(AppendedRecords::default());
         let script = ShardScript::default();
-        let worker = worker::start(0, memory(), |wake| script.shard(wake));
+        let worker = worker::start(0, memory, |wake| script.shard(wake));
         let gateway = start(limits, &appended, vec![worker.expect("a thread")]);
         Self { gateway, appended, script }
     }

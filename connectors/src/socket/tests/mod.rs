@@ -3,10 +3,10 @@
 //! Clients are plain blocking sockets, so that a test can send exactly the bytes it needs.
 
 mod browsers;
-mod client;
+pub(super) mod client;
 mod fixture;
 mod own_process;
-mod scripted_shard;
+pub(super) mod scripted_shard;
 
 mod end_to_end;
 mod hostile;

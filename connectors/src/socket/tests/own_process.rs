@@ -11,6 +11,7 @@ const MARK: &str = "TEST_IN_ITS_OWN_PROCESS";
 /// Runs `test` in a new process of this program that runs nothing else. `name` is the path of the
 /// function that calls this, as `concat!(module_path!(), "::NAME")` gives it.
 #[expect(clippy::print_stdout, reason = "the figures of the process are worth reading")]
+#[expect(clippy::disallowed_methods, reason = "the mark is no setting of the product")]
 pub(super) fn run(name: &str, test: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         return test();

@@ -15,31 +15,33 @@ use crate::socket::stream::shard_port::ShardPort;
 
 /// What the shard has observed, and what it sends next.
 #[derive(Default)]
-pub(super) struct ShardObservations {
-    pub(super) inputs: Vec<String>,
-    pub(super) alive: usize,
-    pub(super) starts: Vec<StartAt>,
-    pub(super) opened: usize,
-    pub(super) closed: usize,
+pub(in crate::socket) struct ShardObservations {
+    pub(in crate::socket) inputs: Vec<String>,
+    pub(in crate::socket) alive: usize,
+    pub(in crate::socket) starts: Vec<StartAt>,
+    pub(in crate::socket) opened: usize,
+    pub(in crate::socket) closed: usize,
     /// Sent to all connections at the next pull.
-    pub(super) broadcasts: VecDeque<Vec<u8>>,
+    pub(in crate::socket) broadcasts: VecDeque<Vec<u8>>,
+    /// The most bytes that ever waited for one connection.
+    pub(in crate::socket) most_waiting: usize,
     /// Refuse new connections.
-    pub(super) is_full: bool,
+    pub(in crate::socket) is_full: bool,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct ShardScript {
-    pub(super) seen: Arc<Mutex<ShardObservations>>,
-    pub(super) wake: Arc<Mutex<Option<Arc<dyn Wake>>>>,
+pub(in crate::socket) struct ShardScript {
+    pub(in crate::socket) seen: Arc<Mutex<ShardObservations>>,
+    pub(in crate::socket) wake: Arc<Mutex<Option<Arc<dyn Wake>>>>,
 }
 
 impl ShardScript {
-    pub(super) fn shard(&self, wake: Arc<dyn Wake>) -> ScriptedShard {
+    pub(in crate::socket) fn shard(&self, wake: Arc<dyn Wake>) -> ScriptedShard {
         *self.wake.lock().unwrap() = Some(wake);
         ScriptedShard { seen: Arc::clone(&self.seen), ..ScriptedShard::default() }
     }
 
-    pub(super) fn broadcast(&self, text: &str) {
+    pub(in crate::socket) fn broadcast(&self, text: &str) {
         self.seen.lock().unwrap().broadcasts.push_back(text.as_bytes().to_vec());
         self.wake.lock().unwrap().as_ref().expect("a worker").wake();
     }
@@ -49,11 +51,13 @@ struct ScriptedStream {
     generation: u32,
     framing: Framing,
     due: VecDeque<Vec<u8>>,
+    /// The bytes of `due`.
+    waiting: usize,
     is_ready: bool,
 }
 
 #[derive(Default)]
-pub(super) struct ScriptedShard {
+pub(in crate::socket) struct ScriptedShard {
     seen: Arc<Mutex<ShardObservations>>,
     streams: Vec<Option<ScriptedStream>>,
     generation: u32,
@@ -64,7 +68,11 @@ pub(super) struct ScriptedShard {
 impl ScriptedShard {
     fn push(&mut self, slot: usize, text: Vec<u8>) {
         let Some(Some(stream)) = self.streams.get_mut(slot) else { return };
+        stream.waiting += text.len();
         stream.due.push_back(text);
+        let mut seen = self.seen.lock().unwrap();
+        seen.most_waiting = seen.most_waiting.max(stream.waiting);
+        drop(seen);
         if !stream.is_ready {
             stream.is_ready = true;
             self.ready.push(ConnId { slot: slot as u32, generation: stream.generation });
@@ -99,6 +107,7 @@ impl ShardPort for ScriptedShard {
             generation: self.generation,
             framing: open.framing,
             due: VecDeque::new(),
+            waiting: 0,
             is_ready: false,
         };
         let slot = self.streams.iter().position(Option::is_none).unwrap_or(self.streams.len());
@@ -155,6 +164,10 @@ impl ShardPort for ScriptedShard {
 
     fn tick(&mut self, _: MonotonicMillis, _: ConnectionMemory) {}
 
+    fn waiting_bytes(&self, conn: ConnId) -> usize {
+        self.streams[conn.slot as usize].as_ref().map_or(0, |stream| stream.waiting)
+    }
+
     fn set_unsent(&mut self, _: ConnId, _: usize) {}
 
     fn take_ready(&mut self, into: &mut Vec<ConnId>) {
@@ -166,6 +179,7 @@ impl ShardPort for ScriptedShard {
         let out = out.own_mut();
         let begun = out.len();
         while let Some(text) = stream.due.pop_front() {
+            stream.waiting -= text.len();
             match stream.framing {
                 Framing::WebSocket => put_text(out, &text),
                 Framing::Sse => {

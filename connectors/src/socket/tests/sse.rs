@@ -1,6 +1,7 @@
 //! Server-sent events through the whole gateway.
 
 use std::collections::BTreeSet;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,6 +50,37 @@ fn a_client_that_disconnects_is_released() {
     wait_for(|| (fixture.script.seen.lock().unwrap().opened == 1).then_some(()));
     drop(client);
     wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+}
+
+/// A client that shuts down its sending half, with its request or later, has said that it sends
+/// nothing more. It is served on, and released with the first write after it is gone.
+#[test]
+fn a_client_that_ends_only_its_sending_half_is_served() {
+    let fixture = GatewayFixture::new(LIMITS);
+    for after_head in [false, true] {
+        let mut client = RawClient::connect(fixture.address());
+        client.send("GET /v1/sse?channels=posts:alice HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        if !after_head {
+            client.stream.shutdown(Shutdown::Write).expect("an open connection");
+        }
+        assert!(client.take_until("\r\n\r\n").starts_with("HTTP/1.1 200"));
+        client.take_until("data: welcome\n\n");
+        if after_head {
+            client.stream.shutdown(Shutdown::Write).expect("an open connection");
+            clock::pause(Duration::from_millis(100));
+        }
+        for text in ["one", "two"] {
+            fixture.script.broadcast(text);
+            client.take_until(&format!("data: {text}\n\n"));
+        }
+        assert_eq!(fixture.gateway.connections(), 1);
+        drop(client);
+        // Nothing says so before the next write.
+        wait_for(|| {
+            fixture.script.broadcast("three");
+            (fixture.gateway.connections() == 0).then_some(())
+        });
+    }
 }
 
 #[test]

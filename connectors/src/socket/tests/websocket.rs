@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::socket::memory::MemoryBudget;
+
 use super::client::{RawClient, frame, handshake, text_frame};
 use super::fixture::{GatewayFixture, LIMITS, wait_for};
 use super::own_process;
@@ -156,6 +158,60 @@ fn a_client_that_reads_no_answers_is_not_read() {
     assert!(blocked, "262 MB of pings were read");
     drop((client, sender));
     wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_that_reads_no_answers_to_its_requests_is_not_read() {
+    let (fixture, client) = connected();
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    sender.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let requests = text_frame(&format!("echo {}", "x".repeat(2_000))).repeat(100);
+    let sent =
+        (0..400).take_while(|_| std::io::Write::write_all(&mut sender, &requests).is_ok()).count();
+    assert!(sent < 400, "80 MB of requests were read");
+    // The answers that wait in this process, not in the kernel's buffers.
+    let waiting = fixture.script.seen.lock().unwrap().most_waiting;
+    assert!(waiting < 128 * 1_024, "{waiting} bytes of answers wait");
+    drop((client, sender));
+    wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_whose_answers_waited_is_read_again() {
+    let (_fixture, mut client) = connected();
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    let request = text_frame(&format!("echo {}", "x".repeat(2_000)));
+    let sending = std::thread::spawn(move || {
+        for _ in 0..10_000 {
+            std::io::Write::write_all(&mut sender, &request).expect("it is read in the end");
+        }
+    });
+    // Time for the buffers of both directions to be full.
+    std::thread::sleep(Duration::from_millis(300));
+    for n in 0..10_000 {
+        assert_eq!(client.frame().1.len(), 2_000, "answer {n}");
+    }
+    sending.join().expect("no panic");
+}
+
+/// While there is no memory, messages are read that arrive in several parts, and so are those that
+/// a client sends without waiting for answers.
+#[test]
+fn without_memory_clients_that_read_are_served() {
+    let fixture = GatewayFixture::with_memory(LIMITS, MemoryBudget::new(0, || 0));
+    let mut client = connect(&fixture);
+    let text = "y".repeat(60_000);
+    let message = text_frame(&format!("echo {text}"));
+    let (first, second) = message.split_at(30_000);
+    client.send(first);
+    std::thread::sleep(Duration::from_millis(50));
+    client.send(second);
+    assert_eq!(client.frame(), (0x81, text.into_bytes()));
+    let many: Vec<Vec<u8>> = (0..100).map(|n| text_frame(&format!("echo {n:0100}"))).collect();
+    client.send(many.concat());
+    for n in 0..100 {
+        assert_eq!(client.frame(), (0x81, format!("{n:0100}").into_bytes()));
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::process_exit::ProcessExit;
 use crate::runtime::clock::Stopwatch;
 use crate::runtime::storage::ProcessPorts;
-use crate::runtime::supervisor::{EngineLoop, Supervisor};
+use crate::runtime::supervisor::{EngineLoop, LoopEnd, Supervisor};
 
 /// Opens the hub on the output topics.
 pub fn open_hub(config: &Config, ports: &ProcessPorts) -> Result<Arc<Hub>, EngineError> {
@@ -62,7 +62,7 @@ impl EngineLoop for HubReaderLoop {
         None
     }
 
-    fn close(self: Box<Self>) -> Result<(), EngineError> {
+    fn close(self: Box<Self>, _: LoopEnd) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -82,7 +82,7 @@ impl EngineLoop for SweeperLoop {
         None
     }
 
-    fn close(self: Box<Self>) -> Result<(), EngineError> {
+    fn close(self: Box<Self>, _: LoopEnd) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -101,7 +101,7 @@ impl EngineLoop for LookupLoop {
         None
     }
 
-    fn close(self: Box<Self>) -> Result<(), EngineError> {
+    fn close(self: Box<Self>, _: LoopEnd) -> Result<(), EngineError> {
         Ok(())
     }
 }

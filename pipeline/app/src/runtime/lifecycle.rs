@@ -4,6 +4,7 @@
 //! all of them are ready; the shutdown is in reverse. The state folder stays locked until the
 //! stores are closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,6 +30,9 @@ const DRAIN_WINDOW: Duration = Duration::from_secs(1);
 /// after which container runtimes kill.
 const LOOPS_CLOSE_LIMIT: Duration = Duration::from_secs(8);
 
+/// Attempts to find out why positions are beyond the end of the log.
+const EXPLAIN_ATTEMPTS: u32 = 16;
+
 /// Runs until a signal, or until the process cannot go on.
 pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     limits::raise_open_files();
@@ -37,7 +41,7 @@ pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
     // Held until the loops have closed their stores: another process may use the folder then.
     let folder = opened.folder.clone();
-    let mut process = ServingProcess { role, config, supervisor };
+    let mut process = ServingProcess { role, config, supervisor, watch: None };
     let ended = process.serve(opened, metrics);
     let closed = process.supervisor.drain(LOOPS_CLOSE_LIMIT);
     drop(folder);
@@ -49,6 +53,8 @@ struct ServingProcess<'a> {
     role: Role,
     config: &'a Config,
     supervisor: Supervisor,
+    /// Watches the topics, in a process with ADMIT or DERIVE.
+    watch: Option<Arc<TopicsWatch>>,
 }
 
 impl ServingProcess<'_> {
@@ -66,7 +72,26 @@ impl ServingProcess<'_> {
         self.supervisor.request_stop();
         gateway.drain(DRAIN_WINDOW);
         gateway.join();
-        ended
+        ended.map_err(|exit| self.explain(exit))
+    }
+
+    /// Names every topic that was created again, if a position that is beyond the end of one of
+    /// them ended the process.
+    fn explain(&self, exit: ProcessExit) -> ProcessExit {
+        let Some(watch) = self.watch.clone().filter(|_| exit.is_lost_position()) else {
+            return exit;
+        };
+        // A failure of a further loop ends an attempt: several may have lost their positions.
+        for _ in 0..EXPLAIN_ATTEMPTS {
+            let watch = watch.clone();
+            let explain = move || watch.explain_lost_positions();
+            match self.supervisor.attempt("topics-at-end", explain) {
+                Ok(Some(Some(message))) => return ProcessExit::LostLog { message, source: None },
+                Ok(_) => break,
+                Err(_) => {}
+            }
+        }
+        exit
     }
 
     fn start_metrics_upkeep(&mut self, metrics: &PrometheusHandle) -> Result<(), ProcessExit> {
@@ -99,9 +124,10 @@ impl ServingProcess<'_> {
         Ok(ready)
     }
 
-    fn watch_topics(&self, ports: &ProcessPorts, ready: &Readiness) -> Result<(), ProcessExit> {
+    fn watch_topics(&mut self, ports: &ProcessPorts, ready: &Readiness) -> Result<(), ProcessExit> {
         let (log, topology) = (ports.log.clone(), ports.topology.clone());
-        let watch = TopicsWatch { log, topology, problem: ready.topics.clone() };
+        let watch = Arc::new(TopicsWatch::new(log, topology, ready.topics.clone()));
+        self.watch = Some(watch.clone());
         let stop = self.supervisor.stop();
         self.supervisor.spawn_observer("topics", move || watch.run(&stop))
     }

@@ -59,7 +59,8 @@ impl LockedFolder {
 fn lock(dir: &Path) -> io::Result<Claim> {
     fs::create_dir_all(dir)?;
     let path = dir.join(LOCK);
-    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

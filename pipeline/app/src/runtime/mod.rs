@@ -23,6 +23,7 @@ pub mod http_server;
 
 pub mod readiness;
 
+pub(crate) mod topics_difference;
 pub mod topics_watch;
 
 pub mod page;
@@ -39,3 +40,6 @@ pub mod logging;
 pub mod random;
 pub mod retry;
 pub mod telemetry;
+
+#[cfg(test)]
+pub(crate) mod listed_log;

@@ -17,7 +17,7 @@ use crate::process_exit::ProcessExit;
 use crate::runtime::input_lag::InputLag;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};
 use crate::runtime::storage::ProcessPorts;
-use crate::runtime::supervisor::{EngineLoop, LoopFactory, Supervisor};
+use crate::runtime::supervisor::{EngineLoop, LoopEnd, LoopFactory, Supervisor};
 
 /// A hash of the settings that change what is written for an event; it travels with every event.
 /// There is no such setting yet.
@@ -157,7 +157,7 @@ impl EngineLoop for AdmitLoop {
         Some(self.admit.waker())
     }
 
-    fn close(self: Box<Self>) -> Result<(), EngineError> {
+    fn close(self: Box<Self>, _: LoopEnd) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -178,7 +178,10 @@ impl EngineLoop for DeriveLoop {
         Some(self.derive.waker())
     }
 
-    fn close(self: Box<Self>) -> Result<(), EngineError> {
-        self.derive.close()
+    fn close(self: Box<Self>, end: LoopEnd) -> Result<(), EngineError> {
+        match end {
+            LoopEnd::Stopped => self.derive.close(),
+            LoopEnd::Failed => self.derive.close_without_offsets(),
+        }
     }
 }

@@ -76,13 +76,15 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Whether the process is ready; if not, what it waits for.
+    /// Whether the process is ready; if not, what it waits for. Problems that an administrator has
+    /// to solve come first: a restore that waits for an unreadable partition never ends.
     pub fn check(&self) -> Result<(), String> {
-        self.check_started()?;
-        if let Some(problem) = self.topics.get() {
+        let output_problem = || self.hub.as_ref().and_then(|hub| hub.problem());
+        if let Some(problem) = self.topics.get().or_else(output_problem) {
             return Err(problem);
         }
-        let unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        let mut unreadable = self.log.as_ref().map(|log| log.read_problems()).unwrap_or_default();
+        unreadable.extend(self.hub.iter().flat_map(|hub| hub.unanswered()));
         if let Some(first) = unreadable.first() {
             let further = match unreadable.len() - 1 {
                 0 => String::new(),
@@ -90,6 +92,7 @@ impl Readiness {
             };
             return Err(format!("{first}{further}. It is tried again every few seconds"));
         }
+        self.check_started()?;
         match self.breakers.iter().find_map(PoisonBreaker::stopped) {
             Some(stopped) => Err(format!(
                 "{stopped}; none of these records was processed. Fix the producer, or deploy a \
@@ -141,7 +144,12 @@ fn restore_message(restores: &[RestoreProgress]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidewire_engine::fanout::config::FanoutConfig;
+    use tidewire_engine::port::TopicInfo;
     use tidewire_engine::record::Partition;
+    use tidewire_engine::topology::Topology;
+
+    use crate::runtime::listed_log::ListedLog;
 
     #[test]
     fn it_is_ready_once_every_loop_works_and_names_what_it_waits_for() {
@@ -169,5 +177,45 @@ mod tests {
         assert_eq!(ready.check(), Ok(()));
         admit.set(LoopPhase::Joining);
         says("admit is waiting for its partitions");
+    }
+
+    #[test]
+    fn topics_and_partitions_that_need_an_administrator_come_before_restores_and_warm_up() {
+        let derive = LoopStatus::new("derive");
+        let log = Arc::new(ListedLog::default());
+        let topics = TopicsProblem::default();
+        let ready = Readiness {
+            loops: vec![derive.clone()],
+            topics: topics.clone(),
+            log: Some(log.clone()),
+            ..Readiness::default()
+        };
+        for phase in [LoopPhase::Joining, LoopPhase::Restoring] {
+            derive.set(phase);
+            log.set_read_problems(&["t.order/3 can't be read at offset 7: damaged"]);
+            let text = ready.check().expect_err("a restore waits for it");
+            assert!(text.starts_with("t.order/3 can't be read at offset 7: damaged"), "{text}");
+            topics.set(Some("topic t.order was deleted".to_owned()));
+            assert_eq!(ready.check(), Err("topic t.order was deleted".to_owned()));
+            topics.set(None);
+            log.set_read_problems(&[]);
+            let text = ready.check().expect_err("it has not started");
+            assert!(text.contains("waiting") || text.contains("restored"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_output_comes_before_the_warm_up() {
+        let topology = Topology::new("t.", 1);
+        let log = Arc::new(ListedLog::default());
+        let infos = topology.specs().into_iter().map(|spec| TopicInfo { spec, id: 1 }).collect();
+        log.set_topics(Ok(infos));
+        let hub = Hub::open(&*log, &topology, FanoutConfig::default()).expect("the topics fit");
+        let ready = Readiness { log: Some(log.clone()), hub: Some(hub), ..Readiness::default() };
+        let text = ready.check().expect_err("nothing was read");
+        assert!(text.starts_with("the newest outputs are being read"), "{text}");
+        log.set_read_problems(&["t.out.stream/0 can't be read at offset 7: damaged"]);
+        let text = ready.check().expect_err("it never will be");
+        assert!(text.starts_with("t.out.stream/0 can't be read at offset 7"), "{text}");
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! state/lock                 locked while a process runs; the content is its process id
-//! state/log                  the ids of the topics that the stores follow
+//! state/log                  the ids of the topics that the stores follow: `state`, `order` and
+//!                            `state.windows`; earlier builds did not write the third
 //! state/task-N               the store of partition N
 //! state/checkpoints/task-N   copies of it at earlier transactions, for replays
 //! ```
@@ -60,17 +61,18 @@ impl StateFolder {
 
     /// Removes the stores if they follow other topics than those of this log, and records its ids.
     pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
-        let now = log_ids(&log.topics()?, topology);
+        let now = LogIds::of(&log.topics()?, topology);
         let path = self.dir().join(LOG_IDS);
         match fs::read_to_string(&path) {
-            Ok(before) if before == now => return Ok(()),
+            Ok(before) if before == now.text() => return Ok(()),
+            Ok(before) if now.is(&before) => {}
             Ok(_) => self.remove_stores()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.remove_stores()?,
             Err(error) => return Err(error.into()),
         }
         // Renamed once it is written: a crash before that removes the stores once more.
         let fresh = self.dir().join(format!("{LOG_IDS}.new"));
-        fs::write(&fresh, now)?;
+        fs::write(&fresh, now.text())?;
         fs::rename(fresh, path)?;
         Ok(())
     }
@@ -85,12 +87,32 @@ impl StateFolder {
     }
 }
 
-/// The content of `state/log` for this log.
-fn log_ids(topics: &[TopicInfo], topology: &Topology) -> String {
-    let id_of =
-        |name: &Topic| topics.iter().find(|info| info.spec.topic == *name).map(|info| info.id);
-    let id = |name| id_of(name).map_or("none".to_owned(), |id| format!("{id:032x}"));
-    format!("{} {}\n", id(topology.state()), id(topology.order()))
+/// The ids of a log's changelogs, as hexadecimal numbers.
+struct LogIds {
+    state: String,
+    order: String,
+    windows: String,
+}
+
+impl LogIds {
+    fn of(topics: &[TopicInfo], topology: &Topology) -> Self {
+        let id = |name: &Topic| {
+            let info = topics.iter().find(|info| info.spec.topic == *name);
+            info.map_or("none".to_owned(), |info| format!("{:032x}", info.id))
+        };
+        let (state, order) = (id(topology.state()), id(topology.order()));
+        Self { state, order, windows: id(topology.windows()) }
+    }
+
+    /// The content of `state/log`.
+    fn text(&self) -> String {
+        format!("{} {} {}\n", self.state, self.order, self.windows)
+    }
+
+    /// Whether this content is of this log, in either form.
+    fn is(&self, content: &str) -> bool {
+        content == self.text() || content == format!("{} {}\n", self.state, self.order)
+    }
 }
 
 /// The state folder, to read while its process may run; `None` if there is none, or none of this
@@ -98,7 +120,7 @@ fn log_ids(topics: &[TopicInfo], topology: &Topology) -> String {
 pub fn find_for_log(data_dir: &Path, topics: &[TopicInfo], topology: &Topology) -> Option<PathBuf> {
     let dir = data_dir.join(STATE);
     let follows = fs::read_to_string(dir.join(LOG_IDS)).ok()?;
-    (follows == log_ids(topics, topology)).then_some(dir)
+    LogIds::of(topics, topology).is(&follows).then_some(dir)
 }
 
 /// Why a folder could not be made to follow a log.
@@ -118,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::clock::SystemClock;
+    use crate::runtime::listed_log::ListedLog;
 
     fn log(dir: &Path, topology: &Topology) -> Arc<EmbeddedLog> {
         let log = EmbeddedLog::open(Config::new(dir), Arc::new(SystemClock)).expect("a new log");
@@ -145,6 +168,31 @@ mod tests {
             let topics = elsewhere.topics().expect("it lists them");
             assert_eq!(find_for_log(dir.path(), &topics, &topology), None, "state of another log");
         }
+    }
+
+    #[test]
+    fn state_of_other_windows_is_removed_and_the_form_without_them_is_accepted_and_rewritten() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let topology = Topology::new("t.", 1);
+        let infos = |windows| -> Vec<TopicInfo> {
+            let id = |topic: &Topic| if topic == topology.windows() { windows } else { 7 };
+            let specs = topology.specs().into_iter();
+            specs.map(|spec| TopicInfo { id: id(&spec.topic), spec }).collect()
+        };
+        let folder = StateFolder::claim(dir.path()).expect("free");
+        let (store, file) = (folder.dir().join("task-0"), folder.dir().join(LOG_IDS));
+        let log = ListedLog::default();
+        fs::write(&file, format!("{:032x} {:032x}\n", 7, 7)).expect("a writable folder");
+        assert!(find_for_log(dir.path(), &infos(7), &topology).is_some());
+        for (windows, stays) in [(7, true), (7, true), (8, false), (8, true)] {
+            fs::create_dir_all(&store).expect("a folder");
+            log.set_topics(Ok(infos(windows)));
+            folder.follow(&log, &topology).expect("it works");
+            assert_eq!(store.exists(), stays, "{windows}");
+            let content = fs::read_to_string(&file).expect("it is there");
+            assert_eq!(content, format!("{:032x} {:032x} {windows:032x}\n", 7, 7));
+        }
+        assert_eq!(find_for_log(dir.path(), &infos(7), &topology), None);
     }
 
     #[test]

@@ -13,17 +13,34 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Whether the process is ending. Cheap to clone and to ask.
 #[derive(Clone, Debug, Default)]
-pub struct StopSignal(Arc<AtomicBool>);
+pub struct StopSignal(Arc<StopFlags>);
+
+#[derive(Debug, Default)]
+struct StopFlags {
+    requested: AtomicBool,
+    failed: AtomicBool,
+}
 
 impl StopSignal {
     /// Whether to stop.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.requested.load(Ordering::Acquire)
+    }
+
+    /// Whether the process ends because of a failure.
+    pub fn is_failure(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
     }
 
     /// Asks every holder of a clone to stop.
     pub(crate) fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.requested.store(true, Ordering::Release);
+    }
+
+    /// The same, because something failed.
+    pub(crate) fn request_after_failure(&self) {
+        self.0.failed.store(true, Ordering::Relaxed);
+        self.request();
     }
 
     /// Waits for `time` or until asked to stop.

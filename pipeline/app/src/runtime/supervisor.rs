@@ -46,7 +46,17 @@ pub trait EngineLoop {
     fn waker(&self) -> Option<Arc<dyn Wake>>;
 
     /// Releases what it holds.
-    fn close(self: Box<Self>) -> Result<(), EngineError>;
+    fn close(self: Box<Self>, end: LoopEnd) -> Result<(), EngineError>;
+}
+
+/// Why a loop is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopEnd {
+    /// The process was asked to end.
+    Stopped,
+    /// Something else in the process failed. What the log has may not be what the loop believes:
+    /// topics may have been created again.
+    Failed,
 }
 
 /// Creates a loop, and creates it again after an error that may pass.
@@ -129,9 +139,9 @@ impl Supervisor {
         work: impl FnOnce() -> Result<(), ProcessExit> + Send + 'static,
     ) -> Result<(), ProcessExit> {
         let (finished, done) = mpsc::channel();
-        let shutdown_tx = self.shutdown_tx.clone();
+        let (shutdown_tx, stop) = (self.shutdown_tx.clone(), self.stop.clone());
         start_thread(name, move || {
-            run_and_report(name, work, &shutdown_tx);
+            run_and_report(name, work, &shutdown_tx, &stop);
             drop(finished);
         })?;
         self.threads.push(Thread { name, waker, done });
@@ -145,8 +155,8 @@ impl Supervisor {
         name: &'static str,
         work: impl FnOnce() -> Result<(), ProcessExit> + Send + 'static,
     ) -> Result<(), ProcessExit> {
-        let shutdown_tx = self.shutdown_tx.clone();
-        start_thread(name, move || run_and_report(name, work, &shutdown_tx))
+        let (shutdown_tx, stop) = (self.shutdown_tx.clone(), self.stop.clone());
+        start_thread(name, move || run_and_report(name, work, &shutdown_tx, &stop))
     }
 
     /// Runs `work` on a thread of its own and waits for the result. `Ok(None)`: a signal ended the
@@ -188,6 +198,7 @@ impl Supervisor {
                 Ok(ShutdownCause::Failure(exit)) => return Err(exit),
                 Err(_) => {
                     if let Some(exit) = failed() {
+                        self.stop.request_after_failure();
                         return Err(exit);
                     }
                 }
@@ -249,6 +260,7 @@ fn run_and_report(
     name: &str,
     work: impl FnOnce() -> Result<(), ProcessExit>,
     shutdown_tx: &Sender<ShutdownCause>,
+    stop: &StopSignal,
 ) {
     let failure = match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => None,
@@ -256,6 +268,8 @@ fn run_and_report(
         Err(panic) => Some(of_panic(name, &*panic)),
     };
     if let Some(exit) = failure {
+        // At once: until the process learns of it, other loops would go on.
+        stop.request_after_failure();
         // Nobody receives it if the process is ending.
         let _ = shutdown_tx.send(ShutdownCause::Failure(exit));
     }
@@ -329,7 +343,7 @@ fn turn_until_stopped(
     while !stop.is_requested() {
         looped.turn(TURN_WAIT)?;
     }
-    looped.close()
+    looped.close(if stop.is_failure() { LoopEnd::Failed } else { LoopEnd::Stopped })
 }
 
 /// The exit for an error of something that is not a running loop.
@@ -365,7 +379,8 @@ mod tests {
     use crate::runtime::clock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    struct ScriptedLoop(Vec<Result<(), EngineError>>);
+    /// The results of its turns, and where it says how it was closed.
+    struct ScriptedLoop(Vec<Result<(), EngineError>>, Option<Sender<LoopEnd>>);
 
     impl EngineLoop for ScriptedLoop {
         fn turn(&mut self, _wait: Duration) -> Result<(), EngineError> {
@@ -379,8 +394,11 @@ mod tests {
             None
         }
 
-        fn close(self: Box<Self>) -> Result<(), EngineError> {
-            Ok(())
+        fn close(self: Box<Self>, end: LoopEnd) -> Result<(), EngineError> {
+            match self.1 {
+                Some(closed) => closed.send(end).map_err(|_| retry()),
+                None => Ok(()),
+            }
         }
     }
 
@@ -405,7 +423,7 @@ mod tests {
                 1 => vec![Err(retry()), Ok(())],
                 _ => Vec::new(),
             };
-            Ok(Box::new(ScriptedLoop(turns)))
+            Ok(Box::new(ScriptedLoop(turns, None)))
         });
         supervisor.spawn_loop("test", make).expect("starts");
         while made.load(Ordering::SeqCst) < 3 {
@@ -421,7 +439,7 @@ mod tests {
         let count = made.clone();
         let make: LoopFactory = Box::new(move || {
             count.fetch_add(1, Ordering::SeqCst);
-            Ok(Box::new(ScriptedLoop(vec![Err(retry()), Ok(())])))
+            Ok(Box::new(ScriptedLoop(vec![Err(retry()), Ok(())], None)))
         });
         let since = Stopwatch::start();
         supervisor.spawn_loop("test", make).expect("starts");
@@ -441,6 +459,28 @@ mod tests {
         assert!(matches!(exit, ProcessExit::LostLog { .. }), "{exit}");
         let invalid = fatal(LogError::Invalid("another partition count".into()));
         assert!(matches!(of_engine("x", invalid), ProcessExit::Usage(_)));
+    }
+
+    #[test]
+    fn loops_learn_whether_the_process_was_asked_to_end_or_failed() {
+        for (fails, expected) in [(false, LoopEnd::Stopped), (true, LoopEnd::Failed)] {
+            let mut supervisor = Supervisor::start().expect("starts");
+            let (closed_tx, closed) = mpsc::channel();
+            let (made_tx, made) = mpsc::channel();
+            let make: LoopFactory = Box::new(move || {
+                made_tx.send(()).expect("the test waits for it");
+                Ok(Box::new(ScriptedLoop(Vec::new(), Some(closed_tx.clone()))))
+            });
+            supervisor.spawn_loop("test", make).expect("starts");
+            made.recv_timeout(SOON).expect("it is made");
+            if fails {
+                let fail = || Err(ProcessExit::failed("the topics were created again"));
+                supervisor.spawn_observer("fails", fail).expect("starts");
+                supervisor.wait(|| None).expect_err("it failed");
+            }
+            supervisor.drain(SOON).expect("an orderly end");
+            assert_eq!(closed.try_recv(), Ok(expected));
+        }
     }
 
     #[test]

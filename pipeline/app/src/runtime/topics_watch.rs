@@ -1,19 +1,22 @@
-//! Ends the process when topics that ADMIT or DERIVE read are deleted, created again or extended.
+//! Ends the process when topics of ADMIT or DERIVE are deleted, created again or extended.
 //!
 //! Offsets then mean other records, or keys belong to other partitions, and a client that goes on
-//! reading by name does not notice. The gateway watches its output topics itself and goes on.
+//! reading by name does not notice. A topic that they only write to may be created again, but not
+//! stay away: their loops would be created again for ever. The gateway watches the outputs itself
+//! and goes on when they are created again.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tidewire_engine::port::{Log, LogError, TopicInfo};
+use tidewire_engine::port::{Cause, Log, LogError, TopicInfo};
 use tidewire_engine::record::Topic;
-use tidewire_engine::topology::{Topology, misfit_sentence};
+use tidewire_engine::topology::{Topology, unlisted_sentence};
 
 use crate::process_exit::ProcessExit;
-use crate::runtime::clock::Stopwatch;
+use crate::runtime::clock::{self, Stopwatch};
 use crate::runtime::stop_signal::StopSignal;
+use crate::runtime::topics_difference::{TopicsDifference, topic_ids};
 
 /// How often the topics are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -24,13 +27,14 @@ const RECHECK_AFTER: Duration = Duration::from_secs(2);
 /// How long a topic may be missing.
 const MISSING_AT_MOST: Duration = Duration::from_secs(60);
 
-/// A difference between the topics at the start and now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum TopicsDifference {
-    Missing(Topic),
-    Recreated(Topic),
-    Extended(Topic, u32),
-}
+/// How long topics may be missing while others were created again or extended.
+const MISSING_BESIDE_OTHERS_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How long listings may fail before that is reported.
+const UNLISTED_REPORTED_AFTER: Duration = Duration::from_secs(30);
+
+/// How often failing listings are logged.
+const UNLISTED_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// What the watch has found, for `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -42,163 +46,270 @@ impl TopicsProblem {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, problem: Option<String>) {
+    pub(crate) fn set(&self, problem: Option<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 }
 
-/// Watches the topics that roles other than the gateway read.
+/// What the watch has seen. Times are counted from its start.
+#[derive(Default)]
+struct WatchHistory {
+    /// The difference of the last listing, and since when each listing has had it.
+    found: Option<(TopicsDifference, Duration)>,
+    unlisted: Option<Unlisted>,
+}
+
+/// Listings that fail.
+struct Unlisted {
+    since: Duration,
+    logged: Option<Duration>,
+}
+
+/// Watches the topics that roles other than the gateway read and write.
 pub struct TopicsWatch {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// The names of the topics and groups.
-    pub topology: Topology,
+    log: Arc<dyn Log>,
+    topology: Topology,
     /// Where a difference is reported.
-    pub problem: TopicsProblem,
+    problem: TopicsProblem,
+    /// The ids of the topics in the first listing.
+    started: OnceLock<BTreeMap<Topic, u128>>,
 }
 
 impl TopicsWatch {
+    /// A watch over these topics, which reports to `problem`.
+    pub fn new(log: Arc<dyn Log>, topology: Topology, problem: TopicsProblem) -> Self {
+        Self { log, topology, problem, started: OnceLock::new() }
+    }
+
     /// Checks until asked to stop. A difference that lasts ends the process with exit code 3.
     pub fn run(&self, stop: &StopSignal) -> Result<(), ProcessExit> {
-        let mut started = None;
-        let mut found: Option<(TopicsDifference, Stopwatch)> = None;
+        let (mut history, time) = (WatchHistory::default(), Stopwatch::start());
         while !stop.is_requested() {
-            let pause = match self.log.topics() {
-                // No answer says nothing about the topics.
-                Err(LogError::Retry(_)) => RECHECK_AFTER,
-                Err(error) => {
-                    let message = "the topics could not be listed".to_owned();
-                    return Err(ProcessExit::of_log(message, error));
-                }
-                Ok(infos) => {
-                    let before = started.get_or_insert_with(|| self.ids(&infos));
-                    let difference = self.compare(before, &infos);
-                    self.problem.set(difference.as_ref().map(|found| self.sentence(found)));
-                    match (difference, &found) {
-                        (None, _) => found = None,
-                        (Some(now), Some((before, since))) if now == *before => {
-                            self.end_if_final(&now, since.elapsed())?;
-                        }
-                        (Some(now), _) => found = Some((now, Stopwatch::start())),
-                    }
-                    if found.is_some() { RECHECK_AFTER } else { CHECK_EVERY }
-                }
-            };
-            stop.pause(pause);
+            let listed = self.log.topics();
+            stop.pause(self.observe(&mut history, listed, time.elapsed())?);
         }
         Ok(())
     }
 
-    /// The topics that are read, by name.
-    fn names(&self) -> Vec<&Topic> {
-        let topology = &self.topology;
-        let others = [
-            topology.input(),
-            topology.input_urgent(),
-            topology.order(),
-            topology.state(),
-            topology.windows(),
-        ];
-        others.into_iter().chain(topology.lanes()).collect()
-    }
-
-    fn ids(&self, infos: &[TopicInfo]) -> BTreeMap<Topic, u128> {
-        let names = self.names();
-        let ours = infos.iter().filter(|info| names.contains(&&info.spec.topic));
-        ours.map(|info| (info.spec.topic.clone(), info.id)).collect()
-    }
-
-    fn compare(
+    /// Compares a listing with those before. Returns the time until the next.
+    fn observe(
         &self,
-        before: &BTreeMap<Topic, u128>,
-        infos: &[TopicInfo],
-    ) -> Option<TopicsDifference> {
-        self.names().into_iter().find_map(|topic| {
-            let info = infos.iter().find(|info| info.spec.topic == *topic);
-            match info.filter(|info| info.spec.partitions > 0) {
-                None => Some(TopicsDifference::Missing(topic.clone())),
-                Some(info) if before.get(topic).is_some_and(|id| *id != info.id) => {
-                    Some(TopicsDifference::Recreated(topic.clone()))
-                }
-                Some(info) if info.spec.partitions != self.topology.partitions() => {
-                    Some(TopicsDifference::Extended(topic.clone(), info.spec.partitions))
-                }
-                Some(_) => None,
+        history: &mut WatchHistory,
+        listed: Result<Vec<TopicInfo>, LogError>,
+        now: Duration,
+    ) -> Result<Duration, ProcessExit> {
+        let infos = match listed {
+            Ok(infos) => infos,
+            // No answer says nothing about the topics, nor that a difference lasts.
+            Err(LogError::Retry(cause)) => {
+                history.found = None;
+                self.report_unlisted(history, &cause, now);
+                return Ok(RECHECK_AFTER);
             }
-        })
+            Err(error) => {
+                let message = "the topics could not be listed".to_owned();
+                return Err(ProcessExit::of_log(message, error));
+            }
+        };
+        history.unlisted = None;
+        let started = self.started.get_or_init(|| topic_ids(&self.topology, &infos));
+        let difference = TopicsDifference::find(&self.topology, started, &infos);
+        self.problem.set(difference.as_ref().map(|found| found.sentence(&self.topology)));
+        match (difference, &history.found) {
+            (None, _) => history.found = None,
+            (Some(found), Some((before, since))) if found == *before => {
+                self.end_if_final(&found, now.saturating_sub(*since))?;
+            }
+            (Some(found), _) => history.found = Some((found, now)),
+        }
+        Ok(if history.found.is_some() { RECHECK_AFTER } else { CHECK_EVERY })
     }
 
-    fn end_if_final(
-        &self,
-        difference: &TopicsDifference,
-        since: Duration,
-    ) -> Result<(), ProcessExit> {
-        match difference {
-            TopicsDifference::Missing(_) if since < MISSING_AT_MOST => Ok(()),
-            difference => {
-                Err(ProcessExit::LostLog { message: self.sentence(difference), source: None })
+    /// Reports that the topics could not be listed for a while.
+    fn report_unlisted(&self, history: &mut WatchHistory, cause: &Cause, now: Duration) {
+        let unlisted = history.unlisted.get_or_insert(Unlisted { since: now, logged: None });
+        if now.saturating_sub(unlisted.since) < UNLISTED_REPORTED_AFTER {
+            return;
+        }
+        let sentence = unlisted_sentence(cause);
+        if unlisted.logged.is_none_or(|at| now.saturating_sub(at) >= UNLISTED_LOG_EVERY) {
+            unlisted.logged = Some(now);
+            tracing::warn!("{sentence}");
+        }
+        self.problem.set(Some(sentence));
+    }
+
+    /// What to do about topics that were created again, for a process that ends because a position
+    /// is beyond a topic's end: this watch may not have looked yet. `None`: none was. Waits a
+    /// moment for topics that are just being created.
+    pub fn explain_lost_positions(&self) -> Option<String> {
+        let (started, time) = (self.started.get()?, Stopwatch::start());
+        let mut last = None;
+        loop {
+            let infos = self.log.topics().ok()?;
+            let found = TopicsDifference::find(&self.topology, started, &infos)?;
+            let is_settled = last.as_ref() == Some(&found) && !found.has_missing();
+            if is_settled || time.elapsed() >= MISSING_BESIDE_OTHERS_AT_MOST {
+                return found.has_recreated().then(|| found.sentence(&self.topology));
             }
+            last = Some(found);
+            clock::pause(RECHECK_AFTER);
         }
     }
 
-    fn sentence(&self, difference: &TopicsDifference) -> String {
-        match difference {
-            TopicsDifference::Missing(topic) => format!(
-                "topic {topic} was deleted while this process ran: run `tidewire topics create`, \
-                 then start every process of this prefix again"
-            ),
-            TopicsDifference::Recreated(topic) => {
-                let inputs = [self.topology.input(), self.topology.input_urgent()];
-                let group = match inputs.contains(&topic) {
-                    true => self.topology.admit_group(),
-                    false => self.topology.derive_group(),
-                };
-                format!(
-                    "topic {topic} was deleted and created again while this process ran, and \
-                     records of the new topic may have been passed over. Stop every process of \
-                     this prefix, run `kafka-consumer-groups.sh --bootstrap-server HOST:PORT \
-                     --delete-offsets --group {group} --topic {topic}`, so that the new topic is \
-                     read from its beginning, and start them again"
-                )
-            }
-            TopicsDifference::Extended(topic, count) => {
-                misfit_sentence(topic, *count, self.topology.partitions())
-            }
+    /// Ends the process if a difference will not pass. Topics that are missing beside others are
+    /// probably about to be created again, and then they are named too.
+    fn end_if_final(&self, found: &TopicsDifference, since: Duration) -> Result<(), ProcessExit> {
+        let wait = match (found.has_missing(), found.has_lasting()) {
+            (true, false) => MISSING_AT_MOST,
+            (true, true) => MISSING_BESIDE_OTHERS_AT_MOST,
+            (false, _) => Duration::ZERO,
+        };
+        if since < wait {
+            return Ok(());
         }
+        Err(ProcessExit::LostLog { message: found.sentence(&self.topology), source: None })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewire_connectors::embedded::{Config, EmbeddedLog};
 
-    use crate::runtime::clock::SystemClock;
+    use crate::runtime::listed_log::ListedLog;
+
+    /// A watch and the topics that it has seen at its start.
+    struct Watched {
+        watch: TopicsWatch,
+        history: WatchHistory,
+        infos: Vec<TopicInfo>,
+        now: Duration,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let (log, topology) = (Arc::new(ListedLog::default()), Topology::new("t.", 2));
+            let specs = topology.specs().into_iter();
+            let infos: Vec<_> = specs.map(|spec| TopicInfo { spec, id: 7 }).collect();
+            let watch = TopicsWatch::new(log, topology, TopicsProblem::default());
+            let mut watched =
+                Self { watch, history: WatchHistory::default(), infos, now: Duration::ZERO };
+            watched.list(&|_| ()).expect("nothing is wrong");
+            watched
+        }
+
+        /// A listing with this change, at the time when it is due.
+        fn list(&mut self, change: &dyn Fn(&mut Vec<TopicInfo>)) -> Result<(), ProcessExit> {
+            let mut infos = self.infos.clone();
+            change(&mut infos);
+            self.observe(Ok(infos))
+        }
+
+        fn observe(&mut self, listed: Result<Vec<TopicInfo>, LogError>) -> Result<(), ProcessExit> {
+            self.now += self.watch.observe(&mut self.history, listed, self.now)?;
+            Ok(())
+        }
+
+        fn pass_without_answers(&mut self, time: Duration) {
+            let until = self.now + time;
+            while self.now < until {
+                let listed = Err(LogError::Retry("t.in is being deleted".into()));
+                self.observe(listed).expect("no answer says nothing");
+            }
+        }
+
+        /// The sentence with which a lasting change ends the process.
+        fn ends(&mut self, change: &dyn Fn(&mut Vec<TopicInfo>)) -> String {
+            for _ in 0..100 {
+                if let Err(exit) = self.list(change) {
+                    assert_eq!(exit.code(), 3, "{exit}");
+                    return exit.to_string();
+                }
+                assert!(self.watch.problem.get().is_some(), "/readyz says so meanwhile");
+            }
+            panic!("it goes on");
+        }
+    }
+
+    fn of<'a>(infos: &'a mut [TopicInfo], name: &str) -> &'a mut TopicInfo {
+        infos.iter_mut().find(|info| info.spec.topic.as_str() == name).expect("it exists")
+    }
 
     #[test]
     fn each_difference_has_a_sentence_that_names_the_topic_and_what_to_do() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let log = EmbeddedLog::open(Config::new(dir.path()), Arc::new(SystemClock));
-        let (log, topology) = (log.expect("a new log"), Topology::new("t.", 2));
-        for spec in topology.specs() {
-            log.create(&spec).expect("a new topic");
-        }
-        let infos = log.topics().expect("it lists them");
-        let watch = TopicsWatch { log, topology, problem: TopicsProblem::default() };
-        let before = watch.ids(&infos);
-        assert_eq!(watch.compare(&before, &infos), None);
-        let changed = |change: fn(&mut TopicInfo)| {
-            let mut infos = infos.clone();
-            let input = watch.topology.input();
-            change(infos.iter_mut().find(|info| info.spec.topic == *input).expect("it exists"));
-            watch.sentence(&watch.compare(&before, &infos).expect("a difference"))
-        };
-        let sentence = changed(|info| info.id += 1);
+        let sentence = Watched::new().ends(&|infos| of(infos, "t.in").id += 1);
         assert!(sentence.starts_with("topic t.in was deleted and created again"), "{sentence}");
         assert!(sentence.contains("--group t.admit --topic t.in"), "{sentence}");
-        let sentence = changed(|info| info.spec.partitions = 3);
+        let sentence = Watched::new().ends(&|infos| of(infos, "t.in").spec.partitions = 3);
         assert!(sentence.starts_with("topic t.in has 3 partitions"), "{sentence}");
-        let sentence = changed(|info| info.spec.topic = Topic::new("t.other"));
+        let mut watched = Watched::new();
+        let sentence = watched.ends(&|infos| of(infos, "t.in").spec.topic = Topic::new("t.x"));
         assert!(sentence.starts_with("topic t.in was deleted while"), "{sentence}");
+        assert!(watched.now >= MISSING_AT_MOST, "{:?}", watched.now);
+    }
+
+    #[test]
+    fn all_topics_that_are_created_again_one_after_the_other_are_named() {
+        let mut watched = Watched::new();
+        let again = |infos: &mut Vec<TopicInfo>| of(infos, "t.in").id = 8;
+        let missing = |infos: &mut Vec<TopicInfo>| {
+            again(infos);
+            infos.retain(|info| info.spec.topic.as_str() != "t.lane.high");
+        };
+        watched.list(&again).expect("it is looked at again");
+        for _ in 0..4 {
+            watched.list(&missing).expect("the other one is about to be created");
+        }
+        let sentence = watched.ends(&|infos| {
+            again(infos);
+            of(infos, "t.lane.high").id = 8;
+        });
+        assert!(sentence.starts_with("topics t.in and t.lane.high were deleted"), "{sentence}");
+        let sentence = Watched::new().ends(&missing);
+        assert!(sentence.contains("topic t.lane.high was deleted while"), "{sentence}");
+        assert!(sentence.contains("topic t.in was deleted and created again"), "{sentence}");
+    }
+
+    #[test]
+    fn a_lost_position_is_explained_by_all_topics_that_were_created_again() {
+        let (log, topology) = (Arc::new(ListedLog::default()), Topology::new("t.", 2));
+        let specs = topology.specs().into_iter();
+        let mut infos: Vec<_> = specs.map(|spec| TopicInfo { spec, id: 7 }).collect();
+        let watch = TopicsWatch::new(log.clone(), topology, TopicsProblem::default());
+        let first = watch.observe(&mut WatchHistory::default(), Ok(infos.clone()), Duration::ZERO);
+        first.expect("nothing is wrong");
+        log.set_topics(Ok(infos.clone()));
+        assert_eq!(watch.explain_lost_positions(), None);
+        ["t.in", "t.order"].iter().for_each(|name| of(&mut infos, name).id = 8);
+        log.set_topics(Ok(infos));
+        let text = watch.explain_lost_positions().expect("they were created again");
+        assert!(text.contains("topic t.in was") && text.contains("topic t.order was"), "{text}");
+        log.set_topics(Err("no broker answers".to_owned()));
+        assert_eq!(watch.explain_lost_positions(), None);
+    }
+
+    #[test]
+    fn a_time_without_answers_does_not_count_as_a_time_without_topics() {
+        let mut watched = Watched::new();
+        for _ in 0..3 {
+            watched.list(&Vec::clear).expect("one false listing");
+            watched.pass_without_answers(MISSING_AT_MOST * 2);
+        }
+        watched.list(&Vec::clear).expect("one false listing");
+        watched.list(&|_| ()).expect("nothing has changed");
+        assert_eq!(watched.watch.problem.get(), None);
+    }
+
+    #[test]
+    fn listings_that_fail_for_a_while_are_reported_with_the_cause() {
+        let mut watched = Watched::new();
+        watched.pass_without_answers(UNLISTED_REPORTED_AFTER);
+        assert_eq!(watched.watch.problem.get(), None, "a broker may start again");
+        watched.pass_without_answers(RECHECK_AFTER * 2);
+        let problem = watched.watch.problem.get().expect("it is reported");
+        assert!(problem.starts_with("the topics can't be listed"), "{problem}");
+        assert!(problem.contains("t.in is being deleted"), "{problem}");
+        watched.list(&|_| ()).expect("nothing has changed");
+        assert_eq!(watched.watch.problem.get(), None);
     }
 }

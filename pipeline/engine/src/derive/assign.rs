@@ -77,11 +77,22 @@ impl Derive {
     fn revoke(&mut self, of: &[TopicPartition]) -> Result<(), EngineError> {
         let gone = self.unassign(of);
         let tasks = gone.iter().filter_map(|partition| self.tasks.remove(partition)).collect();
-        self.close_tasks(tasks)
+        let mut left = self.close_tasks(tasks)?;
+        // The lanes of a partition go together, unless the topic of one was deleted. By now there
+        // may be a new topic of that name, where this offset means another record.
+        let topology = &self.shared.config.topology;
+        let goes =
+            |partition, lane| of.contains(&TopicPartition::new(topology.lane(lane), partition));
+        left.retain(|(at, _)| Lane::ALL.into_iter().all(|lane| goes(at.partition, lane)));
+        self.release_offsets(&left);
+        Ok(())
     }
 
-    /// Closes tasks that no other owner has yet.
-    pub(super) fn close_tasks(&mut self, tasks: Vec<Task>) -> Result<(), EngineError> {
+    /// Closes tasks that no other owner has yet. Returns the offsets that they got to.
+    pub(super) fn close_tasks(
+        &mut self,
+        tasks: Vec<Task>,
+    ) -> Result<Vec<(TopicPartition, Committed)>, EngineError> {
         let mut left = Vec::new();
         for mut task in tasks {
             if let TaskPhase::Running(running) = &task.phase {
@@ -90,13 +101,12 @@ impl Derive {
             self.retire(&mut task)?;
             close(&mut task)?;
         }
-        self.release_offsets(&left);
-        Ok(())
+        Ok(left)
     }
 
     /// Commits the offsets without an owner, so that the next owner need not fence this loop and
     /// with it its other tasks. A failure is only logged: the next owner then fences this loop.
-    fn release_offsets(&mut self, left: &[(TopicPartition, Committed)]) {
+    pub(super) fn release_offsets(&mut self, left: &[(TopicPartition, Committed)]) {
         if let Err(error) = self.member.commit(left) {
             telemetry::release_failed(&error);
         }
@@ -207,7 +217,7 @@ impl Derive {
             task.handed = task.handed.min(now);
             let waited = now.0 - task.handed.0;
             task.running().is_some_and(|running| {
-                running.state.has_pending()
+                running.has_unwritten()
                     && (waited >= HAND_OVER_MS || running.state.pending_bytes() >= HAND_OVER_BYTES)
             })
         };
@@ -215,7 +225,7 @@ impl Derive {
         let Some(task) = due.min_by_key(|task| task.handed) else { return Ok(()) };
         task.handed = now;
         let Some(running) = task.running() else { return Ok(()) };
-        running.state.hand_over(running.progress.encode()).map_err(writing)?;
+        running.hand_over().map_err(writing)?;
         running.state.store().allow_checkpoints();
         for (table, window_ms) in self.shared.tables.expiring() {
             let before = Millis(running.progress.time.0.saturating_sub(window_ms));

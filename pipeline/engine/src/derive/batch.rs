@@ -33,7 +33,7 @@ pub(super) struct TaskBatch {
     ticks: Vec<Tick>,
     dead_letters: Vec<u32>,
     accepted: Vec<Accepted>,
-    /// Whether an output of a critical or high event is in the batch.
+    /// Whether an output of a critical event is in the batch.
     pub(super) urgent: bool,
     pub(super) counts: BatchCounts,
 }

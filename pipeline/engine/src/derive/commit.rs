@@ -27,14 +27,12 @@ use crate::derive::running::RunningTask;
 use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Task, TaskPhase};
-use crate::port::{Committed, Isolation, LogError};
+use crate::derive::ticks::{Ticks, TicksDue};
+use crate::port::{Committed, LogError};
 use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
-use crate::turn::{EngineError, TurnOutcome, repeat};
-
-/// Milliseconds between two ticks of a task at least.
-pub const TICK_MS: i64 = 100;
+use crate::turn::{EngineError, TurnOutcome};
 
 /// Bytes of outputs that are appended before a transaction is complete, so that the log writes them
 /// while more are made.
@@ -52,10 +50,13 @@ impl Derive {
         let mut turned = TurnOutcome::default();
         let mut sealed = Vec::with_capacity(COMMIT_GROUPS);
         self.first = self.first.wrapping_add(1);
+        let ticks = self.ticks_due()?;
         for n in 0..COMMIT_GROUPS {
             let group = (self.first + n) % COMMIT_GROUPS;
             let mut limits = TransactionLimits::default();
-            self.tick(group, &mut limits)?;
+            if let Some(due) = &ticks {
+                self.tick(group, due, &mut limits)?;
+            }
             self.take(group, &mut limits)?;
             let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
@@ -74,35 +75,49 @@ impl Derive {
         Ok(turned)
     }
 
-    /// Injects a tick into each task of a commit group whose first timer is due.
-    fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
+    /// Requests the critical lanes' ends of the tasks whose first timer is due; returns the answer
+    /// once it is there.
+    fn ticks_due(&mut self) -> Result<Option<TicksDue>, EngineError> {
+        let asking = |error| EngineError::of_log("reading the ends of the critical lanes", error);
+        let now = self.shared.now();
+        if self.ticks.may_request(now) {
+            let due = self.tasks.values_mut().filter_map(Task::running);
+            let due = due.filter(|running| running.timers.first().is_some_and(|at| at <= now));
+            let critical: Vec<_> =
+                due.map(|running| running.lane(Lane::Critical).clone()).collect();
+            if !critical.is_empty() {
+                self.ticks.request(&*self.shared.ports.log, &critical, now).map_err(asking)?;
+            }
+        }
+        self.ticks.poll().map_err(asking)
+    }
+
+    /// Injects a tick into each task of a commit group whose first timer is due, if its critical
+    /// lane is processed up to the end that the log reported.
+    fn tick(
+        &mut self,
+        group: usize,
+        due: &TicksDue,
+        limits: &mut TransactionLimits,
+    ) -> Result<(), CommitFailure> {
         let shared = self.shared.clone();
-        for (_, task) in
+        for (partition, task) in
             self.tasks.iter_mut().filter(|(partition, _)| CommitGroup::of(**partition) == group)
         {
-            let now = self.shared.now();
-            // If the clock was set back, the tick must not wait until it has caught up.
-            task.ticked = task.ticked.min(now);
-            let ticked = task.ticked;
-            let Some(running) = task.running() else { continue };
-            let due = running.timers.first().is_some_and(|first| first <= now);
-            if !due || now.0.saturating_sub(ticked.0) < TICK_MS {
+            let (Some(end), Some(running)) = (due.ends.get(partition), task.running()) else {
+                continue;
+            };
+            if running.timers.first().is_none_or(|first| first > due.at) {
                 continue;
             }
-            let critical = running.lane(Lane::Critical);
-            let end = repeat(|| shared.ports.log.bounds(critical, Isolation::Committed))
-                .map_err(|error| {
-                    EngineError::of_log("reading the end of the critical lane", error)
-                })?
-                .end;
-            let drained = running.critical_is_drained(&mut *self.member, end).map_err(|error| {
-                EngineError::of_log("reading the end of the critical lane", error)
-            })?;
+            let drained =
+                running.critical_is_drained(&mut *self.member, *end).map_err(|error| {
+                    EngineError::of_log("reading the position of the critical lane", error)
+                })?;
             if drained {
-                running.tick(shared.rules(), now)?;
-                limits.opened(now);
+                running.tick(shared.rules(), due.at)?;
+                limits.opened(self.shared.now());
             }
-            task.ticked = now;
         }
         Ok(())
     }
@@ -209,8 +224,10 @@ impl Derive {
     fn commit(&mut self, group: usize, offsets: &Offsets) -> Result<(), CommitFailure> {
         let ends = self.commit_groups[group].finish(&mut *self.member, offsets)?;
         telemetry::transaction_committed(ends.len());
+        let now = self.shared.now();
         for running in batches(&mut self.tasks, group) {
             running.apply(self.shared.rules(), &ends);
+            running.committed_at = Some(now);
         }
         Ok(())
     }
@@ -315,9 +332,9 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
 
 impl RunningTask {
     /// When the task needs its next tick or hand-over, milliseconds since the epoch.
-    pub(super) fn wanted_at(&self, ticked: Millis, handed: Millis) -> i64 {
-        let tick = self.timers.first().map_or(i64::MAX, |at| at.0.max(ticked.0 + TICK_MS));
-        let hand_over = if self.state.has_pending() { handed.0 + HAND_OVER_MS } else { i64::MAX };
+    pub(super) fn wanted_at(&self, ticks: &Ticks, handed: Millis) -> i64 {
+        let tick = self.timers.first().map_or(i64::MAX, |first| ticks.wanted_at(first));
+        let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)
     }
 }

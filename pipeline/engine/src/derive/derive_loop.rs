@@ -21,6 +21,7 @@ use crate::derive::restore::{RestoreContext, RestoreProgress, RestoringTask};
 use crate::derive::standby::Standby;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Assigned, Task, TaskPhase};
+use crate::derive::ticks::Ticks;
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Wake};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
@@ -33,7 +34,7 @@ pub const HAND_OVER_MS: i64 = 1_000;
 /// Bytes of committed state after which it is handed over sooner.
 pub const HAND_OVER_BYTES: usize = 8 << 20;
 
-/// Milliseconds a turn waits at most while a task is restoring.
+/// Milliseconds a turn waits at most while a task is restoring or an answer is to come.
 const BUSY_WAIT_MS: u64 = 5;
 
 /// The operators of every deployment, in the order in which they process an event.
@@ -123,6 +124,7 @@ pub struct Derive {
     pub(super) first: usize,
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
+    pub(super) ticks: Ticks,
     /// The lag of the lanes, for metrics.
     lag: Lag,
     /// The partitions followed as a standby, if that is configured.
@@ -165,6 +167,7 @@ impl Derive {
             joined: false,
             first: 0,
             aborts: 0,
+            ticks: Ticks::default(),
             lag: Lag::default(),
             standby,
         })
@@ -192,6 +195,7 @@ impl Derive {
             let ours = |partition| self.tasks.contains_key(&partition);
             standby.follow(self.shared.restore_context(), ours)?;
         }
+        self.pass_control_records();
         self.lag.sample(&*self.shared.ports.log, self.shared.now(), &self.tasks);
         turned.joined = self.joined;
         turned.restoring = self.waiting().next().is_some()
@@ -215,7 +219,16 @@ impl Derive {
     /// Writes all committed state to the stores and closes them; blocks on the disk.
     pub fn close(mut self) -> Result<(), EngineError> {
         let tasks = std::mem::take(&mut self.tasks).into_values().collect();
-        self.close_tasks(tasks)
+        let left = self.close_tasks(tasks)?;
+        self.release_offsets(&left);
+        Ok(())
+    }
+
+    /// The same without a commit of offsets, for a process that failed: if topics were created
+    /// again, its offsets mean other records there.
+    pub fn close_without_offsets(mut self) -> Result<(), EngineError> {
+        let tasks = std::mem::take(&mut self.tasks).into_values().collect();
+        self.close_tasks(tasks).map(drop)
     }
 
     /// Ends a turn's wait from another thread.
@@ -252,13 +265,16 @@ impl Derive {
         let waiting = |error| EngineError::of_log("waiting for records", error);
         let now = self.shared.now();
         let mut at_most = wait;
+        if self.ticks.is_pending() {
+            at_most = at_most.min(Duration::from_millis(BUSY_WAIT_MS));
+        }
         for task in self.tasks.values_mut() {
             let until = match &mut task.phase {
                 TaskPhase::Restoring(restoring) => {
                     let busy = Duration::from_millis(BUSY_WAIT_MS).min(wait);
                     return restoring.wait(busy).map_err(waiting);
                 }
-                TaskPhase::Running(running) => running.wanted_at(task.ticked, task.handed),
+                TaskPhase::Running(running) => running.wanted_at(&self.ticks, task.handed),
                 TaskPhase::Draining(_) | TaskPhase::Closed => continue,
             };
             let ms = u64::try_from(until.saturating_sub(now.0)).unwrap_or(0);

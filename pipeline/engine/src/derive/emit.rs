@@ -1,8 +1,9 @@
 //! Events that operators write: to channels, to `out.state`, or as facts to another entity's task.
 //!
-//! An emitted event follows from its cause alone: its id is a hash of the cause's id, the operator
-//! and a count. Executing the cause again (after an abort, in a replay, in another process) gives
-//! the same event, so nothing is written twice.
+//! An emitted event follows from its cause alone: its id is the operator and a hash of the cause's
+//! id and a count. Executing the cause again (after an abort, in a replay, in another process)
+//! gives the same event, so nothing is written twice. Its id begins with [`OPERATOR_SOURCE`], which
+//! ADMIT refuses in events of producers.
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
@@ -11,7 +12,7 @@
 //! each other without end.
 
 use tidewire_schemas::Priority;
-use tidewire_schemas::catalogue::{Class, Delivery};
+use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
@@ -97,7 +98,7 @@ impl Context<'_> {
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
         let partition = topology.partition_of(channel.as_bytes());
         self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
-        self.batch.urgent |= matches!(Lane::of(event.priority), Lane::Critical | Lane::High);
+        self.batch.urgent |= Lane::of(event.priority) == Lane::Critical;
     }
 
     /// Writes the current event to one channel, byte for byte.
@@ -126,7 +127,7 @@ impl Context<'_> {
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
         self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
-        self.batch.urgent |= matches!(lane, Lane::Critical | Lane::High);
+        self.batch.urgent |= lane == Lane::Critical;
     }
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
@@ -134,7 +135,8 @@ impl Context<'_> {
         let hash = hash128(account, &format!("{trigger}/{}", self.emitted));
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        let event_id = format!("{}-{hex}", self.operator.name());
+        let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
+        let event_id = format!("{source}/{hex}");
         EventView {
             event_id: &event_id,
             event_type: emission.event_type,
@@ -143,10 +145,76 @@ impl Context<'_> {
             correlation_id: belongs_to.unwrap_or(&event_id),
             priority: emission.priority,
             key: emission.key,
-            source: Some(self.operator.name()),
+            source: Some(&source),
             alias: None,
             data: emission.data,
         }
         .encode()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewire_schemas::event::Event;
+
+    use super::*;
+    use crate::derive::{Flow, Operator, TopologyDriver};
+
+    /// Emits twice for each event, once to channels and once as a fact.
+    struct Echo;
+
+    impl Operator for Echo {
+        fn number(&self) -> u8 {
+            97
+        }
+
+        fn name(&self) -> &'static str {
+            "echo"
+        }
+
+        fn on_event(
+            &self,
+            event: &EventView<'_>,
+            context: &mut Context<'_>,
+        ) -> Result<Flow, OperatorError> {
+            // Of this type only emitted events are delivered.
+            let emission = Emission {
+                event_type: "conversation.updated",
+                account_id: event.account_id,
+                key: event.key,
+                timestamp_ms: event.timestamp_ms,
+                priority: event.priority,
+                data: r#"{"conversation_id":"c1"}"#,
+            };
+            context.emit(&emission)?;
+            context.fact(&emission)?;
+            Ok(Flow::Continue)
+        }
+    }
+
+    #[test]
+    fn emitted_events_name_their_operator_in_source_and_id() {
+        let mut driver = TopologyDriver::new(&[&Echo]);
+        driver.pipe_input(&Event {
+            event_id: "e-1".to_owned(),
+            event_type: "post.created".to_owned(),
+            account_id: "acc".to_owned(),
+            timestamp_ms: 5,
+            correlation_id: "c-1".to_owned(),
+            priority: Priority::Normal,
+            key: "alice".to_owned(),
+            source: Some("http".to_owned()),
+            alias: None,
+            data: r#"{"post_id":"p1","author_id":"alice","text":"hello"}"#.to_owned(),
+        });
+        let mut ids = Vec::new();
+        for topic in [driver.topology().out_stream().clone(), driver.topology().facts().clone()] {
+            let emitted = driver.read_output(&topic);
+            let emitted = EventView::decode(emitted[0].value().unwrap()).unwrap();
+            assert_eq!((emitted.source, emitted.correlation_id), (Some("op/echo"), "c-1"));
+            ids.push(emitted.event_id.to_owned());
+        }
+        assert!(ids.iter().all(|id| id.starts_with("op/echo/")) && ids[0] != ids[1], "{ids:?}");
+        driver.replay().unwrap();
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! A loop that finds no further record commits at once; under a backlog it processes records until
 //! one of these limits is reached. Large transactions cost less per record, small ones add less
-//! latency: a backlog favours throughput, unless an output of a critical or high event waits.
+//! latency: a backlog favours throughput, unless an output of a critical event waits.
 
 use crate::record::Millis;
 
-/// Milliseconds an output of a critical or high event may wait for others to join its transaction.
+/// Milliseconds an output of a critical event may wait for others to join its transaction.
 pub const URGENT_WAIT_MS: i64 = 2;
 
 /// Milliseconds during which a transaction accepts records. Commit groups are processed one after

@@ -13,12 +13,15 @@ mod commit_group;
 mod derive_loop;
 mod lag;
 mod limits;
+mod ticks;
 
 mod batch;
 mod failure;
+mod quiet;
 mod restore;
 mod running;
 mod standby;
+mod store_fit;
 mod task;
 
 mod driver;
@@ -40,7 +43,6 @@ mod encoding;
 pub mod order;
 pub mod progress;
 
-pub use commit::TICK_MS;
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{
     Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
@@ -49,9 +51,11 @@ pub use driver::{START, TopologyDriver};
 pub use emit::{Emission, StateKey};
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Context, Flow, Operator, OperatorError};
+pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
 pub use table_decl::{Changelog, TableDecl};
+pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
 
 pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};

@@ -6,25 +6,29 @@
 //! store's progress until the reader's *positions* reach those ends; records can't be counted
 //! instead, because control records occupy offsets too.
 //!
-//! A store that does not fit its changelogs is destroyed and rebuilt, and counted. A restore that
-//! outlasts the tombstones it has to read starts again, since removed keys could come back.
+//! A store that does not fit its changelogs ([`crate::derive::store_fit`]) is destroyed, rebuilt
+//! and counted. A restore that outlasts the tombstones it has to read starts again, since removed
+//! keys could come back.
 
 use crate::derive::changelog;
 use crate::derive::commit_group::transactional_ids;
 use crate::derive::dedup::IDS;
+use crate::derive::memory_store::MemoryStore;
 use crate::derive::operator::Rules;
 use crate::derive::order::OrderRecord;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::RestoredTask;
+use crate::derive::store_fit::{
+    AWAY_TOO_LONG, ChangelogBounds, FittingStore, STALE_MS_MAX, StoreLocation,
+};
 use crate::derive::tables::TaskTables;
 use crate::overlay::TaskState;
 use crate::port::{
-    Bounds, Committed, Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Store, StoreError,
-    Stores,
+    Bounds, Committed, Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores,
 };
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
-use crate::topology::{Lane, TOMBSTONE_RETENTION_MS};
+use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -35,10 +39,6 @@ const REPLAY: ReadLimit = ReadLimit { records: 4_096, bytes: 4 << 20 };
 
 /// Bytes of replayed writes after which they are handed to the writer.
 const HAND_OVER_BYTES: usize = 8 << 20;
-
-/// Compaction removes tombstones after [`TOMBSTONE_RETENTION_MS`]. A store that was closed for
-/// longer, or a replay that takes longer, would keep removed keys; each may use half of that time.
-const STALE_MS_MAX: u64 = TOMBSTONE_RETENTION_MS / 2;
 
 /// Milliseconds after which a follower fetches the ends again.
 const REFRESH_ENDS_MS: i64 = 60_000;
@@ -57,6 +57,12 @@ pub(super) struct RestoreContext<'a> {
     /// The base of this loop's transactional ids.
     pub(super) owner: &'a str,
     pub(super) now: Millis,
+}
+
+impl<'a> RestoreContext<'a> {
+    fn store_location(self, partition: Partition) -> StoreLocation<'a> {
+        StoreLocation { stores: self.stores, partition, tables: self.tables.specs() }
+    }
 }
 
 /// Indices of the changelogs in every array of three here.
@@ -80,6 +86,8 @@ pub(super) struct ChangelogReader {
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
     tails: [ChangelogTail; 3],
+    /// Whether the store fits only if there is nothing to replay.
+    must_be_complete: bool,
     /// When the ends were fetched.
     ends_fetched: Millis,
     /// A time up to which the store misses nothing, tombstones included.
@@ -132,38 +140,35 @@ impl ChangelogReader {
         partition: Partition,
     ) -> Result<Self, EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
-        let topology = context.rules.topology;
-        let at = [topology.state(), topology.windows(), topology.order()]
-            .map(|topic| TopicPartition::new(topic, partition));
-        let [state, windows, order] = at.each_ref().map(|at| bounds(context, at).map_err(asking));
-        let bounds = [state?, windows?, order?];
+        let at = changelogs(context, partition);
+        let bounds = changelog_bounds(context, &at).map_err(asking)?;
         let opening = |error| EngineError::of_store("opening a task's store", error);
-        let (store, progress) = open(context, partition, bounds).map_err(opening)?;
+        let location = context.store_location(partition);
+        let opened = location.open(bounds, context.now).map_err(opening)?;
         let mut reader = repeat(|| context.log.reader(Isolation::Committed)).map_err(asking)?;
-        // Windows leave the log by age, so records that are gone before their replay are expired.
-        let windows = progress.windows.max(bounds[WINDOWS].start);
-        let from = [progress.state, windows, progress.order];
+        let from = starts(&opened.progress, bounds);
         let mut slots = [ReaderSlot(0); 3];
         for n in 0..slots.len() {
             slots[n] = repeat(|| reader.add(&at[n], from[n])).map_err(asking)?;
         }
+        let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];
         let mut n = 0;
         let tails = at.map(|at| {
             n += 1;
-            ChangelogTail { at, slot: slots[n - 1], from: from[n - 1], end: bounds[n - 1].end }
+            ChangelogTail { at, slot: slots[n - 1], from: from[n - 1], end: ends[n - 1] }
         });
-        let (state, taken, now) = (TaskState::new(store), Vec::new(), context.now);
-        let (ends_fetched, current) = (now, now);
+        let FittingStore { store, progress, must_be_complete } = opened;
         Ok(Self {
             partition,
-            state,
+            state: TaskState::new(store),
             progress,
             reader,
             tails,
-            ends_fetched,
-            current,
+            must_be_complete,
+            ends_fetched: context.now,
+            current: context.now,
             replayed: 0,
-            taken,
+            taken: Vec::new(),
         })
     }
 
@@ -188,6 +193,11 @@ impl ChangelogReader {
             }
             step.done &= position >= self.tails[n].end;
         }
+        if self.must_be_complete && step.replayed > 0 {
+            self.start_again(context)?;
+            return Ok(ReplayStep { done: false, ..step });
+        }
+        self.must_be_complete &= !step.done;
         self.replayed += step.replayed as u64;
         if step.done {
             self.current = self.current.max(self.ends_fetched);
@@ -239,6 +249,31 @@ impl ChangelogReader {
         Ok(())
     }
 
+    /// Destroys the store, which misses records for too long, and replays everything into an empty
+    /// one. Nothing was handed over to the old one.
+    fn start_again(&mut self, context: RestoreContext<'_>) -> Result<(), EngineError> {
+        let asking = |error| EngineError::of_log("restoring a task", error);
+        let opening = |error| EngineError::of_store("opening a task's store", error);
+        let at = self.tails.each_ref().map(|tail| tail.at.clone());
+        let bounds = changelog_bounds(context, &at).map_err(asking)?;
+        // A store is locked while it is open, so the old one is closed first.
+        let nothing = TaskState::new(Box::<MemoryStore>::default());
+        std::mem::replace(&mut self.state, nothing).close().map_err(opening)?;
+        let location = context.store_location(self.partition);
+        let empty = location.rebuild(bounds, AWAY_TOO_LONG).map_err(opening)?;
+        self.state = TaskState::new(empty.store);
+        let from = starts(&empty.progress, bounds);
+        let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];
+        for (n, tail) in self.tails.iter_mut().enumerate() {
+            (tail.from, tail.end) = (from[n], ends[n]);
+            repeat(|| self.reader.seek(tail.slot, from[n])).map_err(asking)?;
+        }
+        (self.progress, self.must_be_complete) = (empty.progress, empty.must_be_complete);
+        (self.ends_fetched, self.current) = (context.now, context.now);
+        self.replayed = 0;
+        Ok(())
+    }
+
     /// One step of a follower: it replays, and fetches new ends once it has reached the known ones.
     pub(super) fn follow(&mut self, context: RestoreContext<'_>) -> Result<(), EngineError> {
         check_age(self.current, context.now)?;
@@ -278,6 +313,27 @@ fn check_age(since: Millis, now: Millis) -> Result<(), EngineError> {
 
 fn bounds(context: RestoreContext<'_>, at: &TopicPartition) -> Result<Bounds, LogError> {
     repeat(|| context.log.bounds(at, Isolation::Uncommitted))
+}
+
+/// `state`, `state.windows` and `order` of a partition.
+fn changelogs(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; 3] {
+    let topology = context.rules.topology;
+    [topology.state(), topology.windows(), topology.order()]
+        .map(|topic| TopicPartition::new(topic, partition))
+}
+
+fn changelog_bounds(
+    context: RestoreContext<'_>,
+    [state, windows, order]: &[TopicPartition; 3],
+) -> Result<ChangelogBounds, LogError> {
+    let bounds = |at| bounds(context, at);
+    Ok(ChangelogBounds { state: bounds(state)?, windows: bounds(windows)?, order: bounds(order)? })
+}
+
+/// Where the replay of each changelog begins. Windows leave the log by age, so records that are
+/// gone before their replay are expired.
+fn starts(progress: &TaskProgress, bounds: ChangelogBounds) -> [Offset; 3] {
+    [progress.state, progress.windows.max(bounds.windows.start), progress.order]
 }
 
 impl RestoringTask {
@@ -356,6 +412,7 @@ impl RestoringTask {
     pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
         let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
         let positions = self.positions.resolve(&progress);
+        self.positions.report_lost(&progress, &lanes(context, partition));
         let agrees = |lane: &Lane| {
             progress.lanes[lane.index()].is_none_or(|position| position == positions[lane.index()])
         };
@@ -409,14 +466,11 @@ fn positions(
         fenced.insert(owner);
         committed = ask()?;
     }
-    let mut known = LanePositions { committed: [None; 5], starts: [Offset(0); 5] };
+    let nothing = Bounds { start: Offset(0), end: Offset(0) };
+    let mut known = LanePositions { committed: [None; 5], bounds: [nothing; 5] };
     for (n, committed) in committed.iter().enumerate() {
-        let start = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?.start;
-        known.starts[n] = start;
-        known.committed[n] = committed.as_ref().map(|at| at.offset.max(start));
-        if let Some(at) = committed.as_ref().filter(|at| at.offset < start) {
-            telemetry::records_lost("lane", &lanes[n], start.0 - at.offset.0);
-        }
+        known.bounds[n] = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?;
+        known.committed[n] = committed.as_ref().map(|at| at.offset);
     }
     Ok(known)
 }
@@ -424,81 +478,61 @@ fn positions(
 /// What the log knows of where the lanes continue.
 #[derive(Clone, Copy, Debug)]
 struct LanePositions {
-    /// What the group has committed, at least the lane's start.
+    /// What the group has committed.
     committed: [Option<Offset>; 5],
-    /// The oldest record of each lane.
-    starts: [Offset; 5],
+    /// The ends of each lane.
+    bounds: [Bounds; 5],
 }
 
 impl LanePositions {
     /// Where each lane continues. The group's offsets decide. They are missing if nothing was ever
     /// consumed, or if they expired while all members were stopped; in the second case the store's
-    /// progress, which is written with every transaction, says what was consumed.
+    /// progress, which is written with every transaction, says what was consumed. A lane that ends
+    /// before its progress has lost its end or was created again: it is consumed from its start,
+    /// and copies are dropped as duplicates.
     fn resolve(&self, progress: &TaskProgress) -> [Offset; 5] {
         std::array::from_fn(|n| {
-            let start = self.starts[n];
-            self.committed[n].unwrap_or_else(|| progress.lanes[n].unwrap_or(start).max(start))
+            let start = self.bounds[n].start;
+            self.consumed(progress, n).unwrap_or(start).max(start)
         })
     }
+
+    /// The next record of a lane that was not consumed; `None` if nothing was, or nothing of what
+    /// the lane has now.
+    fn consumed(&self, progress: &TaskProgress, lane: usize) -> Option<Offset> {
+        let end = self.bounds[lane].end;
+        self.committed[lane].or_else(|| progress.lanes[lane].filter(|at| *at <= end))
+    }
+
+    /// Counts the records that retention removed before they were read.
+    fn report_lost(&self, progress: &TaskProgress, lanes: &[TopicPartition; 5]) {
+        for (n, lane) in lanes.iter().enumerate() {
+            let start = self.bounds[n].start;
+            if let Some(at) = self.consumed(progress, n).filter(|at| *at < start) {
+                telemetry::records_lost("lane", lane, start.0 - at.0);
+            }
+        }
+    }
 }
 
-/// Opens the store; destroys it and opens an empty one if its progress does not fit the changelogs.
-fn open(
-    context: RestoreContext<'_>,
-    partition: Partition,
-    bounds: [Bounds; 3],
-) -> Result<(Box<dyn Store>, TaskProgress), StoreError> {
-    let mut store = context.stores.open(partition, context.tables.specs())?;
-    let fresh = TaskProgress {
-        state: bounds[STATE].start,
-        windows: bounds[WINDOWS].start,
-        order: bounds[ORDER].start,
-        time: Millis(0),
-        lanes: [None; 5],
-    };
-    let Some(stored) = store.progress()? else {
-        return Ok((store, fresh));
-    };
-    if let Some(layout) = TaskProgress::later(&stored) {
-        store.close()?;
-        return Err(of_a_later_build(partition, layout));
-    }
-    let reason = match TaskProgress::decode(&stored) {
-        Some(progress) => match mismatch(&progress, bounds, context.now) {
-            None => return Ok((store, progress)),
-            Some(reason) => reason,
-        },
-        None => "unreadable",
-    };
-    telemetry::store_rebuilt(partition, reason);
-    store.close()?;
-    context.stores.destroy(partition)?;
-    Ok((context.stores.open(partition, context.tables.specs())?, fresh))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Such a store is not rebuilt automatically: a short return to an older build would cost two
-/// rebuilds.
-fn of_a_later_build(partition: Partition, layout: u8) -> StoreError {
-    let message = format!(
-        "the state of partition {} was written by a later build (layout {layout}): start that \
-         build again, or remove the state with `tidewire state rebuild` to have it rebuilt from \
-         the log",
-        partition.0
-    );
-    StoreError { message, source: None }
-}
+    fn resolved(committed: Option<u64>, progress: Option<u64>, start: u64, end: u64) -> Offset {
+        let bounds = Bounds { start: Offset(start), end: Offset(end) };
+        let known = LanePositions { committed: [committed.map(Offset); 5], bounds: [bounds; 5] };
+        let lanes = [progress.map(Offset); 5];
+        known.resolve(&TaskProgress { lanes, ..TaskProgress::default() })[0]
+    }
 
-/// Why a replay from the store's progress would not give the committed state.
-fn mismatch(progress: &TaskProgress, bounds: [Bounds; 3], now: Millis) -> Option<&'static str> {
-    let [state, windows, order] = bounds;
-    let ahead = progress.state > state.end || progress.windows > windows.end;
-    if ahead || progress.order > order.end {
-        return Some("ahead of the log");
+    #[test]
+    fn a_lane_continues_where_the_group_or_else_the_store_has_consumed_it() {
+        assert_eq!(resolved(None, None, 3, 9), Offset(3), "nothing was consumed");
+        assert_eq!(resolved(Some(7), Some(5), 3, 9), Offset(7), "the group decides");
+        assert_eq!(resolved(None, Some(5), 3, 9), Offset(5), "its offsets have expired");
+        assert_eq!(resolved(None, Some(5), 6, 9), Offset(6), "retention was faster");
+        assert_eq!(resolved(None, Some(9), 3, 9), Offset(9), "all is consumed");
+        assert_eq!(resolved(None, Some(50), 0, 9), Offset(0), "the lane was created again");
     }
-    if progress.state < state.start || progress.order < order.start {
-        return Some("older than the log's start");
-    }
-    let away = u64::try_from(now.0.saturating_sub(progress.time.0)).unwrap_or(0);
-    (progress.state < state.end && away > STALE_MS_MAX)
-        .then_some("away for longer than tombstones stay")
 }

@@ -21,7 +21,7 @@ use crate::derive::timers::Timers;
 use crate::derive::trigger::Trigger;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
-use crate::port::{LogError, Member, ReadLimit, ReaderSlot};
+use crate::port::{LogError, Member, ReadLimit, ReaderSlot, StoreError};
 use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
@@ -50,6 +50,11 @@ pub(super) struct RunningTask {
     pub(super) time: Millis,
     /// The critical lane's end when the task began to run; `None` once it is reached.
     pub(super) held_until: Option<Offset>,
+    /// Whether progress past control records waits to be handed over, although no state does.
+    pub(super) progress_moved: bool,
+    /// When the last transaction was committed; `None` once the progress is past its control
+    /// records.
+    pub(super) committed_at: Option<Millis>,
 }
 
 /// What a running task starts with.
@@ -105,6 +110,8 @@ impl RunningTask {
             time: progress.time,
             progress,
             held_until: (at < critical_end).then_some(critical_end),
+            progress_moved: true,
+            committed_at: None,
         })
     }
 
@@ -291,6 +298,18 @@ impl RunningTask {
     ) -> Result<bool, LogError> {
         let position = member.position(self.slots[Lane::Critical.index()])?;
         Ok(self.queues.is_empty(Lane::Critical) && position >= end)
+    }
+
+    /// Whether committed state or progress waits to be handed over.
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.progress_moved || self.state.has_pending()
+    }
+
+    /// Hands committed state and its progress to the store's writer.
+    pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
+        self.state.hand_over(self.progress.encode())?;
+        self.progress_moved = false;
+        Ok(())
     }
 
     /// Bytes of uncommitted outputs and state changes.

@@ -62,8 +62,6 @@ pub(super) struct Task {
     pub(super) phase: TaskPhase,
     /// When its state was last handed over.
     pub(super) handed: Millis,
-    /// When the last tick was injected.
-    pub(super) ticked: Millis,
 }
 
 impl Task {
@@ -72,7 +70,6 @@ impl Task {
             lifecycle: Lifecycle::default(),
             phase: TaskPhase::Restoring(Box::new(restoring)),
             handed: Millis(0),
-            ticked: Millis(0),
         }
     }
 

@@ -25,6 +25,7 @@ use super::offsets::PartitionOffsets;
 use super::segment::{Segment, SegmentSpec};
 use super::topics_check::{self, TopicsState};
 use super::totals::FanoutTotals;
+use super::unanswered::UnansweredPartitions;
 use crate::port::{Log, LogError, Wake};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topology::Topology;
@@ -55,6 +56,7 @@ pub struct Hub {
     /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
     pub(super) lookups: LookupMailbox,
+    pub(super) unanswered: UnansweredPartitions,
     warm: AtomicBool,
     /// What is wrong with the topics, while it may pass.
     problem: Mutex<Option<String>>,
@@ -136,6 +138,7 @@ impl Hub {
             sweeper_wake: Mutex::default(),
             sweeper_generation: AtomicU64::new(0),
             lookups: LookupMailbox::default(),
+            unanswered: UnansweredPartitions::default(),
             warm: AtomicBool::new(false),
             problem: Mutex::default(),
             suspects_topics: AtomicBool::new(false),
@@ -156,6 +159,12 @@ impl Hub {
     /// meanwhile.
     pub fn problem(&self) -> Option<String> {
         lock(&self.problem).clone()
+    }
+
+    /// One sentence for each partition whose past the log repeatedly does not return. It is asked
+    /// for again.
+    pub fn unanswered(&self) -> Vec<String> {
+        self.unanswered.sentences()
     }
 
     pub(super) fn set_problem(&self, problem: Option<String>) {

@@ -2,7 +2,8 @@
 //!
 //! Bounds of a partition and offsets of a time cost a request to a broker, which may take seconds.
 //! The sweeper posts a [`Lookup`] here and continues; the lookup worker answers on a thread of its
-//! own. The mailbox is bounded: the sweeper keeps what does not fit and posts it later.
+//! own. The mailbox is bounded by partition: the sweeper keeps what does not fit and posts it
+//! later, and lookups in a partition that the log does not answer for take no room from others.
 //!
 //! A lookup is removed only with its answer, so a worker that is rebuilt continues with it.
 
@@ -13,8 +14,9 @@ use super::offsets::SERVED_TOPICS;
 use crate::port::{Bounds, Wake};
 use crate::record::{Millis, Offset, Partition};
 
-/// Lookups and answers in the mailbox together: a few seconds of work for a broker.
-const LOOKUPS_MAX: usize = 256;
+/// Lookups and answers of one partition in the mailbox together: about a second of work for a
+/// broker.
+const LOOKUPS_PER_PARTITION_MAX: usize = 32;
 
 /// Where a partition's topics start and end, and which offsets a time has in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,12 +47,27 @@ struct MailboxQueues {
     answers: Vec<(Lookup, LookupAnswer)>,
 }
 
+impl MailboxQueues {
+    /// Lookups and answers of a partition.
+    fn of_partition(&self, partition: Partition) -> usize {
+        let asked = self.asked.iter().filter(|lookup| lookup.partition == partition).count();
+        let answers = self.answers.iter().filter(|(lookup, _)| lookup.partition == partition);
+        asked + answers.count()
+    }
+
+    /// Removes a lookup; returns whether it was there.
+    fn remove(&mut self, lookup: Lookup) -> bool {
+        let at = self.asked.iter().position(|asked| *asked == lookup);
+        at.and_then(|at| self.asked.remove(at)).is_some()
+    }
+}
+
 impl LookupMailbox {
-    /// Posts a lookup; `false` if the mailbox is full.
+    /// Posts a lookup; `false` if the mailbox has no room for its partition.
     pub(super) fn ask(&self, lookup: Lookup) -> bool {
         {
             let mut queues = lock(&self.queues);
-            if queues.asked.len() + queues.answers.len() >= LOOKUPS_MAX {
+            if queues.of_partition(lookup.partition) >= LOOKUPS_PER_PARTITION_MAX {
                 return false;
             }
             queues.asked.push_back(lookup);
@@ -61,17 +78,24 @@ impl LookupMailbox {
         true
     }
 
-    /// The lookup to answer next. It stays in the mailbox.
-    pub(super) fn first(&self) -> Option<Lookup> {
-        lock(&self.queues).asked.front().copied()
+    /// The first lookup in one of the partitions that are wanted. It stays in the mailbox.
+    pub(super) fn first_of(&self, wanted: impl Fn(Partition) -> bool) -> Option<Lookup> {
+        lock(&self.queues).asked.iter().find(|lookup| wanted(lookup.partition)).copied()
     }
 
-    /// Answers the first lookup. Without effect if another one is first by now.
+    /// Answers a lookup. Without effect if it is no longer in the mailbox.
     pub(super) fn answer(&self, lookup: Lookup, answer: LookupAnswer) {
         let mut queues = lock(&self.queues);
-        if queues.asked.front() == Some(&lookup) {
-            queues.asked.pop_front();
+        if queues.remove(lookup) {
             queues.answers.push((lookup, answer));
+        }
+    }
+
+    /// Moves a lookup behind all others. Without effect if it is no longer in the mailbox.
+    pub(super) fn postpone(&self, lookup: Lookup) {
+        let mut queues = lock(&self.queues);
+        if queues.remove(lookup) {
+            queues.asked.push_back(lookup);
         }
     }
 
@@ -108,12 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mailbox_is_bounded_and_answers_count() {
+    fn the_mailbox_is_bounded_by_partition_and_answers_count() {
         let mailbox = LookupMailbox::default();
-        for n in 0..LOOKUPS_MAX as i64 {
+        for n in 0..LOOKUPS_PER_PARTITION_MAX as i64 {
             assert!(mailbox.ask(lookup(n)));
         }
         assert!(!mailbox.ask(lookup(-1)));
+        let other = Lookup { partition: Partition(1), time: None };
+        assert!(mailbox.ask(other), "a full partition takes no room from others");
         mailbox.answer(lookup(0), answer());
         assert!(!mailbox.ask(lookup(-1)), "its answer is still there");
         assert_eq!(mailbox.take_answers().len(), 1);
@@ -121,14 +147,24 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_stays_until_it_is_answered_and_only_the_first_can_be() {
+    fn a_lookup_stays_until_it_is_answered_whatever_its_place() {
         let mailbox = LookupMailbox::default();
-        mailbox.ask(lookup(1));
-        mailbox.ask(lookup(2));
-        assert_eq!(mailbox.first(), Some(lookup(1)));
+        let first = || mailbox.first_of(|_| true);
+        let elsewhere = Lookup { partition: Partition(1), time: None };
+        for lookup in [lookup(1), lookup(2), elsewhere] {
+            mailbox.ask(lookup);
+        }
+        assert_eq!(first(), Some(lookup(1)));
+        assert_eq!(mailbox.first_of(|partition| partition.0 == 1), Some(elsewhere));
+        mailbox.postpone(lookup(1));
+        assert_eq!(first(), Some(lookup(2)));
+        mailbox.answer(elsewhere, answer());
         mailbox.answer(lookup(2), answer());
-        assert_eq!(mailbox.first(), Some(lookup(1)));
+        assert_eq!(first(), Some(lookup(1)), "it is behind the others");
         mailbox.answer(lookup(1), answer());
-        assert_eq!(mailbox.first(), Some(lookup(2)));
+        mailbox.answer(lookup(1), answer());
+        mailbox.postpone(lookup(1));
+        assert_eq!(first(), None);
+        assert_eq!(mailbox.take_answers().len(), 3);
     }
 }

@@ -23,6 +23,7 @@ pub mod out_buffer;
 mod segment;
 mod topics_check;
 mod totals;
+mod unanswered;
 
 mod lookup_mailbox;
 mod messages;

@@ -159,11 +159,20 @@ impl Segment {
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         self.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
         self.totals.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
-        let bytes = frame.len();
-        if self.frame_bytes.fetch_add(bytes, Ordering::Relaxed) < EVICTED_MARK {
-            self.totals.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.count_frame(frame.len());
         frame
+    }
+
+    /// Adds a frame to the rings' bytes if this segment is in a ring. It may leave at any moment:
+    /// the total is increased first, so that `leave_ring` never subtracts what is not in it yet.
+    fn count_frame(&self, bytes: usize) {
+        if self.frame_bytes.load(Ordering::Relaxed) >= EVICTED_MARK {
+            return;
+        }
+        self.totals.ring_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.frame_bytes.fetch_add(bytes, Ordering::AcqRel) >= EVICTED_MARK {
+            self.totals.ring_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Adds this segment to the rings' bytes.
@@ -174,7 +183,7 @@ impl Segment {
 
     /// Removes it from the rings' bytes.
     pub(super) fn leave_ring(&self) {
-        let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::Relaxed);
+        let frames = self.frame_bytes.swap(EVICTED_MARK, Ordering::AcqRel);
         self.totals.ring_bytes.fetch_sub(self.record_bytes + frames, Ordering::Relaxed);
     }
 }

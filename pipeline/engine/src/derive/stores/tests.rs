@@ -281,7 +281,7 @@ fn a_fact_has_its_own_key_and_an_id_derived_from_its_cause() {
     assert_eq!(fact.header(HOPS), Some(&[1][..]));
     let event = EventView::decode(fact.value().unwrap()).unwrap();
     assert_eq!((event.event_type, event.correlation_id, event.timestamp_ms), ("noted", "e-1", 7));
-    assert!(event.event_id.starts_with("scripted-"), "{}", event.event_id);
+    assert!(event.event_id.starts_with("op/scripted/"), "{}", event.event_id);
     assert_eq!(facts_of(0), facts_of(0), "the same cause gives the same fact");
     let other = facts_of(1);
     assert_ne!(EventView::decode(other[0].value().unwrap()).unwrap().event_id, event.event_id);

@@ -3,18 +3,21 @@
 //! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
 //! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
 //! member the indexes of its own in one shared segment. A member that does not write its shares in
-//! time is left behind, so the slowest one delays the others by at most `sweep_wait_max_ms`.
+//! time is left behind, so the slowest one delays the others by at most `sweep_wait_max_ms`. A step
+//! that the log does not answer is repeated after a wait, from the same offsets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::feed_cursor::{FeedCursor, ReplyOutbox, ScanKey};
+use super::retry_wait::RetryWait;
 use crate::fanout::channel_hash::{BuildPassThrough, channel_hash};
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedKey, FeedUpdate, LostSpan};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
+use crate::fanout::unanswered::UnansweredCall;
 use crate::port::{LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{MonotonicMillis, Offset, Partition, Record};
 use crate::telemetry;
@@ -53,6 +56,9 @@ pub(super) struct CatchUpScan {
     index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
     stalled_since: Option<MonotonicMillis>,
     records: Vec<Record>,
+    retry: RetryWait,
+    /// What `/readyz` says about the last step, if it failed.
+    failure: Option<String>,
 }
 
 impl CatchUpScan {
@@ -65,6 +71,8 @@ impl CatchUpScan {
             index: HashMap::default(),
             stalled_since: None,
             records: Vec::new(),
+            retry: RetryWait::default(),
+            failure: None,
         }
     }
 
@@ -109,15 +117,49 @@ impl CatchUpScan {
         self.members.len() + self.index.values().map(|keys| 1 + keys.len()).sum::<usize>()
     }
 
-    pub(super) fn release(self, reader: &mut dyn Reader) {
-        for slot in self.slots.into_iter().flatten() {
+    pub(super) fn release(&mut self, reader: &mut dyn Reader) {
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
             reader.remove(slot);
         }
     }
 
+    /// Its partition and what is wrong with it, if steps repeatedly failed.
+    pub(super) fn problem(&self) -> Option<(Partition, String)> {
+        let failure = self.failure.clone().filter(|_| self.retry.is_listed())?;
+        Some((self.key.partition, failure))
+    }
+
+    /// A step, or nothing while it waits after one that the log did not answer.
     pub(super) fn step(&mut self, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
-        let floor = with.hub.floor(self.key.partition);
-        let Some(topic) = (0..SERVED_TOPICS).find(|t| self.at.0[*t] < floor.0[*t]) else {
+        if !self.members.is_empty() && self.retry.due_at(with.now) > with.now {
+            return Ok(ScanStep::Idle);
+        }
+        match self.try_step(with) {
+            Err(error @ LogError::Retry(_)) => {
+                self.retry.failed();
+                let topic = self.unfinished_topic(with.hub).unwrap_or_default();
+                let at = with.hub.topic_partition(topic, self.key.partition);
+                self.failure = Some(UnansweredCall::Sweep.sentence(&at, &error));
+                // The reader may be past records that were not shared.
+                self.release(with.reader);
+                Ok(ScanStep::Idle)
+            }
+            done => {
+                self.retry = RetryWait::default();
+                self.failure = None;
+                done
+            }
+        }
+    }
+
+    /// The topic to read next; `None` at the ring's floor.
+    fn unfinished_topic(&self, hub: &Hub) -> Option<usize> {
+        let floor = hub.floor(self.key.partition);
+        (0..SERVED_TOPICS).find(|topic| self.at.0[*topic] < floor.0[*topic])
+    }
+
+    fn try_step(&mut self, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
+        let Some(topic) = self.unfinished_topic(with.hub) else {
             self.finish(with);
             return Ok(ScanStep::Finished);
         };
@@ -131,7 +173,7 @@ impl CatchUpScan {
             Ok(()) => {}
             Err(LogError::OutOfRange { start, .. }) => {
                 let before = self.at;
-                self.skip_lost(topic, start, with)?;
+                self.skip_lost(topic, start, with);
                 let skipped = self.at != before;
                 return Ok(if skipped { ScanStep::Advanced } else { ScanStep::Idle });
             }
@@ -198,20 +240,16 @@ impl CatchUpScan {
 
     /// Retention overtook the sweep: it goes on at the log's start, and sends a gap to the members
     /// that lost records.
-    fn skip_lost(
-        &mut self,
-        topic: usize,
-        start: u64,
-        with: &mut ScanContext<'_>,
-    ) -> Result<(), LogError> {
+    fn skip_lost(&mut self, topic: usize, start: u64, with: &mut ScanContext<'_>) {
         if start < self.at.0[topic] {
             // The log lost records at its end. The hub reader finds out and resets the ring; the
             // sweep ends with it.
-            return Ok(());
+            return;
         }
         self.at.0[topic] = start;
-        if let Some(slot) = self.slots[topic] {
-            with.reader.seek(slot, Offset(start))?;
+        // The next step adds it again, at the start.
+        if let Some(slot) = self.slots[topic].take() {
+            with.reader.remove(slot);
         }
         for key in &self.members {
             let Some(cursor) = with.cursors.get_mut(key) else { continue };
@@ -222,7 +260,6 @@ impl CatchUpScan {
                 with.replies.put(*key, FeedUpdate::Gap(lost));
             }
         }
-        Ok(())
     }
 
     fn share(&mut self, topic: usize, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {

@@ -9,13 +9,13 @@
 //! delivered records that this one's broker does not report yet. Then it is taken for a position of
 //! another log.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedStart, LostSpan};
 use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
 use crate::fanout::protocol::names::GapReason;
-use crate::record::{Millis, MonotonicMillis};
+use crate::record::{Millis, MonotonicMillis, Partition};
 
 /// Times are looked up by the second.
 const TIME_STEP_MS: i64 = 1_000;
@@ -63,7 +63,8 @@ pub(super) struct PendingStarts {
     feeds: HashMap<FeedKey, PendingStart>,
     /// The feeds that wait for each lookup that is unasked or in the mailbox.
     waiting: HashMap<Lookup, BTreeSet<FeedKey>>,
-    unasked: VecDeque<Lookup>,
+    /// By partition, because the mailbox may have room for some partitions only.
+    unasked: BTreeMap<Partition, VecDeque<Lookup>>,
     /// Feeds with a position beyond the end, and when to ask again.
     again: VecDeque<(MonotonicMillis, FeedKey)>,
     answers: HashMap<Lookup, (MonotonicMillis, LookupAnswer)>,
@@ -78,7 +79,7 @@ impl PendingStarts {
             beyond_end_wait_ms: beyond_end_wait_ms.into(),
             feeds: HashMap::new(),
             waiting: HashMap::new(),
-            unasked: VecDeque::new(),
+            unasked: BTreeMap::new(),
             again: VecDeque::new(),
             answers: HashMap::new(),
             answered: Vec::new(),
@@ -105,7 +106,7 @@ impl PendingStarts {
         self.feeds.insert(key, pending);
         let unasked = &mut self.unasked;
         let waiting = self.waiting.entry(lookup).or_insert_with(|| {
-            unasked.push_back(lookup);
+            unasked.entry(lookup.partition).or_default().push_back(lookup);
             BTreeSet::new()
         });
         waiting.insert(key);
@@ -158,17 +159,26 @@ impl PendingStarts {
                 self.wait(pending);
             }
         }
-        while let Some(lookup) = self.unasked.front() {
-            let needed = self.waiting.get(lookup).is_some_and(|feeds| !feeds.is_empty());
-            if needed && !mailbox.ask(*lookup) {
-                break;
-            }
-            if !needed {
-                self.waiting.remove(lookup);
-            }
-            self.unasked.pop_front();
-        }
+        self.ask(mailbox);
         std::mem::take(&mut self.resolved)
+    }
+
+    /// Posts what the mailbox has room for.
+    fn ask(&mut self, mailbox: &LookupMailbox) {
+        let waiting = &mut self.waiting;
+        self.unasked.retain(|_, unasked| {
+            while let Some(lookup) = unasked.front() {
+                let needed = waiting.get(lookup).is_some_and(|feeds| !feeds.is_empty());
+                if needed && !mailbox.ask(*lookup) {
+                    return true;
+                }
+                if !needed {
+                    waiting.remove(lookup);
+                }
+                unasked.pop_front();
+            }
+            false
+        });
     }
 
     fn keep(&mut self, lookup: Lookup, answer: LookupAnswer, now: MonotonicMillis) {
@@ -204,7 +214,7 @@ impl PendingStarts {
     pub(super) fn len(&self) -> usize {
         self.feeds.len()
             + self.waiting.values().map(|feeds| 1 + feeds.len()).sum::<usize>()
-            + self.unasked.len()
+            + self.unasked.values().map(VecDeque::len).sum::<usize>()
             + self.again.len()
             + self.answered.len()
     }

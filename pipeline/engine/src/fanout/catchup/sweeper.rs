@@ -5,7 +5,8 @@
 //! partition from the earliest waiting offsets to the ring's floor, at most one per partition and
 //! depth class. Each step sends every feed of the sweep the entries that it wants, in one segment
 //! shared by all. A feed that does not write them in time is left behind; it holds nothing of the
-//! sweep and asks again from where it got to.
+//! sweep and asks again from where it got to. A sweep over a partition that the log does not answer
+//! for waits, and the others go on.
 //!
 //! When the hub resets a ring, a new sweeper replaces this one: its reader may read other topics.
 //!
@@ -21,6 +22,7 @@ use super::starts::{PendingStarts, ResolvedStart};
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedUpdate, SweepRequest};
 use crate::fanout::offsets::PartitionOffsets;
+use crate::fanout::unanswered::UnansweredCall;
 use crate::port::{Isolation, Log, LogError, Reader};
 use crate::record::MonotonicMillis;
 use crate::telemetry;
@@ -180,7 +182,7 @@ impl Sweeper {
                 ScanStep::Advanced => busy = true,
                 ScanStep::Idle => {}
                 ScanStep::Finished => {
-                    let scan = scans.swap_remove(at);
+                    let mut scan = scans.swap_remove(at);
                     scan.release(&mut *self.reader);
                     busy = true;
                     continue;
@@ -188,6 +190,8 @@ impl Sweeper {
             }
             at += 1;
         }
+        let problems = scans.iter().filter_map(CatchUpScan::problem).collect();
+        self.hub.unanswered.set(UnansweredCall::Sweep, problems);
         Ok(busy)
     }
 }

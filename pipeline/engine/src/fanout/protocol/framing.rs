@@ -60,7 +60,7 @@ pub(in crate::fanout) fn put_ping(out: &mut Vec<u8>) {
 /// Appends a comment of `text/event-stream`, which keeps a quiet stream open. It is no block, as a
 /// blank line would end: some clients take a block without data for an event.
 pub(in crate::fanout) fn put_comment(out: &mut Vec<u8>) {
-    out.extend_from_slice(b":\n");
+    out.extend_from_slice(b": keepalive\n");
 }
 
 /// Appends a JSON string.

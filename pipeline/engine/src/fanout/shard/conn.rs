@@ -180,6 +180,8 @@ pub(in crate::fanout) struct Conn {
     pub(super) counted_control: u32,
     /// Which partition its next fill begins with, so that none starves.
     pub(super) rotation: u32,
+    /// Whether lists come before feeds if its next fill has space for one frame only.
+    pub(super) lists_first: bool,
     /// Whether its identity sees some accounts but not all of a list it follows.
     pub(super) filters_accounts: bool,
     /// Whether its reached position is due.
@@ -219,6 +221,7 @@ impl Conn {
             unsent_bytes: 0,
             counted_control: 0,
             rotation: 0,
+            lists_first: false,
             filters_accounts,
             position_due: false,
             position_moved: false,

@@ -116,6 +116,11 @@ impl Shard {
         }
     }
 
+    /// Bytes of small frames, such as answers, that wait to be written to a connection.
+    pub fn waiting_bytes(&self, conn: ConnId) -> usize {
+        self.conn(conn.slot).filter(|one| one.id == conn).map_or(0, |one| one.control.len())
+    }
+
     /// Notes how many bytes a connection was given that its socket has not accepted. They are not
     /// read yet, and while there are any, the connection counts as waiting. Once there are none,
     /// call `fill` again.

@@ -2,7 +2,7 @@
 //!
 //! Order: small frames first, then what feeds have (old events) and what lists have (new events).
 //! While a connection has feeds, new events get half of the budget, so that a long catch-up does
-//! not hold them up.
+//! not hold them up. A budget of one frame goes to either in turn.
 
 use super::conn::Conn;
 use super::interface::Filled;
@@ -78,7 +78,9 @@ impl Shard {
         let mut all = WriteBudget { out, end: from + budget, epoch };
         let mut more = false;
         if !conn.feeds.is_empty() {
-            let mut half = WriteBudget { out: all.out, end: from + budget / 2, epoch };
+            conn.lists_first = !conn.lists_first;
+            let share = if conn.lists_first { budget.div_ceil(2) } else { budget / 2 };
+            let mut half = WriteBudget { out: all.out, end: from + share, epoch };
             self.fill_following(conn, &mut half);
             more = self.fill_feeds(conn, &mut all);
         }

@@ -98,7 +98,8 @@ impl Shard {
         }
     }
 
-    /// Closes connections that had more to read for a whole window and read too little of it.
+    /// Closes connections that had more to read for a whole window and read too little of it. One
+    /// whose socket accepts all that it is given is not slow: without memory it is given little.
     fn close_slow(&mut self, memory: ConnectionMemory) {
         let configured = i64::from(self.hub.config().slow_window_ms);
         let window = match memory {
@@ -110,7 +111,8 @@ impl Shard {
             self.with_conn_at(slot, |shard, conn| {
                 let over = shard.now.since(conn.window) >= window;
                 let waited = since == ReadySince::Before;
-                if !conn.closing && waited && over && i64::from(conn.window_bytes) < enough {
+                let little = conn.unsent_bytes > 0 && i64::from(conn.window_bytes) < enough;
+                if !conn.closing && waited && over && little {
                     shard.end(conn, CloseReason::Slow);
                 }
                 if !waited || over {

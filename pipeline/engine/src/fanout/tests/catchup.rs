@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidewire_schemas::position::{PartitionPosition, Position};
 
+use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
 use super::super::protocol::native::StartAt;
@@ -13,6 +14,7 @@ use super::super::reader::HubReader;
 use super::super::shard::Framing;
 use super::client::ServerFrame;
 use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
+use crate::record::Partition;
 
 /// A gateway whose ring holds the last of many events.
 fn deep(events: usize, config: &FanoutConfig) -> FanoutFixture {
@@ -102,6 +104,7 @@ fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
     }
     assert_eq!(seen, 100, "the sweep waited for look-ups");
     fixture.log.set_away(false);
+    fixture.pass_time(1_000);
     let mut seen = vec![0; connections.len()];
     for _ in 0..10 {
         fixture.settle();
@@ -112,6 +115,127 @@ fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
     assert!(seen.iter().all(|seen| *seen == 100), "{seen:?}");
     let lookups = fixture.log.lookups() - before;
     assert!(lookups <= 8, "{lookups} look-ups for 1,000 clients");
+}
+
+/// Channels of partitions 0 and 1.
+fn channel_of_each_partition(fixture: &FanoutFixture) -> [String; 2] {
+    [0, 1].map(|partition| {
+        let mut names = (0..).map(|n| format!("posts:{n}"));
+        let is_there =
+            |name: &String| fixture.topology.partition_of(name.as_bytes()) == Partition(partition);
+        names.find(is_there).expect("some channel is there")
+    })
+}
+
+/// Events in both partitions, behind the rings.
+fn deep_in_both_partitions(config: &FanoutConfig) -> (FanoutFixture, [String; 2]) {
+    let mut fixture = FanoutFixture::new(1, config);
+    let channels = channel_of_each_partition(&fixture);
+    for channel in &channels {
+        for _ in 0..50 {
+            fixture.append(channel, 1);
+        }
+    }
+    fixture.gateways = vec![fixture.gateway(config)];
+    (fixture, channels)
+}
+
+/// A turn of look-ups and sweeps each second, while these connections stay alive.
+fn sweep_for(fixture: &mut FanoutFixture, seconds: u32, connections: &[ClientConnection]) {
+    for _ in 0..seconds {
+        fixture.pass_time(1_000);
+        fixture.sweep(0);
+        for connection in connections {
+            fixture.gateways[0].shard.mark_alive(connection.conn);
+        }
+    }
+}
+
+#[test]
+fn lookups_in_a_partition_without_a_leader_delay_no_other_partition() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let (mut fixture, [with, without]) = deep_in_both_partitions(&config);
+    fixture.log.set_leader(Partition(1), false);
+    // More than the mailbox holds.
+    let mut waiting: Vec<ClientConnection> = Vec::new();
+    for n in 0..600 {
+        let mut connection = connection(&mut fixture);
+        let from = format!("1970-01-01T00:{:02}:{:02}Z", n / 60, n % 60);
+        connection.subscribe(&mut fixture, &without, &from);
+        connection.fill(&mut fixture, 1 << 20);
+        waiting.push(connection);
+    }
+    for _ in 0..1_000 {
+        fixture.sweep(0);
+    }
+    assert_eq!(fixture.log.unanswered(), 1, "attempts while no time passes");
+    let mut reading = connection(&mut fixture);
+    reading.subscribe(&mut fixture, &with, "earliest");
+    assert_eq!(numbers(&reading.read_all(&mut fixture)).len(), 50);
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0], "one failure is no problem");
+
+    sweep_for(&mut fixture, 60, &waiting);
+    let attempts = fixture.log.unanswered();
+    assert!((5..=12).contains(&attempts), "{attempts} attempts in a minute");
+    let [problem] = &fixture.gateways[0].hub.unanswered()[..] else { panic!("one is listed") };
+    assert!(problem.contains("t.out.urgent/1") && problem.contains("no leader"), "{problem}");
+
+    fixture.log.set_leader(Partition(1), true);
+    sweep_for(&mut fixture, 12, &waiting);
+    for _ in 0..100 {
+        fixture.settle();
+    }
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
+    assert_eq!(numbers(&waiting[0].read_all(&mut fixture)).len(), 50);
+    assert!(fixture.gateways[0].sweeper.kept_keys() < 600);
+}
+
+#[test]
+fn a_partition_that_nobody_waits_for_any_more_is_no_problem() {
+    let config = FanoutConfig { warmup_records: 5, ..FanoutConfig::default() };
+    let (mut fixture, [_, without]) = deep_in_both_partitions(&config);
+    fixture.log.set_leader(Partition(1), false);
+    let mut waiting = connection(&mut fixture);
+    waiting.subscribe(&mut fixture, &without, "earliest");
+    waiting.fill(&mut fixture, 1 << 20);
+    sweep_for(&mut fixture, 10, &[waiting]);
+    assert_eq!(fixture.gateways[0].hub.unanswered().len(), 1);
+    // A new sweeper has no feeds yet.
+    fixture.gateways[0].sweeper = Sweeper::open(&*fixture.log, &fixture.gateways[0].hub).unwrap();
+    fixture.gateways[0].lookups.turn(fixture.monotonic, Duration::ZERO).unwrap();
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
+}
+
+#[test]
+fn a_sweep_over_a_partition_without_a_leader_delays_no_other_sweep() {
+    let config =
+        FanoutConfig { warmup_records: 5, sweep_step_records: 16, ..FanoutConfig::default() };
+    let (mut fixture, [with, without]) = deep_in_both_partitions(&config);
+    let mut waiting = connection(&mut fixture);
+    waiting.subscribe(&mut fixture, &without, "earliest");
+    waiting.fill(&mut fixture, 1 << 20);
+    // The look-up is answered, then the leader goes.
+    fixture.sweep(0);
+    fixture.gateways[0].lookups.turn(fixture.monotonic, Duration::ZERO).unwrap();
+    fixture.log.set_leader(Partition(1), false);
+    fixture.sweep(0);
+    assert_eq!(fixture.gateways[0].sweeper.scans(), 1, "its sweep is the first");
+    let mut reading = connection(&mut fixture);
+    reading.subscribe(&mut fixture, &with, "earliest");
+    assert_eq!(numbers(&reading.read_all(&mut fixture)).len(), 50);
+    let connections = [waiting];
+    sweep_for(&mut fixture, 10, &connections);
+    let [problem] = &fixture.gateways[0].hub.unanswered()[..] else { panic!("one is listed") };
+    assert!(problem.contains("/1") && problem.contains("no leader"), "{problem}");
+    fixture.log.set_leader(Partition(1), true);
+    sweep_for(&mut fixture, 12, &connections);
+    let [mut waiting] = connections;
+    assert_eq!(numbers(&waiting.read_all(&mut fixture)).len(), 50);
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
 }
 
 /// Both requests reach the sweeper in one turn, and the answer for the first is known already.

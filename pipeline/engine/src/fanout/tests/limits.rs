@@ -4,6 +4,7 @@
 //! benchmark shows it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
@@ -267,6 +268,10 @@ fn small_frames_that_wait_are_counted() {
     assert!(welcomes > 0);
     one.subscribe(&mut fixture, "posts:a", "latest");
     assert!(hub.bytes_beside_rings() > welcomes);
+    let waiting = |fixture: &FanoutFixture| {
+        [one.conn, other.conn].map(|conn| fixture.gateways[0].shard.waiting_bytes(conn))
+    };
+    assert_eq!(waiting(&fixture).iter().sum::<usize>(), hub.bytes_beside_rings());
     one.fill(&mut fixture, 1 << 20);
     fixture.gateways[0].shard.close(other.conn);
     assert_eq!(hub.bytes_beside_rings(), 0);
@@ -314,9 +319,13 @@ fn without_memory_slow_connections_are_closed_sooner() {
         connection.fill(&mut fixture, 1 << 20);
     }
     let mut closed = Vec::new();
-    for _ in 0..12 {
+    for n in 0..12 {
         fixture.append_large("posts:a", LARGE_BYTES);
         fixture.settle();
+        if n == 0 {
+            stopped.fill(&mut fixture, 1);
+            fixture.gateways[0].shard.set_unsent(stopped.conn, stopped.bytes.len());
+        }
         while reading.fill(&mut fixture, 1) == Filled::More {}
         fixture.pass_time(1_000);
         closed.extend(stopped.closes(&mut fixture));
@@ -324,6 +333,87 @@ fn without_memory_slow_connections_are_closed_sooner() {
     assert_eq!(closed.len(), 1, "{closed:?}");
     assert_eq!((closed[0].conn, closed[0].reason), (stopped.conn, CloseReason::Slow));
     assert_eq!(numbers(&reading.take_frames()), (0..12).collect::<Vec<_>>());
+}
+
+/// Without memory a connection is given one frame at a time. However little that is, one whose
+/// socket accepts all of it is not slow.
+#[test]
+fn a_connection_that_accepts_all_it_is_given_is_not_slow() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    fixture.memory = ConnectionMemory::Full;
+    let mut reading = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    reading.subscribe(&mut fixture, "posts:a", "latest");
+    reading.fill(&mut fixture, 1 << 20);
+    for _ in 0..40 {
+        for _ in 0..4 {
+            fixture.append("posts:a", 1);
+        }
+        fixture.settle();
+        for _ in 0..2 {
+            assert_eq!(reading.fill(&mut fixture, 1), Filled::More);
+        }
+        fixture.gateways[0].shard.mark_alive(reading.conn);
+        fixture.pass_time(1_000);
+        let closes = reading.closes(&mut fixture);
+        assert!(closes.is_empty(), "{closes:?}");
+    }
+}
+
+/// Without memory a connection is given one frame at a time, old and new events in turn.
+#[test]
+fn without_memory_new_events_do_not_wait_for_all_old_ones() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    for _ in 0..200 {
+        fixture.append("posts:a", 1);
+    }
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:b", "latest");
+    connection.subscribe(&mut fixture, "posts:a", "earliest");
+    for _ in 0..20 {
+        fixture.settle();
+        connection.fill(&mut fixture, 1);
+    }
+    assert!(!numbers(&connection.take_frames()).is_empty(), "old events are on their way");
+    let new: Vec<usize> = (0..3).map(|_| fixture.append("posts:b", 1)).collect();
+    fixture.settle();
+    for _ in 0..8 {
+        let before = connection.bytes.len();
+        assert_eq!(connection.fill(&mut fixture, 1), Filled::More);
+        assert!(connection.bytes.len() - before < 1_000, "more than one frame");
+    }
+    let (came, old): (Vec<usize>, Vec<usize>) =
+        numbers(&connection.take_frames()).into_iter().partition(|n| new.contains(n));
+    assert_eq!((came, old.len()), (new, 5));
+}
+
+/// A frame may be encoded just while its segment leaves the ring.
+#[test]
+fn the_rings_bytes_are_never_below_zero() {
+    let mut fixture = FanoutFixture::new(1, &FanoutConfig::default());
+    let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+    connection.subscribe(&mut fixture, "posts:a", "latest");
+    connection.read_all(&mut fixture);
+    for round in 0..4_000u32 {
+        fixture.append("posts:a", 1);
+        fixture.settle();
+        let hub = Arc::clone(&fixture.gateways[0].hub);
+        let filling = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !filling.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+                (0..round % 400 * 20).for_each(|_| std::hint::spin_loop());
+                assert!(hub.evict_oldest());
+                let left = hub.ring_bytes();
+                assert!(left < 1 << 20, "{left} bytes");
+            });
+            filling.store(true, Ordering::Release);
+            connection.fill(&mut fixture, 1 << 20);
+        });
+        assert_eq!(hub.ring_bytes(), 0);
+        connection.take_frames();
+    }
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! Its offsets may have holes, as Kafka's control records leave, and its retention moves when a
 //! test asks for it. It only serves reads: any other call is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::port::{
     Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
     ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
 };
-use crate::record::{Body, Millis, Offset, Record, TopicPartition};
+use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::topology::Topology;
 
 /// Records and bounds of one partition.
@@ -29,6 +29,10 @@ pub(super) struct MemoryLog {
     topics: Mutex<Vec<TopicInfo>>,
     /// Whether the log answers questions.
     away: AtomicBool,
+    /// The partitions for which it answers nothing.
+    leaderless: Arc<Mutex<BTreeSet<Partition>>>,
+    /// Questions about partitions that it did not answer.
+    unanswered: AtomicU64,
     /// Blocking look-ups so far.
     lookups: AtomicU64,
     stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
@@ -41,6 +45,8 @@ impl MemoryLog {
             topology: topology.clone(),
             topics: Mutex::default(),
             away: AtomicBool::new(false),
+            leaderless: Arc::default(),
+            unanswered: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
             stored: Arc::default(),
             taken: Arc::default(),
@@ -64,6 +70,29 @@ impl MemoryLog {
     /// Makes every question fail, or answers them again.
     pub(super) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Takes the leader of a partition away from every topic, or gives it back.
+    pub(super) fn set_leader(&self, partition: Partition, exists: bool) {
+        let mut leaderless = self.leaderless.lock().unwrap();
+        if exists {
+            leaderless.remove(&partition)
+        } else {
+            leaderless.insert(partition)
+        };
+    }
+
+    /// Questions about partitions that were not answered so far.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    fn ask_about(&self, at: &TopicPartition) -> Result<(), LogError> {
+        let asked = self.ask().and_then(|()| require_leader(&self.leaderless, at));
+        if asked.is_err() {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+        asked
     }
 
     /// Blocking look-ups of bounds and times so far.
@@ -119,6 +148,16 @@ impl MemoryLog {
     }
 }
 
+fn require_leader(
+    leaderless: &Mutex<BTreeSet<Partition>>,
+    at: &TopicPartition,
+) -> Result<(), LogError> {
+    match leaderless.lock().unwrap().contains(&at.partition) {
+        true => Err(LogError::Retry(format!("{at} has no leader").into())),
+        false => Ok(()),
+    }
+}
+
 fn unused<T>() -> Result<T, LogError> {
     Err(LogError::Invalid("the fan-out only reads".to_owned()))
 }
@@ -134,7 +173,7 @@ impl Log for MemoryLog {
     }
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
-        self.ask()?;
+        self.ask_about(at)?;
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap();
         let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
@@ -142,7 +181,7 @@ impl Log for MemoryLog {
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
-        self.ask()?;
+        self.ask_about(at)?;
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap();
         let mut records = stored.get(at).into_iter().flat_map(|stored| stored.records.values());
@@ -163,7 +202,8 @@ impl Log for MemoryLog {
 
     fn reader(&self, _: Isolation) -> Result<Box<dyn Reader>, LogError> {
         let (stored, taken) = (Arc::clone(&self.stored), Arc::clone(&self.taken));
-        Ok(Box::new(MemoryLogReader { stored, taken, slots: Vec::new() }))
+        let leaderless = Arc::clone(&self.leaderless);
+        Ok(Box::new(MemoryLogReader { stored, taken, leaderless, slots: Vec::new() }))
     }
 
     fn member(&self, _: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
@@ -174,11 +214,13 @@ impl Log for MemoryLog {
 struct MemoryLogReader {
     stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
     taken: Arc<AtomicU64>,
+    leaderless: Arc<Mutex<BTreeSet<Partition>>>,
     slots: Vec<(TopicPartition, u64)>,
 }
 
 impl Reader for MemoryLogReader {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
+        require_leader(&self.leaderless, at)?;
         self.slots.push((at.clone(), from.0));
         Ok(ReaderSlot((self.slots.len() - 1) as u32))
     }

@@ -117,12 +117,32 @@ fn missing_topics_are_a_problem_at_once_and_the_end_after_a_minute() {
 fn a_broker_that_does_not_answer_is_no_deletion() {
     let mut fixture = fixture();
     fixture.log.set_away(true);
+    watch(&mut fixture, 30).expect("the broker may come back");
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
     watch(&mut fixture, 300).expect("the broker may come back");
     assert_eq!(fixture.gateways[0].hub.problem(), None);
+    let [text] = &fixture.gateways[0].hub.unanswered()[..] else { panic!("it is reported") };
+    assert!(text.starts_with("the topics can't be listed") && text.contains("no broker"), "{text}");
     assert_eq!(fixture.gateways[0].hub.next_epoch(), None);
     fixture.log.set_away(false);
     watch(&mut fixture, 30).expect("nothing has changed");
     assert_eq!(fixture.gateways[0].hub.next_epoch(), None);
+    assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
+}
+
+#[test]
+fn a_time_without_answers_does_not_count_as_a_time_without_topics() {
+    let mut fixture = fixture();
+    let mut topics = Vec::new();
+    fixture.log.change_topics(|all| topics = std::mem::take(all));
+    watch(&mut fixture, 11).expect("one false listing");
+    fixture.log.set_away(true);
+    watch(&mut fixture, 90).expect("no answer says nothing");
+    fixture.log.set_away(false);
+    watch(&mut fixture, 30).expect("a broker that starts knows no topic");
+    fixture.log.change_topics(|all| all.clone_from(&topics));
+    watch(&mut fixture, 30).expect("nothing has changed");
+    assert_eq!(fixture.gateways[0].hub.problem(), None);
 }
 
 #[test]

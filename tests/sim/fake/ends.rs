@@ -1,0 +1,28 @@
+//! A request for ends: with faults, the answer may take some polls.
+
+use tidewire_engine::port::{EndsRequest, Isolation, LogError};
+use tidewire_engine::record::{Offset, TopicPartition};
+
+use super::faults::Call;
+use super::injection::LAZY_ONCE_IN;
+use super::log::FakeLog;
+
+pub(super) struct FakeEndsRequest {
+    pub(super) log: FakeLog,
+    pub(super) of: Vec<TopicPartition>,
+}
+
+impl EndsRequest for FakeEndsRequest {
+    /// The ends at the time of the answer, as the port allows.
+    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError> {
+        self.log.call(Call::PollEnds, |log_state| {
+            let late = log_state.answers_are_late
+                || (log_state.faults && log_state.random.one_in(LAZY_ONCE_IN));
+            if late {
+                return Ok(None);
+            }
+            let end = |at| Ok(Offset(log_state.end(at, Isolation::Committed)?));
+            self.of.iter().map(end).collect::<Result<_, _>>().map(Some)
+        })
+    }
+}
