@@ -55,7 +55,7 @@ fn a_client_that_ends_its_sending_half_with_its_request_is_answered() {
         POST.len()
     ));
     client.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
-    clock::pause(std::time::Duration::from_millis(100));
+    clock::pause(Duration::from_millis(100));
     fixture.appended.open();
     assert_eq!(client.response().status, 202);
     assert!(client.is_at_end());
