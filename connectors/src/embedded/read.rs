@@ -249,6 +249,12 @@ impl Reader for EmbeddedReader {
         Ok(())
     }
 
+    fn wait_for_waker(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.core.check_failure()?;
+        self.notifier.wait(at_most, || false);
+        Ok(())
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         self.notifier.clone()
     }

@@ -300,6 +300,12 @@ impl Reader for KafkaReader {
         Ok(())
     }
 
+    fn wait_for_waker(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.serve();
+        self.notifier.wait(at_most, || false);
+        Ok(())
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.notifier) as Arc<dyn Wake>
     }

@@ -290,6 +290,11 @@ pub trait Reader: Send {
     /// the time is over. May return early; never misses a wake-up.
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError>;
 
+    /// The same without regard to what there is to read.
+    fn wait_for_waker(&mut self, at_most: Duration) -> Result<(), LogError> {
+        self.wait(at_most)
+    }
+
     /// Ends a `wait` from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
 }

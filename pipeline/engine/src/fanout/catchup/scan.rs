@@ -2,9 +2,10 @@
 //!
 //! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
 //! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
-//! member the indexes of its own in one shared segment. A member that does not write its shares in
-//! time is left behind, so the slowest one delays the others by at most `sweep_wait_max_ms`. A step
-//! that the log does not answer is repeated after a wait, from the same offsets.
+//! member the indexes of its own in one shared segment. A sweep waits for members that do not write
+//! their shares in time, but not longer than `sweep_wait_max_ms` in all: then whoever is slow is
+//! left behind at once. So no rate of reading delays the others by more. A step that the log does
+//! not answer is repeated after a wait, from the same offsets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -54,7 +55,10 @@ pub(super) struct CatchUpScan {
     members: BTreeSet<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
-    stalled_since: Option<MonotonicMillis>,
+    /// The last time at which it waited for a member; `None` if it does not wait.
+    stalled_at: Option<MonotonicMillis>,
+    /// Milliseconds for which it has waited for members.
+    stalled_ms: i64,
     records: Vec<Record>,
     retry: RetryWait,
     /// What `/readyz` says about the last step, if it failed.
@@ -69,7 +73,8 @@ impl CatchUpScan {
             slots: [None; SERVED_TOPICS],
             members: BTreeSet::new(),
             index: HashMap::default(),
-            stalled_since: None,
+            stalled_at: None,
+            stalled_ms: 0,
             records: Vec::new(),
             retry: RetryWait::default(),
             failure: None,
@@ -127,6 +132,11 @@ impl CatchUpScan {
     pub(super) fn problem(&self) -> Option<(Partition, String)> {
         let failure = self.failure.clone().filter(|_| self.retry.is_listed())?;
         Some((self.key.partition, failure))
+    }
+
+    /// Whether it waits for a member.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled_at.is_some()
     }
 
     /// A step, or nothing while it waits after one that the log did not answer.
@@ -193,22 +203,24 @@ impl CatchUpScan {
         }
     }
 
-    /// Whether to wait for a slow member. Members that were waited for long enough are left behind.
+    /// Whether to wait for slow members. Once the sweep has waited long enough they are left behind.
     fn waits_for_member(&mut self, with: &mut ScanContext<'_>) -> bool {
-        let slow = |cursors: &HashMap<FeedKey, FeedCursor>, key: &FeedKey| {
-            cursors.get(key).is_some_and(|c| c.outstanding >= SHARES_OUTSTANDING_MAX)
+        let is_slow = |key: &&FeedKey| {
+            with.cursors.get(key).is_some_and(|c| c.outstanding >= SHARES_OUTSTANDING_MAX)
         };
-        if !self.members.iter().any(|key| slow(with.cursors, key)) {
-            self.stalled_since = None;
+        let slow: Vec<FeedKey> = self.members.iter().filter(is_slow).copied().collect();
+        if slow.is_empty() {
+            self.stalled_at = None;
             return false;
         }
-        let since = *self.stalled_since.get_or_insert(with.now);
-        if with.now.since(since) < i64::from(with.hub.config().sweep_wait_max_ms) {
+        if let Some(at) = self.stalled_at.replace(with.now) {
+            self.stalled_ms += with.now.since(at);
+        }
+        if self.stalled_ms < i64::from(with.hub.config().sweep_wait_max_ms) {
             return true;
         }
-        self.stalled_since = None;
-        let late = self.members.iter().filter(|key| slow(with.cursors, key));
-        for key in late.copied().collect::<Vec<_>>() {
+        self.stalled_at = None;
+        for key in slow {
             if let Some(cursor) = with.cursors.remove(&key) {
                 self.leave(key, &cursor);
             }

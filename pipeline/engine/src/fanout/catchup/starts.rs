@@ -43,6 +43,8 @@ struct PendingStart {
     request: FeedRequest,
     /// Until when its position may be beyond the log's end, once it was found there.
     until: Option<MonotonicMillis>,
+    /// When it is asked for again.
+    again_at: Option<MonotonicMillis>,
 }
 
 /// Where a feed can start.
@@ -66,7 +68,7 @@ pub(super) struct PendingStarts {
     /// By partition, because the mailbox may have room for some partitions only.
     unasked: BTreeMap<Partition, VecDeque<Lookup>>,
     /// Feeds with a position beyond the end, and when to ask again.
-    again: VecDeque<(MonotonicMillis, FeedKey)>,
+    again: BTreeSet<(MonotonicMillis, FeedKey)>,
     answers: HashMap<Lookup, (MonotonicMillis, LookupAnswer)>,
     /// Feeds whose answer was there when they came; resolved in this turn.
     answered: Vec<(FeedKey, LookupAnswer)>,
@@ -80,7 +82,7 @@ impl PendingStarts {
             feeds: HashMap::new(),
             waiting: HashMap::new(),
             unasked: BTreeMap::new(),
-            again: VecDeque::new(),
+            again: BTreeSet::new(),
             answers: HashMap::new(),
             answered: Vec::new(),
             resolved: Vec::new(),
@@ -89,7 +91,7 @@ impl PendingStarts {
 
     pub(super) fn add(&mut self, request: FeedRequest, now: MonotonicMillis) {
         let known = self.answers.get(&lookup_of(&request));
-        let pending = PendingStart { request, until: None };
+        let pending = PendingStart { request, until: None, again_at: None };
         match known.filter(|(at, _)| now.0 - at.0 < ANSWER_FRESH_MS) {
             // Not resolved at once: the feed may be forgotten by the next request of this turn.
             Some((_, answer)) => {
@@ -118,8 +120,8 @@ impl PendingStarts {
         if let Some(waiting) = self.waiting.get_mut(&lookup_of(&pending.request)) {
             waiting.remove(&key);
         }
-        if pending.until.is_some() {
-            self.again.retain(|(_, again)| *again != key);
+        if let Some(at) = pending.again_at {
+            self.again.remove(&(at, key));
         }
     }
 
@@ -153,10 +155,10 @@ impl PendingStarts {
                 }
             }
         }
-        while self.again.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, key)) = self.again.pop_front() else { break };
+        while self.again.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, key)) = self.again.pop_first() else { break };
             if let Some(pending) = self.feeds.remove(&key) {
-                self.wait(pending);
+                self.wait(PendingStart { again_at: None, ..pending });
             }
         }
         self.ask(mailbox);
@@ -197,9 +199,11 @@ impl PendingStarts {
                 let wait = self.beyond_end_wait_ms;
                 let until = *pending.until.get_or_insert(MonotonicMillis(now.0 + wait));
                 if now < until {
-                    let key = pending.request.key;
+                    let (key, at) =
+                        (pending.request.key, MonotonicMillis(now.0 + BEYOND_END_STEP_MS));
+                    pending.again_at = Some(at);
                     self.feeds.insert(key, pending);
-                    self.again.push_back((MonotonicMillis(now.0 + BEYOND_END_STEP_MS), key));
+                    self.again.insert((at, key));
                     return;
                 }
                 let FeedStart::At(from) = pending.request.start else { return };

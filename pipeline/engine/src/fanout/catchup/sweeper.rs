@@ -32,7 +32,8 @@ use crate::turn::EngineError;
 /// sweep over everything.
 const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// The longest wait while a position beyond the log's end is asked for again.
+/// The longest wait while a position beyond the log's end is asked for again, or while a sweep waits
+/// for a member and another one may wait for the log.
 const TIMED_WAIT: Duration = Duration::from_millis(50);
 
 /// Serves feeds that are behind. One per process; the app's thread repeats
@@ -89,8 +90,11 @@ impl Sweeper {
         let at_most = if self.starts.is_timed() { at_most.min(TIMED_WAIT) } else { at_most };
         let done = self.try_turn(now);
         self.replies.send(&self.hub);
+        let is_stalled = self.sweeps.scans.iter().any(CatchUpScan::is_stalled);
         let waited = match done {
             Ok(true) => return Ok(true),
+            // The records that a stalled sweep does not take would end the other wait at once.
+            Ok(false) if is_stalled => self.reader.wait_for_waker(at_most.min(TIMED_WAIT)),
             Ok(false) | Err(LogError::Retry(_)) => self.reader.wait(at_most),
             Err(error) => Err(error),
         };

@@ -75,6 +75,37 @@ fn a_subscription_that_ends_leaves_nothing_in_a_running_sweep() {
     assert!(restless.closes(&mut fixture).is_empty());
 }
 
+/// It writes a share of the sweep just before it would be left behind, again and again.
+#[test]
+fn a_client_that_reads_at_a_chosen_rate_delays_others_once_and_not_at_each_step() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: 1_000,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(1_000, &config);
+    let mut slow = connection(&mut fixture);
+    slow.subscribe(&mut fixture, "posts:a", "earliest");
+    let mut ordinary = connection(&mut fixture);
+    ordinary.subscribe(&mut fixture, "posts:a", "earliest");
+    let (mut received, mut rounds) = (0, 0);
+    while received < 1_000 {
+        assert!(rounds < 8, "{received} events in {rounds} rounds");
+        rounds += 1;
+        fixture.pass_time(900);
+        slow.fill(&mut fixture, 2_500);
+        for _ in 0..100 {
+            fixture.settle();
+            received += numbers(&ordinary.read(&mut fixture)).len();
+        }
+        for connection in [&slow, &ordinary] {
+            fixture.gateways[0].shard.mark_alive(connection.conn);
+        }
+    }
+}
+
 #[test]
 fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
     let config =
@@ -98,7 +129,7 @@ fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
     }
     let mut seen = 0;
     for _ in 0..100 {
-        fixture.sweep(0);
+        fixture.settle();
         fixture.gateways[0].shard.pull();
         seen += numbers(&reading.read(&mut fixture)).len();
     }
