@@ -85,14 +85,14 @@ fn every_client_gets_each_event_once_over_keepalives_and_a_cut() {
     thread::scope(|scope| {
         for client in &CLIENTS {
             let (commands, server) = (&commands, &server);
-            scope.spawn(move || Session::start(client, commands, server).run());
+            scope.spawn(move || SseSession::start(client, commands, server).run());
         }
     });
     drop(before);
 }
 
 /// One client on its own channel.
-struct Session<'a> {
+struct SseSession<'a> {
     client: &'a SseClient,
     server: &'a Server,
     relay: Relay,
@@ -105,7 +105,7 @@ struct Session<'a> {
     empty: usize,
 }
 
-impl<'a> Session<'a> {
+impl<'a> SseSession<'a> {
     fn start(
         client: &'a SseClient,
         commands: &BTreeMap<String, Vec<String>>,

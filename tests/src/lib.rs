@@ -1,11 +1,12 @@
 //! The test harness: runs the real binary, and has clients written from the protocol alone.
 //!
 //! In reading order: [`child_process`], [`client_program`], [`process`] and [`server`] start,
-//! measure and stop processes; [`broker`] does the same with a real Kafka, and [`fake_registry`] replaces a schema
-//! registry; [`http`], [`websocket`] and [`event_source`] are clients that remember positions and
-//! can be cut in the middle of a frame; [`browser`] is the client most people have; [`frames`],
-//! [`subscriber_pool`], [`publisher`] and [`latency`] are the load generator; [`fuzz`] lists every
-//! parser; [`wall_clock`] is a clock for tests that run the engine themselves.
+//! measure and stop processes; [`broker`] does the same with a real Kafka, and [`fake_registry`]
+//! replaces a schema registry; [`http`], [`websocket`] and [`event_source`] are clients that
+//! remember positions and can be cut in the middle of a frame; [`browser`] is the client most
+//! people have; [`frames`], [`subscriber_pool`], [`publisher`] and [`latency`] are the load
+//! generator; [`fuzz`] lists every parser; [`wall_clock`] is a clock for tests that run the engine
+//! themselves.
 //!
 //! Nothing here checks the code under test with that code: frames are parsed by a few lines of this
 //! crate or by tungstenite.

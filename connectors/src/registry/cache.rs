@@ -2,8 +2,8 @@
 //!
 //! An id never changes its schema, so evicting an entry costs only another request. Schemas
 //! are in two generations: one that is used moves to the younger, and when that is full it becomes
-//! the older and what nobody used since is dropped. A fault of one key is remembered for a while and
-//! concerns no other; while the registry is away, nothing is asked between two tries.
+//! the older and what nobody used since is dropped. A fault of one key is remembered for a while
+//! and concerns no other; while the registry is away, nothing is asked between two tries.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -45,6 +45,9 @@ pub const BODY_BYTES_PER_S: u64 = 1_024;
 /// least a /64, so the rest of the address is the customer's to choose (RFC 6177).
 const IPV6_PREFIX_BITS: u32 = 64;
 
+/// The leading bits of what one customer may have at most: a /48 (RFC 6177).
+const IPV6_SITE_BITS: u32 = 48;
+
 /// The `Retry-After` of refused requests, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 
@@ -58,6 +61,8 @@ pub struct RequestTimeouts {
     /// Over which its rate is at least [`BODY_BYTES_PER_S`]: long enough for a phone that loses a
     /// few packets in a row.
     pub body_window: Duration,
+    /// For a response to be read, from the moment its connection accepts no more bytes.
+    pub response: Duration,
     /// A plain HTTP connection on which no byte moved for this long is closed, unless the server is
     /// working on a request.
     pub stall: Duration,
@@ -66,12 +71,20 @@ pub struct RequestTimeouts {
     pub append: Duration,
 }
 
+impl RequestTimeouts {
+    /// How often the rate of bodies and responses is checked while memory for them is short.
+    pub fn rate_check(&self) -> Duration {
+        self.body_window / 10
+    }
+}
+
 impl Default for RequestTimeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(15),
             body: Duration::from_secs(30),
             body_window: Duration::from_secs(10),
+            response: Duration::from_secs(30),
             stall: Duration::from_secs(45),
             append: Duration::from_secs(20),
         }
@@ -149,17 +162,27 @@ impl LimitReached {
     }
 }
 
-/// The addresses that count as one client: an IPv4 address, or the /64 network of an IPv6 address.
+/// Addresses that count together: an IPv4 address, or a network of IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressBlock(IpAddr);
 
 impl AddressBlock {
-    /// The block of this address. An IPv4 address that is written as IPv6 is an IPv4 address.
+    /// What counts as one client: the address, or its /64 network. An IPv4 address that is written
+    /// as IPv6 is an IPv4 address.
     pub fn of(address: IpAddr) -> Self {
+        Self::with_prefix(address, IPV6_PREFIX_BITS)
+    }
+
+    /// What one customer may have at most: the IPv4 address, or the /48 network of an IPv6 address.
+    pub fn site_of(address: IpAddr) -> Self {
+        Self::with_prefix(address, IPV6_SITE_BITS)
+    }
+
+    fn with_prefix(address: IpAddr, bits: u32) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(address.into()),
             IpAddr::V6(address) => {
-                let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
+                let mask = u128::MAX << (u128::BITS - bits);
                 Self(Ipv6Addr::from_bits(address.to_bits() & mask).into())
             }
         }

@@ -30,7 +30,7 @@ use super::writer::{RecordFormat, WriterSchema};
 use crate::catalogue::{EventType, FieldKind};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
-    TimeUnit, complete, rejection, text,
+    TimeUnit, complete, rejection, shown, text,
 };
 use crate::json::{self, JsonMember, Scanner};
 
@@ -316,8 +316,9 @@ fn json_in_text(value: &str, field: &str) -> Result<String, Rejection> {
     let checked = scanner.value().and_then(|inner| scanner.end().map(|()| inner));
     let inner = checked.map_err(|error| {
         let refused = rejection(error);
-        let message = format!("data.{field} must be JSON in a string: {}", refused.message);
-        Rejection { field: Some(format!("data.{field}")), message, ..refused }
+        let shown = shown(field);
+        let message = format!("data.{shown} must be JSON in a string: {}", refused.message);
+        Rejection::of(refused.reason, field, message).in_data()
     })?;
     let mut out = String::with_capacity(inner.len());
     json::compact(inner, &mut out);

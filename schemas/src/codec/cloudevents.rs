@@ -28,7 +28,7 @@ use super::schema_header::needs_schema;
 use crate::channel::{ID_MAX_ENCODED_CHARS, encoded_len};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DataField, Envelope, ID_MAX_CHARS, Reason, Rejection,
-    SOURCE_MAX_CHARS, TimeUnit, complete, rejection, text, without_mark,
+    SOURCE_MAX_CHARS, TimeUnit, complete, rejection, shown, text, without_mark,
 };
 use crate::id::hash128;
 use crate::json::{self, Scanner, quoted};
@@ -209,7 +209,7 @@ impl<'a> Attributes<'a> {
         if media.ends_with("/json") || media.ends_with("+json") {
             return Ok(());
         }
-        let message = format!("data of an event must be JSON, not {media}");
+        let message = format!("data of an event must be JSON, not {}", shown(&media));
         Err(Rejection::of(Reason::ConnectorMapping, "datacontenttype", message))
     }
 
@@ -220,6 +220,7 @@ impl<'a> Attributes<'a> {
     ) -> Result<Admitted, Rejection> {
         let version = self.need("specversion")?;
         if version != SPECVERSION {
+            let version = shown(version);
             let message = format!("specversion must be {SPECVERSION}, not `{version}`");
             return Err(Rejection::of(Reason::BadField, "specversion", message));
         }

@@ -26,7 +26,7 @@ pub(super) fn write_decimal(bytes: &[u8], scale: usize, out: &mut String) -> boo
     if magnitude.len() > DECIMAL_MAX_BYTES || scale > DECIMAL_MAX_SCALE {
         return false;
     }
-    let digits = digits(limbs(magnitude, negative));
+    let digits = digits(limbs(magnitude, sign));
     let padding = (scale + 1).saturating_sub(digits.len());
     let whole = (digits.len() + padding) - scale;
     if negative {
@@ -41,17 +41,15 @@ pub(super) fn write_decimal(bytes: &[u8], scale: usize, out: &mut String) -> boo
     true
 }
 
-/// The absolute value in 32-bit limbs, the least significant first.
-fn limbs(magnitude: &[u8], negative: bool) -> Vec<u32> {
+/// The absolute value in 32-bit limbs, the least significant first; `sign` is what fills the bytes
+/// above: 0, or 255 if the number is negative.
+fn limbs(magnitude: &[u8], sign: u8) -> Vec<u32> {
+    let fill = u32::from_ne_bytes([sign; 4]);
     let mut limbs: Vec<u32> = magnitude
         .rchunks(4)
-        .map(|chunk| {
-            let fill = if negative { u32::MAX } else { 0 };
-            let limb = chunk.iter().fold(fill, |limb, byte| limb << 8 | u32::from(*byte));
-            if negative { !limb } else { limb }
-        })
+        .map(|chunk| chunk.iter().fold(fill, |limb, byte| limb << 8 | u32::from(*byte)) ^ fill)
         .collect();
-    if negative {
+    if fill != 0 {
         // -n is !n + 1.
         let mut carry = true;
         for limb in &mut limbs {

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::decimal::{DECIMAL_MAX_BYTES, DECIMAL_MAX_SCALE, write_decimal};
 use super::read_plan::{Node, NodeId, PlanRecord, ReadPlan};
-use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection};
+use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection, shown};
 use crate::json;
 
 /// The fields of a record as JSON.
@@ -67,7 +67,7 @@ pub(super) fn read<'a>(plan: &'a ReadPlan, bytes: &[u8]) -> Result<DecodedFields
         let rest = bytes.len() - reader.at;
         let message = format!(
             "{rest} bytes follow the record; it may have been written with another version of {}",
-            record.name
+            shown(&record.name)
         );
         return Err(Rejection::new(Reason::AvroDecode, message));
     }
@@ -94,6 +94,7 @@ struct AvroReader<'p, 'b> {
 
 impl<'p, 'b> AvroReader<'p, 'b> {
     fn rejection(&self, error: AvroError, name: &str, field: Option<&str>) -> Rejection {
+        let name = shown(name);
         let (reason, message) = match error {
             AvroError::Malformed(what) => {
                 (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
@@ -114,7 +115,10 @@ impl<'p, 'b> AvroReader<'p, 'b> {
                 ),
             ),
         };
-        Rejection { reason, field: field.map(str::to_owned), message }
+        match field {
+            Some(field) => Rejection::of(reason, field, message),
+            None => Rejection::new(reason, message),
+        }
     }
 
     /// The record at the top, of which a union writes the branch first.

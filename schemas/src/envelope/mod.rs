@@ -22,5 +22,6 @@ pub(crate) use admit::{
 };
 pub use normalise::{DATA_MAX_DEPTH, DATA_MAX_FIELDS};
 pub(crate) use normalise::{EventData, rejection};
+pub(crate) use reason::shown;
 pub use reason::{Reason, Rejection};
 pub use validate::ID_MAX_CHARS;

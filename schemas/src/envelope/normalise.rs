@@ -5,17 +5,48 @@
 //! not null is never overwritten, except by a preset, since the alias itself states that value.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::reason::{Reason, Rejection};
+use super::reason::{Reason, Rejection, shown};
 use crate::catalogue::{Alias, Catalogue, EventType, FieldDefault, Lift, Rename};
 use crate::json::{self, JsonError, JsonErrorKind, JsonMember, Scanner, quoted};
 
 /// How deep `data` may be nested, itself counted: clients parse it recursively.
 pub const DATA_MAX_DEPTH: usize = 32;
 
-/// How many fields `data` may have at its top. The largest type declares 22; a linear search among
-/// so many takes less than a millisecond.
+/// How many fields `data` may have at its top. The largest type declares 22; a linear search for
+/// each of them among so many takes less than a millisecond.
 pub const DATA_MAX_FIELDS: usize = 1024;
+
+/// Up to how many members a name is compared with each; few events have more.
+const COMPARED_MEMBERS: usize = 32;
+
+/// The names of members. To compare each with all others would take seconds for one request.
+#[derive(Default)]
+struct MemberNames<'a> {
+    names: BTreeSet<Cow<'a, str>>,
+    /// How many of the members are in `names`: none while they are few.
+    indexed: usize,
+}
+
+impl<'a> MemberNames<'a> {
+    /// Whether a member has this name. Callers pass the same members, or more of them, each time.
+    fn contain(&mut self, members: &[JsonMember<'a>], name: &str) -> bool {
+        if members.len() <= COMPARED_MEMBERS {
+            return members.iter().any(|member| member.name == name);
+        }
+        self.names.extend(members[self.indexed..].iter().map(|member| member.name.clone()));
+        self.indexed = members.len();
+        self.names.contains(name)
+    }
+
+    /// Adds the new name of a member that was passed before.
+    fn add(&mut self, name: &str) {
+        if self.indexed > 0 {
+            self.names.insert(Cow::Owned(name.to_owned()));
+        }
+    }
+}
 
 /// An event's `data` during normalisation.
 #[derive(Debug)]
@@ -34,14 +65,15 @@ impl<'a> EventData<'a> {
         let (start, spaces) = (scanner.position(), scanner.spaces);
         scanner.open(b'{').map_err(rejection)?;
         let mut members: Vec<JsonMember<'a>> = Vec::with_capacity(16);
+        let mut names = MemberNames::default();
         let mut first = true;
         while let Some(name) = scanner.next_name(&mut first).map_err(rejection)? {
             if members.len() == DATA_MAX_FIELDS {
                 let message = format!("data has more than {DATA_MAX_FIELDS} fields");
                 return Err(Rejection::of(Reason::TooLarge, "data", message));
             }
-            if members.iter().any(|member| member.name == name) {
-                let message = format!("data has `{name}` twice; send it once");
+            if names.contain(&members, &name) {
+                let message = format!("data has `{}` twice; send it once", shown(&name));
                 return Err(Rejection::of(Reason::BadField, name, message).in_data());
             }
             let in_member = |error| member_rejection(error, &format!("data.{name}"));
@@ -135,9 +167,11 @@ impl<'a> EventData<'a> {
     }
 
     fn names_to_snake_case(&mut self) {
+        let mut names = MemberNames::default();
         for at in 0..self.members.len() {
             let Some(name) = snake_case(&self.members[at].name) else { continue };
-            if self.members.iter().all(|member| member.name != name) {
+            if !names.contain(&self.members, &name) {
+                names.add(&name);
                 self.members[at].name = Cow::Owned(name);
                 self.changed = true;
             }

@@ -5,6 +5,12 @@
 
 use std::borrow::Cow;
 
+/// Characters of a producer's text that a rejection repeats, in its field and in its message.
+const SHOWN_CHARS: usize = 80;
+
+/// The longest message. Ours are shorter; what a schema registry or a library says may not be.
+const MESSAGE_MAX_CHARS: usize = 512;
+
 /// Why a record becomes a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -155,7 +161,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection without a field.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, field: None, message: message.into() }
+        Self { reason, field: None, message: limited(message.into(), MESSAGE_MAX_CHARS) }
     }
 
     /// A rejection of a field.
@@ -164,7 +170,8 @@ impl Rejection {
         field: impl Into<Cow<'a, str>>,
         message: impl Into<String>,
     ) -> Self {
-        Self { reason, field: Some(field.into().into_owned()), message: message.into() }
+        let field = limited(field.into().into_owned(), SHOWN_CHARS);
+        Self { field: Some(field), ..Self::new(reason, message) }
     }
 
     /// The same rejection, with its field prefixed by `data.`.
@@ -172,4 +179,21 @@ impl Rejection {
     pub fn in_data(self) -> Self {
         Self { field: self.field.map(|field| format!("data.{field}")), ..self }
     }
+}
+
+/// A producer's text as a message repeats it: one event has up to 256 KiB of it, and a thousand
+/// rejections are one response.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+fn limited(mut text: String, max_chars: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

@@ -201,6 +201,99 @@ fn a_duplicate_name_is_rejected() {
 }
 
 #[test]
+fn a_duplicate_name_among_many_is_rejected() {
+    for count in [31, 32, 33, 34, 1_000] {
+        let names: String = (0..count).map(|n| format!("\"x{n}\":1,")).collect();
+        let with = |last: &str| {
+            let data = format!("{{{names}\"{last}\":1}}");
+            format!(r#"{{"event_type":"custom.x","account_id":"a","data":{data}}}"#)
+        };
+        assert!(run(&with("y")).is_ok(), "{count}");
+        for last in ["x0".to_owned(), format!("x{}", count - 1), "\\u00780".to_owned()] {
+            assert_eq!(refused(&with(&last)).0, Reason::BadField, "{count} {last}");
+        }
+    }
+}
+
+#[test]
+fn camel_case_names_among_many_never_make_a_name_occur_twice() {
+    for count in [10, 100] {
+        let mut data = json!({ "post_id": "p1", "user_id": "u1" });
+        for n in 0..count {
+            data[format!("field{n}X")] = n.into();
+        }
+        for name in ["fieldAB", "fieldAb", "field_ab", "otherAB", "otherAb"] {
+            data[name] = name.into();
+        }
+        let text = admitted(sent("post.liked", data)).data;
+        for name in ["field_ab", "other_ab", "field0_x", &format!("field{}_x", count - 1)] {
+            assert_eq!(text.matches(&format!("\"{name}\":")).count(), 1, "{name} in {text}");
+        }
+        assert!(text.contains(r#""field_ab":"field_ab""#), "{text}");
+    }
+}
+
+/// Bodies of 4 KiB, which the HTTP server validates without handing them to another thread: those
+/// that take the longest.
+fn slow_bodies() -> Vec<(&'static str, Vec<String>)> {
+    const BYTES: usize = 4 << 10;
+    let event = |kind: &str, data: &str| {
+        format!(r#"{{"event_type":"{kind}","account_id":"a","data":{{{data}}}}}"#)
+    };
+    let post = |others: &str| {
+        let data = r#""post_id":"p","author_id":"a","text":"t""#;
+        event("post.created", &format!("{data},{others}"))
+    };
+    // As many as fit beside the rest of an event.
+    let fields = |name: &dyn Fn(usize) -> String| {
+        let members: Vec<String> = (0..1_000).map(|n| format!("\"{}\":1", name(n))).collect();
+        let count = (BYTES - 150) / (members[999].len() + 1);
+        members[..count].join(",")
+    };
+    let repeated = |event: String| vec![event.clone(); BYTES / event.len()];
+    vec![
+        ("names with a common start", repeated(post(&fields(&|n| format!("{:x<9}{n:04}", ""))))),
+        ("camelCase names", repeated(post(&fields(&|n| format!("{:x<9}X{n:04}", ""))))),
+        ("short names", repeated(post(&fields(&|n| format!("{n:x}"))))),
+        ("small events", repeated(post("\"a\":1"))),
+        ("unknown types", repeated(event("post.createdx", ""))),
+        ("unknown types with long names", repeated(event(&"customer.updated".repeat(2), ""))),
+    ]
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures, with --nocapture")]
+fn small_bodies_take_little_time_to_validate() {
+    for (what, events) in slow_bodies() {
+        let mut times: Vec<std::time::Duration> = Vec::new();
+        for _ in 0..9 {
+            #[expect(clippy::disallowed_methods, reason = "this test measures")]
+            let begun = std::time::Instant::now();
+            events.iter().for_each(|event| drop(run(event)));
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        println!("{what}: {:?} for {} events", times[4], events.len());
+        // The fastest of nine, so that a busy machine does not count.
+        assert!(cfg!(debug_assertions) || times[0].as_millis() < 10, "{what}: {:?}", times[0]);
+    }
+}
+
+#[test]
+fn a_rejection_repeats_little_of_what_was_sent() {
+    let long = "ä\u{1f600}".repeat(1_000);
+    let twice = json!({ "event_type": "custom.x", "account_id": "a", "data": { "other": 1 } });
+    let twice = twice.to_string().replace("\"other\":1", &format!("\"{long}\":1,\"{long}\":2"));
+    let rejection = run(&twice).expect_err("refused");
+    let shown = format!("{}…", "ä\u{1f600}".repeat(40));
+    assert_eq!(rejection.field, Some(format!("data.{shown}")));
+    assert_eq!(rejection.message, format!("data has `{shown}` twice; send it once"));
+    let foreign = Rejection::of(Reason::AvroDecode, long.clone(), long);
+    assert_eq!(foreign.field.map(|field| field.chars().count()), Some(81));
+    assert_eq!(foreign.message.chars().count(), 513);
+}
+
+#[test]
 fn missing_envelope_fields_are_named() {
     for field in ["event_type", "account_id", "data"] {
         let mut event = like_with("source", Value::Null);

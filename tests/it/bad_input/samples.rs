@@ -41,7 +41,8 @@ pub(super) fn values() -> Vec<BadRecord> {
     let with = |part: &str| event(|_| ()).replace("\"text\":\"t\"", part);
     let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
     let year_ahead = json!("2030-01-01T00:00:00Z");
-    vec![
+    let mut all = types_and_fields();
+    all.extend([
         text("malformed", "{\"event_type\": ", ["not_json", "at byte"]),
         text("an array", "[1]", ["not_object", "JSON object"]),
         text("text behind", event(|_| ()) + "x", ["not_json", "follows"]),
@@ -56,33 +57,6 @@ pub(super) fn values() -> Vec<BadRecord> {
             "300 KiB",
             with(&format!("\"text\":\"{}\"", "x".repeat(300 << 10))),
             ["too_large", "at most 262144 bytes"],
-        ),
-        changed("a wrong type", "/data/text", json!(7), ["bad_field", "data.text"]),
-        changed("a missing field", "/data/author_id", json!(null), ["missing_field", "author_id"]),
-        changed(
-            "an unknown type",
-            "/event_type",
-            json!("post.craeted"),
-            ["unknown_type", "did you mean `post.created`"],
-        ),
-        changed(
-            "a pattern as a type",
-            "/event_type",
-            json!("custom.*"),
-            ["unknown_type", "visible ASCII characters except `*`"],
-        ),
-        changed("a frame's name", "/event_type", json!("heartbeat"), ["reserved_type", "frame"]),
-        changed(
-            "what only an operator emits",
-            "/event_type",
-            json!("incident.opened"),
-            ["reserved_type", "operator `incident`"],
-        ),
-        changed(
-            "what only Tidewire writes",
-            "/event_type",
-            json!("gateway.lease"),
-            ["reserved_type", "own processes"],
         ),
         changed("no account", "/account_id", json!(null), ["missing_field", "account"]),
         changed("an id with a space", "/event_id", json!("a b"), ["bad_id", "visible ASCII"]),
@@ -116,6 +90,40 @@ pub(super) fn values() -> Vec<BadRecord> {
             "a CloudEvent unannounced",
             r#"{"specversion":"1.0","id":"1","type":"x","data":{}}"#,
             ["missing_field", "application/cloudevents+json"],
+        ),
+    ]);
+    all
+}
+
+/// Types that may not be sent, and fields that do not fit theirs.
+fn types_and_fields() -> Vec<BadRecord> {
+    vec![
+        changed("a wrong type", "/data/text", json!(7), ["bad_field", "data.text"]),
+        changed("a missing field", "/data/author_id", json!(null), ["missing_field", "author_id"]),
+        changed(
+            "an unknown type",
+            "/event_type",
+            json!("post.craeted"),
+            ["unknown_type", "did you mean `post.created`"],
+        ),
+        changed(
+            "a pattern as a type",
+            "/event_type",
+            json!("custom.*"),
+            ["unknown_type", "visible ASCII characters except `*`"],
+        ),
+        changed("a frame's name", "/event_type", json!("heartbeat"), ["reserved_type", "frame"]),
+        changed(
+            "what only an operator emits",
+            "/event_type",
+            json!("incident.opened"),
+            ["reserved_type", "operator `incident`"],
+        ),
+        changed(
+            "what only Tidewire writes",
+            "/event_type",
+            json!("gateway.lease"),
+            ["reserved_type", "own processes"],
         ),
     ]
 }

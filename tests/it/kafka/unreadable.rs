@@ -120,9 +120,9 @@ fn no_record_behind_a_damaged_batch_is_read_and_no_position_passes_it() {
     while log.read_problems().is_empty() {
         assert!(Instant::now() < give_up, "nothing is reported");
         reader.wait(Duration::from_millis(100)).expect("the broker runs");
-        reader.take(slot, limit, &mut all).expect("a failure that may pass");
+        let taken = reader.take(slot, limit, &mut all).expect("a failure that may pass");
         let position = reader.position(slot).expect("known");
-        assert!(position <= Offset(1), "at {position:?}");
+        assert!(position <= Offset(1), "at {position:?} after {taken} of {all:?}");
     }
     let offsets: Vec<u64> = all.iter().map(|record: &Record| record.offset.0).collect();
     assert_eq!(offsets, [0]);

@@ -2,11 +2,11 @@
 //!
 //! A body has a time limit and a minimum rate. The rate is checked over windows of a few seconds,
 //! not since the start, so that a client can't send most of a body at once and hold it for long.
-//! While the budget is short, a body that holds bytes and does not arrive is ended within a second.
+//! While the budget is short, a body has to arrive at a rate in proportion to the bytes it holds.
 //!
 //! A body that ends before its time gives its bytes back through its permit.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -14,47 +14,17 @@ use tidewire_engine::fanout::protocol::native::ErrorCode;
 
 use super::body_budget::{BodyPermit, BudgetExceeded, INGEST_BYTES_PER_ADDRESS};
 use super::response::{ErrorResponse, HttpErrorCode};
+use super::transfer_rate::{RateInterval, least_bytes};
 use crate::socket::limits::{BODY_BYTES, BODY_BYTES_PER_S, RequestTimeouts};
 use crate::{clock, telemetry};
-
-/// How often the rate is checked while the budget is short: this often per window.
-const CHECKS_PER_WINDOW: u32 = 10;
-
-/// Bytes that arrived since a point in time.
-struct Interval {
-    begun: Instant,
-    bytes: usize,
-    length: Duration,
-}
-
-impl Interval {
-    fn begin(length: Duration) -> Self {
-        Self { begun: clock::now(), bytes: 0, length }
-    }
-
-    /// Whether it is over; `Some(false)` if too few bytes arrived in it. Then the next one begins.
-    fn end(&mut self) -> Option<bool> {
-        if self.begun.elapsed() < self.length {
-            return None;
-        }
-        let is_fast_enough = self.bytes >= least_bytes(self.length);
-        *self = Self::begin(self.length);
-        Some(is_fast_enough)
-    }
-}
-
-fn least_bytes(time: Duration) -> usize {
-    let bytes = time.as_millis() * BODY_BYTES_PER_S as u128 / 1_000;
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
 
 /// When a body began and how fast it arrives.
 struct Arrival {
     timeouts: RequestTimeouts,
     begun: Instant,
-    window: Interval,
+    window: RateInterval,
     /// The part of the window that counts while the budget is short.
-    check: Interval,
+    check: RateInterval,
 }
 
 impl Arrival {
@@ -62,14 +32,14 @@ impl Arrival {
         Self {
             timeouts,
             begun: clock::now(),
-            window: Interval::begin(timeouts.body_window),
-            check: Interval::begin(timeouts.body_window / CHECKS_PER_WINDOW),
+            window: RateInterval::begin(timeouts.body_window),
+            check: RateInterval::begin(timeouts.rate_check()),
         }
     }
 
     fn add(&mut self, bytes: usize) {
-        self.window.bytes += bytes;
-        self.check.bytes += bytes;
+        self.window.add(bytes);
+        self.check.add(bytes);
     }
 
     /// Fails if the body is too slow.
@@ -79,17 +49,17 @@ impl Arrival {
             let seconds = body.as_secs();
             return Err(too_slow(format!("the body did not arrive within {seconds} s")));
         }
-        if self.check.end() == Some(false) && permit.bytes() > 0 && permit.is_budget_short() {
+        if self.check.end(permit.least_bytes_per_s()) == Some(false) {
             telemetry::ingest_overloaded("stalled");
             return Err(ErrorResponse::overloaded(
-                "too many bodies are being sent at once and this one stopped arriving; send it \
-                 again after Retry-After",
+                "too many bodies are being sent at once and this one arrives too slowly for the \
+                 memory it holds; send it again after Retry-After, or in smaller parts",
             ));
         }
-        if self.window.end() == Some(false) {
+        if self.window.end(BODY_BYTES_PER_S) == Some(false) {
             return Err(too_slow(format!(
                 "fewer than {} bytes of the body arrived within {} s",
-                least_bytes(body_window),
+                least_bytes(body_window, BODY_BYTES_PER_S),
                 body_window.as_secs()
             )));
         }
@@ -116,8 +86,8 @@ impl From<BudgetExceeded> for ErrorResponse {
             BudgetExceeded::Address => {
                 telemetry::connection_refused("address_bytes");
                 let message = format!(
-                    "bodies of this address have reached their limit of {} MiB at once; wait for \
-                     answers before sending more",
+                    "bodies and unread answers of this address have reached their limit of {} \
+                     MiB at once; read the answers before sending more",
                     INGEST_BYTES_PER_ADDRESS >> 20
                 );
                 Self::new(ErrorCode::RateLimited, message)
@@ -137,7 +107,7 @@ pub(super) async fn receive(
     loop {
         // Frames that come without a pause would never let the time limit of `frame` pass, so the
         // rate is checked after each of them too.
-        match tokio::time::timeout(arrival.check.length, body.frame()).await {
+        match tokio::time::timeout(arrival.check.length(), body.frame()).await {
             Err(_) => {}
             Ok(None) => return Ok(whole),
             Ok(Some(frame)) => {

@@ -6,7 +6,8 @@
 //! so gets every byte the client sent after its request, and no task, timer or buffer of the HTTP
 //! server remains.
 //!
-//! A connection on which no byte moves is dropped after a while, unless a handler works. A request
+//! A connection on which no byte moves is dropped after a while, unless a handler works, and so is
+//! one whose client reads a response too slowly. A request
 //! that is not valid HTTP is answered here, since hyper calls no service for it. This file never
 //! decides who may connect.
 
@@ -29,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::extensions::{ClientAddress, PermitSlot, TakeoverSlot};
+use super::extensions::{AnswerPermit, ClientAddress, PermitSlot, TakeoverSlot};
 use super::monitored_stream::{ConnectionActivity, MonitoredStream};
 use super::response::ErrorResponse;
 use super::security_headers;
@@ -77,10 +78,13 @@ impl hyper::service::Service<Request<Incoming>> for HyperService {
         request.extensions_mut().insert(permit_slot);
         request.extensions_mut().insert(client);
         Box::pin(async move {
-            let Ok(response) = router.call(request).await;
+            let Ok(mut response) = router.call(request).await;
             drop(handler);
             if takeover_slot.is_set() {
                 return Err(TakeoverRequested);
+            }
+            if let Some(answer) = response.extensions_mut().remove::<AnswerPermit>() {
+                activity.hold(answer);
             }
             Ok(response.map(|body| {
                 // The closure holds the exchange until hyper drops the body.
@@ -123,13 +127,15 @@ impl HttpServer {
             client,
             activity: ConnectionActivity::new(),
         };
-        let io = MonitoredStream::new(stream, service.activity.clone());
+        let io = MonitoredStream::new(stream, service.activity.clone(), self.timeouts);
         let mut parts = serve_http(io, service, self.timeouts, self.draining).await?;
         let Some(takeover) = takeover_slot.take() else {
             if !parts.io.refusal.is_empty() {
                 refuse(&mut parts.io).await;
             }
-            linger(parts.io.stream).await;
+            if !parts.io.is_unread {
+                linger(parts.io.stream).await;
+            }
             return None;
         };
         let permit = permit_slot.take()?;

@@ -1,10 +1,12 @@
-//! What handlers learn about their connection, in the extensions of every request.
+//! What handlers and their connection tell each other, in extensions of requests and responses.
 //!
-//! The HTTP server inserts the first three, the check before every handler the last one.
+//! The HTTP server inserts the first three into every request, the check before every handler
+//! [`CheckedOrigin`]. A handler may insert [`AnswerPermit`] into its response.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::body_budget::BodyPermit;
 use super::guard::RequestOrigin;
 use super::takeover::Takeover;
 use crate::socket::limits::ConnectionPermit;
@@ -58,3 +60,7 @@ impl PermitSlot {
 /// What the guard found out about a request that it let pass.
 #[derive(Clone, Debug)]
 pub struct CheckedOrigin(pub RequestOrigin);
+
+/// The permit for the bytes of a response, which the connection keeps until they are written.
+#[derive(Clone, Debug)]
+pub struct AnswerPermit(pub Arc<BodyPermit>);

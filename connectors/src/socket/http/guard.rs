@@ -4,8 +4,11 @@
 //! gateway through the browser, across origins or by pointing its own name at 127.0.0.1 (DNS
 //! rebinding). `Host` therefore has to be a loopback name or a listed one. `Origin`, which browsers
 //! always send with WebSockets and with requests that change something, has to be the same host or
-//! a listed one. A request without `Origin` that would change something and that the browser says
-//! comes from another site (`Sec-Fetch-Site`) is refused too.
+//! a listed one.
+//!
+//! Browsers send no `Origin` for an image or a script, and a page of another site could so open
+//! streams in the name of any user. Such a request is refused by `Sec-Fetch-Site`, unless the user
+//! follows a link.
 //!
 //! Roles without clients serve only monitoring and may be reached from other machines. There it is
 //! enough to refuse names of the public web, which contain a dot: the owner of such a name could
@@ -16,10 +19,13 @@
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
-/// What a browser says about the page that a request comes from (Fetch Metadata, section 2.4).
+/// What a browser says about the page that a request comes from, and about what the response is
+/// for (Fetch Metadata, section 2).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+const SEC_FETCH_MODE: &str = "sec-fetch-mode";
+const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 
 /// Which hosts and origins are answered, besides loopback names.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +63,8 @@ pub enum GuardError {
     Origin(String),
     /// A page of another site that sends no origin.
     #[error(
-        "a request that changes something came from a page of another site (Sec-Fetch-Site \
-         '{0}'); send it from a page of this server, or list the page's origin in allowed_origins"
+        "a page of another site sent this request (Sec-Fetch-Site '{0}'); send it from a page of \
+         this server, or list the page's origin in allowed_origins and let it send its origin"
     )]
     Site(String),
 }
@@ -73,19 +79,26 @@ pub enum RequestOrigin {
 }
 
 impl Guard {
-    /// Checks a request's headers.
-    pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
-        let origin = self.check_names(headers)?;
-        if origin == RequestOrigin::SameOrigin && !method.is_safe() {
+    /// Checks a request's head.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<RequestOrigin, GuardError> {
+        let headers = request.headers();
+        let origin = self.check_names(host(request)?, headers)?;
+        // An origin that was checked says more than the site, which depends on the URL's scheme.
+        let is_known = request.method().is_safe() && headers.contains_key(ORIGIN);
+        if origin == RequestOrigin::SameOrigin && !is_known && !is_link(request) {
             check_site(headers)?;
         }
         Ok(origin)
     }
 
-    fn check_names(&self, headers: &HeaderMap) -> Result<RequestOrigin, GuardError> {
-        let host = single(headers, HOST.as_str()).ok_or(GuardError::NoHost)?;
-        let name = host_name(host);
-        if !self.accepts_host(name) {
+    fn check_names(
+        &self,
+        host: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<RequestOrigin, GuardError> {
+        if let Some(host) = host
+            && !host_name(host).is_some_and(|name| self.accepts_host(name))
+        {
             return Err(GuardError::Host(shorten(host)));
         }
         if !headers.contains_key(ORIGIN) {
@@ -93,7 +106,8 @@ impl Guard {
         }
         let origin = single(headers, ORIGIN.as_str()).unwrap_or("null");
         let own = ["http://", "https://"].iter().any(|scheme| {
-            origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+            let rest = origin.strip_prefix(scheme).zip(host);
+            rest.is_some_and(|(rest, host)| rest.eq_ignore_ascii_case(host))
         });
         match &headers.get(ORIGIN) {
             _ if own => Ok(RequestOrigin::SameOrigin),
@@ -111,6 +125,25 @@ impl Guard {
         };
         unlisted || self.hosts.iter().any(|listed| is_listed(name, listed))
     }
+}
+
+/// The host that a request is for. In a request for a whole URL it is the URL's, and `Host` counts
+/// for nothing (RFC 9112, section 3.2.2). HTTP/1.0 need not name one, and no browser speaks it.
+fn host<B>(request: &Request<B>) -> Result<Option<&str>, GuardError> {
+    let headers = request.headers();
+    if request.version() < Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Ok(request.uri().authority().map(|authority| authority.as_str()));
+    }
+    let sent = single(headers, HOST.as_str()).ok_or(GuardError::NoHost)?;
+    Ok(Some(request.uri().authority().map_or(sent, |authority| authority.as_str())))
+}
+
+/// Whether a browser shows the response in a tab of its own, so that the user sees it.
+fn is_link<B>(request: &Request<B>) -> bool {
+    let says = |name, value| single(request.headers(), name) == Some(value);
+    request.method().is_safe()
+        && says(SEC_FETCH_MODE, "navigate")
+        && says(SEC_FETCH_DEST, "document")
 }
 
 /// Refuses a request that a page of another site made. Clients that are no browsers send nothing.
@@ -145,12 +178,16 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     }
 }
 
-/// `Host` without its port; an IPv6 address without its brackets.
-fn host_name(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
+/// A host without its port; an IPv6 address without its brackets. `None` if anything else follows.
+fn host_name(host: &str) -> Option<&str> {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(address) => address.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = |rest: &str| {
+        rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    (rest.is_empty() || is_port(rest)).then_some(name)
 }
 
 fn is_loopback_name(name: &str) -> bool {
@@ -166,7 +203,17 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+
+    fn request(method: Method, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
 
     fn check(host: &str, origin: Option<&str>, expected: Result<(), &str>) {
         let guard = Guard {
@@ -174,12 +221,9 @@ mod tests {
             origins: vec!["http://localhost:3000".into()],
             unlisted_hosts: UnlistedHosts::Loopback,
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, host.parse().expect("a header"));
-        if let Some(origin) = origin {
-            headers.insert(ORIGIN, origin.parse().expect("a header"));
-        }
-        let got = guard.check(&Method::GET, &headers);
+        let mut headers = vec![("host", host)];
+        headers.extend(origin.map(|origin| ("origin", origin)));
+        let got = guard.check(&request(Method::GET, "/", &headers));
         match expected {
             Ok(()) => assert!(got.is_ok(), "{host} {origin:?}: {got:?}"),
             Err(part) => {
@@ -203,6 +247,9 @@ mod tests {
         check("127.0.0.1.evil.example", None, Err("evil.example"));
         check("localhost.evil.example", None, Err("evil.example"));
         check("192.168.0.9:8080", None, Err("192.168.0.9"));
+        for host in ["[::1].evil.example", "[::1]evil:80", "[::1", "localhost:80.evil.example"] {
+            check(host, None, Err(host));
+        }
     }
 
     #[test]
@@ -220,41 +267,85 @@ mod tests {
         let guard = Guard { hosts, unlisted_hosts: UnlistedHosts::Internal, ..Guard::default() };
         for host in ["10.1.2.3:9100", "[fd00::1]:9100", "derive:9100", "DERIVE-0.tidewire.SVC:9100"]
         {
-            assert!(guard.accepts_host(host_name(host)), "{host}");
+            assert!(host_name(host).is_some_and(|name| guard.accepts_host(name)), "{host}");
         }
         for host in ["evil.example:9100", "10.1.2.3.evil.example", "evil-tidewire.svc", "a.", ""] {
-            assert!(!guard.accepts_host(host_name(host)), "{host}");
+            assert!(!host_name(host).is_some_and(|name| guard.accepts_host(name)), "{host}");
         }
         assert!(!guard.accepts_host(".tidewire.svc"), "a suffix alone is no name");
     }
 
     #[test]
     fn two_hosts_are_refused() {
-        let mut headers = HeaderMap::new();
-        headers.append(HOST, HeaderValue::from_static("localhost"));
-        headers.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(Guard::default().check(&Method::GET, &headers), Err(GuardError::NoHost));
+        let two = [("host", "localhost"), ("host", "evil.example")];
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            let mut request = request(Method::GET, "/", &two);
+            *request.version_mut() = version;
+            assert_eq!(Guard::default().check(&request), Err(GuardError::NoHost));
+        }
     }
 
     #[test]
-    fn a_page_of_another_site_changes_nothing() {
+    fn the_host_of_a_whole_url_counts() {
+        let check = |uri: &str, host: &str| {
+            Guard::default().check(&request(Method::GET, uri, &[("host", host)])).map(drop)
+        };
+        let refused = |host: &str| Err(GuardError::Host(host.to_owned()));
+        assert_eq!(check("http://evil.example/v1/stats", "localhost"), refused("evil.example"));
+        assert_eq!(check("http://localhost@evil.example/", "localhost"), {
+            refused("localhost@evil.example")
+        });
+        assert_eq!(check("http://localhost:8080/v1/stats", "evil.example"), Ok(()));
+        assert_eq!(check("http://localhost:8080/v1/stats", "localhost:8080"), Ok(()));
+    }
+
+    #[test]
+    fn only_http_1_0_may_leave_the_host_out() {
+        let mut request = request(Method::GET, "/", &[]);
+        assert_eq!(Guard::default().check(&request), Err(GuardError::NoHost));
+        *request.version_mut() = Version::HTTP_10;
+        assert_eq!(Guard::default().check(&request), Ok(RequestOrigin::SameOrigin));
+        request.headers_mut().insert(ORIGIN, HeaderValue::from_static("http://localhost"));
+        assert!(Guard::default().check(&request).is_err(), "no host is the same as this origin");
+    }
+
+    #[test]
+    fn a_page_of_another_site_changes_and_opens_nothing() {
         let guard = Guard { origins: vec!["http://a.example".into()], ..Guard::default() };
         let check = |method: Method, site: &str, origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_static("localhost"));
-            headers.insert(SEC_FETCH_SITE, site.parse().expect("a header"));
-            headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
-            guard.check(&method, &headers).map(drop)
+            let mut headers = vec![("host", "localhost"), (SEC_FETCH_SITE, site)];
+            headers.extend(origin.map(|origin| ("origin", origin)));
+            guard.check(&request(method, "/v1/sse", &headers)).map(drop)
         };
         for site in ["cross-site", "same-site", "", "new-value"] {
             let refused = Err(GuardError::Site(site.to_owned()));
             assert_eq!(check(Method::POST, site, None), refused);
+            assert_eq!(check(Method::GET, site, None), refused, "an image");
+            assert_eq!(check(Method::GET, site, Some("http://localhost")), Ok(()));
             assert_eq!(check(Method::DELETE, site, Some("http://localhost")), refused);
-            assert_eq!(check(Method::GET, site, None), Ok(()), "a link may lead here");
             assert_eq!(check(Method::POST, site, Some("http://a.example")), Ok(()), "listed");
         }
         for site in ["same-origin", "none"] {
             assert_eq!(check(Method::POST, site, None), Ok(()));
+            assert_eq!(check(Method::GET, site, None), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_link_of_another_site_may_lead_here() {
+        let check = |method: Method, mode: &str, dest: &str| {
+            let headers = [
+                ("host", "localhost"),
+                (SEC_FETCH_SITE, "cross-site"),
+                (SEC_FETCH_MODE, mode),
+                (SEC_FETCH_DEST, dest),
+            ];
+            Guard::default().check(&request(method, "/", &headers)).is_ok()
+        };
+        assert!(check(Method::GET, "navigate", "document"));
+        assert!(!check(Method::POST, "navigate", "document"), "a form");
+        assert!(!check(Method::GET, "navigate", "iframe"));
+        assert!(!check(Method::GET, "no-cors", "document"));
+        assert!(!check(Method::GET, "no-cors", "image"));
     }
 }

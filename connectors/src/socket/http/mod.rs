@@ -28,6 +28,7 @@ pub mod body_budget;
 pub mod ingest;
 pub mod publish;
 mod request_headers;
+mod transfer_rate;
 mod unpack;
 pub mod validation_slots;
 

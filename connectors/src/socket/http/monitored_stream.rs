@@ -5,19 +5,24 @@
 //! usual form. It is known by the time it is written: no request is open, no response unsent.
 //!
 //! A connection is stalled if no byte moves, except while a handler works: then the client waits
-//! for the server and not the server for the client.
+//! for the server and not the server for the client. A response that its client reads too slowly
+//! fails the write, which ends the connection; the response's bytes are in the budget until then.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
-use crate::clock;
+use super::extensions::AnswerPermit;
+use super::transfer_rate::RateInterval;
+use crate::socket::limits::RequestTimeouts;
+use crate::{clock, telemetry};
 
 #[derive(Debug)]
 struct ActivityState {
@@ -30,6 +35,8 @@ struct ActivityState {
     exchanges: AtomicUsize,
     /// Whether hyper may have a part of a response that is not written.
     unsent: AtomicBool,
+    /// The permits of responses that are not written.
+    answers: Mutex<Vec<AnswerPermit>>,
 }
 
 /// What happens on a connection; readable while hyper owns the socket.
@@ -52,6 +59,7 @@ impl ConnectionActivity {
             handlers: AtomicUsize::default(),
             exchanges: AtomicUsize::default(),
             unsent: AtomicBool::default(),
+            answers: Mutex::default(),
         }))
     }
 
@@ -81,10 +89,22 @@ impl ConnectionActivity {
         self.0.exchanges.load(Ordering::Relaxed) > 0
     }
 
+    /// Keeps the permit of a response until it is written.
+    pub(super) fn hold(&self, answer: AnswerPermit) {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+    }
+
+    /// The rate at which the unwritten responses have to be read now.
+    fn least_bytes_per_s(&self) -> u64 {
+        let answers = self.0.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.iter().map(|AnswerPermit(permit)| permit.least_bytes_per_s()).sum()
+    }
+
     /// Everything that hyper had is written.
     fn mark_flushed(&self) {
         if !self.has_open_exchange() {
             self.0.unsent.store(false, Ordering::Relaxed);
+            self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 
@@ -107,6 +127,39 @@ impl Drop for HandlerInProgress {
     }
 }
 
+/// A response that the socket does not accept as a whole, because the client does not read.
+#[derive(Debug)]
+struct UnreadResponse {
+    begun: Instant,
+    rate: RateInterval,
+    next_check: Pin<Box<Sleep>>,
+}
+
+impl UnreadResponse {
+    fn begin(timeouts: &RequestTimeouts) -> Self {
+        let rate = RateInterval::begin(timeouts.rate_check());
+        let next_check = Box::pin(tokio::time::sleep(rate.length()));
+        Self { begun: clock::now(), rate, next_check }
+    }
+
+    /// Ready once the client has read too slowly. It is checked in intervals.
+    fn poll_too_slow(
+        &mut self,
+        cx: &mut Context<'_>,
+        timeout: Duration,
+        activity: &ConnectionActivity,
+    ) -> Poll<()> {
+        loop {
+            ready!(self.next_check.as_mut().poll(cx));
+            let is_late = self.begun.elapsed() >= timeout;
+            if is_late || self.rate.end(activity.least_bytes_per_s()) == Some(false) {
+                return Poll::Ready(());
+            }
+            self.next_check.set(tokio::time::sleep(self.rate.length()));
+        }
+    }
+}
+
 /// The socket under hyper.
 #[derive(Debug)]
 pub(super) struct MonitoredStream {
@@ -115,19 +168,57 @@ pub(super) struct MonitoredStream {
     pub(super) writing: bool,
     /// The head of a response that hyper made itself, which was not sent.
     pub(super) refusal: Vec<u8>,
+    /// Whether the client read a response too slowly; the connection is of no use then.
+    pub(super) is_unread: bool,
+    unread: Option<UnreadResponse>,
+    timeouts: RequestTimeouts,
     activity: ConnectionActivity,
 }
 
 impl MonitoredStream {
-    pub(super) fn new(stream: TcpStream, activity: ConnectionActivity) -> Self {
-        Self { stream, writing: false, refusal: Vec::new(), activity }
+    pub(super) fn new(
+        stream: TcpStream,
+        activity: ConnectionActivity,
+        timeouts: RequestTimeouts,
+    ) -> Self {
+        Self {
+            stream,
+            writing: false,
+            refusal: Vec::new(),
+            is_unread: false,
+            unread: None,
+            timeouts,
+            activity,
+        }
     }
 
-    fn note_write(&mut self, done: &Poll<io::Result<usize>>, asked: usize) {
-        self.writing = !matches!(done, Poll::Ready(Ok(written)) if *written == asked);
+    /// Takes note of a write of `asked` bytes; it fails if the client reads too slowly.
+    fn note_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        done: Poll<io::Result<usize>>,
+        asked: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.writing = !matches!(done, Poll::Ready(Ok(written)) if written == asked);
         if done.is_ready() {
             self.activity.mark();
         }
+        if !self.writing {
+            self.unread = None;
+            return done;
+        }
+        let unread = self.unread.get_or_insert_with(|| UnreadResponse::begin(&self.timeouts));
+        match done {
+            Poll::Ready(Ok(written)) => unread.rate.add(written),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                ready!(unread.poll_too_slow(cx, self.timeouts.response, &self.activity));
+                telemetry::connection_closed("http_unread");
+                self.is_unread = true;
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        done
     }
 }
 
@@ -156,8 +247,7 @@ impl AsyncWrite for MonitoredStream {
             return Poll::Ready(Ok(bytes.len()));
         }
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_write(&done, bytes.len());
-        done
+        self.note_write(cx, done, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -171,8 +261,7 @@ impl AsyncWrite for MonitoredStream {
             return Poll::Ready(Ok(asked));
         }
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.note_write(&done, asked);
-        done
+        self.note_write(cx, done, asked)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,6 +5,8 @@
 //! producer's. Invalid events become dead letters with their reason, as they would in ADMIT. While
 //! the schema registry can't be asked for an event's schema, nothing of its body is stored.
 //!
+//! The bytes of the answer are claimed before the append, so that no answer fails after it.
+//!
 //! It never parses an event twice and never answers before the log has confirmed.
 
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{Request, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tidewire_engine::dead_letters::record::{Diagnosis, dead_letter_body};
 use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
@@ -27,9 +29,9 @@ use tidewire_schemas::partition::partition_for;
 use super::body::{BodyFormat, check_length};
 use super::body_arrival::receive;
 use super::body_budget::{BodyBudget, BodyPermit};
-use super::extensions::ClientAddress;
+use super::extensions::{AnswerPermit, ClientAddress};
 use super::ingest::{IngestError, IngestQueue};
-use super::response::{ErrorResponse, HttpErrorCode, json_response};
+use super::response::{ErrorResponse, HttpErrorCode, JSON, text_response};
 use super::validation_slots::ValidationSlots;
 use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
@@ -115,7 +117,28 @@ impl From<IngestError> for ErrorResponse {
 enum EventOutcome {
     /// Its id, if it has one of its own.
     Accepted(Option<String>),
-    Refused(Rejection),
+    /// Its entry of the answer.
+    Refused(String),
+}
+
+/// The most bytes of an answer around its entries: names, punctuation and a number.
+const ANSWER_BYTES: usize = 32;
+
+/// The most bytes of the entry of an accepted event besides its id and topic: names, punctuation,
+/// and 32 for partition and offset.
+const ENTRY_BYTES: usize = 72;
+
+impl EventOutcome {
+    /// The most bytes that its entry of the answer has.
+    fn most_bytes(&self, topics: &IngestTopics) -> usize {
+        let position = topics.input.as_str().len().max(topics.urgent.as_str().len());
+        match self {
+            // A quote or backslash of an id takes two bytes.
+            Self::Accepted(Some(id)) => ENTRY_BYTES + 2 * id.len() + position,
+            Self::Accepted(None) => ENTRY_BYTES + 2 * position + 32,
+            Self::Refused(entry) => 1 + entry.len(),
+        }
+    }
 }
 
 /// One event as it was sent, with the headers its record gets.
@@ -130,6 +153,8 @@ struct ValidatedBatch {
     records: Vec<Outgoing>,
     outcomes: Vec<EventOutcome>,
     permit: BodyPermit,
+    /// Holds the most bytes that the answer may have.
+    answer: BodyPermit,
 }
 
 impl PublishHandler {
@@ -144,8 +169,10 @@ impl PublishHandler {
         let mut batch = ValidatedBatch {
             records: Vec::with_capacity(events.len()),
             outcomes: Vec::with_capacity(events.len()),
+            answer: permit.for_answer(),
             permit,
         };
+        batch.answer.claim(ANSWER_BYTES)?;
         let now = self.clock.now();
         let origin = RecordOrigin {
             topic: self.topics.input.as_str(),
@@ -178,9 +205,11 @@ impl PublishHandler {
                 }
                 Err(AdmitFailure::Waits(missing)) => return Err(registry_away(&missing)),
                 Err(AdmitFailure::Rejected(rejection)) => {
-                    (self.dead_letter(sent, &rejection), EventOutcome::Refused(rejection))
+                    let entry = EventOutcome::Refused(refused_entry(&rejection));
+                    (self.dead_letter(sent, &rejection), entry)
                 }
             };
+            batch.answer.claim(outcome.most_bytes(&self.topics))?;
             batch.records.push(record);
             batch.outcomes.push(outcome);
         }
@@ -215,7 +244,7 @@ impl PublishHandler {
     }
 
     async fn append(&self, batch: ValidatedBatch) -> Result<Response, ErrorResponse> {
-        let ValidatedBatch { records, outcomes, permit } = batch;
+        let ValidatedBatch { records, outcomes, permit, mut answer } = batch;
         let partitions: Vec<(Topic, Partition)> =
             records.iter().map(|record| (record.topic.clone(), record.partition)).collect();
         let offsets = if records.is_empty() {
@@ -223,26 +252,33 @@ impl PublishHandler {
         } else {
             self.ingest.append(records, permit).await?
         };
+        let events = outcomes.len() as u64;
         let mut accepted = 0u64;
-        let entries: Vec<Value> = outcomes
-            .into_iter()
-            .zip(partitions.iter().zip(offsets))
-            .map(|(outcome, position)| match outcome {
+        let mut entries = String::with_capacity(answer.bytes());
+        for (outcome, position) in outcomes.into_iter().zip(partitions.iter().zip(offsets)) {
+            if !entries.is_empty() {
+                entries.push(',');
+            }
+            match outcome {
                 EventOutcome::Accepted(id) => {
                     accepted += 1;
-                    accepted_entry(id, position)
+                    entries.push_str(&accepted_entry(id, position));
                 }
-                EventOutcome::Refused(rejection) => refused_entry(&rejection),
-            })
-            .collect();
+                EventOutcome::Refused(entry) => entries.push_str(&entry),
+            }
+        }
         telemetry::ingested("accepted", accepted);
-        telemetry::ingested("refused", entries.len() as u64 - accepted);
+        telemetry::ingested("refused", events - accepted);
         // An empty array asks for nothing, which is done.
         let status = match accepted {
-            0 if !entries.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
+            0 if events > 0 => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::ACCEPTED,
         };
-        Ok(json_response(status, &json!({"accepted": accepted, "events": entries})))
+        let text = format!("{{\"accepted\":{accepted},\"events\":[{entries}]}}");
+        answer.release(answer.bytes().saturating_sub(text.len()));
+        let mut response = text_response(status, JSON, text);
+        response.extensions_mut().insert(AnswerPermit(Arc::new(answer)));
+        Ok(response)
     }
 }
 
@@ -256,13 +292,15 @@ fn registry_away(missing: &SchemaUnavailable) -> ErrorResponse {
     ErrorResponse::new(HttpErrorCode::NotReady, message)
 }
 
-fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Value {
+fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> String {
     let ((topic, partition), offset) = at;
     let position = format!("{topic}/{}/{}", partition.0, offset.0);
-    json!({"event_id": id.unwrap_or_else(|| position.clone()), "log_position": position})
+    let id = id.unwrap_or_else(|| position.clone());
+    json!({"event_id": id, "log_position": position}).to_string()
 }
 
-fn refused_entry(rejection: &Rejection) -> Value {
+fn refused_entry(rejection: &Rejection) -> String {
     let Rejection { reason, field, message } = rejection;
     json!({"error": {"reason": Reason::as_str(*reason), "field": field, "message": message}})
+        .to_string()
 }

@@ -14,7 +14,7 @@ use tidewire_engine::fanout::protocol::native::ErrorCode;
 use crate::socket::limits::{BODY_BYTES, BODY_EVENTS, RETRY_AFTER_SECONDS};
 
 /// The media type of every error.
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Characters of a client's value that an error repeats.
 const SHOWN_CHARS: usize = 80;

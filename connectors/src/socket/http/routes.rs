@@ -135,7 +135,7 @@ fn closing(response: impl IntoResponse) -> Response {
 /// Runs around every handler: the guard, the CORS headers of allowed origins, and the headers of
 /// every response.
 async fn check(State(state): State<RouterState>, request: Request<Body>, next: Next) -> Response {
-    let checked = state.guard().check(request.method(), request.headers());
+    let checked = state.guard().check(&request);
     let mut response = match &checked {
         Ok(origin) => respond(origin, request, next).await,
         Err(refused) => refuse(refused),

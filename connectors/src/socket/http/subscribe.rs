@@ -7,9 +7,10 @@
 //! The WebSocket handshake follows RFC 6455 §4.2. No extension is accepted: a frame is encoded once
 //! for all connections, and compression per connection would end that.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -83,7 +84,9 @@ pub async fn sse(
     let query = SubscribeQuery::of_stream(request.uri().query())?;
     let open = sse_open(&query, request.headers())?;
     if request.method() == Method::HEAD {
-        return Ok(stream_response(Body::empty()));
+        // The length of a stream is unknown, and 0 would be wrong (RFC 9110, section 8.6).
+        let unknown = futures_util::stream::empty::<Result<Bytes, Infallible>>();
+        return Ok(stream_response(Body::from_stream(unknown)));
     }
     state.wait_until_started().await;
     let origin = request.extensions().get::<CheckedOrigin>();

@@ -34,6 +34,16 @@ impl RawClient {
         Self::of(TcpStream::connect(to).expect("a listener"))
     }
 
+    /// A client whose connection holds few bytes that it has not read, on both sides.
+    pub(super) fn connect_narrow(to: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a small buffer");
+        socket.set_tcp_mss(536).expect("small segments");
+        socket.connect(&to.into()).expect("a listener");
+        Self::of(socket.into())
+    }
+
     pub(super) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");

@@ -93,17 +93,41 @@ pub(super) struct GatewayFixture {
     pub(super) script: ShardScript,
 }
 
+/// How long clients may take in most tests: so short that a test can wait for the end.
+const LIMIT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUTS: RequestTimeouts = RequestTimeouts {
+    head: LIMIT,
+    body: LIMIT,
+    body_window: Duration::from_secs(1),
+    response: LIMIT,
+    stall: LIMIT,
+    append: LIMIT,
+};
+
 impl GatewayFixture {
     pub(super) fn new(limits: ConnectionLimits) -> Self {
-        Self::with_memory(limits, memory())
+        Self::with(limits, TIMEOUTS, memory())
     }
 
     /// With this memory for connections.
     pub(super) fn with_memory(limits: ConnectionLimits, memory: Arc<MemoryBudget>) -> Self {
+        Self::with(limits, TIMEOUTS, memory)
+    }
+
+    pub(super) fn with_timeouts(limits: ConnectionLimits, timeouts: RequestTimeouts) -> Self {
+        Self::with(limits, timeouts, memory())
+    }
+
+    fn with(
+        limits: ConnectionLimits,
+        timeouts: RequestTimeouts,
+        memory: Arc<MemoryBudget>,
+    ) -> Self {
         let appended = Arc::new(AppendedRecords::default());
         let script = ShardScript::default();
         let worker = worker::start(0, memory, |wake| script.shard(wake));
-        let gateway = start(limits, &appended, vec![worker.expect("a thread")]);
+        let parts = parts(&appended, vec![worker.expect("a thread")]);
+        let gateway = start_within(limits, parts, timeouts);
         Self { gateway, appended, script }
     }
 
@@ -118,8 +142,12 @@ pub(super) fn start(
     appended: &Arc<AppendedRecords>,
     workers: Vec<WorkerHandle>,
 ) -> GatewayHandle {
+    start_parts(limits, parts(appended, workers))
+}
+
+fn parts(appended: &Arc<AppendedRecords>, workers: Vec<WorkerHandle>) -> GatewayParts {
     let publish = publish_parts(appended, None);
-    start_parts(limits, GatewayParts { publish: Some(publish), hooks: hooks(), workers })
+    GatewayParts { publish: Some(publish), hooks: hooks(), workers }
 }
 
 /// What a gateway publishes with.
@@ -142,15 +170,15 @@ pub(super) fn publish_parts(
 
 /// Starts a gateway of these parts on a free port.
 pub(super) fn start_parts(limits: ConnectionLimits, parts: GatewayParts) -> GatewayHandle {
+    start_within(limits, parts, TIMEOUTS)
+}
+
+fn start_within(
+    limits: ConnectionLimits,
+    parts: GatewayParts,
+    timeouts: RequestTimeouts,
+) -> GatewayHandle {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let limit = Duration::from_secs(2);
-    let timeouts = RequestTimeouts {
-        head: limit,
-        body: limit,
-        body_window: limit / 2,
-        stall: limit,
-        append: limit,
-    };
     let guard = Guard { origins: vec![LISTED_ORIGIN.to_owned()], ..Guard::default() };
     let config = GatewayConfig { listen, limits, guard, timeouts };
     Gateway::start(config, parts).expect("a free port")

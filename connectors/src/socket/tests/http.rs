@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::clock;
-use crate::socket::gateway::GatewayParts;
+use crate::socket::gateway::{GatewayHandle, GatewayParts};
 use crate::socket::http::admin::{AdminEndpoint, Effect};
 use crate::socket::http::response::{ErrorResponse, HttpErrorCode};
 use crate::socket::http::state::{AppHooks, Asset};
@@ -145,6 +145,25 @@ fn a_foreign_host_or_origin_is_refused_before_the_handler() {
     assert_eq!(client.response().status, 403);
     client.send(handshake("").replace("host: localhost", "host: localhost\r\norigin: http://a.b"));
     assert_eq!(client.response().status, 403);
+    client.send("GET http://evil.example/v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(client.response().status, 403, "the host of a whole URL counts");
+    client.send("GET /v1/stats HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status, 200, "HTTP/1.0 has no Host");
+}
+
+#[test]
+fn a_page_of_another_site_opens_no_stream() {
+    let fixture = GatewayFixture::new(LIMITS);
+    let image = "host: localhost\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\n\
+                 sec-fetch-dest: image";
+    let stream = "GET /v1/sse?channels=posts:a HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for request in [stream.to_owned(), handshake("?user=ann")] {
+        let mut client = RawClient::connect(fixture.address());
+        client.send(request.replace("host: localhost", image));
+        let response = client.response();
+        assert_eq!((response.status, response.code().as_str()), (403, "forbidden"));
+    }
+    assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);
 }
 
 #[test]
@@ -277,8 +296,8 @@ fn a_handler_that_works_for_longer_than_a_stall_is_answered() {
     gateway.join();
 }
 
-#[test]
-fn a_client_that_does_not_read_its_response_is_dropped() {
+/// A gateway with a file of 64 MiB at `/large`.
+fn start_with_large_file() -> GatewayHandle {
     let large = Asset {
         path: "/large".to_owned(),
         kind: "text/plain",
@@ -289,12 +308,33 @@ fn a_client_that_does_not_read_its_response_is_dropped() {
         hooks: AppHooks { assets: vec![large], ..hooks() },
         workers: Vec::new(),
     };
-    let gateway = start_parts(LIMITS, parts);
+    start_parts(LIMITS, parts)
+}
+
+#[test]
+fn a_client_that_does_not_read_its_response_is_dropped() {
+    let gateway = start_with_large_file();
     let mut client = RawClient::connect(gateway.local_addr());
     client.send("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n");
     wait_for(|| (gateway.connections() == 1).then_some(()));
     wait_for(|| (gateway.connections() == 0).then_some(()));
     gateway.join();
+}
+
+#[test]
+fn a_client_that_reads_its_response_too_slowly_is_dropped() {
+    let gateway = start_with_large_file();
+    let mut client = RawClient::connect_narrow(gateway.local_addr());
+    client.send("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let begun = clock::now();
+    while client.read_more() && begun.elapsed() < Duration::from_secs(10) {
+        clock::pause(Duration::from_millis(50));
+        if gateway.connections() == 0 {
+            gateway.join();
+            return;
+        }
+    }
+    panic!("{} bytes were sent over 10 s", client.ahead.len());
 }
 
 #[test]

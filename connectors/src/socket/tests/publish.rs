@@ -1,16 +1,19 @@
 //! `POST /v1/events` through the whole gateway, up to the records it appends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
 
 use crate::clock;
 use crate::socket::gateway::GatewayParts;
-use crate::socket::limits::ConnectionLimits;
+use crate::socket::limits::{ConnectionLimits, RequestTimeouts};
 
 use super::client::RawClient;
-use super::fixture::{AppendedRecords, GatewayFixture, LIMITS, hooks, publish_parts, start_parts};
+use super::fixture::{
+    AppendedRecords, GatewayFixture, LIMITS, TIMEOUTS, hooks, publish_parts, start_parts,
+};
 
 const POST: &str = r#"{"event_id":"e1","event_type":"post.created","account_id":"acc-1",
     "timestamp":"2026-01-05T10:00:00Z","data":{"post_id":"p1","author_id":"alice","text":"hi"}}"#;
@@ -52,7 +55,7 @@ fn a_client_that_ends_its_sending_half_with_its_request_is_answered() {
         POST.len()
     ));
     client.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
-    clock::pause(std::time::Duration::from_millis(100));
+    clock::pause(Duration::from_millis(100));
     fixture.appended.open();
     assert_eq!(client.response().status, 202);
     assert!(client.is_at_end());
@@ -276,7 +279,7 @@ fn queued_requests_are_appended_together() {
         (0..8).map(|_| RawClient::connect(fixture.address())).collect();
     others.iter_mut().for_each(begin);
     // Time for all of them to arrive; if it isn't enough, there are only more batches.
-    clock::pause(std::time::Duration::from_millis(300));
+    clock::pause(Duration::from_millis(300));
     fixture.appended.open();
     assert_eq!(first.response().status, 202);
     for client in &mut others {
@@ -306,7 +309,7 @@ fn a_log_that_does_not_answer_is_503_and_does_not_block_the_shutdown() {
     assert_eq!(third.post("application/json", POST).status, 503);
     let begun = clock::now();
     fixture.gateway.join();
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// Begins a request and sends the start of its body.
@@ -374,7 +377,7 @@ fn bodies_that_stop_before_their_end_give_way_to_others() {
     });
     // Those that made the budget short ended before their window was over.
     let answers: Vec<_> = stopped.iter_mut().map(|client| client.response().json()).collect();
-    let gave_way = |answer: &serde_json::Value| answer.to_string().contains("stopped arriving");
+    let gave_way = |answer: &serde_json::Value| answer.to_string().contains("arrives too slowly");
     assert!(answers.iter().any(gave_way), "{answers:?}");
 }
 
@@ -434,6 +437,34 @@ fn one_address_has_a_share_of_the_budget() {
     }
     let mut other = connect_from(&fixture, [127, 0, 0, 2]);
     assert_eq!(other.post("application/json", POST).status, 202);
+}
+
+#[test]
+fn answers_that_are_not_read_are_in_the_budget_and_end() {
+    let limits = ConnectionLimits { loopback_exempt: false, ..LIMITS };
+    // The answers have to be made before the first of them ends.
+    let long = Duration::from_secs(8);
+    let stall = Duration::from_secs(60);
+    let timeouts = RequestTimeouts { response: long, head: long, body: long, stall, ..TIMEOUTS };
+    let fixture = GatewayFixture::with_timeouts(limits, timeouts);
+    // An answer has ten times the bytes of such a body.
+    let body = "{\"specversion\":1}\n".repeat(1_000);
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let narrow = |_| RawClient::connect_narrow(fixture.address());
+    let mut unread: Vec<RawClient> = (0..150).map(narrow).collect();
+    unread.iter_mut().for_each(|client| client.send(format!("{head}{body}")));
+    let refused = unread.iter_mut().any(|client| client.take_until("\r\n").contains("429"));
+    assert!(refused, "the answers of an address have a limit");
+    let mut other = connect_from(&fixture, [127, 0, 0, 2]);
+    assert_eq!(other.post("application/json", POST).status, 202);
+    // The clients keep their connections open and do not read on: the gateway ends them.
+    super::fixture::wait_for(|| (fixture.gateway.connections() <= 1).then_some(()));
+    let mut again = RawClient::connect(fixture.address());
+    assert_eq!(again.post("application/json", POST).status, 202);
 }
 
 #[test]

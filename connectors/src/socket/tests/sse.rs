@@ -53,7 +53,7 @@ fn a_client_that_disconnects_is_released() {
 }
 
 /// A client that shuts down its sending half, with its request or later, has said that it sends
-/// nothing more. It is served on, and released when it is gone.
+/// nothing more. It is served on, and released with the first write after it is gone.
 #[test]
 fn a_client_that_ends_only_its_sending_half_is_served() {
     let fixture = GatewayFixture::new(LIMITS);
@@ -75,7 +75,11 @@ fn a_client_that_ends_only_its_sending_half_is_served() {
         }
         assert_eq!(fixture.gateway.connections(), 1);
         drop(client);
-        wait_for(|| (fixture.gateway.connections() == 0).then_some(()));
+        // Nothing says so before the next write.
+        wait_for(|| {
+            fixture.script.broadcast("three");
+            (fixture.gateway.connections() == 0).then_some(())
+        });
     }
 }
 
@@ -127,6 +131,7 @@ fn head_agrees_with_get_and_opens_nothing() {
     let right = head("channels=posts:a");
     assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
     assert!(right.contains("\r\ncontent-type: text/event-stream; charset=utf-8\r\n"), "{right}");
+    assert!(!right.contains("content-length"), "that of a GET is another: {right}");
     assert!(head("channels=post:a").starts_with("HTTP/1.1 400 "));
     assert!(head("channels=posts:a&fron=1").starts_with("HTTP/1.1 400 "));
     assert_eq!(fixture.script.seen.lock().unwrap().opened, 0);

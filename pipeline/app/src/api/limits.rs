@@ -194,7 +194,7 @@ pub fn of_streams() -> Vec<ClientLimit> {
 /// Limits of both, and of HTTP.
 pub fn of_requests() -> Vec<ClientLimit> {
     let timeouts = RequestTimeouts::default();
-    vec![
+    let mut all = vec![
         limit("channel name", NAME_MAX_CHARS as u64, "characters", "`invalid_channel`"),
         limit("position", TOKEN_MAX_CHARS as u64, "characters", "`invalid_position`"),
         limit(
@@ -213,14 +213,9 @@ pub fn of_requests() -> Vec<ClientLimit> {
             "ms",
             "the connection is closed",
         ),
-        limit("time for the body of a request", millis(timeouts.body), "ms", "408 `timeout`"),
-        limit(
-            "least bytes of the body within the time below",
-            BODY_BYTES_PER_S * timeouts.body_window.as_secs(),
-            "bytes",
-            "408 `timeout`",
-        ),
-        limit("that time", millis(timeouts.body_window), "ms", "-"),
+    ];
+    all.extend(of_transfers(&timeouts));
+    all.extend([
         limit(
             "time a stream is held back while the server starts",
             millis(START_WAIT_MAX),
@@ -229,7 +224,7 @@ pub fn of_requests() -> Vec<ClientLimit> {
         ),
         limit("bytes of a posted body, unpacked", BODY_BYTES as u64, "bytes", "413 `too_large`"),
         limit(
-            "bytes of the posted bodies of one address at once",
+            "bytes of the posted bodies of one address at once, and of answers it has not read",
             INGEST_BYTES_PER_ADDRESS as u64,
             "bytes",
             "429 `rate_limited`",
@@ -256,6 +251,27 @@ pub fn of_requests() -> Vec<ClientLimit> {
             "the connection is dropped without a close frame",
         ),
         limit("`Retry-After` of 429 and 503", RETRY_AFTER_SECONDS * 1_000, "ms", "-"),
+    ]);
+    all
+}
+
+/// Limits of how fast a body is sent and a response is read.
+fn of_transfers(timeouts: &RequestTimeouts) -> [ClientLimit; 4] {
+    [
+        limit("time for the body of a request", millis(timeouts.body), "ms", "408 `timeout`"),
+        limit(
+            "least bytes of the body within the time below",
+            BODY_BYTES_PER_S * timeouts.body_window.as_secs(),
+            "bytes",
+            "408 `timeout`",
+        ),
+        limit("that time", millis(timeouts.body_window), "ms", "-"),
+        limit(
+            "time for a response to be read, once the connection accepts no more of it",
+            millis(timeouts.response),
+            "ms",
+            "the connection is closed",
+        ),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! How far ADMIT is behind in each partition of its input, for metrics; no decision depends on it.
 //!
-//! The numbers are what the client knows from its last fetch, so that a sample asks no broker. While
-//! ADMIT is stopped at the poison limit, they are those of the stop, and the waits grow.
+//! The numbers are what the client knows from its last fetch, so that a sample asks no broker.
+//! While ADMIT is stopped at the poison limit, they are those of the stop, and the waits grow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -43,7 +43,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "admit_input_lag_records",
         "gauge",
         &["topic", "partition"],
-        "Records of an input on Kafka not read yet, every 2 s; while ADMIT is stopped, those at the stop",
+        "Records of an input on Kafka not read yet; those at the stop while ADMIT is stopped",
     ),
     (
         "admit_input_oldest_wait_seconds",

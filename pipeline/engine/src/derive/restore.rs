@@ -412,6 +412,7 @@ impl RestoringTask {
     pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
         let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
         let positions = self.positions.resolve(&progress);
+        self.positions.report_lost(&progress, &lanes(context, partition));
         let agrees = |lane: &Lane| {
             progress.lanes[lane.index()].is_none_or(|position| position == positions[lane.index()])
         };
@@ -465,14 +466,11 @@ fn positions(
         fenced.insert(owner);
         committed = ask()?;
     }
-    let mut known = LanePositions { committed: [None; 5], starts: [Offset(0); 5] };
+    let nothing = Bounds { start: Offset(0), end: Offset(0) };
+    let mut known = LanePositions { committed: [None; 5], bounds: [nothing; 5] };
     for (n, committed) in committed.iter().enumerate() {
-        let start = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?.start;
-        known.starts[n] = start;
-        known.committed[n] = committed.as_ref().map(|at| at.offset.max(start));
-        if let Some(at) = committed.as_ref().filter(|at| at.offset < start) {
-            telemetry::records_lost("lane", &lanes[n], start.0 - at.offset.0);
-        }
+        known.bounds[n] = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?;
+        known.committed[n] = committed.as_ref().map(|at| at.offset);
     }
     Ok(known)
 }
@@ -480,20 +478,61 @@ fn positions(
 /// What the log knows of where the lanes continue.
 #[derive(Clone, Copy, Debug)]
 struct LanePositions {
-    /// What the group has committed, at least the lane's start.
+    /// What the group has committed.
     committed: [Option<Offset>; 5],
-    /// The oldest record of each lane.
-    starts: [Offset; 5],
+    /// The ends of each lane.
+    bounds: [Bounds; 5],
 }
 
 impl LanePositions {
     /// Where each lane continues. The group's offsets decide. They are missing if nothing was ever
     /// consumed, or if they expired while all members were stopped; in the second case the store's
-    /// progress, which is written with every transaction, says what was consumed.
+    /// progress, which is written with every transaction, says what was consumed. A lane that ends
+    /// before its progress has lost its end or was created again: it is consumed from its start,
+    /// and copies are dropped as duplicates.
     fn resolve(&self, progress: &TaskProgress) -> [Offset; 5] {
         std::array::from_fn(|n| {
-            let start = self.starts[n];
-            self.committed[n].unwrap_or_else(|| progress.lanes[n].unwrap_or(start).max(start))
+            let start = self.bounds[n].start;
+            self.consumed(progress, n).unwrap_or(start).max(start)
         })
+    }
+
+    /// The next record of a lane that was not consumed; `None` if nothing was, or nothing of what
+    /// the lane has now.
+    fn consumed(&self, progress: &TaskProgress, lane: usize) -> Option<Offset> {
+        let end = self.bounds[lane].end;
+        self.committed[lane].or_else(|| progress.lanes[lane].filter(|at| *at <= end))
+    }
+
+    /// Counts the records that retention removed before they were read.
+    fn report_lost(&self, progress: &TaskProgress, lanes: &[TopicPartition; 5]) {
+        for (n, lane) in lanes.iter().enumerate() {
+            let start = self.bounds[n].start;
+            if let Some(at) = self.consumed(progress, n).filter(|at| *at < start) {
+                telemetry::records_lost("lane", lane, start.0 - at.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(committed: Option<u64>, progress: Option<u64>, start: u64, end: u64) -> Offset {
+        let bounds = Bounds { start: Offset(start), end: Offset(end) };
+        let known = LanePositions { committed: [committed.map(Offset); 5], bounds: [bounds; 5] };
+        let lanes = [progress.map(Offset); 5];
+        known.resolve(&TaskProgress { lanes, ..TaskProgress::default() })[0]
+    }
+
+    #[test]
+    fn a_lane_continues_where_the_group_or_else_the_store_has_consumed_it() {
+        assert_eq!(resolved(None, None, 3, 9), Offset(3), "nothing was consumed");
+        assert_eq!(resolved(Some(7), Some(5), 3, 9), Offset(7), "the group decides");
+        assert_eq!(resolved(None, Some(5), 3, 9), Offset(5), "its offsets have expired");
+        assert_eq!(resolved(None, Some(5), 6, 9), Offset(6), "retention was faster");
+        assert_eq!(resolved(None, Some(9), 3, 9), Offset(9), "all is consumed");
+        assert_eq!(resolved(None, Some(50), 0, 9), Offset(0), "the lane was created again");
     }
 }
