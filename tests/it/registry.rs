@@ -95,6 +95,46 @@ fn a_registry_without_guids_stops_no_other_question() {
 }
 
 #[test]
+fn a_registry_of_another_maker_without_guids_is_not_away() {
+    let registry = FakeRegistry::start();
+    let client = client(&registry);
+    let guids = "/schemas/guids/".to_owned();
+    registry.set_behaviour(RegistryBehaviour::FixedFor(guids, 404, "Not Found".into()));
+    let Err(RegistryFault::Unknown(why)) = client.schema_by_guid(7) else { panic!("no path") };
+    assert!(why.contains("finds no schemas by GUID"), "{why}");
+    client.schema(registry.put("s", SCHEMA)).expect("nothing is paused");
+}
+
+#[test]
+fn a_guid_takes_part_in_an_outage_like_an_id() {
+    let registry = FakeRegistry::start();
+    registry.find_by_guid();
+    let ids = [registry.put("s", SCHEMA), registry.put("t", &SCHEMA.replace('R', "T"))];
+    let guid = |id: u32| FakeRegistry::guid(id);
+    let unavailable_by_guid = |client: &SchemaRegistry, id| match client.schema_by_guid(guid(id)) {
+        Err(RegistryFault::Unavailable(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let no_page = r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#;
+    for (status, body) in [(503, ""), (401, ""), (404, no_page), (404, "no such page")] {
+        registry.set_behaviour(RegistryBehaviour::Fixed(status, body.to_owned()));
+        let policy = QueryPolicy { unavailable_pause: 4 * FIRST_WAIT, ..SHORT_LIMITS };
+        let client = client_of(&[registry.url()], Credentials::None, policy);
+        let why = unavailable_by_guid(&client, ids[0]);
+        assert!(why.contains(&status.to_string()), "{why}");
+        let asked = registry.count();
+        unavailable(&client, ids[0]);
+        unavailable_by_guid(&client, ids[1]);
+        assert_eq!(registry.count(), asked, "no key is asked for during an outage");
+        registry.set_behaviour(RegistryBehaviour::Normal);
+        std::thread::sleep(FIRST_WAIT);
+        client.schema_by_guid(guid(ids[1])).expect("it is asked again");
+        client.schema(ids[0]).expect("that ended the outage for every key");
+        client.schema_by_guid(guid(ids[0])).expect("no fault of this GUID is remembered");
+    }
+}
+
+#[test]
 fn it_works_inside_an_async_runtime() {
     let registry = FakeRegistry::start();
     let id = registry.put("s", SCHEMA);

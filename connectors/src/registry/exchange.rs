@@ -59,6 +59,8 @@ pub(super) enum ExchangeError {
     Unavailable(String),
     /// The login may not read this.
     Denied(String),
+    /// It has no such path.
+    NoPath(String),
     /// It answered, but not like a schema registry.
     Unrecognized(String),
     /// The answer is larger than the limit.
@@ -79,6 +81,8 @@ enum AttemptOutcome {
     Done(Value),
     /// No answer, or an error of the server; another try may help.
     Retry(String),
+    /// A path that it does not have; another try may help.
+    NoPath(String),
     /// An answer that no registry gives; another try may help.
     Unrecognized(String),
     /// No further try will help.
@@ -169,6 +173,7 @@ impl Exchange {
                 }
                 AttemptOutcome::Failed(failure) => return Err(failure),
                 AttemptOutcome::Retry(why) => (last, failed_as) = (why, ExchangeError::Unavailable),
+                AttemptOutcome::NoPath(why) => (last, failed_as) = (why, ExchangeError::NoPath),
                 AttemptOutcome::Unrecognized(why) => {
                     (last, failed_as) = (why, ExchangeError::Unrecognized);
                 }
@@ -261,6 +266,9 @@ impl Exchange {
             }
             (_, answer) => match answer.and_then(|answer| self.refusal(&answer)) {
                 Some(refusal) => AttemptOutcome::Failed(ExchangeError::Refused(refusal)),
+                None if status == 404 => AttemptOutcome::NoPath(format!(
+                    "{address} answers {status}, but not like a schema registry; check registry.url"
+                )),
                 None => AttemptOutcome::Unrecognized(format!(
                     "{address} answers {status}, but not like a schema registry; check registry.url"
                 )),

@@ -128,6 +128,10 @@ fn document(
                  check registry.url and the login"
             )
         }
+        Err(ExchangeError::NoPath(why)) => {
+            has_path = false;
+            why
+        }
         Err(ExchangeError::Unrecognized(why)) => why,
         Err(ExchangeError::Unavailable(why)) => return Err(SchemaFailure::Outage(why)),
         Err(ExchangeError::Denied(why)) => return Err(unavailable(why)),
@@ -279,6 +283,7 @@ impl<'a> ReferenceResolver<'a> {
             }
             Err(
                 ExchangeError::Refused(RegistryRefusal { message: why, .. })
+                | ExchangeError::NoPath(why)
                 | ExchangeError::Unrecognized(why)
                 | ExchangeError::TooLarge(why),
             ) => return Err(failed(format!("fails: {why}"))),

@@ -152,6 +152,7 @@ impl From<ExchangeError> for SubjectFault {
             }
             ExchangeError::Unavailable(why)
             | ExchangeError::Denied(why)
+            | ExchangeError::NoPath(why)
             | ExchangeError::Unrecognized(why)
             | ExchangeError::TooLarge(why) => Self::Unavailable(why),
         }

@@ -47,6 +47,15 @@ fn record(topology: &Topology, partition: u32, value: &[u8]) -> Outgoing {
     }
 }
 
+/// The same event without framing, with the schema's GUID in a header.
+fn named_by_guid(topology: &Topology, partition: u32, id: u32, n: usize) -> Outgoing {
+    let guid = [&[1][..], &FakeRegistry::guid(id).to_be_bytes()].concat();
+    let headers = [&HEADERS[..], &[("__value_schema_id", &guid)]].concat();
+    let value = &framed(id, n)[5..];
+    let body = Body::new(Some(b"k"), Some(value), &headers);
+    Outgoing { topic: topology.input().clone(), partition: Partition(partition), body }
+}
+
 /// An admitted record: its key and its offset in the input.
 type AdmittedRecord = (Vec<u8>, u64);
 
@@ -97,6 +106,7 @@ fn a_partition_waits_at_its_first_record_without_a_schema_and_others_go_on() {
     let topology = Topology::new("t.", 4);
     let (_dir, log) = fresh(&topology);
     let registry = FakeRegistry::start();
+    registry.find_by_guid();
     let ids = [registry.put("a", SCHEMA), registry.put("b", &SCHEMA.replace("Post", "Note"))];
     let policy = QueryPolicy {
         limit: Duration::from_secs(1),
@@ -114,28 +124,29 @@ fn a_partition_waits_at_its_first_record_without_a_schema_and_others_go_on() {
     let plain = |partition, n| record(&topology, partition, &event(n));
     append(&*log, &[plain(0, 0), needs(0, 1, ids[0]), plain(0, 2), needs(0, 3, ids[1])]);
     append(&*log, &[needs(1, 4, ids[1]), plain(2, 5), plain(2, 6)]);
+    append(&*log, &[plain(3, 11), named_by_guid(&topology, 3, ids[0], 12), plain(3, 13)]);
     let mut admit = admit(&log, &topology, client);
     turn_for(&mut admit, 100);
     append(&*log, &[plain(1, 7), plain(2, 8)]);
     turn_for(&mut admit, 100);
-    let state = || [0, 1, 2].map(|partition| offsets(&*log, &topology, partition));
-    assert_eq!(state(), [vec![0], vec![], vec![0, 1, 2]]);
+    let state = || [0, 1, 2, 3].map(|partition| offsets(&*log, &topology, partition));
+    assert_eq!(state(), [vec![0], vec![], vec![0, 1, 2], vec![0]]);
     let backlogs = admit.backlogs();
     let waits = |p| {
         let listed = backlogs.iter().find(|(at, _)| at.partition.0 == p).expect("it is listed");
         listed.1.expect("it is known")
     };
-    assert_eq!((waits(0).next.0, waits(1).next.0), (1, 0));
+    assert_eq!([0, 1, 3].map(|p| waits(p).next.0), [1, 0, 1]);
     assert!(waits(0).records >= 3 && waits(0).oldest.is_some(), "{:?}", waits(0));
 
     registry.set_behaviour(RegistryBehaviour::Normal);
     wait_until("all are admitted", || {
         turn_for(&mut admit, 1);
-        state() == [vec![0, 1, 2, 3], vec![0, 1], vec![0, 1, 2]]
+        state() == [vec![0, 1, 2, 3], vec![0, 1], vec![0, 1, 2], vec![0, 1, 2]]
     });
     assert_eq!(read(&*log, &topology, topology.dead_letters()).len(), 0);
     let lane = read(&*log, &topology, topology.lane(Lane::Normal));
-    assert_eq!(lane.len(), 9, "each is admitted once");
+    assert_eq!(lane.len(), 12, "each is admitted once");
 
     // An answer about a schema is no outage: the record is a dead letter, which stops this loop.
     append(&*log, &[needs(0, 9, 7_000)]);
