@@ -3,9 +3,9 @@
 //! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
 //! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
 //! member the indexes of its own in one shared segment. A sweep waits for members that do not write
-//! their shares in time, but not longer than `sweep_wait_max_ms` in all: then whoever is slow is
-//! left behind at once. So no rate of reading delays the others by more. A step that the log does
-//! not answer is repeated after a wait, from the same offsets.
+//! their shares in time, but not longer than `sweep_wait_max_ms` in all: then a slow one is left
+//! behind at once. So no rate of reading delays the others by more. A step that the log does not
+//! answer is repeated after a wait, from the same offsets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl CatchUpScan {
         }
     }
 
-    /// Whether to wait for slow members. Once the sweep has waited long enough they are left behind.
+    /// Whether to wait for slow members. Once it has waited long enough they are left behind.
     fn waits_for_member(&mut self, with: &mut ScanContext<'_>) -> bool {
         let is_slow = |key: &&FeedKey| {
             with.cursors.get(key).is_some_and(|c| c.outstanding >= SHARES_OUTSTANDING_MAX)

@@ -32,8 +32,8 @@ use crate::turn::EngineError;
 /// sweep over everything.
 const DEPTH_CLASSES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// The longest wait while a position beyond the log's end is asked for again, or while a sweep waits
-/// for a member and another one may wait for the log.
+/// The longest wait while a position beyond the log's end is asked for again, or while one sweep
+/// waits for a member and another may wait for the log.
 const TIMED_WAIT: Duration = Duration::from_millis(50);
 
 /// Serves feeds that are behind. One per process; the app's thread repeats
