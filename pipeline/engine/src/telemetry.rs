@@ -175,7 +175,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "fanout_unanswered_partitions",
         "gauge",
         &["call"],
-        "Partitions whose past subscriptions wait for (lookup, sweep); /readyz names them.",
+        "Output partitions that no broker answers for (lookup, sweep); subscriptions that start in \
+         their past wait.",
     ),
 ];
 

@@ -105,10 +105,10 @@ pub fn of_websockets() -> Vec<ClientLimit> {
             "error `invalid_message`",
         ),
         limit(
-            "answers that the client has not read when an error is added",
+            "answers that wait for the client",
             UNREAD_ERRORS_MAX_BYTES as u64,
             "bytes",
-            "close 4008",
+            "its requests are not read; if an error goes beyond it, close 4008",
         ),
         limit("time between pings of the server", WEBSOCKET_KEEPALIVE_MS.into(), "ms", "-"),
         limit(
