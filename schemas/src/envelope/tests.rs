@@ -758,7 +758,7 @@ fn a_long_name_of_a_member_that_is_not_json_is_shortened() {
         format!("{{\"data\":{{\"{name}\":tru}}}}"),
         format!("{{\"data\":{{\"{name}\":1e999}}}}"),
     ] {
-        let refused = Envelope::read(&text).err().expect("refused");
+        let refused = Envelope::read(&text).expect_err("refused");
         let field = refused.field.expect("a field");
         assert_eq!(field.chars().count(), 81, "{field}");
         assert!(field.ends_with('…'), "{field}");
