@@ -44,7 +44,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "Times that the memory for connections became full",
     ),
     ("socket_read_bytes_total", "counter", &[], "Bytes read from WebSocket and SSE connections"),
-    ("ingest_events_total", "counter", &["result"], "Events of POST /v1/events"),
+    (
+        "ingest_events_total",
+        "counter",
+        &["result"],
+        "Events of POST /v1/events; those with result too_large have no dead letter",
+    ),
     ("ingest_batch_records", "histogram", &[], "Records per append of the ingest thread"),
     ("ingest_append_seconds", "histogram", &[], "Duration of an append of the ingest thread"),
     (
@@ -198,7 +203,8 @@ pub fn connection_memory(bytes: usize, memory: ConnectionMemory) {
     metrics::gauge!("socket_memory_full").set(f64::from(full));
 }
 
-/// Events of one request, by result (`accepted` or `refused`).
+/// Events of one request, by result: `accepted`, `refused` (a dead letter), or `too_large` (for a
+/// dead letter).
 pub fn ingested(result: &'static str, events: u64) {
     metrics::counter!("ingest_events_total", "result" => result).increment(events);
 }

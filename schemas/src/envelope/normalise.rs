@@ -266,8 +266,8 @@ pub(crate) fn rejection(error: JsonError) -> Rejection {
 
 /// The rejection of a member's value that is not valid JSON, which names the member.
 pub(super) fn member_rejection(error: JsonError, name: &str) -> Rejection {
-    let refused = rejection(error);
-    Rejection { field: refused.field.or_else(|| Some(name.to_owned())), ..refused }
+    let Rejection { reason, field, message } = rejection(error);
+    Rejection::of(reason, field.unwrap_or_else(|| name.to_owned()), message)
 }
 
 /// A field of a nested object, under this name or its camelCase form; null counts as absent.

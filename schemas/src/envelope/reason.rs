@@ -146,9 +146,11 @@ impl Reason {
     }
 }
 
-/// A record that can't become an event, with the reason.
+/// A record that can't become an event, with the reason. Other crates make it by its functions,
+/// which limit its texts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", reason.as_str())]
+#[non_exhaustive]
 pub struct Rejection {
     /// The reason.
     pub reason: Reason,

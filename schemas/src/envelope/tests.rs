@@ -748,3 +748,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_long_name_of_a_member_that_is_not_json_is_shortened() {
+    let name = "n".repeat(2_000);
+    for text in [
+        format!("{{\"{name}\":tru}}"),
+        format!("{{\"{name}\":1e999}}"),
+        format!("{{\"data\":{{\"{name}\":tru}}}}"),
+        format!("{{\"data\":{{\"{name}\":1e999}}}}"),
+    ] {
+        let refused = Envelope::read(&text).expect_err("refused");
+        let field = refused.field.expect("a field");
+        assert_eq!(field.chars().count(), 81, "{field}");
+        assert!(field.ends_with('…'), "{field}");
+    }
+}

@@ -19,7 +19,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 use tidewire_engine::fanout::protocol::native::ErrorCode;
-use tidewire_schemas::codec::{self, HeaderLookup};
+use tidewire_schemas::codec;
 use tidewire_schemas::envelope::non_number;
 
 use super::request_headers::{attribute, single};
@@ -94,12 +94,6 @@ pub(super) enum ValidationCost {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordHeaders(pub(super) Vec<(String, Vec<u8>)>);
 
-impl HeaderLookup for RecordHeaders {
-    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
-        self.0.iter().for_each(|(name, value)| visit(name, value));
-    }
-}
-
 impl BodyFormat {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let encoding = ContentEncoding::of(headers)?;
@@ -129,6 +123,12 @@ impl BodyFormat {
             _ => return Err(ErrorResponse::unsupported("Content-Type", sent, SUPPORTED)),
         };
         Ok(Self { layout, encoding, headers: RecordHeaders(own) })
+    }
+
+    /// Whether each event is JSON of the envelope, whatever its first bytes are: only a whole body
+    /// can be Avro.
+    pub(super) fn is_plain_json(&self) -> bool {
+        matches!(self.layout, EventLayout::Json | EventLayout::Ndjson)
     }
 
     /// How long validating a body of this many bytes, as sent, may take.

@@ -6,7 +6,8 @@
 //! A request keeps the permit of its body's bytes until the thread is done with it, so bodies and
 //! queue together never exceed the budget. With a full queue, or if the log does not confirm in
 //! time, the request fails at once (503); it never waits. A request that timed out in the queue is
-//! not appended. Once the log is lost, every request fails.
+//! not appended. If the log does not take a record, the requests of its batch are appended one by
+//! one, so that only its own request fails. Once the log is lost, every request fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,14 @@ pub enum IngestError {
     /// with the same event ids: duplicates are dropped.
     #[error("the log did not confirm the events; send them again with the same event_id")]
     NotConfirmed,
+    /// The log does not take one of the records; those of other requests are not concerned. Some of
+    /// the others may have been stored.
+    #[error(
+        "the log does not take an event of this request, and may have stored others; the log \
+         output of this process has the cause. Send smaller events, each in a request of its own, \
+         with the same event_id"
+    )]
+    Invalid,
     /// The log is lost, or the process is stopping.
     #[error(
         "this process is stopping or has lost its log; send the request again after Retry-After, \
@@ -139,6 +148,9 @@ impl IngestWriter {
                         let _ = reply.send(Ok(rest.by_ref().take(count).collect()));
                     }
                 }
+                Err(IngestError::Invalid) if pending.len() > 1 => {
+                    self.append_each(&records, pending);
+                }
                 Err(error) => {
                     for PendingReply { reply, .. } in pending {
                         let _ = reply.send(Err(error.clone()));
@@ -176,6 +188,23 @@ impl IngestWriter {
         pending
     }
 
+    /// Appends the records of each request by themselves, so that only the requests fail that the
+    /// log does not take. Records that were stored with the batch are then stored twice, as when a
+    /// client sends them again.
+    fn append_each(&mut self, records: &[Outgoing], pending: Vec<PendingReply>) {
+        let mut rest = records;
+        for PendingReply { count, reply, .. } in pending {
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            if reply.is_closed() {
+                continue;
+            }
+            let is_lost = self.lost.load(Ordering::Relaxed);
+            let result = if is_lost { Err(IngestError::Closed) } else { self.append(own) };
+            let _ = reply.send(result);
+        }
+    }
+
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, IngestError> {
         let begun = clock::now();
         for attempt in 1..=ATTEMPTS {
@@ -188,6 +217,11 @@ impl IngestWriter {
                 Err(LogError::Retry(cause)) if attempt < ATTEMPTS => {
                     tracing::warn!(%cause, attempt, "an append failed and is repeated");
                     clock::pause(ATTEMPT_PAUSE);
+                }
+                Err(LogError::Invalid(cause)) => {
+                    let records = records.len();
+                    tracing::error!(%cause, records, "the log does not take a record of a batch");
+                    return Err(IngestError::Invalid);
                 }
                 Err(error) => {
                     let records = records.len();

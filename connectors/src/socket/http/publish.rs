@@ -5,10 +5,14 @@
 //! producer's. Invalid events become dead letters with their reason, as they would in ADMIT. While
 //! the schema registry can't be asked for an event's schema, nothing of its body is stored.
 //!
+//! An invalid event that is too large for a dead letter is answered and counted as `too_large`, and
+//! nothing of it is stored.
+//!
 //! The bytes of the answer are claimed before the append, so that no answer fails after it.
 //!
 //! It never parses an event twice and never answers before the log has confirmed.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,8 +26,10 @@ use tidewire_engine::port::Clock;
 use tidewire_engine::record::{Body as RecordBody, Offset, Outgoing, Partition, Topic};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
-use tidewire_schemas::envelope::{Reason, RecordOrigin, Rejection};
+use tidewire_schemas::codec::{
+    AdmitFailure, DecodeContext, HeaderLookup, Registry, SchemaUnavailable, admit,
+};
+use tidewire_schemas::envelope::{self, Reason, RecordOrigin, Rejection};
 use tidewire_schemas::partition::partition_for;
 
 use super::body::{BodyFormat, check_length};
@@ -36,8 +42,16 @@ use super::validation_slots::ValidationSlots;
 use crate::socket::limits::RequestTimeouts;
 use crate::telemetry;
 
-/// The `source` header of records that came over HTTP.
-pub const SOURCE: &str = "http";
+/// The header of records that came over HTTP. No decoder reads it: one named `source` would be
+/// taken for the envelope's field.
+const TRANSPORT: (&str, &[u8]) = ("tw-transport", SOURCE.as_bytes());
+
+/// The value of that header, and how the key of a dead letter begins.
+const SOURCE: &str = "http";
+
+/// The largest event that is kept as a dead letter if it is invalid. With its headers it is below
+/// 1 MiB, the largest record that a Kafka broker takes by default, so it can also be requeued.
+const DEAD_LETTER_EVENT_BYTES: usize = 1_000_000;
 
 /// An offset no log reaches, so that an id derived from it is known to be derived: such an event
 /// had no id of its own.
@@ -108,7 +122,7 @@ impl From<IngestError> for ErrorResponse {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Overloaded | IngestError::Closed => Self::overloaded(error.to_string()),
-            IngestError::NotConfirmed => Self::log_failed(error.to_string()),
+            IngestError::NotConfirmed | IngestError::Invalid => Self::log_failed(error.to_string()),
         }
     }
 }
@@ -117,8 +131,10 @@ impl From<IngestError> for ErrorResponse {
 enum EventOutcome {
     /// Its id, if it has one of its own.
     Accepted(Option<String>),
-    /// Its entry of the answer.
+    /// Its entry of the answer; its record is a dead letter.
     Refused(String),
+    /// Its entry of the answer; it has no record, since it is too large for a dead letter.
+    Dropped(String),
 }
 
 /// The most bytes of an answer around its entries: names, punctuation and a number.
@@ -136,7 +152,7 @@ impl EventOutcome {
             // A quote or backslash of an id takes two bytes.
             Self::Accepted(Some(id)) => ENTRY_BYTES + 2 * id.len() + position,
             Self::Accepted(None) => ENTRY_BYTES + 2 * position + 32,
-            Self::Refused(entry) => 1 + entry.len(),
+            Self::Refused(entry) | Self::Dropped(entry) => 1 + entry.len(),
         }
     }
 }
@@ -146,6 +162,12 @@ impl EventOutcome {
 struct SentEvent<'a> {
     bytes: &'a [u8],
     headers: &'a [(&'a str, &'a [u8])],
+}
+
+impl HeaderLookup for SentEvent<'_> {
+    fn each_header<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+        self.headers.each_header(visit);
+    }
 }
 
 /// A validated body: one record and one outcome per event, in the order sent.
@@ -186,12 +208,17 @@ impl PublishHandler {
             origin: &origin,
         };
         let sent = format.headers.0.iter().map(|(name, value)| (name.as_str(), &value[..]));
-        let own: Vec<(&str, &[u8])> =
-            [("source", SOURCE.as_bytes())].into_iter().chain(sent).collect();
+        // What is validated is what is appended, or ADMIT could find other fields in it.
+        let headers: Vec<(&str, &[u8])> = [TRANSPORT].into_iter().chain(sent).collect();
         let derived = format!("{}/0/{NO_OFFSET}", origin.topic);
         for bytes in events {
-            let sent = SentEvent { bytes, headers: &own };
-            let (record, outcome) = match admit(&context, Some(bytes), &format.headers) {
+            let sent = SentEvent { bytes, headers: &headers };
+            let admitted = if format.is_plain_json() {
+                envelope::admit(self.catalogue, Some(bytes), &origin).map_err(Into::into)
+            } else {
+                admit(&context, Some(bytes), &sent)
+            };
+            let (record, outcome) = match admitted {
                 Ok(admitted) => {
                     let of = admitted.event;
                     let topic = match of.priority {
@@ -201,16 +228,13 @@ impl PublishHandler {
                     let key = admitted.sent_key.as_deref().unwrap_or(&of.key);
                     let record = self.record(topic, key.as_bytes(), sent);
                     let id = (of.event_id != derived).then_some(of.event_id);
-                    (record, EventOutcome::Accepted(id))
+                    (Some(record), EventOutcome::Accepted(id))
                 }
                 Err(AdmitFailure::Waits(missing)) => return Err(registry_away(&missing)),
-                Err(AdmitFailure::Rejected(rejection)) => {
-                    let entry = EventOutcome::Refused(refused_entry(&rejection));
-                    (self.dead_letter(sent, &rejection), entry)
-                }
+                Err(AdmitFailure::Rejected(rejection)) => self.refuse(sent, rejection),
             };
             batch.answer.claim(outcome.most_bytes(&self.topics))?;
-            batch.records.push(record);
+            batch.records.extend(record);
             batch.outcomes.push(outcome);
         }
         Ok(batch)
@@ -222,6 +246,23 @@ impl PublishHandler {
             partition: Partition(partition_for(key, self.topics.partitions)),
             body: RecordBody::new(Some(key), Some(sent.bytes), sent.headers),
         }
+    }
+
+    /// The outcome of an invalid event, and its dead letter unless it is too large for one.
+    fn refuse(
+        &self,
+        sent: SentEvent<'_>,
+        mut rejection: Rejection,
+    ) -> (Option<Outgoing>, EventOutcome) {
+        if sent.bytes.len() <= DEAD_LETTER_EVENT_BYTES {
+            let entry = refused_entry(&rejection);
+            return (Some(self.dead_letter(sent, &rejection)), EventOutcome::Refused(entry));
+        }
+        let _ = write!(
+            rejection.message,
+            "; no dead letter keeps it, since it has over {DEAD_LETTER_EVENT_BYTES} bytes"
+        );
+        (None, EventOutcome::Dropped(refused_entry(&rejection)))
     }
 
     /// The record of an invalid event. Its key names no position, since the event was never in the
@@ -253,22 +294,32 @@ impl PublishHandler {
             self.ingest.append(records, permit).await?
         };
         let events = outcomes.len() as u64;
-        let mut accepted = 0u64;
+        let (mut accepted, mut dropped) = (0u64, 0u64);
+        let mut positions = partitions.iter().zip(offsets);
         let mut entries = String::with_capacity(answer.bytes());
-        for (outcome, position) in outcomes.into_iter().zip(partitions.iter().zip(offsets)) {
+        for outcome in outcomes {
             if !entries.is_empty() {
                 entries.push(',');
             }
             match outcome {
                 EventOutcome::Accepted(id) => {
                     accepted += 1;
+                    let position = positions.next().expect("every accepted event has a record");
                     entries.push_str(&accepted_entry(id, position));
                 }
-                EventOutcome::Refused(entry) => entries.push_str(&entry),
+                EventOutcome::Refused(entry) => {
+                    positions.next();
+                    entries.push_str(&entry);
+                }
+                EventOutcome::Dropped(entry) => {
+                    dropped += 1;
+                    entries.push_str(&entry);
+                }
             }
         }
         telemetry::ingested("accepted", accepted);
-        telemetry::ingested("refused", events - accepted);
+        telemetry::ingested("refused", events - accepted - dropped);
+        telemetry::ingested("too_large", dropped);
         // An empty array asks for nothing, which is done.
         let status = match accepted {
             0 if events > 0 => StatusCode::UNPROCESSABLE_ENTITY,
@@ -300,7 +351,7 @@ fn accepted_entry(id: Option<String>, at: (&(Topic, Partition), Offset)) -> Stri
 }
 
 fn refused_entry(rejection: &Rejection) -> String {
-    let Rejection { reason, field, message } = rejection;
+    let Rejection { reason, field, message, .. } = rejection;
     json!({"error": {"reason": Reason::as_str(*reason), "field": field, "message": message}})
         .to_string()
 }

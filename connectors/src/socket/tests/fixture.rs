@@ -38,6 +38,8 @@ pub(super) struct AppendedRecords {
     pub(super) batches: Mutex<Vec<Vec<Outgoing>>>,
     shut: Mutex<bool>,
     opened: Condvar,
+    /// The log takes no record with this key.
+    pub(super) refused_key: Mutex<Option<&'static [u8]>>,
 }
 
 impl AppendedRecords {
@@ -64,6 +66,10 @@ impl Appender for MemoryAppender {
     fn append(&mut self, records: &[Outgoing]) -> Result<Vec<Offset>, LogError> {
         let shut = self.appended.shut.lock().unwrap();
         drop(self.appended.opened.wait_while(shut, |shut| *shut).unwrap());
+        let refused = *self.appended.refused_key.lock().unwrap();
+        if refused.is_some() && records.iter().any(|record| record.body.key() == refused) {
+            return Err(LogError::Invalid("this key is refused".to_owned()));
+        }
         self.appended.batches.lock().unwrap().push(records.to_vec());
         let offsets = records.iter().map(|record| {
             let end = self.ends.entry((record.topic.clone(), record.partition)).or_default();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidewire_schemas::codec::{Registry, RegistryFault, WriterSchema};
+use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::codec::{DecodeContext, Registry, RegistryFault, WriterSchema, admit};
+use tidewire_schemas::envelope::RecordOrigin;
 
 use crate::clock;
 use crate::socket::gateway::GatewayParts;
@@ -39,7 +41,7 @@ fn an_accepted_event_is_appended_as_it_was_sent() {
     assert_eq!(records[0].topic.as_str(), "tw.in");
     assert_eq!(records[0].body.value(), Some(POST.as_bytes()));
     assert_eq!(records[0].body.key(), Some(&b"alice"[..]));
-    assert_eq!(records[0].body.header("source"), Some(&b"http"[..]));
+    assert_eq!(records[0].body.header("tw-transport"), Some(&b"http"[..]));
     let position = format!("tw.in/{}/0", records[0].partition.0);
     let expected = json!({"accepted": 1, "events": [{"event_id": "e1", "log_position": position}]});
     assert_eq!(response.json(), expected);
@@ -77,7 +79,11 @@ fn each_event_has_its_own_result_in_the_order_sent() {
     assert_eq!(records[1].body.value(), Some(&b"not json"[..]));
     assert_eq!(records[1].body.header("reason"), Some(&b"not_json"[..]));
     assert!(records[1].body.header("time").is_some(), "every dead letter has a time");
-    assert_eq!(records[1].body.header("h-source"), Some(&b"http"[..]), "a requeue restores it");
+    assert_eq!(
+        records[1].body.header("h-tw-transport"),
+        Some(&b"http"[..]),
+        "a requeue restores it"
+    );
 }
 
 #[test]
@@ -191,6 +197,58 @@ fn avro_is_known_by_its_content_type_and_an_unknown_schema_is_rejected() {
     assert_eq!(fixture.appended.records()[1].body.value(), Some(&b"\0\0\0\0\x07rest"[..]));
 }
 
+#[test]
+fn a_source_in_a_header_is_read_alike_by_the_gateway_and_from_the_log() {
+    let schema = r#"{"type":"record","name":"note","fields":[{"name":"n","type":"int"}]}"#;
+    let schema = Arc::new(WriterSchema::avro(schema, &[]).expect("a schema"));
+    let appended = Arc::new(AppendedRecords::default());
+    let registry = OneSchema(schema);
+    let publish = publish_parts(&appended, Some(Arc::new(registry.clone())));
+    let parts = GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new() };
+    let gateway = start_parts(LIMITS, parts);
+    let mut client = RawClient::connect(gateway.local_addr());
+    let fields = [
+        ("content-type", "application/avro"),
+        ("tw-event-type", "custom.x"),
+        ("tw-event-id", "e1"),
+        ("tw-account-id", "a"),
+    ];
+    for (source, headers) in [
+        (Some("pos-7"), [&fields[..], &[("tw-source", "pos-7")]].concat()),
+        (None, fields.to_vec()),
+    ] {
+        send(&mut client, &headers, b"\0\0\0\0\x07\x02");
+        let response = client.response();
+        assert_eq!(response.status, 202, "{}", response.json());
+        let record = appended.records().pop().expect("a record");
+        assert_eq!(record.topic.as_str(), "tw.in");
+        let origin =
+            RecordOrigin { topic: "tw.in", partition: 0, offset: 0, append_time_ms: 1_000 };
+        let context = DecodeContext {
+            catalogue: Catalogue::builtin(),
+            registry: Some(&registry),
+            origin: &origin,
+        };
+        let event = admit(&context, record.body.value(), &record.body).expect("an event");
+        assert_eq!(event.event.source.as_deref(), source);
+        assert_eq!(event.event.event_id, "e1");
+    }
+}
+
+/// A registry whose every schema is the same.
+#[derive(Clone, Debug)]
+struct OneSchema(Arc<WriterSchema>);
+
+impl Registry for OneSchema {
+    fn schema(&self, _: u32) -> Result<Arc<WriterSchema>, RegistryFault> {
+        Ok(Arc::clone(&self.0))
+    }
+
+    fn schema_by_guid(&self, _: u128) -> Result<Arc<WriterSchema>, RegistryFault> {
+        self.schema(0)
+    }
+}
+
 /// A registry that does not answer.
 #[derive(Debug)]
 struct SilentRegistry;
@@ -225,6 +283,12 @@ fn an_event_is_refused_and_not_stored_while_the_registry_does_not_answer() {
     }
     assert_eq!(client.post("application/json", POST).status, 202, "it needs no registry");
     assert_eq!(appended.records().len(), 1);
+    // A line is JSON whatever it begins with.
+    let lines = format!("\0\0\0\0\x07rest\n{}", POST.replace('\n', ""));
+    let response = client.post("application/x-ndjson", &lines);
+    assert_eq!(response.status, 202, "{}", response.json());
+    assert_eq!(response.json()["events"][0]["error"]["reason"], "not_json");
+    assert_eq!(response.json()["accepted"], 1);
 }
 
 #[test]
@@ -288,6 +352,59 @@ fn queued_requests_are_appended_together() {
     let sizes: Vec<usize> = fixture.appended.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 9);
     assert!(sizes.len() < 9, "{sizes:?}");
+}
+
+#[test]
+fn a_record_that_the_log_does_not_take_fails_only_its_own_request() {
+    let (fixture, mut first) = connected();
+    *fixture.appended.refused_key.lock().unwrap() = Some(b"mallory");
+    fixture.appended.shut();
+    let begin = |client: &mut RawClient, body: &str| {
+        send(client, &[("content-type", "application/json")], body.as_bytes());
+    };
+    begin(&mut first, POST);
+    let mut others: Vec<RawClient> =
+        (0..4).map(|_| RawClient::connect(fixture.address())).collect();
+    let guilty = POST.replace("alice", "mallory");
+    for (number, client) in others.iter_mut().enumerate() {
+        begin(client, if number == 2 { &guilty } else { POST });
+    }
+    // Time for all of them to arrive; if it isn't enough, there are only more batches.
+    clock::pause(Duration::from_millis(300));
+    fixture.appended.open();
+    assert_eq!(first.response().status, 202);
+    for (number, client) in others.iter_mut().enumerate() {
+        let response = client.response();
+        if number == 2 {
+            assert_eq!((response.status, response.code().as_str()), (503, "internal"));
+            let text = response.json().to_string();
+            assert!(text.contains("does not take an event of this request"), "{text}");
+        } else {
+            assert_eq!(response.status, 202, "{}", response.json());
+        }
+    }
+    assert_eq!(fixture.appended.records().len(), 4);
+}
+
+#[test]
+fn an_event_too_large_for_a_dead_letter_is_answered_and_not_stored() {
+    let (fixture, mut client) = connected();
+    let large = with("correlation_id", &json!("x".repeat(1_000_000)));
+    let kept = with("correlation_id", &json!("x".repeat(300_000)));
+    let response = client.post("application/json", &format!("[{large},{kept},{POST}]"));
+    assert_eq!(response.status, 202, "{}", response.json());
+    let response = response.json();
+    assert_eq!(response["accepted"], 1);
+    for number in [0, 1] {
+        assert_eq!(response["events"][number]["error"]["reason"], "too_large");
+    }
+    let message = response["events"][0]["error"]["message"].to_string();
+    assert!(message.contains("no dead letter keeps it"), "{message}");
+    assert_eq!(response["events"][2]["event_id"], "e1");
+    let topics: Vec<String> =
+        fixture.appended.records().iter().map(|r| r.topic.as_str().to_owned()).collect();
+    assert_eq!(topics, ["tw.dead-letters", "tw.in"]);
+    assert_eq!(client.post("application/json", &large).status, 422);
 }
 
 #[test]

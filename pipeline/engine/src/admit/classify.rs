@@ -130,11 +130,10 @@ impl Classifier {
         if !event_type.channels.iter().any(|rule| rule.classes.contains(&Class::Ephemeral)) {
             return Ok(none);
         }
-        let deliveries = self.catalogue.deliveries(&event.view()).map_err(|error| Rejection {
-            reason: Reason::ProcessingFailed,
-            field: None,
-            message: error.to_string(),
-        })?;
+        let deliveries = self
+            .catalogue
+            .deliveries(&event.view())
+            .map_err(|error| Rejection::new(Reason::ProcessingFailed, error.to_string()))?;
         let to: Vec<Delivery> =
             deliveries.into_iter().filter(|to| to.class == Class::Ephemeral).collect();
         let only = event_type.is_ephemeral() && !to.is_empty();
