@@ -106,6 +106,75 @@ fn a_client_that_reads_at_a_chosen_rate_delays_others_once_and_not_at_each_step(
     }
 }
 
+/// Times that the only feed of a connection has asked the sweeper.
+fn attempts(fixture: &FanoutFixture, connection: &ClientConnection) -> Option<u32> {
+    let conn = fixture.gateways[0].shard.conn(connection.conn.slot).unwrap();
+    conn.feeds.first().map(|feed| feed.attempt)
+}
+
+#[test]
+fn a_steady_reader_that_is_slower_than_the_sweep_gets_everything_and_stays_open() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: 100,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(8_000, &config);
+    let mut steady = connection(&mut fixture);
+    steady.subscribe(&mut fixture, "posts:a", "earliest");
+    let (mut received, mut asked) = (Vec::new(), 0);
+    for _ in 0..3_000 {
+        fixture.settle();
+        fixture.settle();
+        steady.fill(&mut fixture, 5_000);
+        received.extend(numbers(&steady.take_frames()));
+        assert!(steady.closes(&mut fixture).is_empty(), "closed after {asked} sweeps");
+        asked = asked.max(attempts(&fixture, &steady).unwrap_or_default());
+        fixture.pass_time(50);
+        fixture.gateways[0].shard.mark_alive(steady.conn);
+    }
+    assert!(received.iter().copied().eq(0..8_000), "{} events", received.len());
+    assert!(asked > 65, "it was left behind by {asked} sweeps only");
+}
+
+#[test]
+fn a_client_that_reads_nothing_spends_only_its_own_time_of_a_sweep() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: 1_000,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(1_000, &config);
+    let mut stalled = connection(&mut fixture);
+    stalled.subscribe(&mut fixture, "posts:a", "earliest");
+    stalled.fill(&mut fixture, 1 << 20);
+    let mut ordinary = connection(&mut fixture);
+    ordinary.subscribe(&mut fixture, "posts:a", "earliest");
+    ordinary.fill(&mut fixture, 1 << 20);
+    let mut received = 0;
+    for _ in 0..3 {
+        (0..4).for_each(|_| fixture.settle());
+        received += numbers(&ordinary.read(&mut fixture)).len();
+        fixture.settle();
+        fixture.pass_time(400);
+    }
+    let waited = received;
+    assert!(waited < 100, "the sweep waited for the other client: {waited}");
+    (0..4).for_each(|_| fixture.settle());
+    fixture.pass_time(900);
+    (0..4).for_each(|_| fixture.settle());
+    for _ in 0..100 {
+        received += numbers(&ordinary.read(&mut fixture)).len();
+        assert!(attempts(&fixture, &ordinary).is_none_or(|asked| asked == 1), "left behind");
+        fixture.settle();
+    }
+    assert_eq!(received, 1_000);
+}
+
 #[test]
 fn many_clients_that_start_at_a_time_need_few_lookups_and_sweeps_go_on() {
     let config =
