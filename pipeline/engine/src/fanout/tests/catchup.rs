@@ -1,20 +1,26 @@
 //! Tests of how subscriptions that are behind are served: starts, look-ups, memory, and the end of
 //! the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tidewire_schemas::position::{PartitionPosition, Position};
 
+use super::super::catchup::lookup_worker::LookupWorker;
 use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
+use super::super::hub::Hub;
 use super::super::identity::Accounts;
+use super::super::lookup_mailbox::Lookup;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
 use super::super::shard::Framing;
 use super::client::ServerFrame;
 use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
-use crate::record::Partition;
+use super::log::MemoryLog;
+use crate::record::{MonotonicMillis, Partition};
+use crate::topology::Topology;
 
 /// A gateway whose ring holds the last of many events.
 fn deep(events: usize, config: &FanoutConfig) -> FanoutFixture {
@@ -292,6 +298,47 @@ fn lookups_in_a_partition_without_a_leader_delay_no_other_partition() {
     assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
     assert_eq!(numbers(&waiting[0].read_all(&mut fixture)).len(), 50);
     assert!(fixture.gateways[0].sweeper.kept_keys() < 600);
+}
+
+/// Each failed call takes ten seconds, as one to Kafka may.
+#[test]
+fn many_partitions_without_a_leader_take_half_of_the_time_of_lookups_at_most() {
+    const FAILED_CALL_MS: i64 = 10_000;
+    const TURN_MS: i64 = 50;
+    let topology = Topology::new("t.", 21);
+    let log = Arc::new(MemoryLog::new(&topology, 7));
+    let hub = Hub::open(&*log, &topology, FanoutConfig::default()).unwrap();
+    let mut worker = LookupWorker::open(Arc::<MemoryLog>::clone(&log), &hub).unwrap();
+    for partition in (1..21).map(Partition) {
+        log.set_leader(partition, false);
+        assert!(hub.lookups.ask(Lookup { partition, time: None }));
+    }
+    let mut now = MonotonicMillis(0);
+    let (mut failed_ms, mut answered) = (0, 0);
+    let mut turn = || {
+        while hub.lookups.ask(Lookup { partition: Partition(0), time: None }) {}
+        let before = log.unanswered();
+        worker.turn(now, Duration::ZERO).unwrap();
+        let failed = log.unanswered() > before;
+        failed_ms += if failed { FAILED_CALL_MS } else { 0 };
+        now = now.plus(if failed { FAILED_CALL_MS } else { TURN_MS });
+        answered += hub.lookups.take_answers().len();
+        (now, failed_ms, answered)
+    };
+    // Until each of them is known to fail.
+    while turn().1 < 20 * FAILED_CALL_MS {}
+    let (from, failed_before, answered_before) = turn();
+    loop {
+        let (now, failed_ms, answered) = turn();
+        let (passed, failed_ms) = (now.since(from), failed_ms - failed_before);
+        assert!(failed_ms <= passed / 2 + FAILED_CALL_MS, "{failed_ms} of {passed} ms");
+        if passed > 600_000 {
+            assert!(failed_ms > passed / 3, "they are still tried: {failed_ms} of {passed} ms");
+            let answered = answered - answered_before;
+            assert!(answered > 50_000, "{answered} answers in ten minutes");
+            return;
+        }
+    }
 }
 
 #[test]
