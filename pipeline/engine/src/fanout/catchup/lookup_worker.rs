@@ -4,8 +4,8 @@
 //! topics with those of the hub every few seconds. Nothing that delivers events waits for it.
 //!
 //! A partition without a leader fails its lookups, each after seconds. They are tried again with
-//! growing waits, one at the end of a turn. After a failed call none of them is tried for as long as
-//! that call took, so that all failing partitions together take half of the time at most.
+//! growing waits, one at the end of a turn. After a failed call none of them is tried for as long
+//! as that call took, so that all failing partitions together take half of the time at most.
 //!
 //! A difference counts when it is found twice without a failed check in between, because brokers
 //! learn of changes one after the other, and one that just started reports all topics as missing.
