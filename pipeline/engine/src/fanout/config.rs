@@ -77,10 +77,10 @@ pub struct FanoutConfig {
     pub slow_window_ms: u32,
     /// Bytes a connection must read per window, else it is closed with 4008.
     pub slow_min_bytes: u32,
-    /// Times a feed may be left behind by sweeps, without reaching the ring in between, before its
-    /// connection is closed with 4008.
+    /// Times a feed may be left behind by sweeps, without writing one step of a sweep in between,
+    /// before its connection is closed with 4008.
     pub sweep_misses_max: u8,
-    /// Milliseconds a sweep waits for its slowest feed before it goes on without it.
+    /// Milliseconds a sweep waits for one feed, in all, before it goes on without it.
     pub sweep_wait_max_ms: u32,
     /// Records a sweep reads from a partition per step.
     pub sweep_step_records: usize,

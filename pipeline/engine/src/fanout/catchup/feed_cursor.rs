@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedFilter, FeedKey, FeedUpdate, SweepReply};
 use crate::fanout::offsets::PartitionOffsets;
-use crate::record::Partition;
+use crate::record::{MonotonicMillis, Partition};
 
 /// What identifies a sweep: at most one of each is started at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,10 @@ pub(super) struct FeedCursor {
     pub(super) filter: Arc<FeedFilter>,
     /// Shares sent and not written out yet.
     pub(super) outstanding: u32,
+    /// Milliseconds for which its sweep has waited for it.
+    pub(super) waited_ms: i64,
+    /// The last time at which its sweep waited for it; `None` if it does not wait.
+    pub(super) stalled_at: Option<MonotonicMillis>,
     /// The entries of the current step that it wants.
     pub(super) picks: Vec<u32>,
 }

@@ -4,7 +4,8 @@
 //! topics with those of the hub every few seconds. Nothing that delivers events waits for it.
 //!
 //! A partition without a leader fails its lookups, each after seconds. They are tried again with
-//! growing waits, one at the end of a turn, so that those of other partitions go on.
+//! growing waits, one at the end of a turn. After a failed call none of them is tried for as long
+//! as that call took, so that all failing partitions together take half of the time at most.
 //!
 //! A difference counts when it is found twice without a failed check in between, because brokers
 //! learn of changes one after the other, and one that just started reports all topics as missing.
@@ -62,6 +63,10 @@ pub struct LookupWorker {
     unlisted: Option<(MonotonicMillis, MonotonicMillis)>,
     /// Partitions whose last lookup failed.
     failing: BTreeMap<Partition, FailingPartition>,
+    /// When the last turn began, if a call failed in it.
+    failed_from: Option<MonotonicMillis>,
+    /// Before this time no failing partition is tried.
+    failing_rest_until: MonotonicMillis,
 }
 
 /// A partition whose lookups fail.
@@ -94,6 +99,8 @@ impl LookupWorker {
             difference: None,
             unlisted: None,
             failing: BTreeMap::new(),
+            failed_from: None,
+            failing_rest_until: MonotonicMillis::NEVER,
         })
     }
 
@@ -108,6 +115,7 @@ impl LookupWorker {
             return Ok(true);
         }
         let due = self.failing.values_mut().map(|failing| failing.retry.due_at(now)).min();
+        let due = due.map(|due| due.max(self.failing_rest_until));
         let until_due = due.and_then(|due| u64::try_from(due.since(now)).ok());
         let waited = self
             .reader
@@ -119,6 +127,9 @@ impl LookupWorker {
     /// Answers lookups, and tries one again whose wait is over. A failed call may take seconds, so
     /// it ends the turn. Returns whether there was something to do.
     fn answer_lookups(&mut self, now: MonotonicMillis) -> Result<bool, LogError> {
+        if let Some(from) = self.failed_from.take() {
+            self.failing_rest_until = now.plus(now.since(from));
+        }
         let lookups = &self.hub.lookups;
         // Without a lookup nobody waits for the partition.
         self.failing.retain(|partition, _| lookups.first_of(|of| of == *partition).is_some());
@@ -127,22 +138,23 @@ impl LookupWorker {
             let works = |partition| !self.failing.contains_key(&partition);
             let Some(lookup) = self.hub.lookups.first_of(works) else { break };
             busy = true;
-            if !self.try_lookup(lookup)? {
+            if !self.try_lookup(lookup, now)? {
                 return Ok(true);
             }
         }
         let due = self.failing.iter_mut().map(|(of, failing)| (failing.retry.due_at(now), *of));
         if let Some((_, partition)) = due.filter(|(at, _)| *at <= now).min()
+            && self.failing_rest_until <= now
             && let Some(lookup) = self.hub.lookups.first_of(|of| of == partition)
         {
             busy = true;
-            self.try_lookup(lookup)?;
+            self.try_lookup(lookup, now)?;
         }
         Ok(busy)
     }
 
     /// Answers a lookup; `false` if the log did not answer.
-    fn try_lookup(&mut self, lookup: Lookup) -> Result<bool, LogError> {
+    fn try_lookup(&mut self, lookup: Lookup, now: MonotonicMillis) -> Result<bool, LogError> {
         match self.look_up(lookup) {
             Ok(answer) => {
                 self.hub.answer_lookup(lookup, answer);
@@ -151,6 +163,7 @@ impl LookupWorker {
             }
             // Whether a topic is gone is decided by the check of the topics.
             Err(failed) if matches!(failed.error, LogError::Retry(_) | LogError::Invalid(_)) => {
+                self.failed_from = Some(now);
                 self.hub.suspect_topics();
                 self.hub.lookups.postpone(lookup);
                 let sentence = UnansweredCall::Lookup.sentence(&failed.at, &failed.error);

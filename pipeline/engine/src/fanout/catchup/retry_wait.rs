@@ -8,8 +8,7 @@ use crate::record::MonotonicMillis;
 /// Milliseconds after the first failure; each further wait is twice as long.
 const WAIT_FIRST_MS: i64 = 500;
 
-/// The longest wait: as long as a call to Kafka may take, so that the partitions of a broker that
-/// is gone take half of a thread at most.
+/// The longest wait: as long as a call to Kafka may take.
 const WAIT_LONGEST_MS: i64 = 10_000;
 
 /// Failures in a row after which an administrator has to know: a leader that moves causes fewer.

@@ -3,9 +3,10 @@
 //! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
 //! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
 //! member the indexes of its own in one shared segment. A sweep waits for members that do not write
-//! their shares in time, but not longer than `sweep_wait_max_ms` in all: then a slow one is left
-//! behind at once. So no rate of reading delays the others by more. A step that the log does not
-//! answer is repeated after a wait, from the same offsets.
+//! their shares in time, but for none of them longer than `sweep_wait_max_ms` in all: then that one
+//! is left behind as soon as it is slow. So no rate of reading delays the others by more, and no
+//! member pays for another. A step that the log does not answer is repeated after a wait, from the
+//! same offsets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -55,10 +56,8 @@ pub(super) struct CatchUpScan {
     members: BTreeSet<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
-    /// The last time at which it waited for a member; `None` if it does not wait.
-    stalled_at: Option<MonotonicMillis>,
-    /// Milliseconds for which it has waited for members.
-    stalled_ms: i64,
+    /// Whether it waits for a member.
+    stalled: bool,
     records: Vec<Record>,
     retry: RetryWait,
     /// What `/readyz` says about the last step, if it failed.
@@ -73,8 +72,7 @@ impl CatchUpScan {
             slots: [None; SERVED_TOPICS],
             members: BTreeSet::new(),
             index: HashMap::default(),
-            stalled_at: None,
-            stalled_ms: 0,
+            stalled: false,
             records: Vec::new(),
             retry: RetryWait::default(),
             failure: None,
@@ -136,7 +134,7 @@ impl CatchUpScan {
 
     /// Whether it waits for a member.
     pub(super) fn is_stalled(&self) -> bool {
-        self.stalled_at.is_some()
+        self.stalled
     }
 
     /// A step, or nothing while it waits after one that the log did not answer.
@@ -203,31 +201,35 @@ impl CatchUpScan {
         }
     }
 
-    /// Whether to wait for slow members. Once it has waited long enough they are left behind.
+    /// Whether to wait for slow members. One that was waited for long enough is left behind.
     fn waits_for_member(&mut self, with: &mut ScanContext<'_>) -> bool {
-        let is_slow = |key: &&FeedKey| {
-            with.cursors.get(key).is_some_and(|c| c.outstanding >= SHARES_OUTSTANDING_MAX)
-        };
-        let slow: Vec<FeedKey> = self.members.iter().filter(is_slow).copied().collect();
-        if slow.is_empty() {
-            self.stalled_at = None;
-            return false;
+        let wait_max_ms = i64::from(with.hub.config().sweep_wait_max_ms);
+        let mut left: Vec<FeedKey> = Vec::new();
+        self.stalled = false;
+        for key in &self.members {
+            let Some(cursor) = with.cursors.get_mut(key) else { continue };
+            // Also if it has written a share by now: the sweep waited for it until then.
+            if let Some(at) = cursor.stalled_at.take() {
+                cursor.waited_ms = cursor.waited_ms.saturating_add(with.now.since(at));
+            }
+            if cursor.outstanding < SHARES_OUTSTANDING_MAX {
+                continue;
+            }
+            if cursor.waited_ms < wait_max_ms {
+                cursor.stalled_at = Some(with.now);
+                self.stalled = true;
+            } else {
+                left.push(*key);
+            }
         }
-        if let Some(at) = self.stalled_at.replace(with.now) {
-            self.stalled_ms += with.now.since(at);
-        }
-        if self.stalled_ms < i64::from(with.hub.config().sweep_wait_max_ms) {
-            return true;
-        }
-        self.stalled_at = None;
-        for key in slow {
+        for key in left {
             if let Some(cursor) = with.cursors.remove(&key) {
                 self.leave(key, &cursor);
             }
             with.replies.put(key, FeedUpdate::LeftBehind);
             telemetry::sweep_left();
         }
-        false
+        self.stalled
     }
 
     fn read_records(&mut self, topic: usize, with: &mut ScanContext<'_>) -> Result<(), LogError> {

@@ -9,7 +9,8 @@
 //! delivered records that this one's broker does not report yet. Then it is taken for a position of
 //! another log.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedStart, LostSpan};
@@ -47,6 +48,13 @@ struct PendingStart {
     again_at: Option<MonotonicMillis>,
 }
 
+/// The feeds that wait for one lookup.
+struct LookupWaiters {
+    feeds: BTreeSet<FeedKey>,
+    /// The number of the lookup among those that are unasked; `None` if it is in the mailbox.
+    unasked: Option<u64>,
+}
+
 /// Where a feed can start.
 enum StartDecision {
     At {
@@ -64,9 +72,12 @@ pub(super) struct PendingStarts {
     beyond_end_wait_ms: i64,
     feeds: HashMap<FeedKey, PendingStart>,
     /// The feeds that wait for each lookup that is unasked or in the mailbox.
-    waiting: HashMap<Lookup, BTreeSet<FeedKey>>,
-    /// By partition, because the mailbox may have room for some partitions only.
-    unasked: BTreeMap<Partition, VecDeque<Lookup>>,
+    waiting: HashMap<Lookup, LookupWaiters>,
+    /// By partition, because the mailbox may have room for some partitions only, and in the order
+    /// in which they came. A feed waits for each of them.
+    unasked: BTreeMap<(Partition, u64), Lookup>,
+    /// The number of the next lookup that is unasked.
+    next_unasked: u64,
     /// Feeds with a position beyond the end, and when to ask again.
     again: BTreeSet<(MonotonicMillis, FeedKey)>,
     answers: HashMap<Lookup, (MonotonicMillis, LookupAnswer)>,
@@ -82,6 +93,7 @@ impl PendingStarts {
             feeds: HashMap::new(),
             waiting: HashMap::new(),
             unasked: BTreeMap::new(),
+            next_unasked: 0,
             again: BTreeSet::new(),
             answers: HashMap::new(),
             answered: Vec::new(),
@@ -106,19 +118,29 @@ impl PendingStarts {
     fn wait(&mut self, pending: PendingStart) {
         let (key, lookup) = (pending.request.key, lookup_of(&pending.request));
         self.feeds.insert(key, pending);
-        let unasked = &mut self.unasked;
-        let waiting = self.waiting.entry(lookup).or_insert_with(|| {
-            unasked.entry(lookup.partition).or_default().push_back(lookup);
-            BTreeSet::new()
+        let Self { unasked, next_unasked, waiting, .. } = self;
+        let waiters = waiting.entry(lookup).or_insert_with(|| {
+            let number = *next_unasked;
+            *next_unasked += 1;
+            unasked.insert((lookup.partition, number), lookup);
+            LookupWaiters { feeds: BTreeSet::new(), unasked: Some(number) }
         });
-        waiting.insert(key);
+        waiters.feeds.insert(key);
     }
 
     pub(super) fn remove(&mut self, key: FeedKey) {
         let Some(pending) = self.feeds.remove(&key) else { return };
-        // An empty set stays: it says that the lookup is on its way.
-        if let Some(waiting) = self.waiting.get_mut(&lookup_of(&pending.request)) {
-            waiting.remove(&key);
+        let lookup = lookup_of(&pending.request);
+        if let Some(waiters) = self.waiting.get_mut(&lookup) {
+            waiters.feeds.remove(&key);
+            // In the mailbox, which is bounded, a lookup stays, and so does its empty set: it says
+            // that the answer is on its way.
+            if waiters.feeds.is_empty()
+                && let Some(number) = waiters.unasked
+            {
+                self.unasked.remove(&(lookup.partition, number));
+                self.waiting.remove(&lookup);
+            }
         }
         if let Some(at) = pending.again_at {
             self.again.remove(&(at, key));
@@ -149,7 +171,8 @@ impl PendingStarts {
         }
         for (lookup, answer) in mailbox.take_answers() {
             self.keep(lookup, answer, now);
-            for key in self.waiting.remove(&lookup).unwrap_or_default() {
+            let waiters = self.waiting.remove(&lookup);
+            for key in waiters.map(|waiters| waiters.feeds).unwrap_or_default() {
                 if let Some(pending) = self.feeds.remove(&key) {
                     self.resolve(pending, &answer, now);
                 }
@@ -167,20 +190,20 @@ impl PendingStarts {
 
     /// Posts what the mailbox has room for.
     fn ask(&mut self, mailbox: &LookupMailbox) {
-        let waiting = &mut self.waiting;
-        self.unasked.retain(|_, unasked| {
-            while let Some(lookup) = unasked.front() {
-                let needed = waiting.get(lookup).is_some_and(|feeds| !feeds.is_empty());
-                if needed && !mailbox.ask(*lookup) {
-                    return true;
+        let mut next = self.unasked.first_key_value().map(|(at, lookup)| (*at, *lookup));
+        while let Some((at, lookup)) = next {
+            let after = if mailbox.ask(lookup) {
+                self.unasked.remove(&at);
+                if let Some(waiters) = self.waiting.get_mut(&lookup) {
+                    waiters.unasked = None;
                 }
-                if !needed {
-                    waiting.remove(lookup);
-                }
-                unasked.pop_front();
-            }
-            false
-        });
+                at
+            } else {
+                (at.0, u64::MAX)
+            };
+            let mut rest = self.unasked.range((Bound::Excluded(after), Bound::Unbounded));
+            next = rest.next().map(|(at, lookup)| (*at, *lookup));
+        }
     }
 
     fn keep(&mut self, lookup: Lookup, answer: LookupAnswer, now: MonotonicMillis) {
@@ -217,8 +240,8 @@ impl PendingStarts {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.feeds.len()
-            + self.waiting.values().map(|feeds| 1 + feeds.len()).sum::<usize>()
-            + self.unasked.values().map(VecDeque::len).sum::<usize>()
+            + self.waiting.values().map(|waiters| 1 + waiters.feeds.len()).sum::<usize>()
+            + self.unasked.len()
             + self.again.len()
             + self.answered.len()
     }
@@ -262,4 +285,72 @@ fn decide(request: &FeedRequest, answer: &LookupAnswer) -> StartDecision {
         _ => None,
     };
     StartDecision::At { offsets, lost }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fanout::identity::{Accounts, Identity, Roles};
+    use crate::fanout::messages::{ConnId, FeedFilter, FeedNumber};
+    use crate::port::Bounds;
+    use crate::record::Offset;
+
+    /// A start at a time; each feed is of a connection of its own.
+    fn request(slot: u32, partition: u32, second: i64) -> FeedRequest {
+        let (conn, feed) = (ConnId { slot, generation: 0 }, FeedNumber::default());
+        let identity = Identity { user: "u1".into(), accounts: Accounts::All, roles: Roles::ALL };
+        FeedRequest {
+            key: FeedKey { shard: 0, conn, feed, attempt: 0 },
+            partition: Partition(partition),
+            start: FeedStart::Time(Millis(second * TIME_STEP_MS)),
+            filter: Arc::new(FeedFilter { channels: Vec::new(), identity: Arc::new(identity) }),
+        }
+    }
+
+    fn answer_all(mailbox: &LookupMailbox) {
+        let bounds = Bounds { start: Offset(0), end: Offset(9) };
+        let answer =
+            LookupAnswer { bounds: [bounds; SERVED_TOPICS], at_time: [Offset(5); SERVED_TOPICS] };
+        while let Some(lookup) = mailbox.first_of(|_| true) {
+            mailbox.answer(lookup, answer);
+        }
+    }
+
+    #[test]
+    fn feeds_that_come_and_go_while_the_mailbox_is_full_leave_nothing() {
+        let (mut starts, mailbox) = (PendingStarts::new(2_000), LookupMailbox::default());
+        let now = MonotonicMillis(0);
+        for n in 0..100 {
+            starts.add(request(n, 0, n.into()), now);
+        }
+        assert!(starts.turn(&mailbox, now).is_empty());
+        let before = starts.len();
+        for n in 0..100_000 {
+            let restless = request(1_000, 0, 1_000 + n);
+            let key = restless.key;
+            starts.add(restless, now);
+            if n % 2 == 0 {
+                assert!(starts.turn(&mailbox, now).is_empty());
+            }
+            starts.remove(key);
+        }
+        assert_eq!(starts.len(), before);
+        assert!(starts.turn(&mailbox, now).is_empty());
+        // Those that stayed are served, and so are other partitions and shared lookups.
+        starts.add(request(200, 0, 99), now);
+        starts.add(request(201, 1, 99), now);
+        starts.remove(request(99, 0, 99).key);
+        let mut resolved = Vec::new();
+        for _ in 0..10 {
+            resolved.extend(starts.turn(&mailbox, now));
+            answer_all(&mailbox);
+        }
+        let mut slots: Vec<u32> = resolved.iter().map(|one| one.request.key.conn.slot).collect();
+        slots.sort_unstable();
+        let expected: Vec<u32> = (0..99).chain([200, 201]).collect();
+        assert_eq!(slots, expected);
+        assert_eq!(starts.len(), 0);
+    }
 }

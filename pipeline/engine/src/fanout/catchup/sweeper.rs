@@ -214,6 +214,8 @@ impl Sweeps {
             offsets,
             filter,
             outstanding: 0,
+            waited_ms: 0,
+            stalled_at: None,
             picks: Vec::new(),
         };
         match self.scans.iter_mut().find(near) {

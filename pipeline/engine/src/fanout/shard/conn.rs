@@ -82,7 +82,7 @@ pub(in crate::fanout) struct CatchUpFeed {
     pub(super) partition: Partition,
     pub(super) phase: FeedPhase,
     /// Times it has asked the sweeper.
-    pub(super) attempt: u32,
+    pub(in crate::fanout) attempt: u32,
     pub(super) progress: FeedProgress,
     /// Lists whose cursors were further when the feed was made: they want nothing before these
     /// offsets.
@@ -94,7 +94,7 @@ pub(in crate::fanout) struct CatchUpFeed {
     pub(super) queue: VecDeque<FeedUpdate>,
     /// Picks of the front share that are written.
     pub(super) picked: usize,
-    /// Sweeps that went on without it since it last reached the ring.
+    /// Sweeps that went on without it since it last wrote a share or reached the ring.
     pub(super) sweep_misses: u8,
 }
 

@@ -264,7 +264,9 @@ impl Shard {
                     picked += 1;
                 }
                 if picked == picks.len() {
-                    feed.feed_mut().picked = 0;
+                    let one = feed.feed_mut();
+                    one.picked = 0;
+                    one.sweep_misses = 0;
                     let key = self.feed_key(feed.conn, feed.feed());
                     self.hub.request(SweepRequest::Consumed(key));
                 } else {

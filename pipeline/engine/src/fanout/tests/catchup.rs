@@ -1,20 +1,26 @@
 //! Tests of how subscriptions that are behind are served: starts, look-ups, memory, and the end of
 //! the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tidewire_schemas::position::{PartitionPosition, Position};
 
+use super::super::catchup::lookup_worker::LookupWorker;
 use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
+use super::super::hub::Hub;
 use super::super::identity::Accounts;
+use super::super::lookup_mailbox::Lookup;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
 use super::super::shard::Framing;
 use super::client::ServerFrame;
 use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
-use crate::record::Partition;
+use super::log::MemoryLog;
+use crate::record::{MonotonicMillis, Partition};
+use crate::topology::Topology;
 
 /// A gateway whose ring holds the last of many events.
 fn deep(events: usize, config: &FanoutConfig) -> FanoutFixture {
@@ -104,6 +110,75 @@ fn a_client_that_reads_at_a_chosen_rate_delays_others_once_and_not_at_each_step(
             fixture.gateways[0].shard.mark_alive(connection.conn);
         }
     }
+}
+
+/// Times that the only feed of a connection has asked the sweeper.
+fn attempts(fixture: &FanoutFixture, connection: &ClientConnection) -> Option<u32> {
+    let conn = fixture.gateways[0].shard.conn(connection.conn.slot).unwrap();
+    conn.feeds.first().map(|feed| feed.attempt)
+}
+
+#[test]
+fn a_steady_reader_that_is_slower_than_the_sweep_gets_everything_and_stays_open() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: 100,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(8_000, &config);
+    let mut steady = connection(&mut fixture);
+    steady.subscribe(&mut fixture, "posts:a", "earliest");
+    let (mut received, mut asked) = (Vec::new(), 0);
+    for _ in 0..3_000 {
+        fixture.settle();
+        fixture.settle();
+        steady.fill(&mut fixture, 5_000);
+        received.extend(numbers(&steady.take_frames()));
+        assert!(steady.closes(&mut fixture).is_empty(), "closed after {asked} sweeps");
+        asked = asked.max(attempts(&fixture, &steady).unwrap_or_default());
+        fixture.pass_time(50);
+        fixture.gateways[0].shard.mark_alive(steady.conn);
+    }
+    assert!(received.iter().copied().eq(0..8_000), "{} events", received.len());
+    assert!(asked > 65, "it was left behind by {asked} sweeps only");
+}
+
+#[test]
+fn a_client_that_reads_nothing_spends_only_its_own_time_of_a_sweep() {
+    let config = FanoutConfig {
+        warmup_records: 5,
+        sweep_step_records: 16,
+        sweep_wait_max_ms: 1_000,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut fixture = deep(1_000, &config);
+    let mut stalled = connection(&mut fixture);
+    stalled.subscribe(&mut fixture, "posts:a", "earliest");
+    stalled.fill(&mut fixture, 1 << 20);
+    let mut ordinary = connection(&mut fixture);
+    ordinary.subscribe(&mut fixture, "posts:a", "earliest");
+    ordinary.fill(&mut fixture, 1 << 20);
+    let mut received = 0;
+    for _ in 0..3 {
+        (0..4).for_each(|_| fixture.settle());
+        received += numbers(&ordinary.read(&mut fixture)).len();
+        fixture.settle();
+        fixture.pass_time(400);
+    }
+    let waited = received;
+    assert!(waited < 100, "the sweep waited for the other client: {waited}");
+    (0..4).for_each(|_| fixture.settle());
+    fixture.pass_time(900);
+    (0..4).for_each(|_| fixture.settle());
+    for _ in 0..100 {
+        received += numbers(&ordinary.read(&mut fixture)).len();
+        assert!(attempts(&fixture, &ordinary).is_none_or(|asked| asked == 1), "left behind");
+        fixture.settle();
+    }
+    assert_eq!(received, 1_000);
 }
 
 #[test]
@@ -223,6 +298,47 @@ fn lookups_in_a_partition_without_a_leader_delay_no_other_partition() {
     assert_eq!(fixture.gateways[0].hub.unanswered(), [""; 0]);
     assert_eq!(numbers(&waiting[0].read_all(&mut fixture)).len(), 50);
     assert!(fixture.gateways[0].sweeper.kept_keys() < 600);
+}
+
+/// Each failed call takes ten seconds, as one to Kafka may.
+#[test]
+fn many_partitions_without_a_leader_take_half_of_the_time_of_lookups_at_most() {
+    const FAILED_CALL_MS: i64 = 10_000;
+    const TURN_MS: i64 = 50;
+    let topology = Topology::new("t.", 21);
+    let log = Arc::new(MemoryLog::new(&topology, 7));
+    let hub = Hub::open(&*log, &topology, FanoutConfig::default()).unwrap();
+    let mut worker = LookupWorker::open(Arc::<MemoryLog>::clone(&log), &hub).unwrap();
+    for partition in (1..21).map(Partition) {
+        log.set_leader(partition, false);
+        assert!(hub.lookups.ask(Lookup { partition, time: None }));
+    }
+    let mut now = MonotonicMillis(0);
+    let (mut failed_ms, mut answered) = (0, 0);
+    let mut turn = || {
+        while hub.lookups.ask(Lookup { partition: Partition(0), time: None }) {}
+        let before = log.unanswered();
+        worker.turn(now, Duration::ZERO).unwrap();
+        let failed = log.unanswered() > before;
+        failed_ms += if failed { FAILED_CALL_MS } else { 0 };
+        now = now.plus(if failed { FAILED_CALL_MS } else { TURN_MS });
+        answered += hub.lookups.take_answers().len();
+        (now, failed_ms, answered)
+    };
+    // Until each of them is known to fail.
+    while turn().1 < 20 * FAILED_CALL_MS {}
+    let (from, failed_before, answered_before) = turn();
+    loop {
+        let (now, failed_ms, answered) = turn();
+        let (passed, failed_ms) = (now.since(from), failed_ms - failed_before);
+        assert!(failed_ms <= passed / 2 + FAILED_CALL_MS, "{failed_ms} of {passed} ms");
+        if passed > 600_000 {
+            assert!(failed_ms > passed / 3, "they are still tried: {failed_ms} of {passed} ms");
+            let answered = answered - answered_before;
+            assert!(answered > 50_000, "{answered} answers in ten minutes");
+            return;
+        }
+    }
 }
 
 #[test]
