@@ -261,7 +261,7 @@ fn avro_schema(input: &[u8]) {
         [&[][..], &[0; 64], &[2; 64], &[0xff; 64], b"\x02\x04\x06\x08ab\0\x01\x80\x80\x01"]
     {
         if let Ok(json) = schema.to_json(record) {
-            assert!(json.len() < 2 * EVENT_MAX_BYTES);
+            assert!(json.len() < 3 * EVENT_MAX_BYTES);
             serde_json::from_str::<Value>(&json).expect("JSON");
         }
     }

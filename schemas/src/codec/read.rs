@@ -14,6 +14,10 @@ use super::read_plan::{Node, NodeId, PlanRecord, ReadPlan};
 use crate::envelope::{DATA_MAX_DEPTH, EVENT_MAX_BYTES, Reason, Rejection, shown};
 use crate::json;
 
+/// The longest record as JSON text. Twice the longest event, because a string of JSON text grows by
+/// a backslash before each quote; admission limits the data itself.
+const RECORD_JSON_MAX_BYTES: usize = 2 * EVENT_MAX_BYTES;
+
 /// The fields of a record as JSON.
 #[derive(Debug)]
 pub(super) struct DecodedFields<'a> {
@@ -60,6 +64,7 @@ pub(super) fn read<'a>(plan: &'a ReadPlan, bytes: &[u8]) -> Result<DecodedFields
         let start = reader.text.len() as u32;
         reader
             .value(field.node)
+            .and_then(|()| reader.within_limit())
             .map_err(|error| reader.rejection(error, &record.name, Some(&field.name)))?;
         values.push(start..reader.text.len() as u32);
     }
@@ -78,6 +83,12 @@ pub(super) fn read<'a>(plan: &'a ReadPlan, bytes: &[u8]) -> Result<DecodedFields
 enum AvroError {
     /// The bytes don't follow the schema.
     Malformed(&'static str),
+    /// A number that stands for one of `count` branches or symbols, but for none of these.
+    NotOneOf {
+        what: &'static str,
+        number: i64,
+        count: usize,
+    },
     TooDeep,
     TooLong,
     DecimalTooLong,
@@ -99,13 +110,24 @@ impl<'p, 'b> AvroReader<'p, 'b> {
             AvroError::Malformed(what) => {
                 (Reason::AvroDecode, format!("at byte {} of the record {name}: {what}", self.at))
             }
+            AvroError::NotOneOf { what, number, count } => {
+                let place =
+                    field.map_or(String::new(), |field| format!(", field {}", shown(field)));
+                let message = format!(
+                    "at byte {} of the record {name}{place}: {what} number {number} does not \
+                     exist, its schema has {count}, counted from 0; write with the schema that \
+                     the record names",
+                    self.at
+                );
+                (Reason::AvroDecode, message)
+            }
             AvroError::TooDeep => (
                 Reason::TooLarge,
                 format!("the record {name} is nested more than {DATA_MAX_DEPTH} levels deep"),
             ),
             AvroError::TooLong => (
                 Reason::TooLarge,
-                format!("the record {name} has more than {EVENT_MAX_BYTES} bytes as JSON"),
+                format!("the record {name} has more than {RECORD_JSON_MAX_BYTES} bytes as JSON"),
             ),
             AvroError::DecimalTooLong => (
                 Reason::TooLarge,
@@ -138,14 +160,18 @@ impl<'p, 'b> AvroReader<'p, 'b> {
     }
 
     fn branch(&mut self, branches: &[NodeId]) -> Result<NodeId, AvroError> {
-        let branch = usize::try_from(self.long()?).ok().and_then(|at| branches.get(at));
-        branch.copied().ok_or(AvroError::Malformed("the union has no such branch"))
+        let number = self.long()?;
+        let branch = usize::try_from(number).ok().and_then(|at| branches.get(at));
+        let count = branches.len();
+        branch.copied().ok_or(AvroError::NotOneOf { what: "branch of the union", number, count })
+    }
+
+    fn within_limit(&self) -> Result<(), AvroError> {
+        if self.text.len() > RECORD_JSON_MAX_BYTES { Err(AvroError::TooLong) } else { Ok(()) }
     }
 
     fn value(&mut self, id: NodeId) -> Result<(), AvroError> {
-        if self.text.len() > EVENT_MAX_BYTES {
-            return Err(AvroError::TooLong);
-        }
+        self.within_limit()?;
         let plan = self.plan;
         match plan.node(id) {
             Node::List(item) => self.blocks('[', ']', |reader| reader.value(*item)),
@@ -221,9 +247,11 @@ impl<'p, 'b> AvroReader<'p, 'b> {
                 json::quote(text, &mut self.text);
             }
             Node::Enum(symbols) => {
-                let symbol = usize::try_from(self.long()?).ok().and_then(|at| symbols.get(at));
-                self.text
-                    .push_str(symbol.ok_or(AvroError::Malformed("the enum has no such symbol"))?);
+                let number = self.long()?;
+                let symbol = usize::try_from(number).ok().and_then(|at| symbols.get(at));
+                let (what, count) = ("symbol of the enum", symbols.len());
+                let symbol = symbol.ok_or(AvroError::NotOneOf { what, number, count })?;
+                self.text.push_str(symbol);
             }
             Node::Pending | Node::List(_) | Node::Map(_) | Node::Union(_) | Node::Record(_) => {
                 return Err(AvroError::Malformed("its schema is incomplete"));

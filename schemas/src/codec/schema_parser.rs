@@ -14,7 +14,11 @@ use serde_json::{Map, Value};
 
 use super::read_plan::SchemaFault;
 use super::read_plan::{Node, NodeId, PlanField, PlanRecord, ReadPlan, SCHEMA_MAX_NODES};
+use crate::envelope::shown;
 use crate::json;
+
+/// The longest full name: each type inside a namespace repeats it.
+const NAME_MAX_BYTES: usize = 1024;
 
 /// The attributes of a type.
 type Attributes = Map<String, Value>;
@@ -79,7 +83,7 @@ impl SchemaParser {
                 self.add(Node::Union(branches))
             }
             Value::Object(attributes) => self.complex(attributes, namespace),
-            other => Err(invalid(format!("{other} is not a type"))),
+            other => Err(invalid(format!("{} is not a type", shown(&other.to_string())))),
         }
     }
 
@@ -113,9 +117,11 @@ impl SchemaParser {
     }
 
     fn reference(&self, name: &str, namespace: &str) -> Result<NodeId, SchemaFault> {
+        within_limit(name)?;
         let inherited =
             (!name.contains('.')).then(|| self.named.get(&qualified(namespace, name))).flatten();
         inherited.or_else(|| self.named.get(name)).copied().ok_or_else(|| {
+            let name = shown(name);
             SchemaFault(format!("the schema refers to {name}, which is not defined"))
         })
     }
@@ -124,7 +130,7 @@ impl SchemaParser {
         let id = self.add(node)?;
         match self.named.insert(name.full.clone(), id) {
             None => Ok(id),
-            Some(_) => Err(invalid(format!("it defines {} twice", name.full))),
+            Some(_) => Err(invalid(format!("it defines {} twice", shown(&name.full)))),
         }
     }
 
@@ -136,10 +142,13 @@ impl SchemaParser {
         let mut names = HashSet::with_capacity(described.len());
         for field in described {
             let field = field.as_object();
-            let field = field.ok_or_else(|| invalid("a field of a record is not an object"))?;
+            let field = field.ok_or_else(|| {
+                invalid(format!("a field of the record {} is not an object", shown(&name.full)))
+            })?;
             let label = text(field, "name")?;
             if !names.insert(label) {
-                return Err(invalid(format!("{} has two fields {label}", name.full)));
+                let (name, label) = (shown(&name.full), shown(label));
+                return Err(invalid(format!("{name} has two fields {label}")));
             }
             let node = self.node(attribute(field, "type")?, &name.namespace)?;
             fields.push(PlanField::of(label, node));
@@ -152,14 +161,17 @@ impl SchemaParser {
         let name = full_name(of, namespace)?;
         let quoted = array(of, "symbols")?.iter().map(|symbol| symbol.as_str().map(json::quoted));
         let symbols: Option<_> = quoted.collect();
-        let symbols = symbols.ok_or_else(|| invalid("a symbol of an enum is not a string"))?;
+        let symbols = symbols.ok_or_else(|| {
+            invalid(format!("a symbol of the enum {} is not a string", shown(&name.full)))
+        })?;
         self.define(&name, Node::Enum(symbols))
     }
 
     fn fixed(&mut self, of: &Attributes, namespace: &str) -> Result<NodeId, SchemaFault> {
         let name = full_name(of, namespace)?;
         let size = integer(attribute(of, "size")?);
-        let size = size.ok_or_else(|| invalid(format!("{} has no valid size", name.full)))?;
+        let size =
+            size.ok_or_else(|| invalid(format!("{} has no valid size", shown(&name.full))))?;
         self.define(&name, Node::Fixed(size))
     }
 }
@@ -215,10 +227,24 @@ fn integer(value: &Value) -> Option<usize> {
 fn full_name(of: &Attributes, enclosing: &str) -> Result<FullName, SchemaFault> {
     let name = text(of, "name")?;
     if let Some((namespace, _)) = name.rsplit_once('.') {
+        within_limit(name)?;
         return Ok(FullName { full: name.to_owned(), namespace: namespace.to_owned() });
     }
     let namespace = of.get("namespace").and_then(Value::as_str).unwrap_or(enclosing);
-    Ok(FullName { full: qualified(namespace, name), namespace: namespace.to_owned() })
+    let full = qualified(namespace, name);
+    within_limit(&full)?;
+    Ok(FullName { full, namespace: namespace.to_owned() })
+}
+
+fn within_limit(full_name: &str) -> Result<(), SchemaFault> {
+    if full_name.len() <= NAME_MAX_BYTES {
+        return Ok(());
+    }
+    let (name, bytes) = (shown(full_name), full_name.len());
+    Err(invalid(format!(
+        "the name {name} has {bytes} bytes; at most {NAME_MAX_BYTES} are allowed, its namespace \
+         included"
+    )))
 }
 
 fn qualified(namespace: &str, name: &str) -> String {
@@ -228,7 +254,7 @@ fn qualified(namespace: &str, name: &str) -> String {
 fn attribute<'a>(of: &'a Attributes, name: &str) -> Result<&'a Value, SchemaFault> {
     of.get(name).ok_or_else(|| {
         let subject = of.get("name").or_else(|| of.get("type")).unwrap_or(&Value::Null);
-        invalid(format!("{subject} has no attribute {name:?}"))
+        invalid(format!("{} has no attribute {name:?}", shown(&subject.to_string())))
     })
 }
 
@@ -289,7 +315,8 @@ mod tests {
             let no_record = schema.to_json(b"\0").expect_err("null is no record").to_string();
             assert!(no_record.contains("the union's branch is not a record"), "{no_record}");
             let no_branch = schema.to_json(b"\x06").expect_err("3 branches").to_string();
-            assert!(no_branch.contains("the union has no such branch"), "{no_branch}");
+            let told = "branch of the union number 3 does not exist, its schema has 3";
+            assert!(no_branch.contains(told), "{no_branch}");
             schema.to_json(b"").expect_err("the branch is missing");
         }
         assert!(refused(r#"["null", "string"]"#).contains("must be a record"));
@@ -416,6 +443,44 @@ mod tests {
     }
 
     #[test]
+    fn a_full_name_has_at_most_1024_bytes() {
+        let of = |namespace: usize| {
+            let namespace = "n".repeat(namespace);
+            json!({"type": "record", "name": "R", "namespace": namespace, "fields": []})
+        };
+        assert!(WriterSchema::avro(&of(1022).to_string(), &[]).is_ok());
+        let long = refused(&of(1023).to_string());
+        assert!(long.contains("has 1025 bytes; at most 1024 are allowed"), "{long}");
+        let inner = json!({"type": "enum", "name": "E", "namespace": "n".repeat(5000),
+            "symbols": []});
+        for of in [inner, json!("n".repeat(5000)), json!(format!("a.{}", "n".repeat(5000)))] {
+            let refused = refused(&record("R", &of).to_string());
+            assert!(refused.contains("at most 1024 are allowed"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_fault_shows_the_beginning_of_a_long_name() {
+        let long = "n".repeat(1000);
+        let enumeration =
+            |symbols: Value| json!({"type": "enum", "name": long, "symbols": symbols});
+        let many = json!({"type": "record", "name": "A", "fields": [
+            {"name": "f".repeat(9000), "type": "int"}, {"name": "f".repeat(9000), "type": "int"}]});
+        for of in [
+            json!(long),
+            enumeration(json!([1])),
+            json!({"type": "fixed", "name": long, "size": -1}),
+            json!({"type": "record", "name": long, "fields": [1]}),
+            json!({"type": "fixed", "name": long}),
+            json!([enumeration(json!([])), enumeration(json!([]))]),
+            many,
+        ] {
+            let refused = refused(&record("R", &of).to_string());
+            assert!(refused.len() < 300, "{} bytes: {refused:.400}", refused.len());
+        }
+    }
+
+    #[test]
     fn schemas_that_have_no_single_meaning_are_refused() {
         for (of, why) in [
             (json!({"type": "array"}), "\"array\" has no attribute \"items\""),
@@ -424,9 +489,12 @@ mod tests {
             (json!("Nobody"), "refers to Nobody, which is not defined"),
             (json!({"type": "fixed", "name": "F", "size": -1}), "F has no valid size"),
             (json!({"type": "enum", "name": "E"}), "\"E\" has no attribute \"symbols\""),
-            (json!({"type": "enum", "name": "E", "symbols": [1]}), "is not a string"),
+            (json!({"type": "enum", "name": "E", "symbols": [1]}), "the enum E is not a string"),
             (json!({"type": "record", "name": "N", "fields": {}}), "is not an array"),
-            (json!({"type": "record", "name": "N", "fields": [1]}), "is not an object"),
+            (
+                json!({"type": "record", "name": "N", "fields": [1]}),
+                "the record N is not an object",
+            ),
             (json!({"type": "record", "name": 7, "fields": []}), "\"name\" is not a string"),
             (json!({"type": "record", "name": "R", "fields": []}), "it defines R twice"),
             (json!(7), "7 is not a type"),

@@ -258,6 +258,59 @@ fn a_record_of_a_generated_schema_needs_no_header_and_no_registry() {
     }
 }
 
+/// A record of the generated schema of `post.created` with this text.
+fn created_with(of: &str) -> Vec<u8> {
+    let event_type = Catalogue::builtin().resolve("post.created").expect("a type");
+    let avsc = crate::typed::avsc(event_type);
+    let schema = Schema::parse_str(&avsc).expect("a schema");
+    let Schema::Record(fields) = &schema else { panic!("a record") };
+    let fields = fields.fields.iter().map(|field| {
+        let given = match field.name.as_str() {
+            "account_id" | "post_id" | "author_id" => text("a"),
+            "text" => text(of),
+            _ => none(),
+        };
+        (field.name.clone(), given)
+    });
+    let record = encode(&avsc, Value::Record(fields.collect()));
+    let fingerprint = schema.fingerprint::<apache_avro::rabin::Rabin>().bytes;
+    [&[0xc3, 0x01][..], &fingerprint, &record].concat()
+}
+
+#[test]
+fn a_record_that_grows_as_json_is_too_large() {
+    let of_text = |count: usize| admit_with(None, &created_with(&"\u{1}".repeat(count)), &[]);
+    assert!(of_text(40_000).expect("240,000 bytes").event.data.len() > 240_000);
+    for (count, field, number) in
+        [(50_000, "data", "data has 300"), (250_000, "text", "more than 524288 bytes as JSON")]
+    {
+        let refused = of_text(count).map(|_| count).expect_err("larger than an event may be");
+        assert_eq!((refused.reason, refused.field.as_deref()), (Reason::TooLarge, Some(field)));
+        assert!(refused.message.contains(number), "{refused}");
+    }
+    // The last value counts too.
+    for (of, bytes) in [
+        (r#""string""#, [&[0xc0, 0x8b, 0x11][..], &[1; 140_000]].concat()),
+        (r#""bytes""#, [&[0xc0, 0x8b, 0x11][..], &[200; 140_000]].concat()),
+    ] {
+        let schema =
+            format!(r#"{{"type":"record","name":"X","fields":[{{"name":"a","type":{of}}}]}}"#);
+        let schema = WriterSchema::avro(&schema, &[]).expect("a schema");
+        let RecordFormat::Avro(plan) = &schema.format else { panic!("Avro") };
+        let refused = read(plan, &bytes).map(|_| of).expect_err(of);
+        assert_eq!(refused.reason, Reason::TooLarge, "{of}: {refused}");
+    }
+}
+
+#[test]
+fn an_encoded_event_of_the_largest_size_is_read_again() {
+    // Quotes double when a string holds JSON.
+    let data = format!(r#"{{"x":"{}"}}"#, r#"\""#.repeat(130_000));
+    let sent = format!(r#"{{"event_type":"custom.x","account_id":"a","data":{data}}}"#);
+    let first = event(sent.as_bytes(), &[]);
+    assert_eq!(event(&first.encode(), &[]), first);
+}
+
 #[test]
 fn a_declared_field_takes_precedence_over_the_envelope_field() {
     let schema = r#"{"type":"record","name":"X","fields":[{"name":"account_id","type":"string"},

@@ -9,7 +9,7 @@ use super::normalise::{DATA_MAX_DEPTH, EventData, member_rejection, rejection};
 use super::reason::{Reason, Rejection};
 use super::validate::{ID_MAX_CHARS, id, instant, validate};
 use crate::Priority;
-use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE};
+use crate::catalogue::{Alias, Catalogue, EnvelopeIds, EventType, OPERATOR_SOURCE, Source};
 use crate::event::Event;
 use crate::json::{self, DEPTH_MAX, JsonErrorKind, Scanner};
 
@@ -187,9 +187,23 @@ pub(crate) fn complete(
         key,
         source,
         alias: alias.map(|alias| alias.name.clone()),
-        data: data.into_text(),
+        data: text_of(data)?,
     };
     Ok(Admitted { event, sent_key, ignored_fields: envelope.ignored })
+}
+
+/// The normalised data as text. It can be longer than the record: names and Avro's strings grow.
+fn text_of(data: EventData<'_>) -> Result<String, Rejection> {
+    let text = data.into_text();
+    if text.len() <= EVENT_MAX_BYTES {
+        return Ok(text);
+    }
+    let message = format!(
+        "data has {} bytes as JSON after normalisation; at most {EVENT_MAX_BYTES} bytes are \
+         allowed",
+        text.len()
+    );
+    Err(Rejection::of(Reason::TooLarge, "data", message))
 }
 
 /// The record as text, without the byte order mark it may begin with.
@@ -451,9 +465,22 @@ fn catalogue_key(
     data: &EventData<'_>,
 ) -> Result<String, Rejection> {
     let key = event_type.key.iter().find_map(|source| source.text(envelope, data));
-    key.map(Cow::into_owned).ok_or_else(|| {
-        let message =
-            format!("{} needs a field of its key, and none of them is present", event_type.name);
-        Rejection::of(Reason::MissingField, "data", message)
-    })
+    key.map(Cow::into_owned).ok_or_else(|| no_key(event_type))
+}
+
+/// No field is there from which the entity follows.
+pub(super) fn no_key(event_type: &EventType) -> Rejection {
+    let names = event_type.key.iter().filter_map(|source| match source {
+        Source::Field(name) => Some(format!("data.{name}")),
+        Source::Inner(object, name) => Some(format!("data.{object}.{name}")),
+        Source::Account | Source::Type => None,
+    });
+    let names: Vec<_> = names.collect();
+    let message = format!(
+        "{} needs {}, from which its entity follows; send it as a string or a number",
+        event_type.name,
+        names.join(" or ")
+    );
+    let field = names.into_iter().next().unwrap_or_else(|| "data".to_owned());
+    Rejection::of(Reason::MissingField, field, message)
 }

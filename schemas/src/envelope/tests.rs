@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::admit::no_key;
 use super::*;
 use crate::Priority;
 use crate::catalogue::{Catalogue, Field, FieldKind};
@@ -193,6 +194,20 @@ fn data_may_have_1024_fields() {
 }
 
 #[test]
+fn data_that_normalisation_makes_too_large_is_rejected() {
+    let named = |count: usize| {
+        let name = "aB".repeat(count);
+        let data = json!({"post_id": "p", "author_id": "u", "text": "t", name: 1});
+        run(&sent("post.created", data).to_string())
+    };
+    assert!(named(60_000).is_ok(), "180,000 bytes in snake_case");
+    let rejection = named(100_000).map(|_| 100_000).expect_err("300,000 bytes in snake_case");
+    assert_eq!((rejection.reason, rejection.field.as_deref()), (Reason::TooLarge, Some("data")));
+    let numbers = ["data has 300", "after normalisation", "at most 262144 bytes"];
+    assert!(numbers.iter().all(|part| rejection.message.contains(part)), "{rejection}");
+}
+
+#[test]
 fn a_duplicate_name_is_rejected() {
     let twice = r#"{"event_type":"custom.x","account_id":"a","account_id":"b","data":{}}"#;
     assert_eq!(refused(twice), (Reason::BadField, Some("account_id".into())));
@@ -291,6 +306,17 @@ fn a_rejection_repeats_little_of_what_was_sent() {
     let foreign = Rejection::of(Reason::AvroDecode, long.clone(), long);
     assert_eq!(foreign.field.map(|field| field.chars().count()), Some(81));
     assert_eq!(foreign.message.chars().count(), 513);
+}
+
+#[test]
+fn the_fields_that_an_entity_follows_from_are_named() {
+    let rejection =
+        run(&like_with("data", json!({"user_id": "u"})).to_string()).expect_err("no key");
+    assert_eq!(rejection.field.as_deref(), Some("data.post_id"));
+    let event_type = Catalogue::builtin().resolve("post.liked").expect("a type");
+    let rejection = no_key(event_type);
+    assert_eq!(rejection.field.as_deref(), Some("data.post_id"));
+    assert!(rejection.message.contains("post.liked needs data.post_id, from which"), "{rejection}");
 }
 
 #[test]
