@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tidewire_engine::derive::order::{OrderRecord, Tick};
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts, OPERATORS, TICK_MS};
+use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts, OPERATORS, Operator, TICK_MS};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -13,6 +13,7 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 
 use crate::fake::{Call, CommitOutcome, FakeLog, FakeStores, FaultScript};
+use crate::operators;
 use crate::world::World;
 
 /// The seed of the producers: timers are set in every partition.
@@ -50,6 +51,32 @@ fn ticks(world: &World) -> Vec<Tick> {
         }
     }
     ticks
+}
+
+/// The partitions with ticks in the log.
+fn ticking_partitions(log: &FakeLog, topology: &Topology) -> Vec<u32> {
+    let ticks = |partition: &u32| {
+        let at = TopicPartition::new(topology.order(), Partition(*partition));
+        log.records(&at, Isolation::Committed).iter().any(|record| {
+            let order = OrderRecord::decode(record.body.value().expect("a value"));
+            !order.expect("an order record").ticks.is_empty()
+        })
+    };
+    (0..topology.partitions()).filter(ticks).collect()
+}
+
+/// The same world after its timers were due.
+fn with_due_timers() -> World {
+    let mut world = with_timers();
+    world.log.state().now.0 += TIMERS_MS;
+    watched_turn(&mut world);
+    world
+}
+
+/// Makes a turn; returns how often it started a restore or the loop.
+fn restored_in_turn(world: &mut World) -> usize {
+    let calls = watched_turn(world);
+    count(&calls, Call::Transactor) + count(&calls, Call::StoreOpen) + count(&calls, Call::Member)
 }
 
 /// Makes a turn; returns the calls of its process.
@@ -97,6 +124,44 @@ fn a_tick_has_the_time_at_which_the_ends_were_requested() {
     assert!(!ticks.is_empty() && ticks.iter().all(|tick| tick.value == requested), "{ticks:?}");
 }
 
+#[test]
+fn a_lane_without_a_leader_holds_up_only_the_ticks_of_its_task() {
+    let mut world = with_timers();
+    world.log.state().now.0 += TIMERS_MS;
+    let due = with_due_timers();
+    let ticked = ticking_partitions(&due.log, &due.topology);
+    assert!(ticked.len() > 1, "more than one task has a timer due");
+    let without_leader = ticked[0];
+    let at = TopicPartition::new(world.topology.lane(Lane::Critical), Partition(without_leader));
+    world.log.state().leaderless.insert(at.clone());
+    for _ in 0..TURNS {
+        assert_eq!(restored_in_turn(&mut world), 0);
+        world.log.state().now.0 += TICK_MS;
+    }
+    let others = ticking_partitions(&world.log, &world.topology);
+    assert_eq!(others, ticked[1..], "all tasks but the one tick");
+    world.log.state().leaderless.remove(&at);
+    watched_turn(&mut world);
+    assert_eq!(ticking_partitions(&world.log, &world.topology), ticked, "its time has come");
+}
+
+#[test]
+fn requests_for_ends_that_fail_restore_nothing() {
+    for call in [Call::RequestEnds, Call::PollEnds] {
+        let mut world = with_timers();
+        world.log.state().now.0 += TIMERS_MS;
+        world.log.state().failing.insert(call);
+        for _ in 0..TURNS {
+            assert_eq!(restored_in_turn(&mut world), 0, "{call:?}");
+            world.log.state().now.0 += TICK_MS;
+        }
+        assert_eq!(ticks(&world), []);
+        world.log.state().failing.clear();
+        watched_turn(&mut world);
+        assert_ne!(ticks(&world), []);
+    }
+}
+
 /// A clock that advances by this many milliseconds per reading.
 struct ReadClock {
     now: AtomicI64,
@@ -112,12 +177,30 @@ impl Clock for ReadClock {
 /// A loop with all partitions, and its log.
 struct TestLoop {
     log: FakeLog,
+    clock: Arc<ReadClock>,
     topology: Topology,
     derive: Derive,
 }
 
 impl TestLoop {
     fn new(partitions: u32, clock_step: i64) -> Self {
+        Self::with_operators(partitions, clock_step, OPERATORS)
+    }
+
+    /// A loop of two tasks, one per commit group, with a timer each that is due.
+    fn with_due_timers() -> Self {
+        let mut test_loop = Self::with_operators(2, 0, operators::OPERATORS);
+        (0..2).for_each(|partition| test_loop.write(Priority::Normal, partition, 10));
+        assert_eq!((0..4).map(|_| test_loop.taken()).sum::<usize>(), 20);
+        test_loop.clock.now.fetch_add(TIMERS_MS, Ordering::Relaxed);
+        test_loop
+    }
+
+    fn with_operators(
+        partitions: u32,
+        clock_step: i64,
+        operators: &'static [&'static dyn Operator],
+    ) -> Self {
         let (log, topology) = (FakeLog::new(SEED), Topology::new("t.", partitions));
         for spec in topology.specs() {
             log.create(&spec).expect("a new log");
@@ -132,15 +215,16 @@ impl TestLoop {
             standby: false,
         };
         let now = AtomicI64::new(log.state().now.0);
+        let clock = Arc::new(ReadClock { now, step: clock_step });
         let ports = DerivePorts {
             log: Arc::new(log.clone()),
             stores: Arc::new(FakeStores::new(0, &log)),
-            clock: Arc::new(ReadClock { now, step: clock_step }),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
-        let mut derive = Derive::with_operators(config, ports, OPERATORS).expect("no faults");
+        let mut derive = Derive::with_operators(config, ports, operators).expect("no faults");
         let starts = (0..20).map(|_| derive.turn(Duration::ZERO).expect("no faults"));
         assert!(starts.last().is_some_and(|turned| turned.joined && !turned.restoring));
-        Self { log, topology, derive }
+        Self { log, clock, topology, derive }
     }
 
     /// Writes events into a lane's partition.
@@ -148,7 +232,7 @@ impl TestLoop {
         let topic = self.topology.lane(Lane::of(priority));
         let record = |n: usize| {
             let event = Event {
-                event_id: format!("e-{partition}-{n}"),
+                event_id: format!("e-{}-{partition}-{n}", Lane::of(priority).index()),
                 event_type: "post.created".into(),
                 account_id: "acc".into(),
                 timestamp_ms: 0,
@@ -194,4 +278,30 @@ fn only_outputs_of_critical_events_skip_the_other_commit_group() {
     };
     assert_eq!(taken(Priority::High), 20);
     assert_eq!(taken(Priority::Critical), 10);
+}
+
+#[test]
+fn an_urgent_commit_group_does_not_cost_the_other_its_ticks() {
+    // One of the two partitions is in the group that is first in the turn.
+    for urgent in 0..2 {
+        let mut test_loop = TestLoop::with_due_timers();
+        test_loop.write(Priority::Critical, urgent, 1);
+        (0..2).for_each(|_| assert!(test_loop.taken() <= 1));
+        let (log, topology) = (&test_loop.log, &test_loop.topology);
+        assert!(ticking_partitions(log, topology).contains(&(1 - urgent)), "urgent: {urgent}");
+    }
+}
+
+#[test]
+fn a_turn_waits_while_an_answer_is_late() {
+    let mut test_loop = TestLoop::with_due_timers();
+    test_loop.log.state().answers_are_late = true;
+    // State is handed over in the first turn.
+    (0..2).for_each(|_| assert_eq!(test_loop.taken(), 0));
+    test_loop.clock.now.fetch_add(2 * TICK_MS, Ordering::Relaxed);
+    test_loop.log.state().waited = None;
+    test_loop.derive.turn(Duration::from_secs(1)).expect("no faults");
+    let waited = test_loop.log.state().waited.expect("there is nothing to do");
+    assert!(!waited.is_zero(), "the loop spins");
+    assert!(waited < Duration::from_secs(1), "the answer is not noticed");
 }

@@ -6,7 +6,7 @@
 use tidewire_engine::derive::QUIET_MS;
 use tidewire_engine::topology::{ORDER_RETENTION_MS, TOMBSTONE_RETENTION_MS};
 
-use crate::fake::FakeStores;
+use crate::fake::{Call, CommitOutcome, FakeStores, FaultScript};
 use crate::world::{ADMITS, World};
 
 /// The seed of the producers; every partition gets events.
@@ -129,4 +129,27 @@ fn a_store_that_misses_records_for_a_short_time_is_kept() {
     crash(&mut world, 2);
     pass(&world, 3_600_000);
     assert_eq!(restarted(world, 0), 0);
+}
+
+#[test]
+fn a_log_that_does_not_answer_is_asked_about_one_quiet_task_per_minute() {
+    let mut world = world();
+    process(&mut world, 0);
+    pass(&world, QUIET_MS);
+    world.log.state().failing.insert(Call::Bounds);
+    let asked = |world: &mut World| {
+        let process = world.loops.process(0);
+        let (injected, commit_outcome) = (None, CommitOutcome::Committed);
+        let script = FaultScript { process, injected, commit_outcome, calls: Vec::new() };
+        world.log.state().script = Some(script);
+        world.turn_derive(0).expect("no faults");
+        let calls = world.log.state().script.take().expect("it was put there").calls;
+        calls.iter().filter(|call| **call == Call::Bounds).count()
+    };
+    // The clock stands still: the lag of a lane is sampled in the first turn at most.
+    let first = asked(&mut world);
+    assert!((1..=2).contains(&first), "{first} calls");
+    for _ in 0..TURNS {
+        assert_eq!(asked(&mut world), 0);
+    }
 }

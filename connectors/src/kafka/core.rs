@@ -94,6 +94,11 @@ impl KafkaCore {
         log_error::from_code(doing, code, self.stable.context())
     }
 
+    /// The same without a probe of the broker: never waits.
+    pub(super) fn failed_now(&self, doing: impl fmt::Display, code: Code) -> LogError {
+        log_error::from_code_now(doing, code, self.stable.context())
+    }
+
     /// Asks a question. If it fails, serves the client, so that its newest error is the cause.
     pub(super) fn ask<T>(
         &self,

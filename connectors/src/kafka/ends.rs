@@ -1,7 +1,8 @@
 //! A request for the committed ends of partitions, which nobody waits for.
 //!
 //! One `ListOffsets` per broker serves all partitions. librdkafka answers it on its own threads;
-//! without an answer it reports a timeout after [`CALL_LIMIT`].
+//! without an answer it reports a timeout after [`CALL_LIMIT`]. Errors are classified by their code
+//! alone, since a probe of a broker would wait.
 
 use std::sync::Arc;
 
@@ -27,27 +28,81 @@ impl KafkaEndsRequest {
         of.iter().try_for_each(|at| core.check(at))?;
         core.serve(&core.stable);
         let pending = PendingOffsets::request(&core.stable, of, CALL_LIMIT);
-        let pending = pending.map_err(|code| core.failed(DOING, code))?;
+        let pending = pending.map_err(|code| core.failed_now(DOING, code))?;
         Ok(Self { core: Arc::clone(core), of: of.to_vec(), pending })
     }
 }
 
 impl EndsRequest for KafkaEndsRequest {
-    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError> {
+    fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError> {
         let Some(answer) = self.pending.poll() else { return Ok(None) };
-        let answer = answer.map_err(|code| {
-            self.core.serve(&self.core.stable);
-            self.core.failed(DOING, code)
-        })?;
-        let mut ends = Vec::with_capacity(self.of.len());
-        for at in &self.of {
-            let end = answer.iter().find(|found| found.at == *at).map(|found| found.end);
-            let missing = || LogError::Retry(format!("{DOING}: no answer for {at}").into());
-            let end = end.ok_or_else(missing)?;
-            ends.push(
-                end.map_err(|code| self.core.failed(format!("reading the end of {at}"), code))?,
-            );
+        self.core.serve(&self.core.stable);
+        let answer = answer.map_err(|code| self.core.failed_now(DOING, code))?;
+        let ends = self.of.iter().map(|at| {
+            let found = answer.iter().find(|found| found.at == *at);
+            let Some(Err(code)) = found.map(|found| &found.end) else {
+                return Ok(found.and_then(|found| found.end.as_ref().ok()).copied());
+            };
+            match self.core.failed_now(format_args!("reading the end of {at}"), *code) {
+                // For example a partition without a leader: the others have ends.
+                LogError::Retry(_) => Ok(None),
+                error => Err(error),
+            }
+        });
+        ends.collect::<Result<_, _>>().map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::kafka::config::Config;
+    use rdkafka::mocking::MockCluster;
+    use std::time::Duration;
+    use tidewire_engine::record::{Partition, Topic};
+
+    const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+    /// Requests the ends until they are these; returns the last answer.
+    fn ends(
+        core: &Arc<KafkaCore>,
+        of: &[TopicPartition],
+        until: [Option<Offset>; 2],
+    ) -> Vec<Option<Offset>> {
+        let deadline = clock::now() + TIME_LIMIT;
+        loop {
+            let mut request = KafkaEndsRequest::new(core, of).unwrap();
+            let ends = loop {
+                assert!(clock::now() < deadline, "there is no answer");
+                match request.poll() {
+                    Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                    Ok(Some(ends)) => break ends,
+                    Err(LogError::Retry(_)) => break Vec::new(),
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            if ends == until || clock::now() + TIME_LIMIT / 10 > deadline {
+                return ends;
+            }
         }
-        Ok(Some(ends))
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_leaves_the_ends_of_the_others() {
+        let cluster = MockCluster::new(2).unwrap();
+        cluster.create_topic("t", 2, 2).unwrap();
+        cluster.partition_leader("t", 0, Some(1)).unwrap();
+        cluster.partition_leader("t", 1, None).unwrap();
+        let config = Config::new(&cluster.bootstrap_servers(), "t");
+        let core = Arc::new(KafkaCore::open(config).unwrap());
+        let of = [0, 1].map(|n| TopicPartition::new(&Topic::new("t"), Partition(n)));
+        let [one, both] = [[Some(Offset(0)), None], [Some(Offset(0)); 2]];
+        assert_eq!(ends(&core, &of, one), one);
+        // Elected, and then moved.
+        cluster.partition_leader("t", 1, Some(1)).unwrap();
+        assert_eq!(ends(&core, &of, both), both);
+        cluster.partition_leader("t", 1, Some(2)).unwrap();
+        assert_eq!(ends(&core, &of, both), both);
     }
 }

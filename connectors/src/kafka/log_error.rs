@@ -24,16 +24,30 @@ struct FailedCall {
 /// Classifies a code outside transactions.
 pub(super) fn from_code(doing: impl fmt::Display, code: Code, context: &KafkaContext) -> LogError {
     let doing = doing.to_string();
-    if let Some(error) = permanent_error(&doing, code) {
-        return error;
-    }
-    if is_fenced(code) {
-        return LogError::Fenced(format!("{doing}: {code}"));
-    }
-    if let Some(error) = authentication_error(&doing, context) {
-        return error;
-    }
-    LogError::Retry(failed_call(doing, code, context))
+    lasting_error(&doing, code, context)
+        .unwrap_or_else(|| LogError::Retry(failed_call(doing, code, context)))
+}
+
+/// The same without asking whether the broker accepts connections, for callers that must not wait.
+pub(super) fn from_code_now(
+    doing: impl fmt::Display,
+    code: Code,
+    context: &KafkaContext,
+) -> LogError {
+    let doing = doing.to_string();
+    lasting_error(&doing, code, context).unwrap_or_else(|| {
+        let newest = context.newest_error().filter(|_| is_unanswered(code));
+        let newest = newest.map(|newest| format!("; the newest error was: {}", newest.text));
+        let what = format!("{code}{}", newest.unwrap_or_default());
+        LogError::Retry(Box::new(FailedCall { doing, what }))
+    })
+}
+
+/// The error for a code outside transactions, unless a retry may help.
+fn lasting_error(doing: &str, code: Code, context: &KafkaContext) -> Option<LogError> {
+    permanent_error(doing, code)
+        .or_else(|| is_fenced(code).then(|| LogError::Fenced(format!("{doing}: {code}"))))
+        .or_else(|| authentication_error(doing, context))
 }
 
 /// Classifies an error outside transactions.

@@ -335,15 +335,21 @@ unsafe fn found_ends(event: *mut sys::rd_kafka_event_t) -> Vec<FoundEnd> {
         let one = |n: usize| {
             let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(n));
             let partition = Partition(u32::try_from(found.partition).unwrap_or(u32::MAX));
-            let end = match found.err {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    Ok(Offset(u64::try_from(found.offset).unwrap_or(0)))
-                }
-                code => Err(code.into()),
-            };
+            let end = found_end(found.err, found.offset);
             FoundEnd { at: TopicPartition::new(&Topic::new(text(found.topic)), partition), end }
         };
         (0..count).map(one).collect()
+    }
+}
+
+/// The end in one result. If the request to a broker failed, librdkafka leaves the offset of its
+/// partitions negative, without an error.
+fn found_end(error: RDKafkaRespErr, offset: i64) -> Result<Offset, RDKafkaErrorCode> {
+    match error {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            u64::try_from(offset).map(Offset).map_err(|_| RDKafkaErrorCode::OperationTimedOut)
+        }
+        code => Err(code.into()),
     }
 }
 

@@ -182,16 +182,18 @@ pub trait Log: Send + Sync {
 /// A request for the committed ends of partitions.
 pub trait EndsRequest: Send {
     /// The ends in the order of the request, each as it was at some time since the request; `None`
-    /// while there is no answer. Never waits. Not called again after an answer or an error.
-    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError>;
+    /// in place of an end that is not known now, for example without a leader.
+    ///
+    /// `None` while there is no answer. Never waits. Not called again after an answer or an error.
+    fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError>;
 }
 
 /// Ends that are known without asking.
 struct KnownEnds(Vec<Offset>);
 
 impl EndsRequest for KnownEnds {
-    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError> {
-        Ok(Some(std::mem::take(&mut self.0)))
+    fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError> {
+        Ok(Some(std::mem::take(&mut self.0).into_iter().map(Some).collect()))
     }
 }
 

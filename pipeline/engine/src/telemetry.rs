@@ -321,6 +321,17 @@ pub(crate) fn transaction_unknown(why: &LogError) {
     );
 }
 
+/// Tasks whose due timers have waited for some seconds, since their critical lanes' ends are not
+/// known. `None`: the answer came without them.
+pub(crate) fn ticks_wait(tasks: usize, why: Option<&LogError>) {
+    tracing::warn!(
+        tasks,
+        error = why.map(|why| why as &dyn std::error::Error),
+        "due timers wait, since the log does not tell the ends of some critical lanes; check that \
+         their partitions have leaders"
+    );
+}
+
 /// Tasks of a loop.
 pub(crate) fn tasks(count: usize) {
     gauge!("derive_tasks").set(count as f64);

@@ -1,4 +1,4 @@
-//! A request for ends: with faults, the answer may take some polls.
+//! A request for ends: with faults, the answer may take some polls and lack some ends.
 
 use tidewire_engine::port::{EndsRequest, Isolation, LogError};
 use tidewire_engine::record::{Offset, TopicPartition};
@@ -14,14 +14,19 @@ pub(super) struct FakeEndsRequest {
 
 impl EndsRequest for FakeEndsRequest {
     /// The ends at the time of the answer, as the port allows.
-    fn poll(&mut self) -> Result<Option<Vec<Offset>>, LogError> {
+    fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError> {
         self.log.call(Call::PollEnds, |log_state| {
             let late = log_state.answers_are_late
                 || (log_state.faults && log_state.random.one_in(LAZY_ONCE_IN));
             if late {
                 return Ok(None);
             }
-            let end = |at| Ok(Offset(log_state.end(at, Isolation::Committed)?));
+            let end = |at: &TopicPartition| {
+                let end = log_state.end(at, Isolation::Committed)?;
+                let unknown = log_state.leaderless.contains(at)
+                    || (log_state.faults && log_state.random.one_in(LAZY_ONCE_IN));
+                Ok((!unknown).then_some(Offset(end)))
+            };
             self.of.iter().map(end).collect::<Result<_, _>>().map(Some)
         })
     }

@@ -89,6 +89,12 @@ impl FakeLog {
             return Err(fatal("this process has crashed"));
         }
         log_state.count_call();
+        if log_state.failing.contains(&call) {
+            if let Some(script) = log_state.script.as_mut() {
+                script.calls.push(call);
+            }
+            return Err(LogError::Retry("this call fails".into()));
+        }
         if log_state.script.as_ref().is_some_and(|script| script.process == self.process) {
             return self.decide_by_script(log_state, call);
         }

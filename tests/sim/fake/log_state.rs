@@ -1,11 +1,12 @@
 //! The state of the in-memory log: topics, transactions, committed offsets and groups.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tidewire_engine::port::{Cleanup, Committed, GroupToken, Isolation, LogError, TopicSpec};
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 
-use super::faults::FaultScript;
+use super::faults::{Call, FaultScript};
 use super::group::{FakeGroup, FakeGroupProof};
 use super::journal::Fact;
 use super::partition::{CleanupContext, FakePartition, LogEntry};
@@ -97,6 +98,12 @@ pub(crate) struct LogState {
     pub(crate) faults: bool,
     /// Whether requests for ends get no answer for now.
     pub(crate) answers_are_late: bool,
+    /// Partitions whose ends are not in the answers to requests for ends.
+    pub(crate) leaderless: BTreeSet<TopicPartition>,
+    /// Calls that fail with `Retry`.
+    pub(crate) failing: BTreeSet<Call>,
+    /// The longest that the newest wait may take.
+    pub(crate) waited: Option<Duration>,
     /// Whether all processes take their turns on one thread.
     pub(crate) one_thread: bool,
     /// What happens to one process, instead of random faults.
@@ -132,6 +139,9 @@ impl LogState {
             random: TestRng::new(seed),
             faults: false,
             answers_are_late: false,
+            leaderless: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            waited: None,
             one_thread: false,
             script: None,
             outage: 0,

@@ -93,11 +93,14 @@ impl Reader for FakeReader {
 
     /// Returns at once, as the port allows: in a history nothing can arrive while it waits. The
     /// conformance suite uses two threads, so there it yields to the other one.
-    fn wait(&mut self, _: Duration) -> Result<(), LogError> {
+    fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {
         if !self.log.state().one_thread {
             std::thread::yield_now();
         }
-        self.log.call(Call::Wait, |_| Ok(()))
+        self.log.call(Call::Wait, |log_state| {
+            log_state.waited = Some(at_most);
+            Ok(())
+        })
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -1,4 +1,4 @@
-//! Tests on librdkafka's mock cluster that a broker's leader hints are ignored.
+//! Tests that ends are read rightly, and on a mock cluster that leader hints are ignored.
 //!
 //! An update of librdkafka that renames the wrapped function fails here.
 
@@ -12,7 +12,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use tidewire_engine::record::Offset as End;
 
+use super::found_end;
 use crate::clock;
 
 const TOPIC: &str = "moves";
@@ -89,4 +92,18 @@ fn read(consumer: &BaseConsumer<HintLog>) {
             left -= 1;
         }
     }
+}
+
+#[test]
+fn a_negative_offset_without_an_error_is_no_end() {
+    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let no_leader = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    assert_eq!(found_end(fine, 0), Ok(End(0)));
+    assert_eq!(found_end(fine, 7), Ok(End(7)));
+    // librdkafka's preset of an offset is -1001.
+    for unset in [-1, -1001] {
+        assert_eq!(found_end(fine, unset), Err(RDKafkaErrorCode::OperationTimedOut));
+    }
+    assert_eq!(found_end(no_leader, 7), Err(RDKafkaErrorCode::NotLeaderForPartition));
+    assert_eq!(found_end(no_leader, -1001), Err(RDKafkaErrorCode::NotLeaderForPartition));
 }

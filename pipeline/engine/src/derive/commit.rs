@@ -27,7 +27,7 @@ use crate::derive::running::RunningTask;
 use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Task, TaskPhase};
-use crate::derive::ticks::{Ticks, TicksDue};
+use crate::derive::ticks::Ticks;
 use crate::port::{Committed, LogError};
 use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
@@ -50,13 +50,11 @@ impl Derive {
         let mut turned = TurnOutcome::default();
         let mut sealed = Vec::with_capacity(COMMIT_GROUPS);
         self.first = self.first.wrapping_add(1);
-        let ticks = self.ticks_due()?;
+        self.ask_for_ticks()?;
         for n in 0..COMMIT_GROUPS {
             let group = (self.first + n) % COMMIT_GROUPS;
             let mut limits = TransactionLimits::default();
-            if let Some(due) = &ticks {
-                self.tick(group, due, &mut limits)?;
-            }
+            self.tick(group, &mut limits)?;
             self.take(group, &mut limits)?;
             let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
@@ -75,9 +73,8 @@ impl Derive {
         Ok(turned)
     }
 
-    /// Requests the critical lanes' ends of the tasks whose first timer is due; returns the answer
-    /// once it is there.
-    fn ticks_due(&mut self) -> Result<Option<TicksDue>, EngineError> {
+    /// Requests the critical lanes' ends of the tasks whose first timer is due; takes the answer.
+    fn ask_for_ticks(&mut self) -> Result<(), EngineError> {
         let asking = |error| EngineError::of_log("reading the ends of the critical lanes", error);
         let now = self.shared.now();
         if self.ticks.may_request(now) {
@@ -94,19 +91,12 @@ impl Derive {
 
     /// Injects a tick into each task of a commit group whose first timer is due, if its critical
     /// lane is processed up to the end that the log reported.
-    fn tick(
-        &mut self,
-        group: usize,
-        due: &TicksDue,
-        limits: &mut TransactionLimits,
-    ) -> Result<(), CommitFailure> {
+    fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
+        let Some(due) = self.ticks.take(group) else { return Ok(()) };
         let shared = self.shared.clone();
-        for (partition, task) in
-            self.tasks.iter_mut().filter(|(partition, _)| CommitGroup::of(**partition) == group)
-        {
-            let (Some(end), Some(running)) = (due.ends.get(partition), task.running()) else {
-                continue;
-            };
+        for (partition, end) in &due.ends {
+            let task = self.tasks.get_mut(partition);
+            let Some(running) = task.and_then(Task::running) else { continue };
             if running.timers.first().is_none_or(|first| first > due.at) {
                 continue;
             }

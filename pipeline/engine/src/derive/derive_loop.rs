@@ -125,6 +125,8 @@ pub struct Derive {
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
     pub(super) ticks: Ticks,
+    /// When a question about a quiet task failed last.
+    pub(super) quiet_failed_at: Option<Millis>,
     /// The lag of the lanes, for metrics.
     lag: Lag,
     /// The partitions followed as a standby, if that is configured.
@@ -168,6 +170,7 @@ impl Derive {
             first: 0,
             aborts: 0,
             ticks: Ticks::default(),
+            quiet_failed_at: None,
             lag: Lag::default(),
             standby,
         })

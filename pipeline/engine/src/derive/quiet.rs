@@ -28,30 +28,41 @@ struct ChangelogEnds {
 }
 
 impl Derive {
-    /// Handles at most one task per turn, since it asks the log four questions. A failed call is
-    /// made again after [`QUIET_MS`].
+    /// Handles at most one task per turn, since it asks the log four questions. They wait for the
+    /// log, so after one that failed none is asked for [`QUIET_MS`], for any task.
     pub(super) fn pass_control_records(&mut self) {
         let now = self.shared.now();
+        // If the clock was set back, the next question must not wait until it has caught up.
+        self.quiet_failed_at = self.quiet_failed_at.map(|at| at.min(now));
+        if self.quiet_failed_at.is_some_and(|at| now.0 - at.0 < QUIET_MS) {
+            return;
+        }
         let running = self.tasks.values_mut().filter_map(Task::running);
-        let mut quiet = running.filter_map(|running| running.is_quiet(now).then_some(running));
-        let Some(running) = quiet.next() else { return };
+        let quiet = running.filter_map(|running| running.is_quiet(now).then_some(running));
+        // The one that waits longest, so that a task whose calls fail does not hold up the others.
+        let Some(running) = quiet.min_by_key(|running| running.committed_at) else { return };
         let partition = running.partition;
         running.committed_at = Some(now);
-        let Ok(ends) = self.changelog_ends(partition) else { return };
+        let passed = self.pass_control_records_of(partition);
+        self.quiet_failed_at = passed.is_err().then(|| self.shared.now());
+    }
+
+    fn pass_control_records_of(&mut self, partition: Partition) -> Result<(), LogError> {
+        let ends = self.changelog_ends(partition)?;
         let Some(running) = self.tasks.get_mut(&partition).and_then(Task::running) else {
-            return;
+            return Ok(());
         };
         if !ends.cover(running) {
-            return;
+            return Ok(());
         }
         if ends.are_of(running) {
             running.committed_at = None;
-            return;
+            return Ok(());
         }
         let offsets = consumed(running, &self.shared.owner);
-        if self.member.commit(&offsets).is_ok() {
-            running.pass_control_records(ends);
-        }
+        self.member.commit(&offsets)?;
+        running.pass_control_records(ends);
+        Ok(())
     }
 
     fn changelog_ends(&self, partition: Partition) -> Result<ChangelogEnds, LogError> {

@@ -5,19 +5,21 @@
 //! task whose critical lane is processed up to there can tick with the *time of the request*. The
 //! loop never waits for an answer, and has at most one request in [`TICK_MS`].
 //!
-//! A task that is not there yet when the answer comes is asked about again with the next request.
+//! A task that is not there yet when the answer comes, or whose end is not in the answer, is asked
+//! about again with the next request. Without an answer no task ticks, and nothing else changes.
 
 use std::collections::BTreeMap;
 
+use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::port::{EndsRequest, Log, LogError};
 use crate::record::{Millis, Offset, Partition, TopicPartition};
-use crate::turn::repeat;
+use crate::telemetry;
 
 /// Milliseconds between two ticks of a task at least.
 pub const TICK_MS: i64 = 100;
 
-/// Requests without an answer in a row after which the loop is rebuilt.
-const MAX_FAILURES: u32 = 3;
+/// Milliseconds without a complete answer after which that is logged.
+const WARN_AFTER_MS: i64 = 5_000;
 
 /// The request for the critical lanes' ends of a loop's tasks.
 #[derive(Default)]
@@ -25,8 +27,9 @@ pub(super) struct Ticks {
     /// When the last request was made.
     requested: Millis,
     pending: Option<PendingTicks>,
-    /// Failed requests in a row.
-    failures: u32,
+    /// The answer, until each commit group has taken its part.
+    answer: [Option<TicksDue>; COMMIT_GROUPS],
+    incomplete: Option<Incomplete>,
 }
 
 struct PendingTicks {
@@ -36,18 +39,28 @@ struct PendingTicks {
     request: Box<dyn EndsRequest>,
 }
 
-/// The answer to a request.
+/// Answers in a row that were incomplete or missing.
+struct Incomplete {
+    /// When the first of these requests was made.
+    since: Millis,
+    logged: bool,
+}
+
+/// The answer to a request, for one commit group.
 pub(super) struct TicksDue {
     /// When the request was made: the time to tick with.
     pub(super) at: Millis,
-    /// The end of each requested critical lane.
+    /// The ends of the requested critical lanes, as far as they are known.
     pub(super) ends: BTreeMap<Partition, Offset>,
 }
 
 impl Ticks {
     /// When a task whose first timer is due at `first` can be asked about, milliseconds since the
-    /// epoch.
+    /// epoch; while an answer is to come, nobody knows.
     pub(super) fn wanted_at(&self, first: Millis) -> i64 {
+        if self.is_pending() {
+            return i64::MAX;
+        }
         first.0.max(self.requested.0.saturating_add(TICK_MS))
     }
 
@@ -71,30 +84,70 @@ impl Ticks {
         now: Millis,
     ) -> Result<(), LogError> {
         self.requested = now;
-        let request = repeat(|| log.request_ends(critical))?;
-        let partitions = critical.iter().map(|at| at.partition).collect();
-        self.pending = Some(PendingTicks { at: now, partitions, request });
+        match log.request_ends(critical) {
+            Ok(request) => {
+                let partitions = critical.iter().map(|at| at.partition).collect();
+                self.pending = Some(PendingTicks { at: now, partitions, request });
+                Ok(())
+            }
+            Err(error) => self.failed(now, critical.len(), error),
+        }
+    }
+
+    /// Takes the answer, if it is there.
+    pub(super) fn poll(&mut self) -> Result<(), LogError> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        match pending.request.poll() {
+            Ok(Some(ends)) => self.answered(&pending, ends),
+            Ok(None) => self.pending = Some(pending),
+            Err(error) => return self.failed(pending.at, pending.partitions.len(), error),
+        }
         Ok(())
     }
 
-    /// The answer, once. A request that failed is made again, a few times.
-    pub(super) fn poll(&mut self) -> Result<Option<TicksDue>, LogError> {
-        let Some(mut pending) = self.pending.take() else { return Ok(None) };
-        match pending.request.poll() {
-            Ok(Some(ends)) => {
-                self.failures = 0;
-                let ends = pending.partitions.into_iter().zip(ends).collect();
-                Ok(Some(TicksDue { at: pending.at, ends }))
+    /// A commit group's part of the answer, once.
+    pub(super) fn take(&mut self, group: usize) -> Option<TicksDue> {
+        self.answer[group].take()
+    }
+
+    fn answered(&mut self, pending: &PendingTicks, ends: Vec<Option<Offset>>) {
+        let mut missing = 0;
+        self.answer = Default::default();
+        for (partition, end) in pending.partitions.iter().zip(ends) {
+            let Some(end) = end else {
+                missing += 1;
+                continue;
+            };
+            let due = &mut self.answer[CommitGroup::of(*partition)];
+            let due = due.get_or_insert_with(|| TicksDue { at: pending.at, ends: BTreeMap::new() });
+            due.ends.insert(*partition, end);
+        }
+        if missing == 0 {
+            self.incomplete = None;
+        } else {
+            self.note_missing(pending.at, missing, None);
+        }
+    }
+
+    /// A failure that may pass leaves all of these lanes unknown.
+    fn failed(&mut self, at: Millis, missing: usize, error: LogError) -> Result<(), LogError> {
+        match error {
+            LogError::Retry(_) => {
+                self.note_missing(at, missing, Some(&error));
+                Ok(())
             }
-            Ok(None) => {
-                self.pending = Some(pending);
-                Ok(None)
-            }
-            Err(LogError::Retry(_)) if self.failures + 1 < MAX_FAILURES => {
-                self.failures += 1;
-                Ok(None)
-            }
-            Err(error) => Err(error),
+            error => Err(error),
+        }
+    }
+
+    /// Logs once that ends have been missing for some time.
+    fn note_missing(&mut self, at: Millis, missing: usize, why: Option<&LogError>) {
+        let now = Incomplete { since: at, logged: false };
+        let incomplete = self.incomplete.get_or_insert(now);
+        incomplete.since = incomplete.since.min(at);
+        if !incomplete.logged && at.0.saturating_sub(incomplete.since.0) >= WARN_AFTER_MS {
+            incomplete.logged = true;
+            telemetry::ticks_wait(missing, why);
         }
     }
 }
