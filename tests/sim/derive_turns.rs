@@ -281,18 +281,6 @@ fn only_outputs_of_critical_events_skip_the_other_commit_group() {
 }
 
 #[test]
-fn an_urgent_commit_group_does_not_cost_the_other_its_ticks() {
-    // One of the two partitions is in the group that is first in the turn.
-    for urgent in 0..2 {
-        let mut test_loop = TestLoop::with_due_timers();
-        test_loop.write(Priority::Critical, urgent, 1);
-        (0..2).for_each(|_| assert!(test_loop.taken() <= 1));
-        let (log, topology) = (&test_loop.log, &test_loop.topology);
-        assert!(ticking_partitions(log, topology).contains(&(1 - urgent)), "urgent: {urgent}");
-    }
-}
-
-#[test]
 fn a_turn_waits_while_an_answer_is_late() {
     let mut test_loop = TestLoop::with_due_timers();
     test_loop.log.state().answers_are_late = true;

@@ -27,7 +27,7 @@ pub(super) struct Ticks {
     /// When the last request was made.
     requested: Millis,
     pending: Option<PendingTicks>,
-    /// The answer, until each commit group has taken its part.
+    /// The answer that came in this turn, for each commit group.
     answer: [Option<TicksDue>; COMMIT_GROUPS],
     incomplete: Option<Incomplete>,
 }
@@ -96,6 +96,7 @@ impl Ticks {
 
     /// Takes the answer, if it is there.
     pub(super) fn poll(&mut self) -> Result<(), LogError> {
+        self.answer = Default::default();
         let Some(mut pending) = self.pending.take() else { return Ok(()) };
         match pending.request.poll() {
             Ok(Some(ends)) => self.answered(&pending, ends),
@@ -112,7 +113,6 @@ impl Ticks {
 
     fn answered(&mut self, pending: &PendingTicks, ends: Vec<Option<Offset>>) {
         let mut missing = 0;
-        self.answer = Default::default();
         for (partition, end) in pending.partitions.iter().zip(ends) {
             let Some(end) = end else {
                 missing += 1;
