@@ -83,7 +83,7 @@ pub(super) fn read<'a>(plan: &'a ReadPlan, bytes: &[u8]) -> Result<DecodedFields
 enum AvroError {
     /// The bytes don't follow the schema.
     Malformed(&'static str),
-    /// A number that stands for one of `count` branches or symbols, but for none of these.
+    /// A number that names none of `count` branches or symbols.
     NotOneOf {
         what: &'static str,
         number: i64,

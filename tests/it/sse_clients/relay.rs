@@ -182,7 +182,7 @@ impl RelayState {
                 line.push(*byte);
                 continue;
             }
-            self.keepalives += usize::from(line.as_slice() == b":");
+            self.keepalives += usize::from(line.starts_with(b":"));
             line.clear();
         }
         bytes.len()
