@@ -111,11 +111,11 @@ prepare() {
     chmod -R u+w "$folder" # Go's module cache is read-only
     rm -rf "$folder"
   fi
-  mkdir -p "$folder/home" "$folder/bin"
-  copy_configuration "$folder/home"
+  mkdir -p "$folder/user" "$folder/bin"
+  copy_configuration "$folder/user"
   link_commands "$folder/bin"
   host=$(rustc -vV | sed -n 's/^host: //p')
-  CARGO_HOME=$folder/home/.cargo cargo fetch --quiet --locked --target "$host" \
+  CARGO_HOME=$folder/user/.cargo cargo fetch --quiet --locked --target "$host" \
     --manifest-path "$here/../Cargo.toml" ||
     stop "the crates of Cargo.lock could not be fetched into an empty folder; see above"
 }
@@ -126,8 +126,8 @@ run() {
   rust=$(dirname "$(command -v cargo)")
   exec env -u XDG_CACHE_HOME -u TIDEWIRE_CACHE -u NODE_PATH -u GOPATH -u GOMODCACHE -u GOCACHE \
     -u PIP_CACHE_DIR -u PIP_FIND_LINKS -u npm_config_cache \
-    "RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}" "CARGO_HOME=$folder/home/.cargo" \
-    "HOME=$folder/home" "PATH=$folder/bin:$rust" "$@"
+    "RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}" "CARGO_HOME=$folder/user/.cargo" \
+    "HOME=$folder/user" "PATH=$folder/bin:$rust" "$@"
 }
 
 case ${1:-} in

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec};
+use crate::similar::{COMPARED_MAX_CHARS, EditDistance};
 
 /// A fast hash: every event looks its type up, and only the catalogue's files add keys.
 pub(super) type ByName<T> = HashMap<String, T, Xxh3DefaultBuilder>;
@@ -114,8 +115,6 @@ impl Catalogue {
 
     /// The name or alias most similar to this one, if any is similar. Patterns are no names.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        /// Longer names are not compared: no name of the catalogue is similar.
-        const COMPARED_MAX_CHARS: usize = 64;
         let name = name.to_lowercase();
         let length = name.chars().count();
         if length > COMPARED_MAX_CHARS {
@@ -130,77 +129,5 @@ impl Catalogue {
             .filter(|known| known.len().abs_diff(length) <= most);
         let rated = near.map(|known| (wanted.of(known), known));
         rated.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
-    }
-}
-
-/// Computes the edit distance (insertions, removals and replacements of characters) of one name to
-/// others, a column of the table at a time in the bits of a word: one body can have a thousand
-/// unknown types, and each is compared with hundreds of names. (G. Myers, A fast bit-vector
-/// algorithm for approximate string matching, 1999; here for whole texts.)
-struct EditDistance {
-    /// How many characters the name has: at most 64.
-    length: usize,
-    /// Where in the name each ASCII character occurs. Names of the catalogue have no others.
-    places: [u64; 128],
-}
-
-impl EditDistance {
-    fn to(name: &str) -> Self {
-        let (mut length, mut places) = (0, [0; 128]);
-        for character in name.chars() {
-            if let Some(place) = places.get_mut(character as usize) {
-                *place |= 1 << length;
-            }
-            length += 1;
-        }
-        Self { length, places }
-    }
-
-    fn of(&self, other: &str) -> usize {
-        let Some(last) = self.length.checked_sub(1) else { return other.len() };
-        // Where a row of the table is greater, or less, than the row before it.
-        let (mut greater, mut less) = (u64::MAX, 0u64);
-        let mut distance = self.length;
-        for byte in other.bytes().map(|byte| byte.to_ascii_lowercase()) {
-            let equal = self.places.get(usize::from(byte)).copied().unwrap_or(0);
-            let across = (((equal & greater).wrapping_add(greater)) ^ greater) | equal;
-            let down = equal | less;
-            let (up, back) = (less | !(across | greater), greater & across);
-            distance += (up >> last & 1) as usize;
-            distance -= (back >> last & 1) as usize;
-            let (up, back) = (up << 1 | 1, back << 1);
-            (greater, less) = (back | !(down | up), up & down);
-        }
-        distance
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::EditDistance;
-
-    /// The same by the whole table.
-    fn table(a: &str, b: &str) -> usize {
-        let a: Vec<char> = a.chars().collect();
-        let mut row: Vec<usize> = (0..=a.len()).collect();
-        for (i, b) in b.chars().enumerate() {
-            let mut diagonal = row[0];
-            row[0] = i + 1;
-            for (j, a) in a.iter().enumerate() {
-                let replaced = diagonal + usize::from(*a != b);
-                diagonal = row[j + 1];
-                row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-            }
-        }
-        row[a.len()]
-    }
-
-    proptest! {
-        #[test]
-        fn distances_are_those_of_the_table(a in "[a-cü]{0,64}", b in "[a-c]{0,70}") {
-            prop_assert_eq!(EditDistance::to(&a).of(&b), table(&a, &b));
-        }
     }
 }
