@@ -7,7 +7,8 @@
 //! At the limit nothing waits for memory and nothing is lost. A connection is then given one frame
 //! at a time, so one that does not read keeps its place and that frame; a connection that reads is
 //! served on. Those that do not read are closed sooner, which frees the memory. So no share is ever
-//! refused: beyond the limit each connection still has one frame and one incomplete message.
+//! refused: beyond the limit each connection still has one frame and one incomplete message, and a
+//! sweep four steps, which are small then.
 
 use std::fmt;
 use std::sync::Arc;

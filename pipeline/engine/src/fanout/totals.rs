@@ -3,7 +3,7 @@
 //! Whatever is made adds its bytes and subtracts them when it is dropped, so a segment or frame
 //! that has left the ring counts once, in full, for as long as anything refers to it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Totals of all segments, frames and shards of a hub.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct FanoutTotals {
     pub(super) control_bytes: AtomicUsize,
     /// Frames encoded since the start.
     pub(super) encodes: AtomicU64,
+    /// Whether the memory for connections was full at the last tick of a shard.
+    pub(super) memory_full: AtomicBool,
 }
 
 impl FanoutTotals {

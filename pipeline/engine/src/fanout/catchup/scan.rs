@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::feed_cursor::{FeedCursor, ReplyOutbox, ScanKey};
 use super::retry_wait::RetryWait;
@@ -27,6 +28,10 @@ use crate::telemetry;
 /// Shares a member may have outstanding before the sweep waits for it. With the bytes of a step
 /// this bounds what a sweep keeps in memory.
 const SHARES_OUTSTANDING_MAX: u32 = 4;
+
+/// Bytes of a step while the memory for connections is full. At most one sweep per partition and
+/// depth class is under way, so with eight partitions and four shares each they keep 4 MiB.
+const STEP_FULL_BYTES: usize = 32 << 10;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,8 +249,11 @@ impl CatchUpScan {
             }
         };
         let config = with.hub.config();
-        let limit =
-            ReadLimit { records: config.sweep_step_records, bytes: config.sweep_step_bytes };
+        let bytes = match with.hub.totals().memory_full.load(Ordering::Relaxed) {
+            true => config.sweep_step_bytes.min(STEP_FULL_BYTES),
+            false => config.sweep_step_bytes,
+        };
+        let limit = ReadLimit { records: config.sweep_step_records, bytes };
         self.records.clear();
         with.reader.take(slot, limit, &mut self.records)?;
         telemetry::sweep_records(self.records.len() as u64);

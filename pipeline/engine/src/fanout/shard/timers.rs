@@ -4,6 +4,8 @@
 //! connection and delays no check. There is no timer per connection: keepalives are
 //! spread over their cycle by slot, so that no second has all of them.
 
+use std::sync::atomic::Ordering;
+
 use super::conn::Conn;
 use super::interface::ConnectionMemory;
 use super::ready::ReadySince;
@@ -42,6 +44,8 @@ impl Shard {
             self.send_keepalives(due);
         }
         self.second = second;
+        let full = memory == ConnectionMemory::Full;
+        self.hub.totals().memory_full.store(full, Ordering::Relaxed);
         self.close_silent();
         self.close_slow(memory);
         for slot in std::mem::take(&mut self.retry) {

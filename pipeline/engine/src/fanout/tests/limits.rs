@@ -257,6 +257,41 @@ fn a_large_event_with_another_token_is_referenced_too() {
     assert_eq!(numbers(&stream.take_frames()), [0]);
 }
 
+/// A sweep that waits for a client keeps four steps. While memory is full they are small.
+#[test]
+fn without_memory_sweeps_keep_little() {
+    let config = FanoutConfig {
+        ring_max_bytes: 20_000,
+        warmup_records: 5,
+        sweep_wait_max_ms: i32::MAX as u32,
+        slow_window_ms: i32::MAX as u32,
+        ..FanoutConfig::default()
+    };
+    let mut kept = [ConnectionMemory::Available, ConnectionMemory::Full].map(|memory| {
+        let mut fixture = FanoutFixture::new(1, &config);
+        fixture.memory = memory;
+        for _ in 0..1_500 {
+            fixture.append_large("posts:a", 4_000);
+        }
+        fixture.gateways = vec![fixture.gateway(&config)];
+        fixture.pass_time(1_000);
+        let mut connection = ClientConnection::open(&mut fixture, 0, &identity(Accounts::All));
+        connection.subscribe(&mut fixture, "posts:a", "earliest");
+        connection.fill(&mut fixture, 4_000);
+        (0..4).for_each(|_| fixture.settle());
+        let kept = fixture.gateways[0].hub.bytes_beside_rings();
+        let mut read = numbers(&connection.read(&mut fixture));
+        while read.len() < 1_500 {
+            fixture.settle();
+            read.extend(numbers(&connection.read(&mut fixture)));
+        }
+        assert_eq!(read, (0..1_500).collect::<Vec<_>>());
+        kept
+    });
+    kept.sort_unstable();
+    assert!(kept[1] > 4 * 512 * 1_024 && kept[0] < 4 * 40_000, "{kept:?}");
+}
+
 /// Answers that wait are counted until they are written or their connection is gone.
 #[test]
 fn small_frames_that_wait_are_counted() {

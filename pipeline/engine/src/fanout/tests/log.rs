@@ -245,11 +245,21 @@ impl Reader for MemoryLogReader {
             let (at, asked, start, end) = (at.clone(), *next, stored.start, stored.end);
             return Err(LogError::OutOfRange { at, asked, start, end });
         }
-        let before = out.len();
-        out.extend(stored.records.range(*next..).take(limit.records).map(|(_, r)| r.clone()));
-        let taken = out.len() - before;
+        let (mut taken, mut bytes) = (0, 0);
+        let full = |taken, bytes| taken == limit.records || (taken > 0 && bytes >= limit.bytes);
+        for (_, record) in stored.records.range(*next..) {
+            if full(taken, bytes) {
+                break;
+            }
+            taken += 1;
+            bytes += record.body.as_bytes().len();
+            out.push(record.clone());
+        }
         self.taken.fetch_add(taken as u64, Ordering::Relaxed);
-        *next = if taken == limit.records { out[out.len() - 1].offset.0 + 1 } else { stored.end };
+        *next = match full(taken, bytes) {
+            true => out[out.len() - 1].offset.0 + 1,
+            false => stored.end,
+        };
         Ok(taken)
     }
 
