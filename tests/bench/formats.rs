@@ -19,7 +19,7 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::{
     DecodeContext, HeaderLookup, Registry, RegistryFault, WriterSchema, admit,
 };
-use tidewire_schemas::envelope::RecordOrigin;
+use tidewire_schemas::envelope::{RecordOrigin, Writers};
 use tidewire_tests::machine;
 
 /// The allocator of the binary.
@@ -32,8 +32,13 @@ const ROUNDS: usize = 5;
 /// Different events, so that no branch predictor learns one.
 const DISTINCT_EVENTS: usize = 1_000;
 
-const ORIGIN: RecordOrigin<'_> =
-    RecordOrigin { topic: "in", partition: 0, offset: 0, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> = RecordOrigin {
+    topic: "in",
+    partition: 0,
+    offset: 0,
+    append_time_ms: 1_767_607_201_000,
+    writers: Writers::Producers,
+};
 
 /// A post as a team with Avro would write it.
 const POST: &str = r#"{"type":"record","name":"Post","namespace":"com.acme","fields":[

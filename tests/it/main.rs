@@ -16,6 +16,7 @@ mod embedded_log;
 mod entities;
 mod full_disk;
 mod http_formats;
+mod internal_types;
 mod kafka;
 mod peer_reports;
 mod pipeline;

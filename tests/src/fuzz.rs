@@ -21,7 +21,7 @@ use tidewire_schemas::channel::Channel;
 use tidewire_schemas::codec::{
     DecodeContext, HeaderLookup, Registry, RegistryFault, WriterSchema, admit,
 };
-use tidewire_schemas::envelope::{Admitted, EVENT_MAX_BYTES, RecordOrigin};
+use tidewire_schemas::envelope::{Admitted, EVENT_MAX_BYTES, RecordOrigin, Writers};
 use tidewire_schemas::event::{Event, EventView};
 use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_schemas::time::parse_rfc3339;
@@ -106,8 +106,13 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut TestRng) {
     input.truncate(LENGTH_MAX);
 }
 
-const ORIGIN: RecordOrigin<'_> =
-    RecordOrigin { topic: "tw.in", partition: 1, offset: 2, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> = RecordOrigin {
+    topic: "tw.in",
+    partition: 1,
+    offset: 2,
+    append_time_ms: 1_767_607_201_000,
+    writers: Writers::Producers,
+};
 
 struct NoHeaders;
 

@@ -26,6 +26,7 @@ mod broker_version;
 mod client_log;
 
 mod brokers;
+mod internal_writers;
 mod rights;
 mod topics;
 
@@ -184,6 +185,7 @@ fn check_cluster(
     let topics = TopicCheck { target, cluster, admin: &admin, rights: &topic_rights };
     topics.run(report);
     rights::check(target, cluster, &topic_rights, report);
+    internal_writers::check(target, cluster, &admin, report);
     brokers::check_retention(&admin, cluster, report);
     brokers::check_clocks(target, cluster, &topic_rights, report);
 }

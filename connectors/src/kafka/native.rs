@@ -1,7 +1,7 @@
 //! Calls of librdkafka that its safe binding does not offer. The only file with `unsafe` code.
 //!
-//! It has seven uses. **Topic ids**, which become the epoch of positions. **Permissions of the
-//! user**, for `tidewire doctor`. **The offset of an end of partition** and positions after control
+//! It has eight uses. **Topic ids**, which become the epoch of positions. **Permissions of the
+//! user** and **ACLs of a topic**, for `tidewire doctor`. **The offset of an end of partition** and positions after control
 //! records, without which a restore does not know that it is complete. **Events of a producer**, so
 //! that waiting for an acknowledgement is neither a busy loop nor a sleep of up to 100 ms per
 //! transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
@@ -525,6 +525,82 @@ pub(super) fn group_rights<C: ConsumerContext>(
     };
     // SAFETY: the client is alive, and `ask` starts this operation.
     unsafe { operation.run(ask, each) }
+}
+
+/// An entry of the access control list (ACL) that covers a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TopicAcl {
+    pub(super) principal: String,
+    /// The client's host; `*` for every host.
+    pub(super) host: String,
+    /// By Kafka's number.
+    pub(super) operation: u32,
+    /// Whether it allows the operation; otherwise it denies it.
+    pub(super) allows: bool,
+}
+
+/// The ACLs that cover a topic: those of its name, of prefixes of it, and of all topics.
+pub(super) fn topic_acls<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    limit: Duration,
+) -> Result<Vec<TopicAcl>, RDKafkaErrorCode> {
+    let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+    let handle = client.client().native_ptr();
+    // SAFETY: the name is copied; the filter is destroyed below. Only an invalid filter is null.
+    let filter = unsafe {
+        sys::rd_kafka_AclBindingFilter_new(
+            sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+            name.as_ptr(),
+            sys::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_MATCH,
+            ptr::null(),
+            ptr::null(),
+            sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ANY,
+            sys::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ANY,
+            ptr::null_mut(),
+            0,
+        )
+    };
+    if filter.is_null() {
+        return Err(RDKafkaErrorCode::InvalidArgument);
+    }
+    // SAFETY: filter, options and queue are alive; the call copies the filter.
+    let ask = |options, queue| unsafe {
+        sys::rd_kafka_DescribeAcls(handle, filter, options, queue);
+    };
+    let read = |event| {
+        let mut count = 0;
+        // SAFETY: the event is the answer to this question, is alive and owns all that is read.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeAcls_result(event);
+            let acls = sys::rd_kafka_DescribeAcls_result_acls(result, &raw mut count);
+            (0..count).map(|n| topic_acl(*acls.add(n))).collect()
+        }
+    };
+    let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBEACLS;
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    let found = unsafe { AdminOperation { handle, kind, limit }.run(ask, read) };
+    // SAFETY: it was created above and is used no more.
+    unsafe { sys::rd_kafka_AclBinding_destroy(filter) };
+    found
+}
+
+/// Copies an ACL.
+///
+/// # Safety
+/// It must be alive.
+unsafe fn topic_acl(acl: *const sys::rd_kafka_AclBinding_t) -> TopicAcl {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let permission = sys::rd_kafka_AclBinding_permission_type(acl);
+        let allow = sys::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW;
+        TopicAcl {
+            principal: text(sys::rd_kafka_AclBinding_principal(acl)),
+            host: text(sys::rd_kafka_AclBinding_host(acl)),
+            operation: sys::rd_kafka_AclBinding_operation(acl) as u32,
+            allows: permission == allow,
+        }
+    }
 }
 
 /// Names as C strings; a name with a zero byte is left out.

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use tidewire_schemas::catalogue::Catalogue;
-    use tidewire_schemas::envelope::{RecordOrigin, admit};
+    use tidewire_schemas::envelope::{RecordOrigin, Writers, admit};
 
     fn lines(seed: u64, count: usize) -> Vec<String> {
         let mut generator = Generator::new(seed, "demo");
@@ -193,7 +193,13 @@ mod tests {
     #[test]
     fn the_pipeline_accepts_every_event_of_the_mix() {
         let catalogue = Catalogue::builtin();
-        let origin = RecordOrigin { topic: "in", partition: 0, offset: 0, append_time_ms: 0 };
+        let origin = RecordOrigin {
+            topic: "in",
+            partition: 0,
+            offset: 0,
+            append_time_ms: 0,
+            writers: Writers::Producers,
+        };
         for line in lines(5, 5_000) {
             let admitted = admit(catalogue, Some(line.as_bytes()), &origin);
             let admitted = admitted.unwrap_or_else(|rejection| panic!("{rejection}: {line}"));

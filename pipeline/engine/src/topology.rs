@@ -29,7 +29,8 @@ const DEAD_LETTERS_ID: &str = "dead-letters";
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Milliseconds `in` and `in.urgent` keep a record: a week to notice that ADMIT is stopped.
+/// Milliseconds `in`, `in.urgent` and `in.internal` keep a record: a week to notice that ADMIT is
+/// stopped.
 pub const INPUT_RETENTION_MS: u64 = 7 * DAY_MS;
 
 /// Milliseconds a lane keeps a record: as long as the input, for the same reason.
@@ -120,6 +121,7 @@ pub struct Topology {
     partitions: u32,
     input: Topic,
     input_urgent: Topic,
+    input_internal: Topic,
     /// By [`Lane::index`].
     lanes: [Topic; 5],
     order: Topic,
@@ -149,6 +151,7 @@ impl Topology {
             partitions,
             input: topic("in"),
             input_urgent: topic("in.urgent"),
+            input_internal: topic("in.internal"),
             lanes: Lane::ALL.map(|lane| topic(&format!("lane.{}", lane.name()))),
             order: topic("order"),
             state: topic("state"),
@@ -185,6 +188,16 @@ impl Topology {
     /// The input for critical events, which has a thread of its own.
     pub fn input_urgent(&self) -> &Topic {
         &self.input_urgent
+    }
+
+    /// The input for internal types, which only Tidewire's own processes write to.
+    pub fn input_internal(&self) -> &Topic {
+        &self.input_internal
+    }
+
+    /// All inputs.
+    pub fn inputs(&self) -> [&Topic; 3] {
+        [&self.input, &self.input_urgent, &self.input_internal]
     }
 
     /// A lane's topic.
@@ -271,10 +284,8 @@ impl Topology {
             delete_retention_ms: TOMBSTONE_RETENTION_MS,
             retention_ms: WINDOWS_RETENTION_MS,
         };
-        let mut specs = vec![
-            self.spec(&self.input, delete(INPUT_RETENTION_MS)),
-            self.spec(&self.input_urgent, delete(INPUT_RETENTION_MS)),
-        ];
+        let mut specs =
+            self.inputs().map(|input| self.spec(input, delete(INPUT_RETENTION_MS))).to_vec();
         specs.extend(self.lanes.iter().map(|lane| self.spec(lane, delete(LANE_RETENTION_MS))));
         specs.extend([
             self.spec(&self.order, delete(ORDER_RETENTION_MS)),
@@ -323,7 +334,7 @@ mod tests {
         let topology = Topology::new("t.", 3);
         let specs = topology.specs();
         assert!(specs.iter().all(|s| s.partitions == 3 && s.topic.as_str().starts_with("t.")));
-        assert_eq!(specs.len(), 16);
+        assert_eq!(specs.len(), 17);
         assert_eq!(topology.lane(Lane::Critical).as_str(), "t.lane.critical");
     }
 

@@ -16,11 +16,16 @@ use super::read::read;
 use super::writer::RecordFormat;
 use super::*;
 use crate::catalogue::Catalogue;
-use crate::envelope::{Admitted, Reason, RecordOrigin, Rejection};
+use crate::envelope::{Admitted, Reason, RecordOrigin, Rejection, Writers};
 use crate::event::Event;
 
-const ORIGIN: RecordOrigin<'_> =
-    RecordOrigin { topic: "tw.in", partition: 2, offset: 9, append_time_ms: 1_767_607_201_000 };
+const ORIGIN: RecordOrigin<'_> = RecordOrigin {
+    topic: "tw.in",
+    partition: 2,
+    offset: 9,
+    append_time_ms: 1_767_607_201_000,
+    writers: Writers::Producers,
+};
 
 /// The GUID that the registry of the tests has.
 const GUID: u128 = 0x0f1e_2d3c_4b5a_6978_8796_a5b4_c3d2_e1f0;

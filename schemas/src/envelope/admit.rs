@@ -36,7 +36,16 @@ const NANOS: std::ops::Range<f64> = 1e17..1e20;
 /// The envelope adds one level around data.
 const ENVELOPE_MAX_DEPTH: usize = DATA_MAX_DEPTH + 1;
 
-/// The position of a record in the input, and its append time.
+/// Who writes to the topic of a record, which decides the types it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Producers: every type that they may send.
+    Producers,
+    /// Tidewire's own processes (`in.internal`): internal types, and no others.
+    OwnProcesses,
+}
+
+/// The position of a record in the input, its append time, and who writes there.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordOrigin<'a> {
     /// The input topic.
@@ -47,6 +56,8 @@ pub struct RecordOrigin<'a> {
     pub offset: u64,
     /// When the log appended it, milliseconds since the epoch.
     pub append_time_ms: i64,
+    /// Who writes to the topic.
+    pub writers: Writers,
 }
 
 /// A record that became an event.
@@ -146,9 +157,7 @@ pub(crate) fn complete(
         None => return Err(missing("data", "data is required; it may be an empty object")),
     };
     let (event_type, alias) = resolve(catalogue, &sent_type, &data)?;
-    if !event_type.producers {
-        return Err(not_for_producers(event_type));
-    }
+    check_writers(event_type, origin)?;
     let timestamp_ms = timestamp(envelope.timestamp, envelope.time_unit, origin)?;
     let event_id = match envelope.event_id {
         Some(value) => event_id(value)?,
@@ -347,6 +356,24 @@ fn resolve<'c>(
         };
         Rejection::of(Reason::UnknownType, "event_type", message)
     })
+}
+
+/// An internal type is written by Tidewire's own processes alone, and they write nothing else.
+fn check_writers(event_type: &EventType, origin: &RecordOrigin<'_>) -> Result<(), Rejection> {
+    match origin.writers {
+        Writers::Producers if event_type.internal || !event_type.producers => {
+            Err(not_for_producers(event_type))
+        }
+        Writers::OwnProcesses if !event_type.internal => {
+            let message = format!(
+                "`{}` is not an internal type, and only those are read from {}; write other events \
+                 to the topics for producers",
+                event_type.name, origin.topic
+            );
+            Err(Rejection::of(Reason::NotInternal, "event_type", message))
+        }
+        Writers::Producers | Writers::OwnProcesses => Ok(()),
+    }
 }
 
 /// A type that operators or Tidewire's own processes write: a producer that could send it would

@@ -15,7 +15,7 @@ mod validate;
 
 pub use admit::{
     Admitted, CORRELATION_ID_MAX_CHARS, EVENT_MAX_BYTES, RecordOrigin, SOURCE_MAX_CHARS,
-    TIMESTAMP_AHEAD_MAX_MS, TYPE_MAX_CHARS, admit, non_number,
+    TIMESTAMP_AHEAD_MAX_MS, TYPE_MAX_CHARS, Writers, admit, non_number,
 };
 pub(crate) use admit::{
     DataField, Envelope, TimeUnit, complete, text, within_limits, without_mark,

@@ -40,6 +40,8 @@ pub enum Reason {
     UnknownType,
     /// A reserved name, which is not an event type.
     ReservedType,
+    /// A type that is not internal, in the topic for internal types.
+    NotInternal,
     /// An invalid timestamp.
     TimestampInvalid,
     /// A timestamp too far ahead of the append time.
@@ -58,7 +60,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the reference page's order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::EmptyValue,
         Self::NotUtf8,
         Self::NotJson,
@@ -72,6 +74,7 @@ impl Reason {
         Self::BadId,
         Self::UnknownType,
         Self::ReservedType,
+        Self::NotInternal,
         Self::TimestampInvalid,
         Self::TimestampFuture,
         Self::PriorityInvalid,
@@ -97,6 +100,7 @@ impl Reason {
             Self::BadId => "bad_id",
             Self::UnknownType => "unknown_type",
             Self::ReservedType => "reserved_type",
+            Self::NotInternal => "not_internal",
             Self::TimestampInvalid => "timestamp_invalid",
             Self::TimestampFuture => "timestamp_future",
             Self::PriorityInvalid => "priority_invalid",
@@ -131,6 +135,7 @@ impl Reason {
             Self::ReservedType => {
                 "the type is a frame's name, such as `ping`, or only operators emit it"
             }
+            Self::NotInternal => "the topic is `in.internal`, and the type is not internal",
             Self::TimestampInvalid => "the timestamp is neither RFC 3339 nor epoch milliseconds",
             Self::TimestampFuture => "the timestamp is over 10 minutes ahead of the append time",
             Self::PriorityInvalid => "the priority is not 0, 1, 2 or 3",

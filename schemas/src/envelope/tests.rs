@@ -13,8 +13,13 @@ use crate::channel::Channel;
 use crate::event::{Event, EventView};
 
 const NOW_MS: i64 = 1_767_607_200_000;
-const ORIGIN: RecordOrigin<'static> =
-    RecordOrigin { topic: "tw.in", partition: 3, offset: 42, append_time_ms: NOW_MS };
+const ORIGIN: RecordOrigin<'static> = RecordOrigin {
+    topic: "tw.in",
+    partition: 3,
+    offset: 42,
+    append_time_ms: NOW_MS,
+    writers: Writers::Producers,
+};
 
 fn run(text: &str) -> Result<Admitted, Rejection> {
     admit(Catalogue::builtin(), Some(text.as_bytes()), &ORIGIN)
@@ -129,6 +134,38 @@ fn types_that_producers_may_not_send_are_reserved_under_every_name() {
             assert_eq!(rejection.reason, Reason::ReservedType, "{name}: {rejection:?}");
             assert!(rejection.message.contains("custom."), "{rejection:?}");
         }
+    }
+}
+
+#[test]
+fn the_topic_of_own_processes_takes_internal_types_and_no_others() {
+    let from = |writers, event: Value| {
+        let origin = RecordOrigin { topic: "tw.in.internal", writers, ..ORIGIN };
+        admit(Catalogue::builtin(), Some(event.to_string().as_bytes()), &origin)
+    };
+    let called =
+        sent("operator.called", json!({ "actor": "a", "action": "resume", "target": "t" }));
+    let lease = sent("gateway.lease", json!({ "gateway_id": "g1", "expires_at": NOW_MS }));
+    for (event, key) in [(called, "acc"), (lease, "g1")] {
+        let admitted = from(Writers::OwnProcesses, event.clone()).expect("an internal type");
+        assert_eq!(admitted.event.key, key);
+        let refused = from(Writers::Producers, event).expect_err("internal");
+        assert_eq!(refused.reason, Reason::ReservedType);
+    }
+    let like = sent("post.liked", json!({ "post_id": "p1", "user_id": "u1" }));
+    let emitted = sent("incident.opened", json!({}));
+    for (event, named) in [
+        (like, "`post.liked`"),
+        (emitted, "`incident.opened`"),
+        (sent("custom.x", json!({})), "custom"),
+    ] {
+        let refused = from(Writers::OwnProcesses, event).expect_err("not internal");
+        assert_eq!(
+            (refused.reason, refused.field.as_deref()),
+            (Reason::NotInternal, Some("event_type"))
+        );
+        assert!(refused.message.contains(named), "{refused}");
+        assert!(refused.message.contains("tw.in.internal"), "{refused}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tidewire_schemas::catalogue::{Catalogue, Class};
-use tidewire_schemas::envelope::{RecordOrigin, admit};
+use tidewire_schemas::envelope::{RecordOrigin, Writers, admit};
 use tidewire_tests::http::HttpClient;
 use tidewire_tests::process::usage;
 use tidewire_tests::publisher::MAX_EVENTS_PER_POST;
@@ -88,7 +88,13 @@ fn expected_deliveries(lines: &[String], channel: &str) -> u64 {
     let catalogue = Catalogue::builtin();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let append_time_ms = now.map_or(0, |now| now.as_millis() as i64);
-    let origin = RecordOrigin { topic: "bench", partition: 0, offset: 0, append_time_ms };
+    let origin = RecordOrigin {
+        topic: "bench",
+        partition: 0,
+        offset: 0,
+        append_time_ms,
+        writers: Writers::Producers,
+    };
     let carries = |line: &&String| {
         let admitted = admit(catalogue, Some(line.as_bytes()), &origin)
             .unwrap_or_else(|rejection| panic!("{line}: {rejection:?}"));

@@ -9,6 +9,7 @@ mod failures;
 pub(crate) mod fixture;
 mod formats;
 mod input_topics;
+mod internal_types;
 mod log;
 mod open_transaction;
 mod output_topics;

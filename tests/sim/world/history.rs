@@ -118,7 +118,8 @@ impl World {
         match self.random.below(100) {
             0..26 => self.produce(),
             26..41 => drop(self.turn_admit(0)?),
-            41..49 => drop(self.turn_admit(1)?),
+            41..46 => drop(self.turn_admit(1)?),
+            46..49 => drop(self.turn_admit(2)?),
             49..81 => {
                 let n = self.any_owner();
                 self.turn_derive(n)?;
@@ -201,7 +202,7 @@ impl World {
         let mut idle = 0;
         for _ in 0..MAX_QUIET_ROUNDS {
             let mut busy = false;
-            for n in 0..2 {
+            for n in 0..ADMITS {
                 let turned = self.turn_admit(n)?;
                 busy |= turned.taken > 0 || turned.restoring;
             }

@@ -6,7 +6,7 @@ use tidewire_engine::derive::Derive;
 use crate::fake::FakeLog;
 
 /// The number of ADMIT's loops, which are numbered before those of DERIVE.
-pub(crate) const ADMITS: usize = 2;
+pub(crate) const ADMITS: usize = AdmitInput::ALL.len();
 
 /// A loop and what is needed to create it again.
 pub(super) struct LoopSlot<T> {
@@ -25,7 +25,7 @@ impl<T> LoopSlot<T> {
 
 /// Every loop of a world.
 pub(crate) struct Loops {
-    pub(super) admits: [(AdmitInput, LoopSlot<Admit>); 2],
+    pub(super) admits: [(AdmitInput, LoopSlot<Admit>); ADMITS],
     /// By machine.
     pub(super) derives: Vec<LoopSlot<Derive>>,
     /// Processes started so far.
@@ -35,8 +35,7 @@ pub(crate) struct Loops {
 impl Loops {
     pub(super) fn new(log: &FakeLog, owners: usize) -> Self {
         Self {
-            admits: [AdmitInput::Main, AdmitInput::Urgent]
-                .map(|source| (source, LoopSlot::new(log))),
+            admits: AdmitInput::ALL.map(|source| (source, LoopSlot::new(log))),
             derives: (0..owners).map(|_| LoopSlot::new(log)).collect(),
             processes: 0,
         }

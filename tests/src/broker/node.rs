@@ -230,7 +230,12 @@ impl Broker {
     /// Grants a right to [`secure::GUEST`], with the arguments of `kafka-acls`, such as
     /// `["--operation", "Read", "--topic", "tw.in"]`.
     pub fn grant(&self, right: &[&str]) {
-        let user = format!("User:{}", secure::GUEST);
+        self.grant_to(secure::GUEST, right);
+    }
+
+    /// The same for another user; `*` for every user.
+    pub fn grant_to(&self, user: &str, right: &[&str]) {
+        let user = format!("User:{user}");
         self.tool(secure::ACLS, &[&["--add", "--allow-principal", &user], right].concat());
     }
 

@@ -29,7 +29,7 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::{
     AdmitFailure, DecodeContext, HeaderLookup, Registry, SchemaUnavailable, admit,
 };
-use tidewire_schemas::envelope::{self, Reason, RecordOrigin, Rejection};
+use tidewire_schemas::envelope::{self, Reason, RecordOrigin, Rejection, Writers};
 use tidewire_schemas::partition::partition_for;
 
 use super::body::{BodyFormat, check_length};
@@ -201,6 +201,7 @@ impl PublishHandler {
             partition: 0,
             offset: NO_OFFSET,
             append_time_ms: now.0,
+            writers: Writers::Producers,
         };
         let context = DecodeContext {
             catalogue: self.catalogue,

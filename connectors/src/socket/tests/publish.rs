@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::{DecodeContext, Registry, RegistryFault, WriterSchema, admit};
-use tidewire_schemas::envelope::RecordOrigin;
+use tidewire_schemas::envelope::{RecordOrigin, Writers};
 
 use crate::clock;
 use crate::socket::gateway::GatewayParts;
@@ -222,8 +222,13 @@ fn a_source_in_a_header_is_read_alike_by_the_gateway_and_from_the_log() {
         assert_eq!(response.status, 202, "{}", response.json());
         let record = appended.records().pop().expect("a record");
         assert_eq!(record.topic.as_str(), "tw.in");
-        let origin =
-            RecordOrigin { topic: "tw.in", partition: 0, offset: 0, append_time_ms: 1_000 };
+        let origin = RecordOrigin {
+            topic: "tw.in",
+            partition: 0,
+            offset: 0,
+            append_time_ms: 1_000,
+            writers: Writers::Producers,
+        };
         let context = DecodeContext {
             catalogue: Catalogue::builtin(),
             registry: Some(&registry),

@@ -24,8 +24,11 @@ use crate::runtime::supervisor::{EngineLoop, LoopEnd, LoopFactory, Supervisor};
 pub(crate) const SETTINGS_HASH: u64 = 0;
 
 /// The loops of ADMIT: thread name and input.
-const ADMIT_LOOPS: [(&str, AdmitInput); 2] =
-    [("admit", AdmitInput::Main), ("admit-urgent", AdmitInput::Urgent)];
+const ADMIT_LOOPS: [(&str, AdmitInput); 3] = [
+    ("admit", AdmitInput::Main),
+    ("admit-urgent", AdmitInput::Urgent),
+    ("admit-internal", AdmitInput::Internal),
+];
 
 /// What the rest of the process sees of a loop of ADMIT.
 pub struct AdmitHandle {

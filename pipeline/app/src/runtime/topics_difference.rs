@@ -29,7 +29,7 @@ enum TopicUse {
 fn watched(topology: &Topology) -> Vec<(&Topic, TopicUse)> {
     let of = |topics: Vec<_>, what| topics.into_iter().map(move |topic| (topic, what));
     let changelogs = vec![topology.order(), topology.state(), topology.windows()];
-    let inputs = vec![topology.input(), topology.input_urgent()];
+    let inputs = topology.inputs().to_vec();
     let lanes = topology.lanes().iter().collect();
     let outputs = vec![
         topology.out_urgent(),
@@ -128,7 +128,7 @@ fn missing_sentence(topics: &[Topic]) -> Option<String> {
 
 fn inputs_sentence(topology: &Topology, topics: &[&Topic]) -> Option<String> {
     let (named, were) = name_all(topics)?;
-    let of_admit = [topology.input(), topology.input_urgent()];
+    let of_admit = topology.inputs();
     let (admit, derive): (Vec<&Topic>, Vec<_>) =
         topics.iter().copied().partition(|topic| of_admit.contains(topic));
     let groups = [(topology.admit_group(), admit), (topology.derive_group(), derive)];
@@ -225,11 +225,11 @@ mod tests {
 
     #[test]
     fn all_inputs_that_were_created_again_are_named_with_a_command_for_each_group() {
-        let text = sentence(&["in", "in.urgent", "lane.high", "lane.facts"], &[]);
-        let named = "topics t.in, t.in.urgent, t.lane.high and t.lane.facts were deleted and";
+        let text = sentence(&["in", "in.urgent", "in.internal", "lane.high", "lane.facts"], &[]);
+        let named = "topics t.in, t.in.urgent, t.in.internal, t.lane.high and t.lane.facts were";
         assert!(text.starts_with(named), "{text}");
         for command in [
-            "--execute --group t.admit --topic t.in --topic t.in.urgent`",
+            "--execute --group t.admit --topic t.in --topic t.in.urgent --topic t.in.internal`",
             "--execute --group t.derive --topic t.lane.high --topic t.lane.facts`",
         ] {
             assert!(text.contains(command), "{text}");

@@ -29,7 +29,7 @@ const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
 /// Files of one partition's state: the tables that RocksDB keeps open, and a few of its own.
 const FILES_PER_PARTITION: usize = 136;
 /// Kafka clients of a process with all roles, and those that each thread of DERIVE adds.
-const CLIENTS: usize = 14;
+const CLIENTS: usize = 17;
 const CLIENTS_PER_THREAD: usize = 5;
 /// Files of a client's connection to a broker: a socket, and the pipe that wakes its thread.
 const FILES_PER_CONNECTION: usize = 3;

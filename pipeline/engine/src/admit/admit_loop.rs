@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
+use tidewire_schemas::envelope::Writers;
 
 use crate::admit::classify::{AdmitCounts, AdmitOutput, Classifier, SourcePartition, SourceRecord};
 use crate::admit::poison_breaker::{BatchSample, PoisonBreaker};
@@ -20,7 +21,7 @@ use crate::port::{
     Appender, Change, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit,
     ReaderSlot, UnreadRecords, Wake,
 };
-use crate::record::{Millis, Offset, Outgoing, Record, TopicPartition};
+use crate::record::{Millis, Offset, Outgoing, Record, Topic, TopicPartition};
 use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, TurnOutcome, repeat};
@@ -39,14 +40,37 @@ pub enum AdmitInput {
     Main,
     /// `in.urgent`.
     Urgent,
+    /// `in.internal`. It shares no thread with the others, so that neither a backlog nor a stop at
+    /// the poison limit of what producers write delays the leases of gateways.
+    Internal,
 }
 
 impl AdmitInput {
+    /// All inputs.
+    pub const ALL: [Self; 3] = [Self::Main, Self::Urgent, Self::Internal];
+
     /// Its name in metrics and in the group.
     pub fn name(self) -> &'static str {
         match self {
             Self::Main => "in",
             Self::Urgent => "urgent",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Its topic.
+    pub fn topic(self, topology: &Topology) -> &Topic {
+        match self {
+            Self::Main => topology.input(),
+            Self::Urgent => topology.input_urgent(),
+            Self::Internal => topology.input_internal(),
+        }
+    }
+
+    fn writers(self) -> Writers {
+        match self {
+            Self::Main | Self::Urgent => Writers::Producers,
+            Self::Internal => Writers::OwnProcesses,
         }
     }
 }
@@ -153,10 +177,7 @@ impl Admit {
     pub fn new(config: AdmitConfig, log: &Arc<dyn Log>) -> Result<Self, EngineError> {
         let starting = |error| EngineError::of_log("starting ADMIT", error);
         let topology = config.topology;
-        let input = match config.source {
-            AdmitInput::Main => topology.input(),
-            AdmitInput::Urgent => topology.input_urgent(),
-        };
+        let input = config.source.topic(&topology);
         let group = topology.admit_group();
         let spec = MemberSpec {
             group: group.clone(),
@@ -175,6 +196,7 @@ impl Admit {
             classifier: Classifier {
                 topology,
                 catalogue: Catalogue::builtin(),
+                writers: config.source.writers(),
                 settings_hash: config.settings_hash.to_be_bytes(),
                 registry: config.registry,
             },
@@ -403,7 +425,7 @@ fn take_from(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Partition, Topic};
+    use crate::record::Partition;
 
     #[test]
     fn a_batch_that_is_not_committed_is_left_to_read() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
 use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
-use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection};
+use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection, Writers};
 use tidewire_schemas::event::Event;
 
 use crate::admit::poison_breaker::Rejected;
@@ -53,6 +53,8 @@ impl AdmitCounts {
 pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
+    /// Who writes to the loop's input.
+    pub(super) writers: Writers,
     pub(super) settings_hash: [u8; 8],
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
@@ -70,6 +72,7 @@ impl Classifier {
             partition: from.at.partition.0,
             offset: record.offset.0,
             append_time_ms: record.timestamp.0,
+            writers: self.writers,
         };
         let context = DecodeContext {
             catalogue: self.catalogue,

@@ -1,14 +1,15 @@
 //! Creates the record of a requeued dead letter, and chooses its topic and partition.
 //!
 //! It has the key, bytes and headers of the original record, and its trail. It goes to the topic it
-//! was read from; records of lanes and of HTTP go to the input. It keeps its partition: the
+//! was read from; records of lanes and of HTTP go to the input, those that came to a lane by
+//! `in.internal` go back there, because no other input takes internal types. It keeps its partition: the
 //! producer writes later records of the same key there, so their order holds.
 
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
 };
 use crate::lane_record::{SETTINGS_HASH, SOURCE};
-use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
+use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::{Lane, Topology};
 
 /// The topic name of dead letters of HTTP.
@@ -17,19 +18,33 @@ const HTTP: &str = "http";
 /// The partition to which a dead letter's record is requeued. `None` if it is not a producer's (a
 /// timer, a fact of DERIVE), or if its topic is unknown.
 pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPartition> {
-    let SourcePosition { topic, partition, .. } = letter.source_position()?;
-    let lane = |lane: &Lane| topology.lane(*lane).as_str() == topic;
-    let facts = Lane::Facts;
-    let to: &Topic = match topic.as_str() {
-        own if own == topology.input().as_str() => topology.input(),
-        own if own == topology.input_urgent().as_str() => topology.input_urgent(),
-        HTTP => return Some(TopicPartition::new(topology.input(), letter.at.0)),
-        _ if Lane::ALL.iter().any(lane) && !lane(&facts) => topology.input(),
-        _ => return None,
+    let from = letter.source_position()?;
+    if from.topic == HTTP {
+        return Some(TopicPartition::new(topology.input(), letter.at.0));
+    }
+    let at_lane = Lane::ALL.into_iter().find(|lane| topology.lane(*lane).as_str() == from.topic);
+    let (to, partition) = match at_lane {
+        Some(Lane::Facts) => return None,
+        Some(_) => internal_origin(topology, letter)
+            .map_or((topology.input(), from.partition), |at| {
+                (topology.input_internal(), at.partition)
+            }),
+        None => {
+            let mut inputs = topology.inputs().into_iter();
+            (inputs.find(|input| input.as_str() == from.topic)?, from.partition)
+        }
     };
     // The partition of its producer, who writes later records of the same key there too.
     let partition = u32::try_from(partition).ok().filter(|p| *p < topology.partitions());
     Some(TopicPartition::new(to, Partition(partition?)))
+}
+
+/// The position in `in.internal` that a record of a lane came from, if it did. The copies of a
+/// broadcast event are in every partition of the lane, and came from one.
+fn internal_origin(topology: &Topology, letter: &DeadLetter) -> Option<SourcePosition> {
+    let (_, source) = letter.own_headers().find(|(name, _)| *name == SOURCE)?;
+    let at = SourcePosition::parse(std::str::from_utf8(source).ok()?)?;
+    (at.topic == topology.input_internal().as_str()).then_some(at)
 }
 
 /// The original record with its trail.
@@ -55,7 +70,7 @@ pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
 mod tests {
     use super::*;
     use crate::dead_letters::record::{Diagnosis, dead_letter};
-    use crate::record::{Millis, Offset, Record};
+    use crate::record::{Millis, Offset, Record, Topic};
 
     /// Dead-letters a record of `from` and returns its requeued record.
     fn round(from: &TopicPartition, offset: u64, body: &Body) -> Option<Outgoing> {
@@ -78,6 +93,7 @@ mod tests {
         for (from, to) in [
             ("t.in", Some("t.in")),
             ("t.in.urgent", Some("t.in.urgent")),
+            ("t.in.internal", Some("t.in.internal")),
             ("t.lane.low", Some("t.in")),
             ("t.lane.facts", None),
             ("t.order", None),
@@ -90,6 +106,17 @@ mod tests {
         assert_eq!(round(&at("t.in", 4), 7, &body), None, "there is no such partition");
         let by_http = round(&at("http", 1_000_000), 7, &body).expect("back to the input");
         assert_eq!(by_http.topic.as_str(), "t.in");
+    }
+
+    #[test]
+    fn an_internal_event_that_failed_in_derive_goes_back_to_the_partition_it_came_from() {
+        for (source, to) in
+            [("t.in.internal/1/9", ("t.in.internal", 1)), ("t.in.urgent/1/9", ("t.in", 3))]
+        {
+            let body = Body::new(Some(b"k"), Some(b"v"), &[("src", source.as_bytes())]);
+            let back = round(&at("t.lane.critical", 3), 7, &body).expect("requeued");
+            assert_eq!((back.topic.as_str(), back.partition.0), to, "{source}");
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ async function offsets(known) {
   const admitted = LANES.reduce((sum, lane) => sum + lanes[lane], 0);
   return {
     lanes,
-    written: end("in") + end("in.urgent"),
+    written: end("in") + end("in.urgent") + end("in.internal"),
     admitted,
     derived: NaN,
     sent: stats.deliveries,
