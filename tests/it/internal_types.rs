@@ -14,6 +14,13 @@ fn called(id: &str) -> Value {
     })
 }
 
+fn lease(id: &str) -> Value {
+    json!({
+        "event_id": id, "event_type": "gateway.lease", "account_id": "acc",
+        "data": {"gateway_id": "g1", "expires_at": "2026-01-05T09:00:15Z"},
+    })
+}
+
 fn liked(id: &str) -> Value {
     json!({
         "event_id": id, "event_type": "post.liked", "account_id": "acc",
@@ -29,13 +36,14 @@ fn record(topology: &Topology, topic: &Topic, event: &Value) -> Outgoing {
     }
 }
 
-/// An internal event by each input, and an ordinary one by `in.internal`.
-pub(crate) fn records(topology: &Topology) -> [Outgoing; 4] {
+/// An internal event by each input, and a broadcast and an ordinary one by `in.internal`.
+pub(crate) fn records(topology: &Topology) -> [Outgoing; 5] {
     let internal = topology.input_internal();
     [
         record(topology, topology.input(), &called("by-in")),
         record(topology, topology.input_urgent(), &called("by-urgent")),
         record(topology, internal, &called("by-internal")),
+        record(topology, internal, &lease("broadcast")),
         record(topology, internal, &liked("ordinary")),
     ]
 }
@@ -76,6 +84,9 @@ pub(crate) fn check(server: &Server) {
     assert_eq!(dead_letters(server), expected);
     wait_until("the event by in.internal is in DERIVE", || {
         server.metric("tidewire_derive_events_total{lane=\"normal\"}") == Some(1.0)
+    });
+    wait_until("each of the eight tasks has the broadcast event", || {
+        server.metric("tidewire_derive_events_total{lane=\"critical\"}") == Some(8.0)
     });
     // A requeue leads back to `in.internal`, where the event is refused again.
     let requeue = ["dead-letters", "requeue", "--reason", "not_internal"];

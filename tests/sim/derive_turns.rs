@@ -14,7 +14,7 @@ use tidewire_schemas::event::Event;
 
 use crate::fake::{Call, CommitOutcome, FakeLog, FakeStores, FaultScript};
 use crate::operators;
-use crate::world::World;
+use crate::world::{ADMITS, World};
 
 /// The seed of the producers: timers are set in every partition.
 const SEED: u64 = 11;
@@ -32,8 +32,9 @@ fn with_timers() -> World {
         world.produce();
     }
     for _ in 0..TURNS {
-        world.turn_admit(0).expect("no faults");
-        world.turn_admit(1).expect("no faults");
+        for n in 0..ADMITS {
+            world.turn_admit(n).expect("no faults");
+        }
         world.turn_derive(0).expect("no faults");
     }
     assert_eq!(ticks(&world), [], "no timer is due");

@@ -17,7 +17,12 @@ use crate::turn::EngineError;
 /// Name, kind, labels and meaning of every metric of this crate.
 pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("admit_records_total", "counter", &["source"], "Records read from the inputs."),
-    ("admit_events_total", "counter", &["lane"], "Events written to a lane."),
+    (
+        "admit_events_total",
+        "counter",
+        &["lane"],
+        "Events written to a lane; a broadcast event counts once per partition.",
+    ),
     ("admit_ephemeral_total", "counter", &[], "Records written to the topic ephemeral."),
     ("admit_rejected_total", "counter", &["reason"], "Records that ADMIT wrote to dead-letters."),
     (

@@ -183,8 +183,9 @@ impl CrashRun {
     fn admit(&mut self, times: u32) -> Result<(), String> {
         for _ in 0..times {
             self.0.produce();
-            self.0.turn_admit(0)?;
-            self.0.turn_admit(1)?;
+            for n in 0..ADMITS {
+                self.0.turn_admit(n)?;
+            }
             self.0.check_facts()?;
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! The model of ADMIT: every record admitted once, in order and complete, and its offsets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tidewire_engine::lane_record::SOURCE;
-use tidewire_engine::record::{Body, Offset, TopicPartition};
+use tidewire_engine::record::{Body, Offset, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::event::EventView;
 
@@ -14,6 +14,8 @@ use super::ensure::ensure;
 pub(crate) enum ProducedInput {
     /// An event, in parts that are easy to recognise.
     Event { key: String, lane: Lane, id: Option<String>, text: String },
+    /// An event that every task gets, in the critical lane.
+    Broadcast { key: String, id: String },
     /// A record that can't become an event.
     Poison(Vec<u8>),
 }
@@ -22,6 +24,48 @@ struct InputRecord {
     produced: ProducedInput,
     /// The record that ADMIT wrote first for it.
     admitted: Option<Body>,
+    /// Partitions of the lane that have it.
+    copies: BTreeSet<Partition>,
+}
+
+impl InputRecord {
+    /// Whether ADMIT has written everything that it must write for it.
+    fn is_admitted(&self, partitions: u32) -> bool {
+        match self.produced {
+            ProducedInput::Broadcast { .. } => self.copies.len() == partitions as usize,
+            _ => self.admitted.is_some(),
+        }
+    }
+
+    /// Whether a lane record is what the producer's became.
+    fn is_whole(&self, to: LaneRecord<'_>, event: &EventView<'_>, topology: &Topology) -> bool {
+        match &self.produced {
+            ProducedInput::Event { key, lane, id, text } => {
+                event.key == key
+                    && to.body.key() == Some(key.as_bytes())
+                    && to.lane == *lane
+                    && to.at.partition == topology.partition_of(key.as_bytes())
+                    && id.as_deref().is_none_or(|id| id == event.event_id)
+                    && event.data.contains(&format!("\"text\":\"{text}\""))
+            }
+            ProducedInput::Broadcast { key, id } => {
+                event.key == key
+                    && to.body.key() == Some(key.as_bytes())
+                    && to.lane == Lane::Critical
+                    && id == event.event_id
+                    && event.data.contains(&format!("\"gateway_id\":\"{key}\""))
+            }
+            ProducedInput::Poison(_) => false,
+        }
+    }
+}
+
+/// A record that ADMIT wrote to a lane.
+#[derive(Clone, Copy)]
+pub(super) struct LaneRecord<'a> {
+    pub(super) at: &'a TopicPartition,
+    pub(super) lane: Lane,
+    pub(super) body: &'a Body,
 }
 
 /// One partition of an input.
@@ -40,6 +84,8 @@ pub(super) struct Admission {
     newest: HashMap<(TopicPartition, String), u64>,
     /// The events that pass, by account and id.
     pub(super) events: Vec<(String, String)>,
+    /// The same of those that every task gets.
+    pub(super) broadcasts: Vec<(String, String)>,
 }
 
 fn text(bytes: Option<&[u8]>) -> &str {
@@ -50,7 +96,7 @@ impl Admission {
     /// Records what a producer wrote at the next offset.
     pub(super) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
         let records = &mut self.inputs.entry(at.to_string()).or_default().records;
-        records.push(InputRecord { produced, admitted: None });
+        records.push(InputRecord { produced, admitted: None, copies: BTreeSet::new() });
     }
 
     fn record(&mut self, position: &str) -> Result<(&mut InputRecord, String, u64), String> {
@@ -63,40 +109,32 @@ impl Admission {
     }
 
     /// A lane record that ADMIT wrote.
-    pub(super) fn lane(
-        &mut self,
-        at: &TopicPartition,
-        lane: Lane,
-        body: &Body,
-        topology: &Topology,
-    ) -> Result<(), String> {
+    pub(super) fn lane(&mut self, to: LaneRecord<'_>, topology: &Topology) -> Result<(), String> {
+        let LaneRecord { at, body, .. } = to;
         let position = text(body.header(SOURCE)).to_owned();
         let (record, input, offset) = self.record(&position)?;
         if let Some(first) = &record.admitted {
-            return ensure(first == body, || {
-                format!("{position} was admitted again with another record")
-            });
+            ensure(first == body, || format!("{position} was admitted again with another record"))?;
         }
-        let ProducedInput::Event { key, lane: wanted, id, text: admitted } = &record.produced
-        else {
-            return Err(format!("{position} is not an event and was written to {at}"));
-        };
+        if record.copies.contains(&at.partition) {
+            return Ok(());
+        }
         let event = EventView::decode(body.value().unwrap_or_default());
         let event = event.map_err(|error| format!("{position}: {error}"))?;
-        let whole = event.key == key
-            && body.key() == Some(key.as_bytes())
-            && lane == *wanted
-            && at.partition == topology.partition_of(key.as_bytes())
-            && id.as_deref().is_none_or(|id| id == event.event_id)
-            && event.data.contains(&format!("\"text\":\"{admitted}\""));
+        let whole = record.is_whole(to, &event, topology);
         ensure(whole, || format!("{position} became {event:?} in {at}"))?;
-        let event_id = event.event_id.to_owned();
-        record.admitted = Some(body.clone());
+        let id = ("acc".to_owned(), event.event_id.to_owned());
+        let is_broadcast = matches!(record.produced, ProducedInput::Broadcast { .. });
+        let is_first = record.admitted.replace(body.clone()).is_none();
+        record.copies.insert(at.partition);
         let newest = self.newest.insert((at.clone(), input), offset);
         ensure(newest.is_none_or(|before| before < offset), || {
             format!("{position} is admitted first after {newest:?}")
         })?;
-        self.events.push(("acc".to_owned(), event_id));
+        if is_first {
+            let admitted = if is_broadcast { &mut self.broadcasts } else { &mut self.events };
+            admitted.push(id);
+        }
         Ok(())
     }
 
@@ -106,7 +144,7 @@ impl Admission {
         let (record, _, _) = self.record(&position)?;
         let whole = match &record.produced {
             ProducedInput::Poison(value) => body.value() == Some(value),
-            ProducedInput::Event { .. } => false,
+            ProducedInput::Event { .. } | ProducedInput::Broadcast { .. } => false,
         };
         ensure(whole, || format!("{position} has a dead letter that it should not have"))?;
         record.admitted.get_or_insert_with(|| body.clone());
@@ -118,13 +156,14 @@ impl Admission {
         &mut self,
         at: &TopicPartition,
         to: Offset,
+        partitions: u32,
     ) -> Result<(), String> {
         let input = self.inputs.entry(at.to_string()).or_default();
         let from = std::mem::replace(&mut input.committed, to.0);
         ensure(from <= to.0, || format!("{at}: the committed offset goes back to {to:?}"))?;
         let records = input.records.get(from as usize..to.0 as usize);
         let hole = records.ok_or("an offset beyond the end is committed")?;
-        match hole.iter().position(|record| record.admitted.is_none()) {
+        match hole.iter().position(|record| !record.is_admitted(partitions)) {
             None => Ok(()),
             Some(n) => Err(format!("{at}/{} is committed and was not admitted", from + n as u64)),
         }

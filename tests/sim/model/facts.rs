@@ -10,7 +10,7 @@ use tidewire_engine::record::{Offset, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::id::hash128;
 
-use super::admission::{Admission, ProducedInput};
+use super::admission::{Admission, LaneRecord, ProducedInput};
 use super::batch::take_outputs;
 use super::disk::DiskModel;
 use super::ensure::ensure;
@@ -83,7 +83,7 @@ impl Model {
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         match lane.filter(|_| body.header(SOURCE).is_some()) {
-            Some(lane) => self.admission.lane(at, lane, body, &self.topology),
+            Some(lane) => self.admission.lane(LaneRecord { at, lane, body }, &self.topology),
             None => Ok(()),
         }
     }
@@ -103,7 +103,7 @@ impl Model {
         to: &Committed,
     ) -> Result<(), String> {
         if group == self.admit_group {
-            return self.admission.offset_committed(at, to.offset);
+            return self.admission.offset_committed(at, to.offset, self.topology.partitions());
         }
         self.check_offset(at, to)
     }
@@ -206,6 +206,11 @@ impl Model {
             let hash = hash128(account, id);
             let passed = self.tasks.iter().any(|task| task.has_accepted(&hash));
             ensure(passed, || format!("{id} was admitted and did not pass"))?;
+        }
+        for (account, id) in &self.admission.broadcasts {
+            let hash = hash128(account, id);
+            let missing = self.tasks.iter().position(|task| !task.has_accepted(&hash));
+            ensure(missing.is_none(), || format!("task {missing:?} did not get {id}"))?;
         }
         Ok(())
     }

@@ -484,6 +484,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         }"#,
     },
     Mutant {
+        name: "a_task_gets_no_copy_of_a_broadcast_event",
+        file: "src/admit/classify.rs",
+        breaks: "A broadcast event does not reach every task.",
+        original: "(0..self.topology.partitions()).map(Partition).for_each(push);",
+        mutated: "(1..self.topology.partitions()).map(Partition).for_each(push);",
+    },
+    Mutant {
         name: "duplicates_pass",
         file: "src/derive/dedup.rs",
         breaks: "An id is accepted twice.",

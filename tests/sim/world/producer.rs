@@ -47,16 +47,14 @@ impl Producer {
                     self.poison_lane(log, topology);
                     continue;
                 }
+                2 if self.random.one_in(2) => self.lease(),
                 2..5 if !self.again.is_empty() => {
                     let n = self.random.index(self.again.len());
                     self.again[n].clone()
                 }
                 _ => self.event(),
             };
-            let topic = match message.source {
-                AdmitInput::Main => topology.input(),
-                AdmitInput::Urgent => topology.input_urgent(),
-            };
+            let topic = message.source.topic(topology);
             let at = TopicPartition::new(topic, topology.partition_of(message.key.as_bytes()));
             let headers: &[(&str, &[u8])] = &[("trace", b"t")];
             let body = Body::new(Some(message.key.as_bytes()), Some(&message.value), headers);
@@ -90,6 +88,22 @@ impl Producer {
         if has_id {
             self.again.push(message.clone());
         }
+        message
+    }
+
+    /// An internal event that every task must get. Its own key is not one of the other entities'.
+    fn lease(&mut self) -> ProducedMessage {
+        self.sequence += 1;
+        let (id, key) = (format!("l-{}", self.sequence), format!("g{}", self.random.below(3)));
+        let value = format!(
+            r#"{{"event_id":"{id}","event_type":"gateway.lease","account_id":"acc",
+            "data":{{"gateway_id":"{key}","expires_at":{}}}}}"#,
+            1_767_607_200_000 + self.sequence
+        );
+        let produced = ProducedInput::Broadcast { key: key.clone(), id };
+        let value = value.into_bytes();
+        let message = ProducedMessage { source: AdmitInput::Internal, key, value, produced };
+        self.again.push(message.clone());
         message
     }
 

@@ -1,7 +1,8 @@
 //! Classifies a record of the input and creates the records it becomes.
 //!
 //! ```text
-//! record ─▶ event ─┬─▶ its lane, unless its type is ephemeral
+//! record ─▶ event ─┬─▶ its lane, unless its type is ephemeral; if it is broadcast, every
+//!                  │   partition of the lane
 //!                  └─▶ ephemeral, one record per ephemeral channel
 //!        └▶ rejected ─▶ dead-letters, whole
 //! ```
@@ -11,7 +12,7 @@
 
 use std::sync::Arc;
 
-use tidewire_schemas::catalogue::{Catalogue, Class, Delivery};
+use tidewire_schemas::catalogue::{Catalogue, Class, Delivery, EventType};
 use tidewire_schemas::codec::{AdmitFailure, DecodeContext, Registry, SchemaUnavailable, admit};
 use tidewire_schemas::envelope::{Admitted, Reason, RecordOrigin, Rejection, Writers};
 use tidewire_schemas::event::Event;
@@ -20,7 +21,7 @@ use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
 use crate::lane_record::{SETTINGS_HASH, SOURCE};
-use crate::record::{Body, Outgoing, Record, TopicPartition};
+use crate::record::{Body, Outgoing, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
 
@@ -91,7 +92,8 @@ impl Classifier {
         let event = &admitted.event;
         output.counts.ignored_fields += u64::from(admitted.ignored_fields);
         let value = event.encode();
-        let ephemeral = match self.ephemeral_deliveries(event) {
+        let event_type = self.catalogue.resolve(&event.event_type);
+        let ephemeral = match self.ephemeral_deliveries(event, event_type) {
             Ok(ephemeral) => ephemeral,
             Err(rejection) => return self.reject(input, &rejection, output),
         };
@@ -108,26 +110,35 @@ impl Classifier {
             return;
         }
         let lane = Lane::of(event.priority);
-        output.counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
         let source = input.position();
         let mut headers: Vec<(&str, &[u8])> =
             vec![(SOURCE, &source), (SETTINGS_HASH, &self.settings_hash)];
         // Kept so that a dead letter of DERIVE has the trail too.
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
-        output.records.push(Outgoing {
-            topic: self.topology.lane(lane).clone(),
-            partition: self.topology.partition_of(key),
-            body: Body::new(Some(key), Some(&value), &headers),
-        });
+        let body = Body::new(Some(key), Some(&value), &headers);
+        let topic = self.topology.lane(lane);
+        let mut push = |partition| {
+            output.records.push(Outgoing { topic: topic.clone(), partition, body: body.clone() });
+            output.counts.lanes[lane.index()] += 1;
+        };
+        if event_type.is_some_and(|event_type| event_type.broadcast) {
+            (0..self.topology.partitions()).map(Partition).for_each(push);
+        } else {
+            push(self.topology.partition_of(key));
+        }
     }
 
     /// The ephemeral deliveries of an event, and whether it skips the lane. A type with a durable
     /// channel or an operator goes through its lane too, and so does an event without deliveries,
     /// which DERIVE counts.
-    fn ephemeral_deliveries(&self, event: &Event) -> Result<EphemeralDeliveries, Rejection> {
+    fn ephemeral_deliveries(
+        &self,
+        event: &Event,
+        event_type: Option<&EventType>,
+    ) -> Result<EphemeralDeliveries, Rejection> {
         let none = EphemeralDeliveries { to: Vec::new(), only: false };
-        let Some(event_type) = self.catalogue.resolve(&event.event_type) else {
+        let Some(event_type) = event_type else {
             return Ok(none);
         };
         if !event_type.channels.iter().any(|rule| rule.classes.contains(&Class::Ephemeral)) {
@@ -197,5 +208,60 @@ impl SourceRecord<'_> {
             }
         }
         [self.from.name.as_bytes(), &digits[at..]].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Millis, Offset};
+
+    const PARTITIONS: u32 = 4;
+
+    /// The lane records of an internal event.
+    fn classified(event: &str) -> (Vec<Outgoing>, AdmitCounts) {
+        let topology = Topology::new("t.", PARTITIONS);
+        let at = TopicPartition::new(topology.input_internal(), Partition(2));
+        let classifier = Classifier {
+            topology,
+            catalogue: Catalogue::builtin(),
+            writers: Writers::OwnProcesses,
+            settings_hash: [7; 8],
+            registry: None,
+        };
+        let body = Body::new(Some(b"k"), Some(event.as_bytes()), &[]);
+        let record = Record { offset: Offset(5), timestamp: Millis(1_767_607_200_000), body };
+        let from = SourcePartition { at: &at, name: "t.in.internal/2/" };
+        let (mut records, mut counts) = (Vec::new(), AdmitCounts::default());
+        let mut output = AdmitOutput { records: &mut records, counts: &mut counts };
+        let source = SourceRecord { from: &from, record: &record };
+        classifier.classify(source, &mut output).expect("no registry is needed");
+        assert_eq!(counts.rejected, Rejected::default());
+        (records, counts)
+    }
+
+    #[test]
+    fn a_broadcast_event_is_written_to_every_partition_of_its_lane_with_the_same_bytes() {
+        let (records, counts) = classified(
+            r#"{"event_type":"gateway.lease","account_id":"acc","event_id":"l1",
+            "data":{"gateway_id":"g1","expires_at":1767607215000}}"#,
+        );
+        let partitions: Vec<u32> = records.iter().map(|record| record.partition.0).collect();
+        assert_eq!(partitions, [0, 1, 2, 3]);
+        assert!(records.iter().all(|record| record.body == records[0].body));
+        assert!(records.iter().all(|record| record.topic.as_str() == "t.lane.critical"));
+        assert_eq!(records[0].body.key(), Some(&b"g1"[..]));
+        assert_eq!(records[0].body.header(SOURCE), Some(&b"t.in.internal/2/5"[..]));
+        assert_eq!(counts.lanes[Lane::Critical.index()], u64::from(PARTITIONS));
+    }
+
+    #[test]
+    fn an_event_that_is_not_broadcast_is_written_to_the_partition_of_its_key_alone() {
+        let (records, _) = classified(
+            r#"{"event_type":"operator.called","account_id":"acc","event_id":"o1",
+            "data":{"actor":"ann","action":"resume","target":"admit"}}"#,
+        );
+        let partition = Topology::new("t.", PARTITIONS).partition_of(b"acc");
+        assert_eq!(records.iter().map(|r| r.partition).collect::<Vec<_>>(), [partition]);
     }
 }

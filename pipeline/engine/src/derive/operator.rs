@@ -20,7 +20,7 @@ use crate::derive::timers::{TimerKey, Timers};
 use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
-use crate::record::Millis;
+use crate::record::{Millis, Partition};
 use crate::topology::Topology;
 
 /// What happens to an event after an operator has processed it.
@@ -83,6 +83,8 @@ pub struct Context<'a> {
     pub(super) rules: Rules<'a>,
     pub(super) operator: &'a dyn Operator,
     pub(super) trigger: Trigger<'a>,
+    /// The task's partition.
+    pub(super) partition: Partition,
     /// How many events the operator has emitted for this cause.
     pub(super) emitted: u32,
     pub(super) time: Millis,
@@ -137,6 +139,13 @@ impl Context<'_> {
     /// Removes a timer.
     pub fn remove_timer(&mut self, at: Millis, key: &[u8]) {
         self.timers.remove(self.state, TimerKey { at, operator: self.operator.number(), key });
+    }
+
+    /// Whether this task is not the one of the event's key: every task has a copy of a broadcast
+    /// event.
+    pub(super) fn is_copy(&self, event: &EventView<'_>) -> bool {
+        self.partition != self.rules.topology.partition_of(event.key.as_bytes())
+            && self.catalogue().resolve(event.event_type).is_some_and(|of| of.broadcast)
     }
 
     /// Stores an id as accepted now; its changelog is the `order` record.

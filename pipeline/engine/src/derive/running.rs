@@ -189,7 +189,9 @@ impl RunningTask {
                 }
             }
         }
-        if self.batch.made_since(undo.1) == 0 {
+        // The copy of a broadcast event in a task that is not the one of its key has no deliveries.
+        let is_ours = || rules.topology.partition_of(event.key.as_bytes()) == self.partition;
+        if self.batch.made_since(undo.1) == 0 && is_ours() {
             self.batch.counts.undelivered += 1;
         }
         Ok(())
@@ -205,6 +207,7 @@ impl RunningTask {
             rules,
             operator,
             trigger,
+            partition: self.partition,
             emitted: 0,
             time: self.time,
             state: &mut self.state,
