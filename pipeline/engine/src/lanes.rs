@@ -6,9 +6,12 @@
 //! reserved share of every round.
 //!
 //! ```text
-//! round: | critical 8 | high 4 | facts 4 | normal 2 | low 1 |   × QUANTUM_UNITS
-//!              ▲ probed every PROBE_RECORDS, overtakes while it has units left
+//! round: | critical 8 | urgent facts 8 | high 4 | facts 4 | normal 2 | low 1 |   × QUANTUM_UNITS
+//!              ▲              ▲ probed every PROBE_RECORDS, overtake while they have units left
 //! ```
+//!
+//! Facts that follow from critical events are served like those, right after them. They have a
+//! share of their own, so that neither of the two can starve the other.
 //!
 //! Order holds within a lane, never between lanes. This file holds records that were fetched and
 //! not yet processed; it never reads the log itself, its caller does through [`Refill`].
@@ -20,7 +23,7 @@ use crate::topology::Lane;
 /// enough that a full round lasts some ten milliseconds.
 pub const QUANTUM_UNITS: i64 = 64;
 
-/// Records of other lanes after which the critical lane is polled again.
+/// Records of other lanes after which the urgent lanes are polled again.
 pub const PROBE_RECORDS: u32 = 64;
 
 /// Milliseconds after which a waiting lane gets the critical lane's weight for a round. If several
@@ -31,12 +34,13 @@ pub const PROMOTE_AFTER_MS: i64 = 5_000;
 const UNIT_BYTES: usize = 1_024;
 
 /// The round's order.
-const ROUND: [Lane; 5] = [Lane::Critical, Lane::High, Lane::Facts, Lane::Normal, Lane::Low];
+const ROUND: [Lane; Lane::COUNT] =
+    [Lane::Critical, Lane::FactsUrgent, Lane::High, Lane::Facts, Lane::Normal, Lane::Low];
 
 /// A lane's share of a round. The lowest is the reserved minimum.
 fn weight(lane: Lane) -> i64 {
     match lane {
-        Lane::Critical => 8,
+        Lane::Critical | Lane::FactsUrgent => 8,
         Lane::High | Lane::Facts => 4,
         Lane::Normal => 2,
         Lane::Low => 1,
@@ -71,12 +75,12 @@ pub trait Refill {
 /// The lanes of one task.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    queues: [LaneQueue; 5],
+    queues: [LaneQueue; Lane::COUNT],
     /// Units each lane may still spend; negative after a record that cost more.
-    units: [i64; 5],
+    units: [i64; Lane::COUNT],
     /// The round's current index in [`ROUND`].
     at: usize,
-    /// Records of other lanes since the critical lane was polled.
+    /// Records of other lanes since the urgent lanes were polled.
     since_probe: u32,
     /// The lane that has the critical weight in this round.
     promoted: Option<Lane>,
@@ -91,12 +95,16 @@ impl Lanes {
     ) -> Result<Option<(Lane, Record)>, R::Error> {
         if self.since_probe >= PROBE_RECORDS {
             self.since_probe = 0;
-            self.fill(Lane::Critical, from)?;
+            for lane in Lane::URGENT {
+                self.fill(lane, from)?;
+            }
         }
-        if self.units[Lane::Critical.index()] > 0
-            && let Some(found) = self.serve(Lane::Critical)
-        {
-            return Ok(Some(found));
+        for lane in Lane::URGENT {
+            if self.units[lane.index()] > 0
+                && let Some(found) = self.serve(lane)
+            {
+                return Ok(Some(found));
+            }
         }
         // Two rounds, since a lane in debt may need one to get out of it. If no other lane has a
         // record, a lane that is deeper in debt is served below.
@@ -155,7 +163,7 @@ impl Lanes {
         let record = self.queues[lane.index()].reversed.pop()?;
         let cost = 1 + record.body.as_bytes().len() / UNIT_BYTES;
         self.units[lane.index()] -= i64::try_from(cost).unwrap_or(i64::MAX / 4);
-        if lane != Lane::Critical {
+        if !Lane::URGENT.contains(&lane) {
             self.since_probe += 1;
         }
         Some((lane, record))
@@ -164,8 +172,8 @@ impl Lanes {
     /// Moves the round on to the next lane and gives it its units.
     fn advance(&mut self, now: Millis) {
         let left = ROUND[self.at];
-        // The critical lane keeps its remaining units for interrupts until the round ends.
-        if left != Lane::Critical {
+        // The urgent lanes keep their remaining units for interrupts until the round ends.
+        if !Lane::URGENT.contains(&left) {
             let units = &mut self.units[left.index()];
             *units = (*units).min(0);
         }
@@ -180,7 +188,7 @@ impl Lanes {
     }
 
     fn longest_wait(&self, now: Millis) -> Option<Lane> {
-        ROUND[1..]
+        ROUND[Lane::URGENT.len()..]
             .iter()
             .filter_map(|lane| Some((*lane, self.queues[lane.index()].head()?.timestamp)))
             .min_by_key(|(_, since)| *since)
@@ -196,7 +204,7 @@ mod tests {
     use std::convert::Infallible;
 
     /// The number of records left in each lane, and the append time of all of them.
-    struct Backlog([u64; 5], i64);
+    struct Backlog([u64; Lane::COUNT], i64);
 
     impl Refill for Backlog {
         type Error = Infallible;
@@ -215,6 +223,11 @@ mod tests {
         }
     }
 
+    /// A backlog that does not end in these lanes.
+    fn backlog_of(lanes: &[Lane]) -> Backlog {
+        Backlog(Lane::ALL.map(|lane| if lanes.contains(&lane) { 1_000_000 } else { 0 }), 0)
+    }
+
     fn take(lanes: &mut Lanes, from: &mut Backlog, count: usize) -> Vec<Lane> {
         (0..count)
             .map_while(|_| lanes.next(Millis(0), from).expect("infallible"))
@@ -228,18 +241,20 @@ mod tests {
 
     #[test]
     fn shares_follow_the_weights_when_every_lane_has_a_backlog() {
-        let mut from = Backlog([1_000_000; 5], 0);
-        let taken = take(&mut Lanes::default(), &mut from, 19 * 64 * 20);
+        let mut from = Backlog([1_000_000; Lane::COUNT], 0);
+        let taken = take(&mut Lanes::default(), &mut from, 27 * 64 * 20);
         let low = share(&taken, Lane::Low);
         assert_eq!(share(&taken, Lane::Normal), 2 * low);
         assert_eq!(share(&taken, Lane::High), 4 * low);
-        assert!(share(&taken, Lane::Critical).abs_diff(8 * low) <= 8 * 64);
+        for urgent in Lane::URGENT {
+            assert!(share(&taken, urgent).abs_diff(8 * low) <= 8 * 64);
+        }
         assert!(low > 0);
     }
 
     #[test]
     fn a_critical_record_overtakes_a_backlog_within_one_probe() {
-        let mut from = Backlog([0, 0, 0, 1_000_000, 0], 0);
+        let mut from = backlog_of(&[Lane::Low]);
         let mut lanes = Lanes::default();
         take(&mut lanes, &mut from, 1_000);
         from.0[Lane::Critical.index()] = 1;
@@ -248,15 +263,40 @@ mod tests {
     }
 
     #[test]
+    fn a_critical_event_s_facts_do_not_queue_behind_ordinary_ones() {
+        let mut from = backlog_of(&[Lane::Facts, Lane::High]);
+        let mut lanes = Lanes::default();
+        take(&mut lanes, &mut from, 1_000);
+        from.0[Lane::FactsUrgent.index()] = 1;
+        let taken = take(&mut lanes, &mut from, PROBE_RECORDS as usize + 1);
+        assert_eq!(share(&taken, Lane::FactsUrgent), 1);
+    }
+
+    #[test]
+    fn neither_urgent_lane_starves_the_other_and_critical_events_are_first() {
+        let mut from = backlog_of(&Lane::URGENT);
+        let taken = take(&mut Lanes::default(), &mut from, 16 * 64 * 5);
+        let [critical, facts] = Lane::URGENT.map(|lane| share(&taken, lane));
+        assert!(critical.abs_diff(facts) <= 8 * 64, "{critical} {facts}");
+        from = backlog_of(&[Lane::Low]);
+        let mut lanes = Lanes::default();
+        take(&mut lanes, &mut from, 1_000);
+        Lane::URGENT.iter().for_each(|lane| from.0[lane.index()] = 10);
+        let mut taken = take(&mut lanes, &mut from, 200);
+        taken.retain(|lane| *lane != Lane::Low);
+        assert_eq!(taken, [[Lane::Critical; 10], [Lane::FactsUrgent; 10]].concat());
+    }
+
+    #[test]
     fn a_flood_of_critical_records_does_not_starve_other_lanes() {
-        let mut from = Backlog([1_000_000, 0, 0, 1_000_000, 0], 0);
+        let mut from = backlog_of(&[Lane::Critical, Lane::Low]);
         let taken = take(&mut Lanes::default(), &mut from, 5_000);
         assert!(share(&taken, Lane::Low) >= 5_000 / 10);
     }
 
     #[test]
     fn the_longest_wait_gets_the_critical_weight() {
-        let mut from = Backlog([0, 1_000_000, 0, 0, 0], 0);
+        let mut from = backlog_of(&[Lane::High]);
         let mut lanes = Lanes::default();
         lanes.queues[Lane::Low.index()].reversed = (0..10_000)
             .map(|n| Record {
@@ -291,6 +331,6 @@ mod tests {
 
     #[test]
     fn empty_lanes_give_no_record() {
-        assert_eq!(take(&mut Lanes::default(), &mut Backlog([0; 5], 0), 1), []);
+        assert_eq!(take(&mut Lanes::default(), &mut Backlog([0; Lane::COUNT], 0), 1), []);
     }
 }

@@ -250,7 +250,7 @@ pub(crate) fn admit_ignored_fields(count: u64) {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchCounts {
     /// Records taken, by [`Lane::index`].
-    pub(crate) taken: [u64; 5],
+    pub(crate) taken: [u64; Lane::COUNT],
     pub(crate) duplicates: u64,
     pub(crate) undelivered: u64,
     pub(crate) undecodable: u64,

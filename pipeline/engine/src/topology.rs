@@ -71,11 +71,20 @@ pub enum Lane {
     Low = 3,
     /// Facts for the tasks of other entities, written by DERIVE.
     Facts = 4,
+    /// Facts that follow from critical events; they wait for no other lane but the critical one.
+    FactsUrgent = 5,
 }
 
 impl Lane {
+    /// How many lanes there are.
+    pub const COUNT: usize = 6;
+
     /// All lanes, by number.
-    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Normal, Self::Low, Self::Facts];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Critical, Self::High, Self::Normal, Self::Low, Self::Facts, Self::FactsUrgent];
+
+    /// The lanes that overtake the others: critical events, then their facts.
+    pub const URGENT: [Self; 2] = [Self::Critical, Self::FactsUrgent];
 
     /// The lane of a priority, one to one.
     pub fn of(priority: Priority) -> Self {
@@ -110,6 +119,7 @@ impl Lane {
             Self::Normal => "normal",
             Self::Low => "low",
             Self::Facts => "facts",
+            Self::FactsUrgent => "facts.urgent",
         }
     }
 }
@@ -123,7 +133,7 @@ pub struct Topology {
     input_urgent: Topic,
     input_internal: Topic,
     /// By [`Lane::index`].
-    lanes: [Topic; 5],
+    lanes: [Topic; Lane::COUNT],
     order: Topic,
     state: Topic,
     windows: Topic,
@@ -206,11 +216,11 @@ impl Topology {
     }
 
     /// All lanes' topics, by [`Lane::index`].
-    pub fn lanes(&self) -> &[Topic; 5] {
+    pub fn lanes(&self) -> &[Topic; Lane::COUNT] {
         &self.lanes
     }
 
-    /// The lane of facts.
+    /// The lane of facts that follow from other than critical events.
     pub fn facts(&self) -> &Topic {
         self.lane(Lane::Facts)
     }
@@ -334,7 +344,7 @@ mod tests {
         let topology = Topology::new("t.", 3);
         let specs = topology.specs();
         assert!(specs.iter().all(|s| s.partitions == 3 && s.topic.as_str().starts_with("t.")));
-        assert_eq!(specs.len(), 17);
+        assert_eq!(specs.len(), 18);
         assert_eq!(topology.lane(Lane::Critical).as_str(), "t.lane.critical");
     }
 
@@ -343,6 +353,6 @@ mod tests {
         for lane in Lane::ALL {
             assert_eq!(Lane::from_number(lane.number()), Some(lane));
         }
-        assert_eq!(Lane::from_number(5), None);
+        assert_eq!(Lane::from_number(6), None);
     }
 }

@@ -9,6 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidewire_engine::topology::Lane;
 use tidewire_tests::broker;
 
 use super::failures::create_topics;
@@ -148,7 +149,8 @@ fn reset_offsets(at: TopicNamespace<'_>, group: &str, topics: &[&str]) {
 
 #[test]
 fn lanes_that_are_created_again_are_read_from_their_beginning_once_the_offsets_are_reset() {
-    let lanes = ["lane.critical", "lane.high", "lane.normal", "lane.low", "lane.facts"];
+    let lanes = Lane::ALL.map(|lane| format!("lane.{}", lane.name()));
+    let lanes = lanes.each_ref().map(String::as_str);
     let bootstrap = broker::shared().bootstrap();
     let at = TopicNamespace::new(&bootstrap, "lane-reset.");
     create_topics(at);

@@ -121,7 +121,7 @@ impl Model {
     fn committed(&mut self, log: &LogState, n: usize) -> Result<(), String> {
         let transaction = log.transaction(n);
         let mut expected = BTreeMap::new();
-        let before: Vec<[u64; 5]> = self.tasks.iter().map(|task| task.lanes).collect();
+        let before: Vec<[u64; Lane::COUNT]> = self.tasks.iter().map(|task| task.lanes).collect();
         let of_tasks = transaction.spans.keys().filter(|at| at.topic == *self.topology.order());
         for at in of_tasks {
             let p = at.partition.0;
@@ -151,7 +151,7 @@ impl Model {
     fn check_offsets(
         &self,
         offsets: &[(String, TopicPartition, Committed)],
-        before: &[[u64; 5]],
+        before: &[[u64; Lane::COUNT]],
     ) -> Result<(), String> {
         for (_, at, to) in offsets {
             self.check_offset(at, to)?;

@@ -18,7 +18,7 @@ struct TaskSnapshot {
     /// Its first and last `state` record, if it has any.
     state: Option<(u64, u64)>,
     time: Millis,
-    lanes: [u64; 5],
+    lanes: [u64; Lane::COUNT],
     /// The keys it wrote.
     keys: Vec<TableKey>,
 }
@@ -27,7 +27,7 @@ struct TaskSnapshot {
 pub(super) struct TaskModel {
     pub(super) partition: Partition,
     /// The next offset of each lane.
-    pub(super) lanes: [u64; 5],
+    pub(super) lanes: [u64; Lane::COUNT],
     pub(super) time: Millis,
     pub(super) tables: ModelTables,
     /// The end of the critical lane when its owner started, if records were waiting there.
@@ -49,7 +49,7 @@ impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
         let (time, tables) = (Millis(0), ModelTables::default());
         let (backlog_until, snapshots) = (None, Vec::new());
-        Self { partition, lanes: [0; 5], time, tables, backlog_until, snapshots }
+        Self { partition, lanes: [0; Lane::COUNT], time, tables, backlog_until, snapshots }
     }
 
     pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
@@ -103,7 +103,8 @@ impl TaskModel {
         ensure(fits, || {
             format!("{progress:?} is inside a transaction, between {last:?} and {next:?}")
         })?;
-        let (time, lanes) = before.last().map_or((Millis(0), [0; 5]), |c| (c.time, c.lanes));
+        let (time, lanes) =
+            before.last().map_or((Millis(0), [0; Lane::COUNT]), |c| (c.time, c.lanes));
         ensure(progress.time == time, || format!("{progress:?}: its time is {time:?}"))?;
         let held = progress.lanes.map(|at| at.map_or(0, |at| at.0));
         ensure(held == lanes, || format!("{progress:?}: its lanes are at {lanes:?}"))?;

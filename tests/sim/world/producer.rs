@@ -121,7 +121,7 @@ impl Producer {
 
     fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {
         self.sequence += 1;
-        let lane = Lane::ALL[self.random.index(5)];
+        let lane = Lane::ALL[self.random.index(Lane::COUNT)];
         let key = format!("k{}", self.random.below(ENTITIES));
         let value = format!("no avro {}", self.sequence).into_bytes();
         let at = TopicPartition::new(topology.lane(lane), topology.partition_of(key.as_bytes()));

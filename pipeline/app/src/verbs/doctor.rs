@@ -30,7 +30,7 @@ const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
 const FILES_PER_PARTITION: usize = 136;
 /// Kafka clients of a process with all roles, and those that each thread of DERIVE adds.
 const CLIENTS: usize = 17;
-const CLIENTS_PER_THREAD: usize = 5;
+const CLIENTS_PER_THREAD: usize = 6;
 /// Files of a client's connection to a broker: a socket, and the pipe that wakes its thread.
 const FILES_PER_CONNECTION: usize = 3;
 /// Connections of a client besides one to each broker: to a coordinator, and to the bootstrap

@@ -31,7 +31,7 @@ const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
 /// Counts of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AdmitCounts {
-    pub(super) lanes: [u64; 5],
+    pub(super) lanes: [u64; Lane::COUNT],
     pub(super) ephemeral: u64,
     pub(super) ignored_fields: u64,
     pub(super) rejected: Rejected,

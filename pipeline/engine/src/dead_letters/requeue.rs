@@ -24,7 +24,7 @@ pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPart
     }
     let at_lane = Lane::ALL.into_iter().find(|lane| topology.lane(*lane).as_str() == from.topic);
     let (to, partition) = match at_lane {
-        Some(Lane::Facts) => return None,
+        Some(Lane::Facts | Lane::FactsUrgent) => return None,
         Some(_) => internal_origin(topology, letter)
             .map_or((topology.input(), from.partition), |at| {
                 (topology.input_internal(), at.partition)
@@ -96,6 +96,7 @@ mod tests {
             ("t.in.internal", Some("t.in.internal")),
             ("t.lane.low", Some("t.in")),
             ("t.lane.facts", None),
+            ("t.lane.facts.urgent", None),
             ("t.order", None),
             ("u.in", None),
         ] {

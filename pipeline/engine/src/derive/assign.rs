@@ -3,7 +3,7 @@
 //! Group changes are processed only between transactions, when nothing is uncommitted. So a revoked
 //! task has nothing left to commit; only its store is still written. A lost partition may have
 //! another owner already, so its task writes nothing more, not even to its store. A task exists
-//! only while all five lanes of its partition are assigned.
+//! only while all lanes of its partition are assigned.
 
 use crate::derive::derive_loop::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::derive::restore::{RestoreContext, RestoringTask};

@@ -27,7 +27,7 @@ pub(super) struct TaskBatch {
     bytes: usize,
     outputs: u32,
     hash: Xxh3,
-    spans: [Option<LaneSpan>; 5],
+    spans: [Option<LaneSpan>; Lane::COUNT],
     sequence: Vec<(Lane, u32)>,
     taken: u32,
     ticks: Vec<Tick>,

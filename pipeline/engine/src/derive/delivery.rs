@@ -99,7 +99,7 @@ mod tests {
             partition,
             state: TaskState::new(Box::<MemoryStore>::default()),
             progress: TaskProgress::default(),
-            positions: [Offset(0); 5],
+            positions: [Offset(0); Lane::COUNT],
             critical_end: Offset(0),
         };
         let mut task = RunningTask::new(restored, rules).expect("a store in memory");

@@ -107,7 +107,7 @@ pub struct TopologyDriver {
     /// The wall clock.
     now: Millis,
     /// The offset of the next record, by [`Lane::index`].
-    next: [u64; 5],
+    next: [u64; Lane::COUNT],
     /// Outputs that [`TopologyDriver::read_output`] has not returned yet.
     outputs: Vec<Outgoing>,
     history: Vec<DrivenTransaction>,
@@ -129,7 +129,7 @@ impl TopologyDriver {
             operators,
             config,
             now: START,
-            next: [0; 5],
+            next: [0; Lane::COUNT],
             outputs: Vec::new(),
             history: Vec::new(),
         }

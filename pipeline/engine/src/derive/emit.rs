@@ -6,8 +6,9 @@
 //! ADMIT refuses in events of producers.
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
-//! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
-//! processed by that entity's task. A header counts the facts in a row; beyond [`MAX_HOPS`] the
+//! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
+//! processed by that entity's task. Facts that follow from critical events have a lane of their own,
+//! and end their batch as soon as outputs of critical events do. A header counts the facts in a row; beyond [`MAX_HOPS`] the
 //! event that would cause the next one becomes a dead letter, so that two operators can't cause
 //! each other without end.
 
@@ -35,7 +36,7 @@ pub struct Emission<'a> {
     pub key: &'a str,
     /// Event time, milliseconds since the epoch.
     pub timestamp_ms: i64,
-    /// Decides the output topic; facts go to `lane.facts` whatever it is.
+    /// Decides the output topic. The lane of a fact follows from the priority of its cause.
     pub priority: Priority,
     /// A JSON object.
     pub data: &'a str,
@@ -51,12 +52,13 @@ pub struct StateKey<'a> {
 }
 
 impl Context<'_> {
-    /// Writes a fact for another entity's task, visible in `lane.facts` once this transaction is
+    /// Writes a fact for another entity's task, visible in its lane once this transaction is
     /// committed. Fails if the current event already follows from [`MAX_HOPS`] facts.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let hops = match self.trigger {
-            Trigger::Event { hops, .. } => hops,
-            Trigger::Timer { .. } => 0,
+        let (hops, lane) = match self.trigger {
+            Trigger::Event { hops, urgent: true, .. } => (hops, Lane::FactsUrgent),
+            Trigger::Event { hops, urgent: false, .. } => (hops, Lane::Facts),
+            Trigger::Timer { .. } => (0, Lane::Facts),
         };
         if hops >= MAX_HOPS {
             return Err(OperatorError::Failed(format!(
@@ -71,7 +73,8 @@ impl Context<'_> {
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
         let partition = topology.partition_of(emission.key.as_bytes());
-        self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });
+        self.batch.emit(Outgoing { topic: topology.lane(lane).clone(), partition, body });
+        self.batch.urgent |= lane == Lane::FactsUrgent;
         Ok(())
     }
 
@@ -192,21 +195,73 @@ mod tests {
         }
     }
 
-    #[test]
-    fn emitted_events_name_their_operator_in_source_and_id() {
-        let mut driver = TopologyDriver::new(&[&Echo]);
-        driver.pipe_input(&Event {
+    /// Writes a fact of normal priority for each event.
+    struct Relay;
+
+    impl Operator for Relay {
+        fn number(&self) -> u8 {
+            96
+        }
+
+        fn name(&self) -> &'static str {
+            "relay"
+        }
+
+        fn on_event(
+            &self,
+            event: &EventView<'_>,
+            context: &mut Context<'_>,
+        ) -> Result<Flow, OperatorError> {
+            context.fact(&Emission {
+                event_type: "conversation.updated",
+                account_id: event.account_id,
+                key: "bob",
+                timestamp_ms: event.timestamp_ms,
+                priority: Priority::Normal,
+                data: r#"{"conversation_id":"c1"}"#,
+            })?;
+            Ok(Flow::Continue)
+        }
+    }
+
+    fn post(priority: Priority) -> Event {
+        Event {
             event_id: "e-1".to_owned(),
             event_type: "post.created".to_owned(),
             account_id: "acc".to_owned(),
             timestamp_ms: 5,
             correlation_id: "c-1".to_owned(),
-            priority: Priority::Normal,
+            priority,
             key: "alice".to_owned(),
             source: Some("http".to_owned()),
             alias: None,
             data: r#"{"post_id":"p1","author_id":"alice","text":"hello"}"#.to_owned(),
-        });
+        }
+    }
+
+    #[test]
+    fn facts_that_follow_from_a_critical_event_go_to_the_urgent_lane_for_all_their_hops() {
+        let mut driver = TopologyDriver::new(&[&Relay]);
+        driver.pipe_input(&post(Priority::High));
+        let [ordinary, urgent] =
+            [Lane::Facts, Lane::FactsUrgent].map(|lane| driver.topology().lane(lane).clone());
+        assert_eq!(driver.read_output(&ordinary).len(), 1);
+        assert_eq!(driver.read_output(&urgent), []);
+        driver.pipe_input(&post(Priority::Critical));
+        for hop in 1..=MAX_HOPS {
+            assert_eq!(driver.read_output(&ordinary), []);
+            let facts = driver.read_output(&urgent);
+            assert_eq!((facts.len(), facts[0].header(HOPS)), (1, Some(&[hop][..])));
+            driver.pipe_body(Lane::FactsUrgent, facts[0].clone());
+        }
+        assert_eq!(driver.read_output(&urgent), [], "the last one has too many hops");
+        driver.replay().unwrap();
+    }
+
+    #[test]
+    fn emitted_events_name_their_operator_in_source_and_id() {
+        let mut driver = TopologyDriver::new(&[&Echo]);
+        driver.pipe_input(&post(Priority::Normal));
         let mut ids = Vec::new();
         for topic in [driver.topology().out_stream().clone(), driver.topology().facts().clone()] {
             let emitted = driver.read_output(&topic);

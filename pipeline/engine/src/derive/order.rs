@@ -73,7 +73,7 @@ pub struct OrderRecord {
     /// Task time after; never less.
     pub time_after: Millis,
     /// The records read, by [`Lane::index`].
-    pub spans: [Option<LaneSpan>; 5],
+    pub spans: [Option<LaneSpan>; Lane::COUNT],
     /// Lanes in the order read, each with the number of records in a row.
     pub sequence: Vec<(Lane, u32)>,
     /// Ticks, in order.
@@ -196,8 +196,8 @@ fn lane(from: &mut FieldDecoder<'_>) -> Option<Lane> {
     Lane::from_number(from.byte()?)
 }
 
-fn read_spans(from: &mut FieldDecoder<'_>) -> Option<[Option<LaneSpan>; 5]> {
-    let mut spans = [None; 5];
+fn read_spans(from: &mut FieldDecoder<'_>) -> Option<[Option<LaneSpan>; Lane::COUNT]> {
+    let mut spans = [None; Lane::COUNT];
     for _ in 0..from.count(3)? {
         let lane = lane(from)?;
         let first = from.varint()?;
@@ -234,7 +234,7 @@ mod tests {
         (
             ("[a-z0-9.+-]{0,40}", any::<u64>(), any::<u64>(), any::<bool>()),
             (any::<i64>().prop_map(|t| t / 2), 0..i64::from(u32::MAX)),
-            [span.clone(), span.clone(), span.clone(), span.clone(), span],
+            std::array::from_fn::<_, { Lane::COUNT }, _>(|_| span.clone()),
             proptest::collection::vec((lanes, any::<u32>()), 0..9),
             proptest::collection::vec(tick, 0..3),
             proptest::collection::vec(any::<u32>(), 0..3),

@@ -1,14 +1,15 @@
 //! The progress of a task's store: the offsets it is complete up to, written atomically with the
 //! state.
 //!
-//! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128):
+//! Layout, version 3 (`n` unsigned LEB128, `z` zigzag LEB128):
 //!
 //! ```text
-//! 02 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
-//! · per lane (critical, high, normal, low, facts): next offset to read + 1 n (0: none read yet)
+//! 03 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
+//! · per lane (critical, high, normal, low, facts, urgent facts): next offset to read + 1 n (0: none read yet)
 //! ```
 //!
-//! Version 1 had no windows; it is read as if none were replayed yet.
+//! Version 2 had no urgent facts; it is read as if none were read yet. Version 1 had no windows
+//! either; it is read as if none were replayed yet.
 //!
 //! A restore replays the changelogs from here. The lanes' offsets are only compared with the
 //! group's committed offsets, which decide.
@@ -17,8 +18,12 @@ use bytes::Bytes;
 
 use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::record::{Millis, Offset, put_varint};
+use crate::topology::Lane;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The lanes of versions 1 and 2.
+const LANES_BEFORE_3: usize = 5;
 
 /// The offsets up to which a task's state is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub struct TaskProgress {
     /// Task time.
     pub time: Millis,
     /// The next record to read of each lane.
-    pub lanes: [Option<Offset>; 5],
+    pub lanes: [Option<Offset>; Lane::COUNT],
 }
 
 impl TaskProgress {
@@ -61,13 +66,14 @@ impl TaskProgress {
         let state = Offset(from.varint()?);
         let windows = match version {
             1 => Offset(0),
-            VERSION => Offset(from.varint()?),
+            2 | VERSION => Offset(from.varint()?),
             _ => return None,
         };
         let order = Offset(from.varint()?);
         let time = Millis(from.signed()?);
-        let mut lanes = [None; 5];
-        for lane in &mut lanes {
+        let mut lanes = [None; Lane::COUNT];
+        let stored = if version == VERSION { Lane::COUNT } else { LANES_BEFORE_3 };
+        for lane in &mut lanes[..stored] {
             *lane = from.varint()?.checked_sub(1).map(Offset);
         }
         from.end()?;
@@ -84,7 +90,7 @@ mod tests {
         #[test]
         fn progress_reads_back(
             state: u64, windows: u64, order: u64, time: i64,
-            lanes in proptest::array::uniform5(proptest::option::of(0..u64::MAX)),
+            lanes in proptest::array::uniform6(proptest::option::of(0..u64::MAX)),
         ) {
             let progress = TaskProgress {
                 state: Offset(state),
@@ -106,7 +112,21 @@ mod tests {
                 windows: Offset(0),
                 order: Offset(u64::from(order)),
                 time: Millis(3),
-                lanes: [None, Some(Offset(7)), None, None, None],
+                lanes: [None, Some(Offset(7)), None, None, None, None],
+            }));
+        }
+
+        #[test]
+        fn progress_of_version_2_is_read_as_if_no_urgent_fact_was_read(
+            state in 0..128u8, windows in 0..128u8, order in 0..128u8,
+        ) {
+            let progress = TaskProgress::decode(&[2, state, windows, order, 6, 0, 8, 0, 0, 9]);
+            prop_assert_eq!(progress, Some(TaskProgress {
+                state: Offset(u64::from(state)),
+                windows: Offset(u64::from(windows)),
+                order: Offset(u64::from(order)),
+                time: Millis(3),
+                lanes: [None, Some(Offset(7)), None, None, Some(Offset(8)), None],
             }));
         }
 

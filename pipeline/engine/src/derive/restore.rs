@@ -442,7 +442,7 @@ pub(super) struct ReplayStep {
     pub(super) replayed: usize,
 }
 
-fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; 5] {
+fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; Lane::COUNT] {
     context.rules.topology.lanes().each_ref().map(|topic| TopicPartition::new(topic, partition))
 }
 
@@ -467,7 +467,8 @@ fn positions(
         committed = ask()?;
     }
     let nothing = Bounds { start: Offset(0), end: Offset(0) };
-    let mut known = LanePositions { committed: [None; 5], bounds: [nothing; 5] };
+    let mut known =
+        LanePositions { committed: [None; Lane::COUNT], bounds: [nothing; Lane::COUNT] };
     for (n, committed) in committed.iter().enumerate() {
         known.bounds[n] = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?;
         known.committed[n] = committed.as_ref().map(|at| at.offset);
@@ -479,9 +480,9 @@ fn positions(
 #[derive(Clone, Copy, Debug)]
 struct LanePositions {
     /// What the group has committed.
-    committed: [Option<Offset>; 5],
+    committed: [Option<Offset>; Lane::COUNT],
     /// The ends of each lane.
-    bounds: [Bounds; 5],
+    bounds: [Bounds; Lane::COUNT],
 }
 
 impl LanePositions {
@@ -490,7 +491,7 @@ impl LanePositions {
     /// progress, which is written with every transaction, says what was consumed. A lane that ends
     /// before its progress has lost its end or was created again: it is consumed from its start,
     /// and copies are dropped as duplicates.
-    fn resolve(&self, progress: &TaskProgress) -> [Offset; 5] {
+    fn resolve(&self, progress: &TaskProgress) -> [Offset; Lane::COUNT] {
         std::array::from_fn(|n| {
             let start = self.bounds[n].start;
             self.consumed(progress, n).unwrap_or(start).max(start)
@@ -505,7 +506,7 @@ impl LanePositions {
     }
 
     /// Counts the records that retention removed before they were read.
-    fn report_lost(&self, progress: &TaskProgress, lanes: &[TopicPartition; 5]) {
+    fn report_lost(&self, progress: &TaskProgress, lanes: &[TopicPartition; Lane::COUNT]) {
         for (n, lane) in lanes.iter().enumerate() {
             let start = self.bounds[n].start;
             if let Some(at) = self.consumed(progress, n).filter(|at| *at < start) {
@@ -521,8 +522,11 @@ mod tests {
 
     fn resolved(committed: Option<u64>, progress: Option<u64>, start: u64, end: u64) -> Offset {
         let bounds = Bounds { start: Offset(start), end: Offset(end) };
-        let known = LanePositions { committed: [committed.map(Offset); 5], bounds: [bounds; 5] };
-        let lanes = [progress.map(Offset); 5];
+        let known = LanePositions {
+            committed: [committed.map(Offset); Lane::COUNT],
+            bounds: [bounds; Lane::COUNT],
+        };
+        let lanes = [progress.map(Offset); Lane::COUNT];
         known.resolve(&TaskProgress { lanes, ..TaskProgress::default() })[0]
     }
 

@@ -6,7 +6,9 @@
 //! Task time is the newest append time of the records read so far. While a backlog is in the
 //! critical lane (after a start), only its records advance task time, so that no timer or window
 //! expires before the renewals waiting there are processed. The `order` record holds whether that
-//! was so.
+//! was so. Facts of critical events neither advance time then nor end the hold, and a tick does not
+//! wait for them: no lease is renewed by a fact, and a task that fills their lane must not keep the
+//! timers of another from firing.
 
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
@@ -31,15 +33,15 @@ use crate::turn::{EngineError, repeat};
 pub(super) const STEP_RECORDS: usize = 64;
 
 /// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
-/// tasks of five lanes stay within some tens of MiB.
+/// tasks of six lanes stay within some tens of MiB.
 const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
 
 /// A task that processes records.
 pub(super) struct RunningTask {
     pub(super) partition: Partition,
     /// By [`Lane::index`].
-    lanes: [TopicPartition; 5],
-    slots: [ReaderSlot; 5],
+    lanes: [TopicPartition; Lane::COUNT],
+    slots: [ReaderSlot; Lane::COUNT],
     queues: Lanes,
     pub(super) state: TaskState,
     pub(super) timers: Timers,
@@ -63,7 +65,7 @@ pub(super) struct RestoredTask {
     pub(super) state: TaskState,
     pub(super) progress: TaskProgress,
     /// The position of each lane.
-    pub(super) positions: [Offset; 5],
+    pub(super) positions: [Offset; Lane::COUNT],
     pub(super) critical_end: Offset,
 }
 
@@ -102,7 +104,7 @@ impl RunningTask {
         Ok(Self {
             partition,
             lanes,
-            slots: [ReaderSlot(0); 5],
+            slots: [ReaderSlot(0); Lane::COUNT],
             queues: Lanes::default(),
             state,
             timers,
@@ -189,9 +191,12 @@ impl RunningTask {
                 }
             }
         }
+        let made = self.batch.made_since(undo.1);
+        // What a fact of a critical event causes waits for others no longer than the event's own.
+        self.batch.urgent |= made > 0 && taken.lane == Lane::FactsUrgent;
         // The copy of a broadcast event in a task that is not the one of its key has no deliveries.
         let is_ours = || rules.topology.partition_of(event.key.as_bytes()) == self.partition;
-        if self.batch.made_since(undo.1) == 0 && is_ours() {
+        if made == 0 && is_ours() {
             self.batch.counts.undelivered += 1;
         }
         Ok(())
@@ -283,14 +288,19 @@ impl RunningTask {
         self.batch.emit(dead_letter(rules.topology, &from, &record, diagnosis));
     }
 
-    /// Whether a critical record waits to be processed.
+    /// Whether a critical record, or a fact that follows from one, waits to be processed.
     pub(super) fn critical_waits(
         &mut self,
         member: &mut dyn Member,
     ) -> Result<bool, CommitFailure> {
         let mut reader = LaneReader { member, slots: &self.slots, lanes: &self.lanes };
-        let waits = self.queues.has_waiting(Lane::Critical, &mut reader);
-        Ok(waits.map_err(|error| EngineError::of_log("reading the lanes", error))?)
+        for lane in Lane::URGENT {
+            let waits = self.queues.has_waiting(lane, &mut reader);
+            if waits.map_err(|error| EngineError::of_log("reading the lanes", error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the critical lane was processed up to `end`, the end that the log reports.
@@ -381,8 +391,8 @@ impl RunningTask {
 /// The lanes of one task as the scheduler's source of records.
 struct LaneReader<'a> {
     member: &'a mut dyn Member,
-    slots: &'a [ReaderSlot; 5],
-    lanes: &'a [TopicPartition; 5],
+    slots: &'a [ReaderSlot; Lane::COUNT],
+    lanes: &'a [TopicPartition; Lane::COUNT],
 }
 
 impl Refill for LaneReader<'_> {

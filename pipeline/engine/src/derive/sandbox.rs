@@ -62,7 +62,7 @@ impl Sandbox {
             partition,
             state: TaskState::new(store),
             progress,
-            positions: [Offset(0); 5],
+            positions: [Offset(0); Lane::COUNT],
             critical_end: Offset(0),
         };
         let running = RunningTask::new(restored, rules(&config, operators))?;

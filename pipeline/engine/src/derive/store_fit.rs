@@ -13,7 +13,7 @@ use crate::derive::progress::TaskProgress;
 use crate::port::{Bounds, Store, StoreError, Stores, TableSpec};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
-use crate::topology::TOMBSTONE_RETENTION_MS;
+use crate::topology::{Lane, TOMBSTONE_RETENTION_MS};
 
 /// Milliseconds of which a store that was closed, and a replay, may each use one span: together
 /// they stay within [`TOMBSTONE_RETENTION_MS`].
@@ -38,7 +38,7 @@ impl ChangelogBounds {
             windows: self.windows.start,
             order: self.order.start,
             time: Millis(0),
-            lanes: [None; 5],
+            lanes: [None; Lane::COUNT],
         }
     }
 }

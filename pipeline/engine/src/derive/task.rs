@@ -33,7 +33,7 @@ impl TaskPhase {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Assigned {
     /// Which of its lanes are assigned, by [`Lane::index`]; a task needs all.
-    lanes: [bool; 5],
+    lanes: [bool; Lane::COUNT],
     /// When the last of them was assigned.
     at: Millis,
 }
@@ -52,7 +52,7 @@ impl Assigned {
 
     /// Whether every lane is assigned.
     pub(super) fn is_whole(&self) -> bool {
-        self.lanes == [true; 5]
+        self.lanes == [true; Lane::COUNT]
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Verification {
     task: TaskSpec,
     plan: ReplayPlan,
     order: PartitionCursor,
-    lanes: [Option<PartitionCursor>; 5],
+    lanes: [Option<PartitionCursor>; Lane::COUNT],
     sandbox: Sandbox,
     matcher: LogMatcher,
     changelog: ChangelogMatcher,
@@ -83,7 +83,7 @@ impl Verification {
         let stored = StoredTask { partition: task.partition, store, progress };
         Ok(Self {
             order: PartitionCursor::open(log, &task.order(), plan.start())?,
-            lanes: [const { None }; 5],
+            lanes: [const { None }; Lane::COUNT],
             matcher: LogMatcher::new(log, &task.topology, plan.since),
             changelog,
             sandbox: Sandbox::new(config, task.operators, stored)?,
