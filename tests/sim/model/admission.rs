@@ -38,7 +38,7 @@ impl InputRecord {
     }
 
     /// Whether a lane record is what the producer's became.
-    fn is_whole(&self, to: LaneRecord<'_>, event: &EventView<'_>, topology: &Topology) -> bool {
+    fn is_whole(&self, to: AdmittedRecord<'_>, event: &EventView<'_>, topology: &Topology) -> bool {
         match &self.produced {
             ProducedInput::Event { key, lane, id, text } => {
                 event.key == key
@@ -62,7 +62,7 @@ impl InputRecord {
 
 /// A record that ADMIT wrote to a lane.
 #[derive(Clone, Copy)]
-pub(super) struct LaneRecord<'a> {
+pub(super) struct AdmittedRecord<'a> {
     pub(super) at: &'a TopicPartition,
     pub(super) lane: Lane,
     pub(super) body: &'a Body,
@@ -109,8 +109,12 @@ impl Admission {
     }
 
     /// A lane record that ADMIT wrote.
-    pub(super) fn lane(&mut self, to: LaneRecord<'_>, topology: &Topology) -> Result<(), String> {
-        let LaneRecord { at, body, .. } = to;
+    pub(super) fn lane(
+        &mut self,
+        to: AdmittedRecord<'_>,
+        topology: &Topology,
+    ) -> Result<(), String> {
+        let AdmittedRecord { at, body, .. } = to;
         let position = text(body.header(SOURCE)).to_owned();
         let (record, input, offset) = self.record(&position)?;
         if let Some(first) = &record.admitted {

@@ -10,7 +10,7 @@ use tidewire_engine::record::{Offset, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::id::hash128;
 
-use super::admission::{Admission, LaneRecord, ProducedInput};
+use super::admission::{Admission, AdmittedRecord, ProducedInput};
 use super::batch::take_outputs;
 use super::disk::DiskModel;
 use super::ensure::ensure;
@@ -83,7 +83,7 @@ impl Model {
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
         match lane.filter(|_| body.header(SOURCE).is_some()) {
-            Some(lane) => self.admission.lane(LaneRecord { at, lane, body }, &self.topology),
+            Some(lane) => self.admission.lane(AdmittedRecord { at, lane, body }, &self.topology),
             None => Ok(()),
         }
     }
