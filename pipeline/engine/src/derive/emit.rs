@@ -196,9 +196,9 @@ mod tests {
     }
 
     /// Writes a fact of normal priority for each event.
-    struct Relay;
+    struct FactRelay;
 
-    impl Operator for Relay {
+    impl Operator for FactRelay {
         fn number(&self) -> u8 {
             96
         }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn facts_that_follow_from_a_critical_event_go_to_the_urgent_lane_for_all_their_hops() {
-        let mut driver = TopologyDriver::new(&[&Relay]);
+        let mut driver = TopologyDriver::new(&[&FactRelay]);
         driver.pipe_input(&post(Priority::High));
         let [ordinary, urgent] =
             [Lane::Facts, Lane::FactsUrgent].map(|lane| driver.topology().lane(lane).clone());
