@@ -191,7 +191,7 @@ impl TestLoop {
     /// A loop of two tasks, one per commit group, with a timer each that is due.
     fn with_due_timers() -> Self {
         let mut test_loop = Self::with_operators(2, 0, operators::OPERATORS);
-        (0..2).for_each(|partition| test_loop.write(Priority::Normal, partition, 10));
+        (0..2).for_each(|partition| test_loop.write(Lane::Normal, partition, 10));
         assert_eq!((0..4).map(|_| test_loop.taken()).sum::<usize>(), 20);
         test_loop.clock.now.fetch_add(TIMERS_MS, Ordering::Relaxed);
         test_loop
@@ -228,12 +228,14 @@ impl TestLoop {
         Self { log, clock, topology, derive }
     }
 
-    /// Writes events into a lane's partition.
-    fn write(&mut self, priority: Priority, partition: u32, events: usize) {
-        let topic = self.topology.lane(Lane::of(priority));
+    /// Writes events into a lane's partition; facts have normal priority.
+    fn write(&mut self, lane: Lane, partition: u32, events: usize) {
+        let topic = self.topology.lane(lane);
+        let priority = Priority::ALL.into_iter().find(|priority| Lane::of(*priority) == lane);
+        let priority = priority.unwrap_or(Priority::Normal);
         let record = |n: usize| {
             let event = Event {
-                event_id: format!("e-{}-{partition}-{n}", Lane::of(priority).index()),
+                event_id: format!("e-{}-{partition}-{n}", lane.index()),
                 event_type: "post.created".into(),
                 account_id: "acc".into(),
                 timestamp_ms: 0,
@@ -260,25 +262,32 @@ impl TestLoop {
 #[test]
 fn only_outputs_of_critical_events_end_a_batch_early() {
     const BACKLOG: usize = 150;
-    let taken = |priority| {
+    let taken = |lane| {
         let mut test_loop = TestLoop::new(1, 1);
-        test_loop.write(priority, 0, BACKLOG);
+        test_loop.write(lane, 0, BACKLOG);
         test_loop.taken()
     };
-    assert_eq!(taken(Priority::High), BACKLOG);
-    assert_eq!(taken(Priority::Normal), BACKLOG);
-    assert!(taken(Priority::Critical) < BACKLOG);
+    for lane in [Lane::High, Lane::Normal, Lane::Facts] {
+        assert_eq!(taken(lane), BACKLOG, "{lane:?}");
+    }
+    for lane in Lane::URGENT {
+        assert!(taken(lane) < BACKLOG, "{lane:?}");
+    }
 }
 
 #[test]
 fn only_outputs_of_critical_events_skip_the_other_commit_group() {
-    let taken = |priority| {
+    let taken = |lane| {
         let mut test_loop = TestLoop::new(2, 0);
-        (0..2).for_each(|partition| test_loop.write(priority, partition, 10));
+        (0..2).for_each(|partition| test_loop.write(lane, partition, 10));
         test_loop.taken()
     };
-    assert_eq!(taken(Priority::High), 20);
-    assert_eq!(taken(Priority::Critical), 10);
+    for lane in [Lane::High, Lane::Facts] {
+        assert_eq!(taken(lane), 20, "{lane:?}");
+    }
+    for lane in Lane::URGENT {
+        assert_eq!(taken(lane), 10, "{lane:?}");
+    }
 }
 
 #[test]
