@@ -410,7 +410,7 @@ fn stored() -> Vec<Vec<u8>> {
         windows: Offset(300),
         order: Offset(1 << 40),
         time: Millis(-5),
-        lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None],
+        lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None, None],
     };
     let body = Body::new(Some(b"k"), Some(b"value"), &[("src", b"tw.in/0/1"), ("v", &[0; 8])]);
     let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
@@ -439,7 +439,7 @@ fn order_sample() -> Vec<u8> {
         held: true,
         time_before: Millis(1_000),
         time_after: Millis(2_000),
-        spans: [Some(span), None, Some(span), None, None],
+        spans: [Some(span), None, Some(span), None, None, None],
         sequence: vec![(Lane::ALL[0], 5), (Lane::ALL[2], 5)],
         ticks: vec![Tick { after: 3, value: Millis(1_500) }],
         dead_letters: vec![4],

@@ -565,7 +565,7 @@ pub(super) fn topic_acls<C: ConsumerContext>(
         return Err(RDKafkaErrorCode::InvalidArgument);
     }
     // SAFETY: filter, options and queue are alive; the call copies the filter.
-    let ask = |options, queue| unsafe {
+    let ask = |options: *mut sys::rd_kafka_AdminOptions_t, queue| unsafe {
         sys::rd_kafka_DescribeAcls(handle, filter, options, queue);
     };
     let read = |event| {
