@@ -1,10 +1,10 @@
 //! Calls of librdkafka that its safe binding does not offer. The only file with `unsafe` code.
 //!
 //! It has eight uses. **Topic ids**, which become the epoch of positions. **Permissions of the
-//! user** and **ACLs of a topic**, for `tidewire doctor`. **The offset of an end of partition** and positions after control
-//! records, without which a restore does not know that it is complete. **Events of a producer**, so
-//! that waiting for an acknowledgement is neither a busy loop nor a sleep of up to 100 ms per
-//! transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
+//! user** and **ACLs of a topic**, for `tidewire doctor`. **The offset of an end of partition** and
+//! positions after control records, without which a restore does not know that it is complete.
+//! **Events of a producer**, so that waiting for an acknowledgement is neither a busy loop nor a
+//! sleep of up to 100 ms per transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
 //! client that lost all of them. **Ignoring a broker's leader hints**, which librdkafka reads
 //! wrongly. **Ends of partitions**, asked for without waiting for the answer.
 //!

@@ -2,8 +2,8 @@
 //!
 //! It has the key, bytes and headers of the original record, and its trail. It goes to the topic it
 //! was read from; records of lanes and of HTTP go to the input, those that came to a lane by
-//! `in.internal` go back there, because no other input takes internal types. It keeps its partition: the
-//! producer writes later records of the same key there, so their order holds.
+//! `in.internal` go back there, because no other input takes internal types. It keeps its
+//! partition: the producer writes later records of the same key there, so their order holds.
 
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,

@@ -7,10 +7,10 @@
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
-//! processed by that entity's task. Facts that follow from critical events have a lane of their own,
-//! and end their batch as soon as outputs of critical events do. A header counts the facts in a row; beyond [`MAX_HOPS`] the
-//! event that would cause the next one becomes a dead letter, so that two operators can't cause
-//! each other without end.
+//! processed by that entity's task. Facts that follow from critical events have a lane of their
+//! own, and end their batch as soon as outputs of critical events do. A header counts the facts in
+//! a row; beyond [`MAX_HOPS`] the event that would cause the next one becomes a dead letter, so
+//! that two operators can't cause each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
