@@ -4,9 +4,10 @@
 //! user** and **ACLs of a topic**, for `tidewire doctor`. **The offset of an end of partition** and
 //! positions after control records, without which a restore does not know that it is complete.
 //! **Events of a producer**, so that waiting for an acknowledgement is neither a busy loop nor a
-//! sleep of up to 100 ms per transaction (measured: a commit cycle of 8 to 14 ms instead of 100). **Adding brokers** to a
-//! client that lost all of them. **Ignoring a broker's leader hints**, which librdkafka reads
-//! wrongly. **Ends of partitions**, asked for without waiting for the answer.
+//! sleep of up to 100 ms per transaction (measured: a commit cycle of 8 to 14 ms instead of 100).
+//! **Adding brokers** to a client that lost all of them. **Ignoring a broker's leader hints**,
+//! which librdkafka reads wrongly. **Ends of partitions**, asked for without waiting for the
+//! answer.
 //!
 //! Rules: every object of a client keeps that client alive through an `Arc`; every callback is
 //! removed, under librdkafka's own queue lock, before what it points to is dropped; every message
