@@ -5,7 +5,7 @@
 //! here, never created or read.
 
 use tidewire_schemas::Priority;
-use tidewire_schemas::partition::partition_for;
+use tidewire_schemas::partition::{entity_partition, partition_for};
 
 use crate::port::{Cause, Cleanup, TopicSpec};
 use crate::record::{Partition, Topic};
@@ -185,9 +185,15 @@ impl Topology {
         self.partitions
     }
 
-    /// The partition a key belongs to, in every topic.
+    /// The partition of a record key: in the inputs what a producer chose, in the outputs the
+    /// channel, in `dead-letters` the id. Lanes are partitioned by [`Topology::entity_partition`].
     pub fn partition_of(&self, key: &[u8]) -> Partition {
         Partition(partition_for(key, self.partitions))
+    }
+
+    /// The partition of an entity, the key of an account: in every lane, and so its task.
+    pub fn entity_partition(&self, account: &str, key: &str) -> Partition {
+        Partition(entity_partition(account, key, self.partitions))
     }
 
     /// The input that producers write to.

@@ -31,6 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of an event's text that make a lane record about 300 bytes.
 const TEXT_BYTES: usize = 150;
 
+/// The account of every event.
+const ACCOUNT: &str = "bench";
+
 /// Texts are cut from this, each at another offset.
 const FILL: &str = "the tide comes in and the tide goes out, twice a day and never twice the same; \
      what it brings it takes, what it takes it brings, and every listener on the coast gets all of \
@@ -221,7 +224,7 @@ impl LaneWriter {
         let event = Event {
             event_id: format!("event-{n:09}"),
             event_type: "post.created".to_owned(),
-            account_id: "bench".to_owned(),
+            account_id: ACCOUNT.to_owned(),
             timestamp_ms: 1_700_000_000_000,
             correlation_id: format!("event-{n:09}"),
             priority: self.priority,
@@ -231,7 +234,7 @@ impl LaneWriter {
             data: format!(r#"{{"author_id":"{key}","post_id":"p{n}","text":"{text}"}}"#),
         };
         let value = event.encode();
-        let partition = self.topology.partition_of(key.as_bytes()).0 as i32;
+        let partition = self.topology.entity_partition(ACCOUNT, &key).0 as i32;
         let topic = self.topology.lane(Lane::of(self.priority)).as_str();
         loop {
             let record = BaseRecord::to(topic).key(&key).payload(&value).partition(partition);

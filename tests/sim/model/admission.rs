@@ -13,9 +13,9 @@ use super::ensure::ensure;
 #[derive(Clone, Debug)]
 pub(crate) enum ProducedInput {
     /// An event, in parts that are easy to recognise.
-    Event { key: String, lane: Lane, id: Option<String>, text: String },
+    Event { account: String, key: String, lane: Lane, id: Option<String>, text: String },
     /// An event that every task gets, in the critical lane.
-    Broadcast { key: String, id: String },
+    Broadcast { account: String, key: String, id: String },
     /// A record that can't become an event.
     Poison(Vec<u8>),
 }
@@ -40,16 +40,18 @@ impl InputRecord {
     /// Whether a lane record is what the producer's became.
     fn is_whole(&self, to: AdmittedRecord<'_>, event: &EventView<'_>, topology: &Topology) -> bool {
         match &self.produced {
-            ProducedInput::Event { key, lane, id, text } => {
+            ProducedInput::Event { account, key, lane, id, text } => {
                 event.key == key
+                    && event.account_id == account
                     && to.body.key() == Some(key.as_bytes())
                     && to.lane == *lane
-                    && to.at.partition == topology.partition_of(key.as_bytes())
+                    && to.at.partition == topology.entity_partition(account, key)
                     && id.as_deref().is_none_or(|id| id == event.event_id)
                     && event.data.contains(&format!("\"text\":\"{text}\""))
             }
-            ProducedInput::Broadcast { key, id } => {
+            ProducedInput::Broadcast { account, key, id } => {
                 event.key == key
+                    && event.account_id == account
                     && to.body.key() == Some(key.as_bytes())
                     && to.lane == Lane::Critical
                     && id == event.event_id
@@ -127,7 +129,7 @@ impl Admission {
         let event = event.map_err(|error| format!("{position}: {error}"))?;
         let whole = record.is_whole(to, &event, topology);
         ensure(whole, || format!("{position} became {event:?} in {at}"))?;
-        let id = ("acc".to_owned(), event.event_id.to_owned());
+        let id = (event.account_id.to_owned(), event.event_id.to_owned());
         let is_broadcast = matches!(record.produced, ProducedInput::Broadcast { .. });
         let is_first = record.admitted.replace(body.clone()).is_none();
         record.copies.insert(at.partition);

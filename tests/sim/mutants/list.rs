@@ -491,6 +491,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "(1..self.topology.partitions()).map(Partition).for_each(push);",
     },
     Mutant {
+        name: "lanes_are_partitioned_by_the_key_alone",
+        file: "src/admit/classify.rs",
+        breaks: "A key's events of all accounts meet in one task.",
+        original: "push(self.topology.entity_partition(&event.account_id, &event.key));",
+        mutated: "push(self.topology.partition_of(key));",
+    },
+    Mutant {
         name: "duplicates_pass",
         file: "src/derive/dedup.rs",
         breaks: "An id is accepted twice.",

@@ -120,7 +120,7 @@ mod tests {
         let topology = Topology::new("t.", PARTITIONS);
         let rules =
             Rules { topology: &topology, catalogue, operators: &[&Dedup, &ChannelDelivery] };
-        let owner = topology.partition_of(b"acc");
+        let owner = topology.entity_partition("acc", "acc");
         // ADMIT wrote the first event twice, after a crash between the copies.
         let events = [event("e-1"), event("e-1"), event("e-2")];
         for partition in (0..PARTITIONS).map(Partition) {

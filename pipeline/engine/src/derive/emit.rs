@@ -72,7 +72,7 @@ impl Context<'_> {
         let hops = [hops + 1];
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
-        let partition = topology.partition_of(emission.key.as_bytes());
+        let partition = topology.entity_partition(emission.account_id, emission.key);
         self.batch.emit(Outgoing { topic: topology.lane(lane).clone(), partition, body });
         self.batch.urgent |= lane == Lane::FactsUrgent;
         Ok(())
@@ -161,7 +161,13 @@ mod tests {
     use tidewire_schemas::event::Event;
 
     use super::*;
+    use crate::derive::derive_loop::DeriveConfig;
+    use crate::derive::memory_store::MemoryStore;
+    use crate::derive::progress::TaskProgress;
+    use crate::derive::sandbox::{Sandbox, StoredTask};
     use crate::derive::{Flow, Operator, TopologyDriver};
+    use crate::record::{Millis, Offset, Partition, Record};
+    use crate::topology::Topology;
 
     /// Emits twice for each event, once to channels and once as a fact.
     struct Echo;
@@ -224,11 +230,12 @@ mod tests {
         }
     }
 
-    fn post(priority: Priority) -> Event {
+    /// An event of `alice` in this account.
+    fn event(account: &str, priority: Priority) -> Event {
         Event {
             event_id: "e-1".to_owned(),
             event_type: "post.created".to_owned(),
-            account_id: "acc".to_owned(),
+            account_id: account.to_owned(),
             timestamp_ms: 5,
             correlation_id: "c-1".to_owned(),
             priority,
@@ -242,12 +249,12 @@ mod tests {
     #[test]
     fn facts_that_follow_from_a_critical_event_go_to_the_urgent_lane_for_all_their_hops() {
         let mut driver = TopologyDriver::new(&[&FactRelay]);
-        driver.pipe_input(&post(Priority::High));
+        driver.pipe_input(&event("acc", Priority::High));
         let [ordinary, urgent] =
             [Lane::Facts, Lane::FactsUrgent].map(|lane| driver.topology().lane(lane).clone());
         assert_eq!(driver.read_output(&ordinary).len(), 1);
         assert_eq!(driver.read_output(&urgent), []);
-        driver.pipe_input(&post(Priority::Critical));
+        driver.pipe_input(&event("acc", Priority::Critical));
         for hop in 1..=MAX_HOPS {
             assert_eq!(driver.read_output(&ordinary), []);
             let facts = driver.read_output(&urgent);
@@ -259,9 +266,40 @@ mod tests {
     }
 
     #[test]
+    fn a_fact_is_in_the_partition_of_its_entity() {
+        let topology = Topology::new("t.", 8);
+        let config = DeriveConfig {
+            topology: topology.clone(),
+            instance: "one".to_owned(),
+            thread: 0,
+            build: "test".to_owned(),
+            settings_hash: 0,
+            standby: false,
+        };
+        let (store, progress) = (Box::<MemoryStore>::default(), TaskProgress::default());
+        let stored = StoredTask { partition: Partition(0), store, progress };
+        let mut sandbox = Sandbox::new(config, &[&Echo], stored).unwrap();
+        for n in 0..64 {
+            let value = event(&format!("a{n}"), Priority::Normal).encode();
+            let body = Body::new(None, Some(&value), &[]);
+            let record = Record { offset: Offset(n), timestamp: Millis(0), body };
+            sandbox.take(Lane::Normal, &record).unwrap();
+        }
+        let outputs = sandbox.commit().unwrap().outputs;
+        let mut reached = [0; 8];
+        for fact in outputs.iter().filter(|output| output.topic == *topology.facts()) {
+            let event = EventView::decode(fact.body.value().unwrap()).unwrap();
+            let partition = topology.entity_partition(event.account_id, event.key);
+            assert_eq!(fact.partition, partition, "{}", event.account_id);
+            reached[partition.0 as usize] += 1;
+        }
+        assert!(reached.iter().all(|facts| *facts > 0), "{reached:?}");
+    }
+
+    #[test]
     fn emitted_events_name_their_operator_in_source_and_id() {
         let mut driver = TopologyDriver::new(&[&Echo]);
-        driver.pipe_input(&post(Priority::Normal));
+        driver.pipe_input(&event("acc", Priority::Normal));
         let mut ids = Vec::new();
         for topic in [driver.topology().out_stream().clone(), driver.topology().facts().clone()] {
             let emitted = driver.read_output(&topic);

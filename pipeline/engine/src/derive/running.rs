@@ -195,7 +195,8 @@ impl RunningTask {
         // What a fact of a critical event causes waits for others no longer than the event's own.
         self.batch.urgent |= made > 0 && taken.lane == Lane::FactsUrgent;
         // The copy of a broadcast event in a task that is not the one of its key has no deliveries.
-        let is_ours = || rules.topology.partition_of(event.key.as_bytes()) == self.partition;
+        let is_ours =
+            || rules.topology.entity_partition(event.account_id, event.key) == self.partition;
         if made == 0 && is_ours() {
             self.batch.counts.undelivered += 1;
         }
