@@ -3,6 +3,7 @@
 //! Each usage error must name the fix and start nothing.
 
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -174,6 +175,70 @@ fn a_folder_in_use_is_named_with_the_fix() {
     let second = run(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data], &[], &folder());
     assert_eq!(second.code, Some(3), "the log is not ours: {}", second.err);
     assert!(second.err.contains("in use by another process"), "{}", second.err);
+}
+
+/// Another deployment may run at `listen`. A command for a folder must not act on it.
+#[test]
+fn a_process_of_another_folder_is_never_asked_in_place_of_a_given_one() {
+    let server = Server::start(&[]);
+    let listen = server.addr().to_string();
+    let data = server.data_dir();
+    let own = data.to_str().expect("a path of text");
+    let dir = folder();
+    let with = |args: &[&str], data: &str| {
+        run(&[args, &["--data-dir", data, "--listen", &listen]].concat(), &[], &dir)
+    };
+    for args in [&["topics", "list"][..], &["dead-letters", "drop", "--all-open"]] {
+        assert_eq!(with(args, own).code, Some(0), "{args:?}: {}", with(args, own).err);
+        let refused = with(args, "typo");
+        assert_eq!((refused.code, &*refused.out), (Some(1), ""), "{args:?}");
+        assert!(refused.err.contains("there is no data in typo"), "{}", refused.err);
+        assert!(refused.err.contains(&format!("the tidewire at http://{listen} uses the data in")));
+    }
+    let doctor = with(&["doctor"], own);
+    assert!(doctor.out.contains("is in use by the tidewire at http://"), "{}", doctor.out);
+    let created = with(&["topics", "create"], "other");
+    assert!(created.out.contains("topics created, 0 existed"), "{}{}", created.out, created.err);
+    assert!(with(&["topics", "list"], "other").out.contains("tw.in"));
+    // Without a folder, the process that runs is meant.
+    let listed = run(&["topics", "list", "--listen", &listen], &[], &dir);
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+}
+
+#[test]
+fn lines_are_sent_when_they_come() {
+    let server = Server::start(&[]);
+    let mut command = server::command();
+    command.args(["produce", "--listen", &server.addr().to_string()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut input = child.stdin.take().expect("it is piped");
+    let line = concat!(
+        r#"{"event_id":null,"event_type":"post.created","account_id":"a","#,
+        r#""data":{"post_id":"p","author_id":"ann","text":"x"}}"#,
+    );
+    writeln!(input, "{line}").expect("it reads");
+    let args = ["tail", "posts:ann", "--from", "earliest", "--count", "1"];
+    let (status, shown) = server.run_verb(&args, None);
+    assert!(status.success() && shown.contains("post.created"), "{shown}");
+    drop(input);
+    let done = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "1 accepted, 0 refused\n");
+}
+
+#[test]
+fn wrong_settings_of_roles_are_found_before_a_role_starts() {
+    let wrong = [
+        ("TIDEWIRE_DERIVE_STANDBY", "true"),
+        ("TIDEWIRE_DERIVE_THREADS", "2"),
+        ("TIDEWIRE_DEMO_RATE", "abc"),
+    ];
+    for verb in ["settings", "dev"] {
+        let done = run(&[verb], &wrong, &folder());
+        assert_eq!(done.code, Some(2), "{verb}: {}", done.err);
+        for name in ["TIDEWIRE_DERIVE_STANDBY", "TIDEWIRE_DEMO_RATE"] {
+            assert!(done.err.contains(name), "{verb}: {}", done.err);
+        }
+    }
 }
 
 #[test]

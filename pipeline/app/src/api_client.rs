@@ -3,7 +3,7 @@
 //! A request that may be repeated is repeated here, with growing waits and a time limit. Events
 //! have ids before they get here, so a repeated request adds no event twice.
 
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -60,7 +60,24 @@ pub struct ApiClient {
 
 enum SendOutcome<T> {
     Done(T),
-    Retry(ProcessExit),
+    Retry(SendFailure),
+}
+
+/// Why a batch of events has no results, and whether it may be in the log.
+#[derive(Debug)]
+pub enum SendFailure {
+    /// Nothing of it was stored.
+    NothingStored(ProcessExit),
+    /// It may have been stored: the request was sent, and the response is missing or unclear.
+    Unknown(ProcessExit),
+}
+
+impl From<SendFailure> for ProcessExit {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::NothingStored(exit) | SendFailure::Unknown(exit) => exit,
+        }
+    }
 }
 
 impl ApiClient {
@@ -83,15 +100,16 @@ impl ApiClient {
     }
 
     /// Sends a batch of NDJSON events and returns the result of each, in the same order.
-    pub fn send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
-        self.parse_results(&with_retries(|| self.send_once(batch))?)
+    pub fn send(&self, batch: &[u8]) -> Result<Vec<EventResult>, SendFailure> {
+        let answer = with_retries(|| self.send_once(batch))?;
+        self.parse_results(&answer).map_err(SendFailure::Unknown)
     }
 
     /// The same in one attempt, for callers that retry themselves.
     pub fn try_send(&self, batch: &[u8]) -> Result<Vec<EventResult>, ProcessExit> {
         match self.send_once(batch)? {
             SendOutcome::Done(answer) => self.parse_results(&answer),
-            SendOutcome::Retry(failure) => Err(failure),
+            SendOutcome::Retry(failure) => Err(failure.into()),
         }
     }
 
@@ -106,7 +124,7 @@ impl ApiClient {
         ProcessExit::because(message, error)
     }
 
-    fn send_once(&self, batch: &[u8]) -> Result<SendOutcome<String>, ProcessExit> {
+    fn send_once(&self, batch: &[u8]) -> Result<SendOutcome<String>, SendFailure> {
         let request = self
             .agent
             .post(format!("{}/v1/events", self.url))
@@ -114,18 +132,23 @@ impl ApiClient {
             .send(batch);
         let mut response = match request {
             Ok(response) => response,
-            Err(error) => return Ok(SendOutcome::Retry(self.unreachable(error))),
+            Err(error) => return Ok(SendOutcome::Retry(self.request_failure(error))),
         };
         let status = response.status().as_u16();
         let text = match response.body_mut().read_to_string() {
             Ok(text) => text,
-            Err(error) => return Ok(SendOutcome::Retry(self.unreachable(error))),
+            Err(error) => {
+                return Ok(SendOutcome::Retry(SendFailure::Unknown(self.unreachable(error))));
+            }
         };
+        let failure = || self.error_response(status, &text);
         match status {
             // 422: none was accepted; the body has the reason of each.
             200..=299 | 422 if text.contains("\"events\"") => Ok(SendOutcome::Done(text)),
-            429 | 500..=599 => Ok(SendOutcome::Retry(self.error_response(status, &text))),
-            _ => Err(self.error_response(status, &text)),
+            200..=299 => Err(SendFailure::Unknown(failure())),
+            429 => Ok(SendOutcome::Retry(SendFailure::NothingStored(failure()))),
+            500..=599 => Ok(SendOutcome::Retry(SendFailure::Unknown(failure()))),
+            _ => Err(SendFailure::NothingStored(failure())),
         }
     }
 
@@ -199,6 +222,17 @@ impl ApiClient {
         }
     }
 
+    /// A request that failed before a response came. Without a connection nothing was sent.
+    fn request_failure(&self, error: ureq::Error) -> SendFailure {
+        let refused = match &error {
+            ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
+            ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+            _ => false,
+        };
+        let exit = self.unreachable(error);
+        if refused { SendFailure::NothingStored(exit) } else { SendFailure::Unknown(exit) }
+    }
+
     fn unreachable(&self, error: ureq::Error) -> ProcessExit {
         ProcessExit::because(
             format!(
@@ -212,23 +246,40 @@ impl ApiClient {
 
     fn error_response(&self, status: u16, text: &str) -> ProcessExit {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
-        let message = value["error"]["message"].as_str().unwrap_or("no reason given");
-        ProcessExit::failed(format!("{} answered {status}: {message}", self.url))
+        match value["error"]["message"].as_str() {
+            Some(message) => {
+                ProcessExit::failed(format!("{} answered {status}: {message}", self.url))
+            }
+            None => ProcessExit::failed(format!(
+                "{} answered {status}, and not as Tidewire does; check the URL",
+                self.url
+            )),
+        }
     }
 }
 
 /// Repeats a request until it succeeds, is refused, or the time limit is over.
 fn with_retries<T>(
-    attempt: impl Fn() -> Result<SendOutcome<T>, ProcessExit>,
-) -> Result<T, ProcessExit> {
+    attempt: impl Fn() -> Result<SendOutcome<T>, SendFailure>,
+) -> Result<T, SendFailure> {
     let since = Stopwatch::start();
     let mut wait = FIRST_WAIT;
+    let mut unknown = false;
+    // What one attempt may have stored, no later one takes back.
+    let fail = |unknown, last: SendFailure| match last {
+        SendFailure::NothingStored(exit) if unknown => SendFailure::Unknown(exit),
+        last => last,
+    };
     loop {
-        match attempt()? {
+        match attempt().map_err(|last| fail(unknown, last))? {
             SendOutcome::Done(value) => return Ok(value),
-            SendOutcome::Retry(last) if since.elapsed() + wait > RETRY_LIMIT => return Err(last),
+            SendOutcome::Retry(last) if since.elapsed() + wait > RETRY_LIMIT => {
+                return Err(fail(unknown, last));
+            }
             SendOutcome::Retry(last) => {
+                unknown |= matches!(last, SendFailure::Unknown(_));
                 if wait == FIRST_WAIT {
+                    let last = ProcessExit::from(last);
                     terminal::print_notice(&format!(
                         "tidewire: {last}; trying again for {RETRY_LIMIT:?}"
                     ));

@@ -10,9 +10,6 @@ use clap::{Args, Parser, Subcommand};
 use crate::build_name::BUILD_NAME;
 use crate::config::settings::Settings;
 
-/// Where a process listens unless its settings say otherwise.
-const URL_DEFAULT: &str = "http://127.0.0.1:8080";
-
 /// Real-time event pipeline: events in over Kafka or HTTP, out over WebSocket and SSE
 #[derive(Debug, Parser)]
 #[command(name = "tidewire", version = BUILD_NAME, max_term_width = 100)]
@@ -45,7 +42,8 @@ pub enum Verb {
     State(StateArgs),
     /// Resume ADMIT after it stopped at the poison limit
     Resume(ProcessArgs),
-    /// Send events from a file or standard input, one JSON object per line
+    /// Send events from a file or standard input, one JSON object per line; a line that is no JSON
+    /// object is reported and becomes no dead letter
     Produce(ProduceArgs),
     /// Print the events of channels as they arrive
     Tail(TailArgs),
@@ -101,14 +99,6 @@ impl From<SettingArgs> for ServeArgs {
     fn from(settings: SettingArgs) -> Self {
         Self { settings, demo: false, insecure_dev: false }
     }
-}
-
-/// The URL of a running process.
-#[derive(Args, Clone, Debug)]
-pub struct UrlArgs {
-    /// URL of the running process
-    #[arg(long, value_name = "URL", default_value = URL_DEFAULT)]
-    pub url: String,
 }
 
 /// Arguments of `state`.
@@ -350,7 +340,7 @@ pub struct ProduceArgs {
     pub file: String,
     /// The process to send to.
     #[command(flatten)]
-    pub to: UrlArgs,
+    pub to: ProcessArgs,
 }
 
 /// Arguments of `tail`.
@@ -373,7 +363,7 @@ pub struct TailArgs {
     pub user: String,
     /// The process to read from.
     #[command(flatten)]
-    pub at: UrlArgs,
+    pub at: ProcessArgs,
 }
 
 /// Arguments of `generate`.
@@ -424,7 +414,9 @@ impl Verb {
             Self::Replay(ReplayArgs { verb: ReplayVerb::Verify(args) }) => &args.settings,
             Self::State(StateArgs { verb: StateVerb::Rebuild { settings, .. } }) => settings,
             Self::Resume(args) | Self::Ready(args) => &args.settings,
-            Self::Produce(_) | Self::Tail(_) | Self::Generate(_) => return None,
+            Self::Produce(args) => &args.to.settings,
+            Self::Tail(args) => &args.at.settings,
+            Self::Generate(_) => return None,
         };
         settings.log_filter.as_deref()
     }

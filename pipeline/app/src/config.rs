@@ -102,6 +102,8 @@ pub enum LogConfig {
 pub struct DataConfig {
     /// The folder.
     pub dir: PathBuf,
+    /// Whether it was given, or is the default.
+    pub is_given: bool,
     /// What an acknowledged record survives on the embedded log.
     pub durability: AckDurability,
 }
@@ -132,6 +134,7 @@ impl Config {
     pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, ProcessExit> {
         let config = Self::read(&mut settings);
         config.check_log(&mut settings);
+        config.check_standby(&mut settings);
         if let Some(role) = role {
             config.check_role(role, &mut settings);
         }
@@ -170,6 +173,7 @@ impl Config {
             instance: read.value("instance", values::instance),
             data: DataConfig {
                 dir: read.value("data_dir", values::folder),
+                is_given: read.settings.value("data_dir").source != SettingSource::Default,
                 durability: read.value("durability", values::durability),
             },
             topics: TopicsConfig {
@@ -196,9 +200,11 @@ impl Config {
                 }),
                 shards: read.value("gateway.shards", |t| values::whole_number(t, 0, SHARDS_MAX)),
             },
-            demo_rate_per_s: read.value("demo.enabled", values::boolean).then(|| {
-                read.value("demo.rate", |t| values::whole_number(t, 1, DEMO_RATE_PER_S_MAX))
-            }),
+            demo_rate_per_s: {
+                let rate =
+                    read.value("demo.rate", |t| values::whole_number(t, 1, DEMO_RATE_PER_S_MAX));
+                read.value("demo.enabled", values::boolean).then_some(rate)
+            },
         }
     }
 
@@ -232,7 +238,7 @@ impl Config {
         }
     }
 
-    fn check_role(&self, role: Role, settings: &mut Settings) {
+    fn check_standby(&self, settings: &mut Settings) {
         if self.derive_standby && self.derive_threads > 1 {
             let standby = settings.value("derive.standby").clone();
             settings.add_problem(format!(
@@ -240,6 +246,9 @@ impl Config {
                  one store; give derive.threads = 1, or run more processes"
             ));
         }
+    }
+
+    fn check_role(&self, role: Role, settings: &mut Settings) {
         let log = settings.value("log").clone();
         if role.is_apart() && log.text == "embedded" {
             settings.add_problem(format!(

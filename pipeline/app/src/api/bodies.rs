@@ -144,6 +144,7 @@ fn stats() -> Value {
         always("version", text(), "the version of the server and, after +, a hash of its sources"),
         always("role", one_of(["dev", "admit", "derive", "gateway"]), "the role of the process"),
         always("instance", text(), "the name of the process"),
+        sometimes("data_dir", text(), "the folder of the embedded log; absent on Kafka"),
         always("restoring", list(reference("Restore")), "tasks that restore their state"),
         sometimes(
             "topics",

@@ -5,6 +5,8 @@
 //! only loopback names. The other roles may listen where monitoring reaches them, under names that
 //! no public web page can have.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -25,7 +27,7 @@ use tidewire_engine::fanout::hub::Hub;
 
 use crate::api::documents;
 use crate::build_name::BUILD_NAME;
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::process_exit::{ProcessExit, in_one_line};
 use crate::role::Role;
 use crate::runtime::page;
@@ -34,6 +36,7 @@ use crate::runtime::startup::GatewayInputs;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::verbs::dead_letters::{self, AdminApi};
 use crate::verbs::resume::RESUME_PATH;
+use crate::verbs::running_process::DATA_DIR;
 
 /// What the endpoints show.
 pub struct ServerState<'a> {
@@ -116,6 +119,7 @@ fn ingest_topics(ports: &ProcessPorts) -> IngestTopics {
 fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     let ServerState { role, ports, ready, metrics } = state;
     let (log, instance) = (ports.log.clone(), config.instance.clone());
+    let data_dir = embedded_data_dir(config);
     let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
     AppHooks {
         accepts_subscribers: Box::new(move || started.check_started().is_ok()),
@@ -129,6 +133,9 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
                 "instance": instance,
                 "restoring": restores.restores().iter().map(restore).collect::<Vec<_>>(),
             });
+            if let Some(dir) = &data_dir {
+                stats[DATA_DIR] = json!(dir);
+            }
             match storage::topic_reports(&*log) {
                 Ok(topics) => stats["topics"] = json!(topics),
                 Err(error) => stats["error"] = json!(in_one_line(&error)),
@@ -136,6 +143,14 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
             stats
         }),
         assets: if role.serves_clients() { assets() } else { Vec::new() },
+    }
+}
+
+/// The folder of the embedded log, so that commands recognise its process.
+fn embedded_data_dir(config: &Config) -> Option<PathBuf> {
+    match config.log {
+        LogConfig::Embedded => fs::canonicalize(&config.data.dir).ok(),
+        LogConfig::Kafka(_) => None,
     }
 }
 

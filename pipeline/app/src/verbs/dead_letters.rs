@@ -12,7 +12,6 @@ mod print;
 mod query;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -25,6 +24,7 @@ use crate::cli::{DeadLetterFilter, DeadLettersArgs, DeadLettersVerb, LogArgs, Re
 use crate::config::{Config, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::storage;
+use crate::verbs::running_process::{self, AtListen, has_log, no_data};
 use crate::{configure, terminal};
 
 pub(crate) use admin::Action;
@@ -118,20 +118,26 @@ fn entries_in(answer: &Value) -> Result<&[Value], ProcessExit> {
 }
 
 fn list_json(answer: &Value) -> Result<(), ProcessExit> {
-    entries_in(answer)?.iter().try_for_each(|entry| terminal::print_line(&entry.to_string()))
+    let entries = entries_in(answer)?;
+    entries.iter().try_for_each(|entry| terminal::print_line(&entry.to_string()))?;
+    say_what_is_left(answer, entries.len());
+    Ok(())
 }
 
 fn list(answer: &Value) -> Result<(), ProcessExit> {
     let entries = entries_in(answer)?;
     print::table(entries)?;
-    let matching = answer["matching"].as_u64().unwrap_or_default();
-    if matching > entries.len() as u64 {
-        terminal::print_notice(&format!(
-            "listed the newest {} of {matching}; --limit N lists more",
-            entries.len()
-        ));
-    }
+    say_what_is_left(answer, entries.len());
     Ok(())
+}
+
+/// Says on standard error that the list is not whole.
+fn say_what_is_left(answer: &Value, listed: usize) {
+    let matching = answer["matching"].as_u64().unwrap_or_default();
+    if matching > listed as u64 {
+        let text = format!("listed the newest {listed} of {matching}; --limit N lists more");
+        terminal::print_notice(&text);
+    }
 }
 
 /// The results of all calls together.
@@ -254,7 +260,8 @@ fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Resul
         return Ok(());
     }
     Err(ProcessExit::failed(format!(
-        "resolved already, or unknown: {}; `tidewire dead-letters show ID` prints what was done",
+        "resolved already, unknown, or not matched by the other filters: {}; `tidewire \
+         dead-letters show ID` prints what was done",
         totals.absent.join(", ")
     )))
 }
@@ -280,25 +287,10 @@ impl Backend {
         if config.log != LogConfig::Embedded {
             return Self::open(config);
         }
-        let url = format!("http://{}", config.listen);
-        let running = ApiClient::new(&url)?;
-        let answers = || matches!(running.get_json("/v1/stats"), Ok(Some(_)));
-        let dir = config.data.dir.clone();
-        if fs::metadata(dir.join("log")).is_err() {
-            if answers() {
-                return Ok(Self::Remote(running, url));
-            }
-            return Err(ProcessExit::failed(format!(
-                "there is no data in {}, and nothing answers at {url}; give --data-dir, --url of a \
-                 running process, or --log kafka://HOST:PORT",
-                dir.display()
-            )));
-        }
-        // A running process holds the folder's lock: it is asked instead.
-        match Self::open(config) {
-            Err(_) if answers() => Ok(Self::Remote(running, url)),
-            Err(error) => Err(error),
-            opened => opened,
+        match running_process::find(&config)? {
+            AtListen::Ours(running) => Ok(Self::Remote(running.client, running.url)),
+            at_listen if !has_log(&config.data.dir) => Err(no_data(&config, &at_listen)),
+            AtListen::Nothing | AtListen::Other { .. } => Self::open(config),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::config::{Config, KafkaConfig, LogConfig};
 use crate::process_exit::{ProcessExit, with_causes};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::storage;
+use crate::verbs::running_process::{self, AtListen, has_log};
 use crate::{configure, terminal};
 
 /// Free space below which some hours of events may fill the disk.
@@ -48,7 +49,7 @@ pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
     match &config.log {
         LogConfig::Embedded => {
             findings.add(check_files());
-            findings.add(check_log(&config, owner));
+            findings.add(check_log(&config));
         }
         LogConfig::Kafka(kafka) => {
             let brokers = check_kafka(&config, kafka, &mut findings);
@@ -174,9 +175,9 @@ fn check_space(dir: &Path) -> Finding {
     }
 }
 
-fn check_log(config: &Config, owner: PortOwner) -> Finding {
+fn check_log(config: &Config) -> Finding {
     let dir = config.data.dir.display();
-    if fs::metadata(config.data.dir.join("log")).is_err() {
+    if !has_log(&config.data.dir) {
         return Finding::Ok(format!("there is no log in {dir} yet; the first start creates it"));
     }
     let opened = storage::open_log(config).and_then(|log| {
@@ -185,10 +186,13 @@ fn check_log(config: &Config, owner: PortOwner) -> Finding {
     });
     match opened {
         Ok(topics) => Finding::Ok(format!("the log in {dir} opens, {} topics", topics.len())),
-        Err(_) if owner == PortOwner::Tidewire => {
-            Finding::Ok(format!("the log in {dir} is in use by the running tidewire"))
-        }
-        Err(error) => Finding::Fix(with_causes(&error)),
+        Err(error) => match running_process::find(config) {
+            Ok(AtListen::Ours(running)) => Finding::Ok(format!(
+                "the log in {dir} is in use by the tidewire at {}",
+                running.url
+            )),
+            _ => Finding::Fix(with_causes(&error)),
+        },
     }
 }
 

@@ -8,6 +8,8 @@ pub mod generate;
 pub mod produce;
 pub mod tail;
 
+pub mod running_process;
+
 pub mod dead_letters;
 pub mod resume;
 

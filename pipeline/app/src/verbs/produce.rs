@@ -1,21 +1,23 @@
 //! `tidewire produce`: sends events from a file or standard input to a running process.
 //!
-//! Lines are sent in batches, each confirmed before the next. An event without an id gets one here,
-//! before its first attempt, so that a repeated request adds no duplicate. A refused line is
-//! reported with its number and the rest is sent; the exit code is then 1.
+//! Lines are sent in batches, each confirmed before the next; none waits for lines that are not
+//! there yet. An event without an id gets one here, before its first attempt, so that a repeated
+//! request adds no duplicate. A refused line is reported with its number and the rest is sent; the
+//! exit code is then 1.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::api_client::ApiClient;
+use crate::api_client::{ApiClient, SendFailure};
 use crate::cli::ProduceArgs;
 use crate::process_exit::ProcessExit;
 use crate::runtime::random;
-use crate::terminal;
+use crate::{configure, terminal};
 
 /// Events in a request; the server accepts up to 1,000.
 const BATCH_EVENTS_MAX: usize = 500;
@@ -26,10 +28,31 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Refused lines that are printed; further ones are counted.
 const REFUSALS_SHOWN_MAX: u64 = 20;
 
-#[derive(Deserialize)]
-struct EventIdProbe {
-    #[serde(default)]
-    event_id: Option<IgnoredAny>,
+/// The members of an object, in order, with their values as they are written.
+struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for RawMembers<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(RawMembersVisitor)
+    }
+}
+
+struct RawMembersVisitor;
+
+impl<'de> Visitor<'de> for RawMembersVisitor {
+    type Value = RawMembers<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(RawMembers(members))
+    }
 }
 
 /// Lines to send, with their numbers in the input.
@@ -47,12 +70,17 @@ struct ProduceTotals {
 
 /// Sends every line of the input.
 pub fn run(args: &ProduceArgs) -> Result<(), ProcessExit> {
-    let client = ApiClient::new(&args.to.url)?;
+    let client = ApiClient::new(&configure::url_of(&args.to)?)?;
     let (input, size) = open_input(&args.file)?;
     let mut totals = ProduceTotals { accepted: 0, refused: 0, bar: progress_bar(size) };
     let sent = send_all(input, &client, &mut totals);
     totals.bar.finish_and_clear();
-    sent?;
+    if let Err(error) = sent {
+        let ProduceTotals { accepted, refused, .. } = totals;
+        let counts = format!("{accepted} accepted, {refused} refused before this error");
+        terminal::print_notice(&counts);
+        return Err(error);
+    }
     terminal::print_line(&format!("{} accepted, {} refused", totals.accepted, totals.refused))?;
     if totals.refused == 0 {
         return Ok(());
@@ -61,14 +89,21 @@ pub fn run(args: &ProduceArgs) -> Result<(), ProcessExit> {
 }
 
 fn send_all(
-    input: impl BufRead,
+    input: BufReader<Box<dyn Read>>,
     client: &ApiClient,
     totals: &mut ProduceTotals,
 ) -> Result<(), ProcessExit> {
     let run_id = random::token();
     let mut batch = LineBatch { bytes: Vec::new(), line_numbers: Vec::new() };
     let mut lines = Lines { input, number: 0, line: Vec::new() };
-    while let Some((number, line)) = lines.next()? {
+    loop {
+        // Nobody knows when the next line comes.
+        if !lines.has_next() {
+            flush(&mut batch, client, totals)?;
+        }
+        let Some((number, line)) = lines.next()? else {
+            return Ok(());
+        };
         match with_event_id(line, || format!("{run_id}-{number}")) {
             Ok(None) => {}
             Ok(Some(event)) => {
@@ -84,7 +119,6 @@ fn send_all(
             Err(reason) => totals.refuse(number, &reason),
         }
     }
-    flush(&mut batch, client, totals)
 }
 
 fn flush(
@@ -95,16 +129,19 @@ fn flush(
     if batch.line_numbers.is_empty() {
         return Ok(());
     }
-    let answers = client.send(&batch.bytes).map_err(|error| {
+    let answers = client.send(&batch.bytes).map_err(|failure| {
         let (first, last) = (batch.line_numbers[0], batch.line_numbers.last());
         let last = last.expect("the batch is not empty");
-        ProcessExit::because(
-            format!(
-                "stopped: lines {first} to {last} may have been accepted; give their events ids \
-                 before sending them again, so that none is added twice"
+        let text = match &failure {
+            SendFailure::NothingStored(_) => {
+                format!("stopped: no line from {first} on was sent; send them again from there")
+            }
+            SendFailure::Unknown(_) => format!(
+                "stopped: lines {first} to {last} may have been accepted, and none after them was \
+                 sent; those without an event_id are added twice if they are sent again"
             ),
-            error,
-        )
+        };
+        ProcessExit::because(text, ProcessExit::from(failure))
     })?;
     if answers.len() != batch.line_numbers.len() {
         return Err(ProcessExit::failed(format!(
@@ -143,7 +180,8 @@ fn with_event_id(line: &[u8], id: impl FnOnce() -> String) -> Result<Option<Stri
     let line = std::str::from_utf8(line).map_err(|error| {
         format!("not_utf8: byte {} is not UTF-8; give JSON in UTF-8", error.valid_up_to() + 1)
     })?;
-    let line = line.trim();
+    // A byte order mark is no white space.
+    let line = line.trim_start_matches('\u{feff}').trim();
     if line.is_empty() {
         return Ok(None);
     }
@@ -151,26 +189,54 @@ fn with_event_id(line: &[u8], id: impl FnOnce() -> String) -> Result<Option<Stri
         let json: Result<IgnoredAny, _> = serde_json::from_str(line);
         return Err(match json {
             Ok(_) => "not_object: give one JSON object per line, {\"event_type\":…}".into(),
-            Err(error) => format!("not_json: {error}"),
+            Err(error) => not_json(&error),
         });
     };
-    let identified: EventIdProbe =
-        serde_json::from_str(line).map_err(|error| format!("not_json: {error}"))?;
-    Ok(Some(match identified.event_id {
-        Some(_) => line.to_owned(),
-        None if rest.trim_start().starts_with('}') => line.to_owned(),
-        None => format!("{{\"event_id\":\"{}\",{rest}", id()),
+    let RawMembers(members) = serde_json::from_str(line).map_err(|error| not_json(&error))?;
+    let mut ids = members.iter().filter(|(name, _)| name == "event_id");
+    Ok(Some(match (ids.next(), ids.next()) {
+        (None, _) if members.is_empty() => line.to_owned(),
+        (None, _) => format!("{{\"event_id\":\"{}\",{rest}", id()),
+        // Null counts as absent.
+        (Some((_, value)), None) if value.get() == "null" => replaced_id(&members, &id()),
+        // The server says what is wrong with two ids.
+        (Some(_), _) => line.to_owned(),
     }))
+}
+
+/// The object with this id.
+fn replaced_id(members: &[(String, &RawValue)], id: &str) -> String {
+    let mut out = format!("{{\"event_id\":\"{id}\"");
+    for (name, value) in members.iter().filter(|(name, _)| name != "event_id") {
+        out.push(',');
+        out.push_str(&serde_json::Value::from(name.as_str()).to_string());
+        out.push(':');
+        out.push_str(value.get());
+    }
+    out.push('}');
+    out
+}
+
+/// The parser's error without its line number, which is always 1.
+fn not_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+    format!("not_json: {what}, column {}", error.column())
 }
 
 /// Lines of bounded length, counted from 1.
 struct Lines<R> {
-    input: R,
+    input: BufReader<R>,
     number: u64,
     line: Vec<u8>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: Read> Lines<R> {
+    /// Whether the next line was read already, so that [`Lines::next`] does not wait.
+    fn has_next(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
+    }
+
     fn next(&mut self) -> Result<Option<(u64, &[u8])>, ProcessExit> {
         self.line.clear();
         self.number += 1;
@@ -181,7 +247,8 @@ impl<R: BufRead> Lines<R> {
         })?;
         if read as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
             return Err(ProcessExit::failed(format!(
-                "line {} is longer than {LINE_BYTES_MAX} bytes; give one JSON object per line",
+                "stopped: line {} is longer than {LINE_BYTES_MAX} bytes, and nothing after it was \
+                 sent; give one JSON object per line",
                 self.number
             )));
         }
@@ -189,14 +256,16 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-fn open_input(file: &str) -> Result<(Box<dyn BufRead>, Option<u64>), ProcessExit> {
+fn open_input(file: &str) -> Result<(BufReader<Box<dyn Read>>, Option<u64>), ProcessExit> {
+    // A whole batch is read at once where it is there.
+    let buffered = |input: Box<dyn Read>| BufReader::with_capacity(BATCH_BYTES_MAX, input);
     if file == "-" {
-        return Ok((Box::new(io::stdin().lock()), None));
+        return Ok((buffered(Box::new(io::stdin().lock())), None));
     }
     let opened = File::open(file)
         .map_err(|error| ProcessExit::because(format!("could not open {file}"), error))?;
     let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
-    Ok((Box::new(BufReader::with_capacity(1 << 16, opened)), size))
+    Ok((buffered(Box::new(opened)), size))
 }
 
 fn progress_bar(size: Option<u64>) -> ProgressBar {
@@ -240,12 +309,53 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_null_counts_as_absent() {
+        check(
+            r#"{"a":1.50,"event_id": null,"b\"":{"event_id":null}}"#,
+            Ok(Some(r#"{"event_id":"r-1","a":1.50,"b\"":{"event_id":null}}"#)),
+        );
+        check(r#"{"event_id":null}"#, Ok(Some(r#"{"event_id":"r-1"}"#)));
+        let twice = r#"{"event_id":null,"event_id":"e"}"#;
+        check(twice, Ok(Some(twice)));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        check("\u{feff}{\"event_id\":\"e\"}", Ok(Some(r#"{"event_id":"e"}"#)));
+        check("\u{feff}\n", Ok(None));
+    }
+
+    /// Gives one line at a time, as a slow producer does.
+    struct SlowLines(Vec<&'static str>);
+
+    impl Read for SlowLines {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let Some(line) = self.0.pop() else { return Ok(0) };
+            out[..line.len()].copy_from_slice(line.as_bytes());
+            Ok(line.len())
+        }
+    }
+
+    #[test]
+    fn only_lines_that_are_there_are_waited_for() {
+        let input = BufReader::new(SlowLines(vec!["{\"c\":", "{\"a\":1}\n{\"b\":2}\n"]));
+        let mut lines = Lines { input, number: 0, line: Vec::new() };
+        assert!(!lines.has_next());
+        assert_eq!(lines.next().expect("it reads").map(|(n, _)| n), Some(1));
+        assert!(lines.has_next());
+        assert_eq!(lines.next().expect("it reads").map(|(n, _)| n), Some(2));
+        assert!(!lines.has_next());
+        assert_eq!(lines.next().expect("it reads").map(|(n, l)| (n, l.len())), Some((3, 5)));
+        assert_eq!(lines.next().expect("it reads"), None);
+    }
+
+    #[test]
     fn blank_lines_are_skipped_and_other_invalid_lines_are_refused() {
         check("  \r\n", Ok(None));
         check("{}", Ok(Some("{}")));
         check("[1]", Err("not_object: give one JSON object per line, {\"event_type\":…}"));
-        check("not json", Err("not_json: expected ident at line 1 column 2"));
-        check("{\"a\":}", Err("not_json: expected value at line 1 column 6"));
+        check("not json", Err("not_json: expected ident, column 2"));
+        check("{\"a\":}", Err("not_json: expected value, column 6"));
     }
 
     #[test]
@@ -253,6 +363,6 @@ mod tests {
         let endless = io::repeat(b'x');
         let mut lines = Lines { input: BufReader::new(endless), number: 0, line: Vec::new() };
         let error = lines.next().expect_err("too long").to_string();
-        assert!(error.starts_with("line 1 is longer"), "{error}");
+        assert!(error.starts_with("stopped: line 1 is longer"), "{error}");
     }
 }

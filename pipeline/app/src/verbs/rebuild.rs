@@ -46,7 +46,8 @@ pub fn run(args: &StateArgs) -> Result<(), ProcessExit> {
         stores.destroy(*partition).map_err(failed)?;
     }
     let count = meant.len();
+    let noun = if count == 1 { "task" } else { "tasks" };
     terminal::print_line(&format!(
-        "removed the state of {count} tasks in {shown}; the next start restores it from the log"
+        "removed the state of {count} {noun} in {shown}; the next start restores it from the log"
     ))
 }

@@ -14,7 +14,7 @@ use crate::api_client::ApiClient;
 use crate::cli::TailArgs;
 use crate::process_exit::ProcessExit;
 use crate::runtime::clock;
-use crate::terminal;
+use crate::{configure, terminal};
 
 /// The wait before a reconnect.
 const RECONNECT_WAIT: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ struct TailSession<'a> {
 
 /// Prints events until interrupted, or until `--count` of them.
 pub fn run(args: &TailArgs) -> Result<(), ProcessExit> {
-    let client = ApiClient::new(&args.at.url)?;
+    let client = ApiClient::new(&configure::url_of(&args.at)?)?;
     let json = args.json || !terminal::is_interactive();
     let mut session = TailSession { args, json, position: None, shown: 0 };
     let path = path_of(args);
@@ -116,7 +116,8 @@ impl TailSession<'_> {
             if let (Some(event), Some(data)) = (block.event.as_deref(), &block.data) {
                 let line = if self.json { data.clone() } else { format_line(event, data) };
                 terminal::print_line(&line)?;
-                self.shown += 1;
+                // A gap is shown and is no event.
+                self.shown += u64::from(event != "gap");
             }
             // After printing: an event that was not printed must not be skipped by the resume.
             if block.id.is_some() {

@@ -3,7 +3,6 @@
 //! The embedded log belongs to one process, so a running one is asked over HTTP, and the folder is
 //! opened only if none answers. Kafka is asked directly.
 
-use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +15,7 @@ use crate::runtime::retry::{AttemptError, with_retries};
 use crate::runtime::startup::START_LIMIT;
 use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, TopicReport};
+use crate::verbs::running_process::{self, AtListen, has_log, no_data};
 use crate::{configure, terminal};
 
 /// Runs the subcommand.
@@ -83,13 +83,8 @@ fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
     if let Some((_, reports)) = running(at, &config)? {
         return Ok(reports);
     }
-    let dir = &config.data.dir;
-    if config.log == LogConfig::Embedded && fs::metadata(dir.join("log")).is_err() {
-        return Err(ProcessExit::failed(format!(
-            "there is no data in {}; create it with `tidewire topics create` or `tidewire dev`, or \
-             give another --data-dir, --url of a running process, or --log kafka://HOST:PORT",
-            dir.display()
-        )));
+    if config.log == LogConfig::Embedded && !has_log(&config.data.dir) {
+        return Err(no_data(&config, &running_process::find(&config)?));
     }
     let log = storage::open_log(&config)?;
     let unanswered = storage::unreachable_message(&config);
@@ -105,27 +100,25 @@ fn running(
     at: &LogArgs,
     config: &Config,
 ) -> Result<Option<(String, Vec<TopicReport>)>, ProcessExit> {
-    if at.url.is_none() && config.log != LogConfig::Embedded {
-        return Ok(None);
-    }
-    let url = at.url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-    let answer = ApiClient::new(&url)?.get_json("/v1/stats");
-    let stats: Value = match (answer, &at.url) {
-        (Ok(Some(stats)), _) => stats,
-        (Err(error), Some(_)) => return Err(error),
-        (Ok(None), Some(_)) => {
-            let text = format!("nothing listens at {url}; check that the process runs");
-            return Err(ProcessExit::failed(text));
-        }
-        // Another program may listen there; the folder is used then.
-        (Ok(None) | Err(_), None) => return Ok(None),
+    let (url, stats) = match &at.url {
+        Some(url) => (url.clone(), stats_at(url)?),
+        None if config.log != LogConfig::Embedded => return Ok(None),
+        None => match running_process::find(config)? {
+            AtListen::Ours(running) => (running.url, running.stats),
+            AtListen::Nothing | AtListen::Other { .. } => return Ok(None),
+        },
     };
     match serde_json::from_value(stats["topics"].clone()) {
         Ok(reports) => Ok(Some((url, reports))),
-        Err(_) if at.url.is_none() => Ok(None),
         Err(error) => {
             let text = format!("{url} does not answer like Tidewire; check the URL");
             Err(ProcessExit::because(text, error))
         }
     }
+}
+
+fn stats_at(url: &str) -> Result<Value, ProcessExit> {
+    ApiClient::new(url)?.get_json("/v1/stats")?.ok_or_else(|| {
+        ProcessExit::failed(format!("nothing listens at {url}; check that the process runs"))
+    })
 }
