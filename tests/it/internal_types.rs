@@ -48,39 +48,38 @@ pub(crate) fn records(topology: &Topology) -> [Outgoing; 5] {
     ]
 }
 
-/// Event id (of the bytes), source topic and reason of each open dead letter.
+/// Source topic and reason of each open dead letter.
 fn dead_letters(server: &Server) -> Vec<(String, String)> {
     let (status, out) = server.run_verb(&["dead-letters", "list", "--json"], None);
     assert!(status.success(), "{out}");
     let lines = out.lines().filter(|line| line.starts_with('{'));
-    let mut all: Vec<_> = lines
-        .map(|line| {
-            let entry: Value = serde_json::from_str(line).expect("JSON");
-            let text = |name: &str| entry[name].as_str().expect("a text").to_owned();
-            let id = text("id");
-            let topic = id.split('/').next().expect("a topic");
-            (topic.rsplit_once("in").map_or("http", |(_, way)| way).to_owned(), text("reason"))
-        })
-        .collect();
+    let read = |line: &str| {
+        let entry: Value = serde_json::from_str(line).expect("JSON");
+        let text = |name: &str| entry[name].as_str().expect("a text").to_owned();
+        let topic = text("id").split('/').next().expect("a topic").to_owned();
+        (topic, text("reason"))
+    };
+    let mut all: Vec<_> = lines.map(read).collect();
     all.sort();
     all
 }
 
 /// What a process must have made of [`records`], and of an internal event by HTTP.
-pub(crate) fn check(server: &Server) {
+pub(crate) fn check(server: &Server, topology: &Topology) {
     let body = called("by-http").to_string();
     let answer = server.http().post("/v1/events", "application/json", body.as_bytes());
     let answer = answer.expect("an answer");
     assert_eq!(answer.status, 422, "{}", answer.text());
     assert!(answer.text().contains("reserved_type"), "{}", answer.text());
     wait_until("four are refused", || dead_letters(server).len() == 4);
-    let refused = |way: &str, reason: &str| (way.to_owned(), reason.to_owned());
-    let expected = [
-        refused("", "reserved_type"),
-        refused(".internal", "not_internal"),
-        refused(".urgent", "reserved_type"),
-        refused("http", "reserved_type"),
-    ];
+    let mut expected = [
+        (topology.input().as_str(), "reserved_type"),
+        (topology.input_urgent().as_str(), "reserved_type"),
+        (topology.input_internal().as_str(), "not_internal"),
+        ("http", "reserved_type"),
+    ]
+    .map(|(topic, reason)| (topic.to_owned(), reason.to_owned()));
+    expected.sort();
     assert_eq!(dead_letters(server), expected);
     wait_until("the event by in.internal is in DERIVE", || {
         server.metric("tidewire_derive_events_total{lane=\"normal\"}") == Some(1.0)
@@ -101,7 +100,8 @@ pub(crate) fn check(server: &Server) {
 fn internal_types_enter_the_embedded_log_by_their_topic_alone() {
     let mut server = Server::start(&[]);
     server.stop();
-    append(&*open(&server.data_dir()), &records(&Topology::default()));
+    let topology = Topology::default();
+    append(&*open(&server.data_dir()), &records(&topology));
     server.restart();
-    check(&server);
+    check(&server, &topology);
 }

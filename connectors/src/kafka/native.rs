@@ -540,7 +540,9 @@ pub(super) struct TopicAcl {
     pub(super) allows: bool,
 }
 
-/// The ACLs that cover a topic: those of its name, of prefixes of it, and of all topics.
+/// The ACLs that cover a topic: those of its name, of prefixes of it, and of all topics. librdkafka
+/// drops the error of a broker that does not answer this, so an empty list may also mean that the
+/// user is not allowed to ask, or that there is no authorizer.
 pub(super) fn topic_acls<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -602,6 +604,34 @@ unsafe fn topic_acl(acl: *const sys::rd_kafka_AclBinding_t) -> TopicAcl {
             allows: permission == allow,
         }
     }
+}
+
+/// The operations this user is allowed on the cluster (KIP-430).
+pub(super) fn cluster_rights<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    limit: Duration,
+) -> Result<Rights, RDKafkaErrorCode> {
+    let handle = client.client().native_ptr();
+    let ask = |options, queue| {
+        // SAFETY: options and queue are alive.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+            sys::rd_kafka_DescribeCluster(handle, options, queue);
+        }
+    };
+    let read = |event| {
+        let mut count = 0;
+        // SAFETY: the event is the answer to this question, is alive and owns the list.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeCluster_result(event);
+            let all =
+                sys::rd_kafka_DescribeCluster_result_authorized_operations(result, &raw mut count);
+            rights(all, count)
+        }
+    };
+    let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER;
+    // SAFETY: the client is alive, and `ask` starts this operation.
+    unsafe { AdminOperation { handle, kind, limit }.run(ask, read) }
 }
 
 /// Names as C strings; a name with a zero byte is left out.

@@ -21,5 +21,5 @@ fn internal_types_enter_kafka_by_their_topic_alone() {
     let log: Arc<dyn Log> =
         KafkaLog::open(Config::new(&bootstrap, PREFIX)).expect("the configuration is right");
     append(&*log, &records(&topology));
-    check(&server);
+    check(&server, &topology);
 }

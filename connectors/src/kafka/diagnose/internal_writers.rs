@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::client_log::ClusterView;
+use super::rights::Operation;
 use super::{DoctorTarget, Finding, LIMIT};
 use crate::kafka::admin::Admin;
 use crate::kafka::native::{self, TopicAcl};
@@ -18,6 +19,9 @@ const EVERYBODY: &str = "User:*";
 
 /// Every host.
 const EVERYWHERE: &str = "*";
+
+/// The broker setting that names the authorizer; without one there are no ACLs.
+const AUTHORIZER: &str = "authorizer.class.name";
 
 /// The broker setting that allows everything on what no ACL covers.
 const OPEN_BY_DEFAULT: &str = "allow.everyone.if.no.acl.found";
@@ -33,10 +37,14 @@ pub(super) fn check(
     report: &mut dyn FnMut(Finding),
 ) {
     let topic = target.topology.input_internal().as_str();
-    report(match native::topic_acls(&cluster.client, topic, LIMIT) {
-        Ok(acls) if acls.is_empty() => uncovered(topic, cluster, admin),
-        Ok(acls) => of_writers(topic, &target.config.bootstrap, &writers(&acls)),
-        Err(code) => unreadable(topic, code),
+    report(match native::cluster_rights(&cluster.client, LIMIT) {
+        Ok(rights) if !Operation::Describe.is_in(rights) => unreadable(topic, "Describe"),
+        Ok(_) => match native::topic_acls(&cluster.client, topic, LIMIT) {
+            Ok(acls) if acls.is_empty() => uncovered(topic, cluster, admin),
+            Ok(acls) => of_writers(topic, &target.config.bootstrap, &writers(&acls)),
+            Err(code) => failed(topic, code),
+        },
+        Err(code) => failed(topic, code),
     });
 }
 
@@ -72,9 +80,20 @@ fn of_writers(topic: &str, bootstrap: &str, writers: &BTreeSet<&str>) -> Finding
     ))
 }
 
-/// No ACL covers the topic: the brokers' default decides.
+/// No ACL covers the topic: there is no authorizer, or the brokers' default decides.
 fn uncovered(topic: &str, cluster: &ClusterView, admin: &Admin) -> Finding {
     for (id, _) in cluster.brokers() {
+        match admin.broker_setting(id, AUTHORIZER) {
+            Ok(class) if class.as_deref().is_none_or(str::is_empty) => {
+                return Finding::Warn(format!(
+                    "the brokers have no authorizer, so anybody who reaches them can write to \
+                     {topic}, and what is written there counts as Tidewire's own"
+                ));
+            }
+            Ok(_) => {}
+            Err(Code::ClusterAuthorizationFailed) => return unreadable(topic, "DescribeConfigs"),
+            Err(code) => return failed(topic, code),
+        }
         match admin.broker_setting(id, OPEN_BY_DEFAULT) {
             Ok(Some(value)) if value == "true" => {
                 return Finding::Fix(format!(
@@ -84,31 +103,22 @@ fn uncovered(topic: &str, cluster: &ClusterView, admin: &Admin) -> Finding {
                 ));
             }
             Ok(_) => {}
-            Err(_) => {
-                return Finding::Warn(format!(
-                    "no ACL covers {topic}, and {OPEN_BY_DEFAULT} was not checked, which needs \
-                     DescribeConfigs on the cluster; if it is true, every user may write to it"
-                ));
-            }
+            Err(code) => return failed(topic, code),
         }
     }
     of_writers(topic, "", &BTreeSet::new())
 }
 
-fn unreadable(topic: &str, code: Code) -> Finding {
-    match code {
-        Code::SecurityDisabled => Finding::Warn(format!(
-            "the brokers have no authorizer, so anybody who reaches them can write to {topic}, and \
-             what is written there counts as Tidewire's own"
-        )),
-        Code::ClusterAuthorizationFailed => Finding::Warn(format!(
-            "who may write to {topic} was not checked, which needs Describe on the cluster; make \
-             sure that only Tidewire's roles may"
-        )),
-        code => Finding::Fix(format!(
-            "reading the ACLs of {topic} failed ({code}); check the brokers' logs"
-        )),
-    }
+/// This user lacks a permission on the cluster.
+fn unreadable(topic: &str, operation: &str) -> Finding {
+    Finding::Warn(format!(
+        "who may write to {topic} was not checked, which needs {operation} on the cluster; make \
+         sure that only Tidewire's roles may"
+    ))
+}
+
+fn failed(topic: &str, code: Code) -> Finding {
+    Finding::Fix(format!("reading the ACLs of {topic} failed ({code}); check the brokers' logs"))
 }
 
 #[cfg(test)]

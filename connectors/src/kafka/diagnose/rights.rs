@@ -42,7 +42,7 @@ impl Operation {
         }
     }
 
-    fn is_in(self, rights: Rights) -> bool {
+    pub(super) fn is_in(self, rights: Rights) -> bool {
         rights.0 & 1 << self as u32 != 0
     }
 }
