@@ -17,6 +17,7 @@ mod entities;
 mod full_disk;
 mod http_formats;
 mod kafka;
+mod own_event_type;
 mod peer_reports;
 mod pipeline;
 mod quickstart;

@@ -21,6 +21,7 @@ use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::test_rng::TestRng;
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -61,6 +62,7 @@ impl PipelineUnderTest {
         let config = AdmitConfig {
             topology: self.topology.clone(),
             source: AdmitInput::Main,
+            catalogue: Catalogue::builtin(),
             instance: "one".to_owned(),
             settings_hash: 1,
             registry: None,
@@ -73,6 +75,7 @@ impl PipelineUnderTest {
     fn derive(&self) -> Derive {
         let config = DeriveConfig {
             topology: self.topology.clone(),
+            catalogue: Catalogue::builtin(),
             instance: "one".to_owned(),
             thread: 0,
             build: "test".to_owned(),

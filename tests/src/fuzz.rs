@@ -348,8 +348,11 @@ fn client_frames() -> Vec<Vec<u8>> {
 
 fn name(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    if let Ok(channel) = Channel::parse(text) {
-        assert_eq!(Channel::parse(&channel.name()).expect("our own"), channel);
+    if let Ok(channel) = Channel::parse(Catalogue::builtin(), text) {
+        assert_eq!(
+            Channel::parse(Catalogue::builtin(), &channel.name()).expect("our own"),
+            channel
+        );
     }
     if let Some(time) = parse_rfc3339(text) {
         assert!((-62_200_000_000_000..=253_500_000_000_000).contains(&time), "{time}");

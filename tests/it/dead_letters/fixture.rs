@@ -18,6 +18,7 @@ use tidewire_engine::record::{
     Body, Millis, Offset, Outgoing, Partition, Record, Topic, TopicPartition,
 };
 use tidewire_engine::topology::Topology;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::server;
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -108,6 +109,7 @@ pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, breaker: &PoisonBre
     let config = AdmitConfig {
         topology: topology.clone(),
         source: AdmitInput::Main,
+        catalogue: Catalogue::builtin(),
         instance: "one".to_owned(),
         settings_hash: 1,
         registry: None,

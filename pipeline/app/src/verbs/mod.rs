@@ -8,6 +8,7 @@ pub mod generate;
 pub mod produce;
 pub mod tail;
 
+pub mod catalogue;
 pub mod dead_letters;
 pub mod resume;
 

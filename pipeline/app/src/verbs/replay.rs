@@ -140,6 +140,7 @@ impl<'a> Verifier<'a> {
     ) -> Result<(), ProcessExit> {
         let task = TaskSpec {
             topology: self.config.topology(),
+            catalogue: self.config.catalogue,
             partition,
             build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,

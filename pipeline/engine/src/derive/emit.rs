@@ -12,7 +12,7 @@
 //! each other without end.
 
 use tidewire_schemas::Priority;
-use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
+use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
@@ -22,7 +22,7 @@ use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
 /// Facts that may follow from each other in a row.
-pub const MAX_HOPS: u8 = 4;
+pub const MAX_HOPS: u8 = HOPS_MAX;
 
 /// An event as an operator emits it. Its event id and correlation id follow from its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
