@@ -140,7 +140,9 @@ fn read(mut bytes: &[u8]) -> Option<Position> {
     bytes.is_empty().then_some(Position { epoch, partitions })
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a number as a varint: 7 bits a byte, the lowest first, the high bit set in all but the
+/// last.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -28,3 +28,4 @@ mod schemas_command;
 mod sse_clients;
 mod state;
 mod store_killed;
+mod topics_layout;

@@ -20,6 +20,7 @@ use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
+use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
@@ -52,9 +53,7 @@ impl PipelineUnderTest {
             EmbeddedLog::open(Config::new(dir.join("log")), clock.clone()).expect("the log opens");
         let stores = RocksStores::new(rocks::Config::new(dir.join("state")));
         let topology = Topology::new("t.", 4);
-        for spec in topology.specs() {
-            log.create(&spec).expect("as asked");
-        }
+        create_topics(&*log, &topology, LayoutNumber::CURRENT).expect("as asked");
         Self { ports: DerivePorts { log: log.clone(), stores, clock }, log, topology }
     }
 

@@ -15,6 +15,7 @@ use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
+use tidewire_engine::topics_layout::LayoutNumber;
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
@@ -369,6 +370,9 @@ fn stored_forms(input: &[u8]) {
     if let Ok(order) = OrderRecord::decode(input) {
         assert_eq!(OrderRecord::decode(&order.encode()).expect("our own"), order);
     }
+    if let Ok(layout) = LayoutNumber::decode(input) {
+        assert_eq!(layout.encode(), input);
+    }
     if let Some(progress) = TaskProgress::decode(input) {
         assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
     }
@@ -414,6 +418,7 @@ fn stored() -> Vec<Vec<u8>> {
     let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
     samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
     samples.push(order_sample());
+    samples.push(LayoutNumber::CURRENT.encode());
     let headers: &[(&str, &[u8])] = &[
         ("reason", b"not_json"),
         ("detail", b"at byte 1"),

@@ -5,6 +5,8 @@
 //! value    the event (Avro single-object)
 //! headers  src · v · requeued-from and requeued-reason (if the record was requeued)
 //! ```
+//!
+//! Its partition is that of its entity, account and key (`tidewire_schemas::partition`).
 
 /// Header: the position of its record in the input, `topic/partition/offset`.
 pub const SOURCE: &str = "src";

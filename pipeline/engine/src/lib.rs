@@ -14,6 +14,8 @@ pub mod turn;
 
 pub mod telemetry;
 
+pub mod topics_layout;
+
 pub mod dead_letters;
 
 pub mod admit;

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::{Cleanup, Log as _, TopicSpec};
 use tidewire_engine::record::Topic;
+use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Lane, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
@@ -30,6 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes of an event's text that make a lane record about 300 bytes.
 const TEXT_BYTES: usize = 150;
+
+/// The account of every event.
+const ACCOUNT: &str = "bench";
 
 /// Texts are cut from this, each at another offset.
 const FILL: &str = "the tide comes in and the tide goes out, twice a day and never twice the same; \
@@ -51,15 +55,13 @@ impl BenchFixture {
     pub(crate) fn make(bootstrap: &str, prefix: &str) -> io::Result<Self> {
         let topology = Topology::new(prefix, DEFAULT_PARTITIONS);
         let log = KafkaLog::open(Config::new(bootstrap, prefix)).map_err(io::Error::other)?;
-        let mut specs = topology.specs();
-        specs.push(TopicSpec {
+        create_topics(&*log, &topology, LayoutNumber::CURRENT).map_err(io::Error::other)?;
+        let counts = TopicSpec {
             topic: Topic::new(format!("{prefix}streams-counts")),
             partitions: DEFAULT_PARTITIONS,
             cleanup: Cleanup::Delete { retention_ms: None, retention_bytes: None },
-        });
-        for spec in specs {
-            log.create(&spec).map_err(io::Error::other)?;
-        }
+        };
+        log.create(&counts).map_err(io::Error::other)?;
         let bootstrap = bootstrap.to_owned();
         Ok(Self { bootstrap, topology, written: 0, dir: tempfile::tempdir()? })
     }
@@ -221,7 +223,7 @@ impl LaneWriter {
         let event = Event {
             event_id: format!("event-{n:09}"),
             event_type: "post.created".to_owned(),
-            account_id: "bench".to_owned(),
+            account_id: ACCOUNT.to_owned(),
             timestamp_ms: 1_700_000_000_000,
             correlation_id: format!("event-{n:09}"),
             priority: self.priority,
@@ -231,7 +233,7 @@ impl LaneWriter {
             data: format!(r#"{{"author_id":"{key}","post_id":"p{n}","text":"{text}"}}"#),
         };
         let value = event.encode();
-        let partition = self.topology.partition_of(key.as_bytes()).0 as i32;
+        let partition = self.topology.entity_partition(ACCOUNT, &key).0 as i32;
         let topic = self.topology.lane(Lane::of(self.priority)).as_str();
         loop {
             let record = BaseRecord::to(topic).key(&key).payload(&value).partition(partition);

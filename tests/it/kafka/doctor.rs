@@ -117,7 +117,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
         1,
         &[
             &format!("ok    Kafka at {brokers} answers: one broker, of a supported version"),
-            "fix:  16 of 16 topics do not exist, such as doc-sound.in; create them with",
+            "fix:  17 of 17 topics do not exist, such as doc-sound.in; create them with",
             "warn  the clocks were not compared",
         ],
     );
@@ -126,7 +126,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     doctor(&brokers, &variables).check(
         0,
         &[
-            "ok    16 topics exist with the required settings",
+            "ok    17 topics exist with the required settings",
             "ok    this user has every permission",
             "ok    the brokers keep the offsets of groups for as long as their input",
             "ok    the clocks of the brokers are within 3 s of this machine's",
@@ -137,7 +137,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     let down = format!("127.0.0.1:{}", port.number());
     let both = format!("{brokers},{down}");
     let refuses = format!("fix:  {down} refuses connections");
-    doctor(&both, &variables).check(1, &[&refuses, "ok    16 topics exist"]);
+    doctor(&both, &variables).check(1, &[&refuses, "ok    17 topics exist"]);
 }
 
 #[test]
@@ -146,10 +146,10 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
     let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
     create_topics(&brokers, &[prefix, four]);
-    let partitions = "fix:  4 partitions instead of 8 in the 16 topics, such as doc-wrong.in; set \
+    let partitions = "fix:  4 partitions instead of 8 in the 15 topics, such as doc-wrong.in; set \
                       topics.partitions = 4, or another topics.prefix";
     doctor(&brokers, &[prefix]).check(1, &[partitions]);
-    let copies = "fix:  one replica of each partition instead of 2 in the 16 topics, such as";
+    let copies = "fix:  one replica of each partition instead of 2 in the 17 topics, such as";
     doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_REPLICATION", "2")]).check(1, &[copies]);
     let admin: AdminClient<_> =
         ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
@@ -172,13 +172,13 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
         ],
     );
     let output = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
-    let alike = "fix:  min.insync.replicas is 1 and must be 2 in the 14 topics, such as";
+    let alike = "fix:  min.insync.replicas is 1 and must be 2 in the 15 topics, such as";
     output
         .check(3, &[alike, "--add-config min.insync.replicas=[2]` and likewise for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
-    let fails = "fix:  creating fails for the 16 topics, such as doc-more.in: \
+    let fails = "fix:  creating fails for the 17 topics, such as doc-more.in: \
                  InvalidReplicationFactor";
-    doctor(&brokers, &more).check(2, &["16 of 16 topics do not exist", fails]);
+    doctor(&brokers, &more).check(2, &["17 of 17 topics do not exist", fails]);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn check_acls(broker: &Broker, ca: &str) {
     let guest = as_user(GUEST, PASSWORD, ca);
     let prefixed = ["--resource-pattern-type", "prefixed"];
     doctor(&secure, &guest).check(3, &[
-        "fix:  this user is not allowed to Describe, DescribeConfigs, Read or Write the 16 topics",
+        "fix:  this user is not allowed to Describe, DescribeConfigs, Read or Write the 17 topics",
         "--add --allow-principal User:NAME --operation Describe --operation DescribeConfigs \
          --operation Read --operation Write --topic tw. --resource-pattern-type prefixed`",
         "fix:  this user is not allowed to Read the 2 groups, such as tw.admit; grant it: \
@@ -372,8 +372,8 @@ fn check_acls(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         3,
         &[
-            "fix:  16 of 16 topics do not exist, such as tw.in",
-            "fix:  this user is not allowed to Create the 16 topics, such as tw.in; grant it",
+            "fix:  17 of 17 topics do not exist, such as tw.in",
+            "fix:  this user is not allowed to Create the 17 topics, such as tw.in; grant it",
             "fix:  this user is not allowed to Write the transactional ids",
         ],
     );
@@ -381,9 +381,9 @@ fn check_acls(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         2,
         &[
-            "fix:  this user is not allowed to DescribeConfigs or Write the 16 topics, such as",
+            "fix:  this user is not allowed to DescribeConfigs or Write the 17 topics, such as",
             "fix:  this user is not allowed to Write the transactional ids",
-            "warn  the settings of 0 of 16 topics were checked",
+            "warn  the settings of 0 of 17 topics were checked",
             "warn  the clocks were not compared",
         ],
     );
@@ -395,7 +395,7 @@ fn check_acls(broker: &Broker, ca: &str) {
         &[
             "ok    Kafka at ",
             "one broker, of a supported version",
-            "ok    16 topics exist with the required settings",
+            "ok    17 topics exist with the required settings",
             "ok    this user has every permission on topics, groups and transactional ids",
             "warn  offsets.retention.minutes was not checked",
             "ok    the clocks of the brokers are within",

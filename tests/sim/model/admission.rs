@@ -13,7 +13,7 @@ use super::ensure::ensure;
 #[derive(Clone, Debug)]
 pub(crate) enum ProducedInput {
     /// An event, in parts that are easy to recognise.
-    Event { key: String, lane: Lane, id: Option<String>, text: String },
+    Event { account: String, key: String, lane: Lane, id: Option<String>, text: String },
     /// A record that can't become an event.
     Poison(Vec<u8>),
 }
@@ -77,26 +77,28 @@ impl Admission {
                 format!("{position} was admitted again with another record")
             });
         }
-        let ProducedInput::Event { key, lane: wanted, id, text: admitted } = &record.produced
+        let ProducedInput::Event { account, key, lane: wanted, id, text: admitted } =
+            &record.produced
         else {
             return Err(format!("{position} is not an event and was written to {at}"));
         };
         let event = EventView::decode(body.value().unwrap_or_default());
         let event = event.map_err(|error| format!("{position}: {error}"))?;
         let whole = event.key == key
+            && event.account_id == account
             && body.key() == Some(key.as_bytes())
             && lane == *wanted
-            && at.partition == topology.partition_of(key.as_bytes())
+            && at.partition == topology.entity_partition(account, key)
             && id.as_deref().is_none_or(|id| id == event.event_id)
             && event.data.contains(&format!("\"text\":\"{admitted}\""));
         ensure(whole, || format!("{position} became {event:?} in {at}"))?;
-        let event_id = event.event_id.to_owned();
+        let event_id = (account.clone(), event.event_id.to_owned());
         record.admitted = Some(body.clone());
         let newest = self.newest.insert((at.clone(), input), offset);
         ensure(newest.is_none_or(|before| before < offset), || {
             format!("{position} is admitted first after {newest:?}")
         })?;
-        self.events.push(("acc".to_owned(), event_id));
+        self.events.push(event_id);
         Ok(())
     }
 

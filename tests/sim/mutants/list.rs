@@ -484,6 +484,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         }"#,
     },
     Mutant {
+        name: "lanes_are_partitioned_by_the_key_alone",
+        file: "src/admit/classify.rs",
+        breaks: "A key's events of all accounts meet in one task.",
+        original: "self.topology.entity_partition(&event.account_id, &event.key)",
+        mutated: "self.topology.partition_of(key)",
+    },
+    Mutant {
         name: "duplicates_pass",
         file: "src/derive/dedup.rs",
         breaks: "An id is accepted twice.",

@@ -17,6 +17,19 @@ use crate::test_rng::TestRng;
 /// Entities; each uses one input, so that its events have one order.
 const ENTITIES: u64 = 7;
 
+/// Accounts; each has entities with the same keys as the others.
+const ACCOUNTS: u64 = 2;
+
+/// The account of an entity.
+fn account_of(entity: u64) -> String {
+    format!("a{}", entity % ACCOUNTS)
+}
+
+/// The key of an entity.
+fn key_of(entity: u64) -> String {
+    format!("k{}", entity / ACCOUNTS)
+}
+
 /// What a producer sends, and may send again.
 #[derive(Clone)]
 struct ProducedMessage {
@@ -67,10 +80,10 @@ impl Producer {
 
     fn event(&mut self) -> ProducedMessage {
         self.sequence += 1;
-        let (sequence, author) = (self.sequence, self.random.below(ENTITIES));
-        let source = if author == ENTITIES - 1 { AdmitInput::Urgent } else { AdmitInput::Main };
+        let (sequence, entity) = (self.sequence, self.random.below(ENTITIES));
+        let source = if entity == ENTITIES - 1 { AdmitInput::Urgent } else { AdmitInput::Main };
         let priority = self.random.below(4) as u8;
-        let key = format!("k{author}");
+        let (account, key) = (account_of(entity), key_of(entity));
         let id = match self.random.below(12) {
             0 => None,
             1 => Some(format!("{FAILING}-{sequence}")),
@@ -78,14 +91,14 @@ impl Producer {
         };
         let id_field = id.as_ref().map(|id| format!(r#""event_id":"{id}","#)).unwrap_or_default();
         let value = format!(
-            r#"{{{id_field}"event_type":"post.created","account_id":"acc",
+            r#"{{{id_field}"event_type":"post.created","account_id":"{account}",
             "timestamp":"2026-01-05T09:00:00Z","priority":{priority},"key":"{key}",
             "data":{{"post_id":"p{sequence}","author_id":"{key}","text":"{sequence}"}}}}"#
         );
         let lane = Lane::of(Priority::from_number(priority.into()).expect("one of four"));
         let has_id = id.is_some();
-        let produced =
-            ProducedInput::Event { key: key.clone(), lane, id, text: sequence.to_string() };
+        let (key_sent, text) = (key.clone(), sequence.to_string());
+        let produced = ProducedInput::Event { account, key: key_sent, lane, id, text };
         let message = ProducedMessage { source, key, value: value.into_bytes(), produced };
         if has_id {
             self.again.push(message.clone());
@@ -96,7 +109,7 @@ impl Producer {
     fn poison(&mut self) -> ProducedMessage {
         self.sequence += 1;
         let value = format!("!{}", self.sequence).into_bytes();
-        let key = format!("k{}", self.random.below(ENTITIES));
+        let key = key_of(self.random.below(ENTITIES));
         ProducedMessage {
             source: AdmitInput::Main,
             key,
@@ -108,9 +121,11 @@ impl Producer {
     fn poison_lane(&mut self, log: &FakeLog, topology: &Topology) {
         self.sequence += 1;
         let lane = Lane::ALL[self.random.index(5)];
-        let key = format!("k{}", self.random.below(ENTITIES));
+        let entity = self.random.below(ENTITIES);
+        let (account, key) = (account_of(entity), key_of(entity));
         let value = format!("no avro {}", self.sequence).into_bytes();
-        let at = TopicPartition::new(topology.lane(lane), topology.partition_of(key.as_bytes()));
+        let at =
+            TopicPartition::new(topology.lane(lane), topology.entity_partition(&account, &key));
         write(log, &at, Body::new(Some(key.as_bytes()), Some(&value), &[]));
     }
 }

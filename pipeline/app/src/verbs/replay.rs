@@ -116,7 +116,9 @@ impl<'a> Verifier<'a> {
                 dir.display()
             )));
         }
-        let log = ReadOnlyLog::new(open_log(config)?);
+        let log = open_log(config)?;
+        storage::refuse_other_layout(config, &*log)?;
+        let log = ReadOnlyLog::new(log);
         let topics = log.topics().map_err(|error| log_failed(config, error))?;
         let topology = config.topology();
         let specs = topology.specs();

@@ -114,7 +114,7 @@ impl Classifier {
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         output.records.push(Outgoing {
             topic: self.topology.lane(lane).clone(),
-            partition: self.topology.partition_of(key),
+            partition: self.topology.entity_partition(&event.account_id, &event.key),
             body: Body::new(Some(key), Some(&value), &headers),
         });
     }
@@ -194,5 +194,62 @@ impl SourceRecord<'_> {
             }
         }
         [self.from.name.as_bytes(), &digits[at..]].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tidewire_schemas::event::EventView;
+
+    use super::*;
+    use crate::record::{Millis, Offset, Partition};
+
+    const ACCOUNTS: u32 = 64;
+
+    /// Admits events of author `1`, one for each account and priority.
+    fn admit_all(topology: &Topology) -> Vec<Outgoing> {
+        let classifier = Classifier {
+            topology: topology.clone(),
+            catalogue: Catalogue::builtin(),
+            settings_hash: [0; 8],
+            registry: None,
+        };
+        let at = TopicPartition::new(topology.input(), Partition(0));
+        let from = SourcePartition { at: &at, name: "t.in/0/" };
+        let (mut records, mut counts) = (Vec::new(), AdmitCounts::default());
+        for (account, priority) in (0..ACCOUNTS).flat_map(|a| (0..4).map(move |p| (a, p))) {
+            let value = format!(
+                r#"{{"event_type":"post.created","account_id":"a{account}","priority":{priority},
+                "data":{{"post_id":"p","author_id":"1","text":"hello"}}}}"#
+            );
+            let offset = Offset(u64::from(account * 4 + priority));
+            let body = Body::new(None, Some(value.as_bytes()), &[]);
+            let record = Record { offset, timestamp: Millis(0), body };
+            let mut output = AdmitOutput { records: &mut records, counts: &mut counts };
+            let source = SourceRecord { from: &from, record: &record };
+            classifier.classify(source, &mut output).expect("no registry is asked");
+        }
+        assert_eq!(records.len() as u32, ACCOUNTS * 4, "one lane record each");
+        records
+    }
+
+    #[test]
+    fn one_key_of_many_accounts_is_in_every_partition_and_an_entity_in_one_whatever_its_lane() {
+        let topology = Topology::new("t.", 8);
+        let (mut lanes, mut entities) = (BTreeSet::new(), BTreeSet::new());
+        for record in admit_all(&topology) {
+            let value = record.body.value().expect("an event");
+            let event = EventView::decode(value).expect("Avro");
+            assert_eq!(event.key, "1");
+            assert_eq!(record.body.key(), Some(&b"1"[..]), "the record's key is the event's");
+            lanes.insert(record.topic.clone());
+            entities.insert((event.account_id.to_owned(), record.partition));
+        }
+        assert_eq!(lanes.len(), 4);
+        assert_eq!(entities.len() as u32, ACCOUNTS, "one partition each");
+        let partitions: BTreeSet<Partition> = entities.into_iter().map(|(_, p)| p).collect();
+        assert_eq!(partitions.len(), 8, "{partitions:?}");
     }
 }

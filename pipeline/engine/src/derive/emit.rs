@@ -70,7 +70,7 @@ impl Context<'_> {
         let hops = [hops + 1];
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
-        let partition = topology.partition_of(emission.key.as_bytes());
+        let partition = topology.entity_partition(emission.account_id, emission.key);
         self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });
         Ok(())
     }
@@ -158,7 +158,13 @@ mod tests {
     use tidewire_schemas::event::Event;
 
     use super::*;
+    use crate::derive::derive_loop::DeriveConfig;
+    use crate::derive::memory_store::MemoryStore;
+    use crate::derive::progress::TaskProgress;
+    use crate::derive::sandbox::{Sandbox, StoredTask};
     use crate::derive::{Flow, Operator, TopologyDriver};
+    use crate::record::{Millis, Offset, Partition, Record};
+    use crate::topology::Topology;
 
     /// Emits twice for each event, once to channels and once as a fact.
     struct Echo;
@@ -192,13 +198,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn emitted_events_name_their_operator_in_source_and_id() {
-        let mut driver = TopologyDriver::new(&[&Echo]);
-        driver.pipe_input(&Event {
+    /// An event of `alice` in this account.
+    fn event(account: &str) -> Event {
+        Event {
             event_id: "e-1".to_owned(),
             event_type: "post.created".to_owned(),
-            account_id: "acc".to_owned(),
+            account_id: account.to_owned(),
             timestamp_ms: 5,
             correlation_id: "c-1".to_owned(),
             priority: Priority::Normal,
@@ -206,7 +211,44 @@ mod tests {
             source: Some("http".to_owned()),
             alias: None,
             data: r#"{"post_id":"p1","author_id":"alice","text":"hello"}"#.to_owned(),
-        });
+        }
+    }
+
+    #[test]
+    fn a_fact_is_in_the_partition_of_its_entity() {
+        let topology = Topology::new("t.", 8);
+        let config = DeriveConfig {
+            topology: topology.clone(),
+            instance: "one".to_owned(),
+            thread: 0,
+            build: "test".to_owned(),
+            settings_hash: 0,
+            standby: false,
+        };
+        let (store, progress) = (Box::<MemoryStore>::default(), TaskProgress::default());
+        let stored = StoredTask { partition: Partition(0), store, progress };
+        let mut sandbox = Sandbox::new(config, &[&Echo], stored).unwrap();
+        for n in 0..64 {
+            let value = event(&format!("a{n}")).encode();
+            let body = Body::new(None, Some(&value), &[]);
+            let record = Record { offset: Offset(n), timestamp: Millis(0), body };
+            sandbox.take(Lane::Normal, &record).unwrap();
+        }
+        let outputs = sandbox.commit().unwrap().outputs;
+        let mut reached = [0; 8];
+        for fact in outputs.iter().filter(|output| output.topic == *topology.facts()) {
+            let event = EventView::decode(fact.body.value().unwrap()).unwrap();
+            let partition = topology.entity_partition(event.account_id, event.key);
+            assert_eq!(fact.partition, partition, "{}", event.account_id);
+            reached[partition.0 as usize] += 1;
+        }
+        assert!(reached.iter().all(|facts| *facts > 0), "{reached:?}");
+    }
+
+    #[test]
+    fn emitted_events_name_their_operator_in_source_and_id() {
+        let mut driver = TopologyDriver::new(&[&Echo]);
+        driver.pipe_input(&event("acc"));
         let mut ids = Vec::new();
         for topic in [driver.topology().out_stream().clone(), driver.topology().facts().clone()] {
             let emitted = driver.read_output(&topic);
