@@ -6,6 +6,7 @@ mod benchmarks;
 mod browser;
 mod build_name;
 mod build_script;
+mod catalogues;
 mod command_line;
 #[path = "../conformance/mod.rs"]
 mod conformance;

@@ -230,3 +230,36 @@ fn own_events_are_delivered_once_over_a_kill_and_every_interface_knows_them() {
     let printed = String::from_utf8_lossy(&[verify.stdout, verify.stderr].concat()).into_owned();
     assert!(verify.status.success() && printed.contains("identical"), "{printed}");
 }
+
+#[test]
+fn a_start_with_a_changed_key_is_refused_and_the_former_folder_goes_on() {
+    let folder = PageFolder::write(&["shop/orders.toml"], ADDRESS);
+    let dir = folder.path("shop").display().to_string();
+    let mut server = Server::start(&["--catalogue-dir", &dir]);
+    let order = json!({ "order_id": 1, "shop_id": "berlin", "total": 1.5 });
+    assert_eq!(send(&server, "o1", &order), 202);
+    expect(&server, &["o1"]);
+    server.kill9();
+
+    let orders = fs::read_to_string(folder.path("shop/orders.toml")).expect("just written");
+    let changed = orders.replace("key = [\"order_id\"]", "key = [\"shop_id\"]");
+    fs::create_dir(folder.path("changed")).expect("writable");
+    fs::write(folder.path("changed/orders.toml"), changed).expect("writable");
+    let changed = folder.path("changed").display().to_string();
+    for (arguments, says) in [
+        (&["--catalogue-dir", &changed[..]][..], "type `order.placed`: the key changed"),
+        (&[], "type `order.placed` is removed"),
+    ] {
+        let mut start = server::command();
+        start.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(server.data_dir());
+        let ended = start.args(arguments).stdin(Stdio::null()).output().expect("it starts");
+        let printed = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{printed}");
+        assert!(printed.contains(says) && printed.contains("data_dir"), "{printed}");
+    }
+
+    folder.add(&["shop/payments.toml"], ADDRESS);
+    server.restart();
+    assert_eq!(send(&server, "o2", &order), 202);
+    expect(&server, &["o1", "o2"]);
+}

@@ -16,6 +16,8 @@ pub mod telemetry;
 
 pub mod topics_layout;
 
+pub mod catalogues;
+
 pub mod dead_letters;
 
 pub mod admit;

@@ -37,6 +37,9 @@ const CATALOGUES: &str = "catalogues";
 /// The topics with one partition, without the prefix.
 const WITH_ONE_PARTITION: [&str; 2] = [CONTROL, CATALOGUES];
 
+/// The transactional id for storing the catalogue in force, without the prefix.
+const CATALOGUE_ID: &str = "derive-catalogue";
+
 /// The transactional id for writing the layout record, without the prefix.
 const LAYOUT_ID: &str = "layout";
 
@@ -289,6 +292,12 @@ impl Topology {
     /// the last to start fences the others.
     pub fn dead_letters_transactional_id(&self) -> String {
         format!("{}{DEAD_LETTERS_ID}", self.prefix)
+    }
+
+    /// The transactional id for storing the catalogue in force: one for all processes, so that they
+    /// store one after the other. It begins like those of DERIVE, which has the permission.
+    pub fn catalogue_transactional_id(&self) -> String {
+        format!("{}{CATALOGUE_ID}", self.prefix)
     }
 
     /// The transactional id for writing the layout record: one for all processes, so that there is
