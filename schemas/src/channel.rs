@@ -12,6 +12,9 @@ use crate::catalogue::{Catalogue, ChannelKind};
 /// The longest name, in characters.
 pub const NAME_MAX_CHARS: usize = 160;
 
+/// The longest id.
+pub const ID_MAX_CHARS: usize = 128;
+
 /// The longest id in its encoded form, so that it fits a name with the longest kind. Ids of events
 /// are limited to it, so that every event's channels have names.
 pub const ID_MAX_ENCODED_CHARS: usize = 144;
@@ -31,8 +34,8 @@ pub struct Channel {
 pub struct ChannelError(pub String);
 
 impl Channel {
-    /// Reads a name.
-    pub fn parse(name: &str) -> Result<Self, ChannelError> {
+    /// Reads a name of one of the catalogue's kinds.
+    pub fn parse(catalogue: &'static Catalogue, name: &str) -> Result<Self, ChannelError> {
         if name.len() > NAME_MAX_CHARS {
             return fail(format!("the channel name has more than {NAME_MAX_CHARS} characters"));
         }
@@ -40,7 +43,6 @@ impl Channel {
             Some((kind, id)) => (kind, Some(id)),
             None => (name, None),
         };
-        let catalogue = Catalogue::builtin();
         let Some(kind) = catalogue.channel_kind(kind_name) else {
             return fail(unknown_kind(catalogue, kind_name));
         };
@@ -155,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(name: &str, expected: Result<(&str, Option<&str>), &str>) {
-        let parsed = Channel::parse(name);
+        let parsed = Channel::parse(Catalogue::builtin(), name);
         match (&parsed, expected) {
             (Ok(channel), Ok((kind, id))) => {
                 assert_eq!(
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_name_has_one_canonical_form() {
-        let name = |text| Channel::parse(text).map(|channel| channel.name());
+        let name = |text| Channel::parse(Catalogue::builtin(), text).map(|channel| channel.name());
         assert_eq!(name("posts:%61%2c"), Ok("posts:a%2C".to_owned()));
         assert_eq!(name("inbox"), Ok("inbox".to_owned()));
     }
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn readers_depend_on_the_prefix_of_the_id() {
         let who = |name| {
-            let channel = Channel::parse(name).expect("a name");
+            let channel = Channel::parse(Catalogue::builtin(), name).expect("a name");
             channel.kind.readers_for(channel.id.as_deref().unwrap_or_default()).to_vec()
         };
         assert_eq!(who("typing:user/u1"), [crate::catalogue::ReaderRole::User]);
@@ -219,7 +221,7 @@ mod tests {
             encode_id(&id, &mut name);
             prop_assert_eq!(name.len(), 6 + encoded_len(&id));
             if name.len() <= NAME_MAX_CHARS {
-                let channel = Channel::parse(&name).expect("encoded");
+                let channel = Channel::parse(Catalogue::builtin(), &name).expect("encoded");
                 prop_assert_eq!(channel.name(), name);
                 prop_assert_eq!(channel.id, Some(id));
             }
@@ -227,7 +229,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(name in "(posts|inbox|x)?:?[%a-f0-9:/日]{0,12}") {
-            let _ = Channel::parse(&name);
+            let _ = Channel::parse(Catalogue::builtin(), &name);
         }
     }
 }

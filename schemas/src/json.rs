@@ -424,6 +424,19 @@ pub(crate) fn each_member<'a>(
     scanner.end()
 }
 
+/// Visits the elements of an array that was scanned before. Other values have none.
+pub(crate) fn each_element<'a>(array: &'a str, mut visit: impl FnMut(&'a str)) {
+    let mut scanner = Scanner::new(array, DEPTH_MAX);
+    if scanner.peek() != Some(b'[') || scanner.open(b'[').is_err() {
+        return;
+    }
+    let mut first = true;
+    while let Ok(true) = scanner.next_element(&mut first) {
+        let Ok(element) = scanner.value() else { return };
+        visit(element);
+    }
+}
+
 /// Whether a value is an array and all its elements begin with this byte.
 pub(crate) fn is_array_of(value: &str, first_byte: u8) -> bool {
     let mut scanner = Scanner::new(value, DEPTH_MAX);

@@ -9,6 +9,9 @@ use tidewire_tests::server::Server;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long nothing must arrive after the last copy was dropped.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Copies of one event under 40 keys, which are in all 8 partitions of the input: one task must
 /// process them all, or each task keeps its own state of the post.
 #[test]
@@ -35,6 +38,11 @@ fn copies_under_other_keys_meet_in_the_task_of_their_entity() {
     while server.metric(drops).is_none_or(|dropped| dropped < 39.0) {
         assert!(Instant::now() < until, "{:?} copies are dropped", server.metric(drops));
         received.extend(stream.next_event(Duration::from_millis(100)).expect("it is open"));
+    }
+    // On a busy machine all copies may be dropped before the first one was read here.
+    let wait = |received: &[_]| if received.is_empty() { LIMIT } else { QUIET };
+    while let Some(event) = stream.next_event(wait(&received)).expect("it is open") {
+        received.push(event);
     }
     assert_eq!(received.len(), 1, "one copy is delivered");
 }

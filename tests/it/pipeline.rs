@@ -20,7 +20,9 @@ use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
+use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::test_rng::TestRng;
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -51,9 +53,7 @@ impl PipelineUnderTest {
             EmbeddedLog::open(Config::new(dir.join("log")), clock.clone()).expect("the log opens");
         let stores = RocksStores::new(rocks::Config::new(dir.join("state")));
         let topology = Topology::new("t.", 4);
-        for spec in topology.specs() {
-            log.create(&spec).expect("as asked");
-        }
+        create_topics(&*log, &topology, LayoutNumber::CURRENT).expect("as asked");
         Self { ports: DerivePorts { log: log.clone(), stores, clock }, log, topology }
     }
 
@@ -61,6 +61,7 @@ impl PipelineUnderTest {
         let config = AdmitConfig {
             topology: self.topology.clone(),
             source: AdmitInput::Main,
+            catalogue: Catalogue::builtin(),
             instance: "one".to_owned(),
             settings_hash: 1,
             registry: None,
@@ -73,6 +74,7 @@ impl PipelineUnderTest {
     fn derive(&self) -> Derive {
         let config = DeriveConfig {
             topology: self.topology.clone(),
+            catalogue: Catalogue::builtin(),
             instance: "one".to_owned(),
             thread: 0,
             build: "test".to_owned(),

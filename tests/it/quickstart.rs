@@ -4,7 +4,7 @@
 //! receivers are killed, the server is killed, an older copy of the log is put back and the log is
 //! removed; each receiver resumes without loss, or reports what is missing.
 
-mod document;
+pub(crate) mod document;
 mod programs;
 mod receiver;
 
@@ -22,6 +22,9 @@ use tidewire_tests::server::Server;
 
 use self::programs::Programs;
 use self::receiver::Receiver;
+
+/// The page.
+const PAGE: &str = "quickstart.md";
 
 /// The address in the document.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -73,7 +76,7 @@ const AWAY: [&str; 3] = ["away-1", "away-2", "away-3"];
 
 #[test]
 fn every_snippet_is_run_and_every_package_is_the_one_that_is_named() {
-    let snippets = document::snippets();
+    let snippets = document::snippets(PAGE);
     let mut run = vec![BROWSER, LISTEN, MAKE_RUN, KAFKA.0, KAFKA.1];
     run.extend(SENDERS.iter().map(|sender| sender.0).chain(RECEIVERS));
     run.extend(INSTALLS.iter().map(|install| install.0));
@@ -104,7 +107,7 @@ fn every_snippet_is_run_and_every_package_is_the_one_that_is_named() {
 fn every_receiver_gets_what_every_sender_sends_and_resumes_without_loss() {
     let mut server = Server::start(&[]);
     let address = server.addr().to_string();
-    let programs = Programs::write(&document::snippets(), (ADDRESS, &address));
+    let programs = Programs::write(&document::snippets(PAGE), (ADDRESS, &address));
     let mut receivers = Vec::from(RECEIVERS.map(|file| Receiver::program(file, &programs)));
     receivers.push(Receiver::page(BROWSER, &programs, &server));
 
@@ -173,7 +176,7 @@ fn curl_does_not_take_a_quiet_stream_for_dead() {
 #[test]
 fn a_kafka_producer_sends_to_the_same_channel() {
     let bootstrap = broker::shared().bootstrap();
-    let programs = Programs::write(&document::snippets(), (BROKER, &bootstrap));
+    let programs = Programs::write(&document::snippets(PAGE), (BROKER, &bootstrap));
     let (start, file, id) = KAFKA;
     let command = programs.text(start);
     let words: Vec<_> = command.split_whitespace().collect();

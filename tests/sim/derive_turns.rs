@@ -10,6 +10,7 @@ use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
 use crate::fake::{Call, CommitOutcome, FakeLog, FakeStores, FaultScript};
@@ -209,6 +210,7 @@ impl TestLoop {
         log.state().one_thread = true;
         let config = DeriveConfig {
             topology: topology.clone(),
+            catalogue: Catalogue::builtin(),
             instance: "d0".to_owned(),
             thread: 0,
             build: "sim".to_owned(),

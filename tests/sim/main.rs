@@ -16,6 +16,7 @@ mod mutants;
 mod operators;
 mod quiet_partitions;
 mod replay;
+mod topics_layout;
 mod world;
 
 use tidewire_tests::test_rng;

@@ -21,6 +21,7 @@ use tidewire_engine::replay::{
 };
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{Event, EventView};
 
 use crate::fake::{FakeLog, FakeStores};
@@ -55,6 +56,7 @@ pub(crate) fn check_replay(world: &World) -> Result<(), String> {
     for partition in (0..world.topology.partitions()).map(Partition) {
         let task = TaskSpec {
             topology: world.topology.clone(),
+            catalogue: Catalogue::builtin(),
             partition,
             build: "sim".to_owned(),
             settings_hash: 7,
@@ -109,7 +111,9 @@ impl ReplayFixture {
         }
         let (build, settings_hash) = ("one".to_owned(), 7);
         let partition = Partition(0);
-        Self { log, task: TaskSpec { topology, partition, build, settings_hash, operators } }
+        let catalogue = Catalogue::builtin();
+        let task = TaskSpec { topology, catalogue, partition, build, settings_hash, operators };
+        Self { log, task }
     }
 
     /// Lets this build process these events.
@@ -117,6 +121,7 @@ impl ReplayFixture {
         let topology = &self.task.topology;
         let config = DeriveConfig {
             topology: topology.clone(),
+            catalogue: Catalogue::builtin(),
             instance: "one".to_owned(),
             thread: 0,
             build: build.to_owned(),

@@ -15,6 +15,7 @@ use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
+use tidewire_engine::topics_layout::LayoutNumber;
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
@@ -353,8 +354,11 @@ fn client_frames() -> Vec<Vec<u8>> {
 
 fn name(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    if let Ok(channel) = Channel::parse(text) {
-        assert_eq!(Channel::parse(&channel.name()).expect("our own"), channel);
+    if let Ok(channel) = Channel::parse(Catalogue::builtin(), text) {
+        assert_eq!(
+            Channel::parse(Catalogue::builtin(), &channel.name()).expect("our own"),
+            channel
+        );
     }
     if let Some(time) = parse_rfc3339(text) {
         assert!((-62_200_000_000_000..=253_500_000_000_000).contains(&time), "{time}");
@@ -370,6 +374,9 @@ fn names() -> Vec<Vec<u8>> {
 fn stored_forms(input: &[u8]) {
     if let Ok(order) = OrderRecord::decode(input) {
         assert_eq!(OrderRecord::decode(&order.encode()).expect("our own"), order);
+    }
+    if let Ok(layout) = LayoutNumber::decode(input) {
+        assert_eq!(layout.encode(), input);
     }
     if let Some(progress) = TaskProgress::decode(input) {
         assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
@@ -416,6 +423,7 @@ fn stored() -> Vec<Vec<u8>> {
     let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
     samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
     samples.push(order_sample());
+    samples.push(LayoutNumber::CURRENT.encode());
     let headers: &[(&str, &[u8])] = &[
         ("reason", b"not_json"),
         ("detail", b"at byte 1"),

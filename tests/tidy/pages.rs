@@ -20,8 +20,14 @@ use crate::source::{read, root, tracked};
 /// Lines that the README may have.
 const README_LINES_MAX: usize = 120;
 /// Documents whose commands are tried on the command line's parser.
-const WITH_COMMANDS: &[&str] =
-    &["README.md", "docs/kafka.md", "docs/operations.md", "docs/formats.md", "docs/quickstart.md"];
+const WITH_COMMANDS: &[&str] = &[
+    "README.md",
+    "docs/kafka.md",
+    "docs/operations.md",
+    "docs/formats.md",
+    "docs/quickstart.md",
+    "docs/your-own-event-type.md",
+];
 
 /// The rows of the first table of a page whose heading begins with these cells.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {

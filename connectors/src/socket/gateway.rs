@@ -58,6 +58,8 @@ pub struct GatewayConfig {
     pub guard: Guard,
     /// How long clients may take to send a request.
     pub timeouts: RequestTimeouts,
+    /// The event types that are accepted and the channels that are served.
+    pub catalogue: &'static Catalogue,
 }
 
 /// What a gateway needs to accept events.
@@ -106,6 +108,7 @@ impl Gateway {
         let worker_stats = WorkerStats::of(&parts.workers);
         let state = RouterState::new(RouterParts {
             guard: config.guard,
+            catalogue: config.catalogue,
             hooks: parts.hooks,
             publish_handler,
             limiter: Arc::clone(&limiter),
@@ -157,7 +160,7 @@ fn start_publish_handler(
     let publish_handler = PublishHandler {
         ingest,
         topics: publish.topics,
-        catalogue: Catalogue::builtin(),
+        catalogue: config.catalogue,
         registry: publish.registry,
         clock: publish.clock,
         refused: AtomicU64::new(0),

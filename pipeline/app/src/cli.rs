@@ -32,6 +32,8 @@ pub enum Verb {
     Gateway(ServeArgs),
     /// Create, list or describe topics
     Topics(TopicsArgs),
+    /// Check a folder of event types
+    Catalogue(CatalogueArgs),
     /// Export, register or check the Avro schemas of typed records
     Schemas(SchemasArgs),
     /// List, show, requeue or drop dead letters
@@ -75,6 +77,9 @@ pub struct SettingArgs {
     /// Unique name of this process, the same after a restart [default on Kafka: the host's name]
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
+    /// Folder of TOML files that add event types and channels [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub catalogue_dir: Option<String>,
     /// What to log: a level, or module=level,… [default: RUST_LOG, or info for roles
     /// and warn for the other commands]
     #[arg(long, value_name = "FILTER")]
@@ -291,6 +296,28 @@ pub struct ProcessArgs {
     pub settings: SettingArgs,
 }
 
+/// Arguments of `catalogue`.
+#[derive(Args, Debug)]
+pub struct CatalogueArgs {
+    /// The subcommand.
+    #[command(subcommand)]
+    pub verb: CatalogueVerb,
+}
+
+/// Subcommands of `catalogue`.
+#[derive(Debug, Subcommand)]
+pub enum CatalogueVerb {
+    /// Load a folder as a process would, and print its types, channels and hash, or every error
+    Check {
+        /// The folder of TOML files
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Also compare with this older folder: what is added, and what needs a new prefix
+        #[arg(long, value_name = "DIR")]
+        against: Option<PathBuf>,
+    },
+}
+
 /// Arguments of `schemas`.
 #[derive(Args, Debug)]
 pub struct SchemasArgs {
@@ -310,6 +337,9 @@ pub enum SchemasVerb {
         /// Event types [default: all that producers send]
         #[arg(value_name = "TYPE")]
         types: Vec<String>,
+        /// Settings.
+        #[command(flatten)]
+        settings: SettingArgs,
     },
     /// Register the schemas with a schema registry; the subject is the record's full name
     Register(RegistryArgs),
@@ -404,7 +434,7 @@ impl Verb {
                 TopicsVerb::Describe { at, .. } => &at.settings,
             },
             Self::Schemas(args) => match &args.verb {
-                SchemasVerb::Export { .. } => return None,
+                SchemasVerb::Export { settings, .. } => settings,
                 SchemasVerb::Register(args) | SchemasVerb::Check(args) => &args.settings,
             },
             Self::DeadLetters(args) => match &args.verb {
@@ -416,7 +446,7 @@ impl Verb {
             Self::Resume(args) | Self::Ready(args) => &args.settings,
             Self::Produce(args) => &args.to.settings,
             Self::Tail(args) => &args.at.settings,
-            Self::Generate(_) => return None,
+            Self::Generate(_) | Self::Catalogue(_) => return None,
         };
         settings.log_filter.as_deref()
     }
@@ -429,6 +459,7 @@ impl SettingArgs {
         settings.add_flag("data_dir", "--data-dir", self.data_dir.clone());
         settings.add_flag("log", "--log", self.log.clone());
         settings.add_flag("instance", "--instance", self.instance.clone());
+        settings.add_flag("catalogue.dir", "--catalogue-dir", self.catalogue_dir.clone());
         settings.add_flag("log_filter", "--log-filter", self.log_filter.clone());
     }
 }
@@ -493,6 +524,7 @@ mod tests {
             &["replay", "verify"],
             &["state", "rebuild"],
             &["schemas", "check"],
+            &["schemas", "export"],
             &["settings"],
         ] {
             assert_eq!(filter(words).as_deref(), Some("debug"), "{words:?}");

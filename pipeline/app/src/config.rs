@@ -3,6 +3,7 @@
 //! Every value is checked before any is refused, so that one start reports all wrong settings: the
 //! place of each value and what is valid. No other part of the process interprets a setting's text.
 
+mod catalogue;
 mod kafka;
 mod registry;
 pub mod settings;
@@ -14,11 +15,13 @@ use std::path::PathBuf;
 use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::admit::PoisonLimit;
 use tidewire_engine::topology::Topology;
+use tidewire_schemas::catalogue::Catalogue;
 
 use crate::config::settings::{SettingSource, SettingValue, Settings, redacted};
 use crate::process_exit::ProcessExit;
 use crate::role::Role;
 
+pub use catalogue::load as load_catalogue;
 pub use kafka::{KafkaConfig, Properties};
 pub use values::size_text;
 
@@ -70,6 +73,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The unique name of this process, the same after a restart.
     pub instance: String,
+    /// The event types and channels in force.
+    pub catalogue: &'static Catalogue,
     /// Where the embedded log and the state are.
     pub data: DataConfig,
     /// The topics' names and partitions.
@@ -171,6 +176,7 @@ impl Config {
                 LogChoice::Kafka(bootstrap) => LogConfig::Kafka(KafkaConfig { bootstrap, ..kafka }),
             },
             instance: read.value("instance", values::instance),
+            catalogue: read.value("catalogue.dir", catalogue::in_force),
             data: DataConfig {
                 dir: read.value("data_dir", values::folder),
                 is_given: read.settings.value("data_dir").source != SettingSource::Default,

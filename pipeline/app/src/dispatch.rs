@@ -10,8 +10,8 @@ use crate::process_exit::ProcessExit;
 use crate::role::Role;
 use crate::runtime::{lifecycle, logging};
 use crate::verbs::{
-    dead_letters, doctor, generate, produce, ready, rebuild, replay, resume, schemas, settings,
-    tail, topics,
+    catalogue, dead_letters, doctor, generate, produce, ready, rebuild, replay, resume, schemas,
+    settings, tail, topics,
 };
 
 /// Runs the command and returns when it is done.
@@ -29,6 +29,7 @@ pub fn run(cli: Cli) -> Result<(), ProcessExit> {
         Verb::Tail(args) => tail::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Topics(args) => topics::run(&args),
+        Verb::Catalogue(args) => catalogue::run(&args),
         Verb::Schemas(args) => schemas::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Replay(args) => replay::run(&args),

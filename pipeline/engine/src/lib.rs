@@ -14,6 +14,10 @@ pub mod turn;
 
 pub mod telemetry;
 
+pub mod topics_layout;
+
+pub mod catalogues;
+
 pub mod dead_letters;
 
 pub mod admit;

@@ -1,8 +1,10 @@
 //! The topics of a deployment: names, retention, and the partition of a key.
 //!
-//! Every topic of a deployment has the same prefix and partition count, so a partition number means
-//! the same set of keys in each. Another count therefore needs another prefix. Topics are described
-//! here, never created or read.
+//! Every topic of a deployment has the same prefix. Those that tasks and clients divide among
+//! themselves have the same partition count, so a partition number means the same set of keys in
+//! each; another count therefore needs another prefix. What concerns every process alike has one
+//! partition, in which its records have one order. Topics are described here, never created or
+//! read.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::partition::{entity_partition, partition_for};
@@ -25,6 +27,21 @@ const DERIVE_GROUP: &str = "derive";
 
 /// The transactional id for requeuing and dropping dead letters, without the prefix.
 const DEAD_LETTERS_ID: &str = "dead-letters";
+
+/// The topic of runtime rules and switches, without the prefix.
+const CONTROL: &str = "control";
+
+/// The topic of the layout record, without the prefix.
+const CATALOGUES: &str = "catalogues";
+
+/// The topics with one partition, without the prefix.
+const WITH_ONE_PARTITION: [&str; 2] = [CONTROL, CATALOGUES];
+
+/// The transactional id for storing the catalogue in force, without the prefix.
+const CATALOGUE_ID: &str = "derive-catalogue";
+
+/// The transactional id for writing the layout record, without the prefix.
+const LAYOUT_ID: &str = "layout";
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -143,6 +160,7 @@ pub struct Topology {
     ephemeral: Topic,
     dead_letters: Topic,
     control: Topic,
+    catalogues: Topic,
 }
 
 impl Default for Topology {
@@ -171,7 +189,8 @@ impl Topology {
             out_state: topic("out.state"),
             ephemeral: topic("ephemeral"),
             dead_letters: topic("dead-letters"),
-            control: topic("control"),
+            control: topic(CONTROL),
+            catalogues: topic(CATALOGUES),
         }
     }
 
@@ -180,7 +199,7 @@ impl Topology {
         &self.prefix
     }
 
-    /// The partition count of every topic.
+    /// The partition count of every topic but those of [`has_one_partition`].
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
@@ -276,6 +295,12 @@ impl Topology {
         &self.control
     }
 
+    /// What must be known before anything else is read: the number of the layout
+    /// ([`crate::topics_layout`]).
+    pub fn catalogues(&self) -> &Topic {
+        &self.catalogues
+    }
+
     /// The group name of ADMIT.
     pub fn admit_group(&self) -> String {
         format!("{}{ADMIT_GROUP}", self.prefix)
@@ -290,6 +315,18 @@ impl Topology {
     /// the last to start fences the others.
     pub fn dead_letters_transactional_id(&self) -> String {
         format!("{}{DEAD_LETTERS_ID}", self.prefix)
+    }
+
+    /// The transactional id for storing the catalogue in force: one for all processes, so that they
+    /// store one after the other. It begins like those of DERIVE, which has the permission.
+    pub fn catalogue_transactional_id(&self) -> String {
+        format!("{}{CATALOGUE_ID}", self.prefix)
+    }
+
+    /// The transactional id for writing the layout record: one for all processes, so that there is
+    /// one record.
+    pub fn layout_transactional_id(&self) -> String {
+        format!("{}{LAYOUT_ID}", self.prefix)
     }
 
     /// The spec of every topic.
@@ -313,17 +350,32 @@ impl Topology {
             self.spec(&self.ephemeral, delete(EPHEMERAL_RETENTION_MS)),
             self.spec(&self.dead_letters, delete(DEAD_LETTER_RETENTION_MS)),
             self.spec(&self.control, compact),
+            self.spec(&self.catalogues, compact),
         ]);
         specs
     }
 
     fn spec(&self, topic: &Topic, cleanup: Cleanup) -> TopicSpec {
-        TopicSpec { topic: topic.clone(), partitions: self.partitions, cleanup }
+        let partitions = if has_one_partition(topic) { 1 } else { self.partitions };
+        TopicSpec { topic: topic.clone(), partitions, cleanup }
     }
+}
+
+/// Whether this topic of ours has one partition in every deployment. Known by the end of its name,
+/// since no other topic's name ends alike.
+pub fn has_one_partition(topic: &Topic) -> bool {
+    WITH_ONE_PARTITION.iter().any(|name| topic.as_str().ends_with(name))
 }
 
 /// What to do about a topic that does not have `wanted` partitions.
 pub fn misfit_sentence(topic: &Topic, count: u32, wanted: u32) -> String {
+    if has_one_partition(topic) {
+        return format!(
+            "topic {topic} has {count} partitions and must have one. Give all processes of this \
+             deployment another topics.prefix, or delete all topics of this prefix and run \
+             `tidewire topics create`"
+        );
+    }
     format!(
         "topic {topic} has {count} partitions and topics.partitions is {wanted}. If all topics of \
          this prefix have {count}, set topics.partitions to {count}. If partitions were added to a \
@@ -346,11 +398,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_has_a_spec_of_the_same_partition_count() {
+    fn every_topic_has_the_same_partition_count_but_two_which_have_one() {
         let topology = Topology::new("t.", 3);
         let specs = topology.specs();
-        assert!(specs.iter().all(|s| s.partitions == 3 && s.topic.as_str().starts_with("t.")));
-        assert_eq!(specs.len(), 18);
+        assert!(specs.iter().all(|spec| spec.topic.as_str().starts_with("t.")));
+        assert_eq!(specs.len(), 19);
+        let (one, shared): (Vec<_>, Vec<_>) =
+            specs.iter().partition(|spec| has_one_partition(&spec.topic));
+        assert!(shared.iter().all(|spec| spec.partitions == 3));
+        let one: Vec<_> = one.iter().map(|spec| (&spec.topic, spec.partitions)).collect();
+        assert_eq!(one, [(topology.control(), 1), (topology.catalogues(), 1)]);
+        let text = misfit_sentence(topology.control(), 3, 1);
+        assert!(text.starts_with("topic t.control has 3 partitions and must have one"), "{text}");
+        assert!(!text.contains("topics.partitions"), "{text}");
         assert_eq!(topology.lane(Lane::Critical).as_str(), "t.lane.critical");
     }
 

@@ -6,27 +6,27 @@
 use super::errors::Errors;
 use super::ingress::IngressRules;
 use super::lookup::{ByName, Catalogue, NameIndex};
-use super::model::Class;
+use super::model::{Class, DeliveryPolicy};
 use super::notation;
 
 /// Every pattern of an ingress rule covers a type, and one of the covered types declares each field
 /// that the rule sets.
 pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut Errors) {
     let renames = (rules.renames.iter())
-        .map(|entry| (&entry.types, entry.fields.values().collect::<Vec<_>>()));
+        .map(|entry| (&entry.place, &entry.types, entry.fields.values().collect::<Vec<_>>()));
     let defaults = (rules.defaults.iter())
-        .map(|entry| (&entry.types, entry.fields.keys().collect::<Vec<_>>()));
-    for (patterns, fields) in renames.chain(defaults) {
+        .map(|entry| (&entry.place, &entry.types, entry.fields.keys().collect::<Vec<_>>()));
+    for (place, patterns, fields) in renames.chain(defaults) {
         let covered = |pattern: &String| {
             let pattern = pattern.clone();
             catalogue.types.iter().filter(move |t| notation::covers(&pattern, &t.name))
         };
         for pattern in patterns.iter().filter(|pattern| covered(pattern).next().is_none()) {
-            errors.add("ingress.toml", format!("the pattern `{pattern}` covers no type"));
+            errors.add(place, format!("the pattern `{pattern}` covers no type"));
         }
         for name in fields {
             if !patterns.iter().flat_map(covered).any(|t| t.field(name).is_some()) {
-                errors.add("ingress.toml", format!("no type covered has a field `{name}`"));
+                errors.add(place, format!("no type covered has a field `{name}`"));
             }
         }
     }
@@ -34,8 +34,11 @@ pub(super) fn ingress(catalogue: &Catalogue, rules: &IngressRules, errors: &mut 
 
 /// Every channel kind has a writer, and unions consist of known kinds.
 pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
-    for kind in &catalogue.kinds {
-        let place = format!("channels.toml, {}", kind.name);
+    for (at, kind) in catalogue.kinds.iter().enumerate() {
+        let place = format!("{}.toml, {}", kind.file, kind.name);
+        if catalogue.kinds[..at].iter().any(|before| before.name == kind.name) {
+            errors.add(&place, "there is a channel kind with this name already");
+        }
         for member in &kind.union {
             if catalogue.channel_kind(member).is_none() {
                 errors.add(&place, format!("unknown channel kind `{member}` in the union"));
@@ -57,6 +60,18 @@ pub(super) fn kinds(catalogue: &Catalogue, errors: &mut Errors) {
     }
 }
 
+/// Every type has somebody who writes it.
+pub(super) fn writers(catalogue: &Catalogue, errors: &mut Errors) {
+    for event_type in catalogue.types.iter().filter(|known| known.emitted_by.is_empty()) {
+        let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+        if event_type.delivery_policy == DeliveryPolicy::Emitted {
+            errors.add(&place, "only emitted events are delivered, but no operator emits it");
+        } else if !event_type.producers && !event_type.internal {
+            errors.add(&place, "nobody writes it: producers may not, and no operator emits it");
+        }
+    }
+}
+
 /// The index from names to types; a name that two types claim is an error.
 pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
     let mut names = NameIndex::default();
@@ -67,8 +82,12 @@ pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
                 errors.add(place, format!("`{name}` is reserved for a protocol frame"))
             }
             Some(before) if !same_meaning(catalogue, before, at) => {
-                let other = &catalogue.types[before.0].name;
-                errors.add(place, format!("`{name}` is a name of {other} too"));
+                let other = &catalogue.types[before.0];
+                let text = match other.name == catalogue.types[at.0].name {
+                    true => format!("there is a type with this name in {}.toml", other.domain),
+                    false => format!("`{name}` is a name of {} too", other.name),
+                };
+                errors.add(place, text);
             }
             _ => {}
         }
@@ -94,11 +113,25 @@ pub(super) fn names(catalogue: &Catalogue, errors: &mut Errors) -> NameIndex {
         }
     }
     names.conditional = conditional;
-    let prefixes = catalogue.types.iter().enumerate();
-    names.prefixes = prefixes
-        .filter_map(|(at, t)| t.name.strip_suffix('*').map(|prefix| (prefix.to_owned(), at)))
-        .collect();
+    names.prefixes = prefixes(catalogue, errors);
     names
+}
+
+/// The patterns without their `*`. A name that two of them cover would be of either type.
+fn prefixes(catalogue: &Catalogue, errors: &mut Errors) -> Vec<(String, usize)> {
+    let mut prefixes: Vec<(String, usize)> = Vec::new();
+    for (at, event_type) in catalogue.types.iter().enumerate() {
+        let Some(prefix) = event_type.name.strip_suffix('*') else { continue };
+        let overlaps = |(other, _): &&(String, usize)| {
+            *other != prefix && (other.starts_with(prefix) || prefix.starts_with(&other[..]))
+        };
+        if let Some((other, _)) = prefixes.iter().find(overlaps) {
+            let place = format!("{}.toml, {}", event_type.domain, event_type.name);
+            errors.add(&place, format!("`{other}*` and `{prefix}*` cover the same names"));
+        }
+        prefixes.push((prefix.to_owned(), at));
+    }
+    prefixes
 }
 
 fn same_meaning(

@@ -8,7 +8,10 @@ pub struct CatalogueErrors(pub Vec<String>);
 
 impl fmt::Display for CatalogueErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the catalogue has {} errors", self.0.len())?;
+        match self.0.len() {
+            1 => write!(f, "the catalogue has 1 error")?,
+            count => write!(f, "the catalogue has {count} errors")?,
+        }
         self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
@@ -33,8 +36,8 @@ impl Errors {
         result.map_err(|error| self.add(place, error)).ok()
     }
 
-    /// Ends the collection.
-    pub(super) fn into_catalogue_errors(self) -> CatalogueErrors {
-        CatalogueErrors(self.0)
+    /// All errors so far.
+    pub(super) fn take(&mut self) -> CatalogueErrors {
+        CatalogueErrors(std::mem::take(&mut self.0))
     }
 }

@@ -64,7 +64,6 @@ pub(super) struct TypeEntry {
     pub(super) data: String,
     pub(super) channels: Option<Vec<String>>,
     pub(super) moves: Option<Vec<String>>,
-    pub(super) emitted_by: Option<String>,
     pub(super) producers: Option<bool>,
     pub(super) deliver: Option<String>,
     #[serde(default)]
@@ -101,12 +100,17 @@ pub(super) struct OperatorEntry {
     pub(super) stage: String,
     #[serde(default)]
     pub(super) all: bool,
+    #[serde(default)]
+    pub(super) emits: Vec<String>,
 }
 
 /// Other spellings of fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RenameEntry {
+    /// The file it is in.
+    #[serde(skip)]
+    pub(super) place: String,
     pub(super) types: Vec<String>,
     pub(super) fields: BTreeMap<String, String>,
     #[serde(default)]
@@ -117,6 +121,9 @@ pub(super) struct RenameEntry {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DefaultEntry {
+    /// The file it is in.
+    #[serde(skip)]
+    pub(super) place: String,
     pub(super) types: Vec<String>,
     pub(super) fields: BTreeMap<String, String>,
 }

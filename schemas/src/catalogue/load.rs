@@ -13,11 +13,13 @@ use super::ingress::IngressRules;
 use super::lookup::Catalogue;
 use super::model::{
     Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, FieldKind, Lift,
-    Move, OperatorSpec, ReaderRole, Source,
+    OperatorSpec, OwnFile, ReaderRole, Source,
 };
-use super::{check, files, meaning, notation};
+use super::moves::MoveCompiler;
+use super::{chains, check, files, meaning, notation, own};
 use crate::Priority;
 use crate::channel::{ID_MAX_ENCODED_CHARS, NAME_MAX_CHARS};
+use crate::envelope::TYPE_MAX_CHARS;
 
 impl Catalogue {
     /// The catalogue of this build, read and checked at the first call.
@@ -28,24 +30,55 @@ impl Catalogue {
         &BUILTIN
     }
 
-    /// Reads a catalogue from files given as name and text; returns all errors.
+    /// Reads a catalogue from files given as name and text; returns all errors. A name is without
+    /// `.toml`.
     pub fn load(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
-        load(files)
+        let mut errors = Errors::default();
+        let read = parse(files, &mut errors);
+        compile(read.ok_or_else(|| errors.take())?, errors)
+    }
+
+    /// The built-in catalogue with what these files add, which may change nothing of it. Returns
+    /// all errors, each with the file and the entry.
+    pub fn extended(files: &[(&str, &str)]) -> Result<Self, CatalogueErrors> {
+        let mut errors = Errors::default();
+        let own = parse(files, &mut errors);
+        let builtin = parse(files::FILES, &mut errors);
+        let (Some(mut read), Some(mut own)) = (builtin, own) else { return Err(errors.take()) };
+        for (name, file) in &mut own {
+            own::restrict(&format!("{name}.toml"), file, &mut errors);
+        }
+        read.extend(own);
+        let mut catalogue = compile(read, errors)?;
+        catalogue.own_files.extend(files.iter().map(|(path, text)| {
+            let name = path.rsplit_once('/').map_or(*path, |(_, name)| name);
+            OwnFile { name: name.to_owned(), text: (*text).to_owned() }
+        }));
+        Ok(catalogue)
     }
 }
 
-fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
-    let mut errors = Errors::default();
+/// A file's name and what it says.
+type NamedFile<'a> = (&'a str, files::CatalogueFile);
+
+/// Parses every file; `None` if any of them is not valid.
+fn parse<'a>(files: &[(&'a str, &str)], errors: &mut Errors) -> Option<Vec<NamedFile<'a>>> {
     let mut read = Vec::new();
     for (name, text) in files {
+        let place = format!("{name}.toml");
         match toml::from_str::<files::CatalogueFile>(text) {
-            Ok(file) => read.push((*name, file)),
-            Err(error) => errors.add(&format!("{name}.toml"), error.to_string().trim_end()),
+            Ok(mut file) => {
+                file.rename.iter_mut().for_each(|entry| entry.place.clone_from(&place));
+                file.default.iter_mut().for_each(|entry| entry.place.clone_from(&place));
+                read.push((*name, file));
+            }
+            Err(error) => errors.add(&place, error.to_string().trim_end()),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors.into_catalogue_errors());
-    }
+    (read.len() == files.len()).then_some(read)
+}
+
+fn compile(mut read: Vec<NamedFile<'_>>, mut errors: Errors) -> Result<Catalogue, CatalogueErrors> {
     let mut catalogue = Catalogue::default();
     let mut ingress = IngressRules::default();
     for (name, file) in &mut read {
@@ -58,10 +91,11 @@ fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
             name,
             stage: entry.stage,
             all: entry.all,
+            emits: entry.emits,
         }));
         for (kind, entry) in std::mem::take(&mut file.kinds) {
             let place = format!("{name}.toml, {kind}");
-            if let Some(kind) = errors.keep(&place, channel_kind(kind, entry)) {
+            if let Some(kind) = errors.keep(&place, channel_kind(name, kind, entry)) {
                 catalogue.kinds.push(kind);
             }
         }
@@ -80,15 +114,19 @@ fn load(files: &[(&str, &str)]) -> Result<Catalogue, CatalogueErrors> {
                 catalogue: &catalogue,
                 ingress: &ingress,
             };
+            reader.check_name(&type_name);
             let event_type = reader.read(name, type_name, entry);
             catalogue.types.push(event_type);
         }
     }
+    chains::emitted(&mut catalogue, &mut errors);
+    check::writers(&catalogue, &mut errors);
+    chains::check(&catalogue, &mut errors);
     check::ingress(&catalogue, &ingress, &mut errors);
     check::kinds(&catalogue, &mut errors);
     catalogue.names = check::names(&catalogue, &mut errors);
     if !errors.is_empty() {
-        return Err(errors.into_catalogue_errors());
+        return Err(errors.take());
     }
     catalogue.hash = meaning::hash(&catalogue);
     Ok(catalogue)
@@ -118,7 +156,10 @@ fn reader_roles(texts: &[String]) -> Result<Vec<ReaderRole>, String> {
     texts.iter().map(|text| one(text).ok_or_else(|| format!("unknown role `{text}`"))).collect()
 }
 
-fn channel_kind(name: String, entry: files::KindEntry) -> Result<ChannelKind, String> {
+fn channel_kind(file: &str, name: String, entry: files::KindEntry) -> Result<ChannelKind, String> {
+    if !notation::is_word(&name) {
+        return Err(format!("`{name}` is no channel kind: give a word of a-z, 0-9 and _"));
+    }
     if name.len() + 1 + ID_MAX_ENCODED_CHARS > NAME_MAX_CHARS {
         return Err(format!(
             "the name is too long: with an id it exceeds {NAME_MAX_CHARS} characters"
@@ -130,6 +171,7 @@ fn channel_kind(name: String, entry: files::KindEntry) -> Result<ChannelKind, St
     }
     let by_prefix = entry.who_by_prefix.into_iter();
     Ok(ChannelKind {
+        file: file.to_owned(),
         name,
         id: entry.id,
         classes,
@@ -162,6 +204,19 @@ impl TypeReader<'_> {
         self.errors.keep(&self.place, result)
     }
 
+    /// A name becomes a part of a schema's name, in which `_` begins a capital.
+    fn check_name(&mut self, name: &str) {
+        let path = name.strip_suffix(".*").unwrap_or(name);
+        let is_path = path.split('.').all(notation::is_word);
+        let has_parts = name.contains('.');
+        if !is_path || !has_parts || name.len() > TYPE_MAX_CHARS {
+            self.error(format!(
+                "`{name}` is no type name: give at most {TYPE_MAX_CHARS} characters, at least two \
+                 words separated by a dot, as in `order.placed`"
+            ));
+        }
+    }
+
     fn read(&mut self, domain: &str, name: String, entry: files::TypeEntry) -> EventType {
         let data = self.keep(notation::data(&entry.data, &self.file.groups)).unwrap_or_default();
         let defaults = &self.file.defaults;
@@ -178,7 +233,7 @@ impl TypeReader<'_> {
             delivery_policy: self.delivery_policy(entry.deliver.as_deref()),
             moves: Vec::new(),
             producers: entry.producers.unwrap_or(!entry.internal),
-            emitted_by: entry.emitted_by,
+            emitted_by: Vec::new(),
             unchecked: entry.unchecked,
             internal: entry.internal,
             broadcast: entry.broadcast,
@@ -186,6 +241,7 @@ impl TypeReader<'_> {
             renames: Vec::new(),
             defaults: Vec::new(),
             wanted: Vec::new(),
+            wanted_by_moves: Vec::new(),
             inner_ids: Vec::new(),
             name,
         };
@@ -199,11 +255,10 @@ impl TypeReader<'_> {
             let rule = self.channel(line);
             event_type.channels.extend(rule);
         }
-        for line in plus(&defaults.moves, entry.moves.as_deref()) {
-            if let Some((operator, when)) = self.keep(notation::operator(line)) {
-                event_type.moves.push(Move { operator: operator.to_owned(), when });
-            }
-        }
+        let moves = plus(&defaults.moves, entry.moves.as_deref());
+        let operators = &self.catalogue.operators;
+        MoveCompiler { operators, errors: self.errors, place: &self.place }
+            .compile(&mut event_type, &moves);
         if !event_type.unchecked {
             self.ingress.apply(&mut event_type);
         }
@@ -325,16 +380,6 @@ impl TypeReader<'_> {
         }
         if !event_type.key.iter().any(|source| always_there(&event_type, source)) {
             self.error("the key may be missing: end it with a required field or `account_id`");
-        }
-        let operators = event_type.moves.iter().map(|m| &m.operator).chain(&event_type.emitted_by);
-        for operator in operators {
-            if !self.catalogue.operators.iter().any(|known| known.name == *operator) {
-                self.errors.add(&self.place, format!("unknown operator `{operator}`"));
-            }
-        }
-        if event_type.delivery_policy == DeliveryPolicy::Emitted && event_type.emitted_by.is_none()
-        {
-            self.error("only emitted events are delivered, but `emitted_by` is not set");
         }
         event_type.wanted = wanted(&event_type.channels);
         event_type

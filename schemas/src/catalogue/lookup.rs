@@ -1,10 +1,13 @@
 //! Looks up event types by name, alias and prefix, and channel kinds by name.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec};
+use super::model::{Alias, ChannelKind, EventType, Lift, OperatorSpec, OwnFile};
+use crate::codec::typed_schemas::TypedSchemas;
 use crate::similar::{COMPARED_MAX_CHARS, EditDistance};
 
 /// A fast hash: every event looks its type up, and only the catalogue's files add keys.
@@ -19,7 +22,7 @@ pub(super) struct NameIndex {
 }
 
 /// All event types, channel kinds, operators and ingress rules.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Catalogue {
     pub(super) types: Vec<EventType>,
     pub(super) kinds: Vec<ChannelKind>,
@@ -30,12 +33,34 @@ pub struct Catalogue {
     pub(super) domains: Vec<(String, String)>,
     pub(super) names: NameIndex,
     pub(super) hash: u64,
+    pub(super) own_files: Vec<OwnFile>,
+    typed_schemas: OnceLock<TypedSchemas>,
+}
+
+/// Two catalogues with one hash treat every event alike.
+impl PartialEq for Catalogue {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for Catalogue {}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Catalogue({:016x})", self.hash)
+    }
 }
 
 impl Catalogue {
     /// Changes whenever what the catalogue means for events does.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// The files that add to the built-in catalogue, by name.
+    pub fn own_files(&self) -> &[OwnFile] {
+        &self.own_files
     }
 
     /// Every type, by domain and name.
@@ -66,6 +91,11 @@ impl Catalogue {
     /// File name and title of every domain, in the reference page's order.
     pub fn domains(&self) -> &[(String, String)] {
         &self.domains
+    }
+
+    /// The Avro schemas of its types, which the decoder makes at the first record that needs one.
+    pub(crate) fn typed_schemas(&self, make: fn(&Self) -> TypedSchemas) -> &TypedSchemas {
+        self.typed_schemas.get_or_init(|| make(self))
     }
 
     /// A channel kind by name.

@@ -42,7 +42,7 @@ impl fmt::Write for HashWriter {
 }
 
 /// The type without what only the reference page shows.
-fn of_type(event_type: &EventType) -> EventType {
+pub(super) fn of_type(event_type: &EventType) -> EventType {
     let mut out = EventType { domain: String::new(), ..event_type.clone() };
     for Alias { surface, .. } in &mut out.aliases {
         surface.clear();
@@ -58,5 +58,5 @@ fn of_type(event_type: &EventType) -> EventType {
 
 /// The kind without what only the reference page shows.
 fn of_kind(kind: &ChannelKind) -> ChannelKind {
-    ChannelKind { carries: String::new(), ..kind.clone() }
+    ChannelKind { file: String::new(), carries: String::new(), ..kind.clone() }
 }

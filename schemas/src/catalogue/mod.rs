@@ -2,11 +2,15 @@
 //!
 //! In reading order: `model` (what a type and a channel kind are), `files` (the TOML files),
 //! `notation` (the syntax inside their strings), `errors`, `ingress` (spellings and defaults),
-//! `load` and `check` (from files to model), `meaning` (its hash), `lookup` (by name and alias),
-//! `deliver` (from an event to its channels), and `page` (the reference page). Adding a type is one
-//! entry in one file, no code.
+//! `load`, `own` (files of a user's folder) and `check` (from files to model), `moves` and `chains`
+//! (operators, and what follows from what they emit), `meaning` (its hash), `compare` (an older
+//! catalogue with a newer one), `stored` (a user's files in the log), `lookup` (by name and alias),
+//! `deliver` (from an event to its channels), `routes` (from an event to operators), and `page`
+//! (the reference page). Adding a type is one entry in one file, no code.
 
+mod chains;
 mod check;
+mod compare;
 mod deliver;
 mod errors;
 mod files;
@@ -15,11 +19,17 @@ mod load;
 mod lookup;
 mod meaning;
 mod model;
+mod moves;
 mod notation;
+mod own;
 mod page;
+mod routes;
+mod stored;
 #[cfg(test)]
 mod tests;
 
+pub use chains::HOPS_MAX;
+pub use compare::{Comparison, compare};
 pub use deliver::{Delivery, DeliveryError, OPERATOR_SOURCE};
 pub(crate) use deliver::{EnvelopeIds, FieldLookup};
 pub use errors::CatalogueErrors;
@@ -27,6 +37,12 @@ pub use files::FILES;
 pub use lookup::Catalogue;
 pub use model::{
     Alias, ChannelKind, ChannelRule, Class, Condition, DeliveryPolicy, EventType, Field,
-    FieldDefault, FieldKind, Lift, Move, OperatorSpec, Predicate, ReaderRole, Rename, Source,
+    FieldDefault, FieldKind, KeyPart, Lift, Move, MoveKey, OperatorSpec, OwnFile, Predicate,
+    ReaderRole, Rename, Source,
 };
 pub use page::{UPDATE_COMMAND, page};
+pub use routes::{LIST_KEYS_MAX, MoveFields, OperatorRun, Routes};
+pub use stored::{
+    InvalidStored, STORED_MAX_BYTES, STORED_MAX_FILES, decode as decode_stored,
+    encode as encode_stored,
+};

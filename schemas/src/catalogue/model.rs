@@ -5,6 +5,15 @@
 
 use crate::Priority;
 
+/// A file that adds to the built-in catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnFile {
+    /// Its name without folder and `.toml`.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
 /// How a channel keeps what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -61,6 +70,8 @@ impl ReaderRole {
 /// A kind of channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelKind {
+    /// The file it is in, without `.toml`.
+    pub file: String,
     /// The part before the colon.
     pub name: String,
     /// What the id after the colon is: `account`, `workspace`, `user`, `author`, `post`, …
@@ -167,6 +178,16 @@ pub enum Source {
     Inner(String, String),
 }
 
+impl Source {
+    /// The field of data, if it is one.
+    pub(crate) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Field(name) => Some(name),
+            Self::Account | Self::Type | Self::Inner(..) => None,
+        }
+    }
+}
+
 /// A test of one field of data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -219,13 +240,33 @@ pub struct ChannelRule {
     pub text: String,
 }
 
-/// An operator whose state an event changes.
+/// An entry of a type's routing plan: an operator whose state an event changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The operator.
     pub operator: String,
+    /// The key it runs for.
+    pub key: MoveKey,
     /// Only if this holds.
     pub when: Option<Condition>,
+}
+
+/// The key of the state that an operator changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MoveKey {
+    /// The event's own.
+    Own,
+    /// The first of these that gives a key; if none does, the operator is not run.
+    FirstOf(Vec<KeyPart>),
+}
+
+/// A field that gives a key, or a list that gives several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPart {
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it is a list, each element a key.
+    pub is_list: bool,
 }
 
 /// Which events of a type go to its channels.
@@ -279,6 +320,8 @@ pub struct OperatorSpec {
     pub stage: String,
     /// Whether it processes every event.
     pub all: bool,
+    /// The types it emits.
+    pub emits: Vec<String>,
 }
 
 /// An event type.
@@ -306,8 +349,8 @@ pub struct EventType {
     pub delivery_policy: DeliveryPolicy,
     /// The operators whose state its events change, except those that process every event.
     pub moves: Vec<Move>,
-    /// The operator that emits it.
-    pub emitted_by: Option<String>,
+    /// The operators that emit it.
+    pub emitted_by: Vec<String>,
     /// Whether producers send it too.
     pub producers: bool,
     /// Whether its data is neither normalised nor validated.
@@ -324,6 +367,8 @@ pub struct EventType {
     pub defaults: Vec<FieldDefault>,
     /// The fields of data that its channels are made of or depend on.
     pub(crate) wanted: Vec<String>,
+    /// The fields of data that the keys and conditions of its moves read.
+    pub(crate) wanted_by_moves: Vec<String>,
     /// Fields of objects in data that must be valid ids.
     pub(crate) inner_ids: Vec<Source>,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! data       post_id, id|all:b / lang, tags:s[], author:o{id, name}, level(low|high), s:f(-1..1)
 //! channel    kind[:{field}] [as class[+class]] [by field,field] [if condition | unless condition]
+//! move       operator [by key|key] [if condition | unless condition], a key: field | list[]
 //! alias      name[(field=value)] [if condition]
 //! condition  field | field=value | field=beginning*
 //! ```
@@ -13,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Condition, Field, FieldKind, Predicate, Source};
+use super::model::{Condition, Field, FieldKind, KeyPart, Predicate, Source};
 
 /// A parsed data line.
 #[derive(Debug, Default)]
@@ -37,6 +38,15 @@ pub(super) struct ChannelLine<'a> {
 pub(super) struct AliasLine<'a> {
     pub(super) name: &'a str,
     pub(super) preset: Option<(String, String)>,
+    pub(super) when: Option<Condition>,
+}
+
+/// A parsed `moves` line.
+#[derive(Debug)]
+pub(super) struct MoveLine<'a> {
+    pub(super) operator: &'a str,
+    /// Empty: the event's own key.
+    pub(super) key: Vec<KeyPart>,
     pub(super) when: Option<Condition>,
 }
 
@@ -157,11 +167,19 @@ fn bracketed(text: &str, brackets: [char; 2]) -> Result<(&str, Option<&str>), St
 }
 
 fn is_name(name: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if !name.is_empty() && name.bytes().all(plain) {
+    if is_word(name) {
         return Ok(());
     }
-    Err(format!("`{name}` is not a field name (a-z, 0-9 and _)"))
+    Err(format!("`{name}` is not a field name (a-z, 0-9 and _, each part begins with a letter)"))
+}
+
+/// Whether it is made of a-z and 0-9 in parts joined by `_`, each of which begins with a letter:
+/// as the name of an Avro record or field it is valid and no two such names become one.
+pub(super) fn is_word(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_part =
+        |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase()) && part.bytes().all(plain);
+    text.split('_').all(is_part)
 }
 
 /// Reads where a value comes from: `account_id`, `$type`, a field, or `object.field`.
@@ -245,13 +263,26 @@ pub(super) fn alias(line: &str) -> Result<AliasLine<'_>, String> {
     Ok(AliasLine { name, preset, when: when(rest)? })
 }
 
-/// Reads the operator of a `moves` line.
-pub(super) fn operator(line: &str) -> Result<(&str, Option<Condition>), String> {
+/// Reads a `moves` line.
+pub(super) fn moved(line: &str) -> Result<MoveLine<'_>, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    match &words[..] {
-        [name, rest @ ..] => Ok((name, when(rest)?)),
-        [] => Err("the name of an operator is empty".to_owned()),
-    }
+    let [operator, rest @ ..] = &words[..] else {
+        return Err("the name of an operator is empty".to_owned());
+    };
+    let (key, rest) = match rest {
+        ["by", keys, rest @ ..] => (keys.split('|').map(key_part).collect::<Result<_, _>>()?, rest),
+        ["by"] => return Err(format!("`{line}` names no field after `by`")),
+        rest => (Vec::new(), rest),
+    };
+    Ok(MoveLine { operator, key, when: when(rest)? })
+}
+
+fn key_part(text: &str) -> Result<KeyPart, String> {
+    let (name, is_list) = match text.strip_suffix("[]") {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    Ok(KeyPart { source: source(name)?, is_list })
 }
 
 /// Whether a pattern (`name`, `prefix.*` or `*`) covers a canonical name.

@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use super::lookup::Catalogue;
 use super::model::{
-    ChannelKind, Condition, DeliveryPolicy, EventType, Field, FieldKind, Predicate, ReaderRole,
-    Source,
+    ChannelKind, Condition, DeliveryPolicy, EventType, Field, FieldKind, KeyPart, MoveKey,
+    Predicate, ReaderRole, Source,
 };
 use crate::envelope::Reason;
 
@@ -29,23 +29,30 @@ Braces show the shape of an object, parentheses the allowed values or range. Unk
 kept and passed on. `key` is the entity whose order is kept: the first field that is present. A
 channel is written `kind:{field}`; without a field its id is the event's account. `as` gives the
 class if it is not the kind's first, `by` the key of a state entry, `if` and `unless` a condition.
+*Moves* are the operators whose state an event changes, each with its key: `notify by mentions[]`
+runs once per element of the list (at most 100), `by a|b` for the first that is present, and without
+`by` the key is the event's own. An operator never runs for what it emitted itself.
 Events of an *ephemeral* type skip the lanes and can't be resumed. The mark before an alias is the
 kind of existing interface that sends the name: S0 social accounts, S1 social network, S2 workspace,
 S3 outreach, S4 live feed.
 
-**To add a type**, add an entry to the file of its domain; no code is needed. An entry has
-`aliases` by surface (`name`, `name(field=value)`, `name if field=value`), `priority`,
-`priority_if`, `key`, `data`, `channels` and `moves` (a leading `+` adds to the domain's default),
-`emitted_by` if an operator emits it (with `producers = false` producers can't send it, with
-`deliver = \"emitted\"` only emitted events are delivered), `preset`, `unchecked`, `internal` and
-`broadcast`. A process does not start with an inconsistent catalogue; it lists every error.
+**To add a type** to a deployment, without a build, see
+[your own event type](../docs/your-own-event-type.md). A built-in one is an entry in the file of its
+domain; no code is needed. An entry has `aliases` by surface (`name`, `name(field=value)`,
+`name if field=value`), `priority`, `priority_if`, `key`, `data`, `channels` and `moves` (a leading
+`+` adds to the domain's default),
+`producers = false` if only operators emit it, `deliver = \"emitted\"` if only what they emit is
+delivered, `preset`, `unchecked`, `internal` and `broadcast`. The types that an operator emits are
+`emits` of its entry in `operators.toml`. A process does not start with an inconsistent catalogue;
+it lists every error. No operator may follow from itself, and at most 4 copies for other keys and
+emissions may follow from one event.
 ";
 
 /// The text after the counts: what is declared but does not happen yet.
 const NOT_IN_THIS_VERSION: &str = "\n\
 This version runs two operators, `dedup` and `delivery`. All others are declared only: what a type
-*moves* or is *emitted by* does not happen yet, and types that only an operator emits do not occur.
-The column *who* of the channels is not enforced, because there are no tokens.
+*moves* and what operators emit does not happen yet, and types that only an operator emits do not
+occur. The column *who* of the channels is not enforced, because there are no tokens.
 ";
 
 /// The page.
@@ -114,10 +121,11 @@ fn join(parts: impl Iterator<Item = String>) -> String {
 /// The name with the properties of the type.
 fn name(event_type: &EventType) -> String {
     let mut notes = Vec::new();
-    match (&event_type.emitted_by, event_type.producers) {
-        (Some(operator), false) => notes.push(format!("only emitted by {operator}")),
-        (Some(operator), true) => notes.push(format!("also emitted by {operator}")),
-        (None, _) => {}
+    let emitters = event_type.emitted_by.join(" and ");
+    match (emitters.is_empty(), event_type.producers) {
+        (true, _) => {}
+        (false, false) => notes.push(format!("only emitted by {emitters}")),
+        (false, true) => notes.push(format!("also emitted by {emitters}")),
     }
     if event_type.delivery_policy == DeliveryPolicy::Emitted {
         notes.push("only emitted events are delivered".to_owned());
@@ -224,8 +232,22 @@ fn field_text(field: &Field) -> String {
 fn moves(event_type: &EventType) -> String {
     join(event_type.moves.iter().map(|m| {
         let when = m.when.as_ref().map(|when| format!(" {}", condition(when)));
-        format!("{}{}", m.operator, when.unwrap_or_default())
+        format!("{}{}{}", m.operator, move_key(&m.key), when.unwrap_or_default())
     }))
+}
+
+fn move_key(key: &MoveKey) -> String {
+    let part = |part: &KeyPart| match part.is_list {
+        true => format!("{}[]", source(&part.source)),
+        false => source(&part.source),
+    };
+    match key {
+        MoveKey::Own => String::new(),
+        // In a table a bar ends the cell.
+        MoveKey::FirstOf(parts) => {
+            format!(" by {}", parts.iter().map(part).collect::<Vec<_>>().join("\\|"))
+        }
+    }
 }
 
 fn channel_table(out: &mut String, catalogue: &Catalogue) {

@@ -1,7 +1,7 @@
 //! Decodes Avro records: finds the schema that wrote them and what their fields mean.
 //!
 //! ```text
-//! C3 01 · fingerprint (8 bytes)  · record     single-object: a schema of this build
+//! C3 01 · fingerprint (8 bytes)  · record     single-object: a schema of the catalogue
 //! 00    · schema id (4 bytes)    · record     Confluent's framing: a schema of the registry
 //! ```
 //!
@@ -18,7 +18,6 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::builtin;
 use super::context::{DecodeContext, HeaderLookup};
 use super::format::SINGLE_OBJECT;
 use super::headers::{plain_text, singles};
@@ -26,8 +25,9 @@ use super::read::{DecodedFields, read};
 use super::read_plan::{Node, PlanRecord, ReadPlan};
 use super::registry::{AdmitFailure, SchemaKey};
 use super::schema_header;
+use super::typed_schemas::TypedSchemas;
 use super::writer::{RecordFormat, WriterSchema};
-use crate::catalogue::{EventType, FieldKind};
+use crate::catalogue::{Catalogue, EventType, FieldKind};
 use crate::envelope::{
     Admitted, DATA_MAX_DEPTH, DATA_MAX_FIELDS, DataField, Envelope, EventData, Reason, Rejection,
     TimeUnit, complete, rejection, shown, text,
@@ -49,29 +49,29 @@ const ENVELOPE: [&str; 8] = [
 /// The record of encoded events, whose timestamp is in milliseconds without a logical type.
 const EVENT_RECORD: &str = "tidewire.Event";
 
-/// A schema of this build or of the registry.
-enum Schema {
-    Builtin(&'static WriterSchema),
+/// A schema of the catalogue or of the registry.
+enum Schema<'a> {
+    Typed(&'a WriterSchema),
     Registered(Arc<WriterSchema>),
 }
 
-impl Deref for Schema {
+impl Deref for Schema<'_> {
     type Target = WriterSchema;
 
     fn deref(&self) -> &WriterSchema {
         match self {
-            Self::Builtin(schema) => schema,
+            Self::Typed(schema) => schema,
             Self::Registered(schema) => schema,
         }
     }
 }
 
 /// A schema and the bytes it wrote.
-type SchemaAndRecord<'a> = (Schema, &'a [u8]);
+type SchemaAndRecord<'a> = (Schema<'a>, &'a [u8]);
 
 /// Finds the schema of a record by its header, else by one of the two framings.
 fn find<'a>(
-    context: &DecodeContext<'_>,
+    context: &DecodeContext<'a>,
     bytes: &'a [u8],
     headers: &dyn HeaderLookup,
 ) -> Result<SchemaAndRecord<'a>, AdmitFailure> {
@@ -79,26 +79,30 @@ fn find<'a>(
         return Ok((Schema::Registered(schema), bytes));
     }
     match bytes.strip_prefix(&SINGLE_OBJECT) {
-        Some(bytes) => Ok(single_object(bytes)?),
+        Some(bytes) => Ok(single_object(context.catalogue, bytes)?),
         None => framed(context, bytes),
     }
 }
 
 /// A record in single-object encoding.
-fn single_object(bytes: &[u8]) -> Result<SchemaAndRecord<'_>, Rejection> {
+fn single_object<'a>(
+    catalogue: &'a Catalogue,
+    bytes: &'a [u8],
+) -> Result<SchemaAndRecord<'a>, Rejection> {
     let (fingerprint, record) = bytes.split_first_chunk().ok_or_else(|| {
         let message = "the record ends within the fingerprint, the 8 bytes after C3 01";
         Rejection::new(Reason::AvroDecode, message)
     })?;
     let fingerprint = u64::from_le_bytes(*fingerprint);
-    let schema = builtin::schema(fingerprint).ok_or_else(|| {
+    let schema = TypedSchemas::of(catalogue).schema(fingerprint).ok_or_else(|| {
         let message = format!(
-            "no schema of this build has the fingerprint {fingerprint:016x}; use one of `tidewire \
-             schemas export`, or register yours and write with its id (Confluent's framing)"
+            "no schema of the catalogue has the fingerprint {fingerprint:016x}; use one of \
+             `tidewire schemas export`, or register yours and write with its id (Confluent's \
+             framing)"
         );
         Rejection::new(Reason::SchemaUnknown, message)
     })?;
-    Ok((Schema::Builtin(schema), record))
+    Ok((Schema::Typed(schema), record))
 }
 
 /// A record in Confluent's framing.
@@ -193,7 +197,7 @@ struct AvroRecord<'a> {
 
 impl<'a> AvroRecord<'a> {
     fn admit(&self, context: &DecodeContext<'_>) -> Result<Admitted, Rejection> {
-        let event_type = self.event_type();
+        let event_type = self.event_type(context.catalogue);
         let name = json::string(&event_type).unwrap_or_default();
         let declared = context.catalogue.resolve(&name);
         let mut envelope = Envelope { event_type: Some(&event_type), ..Envelope::default() };
@@ -218,14 +222,15 @@ impl<'a> AvroRecord<'a> {
     }
 
     /// The type's name as JSON: from the header, the field or the record's name, in this order.
-    fn event_type(&self) -> Cow<'a, str> {
+    fn event_type(&self, catalogue: &Catalogue) -> Cow<'a, str> {
         if let Some(given) = &self.from_headers.0[0] {
             return Cow::Borrowed(given);
         }
         if let Some(value) = self.own(ENVELOPE[0]) {
             return Cow::Borrowed(value);
         }
-        let name = builtin::event_type(&self.record.name).unwrap_or(&self.record.name);
+        let name = TypedSchemas::of(catalogue).event_type(&self.record.name);
+        let name = name.unwrap_or(&self.record.name);
         Cow::Owned(json::quoted(name))
     }
 

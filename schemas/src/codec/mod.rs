@@ -12,14 +12,13 @@
 //! In reading order: [`admit`] (detects the format), `context`, `format` and `headers` (what
 //! decoders share), `avro` (schema and meaning of fields), `schema_header` (a schema named by a
 //! header), `writer`, `schema_parser` and `read_plan` (a schema prepared for reading), `read` and
-//! `decimal` (from bytes to JSON), `builtin` (schemas of this build), [`Registry`] (schemas of
-//! others), `cloudevents`.
+//! `decimal` (from bytes to JSON), `typed_schemas` (schemas of the catalogue), [`Registry`]
+//! (schemas of others), `cloudevents`.
 //!
 //! Every format goes through the same normalisation and validation, so none bypasses a check.
 
 mod admit;
 mod avro;
-mod builtin;
 mod cloudevents;
 mod context;
 mod decimal;
@@ -32,6 +31,7 @@ mod schema_header;
 mod schema_parser;
 #[cfg(test)]
 mod tests;
+pub(crate) mod typed_schemas;
 mod writer;
 
 pub use admit::admit;

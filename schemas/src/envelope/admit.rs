@@ -380,7 +380,7 @@ fn check_writers(event_type: &EventType, origin: &RecordOrigin<'_>) -> Result<()
 /// decide what they have concluded.
 fn not_for_producers(event_type: &EventType) -> Rejection {
     let name = &event_type.name;
-    let message = match &event_type.emitted_by {
+    let message = match event_type.emitted_by.first() {
         Some(operator) => format!(
             "only the operator `{operator}` emits `{name}`, from other events; send those, or a \
              type of your own, `custom.{name}`"

@@ -735,7 +735,7 @@ fn every_type_is_admitted_encoded_and_delivered_to_valid_channels() {
         let rules = event_type.channels.iter().filter(|rule| rule.when.is_none());
         assert!(deliveries.len() >= rules.count(), "{}: {deliveries:?}", event_type.name);
         for delivery in deliveries {
-            let channel = Channel::parse(&delivery.channel).expect("a name");
+            let channel = Channel::parse(Catalogue::builtin(), &delivery.channel).expect("a name");
             assert_eq!(channel.name(), delivery.channel);
             assert!(channel.kind.classes.contains(&delivery.class));
         }
@@ -805,7 +805,7 @@ proptest! {
             let view = admitted.event.view();
             let deliveries = Catalogue::builtin().deliveries(&view).expect("admitted");
             for delivery in deliveries {
-                let parsed = Channel::parse(&delivery.channel);
+                let parsed = Channel::parse(Catalogue::builtin(), &delivery.channel);
                 prop_assert_eq!(parsed.map(|channel| channel.name()), Ok(delivery.channel));
             }
         }

@@ -11,8 +11,7 @@ use crate::catalogue::{EventType, Field, FieldKind, Source};
 use crate::channel::{ID_MAX_ENCODED_CHARS, encoded_len};
 use crate::{json, time};
 
-/// The longest id.
-pub const ID_MAX_CHARS: usize = 128;
+pub use crate::channel::ID_MAX_CHARS;
 
 /// Checks the fields of data against the event type.
 pub(super) fn validate(event_type: &EventType, data: &EventData<'_>) -> Result<(), Rejection> {

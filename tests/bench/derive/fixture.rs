@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::port::{Cleanup, Log as _, TopicSpec};
 use tidewire_engine::record::Topic;
+use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Lane, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
@@ -54,15 +55,13 @@ impl BenchFixture {
     pub(crate) fn make(bootstrap: &str, prefix: &str) -> io::Result<Self> {
         let topology = Topology::new(prefix, DEFAULT_PARTITIONS);
         let log = KafkaLog::open(Config::new(bootstrap, prefix)).map_err(io::Error::other)?;
-        let mut specs = topology.specs();
-        specs.push(TopicSpec {
+        create_topics(&*log, &topology, LayoutNumber::CURRENT).map_err(io::Error::other)?;
+        let counts = TopicSpec {
             topic: Topic::new(format!("{prefix}streams-counts")),
             partitions: DEFAULT_PARTITIONS,
             cleanup: Cleanup::Delete { retention_ms: None, retention_bytes: None },
-        });
-        for spec in specs {
-            log.create(&spec).map_err(io::Error::other)?;
-        }
+        };
+        log.create(&counts).map_err(io::Error::other)?;
         let bootstrap = bootstrap.to_owned();
         Ok(Self { bootstrap, topology, written: 0, dir: tempfile::tempdir()? })
     }

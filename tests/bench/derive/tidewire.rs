@@ -19,6 +19,7 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
 use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::wall_clock::SystemWallClock;
 
@@ -87,6 +88,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
     let ports = DerivePorts { log, stores, clock: Arc::new(SystemWallClock) };
     let config = DeriveConfig {
         topology: Topology::new(prefix, DEFAULT_PARTITIONS),
+        catalogue: Catalogue::builtin(),
         instance: "bench".to_owned(),
         thread: 0,
         build: "bench".to_owned(),

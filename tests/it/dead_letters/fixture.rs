@@ -17,7 +17,9 @@ use tidewire_engine::port::{Isolation, Log, ReadLimit};
 use tidewire_engine::record::{
     Body, Millis, Offset, Outgoing, Partition, Record, Topic, TopicPartition,
 };
+use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::Topology;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::server;
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -51,9 +53,7 @@ pub(crate) fn open(data: &Path) -> Arc<dyn Log> {
 pub(crate) fn fresh(topology: &Topology) -> (tempfile::TempDir, Arc<dyn Log>) {
     let dir = tempfile::tempdir().expect("the temporary folder can be written");
     let log = open(dir.path());
-    for spec in topology.specs() {
-        log.create(&spec).expect("a new topic");
-    }
+    create_topics(&*log, topology, LayoutNumber::CURRENT).expect("new topics");
     (dir, log)
 }
 
@@ -108,6 +108,7 @@ pub(crate) fn admit(log: &Arc<dyn Log>, topology: &Topology, breaker: &PoisonBre
     let config = AdmitConfig {
         topology: topology.clone(),
         source: AdmitInput::Main,
+        catalogue: Catalogue::builtin(),
         instance: "one".to_owned(),
         settings_hash: 1,
         registry: None,
@@ -135,7 +136,8 @@ pub(crate) fn read(
     let mut reader = log.reader(Isolation::Committed).expect("a reader");
     let limit = ReadLimit { records: 10_000, bytes: 64 << 20 };
     let mut all = Vec::new();
-    for p in 0..topology.partitions() {
+    let spec = topology.specs().into_iter().find(|spec| spec.topic == *topic);
+    for p in 0..spec.expect("a topic of ours").partitions {
         let at = TopicPartition::new(topic, Partition(p));
         let end = log.bounds(&at, Isolation::Committed).expect("bounds").end;
         let slot = reader.add(&at, Offset(0)).expect("from the start");

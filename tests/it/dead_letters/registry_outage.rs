@@ -12,6 +12,7 @@ use tidewire_engine::admit::{
 use tidewire_engine::port::Log;
 use tidewire_engine::record::{Body, Outgoing, Partition};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server::Server;
 
@@ -85,6 +86,7 @@ fn admit(log: &Arc<dyn Log>, topology: &Topology, registry: SchemaRegistry) -> A
     let config = AdmitConfig {
         topology: topology.clone(),
         source: AdmitInput::Main,
+        catalogue: Catalogue::builtin(),
         instance: "one".to_owned(),
         settings_hash: 1,
         registry: Some(Arc::new(registry)),

@@ -18,6 +18,7 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
 use tidewire_engine::topology::Topology;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -189,6 +190,7 @@ fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued(
     };
     let config = DeriveConfig {
         topology: topology.clone(),
+        catalogue: Catalogue::builtin(),
         instance: "one".to_owned(),
         thread: 0,
         build: "test".to_owned(),

@@ -25,5 +25,6 @@ mod silent_broker;
 mod stalls;
 mod standby;
 mod stopped_input;
+mod topics_layout;
 mod unreadable;
 mod zombie;

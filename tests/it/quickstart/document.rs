@@ -1,4 +1,4 @@
-//! Extracts the programs of `docs/quickstart.md`.
+//! Extracts the programs of a page of `docs`.
 //!
 //! The line before a fenced block names its file: `<!-- snippet: send.py -->`. Every block needs
 //! such a line, except output, which is marked `text`; so no block is left out by mistake.
@@ -6,15 +6,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/quickstart.md");
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
-/// The snippets, by file name.
-pub(super) fn snippets() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(DOCUMENT).unwrap_or_else(|error| panic!("{DOCUMENT}: {error}"));
-    parse(&text)
+/// The text of a page.
+pub(crate) fn text(page: &str) -> String {
+    let path = format!("{DOCS}/{page}");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn parse(text: &str) -> BTreeMap<String, String> {
+/// The snippets of a page, by file name.
+pub(crate) fn snippets(page: &str) -> BTreeMap<String, String> {
+    parse(page, &text(page))
+}
+
+fn parse(page: &str, text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut before = "";
     let mut lines = text.lines();
@@ -25,10 +30,9 @@ fn parse(text: &str) -> BTreeMap<String, String> {
             if language != "text" {
                 let name = before.strip_prefix("<!-- snippet: ");
                 let name = name.and_then(|rest| rest.strip_suffix(" -->"));
-                let name =
-                    name.unwrap_or_else(|| panic!("{DOCUMENT}: a block without name:\n{block}"));
+                let name = name.unwrap_or_else(|| panic!("{page}: a block without name:\n{block}"));
                 let twice = found.insert(name.to_owned(), block);
-                assert!(twice.is_none(), "{DOCUMENT}: two snippets are named {name}");
+                assert!(twice.is_none(), "{page}: two snippets are named {name}");
             }
         }
         before = line;
@@ -39,5 +43,8 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn a_block_is_read_with_the_name_before_it_and_output_is_not() {
     let text = "<!-- snippet: a.sh -->\n```sh\necho 1\n\necho 2\n```\n\n```text\n1\n```\n";
-    assert_eq!(parse(text), [("a.sh".to_owned(), "echo 1\n\necho 2\n".to_owned())].into());
+    assert_eq!(
+        parse("a page", text),
+        [("a.sh".to_owned(), "echo 1\n\necho 2\n".to_owned())].into()
+    );
 }

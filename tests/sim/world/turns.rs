@@ -8,6 +8,7 @@ use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
 use tidewire_engine::turn::{EngineError, TurnOutcome};
+use tidewire_schemas::catalogue::Catalogue;
 
 use super::history::World;
 use crate::fake::FakeLog;
@@ -37,6 +38,7 @@ impl World {
             let config = AdmitConfig {
                 topology: self.topology.clone(),
                 source: self.loops.admits[n].0,
+                catalogue: Catalogue::builtin(),
                 instance: "a0".to_owned(),
                 settings_hash: 7,
                 registry: None,
@@ -68,6 +70,7 @@ impl World {
             self.loops.derives[n].log = log.clone();
             let config = DeriveConfig {
                 topology: self.topology.clone(),
+                catalogue: Catalogue::builtin(),
                 instance: format!("d{n}"),
                 thread: 0,
                 build: "sim".to_owned(),

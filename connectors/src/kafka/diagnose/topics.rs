@@ -1,18 +1,25 @@
 //! Checks that the topics exist as they must be, without creating or changing any.
 //!
+//! Topics in another layout are one finding: what else is wrong with them does not matter.
+//!
 //! A problem that several topics share is one finding that names one of them: a wrong
-//! `topics.partitions` is one mistake, not sixteen.
+//! `topics.partitions` is one mistake, not one for each topic.
 
 use std::collections::BTreeMap;
 
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidewire_engine::port::TopicSpec;
+use tidewire_engine::topics_layout::{
+    FoundLayout, LayoutNumber, LayoutRefusal, LogPlace, find_layout,
+};
+use tidewire_engine::topology::has_one_partition;
 
 use super::client_log::ClusterView;
 use super::rights::{self, Operation, TopicRights};
 use super::{DoctorTarget, Finding, pluralize, such_as};
 use crate::kafka::admin::{Admin, SettingMismatch};
+use crate::kafka::log::KafkaLog;
 
 /// A check of every topic, and what it compares.
 pub(super) struct TopicCheck<'a> {
@@ -27,6 +34,13 @@ impl TopicCheck<'_> {
     pub(super) fn run(&self, report: &mut dyn FnMut(Finding)) {
         let Self { target, rights, .. } = self;
         let specs = target.topology.specs();
+        if rights.missing.len() < specs.len() {
+            match self.check_layout(&specs) {
+                Ok(None) => {}
+                Ok(Some(refusal)) => return report(Finding::Fix(refusal)),
+                Err(why) => report(Finding::Warn(format!("the layout was not checked: {why}"))),
+            }
+        }
         let is_missing =
             |spec: &&TopicSpec| rights.missing.iter().any(|t| t == spec.topic.as_str());
         let (missing, present): (Vec<_>, Vec<_>) = specs.iter().partition(is_missing);
@@ -48,6 +62,30 @@ impl TopicCheck<'_> {
             report(self.summary(&present));
         }
         wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
+    }
+
+    /// The refusal of topics in another layout. The error says why it is not known.
+    fn check_layout(&self, specs: &[TopicSpec]) -> Result<Option<String>, String> {
+        let Self { target, rights, .. } = self;
+        let may = |topic: &str, operation| {
+            rights.allow(topic, operation) || rights.missing.iter().any(|name| name == topic)
+        };
+        let catalogues = target.topology.catalogues().as_str();
+        let describes = |spec: &TopicSpec| may(spec.topic.as_str(), Operation::DescribeConfigs);
+        if !may(catalogues, Operation::Read) || !specs.iter().all(describes) {
+            return Err(format!("it needs DescribeConfigs on all topics and Read on {catalogues}"));
+        }
+        let log = KafkaLog::open(target.config.clone()).map_err(|error| super::sentence(&error))?;
+        let found = find_layout(&*log, target.topology).map_err(|error| super::sentence(&error))?;
+        if found == FoundLayout::Empty && rights.missing.is_empty() {
+            return Ok(Some(format!(
+                "the topics are empty and {catalogues} has no layout record; write it with \
+                 `tidewire topics create`"
+            )));
+        }
+        let refusal = LayoutRefusal::of(target.topology, &found, LayoutNumber::CURRENT);
+        let place = LogPlace::Kafka(target.config.bootstrap.clone());
+        Ok(refusal.map(|refusal| refusal.sentence(&place)))
     }
 
     fn summary(&self, present: &[&TopicSpec]) -> Finding {
@@ -104,14 +142,15 @@ impl TopicCheck<'_> {
     /// Differences in partitions and replicas.
     fn partition_problems(&self, present: &[&TopicSpec]) -> Vec<String> {
         let Self { target, cluster, .. } = self;
-        let mut counts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        // By the number found and the number needed.
+        let mut counts: BTreeMap<(usize, u32), Vec<&TopicSpec>> = BTreeMap::new();
         let mut fewest: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
         let wanted = target.config.replication.map_or(0, usize::from);
         for spec in present {
             let Some(found) = find(cluster, spec.topic.as_str()) else { continue };
             let partitions = found.partitions().len();
             if partitions != spec.partitions as usize {
-                counts.entry(partitions).or_default().push(spec.topic.as_str());
+                counts.entry((partitions, spec.partitions)).or_default().push(spec);
             }
             let replicas = found.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
             if replicas < wanted {
@@ -119,22 +158,22 @@ impl TopicCheck<'_> {
             }
         }
         let mut wrong = Vec::new();
-        for (partitions, names) in counts {
-            let fix = match names.len() == present.len() {
-                true => format!(
+        let shared = present.iter().filter(|spec| !has_one_partition(&spec.topic)).count();
+        for ((partitions, wanted), specs) in counts {
+            let fix = match specs.iter().filter(|spec| !has_one_partition(&spec.topic)).count() {
+                0 => "set another topics.prefix for a new set of topics".to_owned(),
+                wrong if wrong == shared => format!(
                     "set topics.partitions = {partitions}, or another topics.prefix for a new set \
                      of topics"
                 ),
-                false => {
-                    "all topics need the same number: set another topics.prefix for a new set \
-                          of topics"
-                        .to_owned()
-                }
+                _ => "the other topics have another number: set another topics.prefix for a new \
+                      set of topics"
+                    .to_owned(),
             };
+            let names: Vec<&str> = specs.iter().map(|spec| spec.topic.as_str()).collect();
             wrong.push(format!(
-                "{} instead of {} in the {}; {fix}",
+                "{} instead of {wanted} in the {}; {fix}",
                 pluralize(partitions, "partition"),
-                target.topology.partitions(),
                 such_as("topic", &names)
             ));
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
+use tidewire_schemas::catalogue::Catalogue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::admin::AdminEndpoint;
@@ -65,6 +66,8 @@ pub struct AppHooks {
 pub struct RouterParts {
     /// Which hosts and origins are answered.
     pub guard: Guard,
+    /// The channels that are served.
+    pub catalogue: &'static Catalogue,
     /// What only the wiring knows.
     pub hooks: AppHooks,
     /// Accepts events; without it there is no `/v1/events`.
@@ -101,6 +104,11 @@ impl RouterState {
     /// Which hosts and origins are answered.
     pub fn guard(&self) -> &Guard {
         &self.0.parts.guard
+    }
+
+    /// The channels that are served.
+    pub fn catalogue(&self) -> &'static Catalogue {
+        self.0.parts.catalogue
     }
 
     /// What only the wiring knows.

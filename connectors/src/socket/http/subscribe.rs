@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
 use tidewire_engine::fanout::protocol::native::{ErrorCode, StartAt};
 use tidewire_engine::fanout::shard::{Framing, OpenRequest, Shard};
+use tidewire_schemas::catalogue::Catalogue;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::cors;
@@ -82,7 +83,7 @@ pub async fn sse(
         return Err(ErrorResponse::new(ErrorCode::InvalidMessage, message).into());
     }
     let query = SubscribeQuery::of_stream(request.uri().query())?;
-    let open = sse_open(&query, request.headers())?;
+    let open = sse_open(state.catalogue(), &query, request.headers())?;
     if request.method() == Method::HEAD {
         // The length of a stream is unknown, and 0 would be wrong (RFC 9110, section 8.6).
         let unknown = futures_util::stream::empty::<Result<Bytes, Infallible>>();
@@ -171,11 +172,15 @@ fn dev_identity(user: &str) -> Identity {
 }
 
 /// Checks what the shard would refuse, while an HTTP status can still say it.
-fn sse_open(query: &SubscribeQuery, headers: &HeaderMap) -> Result<OpenRequest, ErrorResponse> {
+fn sse_open(
+    catalogue: &'static Catalogue,
+    query: &SubscribeQuery,
+    headers: &HeaderMap,
+) -> Result<OpenRequest, ErrorResponse> {
     let (identity, channels) = (dev_identity(&query.user()?), query.channels()?);
     let start = query.start(headers)?;
     for channel in &channels {
-        Shard::check(&identity, channel, &start)?;
+        Shard::check(catalogue, &identity, channel, &start)?;
     }
     Ok(OpenRequest { framing: Framing::Sse, identity: Arc::new(identity), channels, start })
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidewire_engine::port::{Appender, Clock, LogError};
 use tidewire_engine::record::{Millis, Offset, Outgoing, Partition, Topic};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::codec::Registry;
 
 use crate::clock;
@@ -186,7 +187,7 @@ fn start_within(
 ) -> GatewayHandle {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let guard = Guard { origins: vec![LISTED_ORIGIN.to_owned()], ..Guard::default() };
-    let config = GatewayConfig { listen, limits, guard, timeouts };
+    let config = GatewayConfig { listen, limits, guard, timeouts, catalogue: Catalogue::builtin() };
     Gateway::start(config, parts).expect("a free port")
 }
 

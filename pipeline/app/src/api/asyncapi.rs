@@ -20,8 +20,7 @@ use super::{events, limits, parameters, values};
 const IN_STREAMS: [FrameName; 2] = [FrameName::Gap, FrameName::Error];
 
 /// The document.
-pub(super) fn document() -> Value {
-    let catalogue = Catalogue::builtin();
+pub(super) fn document(catalogue: &Catalogue) -> Value {
     let mut schemas = values::schemas(catalogue);
     schemas.extend(frames::schemas());
     schemas.extend(events::schemas(catalogue));

@@ -21,14 +21,14 @@ use super::values;
 use crate::verbs::dead_letters::{Action, LIST_MAX};
 
 /// The document.
-pub(super) fn document() -> Value {
+pub(super) fn document(catalogue: &Catalogue) -> Value {
     let mut paths = Map::new();
     for endpoint in all() {
         let item = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         item[endpoint.method] = operation(&endpoint);
     }
     let mut schemas = bodies::schemas();
-    schemas.extend(values::schemas(Catalogue::builtin()));
+    schemas.extend(values::schemas(catalogue));
     json!({
         "openapi": "3.1.0",
         "info": info(

@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tidewire_schemas::catalogue::Catalogue;
+
 use super::AckDurability;
 
 /// Characters of a prefix or an instance: a topic's name, which begins with the prefix, may have
@@ -36,6 +38,7 @@ placeholder! {
     u64 => 1,
     f64 => 1.0,
     AckDurability => AckDurability::Process,
+    &'static Catalogue => Catalogue::builtin(),
     Option<u16> => None,
     Vec<String> => Vec::new(),
 }

@@ -24,6 +24,7 @@ use tidewire_connectors::socket::stream::worker::{self, WorkerHandle};
 use tidewire_engine::admit::PoisonBreaker;
 use tidewire_engine::derive::RestoreProgress;
 use tidewire_engine::fanout::hub::Hub;
+use tidewire_schemas::catalogue::Catalogue;
 
 use crate::api::documents;
 use crate::build_name::BUILD_NAME;
@@ -74,6 +75,7 @@ pub fn start(
         },
         guard: guard(config, state.role),
         timeouts: RequestTimeouts::default(),
+        catalogue: config.catalogue,
     };
     let parts = GatewayParts { publish, hooks: pages(config, state), workers };
     Gateway::start(gateway, parts).map_err(|error| {
@@ -118,7 +120,7 @@ fn ingest_topics(ports: &ProcessPorts) -> IngestTopics {
 
 fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     let ServerState { role, ports, ready, metrics } = state;
-    let (log, instance) = (ports.log.clone(), config.instance.clone());
+    let (log, instance, catalogue) = (ports.log.clone(), config.instance.clone(), config.catalogue);
     let data_dir = embedded_data_dir(config);
     let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
     AppHooks {
@@ -142,7 +144,7 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
             }
             stats
         }),
-        assets: if role.serves_clients() { assets() } else { Vec::new() },
+        assets: if role.serves_clients() { assets(catalogue) } else { Vec::new() },
     }
 }
 
@@ -155,8 +157,8 @@ fn embedded_data_dir(config: &Config) -> Option<PathBuf> {
 }
 
 /// The files for clients: the web page and the descriptions of the interface.
-fn assets() -> Vec<Asset> {
-    page::assets().into_iter().chain(documents::assets()).collect()
+fn assets(catalogue: &Catalogue) -> Vec<Asset> {
+    page::assets().into_iter().chain(documents::assets(catalogue)).collect()
 }
 
 /// The progress of a task's restore, as in `/v1/stats`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_connectors::rocks::{self, RocksStores};
+use tidewire_engine::catalogues::{CatalogueAccess, CatalogueError, put_in_force};
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::port::{Appender, Log, Stores};
 
@@ -88,6 +89,7 @@ fn prepare(
     } else {
         storage::create_topics(config, log)?;
     }
+    put_catalogue_in_force(role, config, log)?;
     let Some(folder) = folder else { return Ok(()) };
     folder.follow(log, &config.topology()).map_err(|error| match error {
         FollowError::Log(error) => {
@@ -97,6 +99,23 @@ fn prepare(
         FollowError::Folder(_) => {
             let message = format!("could not use the state folder {}", folder.dir().display());
             AttemptError::Permanent(ProcessExit::because(message, error))
+        }
+    })
+}
+
+/// Refuses a catalogue that does not fit the topics, before anything is read or written with it.
+fn put_catalogue_in_force(role: Role, config: &Config, log: &dyn Log) -> Result<(), AttemptError> {
+    let access = match role.derives() {
+        true => CatalogueAccess::Writes,
+        false => CatalogueAccess::Reads,
+    };
+    let result = put_in_force(log, &config.topology(), config.catalogue, access);
+    result.map_err(|error| match error {
+        CatalogueError::Refused(text) => AttemptError::Permanent(ProcessExit::Usage(text)),
+        CatalogueError::Ahead(text) => AttemptError::Transient(ProcessExit::Usage(text)),
+        CatalogueError::Log(error) => {
+            let doing = "could not read or store the catalogue in force".into();
+            AttemptError::of_log(doing, &storage::unreachable_message(config), error)
         }
     })
 }

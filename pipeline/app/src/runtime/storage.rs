@@ -5,19 +5,24 @@
 //! report topics alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidewire_connectors::embedded::{self, EmbeddedLog};
 use tidewire_connectors::kafka::KafkaLog;
 use tidewire_engine::port::{Cleanup, Clock, Isolation, Log, LogError, Stores};
 use tidewire_engine::record::{Partition, TopicPartition};
+use tidewire_engine::topics_layout::{
+    self, CreateTopicsError, FoundLayout, LayoutNumber, LayoutRefusal, LogPlace, find_layout,
+};
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::codec::Registry;
 
 use crate::config::{AckDurability, Config, DataConfig, KafkaConfig, LogConfig};
 use crate::process_exit::ProcessExit;
 use crate::runtime::clock::SystemClock;
-use crate::runtime::retry::AttemptError;
+use crate::runtime::retry::{AttemptError, with_retries};
+use crate::runtime::stop_signal::StopSignal;
 
 /// The ports of a process: its log and what belongs to it.
 #[derive(Clone)]
@@ -85,23 +90,65 @@ pub fn unreachable_message(config: &Config) -> String {
     }
 }
 
-/// Creates missing topics and checks existing ones; returns how many are new.
-pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, AttemptError> {
-    let mut created = 0;
-    for spec in config.topology().specs() {
-        let doing = format!("the topic {} is not as Tidewire needs it", spec.topic);
-        let new = log.create(&spec);
-        let new =
-            new.map_err(|error| AttemptError::of_log(doing, &unreachable_message(config), error))?;
-        created += usize::from(new);
+/// Where the topics are, for the command of a refusal.
+fn log_place(config: &Config) -> LogPlace {
+    match &config.log {
+        LogConfig::Embedded => LogPlace::Folder(config.data.dir.display().to_string()),
+        LogConfig::Kafka(kafka) => LogPlace::Kafka(kafka.bootstrap.clone()),
     }
-    Ok(created)
+}
+
+fn refused(config: &Config, refusal: &LayoutRefusal) -> AttemptError {
+    AttemptError::Permanent(ProcessExit::Usage(refusal.sentence(&log_place(config))))
+}
+
+/// Creates missing topics and checks existing ones; returns how many are new. Topics in another
+/// layout are refused.
+pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, AttemptError> {
+    topics_layout::create_topics(log, &config.topology(), LayoutNumber::CURRENT)
+        .map_err(|error| not_created(config, error))
+}
+
+fn not_created(config: &Config, error: CreateTopicsError) -> AttemptError {
+    let unanswered = unreachable_message(config);
+    match error {
+        CreateTopicsError::Refused(refusal) => refused(config, &refusal),
+        CreateTopicsError::Topic { topic, source } => {
+            let doing = format!("the topic {topic} is not as Tidewire needs it");
+            AttemptError::of_log(doing, &unanswered, source)
+        }
+        CreateTopicsError::Layout(source) => {
+            let doing = "could not read or write the layout of the topics".into();
+            AttemptError::of_log(doing, &unanswered, source)
+        }
+    }
+}
+
+/// Refuses topics in another layout, for a command that makes one attempt.
+pub fn refuse_other_layout(config: &Config, log: &dyn Log) -> Result<(), ProcessExit> {
+    with_retries(Duration::ZERO, &StopSignal::default(), || find_known_layout(config, log))
+        .map(drop)
+}
+
+/// Refuses topics in another layout. Returns whether there is a layout record: topics that nothing
+/// was written to may have none yet.
+fn find_known_layout(config: &Config, log: &dyn Log) -> Result<bool, AttemptError> {
+    let topology = config.topology();
+    let found = find_layout(log, &topology).map_err(|error| {
+        let doing = "could not read the layout of the topics".into();
+        AttemptError::of_log(doing, &unreachable_message(config), error)
+    })?;
+    match LayoutRefusal::of(&topology, &found, LayoutNumber::CURRENT) {
+        Some(refusal) => Err(refused(config, &refusal)),
+        None => Ok(found != FoundLayout::Empty),
+    }
 }
 
 /// Checks that every topic exists as it must be, and creates none: a mistyped prefix in one of
 /// several processes must not create a second set of topics. A missing topic may be retried:
 /// another process may be creating it.
 pub fn require_topics(config: &Config, log: &dyn Log) -> Result<(), AttemptError> {
+    let has_record = find_known_layout(config, log)?;
     let topology = config.topology();
     let asking = |error| {
         AttemptError::of_log(
@@ -123,7 +170,17 @@ pub fn require_topics(config: &Config, log: &dyn Log) -> Result<(), AttemptError
             first.topic
         ))));
     }
-    create_topics(config, log).map(drop)
+    if !has_record {
+        return Err(AttemptError::Transient(ProcessExit::Usage(format!(
+            "the topics are empty and {} has no layout record; write it with `tidewire topics \
+             create` and these settings",
+            topology.catalogues()
+        ))));
+    }
+    // All exist, so this compares them.
+    topics_layout::create_missing(log, &topology)
+        .map(drop)
+        .map_err(|error| not_created(config, error))
 }
 
 /// Every topic with its offsets, by name.

@@ -181,11 +181,15 @@ fn check_log(config: &Config) -> Finding {
         return Finding::Ok(format!("there is no log in {dir} yet; the first start creates it"));
     }
     let opened = storage::open_log(config).and_then(|log| {
+        storage::refuse_other_layout(config, &*log)?;
         storage::topic_reports(&*log)
             .map_err(|error| ProcessExit::of_log("could not list the topics".into(), error))
     });
     match opened {
-        Ok(topics) => Finding::Ok(format!("the log in {dir} opens, {} topics", topics.len())),
+        Ok(topics) => Finding::Ok(format!(
+            "the log in {dir} opens, {} topics in the layout of this build",
+            topics.len()
+        )),
         Err(error) => match running_process::find(config) {
             Ok(AtListen::Ours(running)) => Finding::Ok(format!(
                 "the log in {dir} is in use by the tidewire at {}",

@@ -10,6 +10,7 @@ pub mod tail;
 
 pub mod running_process;
 
+pub mod catalogue;
 pub mod dead_letters;
 pub mod resume;
 

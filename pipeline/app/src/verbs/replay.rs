@@ -116,7 +116,9 @@ impl<'a> Verifier<'a> {
                 dir.display()
             )));
         }
-        let log = ReadOnlyLog::new(open_log(config)?);
+        let log = open_log(config)?;
+        storage::refuse_other_layout(config, &*log)?;
+        let log = ReadOnlyLog::new(log);
         let topics = log.topics().map_err(|error| log_failed(config, error))?;
         let topology = config.topology();
         let specs = topology.specs();
@@ -140,6 +142,7 @@ impl<'a> Verifier<'a> {
     ) -> Result<(), ProcessExit> {
         let task = TaskSpec {
             topology: self.config.topology(),
+            catalogue: self.config.catalogue,
             partition,
             build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,

@@ -1,6 +1,6 @@
 //! `tidewire schemas`: exports, registers and checks the Avro schemas of typed records.
 //!
-//! They are generated from the catalogue of this build, so a producer gets what this binary reads.
+//! They are generated from the catalogue in force, so a producer gets what this binary reads.
 //! The subject is the record's full name (Confluent's record name strategy), because several types
 //! share a topic. Every subcommand may be repeated.
 
@@ -11,22 +11,34 @@ use tidewire_connectors::registry::{SchemaRegistry, SubjectFault, SubjectStatus}
 use tidewire_schemas::catalogue::{Catalogue, EventType};
 use tidewire_schemas::typed;
 
-use crate::cli::{RegistryArgs, SchemasArgs, SchemasVerb};
+use crate::cli::{SchemasArgs, SchemasVerb};
+use crate::config::Config;
 use crate::process_exit::ProcessExit;
 use crate::{configure, terminal};
 
 /// Runs the subcommand.
 pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
     match &args.verb {
-        SchemasVerb::Export { dir, types } => export(dir, &select_types(types)?),
-        SchemasVerb::Register(at) => register(&registry(at)?, &select_types(&at.types)?),
-        SchemasVerb::Check(at) => check(&registry(at)?, &select_types(&at.types)?),
+        SchemasVerb::Export { dir, types, settings } => {
+            let catalogue = configure::for_command(settings)?.catalogue;
+            export(dir, &select_types(catalogue, types)?)
+        }
+        SchemasVerb::Register(at) => {
+            let config = configure::with_registry(&at.settings, at.registry.clone())?;
+            register(&registry(&config)?, &select_types(config.catalogue, &at.types)?)
+        }
+        SchemasVerb::Check(at) => {
+            let config = configure::with_registry(&at.settings, at.registry.clone())?;
+            check(&registry(&config)?, &select_types(config.catalogue, &at.types)?)
+        }
     }
 }
 
 /// The types with these names, or all that have a schema.
-fn select_types(names: &[String]) -> Result<Vec<&'static EventType>, ProcessExit> {
-    let catalogue = Catalogue::builtin();
+fn select_types(
+    catalogue: &'static Catalogue,
+    names: &[String],
+) -> Result<Vec<&'static EventType>, ProcessExit> {
     if names.is_empty() {
         return Ok(typed::types(catalogue).collect());
     }
@@ -56,8 +68,7 @@ fn select_type(
     }
 }
 
-fn registry(at: &RegistryArgs) -> Result<SchemaRegistry, ProcessExit> {
-    let config = configure::with_registry(&at.settings, at.registry.clone())?;
+fn registry(config: &Config) -> Result<SchemaRegistry, ProcessExit> {
     let registry = config.registry.as_ref().map(SchemaRegistry::new);
     registry.ok_or_else(|| {
         ProcessExit::Usage(

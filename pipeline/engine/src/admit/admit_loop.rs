@@ -82,6 +82,8 @@ pub struct AdmitConfig {
     pub topology: Topology,
     /// The input it reads.
     pub source: AdmitInput,
+    /// The catalogue in force.
+    pub catalogue: &'static Catalogue,
     /// The stable, unique name of the process.
     pub instance: String,
     /// The hash of the settings; each lane record carries it.
@@ -195,7 +197,7 @@ impl Admit {
             appender: repeat(|| log.appender()).map_err(starting)?,
             classifier: Classifier {
                 topology,
-                catalogue: Catalogue::builtin(),
+                catalogue: config.catalogue,
                 writers: config.source.writers(),
                 settings_hash: config.settings_hash.to_be_bytes(),
                 registry: config.registry,

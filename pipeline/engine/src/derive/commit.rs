@@ -15,8 +15,6 @@
 
 use std::collections::BTreeMap;
 
-use tidewire_schemas::catalogue::Catalogue;
-
 use crate::derive::changelog;
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::derive_loop::{Derive, DeriveConfig, DeriveShared, HAND_OVER_MS};
@@ -310,7 +308,7 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
     let mut order = OrderRecord {
         build: config.build.clone(),
         settings_hash: config.settings_hash,
-        catalogue_hash: Catalogue::builtin().hash(),
+        catalogue_hash: config.catalogue.hash(),
         held: running.held_until.is_some(),
         time_before: running.progress.time,
         time_after: running.time,

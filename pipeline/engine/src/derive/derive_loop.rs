@@ -45,6 +45,8 @@ pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
 pub struct DeriveConfig {
     /// The topics.
     pub topology: Topology,
+    /// The catalogue in force.
+    pub catalogue: &'static Catalogue,
     /// The name of this process, unique and stable over restarts.
     pub instance: String,
     /// The number of this DERIVE thread in the process, from 0.
@@ -84,7 +86,7 @@ impl DeriveShared {
     pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
             topology: &self.config.topology,
-            catalogue: Catalogue::builtin(),
+            catalogue: self.config.catalogue,
             operators: self.operators,
         }
     }

@@ -11,6 +11,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
 use crate::derive::derive_loop::DeriveConfig;
@@ -118,6 +119,7 @@ impl TopologyDriver {
     pub fn new(operators: Operators) -> Self {
         let config = DeriveConfig {
             topology: Topology::new("t.", 1),
+            catalogue: Catalogue::builtin(),
             instance: "driver".to_owned(),
             thread: 0,
             build: "test".to_owned(),

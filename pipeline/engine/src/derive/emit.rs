@@ -13,7 +13,7 @@
 //! that two operators can't cause each other without end.
 
 use tidewire_schemas::Priority;
-use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
+use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
@@ -23,7 +23,7 @@ use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
 /// Facts that may follow from each other in a row.
-pub const MAX_HOPS: u8 = 4;
+pub const MAX_HOPS: u8 = HOPS_MAX;
 
 /// An event as an operator emits it. Its event id and correlation id follow from its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +158,7 @@ impl Context<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tidewire_schemas::catalogue::Catalogue;
     use tidewire_schemas::event::Event;
 
     use super::*;
@@ -274,6 +275,7 @@ mod tests {
             thread: 0,
             build: "test".to_owned(),
             settings_hash: 0,
+            catalogue: Catalogue::builtin(),
             standby: false,
         };
         let (store, progress) = (Box::<MemoryStore>::default(), TaskProgress::default());

@@ -17,7 +17,6 @@ use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
 use crate::topology::Lane;
 use crate::turn::EngineError;
-use tidewire_schemas::catalogue::Catalogue;
 
 /// The operators of a task.
 pub type Operators = &'static [&'static dyn Operator];
@@ -126,7 +125,7 @@ impl Sandbox {
 }
 
 fn rules(config: &DeriveConfig, operators: Operators) -> Rules<'_> {
-    Rules { topology: &config.topology, catalogue: Catalogue::builtin(), operators }
+    Rules { topology: &config.topology, catalogue: config.catalogue, operators }
 }
 
 fn stopped(failure: CommitFailure) -> EngineError {

@@ -3,6 +3,8 @@
 //! What an administrator may set is a field of [`FanoutConfig`]. The constants belong to the
 //! protocol; `docs/protocol.md` lists those that clients meet.
 
+use tidewire_schemas::catalogue::Catalogue;
+
 /// Subscriptions of one connection. A limit of the protocol, sent in `welcome`.
 pub const SUBSCRIPTIONS_MAX: usize = 128;
 
@@ -61,6 +63,8 @@ pub const SILENT_CLOSE_MS: u32 = 60_000;
 /// What an administrator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FanoutConfig {
+    /// The channel kinds that clients subscribe to.
+    pub catalogue: &'static Catalogue,
     /// Bytes of records and frames all rings may hold together.
     pub ring_max_bytes: usize,
     /// Records per partition and topic that the hub reads back at start, so that clients which
@@ -94,6 +98,7 @@ pub struct FanoutConfig {
 impl Default for FanoutConfig {
     fn default() -> Self {
         Self {
+            catalogue: Catalogue::builtin(),
             ring_max_bytes: 64 * 1024 * 1024,
             warmup_records: 4_096,
             take_max_records: 4_096,

@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::time::format_rfc3339;
 
 use crate::derive::order::OrderRecord;
@@ -81,7 +80,7 @@ impl BuildIdentity {
 
     fn current(task: &TaskSpec) -> Self {
         let build = task.build.clone();
-        let (settings_hash, catalogue_hash) = (task.settings_hash, Catalogue::builtin().hash());
+        let (settings_hash, catalogue_hash) = (task.settings_hash, task.catalogue.hash());
         Self { build, settings_hash, catalogue_hash }
     }
 

@@ -1,5 +1,7 @@
 //! The task to replay, and the build and settings that replay it.
 
+use tidewire_schemas::catalogue::Catalogue;
+
 use crate::derive::Operators;
 use crate::record::{Partition, TopicPartition};
 use crate::topology::Topology;
@@ -9,6 +11,8 @@ use crate::topology::Topology;
 pub struct TaskSpec {
     /// The topics.
     pub topology: Topology,
+    /// The catalogue in force.
+    pub catalogue: &'static Catalogue,
     /// The task.
     pub partition: Partition,
     /// This build's name.

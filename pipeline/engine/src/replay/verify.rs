@@ -72,6 +72,7 @@ impl Verification {
         let progress = progress(&mut *store, &plan)?;
         let config = DeriveConfig {
             topology: task.topology.clone(),
+            catalogue: task.catalogue,
             instance: String::new(),
             thread: 0,
             build: task.build.clone(),

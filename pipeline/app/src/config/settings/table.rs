@@ -70,6 +70,14 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "catalogue.dir",
+        flag: Some("--catalogue-dir"),
+        accepts: "a folder",
+        meaning: "folder of TOML files that add event types and channel kinds to the built-in \
+                  ones, the same for all roles; unset: none",
+        ..BASE
+    },
+    Setting {
         key: "durability",
         default: "process",
         accepts: "process, host",

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use tidewire_schemas::catalogue::Class;
+use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::channel::Channel;
 use tidewire_schemas::position::{Position, PositionError};
 use tidewire_schemas::time::{MAX_MS, parse_rfc3339};
@@ -337,10 +337,14 @@ fn invalid_start(text: &str, error: &PositionError) -> RequestError {
     RequestError::new(ErrorCode::InvalidPosition, message)
 }
 
-/// Checks whether an identity may subscribe to a channel, and returns the name by which its outputs
-/// are keyed.
-pub fn authorize_channel(identity: &Identity, name: &str) -> Result<String, RequestError> {
-    let mut channel = Channel::parse(name)
+/// Checks whether an identity may subscribe to a channel of the catalogue's kinds, and returns the
+/// name by which its outputs are keyed.
+pub fn authorize_channel(
+    catalogue: &'static Catalogue,
+    identity: &Identity,
+    name: &str,
+) -> Result<String, RequestError> {
+    let mut channel = Channel::parse(catalogue, name)
         .map_err(|error| RequestError::new(ErrorCode::InvalidChannel, error.to_string()))?;
     if channel.id.is_none() {
         match &identity.accounts {

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use tidewire_schemas::catalogue::Catalogue;
+
 use super::conn::{Conn, FeedPhase};
 use super::interface::{BadFrame, Close, OpenRequest};
 use super::state::{ConnSlot, Shard};
@@ -22,11 +24,16 @@ use crate::record::MonotonicMillis;
 impl Shard {
     /// Checks a subscription before its connection is opened, so that SSE can answer with an HTTP
     /// status.
-    pub fn check(identity: &Identity, channel: &str, start: &StartAt) -> Result<(), RequestError> {
+    pub fn check(
+        catalogue: &'static Catalogue,
+        identity: &Identity,
+        channel: &str,
+        start: &StartAt,
+    ) -> Result<(), RequestError> {
         if let StartAt::Token(token) = start {
             StartAt::parse(token)?;
         }
-        authorize_channel(identity, channel).map(drop)
+        authorize_channel(catalogue, identity, channel).map(drop)
     }
 
     /// Opens a connection. Its first `fill` gives `welcome` (WebSocket) or `retry:` (SSE).
@@ -39,7 +46,9 @@ impl Shard {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
-        let names = open.channels.iter().map(|name| authorize_channel(&open.identity, name));
+        let catalogue = self.hub.config().catalogue;
+        let allowed = |name: &String| authorize_channel(catalogue, &open.identity, name);
+        let names = open.channels.iter().map(allowed);
         let names = names.collect::<Result<Vec<_>, _>>()?;
         self.pull();
         let slot = self.free.pop().unwrap_or_else(|| {

@@ -66,7 +66,7 @@ impl Shard {
         id: Option<Box<str>>,
         op: &SubscribeOp,
     ) -> Result<(), RequestError> {
-        let name = authorize_channel(&conn.identity, &op.channel)?;
+        let name = authorize_channel(self.hub.config().catalogue, &conn.identity, &op.channel)?;
         if self.sub_of(conn, &name).is_some() {
             let text = format!("already subscribed to `{name}`: unsubscribe first");
             return Err(RequestError::new(ErrorCode::AlreadySubscribed, text));
@@ -108,7 +108,7 @@ impl Shard {
         id: Option<&str>,
         channel: &str,
     ) -> Result<(), RequestError> {
-        let name = authorize_channel(&conn.identity, channel)?;
+        let name = authorize_channel(self.hub.config().catalogue, &conn.identity, channel)?;
         let Some(at) = self.sub_of(conn, &name) else {
             let text = format!("not subscribed to `{name}`");
             return Err(RequestError::new(ErrorCode::NotFound, text));

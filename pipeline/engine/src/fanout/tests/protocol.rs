@@ -3,6 +3,7 @@
 //! They assert codes in full, because those are the contract, and of texts only an important hint.
 
 use serde_json::{Value, json};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::position::{PartitionPosition, Position};
 
 use super::super::config::{BAD_FRAMES_MAX, FanoutConfig, SUBSCRIPTIONS_MAX};
@@ -145,7 +146,7 @@ fn a_client_without_the_role_or_the_name_is_forbidden() {
     let check = |channel: &str, roles: Roles, expected: Option<&str>| {
         let accounts = Accounts::Only(vec!["a1".into()]);
         let identity = Identity { user: "u1".into(), accounts, roles };
-        let actual = Shard::check(&identity, channel, &StartAt::Latest);
+        let actual = Shard::check(Catalogue::builtin(), &identity, channel, &StartAt::Latest);
         assert_eq!(actual.err().map(|refusal| refusal.code.as_str()), expected, "{channel}");
     };
     check("dm:u1", Roles::CLIENT, None);
