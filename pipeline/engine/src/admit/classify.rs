@@ -6,7 +6,7 @@
 //!        └▶ rejected ─▶ dead-letters, whole
 //! ```
 //!
-//! The same record always gives the same bytes: "now" is its append time, and the default id is its
+//! The same record always gives the same event: "now" is its append time, and the default id is its
 //! position. A record that is admitted twice therefore becomes a duplicate that DERIVE drops.
 
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use tidewire_schemas::event::Event;
 use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
-use crate::lane_record::{SETTINGS_HASH, SOURCE};
-use crate::record::{Body, Outgoing, Record, TopicPartition};
+use crate::lane_record::VERDICT;
+use crate::record::{Body, Offset, Outgoing, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
+use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
@@ -53,7 +54,7 @@ impl AdmitCounts {
 pub(super) struct Classifier {
     pub(super) topology: Topology,
     pub(super) catalogue: &'static Catalogue,
-    pub(super) settings_hash: [u8; 8],
+    pub(super) settings_hash: u64,
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
@@ -107,9 +108,8 @@ impl Classifier {
         let lane = Lane::of(event.priority);
         output.counts.lanes[lane.index()] += 1;
         let key = event.key.as_bytes();
-        let source = input.position();
-        let mut headers: Vec<(&str, &[u8])> =
-            vec![(SOURCE, &source), (SETTINGS_HASH, &self.settings_hash)];
+        let verdict = input.verdict(self.settings_hash).encode();
+        let mut headers: Vec<(&str, &[u8])> = vec![(VERDICT, &verdict)];
         // Kept so that a dead letter of DERIVE has the trail too.
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         output.records.push(Outgoing {
@@ -159,11 +159,18 @@ struct EphemeralDeliveries {
     only: bool,
 }
 
-/// The partition of a batch, with its name for headers.
+/// The partition of a batch, and what was delivered of it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct SourcePartition<'a> {
     pub(super) at: &'a TopicPartition,
-    /// `topic/partition/`.
-    pub(super) name: &'a str,
+    /// The number of the input.
+    pub(super) input: u8,
+    /// The id of its topic.
+    pub(super) topic: TopicId,
+    /// The first offset read since the partition was assigned.
+    pub(super) delivered_from: Offset,
+    /// The offset committed since then, or the same.
+    pub(super) delivered_to: Offset,
 }
 
 /// A record of the input and the partition it was read from.
@@ -180,19 +187,17 @@ pub(super) struct AdmitOutput<'a> {
 }
 
 impl SourceRecord<'_> {
-    /// `topic/partition/offset`, formatted by hand because every event needs it.
-    fn position(&self) -> Vec<u8> {
-        let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        let mut left = self.record.offset.0;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
+    /// The verdict of a record that passes.
+    fn verdict(&self, settings_hash: u64) -> Verdict {
+        let SourcePartition { at, input, topic, delivered_from, delivered_to } = *self.from;
+        let (partition, offset) = (at.partition, self.record.offset);
+        Verdict {
+            decision: Decision::Passed,
+            settings_hash,
+            control: Offset(0),
+            append_time: self.record.timestamp,
+            source: VerdictSource { input, topic, partition, offset, delivered_from, delivered_to },
+            rules: Vec::new(),
         }
-        [self.from.name.as_bytes(), &digits[at..]].concat()
     }
 }

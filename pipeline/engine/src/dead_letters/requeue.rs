@@ -7,7 +7,7 @@
 use crate::dead_letters::dead_letter::{
     DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
 };
-use crate::lane_record::{SETTINGS_HASH, SOURCE};
+use crate::lane_record::VERDICT;
 use crate::record::{Body, Outgoing, Partition, Topic, TopicPartition};
 use crate::topology::{Lane, Topology};
 
@@ -38,8 +38,8 @@ pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
     trail.push(letter.id().into_owned());
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
-    // ADMIT added src and v; it sets them again.
-    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, SETTINGS_HASH];
+    // ADMIT added its verdict; it writes another one.
+    let passing = [REQUEUED_FROM, REQUEUED_REASON, VERDICT];
     let mut headers: Vec<(&str, &[u8])> =
         letter.own_headers().filter(|(name, _)| !passing.contains(name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn each_requeue_extends_the_trail_up_to_its_limit() {
-        let own = [("trace", &b"t1"[..]), ("src", b"t.in/0/1"), ("v", b"12345678")];
+        let own = [("trace", &b"t1"[..]), (VERDICT, b"12345678")];
         let mut body = Body::new(Some(b"k"), Some(b"\xff"), &own);
         for round_number in 0..20u64 {
             let out = round(&at("t.in", 2), round_number, &body).expect("back to the input");
             assert_eq!(out.body.key(), Some(&b"k"[..]));
             assert_eq!(out.body.value(), Some(&b"\xff"[..]));
             assert_eq!(out.body.header("trace"), Some(&b"t1"[..]));
-            assert_eq!(out.body.header("src"), None, "ADMIT writes its own");
+            assert_eq!(out.body.header(VERDICT), None, "ADMIT writes its own");
             assert_eq!(out.body.header(REQUEUED_REASON), Some(&b"not_json"[..]));
             assert_eq!(out.body.headers().count(), 3, "no header is there twice");
             body = out.body;
