@@ -32,7 +32,7 @@ fn copies_under_other_keys_meet_in_the_task_of_their_entity() {
         .post("/v1/events", "application/x-ndjson", copies.join("\n").as_bytes())
         .expect("an answer");
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (202, json!(40)));
-    let drops = "tidewire_derive_duplicates_total";
+    let drops = "tidewire_derive_duplicates_total{reason=\"id\"}";
     let mut received = Vec::new();
     let until = Instant::now() + LIMIT;
     while server.metric(drops).is_none_or(|dropped| dropped < 39.0) {

@@ -33,7 +33,7 @@ const TABLE: u8 = 250;
 /// How long anything may take on a machine under load.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-const DUPLICATES: &str = "tidewire_derive_duplicates_total";
+const DUPLICATES: &str = "tidewire_derive_duplicates_total{reason=\"id\"}";
 
 fn target(server: &Server) -> PostTarget {
     let line = |n: u64, out: &mut Vec<u8>| {

@@ -16,6 +16,7 @@ mod mutants;
 mod operators;
 mod quiet_partitions;
 mod replay;
+mod second_copies;
 mod topics_layout;
 mod world;
 
@@ -38,6 +39,8 @@ const FAULTS: &[&str] = &[
     "aborts requested",
     "responses lost",
     "appends cut short",
+    "records refused",
+    "inputs created again",
     "deliveries failed",
     "unknown, committed",
     "unknown, committed later",

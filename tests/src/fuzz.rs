@@ -13,10 +13,12 @@ use tidewire_connectors::socket::stream::frame_decoder::{ClientInput, FrameDecod
 use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
+use tidewire_engine::derive::source_offsets::TakenOffsets;
 use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topics_layout::LayoutNumber;
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::verdict::{Decision, TopicId, Verdict, VerdictSource};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
 use tidewire_schemas::codec::{
@@ -381,6 +383,12 @@ fn stored_forms(input: &[u8]) {
     if let Some(progress) = TaskProgress::decode(input) {
         assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
     }
+    if let Ok(verdict) = Verdict::decode(input) {
+        assert_eq!(Verdict::decode(&verdict.encode()), Ok(verdict));
+    }
+    if let Some(row) = TakenOffsets::decode(input) {
+        assert_eq!(TakenOffsets::decode(&row.encode()), Some(row));
+    }
     if let Ok(body) = Body::from_stored(Bytes::copy_from_slice(input)) {
         let headers: Vec<(&str, &[u8])> = body.headers().collect();
         let again = Body::new(body.key(), body.value(), &headers);
@@ -419,8 +427,11 @@ fn stored() -> Vec<Vec<u8>> {
         time: Millis(-5),
         lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None, None],
     };
-    let body = Body::new(Some(b"k"), Some(b"value"), &[("src", b"tw.in/0/1"), ("v", &[0; 8])]);
-    let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec()];
+    let verdict = verdict_sample();
+    let body = Body::new(Some(b"k"), Some(b"value"), &[("verdict", &verdict)]);
+    let mut samples = vec![progress.encode().to_vec(), body.as_bytes().to_vec(), verdict];
+    // Two offsets above a delivered range.
+    samples.push(b"\x01\0\0\0\0\0\0\0\x07\x03\x90\x01\x02\x95\x01\x02".to_vec());
     samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
     samples.push(order_sample());
     samples.push(LayoutNumber::CURRENT.encode());
@@ -435,6 +446,27 @@ fn stored() -> Vec<Vec<u8>> {
     let dead_letter = Body::new(Some(b"tw.in/3/7"), Some(b"{"), headers);
     samples.push(dead_letter.as_bytes().to_vec());
     samples
+}
+
+/// A verdict with every field filled.
+fn verdict_sample() -> Vec<u8> {
+    let source = VerdictSource {
+        input: 1,
+        topic: TopicId(9),
+        partition: Partition(3),
+        offset: Offset(300),
+        delivered_from: Offset(5),
+        delivered_to: Offset(200),
+    };
+    let verdict = Verdict {
+        decision: Decision::Passed,
+        settings_hash: 7,
+        control: Offset(40),
+        append_time: Millis(1_767_607_200_000),
+        source,
+        rules: vec![1, 300],
+    };
+    verdict.encode()
 }
 
 /// An `order` record with every field filled.

@@ -11,6 +11,7 @@ pub mod record;
 pub mod lane_record;
 pub mod topology;
 pub mod turn;
+pub mod verdict;
 
 pub mod telemetry;
 

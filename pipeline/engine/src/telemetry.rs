@@ -40,7 +40,13 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields that were ignored."),
     ("derive_events_total", "counter", &["lane"], "Records read from a lane and committed."),
     ("derive_outputs_total", "counter", &[], "Output records committed."),
-    ("derive_duplicates_total", "counter", &[], "Duplicate events that were dropped."),
+    (
+        "derive_duplicates_total",
+        "counter",
+        &["reason"],
+        "Duplicates that were dropped: id, a second event of a producer; copy, ADMIT's own second \
+         copy of a record.",
+    ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
         "derive_dead_letters_total",
@@ -252,6 +258,8 @@ pub(crate) struct BatchCounts {
     /// Records taken, by [`Lane::index`].
     pub(crate) taken: [u64; Lane::COUNT],
     pub(crate) duplicates: u64,
+    /// Second copies of ADMIT.
+    pub(crate) copies: u64,
     pub(crate) undelivered: u64,
     pub(crate) undecodable: u64,
     pub(crate) empty: u64,
@@ -269,7 +277,8 @@ pub(crate) fn batch_committed(counts: &BatchCounts) {
         }
     }
     counter!("derive_outputs_total").increment(counts.outputs);
-    counter!("derive_duplicates_total").increment(counts.duplicates);
+    counter!("derive_duplicates_total", "reason" => "id").increment(counts.duplicates);
+    counter!("derive_duplicates_total", "reason" => "copy").increment(counts.copies);
     counter!("derive_undelivered_total").increment(counts.undelivered);
     counter!("derive_timers_total").increment(counts.timers);
     for (reason, count) in [

@@ -235,6 +235,16 @@ impl Topology {
         [&self.input, &self.input_urgent, &self.input_internal]
     }
 
+    /// The input of a stable number, which lane records contain; `None` if there is none.
+    pub fn input_of(&self, number: u8) -> Option<&Topic> {
+        match number {
+            0 => Some(&self.input),
+            1 => Some(&self.input_urgent),
+            2 => Some(&self.input_internal),
+            _ => None,
+        }
+    }
+
     /// A lane's topic.
     pub fn lane(&self, lane: Lane) -> &Topic {
         &self.lanes[lane.index()]

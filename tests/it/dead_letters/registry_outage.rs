@@ -9,9 +9,11 @@ use tidewire_connectors::registry::{Config, Credentials, QueryPolicy, SchemaRegi
 use tidewire_engine::admit::{
     Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit, WaitingPartitions,
 };
+use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::port::Log;
 use tidewire_engine::record::{Body, Outgoing, Partition};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::verdict::Verdict;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_tests::fake_registry::{FakeRegistry, RegistryBehaviour};
 use tidewire_tests::server::Server;
@@ -62,13 +64,12 @@ type AdmittedRecord = (Vec<u8>, u64);
 
 /// What was admitted of a partition. Records of one key are in the order of their lane.
 fn admitted(log: &dyn Log, topology: &Topology, partition: u32) -> Vec<AdmittedRecord> {
-    let prefix = format!("{}/{partition}/", topology.input());
     let lane = read(log, topology, topology.lane(Lane::Normal));
     let of_partition = lane.iter().filter_map(|(_, record)| {
-        let source = record.body.header("src").expect("its source");
-        let source = std::str::from_utf8(source).expect("a position");
-        let offset = source.strip_prefix(&prefix)?.parse().expect("an offset");
-        Some((record.body.key().expect("a key").to_vec(), offset))
+        let verdict = record.body.header(VERDICT).expect("a verdict");
+        let source = Verdict::decode(verdict).expect("of this build").source;
+        let of_partition = (source.input, source.partition) == (0, Partition(partition));
+        of_partition.then(|| (record.body.key().expect("a key").to_vec(), source.offset.0))
     });
     of_partition.collect()
 }

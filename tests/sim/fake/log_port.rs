@@ -15,6 +15,9 @@ use super::partition::LogEntry;
 use super::reader::FakeReader;
 use super::transactor::FakeTransactor;
 
+/// Counts appends of which the log accepted records behind one that it refused.
+pub(crate) const RECORDS_REFUSED: &str = "records refused";
+
 impl Log for FakeLog {
     fn create(&self, spec: &TopicSpec) -> Result<bool, LogError> {
         self.call(Call::Create, |log_state| log_state.create(spec))
@@ -120,17 +123,20 @@ impl Appender for FakeLog {
             log_state.faults && log_state.random.one_in(40)
         };
         self.call(Call::Append, |log_state| {
-            let mut some = records.len();
-            if failing {
-                some = log_state.random.index(records.len() + 1);
-            }
             records.iter().try_for_each(|record| log_state.check_append(record))?;
-            let offsets = records[..some].iter().map(|r| log_state.write(r, None)).collect();
-            if failing {
-                log_state.count("appends cut short");
-                return Err(LogError::Abort("the connection broke".into()));
+            if !failing {
+                return Ok(records.iter().map(|r| log_state.write(r, None)).collect());
             }
-            Ok(offsets)
+            // The connection breaks after some records, or the broker refuses only one of them.
+            let some = log_state.random.index(records.len() + 1);
+            let refused = log_state.random.one_in(3).then_some(some);
+            let end = if refused.is_some() { records.len() } else { some };
+            for (_, record) in (0..end).zip(records).filter(|(n, _)| refused != Some(*n)) {
+                log_state.write(record, None);
+            }
+            let what = if refused.is_some() { RECORDS_REFUSED } else { "appends cut short" };
+            log_state.count(what);
+            Err(LogError::Abort("some of it was not appended".into()))
         })
     }
 }

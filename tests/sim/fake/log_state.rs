@@ -168,6 +168,15 @@ impl LogState {
         Ok(true)
     }
 
+    /// Deletes a topic and creates it again, with another id and without records or offsets.
+    pub(crate) fn create_again(&mut self, topic: &Topic) {
+        let there = self.topics.get_mut(topic).expect("it exists");
+        // Above every id that was given so far.
+        there.id += 1_000;
+        there.partitions.iter_mut().for_each(|partition| *partition = FakePartition::default());
+        self.offsets.retain(|(_, at), _| at.topic != *topic);
+    }
+
     pub(super) fn topic(&self, name: &Topic) -> Result<&FakeTopic, LogError> {
         self.topics.get(name).ok_or_else(|| LogError::Invalid(format!("no topic {name}")))
     }

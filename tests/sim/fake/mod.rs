@@ -25,5 +25,6 @@ mod transactor;
 pub(crate) use faults::{Call, CommitOutcome, FaultScript, InjectedFault};
 pub(crate) use journal::{DiskId, Fact};
 pub(crate) use log::FakeLog;
+pub(crate) use log_port::RECORDS_REFUSED;
 pub(crate) use log_state::LogState;
 pub(crate) use stores::FakeStores;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use tidewire_engine::lane_record::SOURCE;
-use tidewire_engine::record::{Body, Offset, Partition, TopicPartition};
+use tidewire_engine::lane_record::VERDICT;
+use tidewire_engine::record::{Body, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::verdict::Verdict;
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
@@ -84,6 +85,9 @@ pub(super) struct Admission {
     inputs: HashMap<String, InputPartition>,
     /// The newest input offset admitted first, by the lane's partition and the input's partition.
     newest: HashMap<(TopicPartition, String), u64>,
+    /// Whether the log has refused a record and accepted later ones, so that a first copy can
+    /// follow a record that was behind it.
+    pub(super) is_reordered: bool,
     /// The events that pass, by account and id.
     pub(super) events: Vec<(String, String)>,
     /// The same of those that every task gets.
@@ -99,6 +103,13 @@ impl Admission {
     pub(super) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
         let records = &mut self.inputs.entry(at.to_string()).or_default().records;
         records.push(InputRecord { produced, admitted: None, copies: BTreeSet::new() });
+    }
+
+    /// The topic of an input was created again and is empty.
+    pub(super) fn created_again(&mut self, topic: &Topic) {
+        let is_of = |at: &String| at.rsplit_once('/').is_some_and(|(of, _)| of == topic.as_str());
+        self.inputs.retain(|at, _| !is_of(at));
+        self.newest.retain(|(_, at), _| !is_of(at));
     }
 
     fn record(&mut self, position: &str) -> Result<(&mut InputRecord, String, u64), String> {
@@ -117,10 +128,20 @@ impl Admission {
         topology: &Topology,
     ) -> Result<(), String> {
         let AdmittedRecord { at, body, .. } = to;
-        let position = text(body.header(SOURCE)).to_owned();
+        let verdict = Verdict::decode(body.header(VERDICT).unwrap_or_default());
+        let verdict = verdict.map_err(|error| format!("{at}: {error}"))?;
+        let topic = topology.input_of(verdict.source.input).ok_or("a verdict of no input")?;
+        let from = TopicPartition::new(topic, verdict.source.partition);
+        let position = format!("{from}/{}", verdict.source.offset.0);
+        let delivered = self.inputs.get(&from.to_string()).map_or(0, |input| input.committed);
+        ensure(verdict.source.delivered_to.0 <= delivered, || {
+            format!("{position}: {verdict:?}, and only {delivered} is committed")
+        })?;
         let (record, input, offset) = self.record(&position)?;
         if let Some(first) = &record.admitted {
-            ensure(first == body, || format!("{position} was admitted again with another record"))?;
+            // Its verdict says what was delivered meanwhile; the event is the same.
+            let same = (first.key(), first.value()) == (body.key(), body.value());
+            ensure(same, || format!("{position} was admitted again with another record"))?;
         }
         if record.copies.contains(&at.partition) {
             return Ok(());
@@ -134,7 +155,7 @@ impl Admission {
         let is_first = record.admitted.replace(body.clone()).is_none();
         record.copies.insert(at.partition);
         let newest = self.newest.insert((at.clone(), input), offset);
-        ensure(newest.is_none_or(|before| before < offset), || {
+        ensure(self.is_reordered || newest.is_none_or(|before| before < offset), || {
             format!("{position} is admitted first after {newest:?}")
         })?;
         if is_first {

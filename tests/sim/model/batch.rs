@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
 use tidewire_engine::derive::order::{Accepted, OrderRecord};
-use tidewire_engine::record::{Body, Millis, Topic, TopicPartition};
+use tidewire_engine::lane_record::VERDICT;
+use tidewire_engine::record::{Body, Millis, Offset, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::verdict::{Verdict, VerdictSource};
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
 use super::operators::{self, ModelOutcome};
-use super::task::{SealedTransaction, TaskModel};
+use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
 /// An output as it must be.
@@ -158,6 +160,13 @@ impl TransactionReplay<'_> {
         };
         if !held || lane == Lane::Critical || self.task.time == Millis::default() {
             self.task.time = self.task.time.max(time);
+        }
+        if let Some(verdict) = body.header(VERDICT) {
+            let source = Verdict::decode(verdict).map_err(|error| error.to_string())?.source;
+            let VerdictSource { input, topic, partition, offset: Offset(offset), .. } = source;
+            if !self.task.sources.insert(TakenSource { lane, input, topic, partition, offset }) {
+                return Ok(());
+            }
         }
         let position = Some(Bytes::from(format!("{at}/{offset}")));
         let value = body.value_bytes().unwrap_or_default();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
-use tidewire_engine::lane_record::SOURCE;
+use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::port::Committed;
-use tidewire_engine::record::{Offset, Partition, TopicPartition};
+use tidewire_engine::record::{Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::id::hash128;
 
@@ -16,7 +16,7 @@ use super::disk::DiskModel;
 use super::ensure::ensure;
 use super::operators::first_timer;
 use super::task::{SealedTransaction, TaskModel};
-use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState};
+use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState, RECORDS_REFUSED};
 use crate::operators::FAILING;
 
 /// How late a timer may be that has not fired after the faults have ended.
@@ -46,6 +46,11 @@ impl Model {
     /// Records what a producer wrote.
     pub(crate) fn produced(&mut self, at: &TopicPartition, produced: ProducedInput) {
         self.admission.produced(at, produced);
+    }
+
+    /// Records that the topic of an input was created again.
+    pub(crate) fn input_created_again(&mut self, topic: &Topic) {
+        self.admission.created_again(topic);
     }
 
     /// Checks everything that has happened since the last call.
@@ -82,7 +87,8 @@ impl Model {
             return self.admission.dead_letter(body);
         }
         let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
-        match lane.filter(|_| body.header(SOURCE).is_some()) {
+        self.admission.is_reordered = log.counts.contains_key(RECORDS_REFUSED);
+        match lane.filter(|_| body.header(VERDICT).is_some()) {
             Some(lane) => self.admission.lane(AdmittedRecord { at, lane, body }, &self.topology),
             None => Ok(()),
         }

@@ -1,11 +1,15 @@
 //! The model of a task: its state after each committed transaction.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::TaskProgress;
+use tidewire_engine::derive::source_offsets::{SOURCES, TakenOffsets};
 use tidewire_engine::record::{Body, Millis, Partition};
 use tidewire_engine::topology::Lane;
+use tidewire_engine::verdict::TopicId;
 
 use super::ensure::ensure;
 use super::tables::{ModelTables, TableKey};
@@ -30,9 +34,21 @@ pub(super) struct TaskModel {
     pub(super) lanes: [u64; Lane::COUNT],
     pub(super) time: Millis,
     pub(super) tables: ModelTables,
+    /// Every record of an input that was taken.
+    pub(super) sources: HashSet<TakenSource>,
     /// The end of the critical lane when its owner started, if records were waiting there.
     pub(super) backlog_until: Option<u64>,
     snapshots: Vec<TaskSnapshot>,
+}
+
+/// A record of an input that was taken from a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TakenSource {
+    pub(super) lane: Lane,
+    pub(super) input: u8,
+    pub(super) topic: TopicId,
+    pub(super) partition: Partition,
+    pub(super) offset: u64,
 }
 
 /// What a transaction wrote for one task, apart from its outputs.
@@ -49,7 +65,9 @@ impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
         let (time, tables) = (Millis(0), ModelTables::default());
         let (backlog_until, snapshots) = (None, Vec::new());
-        Self { partition, lanes: [0; Lane::COUNT], time, tables, backlog_until, snapshots }
+        let sources = HashSet::new();
+        let lanes = [0; Lane::COUNT];
+        Self { partition, lanes, time, tables, sources, backlog_until, snapshots }
     }
 
     pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
@@ -65,8 +83,14 @@ impl TaskModel {
 
     /// The changelog must contain every key that was written, and nothing else.
     pub(super) fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
-        let written = self.tables.commit(self.snapshots.len() + 1);
-        let mut state = sealed.state.iter();
+        let is_row = |body: &Body| body.key().is_some_and(|key| key[0] == SOURCES.0);
+        for (_, body) in sealed.state.iter().filter(|(_, body)| is_row(body)) {
+            self.check_row(body)?;
+        }
+        let mut written = self.tables.commit(self.snapshots.len() + 1);
+        let keys = written.keys().cloned().collect();
+        written.retain(|(table, _), _| *table != SOURCES);
+        let mut state = sealed.state.iter().filter(|(_, body)| !is_row(body));
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {
             let wanted = [&[table.0], &key[..]].concat();
             let found = state.next().map(|(_, body)| (body.key(), body.value()));
@@ -82,8 +106,25 @@ impl TaskModel {
             state: ends.map(|(first, last)| (first.0, last.0)),
             time: self.time,
             lanes: self.lanes,
-            keys: written.into_keys().collect(),
+            keys,
         });
+        Ok(())
+    }
+
+    /// A row of source offsets may have any form that holds only what was taken.
+    fn check_row(&mut self, body: &Body) -> Result<(), String> {
+        let key = body.key().unwrap_or_default();
+        let (lane, input) = (Lane::from_number(key[1]).ok_or("no lane")?, key[2]);
+        let partition = u32::from_be_bytes(*key[3..].first_chunk().ok_or("no partition")?);
+        let partition = Partition(partition);
+        let value = body.value().unwrap_or_default();
+        let row = TakenOffsets::decode(value).ok_or("a row of source offsets is unreadable")?;
+        let topic = row.topic();
+        let is_taken =
+            |offset| self.sources.contains(&TakenSource { lane, input, topic, partition, offset });
+        let taken = row.taken().find(|offset| !is_taken(*offset));
+        ensure(taken.is_none(), || format!("{key:?}: {taken:?} was not taken from {lane:?}"))?;
+        self.tables.set(SOURCES, &key[1..], Some(value));
         Ok(())
     }
 

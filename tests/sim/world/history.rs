@@ -129,6 +129,7 @@ impl World {
                 let n = self.any_owner();
                 self.machines[n].write_some();
             }
+            95 if self.random.one_in(8) => self.create_input_again(),
             95 => self.set_clocks(),
             96 | 97 => {
                 let n = self.random.index(ADMITS + self.machines.len());
@@ -177,6 +178,17 @@ impl World {
             log_state.time_out();
             log_state.clean(|topic| topic == self.topology.state());
         }
+    }
+
+    /// Deletes the topic of an input and creates it again. Its ADMIT notices that and ends.
+    fn create_input_again(&mut self) {
+        let n = self.random.index(ADMITS);
+        let topic = self.loops.end_admit(n, &self.topology);
+        let mut log_state = self.log.state();
+        log_state.create_again(&topic);
+        log_state.count("inputs created again");
+        drop(log_state);
+        self.model.input_created_again(&topic);
     }
 
     /// Sets the machines' clocks ahead or back.

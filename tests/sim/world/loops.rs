@@ -2,6 +2,8 @@
 
 use tidewire_engine::admit::{Admit, AdmitInput};
 use tidewire_engine::derive::Derive;
+use tidewire_engine::record::Topic;
+use tidewire_engine::topology::Topology;
 
 use crate::fake::FakeLog;
 
@@ -49,6 +51,13 @@ impl Loops {
             None if self.admits[n].1.running.is_some() => self.admits[n].1.log.crash(),
             _ => {}
         }
+    }
+
+    /// Ends a loop of ADMIT; returns the topic that it read.
+    pub(super) fn end_admit(&mut self, n: usize, topology: &Topology) -> Topic {
+        let (source, slot) = &mut self.admits[n];
+        slot.running = None;
+        topology.input_of(source.number()).expect("every loop has an input").clone()
     }
 
     /// The process of a machine's DERIVE loop.

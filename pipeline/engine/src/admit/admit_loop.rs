@@ -25,6 +25,7 @@ use crate::record::{Millis, Offset, Outgoing, Record, Topic, TopicPartition};
 use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, TurnOutcome, repeat};
+use crate::verdict::TopicId;
 
 /// The most a turn takes from one partition: enough for a cheap append, and processed within
 /// milliseconds, so that the other partitions do not wait long.
@@ -73,6 +74,15 @@ impl AdmitInput {
             Self::Internal => Writers::OwnProcesses,
         }
     }
+
+    /// Its stable number, which lane records contain ([`Topology::input_of`]).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Main => 0,
+            Self::Urgent => 1,
+            Self::Internal => 2,
+        }
+    }
 }
 
 /// The configuration of an ADMIT loop.
@@ -99,9 +109,22 @@ pub struct AdmitConfig {
 /// A partition being read.
 struct InputSlot {
     at: TopicPartition,
-    /// `topic/partition/`, the prefix of every position in it.
-    name: String,
     slot: ReaderSlot,
+    /// The id of its topic.
+    topic: TopicId,
+    /// The first offset read since it was assigned.
+    delivered_from: Offset,
+    /// What was committed since then, or the same.
+    delivered_to: Offset,
+}
+
+impl InputSlot {
+    fn source(&self, input: AdmitInput) -> SourcePartition<'_> {
+        let Self { at, topic, delivered_from, delivered_to, .. } = self;
+        let (input, topic) = (input.number(), *topic);
+        let (delivered_from, delivered_to) = (*delivered_from, *delivered_to);
+        SourcePartition { at, input, topic, delivered_from, delivered_to }
+    }
 }
 
 /// What one turn took.
@@ -199,7 +222,7 @@ impl Admit {
                 topology,
                 catalogue: config.catalogue,
                 writers: config.source.writers(),
-                settings_hash: config.settings_hash.to_be_bytes(),
+                settings_hash: config.settings_hash,
                 registry: config.registry,
             },
             inputs: BTreeMap::new(),
@@ -242,10 +265,20 @@ impl Admit {
             .map_err(|error| EngineError::of_log("writing to the lanes", error))?;
         repeat(|| self.member.commit(&batch.offsets))
             .map_err(|error| EngineError::of_log("committing offsets of the input", error))?;
+        self.delivered(&batch.offsets);
         telemetry::admit_records(self.source.name(), batch.taken as u64);
         batch.counts.report();
         batch.exempt.report();
         Ok(TurnOutcome { taken: batch.taken, written, restoring: false, joined: self.joined })
+    }
+
+    /// Records that everything before these offsets was delivered and committed.
+    fn delivered(&mut self, offsets: &[(TopicPartition, Committed)]) {
+        for (at, committed) in offsets {
+            if let Some(input) = self.inputs.get_mut(at) {
+                input.delivered_to = committed.offset;
+            }
+        }
     }
 
     fn idle(&mut self, wait: Duration) -> Result<TurnOutcome, EngineError> {
@@ -338,7 +371,7 @@ impl Admit {
             self.taken.clear();
             take_from(&mut *self.member, input, &mut self.taken)
                 .map_err(|error| EngineError::of_log("reading the input", error))?;
-            let from = SourcePartition { at: &input.at, name: &input.name };
+            let from = input.source(self.source);
             let counted_from = self.breaker.counted_from(&input.at);
             let mut next = None;
             for (index, record) in self.taken.iter().enumerate() {
@@ -393,18 +426,42 @@ impl Admit {
     }
 
     fn assign(&mut self, of: &[TopicPartition]) -> Result<(), LogError> {
+        if of.is_empty() {
+            return Ok(());
+        }
         let committed = repeat(|| self.log.committed(&self.group, of))?;
-        for (at, committed) in of.iter().zip(committed) {
-            let start = repeat(|| self.log.bounds(at, Isolation::Committed))?.start;
+        let starts = of.iter().map(|at| repeat(|| self.log.bounds(at, Isolation::Committed)));
+        let starts =
+            starts.map(|bounds| Ok(bounds?.start)).collect::<Result<Vec<_>, LogError>>()?;
+        // The topic's id is read after the offsets. If the topic is created again in between, old
+        // offsets get the new id, which is harmless; new ones never get the old id.
+        let topic = self.topic_id(&of[0].topic)?;
+        for ((at, committed), start) in of.iter().zip(committed).zip(starts) {
             let from = committed.map_or(start, |committed| committed.offset);
             if from < start {
                 telemetry::records_lost("input", at, start.0 - from.0);
             }
-            let slot = repeat(|| self.member.add(at, from.max(start)))?;
-            let name = format!("{at}/");
-            self.inputs.insert(at.clone(), InputSlot { at: at.clone(), name, slot });
+            let from = from.max(start);
+            let slot = repeat(|| self.member.add(at, from))?;
+            let at = at.clone();
+            let input =
+                InputSlot { at: at.clone(), slot, topic, delivered_from: from, delivered_to: from };
+            self.inputs.insert(at, input);
         }
         Ok(())
+    }
+
+    /// The id of the input's topic.
+    fn topic_id(&self, topic: &Topic) -> Result<TopicId, LogError> {
+        let topics = repeat(|| self.log.topics())?;
+        let of = topics.iter().find(|of| of.spec.topic == *topic).map(TopicId::of);
+        of.ok_or_else(|| {
+            LogError::Invalid(format!(
+                "the log does not list the topic {topic}, which ADMIT reads: it was deleted, or \
+                 this user may not describe it; create it with `tidewire topics create`, or grant \
+                 Describe"
+            ))
+        })
     }
 }
 

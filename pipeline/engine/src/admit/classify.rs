@@ -7,7 +7,7 @@
 //!        └▶ rejected ─▶ dead-letters, whole
 //! ```
 //!
-//! The same record always gives the same bytes: "now" is its append time, and the default id is its
+//! The same record always gives the same event: "now" is its append time, and the default id is its
 //! position. A record that is admitted twice therefore becomes a duplicate that DERIVE drops.
 
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use tidewire_schemas::event::Event;
 use crate::admit::poison_breaker::Rejected;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::dead_letters::{REQUEUED_FROM, REQUEUED_REASON};
-use crate::lane_record::{SETTINGS_HASH, SOURCE};
-use crate::record::{Body, Outgoing, Partition, Record, TopicPartition};
+use crate::lane_record::VERDICT;
+use crate::record::{Body, Offset, Outgoing, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::{Lane, Topology};
+use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
@@ -56,7 +57,7 @@ pub(super) struct Classifier {
     pub(super) catalogue: &'static Catalogue,
     /// Who writes to the loop's input.
     pub(super) writers: Writers,
-    pub(super) settings_hash: [u8; 8],
+    pub(super) settings_hash: u64,
     pub(super) registry: Option<Arc<dyn Registry>>,
 }
 
@@ -111,9 +112,8 @@ impl Classifier {
         }
         let lane = Lane::of(event.priority);
         let key = event.key.as_bytes();
-        let source = input.position();
-        let mut headers: Vec<(&str, &[u8])> =
-            vec![(SOURCE, &source), (SETTINGS_HASH, &self.settings_hash)];
+        let verdict = input.verdict(self.settings_hash).encode();
+        let mut headers: Vec<(&str, &[u8])> = vec![(VERDICT, &verdict)];
         // Kept so that a dead letter of DERIVE has the trail too.
         headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
         let body = Body::new(Some(key), Some(&value), &headers);
@@ -173,11 +173,18 @@ struct EphemeralDeliveries {
     only: bool,
 }
 
-/// The partition of a batch, with its name for headers.
+/// The partition of a batch, and what was delivered of it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct SourcePartition<'a> {
     pub(super) at: &'a TopicPartition,
-    /// `topic/partition/`.
-    pub(super) name: &'a str,
+    /// The number of the input.
+    pub(super) input: u8,
+    /// The id of its topic.
+    pub(super) topic: TopicId,
+    /// The first offset read since the partition was assigned.
+    pub(super) delivered_from: Offset,
+    /// The offset committed since then, or the same.
+    pub(super) delivered_to: Offset,
 }
 
 /// A record of the input and the partition it was read from.
@@ -194,20 +201,18 @@ pub(super) struct AdmitOutput<'a> {
 }
 
 impl SourceRecord<'_> {
-    /// `topic/partition/offset`, formatted by hand because every event needs it.
-    fn position(&self) -> Vec<u8> {
-        let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        let mut left = self.record.offset.0;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
+    /// The verdict of a record that passes.
+    fn verdict(&self, settings_hash: u64) -> Verdict {
+        let SourcePartition { at, input, topic, delivered_from, delivered_to } = *self.from;
+        let (partition, offset) = (at.partition, self.record.offset);
+        Verdict {
+            decision: Decision::Passed,
+            settings_hash,
+            control: Offset(0),
+            append_time: self.record.timestamp,
+            source: VerdictSource { input, topic, partition, offset, delivered_from, delivered_to },
+            rules: Vec::new(),
         }
-        [self.from.name.as_bytes(), &digits[at..]].concat()
     }
 }
 
@@ -218,11 +223,16 @@ mod tests {
     use tidewire_schemas::event::EventView;
 
     use super::*;
-    use crate::record::{Millis, Offset};
+    use crate::record::Millis;
 
     const ACCOUNTS: u32 = 64;
 
     const PARTITIONS: u32 = 4;
+
+    fn source_partition(at: &TopicPartition, input: u8) -> SourcePartition<'_> {
+        let (delivered_from, delivered_to) = (Offset(0), Offset(0));
+        SourcePartition { at, input, topic: TopicId(7), delivered_from, delivered_to }
+    }
 
     /// Admits events of author `1`, one for each account and priority.
     fn admit_all(topology: &Topology) -> Vec<Outgoing> {
@@ -230,11 +240,11 @@ mod tests {
             topology: topology.clone(),
             catalogue: Catalogue::builtin(),
             writers: Writers::Producers,
-            settings_hash: [0; 8],
+            settings_hash: 0,
             registry: None,
         };
         let at = TopicPartition::new(topology.input(), Partition(0));
-        let from = SourcePartition { at: &at, name: "t.in/0/" };
+        let from = source_partition(&at, 0);
         let (mut records, mut counts) = (Vec::new(), AdmitCounts::default());
         for (account, priority) in (0..ACCOUNTS).flat_map(|a| (0..4).map(move |p| (a, p))) {
             let value = format!(
@@ -278,12 +288,12 @@ mod tests {
             topology,
             catalogue: Catalogue::builtin(),
             writers: Writers::OwnProcesses,
-            settings_hash: [7; 8],
+            settings_hash: 7,
             registry: None,
         };
         let body = Body::new(Some(b"k"), Some(event.as_bytes()), &[]);
         let record = Record { offset: Offset(5), timestamp: Millis(1_767_607_200_000), body };
-        let from = SourcePartition { at: &at, name: "t.in.internal/2/" };
+        let from = source_partition(&at, 2);
         let (mut records, mut counts) = (Vec::new(), AdmitCounts::default());
         let mut output = AdmitOutput { records: &mut records, counts: &mut counts };
         let source = SourceRecord { from: &from, record: &record };
@@ -303,7 +313,9 @@ mod tests {
         assert!(records.iter().all(|record| record.body == records[0].body));
         assert!(records.iter().all(|record| record.topic.as_str() == "t.lane.critical"));
         assert_eq!(records[0].body.key(), Some(&b"g1"[..]));
-        assert_eq!(records[0].body.header(SOURCE), Some(&b"t.in.internal/2/5"[..]));
+        let verdict = Verdict::decode(records[0].body.header(VERDICT).expect("a verdict"));
+        let source = verdict.expect("it decodes").source;
+        assert_eq!((source.input, source.partition, source.offset), (2, Partition(2), Offset(5)));
         assert_eq!(counts.lanes[Lane::Critical.index()], u64::from(PARTITIONS));
     }
 

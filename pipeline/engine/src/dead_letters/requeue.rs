@@ -5,12 +5,11 @@
 //! `in.internal` go back there, because no other input takes internal types. It keeps its
 //! partition: the producer writes later records of the same key there, so their order holds.
 
-use crate::dead_letters::dead_letter::{
-    DeadLetter, REQUEUED_FROM, REQUEUED_REASON, SourcePosition, TRAIL_MAX,
-};
-use crate::lane_record::{SETTINGS_HASH, SOURCE};
+use crate::dead_letters::dead_letter::{DeadLetter, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX};
+use crate::lane_record::VERDICT;
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::{Lane, Topology};
+use crate::verdict::Verdict;
 
 /// The topic name of dead letters of HTTP.
 const HTTP: &str = "http";
@@ -27,7 +26,7 @@ pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPart
         Some(Lane::Facts | Lane::FactsUrgent) => return None,
         Some(_) => internal_origin(topology, letter)
             .map_or((topology.input(), from.partition), |at| {
-                (topology.input_internal(), at.partition)
+                (topology.input_internal(), at.0.into())
             }),
         None => {
             let mut inputs = topology.inputs().into_iter();
@@ -39,12 +38,13 @@ pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPart
     Some(TopicPartition::new(to, Partition(partition?)))
 }
 
-/// The position in `in.internal` that a record of a lane came from, if it did. The copies of a
+/// The partition of `in.internal` that a record of a lane came from, if it did. The copies of a
 /// broadcast event are in every partition of the lane, and came from one.
-fn internal_origin(topology: &Topology, letter: &DeadLetter) -> Option<SourcePosition> {
-    let (_, source) = letter.own_headers().find(|(name, _)| *name == SOURCE)?;
-    let at = SourcePosition::parse(std::str::from_utf8(source).ok()?)?;
-    (at.topic == topology.input_internal().as_str()).then_some(at)
+fn internal_origin(topology: &Topology, letter: &DeadLetter) -> Option<Partition> {
+    let (_, verdict) = letter.own_headers().find(|(name, _)| *name == VERDICT)?;
+    let source = Verdict::decode(verdict).ok()?.source;
+    let is_internal = topology.input_of(source.input) == Some(topology.input_internal());
+    is_internal.then_some(source.partition)
 }
 
 /// The original record with its trail.
@@ -53,8 +53,8 @@ pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
     trail.push(letter.id().into_owned());
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
-    // ADMIT added src and v; it sets them again.
-    let passing = [REQUEUED_FROM, REQUEUED_REASON, SOURCE, SETTINGS_HASH];
+    // ADMIT added its verdict; it writes another one.
+    let passing = [REQUEUED_FROM, REQUEUED_REASON, VERDICT];
     let mut headers: Vec<(&str, &[u8])> =
         letter.own_headers().filter(|(name, _)| !passing.contains(name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));
@@ -71,6 +71,7 @@ mod tests {
     use super::*;
     use crate::dead_letters::record::{Diagnosis, dead_letter};
     use crate::record::{Millis, Offset, Record, Topic};
+    use crate::verdict::{Decision, TopicId, VerdictSource};
 
     /// Dead-letters a record of `from` and returns its requeued record.
     fn round(from: &TopicPartition, offset: u64, body: &Body) -> Option<Outgoing> {
@@ -111,25 +112,41 @@ mod tests {
 
     #[test]
     fn an_internal_event_that_failed_in_derive_goes_back_to_the_partition_it_came_from() {
-        for (source, to) in
-            [("t.in.internal/1/9", ("t.in.internal", 1)), ("t.in.urgent/1/9", ("t.in", 3))]
-        {
-            let body = Body::new(Some(b"k"), Some(b"v"), &[("src", source.as_bytes())]);
+        for (input, to) in [(2, ("t.in.internal", 1)), (1, ("t.in", 3))] {
+            let (offset, zero) = (Offset(9), Offset(0));
+            let source = VerdictSource {
+                input,
+                topic: TopicId(1),
+                partition: Partition(1),
+                offset,
+                delivered_from: zero,
+                delivered_to: zero,
+            };
+            let verdict = Verdict {
+                decision: Decision::Passed,
+                settings_hash: 0,
+                control: zero,
+                append_time: Millis(5),
+                source,
+                rules: Vec::new(),
+            };
+            let headers: &[(&str, &[u8])] = &[(VERDICT, &verdict.encode())];
+            let body = Body::new(Some(b"k"), Some(b"v"), headers);
             let back = round(&at("t.lane.critical", 3), 7, &body).expect("requeued");
-            assert_eq!((back.topic.as_str(), back.partition.0), to, "{source}");
+            assert_eq!((back.topic.as_str(), back.partition.0), to, "{input}");
         }
     }
 
     #[test]
     fn each_requeue_extends_the_trail_up_to_its_limit() {
-        let own = [("trace", &b"t1"[..]), ("src", b"t.in/0/1"), ("v", b"12345678")];
+        let own = [("trace", &b"t1"[..]), (VERDICT, b"12345678")];
         let mut body = Body::new(Some(b"k"), Some(b"\xff"), &own);
         for round_number in 0..20u64 {
             let out = round(&at("t.in", 2), round_number, &body).expect("back to the input");
             assert_eq!(out.body.key(), Some(&b"k"[..]));
             assert_eq!(out.body.value(), Some(&b"\xff"[..]));
             assert_eq!(out.body.header("trace"), Some(&b"t1"[..]));
-            assert_eq!(out.body.header("src"), None, "ADMIT writes its own");
+            assert_eq!(out.body.header(VERDICT), None, "ADMIT writes its own");
             assert_eq!(out.body.header(REQUEUED_REASON), Some(&b"not_json"[..]));
             assert_eq!(out.body.headers().count(), 3, "no header is there twice");
             body = out.body;

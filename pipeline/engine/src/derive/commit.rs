@@ -271,7 +271,8 @@ fn put_offsets(running: &RunningTask, owner: &str, offsets: &mut Offsets) {
 }
 
 /// Adds the task's changelog and its `order` record.
-fn seal(shared: &DeriveShared, running: &RunningTask, outgoing: &mut Vec<Outgoing>) {
+fn seal(shared: &DeriveShared, running: &mut RunningTask, outgoing: &mut Vec<Outgoing>) {
+    running.seal();
     let topology = &shared.config.topology;
     put_changelog(running, topology, &shared.tables, outgoing);
     let order = order_record(running, &shared.config);

@@ -39,9 +39,10 @@ mod timers;
 mod trigger;
 
 mod changelog;
-mod encoding;
+pub(crate) mod encoding;
 pub mod order;
 pub mod progress;
+pub mod source_offsets;
 
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{

@@ -18,9 +18,11 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
 use crate::derive::progress::TaskProgress;
+use crate::derive::source_offsets::{Occurrence, SourceOffsets};
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timers::Timers;
 use crate::derive::trigger::Trigger;
+use crate::lane_record::VERDICT;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
 use crate::port::{LogError, Member, ReadLimit, ReaderSlot, StoreError};
@@ -28,6 +30,7 @@ use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
+use crate::verdict::Verdict;
 
 /// Records a task processes before the next task's turn and the check of the limits.
 pub(super) const STEP_RECORDS: usize = 64;
@@ -44,6 +47,7 @@ pub(super) struct RunningTask {
     slots: [ReaderSlot; Lane::COUNT],
     queues: Lanes,
     pub(super) state: TaskState,
+    sources: SourceOffsets,
     pub(super) timers: Timers,
     pub(super) batch: TaskBatch,
     /// The offsets and the task time that are committed.
@@ -107,6 +111,7 @@ impl RunningTask {
             slots: [ReaderSlot(0); Lane::COUNT],
             queues: Lanes::default(),
             state,
+            sources: SourceOffsets::default(),
             timers,
             batch: TaskBatch::default(),
             time: progress.time,
@@ -149,6 +154,21 @@ impl RunningTask {
             self.time = self.time.max(record.timestamp);
         }
         let taken = LaneRecord { lane, record };
+        let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
+                return Ok(());
+            }
+        };
+        // Records without a verdict are DERIVE's own, which are written in transactions.
+        if let Some(verdict) = &verdict
+            && self.sources.take(&mut self.state, lane, &verdict.source)? == Occurrence::Copy
+        {
+            self.batch.counts.copies += 1;
+            return Ok(());
+        }
         let Some(value) = record.body.value() else {
             let detail = "the lane record has no value";
             self.put_dead_letter(rules, taken, Reason::EmptyValue, detail);
@@ -314,6 +334,11 @@ impl RunningTask {
         Ok(self.queues.is_empty(Lane::Critical) && position >= end)
     }
 
+    /// Writes to the state what is kept decoded while the transaction is open.
+    pub(super) fn seal(&mut self) {
+        self.sources.write(&mut self.state);
+    }
+
     /// Whether committed state or progress waits to be handed over.
     pub(super) fn has_unwritten(&self) -> bool {
         self.progress_moved || self.state.has_pending()
@@ -368,6 +393,7 @@ impl RunningTask {
     pub(super) fn discard(&mut self, member: &mut dyn Member) -> Result<(), EngineError> {
         self.batch = TaskBatch::default();
         self.state.discard();
+        self.sources.discard();
         self.queues.clear();
         self.time = self.progress.time;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {

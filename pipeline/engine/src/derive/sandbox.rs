@@ -105,6 +105,7 @@ impl Sandbox {
         let mut executed =
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
         self.running.batch.take_outputs(&mut executed.outputs);
+        self.running.seal();
         let topology = &self.config.topology;
         put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);
         executed.order = order_record(&self.running, &self.config);

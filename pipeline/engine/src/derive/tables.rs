@@ -1,8 +1,9 @@
-//! The tables of a task: the timers' and those that its operators declare.
+//! The tables of a task: the timers', the source offsets', and those that its operators declare.
 //!
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::operator::Operator;
+use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::TIMERS;
@@ -24,7 +25,7 @@ impl TaskTables {
     /// The tables of these operators. Panics on contradicting declarations, such as one number used
     /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
-        let mut declared = vec![TIMERS];
+        let mut declared = vec![TIMERS, SOURCES_DECL];
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {
