@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! 03 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
-//! · per lane (critical, high, normal, low, facts, urgent facts): next offset to read + 1 n (0: none read yet)
+//! · per lane (critical, high, normal, low, facts, urgent facts): next offset to read + 1 n
+//!   (0: none read yet)
 //! ```
 //!
 //! Version 2 had no urgent facts; it is read as if none were read yet. Version 1 had no windows
