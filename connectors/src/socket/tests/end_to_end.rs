@@ -286,8 +286,8 @@ fn clients_that_stop_reading_share_one_budget_of_memory() {
     let most = most_bytes_for_stopped(60, (700, 3_500), BUDGET);
     println!("at most {most} bytes for 60 clients that do not read, of {BUDGET}");
     assert!(most > BUDGET, "{most} bytes: it was never full");
-    // One unfinished frame for each, one fill of each worker, a sweep's steps with their frames, and
-    // segments that have just left the ring and that a worker has not let go of yet.
+    // One unfinished frame for each, one fill of each worker, a sweep's steps with their frames,
+    // and segments that have just left the ring and that a worker has not let go of yet.
     assert!(most < BUDGET + (3 << 19), "{most} bytes");
 }
 
