@@ -271,6 +271,7 @@ mod tests {
         let topology = Topology::new("t.", 8);
         let config = DeriveConfig {
             topology: topology.clone(),
+            catalogue: tidewire_schemas::catalogue::Catalogue::builtin(),
             instance: "one".to_owned(),
             thread: 0,
             build: "test".to_owned(),
