@@ -25,6 +25,12 @@ pub(crate) const RECENT: Table = Table(42);
 /// How many of those a timer has found, 8 bytes big-endian.
 pub(crate) const FOUND: Table = Table(43);
 
+/// When the second timer of a key is due, 8 bytes big-endian.
+pub(crate) const SECOND: Table = Table(44);
+
+/// The end of a second timer's key: it is due right after the first one, which removes or moves it.
+pub(crate) const SECOND_KEY: &[u8] = b"/second";
+
 /// How many events of a key are kept.
 pub(crate) const RECENT_MAX: usize = 3;
 
@@ -83,6 +89,11 @@ fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorE
     Ok(found)
 }
 
+fn set_second(context: &mut Context<'_>, key: &[u8], at: Millis) {
+    context.put(SECOND, key, &at.0.to_be_bytes());
+    context.set_timer(at, &[key, SECOND_KEY].concat());
+}
+
 impl Operator for Counter {
     fn number(&self) -> u8 {
         COUNTER
@@ -98,6 +109,7 @@ impl Operator for Counter {
             table(FIRED, "fired"),
             table(RECENT, "recent"),
             table(FOUND, "found"),
+            table(SECOND, "second"),
         ];
         TABLES
     }
@@ -118,6 +130,7 @@ impl Operator for Counter {
         if count % TIMER_EVERY == 0 {
             let at = Millis(context.time().0 + TIMER_MS);
             context.set_timer(at, key);
+            set_second(context, key, Millis(at.0 + 1));
         }
         if event.event_id.contains(FAILING) {
             return Err(OperatorError::Failed("this id fails on purpose".to_owned()));
@@ -126,7 +139,18 @@ impl Operator for Counter {
     }
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        add_one(context, FIRED, key)?;
+        let fired = add_one(context, FIRED, key)?;
+        if key.ends_with(SECOND_KEY) {
+            return Ok(());
+        }
+        if let Some(at) = context.get(SECOND, key)? {
+            let at = Millis(number(&at).cast_signed());
+            context.remove_timer(at, &[key, SECOND_KEY].concat());
+            if fired.is_multiple_of(2) {
+                let later = Millis(context.time().0 + TIMER_MS);
+                set_second(context, key, later);
+            }
+        }
         let found = recent(context, key)?;
         context.put(FOUND, key, &(found.len() as u64).to_be_bytes());
         if let Some(newest) = found.last() {

@@ -140,7 +140,8 @@ impl TransactionReplay<'_> {
         ensure(value >= self.task.time, || "a tick sets the time back".to_owned())?;
         self.task.time = value;
         for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
-            if operators::fire(&mut self.task.tables, stored) == ModelOutcome::Failed {
+            let fired = operators::fire(&mut self.task.tables, stored, value);
+            if fired == Some(ModelOutcome::Failed) {
                 let value = Bytes::copy_from_slice(&stored[9..]);
                 self.dead_letter(None, value, "processing_failed");
             }

@@ -273,10 +273,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "fired_timers_are_kept",
-        file: "src/derive/running.rs",
+        file: "src/derive/timers.rs",
         breaks: "A timer that has fired fires again.",
-        original: "Timers::take(&mut self.state, &due);",
+        original: r#"state.put(TIMERS.spec.table, due.stored.clone(), None);"#,
         mutated: "",
+    },
+    Mutant {
+        name: "removed_timers_fire",
+        file: "src/derive/timers.rs",
+        breaks: "A timer fires although an earlier one of its tick has removed it.",
+        original: "state.get(TIMERS.spec.table, &due.stored)?",
+        // Twenty-two ones are a cause.
+        mutated: r#"Some(state.get(TIMERS.spec.table, &due.stored)?.unwrap_or(Bytes::from_static(&[1; 22])))"#,
+    },
+    Mutant {
+        name: "timers_do_not_cost_a_hop",
+        file: "src/derive/trigger.rs",
+        breaks: "A timer counts no hop, so a chain of facts and timers never ends.",
+        original: "hops.saturating_add(1)",
+        mutated: "*hops",
     },
     Mutant {
         name: "progress_is_older",

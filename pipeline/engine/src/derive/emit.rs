@@ -7,9 +7,9 @@
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
-//! processed by that entity's task. A header counts the facts in a row; beyond [`MAX_HOPS`] the
-//! event that would cause the next one becomes a dead letter, so that two operators can't cause
-//! each other without end.
+//! processed by that entity's task. A header counts the facts and timers in a row; beyond
+//! [`MAX_HOPS`] the call that would emit the next fact fails, so that two operators can't cause each
+//! other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
@@ -17,11 +17,11 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::derive::trigger::{HOPS, Trigger};
+use crate::derive::trigger::{CauseNames, HOPS, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
-/// Facts that may follow from each other in a row.
+/// Facts and timers that may follow from each other in a row.
 pub const MAX_HOPS: u8 = 4;
 
 /// An event as an operator emits it. Its event id and correlation id follow from its cause.
@@ -52,16 +52,13 @@ pub struct StateKey<'a> {
 
 impl Context<'_> {
     /// Writes a fact for another entity's task, visible in `lane.facts` once this transaction is
-    /// committed. Fails if the current event already follows from [`MAX_HOPS`] facts.
+    /// committed. Fails if the current event or timer already follows from [`MAX_HOPS`] hops.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let hops = match self.trigger {
-            Trigger::Event { hops, .. } => hops,
-            Trigger::Timer { .. } => 0,
-        };
+        let hops = self.trigger.hops();
         if hops >= MAX_HOPS {
             return Err(OperatorError::Failed(format!(
-                "this event follows from {MAX_HOPS} facts in a row, the limit, so no fact {} is \
-                 emitted; check which operators cause each other",
+                "{hops} facts and timers in a row led here, and {MAX_HOPS} is the limit, so no \
+                 fact {} is emitted; check which operators cause each other",
                 emission.event_type
             )));
         }
@@ -131,8 +128,8 @@ impl Context<'_> {
     }
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
-        let (account, trigger, belongs_to) = self.trigger.names();
-        let hash = hash128(account, &format!("{trigger}/{}", self.emitted));
+        let CauseNames { account, id, correlation } = self.trigger.names();
+        let hash = hash128(account, &format!("{id}/{}", self.emitted));
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
@@ -142,7 +139,7 @@ impl Context<'_> {
             event_type: emission.event_type,
             account_id: emission.account_id,
             timestamp_ms: emission.timestamp_ms,
-            correlation_id: belongs_to.unwrap_or(&event_id),
+            correlation_id: correlation,
             priority: emission.priority,
             key: emission.key,
             source: Some(&source),

@@ -42,6 +42,7 @@ mod changelog;
 mod encoding;
 pub mod order;
 pub mod progress;
+mod timer_cause;
 
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{

@@ -97,6 +97,11 @@ impl Context<'_> {
         self.time
     }
 
+    /// The account of the current event, or of the event that led to the current timer.
+    pub fn account(&self) -> &str {
+        self.trigger.names().account
+    }
+
     /// The catalogue in force.
     pub fn catalogue(&self) -> &'static Catalogue {
         self.rules.catalogue
@@ -129,9 +134,12 @@ impl Context<'_> {
     }
 
     /// Sets a timer: [`Operator::on_timer`] is called with this key once task time has reached
-    /// `at`. Setting the same time and key again changes nothing.
+    /// `at`. It continues the chain of the current event or timer: its account, its correlation
+    /// and its hops. Setting the same time and key again before it has fired sets no second timer.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.set(self.state, TimerKey { at, operator: self.operator.number(), key });
+        let timer = TimerKey { at, operator: self.operator.number(), key };
+        let cause = self.trigger.cause_of(timer).encode();
+        self.timers.set(self.state, timer, cause.into());
     }
 
     /// Removes a timer.

@@ -16,8 +16,9 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
 use crate::derive::progress::TaskProgress;
-use crate::derive::stores::{EXPIRY, expire};
-use crate::derive::timers::Timers;
+use crate::derive::stores::{EXPIRY, expire, unreadable};
+use crate::derive::timer_cause::TimerCause;
+use crate::derive::timers::{TIMERS, Timers};
 use crate::derive::trigger::Trigger;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
@@ -236,7 +237,7 @@ impl RunningTask {
         self.time = self.time.max(now);
         self.batch.tick(self.time);
         for due in self.timers.due(&mut self.state, self.time)? {
-            Timers::take(&mut self.state, &due);
+            let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
                 expire(&mut self.state, &due.key, self.time)?;
@@ -248,7 +249,9 @@ impl RunningTask {
                 continue;
             };
             let undo = (self.state.savepoint(), self.batch.savepoint());
-            let trigger = Trigger::Timer { partition: self.partition, stored: &due.stored };
+            let cause =
+                TimerCause::decode(&cause).ok_or_else(|| unreadable(TIMERS.spec.table, "value"))?;
+            let trigger = Trigger::Timer { cause: &cause };
             let mut context = self.context(rules, *operator, trigger);
             match operator.on_timer(&due.key, &mut context) {
                 Ok(()) => {}
