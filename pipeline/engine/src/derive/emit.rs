@@ -8,15 +8,16 @@
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
 //! processed by that entity's task. A header counts the facts and timers in a row; beyond
-//! [`MAX_HOPS`] the call that would emit the next fact fails, so that two operators can't cause each
-//! other without end.
+//! [`MAX_HOPS`] the call that would emit the next fact fails, so that two operators can't cause
+//! each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, OPERATOR_SOURCE};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
-use crate::derive::operator::{Context, OperatorError};
+use crate::derive::effect_limits::emission_excess;
+use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::trigger::{CauseNames, HOPS, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
@@ -68,7 +69,8 @@ impl Context<'_> {
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
         let partition = topology.partition_of(emission.key.as_bytes());
-        self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });
+        let record = Outgoing { topic: topology.facts().clone(), partition, body };
+        self.write(emission.event_type, record);
         Ok(())
     }
 
@@ -82,7 +84,7 @@ impl Context<'_> {
             .deliveries(&event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
         for to in &deliveries {
-            self.write(&event, &value, to);
+            self.write_to(&event, &value, to);
         }
         Ok(())
     }
@@ -94,20 +96,21 @@ impl Context<'_> {
         let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
         let partition = topology.partition_of(channel.as_bytes());
-        self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
+        let record = Outgoing { topic: topology.out_state().clone(), partition, body };
+        self.write(event.event_type, record);
         self.batch.urgent |= Lane::of(event.priority) == Lane::Critical;
     }
 
     /// Writes the current event to one channel, byte for byte.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
         if let Trigger::Event { value, .. } = self.trigger {
-            self.write(event, value, to);
+            self.write_to(event, value, to);
         }
     }
 
     /// Ephemeral and derived channels get no output: ADMIT has written the former, and nothing is
     /// written for the latter.
-    fn write(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
+    fn write_to(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
         let topology = self.rules.topology;
         let lane = Lane::of(event.priority);
         let topic = match to.class {
@@ -123,8 +126,22 @@ impl Context<'_> {
         let channel = to.channel.as_bytes();
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
-        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
+        let record = Outgoing { topic: topic.clone(), partition, body };
+        self.write(event.event_type, record);
         self.batch.urgent |= lane == Lane::Critical;
+    }
+
+    /// Adds a record of an event of this type. If it is too large, the call fails.
+    fn write(&mut self, event_type: &str, record: Outgoing) {
+        if self.operator.on_failure() == OnFailure::RollBackEvent {
+            // Delivery writes the event itself, which ADMIT has limited.
+            return self.batch.emit(record);
+        }
+        let bytes = record.body.as_bytes().len();
+        match emission_excess(event_type, bytes, self.batch.caused()) {
+            None => self.batch.emit_caused(record),
+            Some(excess) => drop(self.excess.get_or_insert(excess)),
+        }
     }
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {

@@ -52,6 +52,14 @@ impl<'a> Trigger<'a> {
         }
     }
 
+    /// The account it belongs to.
+    pub(super) fn account(&self) -> &'a str {
+        match self {
+            Self::Event { event, .. } => event.account_id,
+            Self::Timer { cause } => &cause.account,
+        }
+    }
+
     /// What emitted events inherit.
     pub(super) fn names(&self) -> CauseNames<'a> {
         match self {
