@@ -228,11 +228,7 @@ fn dead_letter() -> Value {
     let mut properties = summary();
     properties.extend([
         always("written", time(), "when the dead letter was written"),
-        always(
-            "trigger",
-            nullable(one_of(["event", "timer"])),
-            "what that operator was called with",
-        ),
+        always("trigger", nullable(text()), "what that operator was called with: event or timer"),
         always("account", nullable(text()), "the account of that event or timer"),
         always("emission", nullable(count()), "events that the call had emitted before it failed"),
         always("trail", list(text()), "where it was before, if it was requeued and failed again"),

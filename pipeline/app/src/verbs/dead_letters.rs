@@ -246,8 +246,8 @@ fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Resul
     terminal::print_line(&format!("{word} {}", print::counted(&done)))?;
     if totals.unable > 0 {
         terminal::print_notice(&format!(
-            "{} cannot be requeued: they are of another deployment, or larger than 1,000,000 bytes; \
-             `tidewire dead-letters drop` marks them as given up",
+            "{} cannot be requeued: they are of another deployment, or larger than 1,000,000 \
+             bytes; `tidewire dead-letters drop` marks them as given up",
             totals.unable
         ));
     }
