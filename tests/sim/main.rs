@@ -9,6 +9,7 @@ mod contract;
 mod crash;
 mod dead_letters;
 mod derive_turns;
+mod failing_operator;
 mod fake;
 mod histories;
 mod model;
@@ -54,6 +55,7 @@ const FAULTS: &[&str] = &[
     "clocks jumped ahead",
     "clocks set ahead",
     "clocks set back",
+    "dead letters of operators requeued",
 ];
 
 fn number_in(variable: &str) -> Option<u64> {

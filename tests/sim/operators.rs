@@ -7,10 +7,12 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Flow, Operator, OperatorError, TableDecl, dedup::Dedup,
+    Changelog, ChannelDelivery, Context, Emission, Flow, OnFailure, Operator, OperatorError,
+    TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
+use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 
 /// Events per entity key, 8 bytes big-endian.
@@ -25,6 +27,12 @@ pub(crate) const RECENT: Table = Table(42);
 /// How many of those a timer has found, 8 bytes big-endian.
 pub(crate) const FOUND: Table = Table(43);
 
+/// When the second timer of a key is due, 8 bytes big-endian.
+pub(crate) const SECOND: Table = Table(44);
+
+/// The end of a second timer's key: it is due right after the first one, which removes or moves it.
+pub(crate) const SECOND_KEY: &[u8] = b"/second";
+
 /// How many events of a key are kept.
 pub(crate) const RECENT_MAX: usize = 3;
 
@@ -37,16 +45,36 @@ pub(crate) const TIMER_MS: i64 = 700;
 /// A timer fails, after it has written, while its key's count is a multiple of this.
 pub(crate) const TIMER_FAILS_EVERY: u64 = 4;
 
-/// Events with this in their id fail in the counter, after it has written.
+/// Events with this in their id fail in the counter, after it has written and emitted, while the
+/// key's count is even.
 pub(crate) const FAILING: &str = "fails";
+
+/// Events with this in their id fail in the counter, which writes a value that no log accepts.
+pub(crate) const LARGE: &str = "large";
+
+/// Bytes of that value.
+pub(crate) const LARGE_BYTES: usize = 1_100_000;
+
+/// Events with this in their id are set aside as a whole.
+pub(crate) const ASIDE: &str = "aside";
+
+/// Events per entity key that the second counter has seen, 8 bytes big-endian.
+pub(crate) const SEEN: Table = Table(45);
 
 /// The counter's stable number.
 pub(crate) const COUNTER: u8 = 40;
 
 /// The operators that the simulation runs.
-pub(crate) const OPERATORS: &[&dyn Operator] = &[&Dedup, &Counter, &ChannelDelivery];
+pub(crate) const OPERATORS: &[&dyn Operator] =
+    &[&Dedup, &Counter, &ChannelDelivery, &SecondCounter, &Gate];
 
 struct Counter;
+
+/// Counts all events that one operator gets beside the counter.
+struct SecondCounter;
+
+/// Fails as de-duplication or delivery would, and so sets the whole event aside.
+struct Gate;
 
 const fn table(table: Table, name: &'static str) -> TableDecl {
     TableDecl {
@@ -67,6 +95,24 @@ pub(crate) fn number(value: &Bytes) -> u64 {
     u64::from_be_bytes(*value.first_chunk().expect("a count has 8 bytes"))
 }
 
+/// The data of the facts that the counter emits.
+pub(crate) fn fact_data(key: &str) -> String {
+    format!(r#"{{"post_id":"p","author_id":"{key}","text":"fact"}}"#)
+}
+
+/// Emits a fact about the key itself.
+fn fact(context: &mut Context<'_>, key: &str) -> Result<(), OperatorError> {
+    let account_id = context.account().to_owned();
+    context.fact(&Emission {
+        event_type: "post.created",
+        account_id: &account_id,
+        key,
+        timestamp_ms: 5,
+        priority: Priority::Normal,
+        data: &fact_data(key),
+    })
+}
+
 /// The range of the events kept for a key.
 pub(crate) fn recent_range(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
     ([key, b"/"].concat(), [key, b"0"].concat())
@@ -81,6 +127,11 @@ fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorE
         ControlFlow::Continue(())
     })?;
     Ok(found)
+}
+
+fn set_second(context: &mut Context<'_>, key: &[u8], at: Millis) {
+    context.put(SECOND, key, &at.0.to_be_bytes());
+    context.set_timer(at, &[key, SECOND_KEY].concat());
 }
 
 impl Operator for Counter {
@@ -98,6 +149,7 @@ impl Operator for Counter {
             table(FIRED, "fired"),
             table(RECENT, "recent"),
             table(FOUND, "found"),
+            table(SECOND, "second"),
         ];
         TABLES
     }
@@ -118,24 +170,88 @@ impl Operator for Counter {
         if count % TIMER_EVERY == 0 {
             let at = Millis(context.time().0 + TIMER_MS);
             context.set_timer(at, key);
+            set_second(context, key, Millis(at.0 + 1));
+        }
+        if event.event_id.contains(LARGE) {
+            context.put(RECENT, b"large", &[7; LARGE_BYTES]);
         }
         if event.event_id.contains(FAILING) {
-            return Err(OperatorError::Failed("this id fails on purpose".to_owned()));
+            fact(context, event.key)?;
+            if count % 2 == 0 {
+                return Err(OperatorError::Failed("this id fails on purpose".to_owned()));
+            }
         }
         Ok(Flow::Continue)
     }
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        add_one(context, FIRED, key)?;
+        let fired = add_one(context, FIRED, key)?;
+        if key.ends_with(SECOND_KEY) {
+            return Ok(());
+        }
+        if let Some(at) = context.get(SECOND, key)? {
+            let at = Millis(number(&at).cast_signed());
+            context.remove_timer(at, &[key, SECOND_KEY].concat());
+            if fired.is_multiple_of(2) {
+                let later = Millis(context.time().0 + TIMER_MS);
+                set_second(context, key, later);
+            }
+        }
         let found = recent(context, key)?;
         context.put(FOUND, key, &(found.len() as u64).to_be_bytes());
         if let Some(newest) = found.last() {
             context.remove(RECENT, newest);
         }
+        fact(context, std::str::from_utf8(key).expect("the keys of events are text"))?;
         let count = context.get(COUNTS, key)?.map_or(0, |value| number(&value));
         if count % TIMER_FAILS_EVERY == 0 {
             return Err(OperatorError::Failed("this count fails on purpose".to_owned()));
         }
         Ok(())
+    }
+}
+
+impl Operator for SecondCounter {
+    fn number(&self) -> u8 {
+        COUNTER + 1
+    }
+
+    fn name(&self) -> &'static str {
+        "second_counter"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] = &[table(SEEN, "seen")];
+        TABLES
+    }
+
+    fn on_event(
+        &self,
+        event: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        add_one(context, SEEN, event.key.as_bytes())?;
+        Ok(Flow::Continue)
+    }
+}
+
+impl Operator for Gate {
+    fn number(&self) -> u8 {
+        COUNTER + 2
+    }
+
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::RollBackEvent
+    }
+
+    fn on_event(&self, event: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        if event.event_id.contains(ASIDE) {
+            return Err(OperatorError::Failed("this id is set aside on purpose".to_owned()));
+        }
+        Ok(Flow::Continue)
     }
 }

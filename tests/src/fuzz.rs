@@ -412,6 +412,7 @@ fn check_dead_letter(body: Body) {
         dead_letter.reason(),
         dead_letter.field(),
         dead_letter.detail(),
+        dead_letter.operator_failure(),
     );
     let _ =
         (dead_letter.time(), dead_letter.written(), dead_letter.source_key(), dead_letter.size());

@@ -203,7 +203,7 @@ pub enum DeadLettersVerb {
         #[command(flatten)]
         at: LogArgs,
     },
-    /// Write the records back to the input, once and in their original order
+    /// Write the records back, once and in their original order
     Requeue(ResolveArgs),
     /// Mark dead letters as given up; `list --all` shows them until retention removes them
     Drop(ResolveArgs),
@@ -218,6 +218,9 @@ pub struct DeadLetterFilter {
     /// Only from this topic, or `http`; may be repeated
     #[arg(long, value_name = "TOPIC")]
     pub source: Vec<String>,
+    /// Only what this operator failed on; may be repeated
+    #[arg(long, value_name = "OPERATOR")]
+    pub operator: Vec<String>,
     /// Only from this time on: 2026-01-05T10:00:00Z, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,

@@ -54,6 +54,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["reason"],
         "Records that DERIVE wrote to dead-letters.",
     ),
+    (
+        "derive_operator_failures_total",
+        "counter",
+        &["operator"],
+        "Calls of an operator that failed, each with a dead letter; the event or timer went on.",
+    ),
     ("derive_timers_total", "counter", &[], "Timers fired."),
     (
         "derive_timers_orphaned_total",
@@ -268,8 +274,11 @@ pub(crate) struct BatchCounts {
     pub(crate) timers: u64,
 }
 
-/// Adds the counts of a committed batch.
-pub(crate) fn batch_committed(counts: &BatchCounts) {
+/// Adds the counts of a committed batch, and the operators of its failed calls.
+pub(crate) fn batch_committed(counts: &BatchCounts, failed_calls: &[&'static str]) {
+    for operator in failed_calls {
+        counter!("derive_operator_failures_total", "operator" => *operator).increment(1);
+    }
     for lane in Lane::ALL {
         let taken = counts.taken[lane.index()];
         if taken > 0 {

@@ -2,6 +2,7 @@
 
 mod commands;
 pub(crate) mod fixture;
+pub(crate) mod operator;
 mod poison_breaker;
 mod registry_outage;
 mod resolve;

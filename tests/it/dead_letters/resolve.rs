@@ -12,8 +12,8 @@ use tidewire_engine::dead_letters::{
     list, plan, resolutions_of, resolve, trail,
 };
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator, OperatorError,
-    TableDecl, dedup::Dedup,
+    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, OnFailure, Operator,
+    OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
@@ -149,7 +149,7 @@ fn a_record_refused_again_lists_its_former_positions() {
 /// Whether the operator below fails.
 static FAILING: AtomicBool = AtomicBool::new(true);
 
-/// Fails while it is broken.
+/// Fails while it is broken, and is one without which no event may be processed.
 struct FailingOperator;
 
 impl Operator for FailingOperator {
@@ -163,6 +163,10 @@ impl Operator for FailingOperator {
 
     fn tables(&self) -> &'static [TableDecl] {
         &[]
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::RollBackEvent
     }
 
     fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {

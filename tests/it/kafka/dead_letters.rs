@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_engine::dead_letters::{Filter, list};
+use tidewire_engine::derive::{ChannelDelivery, dedup::Dedup};
 use tidewire_engine::port::{Isolation, Log};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topology::Topology;
@@ -15,8 +16,9 @@ use tidewire_tests::test_rng::TestRng;
 
 use super::fixture::{TopicNamespace, serve};
 use crate::dead_letters::fixture::{
-    append, check_delivered, dead_letter_record, delivered, wait_until,
+    VerbOutput, append, check_delivered, dead_letter_record, delivered, wait_until,
 };
+use crate::dead_letters::operator::{Counting, FIXED, OperatorRound};
 
 const PREFIX: &str = "letters.";
 const DEAD_LETTERS: usize = 15_000;
@@ -31,6 +33,47 @@ fn requeue(bootstrap: &str) -> Child {
     command.arg(format!("kafka://{bootstrap}")).env("TIDEWIRE_TOPICS_PREFIX", PREFIX);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the binary starts")
+}
+
+#[test]
+fn an_operator_that_fails_or_writes_too_much_gets_its_events_back_alone() {
+    const PREFIX: &str = "operator.";
+    const COUNTING: Counting = Counting(&FIXED[1]);
+    let bootstrap = broker::shared().bootstrap();
+    let topology = Topology::new(PREFIX, Topology::default().partitions());
+    let log_at = || -> Arc<dyn Log> {
+        let config = Config {
+            wrapping: vec![topology.dead_letters().to_string()],
+            ..Config::new(&bootstrap, PREFIX)
+        };
+        KafkaLog::open(config).expect("the configuration is right")
+    };
+    let log = log_at();
+    for spec in topology.specs() {
+        log.create(&spec).expect("a new topic");
+    }
+    drop(log);
+    let dir = tempfile::tempdir().expect("the temporary folder can be written");
+    let address = format!("kafka://{bootstrap}");
+    OperatorRound {
+        topology: topology.clone(),
+        open: &log_at,
+        command: &|args| {
+            let mut command = command();
+            command.arg("dead-letters").args(args).args(["--log", &address]);
+            let done = command.env("TIDEWIRE_TOPICS_PREFIX", PREFIX).output().expect("it starts");
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            VerbOutput {
+                code: done.status.code(),
+                out: text(&done.stdout),
+                err: text(&done.stderr),
+            }
+        },
+        operators: &[&Dedup, &COUNTING, &ChannelDelivery],
+        fixed: &FIXED[1],
+        state: dir.path(),
+    }
+    .check();
 }
 
 #[test]

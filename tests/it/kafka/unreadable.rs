@@ -59,6 +59,36 @@ fn a_batch_of_68_mb_that_a_broker_accepts_compressed_is_read() {
     }
 }
 
+#[test]
+fn a_record_that_unpacks_to_more_than_a_dead_letter_holds_ends_nothing() {
+    let bootstrap = broker::shared().bootstrap();
+    let at = TopicNamespace::new(&bootstrap, "large-record.");
+    let server = serve("dev", at, "only");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", at.bootstrap)
+        .set("compression.codec", "zstd")
+        .set("message.max.bytes", "200000000")
+        .create()
+        .expect("a producer");
+    let topic = format!("{}in", at.prefix);
+    let large = "x".repeat(5_000_000);
+    let event = serde_json::json!({"event_id": "e-1", "event_type": "post.created",
+        "account_id": "acc", "data": {"post_id": "p", "author_id": "ann", "text": "t"}})
+    .to_string();
+    for value in [&large, &event] {
+        let record = BaseRecord::<str, str>::to(&topic).partition(0).payload(value);
+        producer.send(record).map_err(|(error, _)| error).expect("there is room");
+        producer.flush(TIMEOUT).expect("it is acknowledged");
+    }
+    let rejected = "tidewire_admit_rejected_total{reason=\"too_large\"}";
+    let delivered = "tidewire_derive_outputs_total";
+    let give_up = Instant::now() + TIMEOUT;
+    while server.metric(rejected) != Some(1.0) || server.metric(delivered).is_none() {
+        assert!(Instant::now() < give_up, "{:?}", server.metric(rejected));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Writes this many batches of one event each.
 fn write_batches(at: TopicNamespace<'_>, count: u32) {
     let producer: BaseProducer =

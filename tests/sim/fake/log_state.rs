@@ -35,6 +35,9 @@ pub(super) struct FakeTopic {
     pub(super) partitions: Vec<FakePartition>,
 }
 
+/// Bytes of a record, as a broker of Kafka limits them by default.
+const RECORD_MAX_BYTES: usize = 1_048_588;
+
 /// What a transaction wrote in a partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WrittenSpan {
@@ -223,6 +226,10 @@ impl LogState {
     pub(super) fn check_append(&self, record: &Outgoing) -> Result<(), LogError> {
         let at = TopicPartition::new(&record.topic, record.partition);
         self.partition(&at)?;
+        let bytes = record.body.as_bytes().len();
+        if bytes > RECORD_MAX_BYTES {
+            return Err(LogError::Invalid(format!("{at}: a record of {bytes} bytes is too large")));
+        }
         let cleanup = self.topic(&record.topic)?.spec.cleanup;
         if !matches!(cleanup, Cleanup::Delete { .. }) && record.body.key().is_none() {
             return Err(LogError::Invalid(format!("{at} is compacted: its records have a key")));
@@ -273,6 +280,22 @@ impl LogState {
             LogEntry::Record { time, body, .. } => Some((*time, body)),
             LogEntry::Control | LogEntry::Gone => None,
         }
+    }
+
+    /// The first committed record at or after an offset.
+    pub(crate) fn next_record(
+        &self,
+        at: &TopicPartition,
+        from: u64,
+    ) -> Option<(u64, Millis, &Body)> {
+        let entries = self.partition(at).ok()?.entries.iter().enumerate();
+        let mut rest = entries.skip(from as usize);
+        rest.find_map(|(offset, entry)| match entry {
+            LogEntry::Record { time, body, .. } if self.visible(entry, Isolation::Committed) => {
+                Some((offset as u64, *time, body))
+            }
+            _ => None,
+        })
     }
 
     /// The end of a partition, open transactions included.

@@ -15,7 +15,7 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, ModelOutcome};
+use super::operators::{self, CounterOutcome, ModelOutcome};
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -23,19 +23,21 @@ use crate::fake::LogState;
 #[derive(Debug)]
 pub(super) struct ExpectedOutput {
     pub(super) to: TopicPartition,
-    /// `None`: not checked.
-    key: Option<Bytes>,
+    key: Bytes,
     value: Bytes,
     /// A dead letter's.
     reason: Option<&'static str>,
+    /// A fact's.
+    hops: Option<u8>,
 }
 
 impl ExpectedOutput {
     /// Whether this record is that output.
     pub(super) fn matches(&self, body: &Body) -> bool {
         let reason = || body.header("reason") == self.reason.map(str::as_bytes);
-        let key = || self.key.is_none() || self.key.as_deref() == body.key();
-        body.value() == Some(&self.value[..]) && key() && reason()
+        let hops = || body.header("tw-hops") == self.hops.as_ref().map(std::slice::from_ref);
+        let key = || body.key() == Some(&self.key[..]);
+        body.value() == Some(&self.value[..]) && key() && reason() && hops()
     }
 }
 
@@ -48,9 +50,9 @@ pub(super) struct ExpectedOutputs {
 }
 
 impl ExpectedOutputs {
-    /// Removes the first output that may be this record, if it matches.
-    fn take(&mut self, body: &Body, may_be: impl Fn(&ExpectedOutput, &Body) -> bool) -> bool {
-        let next = self.outputs.iter().position(|output| may_be(output, body));
+    /// Removes the first output to this partition, if it is this record.
+    fn take(&mut self, body: &Body, to: &TopicPartition) -> bool {
+        let next = self.outputs.iter().position(|output| output.to == *to);
         let next = next.filter(|at| self.outputs[*at].matches(body));
         next.and_then(|at| self.outputs.remove(at)).is_some()
     }
@@ -66,22 +68,22 @@ impl TaskModel {
     ) -> Result<ExpectedOutputs, String> {
         let order = &sealed.order;
         self.check_continues_the_last(order)?;
-        let before = self.lanes;
         let late = sealed.late;
         let mut replay = TransactionReplay {
             log,
             topology,
             task: self,
             late,
+            read: [None; 5],
             expected: ExpectedOutputs::default(),
         };
         replay.follow(order)?;
-        let expected = replay.expected;
+        let (expected, read) = (replay.expected, replay.read);
         for lane in Lane::ALL {
-            let (first, next) = (before[lane.index()], self.lanes[lane.index()]);
-            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.next().0));
-            ensure(span == (first < next).then_some((first, next)), || {
-                format!("{lane:?} was read {first}..{next}, and the order record has {span:?}")
+            let read = read[lane.index()];
+            let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.0));
+            ensure(span == read, || {
+                format!("{lane:?}: {read:?} was read, and the order record has {span:?}")
             })?;
         }
         self.seal(sealed)?;
@@ -96,6 +98,8 @@ struct TransactionReplay<'a> {
     task: &'a mut TaskModel,
     /// The log may hold more than it did when the tick happened.
     late: bool,
+    /// The first and the last record read of each lane.
+    read: [Option<(u64, u64)>; 5],
     expected: ExpectedOutputs,
 }
 
@@ -142,22 +146,27 @@ impl TransactionReplay<'_> {
         ensure(value >= self.task.time, || "a tick sets the time back".to_owned())?;
         self.task.time = value;
         for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
-            if operators::fire(&mut self.task.tables, stored) == ModelOutcome::Failed {
-                let value = Bytes::copy_from_slice(&stored[9..]);
-                self.dead_letter(None, value, "processing_failed");
-            }
+            let fired = operators::fire(&mut self.task.tables, stored, value);
+            let Some((cause, called)) = fired else { continue };
+            let (order, partition) = (self.topology.order(), self.task.partition.0);
+            let id = operators::timer_id(&cause);
+            let letter = format!("{order}/{partition}/{}/counter/{id}", value.0);
+            self.called(called, letter, cause);
         }
         Ok(())
     }
 
     fn take(&mut self, lane: Lane, nth: u32, held: bool) -> Result<(), String> {
         let at = TopicPartition::new(self.topology.lane(lane), self.task.partition);
-        let offset = self.task.lanes[lane.index()];
-        self.task.lanes[lane.index()] += 1;
+        let from = self.task.lanes[lane.index()];
         let log = self.log;
-        let Some((time, body)) = log.record(&at, offset) else {
-            return Err(format!("{at}/{offset} was read and does not exist"));
+        // Control records and those of aborted transactions lie between facts.
+        let Some((offset, time, body)) = log.next_record(&at, from) else {
+            return Err(format!("{at}: a record from {from} on was read and does not exist"));
         };
+        self.task.lanes[lane.index()] = offset + 1;
+        let first = self.read[lane.index()].map_or(offset, |(first, _)| first);
+        self.read[lane.index()] = Some((first, offset));
         if !held || lane == Lane::Critical || self.task.time == Millis::default() {
             self.task.time = self.task.time.max(time);
         }
@@ -168,25 +177,65 @@ impl TransactionReplay<'_> {
                 return Ok(());
             }
         }
-        let position = Some(Bytes::from(format!("{at}/{offset}")));
+        let position = format!("{at}/{offset}");
         let value = body.value_bytes().unwrap_or_default();
+        let hops = body.header("tw-hops").map_or(0, |hops| hops[0]);
+        if body.header("tw-operator").is_some() {
+            return self.requeued(body, format!("{position}/counter"));
+        }
         let Ok(event) = EventView::decode(&value) else {
             self.expected.dead_letters.push(nth);
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        match operators::event(&mut self.task.tables, &event, self.task.time) {
+        match operators::event(&mut self.task.tables, &event, hops, self.task.time) {
             ModelOutcome::Duplicate => {}
-            ModelOutcome::Failed => {
+            ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
-            ModelOutcome::Accepted(id) => {
+            ModelOutcome::Accepted(id, called) => {
                 self.accept(id);
+                self.called(called, format!("{position}/counter"), value.clone());
                 self.deliver(&event, &value)?;
             }
         }
         Ok(())
+    }
+
+    /// Only the counter gets a record that was requeued.
+    fn requeued(&mut self, body: &Body, letter: String) -> Result<(), String> {
+        ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
+        let value = body.value_bytes().unwrap_or_default();
+        let (tables, time) = (&mut self.task.tables, self.task.time);
+        let called = match body.header("tw-trigger") {
+            Some(b"event") => {
+                let event = EventView::decode(&value).map_err(|error| error.to_string())?;
+                let hops = body.header("tw-hops").map_or(0, |hops| hops[0]);
+                operators::count(tables, &event, hops, time)
+            }
+            _ => operators::call_timer(tables, body.key().unwrap_or_default(), &value, time),
+        };
+        self.called(called, letter, value);
+        Ok(())
+    }
+
+    /// The counter's fact, or its dead letter.
+    fn called(&mut self, called: CounterOutcome, letter: String, cause: Bytes) {
+        match called {
+            CounterOutcome::Done => {}
+            CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
+            CounterOutcome::Emitted(fact) => {
+                let partition = self.topology.partition_of(fact.key.as_bytes());
+                self.expected.outputs.push_back(ExpectedOutput {
+                    to: TopicPartition::new(self.topology.facts(), partition),
+                    key: fact.key.into(),
+                    value: fact.value.into(),
+                    reason: None,
+                    hops: Some(fact.hops),
+                });
+            }
+        }
     }
 
     fn accept(&mut self, id: [u8; 16]) {
@@ -197,11 +246,11 @@ impl TransactionReplay<'_> {
         }
     }
 
-    fn dead_letter(&mut self, key: Option<Bytes>, value: Bytes, reason: &'static str) {
-        // The partition of a dead letter follows from its key; without a key it may be any.
-        let partition = self.topology.partition_of(key.as_deref().unwrap_or_default());
+    fn dead_letter(&mut self, key: String, value: Bytes, reason: &'static str) {
+        let partition = self.topology.partition_of(key.as_bytes());
         let to = TopicPartition::new(self.topology.dead_letters(), partition);
-        self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason: Some(reason) });
+        let (key, reason) = (key.into(), Some(reason));
+        self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason, hops: None });
     }
 
     fn deliver(&mut self, event: &EventView<'_>, value: &Bytes) -> Result<(), String> {
@@ -219,9 +268,10 @@ impl TransactionReplay<'_> {
             let partition = self.topology.partition_of(delivery.channel.as_bytes());
             self.expected.outputs.push_back(ExpectedOutput {
                 to: TopicPartition::new(topic, partition),
-                key: Some(delivery.channel.into_bytes().into()),
+                key: delivery.channel.into_bytes().into(),
                 value: value.clone(),
                 reason: None,
+                hops: None,
             });
         }
         Ok(())
@@ -234,13 +284,8 @@ pub(super) fn take_outputs<'a>(
     to: &TopicPartition,
     bodies: impl Iterator<Item = &'a Body>,
 ) -> Result<(), String> {
-    let placed = |o: &ExpectedOutput, _: &Body| o.key.is_some() && o.to == *to;
-    let keyless =
-        |o: &ExpectedOutput, b: &Body| o.key.is_none() && o.to.topic == to.topic && o.matches(b);
     for body in bodies {
-        let taken = expected
-            .values_mut()
-            .any(|expected| expected.take(body, placed) || expected.take(body, keyless));
+        let taken = expected.values_mut().any(|expected| expected.take(body, to));
         ensure(taken, || {
             let key = String::from_utf8_lossy(body.key().unwrap_or_default()).into_owned();
             format!("{to}: no record that was read makes an output of key {key:?}")

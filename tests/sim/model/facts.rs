@@ -1,6 +1,6 @@
 //! Checks each fact of the journal against the models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
@@ -17,7 +17,7 @@ use super::ensure::ensure;
 use super::operators::first_timer;
 use super::task::{SealedTransaction, TaskModel};
 use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState, RECORDS_REFUSED};
-use crate::operators::FAILING;
+use crate::operators::ASIDE;
 
 /// How late a timer may be that has not fired after the faults have ended.
 const LATE_MS: i64 = 5_000;
@@ -29,6 +29,8 @@ pub(crate) struct Model {
     admission: Admission,
     tasks: Vec<TaskModel>,
     disks: BTreeMap<DiskId, DiskModel>,
+    /// The dead letters that were requeued.
+    requeued: BTreeSet<String>,
 }
 
 impl Model {
@@ -40,6 +42,7 @@ impl Model {
             admission: Admission::default(),
             tasks: tasks.collect(),
             disks: BTreeMap::new(),
+            requeued: BTreeSet::new(),
         }
     }
 
@@ -126,6 +129,9 @@ impl Model {
 
     fn committed(&mut self, log: &LogState, n: usize) -> Result<(), String> {
         let transaction = log.transaction(n);
+        if transaction.spans.keys().all(|at| at.topic != *self.topology.order()) {
+            return self.requeued(log, n);
+        }
         let mut expected = BTreeMap::new();
         let before: Vec<[u64; Lane::COUNT]> = self.tasks.iter().map(|task| task.lanes).collect();
         let of_tasks = transaction.spans.keys().filter(|at| at.topic == *self.topology.order());
@@ -151,6 +157,24 @@ impl Model {
             ensure(missing.is_none(), || format!("partition {p}: {missing:?} is missing"))?;
         }
         self.check_offsets(&transaction.offsets, &before)
+    }
+
+    /// A transaction of no task requeues dead letters of operators, each once.
+    fn requeued(&mut self, log: &LogState, n: usize) -> Result<(), String> {
+        for at in log.transaction(n).spans.keys().filter(|at| at.topic == *self.topology.facts()) {
+            for (_, body) in log.written(n, at) {
+                let trail =
+                    body.header("requeued-from").ok_or("a fact without its task's order")?;
+                let trail = String::from_utf8_lossy(trail);
+                let letter = trail.rsplit(' ').next().unwrap_or_default().to_owned();
+                let first = self.requeued.insert(letter.clone());
+                ensure(first, || format!("{letter} was requeued twice"))?;
+            }
+        }
+        let others = log.transaction(n).spans.keys().find(|at| {
+            at.topic != *self.topology.facts() && at.topic != *self.topology.dead_letters()
+        });
+        ensure(others.is_none(), || format!("{others:?} was written without an order record"))
     }
 
     /// The offsets of exactly the lanes that were read must be committed.
@@ -196,8 +220,8 @@ impl Model {
         for task in &self.tasks {
             for lane in Lane::ALL {
                 let at = TopicPartition::new(self.topology.lane(lane), task.partition);
-                let (taken, end) = (task.lanes[lane.index()], log_state.log_end(&at));
-                ensure(taken == end, || format!("{at}: {taken} of {end} were read"))?;
+                let left = log_state.next_record(&at, task.lanes[lane.index()]);
+                ensure(left.is_none(), || format!("{at}: {left:?} was not read"))?;
             }
             let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < log_state.now.0);
             ensure(late.is_none(), || format!("{:?}: a timer is late", task.partition))?;
@@ -208,7 +232,7 @@ impl Model {
     }
 
     fn check_everything_passed(&self) -> Result<(), String> {
-        for (account, id) in self.admission.events.iter().filter(|(_, id)| !id.contains(FAILING)) {
+        for (account, id) in self.admission.events.iter().filter(|(_, id)| !id.contains(ASIDE)) {
             let hash = hash128(account, id);
             let passed = self.tasks.iter().any(|task| task.has_accepted(&hash));
             ensure(passed, || format!("{id} was admitted and did not pass"))?;

@@ -1,27 +1,51 @@
 //! What the operators do, computed independently on one map.
 
+use bytes::Bytes;
 use tidewire_engine::derive::dedup::{IDS, WINDOW_MS};
 use tidewire_engine::port::Table;
 use tidewire_engine::record::Millis;
+use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use super::tables::ModelTables;
 use crate::operators::{
-    COUNTER, COUNTS, FAILING, FIRED, FOUND, RECENT, RECENT_MAX, TIMER_EVERY, TIMER_FAILS_EVERY,
-    TIMER_MS, number, recent_range,
+    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, RECENT, RECENT_MAX, SECOND, SECOND_KEY,
+    SEEN, TIMER_EVERY, TIMER_FAILS_EVERY, TIMER_MS, fact_data, number, recent_range,
 };
 
 /// The engine's own table of timers.
 pub(super) const TIMERS: Table = Table(0);
 
-/// The outcome of an event or a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Facts and timers in a row.
+const HOPS_MAX: u8 = 4;
+
+/// The outcome of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ModelOutcome {
-    /// Accepted, with this id.
-    Accepted([u8; 16]),
+    /// Accepted, with this id; how the counter has fared.
+    Accepted([u8; 16], CounterOutcome),
     Duplicate,
+    /// The whole event failed.
+    Aside,
+}
+
+/// The outcome of one call of the counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CounterOutcome {
+    Done,
+    /// It emitted a fact.
+    Emitted(EmittedFact),
+    /// Nothing of it is kept.
     Failed,
+}
+
+/// A fact that the counter emits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EmittedFact {
+    pub(super) key: String,
+    pub(super) hops: u8,
+    pub(super) value: Vec<u8>,
 }
 
 fn add_one(tables: &mut ModelTables, table: Table, key: &[u8]) -> u64 {
@@ -34,23 +58,118 @@ fn timer(at: i64, key: &[u8]) -> Vec<u8> {
     [&(at ^ i64::MIN).to_be_bytes()[..], &[COUNTER], key].concat()
 }
 
-fn recent(tables: &ModelTables, key: &[u8]) -> Vec<bytes::Bytes> {
+/// What facts and timers continue.
+struct Cause<'a> {
+    /// Up to the cause, itself included.
+    hops: u8,
+    id: String,
+    account: &'a str,
+    correlation: &'a str,
+}
+
+impl<'a> Cause<'a> {
+    fn of_event(event: &EventView<'a>, hops: u8) -> Self {
+        let (account, correlation) = (event.account_id, event.correlation_id);
+        Self { hops, id: event.event_id.to_owned(), account, correlation }
+    }
+
+    /// That of a timer with this value.
+    fn of_timer(value: &'a [u8]) -> Self {
+        let (account, rest) = text(&value[18..]);
+        let (correlation, _) = text(rest);
+        Self { hops: value[1], id: format!("timer/{}", hex(&value[2..18])), account, correlation }
+    }
+
+    /// The counter's first fact; `None`: too many hops.
+    fn fact(&self, key: &str) -> Option<EmittedFact> {
+        if self.hops >= HOPS_MAX {
+            return None;
+        }
+        let hash = hash128(self.account, &format!("{}/0", self.id));
+        let fact = EventView {
+            event_id: &format!("op/counter/{}", hex(&hash)),
+            event_type: "post.created",
+            account_id: self.account,
+            timestamp_ms: 5,
+            correlation_id: self.correlation,
+            priority: Priority::Normal,
+            key,
+            source: Some("op/counter"),
+            alias: None,
+            data: &fact_data(key),
+        };
+        Some(EmittedFact { key: key.to_owned(), hops: self.hops + 1, value: fact.encode() })
+    }
+}
+
+/// Sets a timer, whose value names its cause and its own hops.
+fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cause<'_>, u8)) {
+    let Cause { id, account, correlation, .. } = cause;
+    let timer = timer(at, key);
+    let hash = hash128(account, &format!("{id}/{}", hex(&timer)));
+    let mut value = [&[1, hops][..], &hash].concat();
+    for text in [account, correlation] {
+        value.push(u8::try_from(text.len()).expect("the simulation's texts are short"));
+        value.extend_from_slice(text.as_bytes());
+    }
+    tables.set(TIMERS, &timer, Some(&value));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn set_second(tables: &mut ModelTables, at: i64, key: &[u8], cause: (&Cause<'_>, u8)) {
+    tables.set(SECOND, key, Some(&at.to_be_bytes()));
+    set_timer(tables, at, &[key, SECOND_KEY].concat(), cause);
+}
+
+fn recent(tables: &ModelTables, key: &[u8]) -> Vec<Bytes> {
     let (from, to) = recent_range(key);
     tables.keys(RECENT, &from, &to)
 }
 
-/// An event at this task time.
-pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Millis) -> ModelOutcome {
+/// An event at this task time, which so many hops led to.
+pub(super) fn event(
+    tables: &mut ModelTables,
+    event: &EventView<'_>,
+    hops: u8,
+    time: Millis,
+) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
     let seen = tables.get(IDS, &id).map(|at| number(at).cast_signed());
     if seen.is_some_and(|at| time.0 - at < WINDOW_MS) {
         return ModelOutcome::Duplicate;
     }
-    if event.event_id.contains(FAILING) {
-        return ModelOutcome::Failed;
+    if event.event_id.contains(ASIDE) {
+        return ModelOutcome::Aside;
     }
     tables.set(IDS, &id, Some(&time.0.to_be_bytes()));
+    let called = count(tables, event, hops, time);
+    add_one(tables, SEEN, event.key.as_bytes());
+    ModelOutcome::Accepted(id, called)
+}
+
+/// The counter's call with an event. If it fails, it changes nothing.
+pub(super) fn count(
+    tables: &mut ModelTables,
+    event: &EventView<'_>,
+    hops: u8,
+    time: Millis,
+) -> CounterOutcome {
     let key = event.key.as_bytes();
+    let cause = Cause::of_event(event, hops);
+    let next = tables.get(COUNTS, key).map_or(0, number) + 1;
+    let mut called = CounterOutcome::Done;
+    if event.event_id.contains(LARGE) {
+        return CounterOutcome::Failed;
+    }
+    if event.event_id.contains(FAILING) {
+        match cause.fact(event.key) {
+            Some(fact) if !next.is_multiple_of(2) => called = CounterOutcome::Emitted(fact),
+            _ => return CounterOutcome::Failed,
+        }
+    }
     let count = add_one(tables, COUNTS, key);
     tables.set(RECENT, &[key, b"/", &count.to_be_bytes()].concat(), Some(b""));
     let found = recent(tables, key);
@@ -58,13 +177,14 @@ pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Milli
         tables.set(RECENT, &found[0], None);
     }
     if count.is_multiple_of(TIMER_EVERY) {
-        tables.set(TIMERS, &timer(time.0 + TIMER_MS, key), Some(b""));
+        set_timer(tables, time.0 + TIMER_MS, key, (&cause, hops + 1));
+        set_second(tables, time.0 + TIMER_MS + 1, key, (&cause, hops + 1));
     }
-    ModelOutcome::Accepted(id)
+    called
 }
 
 /// The keys of the timers due at this time, in order.
-pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<bytes::Bytes> {
+pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
     tables.keys(TIMERS, &[], &timer(time.0 + 1, b"")[..8])
 }
 
@@ -74,18 +194,57 @@ pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
     Some(Millis(i64::from_be_bytes(*first.1.first_chunk()?) ^ i64::MIN))
 }
 
-/// A timer fires; if it fails, only the timer itself is removed.
-pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> ModelOutcome {
+/// A due timer fires, and is removed whatever its outcome; returns its value. `None`: an earlier
+/// timer of the same tick has removed it.
+pub(super) fn fire(
+    tables: &mut ModelTables,
+    stored: &[u8],
+    time: Millis,
+) -> Option<(Bytes, CounterOutcome)> {
+    let value = tables.get(TIMERS, stored)?.clone();
     tables.set(TIMERS, stored, None);
-    let key = &stored[9..];
-    if tables.get(COUNTS, key).map_or(0, number).is_multiple_of(TIMER_FAILS_EVERY) {
-        return ModelOutcome::Failed;
+    let called = call_timer(tables, &stored[9..], &value, time);
+    Some((value, called))
+}
+
+/// The counter's call with a timer. If it fails, it changes nothing.
+pub(super) fn call_timer(
+    tables: &mut ModelTables,
+    key: &[u8],
+    value: &[u8],
+    time: Millis,
+) -> CounterOutcome {
+    if key.ends_with(SECOND_KEY) {
+        add_one(tables, FIRED, key);
+        return CounterOutcome::Done;
     }
-    add_one(tables, FIRED, key);
+    let cause = Cause::of_timer(value);
+    let fact = cause.fact(std::str::from_utf8(key).expect("the keys of events are text"));
+    let fails = tables.get(COUNTS, key).map_or(0, number).is_multiple_of(TIMER_FAILS_EVERY);
+    let Some(fact) = fact.filter(|_| !fails) else { return CounterOutcome::Failed };
+    let fired = add_one(tables, FIRED, key);
+    if let Some(at) = tables.get(SECOND, key).map(|at| number(at).cast_signed()) {
+        let second = [key, SECOND_KEY].concat();
+        tables.set(TIMERS, &timer(at, &second), None);
+        if fired.is_multiple_of(2) {
+            set_second(tables, time.0 + TIMER_MS, key, (&cause, cause.hops));
+        }
+    }
     let found = recent(tables, key);
     tables.set(FOUND, key, Some(&(found.len() as u64).to_be_bytes()));
     if let Some(newest) = found.last() {
         tables.set(RECENT, newest, None);
     }
-    ModelOutcome::Accepted([0; 16])
+    CounterOutcome::Emitted(fact)
+}
+
+/// The id of a timer with this value, as in its dead letter.
+pub(super) fn timer_id(value: &[u8]) -> String {
+    hex(&value[2..18])
+}
+
+/// A text behind its length, and what follows it.
+fn text(bytes: &[u8]) -> (&str, &[u8]) {
+    let (text, rest) = bytes[1..].split_at(usize::from(bytes[0]));
+    (std::str::from_utf8(text).expect("the engine read it as text"), rest)
 }

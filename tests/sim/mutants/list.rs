@@ -273,10 +273,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "fired_timers_are_kept",
-        file: "src/derive/running.rs",
+        file: "src/derive/timers.rs",
         breaks: "A timer that has fired fires again.",
-        original: "Timers::take(&mut self.state, &due);",
+        original: r#"state.put(TIMERS.spec.table, due.stored.clone(), None);"#,
         mutated: "",
+    },
+    Mutant {
+        name: "removed_timers_fire",
+        file: "src/derive/timers.rs",
+        breaks: "A timer fires although an earlier one of its tick has removed it.",
+        original: "state.get(TIMERS.spec.table, &due.stored)?",
+        // Twenty-two ones are a cause.
+        mutated: "{
+            let ones = Bytes::from_static(&[1; 22]);
+            Some(state.get(TIMERS.spec.table, &due.stored)?.unwrap_or(ones))
+        }",
+    },
+    Mutant {
+        name: "timers_do_not_cost_a_hop",
+        file: "src/derive/trigger.rs",
+        breaks: "A timer counts no hop, so a chain of facts and timers never ends.",
+        original: "hops.saturating_add(1)",
+        mutated: "*hops",
     },
     Mutant {
         name: "progress_is_older",
@@ -344,6 +362,55 @@ pub(super) const MUTANTS: &[Mutant] = &[
         original: "self.undo.drain(savepoint.0..).rev()",
         mutated: r#"let end = self.undo.len();
             self.undo.drain(savepoint.0.max(end)..).rev()"#,
+    },
+    Mutant {
+        name: "effects_of_a_failed_call_stay",
+        file: "src/derive/operator_call.rs",
+        breaks: "An operator that failed has changed the state.",
+        original: "context.state.roll_back(savepoint.0);",
+        mutated: "",
+    },
+    Mutant {
+        name: "emissions_of_a_failed_call_stay",
+        file: "src/derive/operator_call.rs",
+        breaks: "An operator that failed has emitted a fact.",
+        original: "context.batch.roll_back(savepoint.1);",
+        mutated: "",
+    },
+    Mutant {
+        name: "a_failing_operator_ends_the_event",
+        file: "src/derive/running.rs",
+        breaks: "Delivery and the other operators do not get an event that one failed on.",
+        original: "operator.on_failure() == OnFailure::RollBackEvent",
+        mutated: "true",
+    },
+    Mutant {
+        name: "a_requeued_record_is_for_every_operator",
+        file: "src/derive/running.rs",
+        breaks: "A record that was requeued for one operator reaches another one.",
+        original: "self.call_again(rules, *operator, taken)",
+        mutated: r#"{
+                for operator in rules.operators {
+                    if operator.on_failure() == OnFailure::RollBackCall {
+                        self.call_again(rules, *operator, taken)?;
+                    }
+                }
+                Ok(())
+            }"#,
+    },
+    Mutant {
+        name: "requeued_timers_are_forgotten",
+        file: "src/derive/running.rs",
+        breaks: "A timer that was requeued does not fire.",
+        original: "self.fire_again(rules, *operator, taken)",
+        mutated: "Ok(())",
+    },
+    Mutant {
+        name: "values_of_any_size_are_written",
+        file: "src/derive/effect_limits.rs",
+        breaks: "A value is larger than any log accepts.",
+        original: "value.len() <= STATE_VALUE_MAX_BYTES",
+        mutated: "value.len() <= 64 * STATE_VALUE_MAX_BYTES",
     },
     Mutant {
         name: "outputs_are_not_undone",

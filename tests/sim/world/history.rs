@@ -1,5 +1,6 @@
 //! One simulated history: the steps that may happen, chosen by a seed.
 
+use tidewire_engine::dead_letters::{Filter, Resolution, ResolveRequest, resolve};
 use tidewire_engine::port::Log;
 use tidewire_engine::topology::Topology;
 
@@ -116,7 +117,8 @@ impl World {
 
     fn step(&mut self) -> Result<(), String> {
         match self.random.below(100) {
-            0..26 => self.produce(),
+            0..24 => self.produce(),
+            24 | 25 => self.requeue(),
             26..41 => drop(self.turn_admit(0)?),
             41..46 => drop(self.turn_admit(1)?),
             46..49 => drop(self.turn_admit(2)?),
@@ -155,6 +157,21 @@ impl World {
     pub(crate) fn produce(&mut self) {
         let (log, topology) = (self.log.clone(), self.topology.clone());
         self.producer.write_some(&log, &topology, &mut self.model);
+    }
+
+    /// Another process requeues everything that operators failed on. Whatever the outcome, the next
+    /// one completes it.
+    fn requeue(&mut self) {
+        let process = self.loops.begin_process(&self.log);
+        let request = ResolveRequest {
+            filter: Filter { operators: vec!["counter".to_owned()], ..Filter::default() },
+            resolution: Resolution::Requeued,
+            because: None,
+            limit: None,
+        };
+        if resolve(&process, &self.topology, &request).is_ok_and(|done| done.count() > 0) {
+            self.log.state().count("dead letters of operators requeued");
+        }
     }
 
     /// The random decisions of this history.

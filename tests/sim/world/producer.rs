@@ -11,7 +11,7 @@ use tidewire_schemas::Priority;
 
 use crate::fake::FakeLog;
 use crate::model::{Model, ProducedInput};
-use crate::operators::FAILING;
+use crate::operators::{ASIDE, FAILING, LARGE};
 use crate::test_rng::TestRng;
 
 /// Entities; each uses one input, so that its events have one order.
@@ -84,7 +84,7 @@ impl Producer {
         let (account, key) = (account_of(entity), key_of(entity));
         let id = match self.random.below(12) {
             0 => None,
-            1 => Some(format!("{FAILING}-{sequence}")),
+            1 => Some(format!("{}-{sequence}", [FAILING, LARGE, ASIDE][sequence as usize % 3])),
             _ => Some(format!("e-{sequence}")),
         };
         let id_field = id.as_ref().map(|id| format!(r#""event_id":"{id}","#)).unwrap_or_default();

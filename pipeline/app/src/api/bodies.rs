@@ -207,6 +207,7 @@ fn summary() -> Vec<super::property::Property> {
         always("field", nullable(text()), "the field that was wrong, if it was one"),
         always("detail", text(), "the reason in words"),
         always("bytes", count(), "bytes of its value"),
+        always("operator", nullable(text()), "the operator that failed, if the others did not"),
     ]
 }
 
@@ -228,6 +229,9 @@ fn dead_letter() -> Value {
     let mut properties = summary();
     properties.extend([
         always("written", time(), "when the dead letter was written"),
+        always("trigger", nullable(text()), "what that operator was called with: event or timer"),
+        always("account", nullable(text()), "the account of that event or timer"),
+        always("emission", nullable(count()), "events that the call had emitted before it failed"),
         always("trail", list(text()), "where it was before, if it was requeued and failed again"),
         always("key", bytes_or_null.clone(), "its key"),
         always("value", bytes_or_null, "its value"),

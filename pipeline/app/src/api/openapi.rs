@@ -163,6 +163,7 @@ fn of_dead_letters(action: Action) -> Vec<Value> {
         parameter("id", many(text()), "only these; may be given more than once"),
         parameter("reason", many(reasons), "only these reasons"),
         parameter("source", many(text()), "only from these topics, or `http`"),
+        parameter("operator", many(text()), "only what these operators failed on"),
         parameter("since", time(), "only from this time on: RFC 3339 or milliseconds since 1970"),
         parameter("until", time(), "only before this time"),
     ];

@@ -103,6 +103,7 @@ fn parameters_of(which: &DeadLetterFilter) -> Parameters {
     let mut parameters = Parameters::new();
     parameters.extend(which.reason.iter().map(|reason| parameter("reason", reason)));
     parameters.extend(which.source.iter().map(|source| parameter("source", source)));
+    parameters.extend(which.operator.iter().map(|name| parameter("operator", name)));
     parameters.extend(which.since.iter().map(|since| parameter("since", since)));
     parameters.extend(which.until.iter().map(|until| parameter("until", until)));
     parameters.extend(which.limit.iter().map(|limit| parameter("limit", &limit.to_string())));
@@ -251,8 +252,8 @@ fn conclude(action: Action, args: &ResolveArgs, totals: &ResolveTotals) -> Resul
     terminal::print_line(&format!("{word} {}", print::counted(&done)))?;
     if totals.unable > 0 {
         terminal::print_notice(&format!(
-            "{} cannot be requeued: they are of facts, of timers or of another deployment; \
-             `tidewire dead-letters drop` marks them as given up",
+            "{} cannot be requeued: they are of another deployment, or larger than 1,000,000 \
+             bytes; `tidewire dead-letters drop` marks them as given up",
             totals.unable
         ));
     }

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::dead_letters::record::{DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
+use crate::dead_letters::operator_failure::OperatorFailure;
+use crate::dead_letters::record::{CUT, DETAIL, FIELD, HEADER_PREFIX, REASON, SOURCE_KEY, TIME};
 use crate::record::{Body, Millis, Offset, Partition, Record};
 
 /// Header of a requeued record: the positions from which it was dead-lettered, oldest first.
@@ -34,12 +35,14 @@ pub struct SourcePosition {
 }
 
 impl SourcePosition {
-    /// Reads `topic/partition/offset`.
+    /// Reads `topic/partition/offset`, with or without more parts, as in ids of one operator's dead
+    /// letters.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.rsplitn(3, '/');
-        let offset = parts.next()?.parse().ok()?;
+        // The name of a topic has no slash.
+        let mut parts = text.split('/');
+        let topic = parts.next()?.to_owned();
         let partition = parts.next()?.parse().ok()?;
-        Some(Self { topic: parts.next()?.to_owned(), partition, offset })
+        Some(Self { topic, partition, offset: parts.next()?.parse().ok()? })
     }
 }
 
@@ -73,6 +76,11 @@ impl DeadLetter {
         SourcePosition::parse(&self.id())
     }
 
+    /// The call of one operator that failed; `None` if the whole record was refused.
+    pub fn operator_failure(&self) -> Option<OperatorFailure<'_>> {
+        OperatorFailure::decode(&self.body)
+    }
+
     /// The name of its reason.
     pub fn reason(&self) -> Cow<'_, str> {
         self.text(REASON)
@@ -102,6 +110,11 @@ impl DeadLetter {
     /// The record's own key.
     pub fn source_key(&self) -> Option<&[u8]> {
         self.body.header(SOURCE_KEY)
+    }
+
+    /// Bytes of the record, if the dead letter has only the beginning of it.
+    pub fn cut(&self) -> Option<u64> {
+        self.body.header(CUT).map(|_| self.text(CUT).parse().unwrap_or_default())
     }
 
     /// The record's own headers.
@@ -135,6 +148,10 @@ impl DeadLetter {
         for part in [self.body.key(), time, self.body.value()] {
             hash.update(&(part.map_or(0, |part| part.len() as u64 + 1)).to_le_bytes());
             hash.update(part.unwrap_or_default());
+        }
+        if let Some(failure) = self.operator_failure() {
+            let OperatorFailure { operator, trigger, account, emission } = failure;
+            hash.update(format!("{operator}/{}/{emission}/{account}", trigger.as_str()).as_bytes());
         }
         hash.digest128().to_be_bytes()
     }
@@ -204,10 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_parsed_from_the_right() {
+    fn a_position_is_parsed_whatever_follows_it() {
         let of = |text: &str| SourcePosition::parse(text).map(|o| (o.topic, o.partition, o.offset));
         assert_eq!(of("tw.in/3/7"), Some(("tw.in".into(), 3, 7)));
         assert_eq!(of("http/1767607200000/9"), Some(("http".into(), 1_767_607_200_000, 9)));
+        let operators = Some(("tw.lane.low".into(), 3, 7));
+        assert_eq!(of("tw.lane.low/3/7/unread"), operators);
         assert_eq!(of("tw.in/3"), None);
         assert_eq!(of("tw.in/x/7"), None);
     }

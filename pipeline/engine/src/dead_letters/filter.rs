@@ -1,4 +1,4 @@
-//! Selects dead letters by id, reason, source and time. All given conditions must match.
+//! Selects dead letters by id, reason, source, operator and time. All given conditions must match.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,8 @@ pub struct Filter {
     pub reasons: Vec<String>,
     /// Sources: one of these topics, with or without the prefix, or `http`.
     pub sources: Vec<String>,
+    /// Operators: one of these failed.
+    pub operators: Vec<String>,
     /// The first time that matches.
     pub since: Option<Millis>,
     /// The first time that does not match any more.
@@ -33,6 +35,7 @@ impl Filter {
         (self.ids.is_empty() || self.ids.contains(&*letter.id()))
             && (self.reasons.is_empty() || self.reasons.iter().any(|r| *r == letter.reason()))
             && (self.sources.is_empty() || self.comes_from(letter, topology))
+            && (self.operators.is_empty() || self.is_of_an_operator(letter))
             && self.since.is_none_or(|since| time >= since)
             && self.until.is_none_or(|until| time < until)
     }
@@ -41,6 +44,11 @@ impl Filter {
         let Some(source_position) = letter.source_position() else { return false };
         let short = source_position.topic.strip_prefix(topology.prefix());
         self.sources.iter().any(|s| *s == source_position.topic || short == Some(s.as_str()))
+    }
+
+    fn is_of_an_operator(&self, letter: &DeadLetter) -> bool {
+        let failed = letter.operator_failure();
+        failed.is_some_and(|failed| self.operators.iter().any(|name| name == failed.operator))
     }
 
     /// The partitions with possible matches: the id of a dead letter determines its partition.
@@ -76,6 +84,26 @@ mod tests {
             .map(|(id, _, _)| *id)
             .collect();
         assert_eq!(taken, expected, "{filter:?}");
+    }
+
+    #[test]
+    fn an_operators_dead_letters_are_selected_by_its_name() {
+        let topology = Topology::new("t.", 4);
+        let headers: &[(&str, &[u8])] = &[
+            ("operator", b"unread"),
+            ("trigger", b"timer"),
+            ("account", b"acc"),
+            ("emission", b"0"),
+        ];
+        let matches = |name: &str, headers: &[(&str, &[u8])]| {
+            let body = Body::new(Some(b"t.lane.low/0/7/unread"), None, headers);
+            let record = Record { offset: Offset(0), timestamp: Millis(9), body };
+            let filter = Filter { operators: vec![name.to_owned()], ..Filter::default() };
+            filter.matches(&DeadLetter::of(Partition(0), record), &topology)
+        };
+        assert!(matches("unread", headers));
+        assert!(!matches("notify", headers));
+        assert!(!matches("unread", &headers[1..]), "it is of the whole record");
     }
 
     #[test]

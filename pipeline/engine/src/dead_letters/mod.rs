@@ -9,6 +9,7 @@
 //! Everything uses the `Log` port alone, so it works on every log.
 
 mod dead_letter;
+pub mod operator_failure;
 pub mod record;
 mod resolution;
 
@@ -28,5 +29,7 @@ pub use error::DeadLettersError;
 pub use filter::Filter;
 pub use listing::{ListEntry, Listing, fetch, list, resolutions_of};
 pub use requeue::destination;
+#[cfg(test)]
+pub(crate) use requeue::requeued_record;
 pub use resolution::{Resolution, ResolutionRecord};
 pub use resolve::{ResolveRequest, ResolveSummary, plan, resolve};

@@ -1,11 +1,15 @@
 //! Creates the record of a requeued dead letter, and chooses its topic and partition.
 //!
 //! It has the key, bytes and headers of the original record, and its trail. It goes to the topic it
-//! was read from; records of lanes and of HTTP go to the input, those that came to a lane by
-//! `in.internal` go back there, because no other input takes internal types. It keeps its
+//! was read from; records of HTTP and of lanes that ADMIT writes go to the input, those that came to
+//! a lane by `in.internal` go back there, because no other input takes internal types. It keeps its
 //! partition: the producer writes later records of the same key there, so their order holds.
+//!
+//! What one operator failed on goes to `lane.facts` of its task's partition, marked with the
+//! operator: the others have processed it, and so has ADMIT. It keeps its hops.
 
 use crate::dead_letters::dead_letter::{DeadLetter, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX};
+use crate::dead_letters::operator_failure::{FOR_OPERATOR, FOR_TRIGGER, OperatorFailure};
 use crate::lane_record::VERDICT;
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::{Lane, Topology};
@@ -14,16 +18,25 @@ use crate::verdict::Verdict;
 /// The topic name of dead letters of HTTP.
 const HTTP: &str = "http";
 
-/// The partition to which a dead letter's record is requeued. `None` if it is not a producer's (a
-/// timer, a fact of DERIVE), or if its topic is unknown.
+/// Bytes of a record that is requeued: less than a broker accepts by default. A larger one can't
+/// become an event.
+const REQUEUED_MAX_BYTES: usize = 1_000_000;
+
+/// The partition to which a dead letter's record is requeued. `None` if its topic is unknown, or if
+/// it is too large.
 pub fn destination(topology: &Topology, letter: &DeadLetter) -> Option<TopicPartition> {
+    if letter.cut().is_some() || letter.size() > REQUEUED_MAX_BYTES {
+        return None;
+    }
     let from = letter.source_position()?;
     if from.topic == HTTP {
         return Some(TopicPartition::new(topology.input(), letter.at.0));
     }
     let at_lane = Lane::ALL.into_iter().find(|lane| topology.lane(*lane).as_str() == from.topic);
+    let of_task = at_lane.is_some() || from.topic == topology.order().as_str();
     let (to, partition) = match at_lane {
-        Some(Lane::Facts | Lane::FactsUrgent) => return None,
+        _ if letter.operator_failure().is_some() && of_task => (topology.facts(), from.partition),
+        Some(lane @ (Lane::Facts | Lane::FactsUrgent)) => (topology.lane(lane), from.partition),
         Some(_) => internal_origin(topology, letter)
             .map_or((topology.input(), from.partition), |at| {
                 (topology.input_internal(), at.0.into())
@@ -48,17 +61,25 @@ fn internal_origin(topology: &Topology, letter: &DeadLetter) -> Option<Partition
 }
 
 /// The original record with its trail.
-pub(super) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgoing {
+pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgoing {
     let mut trail = letter.trail();
     trail.push(letter.id().into_owned());
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
-    // ADMIT added its verdict; it writes another one.
+    let failure = letter.operator_failure();
+    // ADMIT writes another verdict. Where it does not, the verdict is about another record: this one
+    // is a copy that DERIVE must not compare with ADMIT's own copies.
     let passing = [REQUEUED_FROM, REQUEUED_REASON, VERDICT];
+    let marks = [FOR_OPERATOR, FOR_TRIGGER];
+    let passes = |name| passing.contains(&name) || (failure.is_some() && marks.contains(&name));
     let mut headers: Vec<(&str, &[u8])> =
-        letter.own_headers().filter(|(name, _)| !passing.contains(name)).collect();
+        letter.own_headers().filter(|(name, _)| !passes(*name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));
     headers.push((REQUEUED_REASON, reason.as_bytes()));
+    if let Some(OperatorFailure { operator, trigger, .. }) = failure {
+        headers.push((FOR_OPERATOR, operator.as_bytes()));
+        headers.push((FOR_TRIGGER, trigger.as_str().as_bytes()));
+    }
     Outgoing {
         topic: to.topic.clone(),
         partition: to.partition,
@@ -96,8 +117,8 @@ mod tests {
             ("t.in.urgent", Some("t.in.urgent")),
             ("t.in.internal", Some("t.in.internal")),
             ("t.lane.low", Some("t.in")),
-            ("t.lane.facts", None),
-            ("t.lane.facts.urgent", None),
+            ("t.lane.facts", Some("t.lane.facts")),
+            ("t.lane.facts.urgent", Some("t.lane.facts.urgent")),
             ("t.order", None),
             ("u.in", None),
         ] {
@@ -106,6 +127,10 @@ mod tests {
             assert_eq!(place, to.map(|to| (to.to_owned(), Partition(3))), "{from}");
         }
         assert_eq!(round(&at("t.in", 4), 7, &body), None, "there is no such partition");
+        for bytes in [1_000_001, 3_000_000] {
+            let body = Body::new(Some(b"k"), Some(&vec![7; bytes]), &[]);
+            assert_eq!(round(&at("t.in", 3), 7, &body), None, "a broker refuses it");
+        }
         let by_http = round(&at("http", 1_000_000), 7, &body).expect("back to the input");
         assert_eq!(by_http.topic.as_str(), "t.in");
     }

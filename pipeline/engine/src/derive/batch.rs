@@ -15,8 +15,11 @@ use crate::topology::Lane;
 pub(super) struct BatchSavepoint {
     outgoing: usize,
     bytes: usize,
+    caused: usize,
+    failed_calls: usize,
     accepted: (usize, usize),
     urgent: bool,
+    counts: BatchCounts,
 }
 
 /// The open transaction of one task.
@@ -25,6 +28,8 @@ pub(super) struct TaskBatch {
     outgoing: Vec<Outgoing>,
     /// Bytes of `outgoing`'s bodies.
     bytes: usize,
+    /// Bytes of records that operators have emitted for the current event or timer.
+    caused: usize,
     outputs: u32,
     hash: Xxh3,
     spans: [Option<LaneSpan>; Lane::COUNT],
@@ -32,6 +37,8 @@ pub(super) struct TaskBatch {
     taken: u32,
     ticks: Vec<Tick>,
     dead_letters: Vec<u32>,
+    /// The operator of each call that failed.
+    failed_calls: Vec<&'static str>,
     accepted: Vec<Accepted>,
     /// Whether an output of a critical event is in the batch.
     pub(super) urgent: bool,
@@ -90,15 +97,44 @@ impl TaskBatch {
         self.outgoing.push(record);
     }
 
+    /// Begins to process an event or a timer.
+    pub(super) fn begin_cause(&mut self) {
+        self.caused = 0;
+    }
+
+    /// Bytes that operators have emitted for the current event or timer.
+    pub(super) fn caused(&self) -> usize {
+        self.caused
+    }
+
+    /// Adds an output that an operator has emitted.
+    pub(super) fn emit_caused(&mut self, record: Outgoing) {
+        self.caused += record.body.as_bytes().len();
+        self.emit(record);
+    }
+
+    /// Adds the dead letter of a call that failed.
+    pub(super) fn put_failed_call(&mut self, operator: &'static str, record: Outgoing) {
+        self.counts.failed += 1;
+        self.failed_calls.push(operator);
+        self.emit(record);
+    }
+
+    /// The operator of each call that failed.
+    pub(super) fn failed_calls(&self) -> &[&'static str] {
+        &self.failed_calls
+    }
+
     /// Adds the dead letter of the last record.
     pub(super) fn put_dead_letter(&mut self, record: Outgoing) {
         self.dead_letters.push(self.taken.saturating_sub(1));
         self.emit(record);
     }
 
-    /// How many outputs were made since `savepoint`.
+    /// How many outputs were made since `savepoint`, dead letters of operators aside.
     pub(super) fn made_since(&self, savepoint: BatchSavepoint) -> usize {
-        self.outgoing.len() - savepoint.outgoing
+        let failed = self.failed_calls.len() - savepoint.failed_calls;
+        self.outgoing.len() - savepoint.outgoing - failed
     }
 
     pub(super) fn savepoint(&self) -> BatchSavepoint {
@@ -106,8 +142,11 @@ impl TaskBatch {
         BatchSavepoint {
             outgoing: self.outgoing.len(),
             bytes: self.bytes,
+            caused: self.caused,
+            failed_calls: self.failed_calls.len(),
             accepted: (self.accepted.len(), ids),
             urgent: self.urgent,
+            counts: self.counts,
         }
     }
 
@@ -116,11 +155,14 @@ impl TaskBatch {
     pub(super) fn roll_back(&mut self, savepoint: BatchSavepoint) {
         self.outgoing.truncate(savepoint.outgoing);
         self.bytes = savepoint.bytes;
+        self.caused = savepoint.caused;
+        self.failed_calls.truncate(savepoint.failed_calls);
         self.accepted.truncate(savepoint.accepted.0);
         if let Some(run) = self.accepted.last_mut() {
             run.ids.truncate(savepoint.accepted.1);
         }
         self.urgent = savepoint.urgent;
+        self.counts = savepoint.counts;
     }
 
     /// Moves the outputs made so far to `into`.

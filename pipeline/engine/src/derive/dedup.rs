@@ -13,7 +13,7 @@
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
-use crate::derive::operator::{Context, Flow, Operator, OperatorError};
+use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::Millis;
@@ -42,6 +42,10 @@ impl Operator for Dedup {
             changelog: Changelog::Order,
             window_ms: WINDOW_MS,
         }]
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::RollBackEvent
     }
 
     fn on_event(

@@ -7,7 +7,7 @@
 
 use tidewire_schemas::event::EventView;
 
-use crate::derive::operator::{Context, Flow, Operator, OperatorError};
+use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
 
 /// The operator of delivery.
 pub struct ChannelDelivery;
@@ -19,6 +19,10 @@ impl Operator for ChannelDelivery {
 
     fn name(&self) -> &'static str {
         "delivery"
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::RollBackEvent
     }
 
     fn on_event(

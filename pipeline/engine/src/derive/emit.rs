@@ -8,21 +8,22 @@
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
 //! processed by that entity's task. Facts that follow from critical events have a lane of their
-//! own, and end their batch as soon as outputs of critical events do. A header counts the facts in
-//! a row; beyond [`MAX_HOPS`] the event that would cause the next one becomes a dead letter, so
-//! that two operators can't cause each other without end.
+//! own, and end their batch as soon as outputs of critical events do. A header counts the facts and
+//! timers in a row; beyond [`MAX_HOPS`] the call that would emit the next fact fails, so that two
+//! operators can't cause each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
-use crate::derive::operator::{Context, OperatorError};
-use crate::derive::trigger::{HOPS, Trigger};
+use crate::derive::effect_limits::emission_excess;
+use crate::derive::operator::{Context, OnFailure, OperatorError};
+use crate::derive::trigger::{CauseNames, HOPS, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
-/// Facts that may follow from each other in a row.
+/// Facts and timers that may follow from each other in a row.
 pub const MAX_HOPS: u8 = HOPS_MAX;
 
 /// An event as an operator emits it. Its event id and correlation id follow from its cause.
@@ -53,17 +54,14 @@ pub struct StateKey<'a> {
 
 impl Context<'_> {
     /// Writes a fact for another entity's task, visible in its lane once this transaction is
-    /// committed. Fails if the current event already follows from [`MAX_HOPS`] facts.
+    /// committed. Fails if the current event or timer already follows from [`MAX_HOPS`] hops.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let (hops, lane) = match self.trigger {
-            Trigger::Event { hops, urgent: true, .. } => (hops, Lane::FactsUrgent),
-            Trigger::Event { hops, urgent: false, .. } => (hops, Lane::Facts),
-            Trigger::Timer { .. } => (0, Lane::Facts),
-        };
+        let hops = self.trigger.hops();
+        let lane = if self.trigger.is_urgent() { Lane::FactsUrgent } else { Lane::Facts };
         if hops >= MAX_HOPS {
             return Err(OperatorError::Failed(format!(
-                "this event follows from {MAX_HOPS} facts in a row, the limit, so no fact {} is \
-                 emitted; check which operators cause each other",
+                "{hops} facts and timers in a row led here, and {MAX_HOPS} is the limit, so no \
+                 fact {} is emitted; check which operators cause each other",
                 emission.event_type
             )));
         }
@@ -73,7 +71,8 @@ impl Context<'_> {
         let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
         let partition = topology.entity_partition(emission.account_id, emission.key);
-        self.batch.emit(Outgoing { topic: topology.lane(lane).clone(), partition, body });
+        let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };
+        self.write(emission.event_type, record);
         self.batch.urgent |= lane == Lane::FactsUrgent;
         Ok(())
     }
@@ -88,7 +87,7 @@ impl Context<'_> {
             .deliveries(&event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
         for to in &deliveries {
-            self.write(&event, &value, to);
+            self.write_to(&event, &value, to);
         }
         Ok(())
     }
@@ -100,20 +99,21 @@ impl Context<'_> {
         let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
         let partition = topology.partition_of(channel.as_bytes());
-        self.batch.emit(Outgoing { topic: topology.out_state().clone(), partition, body });
+        let record = Outgoing { topic: topology.out_state().clone(), partition, body };
+        self.write(event.event_type, record);
         self.batch.urgent |= Lane::of(event.priority) == Lane::Critical;
     }
 
     /// Writes the current event to one channel, byte for byte.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
         if let Trigger::Event { value, .. } = self.trigger {
-            self.write(event, value, to);
+            self.write_to(event, value, to);
         }
     }
 
     /// Ephemeral and derived channels get no output: ADMIT has written the former, and nothing is
     /// written for the latter.
-    fn write(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
+    fn write_to(&mut self, event: &EventView<'_>, value: &[u8], to: &Delivery) {
         let topology = self.rules.topology;
         let lane = Lane::of(event.priority);
         let topic = match to.class {
@@ -129,13 +129,27 @@ impl Context<'_> {
         let channel = to.channel.as_bytes();
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
-        self.batch.emit(Outgoing { topic: topic.clone(), partition, body });
+        let record = Outgoing { topic: topic.clone(), partition, body };
+        self.write(event.event_type, record);
         self.batch.urgent |= lane == Lane::Critical;
     }
 
+    /// Adds a record of an event of this type. If it is too large, the call fails.
+    fn write(&mut self, event_type: &str, record: Outgoing) {
+        if self.operator.on_failure() == OnFailure::RollBackEvent {
+            // Delivery writes the event itself, which ADMIT has limited.
+            return self.batch.emit(record);
+        }
+        let bytes = record.body.as_bytes().len();
+        match emission_excess(event_type, bytes, self.batch.caused()) {
+            None => self.batch.emit_caused(record),
+            Some(excess) => drop(self.excess.get_or_insert(excess)),
+        }
+    }
+
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
-        let (account, trigger, belongs_to) = self.trigger.names();
-        let hash = hash128(account, &format!("{trigger}/{}", self.emitted));
+        let CauseNames { account, id, correlation } = self.trigger.names();
+        let hash = hash128(account, &format!("{id}/{}", self.emitted));
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
@@ -145,7 +159,7 @@ impl Context<'_> {
             event_type: emission.event_type,
             account_id: emission.account_id,
             timestamp_ms: emission.timestamp_ms,
-            correlation_id: belongs_to.unwrap_or(&event_id),
+            correlation_id: correlation,
             priority: emission.priority,
             key: emission.key,
             source: Some(&source),
@@ -271,7 +285,6 @@ mod tests {
         let topology = Topology::new("t.", 8);
         let config = DeriveConfig {
             topology: topology.clone(),
-            catalogue: tidewire_schemas::catalogue::Catalogue::builtin(),
             instance: "one".to_owned(),
             thread: 0,
             build: "test".to_owned(),

@@ -17,6 +17,7 @@ mod ticks;
 
 mod batch;
 mod failure;
+mod operator_call;
 mod quiet;
 mod restore;
 mod running;
@@ -30,6 +31,7 @@ mod sandbox;
 
 pub mod dedup;
 mod delivery;
+mod effect_limits;
 pub mod emit;
 mod operator;
 pub mod stores;
@@ -43,15 +45,19 @@ pub(crate) mod encoding;
 pub mod order;
 pub mod progress;
 pub mod source_offsets;
+mod timer_cause;
 
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{
     Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS, OPERATORS,
 };
 pub use driver::{START, TopologyDriver};
+pub use effect_limits::{
+    CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES,
+};
 pub use emit::{Emission, StateKey};
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
-pub use operator::{Context, Flow, Operator, OperatorError};
+pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;

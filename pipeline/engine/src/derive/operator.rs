@@ -15,8 +15,9 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use crate::derive::batch::TaskBatch;
+use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::table_decl::TableDecl;
-use crate::derive::timers::{TimerKey, Timers};
+use crate::derive::timers::{TIMERS, TimerKey, Timers};
 use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
@@ -38,10 +39,20 @@ pub enum OperatorError {
     /// The store failed; the loop ends.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The event can't be processed. It becomes a dead letter at once: an operator depends on
-    /// nothing that a retry could change.
+    /// The operator can't process the event or timer. That becomes a dead letter at once: an
+    /// operator depends on nothing that a retry could change.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What a failed call of an operator rolls back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The effects of the call; delivery and the other operators go on.
+    RollBackCall,
+    /// Everything that the event has caused, so that it passes as a whole once it is requeued. For
+    /// operators without which the event must not be processed.
+    RollBackEvent,
 }
 
 /// A step that every event of a task passes.
@@ -49,12 +60,17 @@ pub trait Operator: Sync {
     /// Its stable number, from 1; timers are stored under it.
     fn number(&self) -> u8;
 
-    /// Its name in dead letters and metrics.
+    /// Its name in dead letters and metrics: lower-case letters, digits and underscores.
     fn name(&self) -> &'static str;
 
     /// The tables it keeps.
     fn tables(&self) -> &'static [TableDecl] {
         &[]
+    }
+
+    /// What a failure on an event rolls back.
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::RollBackCall
     }
 
     /// Processes an event.
@@ -87,6 +103,8 @@ pub struct Context<'a> {
     pub(super) partition: Partition,
     /// How many events the operator has emitted for this cause.
     pub(super) emitted: u32,
+    /// The first limit that the operator has exceeded: its call fails.
+    pub(super) excess: Option<String>,
     pub(super) time: Millis,
     pub(super) state: &'a mut TaskState,
     pub(super) batch: &'a mut TaskBatch,
@@ -99,6 +117,11 @@ impl Context<'_> {
         self.time
     }
 
+    /// The account of the current event, or of the event that led to the current timer.
+    pub fn account(&self) -> &str {
+        self.trigger.account()
+    }
+
     /// The catalogue in force.
     pub fn catalogue(&self) -> &'static Catalogue {
         self.rules.catalogue
@@ -109,14 +132,20 @@ impl Context<'_> {
         Ok(self.state.get(table, key)?)
     }
 
-    /// Sets a key of a table.
+    /// Sets a key of a table. If key or value is too large, the call fails.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        if !row_fits(key, value) {
+            return self.exceed(table, key, value);
+        }
         let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         self.state.put(table, key, Some(value));
     }
 
     /// Removes a key of a table.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
+        if !row_fits(key, &[]) {
+            return self.exceed(table, key, &[]);
+        }
         self.state.put(table, Bytes::copy_from_slice(key), None);
     }
 
@@ -131,9 +160,15 @@ impl Context<'_> {
     }
 
     /// Sets a timer: [`Operator::on_timer`] is called with this key once task time has reached
-    /// `at`. Setting the same time and key again changes nothing.
+    /// `at`. It continues the chain of the current event or timer: its account, its correlation
+    /// and its hops. Setting the same time and key again before it has fired sets no second timer.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.set(self.state, TimerKey { at, operator: self.operator.number(), key });
+        if !row_fits(key, &[]) {
+            return self.exceed(TIMERS.spec.table, key, &[]);
+        }
+        let timer = TimerKey { at, operator: self.operator.number(), key };
+        let cause = self.trigger.cause_of(timer).encode();
+        self.timers.set(self.state, timer, cause.into());
     }
 
     /// Removes a timer.
@@ -146,6 +181,14 @@ impl Context<'_> {
     pub(super) fn is_copy(&self, event: &EventView<'_>) -> bool {
         self.partition != self.rules.topology.entity_partition(event.account_id, event.key)
             && self.catalogue().resolve(event.event_type).is_some_and(|of| of.broadcast)
+    }
+
+    /// Lets the call fail, since a row is too large.
+    fn exceed(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        let declared = [TIMERS].into_iter().chain(self.operator.tables().iter().copied());
+        let name = declared.map(|decl| decl.spec).find(|spec| spec.table == table);
+        let name = name.map_or("unknown", |spec| spec.name);
+        self.excess.get_or_insert_with(|| row_excess(name, key, value));
     }
 
     /// Stores an id as accepted now; its changelog is the `order` record.

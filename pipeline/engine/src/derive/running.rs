@@ -13,14 +13,17 @@
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
+use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
-use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
+use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
+use crate::derive::operator_call::{RolledBackCall, call};
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
-use crate::derive::stores::{EXPIRY, expire};
-use crate::derive::timers::Timers;
+use crate::derive::stores::{EXPIRY, expire, unreadable};
+use crate::derive::timer_cause::TimerCause;
+use crate::derive::timers::{TIMERS, Timers};
 use crate::derive::trigger::Trigger;
 use crate::lane_record::VERDICT;
 use crate::lanes::{Lanes, Refill};
@@ -34,6 +37,12 @@ use crate::verdict::Verdict;
 
 /// Records a task processes before the next task's turn and the check of the limits.
 pub(super) const STEP_RECORDS: usize = 64;
+
+/// Bytes of outputs after which a step ends sooner: a record may cause some MiB of them.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Bytes of outputs after which a tick leaves the other due timers to the next one.
+const TICK_BYTES: usize = 4 << 20;
 
 /// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
 /// tasks of six lanes stay within some tens of MiB.
@@ -137,6 +146,9 @@ impl RunningTask {
                 return Ok(taken);
             };
             self.process(rules, lane, &record)?;
+            if self.batch.bytes() >= STEP_BYTES {
+                return Ok(taken + 1);
+            }
         }
         Ok(STEP_RECORDS)
     }
@@ -169,6 +181,10 @@ impl RunningTask {
             self.batch.counts.copies += 1;
             return Ok(());
         }
+        let fact = (lane == Lane::Facts).then_some(&record.body);
+        if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
+            return self.operate_again(rules, taken, requeued);
+        }
         let Some(value) = record.body.value() else {
             let detail = "the lane record has no value";
             self.put_dead_letter(rules, taken, Reason::EmptyValue, detail);
@@ -190,28 +206,28 @@ impl RunningTask {
         taken: LaneRecord<'_>,
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
-        // A failure rolls back the changes of all operators. The id is then not accepted, so that
-        // the event passes once it is requeued.
-        let undo = (self.state.savepoint(), self.batch.savepoint());
+        let whole = (self.state.savepoint(), self.batch.savepoint());
+        self.batch.begin_cause();
         let trigger = Trigger::of(taken.lane, taken.record, event);
         for operator in rules.operators {
-            match operator.on_event(event, &mut self.context(rules, *operator, trigger)) {
+            let context = self.context(rules, *operator, trigger);
+            match call(context, |context| operator.on_event(event, context))? {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
                     return Ok(());
                 }
-                Err(OperatorError::Store(error)) => return Err(error.into()),
-                Err(OperatorError::Failed(why)) => {
-                    self.state.roll_back(undo.0);
-                    self.batch.roll_back(undo.1);
-                    let detail = format!("{}: {why}", operator.name());
-                    self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &detail);
+                Err(failed) if operator.on_failure() == OnFailure::RollBackEvent => {
+                    // The id is then not accepted, so that the event passes once it is requeued.
+                    self.state.roll_back(whole.0);
+                    self.batch.roll_back(whole.1);
+                    self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &failed.why);
                     return Ok(());
                 }
+                Err(failed) => self.put_failed_call(rules, taken, failed),
             }
         }
-        let made = self.batch.made_since(undo.1);
+        let made = self.batch.made_since(whole.1);
         // What a fact of a critical event causes waits for others no longer than the event's own.
         self.batch.urgent |= made > 0 && taken.lane == Lane::FactsUrgent;
         // The copy of a broadcast event in a task that is not the one of its key has no deliveries.
@@ -221,6 +237,84 @@ impl RunningTask {
             self.batch.counts.undelivered += 1;
         }
         Ok(())
+    }
+
+    /// Processes a record that was requeued for one operator: de-duplication, delivery and the
+    /// other operators have processed it before.
+    fn operate_again(
+        &mut self,
+        rules: Rules<'_>,
+        taken: LaneRecord<'_>,
+        requeued: RequeuedFor<'_>,
+    ) -> Result<(), CommitFailure> {
+        self.batch.begin_cause();
+        let named = |o: &&&dyn Operator| o.name() == requeued.operator;
+        let operator = rules.operators.iter().find(named);
+        let operator = operator.filter(|o| o.on_failure() == OnFailure::RollBackCall);
+        let (Some(operator), Some(kind)) = (operator, requeued.trigger) else {
+            let detail = format!(
+                "this build has no operator {} that can be called again; run the build that wrote \
+                 the dead letter, or a later one, and requeue it there",
+                requeued.operator
+            );
+            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &detail);
+            return Ok(());
+        };
+        match kind {
+            TriggerKind::Event => self.call_again(rules, *operator, taken),
+            TriggerKind::Timer => self.fire_again(rules, *operator, taken),
+        }
+    }
+
+    /// Calls an operator with a requeued event.
+    fn call_again(
+        &mut self,
+        rules: Rules<'_>,
+        operator: &dyn Operator,
+        taken: LaneRecord<'_>,
+    ) -> Result<(), CommitFailure> {
+        let event = match EventView::decode(taken.record.body.value().unwrap_or_default()) {
+            Ok(event) => event,
+            Err(error) => {
+                self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
+                return Ok(());
+            }
+        };
+        let trigger = Trigger::of(taken.lane, taken.record, &event);
+        let context = self.context(rules, operator, trigger);
+        if let Err(failed) = call(context, |context| operator.on_event(&event, context))? {
+            self.put_failed_call(rules, taken, failed);
+        }
+        Ok(())
+    }
+
+    /// Calls an operator with a requeued timer.
+    fn fire_again(
+        &mut self,
+        rules: Rules<'_>,
+        operator: &dyn Operator,
+        taken: LaneRecord<'_>,
+    ) -> Result<(), CommitFailure> {
+        let body = &taken.record.body;
+        let Some(cause) = TimerCause::decode(body.value().unwrap_or_default()) else {
+            let detail = "the timer's cause can't be decoded; requeue it with the build that wrote \
+                          the dead letter";
+            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
+            return Ok(());
+        };
+        let trigger = Trigger::Timer { cause: &cause };
+        let context = self.context(rules, operator, trigger);
+        if let Err(failed) = fire(context, body.key().unwrap_or_default())? {
+            self.put_failed_call(rules, taken, failed);
+        }
+        Ok(())
+    }
+
+    /// Adds the dead letter of an operator that failed on a lane's record.
+    fn put_failed_call(&mut self, rules: Rules<'_>, taken: LaneRecord<'_>, failed: RolledBackCall) {
+        let at = &self.lanes[taken.lane.index()];
+        let cause = FailedCause::Record { at, record: taken.record };
+        failed.put(&mut self.batch, rules.topology, cause);
     }
 
     fn context<'a>(
@@ -235,6 +329,7 @@ impl RunningTask {
             trigger,
             partition: self.partition,
             emitted: 0,
+            excess: None,
             time: self.time,
             state: &mut self.state,
             batch: &mut self.batch,
@@ -264,8 +359,9 @@ impl RunningTask {
     pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), CommitFailure> {
         self.time = self.time.max(now);
         self.batch.tick(self.time);
+        let before = self.batch.bytes();
         for due in self.timers.due(&mut self.state, self.time)? {
-            Timers::take(&mut self.state, &due);
+            let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
                 expire(&mut self.state, &due.key, self.time)?;
@@ -276,37 +372,21 @@ impl RunningTask {
                 telemetry::timers_orphaned();
                 continue;
             };
-            let undo = (self.state.savepoint(), self.batch.savepoint());
-            let trigger = Trigger::Timer { partition: self.partition, stored: &due.stored };
-            let mut context = self.context(rules, *operator, trigger);
-            match operator.on_timer(&due.key, &mut context) {
-                Ok(()) => {}
-                Err(OperatorError::Store(error)) => return Err(error.into()),
-                Err(OperatorError::Failed(why)) => {
-                    self.state.roll_back(undo.0);
-                    self.batch.roll_back(undo.1);
-                    self.put_timer_dead_letter(rules, operator.name(), &due.key, &why);
-                }
+            let of = TimerCause::decode(&cause);
+            let of = of.ok_or_else(|| unreadable(TIMERS.spec.table, "value"))?;
+            let trigger = Trigger::Timer { cause: &of };
+            self.batch.begin_cause();
+            if let Err(failed) = fire(self.context(rules, *operator, trigger), &due.key)? {
+                let body = Body::new(Some(&due.key), Some(&cause), &[]);
+                let (partition, time, id) = (self.partition, self.time, of.hex());
+                let cause = FailedCause::Timer { partition, time, id: &id, body: &body };
+                failed.put(&mut self.batch, rules.topology, cause);
+            }
+            if self.batch.bytes() - before >= TICK_BYTES {
+                break;
             }
         }
         Ok(self.timers.load(&mut self.state)?)
-    }
-
-    /// Adds the dead letter of a failed timer. A timer has no source record, so the dead letter
-    /// holds the operator and the key, and the task time as the offset. An offset of `order` would
-    /// depend on control records between transactions, which a replay can't know.
-    fn put_timer_dead_letter(&mut self, rules: Rules<'_>, operator: &str, key: &[u8], why: &str) {
-        self.batch.counts.failed += 1;
-        let from = TopicPartition::new(rules.topology.order(), self.partition);
-        let record = Record {
-            offset: Offset(self.time.0.unsigned_abs()),
-            timestamp: self.time,
-            body: Body::new(Some(operator.as_bytes()), Some(key), &[]),
-        };
-        let detail = format!("timer of {operator}: {why}");
-        let diagnosis =
-            Diagnosis { reason: Reason::ProcessingFailed.as_str(), field: None, detail: &detail };
-        self.batch.emit(dead_letter(rules.topology, &from, &record, diagnosis));
     }
 
     /// Whether a critical record, or a fact that follows from one, waits to be processed.
@@ -386,7 +466,7 @@ impl RunningTask {
         let critical = self.progress.lanes[Lane::Critical.index()];
         self.held_until = self.held_until.filter(|end| critical < Some(*end));
         self.state.apply();
-        telemetry::batch_committed(&batch.counts);
+        telemetry::batch_committed(&batch.counts, batch.failed_calls());
     }
 
     /// Rolls back to the last commit after an abort, and reads the lanes from there again.
@@ -413,6 +493,12 @@ impl RunningTask {
         }
         (self.state, self.progress)
     }
+}
+
+/// Calls an operator with one of its timers.
+fn fire(context: Context<'_>, key: &[u8]) -> Result<Result<Flow, RolledBackCall>, StoreError> {
+    let operator = context.operator;
+    call(context, |context| operator.on_timer(key, context).map(|()| Flow::Continue))
 }
 
 /// The lanes of one task as the scheduler's source of records.

@@ -1,8 +1,11 @@
 //! Timers of a task: keys with a due time, kept in a table of its state.
 //!
 //! ```text
-//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → nothing
+//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → cause
 //! ```
+//!
+//! The cause is a [`TimerCause`](crate::derive::timer_cause::TimerCause), or nothing for timers of
+//! the engine itself.
 //!
 //! The engine never waits for a timer. The loop reads when the first one is due and injects a tick
 //! once that time has come, and only a tick fires timers. Ticks are in the `order` record, so a
@@ -39,7 +42,7 @@ pub(super) struct TimerKey<'a> {
 }
 
 impl TimerKey<'_> {
-    fn encode(self) -> Bytes {
+    pub(super) fn encode(self) -> Bytes {
         let mut out = Vec::with_capacity(9 + self.key.len());
         out.extend_from_slice(&(self.at.0 ^ i64::MIN).to_be_bytes());
         out.push(self.operator);
@@ -76,9 +79,9 @@ impl Timers {
         self.first
     }
 
-    /// Sets a timer; the same key again is the same timer.
-    pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
-        state.put(TIMERS.spec.table, timer.encode(), Some(Bytes::new()));
+    /// Sets a timer; the same key again is the same timer, with the newer cause.
+    pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>, cause: Bytes) {
+        state.put(TIMERS.spec.table, timer.encode(), Some(cause));
         self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
@@ -113,12 +116,20 @@ impl Timers {
         Ok(due)
     }
 
-    /// Removes a due timer before it is fired.
-    pub(super) fn take(state: &mut TaskState, due: &DueTimer) {
-        state.put(TIMERS.spec.table, due.stored.clone(), None);
+    /// Removes a due timer before it is fired, and returns its cause. `None`: a timer that fired
+    /// before it in the same tick has removed it, so it does not fire.
+    pub(super) fn take(state: &mut TaskState, due: &DueTimer) -> Result<Option<Bytes>, StoreError> {
+        let cause = state.get(TIMERS.spec.table, &due.stored)?;
+        if cause.is_some() {
+            state.put(TIMERS.spec.table, due.stored.clone(), None);
+        }
+        Ok(cause)
     }
 }
 
 fn due_of(stored: &[u8]) -> Option<Millis> {
     Some(Millis(i64::from_be_bytes(*stored.first_chunk()?) ^ i64::MIN))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,38 @@
 //! The cause of an operator call: an event or a due timer.
 //!
-//! Ids of emitted events are derived from it, so that executing the same cause again gives the same
-//! ids.
+//! Ids of emitted events and of timers are derived from it, so that executing the same cause again
+//! gives the same ids. Each fact and each timer costs a hop, so that operators can't cause each
+//! other without end. Only a timer that its operator's timer sets costs none: it recurs, as often
+//! as it likes, and what it causes is as far from the first event as before.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
+use tidewire_schemas::id::hash128;
 
-use crate::record::{Partition, Record};
+use crate::derive::timer_cause::TimerCause;
+use crate::derive::timers::TimerKey;
+use crate::record::Record;
 use crate::topology::Lane;
 
-/// The header of a fact: one byte, the number of facts in a row, itself included.
+/// The header of a fact: one byte, the number of hops that led to it, itself included.
 pub(super) const HOPS: &str = "tw-hops";
 
 /// The cause of the current operator call.
 #[derive(Clone, Copy)]
 pub(super) enum Trigger<'a> {
-    /// An event, its encoded form, and the number of facts in a row that led to it; it is urgent if
-    /// it is critical, or a fact that follows from a critical event.
+    /// An event, its encoded form, and the number of hops that led to it; it is urgent if it is
+    /// critical, or a fact that follows from a critical event.
     Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8, urgent: bool },
-    /// A timer of this partition, by its stored key.
-    Timer { partition: Partition, stored: &'a [u8] },
+    /// A timer.
+    Timer { cause: &'a TimerCause },
+}
+
+/// What emitted events inherit from their cause.
+pub(super) struct CauseNames<'a> {
+    pub(super) account: &'a str,
+    /// The id from which theirs are derived.
+    pub(super) id: String,
+    pub(super) correlation: &'a str,
 }
 
 impl<'a> Trigger<'a> {
@@ -36,16 +49,55 @@ impl<'a> Trigger<'a> {
         Self::Event { event, value, hops: hops.unwrap_or(0), urgent }
     }
 
-    /// The account and id from which ids of emitted events are derived, and the correlation id.
-    pub(super) fn names(&self) -> (&'a str, String, Option<&'a str>) {
+    /// The hops that led to it, itself included.
+    pub(super) fn hops(&self) -> u8 {
         match self {
-            Self::Event { event, .. } => {
-                (event.account_id, event.event_id.to_owned(), Some(event.correlation_id))
-            }
-            Self::Timer { partition, stored } => {
-                let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
-                ("", format!("timer/{}/{hex}", partition.0), None)
-            }
+            Self::Event { hops, .. } => *hops,
+            Self::Timer { cause } => cause.hops,
+        }
+    }
+
+    /// Whether it is critical, or a fact that follows from a critical event. No timer is.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Self::Event { urgent: true, .. })
+    }
+
+    /// The account it belongs to.
+    pub(super) fn account(&self) -> &'a str {
+        match self {
+            Self::Event { event, .. } => event.account_id,
+            Self::Timer { cause } => &cause.account,
+        }
+    }
+
+    /// What emitted events inherit.
+    pub(super) fn names(&self) -> CauseNames<'a> {
+        match self {
+            Self::Event { event, .. } => CauseNames {
+                account: event.account_id,
+                id: event.event_id.to_owned(),
+                correlation: event.correlation_id,
+            },
+            Self::Timer { cause } => CauseNames {
+                account: &cause.account,
+                id: format!("timer/{}", cause.hex()),
+                correlation: &cause.correlation,
+            },
+        }
+    }
+
+    /// The cause of a timer that is set now.
+    pub(super) fn cause_of(&self, timer: TimerKey<'_>) -> TimerCause {
+        let CauseNames { account, id, correlation } = self.names();
+        let key: String = timer.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        TimerCause {
+            hops: match self {
+                Self::Event { hops, .. } => hops.saturating_add(1),
+                Self::Timer { cause } => cause.hops,
+            },
+            id: hash128(account, &format!("{id}/{key}")),
+            account: account.to_owned(),
+            correlation: correlation.to_owned(),
         }
     }
 }

@@ -170,12 +170,17 @@ fn summary(dead_letter: &DeadLetter, list: &Listing) -> Value {
         "field": dead_letter.field(),
         "detail": dead_letter.detail(),
         "bytes": dead_letter.value().map_or(0, <[u8]>::len),
+        "operator": dead_letter.operator_failure().map(|failure| failure.operator),
     })
 }
 
 fn whole(dead_letter: &DeadLetter, list: &Listing, resolutions: &[ResolutionRecord]) -> Value {
     let mut out = summary(dead_letter, list);
     out["written"] = json!(time_text(dead_letter.written()));
+    let failure = dead_letter.operator_failure();
+    out["trigger"] = json!(failure.map(|failure| failure.trigger.as_str()));
+    out["account"] = json!(failure.map(|failure| failure.account));
+    out["emission"] = json!(failure.map(|failure| failure.emission));
     out["trail"] = json!(dead_letter.trail());
     out["key"] = bytes(dead_letter.source_key());
     out["value"] = bytes(dead_letter.value());

@@ -35,10 +35,15 @@ pub(super) fn table(entries: &[Value]) -> Result<(), ProcessExit> {
 
 /// One dead letter with its bytes, headers and trail.
 pub(super) fn whole(entry: &Value) -> Result<(), ProcessExit> {
-    for name in ["id", "state", "time", "written", "reason", "field", "detail"] {
+    let names = ["id", "state", "time", "written", "reason", "field", "detail"];
+    for name in names.into_iter().chain(["operator", "trigger", "account"]) {
         if let Some(text) = entry[name].as_str() {
             terminal::print_line(&format!("{name:10} {}", plain(text)))?;
         }
+    }
+    if let Some(emitted) = entry["emission"].as_u64() {
+        let events = if emitted == 1 { "event" } else { "events" };
+        terminal::print_line(&format!("{:10} failed after {emitted} {events}", "emission"))?;
     }
     for record in entry["resolved"].as_array().into_iter().flatten() {
         let of = |name: &str| record[name].as_str().map(plain);

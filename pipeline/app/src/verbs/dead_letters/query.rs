@@ -21,11 +21,12 @@ pub(super) type Parameters = Vec<(String, String)>;
 /// The names of an action's parameters.
 pub(super) fn names_of(action: Action) -> &'static [&'static str] {
     match action {
-        Action::List => &["id", "reason", "source", "since", "until", "limit", "all"],
+        Action::List => &["id", "reason", "source", "operator", "since", "until", "limit", "all"],
         Action::Show => &["id"],
-        Action::Requeue | Action::Drop => {
-            &["id", "reason", "source", "since", "until", "limit", "all_open", "dry_run", "because"]
-        }
+        Action::Requeue | Action::Drop => &[
+            "id", "reason", "source", "operator", "since", "until", "limit", "all_open", "dry_run",
+            "because",
+        ],
     }
 }
 
@@ -51,6 +52,7 @@ impl Query {
                 "id" => drop(query.filter.ids.insert(text.clone())),
                 "reason" => query.filter.reasons.push(reason(text)?),
                 "source" => query.filter.sources.push(text.clone()),
+                "operator" => query.filter.operators.push(text.clone()),
                 "since" => query.filter.since = Some(time(name, text)?),
                 "until" => query.filter.until = Some(time(name, text)?),
                 "limit" => query.limit = Some(number(text)?),
@@ -75,11 +77,11 @@ impl Query {
     /// Whether it selects the dead letters to change.
     pub(super) fn check_selection(&self) -> Result<(), String> {
         match (self.filter.is_empty(), self.all_open) {
-            (true, false) => Err(
-                "nothing is selected; give id, reason, source, since or until, or all_open (on \
-                     the command line --all-open) for every open one"
-                    .into(),
-            ),
+            (true, false) => {
+                Err("nothing is selected; give id, reason, source, operator, since or until, or \
+                     all_open (on the command line --all-open) for every open one"
+                    .into())
+            }
             (false, true) => {
                 Err("all_open (on the command line --all-open) selects every open one; give \
                      either it, or ids and filters"
@@ -90,7 +92,8 @@ impl Query {
     }
 }
 
-const NAMES: &str = "give id, reason, source, since, until, limit, all, all_open, dry_run, because";
+const NAMES: &str = "give id, reason, source, operator, since, until, limit, all, all_open, \
+                     dry_run, because";
 
 fn reason(text: &str) -> Result<String, String> {
     let mut known = Reason::ALL.into_iter().map(Reason::as_str);

@@ -10,6 +10,8 @@
 
 use std::marker::PhantomData;
 
+use bytes::Bytes;
+
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_value,
@@ -67,7 +69,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         context.put(self.table, &key, &stored);
         let due = self.due(&key);
         let timer = TimerKey { at: until, operator: EXPIRY, key: &due };
-        context.timers.set(context.state, timer);
+        context.timers.set(context.state, timer, Bytes::new());
         Ok(())
     }
 
@@ -107,7 +109,7 @@ pub(in crate::derive) fn expire(
     let Some((table, key)) = due.split_first() else { return Ok(()) };
     let stored = state.get(Table(*table), key)?;
     if stored.is_some_and(|stored| expires_at(&stored).is_none_or(|at| at <= now)) {
-        state.put(Table(*table), bytes::Bytes::copy_from_slice(key), None);
+        state.put(Table(*table), Bytes::copy_from_slice(key), None);
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ fn version_of<V: StoreValue>(_: &V) -> u8 {
     V::VERSION
 }
 
-fn unreadable(table: Table, what: &str) -> StoreError {
+/// The error of bytes that this build can't decode.
+pub(in crate::derive) fn unreadable(table: Table, what: &str) -> StoreError {
     let message = format!(
         "a {what} of table {} can't be decoded: it is damaged, or a later build wrote it; start \
          that build, or run `tidewire state rebuild` to have it rebuilt from the changelog",

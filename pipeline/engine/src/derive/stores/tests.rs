@@ -302,5 +302,5 @@ fn facts_that_cause_each_other_end_in_a_dead_letter() {
     assert_eq!(harness.0.read_output(&facts), []);
     let found = harness.0.read_output(&dead_letters);
     let detail = String::from_utf8_lossy(found[0].header("detail").unwrap()).into_owned();
-    assert!(detail.contains("4 facts in a row"), "{detail}");
+    assert!(detail.contains("4 facts and timers in a row"), "{detail}");
 }

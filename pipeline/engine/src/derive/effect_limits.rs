@@ -1,0 +1,60 @@
+//! The limits of what one operator call may write, so that the log accepts every record of DERIVE.
+//!
+//! A broker refuses a record above its limit, at every attempt, and the process would end at every
+//! start. So each record is measured before it is kept: above a limit the call fails, which is a
+//! dead letter of that operator. Kafka's default limit is 1,048,588 bytes for a record with its
+//! key and headers; nothing of DERIVE but a dead letter comes near it, and the topic of those takes
+//! twice as much.
+//!
+//! What de-duplication and delivery write is not measured: they write the event itself, which ADMIT
+//! has limited, once per channel of its type.
+
+/// Bytes of a key of a table: some texts of 128 characters, escaped.
+pub const STATE_KEY_MAX_BYTES: usize = 8 << 10;
+
+/// Bytes of a value of a table, its version included: as much as an event has.
+pub const STATE_VALUE_MAX_BYTES: usize = 256 << 10;
+
+/// Bytes of an emitted record, its key and headers included: as much as an event has.
+pub const EMISSION_MAX_BYTES: usize = 256 << 10;
+
+/// Bytes of all records that operators emit for one event or timer: half a transaction.
+pub const CAUSE_MAX_BYTES: usize = 4 << 20;
+
+/// Whether a row of a table is small enough.
+pub(super) fn row_fits(key: &[u8], value: &[u8]) -> bool {
+    key.len() <= STATE_KEY_MAX_BYTES && value.len() <= STATE_VALUE_MAX_BYTES
+}
+
+/// Says that a row of the table of this name is too large.
+pub(super) fn row_excess(table: &str, key: &[u8], value: &[u8]) -> String {
+    let (what, bytes, limit) = match key.len() {
+        bytes if bytes > STATE_KEY_MAX_BYTES => ("key", bytes, STATE_KEY_MAX_BYTES),
+        _ => ("value", value.len(), STATE_VALUE_MAX_BYTES),
+    };
+    format!(
+        "a {what} of table {table} has {bytes} bytes, and {limit} is the limit; keep less per key, \
+         or split it over several keys"
+    )
+}
+
+/// Why an emitted record is too large; `None` if it is not. `before` is what was emitted for the
+/// same event or timer.
+pub(super) fn emission_excess(what: &str, bytes: usize, before: usize) -> Option<String> {
+    if bytes > EMISSION_MAX_BYTES {
+        return Some(format!(
+            "a record of {what} has {bytes} bytes, and {EMISSION_MAX_BYTES} is the limit; emit \
+             less in one event"
+        ));
+    }
+    let total = before + bytes;
+    (total > CAUSE_MAX_BYTES).then(|| {
+        format!(
+            "with a record of {what}, {total} bytes are emitted for one event or timer, and \
+             {CAUSE_MAX_BYTES} is the limit; emit fewer or smaller events"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

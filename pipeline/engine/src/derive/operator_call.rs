@@ -1,0 +1,102 @@
+//! One call of an operator: its effects are kept whole or rolled back whole.
+//!
+//! A savepoint covers the call. If it fails, panics or exceeds a limit, what it wrote, emitted and
+//! set is rolled back, and the operator gets a dead letter of its own; the event or timer goes on.
+//!
+//! Panics of operators are caught here and nowhere else in the engine. That is sound for these
+//! reasons:
+//!
+//! * An operator has no fields, so a call can only have changed the state, the batch and the
+//!   timers, all through its `Context`.
+//! * Everything changed in these is rolled back to the savepoint. Only the first due time of the
+//!   timers may then be too early, which costs a tick without effect.
+//! * No method of `Context` runs the operator's code between two changes that belong together:
+//!   `scan` only reads while it visits.
+//!
+//! A failure of the store is none of the operator: it ends the loop.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::dead_letters::operator_failure::{
+    FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
+};
+use crate::derive::batch::TaskBatch;
+use crate::derive::operator::{Context, Flow, OperatorError};
+use crate::derive::trigger::Trigger;
+use crate::port::StoreError;
+use crate::topology::Topology;
+
+/// Characters of a detail: an operator's message, or a panic's, may have any length.
+const DETAIL_MAX_CHARS: usize = 1_024;
+
+/// A call whose effects were rolled back.
+#[derive(Debug)]
+pub(super) struct RolledBackCall {
+    /// What happened and what to do.
+    pub(super) why: String,
+    operator: &'static str,
+    trigger: TriggerKind,
+    account: String,
+    /// Events the call had emitted.
+    emitted: u32,
+}
+
+/// Calls an operator. If that fails, its effects are rolled back.
+pub(super) fn call(
+    mut context: Context<'_>,
+    act: impl FnOnce(&mut Context<'_>) -> Result<Flow, OperatorError>,
+) -> Result<Result<Flow, RolledBackCall>, StoreError> {
+    let savepoint = (context.state.savepoint(), context.batch.savepoint());
+    let called = catch_unwind(AssertUnwindSafe(|| act(&mut context)));
+    let why = match called {
+        Ok(Ok(flow)) => match context.excess.take() {
+            None => return Ok(Ok(flow)),
+            Some(excess) => excess,
+        },
+        Ok(Err(OperatorError::Store(error))) => return Err(error),
+        Ok(Err(OperatorError::Failed(why))) => why,
+        Err(panic) => format!("it panicked: {}", message(&*panic)),
+    };
+    context.state.roll_back(savepoint.0);
+    context.batch.roll_back(savepoint.1);
+    let name = context.operator.name();
+    let (trigger, what) = match context.trigger {
+        Trigger::Event { .. } => (TriggerKind::Event, ""),
+        Trigger::Timer { .. } => (TriggerKind::Timer, "timer of "),
+    };
+    Ok(Err(RolledBackCall {
+        why: format!("{what}{name}: {}", shortened(why)),
+        operator: name,
+        trigger,
+        account: context.trigger.account().to_owned(),
+        emitted: context.emitted,
+    }))
+}
+
+impl RolledBackCall {
+    /// Adds its dead letter to the transaction.
+    pub(super) fn put(self, batch: &mut TaskBatch, topology: &Topology, cause: FailedCause<'_>) {
+        let Self { why, operator, trigger, account, emitted } = self;
+        let failure = OperatorFailure { operator, trigger, account: &account, emission: emitted };
+        let letter = operator_dead_letter(topology, cause, failure, &why);
+        batch.put_failed_call(operator, letter);
+    }
+}
+
+/// The text of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
+}
+
+fn shortened(mut why: String) -> String {
+    if let Some((end, _)) = why.char_indices().nth(DETAIL_MAX_CHARS) {
+        why.truncate(end);
+        why.push('…');
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The value of a timer: what caused it, in one layout.
+//!
+//! ```text
+//! 01 · hops byte · id, 16 bytes · account (LEB128 length, text) · correlation id (the same)
+//! ```
+//!
+//! A timer continues the chain of its cause: what it emits belongs to the account and the
+//! correlation of the event that set it, and counts that event's hops. The id is a hash over the
+//! cause's id and the timer's key, so a timer that has fired and is set again at the same time has
+//! another id, and so have the events it emits. It follows from the input alone, as in a replay.
+
+use crate::derive::encoding::{FieldDecoder, put_bytes};
+
+/// The version that this build writes.
+const VERSION: u8 = 1;
+
+/// What caused a timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TimerCause {
+    /// Hops up to the timer, itself included.
+    pub(super) hops: u8,
+    /// The hash that distinguishes this timer from any other of its account.
+    pub(super) id: [u8; 16],
+    /// The account of the event that led to it.
+    pub(super) account: String,
+    /// The correlation id of that event.
+    pub(super) correlation: String,
+}
+
+impl TimerCause {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24 + self.account.len() + self.correlation.len());
+        out.extend_from_slice(&[VERSION, self.hops]);
+        out.extend_from_slice(&self.id);
+        put_bytes(&mut out, self.account.as_bytes());
+        put_bytes(&mut out, self.correlation.as_bytes());
+        out
+    }
+
+    /// `None`: the bytes are damaged, or a later build wrote them.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut from = FieldDecoder(bytes);
+        if from.byte()? != VERSION {
+            return None;
+        }
+        let (hops, id) = (from.byte()?, *from.take(16)?.first_chunk()?);
+        let (account, correlation) = (from.text()?.to_owned(), from.text()?.to_owned());
+        from.end()?;
+        Some(Self { hops, id, account, correlation })
+    }
+
+    /// The id as text, in ids of emitted events and of dead letters.
+    pub(super) fn hex(&self) -> String {
+        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_timers_cause_reads_back(
+            hops: u8,
+            id: [u8; 16],
+            account in ".{0,40}",
+            correlation in ".{0,200}",
+        ) {
+            let cause = TimerCause { hops, id, account, correlation };
+            prop_assert_eq!(TimerCause::decode(&cause.encode()), Some(cause));
+        }
+
+        #[test]
+        fn damaged_and_later_causes_are_refused_without_panic(mut bytes: Vec<u8>) {
+            let _ = TimerCause::decode(&bytes);
+            if let Some(version) = bytes.first_mut() {
+                *version = VERSION + 1;
+                prop_assert_eq!(TimerCause::decode(&bytes), None);
+            }
+        }
+    }
+}

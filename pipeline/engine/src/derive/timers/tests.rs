@@ -1,0 +1,218 @@
+//! Tests of timers through the test driver: which ones fire, and what they emit.
+
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::{Event, EventView};
+
+use crate::derive::{Context, Emission, Flow, Operator, OperatorError, START, TopologyDriver};
+use crate::record::{Body, Millis};
+use crate::topology::Lane;
+
+/// When the timers of [`Alarms`] are due.
+const FIRST: Millis = Millis(START.0 + 1_000);
+const SECOND: Millis = Millis(START.0 + 2_000);
+const THIRD: Millis = Millis(START.0 + 3_000);
+
+/// Facts after which a chain counts as endless.
+const ENDLESS: usize = 20;
+
+fn event(id: &str) -> Event {
+    Event {
+        event_id: id.to_owned(),
+        event_type: "post.created".to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 5,
+        correlation_id: "thread-1".to_owned(),
+        priority: Priority::Normal,
+        key: "alice".to_owned(),
+        source: None,
+        alias: None,
+        data: r#"{"post_id":"p1","author_id":"alice","text":"hello"}"#.to_owned(),
+    }
+}
+
+fn emission<'a>(account_id: &'a str, key: &'a str) -> Emission<'a> {
+    Emission {
+        event_type: "conversation.updated",
+        account_id,
+        key,
+        timestamp_ms: 5,
+        priority: Priority::Normal,
+        data: r#"{"conversation_id":"c1"}"#,
+    }
+}
+
+/// An event sets the timers that its id names: `FIRST` is of the key `remove`, `move` or `again`,
+/// `SECOND` of the key `late`. Each timer that is not `remove` or `move` emits a fact of its key.
+struct Alarms;
+
+impl Operator for Alarms {
+    fn number(&self) -> u8 {
+        97
+    }
+
+    fn name(&self) -> &'static str {
+        "alarms"
+    }
+
+    fn on_event(
+        &self,
+        event: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let (key, _) = event.event_id.split_once('-').unwrap_or_default();
+        context.set_timer(FIRST, key.as_bytes());
+        if key != "again" {
+            context.set_timer(SECOND, b"late");
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        match key {
+            b"remove" => context.remove_timer(SECOND, b"late"),
+            b"move" => {
+                context.remove_timer(SECOND, b"late");
+                context.set_timer(THIRD, b"late");
+            }
+            _ => {
+                let account = context.account().to_owned();
+                let key = std::str::from_utf8(key).expect("one of ours");
+                context.fact(&emission(&account, key))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn facts(driver: &mut TopologyDriver) -> Vec<Body> {
+    let topic = driver.topology().facts().clone();
+    driver.read_output(&topic)
+}
+
+#[test]
+fn a_timer_that_an_earlier_one_of_its_tick_removes_does_not_fire() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    driver.pipe_input(&event("remove-1"));
+    driver.advance_wall_clock_time(10_000);
+    assert_eq!(driver.last_order().expect("a tick").ticks.len(), 1, "both were due in it");
+    assert_eq!(facts(&mut driver), []);
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_timer_that_an_earlier_one_of_its_tick_moves_fires_only_at_its_new_time() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    driver.pipe_input(&event("move-1"));
+    driver.advance_wall_clock_time(2_500);
+    assert_eq!(facts(&mut driver), []);
+    driver.advance_wall_clock_time(500);
+    assert_eq!(facts(&mut driver).len(), 1);
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_timer_that_is_set_again_after_it_fired_emits_another_event() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    let mut ids = Vec::new();
+    for id in ["again-1", "again-2"] {
+        driver.pipe_input(&event(id));
+        driver.advance_wall_clock_time(10_000);
+        let fact = &facts(&mut driver)[0];
+        let fact = EventView::decode(fact.value().expect("a value")).expect("an event");
+        assert_eq!((fact.account_id, fact.correlation_id), ("acc", "thread-1"));
+        ids.push(fact.event_id.to_owned());
+    }
+    assert_ne!(ids[0], ids[1]);
+    driver.replay().expect("the same again");
+}
+
+/// Answers each event by a timer, and each timer by a fact.
+struct Endless;
+
+impl Operator for Endless {
+    fn number(&self) -> u8 {
+        98
+    }
+
+    fn name(&self) -> &'static str {
+        "endless"
+    }
+
+    fn on_event(
+        &self,
+        event: &EventView<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        context.set_timer(context.time(), event.key.as_bytes());
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, _: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let account = context.account().to_owned();
+        context.fact(&emission(&account, "alice"))
+    }
+}
+
+#[test]
+fn facts_and_timers_in_turn_end_with_a_dead_letter() {
+    let mut driver = TopologyDriver::new(&[&Endless]);
+    driver.pipe_input(&event("e-1"));
+    let mut hops = Vec::new();
+    loop {
+        driver.advance_wall_clock_time(1);
+        let Some(fact) = facts(&mut driver).pop() else { break };
+        hops.push(fact.header("tw-hops").expect("its hops")[0]);
+        assert!(hops.len() < ENDLESS, "an operator causes itself without end: {hops:?}");
+        driver.pipe_body(Lane::Facts, fact);
+    }
+    assert_eq!(hops, [2, 4], "each timer costs one as well");
+    let dead_letters = driver.topology().dead_letters().clone();
+    let letters = driver.read_output(&dead_letters);
+    let detail = letters[0].header("detail").expect("its detail");
+    let detail = std::str::from_utf8(detail).expect("text");
+    assert!(letters.len() == 1 && detail.contains("facts and timers in a row"), "{detail}");
+    driver.replay().expect("the same again");
+}
+
+/// Sets its timer again each time it fires, for ten times.
+struct Recurring;
+
+impl Operator for Recurring {
+    fn number(&self) -> u8 {
+        99
+    }
+
+    fn name(&self) -> &'static str {
+        "recurring"
+    }
+
+    fn on_event(&self, _: &EventView<'_>, c: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        c.set_timer(Millis(c.time().0 + 1_000), &[0]);
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        if key[0] < 9 {
+            context.set_timer(Millis(context.time().0 + 1_000), &[key[0] + 1]);
+        }
+        let account = context.account().to_owned();
+        context.fact(&emission(&account, "alice"))
+    }
+}
+
+#[test]
+fn a_timer_that_recurs_emits_as_long_as_it_recurs_each_time_another_event() {
+    let mut driver = TopologyDriver::new(&[&Recurring]);
+    driver.pipe_input(&event("e-1"));
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        driver.advance_wall_clock_time(1_000);
+        for fact in facts(&mut driver) {
+            assert_eq!(fact.header("tw-hops"), Some(&[2][..]));
+            let fact = EventView::decode(fact.value().expect("a value")).expect("an event");
+            ids.insert(fact.event_id.to_owned());
+        }
+    }
+    assert_eq!(ids.len(), 10);
+    driver.replay().expect("the same again");
+}
