@@ -212,7 +212,7 @@ impl FailingHistory {
         };
         let record = Outgoing {
             topic: self.topology.lane(Lane::Normal).clone(),
-            partition: self.topology.partition_of(key.as_bytes()),
+            partition: self.topology.entity_partition(&event.account_id, &key),
             body: Body::new(Some(key.as_bytes()), Some(&event.encode()), &[]),
         };
         self.log.clone().append(&[record]).expect("no faults yet");

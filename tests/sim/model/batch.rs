@@ -11,11 +11,12 @@ use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::record::{Body, Millis, Offset, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::verdict::{Verdict, VerdictSource};
+use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, CounterOutcome, ModelOutcome};
+use super::operators::{self, CounterOutcome, EventOrigin, ModelOutcome};
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -74,7 +75,7 @@ impl TaskModel {
             topology,
             task: self,
             late,
-            read: [None; 5],
+            read: [None; Lane::COUNT],
             expected: ExpectedOutputs::default(),
         };
         replay.follow(order)?;
@@ -99,7 +100,7 @@ struct TransactionReplay<'a> {
     /// The log may hold more than it did when the tick happened.
     late: bool,
     /// The first and the last record read of each lane.
-    read: [Option<(u64, u64)>; 5],
+    read: [Option<(u64, u64)>; Lane::COUNT],
     expected: ExpectedOutputs,
 }
 
@@ -170,6 +171,10 @@ impl TransactionReplay<'_> {
         if !held || lane == Lane::Critical || self.task.time == Millis::default() {
             self.task.time = self.task.time.max(time);
         }
+        let position = format!("{at}/{offset}");
+        if body.header("tw-operator").is_some() {
+            return self.requeued(body, format!("{position}/counter"));
+        }
         if let Some(verdict) = body.header(VERDICT) {
             let source = Verdict::decode(verdict).map_err(|error| error.to_string())?.source;
             let VerdictSource { input, topic, partition, offset: Offset(offset), .. } = source;
@@ -177,18 +182,18 @@ impl TransactionReplay<'_> {
                 return Ok(());
             }
         }
-        let position = format!("{at}/{offset}");
         let value = body.value_bytes().unwrap_or_default();
-        let hops = body.header("tw-hops").map_or(0, |hops| hops[0]);
-        if body.header("tw-operator").is_some() {
-            return self.requeued(body, format!("{position}/counter"));
-        }
         let Ok(event) = EventView::decode(&value) else {
             self.expected.dead_letters.push(nth);
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        match operators::event(&mut self.task.tables, &event, hops, self.task.time) {
+        match operators::event(
+            &mut self.task.tables,
+            &event,
+            origin(lane, body, &event),
+            self.task.time,
+        ) {
             ModelOutcome::Duplicate => {}
             ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
@@ -211,8 +216,7 @@ impl TransactionReplay<'_> {
         let called = match body.header("tw-trigger") {
             Some(b"event") => {
                 let event = EventView::decode(&value).map_err(|error| error.to_string())?;
-                let hops = body.header("tw-hops").map_or(0, |hops| hops[0]);
-                operators::count(tables, &event, hops, time)
+                operators::count(tables, &event, origin(Lane::Facts, body, &event), time)
             }
             _ => operators::call_timer(tables, body.key().unwrap_or_default(), &value, time),
         };
@@ -226,9 +230,10 @@ impl TransactionReplay<'_> {
             CounterOutcome::Done => {}
             CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
             CounterOutcome::Emitted(fact) => {
-                let partition = self.topology.partition_of(fact.key.as_bytes());
+                let partition = self.topology.entity_partition(&fact.account, &fact.key);
+                let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
                 self.expected.outputs.push_back(ExpectedOutput {
-                    to: TopicPartition::new(self.topology.facts(), partition),
+                    to: TopicPartition::new(self.topology.lane(lane), partition),
                     key: fact.key.into(),
                     value: fact.value.into(),
                     reason: None,
@@ -292,4 +297,12 @@ pub(super) fn take_outputs<'a>(
         })?;
     }
     Ok(())
+}
+
+/// What led to the event of a lane's record.
+fn origin(lane: Lane, body: &Body, event: &EventView<'_>) -> EventOrigin {
+    EventOrigin {
+        hops: body.header("tw-hops").map_or(0, |hops| hops[0]),
+        urgent: event.priority == Priority::Critical || lane == Lane::FactsUrgent,
+    }
 }

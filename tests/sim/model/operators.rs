@@ -43,7 +43,10 @@ pub(super) enum CounterOutcome {
 /// A fact that the counter emits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EmittedFact {
+    pub(super) account: String,
     pub(super) key: String,
+    /// Whether it follows from a critical event.
+    pub(super) urgent: bool,
     pub(super) hops: u8,
     pub(super) value: Vec<u8>,
 }
@@ -58,8 +61,18 @@ fn timer(at: i64, key: &[u8]) -> Vec<u8> {
     [&(at ^ i64::MIN).to_be_bytes()[..], &[COUNTER], key].concat()
 }
 
+/// What led to an event.
+#[derive(Clone, Copy)]
+pub(super) struct EventOrigin {
+    /// Facts and timers in a row.
+    pub(super) hops: u8,
+    /// Whether it is critical or follows from a critical event.
+    pub(super) urgent: bool,
+}
+
 /// What facts and timers continue.
 struct Cause<'a> {
+    urgent: bool,
     /// Up to the cause, itself included.
     hops: u8,
     id: String,
@@ -68,16 +81,18 @@ struct Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    fn of_event(event: &EventView<'a>, hops: u8) -> Self {
+    fn of_event(event: &EventView<'a>, origin: EventOrigin) -> Self {
         let (account, correlation) = (event.account_id, event.correlation_id);
-        Self { hops, id: event.event_id.to_owned(), account, correlation }
+        let EventOrigin { hops, urgent } = origin;
+        Self { urgent, hops, id: event.event_id.to_owned(), account, correlation }
     }
 
     /// That of a timer with this value.
     fn of_timer(value: &'a [u8]) -> Self {
         let (account, rest) = text(&value[18..]);
         let (correlation, _) = text(rest);
-        Self { hops: value[1], id: format!("timer/{}", hex(&value[2..18])), account, correlation }
+        let id = format!("timer/{}", hex(&value[2..18]));
+        Self { urgent: false, hops: value[1], id, account, correlation }
     }
 
     /// The counter's first fact; `None`: too many hops.
@@ -98,7 +113,13 @@ impl<'a> Cause<'a> {
             alias: None,
             data: &fact_data(key),
         };
-        Some(EmittedFact { key: key.to_owned(), hops: self.hops + 1, value: fact.encode() })
+        Some(EmittedFact {
+            account: self.account.to_owned(),
+            key: key.to_owned(),
+            urgent: self.urgent,
+            hops: self.hops + 1,
+            value: fact.encode(),
+        })
     }
 }
 
@@ -129,11 +150,11 @@ fn recent(tables: &ModelTables, key: &[u8]) -> Vec<Bytes> {
     tables.keys(RECENT, &from, &to)
 }
 
-/// An event at this task time, which so many hops led to.
+/// An event at this task time.
 pub(super) fn event(
     tables: &mut ModelTables,
     event: &EventView<'_>,
-    hops: u8,
+    origin: EventOrigin,
     time: Millis,
 ) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
@@ -145,7 +166,7 @@ pub(super) fn event(
         return ModelOutcome::Aside;
     }
     tables.set(IDS, &id, Some(&time.0.to_be_bytes()));
-    let called = count(tables, event, hops, time);
+    let called = count(tables, event, origin, time);
     add_one(tables, SEEN, event.key.as_bytes());
     ModelOutcome::Accepted(id, called)
 }
@@ -154,11 +175,11 @@ pub(super) fn event(
 pub(super) fn count(
     tables: &mut ModelTables,
     event: &EventView<'_>,
-    hops: u8,
+    origin: EventOrigin,
     time: Millis,
 ) -> CounterOutcome {
     let key = event.key.as_bytes();
-    let cause = Cause::of_event(event, hops);
+    let cause = Cause::of_event(event, origin);
     let next = tables.get(COUNTS, key).map_or(0, number) + 1;
     let mut called = CounterOutcome::Done;
     if event.event_id.contains(LARGE) {
@@ -177,8 +198,8 @@ pub(super) fn count(
         tables.set(RECENT, &found[0], None);
     }
     if count.is_multiple_of(TIMER_EVERY) {
-        set_timer(tables, time.0 + TIMER_MS, key, (&cause, hops + 1));
-        set_second(tables, time.0 + TIMER_MS + 1, key, (&cause, hops + 1));
+        set_timer(tables, time.0 + TIMER_MS, key, (&cause, origin.hops + 1));
+        set_second(tables, time.0 + TIMER_MS + 1, key, (&cause, origin.hops + 1));
     }
     called
 }

@@ -18,7 +18,7 @@ pub const DATA_DIR: &str = "data_dir";
 
 /// A process that answers for the command's data folder.
 #[derive(Debug)]
-pub(super) struct RunningProcess {
+pub(super) struct ProcessAtListen {
     pub(super) url: String,
     pub(super) client: ApiClient,
     /// The answer to `/v1/stats`.
@@ -31,7 +31,7 @@ pub(super) enum AtListen {
     /// No Tidewire.
     Nothing,
     /// The process of the data folder, or the only one that the command can mean.
-    Ours(Box<RunningProcess>),
+    Ours(Box<ProcessAtListen>),
     /// A process of another folder.
     Other {
         /// Its URL.
@@ -62,7 +62,7 @@ pub(super) fn find(config: &Config) -> Result<AtListen, ProcessExit> {
         _ => false,
     };
     if same || (!config.data.is_given && !has_log(dir)) {
-        return Ok(AtListen::Ours(Box::new(RunningProcess { url, client, stats })));
+        return Ok(AtListen::Ours(Box::new(ProcessAtListen { url, client, stats })));
     }
     let log = theirs.map_or("Kafka".to_owned(), |theirs| format!("the data in {theirs}"));
     Ok(AtListen::Other { url, log })

@@ -1,9 +1,9 @@
 //! Creates the record of a requeued dead letter, and chooses its topic and partition.
 //!
 //! It has the key, bytes and headers of the original record, and its trail. It goes to the topic it
-//! was read from; records of HTTP and of lanes that ADMIT writes go to the input, those that came to
-//! a lane by `in.internal` go back there, because no other input takes internal types. It keeps its
-//! partition: the producer writes later records of the same key there, so their order holds.
+//! was read from; records of HTTP and of lanes that ADMIT writes go to the input. Those that came
+//! to a lane by `in.internal` go back there, because no other input takes internal types. It keeps
+//! its partition: the producer writes later records of the same key there, so their order holds.
 //!
 //! What one operator failed on goes to `lane.facts` of its task's partition, marked with the
 //! operator: the others have processed it, and so has ADMIT. It keeps its hops.
@@ -67,11 +67,12 @@ pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
     trail.drain(..trail.len().saturating_sub(TRAIL_MAX));
     let (trail, reason) = (trail.join(" "), letter.reason());
     let failure = letter.operator_failure();
-    // ADMIT writes another verdict. Where it does not, the verdict is about another record: this one
-    // is a copy that DERIVE must not compare with ADMIT's own copies.
-    let passing = [REQUEUED_FROM, REQUEUED_REASON, VERDICT];
-    let marks = [FOR_OPERATOR, FOR_TRIGGER];
-    let passes = |name| passing.contains(&name) || (failure.is_some() && marks.contains(&name));
+    // ADMIT writes another verdict. What one operator gets again keeps the verdict of its event.
+    let written_again = match failure {
+        Some(_) => [REQUEUED_FROM, REQUEUED_REASON, FOR_OPERATOR, FOR_TRIGGER].as_slice(),
+        None => &[REQUEUED_FROM, REQUEUED_REASON, VERDICT],
+    };
+    let passes = |name| written_again.contains(&name);
     let mut headers: Vec<(&str, &[u8])> =
         letter.own_headers().filter(|(name, _)| !passes(*name)).collect();
     headers.push((REQUEUED_FROM, trail.as_bytes()));

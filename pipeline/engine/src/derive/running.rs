@@ -166,6 +166,11 @@ impl RunningTask {
             self.time = self.time.max(record.timestamp);
         }
         let taken = LaneRecord { lane, record };
+        // It has the verdict of its first time, by which it would be a copy.
+        let fact = (lane == Lane::Facts).then_some(&record.body);
+        if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
+            return self.operate_again(rules, taken, requeued);
+        }
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
         let verdict = match verdict {
             Ok(verdict) => verdict,
@@ -180,10 +185,6 @@ impl RunningTask {
         {
             self.batch.counts.copies += 1;
             return Ok(());
-        }
-        let fact = (lane == Lane::Facts).then_some(&record.body);
-        if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
-            return self.operate_again(rules, taken, requeued);
         }
         let Some(value) = record.body.value() else {
             let detail = "the lane record has no value";
