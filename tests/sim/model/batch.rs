@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
-use tidewire_engine::derive::order::{Accepted, OrderRecord};
+use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
 use tidewire_engine::lane_record::VERDICT;
-use tidewire_engine::record::{Body, Millis, Offset, Topic, TopicPartition};
+use tidewire_engine::record::{Body, Offset, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::verdict::{Verdict, VerdictSource};
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, ModelOutcome};
+use super::operators::{self, EventTimes, ModelOutcome};
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -107,20 +107,20 @@ impl TransactionReplay<'_> {
         for (lane, count) in &order.sequence {
             for _ in 0..*count {
                 while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
-                    self.tick(tick.value)?;
+                    self.tick(tick)?;
                 }
-                self.take(*lane, taken, order.held)?;
+                self.take(*lane, taken)?;
                 taken += 1;
             }
         }
-        ticks.try_for_each(|tick| self.tick(tick.value))?;
+        ticks.try_for_each(|tick| self.tick(tick))?;
         self.check_order(order)
     }
 
     fn check_order(&self, order: &OrderRecord) -> Result<(), String> {
         let expected = &self.expected;
-        ensure(order.time_after == self.task.time, || {
-            format!("time after is {:?}, not {:?}", order.time_after, self.task.time)
+        ensure(order.after.0 == self.task.times, || {
+            format!("time after is {:?}, not {:?}", order.after, self.task.times)
         })?;
         ensure(order.accepted == expected.accepted, || {
             format!("accepted {:?}, not {:?}", order.accepted, expected.accepted)
@@ -133,15 +133,17 @@ impl TransactionReplay<'_> {
         })
     }
 
-    /// A tick must wait for every critical record in the log.
-    fn tick(&mut self, value: Millis) -> Result<(), String> {
-        let critical = TopicPartition::new(self.topology.lane(Lane::Critical), self.task.partition);
-        let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.log_end(&critical));
-        let waited = at == end || self.late;
-        ensure(waited, || format!("a tick at {at} of {end} critical records"))?;
-        ensure(value >= self.task.time, || "a tick sets the time back".to_owned())?;
-        self.task.time = value;
-        for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
+    /// Every record of a lane must be read that a tick moves.
+    fn tick(&mut self, tick: &Tick) -> Result<(), String> {
+        for lane in Lane::ALL.into_iter().filter(|lane| tick.ended.contains(*lane)) {
+            let of = TopicPartition::new(self.topology.lane(lane), self.task.partition);
+            let (at, end) = (self.task.lanes[lane.index()], self.log.log_end(&of));
+            ensure(at == end || self.late, || format!("a tick at {at} of {end} records of {of}"))?;
+            let time = &mut self.task.times[lane.index()];
+            *time = tick.at.max(*time);
+        }
+        let settled = self.task.settled();
+        for stored in operators::due(&self.task.tables, settled).iter().take(MAX_TIMERS_PER_TICK) {
             if operators::fire(&mut self.task.tables, stored) == ModelOutcome::Failed {
                 let value = Bytes::copy_from_slice(&stored[9..]);
                 self.dead_letter(None, value, "processing_failed");
@@ -150,7 +152,7 @@ impl TransactionReplay<'_> {
         Ok(())
     }
 
-    fn take(&mut self, lane: Lane, nth: u32, held: bool) -> Result<(), String> {
+    fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
         let at = TopicPartition::new(self.topology.lane(lane), self.task.partition);
         let offset = self.task.lanes[lane.index()];
         self.task.lanes[lane.index()] += 1;
@@ -158,12 +160,14 @@ impl TransactionReplay<'_> {
         let Some((time, body)) = log.record(&at, offset) else {
             return Err(format!("{at}/{offset} was read and does not exist"));
         };
-        if !held || lane == Lane::Critical || self.task.time == Millis::default() {
-            self.task.time = self.task.time.max(time);
-        }
-        if let Some(verdict) = body.header(VERDICT) {
-            let source = Verdict::decode(verdict).map_err(|error| error.to_string())?.source;
-            let VerdictSource { input, topic, partition, offset: Offset(offset), .. } = source;
+        let verdict = body.header(VERDICT).map(Verdict::decode).transpose();
+        let verdict = verdict.map_err(|error| error.to_string())?;
+        let appended = verdict.as_ref().map_or(time, |verdict| verdict.append_time);
+        let consumed = &mut self.task.times[lane.index()];
+        *consumed = appended.max(*consumed);
+        if let Some(verdict) = verdict {
+            let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
+                verdict.source;
             if !self.task.sources.insert(TakenSource { lane, input, topic, partition, offset }) {
                 return Ok(());
             }
@@ -175,25 +179,26 @@ impl TransactionReplay<'_> {
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        match operators::event(&mut self.task.tables, &event, self.task.time) {
+        let times = EventTimes { appended, settled: self.task.settled() };
+        match operators::event(&mut self.task.tables, &event, times) {
             ModelOutcome::Duplicate => {}
             ModelOutcome::Failed => {
                 self.expected.dead_letters.push(nth);
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
             ModelOutcome::Accepted(id) => {
-                self.accept(id);
+                self.accept(id, times);
                 self.deliver(&event, &value)?;
             }
         }
         Ok(())
     }
 
-    fn accept(&mut self, id: [u8; 16]) {
-        let at = self.task.time;
+    fn accept(&mut self, id: [u8; 16], times: EventTimes) {
+        let (at, since) = (times.appended, times.appended.max(times.settled));
         match self.expected.accepted.last_mut() {
-            Some(run) if run.at == at => run.ids.push(id),
-            _ => self.expected.accepted.push(Accepted { at, ids: vec![id] }),
+            Some(run) if (run.at, run.since) == (at, since) => run.ids.push(id),
+            _ => self.expected.accepted.push(Accepted { at, since, ids: vec![id] }),
         }
     }
 

@@ -39,17 +39,36 @@ fn recent(tables: &ModelTables, key: &[u8]) -> Vec<bytes::Bytes> {
     tables.keys(RECENT, &from, &to)
 }
 
-/// An event at this task time.
-pub(super) fn event(tables: &mut ModelTables, event: &EventView<'_>, time: Millis) -> ModelOutcome {
+/// The two times that an event depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EventTimes {
+    /// Its append time in the input.
+    pub(super) appended: Millis,
+    /// The settled time of the task.
+    pub(super) settled: Millis,
+}
+
+/// An event at these times.
+pub(super) fn event(
+    tables: &mut ModelTables,
+    event: &EventView<'_>,
+    times: EventTimes,
+) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
-    let seen = tables.get(IDS, &id).map(|at| number(at).cast_signed());
-    if seen.is_some_and(|at| time.0 - at < WINDOW_MS) {
-        return ModelOutcome::Duplicate;
+    let EventTimes { appended: time, settled } = times;
+    let since = time.max(settled);
+    if let Some(seen) = tables.get(IDS, &id) {
+        let kept = settled.0 - number(&seen.slice(..8)).cast_signed() < WINDOW_MS;
+        let apart = (time.0 - number(&seen.slice(8..)).cast_signed()).abs();
+        if kept && apart < WINDOW_MS {
+            return ModelOutcome::Duplicate;
+        }
     }
     if event.event_id.contains(FAILING) {
         return ModelOutcome::Failed;
     }
-    tables.set(IDS, &id, Some(&time.0.to_be_bytes()));
+    let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
+    tables.set(IDS, &id, Some(&value));
     let key = event.key.as_bytes();
     let count = add_one(tables, COUNTS, key);
     tables.set(RECENT, &[key, b"/", &count.to_be_bytes()].concat(), Some(b""));

@@ -7,7 +7,8 @@
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to `lane.facts` in the same transaction and
-//! processed by that entity's task. A header counts the facts in a row; beyond [`MAX_HOPS`] the
+//! processed by that entity's task. It has the append time of its cause. A header counts the facts
+//! in a row; beyond [`MAX_HOPS`] the
 //! event that would cause the next one becomes a dead letter, so that two operators can't cause
 //! each other without end.
 
@@ -17,7 +18,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::derive::trigger::{HOPS, Trigger};
+use crate::derive::trigger::{HOPS, TIME, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
@@ -68,7 +69,8 @@ impl Context<'_> {
         let value = self.encode(emission);
         let topology = self.rules.topology;
         let hops = [hops + 1];
-        let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
+        let time = self.time().0.to_be_bytes();
+        let headers: &[(&str, &[u8])] = &[(HOPS, &hops), (TIME, &time)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
         let partition = topology.partition_of(emission.key.as_bytes());
         self.batch.emit(Outgoing { topic: topology.facts().clone(), partition, body });

@@ -5,7 +5,7 @@
 //! its [`Context`]. So an aborted transaction undoes all of it, and a task can move to another
 //! machine.
 //!
-//! An operator never reads a clock (task time is a value), never fails because of timing, never
+//! An operator never reads a clock (time is a value), never fails because of timing, never
 //! iterates over anything unordered, and sees only the state of its own event's key.
 
 use std::ops::ControlFlow;
@@ -14,7 +14,9 @@ use bytes::Bytes;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
+use crate::derive::accepted_id::AcceptedId;
 use crate::derive::batch::TaskBatch;
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TimerKey, Timers};
 use crate::derive::trigger::Trigger;
@@ -86,15 +88,34 @@ pub struct Context<'a> {
     /// How many events the operator has emitted for this cause.
     pub(super) emitted: u32,
     pub(super) time: Millis,
+    /// The time of the task.
+    pub(super) times: LaneTimes,
     pub(super) state: &'a mut TaskState,
     pub(super) batch: &'a mut TaskBatch,
     pub(super) timers: &'a mut Timers,
 }
 
 impl Context<'_> {
-    /// Task time.
+    /// The time of the cause: when an event was appended to the input, or when a timer was due. It
+    /// does not depend on how far the lanes are processed.
     pub fn time(&self) -> Millis {
         self.time
+    }
+
+    /// The settled time: no lane of this task holds an earlier record.
+    pub fn settled(&self) -> Millis {
+        self.times.settled()
+    }
+
+    /// The time at which state must have ended to count as expired. It is the cause's, or the
+    /// settled time for a cause that is late, since the store may have removed such state.
+    pub fn expiry_time(&self) -> Millis {
+        self.time.max(self.settled())
+    }
+
+    /// The latest time of any record of this task.
+    pub(super) fn latest(&self) -> Millis {
+        self.times.latest().max(self.time)
     }
 
     /// The catalogue in force.
@@ -128,8 +149,8 @@ impl Context<'_> {
         Ok(self.state.scan(table, range, visit)?)
     }
 
-    /// Sets a timer: [`Operator::on_timer`] is called with this key once task time has reached
-    /// `at`. Setting the same time and key again changes nothing.
+    /// Sets a timer: [`Operator::on_timer`] is called with this key once the settled time has
+    /// reached `at`. Setting the same time and key again changes nothing.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
         self.timers.set(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
@@ -139,9 +160,10 @@ impl Context<'_> {
         self.timers.remove(self.state, TimerKey { at, operator: self.operator.number(), key });
     }
 
-    /// Stores an id as accepted now; its changelog is the `order` record.
+    /// Stores the id of the current event as accepted; its changelog is the `order` record.
     pub(super) fn accept(&mut self, table: Table, id: [u8; 16]) {
-        self.put(table, &id, &self.time.0.to_be_bytes());
-        self.batch.accept(self.time, id);
+        let accepted = AcceptedId { since: self.expiry_time(), at: self.time };
+        self.put(table, &id, &accepted.encode());
+        self.batch.accept(accepted, id);
     }
 }

@@ -3,10 +3,8 @@
 //! Everything a step changes is in the batch or in the overlay until the log has committed it:
 //! `discard` rolls back to the last commit, `apply` promotes the batch.
 //!
-//! Task time is the newest append time of the records read so far. While a backlog is in the
-//! critical lane (after a start), only its records advance task time, so that no timer or window
-//! expires before the renewals waiting there are processed. The `order` record holds whether that
-//! was so.
+//! A task's time is that of its lanes (`lane_times.rs`): records and ticks move it, and timers fire
+//! by the slowest lane.
 
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
@@ -14,12 +12,13 @@ use tidewire_schemas::event::EventView;
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
+use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::operator::{Context, Flow, Operator, OperatorError, Rules};
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
 use crate::derive::stores::{EXPIRY, expire};
-use crate::derive::timers::Timers;
-use crate::derive::trigger::Trigger;
+use crate::derive::timers::{DueTimer, Timers};
+use crate::derive::trigger::{Trigger, append_time};
 use crate::lane_record::VERDICT;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
@@ -28,7 +27,7 @@ use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
-use crate::verdict::Verdict;
+use crate::verdict::{TopicId, Verdict};
 
 /// Records a task processes before the next task's turn and the check of the limits.
 pub(super) const STEP_RECORDS: usize = 64;
@@ -36,6 +35,17 @@ pub(super) const STEP_RECORDS: usize = 64;
 /// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
 /// tasks of five lanes stay within some tens of MiB.
 const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
+
+/// Milliseconds after which a task asks for a tick only to settle its time, so that expired state
+/// leaves the store although a lane is idle: often enough for windows of hours.
+pub(super) const SETTLE_MS: i64 = 600_000;
+
+/// The time of a tick, and the lanes that were consumed to their ends then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TickTime {
+    pub(crate) at: Millis,
+    pub(crate) ended: LaneSet,
+}
 
 /// A task that processes records.
 pub(super) struct RunningTask {
@@ -48,12 +58,13 @@ pub(super) struct RunningTask {
     sources: SourceOffsets,
     pub(super) timers: Timers,
     pub(super) batch: TaskBatch,
-    /// The offsets and the task time that are committed.
+    /// The offsets and the time that are committed.
     pub(super) progress: TaskProgress,
-    /// Task time, records of the open transaction included.
-    pub(super) time: Millis,
-    /// The critical lane's end when the task began to run; `None` once it is reached.
-    pub(super) held_until: Option<Offset>,
+    /// Its time, records of the open transaction included.
+    pub(super) times: LaneTimes,
+    /// When it was last asked whether time can be settled, or the time of its first record. It
+    /// decides when a tick is requested, not what a tick does.
+    settle_from: Millis,
     /// Whether progress past control records waits to be handed over, although no state does.
     pub(super) progress_moved: bool,
     /// When the last transaction was committed; `None` once the progress is past its control
@@ -68,7 +79,8 @@ pub(super) struct RestoredTask {
     pub(super) progress: TaskProgress,
     /// The position of each lane.
     pub(super) positions: [Offset; 5],
-    pub(super) critical_end: Offset,
+    /// The id of each lane's topic.
+    pub(super) lane_ids: [TopicId; 5],
 }
 
 /// The record being processed, and the lane it was taken from.
@@ -76,6 +88,8 @@ pub(super) struct RestoredTask {
 struct LaneRecord<'a> {
     lane: Lane,
     record: &'a Record,
+    /// When it was appended to the input.
+    time: Millis,
 }
 
 impl RunningTask {
@@ -85,24 +99,23 @@ impl RunningTask {
         rules: Rules<'_>,
         member: &mut dyn Member,
     ) -> Result<Self, EngineError> {
-        let positions = restored.positions;
+        let (positions, lane_ids) = (restored.positions, restored.lane_ids);
         let mut running = Self::new(restored, rules)?;
         for (lane, slot) in running.slots.iter_mut().enumerate() {
             *slot = repeat(|| member.add(&running.lanes[lane], positions[lane]))
                 .map_err(|error| EngineError::of_log("starting to read a lane", error))?;
         }
         running.progress.lanes = positions.map(Some);
+        running.progress.lane_ids = lane_ids;
         Ok(running)
     }
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
         let RestoredTask { partition, mut state, progress, .. } = restored;
-        let RestoredTask { positions, critical_end, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
-        let at = positions[Lane::Critical.index()];
         Ok(Self {
             partition,
             lanes,
@@ -112,9 +125,9 @@ impl RunningTask {
             sources: SourceOffsets::default(),
             timers,
             batch: TaskBatch::default(),
-            time: progress.time,
+            times: progress.times,
+            settle_from: progress.times.settled(),
             progress,
-            held_until: (at < critical_end).then_some(critical_end),
             progress_moved: true,
             committed_at: None,
         })
@@ -146,13 +159,13 @@ impl RunningTask {
         record: &Record,
     ) -> Result<(), CommitFailure> {
         self.batch.take(lane, record.offset);
-        // The first record of a task sets its time, whatever its lane. At time zero, everything
-        // stored now would expire with the first critical record.
-        if self.held_until.is_none() || lane == Lane::Critical || self.time == Millis::default() {
-            self.time = self.time.max(record.timestamp);
-        }
-        let taken = LaneRecord { lane, record };
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
+        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
+        let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
+        self.times.consume(lane, taken.time);
+        if self.settle_from == Millis::default() {
+            self.settle_from = taken.time;
+        }
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -193,7 +206,9 @@ impl RunningTask {
         let undo = (self.state.savepoint(), self.batch.savepoint());
         let trigger = Trigger::of(taken.lane, taken.record, event);
         for operator in rules.operators {
-            match operator.on_event(event, &mut self.context(rules, *operator, trigger)) {
+            match operator
+                .on_event(event, &mut self.context(rules, *operator, (trigger, taken.time)))
+            {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
@@ -219,14 +234,15 @@ impl RunningTask {
         &'a mut self,
         rules: Rules<'a>,
         operator: &'a dyn Operator,
-        trigger: Trigger<'a>,
+        (trigger, time): (Trigger<'a>, Millis),
     ) -> Context<'a> {
         Context {
             rules,
             operator,
             trigger,
             emitted: 0,
-            time: self.time,
+            time,
+            times: self.times,
             state: &mut self.state,
             batch: &mut self.batch,
             timers: &mut self.timers,
@@ -251,15 +267,17 @@ impl RunningTask {
         self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
     }
 
-    /// Advances task time to `now`, if that is later, and fires the timers due.
-    pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), CommitFailure> {
-        self.time = self.time.max(now);
-        self.batch.tick(self.time);
-        for due in self.timers.due(&mut self.state, self.time)? {
+    /// Moves the lanes that were consumed to their ends to the tick's time, and fires the timers
+    /// that are due then.
+    pub(super) fn tick(&mut self, rules: Rules<'_>, tick: TickTime) -> Result<(), CommitFailure> {
+        self.times.tick(tick.at, tick.ended);
+        self.batch.tick(tick.at, tick.ended);
+        let settled = self.times.settled();
+        for due in self.timers.due(&mut self.state, settled)? {
             Timers::take(&mut self.state, &due);
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
-                expire(&mut self.state, &due.key, self.time)?;
+                expire(&mut self.state, &due.key, settled)?;
                 continue;
             }
             let operator = rules.operators.iter().find(|o| o.number() == due.operator);
@@ -269,14 +287,14 @@ impl RunningTask {
             };
             let undo = (self.state.savepoint(), self.batch.savepoint());
             let trigger = Trigger::Timer { partition: self.partition, stored: &due.stored };
-            let mut context = self.context(rules, *operator, trigger);
+            let mut context = self.context(rules, *operator, (trigger, due.at));
             match operator.on_timer(&due.key, &mut context) {
                 Ok(()) => {}
                 Err(OperatorError::Store(error)) => return Err(error.into()),
                 Err(OperatorError::Failed(why)) => {
                     self.state.roll_back(undo.0);
                     self.batch.roll_back(undo.1);
-                    self.put_timer_dead_letter(rules, operator.name(), &due.key, &why);
+                    self.put_timer_dead_letter(rules, operator.name(), &due, &why);
                 }
             }
         }
@@ -284,15 +302,21 @@ impl RunningTask {
     }
 
     /// Adds the dead letter of a failed timer. A timer has no source record, so the dead letter
-    /// holds the operator and the key, and the task time as the offset. An offset of `order` would
-    /// depend on control records between transactions, which a replay can't know.
-    fn put_timer_dead_letter(&mut self, rules: Rules<'_>, operator: &str, key: &[u8], why: &str) {
+    /// holds the operator and the key, and the time it was due as the offset. An offset of `order`
+    /// would depend on control records between transactions, which a replay can't know.
+    fn put_timer_dead_letter(
+        &mut self,
+        rules: Rules<'_>,
+        operator: &str,
+        due: &DueTimer,
+        why: &str,
+    ) {
         self.batch.counts.failed += 1;
         let from = TopicPartition::new(rules.topology.order(), self.partition);
         let record = Record {
-            offset: Offset(self.time.0.unsigned_abs()),
-            timestamp: self.time,
-            body: Body::new(Some(operator.as_bytes()), Some(key), &[]),
+            offset: Offset(due.at.0.unsigned_abs()),
+            timestamp: due.at,
+            body: Body::new(Some(operator.as_bytes()), Some(&due.key), &[]),
         };
         let detail = format!("timer of {operator}: {why}");
         let diagnosis =
@@ -310,14 +334,41 @@ impl RunningTask {
         Ok(waits.map_err(|error| EngineError::of_log("reading the lanes", error))?)
     }
 
-    /// Whether the critical lane was processed up to `end`, the end that the log reports.
-    pub(super) fn critical_is_drained(
+    /// The lanes that were processed up to these ends, which the log reports.
+    pub(super) fn ended(
         &self,
         member: &mut dyn Member,
-        end: Offset,
-    ) -> Result<bool, LogError> {
-        let position = member.position(self.slots[Lane::Critical.index()])?;
-        Ok(self.queues.is_empty(Lane::Critical) && position >= end)
+        ends: &[Option<Offset>; 5],
+    ) -> Result<LaneSet, LogError> {
+        let mut ended = LaneSet::default();
+        for lane in Lane::ALL.into_iter().filter(|lane| self.queues.is_empty(*lane)) {
+            let Some(end) = ends[lane.index()] else { continue };
+            if member.position(self.slots[lane.index()])? >= end {
+                ended.insert(lane);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// When the task needs its next tick, for its first timer or to settle its time; `None` if it
+    /// needs none before its next record.
+    pub(super) fn tick_due(&self) -> Option<Millis> {
+        let is_behind = self.times.settled() < self.times.latest();
+        let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
+        self.timers.first().into_iter().chain(settles).min()
+    }
+
+    /// Whether a tick makes a timer due, or settles time when that is due.
+    pub(super) fn needs(&mut self, tick: TickTime) -> bool {
+        let settled = self.times.settled();
+        let mut times = self.times;
+        times.tick(tick.at, tick.ended);
+        let fires = self.timers.first().is_some_and(|first| first <= times.settled());
+        let asked = tick.at.0.saturating_sub(self.settle_from.0) >= SETTLE_MS;
+        if asked {
+            self.settle_from = tick.at;
+        }
+        fires || (asked && times.settled() > settled)
     }
 
     /// Writes to the state what is kept decoded while the transaction is open.
@@ -368,9 +419,7 @@ impl RunningTask {
             let position = &mut self.progress.lanes[lane.index()];
             *position = batch.next(lane).or(*position);
         }
-        self.progress.time = self.time;
-        let critical = self.progress.lanes[Lane::Critical.index()];
-        self.held_until = self.held_until.filter(|end| critical < Some(*end));
+        self.progress.times = self.times;
         self.state.apply();
         telemetry::batch_committed(&batch.counts);
     }
@@ -381,7 +430,7 @@ impl RunningTask {
         self.state.discard();
         self.sources.discard();
         self.queues.clear();
-        self.time = self.progress.time;
+        self.times = self.progress.times;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
             let to = position.expect("a running task has a position in every lane");
             repeat(|| member.seek(*slot, to))
