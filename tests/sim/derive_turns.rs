@@ -123,7 +123,7 @@ fn a_tick_has_the_time_at_which_the_ends_were_requested() {
     world.log.state().answers_are_late = false;
     watched_turn(&mut world);
     let ticks = ticks(&world);
-    assert!(!ticks.is_empty() && ticks.iter().all(|tick| tick.value == requested), "{ticks:?}");
+    assert!(!ticks.is_empty() && ticks.iter().all(|tick| tick.at == requested), "{ticks:?}");
 }
 
 #[test]

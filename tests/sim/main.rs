@@ -14,7 +14,9 @@ mod fake;
 mod histories;
 mod model;
 mod mutants;
+mod one_partition;
 mod operators;
+mod outage;
 mod quiet_partitions;
 mod replay;
 mod second_copies;
@@ -53,6 +55,7 @@ const FAULTS: &[&str] = &[
     "stores failed",
     "stores rebuilt",
     "clocks jumped ahead",
+    "stopped for a day",
     "clocks set ahead",
     "clocks set back",
     "dead letters of operators requeued",

@@ -29,7 +29,7 @@ use crate::operators::OPERATORS;
 use crate::world::World;
 
 /// Runs a verification to its end.
-fn verify(
+pub(crate) fn verify(
     log: &FakeLog,
     task: &TaskSpec,
     stores: &FakeStores,
@@ -246,7 +246,7 @@ fn a_skipped_record_is_found() {
 fn forged_fields_are_found_and_named() {
     type Forge = fn(&mut OrderRecord);
     let forges: [(&str, Forge); 4] = [
-        ("time after", |order| order.time_after.0 += 1),
+        ("time after", |order| order.after.0[0].0 += 1),
         ("accepted", |order| order.accepted.clear()),
         ("dead letters", |order| order.dead_letters.push(0)),
         ("outputs", |order| order.outputs_hash ^= 1),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tidewire_connectors::socket::stream::frame_decoder::{ClientInput, FrameDecoder};
 use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
+use tidewire_engine::derive::lane_times::{LaneSet, LaneTimes};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::derive::source_offsets::TakenOffsets;
@@ -425,7 +426,8 @@ fn stored() -> Vec<Vec<u8>> {
         state: Offset(7),
         windows: Offset(300),
         order: Offset(1 << 40),
-        time: Millis(-5),
+        times: LaneTimes([-5, 0, 300, 1, 1 << 40, 7].map(Millis)),
+        lane_ids: [1, 2, 300, 0, u64::MAX, 6].map(TopicId),
         lanes: [None, Some(Offset(0)), Some(Offset(9)), None, None, None],
     };
     let verdict = verdict_sample();
@@ -477,14 +479,15 @@ fn order_sample() -> Vec<u8> {
         build: "0.1.0".to_owned(),
         settings_hash: 1,
         catalogue_hash: 2,
-        held: true,
-        time_before: Millis(1_000),
-        time_after: Millis(2_000),
+        level: 1,
+        lane_ids: [1, 2, 3, 4, 5, 6].map(TopicId),
+        before: LaneTimes([1_000, 900, 800, 0, 1_000, 0].map(Millis)),
+        after: LaneTimes([2_000, 900, 1_800, 1_500, 1_500, 0].map(Millis)),
         spans: [Some(span), None, Some(span), None, None, None],
         sequence: vec![(Lane::ALL[0], 5), (Lane::ALL[2], 5)],
-        ticks: vec![Tick { after: 3, value: Millis(1_500) }],
+        ticks: vec![Tick { after: 3, at: Millis(1_500), ended: LaneSet(0b1_1001) }],
         dead_letters: vec![4],
-        accepted: vec![Accepted { at: Millis(1_200), ids: vec![[7; 16]; 3] }],
+        accepted: vec![Accepted { at: Millis(1_200), since: Millis(1_300), ids: vec![[7; 16]; 3] }],
         outputs: 12,
         outputs_hash: 3,
     };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! checkpoints/task-N/ORDER-TIME    a RocksDB directory; ORDER is the next record of `order` (20
-//!                                  digits), TIME the task time in milliseconds
+//!                                  digits), TIME the latest append time in ms
 //! ```
 //!
 //! They are hard links, so they use only the space of what the store has rewritten since. A few are
@@ -31,7 +31,7 @@ const CHECKPOINTS: &str = "checkpoints";
 pub struct Checkpoint {
     /// The next record of `order` after what it contains.
     pub order: Offset,
-    /// Its task time.
+    /// The latest append time it has.
     pub time: Millis,
     /// Its directory. It belongs to the task, which may delete it at any time.
     pub dir: PathBuf,
@@ -116,7 +116,10 @@ impl TaskCheckpoints {
 
     /// Creates a checkpoint if one is due. The store is at `progress`.
     pub(super) fn create_if_due(&mut self, database: &TaskDatabase, progress: &[u8]) {
-        let Some(TaskProgress { order, time, .. }) = TaskProgress::decode(progress) else { return };
+        let Some(TaskProgress { order, times, .. }) = TaskProgress::decode(progress) else {
+            return;
+        };
+        let time = times.latest();
         let due = self.kept.last().is_none_or(|last| {
             order > last.order && time.0.saturating_sub(last.time.0) >= self.every_ms
         });

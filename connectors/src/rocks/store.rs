@@ -221,11 +221,13 @@ mod tests {
     }
 
     fn progress_at(order: u64, minutes: i64) -> Bytes {
+        use tidewire_engine::derive::lane_times::LaneTimes;
         use tidewire_engine::derive::progress::TaskProgress;
         use tidewire_engine::record::Offset;
+        use tidewire_engine::topology::Lane;
         let (order, state) = (Offset(order), Offset(0));
-        TaskProgress { state, order, time: Millis(minutes * 60_000), ..TaskProgress::default() }
-            .encode()
+        let times = LaneTimes([Millis(minutes * 60_000); Lane::COUNT]);
+        TaskProgress { state, order, times, ..TaskProgress::default() }.encode()
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub const INPUT_RETENTION_MS: u64 = 7 * DAY_MS;
 /// Milliseconds a lane keeps a record: as long as the input, for the same reason.
 pub const LANE_RETENTION_MS: u64 = 7 * DAY_MS;
 
-/// Milliseconds `order` keeps a record. It is the changelog of de-duplication, so it must keep more
-/// than that window (24 h), by a day at least.
+/// Milliseconds `order` keeps a record. It is the changelog of de-duplication, so it must keep that
+/// window (24 h) and the time that the slowest lane lags.
 pub const ORDER_RETENTION_MS: u64 = 3 * DAY_MS;
 
 /// Milliseconds `state.windows` keeps a record: a store that is rebuilt needs every open window, so

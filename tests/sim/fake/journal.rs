@@ -12,8 +12,6 @@ pub(crate) enum Fact {
     Committed(usize),
     /// Committed offsets of a group, outside transactions.
     OffsetCommitted(String, TopicPartition, Committed),
-    /// A member reads a partition from here; its end at that time.
-    ReadFrom(TopicPartition, Offset, u64),
     /// A batch was written to a store.
     Written(DiskId, StoreBatch),
     /// A store was removed.

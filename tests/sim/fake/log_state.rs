@@ -298,11 +298,6 @@ impl LogState {
         })
     }
 
-    /// The end of a partition, open transactions included.
-    pub(crate) fn log_end(&self, at: &TopicPartition) -> u64 {
-        self.partition(at).map_or(0, FakePartition::end)
-    }
-
     /// A transaction.
     pub(crate) fn transaction(&self, n: usize) -> &FakeTransaction {
         &self.transactions[n]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::port::{
-    Change, Committed, GroupToken, Isolation, LogError, Member, ReadLimit, Reader, ReaderSlot, Wake,
+    Change, Committed, GroupToken, LogError, Member, ReadLimit, Reader, ReaderSlot, Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
@@ -21,11 +21,7 @@ pub(super) struct FakeMember {
 
 impl Reader for FakeMember {
     fn add(&mut self, at: &TopicPartition, from: Offset) -> Result<ReaderSlot, LogError> {
-        let slot = self.reader.add(at, from)?;
-        let mut log_state = self.reader.log.state();
-        let end = log_state.end(at, Isolation::Committed)?;
-        log_state.journal.push(Fact::ReadFrom(at.clone(), from, end));
-        Ok(slot)
+        self.reader.add(at, from)
     }
 
     fn remove(&mut self, slot: ReaderSlot) {

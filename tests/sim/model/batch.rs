@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
-use tidewire_engine::derive::order::{Accepted, OrderRecord};
+use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
 use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::record::{Body, Millis, Offset, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -16,7 +16,7 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, CounterOutcome, EventOrigin, ModelOutcome};
+use super::operators::{self, CounterOutcome, EventOrigin, EventTimes, ModelOutcome};
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -28,17 +28,22 @@ pub(super) struct ExpectedOutput {
     value: Bytes,
     /// A dead letter's.
     reason: Option<&'static str>,
-    /// A fact's.
-    hops: Option<u8>,
+    /// A fact's hops and time.
+    fact: Option<(u8, Millis)>,
 }
 
 impl ExpectedOutput {
     /// Whether this record is that output.
     pub(super) fn matches(&self, body: &Body) -> bool {
         let reason = || body.header("reason") == self.reason.map(str::as_bytes);
-        let hops = || body.header("tw-hops") == self.hops.as_ref().map(std::slice::from_ref);
+        let hops = self.fact.map(|(hops, _)| [hops]);
+        let time = self.fact.map(|(_, time)| time.0.to_be_bytes());
+        let fact = || {
+            body.header("tw-hops") == hops.as_ref().map(<[u8; 1]>::as_slice)
+                && body.header("tw-time") == time.as_ref().map(<[u8; 8]>::as_slice)
+        };
         let key = || body.key() == Some(&self.key[..]);
-        body.value() == Some(&self.value[..]) && key() && reason() && hops()
+        body.value() == Some(&self.value[..]) && key() && reason() && fact()
     }
 }
 
@@ -112,20 +117,20 @@ impl TransactionReplay<'_> {
         for (lane, count) in &order.sequence {
             for _ in 0..*count {
                 while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
-                    self.tick(tick.value)?;
+                    self.tick(tick)?;
                 }
-                self.take(*lane, taken, order.held)?;
+                self.take(*lane, taken)?;
                 taken += 1;
             }
         }
-        ticks.try_for_each(|tick| self.tick(tick.value))?;
+        ticks.try_for_each(|tick| self.tick(tick))?;
         self.check_order(order)
     }
 
     fn check_order(&self, order: &OrderRecord) -> Result<(), String> {
         let expected = &self.expected;
-        ensure(order.time_after == self.task.time, || {
-            format!("time after is {:?}, not {:?}", order.time_after, self.task.time)
+        ensure(order.after.0 == self.task.times, || {
+            format!("time after is {:?}, not {:?}", order.after, self.task.times)
         })?;
         ensure(order.accepted == expected.accepted, || {
             format!("accepted {:?}, not {:?}", order.accepted, expected.accepted)
@@ -138,26 +143,32 @@ impl TransactionReplay<'_> {
         })
     }
 
-    /// A tick must wait for every critical record in the log.
-    fn tick(&mut self, value: Millis) -> Result<(), String> {
-        let critical = TopicPartition::new(self.topology.lane(Lane::Critical), self.task.partition);
-        let (at, end) = (self.task.lanes[Lane::Critical.index()], self.log.log_end(&critical));
-        let waited = at == end || self.late;
-        ensure(waited, || format!("a tick at {at} of {end} critical records"))?;
-        ensure(value >= self.task.time, || "a tick sets the time back".to_owned())?;
-        self.task.time = value;
-        for stored in operators::due(&self.task.tables, value).iter().take(MAX_TIMERS_PER_TICK) {
-            let fired = operators::fire(&mut self.task.tables, stored, value);
+    /// Every record of a lane must be read that a tick moves.
+    fn tick(&mut self, tick: &Tick) -> Result<(), String> {
+        for lane in Lane::ALL.into_iter().filter(|lane| tick.ended.contains(*lane)) {
+            let of = TopicPartition::new(self.topology.lane(lane), self.task.partition);
+            // Control records and those of aborted transactions lie between facts.
+            let left = self.log.next_record(&of, self.task.lanes[lane.index()]);
+            ensure(left.is_none() || self.late, || {
+                format!("a tick, and {:?} of {of} waits", left.map(|(offset, ..)| offset))
+            })?;
+            let time = &mut self.task.times[lane.index()];
+            *time = tick.at.max(*time);
+        }
+        let settled = self.task.settled();
+        for stored in operators::due(&self.task.tables, settled).iter().take(MAX_TIMERS_PER_TICK) {
+            let due = operators::due_time(stored);
+            let fired = operators::fire(&mut self.task.tables, stored);
             let Some((cause, called)) = fired else { continue };
             let (order, partition) = (self.topology.order(), self.task.partition.0);
             let id = operators::timer_id(&cause);
-            let letter = format!("{order}/{partition}/{}/counter/{id}", value.0);
+            let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
             self.called(called, letter, cause);
         }
         Ok(())
     }
 
-    fn take(&mut self, lane: Lane, nth: u32, held: bool) -> Result<(), String> {
+    fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
         let at = TopicPartition::new(self.topology.lane(lane), self.task.partition);
         let from = self.task.lanes[lane.index()];
         let log = self.log;
@@ -168,16 +179,21 @@ impl TransactionReplay<'_> {
         self.task.lanes[lane.index()] = offset + 1;
         let first = self.read[lane.index()].map_or(offset, |(first, _)| first);
         self.read[lane.index()] = Some((first, offset));
-        if !held || lane == Lane::Critical || self.task.time == Millis::default() {
-            self.task.time = self.task.time.max(time);
-        }
+        let verdict = body.header(VERDICT).map(Verdict::decode).transpose();
+        let verdict = verdict.map_err(|error| error.to_string())?;
+        let of_fact = body.header("tw-time").and_then(|time| time.try_into().ok());
+        let of_fact = of_fact.map(|time| Millis(i64::from_be_bytes(time)));
+        let stated = verdict.as_ref().map(|verdict| verdict.append_time).or(of_fact);
+        let appended = stated.unwrap_or(time);
+        let consumed = &mut self.task.times[lane.index()];
+        *consumed = appended.max(*consumed);
         let position = format!("{at}/{offset}");
         if body.header("tw-operator").is_some() {
-            return self.requeued(body, format!("{position}/counter"));
+            return self.requeued(body, format!("{position}/counter"), appended);
         }
-        if let Some(verdict) = body.header(VERDICT) {
-            let source = Verdict::decode(verdict).map_err(|error| error.to_string())?.source;
-            let VerdictSource { input, topic, partition, offset: Offset(offset), .. } = source;
+        if let Some(verdict) = verdict {
+            let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
+                verdict.source;
             if !self.task.sources.insert(TakenSource { lane, input, topic, partition, offset }) {
                 return Ok(());
             }
@@ -188,19 +204,15 @@ impl TransactionReplay<'_> {
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        match operators::event(
-            &mut self.task.tables,
-            &event,
-            origin(lane, body, &event),
-            self.task.time,
-        ) {
+        let times = EventTimes { appended, settled: self.task.settled() };
+        match operators::event(&mut self.task.tables, &event, origin(lane, body, &event), times) {
             ModelOutcome::Duplicate => {}
             ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
             ModelOutcome::Accepted(id, called) => {
-                self.accept(id);
+                self.accept(id, times);
                 self.called(called, format!("{position}/counter"), value.clone());
                 self.deliver(&event, &value)?;
             }
@@ -209,10 +221,10 @@ impl TransactionReplay<'_> {
     }
 
     /// Only the counter gets a record that was requeued.
-    fn requeued(&mut self, body: &Body, letter: String) -> Result<(), String> {
+    fn requeued(&mut self, body: &Body, letter: String, time: Millis) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
-        let (tables, time) = (&mut self.task.tables, self.task.time);
+        let tables = &mut self.task.tables;
         let called = match body.header("tw-trigger") {
             Some(b"event") => {
                 let event = EventView::decode(&value).map_err(|error| error.to_string())?;
@@ -237,17 +249,17 @@ impl TransactionReplay<'_> {
                     key: fact.key.into(),
                     value: fact.value.into(),
                     reason: None,
-                    hops: Some(fact.hops),
+                    fact: Some((fact.hops, fact.time)),
                 });
             }
         }
     }
 
-    fn accept(&mut self, id: [u8; 16]) {
-        let at = self.task.time;
+    fn accept(&mut self, id: [u8; 16], times: EventTimes) {
+        let (at, since) = (times.appended, times.appended.max(times.settled));
         match self.expected.accepted.last_mut() {
-            Some(run) if run.at == at => run.ids.push(id),
-            _ => self.expected.accepted.push(Accepted { at, ids: vec![id] }),
+            Some(run) if (run.at, run.since) == (at, since) => run.ids.push(id),
+            _ => self.expected.accepted.push(Accepted { at, since, ids: vec![id] }),
         }
     }
 
@@ -255,7 +267,7 @@ impl TransactionReplay<'_> {
         let partition = self.topology.partition_of(key.as_bytes());
         let to = TopicPartition::new(self.topology.dead_letters(), partition);
         let (key, reason) = (key.into(), Some(reason));
-        self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason, hops: None });
+        self.expected.outputs.push_back(ExpectedOutput { to, key, value, reason, fact: None });
     }
 
     fn deliver(&mut self, event: &EventView<'_>, value: &Bytes) -> Result<(), String> {
@@ -276,7 +288,7 @@ impl TransactionReplay<'_> {
                 key: delivery.channel.into_bytes().into(),
                 value: value.clone(),
                 reason: None,
-                hops: None,
+                fact: None,
             });
         }
         Ok(())

@@ -40,7 +40,7 @@ impl DiskModel {
             // An expired id may be removed.
             let expired = |at: &Bytes| {
                 at.first_chunk().is_some_and(|at| {
-                    progress.time.0.saturating_sub(i64::from_be_bytes(*at)) >= WINDOW_MS
+                    progress.times.settled().0 - i64::from_be_bytes(*at) >= WINDOW_MS
                 })
             };
             let may_go = key.0 == IDS && holds.is_none() && wanted.is_some_and(expired);

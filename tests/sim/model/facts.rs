@@ -67,7 +67,6 @@ impl Model {
                 Fact::Appended(at, offset) => self.appended(&log_state, &at, offset)?,
                 Fact::Committed(n) => self.committed(&log_state, n)?,
                 Fact::OffsetCommitted(group, at, to) => self.offset_committed(&group, &at, &to)?,
-                Fact::ReadFrom(at, from, end) => self.read_from(&at, from, end),
                 Fact::Written(disk, batch) => {
                     let task = &self.tasks[disk.partition as usize];
                     let model = self.disks.entry(disk).or_default();
@@ -94,14 +93,6 @@ impl Model {
         match lane.filter(|_| body.header(VERDICT).is_some()) {
             Some(lane) => self.admission.lane(AdmittedRecord { at, lane, body }, &self.topology),
             None => Ok(()),
-        }
-    }
-
-    /// A task starts: the records in its critical lane at that time come before any tick.
-    fn read_from(&mut self, at: &TopicPartition, from: Offset, end: u64) {
-        if at.topic == *self.topology.lane(Lane::Critical) {
-            let backlog = (from.0 < end).then_some(end);
-            self.tasks[at.partition.0 as usize].backlog_until = backlog;
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct EmittedFact {
     /// Whether it follows from a critical event.
     pub(super) urgent: bool,
     pub(super) hops: u8,
+    /// The append time of its cause.
+    pub(super) time: Millis,
     pub(super) value: Vec<u8>,
 }
 
@@ -96,7 +98,7 @@ impl<'a> Cause<'a> {
     }
 
     /// The counter's first fact; `None`: too many hops.
-    fn fact(&self, key: &str) -> Option<EmittedFact> {
+    fn fact(&self, key: &str, time: Millis) -> Option<EmittedFact> {
         if self.hops >= HOPS_MAX {
             return None;
         }
@@ -118,6 +120,7 @@ impl<'a> Cause<'a> {
             key: key.to_owned(),
             urgent: self.urgent,
             hops: self.hops + 1,
+            time,
             value: fact.encode(),
         })
     }
@@ -150,22 +153,37 @@ fn recent(tables: &ModelTables, key: &[u8]) -> Vec<Bytes> {
     tables.keys(RECENT, &from, &to)
 }
 
-/// An event at this task time.
+/// The two times that an event depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EventTimes {
+    /// Its append time in the input.
+    pub(super) appended: Millis,
+    /// The settled time of the task.
+    pub(super) settled: Millis,
+}
+
+/// An event at these times.
 pub(super) fn event(
     tables: &mut ModelTables,
     event: &EventView<'_>,
     origin: EventOrigin,
-    time: Millis,
+    times: EventTimes,
 ) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
-    let seen = tables.get(IDS, &id).map(|at| number(at).cast_signed());
-    if seen.is_some_and(|at| time.0 - at < WINDOW_MS) {
-        return ModelOutcome::Duplicate;
+    let EventTimes { appended: time, settled } = times;
+    let since = time.max(settled);
+    if let Some(seen) = tables.get(IDS, &id) {
+        let kept = settled.0 - number(&seen.slice(..8)).cast_signed() < WINDOW_MS;
+        let apart = (time.0 - number(&seen.slice(8..)).cast_signed()).abs();
+        if kept && apart < WINDOW_MS {
+            return ModelOutcome::Duplicate;
+        }
     }
     if event.event_id.contains(ASIDE) {
         return ModelOutcome::Aside;
     }
-    tables.set(IDS, &id, Some(&time.0.to_be_bytes()));
+    let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
+    tables.set(IDS, &id, Some(&value));
     let called = count(tables, event, origin, time);
     add_one(tables, SEEN, event.key.as_bytes());
     ModelOutcome::Accepted(id, called)
@@ -186,7 +204,7 @@ pub(super) fn count(
         return CounterOutcome::Failed;
     }
     if event.event_id.contains(FAILING) {
-        match cause.fact(event.key) {
+        match cause.fact(event.key, time) {
             Some(fact) if !next.is_multiple_of(2) => called = CounterOutcome::Emitted(fact),
             _ => return CounterOutcome::Failed,
         }
@@ -209,6 +227,12 @@ pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
     tables.keys(TIMERS, &[], &timer(time.0 + 1, b"")[..8])
 }
 
+/// When a stored timer is due.
+pub(super) fn due_time(stored: &[u8]) -> Millis {
+    let due = stored.first_chunk().expect("a timer begins with its time");
+    Millis(i64::from_be_bytes(*due) ^ i64::MIN)
+}
+
 /// When the first timer is due.
 pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
     let first = tables.now().keys().next().filter(|(table, _)| *table == TIMERS)?;
@@ -217,14 +241,10 @@ pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
 
 /// A due timer fires, and is removed whatever its outcome; returns its value. `None`: an earlier
 /// timer of the same tick has removed it.
-pub(super) fn fire(
-    tables: &mut ModelTables,
-    stored: &[u8],
-    time: Millis,
-) -> Option<(Bytes, CounterOutcome)> {
+pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> Option<(Bytes, CounterOutcome)> {
     let value = tables.get(TIMERS, stored)?.clone();
     tables.set(TIMERS, stored, None);
-    let called = call_timer(tables, &stored[9..], &value, time);
+    let called = call_timer(tables, &stored[9..], &value, due_time(stored));
     Some((value, called))
 }
 
@@ -240,7 +260,8 @@ pub(super) fn call_timer(
         return CounterOutcome::Done;
     }
     let cause = Cause::of_timer(value);
-    let fact = cause.fact(std::str::from_utf8(key).expect("the keys of events are text"));
+    let of = std::str::from_utf8(key).expect("the keys of events are text");
+    let fact = cause.fact(of, time);
     let fails = tables.get(COUNTS, key).map_or(0, number).is_multiple_of(TIMER_FAILS_EVERY);
     let Some(fact) = fact.filter(|_| !fails) else { return CounterOutcome::Failed };
     let fired = add_one(tables, FIRED, key);

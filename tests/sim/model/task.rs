@@ -21,7 +21,7 @@ struct TaskSnapshot {
     order: u64,
     /// Its first and last `state` record, if it has any.
     state: Option<(u64, u64)>,
-    time: Millis,
+    times: [Millis; Lane::COUNT],
     lanes: [u64; Lane::COUNT],
     /// The keys it wrote.
     keys: Vec<TableKey>,
@@ -32,12 +32,11 @@ pub(super) struct TaskModel {
     pub(super) partition: Partition,
     /// The next offset of each lane.
     pub(super) lanes: [u64; Lane::COUNT],
-    pub(super) time: Millis,
+    /// The time that each lane was consumed up to.
+    pub(super) times: [Millis; Lane::COUNT],
     pub(super) tables: ModelTables,
     /// Every record of an input that was taken.
     pub(super) sources: HashSet<TakenSource>,
-    /// The end of the critical lane when its owner started, if records were waiting there.
-    pub(super) backlog_until: Option<u64>,
     snapshots: Vec<TaskSnapshot>,
 }
 
@@ -63,21 +62,19 @@ pub(super) struct SealedTransaction<'a> {
 
 impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
-        let (time, tables) = (Millis(0), ModelTables::default());
-        let (backlog_until, snapshots) = (None, Vec::new());
-        let sources = HashSet::new();
-        let lanes = [0; Lane::COUNT];
-        Self { partition, lanes, time, tables, sources, backlog_until, snapshots }
+        let (times, tables) = ([Millis(0); Lane::COUNT], ModelTables::default());
+        let (sources, snapshots) = (HashSet::new(), Vec::new());
+        Self { partition, lanes: [0; Lane::COUNT], times, tables, sources, snapshots }
+    }
+
+    /// The time of the slowest lane.
+    pub(super) fn settled(&self) -> Millis {
+        self.times.into_iter().min().expect("there are lanes")
     }
 
     pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {
-        ensure(order.time_before == self.time, || {
-            format!("time before is {:?}, not {:?}", order.time_before, self.time)
-        })?;
-        let critical = self.lanes[Lane::Critical.index()];
-        let held = self.backlog_until.is_some_and(|end| critical < end);
-        ensure(order.held == held, || {
-            format!("held: {}, at {critical} before {:?}", order.held, self.backlog_until)
+        ensure(order.before.0 == self.times, || {
+            format!("time before is {:?}, not {:?}", order.before, self.times)
         })
     }
 
@@ -104,7 +101,7 @@ impl TaskModel {
         self.snapshots.push(TaskSnapshot {
             order: sealed.order_at,
             state: ends.map(|(first, last)| (first.0, last.0)),
-            time: self.time,
+            times: self.times,
             lanes: self.lanes,
             keys,
         });
@@ -144,9 +141,9 @@ impl TaskModel {
         ensure(fits, || {
             format!("{progress:?} is inside a transaction, between {last:?} and {next:?}")
         })?;
-        let (time, lanes) =
-            before.last().map_or((Millis(0), [0; Lane::COUNT]), |c| (c.time, c.lanes));
-        ensure(progress.time == time, || format!("{progress:?}: its time is {time:?}"))?;
+        let nothing = ([Millis(0); Lane::COUNT], [0; Lane::COUNT]);
+        let (times, lanes) = before.last().map_or(nothing, |last| (last.times, last.lanes));
+        ensure(progress.times.0 == times, || format!("{progress:?}: its times are {times:?}"))?;
         let held = progress.lanes.map(|at| at.map_or(0, |at| at.0));
         ensure(held == lanes, || format!("{progress:?}: its lanes are at {lanes:?}"))?;
         Ok(done)

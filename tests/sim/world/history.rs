@@ -132,6 +132,7 @@ impl World {
                 self.machines[n].write_some();
             }
             95 if self.random.one_in(8) => self.create_input_again(),
+            95 if self.random.one_in(4) => self.stop_for_a_day()?,
             95 => self.set_clocks(),
             96 | 97 => {
                 let n = self.random.index(ADMITS + self.machines.len());
@@ -206,6 +207,33 @@ impl World {
         log_state.count("inputs created again");
         drop(log_state);
         self.model.input_created_again(&topic);
+    }
+
+    /// Stops every DERIVE for a day, while producers and ADMIT go on: the lanes then hold copies
+    /// that are a day apart.
+    fn stop_for_a_day(&mut self) -> Result<(), String> {
+        for n in 0..self.machines.len() {
+            self.loops.crash(ADMITS + n);
+            self.turn_derive(n)?;
+            // A loop that this turn has created would keep its partitions while it is down.
+            self.loops.crash(ADMITS + n);
+            self.loops.keep_down(n, 2);
+        }
+        // The model compares a tick with what is in the lanes now.
+        self.check_facts()?;
+        for jump in [0, JUMP_MS / 2, JUMP_MS / 2] {
+            self.log.state().now.0 += jump;
+            for _ in 0..4 {
+                self.produce();
+                self.turn_admit(0)?;
+                self.turn_admit(1)?;
+            }
+        }
+        let mut log_state = self.log.state();
+        log_state.time_out();
+        log_state.expire_dead();
+        log_state.count("stopped for a day");
+        Ok(())
     }
 
     /// Sets the machines' clocks ahead or back.

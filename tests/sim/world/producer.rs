@@ -39,6 +39,23 @@ struct ProducedMessage {
     produced: ProducedInput,
 }
 
+/// What differs between the copies of an event.
+const PRIORITY: &str = r#""priority":"#;
+
+impl ProducedMessage {
+    /// A copy of the event in another lane.
+    fn with_priority(&self, priority: u8) -> Self {
+        let mut copy = self.clone();
+        if let ProducedInput::Event { lane, .. } = &mut copy.produced {
+            let text = std::str::from_utf8(&self.value).expect("our own text");
+            let (before, after) = text.split_once(PRIORITY).expect("an event has a priority");
+            copy.value = format!("{before}{PRIORITY}{priority}{}", &after[1..]).into_bytes();
+            *lane = Lane::of(Priority::from_number(priority.into()).expect("one of four"));
+        }
+        copy
+    }
+}
+
 /// All producers of a world.
 pub(super) struct Producer {
     random: TestRng,
@@ -63,7 +80,10 @@ impl Producer {
                 2 if self.random.one_in(2) => self.lease(),
                 2..5 if !self.again.is_empty() => {
                     let n = self.random.index(self.again.len());
-                    self.again[n].clone()
+                    match self.random.below(8) as u8 {
+                        priority @ 0..4 => self.again[n].with_priority(priority),
+                        _ => self.again[n].clone(),
+                    }
                 }
                 _ => self.event(),
             };

@@ -228,7 +228,7 @@ impl Derive {
         running.hand_over().map_err(writing)?;
         running.state.store().allow_checkpoints();
         for (table, window_ms) in self.shared.tables.expiring() {
-            let before = Millis(running.progress.time.0.saturating_sub(window_ms));
+            let before = Millis(running.progress.times.settled().0.saturating_sub(window_ms));
             running.state.store().set_horizon(table, before).map_err(writing)?;
         }
         Ok(())

@@ -5,6 +5,8 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::derive::accepted_id::AcceptedId;
+use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::record::{Millis, Offset, Outgoing};
 use crate::telemetry::BatchCounts;
@@ -79,15 +81,16 @@ impl TaskBatch {
     }
 
     /// Adds a tick.
-    pub(super) fn tick(&mut self, value: Millis) {
-        self.ticks.push(Tick { after: self.taken, value });
+    pub(super) fn tick(&mut self, at: Millis, ended: LaneSet) {
+        self.ticks.push(Tick { after: self.taken, at, ended });
     }
 
-    /// Adds an id accepted at task time `at`.
-    pub(super) fn accept(&mut self, at: Millis, id: [u8; 16]) {
+    /// Adds an accepted id.
+    pub(super) fn accept(&mut self, accepted: AcceptedId, id: [u8; 16]) {
+        let AcceptedId { since, at } = accepted;
         match self.accepted.last_mut() {
-            Some(run) if run.at == at => run.ids.push(id),
-            _ => self.accepted.push(Accepted { at, ids: vec![id] }),
+            Some(run) if (run.at, run.since) == (at, since) => run.ids.push(id),
+            _ => self.accepted.push(Accepted { at, since, ids: vec![id] }),
         }
     }
 

@@ -20,8 +20,8 @@ use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::derive_loop::{Derive, DeriveConfig, DeriveShared, HAND_OVER_MS};
 use crate::derive::failure::CommitFailure;
 use crate::derive::limits::TransactionLimits;
-use crate::derive::order::OrderRecord;
-use crate::derive::running::RunningTask;
+use crate::derive::order::{OrderRecord, VALUE_LEVEL};
+use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Task, TaskPhase};
@@ -71,39 +71,36 @@ impl Derive {
         Ok(turned)
     }
 
-    /// Requests the critical lanes' ends of the tasks whose first timer is due; takes the answer.
+    /// Requests the ends of the lanes of the tasks that need a tick; takes the answer.
     fn ask_for_ticks(&mut self) -> Result<(), EngineError> {
-        let asking = |error| EngineError::of_log("reading the ends of the critical lanes", error);
+        let asking = |error| EngineError::of_log("reading the ends of the lanes", error);
         let now = self.shared.now();
         if self.ticks.may_request(now) {
             let due = self.tasks.values_mut().filter_map(Task::running);
-            let due = due.filter(|running| running.timers.first().is_some_and(|at| at <= now));
-            let critical: Vec<_> =
-                due.map(|running| running.lane(Lane::Critical).clone()).collect();
-            if !critical.is_empty() {
-                self.ticks.request(&*self.shared.ports.log, &critical, now).map_err(asking)?;
+            let due = due.filter(|running| running.tick_due().is_some_and(|at| at <= now));
+            let lanes: Vec<_> =
+                due.flat_map(|running| Lane::ALL.map(|lane| running.lane(lane).clone())).collect();
+            if !lanes.is_empty() {
+                self.ticks.request(&*self.shared.ports.log, &lanes, now).map_err(asking)?;
             }
         }
         self.ticks.poll().map_err(asking)
     }
 
-    /// Injects a tick into each task of a commit group whose first timer is due, if its critical
-    /// lane is processed up to the end that the log reported.
+    /// Injects a tick into each task of a commit group that needs it, once enough of its lanes are
+    /// processed up to the ends that the log reported.
     fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
         let Some(due) = self.ticks.take(group) else { return Ok(()) };
         let shared = self.shared.clone();
-        for (partition, end) in &due.ends {
+        for (partition, ends) in &due.ends {
             let task = self.tasks.get_mut(partition);
             let Some(running) = task.and_then(Task::running) else { continue };
-            if running.timers.first().is_none_or(|first| first > due.at) {
-                continue;
-            }
-            let drained =
-                running.critical_is_drained(&mut *self.member, *end).map_err(|error| {
-                    EngineError::of_log("reading the position of the critical lane", error)
-                })?;
-            if drained {
-                running.tick(shared.rules(), due.at)?;
+            let ended = running
+                .ended(&mut *self.member, ends)
+                .map_err(|error| EngineError::of_log("reading the position of a lane", error))?;
+            let tick = TickTime { at: due.at, ended };
+            if running.needs(tick) {
+                running.tick(shared.rules(), tick)?;
                 limits.opened(self.shared.now());
             }
         }
@@ -310,9 +307,10 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
         build: config.build.clone(),
         settings_hash: config.settings_hash,
         catalogue_hash: config.catalogue.hash(),
-        held: running.held_until.is_some(),
-        time_before: running.progress.time,
-        time_after: running.time,
+        level: VALUE_LEVEL,
+        lane_ids: running.progress.lane_ids,
+        before: running.progress.times,
+        after: running.times,
         ..OrderRecord::default()
     };
     running.batch.describe(&mut order);
@@ -322,7 +320,7 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
 impl RunningTask {
     /// When the task needs its next tick or hand-over, milliseconds since the epoch.
     pub(super) fn wanted_at(&self, ticks: &Ticks, handed: Millis) -> i64 {
-        let tick = self.timers.first().map_or(i64::MAX, |first| ticks.wanted_at(first));
+        let tick = self.tick_due().map_or(i64::MAX, |first| ticks.wanted_at(first));
         let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)
     }

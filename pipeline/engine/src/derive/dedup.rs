@@ -1,27 +1,34 @@
-//! De-duplication: each (account, event id) is accepted once in [`WINDOW_MS`] of task time.
+//! De-duplication: an event is a duplicate if one with its id was appended within [`WINDOW_MS`].
 //!
 //! Copies of an event have the same key and so the same partition, whatever their lane; the check
-//! is local and exact. It drops ADMIT's second copy after a crash and a producer's own retry alike.
+//! is local and exact. It drops a producer's own retry. ADMIT's second copies are dropped before it
+//! (`source_offsets.rs`).
 //!
 //! ```text
-//! table 1  16-byte hash of account and event id → task time it was accepted, 8 bytes big-endian
+//! table 1  16-byte hash of account and event id → its times (`accepted_id.rs`)
 //! ```
 //!
-//! Expiry is logical: an id older than the window counts as new whether or not the store has
-//! dropped it. The changelog is the `order` record, so an accepted id is written only once.
+//! What counts is when both events were appended to the input, in either order, and not when they
+//! are processed: after an outage a lane can be a day behind another one.
+//!
+//! An id is kept until the settled time is a window later, when no lane can hold a copy any more.
+//! That of an event that is late already (ADMIT was stopped for a day) is kept for a window from
+//! then on. An expired id counts as absent whether or not the store has dropped it. The changelog
+//! is the `order` record, so an accepted id is written only once.
 
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
+use crate::derive::accepted_id::AcceptedId;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
-use crate::record::Millis;
 
 /// The table of accepted ids.
 pub const IDS: Table = Table(1);
 
-/// Milliseconds of task time during which a second event with the same id is a duplicate.
+/// Milliseconds between the append times of two events of one id within which the second one taken
+/// is a duplicate.
 pub const WINDOW_MS: i64 = 24 * 3_600_000;
 
 /// The operator of de-duplication.
@@ -54,8 +61,8 @@ impl Operator for Dedup {
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let id = hash128(event.account_id, event.event_id);
-        let seen = context.get(IDS, &id)?.and_then(|value| seen_at(&value));
-        if seen.is_some_and(|at| context.time().0.saturating_sub(at.0) < WINDOW_MS) {
+        let seen = context.get(IDS, &id)?.and_then(|value| AcceptedId::decode(&value));
+        if seen.is_some_and(|seen| is_duplicate(seen, context)) {
             return Ok(Flow::Duplicate);
         }
         context.accept(IDS, id);
@@ -63,6 +70,8 @@ impl Operator for Dedup {
     }
 }
 
-fn seen_at(value: &[u8]) -> Option<Millis> {
-    Some(Millis(i64::from_be_bytes(*value.first_chunk()?)))
+/// Whether the current event is a duplicate of an accepted one.
+fn is_duplicate(seen: AcceptedId, context: &Context<'_>) -> bool {
+    let is_kept = context.settled().0.saturating_sub(seen.since.0) < WINDOW_MS;
+    is_kept && context.time().0.abs_diff(seen.at.0) < WINDOW_MS.unsigned_abs()
 }

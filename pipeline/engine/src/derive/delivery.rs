@@ -59,6 +59,7 @@ mod tests {
     use crate::overlay::TaskState;
     use crate::record::{Body, Millis, Offset, Partition, Record};
     use crate::topology::{Lane, Topology};
+    use crate::verdict::TopicId;
 
     const PARTITIONS: u32 = 4;
 
@@ -104,7 +105,7 @@ mod tests {
             state: TaskState::new(Box::<MemoryStore>::default()),
             progress: TaskProgress::default(),
             positions: [Offset(0); Lane::COUNT],
-            critical_end: Offset(0),
+            lane_ids: [TopicId::default(); Lane::COUNT],
         };
         let mut task = RunningTask::new(restored, rules).expect("a store in memory");
         for (n, event) in events.iter().enumerate() {

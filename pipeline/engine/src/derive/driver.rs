@@ -15,13 +15,17 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
 use crate::derive::derive_loop::DeriveConfig;
+use crate::derive::lane_times::LaneSet;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::order::OrderRecord;
 use crate::derive::progress::TaskProgress;
+use crate::derive::running::TickTime;
 use crate::derive::sandbox::{Executed, Operators, Sandbox, StoredTask};
+use crate::lane_record::VERDICT;
 use crate::port::{KeyRange, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
+use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 
 /// The driver's first time, 2026-01-05T10:00:00Z.
 pub const START: Millis = Millis(1_767_607_200_000);
@@ -40,7 +44,7 @@ struct DrivenTransaction {
 
 enum DriverInput {
     Record(Lane, Record),
-    Tick(Millis),
+    Tick(TickTime),
 }
 
 /// A task to pipe events into.
@@ -109,6 +113,8 @@ pub struct TopologyDriver {
     now: Millis,
     /// The offset of the next record, by [`Lane::index`].
     next: [u64; Lane::COUNT],
+    /// The lanes that are consumed to their ends.
+    ended: LaneSet,
     /// Outputs that [`TopologyDriver::read_output`] has not returned yet.
     outputs: Vec<Outgoing>,
     history: Vec<DrivenTransaction>,
@@ -132,6 +138,7 @@ impl TopologyDriver {
             config,
             now: START,
             next: [0; Lane::COUNT],
+            ended: LaneSet::ALL,
             outputs: Vec::new(),
             history: Vec::new(),
         }
@@ -152,6 +159,39 @@ impl TopologyDriver {
         self.pipe_value(Lane::of(event.priority), Some(&event.encode()));
     }
 
+    /// Processes an event of this lane that was appended to the input at this time, as it comes
+    /// after an outage.
+    pub fn pipe_late(&mut self, lane: Lane, event: &Event, append_time: Millis) {
+        let offset = Offset(self.next.iter().sum());
+        let verdict = Verdict {
+            decision: Decision::Passed,
+            settings_hash: 0,
+            control: Offset(0),
+            append_time,
+            source: VerdictSource {
+                input: 0,
+                topic: TopicId(1),
+                partition: PARTITION,
+                offset,
+                delivered_from: Offset(0),
+                delivered_to: offset,
+            },
+            rules: Vec::new(),
+        };
+        let verdict = verdict.encode();
+        self.pipe_body(lane, Body::new(None, Some(&event.encode()), &[(VERDICT, &verdict)]));
+    }
+
+    /// From now on records wait in a lane, so that it holds the settled time back.
+    pub fn begin_backlog(&mut self, lane: Lane) {
+        self.ended.remove(lane);
+    }
+
+    /// All records of a lane are processed.
+    pub fn end_backlog(&mut self, lane: Lane) {
+        self.ended.insert(lane);
+    }
+
     /// Processes a record of a lane with any bytes as its value.
     pub fn pipe_value(&mut self, lane: Lane, value: Option<&[u8]>) {
         self.pipe_body(lane, Body::new(None, value, &[]));
@@ -165,12 +205,21 @@ impl TopologyDriver {
         self.transact(DriverInput::Record(lane, record));
     }
 
-    /// Advances the wall clock, and injects ticks while a timer is due.
+    /// Advances the wall clock, and injects ticks while a timer is due. Without a backlog in a lane
+    /// all of them are consumed to their ends.
     pub fn advance_wall_clock_time(&mut self, ms: i64) {
         self.now.0 += ms;
-        while self.sandbox.first_timer().is_some_and(|due| due <= self.now) {
-            self.transact(DriverInput::Tick(self.now));
+        let tick = TickTime { at: self.now, ended: self.ended };
+        let mut times = self.sandbox.times();
+        times.tick(tick.at, tick.ended);
+        while self.sandbox.first_timer().is_some_and(|due| due <= times.settled()) {
+            self.transact(DriverInput::Tick(tick));
         }
+    }
+
+    /// Injects a tick now, although no timer is due.
+    pub fn tick(&mut self) {
+        self.transact(DriverInput::Tick(TickTime { at: self.now, ended: self.ended }));
     }
 
     fn transact(&mut self, input: DriverInput) {
@@ -242,7 +291,7 @@ fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
 fn execute(sandbox: &mut Sandbox, input: &DriverInput) -> Executed {
     match input {
         DriverInput::Record(lane, record) => sandbox.take(*lane, record),
-        DriverInput::Tick(now) => sandbox.tick(*now),
+        DriverInput::Tick(tick) => sandbox.tick(*tick),
     }
     .expect(NEVER_FAILS);
     sandbox.commit().expect(NEVER_FAILS)

@@ -7,10 +7,10 @@
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
-//! processed by that entity's task. Facts that follow from critical events have a lane of their
-//! own, and end their batch as soon as outputs of critical events do. A header counts the facts and
-//! timers in a row; beyond [`MAX_HOPS`] the call that would emit the next fact fails, so that two
-//! operators can't cause each other without end.
+//! processed by that entity's task. It has the append time of its cause. Facts that follow from
+//! critical events have a lane of their own, and end their batch as soon as outputs of critical
+//! events do. A header counts the facts and timers in a row; beyond [`MAX_HOPS`] the call that would
+//! emit the next fact fails, so that two operators can't cause each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
@@ -19,7 +19,7 @@ use tidewire_schemas::id::hash128;
 
 use crate::derive::effect_limits::emission_excess;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
-use crate::derive::trigger::{CauseNames, HOPS, Trigger};
+use crate::derive::trigger::{CauseNames, HOPS, TIME, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
@@ -68,7 +68,8 @@ impl Context<'_> {
         let value = self.encode(emission);
         let topology = self.rules.topology;
         let hops = [hops + 1];
-        let headers: &[(&str, &[u8])] = &[(HOPS, &hops)];
+        let time = self.time().0.to_be_bytes();
+        let headers: &[(&str, &[u8])] = &[(HOPS, &hops), (TIME, &time)];
         let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
         let partition = topology.entity_partition(emission.account_id, emission.key);
         let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };

@@ -40,8 +40,10 @@ mod tables;
 mod timers;
 mod trigger;
 
+mod accepted_id;
 mod changelog;
 pub(crate) mod encoding;
+pub mod lane_times;
 pub mod order;
 pub mod progress;
 pub mod source_offsets;
@@ -65,4 +67,5 @@ pub use table_decl::{Changelog, TableDecl};
 pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
 
+pub(crate) use running::TickTime;
 pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};

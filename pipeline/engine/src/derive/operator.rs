@@ -5,7 +5,7 @@
 //! its [`Context`]. So an aborted transaction undoes all of it, and a task can move to another
 //! machine.
 //!
-//! An operator never reads a clock (task time is a value), never fails because of timing, never
+//! An operator never reads a clock (time is a value), never fails because of timing, never
 //! iterates over anything unordered, and sees only the state of its own event's key.
 
 use std::ops::ControlFlow;
@@ -14,8 +14,10 @@ use bytes::Bytes;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
+use crate::derive::accepted_id::AcceptedId;
 use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TIMERS, TimerKey, Timers};
 use crate::derive::trigger::Trigger;
@@ -106,13 +108,16 @@ pub struct Context<'a> {
     /// The first limit that the operator has exceeded: its call fails.
     pub(super) excess: Option<String>,
     pub(super) time: Millis,
+    /// The time of the task.
+    pub(super) times: LaneTimes,
     pub(super) state: &'a mut TaskState,
     pub(super) batch: &'a mut TaskBatch,
     pub(super) timers: &'a mut Timers,
 }
 
 impl Context<'_> {
-    /// Task time.
+    /// The time of the cause: when an event was appended to the input, or when a timer was due. It
+    /// does not depend on how far the lanes are processed.
     pub fn time(&self) -> Millis {
         self.time
     }
@@ -120,6 +125,22 @@ impl Context<'_> {
     /// The account of the current event, or of the event that led to the current timer.
     pub fn account(&self) -> &str {
         self.trigger.account()
+    }
+
+    /// The settled time: no lane of this task holds an earlier record.
+    pub fn settled(&self) -> Millis {
+        self.times.settled()
+    }
+
+    /// The time at which state must have ended to count as expired. It is the cause's, or the
+    /// settled time for a cause that is late, since the store may have removed such state.
+    pub fn expiry_time(&self) -> Millis {
+        self.time.max(self.settled())
+    }
+
+    /// The latest time of any record of this task.
+    pub(super) fn latest(&self) -> Millis {
+        self.times.latest().max(self.time)
     }
 
     /// The catalogue in force.
@@ -159,9 +180,10 @@ impl Context<'_> {
         Ok(self.state.scan(table, range, visit)?)
     }
 
-    /// Sets a timer: [`Operator::on_timer`] is called with this key once task time has reached
-    /// `at`. It continues the chain of the current event or timer: its account, its correlation
-    /// and its hops. Setting the same time and key again before it has fired sets no second timer.
+    /// Sets a timer: [`Operator::on_timer`] is called with this key once the settled time has
+    /// reached `at`. It continues the chain of the current event or timer: its account, its
+    /// correlation and its hops. Setting the same time and key again before it has fired sets no
+    /// second timer.
     pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
         if !row_fits(key, &[]) {
             return self.exceed(TIMERS.spec.table, key, &[]);
@@ -191,9 +213,10 @@ impl Context<'_> {
         self.excess.get_or_insert_with(|| row_excess(name, key, value));
     }
 
-    /// Stores an id as accepted now; its changelog is the `order` record.
+    /// Stores the id of the current event as accepted; its changelog is the `order` record.
     pub(super) fn accept(&mut self, table: Table, id: [u8; 16]) {
-        self.put(table, &id, &self.time.0.to_be_bytes());
-        self.batch.accept(self.time, id);
+        let accepted = AcceptedId { since: self.expiry_time(), at: self.time };
+        self.put(table, &id, &accepted.encode());
+        self.batch.accept(accepted, id);
     }
 }

@@ -6,29 +6,39 @@
 //! transaction that a record describes writes it, and it never holds a wall-clock time that isn't
 //! an input.
 //!
-//! Layout, version 1 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists
-//! follow their length or count):
+//! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists
+//! follow their length or count; lanes are critical, high, normal, low, facts, urgent facts):
 //!
 //! ```text
-//! 01 · build text · settings hash u64 · catalogue hash u64
-//! · flags byte (bit 0: the critical backlog held task time back)
-//! · task time before z · task time after minus before n
+//! 02 · build text · settings hash u64 · catalogue hash u64
+//! · level of the layouts of stored values, 1 byte
+//! · id of each lane's topic u64
+//! · time each lane was consumed up to before z · after z      (a base is the latest time before)
 //! · per lane touched: count n, then lane byte · first offset n · last minus first n
 //! · sequence: count n, then lane byte · records n                  (run-length coded)
-//! · ticks: count n, then after how many records n · value minus task time before z
+//! · ticks: count n, then after how many records n · time minus base z
+//!   · lanes consumed to their ends, 1 byte (bit: lane's number)
 //! · dead letters: count n, then index in the sequence n
-//! · accepted: runs n, then time minus task time before z · ids n · 16 bytes each
+//! · accepted: runs n, then append time minus base z · kept since minus append time n · ids n
+//!   · 16 bytes each
 //! · outputs n · XXH3-64 of the outputs u64
 //! ```
+//!
+//! A tick carries both times of a task: the lease time is the tick's own if the critical lane was
+//! consumed to its end, and the settled time follows from all lanes (`lane_times.rs`).
+//!
+//! Version 1 had one time per task. It is refused, since version 0.1.0 was never released with it.
 
 use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
+use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::record::{Millis, Offset, put_varint};
 use crate::topology::Lane;
+use crate::verdict::TopicId;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// Flag: a backlog in the critical lane held task time back.
-const HELD: u8 = 1;
+/// The level of the layouts of stored values that this build writes.
+pub const VALUE_LEVEL: u8 = 1;
 
 /// The first and the last record read from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +54,19 @@ pub struct LaneSpan {
 pub struct Tick {
     /// The number of records before it.
     pub after: u32,
-    /// The task time it set.
-    pub value: Millis,
+    /// Its time.
+    pub at: Millis,
+    /// The lanes that were consumed to their ends at that time.
+    pub ended: LaneSet,
 }
 
-/// Ids accepted as new at one task time.
+/// Ids accepted as new at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The task time.
+    /// The append time of their events.
     pub at: Millis,
+    /// The time since which their window counts: `at`, or the settled time if that was later.
+    pub since: Millis,
     /// Hashes of account and event id, in order.
     pub ids: Vec<[u8; 16]>,
 }
@@ -66,12 +80,14 @@ pub struct OrderRecord {
     pub settings_hash: u64,
     /// The catalogue in force.
     pub catalogue_hash: u64,
-    /// Whether only critical records advanced task time.
-    pub held: bool,
-    /// Task time before.
-    pub time_before: Millis,
-    /// Task time after; never less.
-    pub time_after: Millis,
+    /// The level of the layouts of stored values.
+    pub level: u8,
+    /// The ids of the lanes' topics, by [`Lane::index`].
+    pub lane_ids: [TopicId; Lane::COUNT],
+    /// The task's time before.
+    pub before: LaneTimes,
+    /// Its time after.
+    pub after: LaneTimes,
     /// The records read, by [`Lane::index`].
     pub spans: [Option<LaneSpan>; Lane::COUNT],
     /// Lanes in the order read, each with the number of records in a row.
@@ -90,10 +106,22 @@ pub struct OrderRecord {
 
 /// An order record that can't be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an order record of {len} bytes can't be decoded: it is damaged or a later build wrote it")]
-pub struct OrderError {
-    /// Its length in bytes.
-    pub len: usize,
+pub enum OrderError {
+    /// It has the first layout.
+    #[error(
+        "the order record has layout 1 and this build reads layout {VERSION}: a build from before \
+         0.1.0 wrote it. Give all processes another topics.prefix (on the embedded log another \
+         data folder), or delete all topics of this prefix and run `tidewire topics create`"
+    )]
+    Former,
+    /// It is damaged, or has a later layout.
+    #[error(
+        "an order record of {len} bytes can't be decoded: it is damaged or a later build wrote it"
+    )]
+    Unreadable {
+        /// Its length in bytes.
+        len: usize,
+    },
 }
 
 impl OrderRecord {
@@ -105,13 +133,16 @@ impl OrderRecord {
         put_bytes(&mut out, self.build.as_bytes());
         out.extend_from_slice(&self.settings_hash.to_be_bytes());
         out.extend_from_slice(&self.catalogue_hash.to_be_bytes());
-        out.push(if self.held { HELD } else { 0 });
-        put_signed(&mut out, self.time_before.0);
-        put_varint(&mut out, self.time_after.0.abs_diff(self.time_before.0));
+        out.push(self.level);
+        self.lane_ids.iter().for_each(|id| out.extend_from_slice(&id.0.to_be_bytes()));
+        self.before.put(&mut out);
+        self.after.put(&mut out);
         self.put_taken(&mut out);
         put_varint(&mut out, self.accepted.len() as u64);
+        let base = self.before.latest().0;
         for run in &self.accepted {
-            put_signed(&mut out, run.at.0.wrapping_sub(self.time_before.0));
+            put_signed(&mut out, run.at.0.wrapping_sub(base));
+            put_varint(&mut out, run.since.0.abs_diff(run.at.0));
             put_varint(&mut out, run.ids.len() as u64);
             out.extend_from_slice(run.ids.as_flattened());
         }
@@ -137,7 +168,8 @@ impl OrderRecord {
         put_varint(out, self.ticks.len() as u64);
         for tick in &self.ticks {
             put_varint(out, u64::from(tick.after));
-            put_signed(out, tick.value.0.wrapping_sub(self.time_before.0));
+            put_signed(out, tick.at.0.wrapping_sub(self.before.latest().0));
+            out.push(tick.ended.0);
         }
         put_varint(out, self.dead_letters.len() as u64);
         for index in &self.dead_letters {
@@ -147,8 +179,11 @@ impl OrderRecord {
 
     /// Decodes a record.
     pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        if bytes.first() == Some(&1) {
+            return Err(OrderError::Former);
+        }
         let mut fields = FieldDecoder(bytes);
-        read(&mut fields).ok_or(OrderError { len: bytes.len() })
+        read(&mut fields).ok_or(OrderError::Unreadable { len: bytes.len() })
     }
 }
 
@@ -158,20 +193,26 @@ fn read(from: &mut FieldDecoder<'_>) -> Option<OrderRecord> {
     }
     let build = from.text()?.to_owned();
     let (settings_hash, catalogue_hash) = (from.u64()?, from.u64()?);
-    let held = from.byte()? & HELD != 0;
-    let time_before = from.signed()?;
-    let time_after = Millis(time_before.checked_add_unsigned(from.varint()?)?);
+    let level = from.byte()?;
+    let mut lane_ids = [TopicId::default(); Lane::COUNT];
+    for id in &mut lane_ids {
+        *id = TopicId(from.u64()?);
+    }
+    let (before, after) = (LaneTimes::read(from)?, LaneTimes::read(from)?);
+    let base = before.latest().0;
     let spans = read_spans(from)?;
     let sequence = list(from, 2, |from| Some((lane(from)?, from.number()?)))?;
-    let ticks = list(from, 2, |from| {
+    let ticks = list(from, 3, |from| {
         let after = from.number()?;
-        Some(Tick { after, value: Millis(time_before.wrapping_add(from.signed()?)) })
+        let at = Millis(base.wrapping_add(from.signed()?));
+        Some(Tick { after, at, ended: LaneSet(from.byte()?) })
     })?;
     let dead_letters = list(from, 1, FieldDecoder::number)?;
-    let accepted = list(from, 2, |from| {
-        let at = Millis(time_before.wrapping_add(from.signed()?));
+    let accepted = list(from, 3, |from| {
+        let at = Millis(base.wrapping_add(from.signed()?));
+        let since = Millis(at.0.checked_add_unsigned(from.varint()?)?);
         let ids = list(from, 16, |from| from.take(16)?.first_chunk().copied())?;
-        Some(Accepted { at, ids })
+        Some(Accepted { at, since, ids })
     })?;
     let (outputs, outputs_hash) = (from.number()?, from.u64()?);
     from.end()?;
@@ -179,9 +220,10 @@ fn read(from: &mut FieldDecoder<'_>) -> Option<OrderRecord> {
         build,
         settings_hash,
         catalogue_hash,
-        held,
-        time_before: Millis(time_before),
-        time_after,
+        level,
+        lane_ids,
+        before,
+        after,
         spans,
         sequence,
         ticks,
@@ -227,13 +269,26 @@ mod tests {
             proptest::option::of((0..1u64 << 40, 0..1u64 << 20).prop_map(|(first, more)| {
                 LaneSpan { first: Offset(first), last: Offset(first + more) }
             }));
-        let tick = (any::<u32>(), any::<i32>())
-            .prop_map(|(after, value)| Tick { after, value: Millis(i64::from(value)) });
-        let accepted = (any::<i32>(), proptest::collection::vec(any::<[u8; 16]>(), 0..5))
-            .prop_map(|(at, ids)| Accepted { at: Millis(i64::from(at)), ids });
+        let tick = (any::<u32>(), any::<i32>(), any::<u8>()).prop_map(|(after, at, ended)| Tick {
+            after,
+            at: Millis(i64::from(at)),
+            ended: LaneSet(ended),
+        });
+        let ids = proptest::collection::vec(any::<[u8; 16]>(), 0..5);
+        let accepted = (any::<i32>(), any::<u32>(), ids).prop_map(|(at, later, ids)| {
+            let since = Millis(i64::from(at) + i64::from(later));
+            Accepted { at: Millis(i64::from(at)), since, ids }
+        });
+        let times = any::<[i64; Lane::COUNT]>().prop_map(|times| LaneTimes(times.map(Millis)));
         (
-            ("[a-z0-9.+-]{0,40}", any::<u64>(), any::<u64>(), any::<bool>()),
-            (any::<i64>().prop_map(|t| t / 2), 0..i64::from(u32::MAX)),
+            (
+                "[a-z0-9.+-]{0,40}",
+                any::<u64>(),
+                any::<u64>(),
+                any::<u8>(),
+                any::<[u64; Lane::COUNT]>(),
+            ),
+            [times.clone(), times],
             std::array::from_fn::<_, { Lane::COUNT }, _>(|_| span.clone()),
             proptest::collection::vec((lanes, any::<u32>()), 0..9),
             proptest::collection::vec(tick, 0..3),
@@ -247,9 +302,10 @@ mod tests {
                         build: head.0,
                         settings_hash: head.1,
                         catalogue_hash: head.2,
-                        held: head.3,
-                        time_before: Millis(times.0),
-                        time_after: Millis(times.0 + times.1),
+                        level: head.3,
+                        lane_ids: head.4.map(TopicId),
+                        before: times[0],
+                        after: times[1],
                         spans,
                         sequence,
                         ticks,
@@ -260,6 +316,14 @@ mod tests {
                     }
                 },
             )
+    }
+
+    #[test]
+    fn the_former_layout_is_refused_with_what_to_do() {
+        let mut stored = OrderRecord::default().encode();
+        stored[0] = 1;
+        let refused = OrderRecord::decode(&stored).expect_err("it is of layout 1").to_string();
+        assert!(refused.contains("layout 1") && refused.contains("topics.prefix"), "{refused}");
     }
 
     proptest! {

@@ -1,30 +1,28 @@
 //! The progress of a task's store: the offsets it is complete up to, written atomically with the
 //! state.
 //!
-//! Layout, version 3 (`n` unsigned LEB128, `z` zigzag LEB128):
+//! Layout, version 4 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian):
 //!
 //! ```text
-//! 03 · next offset of `state` n · of `state.windows` n · of `order` n · task time z
-//! · per lane (critical, high, normal, low, facts, urgent facts): next offset to read + 1 n
-//!   (0: none read yet)
+//! 04 · next offset of `state` n · of `state.windows` n · of `order` n
+//! · time that each lane was consumed up to z (critical, high, normal, low, facts, urgent facts)
+//! · per lane: id of its topic u64 · next offset to read + 1 n (0: none read yet)
 //! ```
 //!
-//! Version 2 had no urgent facts; it is read as if none were read yet. Version 1 had no windows
-//! either; it is read as if none were replayed yet.
+//! A store of an earlier version is rebuilt from the log: its ids have another layout.
 //!
 //! A restore replays the changelogs from here. The lanes' offsets are only compared with the
-//! group's committed offsets, which decide.
+//! group's committed offsets, which decide. They mean nothing if a lane has another id.
 
 use bytes::Bytes;
 
-use crate::derive::encoding::{FieldDecoder, put_signed};
-use crate::record::{Millis, Offset, put_varint};
+use crate::derive::encoding::FieldDecoder;
+use crate::derive::lane_times::LaneTimes;
+use crate::record::{Offset, put_varint};
 use crate::topology::Lane;
+use crate::verdict::TopicId;
 
-const VERSION: u8 = 3;
-
-/// The lanes of versions 1 and 2.
-const LANES_BEFORE_3: usize = 5;
+const VERSION: u8 = 4;
 
 /// The offsets up to which a task's state is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +33,10 @@ pub struct TaskProgress {
     pub windows: Offset,
     /// The next record of `order` to replay.
     pub order: Offset,
-    /// Task time.
-    pub time: Millis,
+    /// The task's time.
+    pub times: LaneTimes,
+    /// The ids of the lanes' topics.
+    pub lane_ids: [TopicId; Lane::COUNT],
     /// The next record to read of each lane.
     pub lanes: [Option<Offset>; Lane::COUNT],
 }
@@ -48,8 +48,9 @@ impl TaskProgress {
         put_varint(&mut out, self.state.0);
         put_varint(&mut out, self.windows.0);
         put_varint(&mut out, self.order.0);
-        put_signed(&mut out, self.time.0);
-        for lane in self.lanes {
+        self.times.put(&mut out);
+        for (id, lane) in self.lane_ids.iter().zip(self.lanes) {
+            out.extend_from_slice(&id.0.to_be_bytes());
             put_varint(&mut out, lane.map_or(0, |offset| offset.0 + 1));
         }
         out.into()
@@ -60,75 +61,55 @@ impl TaskProgress {
         bytes.first().copied().filter(|version| *version > VERSION)
     }
 
-    /// Decodes stored progress; `None` if it is damaged or of a later version.
+    /// Decodes stored progress; `None` if it is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = FieldDecoder(bytes);
-        let version = from.byte()?;
-        let state = Offset(from.varint()?);
-        let windows = match version {
-            1 => Offset(0),
-            2 | VERSION => Offset(from.varint()?),
-            _ => return None,
-        };
-        let order = Offset(from.varint()?);
-        let time = Millis(from.signed()?);
+        if from.byte()? != VERSION {
+            return None;
+        }
+        let [state, windows, order] = [from.varint()?, from.varint()?, from.varint()?].map(Offset);
+        let times = LaneTimes::read(&mut from)?;
+        let mut lane_ids = [TopicId::default(); Lane::COUNT];
         let mut lanes = [None; Lane::COUNT];
-        let stored = if version == VERSION { Lane::COUNT } else { LANES_BEFORE_3 };
-        for lane in &mut lanes[..stored] {
+        for (id, lane) in lane_ids.iter_mut().zip(&mut lanes) {
+            *id = TopicId(from.u64()?);
             *lane = from.varint()?.checked_sub(1).map(Offset);
         }
         from.end()?;
-        Some(Self { state, windows, order, time, lanes })
+        Some(Self { state, windows, order, times, lane_ids, lanes })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Millis;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn progress_reads_back(
-            state: u64, windows: u64, order: u64, time: i64,
+            ends: [u64; 3], times: [i64; Lane::COUNT], lane_ids: [u64; Lane::COUNT],
             lanes in proptest::array::uniform6(proptest::option::of(0..u64::MAX)),
         ) {
+            let [state, windows, order] = ends.map(Offset);
             let progress = TaskProgress {
-                state: Offset(state),
-                windows: Offset(windows),
-                order: Offset(order),
-                time: Millis(time),
+                state,
+                windows,
+                order,
+                times: LaneTimes(times.map(Millis)),
+                lane_ids: lane_ids.map(TopicId),
                 lanes: lanes.map(|lane| lane.map(Offset)),
             };
             prop_assert_eq!(TaskProgress::decode(&progress.encode()), Some(progress));
         }
 
         #[test]
-        fn progress_of_version_1_is_read_as_if_no_window_was_replayed(
-            state in 0..128u8, order in 0..128u8,
-        ) {
-            let progress = TaskProgress::decode(&[1, state, order, 6, 0, 8, 0, 0, 0]);
-            prop_assert_eq!(progress, Some(TaskProgress {
-                state: Offset(u64::from(state)),
-                windows: Offset(0),
-                order: Offset(u64::from(order)),
-                time: Millis(3),
-                lanes: [None, Some(Offset(7)), None, None, None, None],
-            }));
-        }
-
-        #[test]
-        fn progress_of_version_2_is_read_as_if_no_urgent_fact_was_read(
-            state in 0..128u8, windows in 0..128u8, order in 0..128u8,
-        ) {
-            let progress = TaskProgress::decode(&[2, state, windows, order, 6, 0, 8, 0, 0, 9]);
-            prop_assert_eq!(progress, Some(TaskProgress {
-                state: Offset(u64::from(state)),
-                windows: Offset(u64::from(windows)),
-                order: Offset(u64::from(order)),
-                time: Millis(3),
-                lanes: [None, Some(Offset(7)), None, None, Some(Offset(8)), None],
-            }));
+        fn progress_of_an_earlier_version_is_no_progress_and_no_later_one(version in 0..4u8) {
+            let mut stored = TaskProgress::default().encode().to_vec();
+            stored[0] = version;
+            prop_assert_eq!(TaskProgress::decode(&stored), None);
+            prop_assert_eq!(TaskProgress::later(&stored), None);
         }
 
         #[test]

@@ -10,12 +10,13 @@
 //! and counted. A restore that outlasts the tombstones it has to read starts again, since removed
 //! keys could come back.
 
+use crate::derive::accepted_id::AcceptedId;
 use crate::derive::changelog;
 use crate::derive::commit_group::transactional_ids;
 use crate::derive::dedup::IDS;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::operator::Rules;
-use crate::derive::order::OrderRecord;
+use crate::derive::order::{Accepted, OrderRecord};
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::RestoredTask;
 use crate::derive::store_fit::{
@@ -30,6 +31,7 @@ use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
+use crate::verdict::TopicId;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -234,14 +236,20 @@ impl ChangelogReader {
             )
             .into(),
         })?;
-        for run in &order.accepted {
-            let at = Bytes::copy_from_slice(&run.at.0.to_be_bytes());
-            for id in &run.ids {
-                self.state.restore(IDS, Bytes::copy_from_slice(id), Some(at.clone()));
+        for Accepted { at, since, ids } in &order.accepted {
+            let value = AcceptedId { since: *since, at: *at }.encode();
+            let value = Bytes::copy_from_slice(&value);
+            for id in ids {
+                self.state.restore(IDS, Bytes::copy_from_slice(id), Some(value.clone()));
             }
         }
-        self.progress.time = self.progress.time.max(order.time_after);
+        self.progress.times = order.after;
         for lane in Lane::ALL {
+            let (known, id) =
+                (&mut self.progress.lane_ids[lane.index()], order.lane_ids[lane.index()]);
+            if std::mem::replace(known, id) != id {
+                self.progress.lanes[lane.index()] = None;
+            }
             if let Some(span) = order.spans[lane.index()] {
                 self.progress.lanes[lane.index()] = Some(span.last.next());
             }
@@ -414,17 +422,16 @@ impl RestoringTask {
         let positions = self.positions.resolve(&progress);
         self.positions.report_lost(&progress, &lanes(context, partition));
         let agrees = |lane: &Lane| {
-            progress.lanes[lane.index()].is_none_or(|position| position == positions[lane.index()])
+            let known = self.positions.known(&progress, lane.index());
+            known.is_none_or(|position| position == positions[lane.index()])
         };
         if let Some(lane) = Lane::ALL.into_iter().find(|lane| !agrees(lane)) {
             telemetry::progress_disagrees(partition, lane);
         }
         let took_ms = context.now.0.saturating_sub(self.assigned.0);
         telemetry::task_restored(partition, replayed, took_ms);
-        let critical = TopicPartition::new(context.rules.topology.lane(Lane::Critical), partition);
-        let bounds = repeat(|| context.log.bounds(&critical, Isolation::Committed))
-            .map_err(|error| EngineError::of_log("restoring a task", error))?;
-        Ok(RestoredTask { partition, state, progress, positions, critical_end: bounds.end })
+        let lane_ids = self.positions.ids;
+        Ok(RestoredTask { partition, state, progress, positions, lane_ids })
     }
 
     /// Stops the restore; what was replayed and not written is replayed by the next one.
@@ -467,13 +474,31 @@ fn positions(
         committed = ask()?;
     }
     let nothing = Bounds { start: Offset(0), end: Offset(0) };
+    let ids = lane_ids(context)?;
     let mut known =
-        LanePositions { committed: [None; Lane::COUNT], bounds: [nothing; Lane::COUNT] };
+        LanePositions { committed: [None; Lane::COUNT], bounds: [nothing; Lane::COUNT], ids };
     for (n, committed) in committed.iter().enumerate() {
         known.bounds[n] = repeat(|| context.log.bounds(&lanes[n], Isolation::Committed))?;
         known.committed[n] = committed.as_ref().map(|at| at.offset);
     }
     Ok(known)
+}
+
+/// The ids of the lanes' topics.
+fn lane_ids(context: RestoreContext<'_>) -> Result<[TopicId; Lane::COUNT], LogError> {
+    let topics = repeat(|| context.log.topics())?;
+    let mut ids = [TopicId::default(); Lane::COUNT];
+    for (id, lane) in ids.iter_mut().zip(context.rules.topology.lanes()) {
+        let topic = topics.iter().find(|topic| topic.spec.topic == *lane).map(TopicId::of);
+        *id = topic.ok_or_else(|| {
+            LogError::Invalid(format!(
+                "the log does not list the topic {lane}, which DERIVE reads: it was deleted, or \
+                 this user may not describe it; create it with `tidewire topics create`, or grant \
+                 Describe"
+            ))
+        })?;
+    }
+    Ok(ids)
 }
 
 /// What the log knows of where the lanes continue.
@@ -483,14 +508,16 @@ struct LanePositions {
     committed: [Option<Offset>; Lane::COUNT],
     /// The ends of each lane.
     bounds: [Bounds; Lane::COUNT],
+    /// The id of each lane's topic.
+    ids: [TopicId; Lane::COUNT],
 }
 
 impl LanePositions {
     /// Where each lane continues. The group's offsets decide. They are missing if nothing was ever
     /// consumed, or if they expired while all members were stopped; in the second case the store's
-    /// progress, which is written with every transaction, says what was consumed. A lane that ends
-    /// before its progress has lost its end or was created again: it is consumed from its start,
-    /// and copies are dropped as duplicates.
+    /// progress, which is written with every transaction, says what was consumed. If the topic has
+    /// another id or ends before its progress, it was created again or has lost its end: it is
+    /// consumed from its start, and copies are dropped as duplicates.
     fn resolve(&self, progress: &TaskProgress) -> [Offset; Lane::COUNT] {
         std::array::from_fn(|n| {
             let start = self.bounds[n].start;
@@ -502,7 +529,12 @@ impl LanePositions {
     /// the lane has now.
     fn consumed(&self, progress: &TaskProgress, lane: usize) -> Option<Offset> {
         let end = self.bounds[lane].end;
-        self.committed[lane].or_else(|| progress.lanes[lane].filter(|at| *at <= end))
+        self.committed[lane].or_else(|| self.known(progress, lane).filter(|at| *at <= end))
+    }
+
+    /// The store's position in a lane, unless it is one in a former topic.
+    fn known(&self, progress: &TaskProgress, lane: usize) -> Option<Offset> {
+        progress.lanes[lane].filter(|_| progress.lane_ids[lane] == self.ids[lane])
     }
 
     /// Counts the records that retention removed before they were read.
@@ -522,12 +554,33 @@ mod tests {
 
     fn resolved(committed: Option<u64>, progress: Option<u64>, start: u64, end: u64) -> Offset {
         let bounds = Bounds { start: Offset(start), end: Offset(end) };
+        resolved_in(
+            TopicId(1),
+            LanePositions {
+                committed: [committed.map(Offset); Lane::COUNT],
+                bounds: [bounds; Lane::COUNT],
+                ids: [TopicId(1); Lane::COUNT],
+            },
+            progress,
+        )
+    }
+
+    /// The same with progress in a topic of this id.
+    fn resolved_in(id: TopicId, known: LanePositions, progress: Option<u64>) -> Offset {
+        let (lanes, lane_ids) = ([progress.map(Offset); Lane::COUNT], [id; Lane::COUNT]);
+        known.resolve(&TaskProgress { lanes, lane_ids, ..TaskProgress::default() })[0]
+    }
+
+    #[test]
+    fn a_position_in_a_lane_that_was_created_again_skips_nothing() {
+        let bounds = Bounds { start: Offset(0), end: Offset(90) };
         let known = LanePositions {
-            committed: [committed.map(Offset); Lane::COUNT],
+            committed: [None; Lane::COUNT],
             bounds: [bounds; Lane::COUNT],
+            ids: [TopicId(2); Lane::COUNT],
         };
-        let lanes = [progress.map(Offset); Lane::COUNT];
-        known.resolve(&TaskProgress { lanes, ..TaskProgress::default() })[0]
+        assert_eq!(resolved_in(TopicId(1), known, Some(50)), Offset(0), "it has other records");
+        assert_eq!(resolved_in(TopicId(2), known, Some(50)), Offset(50));
     }
 
     #[test]

@@ -3,12 +3,8 @@
 //! Everything a step changes is in the batch or in the overlay until the log has committed it:
 //! `discard` rolls back to the last commit, `apply` promotes the batch.
 //!
-//! Task time is the newest append time of the records read so far. While a backlog is in the
-//! critical lane (after a start), only its records advance task time, so that no timer or window
-//! expires before the renewals waiting there are processed. The `order` record holds whether that
-//! was so. Facts of critical events neither advance time then nor end the hold, and a tick does not
-//! wait for them: no lease is renewed by a fact, and a task that fills their lane must not keep the
-//! timers of another from firing.
+//! A task's time is that of its lanes (`lane_times.rs`): records and ticks move it, and timers fire
+//! by the slowest lane.
 
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
@@ -17,6 +13,7 @@ use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKin
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
+use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call};
 use crate::derive::progress::TaskProgress;
@@ -24,7 +21,7 @@ use crate::derive::source_offsets::{Occurrence, SourceOffsets};
 use crate::derive::stores::{EXPIRY, expire, unreadable};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::{TIMERS, Timers};
-use crate::derive::trigger::Trigger;
+use crate::derive::trigger::{Trigger, append_time};
 use crate::lane_record::VERDICT;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
@@ -33,7 +30,7 @@ use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
-use crate::verdict::Verdict;
+use crate::verdict::{TopicId, Verdict};
 
 /// Records a task processes before the next task's turn and the check of the limits.
 pub(super) const STEP_RECORDS: usize = 64;
@@ -48,6 +45,17 @@ const TICK_BYTES: usize = 4 << 20;
 /// tasks of six lanes stay within some tens of MiB.
 const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
 
+/// Milliseconds after which a task asks for a tick only to settle its time, so that expired state
+/// leaves the store although a lane is idle: often enough for windows of hours.
+pub(super) const SETTLE_MS: i64 = 600_000;
+
+/// The time of a tick, and the lanes that were consumed to their ends then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TickTime {
+    pub(crate) at: Millis,
+    pub(crate) ended: LaneSet,
+}
+
 /// A task that processes records.
 pub(super) struct RunningTask {
     pub(super) partition: Partition,
@@ -59,12 +67,13 @@ pub(super) struct RunningTask {
     sources: SourceOffsets,
     pub(super) timers: Timers,
     pub(super) batch: TaskBatch,
-    /// The offsets and the task time that are committed.
+    /// The offsets and the time that are committed.
     pub(super) progress: TaskProgress,
-    /// Task time, records of the open transaction included.
-    pub(super) time: Millis,
-    /// The critical lane's end when the task began to run; `None` once it is reached.
-    pub(super) held_until: Option<Offset>,
+    /// Its time, records of the open transaction included.
+    pub(super) times: LaneTimes,
+    /// When it was last asked whether time can be settled, or the time of its first record. It
+    /// decides when a tick is requested, not what a tick does.
+    settle_from: Millis,
     /// Whether progress past control records waits to be handed over, although no state does.
     pub(super) progress_moved: bool,
     /// When the last transaction was committed; `None` once the progress is past its control
@@ -79,7 +88,8 @@ pub(super) struct RestoredTask {
     pub(super) progress: TaskProgress,
     /// The position of each lane.
     pub(super) positions: [Offset; Lane::COUNT],
-    pub(super) critical_end: Offset,
+    /// The id of each lane's topic.
+    pub(super) lane_ids: [TopicId; Lane::COUNT],
 }
 
 /// The record being processed, and the lane it was taken from.
@@ -87,6 +97,8 @@ pub(super) struct RestoredTask {
 struct LaneRecord<'a> {
     lane: Lane,
     record: &'a Record,
+    /// When it was appended to the input.
+    time: Millis,
 }
 
 impl RunningTask {
@@ -96,24 +108,23 @@ impl RunningTask {
         rules: Rules<'_>,
         member: &mut dyn Member,
     ) -> Result<Self, EngineError> {
-        let positions = restored.positions;
+        let (positions, lane_ids) = (restored.positions, restored.lane_ids);
         let mut running = Self::new(restored, rules)?;
         for (lane, slot) in running.slots.iter_mut().enumerate() {
             *slot = repeat(|| member.add(&running.lanes[lane], positions[lane]))
                 .map_err(|error| EngineError::of_log("starting to read a lane", error))?;
         }
         running.progress.lanes = positions.map(Some);
+        running.progress.lane_ids = lane_ids;
         Ok(running)
     }
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
         let RestoredTask { partition, mut state, progress, .. } = restored;
-        let RestoredTask { positions, critical_end, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
-        let at = positions[Lane::Critical.index()];
         Ok(Self {
             partition,
             lanes,
@@ -123,9 +134,9 @@ impl RunningTask {
             sources: SourceOffsets::default(),
             timers,
             batch: TaskBatch::default(),
-            time: progress.time,
+            times: progress.times,
+            settle_from: progress.times.settled(),
             progress,
-            held_until: (at < critical_end).then_some(critical_end),
             progress_moved: true,
             committed_at: None,
         })
@@ -160,18 +171,25 @@ impl RunningTask {
         record: &Record,
     ) -> Result<(), CommitFailure> {
         self.batch.take(lane, record.offset);
-        // The first record of a task sets its time, whatever its lane. At time zero, everything
-        // stored now would expire with the first critical record.
-        if self.held_until.is_none() || lane == Lane::Critical || self.time == Millis::default() {
-            self.time = self.time.max(record.timestamp);
+        let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
+        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
+        let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
+        self.times.consume(lane, taken.time);
+        if self.settle_from == Millis::default() {
+            self.settle_from = taken.time;
         }
-        let taken = LaneRecord { lane, record };
         // It has the verdict of its first time, by which it would be a copy.
         let fact = (lane == Lane::Facts).then_some(&record.body);
         if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
             return self.operate_again(rules, taken, requeued);
         }
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
+        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
+        let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
+        self.times.consume(lane, taken.time);
+        if self.settle_from == Millis::default() {
+            self.settle_from = taken.time;
+        }
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -211,7 +229,7 @@ impl RunningTask {
         self.batch.begin_cause();
         let trigger = Trigger::of(taken.lane, taken.record, event);
         for operator in rules.operators {
-            let context = self.context(rules, *operator, trigger);
+            let context = self.context(rules, *operator, (trigger, taken.time));
             match call(context, |context| operator.on_event(event, context))? {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
@@ -282,7 +300,7 @@ impl RunningTask {
             }
         };
         let trigger = Trigger::of(taken.lane, taken.record, &event);
-        let context = self.context(rules, operator, trigger);
+        let context = self.context(rules, operator, (trigger, taken.time));
         if let Err(failed) = call(context, |context| operator.on_event(&event, context))? {
             self.put_failed_call(rules, taken, failed);
         }
@@ -304,7 +322,7 @@ impl RunningTask {
             return Ok(());
         };
         let trigger = Trigger::Timer { cause: &cause };
-        let context = self.context(rules, operator, trigger);
+        let context = self.context(rules, operator, (trigger, taken.time));
         if let Err(failed) = fire(context, body.key().unwrap_or_default())? {
             self.put_failed_call(rules, taken, failed);
         }
@@ -322,7 +340,7 @@ impl RunningTask {
         &'a mut self,
         rules: Rules<'a>,
         operator: &'a dyn Operator,
-        trigger: Trigger<'a>,
+        (trigger, time): (Trigger<'a>, Millis),
     ) -> Context<'a> {
         Context {
             rules,
@@ -331,7 +349,8 @@ impl RunningTask {
             partition: self.partition,
             emitted: 0,
             excess: None,
-            time: self.time,
+            time,
+            times: self.times,
             state: &mut self.state,
             batch: &mut self.batch,
             timers: &mut self.timers,
@@ -356,16 +375,18 @@ impl RunningTask {
         self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
     }
 
-    /// Advances task time to `now`, if that is later, and fires the timers due.
-    pub(super) fn tick(&mut self, rules: Rules<'_>, now: Millis) -> Result<(), CommitFailure> {
-        self.time = self.time.max(now);
-        self.batch.tick(self.time);
+    /// Moves the lanes that were consumed to their ends to the tick's time, and fires the timers
+    /// that are due then.
+    pub(super) fn tick(&mut self, rules: Rules<'_>, tick: TickTime) -> Result<(), CommitFailure> {
+        self.times.tick(tick.at, tick.ended);
+        self.batch.tick(tick.at, tick.ended);
+        let settled = self.times.settled();
         let before = self.batch.bytes();
-        for due in self.timers.due(&mut self.state, self.time)? {
+        for due in self.timers.due(&mut self.state, settled)? {
             let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
-                expire(&mut self.state, &due.key, self.time)?;
+                expire(&mut self.state, &due.key, settled)?;
                 continue;
             }
             let operator = rules.operators.iter().find(|o| o.number() == due.operator);
@@ -377,9 +398,10 @@ impl RunningTask {
             let of = of.ok_or_else(|| unreadable(TIMERS.spec.table, "value"))?;
             let trigger = Trigger::Timer { cause: &of };
             self.batch.begin_cause();
-            if let Err(failed) = fire(self.context(rules, *operator, trigger), &due.key)? {
+            if let Err(failed) = fire(self.context(rules, *operator, (trigger, due.at)), &due.key)?
+            {
                 let body = Body::new(Some(&due.key), Some(&cause), &[]);
-                let (partition, time, id) = (self.partition, self.time, of.hex());
+                let (partition, time, id) = (self.partition, due.at, of.hex());
                 let cause = FailedCause::Timer { partition, time, id: &id, body: &body };
                 failed.put(&mut self.batch, rules.topology, cause);
             }
@@ -405,14 +427,41 @@ impl RunningTask {
         Ok(false)
     }
 
-    /// Whether the critical lane was processed up to `end`, the end that the log reports.
-    pub(super) fn critical_is_drained(
+    /// The lanes that were processed up to these ends, which the log reports.
+    pub(super) fn ended(
         &self,
         member: &mut dyn Member,
-        end: Offset,
-    ) -> Result<bool, LogError> {
-        let position = member.position(self.slots[Lane::Critical.index()])?;
-        Ok(self.queues.is_empty(Lane::Critical) && position >= end)
+        ends: &[Option<Offset>; Lane::COUNT],
+    ) -> Result<LaneSet, LogError> {
+        let mut ended = LaneSet::default();
+        for lane in Lane::ALL.into_iter().filter(|lane| self.queues.is_empty(*lane)) {
+            let Some(end) = ends[lane.index()] else { continue };
+            if member.position(self.slots[lane.index()])? >= end {
+                ended.insert(lane);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// When the task needs its next tick, for its first timer or to settle its time; `None` if it
+    /// needs none before its next record.
+    pub(super) fn tick_due(&self) -> Option<Millis> {
+        let is_behind = self.times.settled() < self.times.latest();
+        let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
+        self.timers.first().into_iter().chain(settles).min()
+    }
+
+    /// Whether a tick makes a timer due, or settles time when that is due.
+    pub(super) fn needs(&mut self, tick: TickTime) -> bool {
+        let settled = self.times.settled();
+        let mut times = self.times;
+        times.tick(tick.at, tick.ended);
+        let fires = self.timers.first().is_some_and(|first| first <= times.settled());
+        let asked = tick.at.0.saturating_sub(self.settle_from.0) >= SETTLE_MS;
+        if asked {
+            self.settle_from = tick.at;
+        }
+        fires || (asked && times.settled() > settled)
     }
 
     /// Writes to the state what is kept decoded while the transaction is open.
@@ -463,9 +512,7 @@ impl RunningTask {
             let position = &mut self.progress.lanes[lane.index()];
             *position = batch.next(lane).or(*position);
         }
-        self.progress.time = self.time;
-        let critical = self.progress.lanes[Lane::Critical.index()];
-        self.held_until = self.held_until.filter(|end| critical < Some(*end));
+        self.progress.times = self.times;
         self.state.apply();
         telemetry::batch_committed(&batch.counts, batch.failed_calls());
     }
@@ -476,7 +523,7 @@ impl RunningTask {
         self.state.discard();
         self.sources.discard();
         self.queues.clear();
-        self.time = self.progress.time;
+        self.times = self.progress.times;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
             let to = position.expect("a running task has a position in every lane");
             repeat(|| member.seek(*slot, to))

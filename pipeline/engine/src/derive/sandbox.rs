@@ -7,16 +7,18 @@
 use crate::derive::commit::{order_record, put_changelog};
 use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
 use crate::derive::failure::CommitFailure;
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::order::OrderRecord;
 use crate::derive::progress::TaskProgress;
-use crate::derive::running::{RestoredTask, RunningTask};
+use crate::derive::running::{RestoredTask, RunningTask, TickTime};
 use crate::derive::tables::TaskTables;
 use crate::overlay::TaskState;
 use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
 use crate::topology::Lane;
 use crate::turn::EngineError;
+use crate::verdict::TopicId;
 
 /// The operators of a task.
 pub type Operators = &'static [&'static dyn Operator];
@@ -62,20 +64,25 @@ impl Sandbox {
             state: TaskState::new(store),
             progress,
             positions: [Offset(0); Lane::COUNT],
-            critical_end: Offset(0),
+            lane_ids: progress.lane_ids,
         };
         let running = RunningTask::new(restored, rules(&config, operators))?;
         Ok(Self { tables: TaskTables::of(operators), config, operators, running })
     }
 
-    /// The committed offsets and task time.
+    /// The committed offsets and time.
     pub(crate) fn progress(&self) -> &TaskProgress {
         &self.running.progress
     }
 
-    /// Sets whether a critical backlog holds task time back in the next transaction.
-    pub(crate) fn hold(&mut self, until: Option<Offset>) {
-        self.running.held_until = until;
+    /// Sets the ids of the lanes' topics, which the next transaction writes.
+    pub(crate) fn set_lane_ids(&mut self, ids: [TopicId; Lane::COUNT]) {
+        self.running.progress.lane_ids = ids;
+    }
+
+    /// The time, records of the open transaction included.
+    pub(crate) fn times(&self) -> LaneTimes {
+        self.running.times
     }
 
     /// Processes a record.
@@ -85,9 +92,9 @@ impl Sandbox {
     }
 
     /// Injects a tick.
-    pub(crate) fn tick(&mut self, value: Millis) -> Result<(), EngineError> {
+    pub(crate) fn tick(&mut self, tick: TickTime) -> Result<(), EngineError> {
         let rules = rules(&self.config, self.operators);
-        self.running.tick(rules, value).map_err(stopped)
+        self.running.tick(rules, tick).map_err(stopped)
     }
 
     /// The due time of the first timer.

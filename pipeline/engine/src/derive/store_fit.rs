@@ -9,11 +9,13 @@
 //! misses. `order` can: it is never compacted, and each transaction writes a record to it. So a
 //! store of such an age fits as long as the replay finds no record behind its progress.
 
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::progress::TaskProgress;
 use crate::port::{Bounds, Store, StoreError, Stores, TableSpec};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::{Lane, TOMBSTONE_RETENTION_MS};
+use crate::verdict::TopicId;
 
 /// Milliseconds of which a store that was closed, and a replay, may each use one span: together
 /// they stay within [`TOMBSTONE_RETENTION_MS`].
@@ -37,7 +39,8 @@ impl ChangelogBounds {
             state: self.state.start,
             windows: self.windows.start,
             order: self.order.start,
-            time: Millis(0),
+            times: LaneTimes::default(),
+            lane_ids: [TopicId::default(); Lane::COUNT],
             lanes: [None; Lane::COUNT],
         }
     }
@@ -134,7 +137,7 @@ fn fit(progress: &TaskProgress, bounds: ChangelogBounds, now: Millis) -> StoreFi
     if progress.state < state.start || progress.order < order.start {
         return StoreFit::Misfit("older than the log's start");
     }
-    let away = u64::try_from(now.0.saturating_sub(progress.time.0)).unwrap_or(0);
+    let away = u64::try_from(now.0.saturating_sub(progress.times.latest().0)).unwrap_or(0);
     if progress.state < state.end && away > STALE_MS_MAX {
         return StoreFit::FitsIfComplete;
     }

@@ -23,6 +23,6 @@ pub struct TableDecl {
     pub spec: TableSpec,
     /// The topic from which it is restored.
     pub changelog: Changelog,
-    /// For a table whose entries expire: milliseconds of task time until they do.
+    /// For a table whose entries expire: milliseconds of settled time until they do.
     pub window_ms: i64,
 }

@@ -1,12 +1,12 @@
-//! When to tick: one request for the ends of the critical lanes serves all tasks that are due.
+//! When to tick: one request for the ends of the lanes serves all tasks that are due.
 //!
-//! A tick carries a time into a task, so every critical record that waited at that time must be
-//! processed first. The answer to a request gives ends that are no older than the request, so a
-//! task whose critical lane is processed up to there can tick with the *time of the request*. The
-//! loop never waits for an answer, and has at most one request in [`TICK_MS`].
+//! A tick carries a time into a task, so every record that waited at that time must be processed
+//! first. The answer to a request gives ends that are no older than the request, so a lane that is
+//! processed up to there can move to the *time of the request*. The loop never waits for an answer,
+//! and has at most one request in [`TICK_MS`].
 //!
-//! A task that is not there yet when the answer comes, or whose end is not in the answer, is asked
-//! about again with the next request. Without an answer no task ticks, and nothing else changes.
+//! A task of which no timer is due then, or a lane whose end is not in the answer, is asked about
+//! again with the next request. Without an answer no task ticks, and nothing else changes.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::port::{EndsRequest, Log, LogError};
 use crate::record::{Millis, Offset, Partition, TopicPartition};
 use crate::telemetry;
+use crate::topology::Lane;
 
 /// Milliseconds between two ticks of a task at least.
 pub const TICK_MS: i64 = 100;
@@ -21,7 +22,7 @@ pub const TICK_MS: i64 = 100;
 /// Milliseconds without a complete answer after which that is logged.
 const WARN_AFTER_MS: i64 = 5_000;
 
-/// The request for the critical lanes' ends of a loop's tasks.
+/// The request for the ends of the lanes of a loop's tasks.
 #[derive(Default)]
 pub(super) struct Ticks {
     /// When the last request was made.
@@ -50,12 +51,15 @@ struct Incomplete {
 pub(super) struct TicksDue {
     /// When the request was made: the time to tick with.
     pub(super) at: Millis,
-    /// The ends of the requested critical lanes, as far as they are known.
-    pub(super) ends: BTreeMap<Partition, Offset>,
+    /// The ends of the lanes of each task, as far as they are known.
+    pub(super) ends: BTreeMap<Partition, LaneEnds>,
 }
 
+/// The ends of a task's lanes, by [`Lane::index`].
+pub(super) type LaneEnds = [Option<Offset>; Lane::COUNT];
+
 impl Ticks {
-    /// When a task whose first timer is due at `first` can be asked about, milliseconds since the
+    /// When a task that needs a tick at `first` can be asked about, milliseconds since the
     /// epoch; while an answer is to come, nobody knows.
     pub(super) fn wanted_at(&self, first: Millis) -> i64 {
         if self.is_pending() {
@@ -76,21 +80,22 @@ impl Ticks {
         self.pending.is_none() && now.0.saturating_sub(self.requested.0) >= TICK_MS
     }
 
-    /// Requests the ends of these critical lanes.
+    /// Requests the ends of the lanes of tasks: all lanes of the first, of the second and so on.
     pub(super) fn request(
         &mut self,
         log: &dyn Log,
-        critical: &[TopicPartition],
+        lanes: &[TopicPartition],
         now: Millis,
     ) -> Result<(), LogError> {
         self.requested = now;
-        match log.request_ends(critical) {
+        match log.request_ends(lanes) {
             Ok(request) => {
-                let partitions = critical.iter().map(|at| at.partition).collect();
+                let tasks = lanes.chunks(Lane::ALL.len());
+                let partitions = tasks.map(|lanes| lanes[0].partition).collect();
                 self.pending = Some(PendingTicks { at: now, partitions, request });
                 Ok(())
             }
-            Err(error) => self.failed(now, critical.len(), error),
+            Err(error) => self.failed(now, lanes.len(), error),
         }
     }
 
@@ -101,7 +106,9 @@ impl Ticks {
         match pending.request.poll() {
             Ok(Some(ends)) => self.answered(&pending, ends),
             Ok(None) => self.pending = Some(pending),
-            Err(error) => return self.failed(pending.at, pending.partitions.len(), error),
+            Err(error) => {
+                return self.failed(pending.at, pending.partitions.len() * Lane::ALL.len(), error);
+            }
         }
         Ok(())
     }
@@ -113,14 +120,13 @@ impl Ticks {
 
     fn answered(&mut self, pending: &PendingTicks, ends: Vec<Option<Offset>>) {
         let mut missing = 0;
-        for (partition, end) in pending.partitions.iter().zip(ends) {
-            let Some(end) = end else {
-                missing += 1;
-                continue;
-            };
+        for (partition, ends) in pending.partitions.iter().zip(ends.chunks(Lane::ALL.len())) {
+            let mut lanes = LaneEnds::default();
+            lanes.iter_mut().zip(ends).for_each(|(lane, end)| *lane = *end);
+            missing += lanes.iter().filter(|end| end.is_none()).count();
             let due = &mut self.answer[CommitGroup::of(*partition)];
             let due = due.get_or_insert_with(|| TicksDue { at: pending.at, ends: BTreeMap::new() });
-            due.ends.insert(*partition, end);
+            due.ends.insert(*partition, lanes);
         }
         if missing == 0 {
             self.incomplete = None;

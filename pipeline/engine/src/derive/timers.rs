@@ -7,8 +7,9 @@
 //! The cause is a [`TimerCause`](crate::derive::timer_cause::TimerCause), or nothing for timers of
 //! the engine itself.
 //!
-//! The engine never waits for a timer. The loop reads when the first one is due and injects a tick
-//! once that time has come, and only a tick fires timers. Ticks are in the `order` record, so a
+//! A timer is due once the settled time has reached its time. The engine never waits for one. The
+//! loop reads when the first is due and injects a tick once that time has come; only ticks fire
+//! timers. Ticks are in the `order` record, so a
 //! replay fires the same timers between the same records.
 
 use std::ops::ControlFlow;
@@ -33,7 +34,7 @@ pub const MAX_TIMERS_PER_TICK: usize = 1_000;
 /// A timer's key in the table.
 #[derive(Clone, Copy)]
 pub(super) struct TimerKey<'a> {
-    /// The task time at which it is due.
+    /// The settled time at which it is due.
     pub(super) at: Millis,
     /// The number of the operator that set it.
     pub(super) operator: u8,
@@ -53,6 +54,8 @@ impl TimerKey<'_> {
 
 /// A timer that is due.
 pub(super) struct DueTimer {
+    /// When it was due.
+    pub(super) at: Millis,
     pub(super) operator: u8,
     pub(super) key: Bytes,
     pub(super) stored: Bytes,
@@ -100,8 +103,9 @@ impl Timers {
         let mut due = Vec::new();
         let range = KeyRange { from: &[], to: Some(&end) };
         state.scan(TIMERS.spec.table, range, &mut |key, _| {
-            if let Some((operator, own)) = key.get(8..).and_then(<[u8]>::split_first) {
+            if let Some((at, (operator, own))) = due_of(key).zip(key[8..].split_first()) {
                 due.push(DueTimer {
+                    at,
                     operator: *operator,
                     key: Bytes::copy_from_slice(own),
                     stored: Bytes::copy_from_slice(key),

@@ -11,11 +11,29 @@ use tidewire_schemas::id::hash128;
 
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::TimerKey;
-use crate::record::Record;
+use crate::record::{Millis, Record};
 use crate::topology::Lane;
+use crate::verdict::Verdict;
 
 /// The header of a fact: one byte, the number of hops that led to it, itself included.
 pub(super) const HOPS: &str = "tw-hops";
+
+/// The header of a fact: the append time of its cause, 8 bytes, big-endian.
+pub(super) const TIME: &str = "tw-time";
+
+/// When a record of a lane was appended to the input: the verdict of ADMIT or the fact's header
+/// says it. Any other record has only the time at which it was appended to the lane.
+pub(super) fn append_time(lane: Lane, record: &Record, verdict: Option<&Verdict>) -> Millis {
+    let of_fact = || match lane {
+        Lane::Facts | Lane::FactsUrgent => {
+            record.body.header(TIME).and_then(|time| time.try_into().ok())
+        }
+        _ => None,
+    };
+    let stated = verdict.map(|verdict| verdict.append_time);
+    let stated = stated.or_else(|| of_fact().map(|time| Millis(i64::from_be_bytes(time))));
+    stated.unwrap_or(record.timestamp)
+}
 
 /// The cause of the current operator call.
 #[derive(Clone, Copy)]

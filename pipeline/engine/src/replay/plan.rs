@@ -22,6 +22,7 @@ use crate::replay::task_spec::TaskSpec;
 use crate::replay::{ReadOnlyLog, ReplayError};
 use crate::topology::Lane;
 use crate::turn::repeat;
+use crate::verdict::TopicId;
 
 /// A place in a task's `order`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +190,22 @@ struct SurveyRange {
     suffixes: BTreeSet<Offset>,
 }
 
+/// Why records of a lane are gone.
+#[derive(Clone, Copy, Debug)]
+enum Gone {
+    /// Retention has removed those before this start.
+    Expired(Offset),
+    /// The topic was created again.
+    CreatedAgain,
+}
+
+/// A lane as it is now.
+struct LaneNow {
+    at: TopicPartition,
+    start: Offset,
+    id: TopicId,
+}
+
 /// What `order` contains in a range, read once.
 struct Survey {
     at: TopicPartition,
@@ -199,18 +216,20 @@ struct Survey {
     changes: Vec<(Offset, Option<BuildIdentity>, BuildIdentity)>,
     /// The last transaction of another build.
     foreign: Option<Offset>,
-    /// The last transaction that read records which retention has removed, and the lane's start.
-    expired: Option<(Offset, TopicPartition, Offset)>,
+    /// The last transaction that read records which are gone, and of which lane.
+    expired: Option<(Offset, TopicPartition, Gone)>,
 }
 
 impl Survey {
     fn read(log: &ReadOnlyLog, task: &TaskSpec, range: SurveyRange) -> Result<Self, ReplayError> {
         let at = task.order();
-        let mut starts = Vec::new();
+        let topics = repeat(|| log.topics())?;
+        let mut lanes = Vec::new();
         for lane in Lane::ALL {
             let at = TopicPartition::new(task.topology.lane(lane), task.partition);
             let start = bounds(log, &at)?.start;
-            starts.push((at, start));
+            let id = topics.iter().find(|topic| topic.spec.topic == at.topic).map(TopicId::of);
+            lanes.push(LaneNow { at, start, id: id.unwrap_or_default() });
         }
         let mut survey = Self {
             current: BuildIdentity::current(task),
@@ -225,7 +244,7 @@ impl Survey {
         let mut cursor = PartitionCursor::open(log, &survey.at, range.start)?;
         let mut before = None;
         while let Some(record) = cursor.next()?.filter(|record| record.offset < range.end) {
-            before = Some(survey.look(&record, before, &starts)?);
+            before = Some(survey.look(&record, before, &lanes)?);
         }
         Ok(survey)
     }
@@ -234,7 +253,7 @@ impl Survey {
         &mut self,
         record: &Record,
         before: Option<BuildIdentity>,
-        starts: &[(TopicPartition, Offset)],
+        lanes: &[LaneNow],
     ) -> Result<BuildIdentity, ReplayError> {
         let order = decode(&self.at, record)?;
         let identity = BuildIdentity::of(&order);
@@ -249,9 +268,12 @@ impl Survey {
             self.foreign = Some(record.offset);
         }
         for lane in Lane::ALL {
-            let (at, start) = &starts[lane.index()];
-            if order.spans[lane.index()].is_some_and(|span| span.first < *start) {
-                self.expired = Some((record.offset, at.clone(), *start));
+            let LaneNow { at, start, id } = &lanes[lane.index()];
+            let Some(span) = order.spans[lane.index()] else { continue };
+            if order.lane_ids[lane.index()] != *id {
+                self.expired = Some((record.offset, at.clone(), Gone::CreatedAgain));
+            } else if span.first < *start {
+                self.expired = Some((record.offset, at.clone(), Gone::Expired(*start)));
             }
         }
         Ok(identity)
@@ -282,11 +304,17 @@ impl Survey {
             return Err(ReplayError::Refused(self.name_builds(start, &possible)));
         }
         match &self.expired {
-            Some((offset, lane, start_of_lane)) if *offset >= start => {
+            Some((offset, lane, Gone::Expired(start_of_lane))) if *offset >= start => {
                 Err(ReplayError::Refused(format!(
                     "{lane} starts at {}: what {at}/{} read has been removed by retention; \
                      {possible}",
                     start_of_lane.0, offset.0
+                )))
+            }
+            Some((offset, lane, Gone::CreatedAgain)) if *offset >= start => {
+                Err(ReplayError::Refused(format!(
+                    "{} was created again: what {at}/{} read is gone; {possible}",
+                    lane.topic, offset.0
                 )))
             }
             _ => Ok(()),

@@ -6,7 +6,7 @@
 
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
-use crate::derive::{DeriveConfig, Executed, Sandbox, StoredTask, table_specs};
+use crate::derive::{DeriveConfig, Executed, Sandbox, StoredTask, TickTime, table_specs};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
 use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
@@ -138,14 +138,13 @@ impl Verification {
         &mut self,
         order: &OrderRecord,
     ) -> Result<Result<Executed, DivergenceKind>, ReplayError> {
-        // Only whether a backlog held task time back matters, not how long it was.
-        self.sandbox.hold(order.held.then_some(Offset(u64::MAX)));
+        self.sandbox.set_lane_ids(order.lane_ids);
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
         for (lane, count) in &order.sequence {
             for _ in 0..*count {
                 while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
-                    self.sandbox.tick(tick.value)?;
+                    self.sandbox.tick(TickTime { at: tick.at, ended: tick.ended })?;
                 }
                 match self.next_of(*lane, order.spans[lane.index()])? {
                     Ok(record) => self.sandbox.take(*lane, &record)?,
@@ -155,7 +154,7 @@ impl Verification {
             }
         }
         for tick in ticks {
-            self.sandbox.tick(tick.value)?;
+            self.sandbox.tick(TickTime { at: tick.at, ended: tick.ended })?;
         }
         Ok(Ok(self.sandbox.commit()?))
     }
@@ -270,7 +269,7 @@ fn expired_meanwhile(at: &TopicPartition, error: LogError) -> ReplayError {
 
 /// The first field that differs. Number and hash of the outputs count as one field: `outputs`.
 fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<DivergenceKind> {
-    let OrderRecord { time_before, time_after, spans, sequence, .. } = recorded;
+    let OrderRecord { level, before, after, spans, sequence, .. } = recorded;
     let OrderRecord { ticks, dead_letters, accepted, outputs, outputs_hash, .. } = recorded;
     let differs = |field, same: bool, texts: [String; 2]| {
         let [recorded, replayed] = texts;
@@ -280,34 +279,35 @@ fn first_field(recorded: &OrderRecord, replayed: &OrderRecord) -> Option<Diverge
         [format!("{one:?}"), format!("{other:?}")]
     };
     let new = replayed;
-    None.or_else(|| {
-        let same = *time_before == new.time_before;
-        differs("time before", same, texts(time_before, &new.time_before))
-    })
-    .or_else(|| {
-        let same = (spans, sequence) == (&new.spans, &new.sequence);
-        differs("records read", same, texts(spans, &new.spans))
-    })
-    .or_else(|| differs("ticks", *ticks == new.ticks, texts(ticks, &new.ticks)))
-    .or_else(|| {
-        let same = *time_after == new.time_after;
-        differs("time after", same, texts(time_after, &new.time_after))
-    })
-    .or_else(|| {
-        let same = *dead_letters == new.dead_letters;
-        differs("dead letters", same, texts(dead_letters, &new.dead_letters))
-    })
-    .or_else(|| {
-        let ids =
-            |order: &OrderRecord| order.accepted.iter().map(|run| run.ids.len()).sum::<usize>();
-        let text = |order| format!("{} ids", ids(order));
-        differs("accepted", *accepted == new.accepted, [text(recorded), text(new)])
-    })
-    .or_else(|| {
-        let same = (outputs, outputs_hash) == (&new.outputs, &new.outputs_hash);
-        let text = |order: &OrderRecord| {
-            format!("{} with hash {:016x}", order.outputs, order.outputs_hash)
-        };
-        differs("outputs", same, [text(recorded), text(new)])
-    })
+    None.or_else(|| differs("level", *level == new.level, texts(level, &new.level)))
+        .or_else(|| {
+            let same = *before == new.before;
+            differs("time before", same, texts(before, &new.before))
+        })
+        .or_else(|| {
+            let same = (spans, sequence) == (&new.spans, &new.sequence);
+            differs("records read", same, texts(spans, &new.spans))
+        })
+        .or_else(|| differs("ticks", *ticks == new.ticks, texts(ticks, &new.ticks)))
+        .or_else(|| {
+            let same = *after == new.after;
+            differs("time after", same, texts(after, &new.after))
+        })
+        .or_else(|| {
+            let same = *dead_letters == new.dead_letters;
+            differs("dead letters", same, texts(dead_letters, &new.dead_letters))
+        })
+        .or_else(|| {
+            let ids =
+                |order: &OrderRecord| order.accepted.iter().map(|run| run.ids.len()).sum::<usize>();
+            let text = |order| format!("{} ids", ids(order));
+            differs("accepted", *accepted == new.accepted, [text(recorded), text(new)])
+        })
+        .or_else(|| {
+            let same = (outputs, outputs_hash) == (&new.outputs, &new.outputs_hash);
+            let text = |order: &OrderRecord| {
+                format!("{} with hash {:016x}", order.outputs, order.outputs_hash)
+            };
+            differs("outputs", same, [text(recorded), text(new)])
+        })
 }

@@ -7,8 +7,8 @@ use tidewire_schemas::event::{Event, EventView};
 
 use super::TopologyDriver;
 use crate::derive::dedup::{Dedup, IDS, WINDOW_MS};
-use crate::derive::{ChannelDelivery, Context, Flow, Operator, OperatorError};
-use crate::record::Body;
+use crate::derive::{ChannelDelivery, Context, Flow, Operator, OperatorError, START};
+use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
 fn event(id: &str, priority: Priority) -> Event {
@@ -60,6 +60,75 @@ fn an_id_counts_as_new_again_once_its_window_is_over() {
     driver.replay().unwrap();
 }
 
+const HOUR_MS: i64 = 3_600_000;
+
+/// The ids that were delivered to one channel.
+fn delivered(driver: &mut TopologyDriver) -> Vec<String> {
+    let topics = [driver.topology().out_urgent().clone(), driver.topology().out_stream().clone()];
+    let bodies = topics.iter().flat_map(|topic| driver.read_output(topic)).collect::<Vec<_>>();
+    let of_channel = bodies.iter().filter(|body| body.key() == Some(b"posts:alice"));
+    let id = |body: &Body| EventView::decode(body.value().unwrap()).unwrap().event_id.to_owned();
+    of_channel.map(id).collect()
+}
+
+#[test]
+fn a_copy_in_a_slower_lane_is_a_duplicate_after_25_hours() {
+    let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
+    driver.begin_backlog(Lane::Normal);
+    driver.advance_wall_clock_time(25 * HOUR_MS);
+    driver.pipe_late(Lane::High, &event("e-1", Priority::High), START);
+    driver.pipe_late(Lane::High, &event("e-2", Priority::High), driver.now());
+    driver.tick();
+    assert_eq!(delivered(&mut driver), ["e-1", "e-2"]);
+    driver.pipe_late(Lane::Normal, &event("e-1", Priority::Normal), Millis(START.0 + 60_000));
+    assert_eq!(delivered(&mut driver), [""; 0], "their appends are a minute apart");
+    driver.end_backlog(Lane::Normal);
+    driver.tick();
+    driver.pipe_late(Lane::Normal, &event("e-1", Priority::Normal), driver.now());
+    assert_eq!(delivered(&mut driver), ["e-1"], "their appends are 25 hours apart");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn the_later_of_two_copies_may_be_taken_first() {
+    let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
+    driver.advance_wall_clock_time(20 * 60_000);
+    driver.pipe_late(Lane::High, &event("e-1", Priority::High), driver.now());
+    driver.pipe_late(Lane::Low, &event("e-1", Priority::Low), START);
+    assert_eq!(delivered(&mut driver), ["e-1"]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn copies_that_come_late_from_admit_are_still_duplicates() {
+    let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
+    driver.advance_wall_clock_time(30 * HOUR_MS);
+    driver.tick();
+    for hours in [0, 1] {
+        let append_time = Millis(START.0 + hours * HOUR_MS);
+        driver.pipe_late(Lane::Normal, &event("e-1", Priority::Normal), append_time);
+    }
+    assert_eq!(delivered(&mut driver), ["e-1"], "ADMIT was stopped for a day");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn a_timer_waits_for_the_slowest_lane() {
+    let mut driver = TopologyDriver::new(&[&Alarm]);
+    let dead_letters = driver.topology().dead_letters().clone();
+    driver.begin_backlog(Lane::Low);
+    driver.pipe_input(&event("e-1", Priority::Normal));
+    driver.advance_wall_clock_time(20 * 60_000);
+    assert_eq!(driver.read_output(&dead_letters), [], "a record may wait in the low lane");
+    driver.pipe_late(Lane::Low, &event("e-2", Priority::Low), Millis(START.0 + 499));
+    driver.tick();
+    assert_eq!(driver.read_output(&dead_letters), []);
+    driver.end_backlog(Lane::Low);
+    driver.tick();
+    assert_eq!(driver.read_output(&dead_letters).len(), 2);
+    driver.replay().unwrap();
+}
+
 #[test]
 fn an_undecodable_record_becomes_a_dead_letter_that_names_its_lane() {
     let mut driver = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
@@ -87,7 +156,7 @@ impl Operator for Alarm {
         e: &EventView<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
-        let at = crate::record::Millis(context.time().0 + 500);
+        let at = Millis(context.time().0 + 500);
         context.set_timer(at, e.key.as_bytes());
         Ok(Flow::Continue)
     }

@@ -5,6 +5,7 @@ use tidewire_schemas::event::{Event, EventView};
 
 use super::{CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES};
 use crate::derive::dedup::{Dedup, IDS};
+use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::limits::MAX_RECORDS;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::running::STEP_RECORDS;
@@ -15,6 +16,7 @@ use crate::derive::{
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::{Millis, Offset};
 use crate::topology::Lane;
+use crate::verdict::TopicId;
 
 /// Kafka's default of `message.max.bytes`, less what a batch and a record add.
 const BROKER_BYTES: usize = 1_048_588 - 200;
@@ -150,17 +152,18 @@ fn the_largest_order_record_fits_a_broker() {
         build: "0".repeat(100),
         settings_hash: u64::MAX,
         catalogue_hash: u64::MAX,
-        held: true,
-        time_before: Millis(i64::MAX / 4),
-        time_after: Millis(i64::MAX / 2),
+        level: u8::MAX,
+        lane_ids: [TopicId(u64::MAX); Lane::COUNT],
+        before: LaneTimes([Millis(i64::MAX / 4); Lane::COUNT]),
+        after: LaneTimes([Millis(i64::MAX / 2); Lane::COUNT]),
         spans: [Some(span); Lane::COUNT],
         // The worst: each record is of another lane than the one before, is accepted at a time of
         // its own, and becomes a dead letter.
         sequence: (0..records).map(|n| (Lane::ALL[n as usize % 2], 1)).collect(),
-        ticks: vec![Tick { after: records, value: Millis(0) }; 2],
+        ticks: vec![Tick { after: records, at: Millis(0), ended: LaneSet::ALL }; 2],
         dead_letters: (0..records).collect(),
         accepted: (0..i64::from(records))
-            .map(|n| Accepted { at: Millis(n), ids: vec![[7; 16]] })
+            .map(|n| Accepted { at: Millis(n), since: Millis(i64::MAX / 2), ids: vec![[7; 16]] })
             .collect(),
         outputs: u32::MAX,
         outputs_hash: u64::MAX,

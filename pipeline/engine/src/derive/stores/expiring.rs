@@ -5,8 +5,9 @@
 //! ```
 //!
 //! An entry is expired by its time alone, whether or not it is still in the table. Removing it is
-//! housekeeping by timers of the engine: a bounded number per tick, each a tombstone in the
-//! changelog, so that a rebuilt store does not bring the entry back.
+//! housekeeping by timers of the engine, once the settled time has passed that time: a bounded
+//! number per tick, each a tombstone in the changelog, so that a rebuilt store does not bring the
+//! entry back.
 
 use std::marker::PhantomData;
 
@@ -44,10 +45,10 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
     }
 
-    /// The value of a key, unless it is expired at task time.
+    /// The value of a key, unless it is expired at the time of the cause.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
         let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
-        if expires_at(&stored).is_none_or(|at| at <= context.time()) {
+        if expires_at(&stored).is_none_or(|at| at <= context.expiry_time()) {
             return Ok(None);
         }
         Ok(Some(read_value(self.table, &stored[8..])?))

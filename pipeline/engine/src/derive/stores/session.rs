@@ -10,7 +10,8 @@
 //! the few buckets that can hold one; a session that grows past the end of its bucket moves to the
 //! next.
 //!
-//! A session is open until task time has passed its end by gap and grace.
+//! A session is open to an event that was appended to the input before its end, the gap and the
+//! grace, unless the settled time is past that already.
 
 use std::marker::PhantomData;
 
@@ -25,8 +26,8 @@ use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
-/// Milliseconds an event may be ahead of task time; a later one is treated as if it were this much
-/// ahead. It bounds the buckets that can hold a session.
+/// Milliseconds an event may be ahead of its append time; a later one is treated as if it were this
+/// much ahead. It bounds the buckets that can hold a session.
 pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A session.
@@ -93,7 +94,7 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
     ) -> Result<Option<Session<V>>, OperatorError> {
         let SessionEvent { at, value } = event;
         let at = Millis(at.0.min(context.time().0.saturating_add(MAX_AHEAD_MS)));
-        if !self.is_open(at, context.time()) {
+        if !self.is_open(at, context.expiry_time()) {
             return Ok(None);
         }
         let mut near: Vec<Session<V>> = self.all(context, key)?;
@@ -123,9 +124,9 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         context: &mut Context<'_>,
         key: &K,
     ) -> Result<Vec<Session<V>>, OperatorError> {
-        let now = context.time().0;
+        let now = context.expiry_time().0;
         let first = self.bucket(now.saturating_sub(self.gap_ms + self.grace_ms));
-        let last = self.bucket(now.saturating_add(MAX_AHEAD_MS));
+        let last = self.bucket(context.latest().0.saturating_add(MAX_AHEAD_MS));
         let mut sessions = Vec::new();
         let mut bucket = first;
         while bucket <= last {

@@ -1,6 +1,6 @@
 //! Tests of the stores through the test driver: results, late events and expiry.
 //!
-//! An event's `timestamp_ms` is its time; task time is the driver's clock.
+//! An event's `timestamp_ms` is its time; its append time is the driver's clock.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
@@ -17,6 +17,7 @@ use crate::derive::{
 };
 use crate::port::Table;
 use crate::record::{Body, Millis};
+use crate::topology::Lane;
 
 const MINUTE: i64 = 60_000;
 
@@ -147,9 +148,22 @@ impl StoreHarness {
 
     /// Pipes an event and returns what the operator answered.
     fn send(&mut self, event_type: &str, key: &str, at: i64) -> String {
+        let event = self.event(event_type, key, at);
+        self.0.pipe_input(&event);
+        self.answer()
+    }
+
+    /// The same with an event of the low lane that was appended at [`START`].
+    fn send_late(&mut self, event_type: &str, key: &str, at: i64) -> String {
+        let event = self.event(event_type, key, at);
+        self.0.pipe_late(Lane::Low, &event, START);
+        self.answer()
+    }
+
+    fn event(&mut self, event_type: &str, key: &str, at: i64) -> Event {
         self.1 += 1;
         let id = format!("e-{}", self.1);
-        self.0.pipe_input(&Event {
+        Event {
             event_id: id.clone(),
             event_type: event_type.to_owned(),
             account_id: "acc".to_owned(),
@@ -160,7 +174,10 @@ impl StoreHarness {
             source: None,
             alias: None,
             data: "{}".to_owned(),
-        });
+        }
+    }
+
+    fn answer(&mut self) -> String {
         let topic = self.0.topology().out_state().clone();
         let answers = self.0.read_output(&topic);
         let text = |body: &Body| String::from_utf8(body.value().unwrap().to_vec()).unwrap();
@@ -220,6 +237,26 @@ fn a_window_accepts_events_until_its_grace_is_over() {
     harness.0.advance_wall_clock_time(1);
     assert_eq!(harness.send("minute", "a", start), "0 taken 1 late");
     assert_eq!(harness.send("minutes?", "a", i64::MAX), "[]", "a closed window reads as empty");
+    harness.0.replay().unwrap();
+}
+
+#[test]
+fn an_event_of_a_lane_that_is_behind_is_not_late() {
+    let mut harness = StoreHarness::new();
+    let start = START.0 - START.0.rem_euclid(MINUTE);
+    harness.0.begin_backlog(Lane::Low);
+    harness.send("minute", "a", start);
+    harness.send("burst", "a", start);
+    harness.0.advance_wall_clock_time(20 * MINUTE);
+    harness.send("minute", "a", start + 20 * MINUTE);
+    harness.0.tick();
+    assert_eq!(harness.send("minute", "a", start), "0 taken 1 late", "it was appended later");
+    assert_eq!(harness.send_late("minute", "a", start), "1 taken 0 late");
+    assert_eq!(harness.send_late("burst", "a", start + 1), format!("{start}..{}: 2", start + 1));
+    harness.0.end_backlog(Lane::Low);
+    harness.0.tick();
+    assert_eq!(harness.send_late("minute", "a", start), "0 taken 1 late", "ADMIT was behind");
+    assert_eq!(harness.send_late("burst", "a", start + 1), "late");
     harness.0.replay().unwrap();
 }
 
@@ -297,7 +334,7 @@ fn facts_that_cause_each_other_end_in_a_dead_letter() {
         let emitted = harness.0.read_output(&facts);
         let [fact] = &emitted[..] else { panic!("one fact after {hop} hops") };
         assert_eq!(fact.header(HOPS), Some(&[hop][..]));
-        harness.0.pipe_body(crate::topology::Lane::Facts, fact.clone());
+        harness.0.pipe_body(Lane::Facts, fact.clone());
     }
     assert_eq!(harness.0.read_output(&facts), []);
     let found = harness.0.read_output(&dead_letters);

@@ -7,8 +7,9 @@
 //! A key begins with the window's start. So the keys of one window are adjacent, and expired
 //! windows are a range at the beginning of the table, which is dropped without being read.
 //!
-//! A window is open until task time has passed its end by the grace. A later event is late; the
-//! result counts it, so that the operator can report it. A window that is not open reads as empty.
+//! A window is open to an event that was appended to the input before its end and the grace, unless
+//! the settled time is past that already. Any other event is late; the result counts it, so that
+//! the operator can report it. A window that is not open reads as empty.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -52,7 +53,7 @@ impl Windows {
         (0..=before).rev().map(move |n| Millis(last - n * self.advance))
     }
 
-    /// Whether a window accepts events at this task time.
+    /// Whether a window accepts events at this time.
     pub fn is_open(self, start: Millis, now: Millis) -> bool {
         now.0.saturating_sub(self.size + self.grace) < start.0
     }
@@ -95,7 +96,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         key: &K,
         start: Millis,
     ) -> Result<Option<V>, OperatorError> {
-        if !self.windows.is_open(start, context.time()) {
+        if !self.windows.is_open(start, context.expiry_time()) {
             return Ok(None);
         }
         let found = context.get(self.table, &row(start, key))?;
@@ -112,7 +113,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     ) -> Result<Updated, OperatorError> {
         let mut updated = Updated::default();
         for start in self.windows.starts(at) {
-            if !self.windows.is_open(start, context.time()) {
+            if !self.windows.is_open(start, context.expiry_time()) {
                 updated.late += 1;
                 continue;
             }
@@ -126,7 +127,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     }
 
     /// A key's open windows that begin in `starts`, oldest first; none that begin further ahead
-    /// of task time than [`MAX_AHEAD_MS`].
+    /// of the latest record than [`MAX_AHEAD_MS`].
     pub fn range(
         &self,
         context: &mut Context<'_>,
@@ -134,11 +135,11 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         starts: Range<Millis>,
     ) -> Result<Vec<(Millis, V)>, OperatorError> {
         let Windows { size, advance, grace } = self.windows;
-        let open = context.time().0.saturating_sub(size + grace).saturating_add(1);
+        let open = context.expiry_time().0.saturating_sub(size + grace).saturating_add(1);
         let mut start = starts.start.0.max(open);
         start += (-start).rem_euclid(advance);
         let mut found = Vec::new();
-        let end = starts.end.0.min(context.time().0.saturating_add(MAX_AHEAD_MS));
+        let end = starts.end.0.min(context.latest().0.saturating_add(MAX_AHEAD_MS));
         while start < end {
             if let Some(value) = self.get(context, key, Millis(start))? {
                 found.push((Millis(start), value));
@@ -155,7 +156,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         start: Millis,
         limit: usize,
     ) -> Result<Vec<(K, V)>, OperatorError> {
-        if !self.windows.is_open(start, context.time()) {
+        if !self.windows.is_open(start, context.expiry_time()) {
             return Ok(Vec::new());
         }
         let rows = first_rows(context, self.table, &key_bytes(&start), limit)?;
