@@ -9,8 +9,8 @@
 //! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
 //! processed by that entity's task. It has the append time of its cause. Facts that follow from
 //! critical events have a lane of their own, and end their batch as soon as outputs of critical
-//! events do. A header counts the facts and timers in a row; beyond [`MAX_HOPS`] the call that would
-//! emit the next fact fails, so that two operators can't cause each other without end.
+//! events do. A header counts the facts and timers in a row; beyond [`MAX_HOPS`] the call that
+//! would emit the next fact fails, so that two operators can't cause each other without end.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
