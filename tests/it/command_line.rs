@@ -157,7 +157,7 @@ fn topics_are_listed_by_a_running_process_and_from_the_folder_of_a_stopped_one()
     assert!(listed.contains("tw.lane.critical"), "{listed}");
     let (status, output) = server.run_verb(&["topics", "describe", "tw.absent"], None);
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains("there is no topic tw.absent; there are: tw.control"), "{output}");
+    assert!(output.contains("there is no topic tw.absent; there are: tw.catalogues"), "{output}");
     server.stop();
     let data = server.data_dir();
     let data = data.to_str().expect("a path of text");
@@ -200,9 +200,13 @@ fn a_process_of_another_folder_is_never_asked_in_place_of_a_given_one() {
     let created = with(&["topics", "create"], "other");
     assert!(created.out.contains("topics created, 0 existed"), "{}{}", created.out, created.err);
     assert!(with(&["topics", "list"], "other").out.contains("tw.in"));
-    // Without a folder, the process that runs is meant.
-    let listed = run(&["topics", "list", "--listen", &listen], &[], &dir);
+    // Without a folder, the process that runs is meant, but only to read.
+    let listed = run(&["topics", "list", "--listen", &listen], &[], &folder());
     assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let args = ["dead-letters", "drop", "--all-open", "--listen", &listen];
+    let refused = run(&args, &[], &folder());
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    assert!(refused.err.contains("--url http://"), "{}", refused.err);
 }
 
 #[test]

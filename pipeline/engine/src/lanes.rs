@@ -163,7 +163,8 @@ impl Lanes {
         let record = self.queues[lane.index()].reversed.pop()?;
         let cost = 1 + record.body.as_bytes().len() / UNIT_BYTES;
         self.units[lane.index()] -= i64::try_from(cost).unwrap_or(i64::MAX / 4);
-        if !Lane::URGENT.contains(&lane) {
+        // Urgent facts too: a critical record must not wait behind a flood of them.
+        if lane != Lane::Critical {
             self.since_probe += 1;
         }
         Some((lane, record))
@@ -285,6 +286,17 @@ mod tests {
         let mut taken = take(&mut lanes, &mut from, 200);
         taken.retain(|lane| *lane != Lane::Low);
         assert_eq!(taken, [[Lane::Critical; 10], [Lane::FactsUrgent; 10]].concat());
+    }
+
+    #[test]
+    fn a_critical_record_does_not_wait_behind_a_flood_of_urgent_facts() {
+        let mut from = backlog_of(&[Lane::FactsUrgent]);
+        let mut lanes = Lanes::default();
+        // The critical lane has units from the second round on.
+        take(&mut lanes, &mut from, 1_000);
+        from.0[Lane::Critical.index()] = 1;
+        let taken = take(&mut lanes, &mut from, PROBE_RECORDS as usize + 1);
+        assert_eq!(share(&taken, Lane::Critical), 1);
     }
 
     #[test]

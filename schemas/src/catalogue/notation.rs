@@ -16,6 +16,15 @@ use std::collections::BTreeMap;
 
 use super::model::{Condition, Field, FieldKind, KeyPart, Predicate, Source};
 
+/// Bytes of a data line with its groups.
+const DATA_LINE_MAX_BYTES: usize = 64 << 10;
+
+/// Fields of a type; with [`ALTERNATIVES_MAX`] its Avro schema is then one that can be read.
+const FIELDS_MAX: usize = 512;
+
+/// Fields of which one is required.
+const ALTERNATIVES_MAX: usize = 16;
+
 /// A parsed data line.
 #[derive(Debug, Default)]
 pub(super) struct DataLine {
@@ -53,8 +62,15 @@ pub(super) struct MoveLine<'a> {
 /// Reads a data line.
 pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<DataLine, String> {
     let mut text = line.to_owned();
-    for (name, group) in groups {
-        text = text.replace(&format!("@{name}"), group);
+    // Backwards, so that `@author_name` is replaced before `@author`.
+    for (name, group) in groups.iter().rev() {
+        let name = format!("@{name}");
+        if text.len() + text.matches(&name).count() * group.len() > DATA_LINE_MAX_BYTES {
+            return Err(format!(
+                "the line has over {DATA_LINE_MAX_BYTES} bytes with its groups; list fewer fields"
+            ));
+        }
+        text = text.replace(&name, group);
     }
     if let Some(at) = text.find('@') {
         return Err(format!("`{}` is not a group of this file", &text[at..]));
@@ -69,6 +85,9 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
     let mut out = DataLine::default();
     for item in split(required, ',') {
         let names = split(item, '|');
+        if names.len() > ALTERNATIVES_MAX {
+            return Err(format!("`{item}` has over {ALTERNATIVES_MAX} alternatives"));
+        }
         let alone = names.len() == 1;
         let mut group = Vec::new();
         for name in names {
@@ -83,6 +102,9 @@ pub(super) fn data(line: &str, groups: &BTreeMap<String, String>) -> Result<Data
     }
     for item in split(optional, ',') {
         out.fields.push(field(item)?);
+    }
+    if out.fields.len() > FIELDS_MAX {
+        return Err(format!("there are over {FIELDS_MAX} fields; keep the others in an object"));
     }
     out.fields.sort_by(|a, b| a.name.cmp(&b.name));
     match out.fields.windows(2).find(|pair| pair[0].name == pair[1].name) {

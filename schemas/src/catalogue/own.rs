@@ -73,6 +73,9 @@ fn event_type(place: &str, (name, entry): (&str, &mut TypeEntry), errors: &mut E
             errors.add(place, format!("`{word}` {text}"));
         }
     }
+    for line in entry.aliases.values_mut() {
+        line.retain(|line| alias(place, line, errors));
+    }
     let mut types = Catalogue::builtin().types.iter();
     let Some(known) = types.find(|known| notation::covers(&known.name, name)) else { return true };
     if known.name == name {
@@ -83,4 +86,18 @@ fn event_type(place: &str, (name, entry): (&str, &mut TypeEntry), errors: &mut E
         errors.add(place, format!("`{name}` {text}; choose a name that begins otherwise"));
     }
     false
+}
+
+/// Whether an alias is a name that means no built-in type, under any condition.
+fn alias(place: &str, line: &str, errors: &mut Errors) -> bool {
+    // What can't be parsed is reported when the entry is compiled.
+    let Ok(parsed) = notation::alias(line) else { return true };
+    let builtin = Catalogue::builtin();
+    let is_taken = builtin.resolve(parsed.name).is_some()
+        || builtin.names.conditional.contains_key(parsed.name);
+    if is_taken {
+        let text = "is a name of a built-in type, which can't be changed; choose another alias";
+        errors.add(place, format!("`{}` {text}", parsed.name));
+    }
+    !is_taken
 }

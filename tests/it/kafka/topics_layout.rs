@@ -64,7 +64,7 @@ fn every_role_and_command_refuses_topics_of_the_former_layout_with_the_command_t
     create_former(&*log, &topology);
     let other = format!(
         "run `TIDEWIRE_TOPICS_PREFIX=former2. tidewire topics create --log kafka://{bootstrap}` \
-         and start every process with topics.prefix = \"former2.\""
+         with the other settings as they are, and start every process with topics.prefix = \"former2.\""
     );
     for (words, code) in [
         (&["dev"][..], 2),

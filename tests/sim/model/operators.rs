@@ -93,7 +93,7 @@ impl<'a> Cause<'a> {
     fn of_timer(value: &'a [u8]) -> Self {
         let (account, rest) = text(&value[18..]);
         let (correlation, _) = text(rest);
-        let id = format!("timer/{}", hex(&value[2..18]));
+        let id = format!("timer {}", hex(&value[2..18]));
         Self { urgent: false, hops: value[1], id, account, correlation }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Cause<'a> {
         if self.hops >= HOPS_MAX {
             return None;
         }
-        let hash = hash128(self.account, &format!("{}/0", self.id));
+        let hash = hash128(self.account, &format!("{}:{}/0/{key}", self.id.len(), self.id));
         let fact = EventView {
             event_id: &format!("op/counter/{}", hex(&hash)),
             event_type: "post.created",

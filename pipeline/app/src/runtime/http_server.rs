@@ -6,7 +6,6 @@
 //! no public web page can have.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -149,9 +148,9 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
 }
 
 /// The folder of the embedded log, so that commands recognise its process.
-fn embedded_data_dir(config: &Config) -> Option<PathBuf> {
+fn embedded_data_dir(config: &Config) -> Option<String> {
     match config.log {
-        LogConfig::Embedded => fs::canonicalize(&config.data.dir).ok(),
+        LogConfig::Embedded => fs::canonicalize(&config.data.dir).ok()?.to_str().map(str::to_owned),
         LogConfig::Kafka(_) => None,
     }
 }

@@ -83,7 +83,7 @@ fn compare_with(old: &Catalogue, new: &Catalogue) -> Result<(), ProcessExit> {
     }
     if differences.refused.is_empty() {
         return terminal::print_line(&format!(
-            "compatible with catalogue {:016x}; roll out DERIVE, then GATEWAY, then ADMIT",
+            "compatible with catalogue {:016x}; roll out DERIVE, then ADMIT, then GATEWAY",
             old.hash()
         ));
     }

@@ -69,7 +69,7 @@ pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
         DeadLettersVerb::List { which, all, json, at } => {
             let mut parameters = parameters_of(which);
             parameters.extend(all.then(|| parameter("all", "true")));
-            let answer = Backend::find(at)?.call(Action::List, &parameters)?;
+            let answer = Backend::find(at, Action::List)?.call(Action::List, &parameters)?;
             if *json {
                 return list_json(&answer);
             }
@@ -81,7 +81,8 @@ pub fn run(args: &DeadLettersArgs) -> Result<(), ProcessExit> {
             list(&answer)
         }
         DeadLettersVerb::Show { id, raw, at } => {
-            let answer = Backend::find(at)?.call(Action::Show, &[parameter("id", id)])?;
+            let answer =
+                Backend::find(at, Action::Show)?.call(Action::Show, &[parameter("id", id)])?;
             let found = entries_in(&answer)?;
             if found.is_empty() {
                 return Err(ProcessExit::failed(format!(
@@ -180,7 +181,7 @@ fn resolve(action: Action, args: &ResolveArgs) -> Result<(), ProcessExit> {
         parameters.iter().cloned().chain(args.ids.iter().map(|id| parameter("id", id))).collect();
     let read = query::Query::read(&whole).and_then(|query| query.check_selection());
     read.map_err(ProcessExit::Usage)?;
-    let backend = Backend::find(&args.at)?;
+    let backend = Backend::find(&args.at, action)?;
     let mut run = ResolveRun { backend, action, args, totals: ResolveTotals::default() };
     if args.ids.is_empty() {
         run.resolve_all(&parameters)?;
@@ -280,7 +281,7 @@ struct LocalLog {
 }
 
 impl Backend {
-    fn find(at: &LogArgs) -> Result<Self, ProcessExit> {
+    fn find(at: &LogArgs, action: Action) -> Result<Self, ProcessExit> {
         if let Some(url) = &at.url {
             return Ok(Self::Remote(ApiClient::new(url)?, url.clone()));
         }
@@ -290,8 +291,11 @@ impl Backend {
         }
         match running_process::find(&config)? {
             AtListen::Ours(running) => Ok(Self::Remote(running.client, running.url)),
+            AtListen::Only(running) if effect_of(action) == Effect::ReadOnly => {
+                Ok(Self::Remote(running.client, running.url))
+            }
             at_listen if !has_log(&config.data.dir) => Err(no_data(&config, &at_listen)),
-            AtListen::Nothing | AtListen::Other { .. } => Self::open(config),
+            AtListen::Nothing | AtListen::Only(_) | AtListen::Other { .. } => Self::open(config),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The embedded log belongs to one process, so a command asks the process at `listen` if that one
 //! uses the command's data folder. Another deployment may run at that address: it is never asked
-//! in place of a folder that was given, or that has a log.
+//! in place of a folder that was given, or that has a log, and never to change something unless
+//! its URL was given.
 
 use std::fs;
 use std::path::Path;
@@ -30,8 +31,11 @@ pub(super) struct ProcessAtListen {
 pub(super) enum AtListen {
     /// No Tidewire.
     Nothing,
-    /// The process of the data folder, or the only one that the command can mean.
+    /// The process of the data folder.
     Ours(Box<ProcessAtListen>),
+    /// Some process, while no folder was given and the default one has no log: a command that
+    /// only reads can mean no other.
+    Only(Box<ProcessAtListen>),
     /// A process of another folder.
     Other {
         /// Its URL.
@@ -61,8 +65,11 @@ pub(super) fn find(config: &Config) -> Result<AtListen, ProcessExit> {
         (Ok(own), Some(theirs)) => own == Path::new(theirs),
         _ => false,
     };
-    if same || (!config.data.is_given && !has_log(dir)) {
+    if same {
         return Ok(AtListen::Ours(Box::new(ProcessAtListen { url, client, stats })));
+    }
+    if !config.data.is_given && !has_log(dir) {
+        return Ok(AtListen::Only(Box::new(ProcessAtListen { url, client, stats })));
     }
     let log = theirs.map_or("Kafka".to_owned(), |theirs| format!("the data in {theirs}"));
     Ok(AtListen::Other { url, log })
@@ -73,9 +80,10 @@ pub(super) fn no_data(config: &Config, at_listen: &AtListen) -> ProcessExit {
     let dir = config.data.dir.display();
     let running = match at_listen {
         AtListen::Other { url, log } => format!("the tidewire at {url} uses {log}"),
-        AtListen::Nothing | AtListen::Ours(_) => {
-            format!("no tidewire answers at http://{}", config.listen)
+        AtListen::Only(running) | AtListen::Ours(running) => {
+            format!("--url {} was not given", running.url)
         }
+        AtListen::Nothing => format!("no tidewire answers at http://{}", config.listen),
     };
     ProcessExit::failed(format!(
         "there is no data in {dir}, and {running}; create it with `tidewire topics create` or \

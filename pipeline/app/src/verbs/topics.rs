@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tidewire_connectors::socket::http::admin::Effect;
 
 use crate::api_client::ApiClient;
 use crate::cli::{LogArgs, TopicsArgs, TopicsVerb};
@@ -29,7 +30,7 @@ pub fn run(args: &TopicsArgs) -> Result<(), ProcessExit> {
 
 fn create(at: &LogArgs) -> Result<(), ProcessExit> {
     let config = configure::for_command(&at.settings)?;
-    if let Some((url, reports)) = running(at, &config)? {
+    if let Some((url, reports)) = running(at, &config, Effect::Mutating)? {
         return terminal::print_line(&format!(
             "{url} runs on this log and has created its {} topics",
             reports.len()
@@ -80,7 +81,7 @@ fn describe(topic: &str, reports: &[TopicReport]) -> Result<(), ProcessExit> {
 
 fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
     let config = configure::for_command(&at.settings)?;
-    if let Some((_, reports)) = running(at, &config)? {
+    if let Some((_, reports)) = running(at, &config, Effect::ReadOnly)? {
         return Ok(reports);
     }
     if config.log == LogConfig::Embedded && !has_log(&config.data.dir) {
@@ -99,13 +100,15 @@ fn reports(at: &LogArgs) -> Result<Vec<TopicReport>, ProcessExit> {
 fn running(
     at: &LogArgs,
     config: &Config,
+    effect: Effect,
 ) -> Result<Option<(String, Vec<TopicReport>)>, ProcessExit> {
     let (url, stats) = match &at.url {
         Some(url) => (url.clone(), stats_at(url)?),
         None if config.log != LogConfig::Embedded => return Ok(None),
         None => match running_process::find(config)? {
             AtListen::Ours(running) => (running.url, running.stats),
-            AtListen::Nothing | AtListen::Other { .. } => return Ok(None),
+            AtListen::Only(running) if effect == Effect::ReadOnly => (running.url, running.stats),
+            AtListen::Nothing | AtListen::Only(_) | AtListen::Other { .. } => return Ok(None),
         },
     };
     match serde_json::from_value(stats["topics"].clone()) {

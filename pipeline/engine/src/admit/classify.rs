@@ -29,6 +29,10 @@ use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 /// Headers of a requeued record that its lane record keeps.
 const TRAIL: [&str; 2] = [REQUEUED_FROM, REQUEUED_REASON];
 
+/// Bytes of such a header: more than a whole trail has. A producer may send headers of these names
+/// too, and a log refuses lane records of some MiB.
+const TRAIL_MAX_BYTES: usize = 8 << 10;
+
 /// Counts of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AdmitCounts {
@@ -115,7 +119,10 @@ impl Classifier {
         let verdict = input.verdict(self.settings_hash).encode();
         let mut headers: Vec<(&str, &[u8])> = vec![(VERDICT, &verdict)];
         // Kept so that a dead letter of DERIVE has the trail too.
-        headers.extend(input.record.body.headers().filter(|(name, _)| TRAIL.contains(name)));
+        headers.extend(TRAIL.iter().filter_map(|name| {
+            let value = input.record.body.header(name)?;
+            (value.len() <= TRAIL_MAX_BYTES).then_some((*name, value))
+        }));
         let body = Body::new(Some(key), Some(&value), &headers);
         let topic = self.topology.lane(lane);
         let mut push = |partition| {
@@ -317,6 +324,36 @@ mod tests {
         let source = verdict.expect("it decodes").source;
         assert_eq!((source.input, source.partition, source.offset), (2, Partition(2), Offset(5)));
         assert_eq!(counts.lanes[Lane::Critical.index()], u64::from(PARTITIONS));
+    }
+
+    #[test]
+    fn a_forged_trail_makes_no_lane_record_that_a_log_refuses() {
+        let topology = Topology::new("t.", PARTITIONS);
+        let at = TopicPartition::new(topology.input(), Partition(0));
+        let classifier = Classifier {
+            topology,
+            catalogue: Catalogue::builtin(),
+            writers: Writers::Producers,
+            settings_hash: 0,
+            registry: None,
+        };
+        let value = br#"{"event_type":"post.created","account_id":"a",
+            "data":{"post_id":"p","author_id":"ann","text":"hello"}}"#;
+        let (large, short) = (vec![b' '; 3 << 20], b"t.in/0/1".as_slice());
+        let headers: Vec<(&str, &[u8])> = std::iter::repeat_n((REQUEUED_REASON, short), 9_000)
+            .chain([(REQUEUED_FROM, large.as_slice())])
+            .collect();
+        let body = Body::new(None, Some(value), &headers);
+        let record = Record { offset: Offset(1), timestamp: Millis(0), body };
+        let from = source_partition(&at, 0);
+        let (mut records, mut counts) = (Vec::new(), AdmitCounts::default());
+        let mut output = AdmitOutput { records: &mut records, counts: &mut counts };
+        let source = SourceRecord { from: &from, record: &record };
+        classifier.classify(source, &mut output).expect("no registry is asked");
+        let body = &records[0].body;
+        assert!(body.as_bytes().len() < 1_000, "{} bytes", body.as_bytes().len());
+        assert_eq!(body.header(REQUEUED_REASON), Some(short));
+        assert_eq!(body.header(REQUEUED_FROM), None);
     }
 
     #[test]

@@ -30,13 +30,13 @@ impl Operator for ChannelDelivery {
         event: &EventView<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
+        if context.is_copy(event) {
+            return Ok(Flow::Continue);
+        }
         let deliveries = context
             .catalogue()
             .deliveries(event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
-        if deliveries.is_empty() || context.is_copy(event) {
-            return Ok(Flow::Continue);
-        }
         for delivery in &deliveries {
             context.deliver(event, delivery);
         }

@@ -150,7 +150,9 @@ impl Context<'_> {
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
         let CauseNames { account, id, correlation } = self.trigger.names();
-        let hash = hash128(account, &format!("{id}/{}", self.emitted));
+        // Tasks of different keys may emit for one event, so the key is a part of it.
+        let Emission { key, .. } = *emission;
+        let hash = hash128(account, &format!("{}:{id}/{}/{key}", id.len(), self.emitted));
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
@@ -162,7 +164,7 @@ impl Context<'_> {
             timestamp_ms: emission.timestamp_ms,
             correlation_id: correlation,
             priority: emission.priority,
-            key: emission.key,
+            key,
             source: Some(&source),
             alias: None,
             data: emission.data,

@@ -183,13 +183,6 @@ impl RunningTask {
         if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
             return self.operate_again(rules, taken, requeued);
         }
-        let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
-        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
-        let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
-        self.times.consume(lane, taken.time);
-        if self.settle_from == Millis::default() {
-            self.settle_from = taken.time;
-        }
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {

@@ -98,7 +98,8 @@ impl<'a> Trigger<'a> {
             },
             Self::Timer { cause } => CauseNames {
                 account: &cause.account,
-                id: format!("timer/{}", cause.hex()),
+                // With a space, as no event id has one: no producer can choose it.
+                id: format!("timer {}", cause.hex()),
                 correlation: &cause.correlation,
             },
         }

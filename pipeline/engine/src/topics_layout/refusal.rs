@@ -57,12 +57,13 @@ impl LayoutRefusal {
                     "TIDEWIRE_TOPICS_PREFIX={prefix} tidewire topics create --log \
                      kafka://{bootstrap}"
                 );
-                (command, format!("start every process with topics.prefix = \"{prefix}\""))
+                let other = format!("start every process with topics.prefix = \"{prefix}\"");
+                (command, format!("with the other settings as they are, and {other}"))
             }
             LogPlace::Folder(dir) => {
                 let command =
                     format!("tidewire dev --data-dir {}-{number}", dir.trim_end_matches('/'));
-                (command, "give the same folder to every command".to_owned())
+                (command, "and give the same folder to every command".to_owned())
             }
         };
         let or_later = if self.is_later {
@@ -70,7 +71,7 @@ impl LayoutRefusal {
         } else {
             "To begin with empty topics, "
         };
-        format!("{self}. Nothing was changed. {or_later}run `{instead}` and {other}")
+        format!("{self}. Nothing was changed. {or_later}run `{instead}` {other}")
     }
 
     /// A prefix that is not this one, with its last separator kept: `tw.` becomes `tw2.`.
@@ -115,7 +116,8 @@ mod tests {
         ] {
             let on_kafka = sentence("tw.", found, &kafka);
             let command = "`TIDEWIRE_TOPICS_PREFIX=tw2. tidewire topics create --log \
-                           kafka://a:1,b:2` and start every process with topics.prefix = \"tw2.\"";
+                           kafka://a:1,b:2` with the other settings as they are, and start every \
+                           process with topics.prefix = \"tw2.\"";
             let embedded = sentence("tw.", found, &folder);
             for part in parts.into_iter().chain(["needs layout 2"]) {
                 assert!(on_kafka.contains(part) && embedded.contains(part), "{part}: {embedded}");

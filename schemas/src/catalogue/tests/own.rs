@@ -83,6 +83,7 @@ fn check_refused(text: &str, expected: &[&str]) {
 #[test]
 fn an_entry_that_changes_a_built_in_one_is_refused() {
     let unchanged = "which can't be changed; choose another name";
+    let taken = "is a name of a built-in type, which can't be changed; choose another alias";
     check_refused(
         "[types.\"post.created\"]\ndata = \"\"",
         &[&format!(", post.created: `post.created` is a built-in type, {unchanged}")],
@@ -98,8 +99,16 @@ fn an_entry_that_changes_a_built_in_one_is_refused() {
     );
     check_refused(
         "[types.\"a.b\"]\nkey = [\"account_id\"]\ndata = \"\"\naliases = { S0 = [\"mention\"] }",
-        &[", a.b: `mention` is a name of mention.created too"],
+        &[&format!(", a.b: `mention` {taken}")],
     );
+    for alias in ["custom.invoice", "post.created if lang=de", "typing(is_typing=false)"] {
+        let entry = "key = [\"account_id\"]\ndata = \"lang\"";
+        let name = alias.split([' ', '(']).next().expect("a name");
+        check_refused(
+            &format!("[types.\"a.b\"]\n{entry}\naliases = {{ S0 = [\"{alias}\"] }}"),
+            &[&format!(", a.b: `{name}` {taken}")],
+        );
+    }
     check_refused(
         "[[default]]\ntypes = [\"*\"]\nfields = { region = \"x\" }",
         &[
@@ -167,4 +176,19 @@ fn two_patterns_must_not_cover_the_same_names() {
         &format!("[types.\"a.*\"]\n{entry}\n[types.\"a.b.*\"]\n{entry}"),
         &[", a.b.*: `a.*` and `a.b.*` cover the same names"],
     );
+}
+
+#[test]
+fn a_line_that_groups_multiply_is_refused() {
+    let group = "f, ".repeat(10_000);
+    let line = "@g, ".repeat(10_000);
+    let text = format!(
+        "[groups]\ng = \"{group}\"\n[types.\"a.b\"]\nkey = [\"account_id\"]\ndata = \"{line}\"\n"
+    );
+    let errors = Catalogue::extended(&[("shop/x", &text)]).expect_err("too long").0;
+    assert!(errors[0].contains("over 65536 bytes with its groups"), "{errors:?}");
+    let many: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
+    let line = format!("[types.\"a.b\"]\nkey = [\"account_id\"]\ndata = \"{}\"", many.join("|"));
+    let errors = Catalogue::extended(&[("shop/x", &line)]).expect_err("too many").0;
+    assert!(errors[0].contains("over 16 alternatives"), "{errors:?}");
 }
