@@ -154,13 +154,16 @@ impl Admission {
         let is_broadcast = matches!(record.produced, ProducedInput::Broadcast { .. });
         let is_first = record.admitted.replace(body.clone()).is_none();
         record.copies.insert(at.partition);
+        // Until every task has a copy, its input may be created again, and then none follows.
+        let is_everywhere = record.copies.len() == topology.partitions() as usize;
         let newest = self.newest.insert((at.clone(), input), offset);
         ensure(self.is_reordered || newest.is_none_or(|before| before < offset), || {
             format!("{position} is admitted first after {newest:?}")
         })?;
-        if is_first {
-            let admitted = if is_broadcast { &mut self.broadcasts } else { &mut self.events };
-            admitted.push(id);
+        if is_broadcast && is_everywhere {
+            self.broadcasts.push(id);
+        } else if !is_broadcast && is_first {
+            self.events.push(id);
         }
         Ok(())
     }

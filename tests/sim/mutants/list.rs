@@ -202,8 +202,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tick_ahead_of_waiting_records",
         file: "src/derive/running.rs",
         breaks: "A tick does not wait for records of a lane.",
-        original: "if member.position(self.slots[lane.index()])? >= end {",
-        mutated: "if member.position(self.slots[lane.index()])?.0 > 0 || end.0 == 0 {",
+        original: "member.position(self.slots[lane.index()])? >= end",
+        mutated: "member.position(self.slots[lane.index()])?.0 > 0 || end.0 == 0",
     },
     Mutant {
         name: "no_seek_after_an_abort",
@@ -596,8 +596,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "copies_pass",
         file: "src/derive/source_offsets.rs",
         breaks: "ADMIT's second copy is processed.",
-        original: "} else if self.contains(offset) {",
-        mutated: "} else if self.contains(offset) && offset == u64::MAX {",
+        original: "self.contains(offset)",
+        mutated: "self.contains(offset) && offset == u64::MAX",
     },
     Mutant {
         name: "duplicates_pass",
