@@ -121,6 +121,8 @@ fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
     produce(&server, 0..EVENTS);
     wait_for_outputs(&server, EVENTS * CHANNELS);
     wait_until("a checkpoint is kept", || !kept(&data).is_empty());
+    // One that is kept now has transactions after it.
+    let (task, checkpoint) = kept(&data).into_iter().next().expect("it was there");
     server.kill9();
     server.restart();
     produce(&server, EVENTS..2 * EVENTS);
@@ -137,8 +139,7 @@ fn a_history_with_a_kill_replays_whole_and_from_a_checkpoint() {
     assert_eq!(whole.sum(" outputs"), 2 * EVENTS * CHANNELS);
     assert!(whole.sum(" records") >= 2 * EVENTS, "ADMIT may have written some twice");
 
-    let (task, kept) = kept(&data).into_iter().next().expect("it was there");
-    let (task, from) = (task.to_string(), kept.order.0.to_string());
+    let (task, from) = (task.to_string(), checkpoint.order.0.to_string());
     let part = verify(&data, &["--task", &task, "--from", &from], "tw.");
     assert_eq!(part.code, Some(0));
     assert!(part.out.contains(&format!("from the checkpoint at {from})")), "{}", part.out);

@@ -252,10 +252,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "one_lane_at_its_end_settles_time",
-        file: "src/derive/running.rs",
+        file: "src/derive/lane_times.rs",
         breaks: "Timers fire before records that wait in other lanes.",
-        original: "times: progress.times,",
-        mutated: "times: LaneTimes([progress.times.latest(); 5]),",
+        original: "ended.contains(*lane)",
+        mutated: "ended != LaneSet::default()",
     },
     Mutant {
         name: "lane_times_are_those_of_the_lane",
