@@ -184,10 +184,10 @@ fn lane_ids(log: &dyn Log, topology: &Topology) -> [TopicId; Lane::COUNT] {
     })
 }
 
-/// Copies every record to a new log, at the same offsets and times, one with a changed byte.
-/// Only the ids of the topics differ, so the order records get those of the copy.
-/// `state` stays empty: compaction has left holes in it, which no log can be given. A replay compares
-/// only what compaction has left.
+/// Copies every record to a new log, at the same offsets and times, one with a changed byte. Only
+/// the ids of the topics differ, so the order records get those of the copy. `state` stays empty:
+/// compaction has left holes in it, which no log can be given. A replay compares only what
+/// compaction has left.
 fn copy_with_damage(from: &Path, to: &Path, damaged: (&TopicPartition, Offset)) {
     let (log, topology) = (open(from), Topology::default());
     let clock = Arc::new(RecordedClock(AtomicI64::new(0)));
