@@ -14,25 +14,15 @@
 //! A restored or replayed history finds the files of its `catalogue hash` here. Records of this
 //! topic with other keys are not of this form. Nothing waits for a log that does not answer.
 
-use std::time::Duration;
-
 use tidewire_schemas::catalogue::{Catalogue, compare, decode_stored, encode_stored};
 
-use crate::port::{Bounds, Isolation, Log, LogError, ReadLimit, Transactor};
+use crate::committed_read::read_committed;
+use crate::port::{Log, LogError, Transactor};
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::Topology;
 
 /// How the key of a stored catalogue begins.
 const KEY: &str = "catalogue/";
-
-/// The most records taken at a time.
-const TAKE: ReadLimit = ReadLimit { records: 64, bytes: 4 << 20 };
-
-/// One wait for records that are known to exist.
-const WAIT: Duration = Duration::from_millis(100);
-
-/// Waits after which the read fails, so that the caller can report it and try again.
-const WAITS_MAX: u32 = 100;
 
 /// Whether a process decides which catalogue is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,30 +157,14 @@ fn refusal(topology: &Topology, refused: &[String]) -> CatalogueError {
 /// The newest stored catalogue.
 fn newest(log: &dyn Log, topology: &Topology) -> Result<Option<StoredCatalogue>, LogError> {
     let at = TopicPartition::new(topology.catalogues(), Partition(0));
-    let Bounds { start, end } = log.bounds(&at, Isolation::Committed)?;
-    if start >= end {
-        return Ok(None);
-    }
-    let mut reader = log.reader(Isolation::Committed)?;
-    let slot = reader.add(&at, start)?;
-    let (mut found, mut taken, mut waits) = (None, Vec::new(), 0);
-    while reader.position(slot)? < end {
-        if reader.take(slot, TAKE, &mut taken)? == 0 {
-            if waits == WAITS_MAX {
-                return Err(LogError::Retry(format!("{at} returned no records").into()));
-            }
-            waits += 1;
-            reader.wait(WAIT)?;
+    let mut found = None;
+    read_committed(log, &at, |record| {
+        if let (Some(key), Some(value)) = (record.body.key(), record.body.value())
+            && key.starts_with(KEY.as_bytes())
+        {
+            found = Some(StoredCatalogue { key: key.to_vec(), value: value.to_vec() });
         }
-        for record in taken.drain(..) {
-            let (key, value) = (record.body.key(), record.body.value());
-            if let (Some(key), Some(value)) = (key, value)
-                && key.starts_with(KEY.as_bytes())
-            {
-                found = Some(StoredCatalogue { key: key.to_vec(), value: value.to_vec() });
-            }
-        }
-    }
+    })?;
     Ok(found)
 }
 

@@ -15,6 +15,7 @@ pub mod verdict;
 
 pub mod telemetry;
 
+mod committed_read;
 pub mod topics_layout;
 
 pub mod catalogues;

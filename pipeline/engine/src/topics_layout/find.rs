@@ -1,20 +1,10 @@
 //! Finds out in which layout the topics of a deployment are.
 
-use std::time::Duration;
-
-use crate::port::{Bounds, Isolation, Log, LogError, ReadLimit, TopicInfo};
+use crate::committed_read::read_committed;
+use crate::port::{Isolation, Log, LogError, TopicInfo};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::topics_layout::record::{LAYOUT_KEY, LayoutNumber};
 use crate::topology::Topology;
-
-/// The most records taken at a time.
-const TAKE: ReadLimit = ReadLimit { records: 1_024, bytes: 4 << 20 };
-
-/// One wait for records that are known to exist.
-const WAIT: Duration = Duration::from_millis(100);
-
-/// Waits after which the read fails, so that the caller can report it and try again.
-const WAITS_MAX: u32 = 100;
 
 /// What the log says about the layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,32 +43,17 @@ fn read_record(
         return Ok(None);
     }
     let at = TopicPartition::new(topology.catalogues(), Partition(0));
-    // An open transaction is not waited for: a dead process may have left it, and taking over its
-    // transactional id decides it.
-    let Bounds { start, end } = log.bounds(&at, Isolation::Committed)?;
-    if start >= end {
-        return Ok(None);
-    }
-    let mut reader = log.reader(Isolation::Committed)?;
-    let slot = reader.add(&at, start)?;
-    let (mut found, mut taken, mut waits) = (None, Vec::new(), 0);
-    while reader.position(slot)? < end {
-        if reader.take(slot, TAKE, &mut taken)? == 0 {
-            if waits == WAITS_MAX {
-                return Err(LogError::Retry(format!("{at} returned no records").into()));
-            }
-            waits += 1;
-            reader.wait(WAIT)?;
-        }
-        // The newest, as compaction keeps it.
-        for record in taken.drain(..).filter(|r| r.body.key() == Some(LAYOUT_KEY.as_bytes())) {
+    let mut found = None;
+    read_committed(log, &at, |record| {
+        if record.body.key() == Some(LAYOUT_KEY.as_bytes()) {
+            // The newest, as compaction keeps it.
             let value = record.body.value().unwrap_or_default();
             found = Some(match LayoutNumber::decode(value) {
                 Ok(number) => FoundLayout::Marked(number),
                 Err(invalid) => FoundLayout::Unreadable(invalid.0),
             });
         }
-    }
+    })?;
     Ok(found)
 }
 
