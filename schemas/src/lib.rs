@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`catalogue`] (types and channels as data), [`envelope`] (from a producer's
 //! JSON to an [`event::Event`]), [`codec`] (the other formats), [`channel`] (names that clients
-//! subscribe to), [`event`] (the encoded event), [`typed`] (a schema per type, for producers),
+//! subscribe to), [`event`] (the encoded event), [`fields`] (the members of its data), [`typed`] (a schema per type, for producers),
 //! [`position`] (where a client resumes), and the functions on which every process must agree:
 //! [`partition`], [`id`], [`time`], [`similar`].
 //!
@@ -14,6 +14,7 @@ pub mod channel;
 pub mod codec;
 pub mod envelope;
 pub mod event;
+pub mod fields;
 pub mod id;
 mod json;
 pub mod partition;

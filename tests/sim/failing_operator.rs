@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidewire_engine::dead_letters::{Filter, Resolution, ResolveRequest, list, resolve};
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow,
+    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Input,
     Operator, OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, Table, TableExpiry, TableSpec};
@@ -100,11 +100,11 @@ impl Operator for Failing {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         if event.event_type == FAILING[1] {
-            context.set_timer(Millis(context.time().0 + 100), event.event_id.as_bytes());
+            context.set_timer(Millis(context.time().0 + 100), event.event_id.as_bytes())?;
             return Ok(Flow::Continue);
         }
         self.act(event.event_id.as_bytes(), context)?;
@@ -142,7 +142,7 @@ impl Operator for Beside {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         add_one(context, BESIDE, event.event_id.as_bytes())?;

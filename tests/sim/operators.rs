@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Emission, Flow, OnFailure, Operator, OperatorError,
+    Changelog, ChannelDelivery, Context, Emission, Flow, Input, OnFailure, Operator, OperatorError,
     TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
@@ -131,7 +131,7 @@ fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorE
 
 fn set_second(context: &mut Context<'_>, key: &[u8], at: Millis) {
     context.put(SECOND, key, &at.0.to_be_bytes());
-    context.set_timer(at, &[key, SECOND_KEY].concat());
+    context.set_timer(at, &[key, SECOND_KEY].concat())?;
 }
 
 impl Operator for Counter {
@@ -156,7 +156,7 @@ impl Operator for Counter {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let key = event.key.as_bytes();
@@ -169,7 +169,7 @@ impl Operator for Counter {
         }
         if count % TIMER_EVERY == 0 {
             let at = Millis(context.time().0 + TIMER_MS);
-            context.set_timer(at, key);
+            context.set_timer(at, key)?;
             set_second(context, key, Millis(at.0 + 1));
         }
         if event.event_id.contains(LARGE) {
@@ -227,7 +227,7 @@ impl Operator for SecondCounter {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         add_one(context, SEEN, event.key.as_bytes())?;
@@ -248,7 +248,7 @@ impl Operator for Gate {
         OnFailure::RollBackEvent
     }
 
-    fn on_event(&self, event: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+    fn on_event(&self, event: &Input<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
         if event.event_id.contains(ASIDE) {
             return Err(OperatorError::Failed("this id is set aside on purpose".to_owned()));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator,
+    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
     OperatorError, Operators, TableDecl,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, Table, TableExpiry, TableSpec};
@@ -290,11 +290,7 @@ impl Operator for NondeterministicOperator {
         &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
     }
 
-    fn on_event(
-        &self,
-        _: &EventView<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<Flow, OperatorError> {
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
         let asked = ASKED.fetch_add(1, Ordering::SeqCst);
         if self.fails && asked % 7 == 6 {
             return Err(OperatorError::Failed("a nondeterministic failure".to_owned()));

@@ -49,6 +49,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
+        "derive_keys_skipped_total",
+        "counter",
+        &[],
+        "Elements of lists of keys that moved no operator: no valid id, or beyond the first 100.",
+    ),
+    (
         "derive_dead_letters_total",
         "counter",
         &["reason"],
@@ -272,6 +278,8 @@ pub(crate) struct BatchCounts {
     pub(crate) failed: u64,
     pub(crate) outputs: u64,
     pub(crate) timers: u64,
+    /// Elements of lists that gave no key.
+    pub(crate) keys_skipped: u64,
 }
 
 /// Adds the counts of a committed batch, and the operators of its failed calls.
@@ -290,6 +298,7 @@ pub(crate) fn batch_committed(counts: &BatchCounts, failed_calls: &[&'static str
     counter!("derive_duplicates_total", "reason" => "copy").increment(counts.copies);
     counter!("derive_undelivered_total").increment(counts.undelivered);
     counter!("derive_timers_total").increment(counts.timers);
+    counter!("derive_keys_skipped_total").increment(counts.keys_skipped);
     for (reason, count) in [
         (Reason::AvroDecode, counts.undecodable),
         (Reason::EmptyValue, counts.empty),

@@ -46,8 +46,8 @@ pub enum DeliveryError {
     BadData(String),
 }
 
-/// The fields of data that rules may read, as JSON text; null counts as absent.
-pub(crate) trait FieldLookup {
+/// The fields of `data` that rules may read, as JSON text; null counts as absent.
+pub trait FieldLookup {
     /// A field's value as JSON text.
     fn value(&self, name: &str) -> Option<&str>;
 }

@@ -222,6 +222,7 @@ impl TypeReader<'_> {
         let defaults = &self.file.defaults;
         let key = entry.key.as_ref().unwrap_or(&defaults.key);
         let mut event_type = EventType {
+            index: self.catalogue.types.len(),
             domain: domain.to_owned(),
             aliases: self.aliases(&name, &entry.aliases),
             priority: self.priority(entry.priority.unwrap_or(defaults.priority)),
@@ -241,7 +242,6 @@ impl TypeReader<'_> {
             renames: Vec::new(),
             defaults: Vec::new(),
             wanted: Vec::new(),
-            wanted_by_moves: Vec::new(),
             inner_ids: Vec::new(),
             name,
         };

@@ -43,7 +43,7 @@ impl fmt::Write for HashWriter {
 
 /// The type without what only the reference page shows.
 pub(super) fn of_type(event_type: &EventType) -> EventType {
-    let mut out = EventType { domain: String::new(), ..event_type.clone() };
+    let mut out = EventType { index: 0, domain: String::new(), ..event_type.clone() };
     for Alias { surface, .. } in &mut out.aliases {
         surface.clear();
     }

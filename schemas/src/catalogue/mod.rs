@@ -30,8 +30,8 @@ mod tests;
 
 pub use chains::HOPS_MAX;
 pub use compare::{Comparison, compare};
-pub use deliver::{Delivery, DeliveryError, OPERATOR_SOURCE};
-pub(crate) use deliver::{EnvelopeIds, FieldLookup};
+pub(crate) use deliver::EnvelopeIds;
+pub use deliver::{Delivery, DeliveryError, FieldLookup, OPERATOR_SOURCE};
 pub use errors::CatalogueErrors;
 pub use files::FILES;
 pub use lookup::Catalogue;
@@ -41,7 +41,7 @@ pub use model::{
     ReaderRole, Rename, Source,
 };
 pub use page::{UPDATE_COMMAND, page};
-pub use routes::{LIST_KEYS_MAX, MoveFields, OperatorRun, Routes};
+pub use routes::{LIST_KEYS_MAX, OperatorRun, Routes};
 pub use stored::{
     InvalidStored, STORED_MAX_BYTES, STORED_MAX_FILES, decode as decode_stored,
     encode as encode_stored,

@@ -327,6 +327,8 @@ pub struct OperatorSpec {
 /// An event type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventType {
+    /// Its index in [`Catalogue::types`](super::Catalogue::types).
+    pub index: usize,
     /// The canonical name; `prefix.*` covers every name with that prefix and no entry of its own.
     pub name: String,
     /// The part of the catalogue it is in.
@@ -367,8 +369,6 @@ pub struct EventType {
     pub defaults: Vec<FieldDefault>,
     /// The fields of data that its channels are made of or depend on.
     pub(crate) wanted: Vec<String>,
-    /// The fields of data that the keys and conditions of its moves read.
-    pub(crate) wanted_by_moves: Vec<String>,
     /// Fields of objects in data that must be valid ids.
     pub(crate) inner_ids: Vec<Source>,
 }

@@ -11,9 +11,6 @@ use super::notation;
 /// The stage whose operators a type moves.
 const STAGE: &str = "derive";
 
-/// The most fields that the moves of a type may read: evaluation keeps them without allocating.
-pub(super) const MOVE_FIELDS_MAX: usize = 8;
-
 /// Compiles lines for one type.
 pub(super) struct MoveCompiler<'a> {
     pub(super) operators: &'a [OperatorSpec],
@@ -43,14 +40,6 @@ impl MoveCompiler<'_> {
                 self.errors.add(self.place, format!("`{line}`: `{}` {text}", compiled.operator));
             }
             event_type.moves.push(compiled);
-        }
-        event_type.wanted_by_moves = wanted(&event_type.moves);
-        if event_type.wanted_by_moves.len() > MOVE_FIELDS_MAX {
-            let count = event_type.wanted_by_moves.len();
-            self.errors.add(
-                self.place,
-                format!("`moves` reads {count} fields, at most {MOVE_FIELDS_MAX} are allowed"),
-            );
         }
     }
 
@@ -105,21 +94,4 @@ impl MoveCompiler<'_> {
 fn is_own_key(event_type: &EventType, parts: &[KeyPart]) -> bool {
     let sources = parts.iter().map(|part| (&part.source, part.is_list));
     sources.eq(event_type.key.iter().map(|source| (source, false)))
-}
-
-fn wanted(moves: &[Move]) -> Vec<String> {
-    let mut wanted: Vec<String> = Vec::new();
-    for entry in moves {
-        let parts = match &entry.key {
-            MoveKey::Own => &[][..],
-            MoveKey::FirstOf(parts) => parts,
-        };
-        let fields = parts.iter().filter_map(|part| part.source.field());
-        for name in fields.chain(entry.when.iter().map(|condition| &condition.field[..])) {
-            if !wanted.iter().any(|known| known == name) {
-                wanted.push(name.to_owned());
-            }
-        }
-    }
-    wanted
 }

@@ -10,29 +10,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::deliver::{EnvelopeIds, FieldLookup, OPERATOR_SOURCE};
-use super::model::{EventType, KeyPart, MoveKey};
-use super::moves::MOVE_FIELDS_MAX;
+use super::deliver::{EnvelopeIds, OPERATOR_SOURCE};
+use super::model::{EventType, KeyPart, MoveKey, Source};
+use crate::Priority;
 use crate::channel::{ID_MAX_CHARS, ID_MAX_ENCODED_CHARS, encoded_len};
 use crate::event::EventView;
+use crate::fields::Fields;
 use crate::json;
 
 /// The most keys that a list gives: each one costs a record in the log.
 pub const LIST_KEYS_MAX: usize = 100;
-
-/// The fields of an event that the moves of its type read.
-#[derive(Clone, Copy, Debug)]
-pub struct MoveFields<'a> {
-    names: &'a [String],
-    values: [Option<&'a str>; MOVE_FIELDS_MAX],
-}
-
-impl FieldLookup for MoveFields<'_> {
-    fn value(&self, name: &str) -> Option<&str> {
-        let at = self.names.iter().position(|known| known == name)?;
-        self.values[at]
-    }
-}
 
 /// The operators to run for an event.
 #[derive(Debug, Default)]
@@ -82,35 +69,30 @@ impl Routes {
 }
 
 impl EventType {
-    /// Whether every operator it moves runs for the event's own key, whatever the event.
+    /// Whether every operator it moves runs for the event's own key, whatever the event says.
     pub fn moves_own_key_only(&self) -> bool {
-        self.moves.iter().all(|entry| entry.key == MoveKey::Own)
+        self.moves.iter().all(|entry| entry.key == MoveKey::Own && entry.when.is_none())
     }
 
-    /// The fields of an event that [`EventType::routes`] reads; `None` if `data` is no object.
-    pub fn move_fields<'a>(&'a self, data: &'a str) -> Option<MoveFields<'a>> {
-        let names = &self.wanted_by_moves[..];
-        let mut found = MoveFields { names, values: [None; MOVE_FIELDS_MAX] };
-        if names.is_empty() {
-            return Some(found);
-        }
-        if !data.starts_with('{') {
-            return None;
-        }
-        let mut missing = names.len();
-        json::each_member(data, |name, value| {
-            if let Some(at) = names.iter().position(|wanted| *wanted == name) {
-                missing -= 1;
-                found.values[at] = (value != "null").then_some(value);
-            }
-            missing > 0
+    /// The key of an event with these fields; `None` if they hold none.
+    pub fn key_of<'a>(&self, account_id: &'a str, fields: &'a Fields<'_>) -> Option<Cow<'a, str>> {
+        let mut sources = self.key.iter();
+        sources.find_map(|source| match source {
+            Source::Account => Some(Cow::Borrowed(account_id)),
+            Source::Type => Some(Cow::Owned(self.name.clone())),
+            Source::Field(name) => fields.text(name),
+            Source::Inner(object, name) => fields.object(object)?.text(name),
         })
-        .ok()?;
-        Some(found)
+    }
+
+    /// The priority of an event with these fields, if nothing else states one.
+    pub fn priority_of(&self, fields: &Fields<'_>) -> Priority {
+        let raised = self.priority_if.iter().find(|(condition, _)| condition.holds(fields));
+        raised.map_or(self.priority, |(_, priority)| *priority)
     }
 
     /// Evaluates the plan for an event of this type and replaces what `routes` holds.
-    pub fn routes(&self, event: &EventView<'_>, fields: &MoveFields<'_>, routes: &mut Routes) {
+    pub fn routes(&self, event: &EventView<'_>, fields: &Fields<'_>, routes: &mut Routes) {
         routes.clear();
         let emitter = event.source.and_then(|source| source.strip_prefix(OPERATOR_SOURCE));
         for (at, entry) in self.moves.iter().enumerate() {
@@ -139,13 +121,13 @@ struct AddingRoutes<'a> {
 
 impl AddingRoutes<'_> {
     /// Adds what the part gives; returns whether it gives a key.
-    fn add_part(&mut self, part: &KeyPart, fields: &MoveFields<'_>) -> bool {
+    fn add_part(&mut self, part: &KeyPart, fields: &Fields<'_>) -> bool {
         let EventView { account_id, event_type, .. } = *self.event;
         if !part.is_list {
             let key = part.source.text(EnvelopeIds { account_id, event_type }, fields);
             return key.is_some_and(|key| self.add_id(&key));
         }
-        let list = part.source.field().and_then(|name| fields.value(name));
+        let list = part.source.field().and_then(|name| fields.raw(name));
         let (mut given, mut elements) = (false, 0usize);
         json::each_element(list.unwrap_or("[]"), |element| {
             elements += 1;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::derive::{
-    Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Operator, OperatorError,
-    StateKey, TableDecl,
+    Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Input, Operator,
+    OperatorError, StateKey, TableDecl,
 };
 use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
@@ -54,7 +54,7 @@ impl Operator for Count {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let key = event.key.as_bytes();

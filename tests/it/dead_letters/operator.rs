@@ -13,7 +13,7 @@ use serde_json::Value;
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::admit::{PoisonBreaker, PoisonLimit};
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Operator,
+    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
     OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{Log, Table, TableExpiry, TableSpec};
@@ -57,7 +57,7 @@ impl Operator for Counting {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let id = event.event_id.as_bytes();

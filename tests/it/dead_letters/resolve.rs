@@ -12,7 +12,7 @@ use tidewire_engine::dead_letters::{
     list, plan, resolutions_of, resolve, trail,
 };
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, OnFailure, Operator,
+    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, OnFailure, Operator,
     OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::Log;
@@ -169,7 +169,7 @@ impl Operator for FailingOperator {
         OnFailure::RollBackEvent
     }
 
-    fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+    fn on_event(&self, _: &Input<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
         match FAILING.load(Ordering::SeqCst) {
             true => Err(OperatorError::Failed("not fixed yet".to_owned())),
             false => Ok(Flow::Continue),

@@ -6,7 +6,8 @@
 //! ```text
 //! dead letter
 //!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement; of a
-//!            timer tw.order/partition/task time/operator/id of the timer, 32 hex digits
+//!            timer, of an emitted event and of a copy for another key that could not be written
+//!            tw.order/partition/its time/operator/its id, 32 hex digits
 //!   value    the record's bytes; of a timer its cause (derive/timer_cause.rs)
 //!   headers  those of every dead letter, where source-key is the timer's key
 //!            · operator (its name) · trigger (event or timer) · account
@@ -96,16 +97,17 @@ pub enum FailedCause<'a> {
         /// The record.
         record: &'a Record,
     },
-    /// A timer of a task.
-    Timer {
+    /// What the task itself has made: a timer that was due, an emitted event, or a copy for another
+    /// key that could not be written.
+    Derived {
         /// The task's partition.
         partition: Partition,
-        /// Task time when it fired. An offset of `order` would depend on control records between
+        /// Its append time, or when the timer was due. An offset of `order` would depend on control records between
         /// transactions, which a replay can't know.
         time: Millis,
-        /// The timer's id, 32 hex digits.
+        /// Its id, 32 hex digits.
         id: &'a str,
-        /// Key and cause of the timer, as a requeued record has them.
+        /// The record as it is requeued.
         body: &'a Body,
     },
 }
@@ -122,7 +124,7 @@ pub fn operator_dead_letter(
         FailedCause::Record { at, record } => {
             (format!("{at}/{}/{operator}", record.offset.0), record.timestamp, &record.body)
         }
-        FailedCause::Timer { partition, time, id, body } => {
+        FailedCause::Derived { partition, time, id, body } => {
             let (order, partition, at) = (topology.order(), partition.0, time.0.unsigned_abs());
             (format!("{order}/{partition}/{at}/{operator}/{id}"), time, body)
         }
@@ -198,7 +200,7 @@ mod tests {
                 OperatorFailure { operator: &operator, trigger, account: &account, emission };
             for cause in [
                 FailedCause::Record { at: &at, record: &record },
-                FailedCause::Timer {
+                FailedCause::Derived {
                     partition: Partition(3), time: Millis(5), id: "00ff", body: &body,
                 },
             ] {

@@ -3,11 +3,13 @@
 //! Outputs are counted and hashed when they are moved to the commit group, in the order they were
 //! made. The rest becomes the `order` record. An abort drops all of it.
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::derive::accepted_id::AcceptedId;
 use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
+use crate::derive::trigger::Inherited;
 use crate::record::{Millis, Offset, Outgoing};
 use crate::telemetry::BatchCounts;
 use crate::topology::Lane;
@@ -18,10 +20,21 @@ pub(super) struct BatchSavepoint {
     outgoing: usize,
     bytes: usize,
     caused: usize,
+    emissions: usize,
+    amended: usize,
     failed_calls: usize,
     accepted: (usize, usize),
     urgent: bool,
     counts: BatchCounts,
+}
+
+/// An emitted event that moves operators of the same key, in the same step.
+#[derive(Clone, Debug)]
+pub(super) struct LocalEmission {
+    /// The encoded event.
+    pub(super) value: Bytes,
+    /// What it inherits from its cause.
+    pub(super) inherited: Inherited,
 }
 
 /// The open transaction of one task.
@@ -32,6 +45,12 @@ pub(super) struct TaskBatch {
     bytes: usize,
     /// Bytes of records that operators have emitted for the current event or timer.
     caused: usize,
+    /// Events that the current event or timer has emitted and that move operators of its key.
+    emissions: Vec<LocalEmission>,
+    /// How many of them were processed.
+    emissions_done: usize,
+    /// Fields that operators set in the event being processed, as JSON text.
+    amended: Vec<(String, String)>,
     outputs: u32,
     hash: Xxh3,
     spans: [Option<LaneSpan>; Lane::COUNT],
@@ -103,6 +122,39 @@ impl TaskBatch {
     /// Begins to process an event or a timer.
     pub(super) fn begin_cause(&mut self) {
         self.caused = 0;
+        self.emissions.clear();
+        self.emissions_done = 0;
+        self.amended.clear();
+    }
+
+    /// Begins to process one of the events that the current one has emitted: the first that was
+    /// not; `None` if all were.
+    pub(super) fn next_emission(&mut self) -> Option<LocalEmission> {
+        let next = self.emissions.get(self.emissions_done).cloned()?;
+        self.emissions_done += 1;
+        self.amended.clear();
+        Some(next)
+    }
+
+    /// Adds an event that moves operators of the same key.
+    pub(super) fn put_emission(&mut self, emission: LocalEmission) {
+        self.caused += emission.value.len();
+        self.emissions.push(emission);
+    }
+
+    /// How many such events the current one has emitted.
+    pub(super) fn emissions(&self) -> usize {
+        self.emissions.len()
+    }
+
+    /// Sets a field of the event being processed, before it is delivered.
+    pub(super) fn amend(&mut self, field: &str, json: String) {
+        self.amended.push((field.to_owned(), json));
+    }
+
+    /// The fields that were set.
+    pub(super) fn amended(&self) -> &[(String, String)] {
+        &self.amended
     }
 
     /// Bytes that operators have emitted for the current event or timer.
@@ -146,6 +198,8 @@ impl TaskBatch {
             outgoing: self.outgoing.len(),
             bytes: self.bytes,
             caused: self.caused,
+            emissions: self.emissions.len(),
+            amended: self.amended.len(),
             failed_calls: self.failed_calls.len(),
             accepted: (self.accepted.len(), ids),
             urgent: self.urgent,
@@ -159,6 +213,8 @@ impl TaskBatch {
         self.outgoing.truncate(savepoint.outgoing);
         self.bytes = savepoint.bytes;
         self.caused = savepoint.caused;
+        self.emissions.truncate(savepoint.emissions);
+        self.amended.truncate(savepoint.amended);
         self.failed_calls.truncate(savepoint.failed_calls);
         self.accepted.truncate(savepoint.accepted.0);
         if let Some(run) = self.accepted.last_mut() {

@@ -1,7 +1,8 @@
 //! De-duplication: an event is a duplicate if one with its id was appended within [`WINDOW_MS`].
 //!
 //! Copies of an event have the same key and so the same partition, whatever their lane; the check
-//! is local and exact. It drops a producer's own retry. ADMIT's second copies are dropped before it
+//! is local and exact. It drops a producer's own retry. Facts of DERIVE are not looked at: they are
+//! written and processed exactly once. ADMIT's second copies are dropped before it
 //! (`source_offsets.rs`).
 //!
 //! ```text
@@ -16,11 +17,11 @@
 //! then on. An expired id counts as absent whether or not the store has dropped it. The changelog
 //! is the `order` record, so an accepted id is written only once.
 
-use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
 use crate::derive::accepted_id::AcceptedId;
-use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
+use crate::derive::input::Input;
+use crate::derive::operator::{Context, Events, Flow, OnFailure, Operator, OperatorError};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
 
@@ -51,13 +52,17 @@ impl Operator for Dedup {
         }]
     }
 
+    fn events(&self) -> Events {
+        Events::Admitted
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::RollBackEvent
     }
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let id = hash128(event.account_id, event.event_id);

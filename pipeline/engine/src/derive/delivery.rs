@@ -3,10 +3,10 @@
 //! Every task has a copy of a broadcast event; the task of its key delivers it.
 //!
 //! The output's value is the lane record's, byte for byte; only the key differs, so an event is
-//! encoded once on its way from ADMIT to a subscriber.
+//! encoded once on its way from ADMIT to a subscriber. Only an event that operators have amended is
+//! encoded again.
 
-use tidewire_schemas::event::EventView;
-
+use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
 
 /// The operator of delivery.
@@ -27,7 +27,7 @@ impl Operator for ChannelDelivery {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         if context.is_copy(event) {
@@ -37,9 +37,7 @@ impl Operator for ChannelDelivery {
             .catalogue()
             .deliveries(event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
-        for delivery in &deliveries {
-            context.deliver(event, delivery);
-        }
+        context.deliver(event, &deliveries);
         Ok(Flow::Continue)
     }
 }
@@ -54,6 +52,7 @@ mod tests {
     use crate::derive::dedup::Dedup;
     use crate::derive::memory_store::MemoryStore;
     use crate::derive::operator::Rules;
+    use crate::derive::plan::OperatorPlan;
     use crate::derive::progress::TaskProgress;
     use crate::derive::running::{RestoredTask, RunningTask};
     use crate::overlay::TaskState;
@@ -123,8 +122,9 @@ mod tests {
         let catalogue = Catalogue::load(&[("channels", CHANNELS), ("test", TYPES)]);
         let catalogue: &'static Catalogue = Box::leak(Box::new(catalogue.expect("consistent")));
         let topology = Topology::new("t.", PARTITIONS);
-        let rules =
-            Rules { topology: &topology, catalogue, operators: &[&Dedup, &ChannelDelivery] };
+        const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
+        let plan = &OperatorPlan::of(catalogue, OPERATORS);
+        let rules = Rules { topology: &topology, catalogue, operators: OPERATORS, plan };
         let owner = topology.entity_partition("acc", "acc");
         // ADMIT wrote the first event twice, after a crash between the copies.
         let events = [event("e-1"), event("e-1"), event("e-2")];

@@ -17,6 +17,7 @@ use crate::derive::delivery::ChannelDelivery;
 use crate::derive::failure::CommitFailure;
 use crate::derive::lag::Lag;
 use crate::derive::operator::{Operator, Rules};
+use crate::derive::plan::OperatorPlan;
 use crate::derive::restore::{RestoreContext, RestoreProgress, RestoringTask};
 use crate::derive::standby::Standby;
 use crate::derive::tables::TaskTables;
@@ -76,6 +77,7 @@ pub(super) struct DeriveShared {
     pub(super) config: DeriveConfig,
     pub(super) ports: DerivePorts,
     pub(super) operators: &'static [&'static dyn Operator],
+    pub(super) plan: OperatorPlan,
     pub(super) tables: TaskTables,
     pub(super) group: String,
     /// The base of the transactional ids, and the metadata of committed offsets.
@@ -88,6 +90,7 @@ impl DeriveShared {
             topology: &self.config.topology,
             catalogue: self.config.catalogue,
             operators: self.operators,
+            plan: &self.plan,
         }
     }
 
@@ -160,7 +163,8 @@ impl Derive {
         let member = repeat(|| ports.log.member(&spec)).map_err(starting)?;
         let tables = TaskTables::of(operators);
         let standby = config.standby.then(Standby::default);
-        let shared = DeriveShared { config, ports, operators, tables, group, owner };
+        let plan = OperatorPlan::of(config.catalogue, operators);
+        let shared = DeriveShared { config, ports, operators, plan, tables, group, owner };
         Ok(Self {
             shared: Arc::new(shared),
             member,

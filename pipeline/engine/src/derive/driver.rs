@@ -52,10 +52,10 @@ enum DriverInput {
 /// ```
 /// use tidewire_engine::derive::stores::KeyValue;
 /// use tidewire_engine::derive::{
-///     Context, Flow, Operator, OperatorError, TableDecl, TopologyDriver,
+///     Context, Flow, Input, Operator, OperatorError, TableDecl, TopologyDriver,
 /// };
 /// use tidewire_engine::port::Table;
-/// use tidewire_schemas::{Priority, event::{Event, EventView}};
+/// use tidewire_schemas::{Priority, event::Event};
 ///
 /// /// Events per key.
 /// const COUNTS: KeyValue<String, u64> = KeyValue::new(200, "counts");
@@ -76,7 +76,7 @@ enum DriverInput {
 ///     }
 ///     fn on_event(
 ///         &self,
-///         event: &EventView<'_>,
+///         event: &Input<'_>,
 ///         context: &mut Context<'_>,
 ///     ) -> Result<Flow, OperatorError> {
 ///         let key = event.key.to_owned();
@@ -203,6 +203,24 @@ impl TopologyDriver {
         let record = Record { offset: Offset(*next), timestamp: self.now, body };
         *next += 1;
         self.transact(DriverInput::Record(lane, record));
+    }
+
+    /// Processes all facts and copies that were written to the lanes of facts, and those that follow
+    /// from them; returns how many.
+    pub fn pipe_facts(&mut self) -> usize {
+        let mut piped = 0;
+        for lane in [Lane::FactsUrgent, Lane::Facts].into_iter().cycle() {
+            let facts = [Lane::FactsUrgent, Lane::Facts].map(|l| self.topology().lane(l).clone());
+            if !self.outputs.iter().any(|output| facts.contains(&output.topic)) {
+                break;
+            }
+            let topic = self.topology().lane(lane).clone();
+            for fact in self.read_output(&topic) {
+                self.pipe_body(lane, fact);
+                piped += 1;
+            }
+        }
+        piped
     }
 
     /// Advances the wall clock, and injects ticks while a timer is due. Without a backlog in a lane

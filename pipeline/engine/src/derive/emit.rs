@@ -12,19 +12,31 @@
 //! events do. A header counts the facts and timers in a row; beyond [`MAX_HOPS`] the call that
 //! would emit the next fact fails, so that two operators can't cause each other without end.
 
+use bytes::Bytes;
 use tidewire_schemas::Priority;
-use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE};
+use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE, Routes};
 use tidewire_schemas::event::EventView;
+use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::hash128;
 
+use crate::derive::batch::LocalEmission;
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::operator::{Context, OnFailure, OperatorError};
-use crate::derive::trigger::{CauseNames, HOPS, TIME, Trigger};
+use crate::derive::forward::{forwarded_body, forwarded_record};
+use crate::derive::input::Input;
+use crate::derive::operator::{Context, OnFailure, OperatorError, Rules};
+use crate::derive::plan::Destinations;
+use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
 /// Facts and timers that may follow from each other in a row.
 pub const MAX_HOPS: u8 = HOPS_MAX;
+
+/// Events that one event or timer may emit for operators of its own key, in all.
+const EMISSIONS_MAX: usize = 1_024;
+
+/// Bytes of a field that an operator sets in an event.
+const AMENDED_MAX_BYTES: usize = 16 << 10;
 
 /// An event as an operator emits it. Its event id and correlation id follow from its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +55,13 @@ pub struct Emission<'a> {
     pub data: &'a str,
 }
 
+/// The body of a fact.
+pub(super) fn fact_body(key: &str, value: &[u8], inherited: Inherited) -> Body {
+    let time = inherited.time.0.to_be_bytes();
+    let headers: &[(&str, &[u8])] = &[(HOPS, &[inherited.hops]), (TIME, &time)];
+    Body::new(Some(key.as_bytes()), Some(value), headers)
+}
+
 /// Which value of `out.state` to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateKey<'a> {
@@ -53,32 +72,12 @@ pub struct StateKey<'a> {
 }
 
 impl Context<'_> {
-    /// Writes a fact for another entity's task, visible in its lane once this transaction is
-    /// committed. Fails if the current event or timer already follows from [`MAX_HOPS`] hops.
-    pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let hops = self.trigger.hops();
-        let lane = if self.trigger.is_urgent() { Lane::FactsUrgent } else { Lane::Facts };
-        if hops >= MAX_HOPS {
-            return Err(OperatorError::Failed(format!(
-                "{hops} facts and timers in a row led here, and {MAX_HOPS} is the limit, so no \
-                 fact {} is emitted; check which operators cause each other",
-                emission.event_type
-            )));
-        }
-        let value = self.encode(emission);
-        let topology = self.rules.topology;
-        let hops = [hops + 1];
-        let time = self.time().0.to_be_bytes();
-        let headers: &[(&str, &[u8])] = &[(HOPS, &hops), (TIME, &time)];
-        let body = Body::new(Some(emission.key.as_bytes()), Some(&value), headers);
-        let partition = topology.entity_partition(emission.account_id, emission.key);
-        let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };
-        self.write(emission.event_type, record);
-        self.batch.urgent |= lane == Lane::FactsUrgent;
-        Ok(())
-    }
-
-    /// Writes an event to the channels that its type names.
+    /// Emits an event; the catalogue decides what happens to it. Operators of the current key that
+    /// its type moves get it in this step, after this call, and then it is delivered. An event of
+    /// another key goes to that key's task first. Operators of further keys get copies.
+    ///
+    /// Fails if the type is unknown or the event has no channel or key that it needs, and if too many
+    /// facts and timers in a row led here.
     pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
         let value = self.encode(emission);
         let event = EventView::decode(&value)
@@ -87,10 +86,132 @@ impl Context<'_> {
             .catalogue()
             .deliveries(&event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
-        for to in &deliveries {
-            self.write_to(&event, &value, to);
+        if (event.account_id, event.key) != (self.account(), self.key) {
+            return self.write_fact(&event, &value);
+        }
+        let input = Input::new(&event);
+        let to = self.destinations(&input);
+        if !to.own.is_empty() {
+            return self.put_emission(&event, &value);
+        }
+        for delivery in &deliveries {
+            self.write_to(&event, &value, delivery);
+        }
+        for other in &to.others {
+            let inherited = self.next_hop(event.event_type)?;
+            let body = forwarded_body(self.rules, other, &value, inherited);
+            let to = (event.account_id, other.key.as_str());
+            self.write(event.event_type, forwarded_record(self.rules, to, inherited, body));
+            self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
         Ok(())
+    }
+
+    /// Emits an event of the current account: its key and its priority are those that the catalogue
+    /// says for this data, a JSON object.
+    pub fn emit_event(
+        &mut self,
+        event_type: &str,
+        timestamp_ms: i64,
+        data: &str,
+    ) -> Result<(), OperatorError> {
+        let account_id = self.account().to_owned();
+        let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
+        let (known, fields) = known.ok_or_else(|| {
+            OperatorError::Failed(format!("{event_type} is no type, or its data is no object"))
+        })?;
+        let key = known.key_of(&account_id, &fields).ok_or_else(|| {
+            OperatorError::Failed(format!("the data of {event_type} has no key of its type"))
+        })?;
+        let (key, priority) = (key.into_owned(), known.priority_of(&fields));
+        self.emit(&Emission {
+            event_type,
+            account_id: &account_id,
+            key: &key,
+            timestamp_ms,
+            priority,
+            data,
+        })
+    }
+
+    /// Writes a fact: an event for the task of its key, even if that is the current one. Fails if
+    /// the current event or timer already follows from [`MAX_HOPS`] hops.
+    pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
+        let value = self.encode(emission);
+        let event = EventView::decode(&value)
+            .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
+        self.write_fact(&event, &value)
+    }
+
+    /// Sets a field of the current event before it is delivered, as JSON text. Only an operator of
+    /// the event's own key can, and only a field of the event's type.
+    pub fn amend(&mut self, field: &str, json: &str) {
+        let Trigger::Event { event, .. } = self.trigger else {
+            self.excess.get_or_insert_with(|| "a timer has no event to amend".to_owned());
+            return;
+        };
+        let known = self.catalogue().resolve(event.event_type).and_then(|of| of.field(field));
+        let why = if known.is_none() {
+            format!("{} has no field {field}, so it can't be amended", event.event_type)
+        } else if self.key != event.key {
+            format!("only the task of the event's own key can amend {field}")
+        } else if json.len() > AMENDED_MAX_BYTES {
+            format!("{field} has {} bytes, and {AMENDED_MAX_BYTES} is the limit", json.len())
+        } else {
+            return self.batch.amend(field, json.to_owned());
+        };
+        self.excess.get_or_insert(why);
+    }
+
+    fn write_fact(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
+        let inherited = self.next_hop(event.event_type)?;
+        let topology = self.rules.topology;
+        let body = fact_body(event.key, value, inherited);
+        let partition = topology.entity_partition(event.account_id, event.key);
+        let record = Outgoing { topic: topology.lane(inherited.lane).clone(), partition, body };
+        self.write(event.event_type, record);
+        self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
+        Ok(())
+    }
+
+    fn put_emission(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
+        let inherited = self.next_hop(event.event_type)?;
+        if self.batch.emissions() >= EMISSIONS_MAX {
+            return Err(OperatorError::Failed(format!(
+                "{EMISSIONS_MAX} events of one cause wait for operators of their key, which is the \
+                 limit; emit fewer events at once"
+            )));
+        }
+        match emission_excess(event.event_type, value.len(), self.batch.caused()) {
+            None => {
+                let value = Bytes::copy_from_slice(value);
+                self.batch.put_emission(LocalEmission { value, inherited });
+            }
+            Some(excess) => drop(self.excess.get_or_insert(excess)),
+        }
+        Ok(())
+    }
+
+    /// What a fact inherits that is written now.
+    fn next_hop(&self, event_type: &str) -> Result<Inherited, OperatorError> {
+        let inherited = self.trigger.inherited(self.time());
+        if inherited.hops <= MAX_HOPS {
+            return Ok(inherited);
+        }
+        let hops = self.trigger.hops();
+        Err(OperatorError::Failed(format!(
+            "{hops} facts and timers in a row led here, and {MAX_HOPS} is the limit, so no fact \
+             {event_type} is emitted; check which operators cause each other"
+        )))
+    }
+
+    /// Where an event goes by the routing plan.
+    fn destinations(&self, input: &Input<'_>) -> Destinations {
+        let Some(event_type) = self.catalogue().resolve(input.event_type) else {
+            return Destinations::default();
+        };
+        let Rules { operators, plan, .. } = self.rules;
+        plan.destinations(operators, event_type, input, &mut Routes::default())
     }
 
     /// Writes the latest value of a channel's state key, which `event` caused, to `out.state`.
@@ -105,10 +226,16 @@ impl Context<'_> {
         self.batch.urgent |= Lane::of(event.priority) == Lane::Critical;
     }
 
-    /// Writes the current event to one channel, byte for byte.
-    pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &Delivery) {
-        if let Trigger::Event { value, .. } = self.trigger {
-            self.write_to(event, value, to);
+    /// Writes the current event to channels: byte for byte, unless operators have amended it.
+    pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &[Delivery]) {
+        let Trigger::Event { value, .. } = self.trigger else { return };
+        let amended = match self.batch.amended() {
+            [] => None,
+            fields => with_members(event.data, fields)
+                .map(|data| EventView { data: &data, ..*event }.encode()),
+        };
+        for delivery in to {
+            self.write_to(event, amended.as_deref().unwrap_or(value), delivery);
         }
     }
 
@@ -150,9 +277,11 @@ impl Context<'_> {
 
     fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
         let CauseNames { account, id, correlation } = self.trigger.names();
-        // Tasks of different keys may emit for one event, so the key is a part of it.
-        let Emission { key, .. } = *emission;
-        let hash = hash128(account, &format!("{}:{id}/{}/{key}", id.len(), self.emitted));
+        // An operator may run for several keys of one event, in different tasks, and emit for
+        // several keys each time.
+        let (own, key) = (self.key, emission.key);
+        let parts = format!("{}:{id}/{}:{own}/{}/{key}", id.len(), own.len(), self.emitted);
+        let hash = hash128(account, &parts);
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
@@ -201,7 +330,7 @@ mod tests {
 
         fn on_event(
             &self,
-            event: &EventView<'_>,
+            event: &Input<'_>,
             context: &mut Context<'_>,
         ) -> Result<Flow, OperatorError> {
             // Of this type only emitted events are delivered.
@@ -233,7 +362,7 @@ mod tests {
 
         fn on_event(
             &self,
-            event: &EventView<'_>,
+            event: &Input<'_>,
             context: &mut Context<'_>,
         ) -> Result<Flow, OperatorError> {
             context.fact(&Emission {

@@ -17,6 +17,8 @@ mod ticks;
 
 mod batch;
 mod failure;
+mod fire;
+mod operate;
 mod operator_call;
 mod quiet;
 mod restore;
@@ -33,7 +35,10 @@ pub mod dedup;
 mod delivery;
 mod effect_limits;
 pub mod emit;
+mod forward;
+mod input;
 mod operator;
+mod plan;
 pub mod stores;
 mod table_decl;
 mod tables;
@@ -58,8 +63,9 @@ pub use effect_limits::{
     CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES,
 };
 pub use emit::{Emission, StateKey};
+pub use input::Input;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
-pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};
+pub use operator::{Context, Events, Flow, OnFailure, Operator, OperatorError};
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;

@@ -17,9 +17,11 @@ use tidewire_schemas::event::EventView;
 use crate::derive::accepted_id::AcceptedId;
 use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
+use crate::derive::input::Input;
 use crate::derive::lane_times::LaneTimes;
+use crate::derive::plan::OperatorPlan;
 use crate::derive::table_decl::TableDecl;
-use crate::derive::timers::{TIMERS, TimerKey, Timers};
+use crate::derive::timers::{TIMERS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
@@ -57,7 +59,18 @@ pub enum OnFailure {
     RollBackEvent,
 }
 
-/// A step that every event of a task passes.
+/// Which events an operator gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// Those that move it, by the routing plan of the catalogue, and each once per key.
+    Moved,
+    /// Every event of a lane that ADMIT appended: no fact of DERIVE's own.
+    Admitted,
+    /// Every event of a lane but copies for other keys.
+    Every,
+}
+
+/// A step of a task: it gets events and timers.
 pub trait Operator: Sync {
     /// Its stable number, from 1; timers are stored under it.
     fn number(&self) -> u8;
@@ -70,17 +83,19 @@ pub trait Operator: Sync {
         &[]
     }
 
+    /// Which events it gets.
+    fn events(&self) -> Events {
+        Events::Every
+    }
+
     /// What a failure on an event rolls back.
     fn on_failure(&self) -> OnFailure {
         OnFailure::RollBackCall
     }
 
     /// Processes an event.
-    fn on_event(
-        &self,
-        event: &EventView<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<Flow, OperatorError>;
+    fn on_event(&self, event: &Input<'_>, context: &mut Context<'_>)
+    -> Result<Flow, OperatorError>;
 
     /// Handles one of its timers that is due.
     fn on_timer(&self, _key: &[u8], _context: &mut Context<'_>) -> Result<(), OperatorError> {
@@ -94,6 +109,7 @@ pub(super) struct Rules<'a> {
     pub(super) topology: &'a Topology,
     pub(super) catalogue: &'static Catalogue,
     pub(super) operators: &'static [&'static dyn Operator],
+    pub(super) plan: &'a OperatorPlan,
 }
 
 /// What an operator can read and cause while it handles one event or timer.
@@ -101,6 +117,8 @@ pub struct Context<'a> {
     pub(super) rules: Rules<'a>,
     pub(super) operator: &'a dyn Operator,
     pub(super) trigger: Trigger<'a>,
+    /// The entity it runs for: the event's own key, or the one that the event moves it for.
+    pub(super) key: &'a str,
     /// The task's partition.
     pub(super) partition: Partition,
     /// How many events the operator has emitted for this cause.
@@ -127,6 +145,12 @@ impl Context<'_> {
         self.trigger.account()
     }
 
+    /// The key it runs for. State belongs to it and the account: with another key of the event, by
+    /// the routing plan, it is that one.
+    pub fn key(&self) -> &str {
+        self.key
+    }
+
     /// The settled time: no lane of this task holds an earlier record.
     pub fn settled(&self) -> Millis {
         self.times.settled()
@@ -148,14 +172,16 @@ impl Context<'_> {
         self.rules.catalogue
     }
 
-    /// A value of a table.
+    /// A value of a table, of this operator or of another one of the task. An operator reads only
+    /// rows of the current account and key: others are in other tasks.
     pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, OperatorError> {
+        self.check_readable(table)?;
         Ok(self.state.get(table, key)?)
     }
 
     /// Sets a key of a table. If key or value is too large, the call fails.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        if !row_fits(key, value) {
+        if !row_fits(key, value) || !self.has(table) {
             return self.exceed(table, key, value);
         }
         let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
@@ -164,7 +190,7 @@ impl Context<'_> {
 
     /// Removes a key of a table.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
-        if !row_fits(key, &[]) {
+        if !row_fits(key, &[]) || !self.has(table) {
             return self.exceed(table, key, &[]);
         }
         self.state.put(table, Bytes::copy_from_slice(key), None);
@@ -177,25 +203,58 @@ impl Context<'_> {
         range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), OperatorError> {
+        self.check_readable(table)?;
         Ok(self.state.scan(table, range, visit)?)
     }
 
-    /// Sets a timer: [`Operator::on_timer`] is called with this key once the settled time has
-    /// reached `at`. It continues the chain of the current event or timer: its account, its
-    /// correlation and its hops. Setting the same time and key again before it has fired sets no
-    /// second timer.
-    pub fn set_timer(&mut self, at: Millis, key: &[u8]) {
-        if !row_fits(key, &[]) {
-            return self.exceed(TIMERS.spec.table, key, &[]);
+    /// Sets a timer of the current account and key: [`Operator::on_timer`] is called with `own` once
+    /// the settled time has reached `at`. It continues the chain of the current event or timer: its
+    /// account, its key, its correlation and its hops. Setting the same again before it has fired
+    /// sets no second timer.
+    pub fn set_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
+        if !row_fits(own, &[]) {
+            self.exceed(TIMERS.spec.table, own, &[]);
+            return Ok(());
         }
-        let timer = TimerKey { at, operator: self.operator.number(), key };
-        let cause = self.trigger.cause_of(timer).encode();
-        self.timers.set(self.state, timer, cause.into());
+        let timer = self.timer(at, own);
+        let cause = self.trigger.cause_of(self.key, timer);
+        Ok(self.timers.set_for(self.state, timer, &cause)?)
     }
 
-    /// Removes a timer.
-    pub fn remove_timer(&mut self, at: Millis, key: &[u8]) {
-        self.timers.remove(self.state, TimerKey { at, operator: self.operator.number(), key });
+    /// Removes a timer of the current account and key.
+    pub fn remove_timer(&mut self, at: Millis, own: &[u8]) {
+        if !row_fits(own, &[]) {
+            return self.exceed(TIMERS.spec.table, own, &[]);
+        }
+        let timer = self.timer(at, own);
+        self.timers.remove(self.state, timer);
+    }
+
+    fn timer<'k>(&self, at: Millis, own: &'k [u8]) -> TimerKey<'k> {
+        let owner = TimerOwner::of(self.account(), self.key);
+        TimerKey { at, operator: self.operator.number(), owner, key: own }
+    }
+
+    /// Fails unless an operator of the task has declared a table.
+    fn check_readable(&self, table: Table) -> Result<(), OperatorError> {
+        let mut declared = self.rules.operators.iter().flat_map(|operator| operator.tables());
+        if self.has(table) || declared.any(|decl| decl.spec.table == table) {
+            return Ok(());
+        }
+        Err(OperatorError::Failed(self.undeclared(table)))
+    }
+
+    /// Whether the operator has declared a table.
+    fn has(&self, table: Table) -> bool {
+        self.operator.tables().iter().any(|decl| decl.spec.table == table)
+    }
+
+    fn undeclared(&self, table: Table) -> String {
+        format!(
+            "table {} is not declared by {}; add it to its tables",
+            table.0,
+            self.operator.name()
+        )
     }
 
     /// Whether this task is not the one of the event's key: every task has a copy of a broadcast
@@ -208,9 +267,12 @@ impl Context<'_> {
     /// Lets the call fail, since a row is too large.
     fn exceed(&mut self, table: Table, key: &[u8], value: &[u8]) {
         let declared = [TIMERS].into_iter().chain(self.operator.tables().iter().copied());
-        let name = declared.map(|decl| decl.spec).find(|spec| spec.table == table);
-        let name = name.map_or("unknown", |spec| spec.name);
-        self.excess.get_or_insert_with(|| row_excess(name, key, value));
+        let spec = declared.map(|decl| decl.spec).find(|spec| spec.table == table);
+        let why = match spec {
+            Some(spec) => row_excess(spec.name, key, value),
+            None => self.undeclared(table),
+        };
+        self.excess.get_or_insert(why);
     }
 
     /// Stores the id of the current event as accepted; its changelog is the `order` record.

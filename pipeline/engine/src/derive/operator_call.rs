@@ -16,6 +16,7 @@
 //! A failure of the store is none of the operator: it ends the loop.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::dead_letters::operator_failure::{
@@ -23,7 +24,8 @@ use crate::dead_letters::operator_failure::{
 };
 use crate::derive::batch::TaskBatch;
 use crate::derive::operator::{Context, Flow, OperatorError};
-use crate::derive::trigger::Trigger;
+use crate::derive::timer_cause::TimerCause;
+use crate::derive::trigger::{Subject, Trigger};
 use crate::port::StoreError;
 use crate::topology::Topology;
 
@@ -35,7 +37,7 @@ const DETAIL_MAX_CHARS: usize = 1_024;
 pub(super) struct RolledBackCall {
     /// What happened and what to do.
     pub(super) why: String,
-    operator: &'static str,
+    operator: Cow<'static, str>,
     trigger: TriggerKind,
     account: String,
     /// Events the call had emitted.
@@ -67,7 +69,7 @@ pub(super) fn call(
     };
     Ok(Err(RolledBackCall {
         why: format!("{what}{name}: {}", shortened(why)),
-        operator: name,
+        operator: Cow::Borrowed(name),
         trigger,
         account: context.trigger.account().to_owned(),
         emitted: context.emitted,
@@ -75,13 +77,67 @@ pub(super) fn call(
 }
 
 impl RolledBackCall {
+    /// A call that could not be made, although the operator exists.
+    pub(super) fn not_made(operator: &'static str, subject: Subject<'_>, why: &str) -> Self {
+        Self::of(Cow::Borrowed(operator), subject, why.to_owned())
+    }
+
+    /// A call of an operator that this build does not have.
+    pub(super) fn unknown(number: u8, subject: Subject<'_>) -> Self {
+        let operator = numbered(number);
+        let why = format!(
+            "this build has no operator of {operator}; run the build that has it, and requeue this \
+             there"
+        );
+        Self::of(Cow::Owned(operator), subject, why)
+    }
+
+    fn of(operator: Cow<'static, str>, subject: Subject<'_>, why: String) -> Self {
+        let trigger = match subject.trigger {
+            Trigger::Event { .. } => TriggerKind::Event,
+            Trigger::Timer { .. } => TriggerKind::Timer,
+        };
+        let account = subject.trigger.account().to_owned();
+        Self { why, operator, trigger, account, emitted: 0 }
+    }
+
+    /// A timer of an operator that this build does not have.
+    pub(super) fn unknown_timer(number: u8, cause: Option<&TimerCause>) -> Self {
+        let account = cause.map(|cause| cause.account.clone()).unwrap_or_default();
+        let operator = numbered(number);
+        let why = format!(
+            "this build has no operator of {operator}, so its timer did not fire; run the build \
+             that has it, and requeue this there"
+        );
+        let trigger = TriggerKind::Timer;
+        Self { why, operator: Cow::Owned(operator), trigger, account, emitted: 0 }
+    }
+
+    /// A timer whose cause can't be decoded.
+    pub(super) fn undecodable_timer(operator: &'static str) -> Self {
+        let why = format!(
+            "timer of {operator}: its cause can't be decoded: it is damaged, or a later build wrote \
+             it; requeue this with that build"
+        );
+        let (trigger, account) = (TriggerKind::Timer, String::new());
+        Self { why, operator: Cow::Borrowed(operator), trigger, account, emitted: 0 }
+    }
+
     /// Adds its dead letter to the transaction.
     pub(super) fn put(self, batch: &mut TaskBatch, topology: &Topology, cause: FailedCause<'_>) {
         let Self { why, operator, trigger, account, emitted } = self;
-        let failure = OperatorFailure { operator, trigger, account: &account, emission: emitted };
+        let (name, account) = (&operator[..], &account[..]);
+        let failure = OperatorFailure { operator: name, trigger, account, emission: emitted };
         let letter = operator_dead_letter(topology, cause, failure, &why);
-        batch.put_failed_call(operator, letter);
+        // A metric has a value per operator of this build, and one for all others.
+        let counted = if let Cow::Borrowed(name) = operator { name } else { "unknown" };
+        batch.put_failed_call(counted, letter);
     }
+}
+
+/// The name in dead letters of an operator that this build does not have.
+pub(super) fn numbered(number: u8) -> String {
+    format!("number {number}")
 }
 
 /// The text of a panic.

@@ -6,27 +6,25 @@
 //! A task's time is that of its lanes (`lane_times.rs`): records and ticks move it, and timers fire
 //! by the slowest lane.
 
+use tidewire_schemas::catalogue::Routes;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
-use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
-use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::dead_letters::operator_failure::RequeuedFor;
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
+use crate::derive::forward::ForwardedTo;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
-use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
-use crate::derive::operator_call::{RolledBackCall, call};
+use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
-use crate::derive::stores::{EXPIRY, expire, unreadable};
-use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::{TIMERS, Timers};
-use crate::derive::trigger::{Trigger, append_time};
+use crate::derive::timers::Timers;
+use crate::derive::trigger::append_time;
 use crate::lane_record::VERDICT;
 use crate::lanes::{Lanes, Refill};
 use crate::overlay::TaskState;
 use crate::port::{LogError, Member, ReadLimit, ReaderSlot, StoreError};
-use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
+use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
@@ -37,9 +35,6 @@ pub(super) const STEP_RECORDS: usize = 64;
 
 /// Bytes of outputs after which a step ends sooner: a record may cause some MiB of them.
 const STEP_BYTES: usize = 1 << 20;
-
-/// Bytes of outputs after which a tick leaves the other due timers to the next one.
-const TICK_BYTES: usize = 4 << 20;
 
 /// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
 /// tasks of six lanes stay within some tens of MiB.
@@ -60,13 +55,15 @@ pub(crate) struct TickTime {
 pub(super) struct RunningTask {
     pub(super) partition: Partition,
     /// By [`Lane::index`].
-    lanes: [TopicPartition; Lane::COUNT],
+    pub(super) lanes: [TopicPartition; Lane::COUNT],
     slots: [ReaderSlot; Lane::COUNT],
     queues: Lanes,
     pub(super) state: TaskState,
     sources: SourceOffsets,
     pub(super) timers: Timers,
     pub(super) batch: TaskBatch,
+    /// Memory for the routing of events, used again.
+    pub(super) routes: Routes,
     /// The offsets and the time that are committed.
     pub(super) progress: TaskProgress,
     /// Its time, records of the open transaction included.
@@ -94,11 +91,11 @@ pub(super) struct RestoredTask {
 
 /// The record being processed, and the lane it was taken from.
 #[derive(Clone, Copy)]
-struct LaneRecord<'a> {
-    lane: Lane,
-    record: &'a Record,
+pub(super) struct LaneRecord<'a> {
+    pub(super) lane: Lane,
+    pub(super) record: &'a Record,
     /// When it was appended to the input.
-    time: Millis,
+    pub(super) time: Millis,
 }
 
 impl RunningTask {
@@ -134,6 +131,7 @@ impl RunningTask {
             sources: SourceOffsets::default(),
             timers,
             batch: TaskBatch::default(),
+            routes: Routes::default(),
             times: progress.times,
             settle_from: progress.times.settled(),
             progress,
@@ -203,206 +201,16 @@ impl RunningTask {
             return Ok(());
         };
         match EventView::decode(value) {
-            Ok(event) => self.operate(rules, taken, &event),
+            Ok(event) => match ForwardedTo::of(lane, record) {
+                Some(to) => self.operate_forwarded(rules, taken, (&event, to)),
+                None => self.operate(rules, taken, &event),
+            },
             Err(error) => {
                 let detail = error.to_string();
                 self.put_dead_letter(rules, taken, Reason::AvroDecode, &detail);
                 Ok(())
             }
         }
-    }
-
-    fn operate(
-        &mut self,
-        rules: Rules<'_>,
-        taken: LaneRecord<'_>,
-        event: &EventView<'_>,
-    ) -> Result<(), CommitFailure> {
-        let whole = (self.state.savepoint(), self.batch.savepoint());
-        self.batch.begin_cause();
-        let trigger = Trigger::of(taken.lane, taken.record, event);
-        for operator in rules.operators {
-            let context = self.context(rules, *operator, (trigger, taken.time));
-            match call(context, |context| operator.on_event(event, context))? {
-                Ok(Flow::Continue) => {}
-                Ok(Flow::Duplicate) => {
-                    self.batch.counts.duplicates += 1;
-                    return Ok(());
-                }
-                Err(failed) if operator.on_failure() == OnFailure::RollBackEvent => {
-                    // The id is then not accepted, so that the event passes once it is requeued.
-                    self.state.roll_back(whole.0);
-                    self.batch.roll_back(whole.1);
-                    self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &failed.why);
-                    return Ok(());
-                }
-                Err(failed) => self.put_failed_call(rules, taken, failed),
-            }
-        }
-        let made = self.batch.made_since(whole.1);
-        // What a fact of a critical event causes waits for others no longer than the event's own.
-        self.batch.urgent |= made > 0 && taken.lane == Lane::FactsUrgent;
-        // The copy of a broadcast event in a task that is not the one of its key has no deliveries.
-        let is_ours =
-            || rules.topology.entity_partition(event.account_id, event.key) == self.partition;
-        if made == 0 && is_ours() {
-            self.batch.counts.undelivered += 1;
-        }
-        Ok(())
-    }
-
-    /// Processes a record that was requeued for one operator: de-duplication, delivery and the
-    /// other operators have processed it before.
-    fn operate_again(
-        &mut self,
-        rules: Rules<'_>,
-        taken: LaneRecord<'_>,
-        requeued: RequeuedFor<'_>,
-    ) -> Result<(), CommitFailure> {
-        self.batch.begin_cause();
-        let named = |o: &&&dyn Operator| o.name() == requeued.operator;
-        let operator = rules.operators.iter().find(named);
-        let operator = operator.filter(|o| o.on_failure() == OnFailure::RollBackCall);
-        let (Some(operator), Some(kind)) = (operator, requeued.trigger) else {
-            let detail = format!(
-                "this build has no operator {} that can be called again; run the build that wrote \
-                 the dead letter, or a later one, and requeue it there",
-                requeued.operator
-            );
-            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &detail);
-            return Ok(());
-        };
-        match kind {
-            TriggerKind::Event => self.call_again(rules, *operator, taken),
-            TriggerKind::Timer => self.fire_again(rules, *operator, taken),
-        }
-    }
-
-    /// Calls an operator with a requeued event.
-    fn call_again(
-        &mut self,
-        rules: Rules<'_>,
-        operator: &dyn Operator,
-        taken: LaneRecord<'_>,
-    ) -> Result<(), CommitFailure> {
-        let event = match EventView::decode(taken.record.body.value().unwrap_or_default()) {
-            Ok(event) => event,
-            Err(error) => {
-                self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
-                return Ok(());
-            }
-        };
-        let trigger = Trigger::of(taken.lane, taken.record, &event);
-        let context = self.context(rules, operator, (trigger, taken.time));
-        if let Err(failed) = call(context, |context| operator.on_event(&event, context))? {
-            self.put_failed_call(rules, taken, failed);
-        }
-        Ok(())
-    }
-
-    /// Calls an operator with a requeued timer.
-    fn fire_again(
-        &mut self,
-        rules: Rules<'_>,
-        operator: &dyn Operator,
-        taken: LaneRecord<'_>,
-    ) -> Result<(), CommitFailure> {
-        let body = &taken.record.body;
-        let Some(cause) = TimerCause::decode(body.value().unwrap_or_default()) else {
-            let detail = "the timer's cause can't be decoded; requeue it with the build that wrote \
-                          the dead letter";
-            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
-            return Ok(());
-        };
-        let trigger = Trigger::Timer { cause: &cause };
-        let context = self.context(rules, operator, (trigger, taken.time));
-        if let Err(failed) = fire(context, body.key().unwrap_or_default())? {
-            self.put_failed_call(rules, taken, failed);
-        }
-        Ok(())
-    }
-
-    /// Adds the dead letter of an operator that failed on a lane's record.
-    fn put_failed_call(&mut self, rules: Rules<'_>, taken: LaneRecord<'_>, failed: RolledBackCall) {
-        let at = &self.lanes[taken.lane.index()];
-        let cause = FailedCause::Record { at, record: taken.record };
-        failed.put(&mut self.batch, rules.topology, cause);
-    }
-
-    fn context<'a>(
-        &'a mut self,
-        rules: Rules<'a>,
-        operator: &'a dyn Operator,
-        (trigger, time): (Trigger<'a>, Millis),
-    ) -> Context<'a> {
-        Context {
-            rules,
-            operator,
-            trigger,
-            partition: self.partition,
-            emitted: 0,
-            excess: None,
-            time,
-            times: self.times,
-            state: &mut self.state,
-            batch: &mut self.batch,
-            timers: &mut self.timers,
-        }
-    }
-
-    /// Adds a record's dead letter to the transaction.
-    fn put_dead_letter(
-        &mut self,
-        rules: Rules<'_>,
-        taken: LaneRecord<'_>,
-        reason: Reason,
-        detail: &str,
-    ) {
-        match reason {
-            Reason::ProcessingFailed => self.batch.counts.failed += 1,
-            Reason::EmptyValue => self.batch.counts.empty += 1,
-            _ => self.batch.counts.undecodable += 1,
-        }
-        let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
-        let from = &self.lanes[taken.lane.index()];
-        self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
-    }
-
-    /// Moves the lanes that were consumed to their ends to the tick's time, and fires the timers
-    /// that are due then.
-    pub(super) fn tick(&mut self, rules: Rules<'_>, tick: TickTime) -> Result<(), CommitFailure> {
-        self.times.tick(tick.at, tick.ended);
-        self.batch.tick(tick.at, tick.ended);
-        let settled = self.times.settled();
-        let before = self.batch.bytes();
-        for due in self.timers.due(&mut self.state, settled)? {
-            let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
-            self.batch.counts.timers += 1;
-            if due.operator == EXPIRY {
-                expire(&mut self.state, &due.key, settled)?;
-                continue;
-            }
-            let operator = rules.operators.iter().find(|o| o.number() == due.operator);
-            let Some(operator) = operator else {
-                telemetry::timers_orphaned();
-                continue;
-            };
-            let of = TimerCause::decode(&cause);
-            let of = of.ok_or_else(|| unreadable(TIMERS.spec.table, "value"))?;
-            let trigger = Trigger::Timer { cause: &of };
-            self.batch.begin_cause();
-            if let Err(failed) = fire(self.context(rules, *operator, (trigger, due.at)), &due.key)?
-            {
-                let body = Body::new(Some(&due.key), Some(&cause), &[]);
-                let (partition, time, id) = (self.partition, due.at, of.hex());
-                let cause = FailedCause::Timer { partition, time, id: &id, body: &body };
-                failed.put(&mut self.batch, rules.topology, cause);
-            }
-            if self.batch.bytes() - before >= TICK_BYTES {
-                break;
-            }
-        }
-        Ok(self.timers.load(&mut self.state)?)
     }
 
     /// Whether a critical record, or a fact that follows from one, waits to be processed.
@@ -534,12 +342,6 @@ impl RunningTask {
         }
         (self.state, self.progress)
     }
-}
-
-/// Calls an operator with one of its timers.
-fn fire(context: Context<'_>, key: &[u8]) -> Result<Result<Flow, RolledBackCall>, StoreError> {
-    let operator = context.operator;
-    call(context, |context| operator.on_timer(key, context).map(|()| Flow::Continue))
 }
 
 /// The lanes of one task as the scheduler's source of records.

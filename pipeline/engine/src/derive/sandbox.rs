@@ -10,6 +10,7 @@ use crate::derive::failure::CommitFailure;
 use crate::derive::lane_times::LaneTimes;
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::order::OrderRecord;
+use crate::derive::plan::OperatorPlan;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::{RestoredTask, RunningTask, TickTime};
 use crate::derive::tables::TaskTables;
@@ -42,6 +43,7 @@ pub(crate) struct StoredTask {
 pub(crate) struct Sandbox {
     config: DeriveConfig,
     operators: Operators,
+    plan: OperatorPlan,
     tables: TaskTables,
     running: RunningTask,
 }
@@ -66,8 +68,9 @@ impl Sandbox {
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,
         };
-        let running = RunningTask::new(restored, rules(&config, operators))?;
-        Ok(Self { tables: TaskTables::of(operators), config, operators, running })
+        let plan = OperatorPlan::of(config.catalogue, operators);
+        let running = RunningTask::new(restored, rules(&config, operators, &plan))?;
+        Ok(Self { tables: TaskTables::of(operators), config, operators, plan, running })
     }
 
     /// The committed offsets and time.
@@ -87,13 +90,13 @@ impl Sandbox {
 
     /// Processes a record.
     pub(crate) fn take(&mut self, lane: Lane, record: &Record) -> Result<(), EngineError> {
-        let rules = rules(&self.config, self.operators);
+        let rules = rules(&self.config, self.operators, &self.plan);
         self.running.process(rules, lane, record).map_err(stopped)
     }
 
     /// Injects a tick.
     pub(crate) fn tick(&mut self, tick: TickTime) -> Result<(), EngineError> {
-        let rules = rules(&self.config, self.operators);
+        let rules = rules(&self.config, self.operators, &self.plan);
         self.running.tick(rules, tick).map_err(stopped)
     }
 
@@ -116,7 +119,7 @@ impl Sandbox {
         let topology = &self.config.topology;
         put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);
         executed.order = order_record(&self.running, &self.config);
-        self.running.apply(rules(&self.config, self.operators), &[]);
+        self.running.apply(rules(&self.config, self.operators, &self.plan), &[]);
         self.write_behind()
             .map_err(|error| EngineError::of_store("writing a sandbox's state", error))?;
         Ok(executed)
@@ -132,8 +135,8 @@ impl Sandbox {
     }
 }
 
-fn rules(config: &DeriveConfig, operators: Operators) -> Rules<'_> {
-    Rules { topology: &config.topology, catalogue: config.catalogue, operators }
+fn rules<'a>(config: &'a DeriveConfig, operators: Operators, plan: &'a OperatorPlan) -> Rules<'a> {
+    Rules { topology: &config.topology, catalogue: config.catalogue, operators, plan }
 }
 
 fn stopped(failure: CommitFailure) -> EngineError {

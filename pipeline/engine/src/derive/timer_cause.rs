@@ -1,7 +1,7 @@
 //! The value of a timer: what caused it, in one layout.
 //!
 //! ```text
-//! 01 · hops byte · id, 16 bytes · account (LEB128 length, text) · correlation id (the same)
+//! 02 · hops byte · id, 16 bytes · account (LEB128 length, text) · entity, correlation id (the same)
 //! ```
 //!
 //! A timer continues the chain of its cause: what it emits belongs to the account and the
@@ -12,7 +12,7 @@
 use crate::derive::encoding::{FieldDecoder, put_bytes};
 
 /// The version that this build writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What caused a timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +23,20 @@ pub(super) struct TimerCause {
     pub(super) id: [u8; 16],
     /// The account of the event that led to it.
     pub(super) account: String,
+    /// The entity whose operator set it: the key of the account.
+    pub(super) entity: String,
     /// The correlation id of that event.
     pub(super) correlation: String,
 }
 
 impl TimerCause {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(24 + self.account.len() + self.correlation.len());
+        let texts = self.account.len() + self.entity.len() + self.correlation.len();
+        let mut out = Vec::with_capacity(24 + texts);
         out.extend_from_slice(&[VERSION, self.hops]);
         out.extend_from_slice(&self.id);
         put_bytes(&mut out, self.account.as_bytes());
+        put_bytes(&mut out, self.entity.as_bytes());
         put_bytes(&mut out, self.correlation.as_bytes());
         out
     }
@@ -44,9 +48,10 @@ impl TimerCause {
             return None;
         }
         let (hops, id) = (from.byte()?, *from.take(16)?.first_chunk()?);
-        let (account, correlation) = (from.text()?.to_owned(), from.text()?.to_owned());
+        let account = from.text()?.to_owned();
+        let (entity, correlation) = (from.text()?.to_owned(), from.text()?.to_owned());
         from.end()?;
-        Some(Self { hops, id, account, correlation })
+        Some(Self { hops, id, account, entity, correlation })
     }
 
     /// The id as text, in ids of emitted events and of dead letters.
@@ -66,9 +71,10 @@ mod tests {
             hops: u8,
             id: [u8; 16],
             account in ".{0,40}",
+            entity in ".{0,40}",
             correlation in ".{0,200}",
         ) {
-            let cause = TimerCause { hops, id, account, correlation };
+            let cause = TimerCause { hops, id, account, entity, correlation };
             prop_assert_eq!(TimerCause::decode(&cause.encode()), Some(cause));
         }
 

@@ -1,8 +1,15 @@
 //! Timers of a task: keys with a due time, kept in a table of its state.
 //!
 //! ```text
-//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte · key → cause
+//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte
+//!          · owner, 16 bytes: hash of account and entity · key → cause
 //! ```
+//!
+//! Equal keys of two entities, or of two accounts, are two timers. Timers of the engine itself have
+//! an owner of zeros.
+//!
+//! If several causes set one timer, the one with the smallest id is kept: which one that is does not
+//! depend on the order in which the lanes are processed.
 //!
 //! The cause is a [`TimerCause`](crate::derive::timer_cause::TimerCause), or nothing for timers of
 //! the engine itself.
@@ -15,8 +22,10 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use tidewire_schemas::id::hash128;
 
 use crate::derive::table_decl::{Changelog, TableDecl};
+use crate::derive::timer_cause::TimerCause;
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
@@ -38,15 +47,32 @@ pub(super) struct TimerKey<'a> {
     pub(super) at: Millis,
     /// The number of the operator that set it.
     pub(super) operator: u8,
+    /// Whose timer it is.
+    pub(super) owner: TimerOwner,
     /// The operator's own key.
     pub(super) key: &'a [u8],
 }
 
+/// The entity that a timer is of, hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TimerOwner([u8; 16]);
+
+impl TimerOwner {
+    /// The entity of an account.
+    pub(super) fn of(account: &str, entity: &str) -> Self {
+        Self(hash128(account, entity))
+    }
+}
+
+/// Bytes before the owner's own key: time, operator, owner.
+const PREFIX_BYTES: usize = 8 + 1 + 16;
+
 impl TimerKey<'_> {
     pub(super) fn encode(self) -> Bytes {
-        let mut out = Vec::with_capacity(9 + self.key.len());
+        let mut out = Vec::with_capacity(PREFIX_BYTES + self.key.len());
         out.extend_from_slice(&(self.at.0 ^ i64::MIN).to_be_bytes());
         out.push(self.operator);
+        out.extend_from_slice(&self.owner.0);
         out.extend_from_slice(self.key);
         out.into()
     }
@@ -82,7 +108,22 @@ impl Timers {
         self.first
     }
 
-    /// Sets a timer; the same key again is the same timer, with the newer cause.
+    /// Sets a timer of an operator; the same key again is the same timer.
+    pub(super) fn set_for(
+        &mut self,
+        state: &mut TaskState,
+        timer: TimerKey<'_>,
+        cause: &TimerCause,
+    ) -> Result<(), StoreError> {
+        let before = state.get(TIMERS.spec.table, &timer.encode())?;
+        let before = before.and_then(|stored| TimerCause::decode(&stored));
+        if before.is_none_or(|before| cause.id < before.id) {
+            self.set(state, timer, cause.encode().into());
+        }
+        Ok(())
+    }
+
+    /// Sets a timer with this cause.
     pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>, cause: Bytes) {
         state.put(TIMERS.spec.table, timer.encode(), Some(cause));
         self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
@@ -99,14 +140,15 @@ impl Timers {
         state: &mut TaskState,
         now: Millis,
     ) -> Result<Vec<DueTimer>, StoreError> {
-        let end = TimerKey { at: Millis(now.0.saturating_add(1)), operator: 0, key: &[] }.encode();
+        let at = Millis(now.0.saturating_add(1));
+        let end = TimerKey { at, operator: 0, owner: TimerOwner::default(), key: &[] }.encode();
         let mut due = Vec::new();
         let range = KeyRange { from: &[], to: Some(&end) };
         state.scan(TIMERS.spec.table, range, &mut |key, _| {
-            if let Some((at, (operator, own))) = due_of(key).zip(key[8..].split_first()) {
+            if let Some((at, own)) = due_of(key).zip(key.get(PREFIX_BYTES..)) {
                 due.push(DueTimer {
                     at,
-                    operator: *operator,
+                    operator: key[8],
                     key: Bytes::copy_from_slice(own),
                     stored: Bytes::copy_from_slice(key),
                 });

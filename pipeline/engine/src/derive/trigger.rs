@@ -1,8 +1,8 @@
 //! The cause of an operator call: an event or a due timer.
 //!
 //! Ids of emitted events and of timers are derived from it, so that executing the same cause again
-//! gives the same ids. Each fact and each timer costs a hop, so that operators can't cause each
-//! other without end. Only a timer that its operator's timer sets costs none: it recurs, as often
+//! gives the same ids. Each fact, each emitted event that moves another operator and each timer costs
+//! a hop, so that operators can't cause each other without end. Only a timer that its operator's timer sets costs none: it recurs, as often
 //! as it likes, and what it causes is as far from the first event as before.
 
 use tidewire_schemas::Priority;
@@ -11,7 +11,7 @@ use tidewire_schemas::id::hash128;
 
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::TimerKey;
-use crate::record::{Millis, Record};
+use crate::record::{Millis, Partition, Record};
 use crate::topology::Lane;
 use crate::verdict::Verdict;
 
@@ -35,14 +35,59 @@ pub(super) fn append_time(lane: Lane, record: &Record, verdict: Option<&Verdict>
     stated.unwrap_or(record.timestamp)
 }
 
+/// The hops that led to a record, itself included; `None` if ADMIT wrote it.
+pub(super) fn hops_of(lane: Lane, record: &Record) -> Option<u8> {
+    match lane {
+        Lane::Facts | Lane::FactsUrgent => {
+            record.body.header(HOPS).and_then(|hops| hops.first().copied())
+        }
+        _ => None,
+    }
+}
+
+/// What a fact inherits from its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inherited {
+    /// Its lane.
+    pub(super) lane: Lane,
+    /// The hops that lead to it, itself included.
+    pub(super) hops: u8,
+    /// The append time.
+    pub(super) time: Millis,
+}
+
 /// The cause of the current operator call.
 #[derive(Clone, Copy)]
 pub(super) enum Trigger<'a> {
     /// An event, its encoded form, and the number of hops that led to it; it is urgent if it is
-    /// critical, or a fact that follows from a critical event.
-    Event { event: &'a EventView<'a>, value: &'a [u8], hops: u8, urgent: bool },
+    /// critical, or a fact that follows from a critical event. `task` is there for a type of which
+    /// every task has a copy.
+    Event {
+        event: &'a EventView<'a>,
+        value: &'a [u8],
+        hops: u8,
+        urgent: bool,
+        task: Option<Partition>,
+    },
     /// A timer.
     Timer { cause: &'a TimerCause },
+}
+
+/// What operators are called with.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) trigger: Trigger<'a>,
+    /// The entity they run for.
+    pub(super) key: &'a str,
+    /// The append time of the cause, or when a timer was due.
+    pub(super) time: Millis,
+}
+
+impl<'a> Subject<'a> {
+    /// A timer that was due at this time.
+    pub(super) fn of_timer(cause: &'a TimerCause, time: Millis) -> Self {
+        Self { trigger: Trigger::Timer { cause }, key: &cause.entity, time }
+    }
 }
 
 /// What emitted events inherit from their cause.
@@ -56,15 +101,26 @@ pub(super) struct CauseNames<'a> {
 impl<'a> Trigger<'a> {
     /// The cause that a lane's record is.
     pub(super) fn of(lane: Lane, record: &'a Record, event: &'a EventView<'a>) -> Self {
-        let hops = match lane {
-            Lane::Facts | Lane::FactsUrgent => {
-                record.body.header(HOPS).and_then(|hops| hops.first().copied())
-            }
-            _ => None,
-        };
+        let hops = hops_of(lane, record).unwrap_or(0);
         let value = record.body.value().unwrap_or_default();
         let urgent = event.priority == Priority::Critical || lane == Lane::FactsUrgent;
-        Self::Event { event, value, hops: hops.unwrap_or(0), urgent }
+        Self::Event { event, value, hops, urgent, task: None }
+    }
+
+    /// The same cause in a task that is not the only one with a copy of it.
+    pub(super) fn in_task(self, partition: Partition) -> Self {
+        match self {
+            Self::Event { event, value, hops, urgent, .. } => {
+                Self::Event { event, value, hops, urgent, task: Some(partition) }
+            }
+            timer @ Self::Timer { .. } => timer,
+        }
+    }
+
+    /// What a fact that follows from it inherits, if the cause has this append time.
+    pub(super) fn inherited(&self, time: Millis) -> Inherited {
+        let lane = if self.is_urgent() { Lane::FactsUrgent } else { Lane::Facts };
+        Inherited { lane, hops: self.hops().saturating_add(1), time }
     }
 
     /// The hops that led to it, itself included.
@@ -93,7 +149,13 @@ impl<'a> Trigger<'a> {
         match self {
             Self::Event { event, .. } => CauseNames {
                 account: event.account_id,
-                id: event.event_id.to_owned(),
+                id: match self {
+                    // With a space, as no event id has one: no producer can choose it.
+                    Self::Event { task: Some(task), .. } => {
+                        format!("{} task {}", event.event_id, task.0)
+                    }
+                    _ => event.event_id.to_owned(),
+                },
                 correlation: event.correlation_id,
             },
             Self::Timer { cause } => CauseNames {
@@ -106,7 +168,7 @@ impl<'a> Trigger<'a> {
     }
 
     /// The cause of a timer that is set now.
-    pub(super) fn cause_of(&self, timer: TimerKey<'_>) -> TimerCause {
+    pub(super) fn cause_of(&self, entity: &str, timer: TimerKey<'_>) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
         let key: String = timer.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         TimerCause {
@@ -116,6 +178,7 @@ impl<'a> Trigger<'a> {
             },
             id: hash128(account, &format!("{id}/{key}")),
             account: account.to_owned(),
+            entity: entity.to_owned(),
             correlation: correlation.to_owned(),
         }
     }

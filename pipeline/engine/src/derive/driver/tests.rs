@@ -7,7 +7,7 @@ use tidewire_schemas::event::{Event, EventView};
 
 use super::TopologyDriver;
 use crate::derive::dedup::{Dedup, IDS, WINDOW_MS};
-use crate::derive::{ChannelDelivery, Context, Flow, Operator, OperatorError, START};
+use crate::derive::{ChannelDelivery, Context, Flow, Input, Operator, OperatorError, START};
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
@@ -151,13 +151,9 @@ impl Operator for Alarm {
         "alarm"
     }
 
-    fn on_event(
-        &self,
-        e: &EventView<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<Flow, OperatorError> {
+    fn on_event(&self, e: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
         let at = Millis(context.time().0 + 500);
-        context.set_timer(at, e.key.as_bytes());
+        context.set_timer(at, e.key.as_bytes())?;
         Ok(Flow::Continue)
     }
 
@@ -194,7 +190,7 @@ impl Operator for ImpureOperator {
         "fickle"
     }
 
-    fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+    fn on_event(&self, _: &Input<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
         match OUTSIDE_TABLES.fetch_add(1, Ordering::SeqCst) {
             1 => Err(OperatorError::Failed("the second one".to_owned())),
             _ => Ok(Flow::Continue),

@@ -10,7 +10,7 @@ use crate::derive::limits::MAX_RECORDS;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::running::STEP_RECORDS;
 use crate::derive::{
-    Changelog, ChannelDelivery, Context, Emission, Flow, Operator, OperatorError, StateKey,
+    Changelog, ChannelDelivery, Context, Emission, Flow, Input, Operator, OperatorError, StateKey,
     TableDecl, TopologyDriver,
 };
 use crate::port::{Table, TableExpiry, TableSpec};
@@ -42,7 +42,7 @@ impl Operator for Large {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let (what, number) = event.event_id.split_once('-').unwrap_or_default();
@@ -54,7 +54,7 @@ impl Operator for Large {
             "value" => context.put(ROWS, b"k", text.as_bytes()),
             "key" => context.put(ROWS, text.as_bytes(), b"v"),
             "removed" => context.remove(ROWS, text.as_bytes()),
-            "timer" => context.set_timer(Millis(context.time().0 + 1), text.as_bytes()),
+            "timer" => context.set_timer(Millis(context.time().0 + 1), text.as_bytes())?,
             "emission" => context.emit(&emission(event, &data(&text)))?,
             "fact" => context.fact(&emission(event, &data(&text)))?,
             "state" => {

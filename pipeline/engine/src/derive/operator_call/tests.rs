@@ -9,7 +9,7 @@ use crate::dead_letters::{DeadLetter, destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::stores::KeyValue;
 use crate::derive::{
-    ChannelDelivery, Context, Emission, Flow, OnFailure, Operator, OperatorError, TableDecl,
+    ChannelDelivery, Context, Emission, Flow, Input, OnFailure, Operator, OperatorError, TableDecl,
     TopologyDriver,
 };
 use crate::port::Table;
@@ -74,12 +74,12 @@ impl Operator for Effects {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let what = event.event_id;
         let timer = what.strip_prefix("timer-").unwrap_or_default();
-        context.set_timer(Millis(context.time().0 + DELAY_MS), timer.as_bytes());
+        context.set_timer(Millis(context.time().0 + DELAY_MS), timer.as_bytes())?;
         self.act(if timer.is_empty() { what } else { "set" }, context)?;
         Ok(Flow::Continue)
     }
@@ -106,7 +106,7 @@ impl Operator for Closed {
         OnFailure::RollBackEvent
     }
 
-    fn on_event(&self, _: &EventView<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+    fn on_event(&self, _: &Input<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
         Err(OperatorError::Failed("closed".to_owned()))
     }
 }

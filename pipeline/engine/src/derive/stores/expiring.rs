@@ -13,15 +13,16 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::derive::operator::{Context, OperatorError};
+use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_value,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::TimerKey;
+use crate::derive::timers::{TimerKey, TimerOwner};
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::telemetry;
 
 /// The operator number of expiry in the table of timers; no operator may use it.
 pub(in crate::derive) const EXPIRY: u8 = 0;
@@ -69,7 +70,8 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         put_value(value, &mut stored);
         context.put(self.table, &key, &stored);
         let due = self.due(&key);
-        let timer = TimerKey { at: until, operator: EXPIRY, key: &due };
+        let timer =
+            TimerKey { at: until, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
         context.timers.set(context.state, timer, Bytes::new());
         Ok(())
     }
@@ -87,7 +89,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         let before = context.get(self.table, key)?;
         if let Some(at) = before.and_then(|stored| expires_at(&stored)) {
             let due = self.due(key);
-            let timer = TimerKey { at, operator: EXPIRY, key: &due };
+            let timer = TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
             context.timers.remove(context.state, timer);
         }
         Ok(())
@@ -101,13 +103,20 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     }
 }
 
-/// Removes the entry of a due timer if it is expired.
+/// Removes the entry of a due timer if it is expired. The entry of an operator that this build does
+/// not have stays: it is expired by its time, whoever reads it.
 pub(in crate::derive) fn expire(
+    rules: Rules<'_>,
     state: &mut TaskState,
     due: &[u8],
     now: Millis,
 ) -> Result<(), StoreError> {
     let Some((table, key)) = due.split_first() else { return Ok(()) };
+    let mut declared = rules.operators.iter().flat_map(|operator| operator.tables());
+    if !declared.any(|decl| decl.spec.table == Table(*table)) {
+        telemetry::timers_orphaned();
+        return Ok(());
+    }
     let stored = state.get(Table(*table), key)?;
     if stored.is_some_and(|stored| expires_at(&stored).is_none_or(|at| at <= now)) {
         state.put(Table(*table), Bytes::copy_from_slice(key), None);

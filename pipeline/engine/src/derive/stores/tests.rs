@@ -13,7 +13,7 @@ use super::{Windows, put_signed};
 use crate::derive::emit::{Emission, MAX_HOPS, StateKey};
 use crate::derive::trigger::HOPS;
 use crate::derive::{
-    Context, Flow, Operator, OperatorError, START, TICK_MS, TableDecl, TopologyDriver,
+    Context, Flow, Input, Operator, OperatorError, START, TICK_MS, TableDecl, TopologyDriver,
 };
 use crate::port::Table;
 use crate::record::{Body, Millis};
@@ -74,7 +74,7 @@ impl Operator for ScriptedOperator {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let (key, at) = (event.key.to_owned(), Millis(event.timestamp_ms));

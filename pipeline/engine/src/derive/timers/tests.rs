@@ -3,7 +3,9 @@
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
-use crate::derive::{Context, Emission, Flow, Operator, OperatorError, START, TopologyDriver};
+use crate::derive::{
+    Context, Emission, Flow, Input, Operator, OperatorError, START, TopologyDriver,
+};
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
@@ -56,13 +58,13 @@ impl Operator for Alarms {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let (key, _) = event.event_id.split_once('-').unwrap_or_default();
-        context.set_timer(FIRST, key.as_bytes());
+        context.set_timer(FIRST, key.as_bytes())?;
         if key != "again" {
-            context.set_timer(SECOND, b"late");
+            context.set_timer(SECOND, b"late")?;
         }
         Ok(Flow::Continue)
     }
@@ -72,7 +74,7 @@ impl Operator for Alarms {
             b"remove" => context.remove_timer(SECOND, b"late"),
             b"move" => {
                 context.remove_timer(SECOND, b"late");
-                context.set_timer(THIRD, b"late");
+                context.set_timer(THIRD, b"late")?;
             }
             _ => {
                 let account = context.account().to_owned();
@@ -140,10 +142,10 @@ impl Operator for Endless {
 
     fn on_event(
         &self,
-        event: &EventView<'_>,
+        event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
-        context.set_timer(context.time(), event.key.as_bytes());
+        context.set_timer(context.time(), event.key.as_bytes())?;
         Ok(Flow::Continue)
     }
 
@@ -186,14 +188,14 @@ impl Operator for Recurring {
         "recurring"
     }
 
-    fn on_event(&self, _: &EventView<'_>, c: &mut Context<'_>) -> Result<Flow, OperatorError> {
-        c.set_timer(Millis(c.time().0 + 1_000), &[0]);
+    fn on_event(&self, _: &Input<'_>, c: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        c.set_timer(Millis(c.time().0 + 1_000), &[0])?;
         Ok(Flow::Continue)
     }
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
         if key[0] < 9 {
-            context.set_timer(Millis(context.time().0 + 1_000), &[key[0] + 1]);
+            context.set_timer(Millis(context.time().0 + 1_000), &[key[0] + 1])?;
         }
         let account = context.account().to_owned();
         context.fact(&emission(&account, "alice"))

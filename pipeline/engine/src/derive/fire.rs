@@ -1,0 +1,79 @@
+//! A tick of a task: moves its time, and fires the timers that are due then.
+
+use tidewire_schemas::id::hash128;
+
+use crate::derive::failure::CommitFailure;
+use crate::derive::operate::fire;
+use crate::derive::operator::Rules;
+use crate::derive::operator_call::RolledBackCall;
+use crate::derive::running::{RunningTask, TickTime};
+use crate::derive::stores::{EXPIRY, expire};
+use crate::derive::timer_cause::TimerCause;
+use crate::derive::timers::{DueTimer, Timers};
+use crate::derive::trigger::{Subject, TIME};
+use crate::record::Body;
+use crate::telemetry;
+
+/// Bytes of outputs after which a tick leaves the other due timers to the next one.
+const TICK_BYTES: usize = 4 << 20;
+
+impl RunningTask {
+    /// Moves the lanes that were consumed to their ends to the tick's time, and fires the timers
+    /// that are due then.
+    pub(super) fn tick(&mut self, rules: Rules<'_>, tick: TickTime) -> Result<(), CommitFailure> {
+        self.times.tick(tick.at, tick.ended);
+        self.batch.tick(tick.at, tick.ended);
+        let settled = self.times.settled();
+        let before = self.batch.bytes();
+        for due in self.timers.due(&mut self.state, settled)? {
+            let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
+            self.batch.counts.timers += 1;
+            if due.operator == EXPIRY {
+                expire(rules, &mut self.state, &due.key, settled)?;
+                continue;
+            }
+            self.batch.begin_cause();
+            self.fire_one(rules, &due, &cause)?;
+            self.process_emissions(rules)?;
+            if self.batch.bytes() - before >= TICK_BYTES {
+                break;
+            }
+        }
+        Ok(self.timers.load(&mut self.state)?)
+    }
+
+    /// Fires a timer that was taken from the table.
+    fn fire_one(
+        &mut self,
+        rules: Rules<'_>,
+        due: &DueTimer,
+        stored: &[u8],
+    ) -> Result<(), CommitFailure> {
+        let operator = rules.operators.iter().find(|o| o.number() == due.operator);
+        let decoded = TimerCause::decode(stored);
+        let failed = match (operator, &decoded) {
+            (Some(operator), Some(cause)) => {
+                let subject = Subject::of_timer(cause, due.at);
+                let context = self.context(rules, *operator, subject);
+                fire(context, &due.key)?.err()
+            }
+            (Some(operator), None) => Some(RolledBackCall::undecodable_timer(operator.name())),
+            (None, _) => {
+                telemetry::timers_orphaned();
+                Some(RolledBackCall::unknown_timer(due.operator, decoded.as_ref()))
+            }
+        };
+        let Some(failed) = failed else { return Ok(()) };
+        let id = match &decoded {
+            Some(cause) => cause.hex(),
+            None => hash128("", &format!("{:?}", due.stored))
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        };
+        let time = due.at.0.to_be_bytes();
+        let body = Body::new(Some(&due.key), Some(stored), &[(TIME, &time)]);
+        self.put_derived(rules, due.at, (&id, &body), failed);
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! An event as operators read it: its envelope, and the fields of its data.
+//!
+//! The envelope is decoded once per record. The data is scanned when the first operator, or the
+//! routing plan, asks for a field, and once for all of them.
+
+use std::cell::OnceCell;
+use std::ops::Deref;
+
+use tidewire_schemas::event::EventView;
+use tidewire_schemas::fields::Fields;
+
+/// An event that operators process.
+#[derive(Debug)]
+pub struct Input<'a> {
+    event: &'a EventView<'a>,
+    fields: OnceCell<Fields<'a>>,
+}
+
+impl<'a> Input<'a> {
+    /// The event to process.
+    pub(super) fn new(event: &'a EventView<'a>) -> Self {
+        Self { event, fields: OnceCell::new() }
+    }
+
+    /// The fields of its data. Data that is no JSON object has none.
+    pub fn fields(&self) -> &Fields<'a> {
+        self.fields.get_or_init(|| Fields::of(self.event.data).unwrap_or_default())
+    }
+}
+
+impl<'a> Deref for Input<'a> {
+    type Target = EventView<'a>;
+
+    fn deref(&self) -> &EventView<'a> {
+        self.event
+    }
+}
