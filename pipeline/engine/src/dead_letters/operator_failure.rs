@@ -8,16 +8,16 @@
 //!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement; of a
 //!            timer, of an emitted event and of a copy for another key that could not be written
 //!            tw.order/partition/its time/operator/its id, 32 hex digits
-//!   value    the record's bytes; of a timer its cause (derive/timer_cause.rs)
+//!   value    the record's bytes; of a timer or update its cause (derive/timer_cause.rs)
 //!   headers  those of every dead letter, where source-key is the timer's key
-//!            · operator (its name) · trigger (event or timer) · account
+//!            · operator (its name) · trigger (event, timer or update) · account
 //!            · emission (decimal: events the call had emitted before it failed)
 //!
 //! requeued record, in lane.facts
-//!   key      the record's key, or the timer's
+//!   key      the record's key, the timer's, or what the operator marked
 //!   value    as in the dead letter
 //!   headers  the record's own · requeued-from · requeued-reason · tw-operator (its name)
-//!            · tw-trigger (event or timer)
+//!            · tw-trigger (event, timer or update)
 //! ```
 
 use crate::dead_letters::record::{Diagnosis, dead_letter_body_with};
@@ -26,7 +26,7 @@ use crate::topology::Topology;
 
 /// Header of a dead letter: the operator that failed.
 pub const OPERATOR: &str = "operator";
-/// Header of a dead letter: `event` or `timer`.
+/// Header of a dead letter: `event`, `timer` or `update`.
 pub const TRIGGER: &str = "trigger";
 /// Header of a dead letter: the account of the event or timer.
 pub const ACCOUNT: &str = "account";
@@ -35,7 +35,7 @@ pub const EMISSION: &str = "emission";
 
 /// Header of a requeued record: the only operator that gets it.
 pub const FOR_OPERATOR: &str = "tw-operator";
-/// Header of a requeued record: `event` or `timer`.
+/// Header of a requeued record: `event`, `timer` or `update`.
 pub const FOR_TRIGGER: &str = "tw-trigger";
 
 /// What an operator was called with.
@@ -45,6 +45,8 @@ pub enum TriggerKind {
     Event,
     /// One of its timers.
     Timer,
+    /// A change that it sends when a transaction is sealed, or at the end of an interval.
+    Update,
 }
 
 impl TriggerKind {
@@ -53,11 +55,14 @@ impl TriggerKind {
         match self {
             Self::Event => "event",
             Self::Timer => "timer",
+            Self::Update => "update",
         }
     }
 
     fn read(name: &[u8]) -> Option<Self> {
-        [Self::Event, Self::Timer].into_iter().find(|kind| kind.as_str().as_bytes() == name)
+        [Self::Event, Self::Timer, Self::Update]
+            .into_iter()
+            .find(|kind| kind.as_str().as_bytes() == name)
     }
 }
 
@@ -173,7 +178,7 @@ mod tests {
     const OWN: &[(&str, &[u8])] = &[("src", b"t.in/1/2"), ("tw-hops", &[3]), ("verdict", b"v")];
 
     fn kind() -> impl Strategy<Value = TriggerKind> {
-        prop_oneof![Just(TriggerKind::Event), Just(TriggerKind::Timer)]
+        proptest::sample::select(vec![TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update])
     }
 
     fn read(out: Outgoing) -> DeadLetter {

@@ -10,6 +10,7 @@ use crate::derive::accepted_id::AcceptedId;
 use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::trigger::Inherited;
+use crate::derive::updates::Mark;
 use crate::record::{Millis, Offset, Outgoing};
 use crate::telemetry::BatchCounts;
 use crate::topology::Lane;
@@ -22,6 +23,7 @@ pub(super) struct BatchSavepoint {
     caused: usize,
     emissions: usize,
     amended: usize,
+    marks: usize,
     failed_calls: usize,
     accepted: (usize, usize),
     urgent: bool,
@@ -51,6 +53,8 @@ pub(super) struct TaskBatch {
     emissions_done: usize,
     /// Fields that operators set in the event being processed, as JSON text.
     amended: Vec<(String, String)>,
+    /// The keys whose changes are sent before the transaction is sealed.
+    marks: Vec<Mark>,
     outputs: u32,
     hash: Xxh3,
     spans: [Option<LaneSpan>; Lane::COUNT],
@@ -147,6 +151,16 @@ impl TaskBatch {
         self.emissions.len()
     }
 
+    /// Adds a key whose change is to be sent.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.marks.push(mark);
+    }
+
+    /// Takes the keys whose changes are to be sent.
+    pub(super) fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
+    }
+
     /// Sets a field of the event being processed, before it is delivered.
     pub(super) fn amend(&mut self, field: &str, json: String) {
         self.amended.push((field.to_owned(), json));
@@ -200,6 +214,7 @@ impl TaskBatch {
             caused: self.caused,
             emissions: self.emissions.len(),
             amended: self.amended.len(),
+            marks: self.marks.len(),
             failed_calls: self.failed_calls.len(),
             accepted: (self.accepted.len(), ids),
             urgent: self.urgent,
@@ -215,6 +230,7 @@ impl TaskBatch {
         self.caused = savepoint.caused;
         self.emissions.truncate(savepoint.emissions);
         self.amended.truncate(savepoint.amended);
+        self.marks.truncate(savepoint.marks);
         self.failed_calls.truncate(savepoint.failed_calls);
         self.accepted.truncate(savepoint.accepted.0);
         if let Some(run) = self.accepted.last_mut() {

@@ -191,6 +191,7 @@ impl Derive {
         let mut empty = true;
         for running in batches(&mut self.tasks, group) {
             empty = false;
+            running.commit_updates(shared.rules())?;
             turned.taken += running.batch.taken();
             running.batch.take_outputs(outgoing);
             turned.written += running.batch.counts.outputs as usize;

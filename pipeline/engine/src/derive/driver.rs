@@ -255,6 +255,13 @@ impl TopologyDriver {
         taken.into_iter().map(|output| output.body).collect()
     }
 
+    /// Sets a row of a table, as another build would have written it. A replay does not know it.
+    pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        self.sandbox.state().put(table, key, Some(value));
+        self.sandbox.reload_timers().expect(NEVER_FAILS);
+    }
+
     /// A value of a table.
     pub fn get(&mut self, table: Table, key: &[u8]) -> Option<Bytes> {
         self.sandbox.state().get(table, key).expect(NEVER_FAILS)

@@ -147,7 +147,7 @@ impl Context<'_> {
     /// the event's own key can, and only a field of the event's type.
     pub fn amend(&mut self, field: &str, json: &str) {
         let Trigger::Event { event, .. } = self.trigger else {
-            self.excess.get_or_insert_with(|| "a timer has no event to amend".to_owned());
+            self.excess.get_or_insert_with(|| "only an event can be amended".to_owned());
             return;
         };
         let known = self.catalogue().resolve(event.event_type).and_then(|of| of.field(field));
@@ -260,6 +260,12 @@ impl Context<'_> {
         let record = Outgoing { topic: topic.clone(), partition, body };
         self.write(event.event_type, record);
         self.batch.urgent |= lane == Lane::Critical;
+    }
+
+    /// Adds an entry of a state channel of this kind, or its tombstone.
+    pub(super) fn write_state(&mut self, kind: &str, record: Outgoing) {
+        self.write(kind, record);
+        self.batch.urgent |= self.trigger.is_urgent();
     }
 
     /// Adds a record of an event of this type. If it is too large, the call fails.

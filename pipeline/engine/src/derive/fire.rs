@@ -7,10 +7,12 @@ use crate::derive::operate::fire;
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::RolledBackCall;
 use crate::derive::running::{RunningTask, TickTime};
+use crate::derive::state_channel::{LIVES, end_life};
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::{DueTimer, Timers};
 use crate::derive::trigger::{Subject, TIME};
+use crate::derive::updates::UPDATES;
 use crate::record::Body;
 use crate::telemetry;
 
@@ -32,8 +34,17 @@ impl RunningTask {
                 expire(rules, &mut self.state, &due.key, settled)?;
                 continue;
             }
+            if due.operator == LIVES {
+                if let Some(gone) = end_life(rules, &mut self.state, &due.key, settled)? {
+                    self.batch.emit(gone);
+                }
+                continue;
+            }
             self.batch.begin_cause();
-            self.fire_one(rules, &due, &cause)?;
+            match due.operator {
+                UPDATES => self.end_interval(rules, &due, &cause)?,
+                _ => self.fire_one(rules, &due, &cause)?,
+            }
             self.process_emissions(rules)?;
             if self.batch.bytes() - before >= TICK_BYTES {
                 break;

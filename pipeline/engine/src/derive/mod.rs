@@ -10,6 +10,7 @@
 mod assign;
 mod commit;
 mod commit_group;
+mod commit_updates;
 mod derive_loop;
 mod lag;
 mod limits;
@@ -39,11 +40,13 @@ mod forward;
 mod input;
 mod operator;
 mod plan;
+mod state_channel;
 pub mod stores;
 mod table_decl;
 mod tables;
 mod timers;
 mod trigger;
+mod updates;
 
 mod accepted_id;
 mod changelog;
@@ -69,9 +72,11 @@ pub use operator::{Context, Events, Flow, OnFailure, Operator, OperatorError};
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;
+pub use state_channel::StateChannel;
 pub use table_decl::{Changelog, TableDecl};
 pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
+pub use updates::Updates;
 
 pub(crate) use running::TickTime;
 pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};

@@ -212,7 +212,9 @@ impl RunningTask {
         };
         match kind {
             TriggerKind::Event => self.call_again(rules, *operator, taken),
-            TriggerKind::Timer => self.fire_again(rules, *operator, taken),
+            TriggerKind::Timer | TriggerKind::Update => {
+                self.fire_again(rules, *operator, (taken, kind))
+            }
         }?;
         self.process_emissions(rules)
     }
@@ -244,23 +246,29 @@ impl RunningTask {
         Ok(())
     }
 
-    /// Calls an operator with a requeued timer.
+    /// Calls an operator with a requeued timer or update.
     fn fire_again(
         &mut self,
         rules: Rules<'_>,
         operator: &dyn Operator,
-        taken: LaneRecord<'_>,
+        (taken, kind): (LaneRecord<'_>, TriggerKind),
     ) -> Result<(), CommitFailure> {
         let body = &taken.record.body;
         let Some(cause) = TimerCause::decode(body.value().unwrap_or_default()) else {
-            let detail = "the timer's cause can't be decoded; requeue it with the build that wrote \
+            let detail = "its cause can't be decoded; requeue it with the build that wrote \
                           the dead letter";
             self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
             return Ok(());
         };
-        let subject = Subject::of_timer(&cause, taken.time);
-        let context = self.context(rules, operator, subject);
-        if let Err(failed) = fire(context, body.key().unwrap_or_default())? {
+        let own = body.key().unwrap_or_default();
+        let done = if kind == TriggerKind::Update {
+            let subject = Subject::of_update(&cause, taken.time);
+            send(self.context(rules, operator, subject), own)?
+        } else {
+            let subject = Subject::of_timer(&cause, taken.time);
+            fire(self.context(rules, operator, subject), own)?
+        };
+        if let Err(failed) = done {
             self.put_failed_call(rules, taken, failed);
         }
         Ok(())
@@ -361,6 +369,15 @@ pub(super) fn fire(
     call(context, |context| operator.on_timer(key, context).map(|()| Flow::Continue))
 }
 
+/// Calls an operator with a change that it marked.
+pub(super) fn send(
+    context: Context<'_>,
+    own: &[u8],
+) -> Result<Result<Flow, RolledBackCall>, StoreError> {
+    let operator = context.operator;
+    call(context, |context| operator.on_commit(own, context).map(|()| Flow::Continue))
+}
+
 /// The hash at the end of an emitted event's id.
 fn event_hash(event: &EventView<'_>) -> String {
     event.event_id.rsplit('/').next().unwrap_or_default().to_owned()
@@ -369,3 +386,6 @@ fn event_hash(event: &EventView<'_>) -> String {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

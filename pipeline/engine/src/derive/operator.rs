@@ -23,6 +23,7 @@ use crate::derive::plan::OperatorPlan;
 use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TIMERS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
+use crate::derive::updates::{Mark, Updates};
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
 use crate::record::{Millis, Partition};
@@ -96,6 +97,16 @@ pub trait Operator: Sync {
     /// Processes an event.
     fn on_event(&self, event: &Input<'_>, context: &mut Context<'_>)
     -> Result<Flow, OperatorError>;
+
+    /// Its coalesced updates, if it has any.
+    fn updates(&self) -> Option<Updates> {
+        None
+    }
+
+    /// Sends what changed of the current account and key: `own` is what [`Context::mark`] got.
+    fn on_commit(&self, _own: &[u8], _context: &mut Context<'_>) -> Result<(), OperatorError> {
+        Ok(())
+    }
 
     /// Handles one of its timers that is due.
     fn on_timer(&self, _key: &[u8], _context: &mut Context<'_>) -> Result<(), OperatorError> {
@@ -228,6 +239,28 @@ impl Context<'_> {
         }
         let timer = self.timer(at, own);
         self.timers.remove(self.state, timer);
+    }
+
+    /// Says that `own` of the current account and key has changed: [`Operator::on_commit`] is called
+    /// with it before the transaction is committed, or, if that was done within the last interval of
+    /// the operator's [`Updates`], at the end of the interval.
+    pub fn mark(&mut self, own: &[u8]) -> Result<(), OperatorError> {
+        let number = self.operator.number();
+        let Some(updates) = self.operator.updates() else {
+            let name = self.operator.name();
+            let why = format!("{name} has no updates, so it can't mark a key; declare them");
+            return Err(OperatorError::Failed(why));
+        };
+        let cause = self.trigger.cause_of_update(number, self.key, own);
+        let mark =
+            Mark { operator: number, own: Bytes::copy_from_slice(own), cause, time: self.time };
+        let key = mark.row_key();
+        if row_fits(&key, &[]) && self.has(updates.decl().spec.table) {
+            self.batch.mark(mark);
+        } else {
+            self.exceed(updates.decl().spec.table, &key, &[]);
+        }
+        Ok(())
     }
 
     fn timer<'k>(&self, at: Millis, own: &'k [u8]) -> TimerKey<'k> {

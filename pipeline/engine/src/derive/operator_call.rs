@@ -66,6 +66,7 @@ pub(super) fn call(
     let (trigger, what) = match context.trigger {
         Trigger::Event { .. } => (TriggerKind::Event, ""),
         Trigger::Timer { .. } => (TriggerKind::Timer, "timer of "),
+        Trigger::Update { .. } => (TriggerKind::Update, "update of "),
     };
     Ok(Err(RolledBackCall {
         why: format!("{what}{name}: {}", shortened(why)),
@@ -96,6 +97,7 @@ impl RolledBackCall {
         let trigger = match subject.trigger {
             Trigger::Event { .. } => TriggerKind::Event,
             Trigger::Timer { .. } => TriggerKind::Timer,
+            Trigger::Update { .. } => TriggerKind::Update,
         };
         let account = subject.trigger.account().to_owned();
         Self { why, operator, trigger, account, emitted: 0 }
@@ -111,6 +113,12 @@ impl RolledBackCall {
         );
         let trigger = TriggerKind::Timer;
         Self { why, operator: Cow::Owned(operator), trigger, account, emitted: 0 }
+    }
+
+    /// An update of an operator that this build does not have.
+    pub(super) fn unknown_update(number: u8, cause: &TimerCause) -> Self {
+        let timer = Self::unknown_timer(number, Some(cause));
+        Self { trigger: TriggerKind::Update, ..timer }
     }
 
     /// A timer whose cause can't be decoded.

@@ -105,6 +105,11 @@ impl Sandbox {
         self.running.timers.first()
     }
 
+    /// Reads the first timer again, after the state was changed from outside.
+    pub(crate) fn reload_timers(&mut self) -> Result<(), StoreError> {
+        self.running.timers.load(&mut self.running.state)
+    }
+
     /// The state, writes of the open transaction included.
     pub(crate) fn state(&mut self) -> &mut TaskState {
         &mut self.running.state
@@ -114,6 +119,8 @@ impl Sandbox {
     pub(crate) fn commit(&mut self) -> Result<Executed, EngineError> {
         let mut executed =
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
+        let in_force = rules(&self.config, self.operators, &self.plan);
+        self.running.commit_updates(in_force).map_err(stopped)?;
         self.running.batch.take_outputs(&mut executed.outputs);
         self.running.seal();
         let topology = &self.config.topology;

@@ -4,9 +4,11 @@
 
 use crate::derive::operator::Operator;
 use crate::derive::source_offsets::SOURCES_DECL;
+use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::TIMERS;
+use crate::derive::updates::UPDATES;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
 
@@ -32,8 +34,10 @@ impl TaskTables {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
-        let reserved = operators.iter().find(|operator| operator.number() == EXPIRY);
-        assert!(reserved.is_none(), "operator number {EXPIRY} is reserved for expiring stores");
+        let is_reserved = |number| [EXPIRY, LIVES, UPDATES].contains(&number);
+        let reserved = operators.iter().find(|operator| is_reserved(operator.number()));
+        let reserved = reserved.map(|operator| operator.name());
+        assert!(reserved.is_none(), "the number of operator {reserved:?} is the engine's own");
         for decl in &declared {
             let by_age = decl.changelog == Changelog::Windows;
             let name = decl.spec.name;

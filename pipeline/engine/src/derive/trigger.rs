@@ -71,6 +71,8 @@ pub(super) enum Trigger<'a> {
     },
     /// A timer.
     Timer { cause: &'a TimerCause },
+    /// A change that is sent when the transaction is sealed, or at the end of an interval.
+    Update { cause: &'a TimerCause },
 }
 
 /// What operators are called with.
@@ -87,6 +89,11 @@ impl<'a> Subject<'a> {
     /// A timer that was due at this time.
     pub(super) fn of_timer(cause: &'a TimerCause, time: Millis) -> Self {
         Self { trigger: Trigger::Timer { cause }, key: &cause.entity, time }
+    }
+
+    /// A change that is sent now, of this append time.
+    pub(super) fn of_update(cause: &'a TimerCause, time: Millis) -> Self {
+        Self { trigger: Trigger::Update { cause }, key: &cause.entity, time }
     }
 }
 
@@ -113,7 +120,7 @@ impl<'a> Trigger<'a> {
             Self::Event { event, value, hops, urgent, .. } => {
                 Self::Event { event, value, hops, urgent, task: Some(partition) }
             }
-            timer @ Self::Timer { .. } => timer,
+            other => other,
         }
     }
 
@@ -127,7 +134,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn hops(&self) -> u8 {
         match self {
             Self::Event { hops, .. } => *hops,
-            Self::Timer { cause } => cause.hops,
+            Self::Timer { cause } | Self::Update { cause } => cause.hops,
         }
     }
 
@@ -140,7 +147,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn account(&self) -> &'a str {
         match self {
             Self::Event { event, .. } => event.account_id,
-            Self::Timer { cause } => &cause.account,
+            Self::Timer { cause } | Self::Update { cause } => &cause.account,
         }
     }
 
@@ -158,12 +165,26 @@ impl<'a> Trigger<'a> {
                 },
                 correlation: event.correlation_id,
             },
-            Self::Timer { cause } => CauseNames {
+            Self::Timer { cause } | Self::Update { cause } => CauseNames {
                 account: &cause.account,
                 // With a space, as no event id has one: no producer can choose it.
                 id: format!("timer {}", cause.hex()),
                 correlation: &cause.correlation,
             },
+        }
+    }
+
+    /// The cause of an update of a key that is marked now.
+    pub(super) fn cause_of_update(&self, operator: u8, entity: &str, own: &[u8]) -> TimerCause {
+        let CauseNames { account, id, correlation } = self.names();
+        let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+        let parts = format!("{id}/update/{operator}/{}:{entity}/{own}", entity.len());
+        TimerCause {
+            hops: self.hops(),
+            id: hash128(account, &parts),
+            account: account.to_owned(),
+            entity: entity.to_owned(),
+            correlation: correlation.to_owned(),
         }
     }
 
@@ -174,7 +195,7 @@ impl<'a> Trigger<'a> {
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),
-                Self::Timer { cause } => cause.hops,
+                Self::Timer { cause } | Self::Update { cause } => cause.hops,
             },
             id: hash128(account, &format!("{id}/{key}")),
             account: account.to_owned(),

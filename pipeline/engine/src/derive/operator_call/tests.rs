@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidewire_schemas::Priority;
-use tidewire_schemas::event::{Event, EventView};
+use tidewire_schemas::event::Event;
 
 use crate::dead_letters::{DeadLetter, destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};

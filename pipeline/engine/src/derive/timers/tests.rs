@@ -3,10 +3,11 @@
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
+use crate::dead_letters::DeadLetter;
 use crate::derive::{
     Context, Emission, Flow, Input, Operator, OperatorError, START, TopologyDriver,
 };
-use crate::record::{Body, Millis};
+use crate::record::{Body, Millis, Offset, Partition, Record};
 use crate::topology::Lane;
 
 /// When the timers of [`Alarms`] are due.
@@ -217,4 +218,56 @@ fn a_timer_that_recurs_emits_as_long_as_it_recurs_each_time_another_event() {
     }
     assert_eq!(ids.len(), 10);
     driver.replay().expect("the same again");
+}
+
+#[test]
+fn equal_keys_of_two_entities_and_of_two_accounts_are_timers_of_their_own() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    for (account, key) in [("acc", "alice"), ("other", "alice"), ("acc", "bob")] {
+        let event = event(&format!("again-{account}{key}"));
+        driver.pipe_input(&Event { account_id: account.into(), key: key.into(), ..event });
+    }
+    driver.advance_wall_clock_time(10_000);
+    assert_eq!(facts(&mut driver).len(), 3);
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn what_a_timer_emits_does_not_depend_on_which_of_its_causes_came_first() {
+    let ids = |order: [&str; 2]| {
+        let mut driver = TopologyDriver::new(&[&Alarms]);
+        order.iter().for_each(|id| driver.pipe_input(&event(id)));
+        driver.advance_wall_clock_time(10_000);
+        let found = facts(&mut driver).into_iter().map(|fact| {
+            let fact = EventView::decode(fact.value().expect("a value")).expect("an event");
+            fact.event_id.to_owned()
+        });
+        found.collect::<Vec<_>>()
+    };
+    let one = ids(["again-1", "again-2"]);
+    assert_eq!((one.len(), &one), (1, &ids(["again-2", "again-1"])));
+}
+
+#[test]
+fn a_timer_without_its_operator_or_with_an_unknown_cause_becomes_a_dead_letter() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    driver.pipe_input(&event("again-1"));
+    let (key, cause) = driver.all(crate::port::Table(0)).remove(0);
+    let mut later = cause.to_vec();
+    later[0] += 1;
+    let none: &'static [&'static dyn Operator] = &[];
+    let cases = [(none, cause.to_vec(), "no operator of number 97"), (&[&Alarms], later, "later")];
+    for (operators, cause, why) in cases {
+        let mut other = TopologyDriver::new(operators);
+        other.put(crate::port::Table(0), &key, &cause);
+        other.advance_wall_clock_time(10_000);
+        let topic = other.topology().dead_letters().clone();
+        let body = other.read_output(&topic).pop().expect("a dead letter");
+        let record = Record { offset: Offset(0), timestamp: Millis(9), body };
+        let letter = DeadLetter::of(Partition(0), record);
+        assert!(letter.detail().contains(why), "{}", letter.detail());
+        let time = letter.own_headers().find(|(name, _)| *name == "tw-time");
+        assert_eq!(time.map(|(_, time)| time), Some(&FIRST.0.to_be_bytes()[..]));
+        assert_eq!(other.all(crate::port::Table(0)), [], "it does not fire for ever");
+    }
 }

@@ -1,0 +1,309 @@
+//! Tests of routing through the test driver: own keys, copies for other keys, emissions, amending.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::{Event, EventView};
+use tidewire_schemas::fields::{FieldWriter, Fields};
+
+use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::derive::dedup::{Dedup, IDS};
+use crate::derive::stores::KeyValue;
+use crate::derive::{
+    ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, TableDecl,
+    TopologyDriver,
+};
+use crate::port::Table;
+use crate::record::{Body, Millis, Offset, Partition, Record};
+use crate::topology::Lane;
+
+/// How often an operator ran, by account, key and event type.
+const RUNS: [KeyValue<(String, String, String), u64>; 4] = [
+    KeyValue::new(60, "posts"),
+    KeyValue::new(61, "engagement"),
+    KeyValue::new(62, "notify"),
+    KeyValue::new(63, "unread"),
+];
+
+/// An operator of the catalogue's name that counts its runs. `notify` emits a notification for its
+/// key, and `unread` sets the title of one, or fails.
+struct Counting {
+    index: u8,
+    name: &'static str,
+    broken: &'static AtomicBool,
+}
+
+impl Operator for Counting {
+    fn number(&self) -> u8 {
+        60 + self.index
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: [&[TableDecl]; 4] =
+            [&[RUNS[0].decl()], &[RUNS[1].decl()], &[RUNS[2].decl()], &[RUNS[3].decl()]];
+        TABLES[usize::from(self.index)]
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn on_event(
+        &self,
+        event: &Input<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let runs = &RUNS[usize::from(self.index)];
+        let (account, key) = (context.account().to_owned(), context.key().to_owned());
+        let row = (account, key.clone(), event.event_type.to_owned());
+        let count = runs.get(context, &row)?.unwrap_or(0) + 1;
+        runs.put(context, &row, &count);
+        match self.name {
+            "notify" => {
+                let data = FieldWriter::default()
+                    .text("notification_id", event.event_id)
+                    .text("user_id", &key)
+                    .text("kind", "like")
+                    .end();
+                context.emit_event("notification.created", event.timestamp_ms, &data)?;
+            }
+            "unread" if self.broken.load(Ordering::SeqCst) => {
+                return Err(OperatorError::Failed("broken".to_owned()));
+            }
+            "unread" => context.amend("title", &format!("\"number {count}\"")),
+            _ => {}
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+static SOUND: AtomicBool = AtomicBool::new(false);
+
+const POSTS: Counting = Counting { index: 0, name: "posts", broken: &SOUND };
+const ENGAGEMENT: Counting = Counting { index: 1, name: "engagement", broken: &SOUND };
+const NOTIFY: Counting = Counting { index: 2, name: "notify", broken: &SOUND };
+const UNREAD: Counting = Counting { index: 3, name: "unread", broken: &SOUND };
+
+const ALL: &[&dyn Operator] = &[&Dedup, &POSTS, &ENGAGEMENT, &NOTIFY, &UNREAD, &ChannelDelivery];
+
+fn event(id: &str, event_type: &str, key: &str, data: &str) -> Event {
+    Event {
+        event_id: id.to_owned(),
+        event_type: event_type.to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 5,
+        correlation_id: id.to_owned(),
+        priority: Priority::Normal,
+        key: key.to_owned(),
+        source: None,
+        alias: None,
+        data: data.to_owned(),
+    }
+}
+
+fn like(id: &str) -> Event {
+    event(id, "post.liked", "p1", r#"{"post_id":"p1","user_id":"eve","author_id":"ann"}"#)
+}
+
+/// How often an operator ran for a key and type.
+fn runs(driver: &mut TopologyDriver, operator: u8, key: &str, event_type: &str) -> u8 {
+    let row = [b"acc\0\0", key.as_bytes(), b"\0\0", event_type.as_bytes(), b"\0\0"].concat();
+    driver.get(Table(60 + operator), &row).map_or(0, |value| value[1])
+}
+
+/// Type, key and title of each event of a stream channel.
+fn delivered(driver: &mut TopologyDriver) -> Vec<String> {
+    let topic = driver.topology().out_stream().clone();
+    let text = |body: Body| {
+        let event = EventView::decode(body.value().expect("an event")).expect("an event");
+        let title = Fields::of(event.data).and_then(|fields| fields.text("title").map(Into::into));
+        let title: String = title.unwrap_or_default();
+        let channel = String::from_utf8_lossy(body.key().expect("a channel")).into_owned();
+        format!("{channel} {} {title}", event.event_type).trim_end().to_owned()
+    };
+    driver.read_output(&topic).into_iter().map(text).collect()
+}
+
+fn letters(driver: &mut TopologyDriver) -> Vec<DeadLetter> {
+    let topic = driver.topology().dead_letters().clone();
+    let read = |body| Record { offset: Offset(0), timestamp: Millis(9), body };
+    let letters = driver.read_output(&topic).into_iter();
+    letters.map(|body| DeadLetter::of(Partition(0), read(body))).collect()
+}
+
+fn requeue(driver: &mut TopologyDriver, letter: &DeadLetter) {
+    let to = destination(driver.topology(), letter).expect("it can be requeued");
+    driver.pipe_body(Lane::Facts, requeued_record(letter, &to).body);
+}
+
+#[test]
+fn an_event_moves_the_operators_of_its_type_each_at_its_key() {
+    let mut driver = TopologyDriver::new(ALL);
+    driver.pipe_input(&like("e-1"));
+    assert_eq!(runs(&mut driver, 1, "p1", "post.liked"), 1, "its own key: at once");
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 0, "another key: by a copy");
+    assert_eq!(delivered(&mut driver), ["account:acc post.liked"]);
+    assert_eq!(driver.pipe_facts(), 1);
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
+    assert_eq!(runs(&mut driver, 1, "p1", "post.liked"), 1, "the copy is for notify alone");
+    assert_eq!(runs(&mut driver, 0, "p1", "post.liked"), 0, "posts is not moved by it");
+    driver.pipe_input(&like("e-1"));
+    assert_eq!((driver.pipe_facts(), driver.all(IDS).len()), (0, 1), "a duplicate moves nobody");
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn an_emission_of_the_own_key_moves_operators_in_the_same_step_which_amend_it() {
+    let mut driver = TopologyDriver::new(ALL);
+    driver.pipe_input(&like("e-1"));
+    assert_eq!(delivered(&mut driver).len(), 1);
+    driver.pipe_facts();
+    assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 1);
+    let amended = ["notifications:ann notification.created number 1"];
+    assert_eq!(delivered(&mut driver), amended, "the copy itself is not delivered");
+    driver.pipe_input(&like("e-2"));
+    driver.pipe_facts();
+    assert_eq!(delivered(&mut driver)[1], "notifications:ann notification.created number 2");
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn an_event_that_a_producer_sends_is_amended_by_operators_of_its_own_key() {
+    let mut driver = TopologyDriver::new(ALL);
+    let data = r#"{"notification_id":"n","user_id":"ann","kind":"like","title":"sent"}"#;
+    driver.pipe_input(&event("e-1", "notification.created", "ann", data));
+    assert_eq!(delivered(&mut driver), ["notifications:ann notification.created number 1"]);
+}
+
+#[test]
+fn operators_of_one_other_key_get_one_copy_and_each_key_once() {
+    let mut driver = TopologyDriver::new(ALL);
+    let data = r#"{"post_id":"bob","author_id":"ann","text":"","mentions":["bob","cy","bob"]}"#;
+    driver.pipe_input(&event("e-1", "post.created", "ann", data));
+    let facts = driver.topology().facts().clone();
+    let copies = driver.read_output(&facts);
+    let keys: Vec<_> = copies.iter().map(|copy| copy.key().expect("a key").to_vec()).collect();
+    assert_eq!(keys, [b"bob".to_vec(), b"cy".to_vec()]);
+    for copy in copies {
+        driver.pipe_body(Lane::Facts, copy);
+    }
+    let ran = [(0, "bob", 1), (2, "bob", 1), (2, "cy", 1), (0, "cy", 0), (2, "ann", 0)];
+    for (operator, key, times) in ran {
+        assert_eq!(runs(&mut driver, operator, key, "post.created"), times, "{operator} {key}");
+    }
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn equal_keys_of_two_accounts_are_two_entities() {
+    let mut driver = TopologyDriver::new(ALL);
+    driver.pipe_input(&like("e-1"));
+    driver.pipe_input(&Event { account_id: "other".to_owned(), ..like("e-1") });
+    driver.pipe_facts();
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
+    assert_eq!(driver.all(Table(62)).len(), 2);
+}
+
+#[test]
+fn an_operator_that_fails_on_an_emission_gets_that_emission_again() {
+    static BROKEN: AtomicBool = AtomicBool::new(true);
+    const FAILING: Counting = Counting { index: 3, name: "unread", broken: &BROKEN };
+    let mut driver = TopologyDriver::new(&[&Dedup, &NOTIFY, &FAILING, &ChannelDelivery]);
+    driver.pipe_input(&like("e-1"));
+    driver.pipe_facts();
+    let sent = ["account:acc post.liked", "notifications:ann notification.created"];
+    assert_eq!(delivered(&mut driver), sent, "delivery and the others go on");
+    let found = letters(&mut driver);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].id().starts_with("t.order/0/"), "{}", found[0].id());
+    let failure = found[0].operator_failure().expect("one operator's");
+    assert_eq!((failure.operator, failure.account), ("unread", "acc"));
+    requeue(&mut driver, &found[0]);
+    let again = letters(&mut driver);
+    assert_ne!(again[0].id(), found[0].id());
+    BROKEN.store(false, Ordering::SeqCst);
+    requeue(&mut driver, &again[0]);
+    assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 1);
+    assert_eq!((delivered(&mut driver), letters(&mut driver).len()), (vec![], 0));
+}
+
+#[test]
+fn copies_beyond_what_one_event_may_cause_become_dead_letters_that_bring_them_later() {
+    let mut driver = TopologyDriver::new(ALL);
+    let mentions: Vec<_> = (0..100).map(|n| format!("\"u{n}\"")).collect();
+    let (mentions, text) = (mentions.join(","), "x".repeat(200 << 10));
+    let data =
+        format!(r#"{{"post_id":"p","author_id":"ann","text":"{text}","mentions":[{mentions}]}}"#);
+    driver.pipe_input(&event("e-1", "post.created", "ann", &data));
+    let found = letters(&mut driver);
+    assert_eq!(delivered(&mut driver).len(), 3, "delivery goes on");
+    let copies = driver.pipe_facts();
+    assert_eq!((copies + found.len(), found.len() > 50), (101, true));
+    let mut ids: Vec<_> = found.iter().map(|letter| letter.id().into_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), found.len(), "each has an id of its own");
+    for letter in &found {
+        requeue(&mut driver, letter);
+    }
+    for n in 0..100 {
+        assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 1, "u{n}");
+    }
+    assert!(letters(&mut driver).is_empty());
+}
+
+#[test]
+fn a_copy_beyond_the_hops_becomes_a_dead_letter() {
+    let mut driver = TopologyDriver::new(ALL);
+    let value = like("e-1").encode();
+    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&value), &[("tw-hops", &[4])]));
+    let found = letters(&mut driver);
+    assert_eq!((found.len(), driver.pipe_facts()), (1, 0));
+    assert!(found[0].detail().contains("in a row"), "{}", found[0].detail());
+    requeue(&mut driver, &found[0]);
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1, "an administrator looked at it");
+}
+
+#[test]
+fn a_copy_for_an_operator_that_this_build_does_not_have_waits_as_a_dead_letter() {
+    let mut driver = TopologyDriver::new(ALL);
+    driver.pipe_input(&like("e-1"));
+    let facts = driver.topology().facts().clone();
+    let copy = driver.read_output(&facts).remove(0);
+    let mut older = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
+    older.pipe_body(Lane::Facts, copy);
+    let found = letters(&mut older);
+    assert!(found[0].detail().contains("no operator of number 62"), "{}", found[0].detail());
+    requeue(&mut driver, &found[0]);
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
+}
+
+/// Writes to a table it has not declared.
+struct Undeclared;
+
+impl Operator for Undeclared {
+    fn number(&self) -> u8 {
+        70
+    }
+
+    fn name(&self) -> &'static str {
+        "undeclared"
+    }
+
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        context.put(Table(71), b"k", b"v");
+        Ok(Flow::Continue)
+    }
+}
+
+#[test]
+fn a_table_that_is_not_declared_fails_the_call_and_not_the_task() {
+    let mut driver = TopologyDriver::new(&[&Undeclared]);
+    driver.pipe_input(&like("e-1"));
+    let detail = letters(&mut driver)[0].detail().into_owned();
+    assert!(detail.contains("table 71 is not declared"), "{detail}");
+}

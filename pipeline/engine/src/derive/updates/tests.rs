@@ -1,0 +1,233 @@
+//! Tests of coalesced updates through the test driver.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::{Event, EventView};
+use tidewire_schemas::fields::{FieldWriter, Fields};
+
+use super::*;
+use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::derive::stores::KeyValue;
+use crate::derive::{Context, Events, Flow, Input, Operator, OperatorError, START, TopologyDriver};
+use crate::record::{Body, Offset, Partition, Record};
+use crate::topology::Lane;
+
+const INTERVAL_MS: i64 = 250;
+
+/// Likes of a post.
+const LIKES: KeyValue<(String, String), u64> = KeyValue::new(60, "likes");
+
+const OF_LIKES: Updates = Updates::new(61, "likes.updates", INTERVAL_MS);
+
+/// Counts likes, and sends the counts coalesced.
+struct Likes {
+    broken: &'static AtomicBool,
+}
+
+impl Operator for Likes {
+    fn number(&self) -> u8 {
+        60
+    }
+
+    fn name(&self) -> &'static str {
+        "engagement"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] = &[LIKES.decl(), OF_LIKES.decl()];
+        TABLES
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn updates(&self) -> Option<Updates> {
+        Some(OF_LIKES)
+    }
+
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        let key = (context.account().to_owned(), context.key().to_owned());
+        let likes = LIKES.get(context, &key)?.unwrap_or(0) + 1;
+        LIKES.put(context, &key, &likes);
+        context.mark(b"")?;
+        Ok(Flow::Continue)
+    }
+
+    fn on_commit(&self, own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        assert!(own.is_empty(), "what was marked");
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(OperatorError::Failed("broken".to_owned()));
+        }
+        let key = (context.account().to_owned(), context.key().to_owned());
+        let likes = LIKES.get(context, &key)?.unwrap_or(0).cast_signed();
+        let mut data = FieldWriter::default().text("post_id", &key.1);
+        for name in ["replies", "retweets", "quotes", "views"] {
+            data = data.integer(name, 0);
+        }
+        let data = data.integer("likes", likes).end();
+        context.emit_event("engagement.updated", context.time().0, &data)
+    }
+}
+
+static SOUND: AtomicBool = AtomicBool::new(false);
+
+const OPERATORS: &[&dyn Operator] = &[&Likes { broken: &SOUND }];
+
+fn like(id: &str, post: &str) -> Event {
+    Event {
+        event_id: id.to_owned(),
+        event_type: "post.liked".to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 5,
+        correlation_id: "thread-1".to_owned(),
+        priority: Priority::Normal,
+        key: post.to_owned(),
+        source: None,
+        alias: None,
+        data: format!(r#"{{"post_id":"{post}","user_id":"eve","author_id":"ann"}}"#),
+    }
+}
+
+/// Post, likes and event id of each update.
+fn sent(driver: &mut TopologyDriver) -> Vec<(String, i64, String)> {
+    let topic = driver.topology().out_state().clone();
+    let read = |body: Body| {
+        let event = EventView::decode(body.value().expect("an event")).expect("an event");
+        let likes = Fields::of(event.data).and_then(|fields| fields.integer("likes"));
+        let engagement = body.key().expect("a key").starts_with(b"engagement:");
+        engagement.then(|| (event.key.to_owned(), likes.expect("a count"), event.event_id.into()))
+    };
+    driver.read_output(&topic).into_iter().filter_map(read).collect()
+}
+
+fn counts(driver: &mut TopologyDriver) -> Vec<(String, i64)> {
+    sent(driver).into_iter().map(|(post, likes, _)| (post, likes)).collect()
+}
+
+#[test]
+fn the_first_change_is_sent_at_once_and_the_last_one_at_the_end_of_the_interval() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    driver.pipe_input(&like("e-1", "p1"));
+    let first = sent(&mut driver);
+    assert_eq!((first.len(), first[0].1), (1, 1));
+    for n in 2..6 {
+        driver.pipe_input(&like(&format!("e-{n}"), "p1"));
+    }
+    assert_eq!(sent(&mut driver), [], "within the interval");
+    driver.advance_wall_clock_time(INTERVAL_MS - 1);
+    assert_eq!(sent(&mut driver), []);
+    driver.advance_wall_clock_time(1);
+    let last = sent(&mut driver);
+    assert_eq!((last.len(), last[0].1), (1, 5));
+    assert_ne!(first[0].2, last[0].2);
+    driver.advance_wall_clock_time(10 * INTERVAL_MS);
+    assert_eq!(sent(&mut driver), [], "nothing has changed");
+    assert_eq!((driver.all(Table(61)), driver.all(Table(0))), (vec![], vec![]), "nothing is left");
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_change_after_the_interval_is_sent_at_once_again() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    driver.pipe_input(&like("e-1", "p1"));
+    driver.advance_wall_clock_time(INTERVAL_MS);
+    driver.pipe_input(&like("e-2", "p1"));
+    assert_eq!(counts(&mut driver), [("p1".into(), 1), ("p1".into(), 2)]);
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_backlog_sends_by_append_time_and_its_timers_move_along() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    driver.begin_backlog(Lane::Normal);
+    for n in 0..4 {
+        let at = Millis(START.0 - 10_000 + n * INTERVAL_MS);
+        driver.pipe_late(Lane::Normal, &like(&format!("e-{n}"), "p1"), at);
+        let again = Millis(at.0 + 1);
+        driver.pipe_late(Lane::Normal, &like(&format!("f-{n}"), "p1"), again);
+    }
+    let likes: Vec<_> = counts(&mut driver).into_iter().map(|(_, likes)| likes).collect();
+    assert_eq!(likes, [1, 3, 5, 7], "one per interval of the time of then");
+    assert_eq!(driver.all(Table(0)).len(), 1, "one timer per key");
+    driver.end_backlog(Lane::Normal);
+    driver.advance_wall_clock_time(1);
+    assert_eq!(counts(&mut driver), [("p1".into(), 8)]);
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn an_update_that_fails_is_requeued_as_an_update_and_sends_the_newest_values() {
+    static BROKEN: AtomicBool = AtomicBool::new(true);
+    const FAILING: Likes = Likes { broken: &BROKEN };
+    let mut driver = TopologyDriver::new(&[&FAILING]);
+    driver.pipe_input(&like("e-1", "p1"));
+    let topic = driver.topology().dead_letters().clone();
+    let letter = |driver: &mut TopologyDriver| {
+        let body = driver.read_output(&topic).remove(0);
+        DeadLetter::of(Partition(0), Record { offset: Offset(0), timestamp: Millis(9), body })
+    };
+    let first = letter(&mut driver);
+    let failure = first.operator_failure().expect("one operator's");
+    assert_eq!((failure.operator, failure.trigger.as_str()), ("engagement", "update"));
+    assert!(first.detail().contains("update of engagement: broken"), "{}", first.detail());
+    let requeue = |driver: &mut TopologyDriver, letter: &DeadLetter| {
+        let to = destination(driver.topology(), letter).expect("it can be requeued");
+        driver.pipe_body(Lane::Facts, requeued_record(letter, &to).body);
+    };
+    requeue(&mut driver, &first);
+    let second = letter(&mut driver);
+    assert_ne!(first.id(), second.id());
+    BROKEN.store(false, Ordering::SeqCst);
+    driver.pipe_input(&like("e-2", "p1"));
+    assert_eq!(sent(&mut driver), [], "it waits for its interval");
+    requeue(&mut driver, &second);
+    assert_eq!(counts(&mut driver), [("p1".into(), 2)]);
+}
+
+proptest! {
+    #[test]
+    fn rows_read_back(updated: i64, hops: u8, id: [u8; 16], entity in ".{0,9}", waits: bool) {
+        let cause = TimerCause {
+            hops, id, account: "a".into(), entity, correlation: "c".into(),
+        };
+        let row = UpdateRow { updated: Millis(updated), waiting: waits.then_some(cause) };
+        prop_assert_eq!(UpdateRow::decode(&row.encode()), Some(row));
+    }
+
+    #[test]
+    fn damaged_rows_never_panic(bytes: Vec<u8>) {
+        let _ = UpdateRow::decode(&bytes);
+    }
+
+    /// Whatever the times of the changes: at most one update per interval, and the last one has
+    /// the final count.
+    #[test]
+    fn the_last_update_is_right_and_none_is_too_early(
+        steps in proptest::collection::vec((0..3u8, 0..400i64), 1..40),
+    ) {
+        let mut driver = TopologyDriver::new(OPERATORS);
+        let (mut total, mut updates) = ([0i64; 3], vec![Vec::new(); 3]);
+        for (n, (post, wait)) in steps.iter().enumerate() {
+            driver.advance_wall_clock_time(*wait);
+            driver.pipe_input(&like(&format!("e-{n}"), &format!("p{post}")));
+            total[usize::from(*post)] += 1;
+            for (post, likes) in counts(&mut driver) {
+                let post: usize = post[1..].parse().expect("a number");
+                updates[post].push((driver.now().0, likes));
+            }
+        }
+        driver.advance_wall_clock_time(INTERVAL_MS);
+        for (post, likes) in counts(&mut driver) {
+            updates[post[1..].parse::<usize>().expect("a number")].push((driver.now().0, likes));
+        }
+        for (post, updates) in updates.iter().enumerate() {
+            let last = updates.last().map_or(0, |(_, likes)| *likes);
+            prop_assert_eq!(last, total[post]);
+            prop_assert!(updates.windows(2).all(|pair| pair[0].1 < pair[1].1), "{:?}", updates);
+        }
+        prop_assert_eq!(driver.replay(), Ok(()));
+    }
+}
