@@ -129,9 +129,9 @@ fn recent(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Bytes>, OperatorE
     Ok(found)
 }
 
-fn set_second(context: &mut Context<'_>, key: &[u8], at: Millis) {
+fn set_second(context: &mut Context<'_>, key: &[u8], at: Millis) -> Result<(), OperatorError> {
     context.put(SECOND, key, &at.0.to_be_bytes());
-    context.set_timer(at, &[key, SECOND_KEY].concat())?;
+    context.set_timer(at, &[key, SECOND_KEY].concat())
 }
 
 impl Operator for Counter {
@@ -170,7 +170,7 @@ impl Operator for Counter {
         if count % TIMER_EVERY == 0 {
             let at = Millis(context.time().0 + TIMER_MS);
             context.set_timer(at, key)?;
-            set_second(context, key, Millis(at.0 + 1));
+            set_second(context, key, Millis(at.0 + 1))?;
         }
         if event.event_id.contains(LARGE) {
             context.put(RECENT, b"large", &[7; LARGE_BYTES]);
@@ -194,7 +194,7 @@ impl Operator for Counter {
             context.remove_timer(at, &[key, SECOND_KEY].concat());
             if fired.is_multiple_of(2) {
                 let later = Millis(context.time().0 + TIMER_MS);
-                set_second(context, key, later);
+                set_second(context, key, later)?;
             }
         }
         let found = recent(context, key)?;

@@ -212,6 +212,10 @@ impl TransactionReplay<'_> {
                 self.expected.dead_letters.push(nth);
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
+            ModelOutcome::Fact(called) => {
+                self.called(called, format!("{position}/counter"), value.clone());
+                self.deliver(&event, &value)?;
+            }
             ModelOutcome::Accepted(id, called) => {
                 self.accept(id, times);
                 self.called(called, format!("{position}/counter"), value.clone());
@@ -317,5 +321,6 @@ fn origin(lane: Lane, body: &Body, event: &EventView<'_>) -> EventOrigin {
     EventOrigin {
         hops: body.header("tw-hops").map_or(0, |hops| hops[0]),
         urgent: event.priority == Priority::Critical || lane == Lane::FactsUrgent,
+        is_fact: body.header("tw-hops").is_some(),
     }
 }

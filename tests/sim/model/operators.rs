@@ -25,6 +25,8 @@ const HOPS_MAX: u8 = 4;
 pub(super) enum ModelOutcome {
     /// Accepted, with this id; how the counter has fared.
     Accepted([u8; 16], CounterOutcome),
+    /// A fact, which de-duplication does not look at.
+    Fact(CounterOutcome),
     Duplicate,
     /// The whole event failed.
     Aside,
@@ -59,8 +61,12 @@ fn add_one(tables: &mut ModelTables, table: Table, key: &[u8]) -> u64 {
     count
 }
 
-fn timer(at: i64, key: &[u8]) -> Vec<u8> {
-    [&(at ^ i64::MIN).to_be_bytes()[..], &[COUNTER], key].concat()
+/// Bytes of a stored timer before the operator's own key: time, operator, owner.
+const TIMER_PREFIX: usize = 8 + 1 + 16;
+
+fn timer(at: i64, cause: &Cause<'_>, key: &[u8]) -> Vec<u8> {
+    let owner = hash128(cause.account, cause.entity);
+    [&(at ^ i64::MIN).to_be_bytes()[..], &[COUNTER], &owner, key].concat()
 }
 
 /// What led to an event.
@@ -70,6 +76,8 @@ pub(super) struct EventOrigin {
     pub(super) hops: u8,
     /// Whether it is critical or follows from a critical event.
     pub(super) urgent: bool,
+    /// Whether DERIVE has written it.
+    pub(super) is_fact: bool,
 }
 
 /// What facts and timers continue.
@@ -79,22 +87,26 @@ struct Cause<'a> {
     hops: u8,
     id: String,
     account: &'a str,
+    /// The key whose operator was called.
+    entity: &'a str,
     correlation: &'a str,
 }
 
 impl<'a> Cause<'a> {
     fn of_event(event: &EventView<'a>, origin: EventOrigin) -> Self {
         let (account, correlation) = (event.account_id, event.correlation_id);
-        let EventOrigin { hops, urgent } = origin;
-        Self { urgent, hops, id: event.event_id.to_owned(), account, correlation }
+        let EventOrigin { hops, urgent, .. } = origin;
+        let (id, entity) = (event.event_id.to_owned(), event.key);
+        Self { urgent, hops, id, account, entity, correlation }
     }
 
     /// That of a timer with this value.
     fn of_timer(value: &'a [u8]) -> Self {
         let (account, rest) = text(&value[18..]);
+        let (entity, rest) = text(rest);
         let (correlation, _) = text(rest);
         let id = format!("timer {}", hex(&value[2..18]));
-        Self { urgent: false, hops: value[1], id, account, correlation }
+        Self { urgent: false, hops: value[1], id, account, entity, correlation }
     }
 
     /// The counter's first fact; `None`: too many hops.
@@ -102,7 +114,9 @@ impl<'a> Cause<'a> {
         if self.hops >= HOPS_MAX {
             return None;
         }
-        let hash = hash128(self.account, &format!("{}:{}/0/{key}", self.id.len(), self.id));
+        let Self { id, entity, .. } = self;
+        let parts = format!("{}:{id}/{}:{entity}/0/{key}", id.len(), entity.len());
+        let hash = hash128(self.account, &parts);
         let fact = EventView {
             event_id: &format!("op/counter/{}", hex(&hash)),
             event_type: "post.created",
@@ -128,11 +142,15 @@ impl<'a> Cause<'a> {
 
 /// Sets a timer, whose value names its cause and its own hops.
 fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cause<'_>, u8)) {
-    let Cause { id, account, correlation, .. } = cause;
-    let timer = timer(at, key);
+    let Cause { id, account, entity, correlation, .. } = cause;
+    let timer = timer(at, cause, key);
     let hash = hash128(account, &format!("{id}/{}", hex(&timer)));
-    let mut value = [&[1, hops][..], &hash].concat();
-    for text in [account, correlation] {
+    // Of two causes the one with the smaller id stays, whichever came first.
+    if tables.get(TIMERS, &timer).is_some_and(|known| known[2..18] <= hash[..]) {
+        return;
+    }
+    let mut value = [&[2, hops][..], &hash].concat();
+    for text in [account, entity, correlation] {
         value.push(u8::try_from(text.len()).expect("the simulation's texts are short"));
         value.extend_from_slice(text.as_bytes());
     }
@@ -172,7 +190,8 @@ pub(super) fn event(
     let id = hash128(event.account_id, event.event_id);
     let EventTimes { appended: time, settled } = times;
     let since = time.max(settled);
-    if let Some(seen) = tables.get(IDS, &id) {
+    let seen = tables.get(IDS, &id).filter(|_| !origin.is_fact);
+    if let Some(seen) = seen {
         let kept = settled.0 - number(&seen.slice(..8)).cast_signed() < WINDOW_MS;
         let apart = (time.0 - number(&seen.slice(8..)).cast_signed()).abs();
         if kept && apart < WINDOW_MS {
@@ -182,11 +201,13 @@ pub(super) fn event(
     if event.event_id.contains(ASIDE) {
         return ModelOutcome::Aside;
     }
-    let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
-    tables.set(IDS, &id, Some(&value));
+    if !origin.is_fact {
+        let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
+        tables.set(IDS, &id, Some(&value));
+    }
     let called = count(tables, event, origin, time);
     add_one(tables, SEEN, event.key.as_bytes());
-    ModelOutcome::Accepted(id, called)
+    if origin.is_fact { ModelOutcome::Fact(called) } else { ModelOutcome::Accepted(id, called) }
 }
 
 /// The counter's call with an event. If it fails, it changes nothing.
@@ -224,7 +245,7 @@ pub(super) fn count(
 
 /// The keys of the timers due at this time, in order.
 pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
-    tables.keys(TIMERS, &[], &timer(time.0 + 1, b"")[..8])
+    tables.keys(TIMERS, &[], &((time.0 + 1) ^ i64::MIN).to_be_bytes())
 }
 
 /// When a stored timer is due.
@@ -244,7 +265,7 @@ pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
 pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> Option<(Bytes, CounterOutcome)> {
     let value = tables.get(TIMERS, stored)?.clone();
     tables.set(TIMERS, stored, None);
-    let called = call_timer(tables, &stored[9..], &value, due_time(stored));
+    let called = call_timer(tables, &stored[TIMER_PREFIX..], &value, due_time(stored));
     Some((value, called))
 }
 
@@ -267,7 +288,7 @@ pub(super) fn call_timer(
     let fired = add_one(tables, FIRED, key);
     if let Some(at) = tables.get(SECOND, key).map(|at| number(at).cast_signed()) {
         let second = [key, SECOND_KEY].concat();
-        tables.set(TIMERS, &timer(at, &second), None);
+        tables.set(TIMERS, &timer(at, &cause, &second), None);
         if fired.is_multiple_of(2) {
             set_second(tables, time.0 + TIMER_MS, key, (&cause, cause.hops));
         }

@@ -386,14 +386,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a_failing_operator_ends_the_event",
-        file: "src/derive/running.rs",
+        file: "src/derive/operate.rs",
         breaks: "Delivery and the other operators do not get an event that one failed on.",
         original: "operator.on_failure() == OnFailure::RollBackEvent",
         mutated: "true",
     },
     Mutant {
         name: "a_requeued_record_is_for_every_operator",
-        file: "src/derive/running.rs",
+        file: "src/derive/operate.rs",
         breaks: "A record that was requeued for one operator reaches another one.",
         original: "self.call_again(rules, *operator, taken)",
         mutated: r#"{
@@ -407,10 +407,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "requeued_timers_are_forgotten",
-        file: "src/derive/running.rs",
+        file: "src/derive/operate.rs",
         breaks: "A timer that was requeued does not fire.",
-        original: "self.fire_again(rules, *operator, taken)",
+        original: "self.fire_again(rules, *operator, (taken, kind))",
         mutated: "Ok(())",
+    },
+    Mutant {
+        name: "the_newest_cause_of_a_timer_is_kept",
+        file: "src/derive/timers.rs",
+        breaks: "What a timer emits depends on the order in which the lanes are processed.",
+        original: "before.is_none_or(|before| cause.id < before.id)",
+        mutated: "before.is_none() || true",
+    },
+    Mutant {
+        name: "equal_timers_of_two_accounts_are_one",
+        file: "src/derive/timers.rs",
+        breaks: "The timer of one account replaces that of another.",
+        original: "Self(hash128(account, entity))",
+        mutated: "Self(hash128(&account[..0], entity))",
+    },
+    Mutant {
+        name: "facts_are_de_duplicated",
+        file: "src/derive/operate.rs",
+        breaks: "A fact takes an id that an event of a producer may have, and space for a day.",
+        original: "hops_of(taken.lane, taken.record).is_none()",
+        mutated: "hops_of(taken.lane, taken.record).is_none() || true",
     },
     Mutant {
         name: "values_of_any_size_are_written",
