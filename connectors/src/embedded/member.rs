@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidewire_engine::port::{
     Change, Committed, GroupToken, LogError, Member, MemberSpec, ReadLimit, Reader, ReaderSlot,
-    Wake,
+    UnreadRecords, Wake,
 };
 use tidewire_engine::record::{Offset, Record, TopicPartition};
 
@@ -103,6 +103,10 @@ impl Reader for EmbeddedMember {
 
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         self.reader.position(slot)
+    }
+
+    fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
+        self.reader.backlog(slot)
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {

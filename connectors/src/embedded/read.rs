@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidewire_engine::port::{LogError, ReadLimit, Reader, ReaderSlot, Wake};
+use tidewire_engine::port::{LogError, ReadLimit, Reader, ReaderSlot, UnreadRecords, Wake};
 use tidewire_engine::record::{Body, Offset, Record, TopicPartition};
 
 use super::config::READ_AHEAD_BYTES;
@@ -241,6 +241,14 @@ impl Reader for EmbeddedReader {
 
     fn position(&mut self, slot: ReaderSlot) -> Result<Offset, LogError> {
         Ok(Offset(self.cursor(slot)?.next))
+    }
+
+    /// Nothing of an open transaction is in the log before its commit.
+    fn backlog(&mut self, slot: ReaderSlot) -> Option<UnreadRecords> {
+        let cursor = self.cursor(slot).ok()?;
+        let oldest = cursor.ahead.front().map(|record| record.timestamp);
+        let records = cursor.log.end().saturating_sub(cursor.next);
+        Some(UnreadRecords { next: Offset(cursor.next), records, open_transaction: false, oldest })
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), LogError> {

@@ -9,6 +9,7 @@ use std::fmt::Display;
 use metrics::{counter, gauge, histogram};
 use tidewire_schemas::envelope::Reason;
 
+use crate::lanes::Intake;
 use crate::port::LogError;
 use crate::record::{Offset, Partition, TopicPartition};
 use crate::topology::Lane;
@@ -46,6 +47,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["reason"],
         "Duplicates that were dropped: id, a second event of a producer; copy, ADMIT's own second \
          copy of a record.",
+    ),
+    (
+        "derive_facts_only",
+        "gauge",
+        &["thread"],
+        "1 while a thread of DERIVE takes only critical records and facts, since facts have piled up.",
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
@@ -362,6 +369,21 @@ pub(crate) fn ticks_wait(tasks: usize, why: Option<&LogError>) {
         "due timers wait, since the log does not tell the ends of some critical lanes; check that \
          their partitions have leaders"
     );
+}
+
+/// Which lanes the tasks of a thread take records from, and how many facts wait for one of them.
+pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
+    let only = intake == Intake::FactsOnly;
+    gauge!("derive_facts_only", "thread" => thread.to_string()).set(f64::from(u8::from(only)));
+    if only {
+        tracing::warn!(
+            behind,
+            "facts have piled up, so only critical records and facts are processed until half of \
+             them are left; if this lasts, one entity gets more facts than its task can process"
+        );
+    } else {
+        tracing::info!(behind, "facts are few again, so all lanes are processed");
+    }
 }
 
 /// Tasks of a loop.

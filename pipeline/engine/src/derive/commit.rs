@@ -26,6 +26,7 @@ use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Task, TaskPhase};
 use crate::derive::ticks::Ticks;
+use crate::lanes::Intake;
 use crate::port::{Committed, LogError};
 use crate::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use crate::telemetry;
@@ -35,6 +36,10 @@ use crate::turn::{EngineError, TurnOutcome};
 /// Bytes of outputs that are appended before a transaction is complete, so that the log writes them
 /// while more are made.
 const APPEND_BYTES: usize = 512 << 10;
+
+/// Facts that may wait for a task, 64 MiB of 1 KiB each; with more, events other than critical ones
+/// wait.
+const FACTS_BEHIND_MAX: u64 = 65_536;
 
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
@@ -49,6 +54,7 @@ impl Derive {
         let mut sealed = Vec::with_capacity(COMMIT_GROUPS);
         self.first = self.first.wrapping_add(1);
         self.ask_for_ticks()?;
+        self.decide_intake();
         for n in 0..COMMIT_GROUPS {
             let group = (self.first + n) % COMMIT_GROUPS;
             let mut limits = TransactionLimits::default();
@@ -69,6 +75,27 @@ impl Derive {
             self.aborts = 0;
         }
         Ok(turned)
+    }
+
+    /// Takes only critical records and facts while facts have piled up in any task of the loop: any
+    /// of its tasks may be the one that writes them.
+    fn decide_intake(&mut self) {
+        let Self { tasks, member, .. } = self;
+        let running = tasks.values_mut().filter_map(Task::running);
+        let behind = running.map(|running| running.facts_behind(&mut **member)).max();
+        let behind = behind.unwrap_or_default();
+        let intake = match self.intake {
+            Intake::All if behind > FACTS_BEHIND_MAX => Intake::FactsOnly,
+            Intake::FactsOnly if behind < FACTS_BEHIND_MAX / 2 => Intake::All,
+            unchanged => unchanged,
+        };
+        if intake != self.intake {
+            self.intake = intake;
+            telemetry::facts_piled_up(self.shared.config.thread, intake, behind);
+        }
+        for running in self.tasks.values_mut().filter_map(Task::running) {
+            running.take_from(intake);
+        }
     }
 
     /// Requests the ends of the lanes of the tasks that need a tick; takes the answer.

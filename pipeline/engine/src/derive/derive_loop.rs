@@ -23,6 +23,7 @@ use crate::derive::standby::Standby;
 use crate::derive::tables::TaskTables;
 use crate::derive::task::{Assigned, Task, TaskPhase};
 use crate::derive::ticks::Ticks;
+use crate::lanes::Intake;
 use crate::port::{Clock, Log, Member, MemberSpec, Stores, Wake};
 use crate::record::{Millis, Partition};
 use crate::telemetry;
@@ -130,6 +131,8 @@ pub struct Derive {
     /// Transactions aborted in a row.
     pub(super) aborts: u32,
     pub(super) ticks: Ticks,
+    /// Which lanes records are taken from.
+    pub(super) intake: Intake,
     /// When a question about a quiet task failed last.
     pub(super) quiet_failed_at: Option<Millis>,
     /// The lag of the lanes, for metrics.
@@ -176,6 +179,7 @@ impl Derive {
             first: 0,
             aborts: 0,
             ticks: Ticks::default(),
+            intake: Intake::default(),
             quiet_failed_at: None,
             lag: Lag::default(),
             standby,

@@ -21,7 +21,7 @@ use crate::derive::source_offsets::{Occurrence, SourceOffsets};
 use crate::derive::timers::Timers;
 use crate::derive::trigger::append_time;
 use crate::lane_record::VERDICT;
-use crate::lanes::{Lanes, Refill};
+use crate::lanes::{Intake, Lanes, Refill};
 use crate::overlay::TaskState;
 use crate::port::{LogError, Member, ReadLimit, ReaderSlot, StoreError};
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
@@ -211,6 +211,17 @@ impl RunningTask {
                 Ok(())
             }
         }
+    }
+
+    /// Decides which lanes records are taken from.
+    pub(super) fn take_from(&mut self, intake: Intake) {
+        self.queues.take_from(intake);
+    }
+
+    /// How many facts wait for this task in the log, as far as it is known without asking.
+    pub(super) fn facts_behind(&self, member: &mut dyn Member) -> u64 {
+        let slots = [Lane::Facts, Lane::FactsUrgent].map(|lane| self.slots[lane.index()]);
+        slots.into_iter().filter_map(|slot| member.backlog(slot)).map(|left| left.records).sum()
     }
 
     /// Whether a critical record, or a fact that follows from one, waits to be processed.
