@@ -3,7 +3,7 @@
 //! ```text
 //! topic  catalogues (compacted, kept for ever, one partition)
 //! key    the 6 bytes `layout`
-//! value  the number in decimal digits, without a sign or leading zeros, such as `2`
+//! value  the number in decimal digits, without a sign or leading zeros, such as `3`
 //! ```
 //!
 //! Text, so that any Kafka client shows it. It is written once, before any other topic exists, and
@@ -12,6 +12,7 @@
 //! * 1: lanes partitioned by the key alone, `control` with as many partitions as the lanes; such
 //!   topics have no layout record.
 //! * 2: lanes partitioned by account and key, `control` and `catalogues` with one partition.
+//! * 3: timers by account and entity; facts without an id in `order`, and copies for other keys.
 //!
 //! The number is raised with every change of the lanes, of `order` or of state that a former build
 //! or a former history would be read wrongly with.
@@ -30,7 +31,7 @@ pub struct InvalidLayout(pub String);
 
 impl LayoutNumber {
     /// The layout of this build.
-    pub const CURRENT: Self = Self(2);
+    pub const CURRENT: Self = Self(3);
 
     /// The layout of topics without a layout record.
     pub const WITHOUT_RECORD: Self = Self(1);

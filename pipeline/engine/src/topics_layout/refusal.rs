@@ -99,7 +99,7 @@ mod tests {
 
     /// The sentence for topics of this prefix; empty if they are accepted.
     fn sentence(prefix: &str, found: &FoundLayout, place: &LogPlace) -> String {
-        let refusal = LayoutRefusal::of(&Topology::new(prefix, 1), found, LayoutNumber(2));
+        let refusal = LayoutRefusal::of(&Topology::new(prefix, 1), found, LayoutNumber::CURRENT);
         refusal.map(|refusal| refusal.sentence(place)).unwrap_or_default()
     }
 
@@ -119,7 +119,7 @@ mod tests {
                            kafka://a:1,b:2` with the other settings as they are, and start every \
                            process with topics.prefix = \"tw2.\"";
             let embedded = sentence("tw.", found, &folder);
-            for part in parts.into_iter().chain(["needs layout 2"]) {
+            for part in parts.into_iter().chain(["needs layout 3"]) {
                 assert!(on_kafka.contains(part) && embedded.contains(part), "{part}: {embedded}");
             }
             assert!(on_kafka.contains(command), "{on_kafka}");
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn the_needed_layout_and_topics_without_records_are_accepted() {
         let place = LogPlace::Folder("data".to_owned());
-        for accepted in [FoundLayout::Empty, FoundLayout::Marked(LayoutNumber(2))] {
+        for accepted in [FoundLayout::Empty, FoundLayout::Marked(LayoutNumber::CURRENT)] {
             assert_eq!(sentence("tw.", &accepted, &place), "");
         }
     }
