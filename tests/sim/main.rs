@@ -14,6 +14,7 @@ mod fake;
 mod histories;
 mod model;
 mod mutants;
+mod one_machine;
 mod one_partition;
 mod operators;
 mod outage;

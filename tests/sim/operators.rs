@@ -13,7 +13,6 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_schemas::Priority;
-use tidewire_schemas::event::EventView;
 
 /// Events per entity key, 8 bytes big-endian.
 pub(crate) const COUNTS: Table = Table(40);

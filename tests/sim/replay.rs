@@ -22,7 +22,7 @@ use tidewire_engine::replay::{
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::event::{Event, EventView};
+use tidewire_schemas::event::Event;
 
 use crate::fake::{FakeLog, FakeStores};
 use crate::operators::OPERATORS;

@@ -20,7 +20,6 @@ use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::event::EventView;
 use tidewire_tests::wall_clock::SystemWallClock;
 
 /// The first argument that selects Tidewire's side.

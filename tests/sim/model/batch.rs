@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
 use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
 use tidewire_engine::lane_record::VERDICT;
-use tidewire_engine::record::{Body, Millis, Offset, Topic, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::verdict::{Verdict, VerdictSource};
 use tidewire_schemas::Priority;
@@ -206,7 +206,12 @@ impl TransactionReplay<'_> {
             return Ok(());
         };
         let times = EventTimes { appended, settled: self.task.settled() };
-        match operators::event(&mut self.task.tables, &event, origin(lane, body, &event), times) {
+        match operators::event(
+            &mut self.task.tables,
+            &event,
+            origin((lane, self.task.partition), body, &event),
+            times,
+        ) {
             ModelOutcome::Duplicate => {}
             ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
@@ -229,11 +234,16 @@ impl TransactionReplay<'_> {
     fn requeued(&mut self, body: &Body, letter: String, time: Millis) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
-        let tables = &mut self.task.tables;
+        let (partition, tables) = (self.task.partition, &mut self.task.tables);
         let called = match body.header("tw-trigger") {
             Some(b"event") => {
                 let event = EventView::decode(&value).map_err(|error| error.to_string())?;
-                operators::count(tables, &event, origin(Lane::Facts, body, &event), time)
+                operators::count(
+                    tables,
+                    &event,
+                    origin((Lane::Facts, partition), body, &event),
+                    time,
+                )
             }
             _ => operators::call_timer(tables, body.key().unwrap_or_default(), &value, time),
         };
@@ -317,10 +327,12 @@ pub(super) fn take_outputs<'a>(
 }
 
 /// What led to the event of a lane's record.
-fn origin(lane: Lane, body: &Body, event: &EventView<'_>) -> EventOrigin {
+fn origin((lane, task): (Lane, Partition), body: &Body, event: &EventView<'_>) -> EventOrigin {
+    let known = Catalogue::builtin().resolve(event.event_type);
     EventOrigin {
         hops: body.header("tw-hops").map_or(0, |hops| hops[0]),
         urgent: event.priority == Priority::Critical || lane == Lane::FactsUrgent,
         is_fact: body.header("tw-hops").is_some(),
+        task: known.is_some_and(|of| of.broadcast).then_some(task),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::{IDS, WINDOW_MS};
 use tidewire_engine::port::Table;
-use tidewire_engine::record::Millis;
+use tidewire_engine::record::{Millis, Partition};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
@@ -78,6 +78,8 @@ pub(super) struct EventOrigin {
     pub(super) urgent: bool,
     /// Whether DERIVE has written it.
     pub(super) is_fact: bool,
+    /// The task, if every task has a copy of the event.
+    pub(super) task: Option<Partition>,
 }
 
 /// What facts and timers continue.
@@ -95,8 +97,9 @@ struct Cause<'a> {
 impl<'a> Cause<'a> {
     fn of_event(event: &EventView<'a>, origin: EventOrigin) -> Self {
         let (account, correlation) = (event.account_id, event.correlation_id);
-        let EventOrigin { hops, urgent, .. } = origin;
-        let (id, entity) = (event.event_id.to_owned(), event.key);
+        let EventOrigin { hops, urgent, task, .. } = origin;
+        let task = task.map(|task| format!(" task {}", task.0)).unwrap_or_default();
+        let (id, entity) = (format!("{}{task}", event.event_id), event.key);
         Self { urgent, hops, id, account, entity, correlation }
     }
 
