@@ -121,8 +121,8 @@ impl FieldWriter {
     }
 
     /// Adds `true` or `false`.
-    pub fn boolean(self, name: &str, holds: Truth) -> Self {
-        self.raw(name, if holds == Truth::True { "true" } else { "false" })
+    pub fn boolean(self, name: &str, value: Truth) -> Self {
+        self.raw(name, if value == Truth::True { "true" } else { "false" })
     }
 
     /// The object.
@@ -132,19 +132,13 @@ impl FieldWriter {
     }
 }
 
-/// A JSON truth value.
+/// A truth value of JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
     /// `true`.
     True,
     /// `false`.
     False,
-}
-
-impl From<bool> for Truth {
-    fn from(holds: bool) -> Self {
-        if holds { Self::True } else { Self::False }
-    }
 }
 
 /// The object with these members set, each as JSON text; the others stay as they are.
@@ -201,7 +195,7 @@ mod tests {
             let data = FieldWriter::default()
                 .text(&name, &text)
                 .integer("n\u{1}", number)
-                .boolean("b\u{1}", Truth::from(number > 0))
+                .boolean("b\u{1}", if number > 0 { Truth::True } else { Truth::False })
                 .end();
             let fields = Fields::of(&data).expect("an object");
             let read = fields.text(&name);

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`catalogue`] (types and channels as data), [`envelope`] (from a producer's
 //! JSON to an [`event::Event`]), [`codec`] (the other formats), [`channel`] (names that clients
-//! subscribe to), [`event`] (the encoded event), [`fields`] (the members of its data), [`typed`] (a schema per type, for producers),
+//! subscribe to), [`event`] (the encoded event), [`fields`] (the members of its data), [`typed`]
+//! (a schema per type, for producers),
 //! [`position`] (where a client resumes), and the functions on which every process must agree:
 //! [`partition`], [`id`], [`time`], [`similar`].
 //!

@@ -18,9 +18,9 @@ const TURN_MS: i64 = 60;
 /// Turns with faults between two crashes.
 const CRASH_EVERY: u64 = 40;
 
-struct MachineClock(FakeLog);
+struct OneMachineClock(FakeLog);
 
-impl Clock for MachineClock {
+impl Clock for OneMachineClock {
     fn now(&self) -> Millis {
         self.0.state().now
     }
@@ -80,7 +80,7 @@ impl OneMachine {
             let ports = DerivePorts {
                 log: Arc::new(process.clone()),
                 stores: Arc::new(self.stores.of_process(&process)),
-                clock: Arc::new(MachineClock(self.log.clone())),
+                clock: Arc::new(OneMachineClock(self.log.clone())),
             };
             let derive = Derive::with_operators(config, ports, self.operators);
             self.derive = derive.ok().map(|derive| (process, derive));

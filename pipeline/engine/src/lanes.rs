@@ -10,9 +10,9 @@
 //!              ▲              ▲ probed every PROBE_RECORDS, overtake while they have units left
 //! ```
 //!
-//! Facts have the largest share, since they follow from records that were processed: with every lane
-//! waiting, a task keeps up with 2.3 facts per event. If it still does not, its loop takes only
-//! critical records and facts ([`Intake`]) until it does.
+//! Facts have the largest share, since they follow from records that were processed: with every
+//! lane waiting, a task keeps up with 2.3 facts per event. If it still does not, its loop takes
+//! only critical records and facts ([`Intake`]) until it does.
 //!
 //! Facts that follow from critical events are served like those, right after them. They have a
 //! share of their own, so that neither of the two can starve the other.
@@ -115,7 +115,8 @@ impl Lanes {
         self.intake = intake;
     }
 
-    /// The next record to process; `None` when no lane that records are taken from has one. `now` only measures waits.
+    /// The next record to process; `None` when no lane that records are taken from has one. `now`
+    /// only measures waits.
     pub fn next<R: Refill>(
         &mut self,
         now: Millis,

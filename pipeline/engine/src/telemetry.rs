@@ -52,7 +52,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_facts_only",
         "gauge",
         &["thread"],
-        "1 while a thread of DERIVE takes only critical records and facts, since facts have piled up.",
+        "1 while a thread of DERIVE takes only critical records and facts, as facts have piled up.",
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (

@@ -20,7 +20,6 @@ use tidewire_engine::port::{Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Outgoing;
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::event::EventView;
 use tidewire_tests::wall_clock::SystemWallClock;
 
 use super::fixture::{

@@ -19,7 +19,6 @@ use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::catalogue::Catalogue;
-use tidewire_schemas::event::EventView;
 
 use tidewire_tests::wall_clock::SystemWallClock;
 

@@ -155,8 +155,8 @@ fn memory_is_kept_for_bytes_that_have_arrived_only() {
 
 /// The same bytes through tungstenite, up to what ends the connection.
 fn tungstenite(bytes: &[u8]) -> Vec<ClientInput> {
-    struct Input<'a>(&'a [u8]);
-    impl std::io::Read for Input<'_> {
+    struct DecoderInput<'a>(&'a [u8]);
+    impl std::io::Read for DecoderInput<'_> {
         fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
             match self.0.read(into)? {
                 0 => Err(std::io::ErrorKind::WouldBlock.into()),
@@ -164,7 +164,7 @@ fn tungstenite(bytes: &[u8]) -> Vec<ClientInput> {
             }
         }
     }
-    impl std::io::Write for Input<'_> {
+    impl std::io::Write for DecoderInput<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             Ok(bytes.len())
         }
@@ -176,7 +176,7 @@ fn tungstenite(bytes: &[u8]) -> Vec<ClientInput> {
         .max_message_size(Some(CLIENT_FRAME_MAX_BYTES))
         .max_frame_size(Some(CLIENT_FRAME_MAX_BYTES));
     let mut decoder = WebSocketContext::new(Role::Server, Some(settings));
-    let (mut from, mut inputs) = (Input(bytes), Vec::new());
+    let (mut from, mut inputs) = (DecoderInput(bytes), Vec::new());
     loop {
         let (input, ends) = match decoder.read(&mut from) {
             Ok(Message::Text(text)) => (ClientInput::Text(text.to_string()), false),

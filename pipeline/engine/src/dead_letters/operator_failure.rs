@@ -49,6 +49,9 @@ pub enum TriggerKind {
     Update,
 }
 
+/// All of them.
+const KINDS: [TriggerKind; 3] = [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update];
+
 impl TriggerKind {
     /// Its name in headers.
     pub fn as_str(self) -> &'static str {
@@ -60,9 +63,7 @@ impl TriggerKind {
     }
 
     fn read(name: &[u8]) -> Option<Self> {
-        [Self::Event, Self::Timer, Self::Update]
-            .into_iter()
-            .find(|kind| kind.as_str().as_bytes() == name)
+        KINDS.into_iter().find(|kind| kind.as_str().as_bytes() == name)
     }
 }
 
@@ -107,8 +108,8 @@ pub enum FailedCause<'a> {
     Derived {
         /// The task's partition.
         partition: Partition,
-        /// Its append time, or when the timer was due. An offset of `order` would depend on control records between
-        /// transactions, which a replay can't know.
+        /// Its append time, or when the timer was due. An offset of `order` would depend on control
+        /// records between transactions, which a replay can't know.
         time: Millis,
         /// Its id, 32 hex digits.
         id: &'a str,
@@ -178,7 +179,7 @@ mod tests {
     const OWN: &[(&str, &[u8])] = &[("src", b"t.in/1/2"), ("tw-hops", &[3]), ("verdict", b"v")];
 
     fn kind() -> impl Strategy<Value = TriggerKind> {
-        proptest::sample::select(vec![TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update])
+        proptest::sample::select(KINDS.to_vec())
     }
 
     fn read(out: Outgoing) -> DeadLetter {

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use bytes::Bytes;
 
 use crate::derive::failure::CommitFailure;
-use crate::derive::operate::send;
+use crate::derive::operate::{MadeByTask, send};
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::operator_call::RolledBackCall;
 use crate::derive::running::RunningTask;
@@ -17,8 +17,8 @@ use crate::derive::updates::{Mark, UPDATES, UpdateRow, Updates, row_key, timer_k
 use crate::record::{Body, Millis};
 use crate::telemetry;
 
-/// Times that updates may follow from each other within a transaction; the rest waits for the end of
-/// its interval.
+/// Times that updates may follow from each other within a transaction; the rest waits for the end
+/// of its interval.
 const ROUNDS_MAX: usize = 4;
 
 impl RunningTask {
@@ -55,7 +55,7 @@ impl RunningTask {
             self.remove_interval(&updates, &mark, sent);
         }
         self.begin_interval(&updates, &mark, mark.time);
-        self.send_update(rules, operator, (&mark.cause, mark.time, &mark.own))
+        self.send_update(rules, operator, &mark)
     }
 
     /// Lets the update of a key wait for the end of its interval.
@@ -93,7 +93,9 @@ impl RunningTask {
         let Some((operator, updates)) = operator_of(rules, *number) else {
             telemetry::timers_orphaned();
             let failed = RolledBackCall::unknown_update(*number, &cause);
-            self.put_update(rules, (&cause, due.at, own), failed);
+            let own = Bytes::copy_from_slice(own);
+            let mark = Mark { operator: *number, own, cause, time: due.at };
+            self.put_update(rules, &mark, failed);
             return Ok(());
         };
         let key = row_key(&cause, own);
@@ -108,7 +110,7 @@ impl RunningTask {
         let own = Bytes::copy_from_slice(own);
         let mark = Mark { operator: *number, own, cause: waiting, time: due.at };
         self.begin_interval(&updates, &mark, due.at);
-        self.send_update(rules, operator, (&mark.cause, due.at, &mark.own))
+        self.send_update(rules, operator, &mark)
     }
 
     /// Sets the row of a key that is sent now, and the timer at the end of its interval.
@@ -127,29 +129,26 @@ impl RunningTask {
     }
 
     /// Calls the operator that marked a key, and processes what it emits.
-    pub(super) fn send_update(
+    fn send_update(
         &mut self,
         rules: Rules<'_>,
         operator: &dyn Operator,
-        (cause, time, own): (&TimerCause, Millis, &[u8]),
+        mark: &Mark,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
-        let context = self.context(rules, operator, Subject::of_update(cause, time));
-        if let Err(failed) = send(context, own)? {
-            self.put_update(rules, (cause, time, own), failed);
+        let subject = Subject::of_update(&mark.cause, mark.time);
+        if let Err(failed) = send(self.context(rules, operator, subject), &mark.own)? {
+            self.put_update(rules, mark, failed);
         }
         self.process_emissions(rules)
     }
 
-    fn put_update(
-        &mut self,
-        rules: Rules<'_>,
-        (cause, time, own): (&TimerCause, Millis, &[u8]),
-        failed: RolledBackCall,
-    ) {
-        let stated = time.0.to_be_bytes();
-        let body = Body::new(Some(own), Some(&cause.encode()), &[(TIME, &stated)]);
-        self.put_derived(rules, time, (&cause.hex(), &body), failed);
+    fn put_update(&mut self, rules: Rules<'_>, mark: &Mark, failed: RolledBackCall) {
+        let stated = mark.time.0.to_be_bytes();
+        let value = mark.cause.encode();
+        let body = Body::new(Some(&mark.own), Some(&value), &[(TIME, &stated)]);
+        let made = MadeByTask { time: mark.time, id: &mark.cause.hex(), body: &body };
+        self.put_derived(rules, made, failed);
     }
 }
 

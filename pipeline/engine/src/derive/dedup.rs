@@ -21,7 +21,8 @@ use tidewire_schemas::id::hash128;
 
 use crate::derive::accepted_id::AcceptedId;
 use crate::derive::input::Input;
-use crate::derive::operator::{Context, Events, Flow, OnFailure, Operator, OperatorError};
+use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
+use crate::derive::plan::Events;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
 

@@ -51,8 +51,7 @@ mod tests {
     use super::*;
     use crate::derive::dedup::Dedup;
     use crate::derive::memory_store::MemoryStore;
-    use crate::derive::operator::Rules;
-    use crate::derive::plan::OperatorPlan;
+    use crate::derive::operator::{Rules, plan_of};
     use crate::derive::progress::TaskProgress;
     use crate::derive::running::{RestoredTask, RunningTask};
     use crate::overlay::TaskState;
@@ -123,7 +122,7 @@ mod tests {
         let catalogue: &'static Catalogue = Box::leak(Box::new(catalogue.expect("consistent")));
         let topology = Topology::new("t.", PARTITIONS);
         const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
-        let plan = &OperatorPlan::of(catalogue, OPERATORS);
+        let plan = &plan_of(catalogue, OPERATORS);
         let rules = Rules { topology: &topology, catalogue, operators: OPERATORS, plan };
         let owner = topology.entity_partition("acc", "acc");
         // ADMIT wrote the first event twice, after a crash between the copies.

@@ -16,7 +16,7 @@ use crate::derive::dedup::Dedup;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::failure::CommitFailure;
 use crate::derive::lag::Lag;
-use crate::derive::operator::{Operator, Rules};
+use crate::derive::operator::{Operator, Rules, plan_of};
 use crate::derive::plan::OperatorPlan;
 use crate::derive::restore::{RestoreContext, RestoreProgress, RestoringTask};
 use crate::derive::standby::Standby;
@@ -166,7 +166,7 @@ impl Derive {
         let member = repeat(|| ports.log.member(&spec)).map_err(starting)?;
         let tables = TaskTables::of(operators);
         let standby = config.standby.then(Standby::default);
-        let plan = OperatorPlan::of(config.catalogue, operators);
+        let plan = plan_of(config.catalogue, operators);
         let shared = DeriveShared { config, ports, operators, plan, tables, group, owner };
         Ok(Self {
             shared: Arc::new(shared),

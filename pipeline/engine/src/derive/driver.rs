@@ -205,8 +205,8 @@ impl TopologyDriver {
         self.transact(DriverInput::Record(lane, record));
     }
 
-    /// Processes all facts and copies that were written to the lanes of facts, and those that follow
-    /// from them; returns how many.
+    /// Processes all facts and copies that were written, and those that follow from them; returns
+    /// how many.
     pub fn pipe_facts(&mut self) -> usize {
         let mut piped = 0;
         for lane in [Lane::FactsUrgent, Lane::Facts].into_iter().cycle() {

@@ -23,7 +23,7 @@ use crate::derive::batch::LocalEmission;
 use crate::derive::effect_limits::emission_excess;
 use crate::derive::forward::{forwarded_body, forwarded_record};
 use crate::derive::input::Input;
-use crate::derive::operator::{Context, OnFailure, OperatorError, Rules};
+use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::plan::Destinations;
 use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
 use crate::record::{Body, Outgoing};
@@ -76,8 +76,8 @@ impl Context<'_> {
     /// its type moves get it in this step, after this call, and then it is delivered. An event of
     /// another key goes to that key's task first. Operators of further keys get copies.
     ///
-    /// Fails if the type is unknown or the event has no channel or key that it needs, and if too many
-    /// facts and timers in a row led here.
+    /// Fails if the type is unknown or the event has no channel or key that it needs, and if too
+    /// many facts and timers in a row led here.
     pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
         let value = self.encode(emission);
         let event = EventView::decode(&value)
@@ -100,8 +100,8 @@ impl Context<'_> {
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
             let body = forwarded_body(self.rules, other, &value, inherited);
-            let to = (event.account_id, other.key.as_str());
-            self.write(event.event_type, forwarded_record(self.rules, to, inherited, body));
+            let record = forwarded_record(self.rules, event.account_id, inherited, body);
+            self.write(event.event_type, record);
             self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
         Ok(())
@@ -210,8 +210,7 @@ impl Context<'_> {
         let Some(event_type) = self.catalogue().resolve(input.event_type) else {
             return Destinations::default();
         };
-        let Rules { operators, plan, .. } = self.rules;
-        plan.destinations(operators, event_type, input, &mut Routes::default())
+        self.rules.plan.destinations(event_type, input, &mut Routes::default())
     }
 
     /// Writes the latest value of a channel's state key, which `event` caused, to `out.state`.

@@ -3,7 +3,7 @@
 use tidewire_schemas::id::hash128;
 
 use crate::derive::failure::CommitFailure;
-use crate::derive::operate::fire;
+use crate::derive::operate::{MadeByTask, fire};
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::RolledBackCall;
 use crate::derive::running::{RunningTask, TickTime};
@@ -84,7 +84,7 @@ impl RunningTask {
         };
         let time = due.at.0.to_be_bytes();
         let body = Body::new(Some(&due.key), Some(stored), &[(TIME, &time)]);
-        self.put_derived(rules, due.at, (&id, &body), failed);
+        self.put_derived(rules, MadeByTask { time: due.at, id: &id, body: &body }, failed);
         Ok(())
     }
 }

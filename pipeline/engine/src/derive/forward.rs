@@ -61,14 +61,16 @@ pub(super) fn forwarded_body(
     Body::new(Some(to.key.as_bytes()), Some(value), headers)
 }
 
-/// The record of a copy, in the task of its account and key.
+/// The record of a copy, in the task of its account and of the body's key.
 pub(super) fn forwarded_record(
     rules: Rules<'_>,
-    (account, key): (&str, &str),
+    account: &str,
     inherited: Inherited,
     body: Body,
 ) -> Outgoing {
+    let key = std::str::from_utf8(body.key().unwrap_or_default()).unwrap_or_default();
     let topology = rules.topology;
     let topic = topology.lane(inherited.lane).clone();
-    Outgoing { topic, partition: topology.entity_partition(account, key), body }
+    let partition = topology.entity_partition(account, key);
+    Outgoing { topic, partition, body }
 }

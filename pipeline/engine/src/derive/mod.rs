@@ -68,7 +68,8 @@ pub use effect_limits::{
 pub use emit::{Emission, StateKey};
 pub use input::Input;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
-pub use operator::{Context, Events, Flow, OnFailure, Operator, OperatorError};
+pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};
+pub use plan::Events;
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use sandbox::Operators;

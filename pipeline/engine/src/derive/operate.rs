@@ -37,6 +37,16 @@ use crate::port::StoreError;
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
+/// What a task has made and an operator failed on, as its dead letter has it.
+pub(super) struct MadeByTask<'a> {
+    /// Its append time, or when it was due.
+    pub(super) time: Millis,
+    /// 32 hex digits.
+    pub(super) id: &'a str,
+    /// The record as it is requeued.
+    pub(super) body: &'a Body,
+}
+
 impl RunningTask {
     /// Processes an event of a lane.
     pub(super) fn operate(
@@ -135,7 +145,9 @@ impl RunningTask {
                 let context = self.context(rules, operator, subject);
                 if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
                     let body = fact_body(key, value, *inherited);
-                    self.put_derived(rules, subject.time, (&event_hash(&event), &body), failed);
+                    let id = &event_hash(&event);
+                    let made = MadeByTask { time: subject.time, id, body: &body };
+                    self.put_derived(rules, made, failed);
                 }
             }
             self.forward(rules, subject, &to);
@@ -160,8 +172,8 @@ impl RunningTask {
                 excess => excess,
             };
             let Some(why) = excess else {
-                let at = (event.account_id, &other.key[..]);
-                self.batch.emit_caused(forwarded_record(rules, at, inherited, body));
+                let record = forwarded_record(rules, event.account_id, inherited, body);
+                self.batch.emit_caused(record);
                 self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
                 continue;
             };
@@ -183,7 +195,8 @@ impl RunningTask {
             let one = ForKey { key: to.key.clone(), operators: OperatorSet::of(index) };
             let inherited = Inherited { hops: 0, ..subject.trigger.inherited(subject.time) };
             let body = forwarded_body(rules, &one, value, inherited);
-            self.put_derived(rules, subject.time, (&id, &body), failed);
+            let made = MadeByTask { time: subject.time, id: &id, body: &body };
+            self.put_derived(rules, made, failed);
         }
     }
 
@@ -285,10 +298,10 @@ impl RunningTask {
     pub(super) fn put_derived(
         &mut self,
         rules: Rules<'_>,
-        time: Millis,
-        (id, body): (&str, &Body),
+        made: MadeByTask<'_>,
         failed: RolledBackCall,
     ) {
+        let MadeByTask { time, id, body } = made;
         let partition = self.partition;
         let cause = FailedCause::Derived { partition, time, id, body };
         failed.put(&mut self.batch, rules.topology, cause);
@@ -319,7 +332,7 @@ impl RunningTask {
         input: &Input<'_>,
     ) -> Destinations {
         let Some(known) = known else { return Destinations::default() };
-        rules.plan.destinations(rules.operators, known, input, &mut self.routes)
+        rules.plan.destinations(known, input, &mut self.routes)
     }
 
     /// An event of a lane as what operators of its own key are called with.

@@ -19,7 +19,7 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::input::Input;
 use crate::derive::lane_times::LaneTimes;
-use crate::derive::plan::OperatorPlan;
+use crate::derive::plan::{Events, OperatorPlan, PlannedOperator};
 use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TIMERS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
@@ -58,17 +58,6 @@ pub enum OnFailure {
     /// Everything that the event has caused, so that it passes as a whole once it is requeued. For
     /// operators without which the event must not be processed.
     RollBackEvent,
-}
-
-/// Which events an operator gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Events {
-    /// Those that move it, by the routing plan of the catalogue, and each once per key.
-    Moved,
-    /// Every event of a lane that ADMIT appended: no fact of DERIVE's own.
-    Admitted,
-    /// Every event of a lane but copies for other keys.
-    Every,
 }
 
 /// A step of a task: it gets events and timers.
@@ -121,6 +110,12 @@ pub(super) struct Rules<'a> {
     pub(super) catalogue: &'static Catalogue,
     pub(super) operators: &'static [&'static dyn Operator],
     pub(super) plan: &'a OperatorPlan,
+}
+
+/// The routing plan of a build with these operators.
+pub(super) fn plan_of(catalogue: &Catalogue, operators: &[&dyn Operator]) -> OperatorPlan {
+    let planned = |o: &&dyn Operator| PlannedOperator { name: o.name(), events: o.events() };
+    OperatorPlan::of(catalogue, operators.iter().map(planned).collect())
 }
 
 /// What an operator can read and cause while it handles one event or timer.
@@ -218,10 +213,10 @@ impl Context<'_> {
         Ok(self.state.scan(table, range, visit)?)
     }
 
-    /// Sets a timer of the current account and key: [`Operator::on_timer`] is called with `own` once
-    /// the settled time has reached `at`. It continues the chain of the current event or timer: its
-    /// account, its key, its correlation and its hops. Setting the same again before it has fired
-    /// sets no second timer.
+    /// Sets a timer of the current account and key: [`Operator::on_timer`] is called with `own`
+    /// once the settled time has reached `at`. It continues the chain of the current event or
+    /// timer: its account, its key, its correlation and its hops. Setting the same again before it
+    /// has fired sets no second timer.
     pub fn set_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
         if !row_fits(own, &[]) {
             self.exceed(TIMERS.spec.table, own, &[]);
@@ -241,9 +236,9 @@ impl Context<'_> {
         self.timers.remove(self.state, timer);
     }
 
-    /// Says that `own` of the current account and key has changed: [`Operator::on_commit`] is called
-    /// with it before the transaction is committed, or, if that was done within the last interval of
-    /// the operator's [`Updates`], at the end of the interval.
+    /// Says that `own` of the current account and key has changed: [`Operator::on_commit`] is
+    /// called with it before the transaction is committed, or, if that was done within the last
+    /// interval of the operator's [`Updates`], at the end of the interval.
     pub fn mark(&mut self, own: &[u8]) -> Result<(), OperatorError> {
         let number = self.operator.number();
         let Some(updates) = self.operator.updates() else {

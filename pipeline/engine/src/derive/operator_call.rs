@@ -124,8 +124,8 @@ impl RolledBackCall {
     /// A timer whose cause can't be decoded.
     pub(super) fn undecodable_timer(operator: &'static str) -> Self {
         let why = format!(
-            "timer of {operator}: its cause can't be decoded: it is damaged, or a later build wrote \
-             it; requeue this with that build"
+            "timer of {operator}: its cause can't be decoded: it is damaged, or a later build \
+             wrote it; requeue this with that build"
         );
         let (trigger, account) = (TriggerKind::Timer, String::new());
         Self { why, operator: Cow::Borrowed(operator), trigger, account, emitted: 0 }

@@ -9,7 +9,25 @@
 use tidewire_schemas::catalogue::{Catalogue, EventType, Routes};
 
 use crate::derive::input::Input;
-use crate::derive::operator::{Events, Operator};
+
+/// Which events an operator gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// Those that move it, by the routing plan of the catalogue, and each once per key.
+    Moved,
+    /// Every event of a lane that ADMIT appended: no fact of DERIVE's own.
+    Admitted,
+    /// Every event of a lane but copies for other keys.
+    Every,
+}
+
+/// What the plan must know of an operator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlannedOperator {
+    /// Its name in the catalogue.
+    pub(super) name: &'static str,
+    pub(super) events: Events,
+}
 
 /// The most operators of a build.
 const OPERATORS_MAX: usize = 64;
@@ -48,6 +66,8 @@ impl OperatorSet {
 /// The operators of each type, and those that the catalogue does not decide about.
 #[derive(Debug)]
 pub(super) struct OperatorPlan {
+    /// In the order of the build's list.
+    operators: Vec<PlannedOperator>,
     /// Those that get every event.
     pub(super) every: OperatorSet,
     /// Those that get every event which ADMIT appended.
@@ -84,37 +104,37 @@ impl Destinations {
 impl OperatorPlan {
     /// The plan of these operators. Panics if an operator contradicts the catalogue: that is a bug
     /// of the build.
-    pub(super) fn of(catalogue: &Catalogue, operators: &[&dyn Operator]) -> Self {
+    pub(super) fn of(catalogue: &Catalogue, operators: Vec<PlannedOperator>) -> Self {
         assert!(operators.len() <= OPERATORS_MAX, "a build has at most {OPERATORS_MAX} operators");
+        for PlannedOperator { name, .. } in operators.iter().filter(|o| o.events == Events::Moved) {
+            let known = catalogue.operators().iter().find(|spec| spec.name == *name);
+            let is_moved = known.is_some_and(|spec| !spec.all && spec.stage == "derive");
+            assert!(is_moved, "no type of the catalogue can move operator {name}");
+        }
         let that = |events| {
-            let chosen = operators.iter().enumerate().filter(|(_, o)| o.events() == events);
+            let chosen = operators.iter().enumerate().filter(|(_, o)| o.events == events);
             chosen.fold(OperatorSet::default(), |set, (n, _)| set.with(OperatorSet::of(n)))
         };
-        for operator in operators.iter().filter(|o| o.events() == Events::Moved) {
-            let known = catalogue.operators().iter().find(|spec| spec.name == operator.name());
-            let is_moved = known.is_some_and(|spec| !spec.all && spec.stage == "derive");
-            assert!(is_moved, "no type of the catalogue can move operator {}", operator.name());
-        }
-        let fixed = catalogue.types().iter().map(|event_type| {
-            let own = event_type.moves.iter().filter_map(|entry| index(operators, &entry.operator));
-            let set = own.fold(OperatorSet::default(), |set, n| set.with(OperatorSet::of(n)));
-            let is_fixed = set.is_empty() || event_type.moves_own_key_only();
-            // What an operator emitted never moves it again, which only evaluation knows.
-            let emits_itself = |name: &String| event_type.moves.iter().any(|m| m.operator == *name);
-            let is_fixed = is_fixed && !event_type.emitted_by.iter().any(emits_itself);
-            is_fixed.then_some(set)
-        });
-        Self {
-            every: that(Events::Every),
-            admitted: that(Events::Admitted),
-            fixed: fixed.collect(),
-        }
+        let (every, admitted) = (that(Events::Every), that(Events::Admitted));
+        let mut plan = Self { operators, every, admitted, fixed: Vec::new() };
+        plan.fixed = catalogue.types().iter().map(|event_type| plan.fixed_of(event_type)).collect();
+        plan
+    }
+
+    /// The operators of a type, if every event of it moves the same ones for its own key.
+    fn fixed_of(&self, event_type: &EventType) -> Option<OperatorSet> {
+        let own = event_type.moves.iter().filter_map(|entry| self.index(&entry.operator));
+        let set = own.fold(OperatorSet::default(), |set, n| set.with(OperatorSet::of(n)));
+        // What an operator emitted never moves it again, which only evaluation knows.
+        let emits_itself = |name: &String| event_type.moves.iter().any(|m| m.operator == *name);
+        let is_fixed =
+            event_type.moves_own_key_only() && !event_type.emitted_by.iter().any(emits_itself);
+        (set.is_empty() || is_fixed).then_some(set)
     }
 
     /// Where an event of this type goes. `routes` is memory that is used again.
     pub(super) fn destinations(
         &self,
-        operators: &[&dyn Operator],
         event_type: &EventType,
         input: &Input<'_>,
         routes: &mut Routes,
@@ -125,7 +145,7 @@ impl OperatorPlan {
         event_type.routes(input, input.fields(), routes);
         let mut to = Destinations { skipped: routes.skipped(), ..Destinations::default() };
         for run in routes.iter(event_type) {
-            let Some(index) = index(operators, run.operator) else { continue };
+            let Some(index) = self.index(run.operator) else { continue };
             let set = OperatorSet::of(index);
             let Some(key) = run.other_key else {
                 to.own = to.own.with(set);
@@ -138,8 +158,8 @@ impl OperatorPlan {
         }
         to
     }
-}
 
-fn index(operators: &[&dyn Operator], name: &str) -> Option<usize> {
-    operators.iter().position(|o| o.events() == Events::Moved && o.name() == name)
+    fn index(&self, name: &str) -> Option<usize> {
+        self.operators.iter().position(|o| o.events == Events::Moved && o.name == name)
+    }
 }

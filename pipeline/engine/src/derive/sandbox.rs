@@ -8,7 +8,7 @@ use crate::derive::commit::{order_record, put_changelog};
 use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
 use crate::derive::failure::CommitFailure;
 use crate::derive::lane_times::LaneTimes;
-use crate::derive::operator::{Operator, Rules};
+use crate::derive::operator::{Operator, Rules, plan_of};
 use crate::derive::order::OrderRecord;
 use crate::derive::plan::OperatorPlan;
 use crate::derive::progress::TaskProgress;
@@ -68,7 +68,7 @@ impl Sandbox {
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,
         };
-        let plan = OperatorPlan::of(config.catalogue, operators);
+        let plan = plan_of(config.catalogue, operators);
         let running = RunningTask::new(restored, rules(&config, operators, &plan))?;
         Ok(Self { tables: TaskTables::of(operators), config, operators, plan, running })
     }

@@ -1,4 +1,4 @@
-//! Entries of state channels that operators write themselves: publish, renew, remove, and their life.
+//! Entries of state channels that operators write themselves, and the life of an entry.
 //!
 //! ```text
 //! out.state  key: channel 00 account 00 state key; value: an event, or none: the entry is gone

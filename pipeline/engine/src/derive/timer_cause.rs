@@ -1,7 +1,7 @@
 //! The value of a timer: what caused it, in one layout.
 //!
 //! ```text
-//! 02 · hops byte · id, 16 bytes · account (LEB128 length, text) · entity, correlation id (the same)
+//! 02 · hops byte · id, 16 bytes · account (LEB128 length, text) · entity · correlation id
 //! ```
 //!
 //! A timer continues the chain of its cause: what it emits belongs to the account and the

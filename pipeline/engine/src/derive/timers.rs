@@ -8,8 +8,8 @@
 //! Equal keys of two entities, or of two accounts, are two timers. Timers of the engine itself have
 //! an owner of zeros.
 //!
-//! If several causes set one timer, the one with the smallest id is kept: which one that is does not
-//! depend on the order in which the lanes are processed.
+//! If several causes set one timer, the one with the smallest id is kept: which one that is does
+//! not depend on the order in which the lanes are processed.
 //!
 //! The cause is a [`TimerCause`](crate::derive::timer_cause::TimerCause), or nothing for timers of
 //! the engine itself.

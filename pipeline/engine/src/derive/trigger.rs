@@ -1,9 +1,10 @@
 //! The cause of an operator call: an event or a due timer.
 //!
 //! Ids of emitted events and of timers are derived from it, so that executing the same cause again
-//! gives the same ids. Each fact, each emitted event that moves another operator and each timer costs
-//! a hop, so that operators can't cause each other without end. Only a timer that its operator's timer sets costs none: it recurs, as often
-//! as it likes, and what it causes is as far from the first event as before.
+//! gives the same ids. Each fact, each emitted event that moves another operator and each timer
+//! costs a hop, so that operators can't cause each other without end. Only a timer that its
+//! operator's timer sets costs none: it recurs, as often as it likes, and what it causes is as far
+//! from the first event as before.
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;

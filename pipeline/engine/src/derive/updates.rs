@@ -1,15 +1,15 @@
-//! Coalesced updates: an operator marks what changed, and emits it once per transaction and interval.
+//! Coalesced updates: an operator marks what changed, and emits it once per interval.
 //!
 //! A post with a thousand likes in a second shall not give a thousand events. So the operator only
-//! marks the key. Before the transaction is sealed, the engine calls [`Operator::on_commit`] for
-//! each marked key, in order of operator, account, key and the operator's own bytes. The first change
-//! is sent at once. What changes within the interval after that is sent at its end, by a timer, with
-//! the values of then; so the last change is always sent.
+//! marks the key. Before the transaction is sealed, the engine calls the operator's `on_commit` for
+//! each marked key once, in order of operator, account, key and the operator's own bytes. The first
+//! change is sent at once. What changes within the interval after that is sent at its end, by a
+//! timer, with the values of then; so the last change is always sent.
 //!
 //! ```text
 //! table   account · key (texts as in keys of stores) · own bytes → row
-//! row     01 · append time of the last update z · 0, or 1 and the cause that waits (timer_cause.rs)
-//! timer   at the end of the interval · operator 255 · owner · operator number · own bytes → cause
+//! row     01 · append time of the last update z · 0, or 1 and the cause that waits
+//! timer   at the end of the interval · 255 · owner · operator number · own bytes → cause
 //! ```
 //!
 //! A row leaves with its timer if nothing changed within the interval. The id of an update follows

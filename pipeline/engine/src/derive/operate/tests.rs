@@ -27,13 +27,13 @@ const RUNS: [KeyValue<(String, String, String), u64>; 4] = [
 
 /// An operator of the catalogue's name that counts its runs. `notify` emits a notification for its
 /// key, and `unread` sets the title of one, or fails.
-struct Counting {
+struct CountedRuns {
     index: u8,
     name: &'static str,
     broken: &'static AtomicBool,
 }
 
-impl Operator for Counting {
+impl Operator for CountedRuns {
     fn number(&self) -> u8 {
         60 + self.index
     }
@@ -83,10 +83,10 @@ impl Operator for Counting {
 
 static SOUND: AtomicBool = AtomicBool::new(false);
 
-const POSTS: Counting = Counting { index: 0, name: "posts", broken: &SOUND };
-const ENGAGEMENT: Counting = Counting { index: 1, name: "engagement", broken: &SOUND };
-const NOTIFY: Counting = Counting { index: 2, name: "notify", broken: &SOUND };
-const UNREAD: Counting = Counting { index: 3, name: "unread", broken: &SOUND };
+const POSTS: CountedRuns = CountedRuns { index: 0, name: "posts", broken: &SOUND };
+const ENGAGEMENT: CountedRuns = CountedRuns { index: 1, name: "engagement", broken: &SOUND };
+const NOTIFY: CountedRuns = CountedRuns { index: 2, name: "notify", broken: &SOUND };
+const UNREAD: CountedRuns = CountedRuns { index: 3, name: "unread", broken: &SOUND };
 
 const ALL: &[&dyn Operator] = &[&Dedup, &POSTS, &ENGAGEMENT, &NOTIFY, &UNREAD, &ChannelDelivery];
 
@@ -211,7 +211,7 @@ fn equal_keys_of_two_accounts_are_two_entities() {
 #[test]
 fn an_operator_that_fails_on_an_emission_gets_that_emission_again() {
     static BROKEN: AtomicBool = AtomicBool::new(true);
-    const FAILING: Counting = Counting { index: 3, name: "unread", broken: &BROKEN };
+    const FAILING: CountedRuns = CountedRuns { index: 3, name: "unread", broken: &BROKEN };
     let mut driver = TopologyDriver::new(&[&Dedup, &NOTIFY, &FAILING, &ChannelDelivery]);
     driver.pipe_input(&like("e-1"));
     driver.pipe_facts();

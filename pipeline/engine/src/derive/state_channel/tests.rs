@@ -14,7 +14,7 @@ const EDGES: StateChannel = StateChannel::new("follows");
 const THREADS: StateChannel =
     StateChannel::expiring("participation", 60, "participation.life", 30 * DAY_MS);
 
-/// Publishes a followed event, removes the edge of an unfollowed one, and renews the entry of another.
+/// Publishes a followed event, removes the edge of an unfollowed one, renews the entry of others.
 struct Edges;
 
 impl Operator for Edges {

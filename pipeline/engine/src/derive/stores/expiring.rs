@@ -104,7 +104,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
 }
 
 /// Removes the entry of a due timer if it is expired. The entry of an operator that this build does
-/// not have stays: it is expired by its time, whoever reads it.
+/// not have stays: it reads as expired by its time.
 pub(in crate::derive) fn expire(
     rules: Rules<'_>,
     state: &mut TaskState,
