@@ -6,5 +6,8 @@
 //! Numbers of operators and of their tables are persisted: `10` and tables 100–104 for posts, and
 //! so on, five tables for each.
 
+pub mod engagement;
+pub mod posts;
+
 #[cfg(test)]
 mod testing;

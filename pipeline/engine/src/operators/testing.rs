@@ -15,7 +15,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{Display, Formatter};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::{Value, json};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{Event, EventView};
@@ -62,11 +65,34 @@ pub(super) fn at(ms: i64, event: Event) -> Event {
     Event { timestamp_ms: START.0 + ms, ..event }
 }
 
-/// Processes events one after the other, each with all facts and copies that follow from it.
-pub(super) fn pipe(driver: &mut TopologyDriver, events: &[Event]) {
+/// Processes events one after the other, each with all facts and copies that follow from it; returns
+/// these, with the keys they are for.
+pub(super) fn pipe(driver: &mut TopologyDriver, events: &[Event]) -> Vec<(String, Event)> {
+    let mut facts = Vec::new();
     for event in events {
         driver.pipe_input(event);
-        driver.pipe_facts();
+        facts.extend(pipe_facts(driver));
+    }
+    facts
+}
+
+/// Processes all facts and copies that wait, and those that follow from them; returns them.
+pub(super) fn pipe_facts(driver: &mut TopologyDriver) -> Vec<(String, Event)> {
+    let mut piped = Vec::new();
+    loop {
+        let lanes = [Lane::FactsUrgent, Lane::Facts];
+        let of = |lane: Lane| (lane, driver.topology().lane(lane).clone());
+        let mut waiting = Vec::new();
+        for (lane, topic) in lanes.map(of) {
+            waiting.extend(driver.read_output(&topic).into_iter().map(|fact| (lane, fact)));
+        }
+        if waiting.is_empty() {
+            return piped;
+        }
+        for (lane, fact) in waiting {
+            piped.push((key_text(&fact), decoded(&fact).expect("a fact has a value")));
+            driver.pipe_body(lane, fact);
+        }
     }
 }
 
@@ -115,22 +141,28 @@ pub(super) fn interleaved(input: &[Appended], seed: u64) -> Vec<Appended> {
 
 /// Consumes the lanes in an order that follows from the seed, as after an outage: the wall clock is
 /// past the last append. Facts and copies are consumed in between, or late. In the end all lanes
-/// are at their ends, and a minute has passed.
-pub(super) fn pipe_interleaved(driver: &mut TopologyDriver, input: &[Appended], seed: u64) {
+/// are at their ends, and a minute has passed. Returns the facts and copies.
+pub(super) fn pipe_interleaved(
+    driver: &mut TopologyDriver,
+    input: &[Appended],
+    seed: u64,
+) -> Vec<(String, Event)> {
     let last = input.iter().map(|appended| appended.time.0).max().unwrap_or(START.0);
     Lane::ALL.into_iter().for_each(|lane| driver.begin_backlog(lane));
     driver.advance_wall_clock_time((last - driver.now().0).max(0));
+    let mut facts = Vec::new();
     for (n, Appended { lane, time, event }) in interleaved(input, seed).into_iter().enumerate() {
         driver.pipe_late(lane, &event, time);
         if seed == 0 || chance(seed, input.len() + n, 4) == 0 {
-            driver.pipe_facts();
+            facts.extend(pipe_facts(driver));
         }
     }
-    driver.pipe_facts();
+    facts.extend(pipe_facts(driver));
     Lane::ALL.into_iter().for_each(|lane| driver.end_backlog(lane));
     driver.tick();
     driver.advance_wall_clock_time(60_000);
-    driver.pipe_facts();
+    facts.extend(pipe_facts(driver));
+    facts
 }
 
 /// A number below `below` that follows from the seed and the step.
@@ -205,15 +237,6 @@ pub(super) fn latest(written: &[Written]) -> BTreeMap<(String, String), String> 
     latest
 }
 
-/// Takes the facts and copies that were written since the last call, with the keys they are for.
-/// They are not processed then.
-pub(super) fn facts(driver: &mut TopologyDriver) -> Vec<(String, Event)> {
-    let lanes = [Lane::FactsUrgent, Lane::Facts].map(|l| driver.topology().lane(l).clone());
-    let bodies: Vec<Body> = lanes.iter().flat_map(|topic| driver.read_output(topic)).collect();
-    let fact = |body: &Body| (key_text(body), decoded(body).expect("a fact has a value"));
-    bodies.iter().map(fact).collect()
-}
-
 /// The details of the dead letters that were written since the last call.
 pub(super) fn dead_letters(driver: &mut TopologyDriver) -> Vec<String> {
     let topic = driver.topology().dead_letters().clone();
@@ -221,6 +244,46 @@ pub(super) fn dead_letters(driver: &mut TopologyDriver) -> Vec<String> {
         String::from_utf8_lossy(body.header("detail").unwrap_or_default()).into_owned()
     };
     driver.read_output(&topic).iter().map(detail).collect()
+}
+
+/// What operators have dropped while `run` ran, as `operator reason count`, and its result. A replay
+/// counts too.
+pub(super) fn dropped<T>(run: impl FnOnce() -> T) -> (Vec<String>, T) {
+    let recorder = DropRecorder::default();
+    let result = metrics::with_local_recorder(&recorder, run);
+    let drops = recorder.0.into_inner().expect("no other thread");
+    let count =
+        |(of, count): (String, Arc<AtomicU64>)| format!("{of} {}", count.load(Ordering::Relaxed));
+    (drops.into_iter().map(count).collect(), result)
+}
+
+/// Keeps the counter of drops, and no other metric.
+#[derive(Default)]
+struct DropRecorder(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Recorder for DropRecorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        if key.name() != "derive_operator_dropped_total" {
+            return Counter::noop();
+        }
+        let labels: Vec<&str> = key.labels().map(|label| label.value()).collect();
+        let mut drops = self.0.lock().expect("no other thread");
+        Counter::from_arc(drops.entry(labels.join(" ")).or_default().clone())
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }
 
 fn key_text(body: &Body) -> String {
@@ -279,15 +342,16 @@ fn outputs_are_read_by_channel_and_state_key() {
     assert_eq!(lines(&stream(&mut driver)), channels.map(|channel| format!("{channel}{created}")));
     let mut written = state(&mut driver);
     let data = r#"{"post_id":"p1","status":"sent"}"#;
-    let entry = "dashboard:acc[post.updated,p1]";
+    let entry = "dashboard:acc[post.updated/p1]";
     assert_eq!(lines(&written), [format!("{entry} = post.updated {data}")]);
-    let at = ("dashboard:acc".to_owned(), "post.updated,p1".to_owned());
+    let at = ("dashboard:acc".to_owned(), "post.updated/p1".to_owned());
     assert_eq!(latest(&written).get(&at).map(String::as_str), Some(data));
     let removed = Written { event: None, ..written[0].clone() };
     assert_eq!(removed.to_string(), format!("{entry} removed"));
     written.push(removed);
     assert!(latest(&written).is_empty());
-    assert_eq!((facts(&mut driver), dead_letters(&mut driver)), (vec![], vec![]));
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    assert!(pipe_facts(&mut driver).is_empty());
     let late = event("e3", "post.liked", json!({"post_id": "p1", "user_id": "bob"}));
     pipe_interleaved(&mut driver, &appended(&[late], 1), 0);
     assert_eq!(stream(&mut driver).len(), 1);
